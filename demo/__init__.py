@@ -1,0 +1,1 @@
+"""The embedded default: makes a tiny model and data, then runs the whole pipeline."""

@@ -1,0 +1,1 @@
+"""HTTP in, verdicts out: a cluster of judges behind one method."""

@@ -1,0 +1,1 @@
+"""Foreign layouts in: one file for each."""

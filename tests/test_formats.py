@@ -1,0 +1,205 @@
+"""What is written is read; what is torn, foreign or changed is refused with its name."""
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unijudge.corpus import Corpus, Item, Query, content_key, write_corpus
+from unijudge.errors import BadImage, DataError, FolderBusy
+from unijudge.files import lease, publish_json, publishing
+from unijudge.inventory import check, describe
+from unijudge.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path, write_shard
+from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
+from unijudge.vectors import VectorManifest, missing_parts, read_vectors, start_vectors, write_part
+
+
+def png(color="red", size=(8, 8)):
+    out = io.BytesIO()
+    Image.new("RGB", size, color).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    data = png()
+    (images / "a.png").write_bytes(data)
+    sha = hashlib.sha256(data).hexdigest()
+    items = [
+        Item("i0", ("p",), text="a red square"),
+        Item("i1", ("p", "q"), image="a.png", image_sha256=sha),
+    ]
+    queries = [
+        Query("q0", "p", ("i0",), image="a.png", image_sha256=sha, candidates=(0, 1)),
+        Query("q1", "q", ("i1",), text="red"),
+    ]
+    write_corpus(tmp_path / "corpus", items, queries, images=images, rejects=0, source="test")
+    opened = Corpus(tmp_path / "corpus")
+    assert opened.items == items
+    assert opened.queries == queries
+    return opened
+
+
+def judged(item, rank=0, yes=-0.5):
+    return Judged(item, content_key(item, None), rank, 0.5, yes, -1.0)
+
+
+def test_a_corpus_is_read_back_with_its_images(corpus):
+    assert corpus.content(corpus.items[1]).image == png()
+    assert "whole: 4 rows" in check(corpus.folder)
+
+
+def test_an_image_that_changed_is_refused(corpus):
+    (corpus.images / "a.png").write_bytes(png("blue"))
+    with pytest.raises(DataError, match=r"a\.png: changed since it was imported"):
+        corpus.content(corpus.items[1])
+
+
+def test_an_image_that_is_gone_is_named(corpus):
+    (corpus.images / "a.png").unlink()
+    with pytest.raises(DataError, match=r"a\.png: cannot be read"):
+        check(corpus.folder)
+
+
+def test_a_positive_outside_the_corpus_is_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    queries = [Query("q0", "p", ("nowhere",), text="x")]
+    write_corpus(tmp_path / "c", [Item("i", ("p",), "t")], queries, images=tmp_path, rejects=0, source="t")
+    with pytest.raises(DataError, match="'q0': positive 'nowhere'"):
+        Corpus(tmp_path / "c")
+
+
+def manifest(identity, queries=3, in_shard=2):
+    return ScoreManifest(
+        corpus="c", vectors="v", queries=queries, queries_in_shard=in_shard, k=50, pool="global", judge=identity
+    )
+
+
+def test_scores_are_read_back(tmp_path, identity):
+    rows = [
+        JudgedQuery(f"q{i}", "s", bytes(16), [judged("p", None)], [judged("a"), judged("b", 1, None)]) for i in range(3)
+    ]
+    publish_json(tmp_path / "manifest.json", manifest(identity))
+    write_shard(shard_path(tmp_path, 0), rows[:2])
+    with pytest.raises(DataError, match="1 of 2 shards are missing"):
+        list(read_scores(tmp_path))
+    assert list(read_scores(tmp_path, partial=True)) == rows[:2]
+    assert "1 files missing" in describe(tmp_path)
+    write_shard(shard_path(tmp_path, 1), rows[2:])
+    assert list(read_scores(tmp_path)) == rows
+    assert "3 rows read" in check(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["torn", "foreign", "other table"])
+def test_a_damaged_shard_is_named(tmp_path, identity, damage):
+    publish_json(tmp_path / "manifest.json", manifest(identity, queries=1))
+    path = shard_path(tmp_path, 0)
+    write_shard(path, [JudgedQuery("q", "s", bytes(16), [], [judged("a")])])
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:-20])
+    elif damage == "foreign":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"x": [1]}), path)
+    else:
+        write_triples(tmp_path, [Triple("q", "s", judged("p"), [])])
+    with pytest.raises(DataError, match=r"part-00000\.parquet: (not a whole|expected table 'scores')"):
+        list(read_scores(tmp_path))
+
+
+def test_triples_are_read_back(tmp_path):
+    negative = Negative(**vars(judged("n")), beta=0.5, duplicate=True)
+    rows = [Triple("q", "s", judged("p", None), [negative])]
+    assert write_triples(tmp_path, rows) == 1
+    with pytest.raises(DataError, match=r"triples\.json: no such file"):
+        list(read_triples(tmp_path, "c"))
+    made = TripleManifest(corpus="c", scores="s", selection={}, rows=1, negatives_in_row=1, statistics={})
+    finish_triples(tmp_path, made)
+    assert list(read_triples(tmp_path, "c")) == rows
+    with pytest.raises(DataError, match="another corpus"):
+        list(read_triples(tmp_path, "other"))
+
+
+def vector_manifest(**changes):
+    made = VectorManifest(
+        corpus="c", model="m", weights="w", encoding="chat", width=4, dtype="float16", items=2, queries=0
+    )
+    return made.model_copy(update=changes)
+
+
+def test_vectors_are_read_back_and_checked(tmp_path):
+    start_vectors(tmp_path, vector_manifest())
+    ((path, rows),) = missing_parts(tmp_path, vector_manifest(), "items")
+    assert rows == range(2)
+    vectors = np.eye(4, dtype=np.float32)[:2]
+    with pytest.raises(DataError, match="missing; the embedding was not finished"):
+        read_vectors(tmp_path, "items", ["a", "b"], "c")
+    write_part(path, ["a", "b"], vectors, "float16")
+    assert (read_vectors(tmp_path, "items", ["a", "b"], "c") == vectors).all()
+    with pytest.raises(DataError, match="another corpus"):
+        read_vectors(tmp_path, "items", ["a", "b"], "d")
+    with pytest.raises(DataError, match="ids are not those"):
+        read_vectors(tmp_path, "items", ["a", "x"], "c")
+    with pytest.raises(DataError, match="holds other vectors .model differ"):
+        start_vectors(tmp_path, vector_manifest(model="n"))
+
+
+@pytest.mark.parametrize("value", [np.nan, 3.0, 0.0])
+def test_vectors_without_unit_length_are_refused(tmp_path, value):
+    with pytest.raises(DataError, match="1 vectors are not of unit length"):
+        write_part(tmp_path / "x.parquet", ["a"], np.array([[value, 0.0]]), "float32")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(UnicodeEncodeError), publishing(path) as draft, draft.open("w", encoding="ascii") as out:
+        out.write("half, then é")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "before"
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written"), publishing(tmp_path / "x" / "a.txt"):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with lease(tmp_path), pytest.raises(FolderBusy, match="process [0-9]+ is writing"), lease(tmp_path):
+        pass
+    with lease(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a whole"),
+        (b"hello", "not a whole"),
+        (png()[:40], "not a whole"),
+        (png(size=(9000, 9000)), "more than"),
+        (png(size=(1, 401)), "one side is over"),
+    ],
+)
+def test_a_bad_image_is_refused(data, reason):
+    from unijudge.corpus import open_image
+
+    with pytest.raises(BadImage, match=reason):
+        open_image(data)
+
+
+def test_sixteen_bit_and_transparent_images_become_rgb():
+    from unijudge.corpus import open_image
+
+    out = io.BytesIO()
+    Image.new("I;16", (4, 4), 65535 // 2).save(out, "PNG")
+    assert open_image(out.getvalue()).getpixel((0, 0)) == (127, 127, 127)
+    out = io.BytesIO()
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(out, "PNG")
+    assert open_image(out.getvalue()).getpixel((0, 0)) == (255, 255, 255)

@@ -1,0 +1,77 @@
+"""The import rules of ARCHITECTURE.md, enforced on the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = {"judge_service", "miner", "trainer"}
+ENGINES = {"torch", "transformers", "peft", "accelerate", "vllm", "ray", "faiss", "fastapi", "uvicorn"}
+
+MAY_IMPORT = {
+    "unijudge": {"pydantic", "pydantic_core", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer", "rich"},
+    "judge_service": {
+        "unijudge", "judge_service", "pydantic", "numpy", "fastapi", "starlette", "uvicorn", "typer", "torch",
+        "transformers", "ray",
+    },
+    "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich"},
+    "trainer": {
+        "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "peft", "accelerate",
+    },
+}  # fmt: skip
+ONLY_IN = {
+    "ray": {"judge_service/replica.py"},
+    "faiss": {"miner/retrieve.py"},
+    "httpx2": {"unijudge/client.py"},
+    "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "trainer/cli.py"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def violations(package: str, path: str, found: set[str]) -> list[str]:
+    import sys
+
+    foreign = found - set(sys.stdlib_module_names) - {package}
+    wrong = [f"{path} imports {name}" for name in sorted(foreign - MAY_IMPORT[package])]
+    return wrong + [
+        f"{path} imports {name}, which only {sorted(files)} may"
+        for name, files in ONLY_IN.items()
+        if name in found and path not in files
+    ]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_it_may(package):
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert paths
+    wrong = [line for path in paths for line in violations(package, str(path.relative_to(ROOT)), imports(path))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_rules_would_notice(tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("import torch\nfrom trainer.loop import fit\nimport json\n")
+    assert violations("miner", "miner/bad.py", imports(bad)) == [
+        "miner/bad.py imports torch",
+        "miner/bad.py imports trainer",
+    ]
+    bad.write_text("import faiss\n")
+    assert len(violations("miner", "miner/bad.py", imports(bad))) == 1
+
+
+def test_engines_are_imported_inside_functions_only():
+    for package in ("judge_service", "miner", "trainer"):
+        for path in (ROOT / package).rglob("cli.py"):
+            top = {n.names[0].name for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import)}
+            assert not top & ENGINES, path

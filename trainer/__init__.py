@@ -1,0 +1,1 @@
+"""Training rows in, adapters and numbers out."""

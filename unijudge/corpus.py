@@ -1,0 +1,227 @@
+"""A corpus on disk: items.parquet (candidates), queries.parquet (training or evaluation rows), corpus.json last.
+
+`mine import` writes it; everything else reads it. Images stay where they are, under one root, and are known by the
+sha256 of their bytes: an image that changed since the import is refused, never judged. Pictures are decoded in one
+place, `open_image`.
+"""
+
+import hashlib
+import io
+import os
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, ImageOps
+from pydantic import BaseModel
+
+from unijudge.errors import BadImage, DataError
+from unijudge.files import file_sha256, publish_json, read_json
+from unijudge.tables import Table
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 50_000_000
+MAX_ASPECT_RATIO = 200
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a judge or an embedder sees of an item or a query: text, an encoded image, or both."""
+
+    text: str | None = None
+    image: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A candidate: one distinct (text, image)."""
+
+    item_id: str
+    pools: tuple[str, ...]
+    text: str | None = None
+    image: str | None = None
+    """Path of the image under the corpus' image root."""
+    image_sha256: str | None = None
+
+    @property
+    def key(self) -> bytes:
+        """Its 16-byte content hash."""
+        return content_key(self.text, self.image_sha256)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One training or evaluation row."""
+
+    query_id: str
+    subset: str
+    positive_ids: tuple[str, ...]
+    text: str | None = None
+    image: str | None = None
+    image_sha256: str | None = None
+    candidates: tuple[int, ...] | None = None
+    """Row numbers of items.parquet: the closed list of an evaluation."""
+
+    @property
+    def key(self) -> bytes:
+        """Its 16-byte content hash."""
+        return content_key(self.text, self.image_sha256)
+
+
+def content_key(text: str | None, image_sha256: str | None) -> bytes:
+    """The 16-byte hash by which equal contents are known everywhere: NFC text without outer blanks, and image bytes.
+
+    Example:
+        >>> content_key("a cat ", None) == content_key("a cat", None) != content_key(None, None)
+        True
+    """
+    normal = unicodedata.normalize("NFC", text or "").strip()
+    return hashlib.sha256(f"{normal}\0{image_sha256 or ''}".encode()).digest()[:16]
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes one picture, safely: the format and the size are checked before any pixel is.
+
+    Args:
+        data: The bytes of a JPEG, PNG or WebP file.
+        max_pixels: Largest width × height.
+
+    Returns:
+        An RGB image, turned as its EXIF orientation says; transparent parts are white.
+
+    Raises:
+        BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+                raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+            if getattr(image, "n_frames", 1) > 1:
+                raise BadImage("animated image: only still pictures are judged; save one frame")
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except BadImage:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
+    if upright.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright.convert("RGB")
+
+
+_CONTENT = [("text", pa.string()), ("image", pa.string()), ("image_sha256", pa.string())]
+ITEMS = Table("items", 1, pa.schema([("item_id", pa.string()), ("pools", pa.list_(pa.string())), *_CONTENT]))
+QUERIES = Table(
+    "queries",
+    1,
+    pa.schema(
+        [
+            ("query_id", pa.string()),
+            ("subset", pa.string()),
+            *_CONTENT,
+            ("positive_ids", pa.list_(pa.string())),
+            ("candidates", pa.list_(pa.int32())),
+        ]
+    ),
+)
+
+
+class CorpusManifest(BaseModel):
+    """corpus.json: what the folder holds. Written last, so a folder that has it is whole."""
+
+    images: str
+    """The root of the image paths, relative to the corpus folder."""
+    items: int
+    queries: int
+    rejects: int
+    items_sha256: str
+    queries_sha256: str
+    source: str
+    """The command or the layout that it was imported from."""
+
+
+class Corpus:
+    """A corpus folder, opened: items and queries in memory, images read on demand."""
+
+    def __init__(self, folder: Path):
+        """Opens and checks the folder.
+
+        Raises:
+            DataError: It is incomplete, damaged, or a query names a positive that is not among its items.
+        """
+        self.folder = folder
+        self.manifest = read_json(folder / "corpus.json", CorpusManifest)
+        self.images = (folder / self.manifest.images).resolve()
+        self.items = [Item(**row | {"pools": tuple(row["pools"])}) for row in ITEMS.read(folder / "items.parquet")]
+        self.queries = [
+            Query(
+                **row
+                | {
+                    "positive_ids": tuple(row["positive_ids"]),
+                    "candidates": None if row["candidates"] is None else tuple(row["candidates"]),
+                }
+            )
+            for row in QUERIES.read(folder / "queries.parquet")
+        ]
+        for query in self.queries:
+            for item_id in query.positive_ids:
+                if item_id not in self.row_of:
+                    raise DataError(f"{folder}: query {query.query_id!r}: positive {item_id!r} is not among the items")
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """item_id → row number in `items`."""
+        return {item.item_id: row for row, item in enumerate(self.items)}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any item or query does."""
+        return hashlib.sha256(f"{self.manifest.items_sha256}{self.manifest.queries_sha256}".encode()).hexdigest()
+
+    def content(self, entry: Item | Query) -> Content:
+        """The text and image bytes of an item or a query.
+
+        Raises:
+            DataError: The image is gone, or is not the one that was imported.
+        """
+        if entry.image is None:
+            return Content(text=entry.text)
+        path = self.images / entry.image
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); restore it or import again") from error
+        if hashlib.sha256(data).hexdigest() != entry.image_sha256:
+            raise DataError(f"{path}: changed since it was imported; restore it or import again")
+        return Content(text=entry.text, image=data)
+
+
+def write_corpus(
+    folder: Path, items: Sequence[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
+) -> CorpusManifest:
+    """Writes the two tables, then corpus.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))
+    num_queries = QUERIES.write(folder / "queries.parquet", (vars(query) for query in queries))
+    manifest = CorpusManifest(
+        images=os.path.relpath(images.resolve(), folder.resolve()),
+        items=num_items,
+        queries=num_queries,
+        rejects=rejects,
+        items_sha256=file_sha256(folder / "items.parquet"),
+        queries_sha256=file_sha256(folder / "queries.parquet"),
+        source=source,
+    )
+    publish_json(folder / "corpus.json", manifest)
+    return manifest

@@ -1,0 +1,78 @@
+"""Every error that a user can meet, and whether trying again can help.
+
+    UnijudgeError
+    ├─ SettingsError         the settings are wrong: edit them
+    ├─ DataError             a file is missing, torn, foreign or of another version: the path is in the message
+    │  ├─ BadImage           bytes that are not a picture we open
+    │  └─ FolderBusy         another process writes this folder
+    ├─ JudgeError            the judge gave no answer
+    │  ├─ JudgeRefused       the request is at fault (4xx): never retried
+    │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
+    │  ├─ JudgeChanged       another judge answers than the one asked for (412)
+    │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
+    ├─ ModelError            a model cannot be loaded, or does not fit its use
+    └─ TrainingError         a training cannot go on
+       └─ NonFiniteLoss      stopped before the update
+
+A new error is a class here with one sentence. No class has an `__init__` of its own, so that all of them pickle. A
+message names the thing, the reason and the cure.
+"""
+
+
+class UnijudgeError(Exception):
+    """The root: `except UnijudgeError` is what the command line catches, prints in one line and exits 1 on."""
+
+    retryable = False
+    """Whether the same call may succeed later, without anybody changing anything."""
+
+
+class SettingsError(UnijudgeError):
+    """A settings file, an override or an argument is wrong; the message names the key."""
+
+
+class DataError(UnijudgeError):
+    """A file is missing, torn, foreign or of another version; the message names the path."""
+
+
+class BadImage(DataError):
+    """Bytes that are not a JPEG, PNG or WebP of an acceptable size."""
+
+
+class FolderBusy(DataError):
+    """Another process holds the lease of an output folder."""
+
+
+class JudgeError(UnijudgeError):
+    """The judge gave no answer."""
+
+
+class JudgeRefused(JudgeError):
+    """The service refuses the request itself (4xx): sending it again cannot help."""
+
+
+class JudgeUnavailable(JudgeError):
+    """The service is busy, starting or unreachable."""
+
+    retryable = True
+    retry_after_s: float | None = None
+    """How long the service asks to wait, where it said so."""
+
+
+class JudgeChanged(JudgeError):
+    """Another judge answers than the one that the caller pinned; nothing was scored."""
+
+
+class JudgeBroken(JudgeError):
+    """The service answered what the protocol does not allow."""
+
+
+class ModelError(UnijudgeError):
+    """A model cannot be loaded, or does not fit what it is asked to do."""
+
+
+class TrainingError(UnijudgeError):
+    """A training cannot start or go on."""
+
+
+class NonFiniteLoss(TrainingError):
+    """The loss or its gradient is not a finite number; the weights were not updated."""

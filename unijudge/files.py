@@ -1,0 +1,124 @@
+"""Every write of the project goes through here: a file is complete or absent, and a folder has one writer.
+
+`publishing` writes beside the target, then fsync, rename, fsync of the folder: a reader, or a process that was killed,
+never sees half a file. `lease` keeps a second writer out and is freed by the kernel when its process dies. Local and
+network file systems with atomic rename only; object stores are not handled yet.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from unijudge.errors import DataError, FolderBusy
+
+DRAFT_SUFFIX = ".draft"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@contextlib.contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """Yields a draft path to write to; leaving the block without an error makes it `path`, all at once.
+
+    On an error the draft is removed and `path` is as it was. A draft left by a killed process is overwritten by the
+    next attempt.
+
+    Raises:
+        DataError: The disk refused (full, read-only, no permission); the path and the system's reason are named.
+    """
+    draft = path.with_name(path.name + DRAFT_SUFFIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        draft.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror or error}); nothing was left there. Free space or fix "
+                "the permissions, then run the same command again"
+            ) from error
+        raise
+
+
+def publish_text(path: Path, text: str) -> None:
+    """Publishes a small UTF-8 text file."""
+    with publishing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def publish_json(path: Path, model: BaseModel) -> None:
+    """Publishes a pydantic model as indented JSON."""
+    publish_text(path, model.model_dump_json(indent=2) + "\n")
+
+
+def read_json(path: Path, kind: type[M]) -> M:
+    """Reads what `publish_json` wrote.
+
+    Raises:
+        DataError: No such file, or it is not a `kind`.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; is {path.parent} the right folder, and is it complete?") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise DataError(
+            f"{path}: not a {kind.__name__} of this version ({where}: {fault['msg']}); it was written by another "
+            "program or version"
+        ) from error
+
+
+@contextlib.contextmanager
+def lease(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process; a second holder is refused. Freed when the block or the process ends.
+
+    Raises:
+        FolderBusy: Another live process holds it; its process id is named.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lease"
+    with path.open("a+") as holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder.seek(0)
+            raise FolderBusy(
+                f"{folder}: process {holder.read().strip() or 'unknown'} is writing there; wait for it, or give "
+                "another output folder"
+            ) from error
+        holder.truncate(0)
+        holder.write(str(os.getpid()))
+        holder.flush()
+        yield
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

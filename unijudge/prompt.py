@@ -1,0 +1,54 @@
+"""The one judge prompt, as ordered parts: what is asked, in which order, and which two words are the answers.
+
+The wording is UniME-V2's (arXiv 2510.13515, after LamRA's pointwise reranker); the same prompt judges, trains the
+reranker and serves it. Which tokens stand around the parts is the model's chat template's business (`encoding`).
+"""
+
+import hashlib
+from typing import Literal
+
+from unijudge.corpus import Content
+from unijudge.settings import Settings
+
+Part = str | bytes
+"""A text, or the bytes of a picture."""
+
+
+class Prompt(Settings):
+    """What the judge is asked. Another wording, other labels or another order is another judge."""
+
+    instruction: str = (
+        "I will provide you with a query and a candidate. Please evaluate whether the candidate meets the requirements "
+        "of the query. If it does, respond with 'Yes'; if it doesn't, respond with 'No'."
+    )
+    """Stands before everything."""
+    yes: str = "Yes"
+    """The label of a match; one token of the model's vocabulary."""
+    no: str = "No"
+    """The label of a mismatch; one token of the model's vocabulary."""
+    order: Literal["query_first", "candidate_first"] = "query_first"
+    """What stands first. The first side is computed once for all pairs that share it; the order changes the scores."""
+
+    def parts(self, query: Content, candidate: Content) -> list[Part]:
+        """The user's turn for one pair: instruction, then each side's name, image and text, without separators.
+
+        Example:
+            >>> Prompt(instruction="Match?").parts(Content("a cat"), Content(image=b"..."))
+            ['Match?', 'Query:', 'a cat', 'Candidate:', b'...']
+        """
+        sides: list[tuple[str, Content]] = [("Query:", query), ("Candidate:", candidate)]
+        if self.order == "candidate_first":
+            sides.reverse()
+        parts: list[Part] = [self.instruction]
+        for name, content in sides:
+            parts.append(name)
+            if content.image is not None:
+                parts.append(content.image)
+            if content.text:
+                parts.append(content.text)
+        return parts
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with any word or the order."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]

@@ -1,0 +1,153 @@
+"""A folder of judge scores: manifest.json first, then part-00000.parquet …, one row for each judged query.
+
+`mine score` writes it; `mine select` reads it. What was measured is stored (two log-probabilities and a similarity);
+thresholds and counts are decided when it is read, so changing them costs nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from unijudge.errors import DataError
+from unijudge.files import read_json
+from unijudge.tables import Table
+from unijudge.verdicts import JudgeIdentity
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate of one query, as it was measured."""
+
+    item_id: str
+    item_key: bytes
+    """16-byte content hash."""
+    rank: int | None
+    """Place among the candidates by similarity, from 0; None for a positive."""
+    similarity: float
+    """Cosine of query and item, −1 … 1."""
+    yes_logprob: float | None = None
+    no_logprob: float | None = None
+    error: str | None = None
+    """`code: message`, where there is no verdict."""
+
+    @property
+    def log_odds(self) -> float | None:
+        """Ln [P(Yes) / P(No)], or None where there is no verdict."""
+        if self.yes_logprob is None or self.no_logprob is None:
+            return None
+        return self.yes_logprob - self.no_logprob
+
+
+@dataclass(frozen=True)
+class JudgedQuery:
+    """One query with every candidate judged: complete, or absent. The miner writes it, selection reads it."""
+
+    query_id: str
+    subset: str
+    query_key: bytes
+    positives: list[Judged]
+    candidates: list[Judged]
+    """By similarity, best first."""
+
+
+JUDGED = [
+    ("item_id", pa.string()),
+    ("item_key", pa.binary(16)),
+    ("rank", pa.int32()),
+    ("similarity", pa.float32()),
+    ("yes_logprob", pa.float32()),
+    ("no_logprob", pa.float32()),
+    ("error", pa.string()),
+]
+SCORES = Table(
+    "scores",
+    1,
+    pa.schema(
+        [
+            ("query_id", pa.string()),
+            ("subset", pa.string()),
+            ("query_key", pa.binary(16)),
+            ("positives", pa.list_(pa.struct(JUDGED))),
+            ("candidates", pa.list_(pa.struct(JUDGED))),
+        ]
+    ),
+)
+
+
+class ScoreManifest(BaseModel):
+    """manifest.json: the plan of the folder, and who judged. Written first and never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    corpus: str
+    """Fingerprint of the corpus."""
+    vectors: str
+    """sha256 of vectors.json."""
+    queries: int
+    queries_in_shard: int
+    k: int
+    pool: str
+    judge: JudgeIdentity
+
+    @property
+    def shards(self) -> int:
+        """How many parts make the folder whole."""
+        return -(-self.queries // self.queries_in_shard)
+
+    def rows(self, shard: int) -> range:
+        """The corpus rows of the queries of one shard."""
+        start = shard * self.queries_in_shard
+        return range(start, min(start + self.queries_in_shard, self.queries))
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"part-{shard:05d}.parquet"
+
+
+def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
+    """The shards that do not exist yet."""
+    return [shard for shard in range(manifest.shards) if not shard_path(folder, shard).exists()]
+
+
+def write_shard(path: Path, rows: list[JudgedQuery]) -> None:
+    """Publishes one shard, whole. Small row groups, so that one query can be read alone."""
+    SCORES.write(path, (asdict(row) for row in rows), rows_in_group=64)
+
+
+def read_shard(path: Path) -> Iterator[JudgedQuery]:
+    """Yields the rows of one shard.
+
+    Raises:
+        DataError: It is missing, torn or foreign.
+    """
+    for row in SCORES.read(path):
+        row["positives"] = [Judged(**judged) for judged in row["positives"]]
+        row["candidates"] = [Judged(**judged) for judged in row["candidates"]]
+        yield JudgedQuery(**row)
+
+
+def read_scores(folder: Path, *, partial: bool = False) -> Iterator[JudgedQuery]:
+    """Yields every judged query of a folder.
+
+    Args:
+        folder: What `mine score` wrote.
+        partial: Take what is there, though shards are missing.
+
+    Raises:
+        DataError: Shards are missing and `partial` is false, or one is torn or foreign.
+    """
+    manifest = read_json(folder / "manifest.json", ScoreManifest)
+    missing = missing_shards(folder, manifest)
+    if missing and not partial:
+        raise DataError(
+            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
+            "`mine score` again to finish it, or say --partial to take what is there"
+        )
+    for shard in sorted(set(range(manifest.shards)) - set(missing)):
+        yield from read_shard(shard_path(folder, shard))

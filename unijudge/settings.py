@@ -1,0 +1,132 @@
+"""Settings: read-only, from one TOML file and `--set a.b=c` overrides; a typo is an error that names the key.
+
+There is no third source: the environment is never read. Fields document themselves, and `example` prints them back as
+a commented TOML file.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from unijudge.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """The base of every group of settings: frozen, no unknown keys, docstrings kept as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
+    """Reads one TOML file, applies the overrides in order, and checks everything.
+
+    Args:
+        kind: The settings class.
+        path: The TOML file; None starts from the defaults alone.
+        overrides: Each `dotted.key=value`. The value is read as TOML (`8`, `0.5`, `true`, `["a"]`), else as a string.
+
+    Raises:
+        SettingsError: The file is missing or not TOML, a key is unknown (the nearest known one is named), or a value
+            does not fit; every fault is listed.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: cannot be read as a settings file ({error}); check the path") from error
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{path}: not valid TOML ({error}); strings need quotes, tables [brackets]") from error
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        place = str(path) if path else "settings"
+        lines = [_explain(kind, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
+        raise SettingsError("\n".join(f"{place}: {line}" for line in lines)) from error
+
+
+def example(kind: type[Settings]) -> str:
+    """The settings of `kind` as a TOML file: every key with its meaning, unit and default.
+
+    Optional keys without a default stand commented out; required ones are marked.
+
+    Example:
+        >>> class Bench(Settings):
+        ...     timeout_s: float = Field(2.5, description="How long to wait, in seconds.")
+        >>> print(example(Bench), end="")
+        # How long to wait, in seconds.
+        timeout_s = 2.5
+    """
+    return "\n".join(_example_lines(kind, prefix="")) + "\n"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, raw = override.partition("=")
+    if not separator or not key.strip():
+        raise SettingsError(f"--set {override}: expected dotted.key=value, as in --set batch.size=8")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"--set {override}: {table} is a value, not a table of settings")
+    values[last] = value
+
+
+def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:
+    key = ".".join(str(part) for part in location)
+    if fault == "extra_forbidden":
+        group = _group(kind, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), list(group.model_fields), n=1)
+        known = f"did you mean {near[0]}?" if near else "known: " + ", ".join(group.model_fields)
+        return f"{key}: unknown setting; {known}"
+    if fault == "missing":
+        return f"{key}: required, and not set"
+    return f"{key or 'settings'}: {message[0].lower()}{message[1:]}"
+
+
+def _group(kind: type[Settings], location: Sequence[int | str]) -> type[Settings]:
+    for part in location:
+        field = kind.model_fields.get(str(part))
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            kind = field.annotation
+    return kind
+
+
+def _example_lines(kind: type[Settings], prefix: str) -> list[str]:
+    lines: list[str] = []
+    tables: list[str] = []
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            doc = [f"# {line}" for line in (inner.__doc__ or "").strip().splitlines()[:1]]
+            tables += ["", *doc, f"[{prefix}{name}]", *_example_lines(inner, f"{prefix}{name}.")]
+            continue
+        lines += [f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip()]
+        lines.append(_example_value(name, field))
+    return lines + tables
+
+
+def _example_value(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return f'{name} = ""  # required'
+    default = field.get_default(call_default_factory=True)
+    if default is None:
+        return f"# {name} ="
+    if isinstance(default, tuple | frozenset):
+        default = list(default)
+    return f"{name} = {json.dumps(default, ensure_ascii=False, default=str)}"

@@ -1,0 +1,94 @@
+"""Parquet files that say what they are: a named, versioned schema, checked when written and when read.
+
+One `Table` stands beside each row type, and both halves of a format (rows → file, file → rows) use it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unijudge.errors import DataError
+from unijudge.files import publishing
+
+_NAME, _VERSION = b"unijudge.table", b"unijudge.version"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A format: its name, its version and its columns."""
+
+    name: str
+    version: int
+    schema: pa.Schema
+
+    def write(
+        self,
+        path: Path,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        rows_in_group: int = 4096,
+        metadata: Mapping[str, str] = {},
+    ) -> int:
+        """Streams rows into one file, published whole.
+
+        Returns:
+            The number of rows written.
+
+        Raises:
+            DataError: A row does not fit the schema, or the disk refused.
+        """
+        marks = {_NAME: self.name.encode(), _VERSION: str(self.version).encode()}
+        schema = self.schema.with_metadata(marks | {k.encode(): v.encode() for k, v in metadata.items()})
+        count = 0
+        stream = iter(rows)
+        with publishing(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+            while group := list(islice(stream, rows_in_group)):
+                try:
+                    writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                    raise DataError(f"{path}: a row does not fit the table {self.name!r}: {error}") from error
+                count += len(group)
+        return count
+
+    def read(self, path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yields the rows of one file, group by group.
+
+        Raises:
+            DataError: The file is missing, torn, or not this table in this version.
+        """
+        with self.open(path) as file:
+            try:
+                for batch in file.iter_batches(columns=columns):
+                    yield from batch.to_pylist()
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{path}: torn or damaged ({error}); delete it and run its writer again") from error
+
+    def open(self, path: Path) -> pq.ParquetFile:
+        """Opens one file after checking its name, version and columns.
+
+        Raises:
+            DataError: The file is missing, torn, or not this table in this version.
+        """
+        try:
+            file = pq.ParquetFile(path)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such file; expected a table {self.name!r}") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(
+                f"{path}: not a whole Parquet file ({error}); delete it and run its writer again"
+            ) from error
+        marks = file.schema_arrow.metadata or {}
+        name, version = marks.get(_NAME, b"").decode(), marks.get(_VERSION, b"").decode()
+        if (name, version) != (self.name, str(self.version)):
+            found = f"table {name!r} version {version}" if name else "a Parquet file of another program"
+            file.close()
+            raise DataError(f"{path}: expected table {self.name!r} version {self.version}, found {found}")
+        if file.schema_arrow.remove_metadata() != self.schema.remove_metadata():
+            file.close()
+            raise DataError(f"{path}: its columns are not those of table {self.name!r} version {self.version}")
+        return file

@@ -1,0 +1,102 @@
+"""What crosses HTTP: the bodies of the judge service, which the server checks and the client writes.
+
+GET  /v1/identity   ServiceInfo                      who judges, and the limits of a request
+POST /v1/score      ScoreRequest → ScoreResponse     one query, its candidates; one answer for each, in order
+GET  /healthz       the process is alive             GET /readyz   a real pair was scored
+any 4xx or 5xx      ErrorBody
+"""
+
+import base64
+import binascii
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from unijudge.corpus import Content
+from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+
+
+def _decode(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError("not base64 of an image file; URLs and paths are never opened") from error
+    return value
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_decode, json_schema_input_type=str),
+    PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str),
+]
+
+
+class Wire(BaseModel):
+    """The base of the bodies: an unknown field is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WireContent(Wire):
+    """A query or a candidate: text, an image, or both."""
+
+    text: str | None = None
+    image: Base64 | None = None
+    """A JPEG, PNG or WebP file in base64."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "WireContent":
+        if not self.text and not self.image:
+            raise ValueError("neither text nor image: there is nothing to judge")
+        return self
+
+    @classmethod
+    def of(cls, content: Content) -> "WireContent":
+        """Wraps a content; its bytes are not copied."""
+        return cls(text=content.text, image=content.image)
+
+    def content(self) -> Content:
+        """Unwraps it."""
+        return Content(text=self.text, image=self.image)
+
+
+class ScoreRequest(Wire):
+    """One query and the candidates to judge against it."""
+
+    query: WireContent
+    candidates: Annotated[list[WireContent], Field(min_length=1)]
+
+
+class ScoreResponse(Wire):
+    """One verdict or one error for each candidate, in the order of the request."""
+
+    identity: JudgeIdentity
+    results: list[Verdict | PairError]
+
+
+class Limits(Wire):
+    """What one request may hold. Beyond it the request is refused, never cut."""
+
+    max_candidates: int
+    max_body_bytes: int
+    max_pixels: int
+    """Largest width × height of an image, before any resizing."""
+
+
+class ServiceInfo(Wire):
+    """Who judges, and within which limits."""
+
+    identity: JudgeIdentity
+    digest: str
+    """What to send as `If-Match` to be scored by this judge or not at all."""
+    limits: Limits
+
+
+class ErrorBody(Wire):
+    """Why a request as a whole was not answered."""
+
+    code: str
+    """A word for programs: `bad_request`, `too_large`, `other_judge`, `not_ready`, `internal`."""
+    message: str
+    """A sentence for people."""
