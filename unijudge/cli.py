@@ -8,12 +8,29 @@ import logging
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from unijudge import inventory
 from unijudge.errors import UnijudgeError
+from unijudge.settings import Settings, load_settings
+from unijudge.settings import example as print_example
+
+S = TypeVar("S", bound=Settings)
+
+SettingsFile = Annotated[Path | None, typer.Argument(help="A TOML file of settings; --example prints one.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
+Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
+
+
+def command_settings(kind: type[S], file: Path | None, overrides: list[str] | None, example: bool) -> S:
+    """The settings of one command; with `--example` prints them as a TOML file and stops."""
+    if example:
+        typer.echo(print_example(kind), nl=False)
+        raise typer.Exit
+    return load_settings(kind, file, overrides or [])
+
 
 app = typer.Typer(
     help="Judge, mine and train universal multimodal embeddings with a multimodal LLM as the judge.",

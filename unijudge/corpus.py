@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel
 
 from unijudge.errors import BadImage, DataError
@@ -110,6 +110,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             upright = ImageOps.exif_transpose(image)
     except BadImage:
         raise
+    except UnidentifiedImageError as error:
+        raise BadImage("not a JPEG, PNG or WebP image") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
     if upright.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale

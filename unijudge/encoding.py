@@ -1,6 +1,6 @@
 """Parts (texts and pictures) → token ids, so that a user's text can never become a control token.
 
-A *stream* is a list of token ids in which a picture stands as its bytes, until `arrays` expands it to as many image
+A *stream* is a list of token ids in which a picture stands as its bytes, until `expand` turns it into as many image
 tokens as it needs. Two streams share a prefix exactly as far as they are equal, and no picture is ever cut in two.
 
 The chat template is the tokenizer's own. Text between two of its control tokens, the template's and the user's
@@ -67,6 +67,11 @@ class ChatEncoder:
         """The ids of plain text; what looks like a control token in it stays text."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
+
+    @property
+    def answer_prefix(self) -> str:
+        """The text between the last control token and the place where the model's answer begins."""
+        return self._layout((False,))[-1]
 
     def stream(self, parts: Sequence[Part]) -> Stream:
         """The whole prompt for one user's turn that holds `parts`."""
@@ -163,19 +168,16 @@ class PictureReader:
         return picture
 
 
-def arrays(
+def token_arrays(
     streams: Sequence[Stream], pictures: PictureReader, *, image_id: int, pad_id: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """A batch for a Qwen-VL model, padded on the right.
+    """A batch of token ids for a Qwen-VL model, padded on the right.
 
     Returns:
         input_ids, attention_mask and mm_token_type_ids (1 on image tokens), each (rows, longest), int64; and where
-        there is any picture, pixel_values (patches, width) and image_grid_thw (pictures, 3), in reading order.
+        there is any picture, image_grid_thw (pictures, 3) in reading order.
     """
-    read = [[(entry, pictures(entry)) for entry in stream if isinstance(entry, bytes)] for stream in streams]
-    rows = [
-        expand(stream, [picture for _, picture in found], image_id) for stream, found in zip(streams, read, strict=True)
-    ]
+    rows = [expand(stream, pictures, image_id) for stream in streams]
     longest = max(len(row) for row in rows)
     ids = np.full((len(rows), longest), pad_id, np.int64)
     mask = np.zeros((len(rows), longest), np.int64)
@@ -187,20 +189,26 @@ def arrays(
         "attention_mask": mask,
         "mm_token_type_ids": ((ids == image_id) & (mask == 1)).astype(np.int64),
     }
-    flat = [picture for found in read for _, picture in found]
-    if flat:
-        batch["pixel_values"] = np.concatenate([picture.patches for picture in flat])
-        batch["image_grid_thw"] = np.stack([picture.grid for picture in flat])
+    found = read_pictures(streams, pictures)
+    if found:
+        batch["image_grid_thw"] = np.stack([picture.grid for picture in found])
     return batch
 
 
-def expand(stream: Stream, pictures: Sequence[Picture], image_id: int) -> list[int]:
+def pixel_values(streams: Sequence[Stream], pictures: PictureReader) -> npt.NDArray[np.float32] | None:
+    """The patches of all pictures of a batch, (patches, width), in reading order; None without any picture."""
+    found = read_pictures(streams, pictures)
+    return np.concatenate([picture.patches for picture in found]) if found else None
+
+
+def read_pictures(streams: Sequence[Stream], pictures: PictureReader) -> list[Picture]:
+    """Every picture of a batch, in reading order."""
+    return [pictures(entry) for stream in streams for entry in stream if isinstance(entry, bytes)]
+
+
+def expand(stream: Stream, pictures: PictureReader, image_id: int) -> list[int]:
     """The token ids of a stream, each picture replaced by its image tokens."""
-    waiting = iter(pictures)
     ids: list[int] = []
     for entry in stream:
-        if isinstance(entry, bytes):
-            ids += [image_id] * next(waiting).num_tokens
-        else:
-            ids.append(entry)
+        ids += [image_id] * pictures(entry).num_tokens if isinstance(entry, bytes) else [entry]
     return ids

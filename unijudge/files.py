@@ -122,3 +122,15 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def folder_sha256(folder: Path) -> str:
+    """Sixteen hex digits over the names and bytes of a folder's files (not of its subfolders), in order of name.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()[:16]

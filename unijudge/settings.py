@@ -62,6 +62,7 @@ def example(kind: type[Settings]) -> str:
     Optional keys without a default stand commented out; required ones are marked.
 
     Example:
+        >>> from pydantic import Field
         >>> class Bench(Settings):
         ...     timeout_s: float = Field(2.5, description="How long to wait, in seconds.")
         >>> print(example(Bench), end="")

@@ -1,1 +1,28 @@
 """The judges that run here: each in one file, each behind `judge(query, candidates)`."""
+
+from judge_service.settings import ServiceSettings
+from unijudge.errors import SettingsError
+from unijudge.verdicts import Judge
+
+
+def open_judge(settings: ServiceSettings) -> Judge:
+    """Loads the judge that the settings name. The engines are imported here, and only the chosen one.
+
+    Raises:
+        SettingsError: The settings contradict each other.
+        ModelError: The model cannot be loaded, or cannot judge.
+    """
+    if settings.model.backend == "scripted":
+        from judge_service.backends.scripted import ScriptedJudge
+
+        return ScriptedJudge(settings.prompt, delay_s=settings.model.scripted_delay_s)
+    if not settings.model.name:
+        raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder")
+    if settings.tensor_parallel_size > 1:
+        raise SettingsError(
+            f"tensor_parallel_size: {settings.tensor_parallel_size}, but the transformers backend runs one copy on one "
+            "GPU; set 1 and more replicas"
+        )
+    from judge_service.backends.transformers import TransformersJudge
+
+    return TransformersJudge(settings.model, settings.prompt, settings.limits.max_pixels)

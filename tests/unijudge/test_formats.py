@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.pictures import png
 from unijudge.corpus import Corpus, Item, Query, content_key, write_corpus
 from unijudge.errors import BadImage, DataError, FolderBusy
 from unijudge.files import lease, publish_json, publishing
@@ -14,12 +15,6 @@ from unijudge.inventory import check, describe
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path, write_shard
 from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
 from unijudge.vectors import VectorManifest, missing_parts, read_vectors, start_vectors, write_part
-
-
-def png(color="red", size=(8, 8)):
-    out = io.BytesIO()
-    Image.new("RGB", size, color).save(out, "PNG")
-    return out.getvalue()
 
 
 @pytest.fixture
@@ -145,7 +140,7 @@ def test_vectors_are_read_back_and_checked(tmp_path):
         read_vectors(tmp_path, "items", ["a", "b"], "d")
     with pytest.raises(DataError, match="ids are not those"):
         read_vectors(tmp_path, "items", ["a", "x"], "c")
-    with pytest.raises(DataError, match="holds other vectors .model differ"):
+    with pytest.raises(DataError, match=r"holds other vectors .model differ"):
         start_vectors(tmp_path, vector_manifest(model="n"))
 
 
@@ -171,7 +166,7 @@ def test_a_full_disk_is_named(tmp_path):
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    with lease(tmp_path), pytest.raises(FolderBusy, match="process [0-9]+ is writing"), lease(tmp_path):
+    with lease(tmp_path), pytest.raises(FolderBusy, match=r"process [0-9]+ is writing"), lease(tmp_path):
         pass
     with lease(tmp_path):
         pass
@@ -180,8 +175,8 @@ def test_a_second_writer_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not a whole"),
-        (b"hello", "not a whole"),
+        (b"", "not a JPEG"),
+        (b"hello", "not a JPEG"),
         (png()[:40], "not a whole"),
         (png(size=(9000, 9000)), "more than"),
         (png(size=(1, 401)), "one side is over"),

@@ -1,0 +1,121 @@
+"""Makes a tiny, ordinary Qwen2.5-VL folder in seconds: random weights, a real tokenizer, a real image processor.
+
+    python -m demo.tiny_model FOLDER
+
+Untrained: its scores and embeddings mean nothing. It runs through the very code that runs a 7B model.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from unijudge.prompt import Prompt
+
+CONTROL_TOKENS = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>",
+]  # fmt: skip
+# Qwen's tokenizers hold these too; they are not "special", so the usual switch does not keep them out of user text.
+PLAIN_ADDED_TOKENS = ["<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = [
+    Prompt().instruction, "Query:", "Candidate:", "Yes", "No", "system user assistant\n",
+    "You are a helpful assistant.",
+    "Which digit is shown in the image?", "Find an image that shows the same digit.", "Represent the given image.",
+    "zero one two three four five six seven eight nine",
+]  # fmt: skip
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of Qwen's kind, with its control tokens and chat template; Yes and No are one token each."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        WORDS * 20, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    )
+    bpe.add_special_tokens(CONTROL_TOKENS)
+    bpe.add_tokens([AddedToken(token, normalized=False) for token in PLAIN_ADDED_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=8192,
+    )
+
+
+def make_model(folder: Path, *, seed: int = 0, image_side: int = 56) -> None:
+    """Writes a model of about 0.9 million parameters that transformers, PEFT and vLLM load by its folder.
+
+    Args:
+        folder: Where to write.
+        seed: Of the random weights.
+        image_side: Images are scaled to about this many pixels a side by default; a token is 28 × 28 pixels.
+    """
+    tokenizer = make_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids
+    width, heads = 128, 4
+    config = Qwen2_5_VLConfig(
+        architectures=["Qwen2_5_VLForConditionalGeneration"],
+        text_config={
+            "vocab_size": (len(tokenizer) + 63) // 64 * 64,
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 3,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 8192,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+            "bos_token_id": ids("<|endoftext|>"),
+            "eos_token_id": ids("<|im_end|>"),
+            "pad_token_id": ids("<|endoftext|>"),
+            "initializer_range": 0.08,  # spreads the scores of an untrained judge over most of (0, 1)
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 4,
+            "out_hidden_size": width,
+            "fullatt_block_indexes": [1],
+            "window_size": 112,
+            "initializer_range": 0.08,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    model = Qwen2_5_VLForConditionalGeneration(config).float()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(min_pixels=image_side**2, max_pixels=image_side**2).save_pretrained(folder)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{folder}: Qwen2.5-VL, {parameters / 1e6:.2f} M parameters, seed {seed}, untrained")
+
+
+if __name__ == "__main__":
+    make_model(Path(sys.argv[1]))

@@ -1,0 +1,131 @@
+"""The HTTP application around any judge. Knows nothing of Ray, and runs under uvicorn as well.
+
+It promises to read no more than the limits allow, to open no URL and no path that a client names, to answer one verdict
+or one error for each candidate in order, and to score nothing for a client that pinned another judge.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+
+from judge_service.settings import LimitSettings
+from unijudge.corpus import Content
+from unijudge.errors import JudgeRefused, JudgeUnavailable
+from unijudge.verdicts import Judge, JudgeIdentity
+from unijudge.wire import ErrorBody, Limits, ScoreRequest, ScoreResponse, ServiceInfo
+
+logger = logging.getLogger(__name__)
+
+
+class Refusal(Exception):
+    """A request as a whole cannot be answered: becomes an HTTP status and an ErrorBody."""
+
+    def __init__(self, status: int, code: str, message: str):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def create_app(judge: Judge, limits: LimitSettings) -> FastAPI:
+    """The application; it scores one real pair before it says that it is ready."""
+    info = ServiceInfo(
+        identity=judge.identity,
+        digest=judge.identity.digest,
+        limits=Limits(**limits.model_dump()),
+    )
+    ready = False
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        nonlocal ready
+        await judge.judge(Content(text="warm-up"), [Content(text="warm-up"), Content(text="another")])
+        ready = True
+        yield
+        ready = False
+
+    app = FastAPI(title="unijudge judge service", lifespan=lifespan)
+    app.add_exception_handler(Refusal, _refuse)
+    app.middleware("http")(_catch)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """A real pair was scored."""
+        if not ready:
+            raise Refusal(503, "not_ready", "the judge is starting")
+        return {"status": "ready"}
+
+    @app.get("/v1/identity")
+    async def identity(response: Response) -> ServiceInfo:
+        """Who judges, and the limits of a request."""
+        response.headers["ETag"] = f'"{info.digest}"'
+        return info
+
+    @app.post("/v1/score", response_model=ScoreResponse, openapi_extra=_json_body(ScoreRequest))
+    async def score(http: Request) -> Response:
+        """One verdict or one error for each candidate, in order."""
+        _check_pin(http, judge.identity)
+        request = await _read(http, limits)
+        try:
+            results = await judge.judge(request.query.content(), [c.content() for c in request.candidates])
+        except JudgeRefused as error:
+            raise Refusal(422, "bad_query", str(error)) from error
+        except JudgeUnavailable as error:
+            raise Refusal(503, "not_ready", str(error)) from error
+        answer = ScoreResponse(identity=judge.identity, results=results)
+        return Response(answer.model_dump_json(), media_type="application/json", headers={"ETag": f'"{info.digest}"'})
+
+    return app
+
+
+def _check_pin(http: Request, identity: JudgeIdentity) -> None:
+    pins = [pin.strip().removeprefix("W/").strip('"') for pin in http.headers.get("If-Match", "*").split(",")]
+    if "*" not in pins and identity.digest not in pins:
+        raise Refusal(412, "other_judge", f"asked for judge {', '.join(pins)}, but here judges {identity}")
+
+
+async def _read(http: Request, limits: LimitSettings) -> ScoreRequest:
+    body = bytearray()
+    async for chunk in http.stream():
+        body += chunk
+        if len(body) > limits.max_body_bytes:
+            raise Refusal(413, "too_large", f"the body exceeds {limits.max_body_bytes} bytes; send fewer candidates")
+    try:
+        request = ScoreRequest.model_validate_json(bytes(body))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors()[:3]]
+        raise Refusal(400, "bad_request", "; ".join(faults)) from error
+    if len(request.candidates) > limits.max_candidates:
+        message = f"{len(request.candidates)} candidates; one request takes {limits.max_candidates}"
+        raise Refusal(413, "too_large", message)
+    return request
+
+
+async def _refuse(_: Request, refusal: Exception) -> Response:
+    assert isinstance(refusal, Refusal)  # noqa: S101  what this handler is registered for
+    headers = {"Retry-After": "1"} if refusal.status == 503 else {}
+    body = ErrorBody(code=refusal.code, message=str(refusal))
+    return JSONResponse(body.model_dump(), refusal.status, headers)
+
+
+async def _catch(http: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+    """The border: a fault of ours is logged with its trace, and told to the client without it."""
+    try:
+        return await call(http)
+    except Exception:
+        logger.exception("%s %s failed", http.method, http.url.path)
+        body = ErrorBody(code="internal", message="the judge failed on this request; its log says why")
+        return JSONResponse(body.model_dump(), 500)
+
+
+def _json_body(kind: type[BaseModel]) -> dict[str, object]:
+    """Documents a body that is read by hand, under a limit."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}

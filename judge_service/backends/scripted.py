@@ -1,0 +1,66 @@
+"""A judge without a model: the answer is a hash of the pair. For load and fault tests, never for training data.
+
+Its identity says `scripted`, so scores made with it can be told apart for ever.
+"""
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Sequence
+
+from unijudge.corpus import Content, open_image
+from unijudge.errors import BadImage, JudgeRefused
+from unijudge.prompt import Prompt
+from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+
+
+class ScriptedJudge:
+    """Answers from a hash; checks images as the real judges do."""
+
+    def __init__(self, prompt: Prompt, *, delay_s: float = 0.0):
+        self._delay_s = delay_s
+        self._identity = JudgeIdentity(
+            model="scripted",
+            weights="none",
+            prompt_fingerprint=prompt.fingerprint,
+            yes=prompt.yes,
+            no=prompt.no,
+            yes_id=1,
+            no_id=0,
+            order=prompt.order,
+            min_pixels=1,
+            max_pixels=1,
+            dtype="none",
+            backend="scripted",
+            backend_version="1",
+        )
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who answers."""
+        return self._identity
+
+    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+        """One answer for each candidate, in order; the same pair always gets the same answer."""
+        await asyncio.sleep(self._delay_s)
+        try:
+            _look(query)
+        except BadImage as error:
+            raise JudgeRefused(f"query: {error}") from error
+        return [self._answer(query, candidate) for candidate in candidates]
+
+    def _answer(self, query: Content, candidate: Content) -> Verdict | PairError:
+        try:
+            _look(candidate)
+        except BadImage as error:
+            return PairError(code="bad_image", message=str(error))
+        digest = hashlib.sha256()
+        for content in (query, candidate):
+            digest.update(f"{content.text}\0".encode() + (content.image or b"") + b"\0")
+        yes = (int.from_bytes(digest.digest()[:4]) + 1) / (2**32 + 2)
+        return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes))
+
+
+def _look(content: Content) -> None:
+    if content.image is not None:
+        open_image(content.image)

@@ -1,0 +1,202 @@
+"""The exact reference: a Qwen2-VL or Qwen2.5-VL in transformers, on one device.
+
+A query's prefix runs once; its candidates' suffixes run in batches on copies of the prefix' key-value cache. Equal to
+one pair at a time within 1e-4 in log-odds in float32 (a test holds it to that).
+
+Letters: B candidates · P prefix tokens · S longest suffix · V vocabulary.
+"""
+
+import asyncio
+import copy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from judge_service.rendering import Renderer
+from judge_service.settings import ModelSettings
+from unijudge.corpus import Content
+from unijudge.encoding import PictureReader, Stream, expand, pixel_values, shared_prefix, token_arrays
+from unijudge.errors import BadImage, JudgeRefused, ModelError
+from unijudge.files import folder_sha256
+from unijudge.prompt import Prompt
+from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+
+
+class TransformersJudge:
+    """Judges with transformers. One request at a time runs on the device; the others wait."""
+
+    def __init__(self, settings: ModelSettings, prompt: Prompt, max_image_pixels: int):
+        """Loads the model.
+
+        Raises:
+            ModelError: It cannot be loaded, is of another family, or its tokenizer cannot answer Yes or No.
+        """
+        self._settings = settings
+        self._device = _device(settings.device)
+        try:
+            config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
+            if config.model_type not in FAMILIES:
+                raise ModelError(f"{settings.name}: is a {config.model_type}; this backend judges with {FAMILIES}")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                settings.name,
+                revision=settings.revision,
+                backend="pil",  # the one implementation that is the same with and without torchvision
+                size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
+            )
+            self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+                settings.name,
+                revision=settings.revision,
+                dtype=getattr(torch, settings.dtype),
+                attn_implementation="sdpa",
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
+        self._model.eval().to(self._device)
+        self._image_id: int = config.image_token_id
+        self._pad_id: int = tokenizer.pad_token_id
+        self._renderer = Renderer(tokenizer, tokenizer.convert_ids_to_tokens(self._image_id), prompt)
+        self._pictures = PictureReader(processor, max_pixels=max_image_pixels, keep=256)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge")
+        folder = Path(settings.name)
+        self._identity = JudgeIdentity(
+            model=folder.name if folder.is_dir() else settings.name,
+            weights=folder_sha256(folder) if folder.is_dir() else (config._commit_hash or "unknown"),  # noqa: SLF001
+            prompt_fingerprint=prompt.fingerprint,
+            yes=prompt.yes,
+            no=prompt.no,
+            yes_id=self._renderer.yes_id,
+            no_id=self._renderer.no_id,
+            order=prompt.order,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            dtype=settings.dtype,
+            backend="transformers",
+            backend_version=transformers.__version__,
+        )
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who answers."""
+        return self._identity
+
+    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+        """One answer for each candidate, in order.
+
+        Raises:
+            JudgeRefused: The query's own image cannot be decoded.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._judge, query, list(candidates))
+
+    def _judge(self, query: Content, candidates: list[Content]) -> list[Verdict | PairError]:
+        try:
+            if query.image is not None:
+                self._pictures(query.image)
+        except BadImage as error:
+            raise JudgeRefused(f"query: {error}") from error
+        answers: list[Verdict | PairError | None] = [None] * len(candidates)
+        streams: dict[int, Stream] = {}
+        for index, stream in enumerate(self._renderer.streams(query, candidates)):
+            try:
+                length = len(expand(stream, self._pictures, self._image_id))
+            except BadImage as error:
+                answers[index] = PairError(code="bad_image", message=str(error))
+                continue
+            if length > self._settings.max_tokens:
+                message = (
+                    f"{length} tokens; this judge takes {self._settings.max_tokens}: shorten the text or the image"
+                )
+                answers[index] = PairError(code="too_long", message=message)
+                continue
+            streams[index] = stream
+        if streams:
+            for index, verdict in zip(streams, self._score(list(streams.values())), strict=True):
+                answers[index] = verdict
+        return [answer for answer in answers if answer is not None]
+
+    @torch.inference_mode()
+    def _score(self, streams: list[Stream]) -> Iterator[Verdict]:
+        cut = shared_prefix(streams) if len(streams) > 1 else 0
+        cache = self._prefix_cache(streams[0][:cut]) if cut else None
+        for chunk in self._chunks(streams):
+            for yes, no in self._logprobs_B2(chunk, cut, cache).tolist():
+                yield Verdict(yes_logprob=yes, no_logprob=no)
+
+    def _chunks(self, streams: list[Stream]) -> Iterator[list[Stream]]:
+        """Cuts the candidates, in order, so that no batch exceeds `batch_tokens` (a single pair always fits)."""
+        chunk: list[Stream] = []
+        longest = 0
+        for stream in streams:
+            longest = max(longest, len(expand(stream, self._pictures, self._image_id)))
+            if chunk and longest * (len(chunk) + 1) > self._settings.batch_tokens:
+                yield chunk
+                chunk, longest = [], len(expand(stream, self._pictures, self._image_id))
+            chunk.append(stream)
+        yield chunk
+
+    def _prefix_cache(self, prefix: Stream) -> transformers.DynamicCache:
+        cache = transformers.DynamicCache(config=self._model.config.get_text_config())
+        tokens = self._tokens([prefix])
+        self._forward(tokens, self._positions(tokens), [prefix], cache)
+        return cache
+
+    def _logprobs_B2(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:  # noqa: N802
+        """Ln P(Yes), ln P(No) of each stream, whose first `cut` entries are already in `cache`."""
+        whole = self._tokens(streams)
+        positions = self._positions(whole)
+        num_cached = 0
+        if cache is not None:
+            cache = copy.deepcopy(cache)
+            num_cached = cache.get_seq_length()
+            cache.batch_repeat_interleave(len(streams))
+        tokens = {name: whole[name][:, num_cached:] for name in ("input_ids", "mm_token_type_ids")}
+        tokens["attention_mask"] = whole["attention_mask"]
+        suffixes = [stream[cut:] for stream in streams]
+        hidden_BSD = self._forward(tokens, positions[..., num_cached:], suffixes, cache)
+        last_B = whole["attention_mask"].sum(1) - 1 - num_cached
+        logits_BV = self._model.lm_head(hidden_BSD[torch.arange(len(streams)), last_B])
+        return logits_BV.float().log_softmax(-1)[:, [self._renderer.yes_id, self._renderer.no_id]]
+
+    def _forward(self, tokens: dict[str, Tensor], positions: Tensor, streams: list[Stream], cache: Any) -> Tensor:
+        """Hidden states of the last layer, (B, S, width). `streams` hold the pictures that `tokens` stand for."""
+        extra: dict[str, Tensor] = {}
+        patches = pixel_values(streams, self._pictures)
+        if patches is not None:
+            grids = token_arrays(streams, self._pictures, image_id=self._image_id, pad_id=self._pad_id)
+            extra["pixel_values"] = torch.from_numpy(patches).to(self._device, self._model.dtype)
+            extra["image_grid_thw"] = torch.from_numpy(grids["image_grid_thw"]).to(self._device)
+        names = ("input_ids", "attention_mask", "mm_token_type_ids")
+        inputs = {name: tokens[name] for name in names}
+        return self._model.model(
+            **inputs, **extra, position_ids=positions, past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
+
+    def _tokens(self, streams: list[Stream]) -> dict[str, Tensor]:
+        batch = token_arrays(streams, self._pictures, image_id=self._image_id, pad_id=self._pad_id)
+        return {name: torch.from_numpy(array).to(self._device) for name, array in batch.items()}
+
+    def _positions(self, tokens: dict[str, Tensor]) -> Tensor:
+        """M-RoPE positions, (3, B, P + S): a suffix after a picture must know that picture's grid."""
+        if "image_grid_thw" not in tokens:
+            rows, length = tokens["input_ids"].shape
+            return torch.arange(length, device=self._device).expand(3, rows, length)
+        positions, _ = self._model.model.get_rope_index(**tokens)
+        return positions
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "model.device: cuda, but this process sees no GPU; set gpus_per_replica = 1, or device = 'cpu'"
+        )
+    return torch.device(wanted)

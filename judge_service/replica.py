@@ -1,0 +1,116 @@
+"""The service on Ray Serve: N replicas behind one port, started and drained by `unijudge judge serve`.
+
+The only file of this package that imports ray. A request goes whole to one replica: its prefix is shared there.
+"""
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from judge_service.app import create_app
+from judge_service.backends import open_judge
+from judge_service.settings import ServiceSettings
+from unijudge.errors import JudgeError, SettingsError
+
+logger = logging.getLogger(__name__)
+
+APPLICATION = "judge"
+
+
+@serve.deployment(name="judge")
+@serve.ingress()
+class JudgeReplica:
+    """One copy of the model and its HTTP application."""
+
+    def __init__(self, settings: ServiceSettings):
+        self._settings = settings
+        self._judge = open_judge(settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._judge, self._settings.limits)
+
+
+def run(settings: ServiceSettings) -> None:
+    """Starts the replicas and serves until SIGINT or SIGTERM; then requests in flight finish, for `drain_s`.
+
+    Raises:
+        SettingsError: The cluster cannot be reached, or lacks the GPUs or CPUs that the replicas need.
+        JudgeError: The replicas did not start; their own error is in the message.
+    """
+    _check_cluster(settings)
+    stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        logger.info("%s: finishing the requests in flight", signal.Signals(number).name)
+        stop.set()
+
+    try:
+        serve.start(
+            http_options={
+                "host": settings.host,
+                "port": settings.port,
+                "request_timeout_s": settings.request_timeout_s,
+            }
+        )
+        deployment: Any = JudgeReplica
+        deployment = deployment.options(
+            num_replicas=settings.replicas,
+            max_ongoing_requests=settings.max_ongoing_requests,
+            max_queued_requests=settings.max_queued_requests,
+            graceful_shutdown_timeout_s=settings.drain_s,
+            ray_actor_options={"num_cpus": settings.cpus_per_replica, "num_gpus": settings.gpus_per_replica},
+        )
+        try:
+            serve.run(deployment.bind(settings), name=APPLICATION, route_prefix="/")
+        except RuntimeError as error:
+            raise JudgeError(f"the replicas did not start: {_reason()}") from error
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+        logger.info(
+            "judge ready: http://%s:%d, %d replicas; Ctrl-C drains", settings.host, settings.port, settings.replicas
+        )
+        stop.wait()
+        serve.delete(APPLICATION)
+    finally:
+        if settings.address is None:
+            serve.shutdown()
+        ray.shutdown()
+
+
+def _check_cluster(settings: ServiceSettings) -> None:
+    """Joins or starts Ray, and makes sure that the replicas fit: Ray itself would wait for ever."""
+    needed = {
+        "CPU": settings.cpus_per_replica * settings.replicas,
+        "GPU": settings.gpus_per_replica * settings.replicas,
+    }
+    try:
+        if settings.address is None:
+            # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
+            ray.init(address="local", num_cpus=int(needed["CPU"]) + 2, include_dashboard=False, log_to_driver=False)
+        else:
+            ray.init(address=settings.address)
+    except (ConnectionError, ValueError) as error:
+        raise SettingsError(f"address: no Ray cluster answers at {settings.address!r} ({error})") from error
+    have = ray.cluster_resources()
+    for kind, amount in needed.items():
+        if amount > have.get(kind, 0):
+            ray.shutdown()
+            raise SettingsError(
+                f"{settings.replicas} replicas need {amount:g} {kind}s, but this Ray has {have.get(kind, 0):g}; lower "
+                f"replicas or {kind.lower()}s_per_replica, or join a larger cluster with address"
+            )
+
+
+def _reason() -> str:
+    """The message of the replicas' own failure, out of Ray's status."""
+    status = serve.status().applications.get(APPLICATION)
+    messages = [d.message for d in status.deployments.values()] if status else []
+    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("unijudge.errors.")]
+    return (ours or lines or ["no message"])[-1].removeprefix("unijudge.errors.")

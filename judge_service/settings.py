@@ -1,0 +1,75 @@
+"""The settings of the service: one TOML file, `unijudge judge serve --example` prints it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from unijudge.corpus import MAX_PIXELS
+from unijudge.prompt import Prompt
+from unijudge.settings import Settings
+
+
+class ModelSettings(Settings):
+    """Which model judges, and on what."""
+
+    backend: Literal["transformers", "scripted"] = "transformers"
+    """`transformers` runs the model; `scripted` answers from a hash of the pair, for load and fault tests only."""
+    name: str = ""
+    """A Qwen2-VL or Qwen2.5-VL: a hub name, or a folder."""
+    revision: str | None = None
+    """The commit of a hub model; pin it, or a new upload becomes another judge."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """bfloat16 halves memory and time on a GPU, and rounds scores: expect differences of 0.1 in log-odds."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; `auto` takes a GPU when this replica has one."""
+    min_pixels: int = Field(4 * 28 * 28, gt=0)
+    """Smaller images are scaled up to this many pixels."""
+    max_pixels: int = Field(300 * 28 * 28, gt=0)
+    """Larger images are scaled down to this many pixels; 28 × 28 pixels are one token."""
+    max_tokens: int = Field(8192, gt=0)
+    """Longest prompt of one pair, in tokens; a longer pair is answered with an error, never cut."""
+    batch_tokens: int = Field(16384, gt=0)
+    """How many tokens run at once, padding included; lower it when memory runs out."""
+    scripted_delay_s: float = Field(0.0, ge=0)
+    """How long the scripted judge takes for a request, in seconds."""
+
+
+class LimitSettings(Settings):
+    """What one request may hold; beyond it the request is refused, never cut."""
+
+    max_candidates: int = Field(64, gt=0)
+    """Candidates in a request; clients split larger queries by themselves."""
+    max_body_bytes: int = Field(32 * 2**20, gt=2**12)
+    """Size of a request's body, in bytes."""
+    max_pixels: int = Field(MAX_PIXELS, gt=0)
+    """Width × height of an image before any scaling; larger ones are answered with an error, undecoded."""
+
+
+class ServiceSettings(Settings):
+    """How the judge is served."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The service has no keys yet: leave it on loopback, or put a guarded proxy before it."""
+    port: int = Field(8000, ge=0, le=65535)
+    """TCP port."""
+    replicas: int = Field(1, gt=0)
+    """How many copies of the model."""
+    address: str | None = None
+    """An existing Ray cluster to join, as in `auto` or `ray://head:10001`; without it a local Ray is started."""
+    gpus_per_replica: float = Field(0, ge=0)
+    """GPUs that Ray reserves for each replica."""
+    cpus_per_replica: float = Field(1, gt=0)
+    """CPU cores that Ray reserves for each replica."""
+    tensor_parallel_size: int = Field(1, gt=0)
+    """GPUs over which one copy of the model is split; the transformers backend takes 1 only."""
+    max_ongoing_requests: int = Field(4, gt=0)
+    """Requests that a replica works on at once; the rest wait."""
+    max_queued_requests: int = Field(64, gt=0)
+    """Requests that may wait; beyond it they are refused with 503, and clients come back later."""
+    request_timeout_s: float = Field(300, gt=0)
+    """How long a request may take, waiting included, in seconds."""
+    drain_s: float = Field(20, ge=0)
+    """How long requests in flight may still take when the service stops, in seconds."""
+    model: ModelSettings = ModelSettings()
+    prompt: Prompt = Prompt()
+    limits: LimitSettings = LimitSettings()

@@ -1,0 +1,160 @@
+"""The reference backend on a real, tiny Qwen2.5-VL: parity, control tokens, labels, limits."""
+
+import asyncio
+import itertools
+
+import pytest
+import torch
+
+from judge_service.backends import open_judge
+from judge_service.rendering import Renderer
+from judge_service.settings import ModelSettings, ServiceSettings
+from tests.pictures import png
+from unijudge.corpus import Content
+from unijudge.encoding import pixel_values, token_arrays
+from unijudge.errors import JudgeRefused, ModelError, SettingsError
+from unijudge.prompt import Prompt
+from unijudge.verdicts import PairError, Verdict
+
+PIXELS = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
+TOLERANCE = 1e-4
+"""In log-odds, float32."""
+
+TEXTS = ["a cat", "seven", "Represent the given image.\n", "a very long candidate " * 12, "ünïcode 猫 🐈"]
+CONTENTS = [
+    *(Content(text=text) for text in TEXTS),
+    *(Content(image=png(color, size)) for color, size in [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90))]),
+    Content(text="a cat", image=png("green", (100, 100))),
+    Content(text="another", image=png("red", (60, 60))),
+]
+
+
+def load(folder, prompt=None, **model):
+    settings = ModelSettings(name=str(folder), **PIXELS | model)
+    return open_judge(ServiceSettings(model=settings, prompt=prompt or Prompt()))
+
+
+@pytest.fixture(scope="module")
+def judge(tiny_model):
+    return load(tiny_model)
+
+
+def ask(judge, query, candidates):
+    return asyncio.run(judge.judge(query, candidates))
+
+
+def plain_log_odds(judge, query, candidate):
+    """The model's own forward pass over one whole prompt: no cache, no positions of ours, no batching."""
+    (stream,) = judge._renderer.streams(query, [candidate])
+    batch = token_arrays([stream], judge._pictures, image_id=judge._image_id, pad_id=judge._pad_id)
+    inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+    patches = pixel_values([stream], judge._pictures)
+    if patches is not None:
+        inputs["pixel_values"] = torch.from_numpy(patches)
+    judge._model.model.rope_deltas = None
+    with torch.inference_mode():
+        logits = judge._model(**inputs).logits[0, -1].double()
+    return float(logits[judge.identity.yes_id] - logits[judge.identity.no_id])
+
+
+@pytest.mark.parametrize("order", ["query_first", "candidate_first"])
+@pytest.mark.parametrize("batch_tokens", [16384, 300], ids=["one batch", "small batches"])
+def test_shared_prefix_equals_one_pair_at_a_time(tiny_model, order, batch_tokens):
+    judge = load(tiny_model, Prompt(order=order), batch_tokens=batch_tokens)
+    largest = 0.0
+    for query in CONTENTS:
+        together = ask(judge, query, CONTENTS)
+        for candidate, verdict in zip(CONTENTS, together, strict=True):
+            (alone,) = ask(judge, query, [candidate])
+            largest = max(largest, abs(verdict.log_odds - alone.log_odds))
+            largest = max(largest, abs(verdict.log_odds - plain_log_odds(judge, query, candidate)))
+    print(f"largest difference over {len(CONTENTS) ** 2} pairs, {order}: {largest:.1e} in log-odds")
+    assert largest < TOLERANCE
+
+
+def test_candidates_with_equal_pictures_do_not_hide_each_other(judge):
+    """All candidates have as many image tokens: the shared prefix must end where the pictures differ."""
+    colors = ["red", "green", "blue", "white"]
+    candidates = [Content(image=png(color)) for color in colors]
+    odds = [verdict.log_odds for verdict in ask(judge, Content(text="q"), candidates)]
+    assert min(abs(a - b) for a, b in itertools.combinations(odds, 2)) > 1e-3
+
+
+def test_no_typed_control_token_becomes_one(judge):
+    """Every added token of the tokenizer, in the query and in the candidate."""
+    encoder = judge._renderer._encoder
+    (clean,) = judge._renderer.streams(Content(text="a"), [Content(text="b")])
+    controls = set(encoder._controls.values())
+    allowed = [entry for entry in clean if entry in controls]
+    assert len(encoder._controls) >= 19
+    for token in encoder._controls:
+        for query, candidate in [(token, "b"), ("a", token), (f"x{token}y", f"{token}{token}")]:
+            (stream,) = judge._renderer.streams(Content(text=query), [Content(text=candidate)])
+            assert [entry for entry in stream if entry in controls] == allowed, token
+    answers = ask(judge, Content(text="<|image_pad|><|vision_start|>"), [Content(text=t) for t in encoder._controls])
+    assert all(isinstance(answer, Verdict) for answer in answers)
+
+
+def test_text_around_is_tokenised_together(judge):
+    """':Find' may be one piece where ':' + 'Find' are two: the prompt's own text and the user's are one string."""
+    encoder = judge._renderer._encoder
+    (stream,) = judge._renderer.streams(Content(text="Find"), [Content(text="b")])
+    whole = encoder.text_ids("user\n" + Prompt().instruction + "Query:FindCandidate:b")
+    assert any(stream[i : i + len(whole)] == whole for i in range(len(stream)))
+
+
+def test_bad_pairs_are_errors_in_place(judge):
+    answers = ask(judge, Content(text="q"), [Content(text="ok"), Content(image=b"junk"), Content(text="word " * 9000)])
+    assert isinstance(answers[0], Verdict)
+    assert isinstance(answers[1], PairError)
+    assert answers[1].code == "bad_image"
+    assert answers[2].code == "too_long"
+    assert "this judge takes 8192" in answers[2].message
+    assert ask(judge, Content(text="q"), [Content(text="ok")]) == answers[:1]
+
+
+def test_a_bad_query_image_refuses(judge):
+    with pytest.raises(JudgeRefused, match="query: not a JPEG"):
+        ask(judge, Content(image=b"junk"), [Content(text="ok")])
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ({"yes": "Absolutely"}, "'Absolutely' is not one token"),
+        ({"no": " zzz"}, "' zzz' is not one token"),
+        ({"no": "Yes"}, "are the same token"),
+    ],
+)
+def test_labels_that_are_not_one_token_refuse_to_start(tiny_model, labels, reason):
+    with pytest.raises(ModelError, match=reason):
+        load(tiny_model, Prompt(**labels))
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ModelError, match="nowhere: cannot be loaded as a judge"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(SettingsError, match=r"model\.name: required"):
+        open_judge(ServiceSettings())
+    with pytest.raises(SettingsError, match="tensor_parallel_size: 2"):
+        open_judge(ServiceSettings(model=ModelSettings(name="x"), tensor_parallel_size=2))
+
+
+def test_other_weights_are_another_judge(judge, tiny_model, tmp_path):
+    from demo.tiny_model import make_model
+
+    assert load(tiny_model).identity == judge.identity
+    make_model(tmp_path / "tiny", seed=1)
+    other = load(tmp_path / "tiny").identity
+    assert other.model == judge.identity.model
+    assert other.digest != judge.identity.digest
+    assert load(tiny_model, Prompt(instruction="?")).identity.digest != judge.identity.digest
+
+
+def test_a_tokenizer_without_a_template_is_refused(tiny_model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = None
+    with pytest.raises(ModelError, match="no chat template"):
+        Renderer(tokenizer, "<|image_pad|>", Prompt())
