@@ -133,7 +133,13 @@ class Picture:
     """(patches, channels × patch volume)"""
     grid: npt.NDArray[np.int64]
     """(time, height, width) in patches"""
-    num_tokens: int
+    tokens: tuple[int, int]
+    """(height, width) in image tokens"""
+
+    @property
+    def num_tokens(self) -> int:
+        """How many image tokens it takes."""
+        return self.tokens[0] * self.tokens[1]
 
 
 class PictureReader:
@@ -156,11 +162,11 @@ class PictureReader:
             self._recent.move_to_end(data)
             return self._recent[data]
         features = self._processor(images=[open_image(data, self._max_pixels)], return_tensors="np")
-        grid = np.asarray(features["image_grid_thw"], np.int64)[0]
+        grid, merge = np.asarray(features["image_grid_thw"], np.int64)[0], self._processor.merge_size
         picture = Picture(
             patches=np.asarray(features["pixel_values"], np.float32),
             grid=grid,
-            num_tokens=int(grid.prod()) // self._processor.merge_size**2,
+            tokens=(int(grid[1]) // merge, int(grid[2]) // merge),
         )
         self._recent[data] = picture
         if len(self._recent) > self._keep:
@@ -174,25 +180,52 @@ def token_arrays(
     """A batch of token ids for a Qwen-VL model, padded on the right.
 
     Returns:
-        input_ids, attention_mask and mm_token_type_ids (1 on image tokens), each (rows, longest), int64; and where
-        there is any picture, image_grid_thw (pictures, 3) in reading order.
+        input_ids, attention_mask and mm_token_type_ids (1 on image tokens), each (rows, longest); position_ids (3, rows,
+        longest), M-RoPE's; and where there is any picture, image_grid_thw (pictures, 3) in reading order. All int64.
     """
     rows = [expand(stream, pictures, image_id) for stream in streams]
-    longest = max(len(row) for row in rows)
-    ids = np.full((len(rows), longest), pad_id, np.int64)
-    mask = np.zeros((len(rows), longest), np.int64)
-    for index, row in enumerate(rows):
+    shape = len(rows), max(len(row) for row in rows)
+    ids = np.full(shape, pad_id, np.int64)
+    mask = np.zeros(shape, np.int64)
+    positions = np.zeros((3, *shape), np.int64)
+    for index, (row, stream) in enumerate(zip(rows, streams, strict=True)):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
+        positions[:, index, : len(row)] = mrope_positions(stream, pictures)
     batch: dict[str, npt.NDArray[Any]] = {
         "input_ids": ids,
         "attention_mask": mask,
         "mm_token_type_ids": ((ids == image_id) & (mask == 1)).astype(np.int64),
+        "position_ids": positions,
     }
     found = read_pictures(streams, pictures)
     if found:
         batch["image_grid_thw"] = np.stack([picture.grid for picture in found])
     return batch
+
+
+def mrope_positions(stream: Stream, pictures: PictureReader) -> npt.NDArray[np.int64]:
+    """(time, height, width) positions of a stream's tokens, (3, tokens).
+
+    Text counts on in all three; a picture's tokens share one time and take their row and column, counted from where the
+    picture begins; text goes on after the largest of them.
+
+    Source:
+        Qwen2-VL (arXiv 2409.12191), section on multimodal rotary position embedding. A test compares with
+        transformers' `get_rope_index`.
+    """
+    blocks = []
+    start = 0
+    for entry in stream:
+        if isinstance(entry, bytes):
+            height, width = pictures(entry).tokens
+            rows, columns = np.divmod(np.arange(height * width), width)
+            blocks.append(start + np.stack([np.zeros_like(rows), rows, columns]))
+            start += max(height, width)
+        else:
+            blocks.append(np.full((3, 1), start))
+            start += 1
+    return np.concatenate(blocks, axis=1)
 
 
 def pixel_values(streams: Sequence[Stream], pictures: PictureReader) -> npt.NDArray[np.float32] | None:

@@ -3,7 +3,7 @@
 A query's prefix runs once; its candidates' suffixes run in batches on copies of the prefix' key-value cache. Equal to
 one pair at a time within 1e-4 in log-odds in float32 (a test holds it to that).
 
-Letters: B candidates · P prefix tokens · S longest suffix · V vocabulary.
+Letters: B candidates · S longest suffix · D width · V vocabulary.
 """
 
 import asyncio
@@ -144,52 +144,37 @@ class TransformersJudge:
 
     def _prefix_cache(self, prefix: Stream) -> transformers.DynamicCache:
         cache = transformers.DynamicCache(config=self._model.config.get_text_config())
-        tokens = self._tokens([prefix])
-        self._forward(tokens, self._positions(tokens), [prefix], cache)
+        self._forward([prefix], 0, cache)
         return cache
 
     def _logprobs_B2(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:  # noqa: N802
         """Ln P(Yes), ln P(No) of each stream, whose first `cut` entries are already in `cache`."""
-        whole = self._tokens(streams)
-        positions = self._positions(whole)
-        num_cached = 0
         if cache is not None:
             cache = copy.deepcopy(cache)
-            num_cached = cache.get_seq_length()
             cache.batch_repeat_interleave(len(streams))
-        tokens = {name: whole[name][:, num_cached:] for name in ("input_ids", "mm_token_type_ids")}
-        tokens["attention_mask"] = whole["attention_mask"]
-        suffixes = [stream[cut:] for stream in streams]
-        hidden_BSD = self._forward(tokens, positions[..., num_cached:], suffixes, cache)
-        last_B = whole["attention_mask"].sum(1) - 1 - num_cached
-        logits_BV = self._model.lm_head(hidden_BSD[torch.arange(len(streams)), last_B])
+        hidden_BD = self._forward(streams, cut, cache)
+        logits_BV = self._model.lm_head(hidden_BD)
         return logits_BV.float().log_softmax(-1)[:, [self._renderer.yes_id, self._renderer.no_id]]
 
-    def _forward(self, tokens: dict[str, Tensor], positions: Tensor, streams: list[Stream], cache: Any) -> Tensor:
-        """Hidden states of the last layer, (B, S, width). `streams` hold the pictures that `tokens` stand for."""
-        extra: dict[str, Tensor] = {}
-        patches = pixel_values(streams, self._pictures)
+    def _forward(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:
+        """The last hidden state of each stream, (B, width). What stands before `cut` comes from the cache."""
+        suffixes = [stream[cut:] for stream in streams]
+        whole, new = self._arrays(streams), self._arrays(suffixes)
+        num_cached = whole["input_ids"].shape[1] - new["input_ids"].shape[1]
+        new |= {  # a suffix attends to its prefix, and counts its positions on from there
+            "attention_mask": whole["attention_mask"],
+            "position_ids": whole["position_ids"][..., num_cached:],
+        }
+        patches = pixel_values(suffixes, self._pictures)
         if patches is not None:
-            grids = token_arrays(streams, self._pictures, image_id=self._image_id, pad_id=self._pad_id)
-            extra["pixel_values"] = torch.from_numpy(patches).to(self._device, self._model.dtype)
-            extra["image_grid_thw"] = torch.from_numpy(grids["image_grid_thw"]).to(self._device)
-        names = ("input_ids", "attention_mask", "mm_token_type_ids")
-        inputs = {name: tokens[name] for name in names}
-        return self._model.model(
-            **inputs, **extra, position_ids=positions, past_key_values=cache, use_cache=cache is not None
-        ).last_hidden_state
+            new["pixel_values"] = torch.from_numpy(patches).to(self._device, self._model.dtype)
+        hidden_BSD = self._model.model(**new, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+        last_B = whole["attention_mask"].sum(1) - 1 - num_cached
+        return hidden_BSD[torch.arange(len(streams)), last_B]
 
-    def _tokens(self, streams: list[Stream]) -> dict[str, Tensor]:
+    def _arrays(self, streams: list[Stream]) -> dict[str, Tensor]:
         batch = token_arrays(streams, self._pictures, image_id=self._image_id, pad_id=self._pad_id)
         return {name: torch.from_numpy(array).to(self._device) for name, array in batch.items()}
-
-    def _positions(self, tokens: dict[str, Tensor]) -> Tensor:
-        """M-RoPE positions, (3, B, P + S): a suffix after a picture must know that picture's grid."""
-        if "image_grid_thw" not in tokens:
-            rows, length = tokens["input_ids"].shape
-            return torch.arange(length, device=self._device).expand(3, rows, length)
-        positions, _ = self._model.model.get_rope_index(**tokens)
-        return positions
 
 
 def _device(wanted: str) -> torch.device:

@@ -47,7 +47,7 @@ def plain_log_odds(judge, query, candidate):
     """The model's own forward pass over one whole prompt: no cache, no positions of ours, no batching."""
     (stream,) = judge._renderer.streams(query, [candidate])
     batch = token_arrays([stream], judge._pictures, image_id=judge._image_id, pad_id=judge._pad_id)
-    inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+    inputs = {name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"}
     patches = pixel_values([stream], judge._pictures)
     if patches is not None:
         inputs["pixel_values"] = torch.from_numpy(patches)
@@ -70,6 +70,16 @@ def test_shared_prefix_equals_one_pair_at_a_time(tiny_model, order, batch_tokens
             largest = max(largest, abs(verdict.log_odds - plain_log_odds(judge, query, candidate)))
     print(f"largest difference over {len(CONTENTS) ** 2} pairs, {order}: {largest:.1e} in log-odds")
     assert largest < TOLERANCE
+
+
+def test_positions_are_the_models_own(judge):
+    """With pictures in one and two places, wide and tall."""
+    streams = [judge._renderer.streams(query, [candidate])[0] for query in CONTENTS[5:] for candidate in CONTENTS[3:]]
+    batch = token_arrays(streams, judge._pictures, image_id=judge._image_id, pad_id=judge._pad_id)
+    inputs = {name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"}
+    theirs, _ = judge._model.model.get_rope_index(**inputs)
+    for row, length in enumerate(batch["attention_mask"].sum(1)):
+        assert (theirs[:, row, :length].numpy() == batch["position_ids"][:, row, :length]).all()
 
 
 def test_candidates_with_equal_pictures_do_not_hide_each_other(judge):

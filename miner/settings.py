@@ -1,0 +1,66 @@
+"""The settings of scoring and of selection: one TOML file each, `--example` prints it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from unijudge.settings import Settings
+
+
+class ScoreSettings(Settings):
+    """One scoring job."""
+
+    corpus: Path
+    """The corpus folder (`mine import`)."""
+    vectors: Path
+    """Its embeddings (`train embed`)."""
+    out: Path
+    """The folder of score shards. Its plan never changes: another k or pool needs another folder."""
+    service: str = "http://127.0.0.1:8000"
+    """Where the judge service listens."""
+    k: int = Field(50, gt=0)
+    """Candidates for each query: the most similar ones below the positive's own similarity."""
+    pool: Literal["global", "subset"] = "global"
+    """Candidates come from the whole corpus, or from the query's own subset."""
+    queries_in_shard: int = Field(256, gt=0)
+    """Queries in one file: what is scored again, at most, after a kill."""
+    in_flight: int = Field(16, gt=0)
+    """Queries that wait for the service at once."""
+    request_timeout_s: float = Field(300, gt=0)
+    """How long one request may take, in seconds."""
+    retry_for_s: float = Field(600, gt=0)
+    """How long to go on trying while the service is busy or away, in seconds."""
+    max_error_share: float = Field(0.05, ge=0, le=1)
+    """Stop, before writing, at a shard with more pairs without a verdict than this share."""
+
+
+Preset = Literal["unime-v2", "paper", "topk", "random", "cyclic"]
+
+
+class SelectSettings(Settings):
+    """One selection of hard negatives; free to repeat, nothing is judged again."""
+
+    scores: Path
+    """The folder of score shards (`mine score`)."""
+    corpus: Path
+    """The corpus that they belong to."""
+    vectors: Path
+    """Its embeddings, for the diversity of a row's negatives."""
+    out: Path
+    """The folder of training rows; must not exist yet."""
+    preset: Preset = "unime-v2"
+    """`unime-v2`: as the released data look. `paper`: as the paper says. Without a judge, for comparison: `topk` (most
+    similar), `random` (from the whole pool), `cyclic` (the stride alone)."""
+    betas: tuple[float, ...] | None = None
+    """Margins under the positive's score, tried in turn until a candidate survives; default: the preset's."""
+    stride: int = Field(5, gt=0)
+    """Step of the walk through the survivors, in order of similarity."""
+    stored: int = Field(10, gt=0)
+    """Negatives in a row."""
+    suspect_below: float = Field(0.5, ge=0, le=1)
+    """A positive with a lower score is counted as suspect."""
+    seed: int = 0
+    """Of `random`, and of the paper's fallback."""
+    partial: bool = False
+    """Take a score folder of which shards are missing."""

@@ -1,0 +1,83 @@
+"""A small corpus with made-up vectors, and a scripted judge behind real HTTP."""
+
+import contextlib
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+
+from judge_service.app import create_app
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.settings import LimitSettings
+from miner.importers.build import build
+from miner.importers.pairs import read_pairs
+from tests.pictures import png
+from unijudge.corpus import Corpus
+from unijudge.prompt import Prompt
+from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+
+
+@contextlib.contextmanager
+def serving(judge):
+    """Yields the URL of a service around `judge`, on loopback."""
+    config = uvicorn.Config(create_app(judge, LimitSettings(max_candidates=16)), port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def service():
+    with serving(ScriptedJudge(Prompt())) as url:
+        yield url
+
+
+def embed(corpus, folder, width=16, seed=0):
+    """Random unit vectors, in which a query stands near its positive."""
+    dice = np.random.default_rng(seed)
+    items = dice.normal(size=(len(corpus.items), width))
+    near = [items[corpus.row_of[query.positive_ids[0]]] for query in corpus.queries]
+    queries = np.array(near) + 1.5 * dice.normal(size=(len(corpus.queries), width))
+    manifest = VectorManifest(
+        corpus=corpus.fingerprint, model="random", weights="0", encoding="none", width=width, dtype="float32",
+        items=len(items), queries=len(queries),
+    )  # fmt: skip
+    start_vectors(folder, manifest)
+    for kind, entries, matrix in [("items", corpus.items, items), ("queries", corpus.queries, queries)]:
+        unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        for path, rows in missing_parts(folder, manifest, kind):
+            ids = [getattr(entries[row], "item_id", None) or entries[row].query_id for row in rows]
+            write_part(path, ids, unit[rows.start : rows.stop], "float32")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """60 queries in two subsets; pictures on either side; two queries that ask the same."""
+    images = tmp_path / "images"
+    images.mkdir()
+    rows = []
+    for number in range(60):
+        name = f"{number}.png"
+        (images / name).write_bytes(png((number * 4, 255 - number * 4, number % 7 * 30), (20, 20)))
+        if number % 2:
+            rows.append({"query_image": name, "query_text": "what is it?", "positive_text": f"number {number}"})
+        else:
+            rows.append({"query_text": f"find {number}", "positive_image": name, "subset": "find"})
+    rows.append({"query_text": "find 0", "positive_text": "another right answer", "subset": "find"})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(read_pairs(tmp_path / "pairs.jsonl"), images=images, out=tmp_path / "corpus", source="t", max_rejects=0)
+    opened = Corpus(tmp_path / "corpus")
+    embed(opened, tmp_path / "vectors")
+    return opened

@@ -1,0 +1,162 @@
+"""Foreign layouts in: what is taken, what is rejected and why."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from miner.importers.build import build
+from miner.importers.mmeb import read_mmeb
+from miner.importers.pairs import read_pairs
+from tests.pictures import png
+from unijudge.corpus import Corpus
+from unijudge.errors import DataError
+
+ROWS = [
+    {"query_text": "a", "query_image": None, "positive_text": None, "positive_image": "x.png", "query_id": "1"},
+    {"query_text": "a", "query_image": None, "positive_text": "x", "positive_image": None, "query_id": "1"},
+    {"query_text": None, "query_image": "x.png", "positive_text": "x", "positive_image": None, "query_id": "2"},
+]
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "x.png").write_bytes(png())
+    (folder / "broken.png").write_bytes(png()[:60])
+    return folder
+
+
+def write(path, rows):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        names = list(rows[0])
+        lines = [",".join(names), *(",".join(row[name] or "" for name in names) for row in rows)]
+        path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def take(rows, tmp_path, images, max_rejects=0.0):
+    made = build(rows, images=images, out=tmp_path / "corpus", source="test", max_rejects=max_rejects)
+    rejects = [json.loads(line) for line in (tmp_path / "corpus" / "rejects.jsonl").read_text().splitlines()]
+    assert made.rejects == len(rejects)
+    return Corpus(tmp_path / "corpus"), rejects
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
+def test_pairs_become_a_corpus(tmp_path, images, ending):
+    corpus, rejects = take(read_pairs(write(tmp_path / f"rows.{ending}", ROWS)), tmp_path, images)
+    assert not rejects
+    assert [(item.text, item.image, item.pools) for item in corpus.items] == [
+        (None, "x.png", ("rows",)),
+        ("x", None, ("rows",)),
+    ]
+    first, second = corpus.queries
+    assert first.positive_ids == tuple(item.item_id for item in corpus.items)
+    assert second.positive_ids == (corpus.items[1].item_id,)
+    assert corpus.content(second).image == png()
+
+
+def test_bad_rows_are_rejected_with_their_reason(tmp_path, images):
+    bad = [
+        {"query_text": "q", "positive_image": "nowhere.png"},
+        {"query_text": "q", "positive_image": "broken.png"},
+        {"query_text": "q", "positive_image": "../pairs.jsonl"},
+        {"query_text": "q"},
+        {"query_text": " ", "positive_text": "p"},
+        {"query_text": "other", "positive_text": "p", "query_id": "1"},
+    ]
+    path = write(tmp_path / "pairs.jsonl", ROWS + bad)
+    corpus, rejects = take(read_pairs(path), tmp_path, images, max_rejects=0.7)
+    assert len(corpus.queries) == 2
+    assert [reject["row"] for reject in rejects] == [f"pairs.jsonl:{number}" for number in range(4, 10)]
+    reasons = [
+        "no such file", "not a whole", "outside of", "positive: neither text nor image",
+        "query: neither text nor image", "stands for another query",
+    ]  # fmt: skip
+    for reject, reason in zip(rejects, reasons, strict=True):
+        assert reason in reject["reason"]
+
+
+def test_too_many_rejects_leave_no_corpus(tmp_path, images):
+    path = write(tmp_path / "pairs.jsonl", [*ROWS, {"query_text": "q", "positive_image": "nowhere.png"}])
+    with pytest.raises(DataError, match=r"1 of 4 rows rejected, more than --max-rejects 0.*nowhere\.png: no such file"):
+        take(read_pairs(path), tmp_path, images)
+    assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"rejects.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.txt", "", r"expected a \.parquet"),
+        ("a.jsonl", "{", r"a\.jsonl:1: not JSON"),
+        ("a.jsonl", "[]", "expected an object, found list"),
+        ("a.jsonl", '{"query": "x"}', "unknown columns"),
+        ("a.jsonl", '{"query_text": 5}', "query_text is 5; expected a string"),
+        ("a.parquet", "hello", "not a whole Parquet file"),
+        ("a.csv", "query_text,positive_text\na\n", "not as many fields"),
+        ("a.jsonl", "", "no rows"),
+        ("missing.csv", None, "no such file"),
+    ],
+)
+def test_files_that_are_no_pairs_are_refused(tmp_path, images, name, content, reason):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=reason):
+        take(read_pairs(tmp_path / name), tmp_path, images)
+
+
+def test_a_missing_image_root_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder of images"):
+        take(iter(()), tmp_path, tmp_path / "nowhere")
+
+
+@pytest.fixture
+def mmeb(tmp_path, images):
+    rows = [
+        {
+            "qry": "<|image_1|>\nWhich digit?\n", "qry_image_path": "x.png",
+            "pos_text": "seven", "pos_image_path": "", "neg_text": "six",
+        },
+        {
+            "qry": "<|image_1|>\nFind a Wikipedia image that answers: who?\n", "qry_image_path": "",
+            "pos_text": "<|image_1|>\nRepresent the given image.\n", "pos_image_path": "x.png", "neg_text": "",
+        },
+    ]  # fmt: skip
+    for subset, split in [("Digits", "original"), ("WebQA", "original"), ("WebQA", "diverse_instruction")]:
+        folder = tmp_path / "mmeb" / subset
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / f"{split}-00000-of-00001.parquet", rows)
+    return tmp_path / "mmeb"
+
+
+def test_mmeb_train_is_imported_without_markers(tmp_path, images, mmeb):
+    corpus, rejects = take(read_mmeb(mmeb), tmp_path, images)
+    assert not rejects
+    assert len(corpus.queries) == 4
+    assert {query.subset for query in corpus.queries} == {"Digits", "WebQA"}
+    first, second = corpus.queries[:2]
+    assert (first.text, first.image) == ("Which digit?\n", "x.png")
+    assert (second.text, second.image) == ("Find a Wikipedia image that answers: who?\n", None)
+    assert [(item.text, item.image, item.pools) for item in corpus.items] == [
+        ("seven", None, ("Digits", "WebQA")),
+        ("Represent the given image.\n", "x.png", ("Digits", "WebQA")),
+    ]
+
+
+def test_mmeb_caps_splits_and_subsets(mmeb):
+    assert len(list(read_mmeb(mmeb, cap_per_subset=1))) == 2
+    assert len(list(read_mmeb(mmeb, split="diverse_instruction"))) == 2
+    assert {pair.subset for pair in read_mmeb(mmeb, subsets=["WebQA"])} == {"WebQA"}
+    with pytest.raises(DataError, match="no subset 'Nope'"):
+        list(read_mmeb(mmeb, subsets=["Nope"]))
+    with pytest.raises(DataError, match=r"no subfolder has other-\*\.parquet"):
+        list(read_mmeb(mmeb, split="other"))
+    write(mmeb / "WebQA" / "original-00001.parquet", [{"x": 1}])
+    with pytest.raises(DataError, match="no column 'pos_image_path'"):
+        list(read_mmeb(mmeb))

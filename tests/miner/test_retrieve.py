@@ -1,0 +1,48 @@
+"""FAISS against its specification, and the filter below the positive."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miner.retrieve import ExactRetriever, FaissRetriever, candidates_below
+
+
+def unit(dice, rows, width=8):
+    matrix = dice.normal(size=(rows, width)).astype(np.float32)
+    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 80), st.integers(1, 60))
+def test_both_retrievers_agree_with_the_definition(seed, num_items, k):
+    dice = np.random.default_rng(seed)
+    items, queries = unit(dice, num_items), unit(dice, 3)
+    ceilings = dice.uniform(-1, 1, 3)
+    excluded = [set(dice.integers(0, num_items, 2).tolist()) for _ in range(3)]
+    exact = candidates_below(ExactRetriever(items), queries, ceilings, excluded, k)
+    assert exact == [
+        sorted(
+            [(r, s) for r, s in enumerate((queries @ items.T)[q].tolist()) if s < ceilings[q] and r not in excluded[q]],
+            key=lambda pair: (-pair[1], pair[0]),
+        )[:k]
+        for q in range(3)
+    ]
+    found = candidates_below(FaissRetriever(items), queries, ceilings, excluded, k)
+    for mine, theirs in zip(exact, found, strict=True):
+        assert [row for row, _ in mine] == [row for row, _ in theirs]
+        np.testing.assert_allclose([s for _, s in mine], [s for _, s in theirs], atol=1e-5)
+
+
+def test_a_positive_that_ranks_low_still_gets_k_candidates():
+    items = unit(np.random.default_rng(0), 500)
+    query = items[:1]
+    order = np.argsort(-(query @ items.T)[0])
+    ceiling = float((query @ items.T)[0, order[400]])
+    ((*found,),) = candidates_below(FaissRetriever(items), query, np.array([ceiling]), [{int(order[400])}], 50)
+    assert [row for row, _ in found] == order[401:451].tolist()
+
+
+def test_no_more_than_the_pool_has():
+    items = unit(np.random.default_rng(0), 5)
+    ((*found,),) = candidates_below(FaissRetriever(items), items[:1], np.array([2.0]), [{0}], 50)
+    assert {row for row, _ in found} == {1, 2, 3, 4}

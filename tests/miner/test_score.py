@@ -1,0 +1,181 @@
+"""The scoring job over real HTTP: every pair exactly once, whatever stops it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from miner.score import score
+from miner.settings import ScoreSettings
+from tests.miner.conftest import embed, serving
+from tests.pictures import png
+from unijudge.corpus import Corpus
+from unijudge.errors import DataError, FolderBusy, JudgeChanged, JudgeUnavailable
+from unijudge.files import lease
+from unijudge.prompt import Prompt
+from unijudge.scores import read_scores, shard_path
+
+
+@pytest.fixture
+def job(tmp_path, corpus):
+    def make(service, **changes):
+        return ScoreSettings(
+            **{
+                "corpus": corpus.folder, "vectors": tmp_path / "vectors", "out": tmp_path / "scores",
+                "service": service, "k": 10, "queries_in_shard": 8, "retry_for_s": 5,
+            } | changes
+        )  # fmt: skip
+
+    return make
+
+
+def quiet(progress):
+    pass
+
+
+def test_every_query_is_judged_with_its_candidates(corpus, job, service):
+    seen = []
+    done = score(job(service), seen.append)
+    rows = list(read_scores(job(service).out))
+    assert [row.query_id for row in rows] == [query.query_id for query in corpus.queries]
+    for row, query in zip(rows, corpus.queries, strict=True):
+        assert row.query_key == query.key
+        assert [judged.item_id for judged in row.positives] == list(query.positive_ids)
+        ceiling = max(judged.similarity for judged in row.positives)
+        similarities = [judged.similarity for judged in row.candidates]
+        assert similarities == sorted(similarities, reverse=True)
+        assert all(value < ceiling for value in similarities)
+        assert [judged.rank for judged in row.candidates] == list(range(len(row.candidates)))
+        assert all(judged.log_odds is not None and not judged.error for judged in [*row.positives, *row.candidates])
+    assert done.shards_done == done.shards == 8
+    assert done.pairs == sum(len(row.positives) + len(row.candidates) for row in rows)
+    assert [progress.shards_done for progress in seen] == list(range(9))
+
+
+def test_positives_of_the_same_question_are_never_candidates(corpus, job, service):
+    score(job(service, k=200), quiet)
+    same = [row for row in read_scores(job(service).out) if row.query_key == corpus.queries[0].key]
+    assert len(same) == 2
+    positives = {judged.item_id for row in same for judged in row.positives}
+    assert len(positives) == 2
+    for row in same:
+        assert not positives & {judged.item_id for judged in row.candidates}
+
+
+def test_a_pool_of_its_own(corpus, job, service):
+    score(job(service, pool="subset", k=200), quiet)
+    for row in read_scores(job(service).out):
+        for judged in row.candidates:
+            assert row.subset in corpus.items[corpus.row_of[judged.item_id]].pools
+
+
+def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job):
+    """SIGKILL in the middle, twice: the third run judges only the shards that are missing."""
+    from judge_service.backends.scripted import ScriptedJudge
+
+    with serving(ScriptedJudge(Prompt(), delay_s=0.15)) as url:
+        settings = job(url, in_flight=4)
+        command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
+        finished = []
+        for target in (1, 4):
+            process = subprocess.Popen(command)
+            deadline = time.monotonic() + 60
+            while len(list(settings.out.glob("part-*.parquet"))) < target and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            finished.append(len(list(settings.out.glob("part-*.parquet"))))
+        assert 1 <= finished[0] <= finished[1] < 8, "the kills must fall in the middle"
+        before = {path.name: path.stat().st_mtime_ns for path in settings.out.glob("part-*.parquet")}
+        done = score(settings, quiet)
+    assert {name: (settings.out / name).stat().st_mtime_ns for name in before} == before
+    rows = list(read_scores(settings.out))
+    pairs = Counter((row.query_id, judged.item_id) for row in rows for judged in [*row.positives, *row.candidates])
+    assert set(pairs.values()) == {1}
+    assert [row.query_id for row in rows] == [query.query_id for query in corpus.queries]
+    first_left = sum(len(r.positives) + len(r.candidates) for r in rows[8 * finished[1] :])
+    assert done.pairs <= first_left
+    assert not list(settings.out.glob("*.draft"))
+    # and the whole is what one run without kills writes
+    with serving(ScriptedJudge(Prompt())) as url:
+        score(job(url, out=tmp_path / "again"), quiet)
+    assert list(read_scores(tmp_path / "again")) == rows
+
+
+def test_another_judge_in_the_middle_stops_the_job(job, service):
+    from judge_service.backends.scripted import ScriptedJudge
+
+    score(job(service), quiet)
+    shard_path(job(service).out, 3).unlink()
+    other = serving(ScriptedJudge(Prompt(instruction="Something else?")))
+    with other as url, pytest.raises(JudgeChanged, match=r"was begun with scripted .* but now scripted .* answers"):
+        score(job(url), quiet)
+    assert not shard_path(job(service).out, 3).exists()
+
+
+def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch):
+    from judge_service import app
+
+    calls = iter(range(100))
+    check = app._check_pin
+
+    def later(http, identity):
+        check(http, identity if next(calls) < 5 else identity.model_copy(update={"weights": "new"}))
+
+    monkeypatch.setattr(app, "_check_pin", later)
+    with pytest.raises(JudgeChanged, match=r"412: asked for judge .* but here judges scripted"):
+        score(job(service), quiet)
+    assert not list(job(service).out.glob("*.draft"))
+
+
+def test_a_plan_never_changes(job, service):
+    score(job(service), quiet)
+    with pytest.raises(DataError, match=r"another plan .k was 10, is 11"):
+        score(job(service, k=11), quiet)
+
+
+def test_a_second_miner_is_refused(job, service):
+    with lease(job(service).out), pytest.raises(FolderBusy):
+        score(job(service), quiet)
+
+
+def test_a_judge_that_is_not_there(job):
+    with pytest.raises(JudgeUnavailable, match="no judge answers there"):
+        score(job("http://127.0.0.1:9", retry_for_s=0.1), quiet)
+
+
+def test_one_image_gone_is_an_error_in_its_place(corpus, job, service):
+    (corpus.images / "10.png").unlink()
+    done = score(job(service, max_error_share=0.5), quiet)
+    rows = list(read_scores(job(service).out))
+    failed = [judged for row in rows for judged in [*row.positives, *row.candidates] if judged.error]
+    assert done.errors == len(failed) > 0
+    assert all("unreadable" in judged.error and "10.png" in judged.error for judged in failed)
+    assert all(judged.yes_logprob is None for judged in failed)
+
+
+def test_too_many_errors_stop_the_job_before_it_writes(corpus, job, service):
+    for path in corpus.images.iterdir():
+        path.write_bytes(png("black"))
+    with pytest.raises(
+        DataError, match=r"pairs have no verdict, more than max_error_share.*changed since it was imported"
+    ):
+        score(job(service), quiet)
+    assert not list(job(service).out.glob("part-*"))
+
+
+def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):
+    from miner.importers.pairs import read_pairs
+    from tests.miner.test_import import ROWS, take, write
+
+    (corpus.images / "x.png").write_bytes(png())
+    (tmp_path / "other").mkdir()
+    other, _ = take(read_pairs(write(tmp_path / "other" / "p.jsonl", ROWS)), tmp_path / "other", corpus.images)
+    embed(other, tmp_path / "other_vectors")
+    with pytest.raises(DataError, match="embeds another corpus"):
+        score(job(service, vectors=tmp_path / "other_vectors"), quiet)
+    assert isinstance(other, Corpus)

@@ -1,0 +1,160 @@
+"""The filter, the walk and the presets: values by hand, and what must hold for any scores."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miner.score import score
+from miner.select import choose, score_of, strided, survivors
+from miner.selection import select
+from miner.settings import ScoreSettings, SelectSettings
+from unijudge.errors import DataError
+from unijudge.inventory import check
+from unijudge.scores import Judged, JudgedQuery
+from unijudge.triples import read_triples
+
+ANYWHERE = Path("unused")
+
+
+def settings(preset, **changes):
+    return SelectSettings(scores=ANYWHERE, corpus=ANYWHERE, vectors=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
+
+
+def judged(name, p, rank=None):
+    """An item that the judge gave the score p."""
+    return Judged(name, bytes(16), rank, 0.5, math.log(p), math.log1p(-p))
+
+
+def query(positive, scores):
+    candidates = [judged(f"c{rank}", p, rank) for rank, p in enumerate(scores)]
+    return JudgedQuery("q", "s", bytes(16), [judged("p", positive)], candidates)
+
+
+def names(choice):
+    return [negative.item_id for negative in choice.triple.negatives]
+
+
+def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
+    choice = choose(query(0.9, [0.95, 0.85, 0.79, 0.1]), settings("unime-v2", stored=2))
+    assert names(choice) == ["c2", "c3"]
+    assert choice.dropped == 2
+    assert {negative.beta for negative in choice.triple.negatives} == {0.1}
+
+
+def test_the_ladder_relaxes_only_when_nothing_survives():
+    assert survivors([judged("a", 0.45)], 0.5, (0.1, 0.01, 0.001))[0] == 0.01
+    assert survivors([judged("a", 0.495), judged("b", 0.498)], 0.5, (0.1, 0.01, 0.001))[0] == 0.001
+    assert survivors([judged("a", 0.5)], 0.5, (0.1, 0.01, 0.001)) == (0.001, [])
+    choice = choose(query(0.5, [0.6, 0.7]), settings("unime-v2"))
+    assert choice.triple is None
+    assert choice.reason == "no survivor"
+
+
+def test_the_walk_restarts_one_further():
+    choice = choose(query(0.9, [0.1] * 12), settings("unime-v2"))
+    assert names(choice) == ["c0", "c5", "c10", "c1", "c6", "c11", "c2", "c7", "c3", "c8"]
+    assert not any(negative.duplicate for negative in choice.triple.negatives)
+    assert choice.tie
+
+
+def test_too_few_are_repeated_and_marked():
+    choice = choose(query(0.9, [0.1, 0.2]), settings("unime-v2", stored=5))
+    assert names(choice) == ["c0", "c1", "c0", "c1", "c0"]
+    assert [negative.duplicate for negative in choice.triple.negatives] == [False, False, True, True, True]
+    assert not choice.tie
+
+
+def test_the_paper_draws_at_random_when_nothing_survives():
+    row = query(0.3, [0.6] * 30)
+    choice = choose(row, settings("paper"))
+    assert len(set(names(choice))) == 10
+    assert all(negative.fallback for negative in choice.triple.negatives)
+    assert names(choice) == names(choose(row, settings("paper")))
+    assert names(choice) != names(choose(row, settings("paper", seed=1)))
+    assert choice.suspect
+
+
+def test_controls_need_no_judge():
+    row = query(0.5, [0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6])
+    assert names(choose(row, settings("topk", stored=3))) == ["c0", "c1", "c2"]
+    assert names(choose(row, settings("cyclic", stored=3))) == ["c0", "c5", "c1"]
+    drawn = [Judged("x", bytes(16), None, 0.1), Judged("y", bytes(16), None, 0.1)]
+    choice = choose(row, settings("random", stored=2), drawn)
+    assert names(choice) == ["x", "y"]
+    assert choice.dropped == 0
+    assert choice.triple.negatives[0].beta is None
+
+
+def test_pairs_without_a_verdict_are_never_chosen():
+    row = query(0.9, [0.1, 0.2])
+    row.candidates.append(Judged("bad", bytes(16), 2, 0.5, error="bad_image: x"))
+    assert "bad" not in names(choose(row, settings("unime-v2")))
+    row.positives[:] = [Judged("p", bytes(16), None, 0.5, error="bad_image: x")]
+    assert choose(row, settings("unime-v2")).reason == "unjudged"
+
+
+def test_several_positives_the_best_counts():
+    row = query(0.4, [0.5])
+    row.positives.append(judged("p2", 0.8))
+    choice = choose(row, settings("unime-v2"))
+    assert choice.triple.positive.item_id == "p2"
+    assert names(choice)[0] == "c0"
+
+
+@given(st.lists(st.integers()), st.integers(1, 9))
+def test_a_walk_visits_everything_once(ranked, stride):
+    assert sorted(strided(ranked, stride)) == sorted(ranked)
+
+
+@given(
+    st.floats(0.01, 0.99),
+    st.lists(st.floats(0.01, 0.99), min_size=1, max_size=50),
+    st.sampled_from(["unime-v2", "paper"]),
+)
+def test_no_chosen_negative_beats_the_margin(positive, scores, preset):
+    choice = choose(query(positive, scores), settings(preset))
+    if choice.triple:
+        assert len(choice.triple.negatives) == 10
+        for negative in choice.triple.negatives:
+            assert negative.fallback or score_of(negative) <= score_of(choice.triple.positive) - negative.beta
+
+
+@pytest.fixture
+def scored(tmp_path, corpus, service):
+    job = ScoreSettings(
+        corpus=corpus.folder, vectors=tmp_path / "vectors", out=tmp_path / "scores", service=service, k=20
+    )
+    score(job, lambda progress: None)
+    return job
+
+
+@pytest.mark.parametrize("preset", ["unime-v2", "paper", "topk", "random", "cyclic"])
+def test_a_whole_selection(tmp_path, corpus, scored, preset):
+    made = SelectSettings(
+        scores=scored.out, corpus=corpus.folder, vectors=scored.vectors, out=tmp_path / "triples", preset=preset
+    )
+    table = select(made)
+    rows = list(read_triples(made.out, corpus.fingerprint))
+    assert table["rows kept"] == len(rows) > 30
+    assert table["queries"] == 61
+    assert "whole" in check(made.out)
+    positives = {}
+    for asked in corpus.queries:
+        positives.setdefault(asked.key, set()).update(asked.positive_ids)
+    keys = {asked.query_id: asked.key for asked in corpus.queries}
+    for row in rows:
+        assert not positives[keys[row.query_id]] & {negative.item_id for negative in row.negatives}
+    with pytest.raises(DataError, match="exists already"):
+        select(made)
+
+
+def test_a_partial_folder_is_refused_unless_told(tmp_path, corpus, scored):
+    (scored.out / "part-00000.parquet").unlink()
+    made = SelectSettings(scores=scored.out, corpus=corpus.folder, vectors=scored.vectors, out=tmp_path / "triples")
+    with pytest.raises(DataError, match="1 of 1 shards are missing"):
+        select(made)
+    assert not made.out.exists()
+    assert select(made.model_copy(update={"partial": True}))["queries"] == 0
