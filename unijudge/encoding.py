@@ -180,8 +180,8 @@ def token_arrays(
     """A batch of token ids for a Qwen-VL model, padded on the right.
 
     Returns:
-        input_ids, attention_mask and mm_token_type_ids (1 on image tokens), each (rows, longest); position_ids (3, rows,
-        longest), M-RoPE's; and where there is any picture, image_grid_thw (pictures, 3) in reading order. All int64.
+        All int64: input_ids, attention_mask and mm_token_type_ids (1 on image tokens), each (rows, longest); M-RoPE's
+        position_ids, (3, rows, longest); and where there is any picture, image_grid_thw (pictures, 3) in reading order.
     """
     rows = [expand(stream, pictures, image_id) for stream in streams]
     shape = len(rows), max(len(row) for row in rows)

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -36,22 +37,37 @@ def publishing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
-        with draft.open("rb") as written:
-            os.fsync(written.fileno())
+        _sync(draft)
         draft.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise DataError(
-                f"{path}: cannot be written ({error.strerror or error}); nothing was left there. Free space or fix "
-                "the permissions, then run the same command again"
-            ) from error
+            raise _unwritable(path, error) from error
+        raise
+
+
+@contextlib.contextmanager
+def publishing_folder(path: Path) -> Iterator[Path]:
+    """Yields a draft folder to fill; leaving the block without an error makes it `path`, all at once.
+
+    Raises:
+        DataError: The disk refused, or `path` exists and is not empty.
+    """
+    draft = path.with_name(path.name + DRAFT_SUFFIX)
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        for written in draft.rglob("*"):
+            _sync(written)
+        draft.replace(path)
+        _sync(path.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
         raise
 
 
@@ -134,3 +150,19 @@ def folder_sha256(folder: Path) -> str:
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _sync(path: Path) -> None:
+    """Makes a file's bytes, or a folder's entries, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path}: cannot be written ({error.strerror or error}); nothing was left there. Free space or fix the "
+        "permissions, then run the same command again"
+    )

@@ -147,7 +147,7 @@ class TransformersJudge:
         self._forward([prefix], 0, cache)
         return cache
 
-    def _logprobs_B2(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:  # noqa: N802
+    def _logprobs_B2(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:
         """Ln P(Yes), ln P(No) of each stream, whose first `cut` entries are already in `cache`."""
         if cache is not None:
             cache = copy.deepcopy(cache)

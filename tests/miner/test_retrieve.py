@@ -19,18 +19,19 @@ def test_both_retrievers_agree_with_the_definition(seed, num_items, k):
     items, queries = unit(dice, num_items), unit(dice, 3)
     ceilings = dice.uniform(-1, 1, 3)
     excluded = [set(dice.integers(0, num_items, 2).tolist()) for _ in range(3)]
-    exact = candidates_below(ExactRetriever(items), queries, ceilings, excluded, k)
-    assert exact == [
+    similarities = (queries @ items.T).astype(float)
+    definition = [
         sorted(
-            [(r, s) for r, s in enumerate((queries @ items.T)[q].tolist()) if s < ceilings[q] and r not in excluded[q]],
+            [(r, s) for r, s in enumerate(row.tolist()) if s < ceiling and r not in barred],
             key=lambda pair: (-pair[1], pair[0]),
         )[:k]
-        for q in range(3)
+        for row, ceiling, barred in zip(similarities, ceilings, excluded, strict=True)
     ]
-    found = candidates_below(FaissRetriever(items), queries, ceilings, excluded, k)
-    for mine, theirs in zip(exact, found, strict=True):
-        assert [row for row, _ in mine] == [row for row, _ in theirs]
-        np.testing.assert_allclose([s for _, s in mine], [s for _, s in theirs], atol=1e-5)
+    for retriever in (ExactRetriever(items), FaissRetriever(items)):
+        found = candidates_below(retriever, queries, ceilings, excluded, k)
+        assert [[row for row, _ in near] for near in found] == [[row for row, _ in near] for near in definition]
+        for near, expected in zip(found, definition, strict=True):
+            np.testing.assert_allclose([s for _, s in near], [s for _, s in expected], atol=1e-5)
 
 
 def test_a_positive_that_ranks_low_still_gets_k_candidates():

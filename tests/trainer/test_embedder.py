@@ -1,0 +1,198 @@
+"""The embedder on a tiny Qwen2.5-VL: embedding, rows, masks, and a training that learns and resumes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainer.conftest import COLORS, write_rows
+from trainer.backbone import add_lora, open_backbone
+from trainer.collate import collate
+from trainer.embed import embed_corpus
+from trainer.embedder import embed
+from trainer.evaluate import evaluate
+from trainer.examples import Examples
+from trainer.settings import EmbedSettings, EvaluateSettings, LoraSettings, LossSettings, TrainSettings
+from trainer.train_embedder import loss_of, train_embedder
+from unijudge.corpus import Content, Corpus
+from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
+from unijudge.rankings import read_rankings
+from unijudge.vectors import read_vectors
+
+
+def quiet(*_):
+    pass
+
+
+@pytest.fixture
+def backbone(model):
+    return open_backbone(model)
+
+
+def test_a_batch_embeds_as_its_members_alone(backbone, corpus):
+    contents = [corpus.content(query) for query in corpus.queries] + [Content(text="x " * 40), Content(text="y")]
+    with torch.inference_mode():
+        together = embed(backbone, contents)
+        alone = torch.cat([embed(backbone, [content]) for content in contents])
+    assert together.norm(dim=1).allclose(torch.ones(len(contents)))
+    assert (together - alone).abs().max() < 1e-5
+
+
+def test_inputs_that_cannot_be_embedded(backbone):
+    backbone.max_tokens = 100
+    with pytest.raises(DataError, match=r"tokens; model\.max_tokens is 100"):
+        embed(backbone, [Content(text="word " * 200)])
+    with pytest.raises(BadImage, match="not a JPEG"):
+        embed(backbone, [Content(image=b"junk")])
+
+
+def test_a_model_or_an_adapter_that_does_not_fit(model, tmp_path, backbone):
+    with pytest.raises(SettingsError, match=r"model\.name: required"):
+        open_backbone(model.model_copy(update={"name": ""}))
+    with pytest.raises(ModelError, match="cannot be loaded as a model"):
+        open_backbone(model.model_copy(update={"name": str(tmp_path)}))
+    with pytest.raises(ModelError, match=r"adapter_config\.json is missing"):
+        open_backbone(model.model_copy(update={"adapter": tmp_path}))
+    with pytest.raises(ModelError, match="nothing_proj: no such linear layer"):
+        add_lora(backbone, LoraSettings(targets=("nothing_proj",)))
+
+
+def test_lora_trains_the_language_model_only(backbone):
+    add_lora(backbone, LoraSettings(rank=2))
+    names = [name for name, parameter in backbone.model.named_parameters() if parameter.requires_grad]
+    assert len(names) == 2 * 7 * 3
+    assert all("language_model" in name and "lora_" in name for name in names)
+
+
+def test_a_batch_holds_each_content_once_and_masks_known_positives(corpus, triples):
+    examples = Examples(corpus, triples, negatives=7)
+    batch = collate([examples[0], examples[3]])
+    assert len(batch.candidates) == 8
+    assert batch.columns_BK.shape == (2, 8)
+    assert batch.target_B.tolist() == [0, 3]
+    assert batch.teacher_BK.tolist()[0] == pytest.approx([0.9] + [0.1] * 7)
+    assert not batch.masked_BU(in_batch=True).any()
+    few = collate([Examples(corpus, triples, negatives=2)[row] for row in (0, 3)])
+    own = [set(few.columns_BK[row].tolist()) for row in range(2)]
+    masked = few.masked_BU(in_batch=False)
+    assert all({c for c in range(len(few.candidates)) if not masked[row, c]} == own[row] for row in range(2))
+
+
+def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
+    examples = Examples(corpus, triples, negatives=7)
+    other = examples[1].candidate_keys[0]
+    examples._positives[corpus.queries[0].key].add(other)
+    batch = collate([examples[0], examples[3]])
+    masked = batch.masked_BU(in_batch=True)
+    assert masked.sum() == 1
+    assert batch.candidates[int(masked[0].nonzero())].text == COLORS[1]
+
+
+def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone):
+    with pytest.raises(TrainingError, match=r"negatives = 8, but .* stores 7"):
+        Examples(corpus, triples, negatives=8)
+    unjudged = Examples(corpus, write_rows(corpus, tmp_path / "unjudged", judged=False), negatives=3)
+    batch = collate([unjudged[0], unjudged[1]])
+    with pytest.raises(TrainingError, match="needs a judge's scores"):
+        loss_of(backbone, LossSettings(), None, batch)
+    assert loss_of(backbone, LossSettings(name="infonce"), None, batch).isfinite()
+    drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
+    assert drawn.teacher[1:] == [1.0, 1.0]
+
+
+def run_settings(corpus, triples, model, out, **changes):
+    settings = TrainSettings(
+        corpus=corpus.folder, triples=triples, out=out, model=model, negatives=7, steps=30, batch_size=4,
+        learning_rate=3e-3, warmup_steps=3, save_every_steps=10, lora=LoraSettings(rank=8, alpha=16),
+    )  # fmt: skip
+    return settings.model_copy(update=changes)
+
+
+def precision(corpus, model, out, adapter=None):
+    embedding = EmbedSettings(
+        corpus=corpus.folder, out=out / "vectors", model=model.model_copy(update={"adapter": adapter}), dtype="float32"
+    )
+    embed_corpus(embedding, quiet)
+    report = evaluate(EvaluateSettings(corpus=corpus.folder, vectors=out / "vectors", out=out / "eval"))
+    return report.subsets["squares"]["precision@1"]
+
+
+@pytest.mark.parametrize("loss", ["symmetric_kl", "js", "infonce"])
+def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
+    before = precision(corpus, model, tmp_path / "before")
+    settings = run_settings(
+        corpus, triples, model, tmp_path / "run",
+        loss=LossSettings(name=loss, student_temperature=0.1, teacher_temperature=0.1), steps=60,
+    )  # fmt: skip
+    adapter = train_embedder(settings, quiet)
+    after = precision(corpus, model, tmp_path / "after", adapter)
+    print(f"{loss}: precision@1 {before:.2f} -> {after:.2f}")
+    assert after >= before + 0.4
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["torch"]
+    assert train_embedder(settings, quiet) == adapter, "a finished run is not repeated"
+
+
+def test_an_interrupted_training_resumes_to_the_bit(corpus, triples, model, tmp_path):
+    def interrupt(step, loss):
+        if step == 17:
+            raise KeyboardInterrupt
+
+    whole = train_embedder(run_settings(corpus, triples, model, tmp_path / "whole"), quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train_embedder(run_settings(corpus, triples, model, tmp_path / "twice"), interrupt)
+    twice = train_embedder(run_settings(corpus, triples, model, tmp_path / "twice"), quiet)
+    name = "adapter_model.safetensors"
+    assert (whole / name).read_bytes() == (twice / name).read_bytes()
+
+
+def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_path):
+    settings = EmbedSettings(corpus=corpus.folder, out=tmp_path / "vectors", model=model)
+    embed_corpus(settings, quiet)
+    ids = [item.item_id for item in corpus.items]
+    first = read_vectors(settings.out, "items", ids, corpus.fingerprint)
+    (settings.out / "items-00000.parquet").unlink()
+    seen = []
+    embed_corpus(settings, lambda done, total: seen.append(total))
+    assert set(seen) == {len(ids)}
+    assert np.array_equal(read_vectors(settings.out, "items", ids, corpus.fingerprint), first)
+
+
+def test_evaluation_by_hand(corpus, model, tmp_path):
+    embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model, dtype="float32"), quiet)
+    report = evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e", keep=3))
+    rows = list(read_rankings(tmp_path / "e" / "rankings.parquet"))
+    items = read_vectors(tmp_path / "v", "items", [i.item_id for i in corpus.items], corpus.fingerprint)
+    queries = read_vectors(tmp_path / "v", "queries", [q.query_id for q in corpus.queries], corpus.fingerprint)
+    for number, row in enumerate(rows):
+        scores = items @ queries[number]
+        assert row.gold_rank == 1 + (np.delete(scores, number) >= scores[number]).sum()
+        assert row.item_ids == [corpus.items[place].item_id for place in np.argsort(-scores)[:3]]
+    measures = report.subsets["squares"]
+    ranks = np.array([row.gold_rank for row in rows])
+    assert measures["precision@1"] == (ranks == 1).mean()
+    assert measures["recall@5"] == (ranks <= 5).mean()
+    assert measures["mrr"] == pytest.approx((1 / ranks).mean())
+
+
+def test_evaluation_over_closed_lists(corpus, model, tmp_path):
+    """The candidates of a query may be given; a list without its positive is refused."""
+    from dataclasses import replace
+
+    from unijudge.corpus import write_corpus
+
+    def closed(name, lists):
+        queries = [replace(q, candidates=rows) for q, rows in zip(corpus.queries, lists, strict=True)]
+        write_corpus(tmp_path / name, corpus.items, queries, images=corpus.images, rejects=0, source="t")
+        embed_corpus(EmbedSettings(corpus=tmp_path / name, out=tmp_path / f"{name}-v", model=model), quiet)
+        return evaluate(
+            EvaluateSettings(corpus=tmp_path / name, vectors=tmp_path / f"{name}-v", out=tmp_path / f"{name}-e")
+        )
+
+    report = closed("alone", [(row,) for row in range(len(COLORS))])
+    assert report.subsets["squares"]["precision@1"] == 1
+    assert report.subsets["squares"]["candidates"] == 1
+    with pytest.raises(DataError, match="no positive is among its candidates"):
+        closed("without", [((row + 1) % len(COLORS),) for row in range(len(COLORS))])
+    assert not (tmp_path / "without-e" / "metrics.json").exists()
+    assert isinstance(Corpus(tmp_path / "alone"), Corpus)

@@ -1,0 +1,120 @@
+"""The loop on a model of three parameters: resume to the bit, order, schedule, non-finite losses."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.loop import fit, rows_of_step
+from trainer.runs import Run
+from trainer.settings import LoopSettings
+from unijudge.errors import DataError, NonFiniteLoss, TrainingError
+
+SETTINGS = LoopSettings(steps=12, batch_size=2, accumulate=2, learning_rate=0.1, warmup_steps=3, save_every_steps=5)
+DATA = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Plain:
+    """The whole model as one file."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def save(self, folder):
+        Path(folder).mkdir(exist_ok=True)
+        torch.save(self.model.state_dict(), folder / "weights.pt")
+
+    def load(self, folder):
+        self.model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+
+
+def train(folder, *, stop_at=None, loss=None, settings=SETTINGS):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1, bias=False)
+    noisy = nn.Dropout(0.5)
+    steps = []
+
+    def report(step, value):
+        steps.append(step)
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    def default(module, batch):
+        return ((module(noisy(batch)) - 1) ** 2).mean()
+
+    run = Run(folder, settings)
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(model, len(DATA), lambda rows: DATA[list(rows)], loss or default, run, settings, Plain(model), report)
+    return model, run, steps
+
+
+def lines(run):
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stop_at", [3, 8])
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_at):
+    """To the bit, dropout included: weights, optimizer, schedule, order of rows and random state all come back."""
+    whole, run, _ = train(tmp_path / "whole")
+    train(tmp_path / "twice", stop_at=stop_at)
+    resumed, again, steps = train(tmp_path / "twice")
+    assert steps[0] == (6 if stop_at == 8 else 1)
+    assert torch.equal(whole.weight, resumed.weight)
+    assert lines(run) == lines(again)
+    assert [line["step"] for line in lines(again)] == list(range(1, 13))
+    assert (again.adapter / "weights.pt").exists()
+
+
+def test_it_learns(tmp_path):
+    _, run, _ = train(tmp_path / "run")
+    losses = [line["loss"] for line in lines(run)]
+    assert sum(losses[-4:]) < sum(losses[:4])
+
+
+def test_every_row_once_an_epoch():
+    settings = SETTINGS.model_copy(update={"batch_size": 1, "accumulate": 1})
+    epoch = [rows_of_step(step, 7, settings)[0][0] for step in range(1, 15)]
+    assert sorted(epoch[:7]) == sorted(epoch[7:]) == list(range(7))
+    assert epoch[:7] != epoch[7:]
+
+
+def test_a_non_finite_loss_stops_before_the_update(tmp_path):
+    seen = []
+
+    def loss(module, batch):
+        seen.append(module.weight.detach().clone())
+        value = module(batch).mean()
+        return value * float("nan") if len(seen) == 5 else value
+
+    with pytest.raises(NonFiniteLoss, match="step 3: loss nan"):
+        train(tmp_path / "run", loss=loss)
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_nothing_to_train_is_said(tmp_path):
+    model = nn.Linear(1, 1).requires_grad_(False)
+    with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
+        fit(model, 1, list, lambda m, b: None, Run(tmp_path, SETTINGS), SETTINGS, Plain(model), print)
+
+
+def test_other_settings_are_another_run(tmp_path):
+    train(tmp_path / "run", stop_at=1)
+    with pytest.raises(DataError, match=r"other settings .steps differ"):
+        Run(tmp_path / "run", SETTINGS.model_copy(update={"steps": 13}))
+
+
+def test_a_checkpoint_is_whole_or_absent(tmp_path):
+    _, run, _ = train(tmp_path / "run", stop_at=8)
+
+    def half(folder):
+        folder.mkdir()
+        (folder / "weights.pt").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"step-000010: cannot be written .No space left"):
+        run.save(10, {}, half)
+    assert run.latest.name == "step-000005"
+    assert [path.name for path in run.latest.parent.iterdir()] == ["step-000005"]

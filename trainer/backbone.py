@@ -1,0 +1,147 @@
+"""Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from trainer.settings import BackboneSettings, LoraSettings
+from unijudge.encoding import ChatEncoder, PictureReader
+from unijudge.errors import ModelError, SettingsError
+from unijudge.files import folder_sha256
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+
+
+@dataclass
+class Backbone:
+    """A model and what turns contents into its inputs."""
+
+    model: Any
+    encoder: ChatEncoder
+    pictures: PictureReader
+    image_id: int
+    pad_id: int
+    max_tokens: int
+    width: int
+    """Of the hidden states, and so of the embeddings."""
+    name: str
+    weights: str
+    """The hub revision, or a digest of the folder."""
+    adapter: str
+    """A digest of the adapter's folder, or `none`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+
+def open_backbone(settings: BackboneSettings) -> Backbone:
+    """Loads a model, frozen, and puts the adapter on it if the settings name one.
+
+    Raises:
+        SettingsError: No model is named.
+        ModelError: The model or the adapter cannot be loaded, or is of another family.
+    """
+    if not settings.name:
+        raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+    try:
+        config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
+        if config.model_type not in FAMILIES:
+            raise ModelError(f"{settings.name}: is a {config.model_type}; embedders are made of {FAMILIES}")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            settings.name,
+            revision=settings.revision,
+            backend="pil",  # the one implementation that is the same with and without torchvision
+            size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
+        )
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            settings.name,
+            revision=settings.revision,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
+    model.requires_grad_(requires_grad=False)
+    if settings.adapter is not None:
+        model = _with_adapter(model, settings.adapter)
+    image_id: int = config.image_token_id
+    folder = Path(settings.name)
+    return Backbone(
+        model=model.eval().to(_device(settings.device)),
+        encoder=ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(image_id)),
+        pictures=PictureReader(processor, max_pixels=settings.max_image_pixels, keep=1024),
+        image_id=image_id,
+        pad_id=tokenizer.pad_token_id,
+        max_tokens=settings.max_tokens,
+        width=config.get_text_config().hidden_size,
+        name=folder.name if folder.is_dir() else settings.name,
+        weights=folder_sha256(folder) if folder.is_dir() else (config._commit_hash or "unknown"),  # noqa: SLF001
+        adapter=folder_sha256(settings.adapter) if settings.adapter else "none",
+    )
+
+
+def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
+    """Puts a fresh, trainable LoRA on the language model.
+
+    Raises:
+        ModelError: None of the target layers exists in this model.
+    """
+    import peft
+
+    names = "|".join(settings.targets)
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=rf".*language_model.*\.({names})",
+    )
+    try:
+        backbone.model = peft.get_peft_model(backbone.model, config)
+    except ValueError as error:
+        raise ModelError(
+            f"lora.targets: {', '.join(settings.targets)}: no such linear layer in the language model of "
+            f"{backbone.name} ({error})"
+        ) from error
+
+
+class Adapter:
+    """The trained part of a model, as PEFT writes and reads it."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def save(self, folder: Path) -> None:
+        """Writes adapter_config.json and adapter_model.safetensors."""
+        self._model.save_pretrained(str(folder))
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote into the same adapter."""
+        import peft
+
+        peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    import peft
+
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder}: no adapter there (adapter_config.json is missing); give the adapter/ of a run")
+    try:
+        return peft.PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError("model.device: cuda, but this process sees no GPU; set device = 'cpu'")
+    return torch.device(wanted)

@@ -1,0 +1,60 @@
+"""Examples → one batch, in which every distinct content stands once, however many rows hold it.
+
+Letters: B queries · K candidates of one query, column 0 the positive · U distinct candidates of the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.examples import Example
+from unijudge.corpus import Content
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass needs: the distinct contents, and who is whose."""
+
+    queries: list[Content]
+    candidates: list[Content]
+    """U distinct ones."""
+    columns_BK: Tensor
+    """Where each row's candidates stand among the U, the positive first."""
+    known_BU: Tensor
+    """True where a candidate is a known positive of the row."""
+    teacher_BK: Tensor | None
+    """Judge scores, in [0, 1]; None when any row has none."""
+
+    @property
+    def target_B(self) -> Tensor:
+        """The column of each row's positive."""
+        return self.columns_BK[:, 0]
+
+    def masked_BU(self, *, in_batch: bool) -> Tensor:
+        """True where a candidate is no negative of the row: a known positive, or not its own unless `in_batch`."""
+        masked = self.known_BU.clone()
+        if not in_batch:
+            own = torch.zeros_like(masked).scatter_(1, self.columns_BK, value=True)
+            masked |= ~own
+        return masked.scatter_(1, self.target_B[:, None], value=False)
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Puts examples together."""
+    place: dict[bytes, int] = {}
+    candidates: list[Content] = []
+    for example in examples:
+        for key, content in zip(example.candidate_keys, example.candidates, strict=True):
+            if key not in place:
+                place[key] = len(candidates)
+                candidates.append(content)
+    teachers = [example.teacher for example in examples if example.teacher is not None]
+    return Batch(
+        queries=[example.query for example in examples],
+        candidates=candidates,
+        columns_BK=torch.tensor([[place[key] for key in example.candidate_keys] for example in examples]),
+        known_BU=torch.tensor([[key in example.positive_keys for key in place] for example in examples]),
+        teacher_BK=torch.tensor(teachers) if len(teachers) == len(examples) else None,
+    )

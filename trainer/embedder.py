@@ -1,0 +1,54 @@
+"""Contents → unit vectors: the hidden state of the last token, normalised. With gradients, or without."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from trainer.backbone import Backbone
+from unijudge.corpus import Content
+from unijudge.encoding import Stream, expand, pixel_values, token_arrays
+from unijudge.errors import DataError
+from unijudge.prompt import Part
+
+ENCODING = "chat"
+"""How a content becomes a prompt: one user's turn (image, then text) in the model's chat template, up to its answer."""
+
+
+def stream_of(backbone: Backbone, content: Content) -> Stream:
+    """The token stream of one content.
+
+    Raises:
+        DataError: It is longer than the model's limit, or its picture cannot be decoded.
+    """
+    parts: list[Part] = [part for part in (content.image, content.text) if part]
+    stream = backbone.encoder.stream(parts)
+    length = len(expand(stream, backbone.pictures, backbone.image_id))
+    if length > backbone.max_tokens:
+        raise DataError(f"an input of {length} tokens; model.max_tokens is {backbone.max_tokens}: raise it, or shorten")
+    return stream
+
+
+def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
+    """Embeds contents, in order.
+
+    Returns:
+        (contents, width), float32, of unit length. Carries gradients if the model's parameters do.
+
+    Raises:
+        DataError: A content is too long, or its picture cannot be decoded.
+
+    Source:
+        Last-token pooling: VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515).
+    """
+    streams = [stream_of(backbone, content) for content in contents]
+    arrays = token_arrays(streams, backbone.pictures, image_id=backbone.image_id, pad_id=backbone.pad_id)
+    inputs = {name: torch.from_numpy(array).to(backbone.device) for name, array in arrays.items()}
+    patches = pixel_values(streams, backbone.pictures)
+    if patches is not None:
+        inputs["pixel_values"] = torch.from_numpy(patches).to(backbone.device, backbone.model.dtype)
+    base = backbone.model.get_base_model() if hasattr(backbone.model, "get_base_model") else backbone.model
+    hidden_BSD = base.model(**inputs, use_cache=False).last_hidden_state
+    last_B = inputs["attention_mask"].sum(1) - 1
+    return F.normalize(hidden_BSD[torch.arange(len(contents)), last_B].float(), dim=-1)

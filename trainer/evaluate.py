@@ -1,0 +1,94 @@
+"""Ranks candidates by cosine similarity and measures the ranking, subset by subset. Reads vectors; runs no model."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from trainer.settings import EvaluateSettings
+from unijudge.corpus import Corpus, Query
+from unijudge.errors import DataError
+from unijudge.files import publish_json
+from unijudge.metrics import gold_rank, mean_reciprocal_rank, ndcg, precision_at_1, recall_at
+from unijudge.rankings import Ranking, write_rankings
+from unijudge.vectors import read_vectors
+
+
+class Report(BaseModel):
+    """metrics.json: every measure of every subset."""
+
+    corpus: str
+    vectors: str
+    pool: str
+    subsets: dict[str, dict[str, float]]
+    """Subset → measure → value; `queries` and `candidates` (mean number of them) are measures too."""
+
+
+def evaluate(settings: EvaluateSettings) -> Report:
+    """Writes metrics.json and rankings.parquet.
+
+    Raises:
+        DataError: Vectors and corpus do not belong together, or a query's positives are not among its candidates.
+    """
+    corpus = Corpus(settings.corpus)
+    if not corpus.queries:
+        raise DataError(f"{settings.corpus}: has no queries; there is nothing to evaluate")
+    measured: dict[str, list[dict[str, float]]] = defaultdict(list)
+
+    def rankings() -> Iterator[Ranking]:
+        for query, candidates, scores, gold in _rankings(settings, corpus):
+            rank = gold_rank(scores, gold)
+            measured[query.subset].append(
+                {"rank": rank, "candidates": len(candidates), "ndcg": ndcg(scores, gold, settings.cutoffs[-1])}
+            )
+            best = np.argsort(-scores, kind="stable")[: settings.keep]
+            item_ids = [corpus.items[candidates[place]].item_id for place in best]
+            yield Ranking(query.query_id, query.subset, rank, item_ids, scores[best].tolist())
+
+    write_rankings(settings.out / "rankings.parquet", rankings())
+    report = Report(
+        corpus=str(settings.corpus),
+        vectors=str(settings.vectors),
+        pool=settings.pool,
+        subsets={name: _measures(found, settings.cutoffs) for name, found in sorted(measured.items())},
+    )
+    publish_json(settings.out / "metrics.json", report)
+    return report
+
+
+def _rankings(
+    settings: EvaluateSettings, corpus: Corpus
+) -> Iterator[tuple[Query, npt.NDArray[np.int64], npt.NDArray[np.float32], list[int]]]:
+    """Each query with its candidates (item rows), their similarities, and the places of its positives among them."""
+    items_ND = read_vectors(settings.vectors, "items", [item.item_id for item in corpus.items], corpus.fingerprint)
+    query_ids = [query.query_id for query in corpus.queries]
+    queries_QD = read_vectors(settings.vectors, "queries", query_ids, corpus.fingerprint)
+    pools: dict[str, npt.NDArray[np.int64]] = {}
+    for query, vector_D in zip(corpus.queries, queries_QD, strict=True):
+        if query.candidates is not None:
+            candidates = np.array(query.candidates, np.int64)
+        else:
+            name = query.subset if settings.pool == "subset" else ""
+            if name not in pools:
+                members = [row for row, item in enumerate(corpus.items) if not name or name in item.pools]
+                pools[name] = np.array(members, np.int64)
+            candidates = pools[name]
+        positives = {corpus.row_of[item_id] for item_id in query.positive_ids}
+        gold = [place for place, row in enumerate(candidates.tolist()) if row in positives]
+        if not gold:
+            raise DataError(f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates")
+        yield query, candidates, items_ND[candidates] @ vector_D, gold
+
+
+def _measures(found: list[dict[str, float]], cutoffs: tuple[int, ...]) -> dict[str, float]:
+    ranks_Q = np.array([one["rank"] for one in found], np.int64)
+    return {
+        "queries": len(found),
+        "candidates": float(np.mean([one["candidates"] for one in found])),
+        "precision@1": precision_at_1(ranks_Q),
+        **{f"recall@{k}": recall_at(ranks_Q, k) for k in cutoffs},
+        "mrr": mean_reciprocal_rank(ranks_Q),
+        f"ndcg@{cutoffs[-1]}": float(np.mean([one["ndcg"] for one in found])),
+    }

@@ -1,0 +1,128 @@
+"""The settings of embedding, training and evaluation: one TOML file each, `--example` prints it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from unijudge.corpus import MAX_PIXELS
+from unijudge.settings import Settings
+
+
+class BackboneSettings(Settings):
+    """The model, and how it sees its inputs."""
+
+    name: str = ""
+    """A Qwen2-VL or Qwen2.5-VL: a hub name, or a folder. Required."""
+    revision: str | None = None
+    """The commit of a hub model."""
+    adapter: Path | None = None
+    """A LoRA adapter to put on top: the folder `adapter` of a run."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen weights; an adapter is always trained in float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs."""
+    min_pixels: int = Field(4 * 28 * 28, gt=0)
+    """Smaller images are scaled up to this many pixels."""
+    max_pixels: int = Field(576 * 28 * 28, gt=0)
+    """Larger images are scaled down to this many pixels; 28 × 28 pixels are one token."""
+    max_tokens: int = Field(4096, gt=0)
+    """Longest input, in tokens; a longer one is an error, never cut."""
+    max_image_pixels: int = Field(MAX_PIXELS, gt=0)
+    """Width × height beyond which an image is not even decoded."""
+
+
+class EmbedSettings(Settings):
+    """One embedding of a whole corpus."""
+
+    corpus: Path
+    """The corpus folder (`mine import`)."""
+    out: Path
+    """The folder of vectors."""
+    model: BackboneSettings = BackboneSettings()
+    batch_size: int = Field(32, gt=0)
+    """Inputs at once."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the stored vectors."""
+
+
+class LoraSettings(Settings):
+    """What is trained: low-rank updates of the language model's linear layers (arXiv 2106.09685)."""
+
+    rank: int = Field(16, gt=0)
+    """Width of the updates."""
+    alpha: int = Field(64, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """On the input of the updates. UniME-V2's script has 0.1."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers, in the language model only; the vision tower stays frozen."""
+
+
+class LossSettings(Settings):
+    """What the embedder learns from a row's positive and negatives."""
+
+    name: Literal["symmetric_kl", "js", "infonce"] = "symmetric_kl"
+    """`symmetric_kl`: UniME-V2's formula; `js`: the true Jensen-Shannon divergence; `infonce`: hard labels."""
+    student_temperature: float = Field(0.02, gt=0)
+    """Divides cosine similarities."""
+    teacher_temperature: float = Field(0.02, gt=0)
+    """Divides judge scores. At 0.02 nearly every target is one-hot; a larger one makes softer targets."""
+    in_batch: bool = True
+    """`infonce` only: the other rows' candidates are negatives too, but for known positives of the row."""
+
+
+class LoopSettings(Settings):
+    """How long and how fast to train."""
+
+    steps: int = Field(2000, gt=0)
+    """Updates."""
+    batch_size: int = Field(8, gt=0)
+    """Rows at once."""
+    accumulate: int = Field(1, gt=0)
+    """Batches in an update."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak; reached after `warmup_steps`, falls linearly to 0."""
+    warmup_steps: int = Field(200, ge=0)
+    """Updates until the peak."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    save_every_steps: int = Field(200, gt=0)
+    """Updates between checkpoints."""
+    seed: int = 42
+    """Of the order of rows and of the new weights."""
+
+
+class TrainSettings(LoopSettings):
+    """One training of the embedder."""
+
+    corpus: Path
+    """The corpus of the training rows."""
+    triples: Path
+    """The training rows (`mine select`)."""
+    out: Path
+    """The run's folder. An interrupted run goes on from its last checkpoint."""
+    model: BackboneSettings = BackboneSettings()
+    lora: LoraSettings = LoraSettings()
+    loss: LossSettings = LossSettings()
+    negatives: int = Field(8, gt=0)
+    """Negatives of each row: the first ones stored."""
+
+
+class EvaluateSettings(Settings):
+    """One evaluation of a corpus' vectors."""
+
+    corpus: Path
+    """The corpus: queries, their positives, and candidates."""
+    vectors: Path
+    """Its vectors (`train embed`)."""
+    out: Path
+    """The folder for metrics.json and rankings.parquet."""
+    pool: Literal["subset", "global"] = "subset"
+    """Queries without a closed list are ranked against their subset's items, or against all."""
+    cutoffs: tuple[int, ...] = (5, 10)
+    """The k of recall@k; nDCG is taken at the last."""
+    keep: int = Field(10, gt=0)
+    """Items of each ranking to write."""

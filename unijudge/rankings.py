@@ -1,0 +1,52 @@
+"""rankings.parquet: for each query the best items and where its positive stands. Evaluation writes it, people read it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from unijudge.tables import Table
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One query's final ranking, cut to its best items."""
+
+    query_id: str
+    subset: str
+    gold_rank: int
+    """From 1; ties count against the positive."""
+    item_ids: list[str]
+    """Best first."""
+    similarities: list[float]
+
+
+RANKINGS = Table(
+    "rankings",
+    1,
+    pa.schema(
+        [
+            ("query_id", pa.string()),
+            ("subset", pa.string()),
+            ("gold_rank", pa.int32()),
+            ("item_ids", pa.list_(pa.string())),
+            ("similarities", pa.list_(pa.float32())),
+        ]
+    ),
+)
+
+
+def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:
+    """Streams rankings into one file; returns how many."""
+    return RANKINGS.write(path, (asdict(ranking) for ranking in rankings))
+
+
+def read_rankings(path: Path) -> Iterator[Ranking]:
+    """Yields them back.
+
+    Raises:
+        DataError: The file is missing, torn or foreign.
+    """
+    for row in RANKINGS.read(path):
+        yield Ranking(**row)
