@@ -87,7 +87,7 @@ def select(settings: SettingsFile = None, overrides: Overrides = None, example: 
     from miner.selection import select as run
 
     for name, value in run(resolved).items():
-        typer.echo(f"{name:<42} {value:>10g}")
+        typer.echo(f"{name:<42} {value:>12,}")
 
 
 def _tell(out: Path, made: CorpusManifest) -> None:
@@ -102,8 +102,7 @@ def _reporter(bar: Progress) -> Callable[["ScoreProgress"], None]:
         rate = f"{progress.pairs_per_second:.1f} pairs/s"
         bar.update(task, total=progress.shards, completed=progress.shards_done, rate=rate)
         if not bar.console.is_terminal:
-            remaining = bar.tasks[task].time_remaining
-            left = "unknown" if remaining is None else f"{remaining:.0f} s"
-            logger.info("shard %d of %d, %s, %s left", progress.shards_done, progress.shards, rate, left)
+            left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+            logger.info("shard %d of %d, %s%s", progress.shards_done, progress.shards, rate, left)
 
     return report

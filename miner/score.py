@@ -26,6 +26,8 @@ class Progress:
     shards: int
     shards_done: int
     """Of this run and of those before it."""
+    shards_before: int
+    """Found done when this run began."""
     pairs: int
     """Judged in this run."""
     errors: int
@@ -37,6 +39,12 @@ class Progress:
     def pairs_per_second(self) -> float:
         """Of this run."""
         return self.pairs / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of this run; None before its first shard."""
+        mine = self.shards_done - self.shards_before
+        return self.seconds / mine * (self.shards - self.shards_done) if mine else None
 
 
 def score(settings: ScoreSettings, report: Callable[[Progress], None]) -> Progress:
@@ -89,10 +97,10 @@ class _Job:
         todo = missing_shards(self._settings.out, plan)
         left = iter(todo)
         begun = time.monotonic()
-        done = plan.shards - len(todo)
+        done = before = plan.shards - len(todo)
 
         def progress() -> Progress:
-            return Progress(plan.shards, done, self._pairs, self._errors, time.monotonic() - begun)
+            return Progress(plan.shards, done, before, self._pairs, self._errors, time.monotonic() - begun)
 
         async def worker() -> None:
             nonlocal done

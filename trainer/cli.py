@@ -3,9 +3,7 @@
 import logging
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from trainer.settings import EmbedSettings, EvaluateSettings, TrainSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
@@ -52,13 +50,10 @@ def evaluate(settings: SettingsFile = None, overrides: Overrides = None, example
     from trainer.evaluate import evaluate as run
 
     report = run(resolved)
-    table = Table("subset", title=str(resolved.vectors))
     names = list(next(iter(report.subsets.values())))
-    for name in names:
-        table.add_column(name, justify="right")
+    typer.echo(f"{'subset':<24}" + "".join(f"{name:>13}" for name in names))
     for subset, values in report.subsets.items():
-        table.add_row(subset, *(f"{values[name]:.3f}".removesuffix(".000") for name in names))
-    Console().print(table)
+        typer.echo(f"{subset:<24}" + "".join(f"{values[name]:>13.3f}".replace(".000", "    ") for name in names))
 
 
 def _bar() -> Progress:

@@ -55,7 +55,8 @@ def check(folder: Annotated[Path, typer.Argument(help="A folder that this progra
 def main() -> None:
     """Runs the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for chatty in ("httpx2", "faiss.loader"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     for group in sorted(entry_points(group="unijudge.commands")):
         app.add_typer(group.load(), name=group.name)
     try:

@@ -1,4 +1,4 @@
-"""rankings.parquet: for each query the best items and where its positive stands. Evaluation writes it, people read it."""
+"""rankings.parquet: the best items of each query, and where its positive stands. Written by `train evaluate`."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
