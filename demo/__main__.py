@@ -120,9 +120,7 @@ def close(out: Path, seconds: dict[str, float]) -> None:
             f"{subset:<24}{values['precision@1']:>8.3f}{after[subset]['precision@1']:>9.3f}"
             f"{values['queries']:>9.0f}{values['candidates']:>12.0f}"
         )
-    print(
-        "\nThe judge and the base are untrained, with random weights: these numbers say that the pipeline runs, no more."
-    )
+    print("\nJudge and base are untrained, with random weights: these numbers say that the pipeline runs, no more.")
     print("\nseconds: " + " · ".join(f"{stage} {took:.0f}" for stage, took in seconds.items()))
     print(f"everything is in {out}; `unijudge describe {out}/train/scores` says what made a folder")
 

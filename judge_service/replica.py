@@ -5,6 +5,7 @@ The only file of this package that imports ray. A request goes whole to one repl
 
 import logging
 import signal
+import socket
 import threading
 from types import FrameType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import AuthenticationError
 
 from judge_service.app import create_app
 from judge_service.backends import open_judge
@@ -89,14 +91,11 @@ def _check_cluster(settings: ServiceSettings) -> None:
         "CPU": settings.cpus_per_replica * settings.replicas,
         "GPU": settings.gpus_per_replica * settings.replicas,
     }
-    try:
-        if settings.address is None:
-            # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
-            ray.init(address="local", num_cpus=int(needed["CPU"]) + 2, include_dashboard=False, log_to_driver=False)
-        else:
-            ray.init(address=settings.address)
-    except (ConnectionError, ValueError) as error:
-        raise SettingsError(f"address: no Ray cluster answers at {settings.address!r} ({error})") from error
+    if settings.address is None:
+        # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
+        ray.init(address="local", num_cpus=int(needed["CPU"]) + 2, include_dashboard=False, log_to_driver=False)
+    else:
+        _join(settings.address)
     have = ray.cluster_resources()
     for kind, amount in needed.items():
         if amount > have.get(kind, 0):
@@ -105,6 +104,20 @@ def _check_cluster(settings: ServiceSettings) -> None:
                 f"{settings.replicas} replicas need {amount:g} {kind}s, but this Ray has {have.get(kind, 0):g}; lower "
                 f"replicas or {kind.lower()}s_per_replica, or join a larger cluster with address"
             )
+
+
+def _join(address: str) -> None:
+    """Connects to a running Ray; looks first whether anybody listens there, which Ray would wait minutes for."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address)
+    except (OSError, ValueError, AuthenticationError) as error:
+        raise SettingsError(
+            f"address: no Ray cluster lets us in at {address!r} ({error}); is it running, and are RAY_AUTH_MODE and "
+            "the token here those of the cluster?"
+        ) from error
 
 
 def _reason() -> str:

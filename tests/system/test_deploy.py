@@ -1,0 +1,74 @@
+"""The shipped container files: their paths exist, their commands run, their ports agree; a program installs alone."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.system.test_service import service
+from unijudge.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_every_path_of_the_dockerfile_exists():
+    sources = [word for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]]
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+    for name in COMPOSE:
+        assert (ROOT / COMPOSE[name]["build"]["dockerfile"]).is_file()
+        assert (ROOT / "requirements" / f"{COMPOSE[name]['build']['args']['PROGRAM']}.txt").is_file()
+
+
+def test_the_judges_command_serves_where_its_port_and_its_health_check_look(tmp_path, monkeypatch):
+    """The composed command itself, on a scripted judge and a free port, since there is no GPU here."""
+    from judge_service.settings import ServiceSettings
+
+    judge = COMPOSE["judge"]
+    program, verb, file, *overrides = judge["command"]
+    assert (program, verb, overrides) == ("judge", "serve", ["--set", "host=0.0.0.0"])
+    shipped = load_settings(ServiceSettings, ROOT / file, overrides[1::2])
+    assert judge["ports"] == [f"127.0.0.1:{shipped.port}:{shipped.port}"]
+    monkeypatch.chdir(ROOT)
+    changes = ("gpus_per_replica=0", "model.backend=scripted")
+    with service(tmp_path, *changes, file=file) as (_, url, log):
+        kind, _, flag, code = judge["healthcheck"]["test"]
+        assert kind == "CMD"
+        here = code.replace(f"http://127.0.0.1:{shipped.port}", url)
+        assert here != code
+        assert subprocess.run([sys.executable, flag, here], check=False).returncode == 0, log.read_text()
+    assert subprocess.run([sys.executable, flag, here], check=False, capture_output=True).returncode != 0
+
+
+def test_the_miners_command_is_a_job_against_the_judge(tmp_path):
+    from miner.settings import ScoreSettings
+
+    miner = COMPOSE["miner"]
+    program, verb, file, *overrides = miner["command"]
+    assert (program, verb) == ("mine", "score")
+    assert miner["volumes"] == [f"./data:{Path(file).parent}"]
+    (tmp_path / "score.toml").write_text('corpus = "/data/c"\nvectors = "/data/v"\nout = "/data/o"\n')
+    settings = load_settings(ScoreSettings, tmp_path / "score.toml", overrides[1::2])
+    assert settings.service == f"http://judge:{COMPOSE['judge']['ports'][0].split(':')[-1]}"
+
+
+@pytest.mark.timeout(600)
+def test_a_data_team_installs_no_engine(tmp_path):
+    """requirements/mine.txt and the package alone, in an empty environment, as the image does it."""
+    uv = Path(sys.executable).parent / "uv"
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", python]
+    subprocess.run([*install, "-r", ROOT / "requirements" / "mine.txt"], check=True)
+    subprocess.run([*install, "--no-deps", ROOT], check=True)
+    (tmp_path / "pairs.csv").write_text("query_text,positive_text\na,b\n")
+    run = [python.parent / "unijudge", "mine", "import", "pairs", "pairs.csv", "corpus"]
+    assert "1 queries" in subprocess.run(run, check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    absent = "import importlib.util as u; print([n for n in ('torch', 'ray', 'transformers') if u.find_spec(n)])"
+    assert subprocess.run([python, "-c", absent], check=True, capture_output=True, text=True).stdout == "[]\n"

@@ -1,0 +1,128 @@
+"""The real service: Ray Serve, two replicas, a tiny model, HTTP on loopback; started and stopped as a person would."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from judge_service.backends import open_judge
+from judge_service.settings import ModelSettings, ServiceSettings
+from tests.pictures import png
+from unijudge.client import JudgeClient, judge_now
+from unijudge.corpus import Content
+from unijudge.errors import JudgeRefused
+
+UNIJUDGE = Path(sys.executable).parent / "unijudge"
+
+
+@contextlib.contextmanager
+def service(tmp_path, *settings, file=None, wait=True):
+    """Yields (process, URL, log) of `unijudge judge serve`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path / "service.log"
+    overrides = [part for setting in (f"port={port}", *settings) for part in ("--set", setting)]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [UNIJUDGE, "judge", "serve", *([file] if file else []), *overrides], stdout=out, stderr=subprocess.STDOUT
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while wait and time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                urllib.request.urlopen(f"{url}/readyz", timeout=5).close()  # noqa: S310
+                if "judge ready" in log.read_text():
+                    break
+            time.sleep(0.2)
+        yield process, url, log
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def test_two_replicas_answer_as_the_model_does(tmp_path, tiny_model):
+    model = {"name": str(tiny_model), "min_pixels": 3136, "max_pixels": 3136}
+    direct = open_judge(ServiceSettings(model=ModelSettings(**model)))
+    contents = [Content(text="a cat"), Content(image=png("blue")), Content(text="seven", image=png("red"))]
+
+    async def ask(url):
+        async with JudgeClient(url, expect=direct.identity) as judge:
+            return await asyncio.gather(*(judge.judge(query, contents) for query in contents * 4))
+
+    settings = [f"model.{name}={value}" for name, value in model.items()]
+    with service(tmp_path, "replicas=2", *settings) as (process, url, log):
+        answers = asyncio.run(ask(url))
+        with pytest.raises(JudgeRefused, match="422"):
+            judge_now(url, Content(image=b"junk"), contents)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, log.read_text()
+        assert "2 replicas" in log.read_text()
+    for query, verdicts in zip(contents * 4, answers, strict=True):
+        for mine, theirs in zip(asyncio.run(direct.judge(query, contents)), verdicts, strict=True):
+            assert abs(mine.log_odds - theirs.log_odds) < 1e-4
+
+
+def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):
+    with service(tmp_path, "model.backend=scripted", "model.scripted_delay_s=3") as (process, url, log):
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(judge_now(url, Content(text="a"), [Content(text="b")])))
+        asking.start()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        asking.join(30)
+        assert process.wait(60) == 0, log.read_text()
+    assert len(answers) == 1
+
+
+def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
+    """`address`: a Ray that somebody else started keeps running when the service stops."""
+    ray = UNIJUDGE.parent / "ray"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True)
+    start = f"start --head --node-ip-address=127.0.0.1 --port={port} --num-cpus=4 --include-dashboard=false --block"
+    cluster = subprocess.Popen([ray, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run([ray, "status"], capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        with service(tmp_path, "model.backend=scripted", f"address={address}") as (process, url, log):
+            answers = judge_now(url, Content(text="a"), [Content(text="b")])
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, log.read_text()
+        assert len(answers) == 1
+        assert subprocess.run([ray, "status"], capture_output=True, check=False).returncode == 0
+    finally:
+        cluster.send_signal(signal.SIGINT)
+        cluster.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["address=127.0.0.1:9"], "address: no Ray cluster lets us in at '127.0.0.1:9'"),
+        (["gpus_per_replica=1"], "1 replicas need 1 GPUs, but this Ray has 0"),
+        (["model.name=/nowhere"], "/nowhere: cannot be loaded as a judge"),
+    ],
+)
+def test_what_cannot_start_says_why(tmp_path, settings, reason):
+    with service(tmp_path, *settings, wait=False) as (process, _, log):
+        assert process.wait(120) == 1, log.read_text()
+        assert reason in log.read_text().splitlines()[-1]

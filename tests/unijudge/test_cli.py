@@ -1,0 +1,100 @@
+"""The command line as a person meets it: help is light, errors are one line and status 1."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNIJUDGE = Path(sys.executable).parent / "unijudge"
+COMMANDS = [
+    [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["mine"], ["mine", "import"],
+    ["mine", "import", "pairs"], ["mine", "import", "mmeb"], ["mine", "score"], ["mine", "select"],
+    ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
+]  # fmt: skip
+ENGINES = {"torch", "transformers", "vllm", "ray", "faiss"}
+HELP = """
+import sys
+from unijudge.cli import main
+loaded = {}
+for command in COMMANDS:
+    sys.argv = ["unijudge", *command, "--help"]
+    try:
+        main()
+    except SystemExit as stop:
+        assert stop.code == 0, command
+    found = sorted(ENGINES & set(sys.modules))
+    assert not found, f"{command} --help loads {found}"
+print("no engine was loaded")
+"""
+
+
+def unijudge(*arguments, cwd=None):
+    return subprocess.run([UNIJUDGE, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_no_help_loads_an_engine():
+    """Of every command; and the list of commands is whole."""
+    program = HELP.replace("COMMANDS", repr(COMMANDS)).replace("ENGINES", repr(ENGINES))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "no engine was loaded" in done.stdout, done.stderr
+    import typer
+
+    from unijudge import cli
+
+    def names(group, prefix=()):
+        yield list(prefix)
+        for name, command in getattr(group, "commands", {}).items():
+            yield from names(command, (*prefix, name))
+
+    for entry in cli.entry_points(group="unijudge.commands"):
+        assert [entry.name] in COMMANDS
+        for path in names(typer.main.get_command(entry.load()), (entry.name,)):
+            assert path in COMMANDS
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c for c in COMMANDS if c[-1:] in (["serve"], ["score"], ["select"], ["embed"], ["embedder"], ["evaluate"])],
+)
+def test_every_job_prints_an_example_of_its_settings(command):
+    done = unijudge(*command, "--example")
+    assert done.returncode == 0
+    assert done.stdout.startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["judge", "serve", "nowhere.toml"], "nowhere.toml: cannot be read as a settings file"),
+        (["judge", "serve", "--set", "modl.name=x"], "modl: unknown setting; did you mean model?"),
+        (["mine", "score", "--set", "corpus=nowhere"], "settings: vectors: required, and not set"),
+        (
+            ["mine", "score", "--set", "corpus=nowhere", "--set", "vectors=v", "--set", "out=o"],
+            "nowhere/corpus.json: no such file",
+        ),
+        (["mine", "import", "pairs", "nowhere.csv", "out"], "nowhere.csv: no such file"),
+        (["mine", "import", "mmeb", "nowhere", "out"], "nowhere: no such folder of images"),
+        (["train", "evaluate", "--set", "corpus=c", "--set", "vectors=v", "--set", "out=o"], "c/corpus.json: no such"),
+        (["describe", "nowhere"], "nowhere: not a folder of unijudge"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(tmp_path, arguments, reason):
+    done = unijudge(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_describe_and_check_know_a_corpus(tmp_path):
+    (tmp_path / "pairs.csv").write_text("query_text,positive_text\na,b\n")
+    made = unijudge("mine", "import", "pairs", "pairs.csv", "corpus", cwd=tmp_path)
+    assert made.stdout == "corpus: 1 queries, 1 items, 0 rows rejected (rejects.jsonl)\n"
+    assert json.loads(unijudge("describe", "corpus", cwd=tmp_path).stdout.split("\n", 1)[1])["items"] == 1
+    assert "corpus, whole: 2 rows read" in unijudge("check", "corpus", cwd=tmp_path).stdout
+    (tmp_path / "corpus" / "items.parquet").write_bytes(b"other")
+    broken = unijudge("check", "corpus", cwd=tmp_path)
+    assert broken.returncode == 1
+    assert "items.parquet: changed since it was written" in broken.stderr

@@ -1,0 +1,82 @@
+"""Settings: a typo names the key, an example is a valid file, nothing can be changed afterwards."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from judge_service.settings import ServiceSettings
+from miner.settings import ScoreSettings, SelectSettings
+from trainer.settings import EmbedSettings, EvaluateSettings, TrainSettings
+from unijudge.errors import SettingsError
+from unijudge.settings import example, load_settings
+
+ALL = [ServiceSettings, ScoreSettings, SelectSettings, EmbedSettings, TrainSettings, EvaluateSettings]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
+    path = tmp_path / "example.toml"
+    path.write_text(example(kind))
+    required = [f"{name}=x" for name, field in kind.model_fields.items() if field.is_required()]
+    assert load_settings(kind, path, required) == load_settings(kind, None, required)
+
+    def fields(settings):
+        for name, field in settings.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                yield from fields(inner)
+            else:
+                yield name, field
+
+    for name, field in fields(kind):
+        assert field.description, f"{kind.__name__}.{name} has no docstring"
+        assert f"{name} =" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "reason"),
+    [
+        ("prt = 1", [], r"s\.toml: prt: unknown setting; did you mean port\?"),
+        ("[model]\nnmae = 'x'", [], r"model\.nmae: unknown setting; did you mean name\?"),
+        ("[model]\nzzzzzz = 'x'", [], r"model\.zzzzzz: unknown setting; known: backend, name"),
+        ("port = 'x'", [], "port: input should be a valid integer"),
+        ("port = 99999", [], "port: input should be less than or equal to 65535"),
+        ("", ["model.backend=magic"], "model.backend: input should be 'transformers' or 'scripted'"),
+        ("", ["port"], "--set port: expected dotted.key=value"),
+        ("port = 1", ["port.x=1"], "port is a value, not a table"),
+        ("port = ", [], "not valid TOML"),
+        ("prot = 1\nhots = 'x'", [], "(?s)prot.*hots"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path, text, overrides, reason):
+    path = tmp_path / "s.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=reason):
+        load_settings(ServiceSettings, path, overrides)
+
+
+def test_a_missing_file_or_a_missing_key_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: cannot be read"):
+        load_settings(ServiceSettings, tmp_path / "nowhere.toml")
+    with pytest.raises(SettingsError, match="settings: corpus: required, and not set"):
+        load_settings(ScoreSettings, None)
+
+
+def test_overrides_are_read_as_toml_else_as_text(tmp_path):
+    made = load_settings(
+        SelectSettings, None, ["scores=a", "corpus=/b/c", "vectors=v", "out=o", "betas=[0.2, 0.1]", "partial=true"]
+    )
+    assert made.betas == (0.2, 0.1)
+    assert made.partial is True
+    assert made.corpus == Path("/b/c")
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        ServiceSettings().port = 1
+
+
+def test_the_shipped_file_is_valid():
+    shipped = load_settings(ServiceSettings, Path(__file__).parents[2] / "deploy" / "judge.toml")
+    assert shipped.model.name == "Qwen/Qwen2.5-VL-7B-Instruct"
