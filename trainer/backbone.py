@@ -58,7 +58,6 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             settings.name,
             revision=settings.revision,
             backend="pil",  # the one implementation that is the same with and without torchvision
-            size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
         )
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             settings.name,
@@ -76,7 +75,13 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(
         model=model.eval().to(_device(settings.device)),
         encoder=ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(image_id)),
-        pictures=PictureReader(processor, max_pixels=settings.max_image_pixels, keep=1024),
+        pictures=PictureReader(
+            processor,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            max_source_pixels=settings.max_source_pixels,
+            keep=1024,
+        ),
         image_id=image_id,
         pad_id=tokenizer.pad_token_id,
         max_tokens=settings.max_tokens,

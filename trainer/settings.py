@@ -28,7 +28,7 @@ class BackboneSettings(Settings):
     """Larger images are scaled down to this many pixels; 28 × 28 pixels are one token."""
     max_tokens: int = Field(4096, gt=0)
     """Longest input, in tokens; a longer one is an error, never cut."""
-    max_image_pixels: int = Field(MAX_PIXELS, gt=0)
+    max_source_pixels: int = Field(MAX_PIXELS, gt=0)
     """Width × height beyond which an image is not even decoded."""
 
 

@@ -145,10 +145,21 @@ class Picture:
 class PictureReader:
     """Decodes and prepares pictures, keeping the most recent ones: a query's picture is prepared once."""
 
-    def __init__(self, image_processor: Any, *, max_pixels: int, keep: int = 64):
-        """Wraps an image processor of the Qwen2-VL kind; `max_pixels` bounds what is decoded at all."""
+    def __init__(
+        self, image_processor: Any, *, min_pixels: int, max_pixels: int, max_source_pixels: int, keep: int = 64
+    ):
+        """Wraps an image processor of the Qwen2-VL kind.
+
+        Args:
+            image_processor: Its own pixel budget is not used: the limits given here are.
+            min_pixels: Smaller pictures are scaled up to this many pixels.
+            max_pixels: Larger pictures are scaled down to this many pixels.
+            max_source_pixels: Pictures with more pixels are not decoded at all.
+            keep: How many prepared pictures to keep.
+        """
         self._processor = image_processor
-        self._max_pixels = max_pixels
+        self._size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        self._max_source_pixels = max_source_pixels
         self._keep = keep
         self._recent: OrderedDict[bytes, Picture] = OrderedDict()
 
@@ -161,7 +172,10 @@ class PictureReader:
         if data in self._recent:
             self._recent.move_to_end(data)
             return self._recent[data]
-        features = self._processor(images=[open_image(data, self._max_pixels)], return_tensors="np")
+        # The size goes with every call: one given to from_pretrained loses against the min_pixels and max_pixels that
+        # published processor configurations hold, without a word.
+        image = open_image(data, self._max_source_pixels)
+        features = self._processor(images=[image], size=self._size, return_tensors="np")
         grid, merge = np.asarray(features["image_grid_thw"], np.int64)[0], self._processor.merge_size
         picture = Picture(
             patches=np.asarray(features["pixel_values"], np.float32),

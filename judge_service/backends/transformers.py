@@ -32,7 +32,7 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 class TransformersJudge:
     """Judges with transformers. One request at a time runs on the device; the others wait."""
 
-    def __init__(self, settings: ModelSettings, prompt: Prompt, max_image_pixels: int):
+    def __init__(self, settings: ModelSettings, prompt: Prompt, max_source_pixels: int):
         """Loads the model.
 
         Raises:
@@ -49,7 +49,6 @@ class TransformersJudge:
                 settings.name,
                 revision=settings.revision,
                 backend="pil",  # the one implementation that is the same with and without torchvision
-                size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
             )
             self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
                 settings.name,
@@ -63,7 +62,13 @@ class TransformersJudge:
         self._image_id: int = config.image_token_id
         self._pad_id: int = tokenizer.pad_token_id
         self._renderer = Renderer(tokenizer, tokenizer.convert_ids_to_tokens(self._image_id), prompt)
-        self._pictures = PictureReader(processor, max_pixels=max_image_pixels, keep=256)
+        self._pictures = PictureReader(
+            processor,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            max_source_pixels=max_source_pixels,
+            keep=256,
+        )
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge")
         folder = Path(settings.name)
         self._identity = JudgeIdentity(

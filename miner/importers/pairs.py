@@ -34,7 +34,7 @@ def read_pairs(path: Path, subset: str | None = None) -> Iterator[Pair]:
         raise DataError(f"{path}: expected a .parquet, .jsonl or .csv file")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    for number, row in enumerate(readers[path.suffix](path), start=1):
+    for number, row in enumerate(_readable(path, readers[path.suffix](path)), start=1):
         unknown = sorted(set(row) - COLUMNS)
         if unknown:
             raise DataError(f"{path}:{number}: unknown columns {unknown}; known are {sorted(COLUMNS)}")
@@ -50,12 +50,16 @@ def read_pairs(path: Path, subset: str | None = None) -> Iterator[Pair]:
         )
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _readable(path: Path, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     try:
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
+        yield from rows
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in pq.ParquetFile(path).iter_batches():
+        yield from batch.to_pylist()
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -71,7 +75,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             if None in row or None in row.values():
                 raise DataError(f"{path}:{number}: not as many fields as the first line has names")

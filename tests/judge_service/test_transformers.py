@@ -113,6 +113,21 @@ def test_text_around_is_tokenised_together(judge):
     assert any(stream[i : i + len(whole)] == whole for i in range(len(stream)))
 
 
+def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
+    """Published Qwen configurations hold min_pixels and max_pixels, which win over a size given at loading."""
+    import json
+    import shutil
+
+    shutil.copytree(tiny_model, tmp_path / "published")
+    path = tmp_path / "published" / "preprocessor_config.json"
+    config = json.loads(path.read_text())
+    del config["size"]
+    path.write_text(json.dumps(config | {"min_pixels": 3136, "max_pixels": 12845056}))
+    large = png(size=(900, 500))
+    tokens = [load(folder)._pictures(large).num_tokens for folder in (tiny_model, tmp_path / "published")]
+    assert tokens[0] == tokens[1] <= PIXELS["max_pixels"] // 28**2
+
+
 def test_bad_pairs_are_errors_in_place(judge):
     answers = ask(judge, Content(text="q"), [Content(text="ok"), Content(image=b"junk"), Content(text="word " * 9000)])
     assert isinstance(answers[0], Verdict)

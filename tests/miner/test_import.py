@@ -98,7 +98,9 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
         ("a.jsonl", "[]", "expected an object, found list"),
         ("a.jsonl", '{"query": "x"}', "unknown columns"),
         ("a.jsonl", '{"query_text": 5}', "query_text is 5; expected a string"),
-        ("a.parquet", "hello", "not a whole Parquet file"),
+        ("a.parquet", "hello", r"a\.parquet: cannot be read as parquet"),
+        ("a.jsonl", b"\xff\xfe", r"a\.jsonl: cannot be read as jsonl"),
+        ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: cannot be read as csv"),
         ("a.csv", "query_text,positive_text\na\n", "not as many fields"),
         ("a.jsonl", "", "no rows"),
         ("missing.csv", None, "no such file"),
@@ -106,7 +108,7 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
 )
 def test_files_that_are_no_pairs_are_refused(tmp_path, images, name, content, reason):
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=reason):
         take(read_pairs(tmp_path / name), tmp_path, images)
 
