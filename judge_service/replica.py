@@ -52,6 +52,7 @@ def run(settings: ServiceSettings) -> None:
         logger.info("%s: finishing the requests in flight", signal.Signals(number).name)
         stop.set()
 
+    begun = False
     try:
         serve.start(
             http_options={
@@ -69,6 +70,7 @@ def run(settings: ServiceSettings) -> None:
             ray_actor_options={"num_cpus": settings.cpus_per_replica, "num_gpus": settings.gpus_per_replica},
         )
         try:
+            begun = True
             serve.run(deployment.bind(settings), name=APPLICATION, route_prefix="/")
         except RuntimeError as error:
             raise JudgeError(f"the replicas did not start: {_reason()}") from error
@@ -78,8 +80,9 @@ def run(settings: ServiceSettings) -> None:
             "judge ready: http://%s:%d, %d replicas; Ctrl-C drains", settings.host, settings.port, settings.replicas
         )
         stop.wait()
-        serve.delete(APPLICATION)
     finally:
+        if begun:  # on a cluster of others too: replicas that failed to start would go on holding their GPUs
+            serve.delete(APPLICATION)
         if settings.address is None:
             serve.shutdown()
         ray.shutdown()
@@ -92,18 +95,33 @@ def _check_cluster(settings: ServiceSettings) -> None:
         "GPU": settings.gpus_per_replica * settings.replicas,
     }
     if settings.address is None:
+        _check_port(settings)
         # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
         ray.init(address="local", num_cpus=int(needed["CPU"]) + 2, include_dashboard=False, log_to_driver=False)
     else:
         _join(settings.address)
-    have = ray.cluster_resources()
+    # What other jobs hold on a shared cluster is not there for us; a local Ray has no other jobs.
+    have = ray.cluster_resources() if settings.address is None else ray.available_resources()
     for kind, amount in needed.items():
         if amount > have.get(kind, 0):
             ray.shutdown()
             raise SettingsError(
-                f"{settings.replicas} replicas need {amount:g} {kind}s, but this Ray has {have.get(kind, 0):g}; lower "
-                f"replicas or {kind.lower()}s_per_replica, or join a larger cluster with address"
+                f"{settings.replicas} replicas need {amount:g} {kind}s, but this Ray has {have.get(kind, 0):g} free; "
+                f"lower replicas or {kind.lower()}s_per_replica, or join a larger cluster with address"
             )
+
+
+def _check_port(settings: ServiceSettings) -> None:
+    """Ray would share a port with another judge of the same user, and requests would reach either."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((settings.host, settings.port))
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); is another judge running there? Set "
+            "host or port"
+        ) from error
 
 
 def _join(address: str) -> None:

@@ -1,30 +1,19 @@
 """Which pairs a job will judge: pure arithmetic over a corpus and its vectors, the same on every run."""
 
+import threading
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from miner.retrieve import FaissRetriever, Rows, Vectors, candidates_below
-from unijudge.corpus import Corpus, Query
+from unijudge.corpus import Corpus
 from unijudge.errors import DataError, JudgeChanged
 from unijudge.files import publish_json, read_json
 from unijudge.scores import ScoreManifest
 from unijudge.vectors import read_vectors
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Where candidates are sought."""
-
-    retriever: FaissRetriever
-    items: Rows
-    """Item row of each row of the retriever."""
-    place: dict[int, int]
-    """Item row → row of the retriever."""
 
 
 class Candidates:
@@ -37,30 +26,32 @@ class Candidates:
             DataError: They are not whole, or belong to another corpus.
         """
         self._corpus = corpus
-        self._pool = pool
+        self._per_subset = pool == "subset"
         ids = [item.item_id for item in corpus.items]
         self._items_ND = read_vectors(vectors, "items", ids, corpus.fingerprint)
         query_ids = [query.query_id for query in corpus.queries]
         self._queries_QD = read_vectors(vectors, "queries", query_ids, corpus.fingerprint)
-        self._pools: dict[str, Pool] = {}
+        self._retrievers: dict[str | None, FaissRetriever] = {}
+        self._pools: dict[str | None, Rows] = {}
+        self._opening = threading.Lock()
 
     def of(self, rows: range, k: int) -> list[list[tuple[int, float]]]:
         """(item row, similarity) of the candidates of each query in `rows`, best first."""
         found: list[list[tuple[int, float]]] = [[] for _ in rows]
-        by_pool: dict[str, list[int]] = defaultdict(list)
+        by_pool: dict[str | None, list[int]] = defaultdict(list)
         for row in rows:
-            by_pool[self._pool_name(self._corpus.queries[row])].append(row)
+            by_pool[self._pool_name(row)].append(row)
         for name, members in by_pool.items():
-            pool = self._open_pool(name)
+            pool = self._pool(name)
             near = candidates_below(
-                pool.retriever,
+                self._retriever(name),
                 self._queries_QD[members],
                 np.array([self.positive_similarity(row).max() for row in members]),
-                [{pool.place[item] for item in self.excluded(row) if item in pool.place} for row in members],
+                [_places(pool, self.excluded(row)) for row in members],
                 k,
             )
             for row, candidates in zip(members, near, strict=True):
-                found[row - rows.start] = [(int(pool.items[index]), value) for index, value in candidates]
+                found[row - rows.start] = [(int(pool[place]), value) for place, value in candidates]
         return found
 
     def positive_similarity(self, row: int) -> Vectors:
@@ -81,7 +72,7 @@ class Candidates:
 
     def pool_of(self, row: int) -> Rows:
         """The item rows among which a query's candidates are sought."""
-        return self._open_pool(self._pool_name(self._corpus.queries[row])).items
+        return self._pool(self._pool_name(row))
 
     def similarity(self, row: int, item: int) -> float:
         """Cosine of a query and an item."""
@@ -95,17 +86,30 @@ class Candidates:
             return float("nan")
         return float((np.square(vectors.sum(0)).sum() - num) / (num * (num - 1)))
 
-    def _pool_name(self, query: Query) -> str:
-        return query.subset if self._pool == "subset" else ""
+    def _pool_name(self, row: int) -> str | None:
+        return self._corpus.queries[row].subset if self._per_subset else None
 
-    def _open_pool(self, name: str) -> Pool:
-        if name not in self._pools:
-            rows = [row for row, item in enumerate(self._corpus.items) if not name or name in item.pools]
-            if not rows:
-                raise DataError(f'{self._corpus.folder}: subset {name!r} has no items; use pool = "global"')
-            place = {item: index for index, item in enumerate(rows)}
-            self._pools[name] = Pool(FaissRetriever(self._items_ND[rows]), np.array(rows, np.int64), place)
-        return self._pools[name]
+    def _pool(self, name: str | None) -> Rows:
+        with self._opening:
+            if name not in self._pools:
+                self._pools[name] = self._corpus.pool_rows(name)
+            return self._pools[name]
+
+    def _retriever(self, name: str | None) -> FaissRetriever:
+        rows = self._pool(name)
+        with self._opening:
+            if name not in self._retrievers:
+                self._retrievers[name] = FaissRetriever(self._items_ND if name is None else self._items_ND[rows])
+            return self._retrievers[name]
+
+
+def _places(pool: Rows, items: Collection[int]) -> list[int]:
+    """Where items stand in an ascending pool; those outside of it are left out."""
+    wanted = np.fromiter(items, np.int64)
+    places = np.searchsorted(pool, wanted)
+    inside = places < len(pool)
+    inside[inside] = pool[places[inside]] == wanted[inside]
+    return places[inside].tolist()
 
 
 def start_plan(folder: Path, plan: ScoreManifest) -> None:
@@ -117,6 +121,10 @@ def start_plan(folder: Path, plan: ScoreManifest) -> None:
     """
     path = folder / "manifest.json"
     if not path.exists():
+        if any(folder.glob("part-*.parquet")):
+            raise DataError(
+                f"{folder}: holds shards, but manifest.json is gone; delete the folder, or give another one"
+            )
         publish_json(path, plan)
         return
     found = read_json(path, ScoreManifest)

@@ -13,6 +13,12 @@ Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 
+DEEP = 8192
+"""Beyond so many fetched, the next fetch is the whole pool: a positive that ranks this low may stand anywhere."""
+BLOCK_ENTRIES = 2**24
+"""Fetched entries at once, which bounds memory to a few hundred megabytes."""
+
+
 class Retriever(Protocol):
     """The seam: nearest items by inner product."""
 
@@ -82,17 +88,18 @@ def candidates_below(
         [1]
     """
     found: list[list[tuple[int, float]]] = [[] for _ in queries_QD]
-    pending = list(range(len(queries_QD)))
+    pending = np.arange(len(queries_QD))
     fetch = min(2 * k, retriever.size)
-    while pending:
-        similarities, rows = retriever.search(queries_QD[pending], fetch)
+    while len(pending):
         unfinished = []
-        for query, near, values in zip(pending, rows.tolist(), similarities.tolist(), strict=True):
-            ceiling, barred = ceilings_Q[query], excluded[query]
-            below = [(r, s) for r, s in zip(near, values, strict=True) if s < ceiling and r not in barred]
-            found[query] = sorted(below, key=lambda pair: (-pair[1], pair[0]))[:k]
-            if len(below) < k and fetch < retriever.size:
-                unfinished.append(query)
-        pending = unfinished
-        fetch = min(2 * fetch, retriever.size)
+        for block in np.array_split(pending, -(-len(pending) * fetch // BLOCK_ENTRIES)):
+            similarities, rows = retriever.search(queries_QD[block], fetch)
+            for query, values, near in zip(block.tolist(), similarities, rows, strict=True):
+                below = np.flatnonzero((values < ceilings_Q[query]) & ~np.isin(near, list(excluded[query])))
+                best = below[np.lexsort((near[below], -values[below]))][:k]
+                found[query] = list(zip(near[best].tolist(), values[best].tolist(), strict=True))
+                if len(below) < k and fetch < retriever.size:
+                    unfinished.append(query)
+        pending = np.array(unfinished, np.int64)
+        fetch = min(2 * fetch if fetch < DEEP else retriever.size, retriever.size)
     return found

@@ -15,7 +15,7 @@ from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError, JudgeRefused, UnijudgeError
 from unijudge.files import file_sha256, lease
-from unijudge.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, shard_path, write_shard
+from unijudge.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
 
 
@@ -106,7 +106,7 @@ class _Job:
             nonlocal done
             for shard in left:
                 rows = await self._score_shard(judge, plan, shard)
-                await asyncio.to_thread(write_shard, shard_path(self._settings.out, shard), rows)
+                await asyncio.to_thread(write_shard, self._settings.out, plan, shard, rows)
                 done += 1
                 self._report(progress())
 
@@ -131,15 +131,15 @@ class _Job:
     async def _score_query(self, judge: Judge, row: int, near: list[tuple[int, float]]) -> JudgedQuery:
         query = self._corpus.queries[row]
         positives = [self._corpus.row_of[item] for item in query.positive_ids]
+        items = [*positives, *(item for item, _ in near)]
         similarities = [*self._candidates.positive_similarity(row).tolist(), *(value for _, value in near)]
         ranks = [*(None for _ in positives), *range(len(near))]
-        items = [self._corpus.items[index] for index in [*positives, *(index for index, _ in near)]]
         async with self._room:
-            answers = await self._ask(judge, row, [self._corpus.row_of[item.item_id] for item in items])
+            answers = await self._ask(judge, row, items)
         judged = [
             Judged(
-                item_id=item.item_id,
-                item_key=item.key,
+                item_id=self._corpus.items[item].item_id,
+                item_key=self._corpus.items[item].key,
                 rank=rank,
                 similarity=similarity,
                 yes_logprob=answer.yes_logprob if isinstance(answer, Verdict) else None,
@@ -180,7 +180,8 @@ class _Job:
         if len(failed) > self._settings.max_error_share * len(pairs):
             raise DataError(
                 f"shard {shard}: {len(failed)} of {len(pairs)} pairs have no verdict, more than max_error_share = "
-                f"{self._settings.max_error_share:g}; the shard was not written. First reason: {failed[0].error}"
+                f"{self._settings.max_error_share:g}; the shard was not written. Mend the cause, or raise "
+                f"max_error_share. First reason: {failed[0].error}"
             )
 
 

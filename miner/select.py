@@ -94,7 +94,7 @@ def choose(query: JudgedQuery, settings: SelectSettings, drawn: Sequence[Judged]
         order = strided(kept, settings.stride) if rule.walk == "cyclic" else kept
         picked = order[: settings.stored]
     negatives = [
-        Negative(**vars(judged), beta=beta, duplicate=index >= len(picked), fallback=fallback)
+        Negative(**vars(judged), beta=None if fallback else beta, duplicate=index >= len(picked), fallback=fallback)
         for index, judged in enumerate(islice(cycle(picked), settings.stored))
     ]
     scores = [score_of(judged) for judged in picked if judged.log_odds is not None]

@@ -2,7 +2,6 @@
 
 import math
 import random
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from miner.select import Choice, choose, rule_of
 from miner.settings import SelectSettings
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, read_json
+from unijudge.files import file_sha256, lease, publishing_folder, read_json
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, read_scores
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
 
@@ -78,24 +77,20 @@ def select(settings: SelectSettings) -> dict[str, float]:
         raise DataError(f"{settings.scores}: was scored from another corpus than {settings.corpus}; give that one")
     candidates = Candidates(corpus, settings.vectors, manifest.pool)
     statistics = Statistics()
-    try:
-        rows = write_triples(settings.out, _triples(settings, corpus, candidates, statistics))
-    except BaseException:
-        shutil.rmtree(settings.out, ignore_errors=True)
-        raise
-    table = statistics.table()
-    finish_triples(
-        settings.out,
-        TripleManifest(
-            corpus=corpus.fingerprint,
-            scores=file_sha256(settings.scores / "manifest.json"),
-            selection=settings.model_dump(mode="json"),
-            rows=rows,
-            negatives_in_row=settings.stored,
-            statistics=table,
-        ),
-    )
-    return table
+    with lease(settings.out), publishing_folder(settings.out) as draft:
+        rows = write_triples(draft, _triples(settings, corpus, candidates, statistics))
+        finish_triples(
+            draft,
+            TripleManifest(
+                corpus=corpus.fingerprint,
+                scores=file_sha256(settings.scores / "manifest.json"),
+                selection=settings.model_dump(mode="json"),
+                rows=rows,
+                negatives_in_row=settings.stored,
+                statistics=statistics.table(),
+            ),
+        )
+    return statistics.table()
 
 
 def _triples(

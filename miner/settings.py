@@ -1,7 +1,7 @@
 """The settings of scoring and of selection: one TOML file each, `--example` prints it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -52,7 +52,7 @@ class SelectSettings(Settings):
     preset: Preset = "unime-v2"
     """`unime-v2`: as the released data look. `paper`: as the paper says. Without a judge, for comparison: `topk` (most
     similar), `random` (from the whole pool), `cyclic` (the stride alone)."""
-    betas: tuple[float, ...] | None = None
+    betas: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] | None = None
     """Margins under the positive's score, tried in turn until a candidate survives; default: the preset's."""
     stride: int = Field(5, gt=0)
     """Step of the walk through the survivors, in order of similarity."""

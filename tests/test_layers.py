@@ -6,18 +6,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = {"judge_service", "miner", "trainer"}
-ENGINES = {"torch", "transformers", "peft", "accelerate", "vllm", "ray", "faiss", "fastapi", "uvicorn"}
 
 MAY_IMPORT = {
-    "unijudge": {"pydantic", "pydantic_core", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer", "rich"},
+    "unijudge": {"pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer"},
     "judge_service": {
-        "unijudge", "judge_service", "pydantic", "numpy", "fastapi", "starlette", "uvicorn", "typer", "torch",
-        "transformers", "ray",
+        "unijudge", "judge_service", "pydantic", "fastapi", "typer", "torch", "transformers", "safetensors", "ray",
     },
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich"},
     "trainer": {
-        "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "peft", "accelerate",
+        "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
+        "accelerate",
     },
 }  # fmt: skip
 ONLY_IN = {
@@ -68,10 +66,3 @@ def test_the_rules_would_notice(tmp_path):
     ]
     bad.write_text("import faiss\n")
     assert len(violations("miner", "miner/bad.py", imports(bad))) == 1
-
-
-def test_engines_are_imported_inside_functions_only():
-    for package in ("judge_service", "miner", "trainer"):
-        for path in (ROOT / package).rglob("cli.py"):
-            top = {n.names[0].name for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import)}
-            assert not top & ENGINES, path

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from trainer.settings import BackboneSettings, LoraSettings
 from unijudge.encoding import ChatEncoder, PictureReader
@@ -65,7 +66,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
@@ -80,7 +81,6 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             max_source_pixels=settings.max_source_pixels,
-            keep=1024,
         ),
         image_id=image_id,
         pad_id=tokenizer.pad_token_id,
@@ -140,7 +140,7 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         raise ModelError(f"{folder}: no adapter there (adapter_config.json is missing); give the adapter/ of a run")
     try:
         return peft.PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
 
 

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import torch
 
 from trainer.backbone import Backbone, open_backbone
-from trainer.embedder import ENCODING, embed
+from trainer.embedder import ENCODING, embed_streams, stream_of
 from trainer.settings import EmbedSettings
 from unijudge.corpus import Corpus, Item, Query
+from unijudge.encoding import Stream
 from unijudge.errors import DataError
 from unijudge.files import lease
 from unijudge.vectors import Kind, VectorManifest, missing_parts, start_vectors, write_part
@@ -33,6 +34,9 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
         weights=backbone.weights,
         adapter=backbone.adapter,
         encoding=ENCODING,
+        min_pixels=settings.model.min_pixels,
+        max_pixels=settings.model.max_pixels,
+        model_dtype=settings.model.dtype,
         width=backbone.width,
         dtype=settings.dtype,
         items=len(corpus.items),
@@ -54,7 +58,7 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
                 vectors[batch] = _embed(backbone, corpus, [entries[row] for row in batch])
                 done += len(batch)
                 report(done, total)
-            write_part(path, [_id(entry) for entry in entries], vectors, settings.dtype)
+            write_part(path, manifest, [_id(entry) for entry in entries], vectors)
     return manifest
 
 
@@ -66,13 +70,17 @@ def _batches(entries: Sequence[Item | Query], size: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def _embed(backbone: Backbone, corpus: Corpus, entries: Sequence[Item | Query]) -> npt.NDArray[np.float32]:
-    try:
-        contents = [corpus.content(entry) for entry in entries]
-        vectors: npt.NDArray[np.float32] = embed(backbone, contents).cpu().numpy()
-    except DataError as error:
-        ids = ", ".join(_id(entry) for entry in entries[:3])
-        raise DataError(f"in the batch that begins {ids}: {error}; repair or re-import, then run this again") from error
+    vectors: npt.NDArray[np.float32] = (
+        embed_streams(backbone, [_stream(backbone, corpus, entry) for entry in entries]).cpu().numpy()
+    )
     return vectors
+
+
+def _stream(backbone: Backbone, corpus: Corpus, entry: Item | Query) -> Stream:
+    try:
+        return stream_of(backbone, corpus.content(entry))
+    except DataError as error:
+        raise DataError(f"{_id(entry)}: {error}; mend it or import again, then run this again") from error
 
 
 def _id(entry: Item | Query) -> str:

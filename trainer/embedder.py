@@ -42,7 +42,11 @@ def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
     Source:
         Last-token pooling: VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515).
     """
-    streams = [stream_of(backbone, content) for content in contents]
+    return embed_streams(backbone, [stream_of(backbone, content) for content in contents])
+
+
+def embed_streams(backbone: Backbone, streams: Sequence[Stream]) -> Tensor:
+    """Embeds token streams, as `embed` does contents."""
     arrays = token_arrays(streams, backbone.pictures, image_id=backbone.image_id, pad_id=backbone.pad_id)
     inputs = {name: torch.from_numpy(array).to(backbone.device) for name, array in arrays.items()}
     patches = pixel_values(streams, backbone.pictures)
@@ -51,4 +55,4 @@ def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
     base = backbone.model.get_base_model() if hasattr(backbone.model, "get_base_model") else backbone.model
     hidden_BSD = base.model(**inputs, use_cache=False).last_hidden_state
     last_B = inputs["attention_mask"].sum(1) - 1
-    return F.normalize(hidden_BSD[torch.arange(len(contents)), last_B].float(), dim=-1)
+    return F.normalize(hidden_BSD[torch.arange(len(streams)), last_B].float(), dim=-1)

@@ -15,6 +15,9 @@ from unijudge.metrics import gold_rank, mean_reciprocal_rank, ndcg, precision_at
 from unijudge.rankings import Ranking, write_rankings
 from unijudge.vectors import read_vectors
 
+Rows = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+
 
 class Report(BaseModel):
     """metrics.json: every measure of every subset."""
@@ -58,28 +61,27 @@ def evaluate(settings: EvaluateSettings) -> Report:
     return report
 
 
-def _rankings(
-    settings: EvaluateSettings, corpus: Corpus
-) -> Iterator[tuple[Query, npt.NDArray[np.int64], npt.NDArray[np.float32], list[int]]]:
+def _rankings(settings: EvaluateSettings, corpus: Corpus) -> Iterator[tuple[Query, Rows, Vectors, list[int]]]:
     """Each query with its candidates (item rows), their similarities, and the places of its positives among them."""
     items_ND = read_vectors(settings.vectors, "items", [item.item_id for item in corpus.items], corpus.fingerprint)
     query_ids = [query.query_id for query in corpus.queries]
     queries_QD = read_vectors(settings.vectors, "queries", query_ids, corpus.fingerprint)
-    pools: dict[str, npt.NDArray[np.int64]] = {}
+    pools: dict[str | None, tuple[Rows, Vectors]] = {}
     for query, vector_D in zip(corpus.queries, queries_QD, strict=True):
         if query.candidates is not None:
             candidates = np.array(query.candidates, np.int64)
+            vectors_ND = items_ND[candidates]
         else:
-            name = query.subset if settings.pool == "subset" else ""
+            name = query.subset if settings.pool == "subset" else None
             if name not in pools:
-                members = [row for row, item in enumerate(corpus.items) if not name or name in item.pools]
-                pools[name] = np.array(members, np.int64)
-            candidates = pools[name]
-        positives = {corpus.row_of[item_id] for item_id in query.positive_ids}
-        gold = [place for place, row in enumerate(candidates.tolist()) if row in positives]
+                rows = corpus.pool_rows(name)
+                pools[name] = rows, items_ND if name is None else items_ND[rows]
+            candidates, vectors_ND = pools[name]
+        positives = [corpus.row_of[item_id] for item_id in query.positive_ids]
+        gold = np.flatnonzero(np.isin(candidates, positives)).tolist()
         if not gold:
             raise DataError(f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates")
-        yield query, candidates, items_ND[candidates] @ vector_D, gold
+        yield query, candidates, vectors_ND @ vector_D, gold
 
 
 def _measures(found: list[dict[str, float]], cutoffs: tuple[int, ...]) -> dict[str, float]:

@@ -1,13 +1,17 @@
 """Training rows as the loop takes them: contents from the corpus, scores from the judge. One row is one `Example`."""
 
+import math
+from array import array
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import TrainingError
 from unijudge.scores import Judged
-from unijudge.triples import Negative, Triple, read_triples
+from unijudge.triples import Negative, read_triples
 from unijudge.verdicts import sigmoid
 
 
@@ -27,7 +31,7 @@ class Example:
 
 
 class Examples:
-    """All rows of a selection, read lazily: only texts and paths are in memory."""
+    """All rows of a selection; in memory only as row numbers and scores, contents are read when asked for."""
 
     def __init__(self, corpus: Corpus, triples: Path, negatives: int):
         """Reads and checks the rows.
@@ -37,39 +41,44 @@ class Examples:
             TrainingError: No rows, or fewer negatives stored than asked for.
         """
         self._corpus = corpus
-        self._query_row = {query.query_id: row for row, query in enumerate(corpus.queries)}
-        self._rows: list[Triple] = list(read_triples(triples, corpus.fingerprint))
-        if not self._rows:
+        query_row = {query.query_id: row for row, query in enumerate(corpus.queries)}
+        queries, items, teachers = array("q"), array("q"), array("d")
+        for row in read_triples(triples, corpus.fingerprint):
+            if len(row.negatives) < negatives:
+                raise TrainingError(
+                    f"negatives = {negatives}, but {triples} stores {len(row.negatives)}; select with a larger `stored`"
+                )
+            judged = [row.positive, *row.negatives[:negatives]]
+            queries.append(query_row[row.query_id])
+            items.extend(corpus.row_of[one.item_id] for one in judged)
+            teachers.extend(_teacher_score(one) for one in judged)
+        if not queries:
             raise TrainingError(f"{triples}: has no rows; see what `mine select` printed")
-        stored = min(len(row.negatives) for row in self._rows)
-        if stored < negatives:
-            raise TrainingError(
-                f"negatives = {negatives}, but {triples} stores {stored}; select with stored = {negatives}"
-            )
-        self._negatives = negatives
+        self._query_rows = np.array(queries)
+        self._item_rows = np.array(items).reshape(-1, 1 + negatives)
+        self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
         self._positives: dict[bytes, set[bytes]] = defaultdict(set)
         for query in corpus.queries:
             self._positives[query.key].update(corpus.items[corpus.row_of[i]].key for i in query.positive_ids)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._query_rows)
 
     def __getitem__(self, index: int) -> Example:
-        row = self._rows[index]
-        query = self._corpus.queries[self._query_row[row.query_id]]
-        judged = [row.positive, *row.negatives[: self._negatives]]
-        items = [self._corpus.items[self._corpus.row_of[one.item_id]] for one in judged]
-        scores = [_teacher_score(one) for one in judged]
+        query = self._corpus.queries[self._query_rows[index]]
+        items = [self._corpus.items[row] for row in self._item_rows[index]]
+        teacher = self._teachers[index]
         return Example(
             query=self._corpus.content(query),
             candidates=[self._corpus.content(item) for item in items],
             candidate_keys=[item.key for item in items],
-            teacher=None if None in scores else [score for score in scores if score is not None],
+            teacher=None if np.isnan(teacher).any() else teacher.tolist(),
             positive_keys=frozenset(self._positives[query.key]),
         )
 
 
-def _teacher_score(judged: Judged) -> float | None:
+def _teacher_score(judged: Judged) -> float:
+    """In [0, 1]; NaN where nobody judged."""
     if isinstance(judged, Negative) and judged.fallback:
         return 1.0  # as the paper has it; only its preset writes such rows
-    return None if judged.log_odds is None else sigmoid(judged.log_odds)
+    return math.nan if judged.log_odds is None else sigmoid(judged.log_odds)

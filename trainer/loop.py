@@ -57,7 +57,7 @@ def fit(
     Raises:
         NonFiniteLoss: Before the update; the last checkpoint is good.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=next(model.parameters()).device.type == "cpu")
     if accelerator.num_processes > 1:
         raise TrainingError("several processes are not supported yet; start one, and raise `accumulate` instead")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -129,6 +129,7 @@ def _state(step: int, optimizer: Any, schedule: Any) -> dict[str, Any]:
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all(),
     }
 
 
@@ -143,5 +144,6 @@ def _resume(run: Run, weights: Weights, optimizer: Any, schedule: Any) -> int:
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["random"])
+    torch.cuda.set_rng_state_all(state["random_cuda"])
     run.forget_after(state["step"])
     return int(state["step"])

@@ -1,4 +1,4 @@
-"""A run's folder: settings, environment, metrics line by line, checkpoints, and in the end the adapter.
+"""A run's folder: what it began with, environment, metrics line by line, checkpoints, and in the end the adapter.
 
     settings.json  environment.json  metrics.jsonl  checkpoints/step-000200/{adapter/, state.pt}  adapter/
 
@@ -8,7 +8,7 @@ A checkpoint and the adapter are whole or absent. The last whole checkpoint is w
 import json
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,26 +23,42 @@ PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
 KEPT_CHECKPOINTS = 2
 
 
+class Beginning(BaseModel):
+    """settings.json: what a run began with."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+
 class Run:
     """One training on disk."""
 
-    def __init__(self, folder: Path, settings: BaseModel):
+    def __init__(self, folder: Path, settings: BaseModel, inputs: Mapping[str, str]):
         """Starts a run, or goes on with one.
 
+        Args:
+            folder: Where.
+            settings: What was asked for.
+            inputs: Name → digest of everything that is trained on.
+
         Raises:
-            DataError: The folder holds a run with other settings.
+            DataError: The folder holds a run with other settings, or its inputs have changed since.
         """
         self.folder = folder
+        begun = Beginning(settings=settings.model_dump(mode="json"), inputs=dict(inputs))
         path = folder / "settings.json"
-        if path.exists() and (found := read_json(path, type(settings))) != settings:
-            changed = [name for name, value in found if value != getattr(settings, name)]
+        if not path.exists():
+            environment = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+            publish_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+            publish_json(path, begun)
+        found = read_json(path, Beginning)
+        changed = [name for name, value in found.settings.items() if value != begun.settings.get(name)]
+        changed += [name for name, value in found.inputs.items() if value != begun.inputs.get(name)]
+        if changed:
             raise DataError(
-                f"{folder}: holds a run with other settings ({', '.join(changed)} differ); give another folder, or "
+                f"{folder}: holds a run that began otherwise ({', '.join(changed)} differ); give another folder, or "
                 "delete this one"
             )
-        publish_json(path, settings)
-        environment = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-        publish_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     @property
     def adapter(self) -> Path:

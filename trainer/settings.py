@@ -1,7 +1,7 @@
 """The settings of embedding, training and evaluation: one TOML file each, `--example` prints it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class BackboneSettings(Settings):
     revision: str | None = None
     """The commit of a hub model."""
     adapter: Path | None = None
-    """A LoRA adapter to put on top: the folder `adapter` of a run."""
+    """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen weights; an adapter is always trained in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -122,7 +122,7 @@ class EvaluateSettings(Settings):
     """The folder for metrics.json and rankings.parquet."""
     pool: Literal["subset", "global"] = "subset"
     """Queries without a closed list are ranked against their subset's items, or against all."""
-    cutoffs: tuple[int, ...] = (5, 10)
+    cutoffs: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (5, 10)
     """The k of recall@k; nDCG is taken at the last."""
     keep: int = Field(10, gt=0)
     """Items of each ranking to write."""

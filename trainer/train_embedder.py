@@ -15,9 +15,9 @@ from trainer.loop import fit
 from trainer.losses import infonce, js_divergence, symmetric_kl
 from trainer.runs import Run
 from trainer.settings import LossSettings, TrainSettings
-from unijudge.corpus import Corpus
-from unijudge.errors import TrainingError
-from unijudge.files import lease
+from unijudge.corpus import Corpus, CorpusManifest
+from unijudge.errors import SettingsError, TrainingError
+from unijudge.files import file_sha256, lease, read_json
 
 
 def train_embedder(settings: TrainSettings, report: Callable[[int, float], None]) -> Path:
@@ -33,8 +33,16 @@ def train_embedder(settings: TrainSettings, report: Callable[[int, float], None]
     Raises:
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
+    if settings.model.adapter is not None:
+        raise SettingsError(
+            "model.adapter: a training starts a new adapter; merge the old one into a model, or leave it out"
+        )
     with lease(settings.out):
-        run = Run(settings.out, settings)
+        inputs = {
+            "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
+            "the rows": file_sha256(settings.triples / "triples.json"),
+        }
+        run = Run(settings.out, settings, inputs)
         if run.adapter.exists():
             return run.adapter
         examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)

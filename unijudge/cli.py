@@ -64,6 +64,3 @@ def main() -> None:
     except UnijudgeError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("interrupted; what was finished is kept", fg="yellow", err=True)
-        sys.exit(130)

@@ -15,12 +15,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from unijudge.corpus import Content
 from unijudge.errors import JudgeBroken, JudgeChanged, JudgeError, JudgeRefused, JudgeUnavailable
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
-from unijudge.wire import ErrorBody, ScoreRequest, ScoreResponse, ServiceInfo, WireContent
+from unijudge.wire import ErrorBody, ScoreResponse, ServiceInfo, WireContent
 
 R = TypeVar("R", bound=BaseModel)
-
-ENVELOPE_BYTES = 1024
-"""Room for the JSON around the contents of a request."""
 
 
 class JudgeClient:
@@ -54,7 +51,10 @@ class JudgeClient:
         self._url = url
         self._expect = expect
         self._retry_for_s = retry_for_s
-        self._http = httpx2.AsyncClient(base_url=url, timeout=request_timeout_s, transport=transport)
+        try:
+            self._http = httpx2.AsyncClient(base_url=url, timeout=request_timeout_s, transport=transport)
+        except httpx2.InvalidURL as error:
+            raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
         self._info: ServiceInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -92,15 +92,25 @@ class JudgeClient:
         """One answer for each candidate, in order. A query too large for one request becomes several.
 
         Raises:
-            JudgeRefused: The query itself cannot be judged, or one pair alone exceeds the service's limits.
+            JudgeRefused: The query itself cannot be judged.
             JudgeUnavailable: Busy or away for longer than `retry_for_s`.
             JudgeChanged: Another judge answered.
             JudgeBroken: The answer is not one for each candidate.
         """
+        limits = self.info.limits
+        head = b'{"query":' + _encode(query) + b',"candidates":['
+        room = limits.max_body_bytes - len(head) - len(b"]}")
+        if room < 0:
+            raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
+        encoded = [_encode(candidate) for candidate in candidates]
         answers: list[Verdict | PairError] = []
-        for chunk in self._chunks(query, candidates):
-            request = ScoreRequest(query=WireContent.of(query), candidates=[WireContent.of(c) for c in chunk])
-            response = await self._call("POST", "/v1/score", ScoreResponse, body=request)
+        for chunk in _chunks(encoded, limits.max_candidates, room):
+            if len(chunk) == 1 and len(chunk[0]) > room:
+                message = f"{len(chunk[0])} bytes with its query; a request takes {limits.max_body_bytes}"
+                answers.append(PairError(code="too_large", message=message))
+                continue
+            body = head + b",".join(chunk) + b"]}"
+            response = await self._call("POST", "/v1/score", ScoreResponse, body)
             if len(response.results) != len(chunk):
                 raise JudgeBroken(
                     f"{self._url}: {len(chunk)} candidates sent, {len(response.results)} answers returned; the service "
@@ -109,22 +119,7 @@ class JudgeClient:
             answers += response.results
         return answers
 
-    def _chunks(self, query: Content, candidates: Sequence[Content]) -> Iterator[list[Content]]:
-        limits = self.info.limits
-        room = limits.max_body_bytes - ENVELOPE_BYTES - _wire_bytes(query)
-        chunk: list[Content] = []
-        used = 0
-        for candidate in candidates:
-            size = _wire_bytes(candidate)
-            if chunk and (len(chunk) == limits.max_candidates or used + size > room):
-                yield chunk
-                chunk, used = [], 0
-            chunk.append(candidate)
-            used += size
-        if chunk:
-            yield chunk
-
-    async def _call(self, method: str, path: str, kind: type[R], body: BaseModel | None = None) -> R:
+    async def _call(self, method: str, path: str, kind: type[R], body: bytes | None = None) -> R:
         retrying = AsyncRetrying(
             stop=stop_after_delay(self._retry_for_s),
             wait=_wait,
@@ -133,14 +128,12 @@ class JudgeClient:
         )
         return await retrying(self._call_once, method, path, kind, body)
 
-    async def _call_once(self, method: str, path: str, kind: type[R], body: BaseModel | None) -> R:
+    async def _call_once(self, method: str, path: str, kind: type[R], body: bytes | None) -> R:
         headers = {"If-Match": f'"{self._info.digest}"'} if self._info else {}
-        content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = body.model_dump_json(exclude_none=True).encode()
         try:
-            response = await self._http.request(method, path, content=content, headers=headers)
+            response = await self._http.request(method, path, content=body, headers=headers)
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise JudgeRefused(f"{self._url}: not a URL ({error}); expected http://host:port") from error
         except httpx2.TransportError as error:
@@ -199,10 +192,20 @@ def _seconds(header: str | None) -> float | None:
         return None
 
 
-def _wire_bytes(content: Content) -> int:
-    """An upper bound of its size in a request: a character of text is at most six bytes of JSON."""
-    image = 4 * (len(content.image) // 3 + 1) if content.image else 0
-    return 6 * len(content.text or "") + image + 32
+def _encode(content: Content) -> bytes:
+    return WireContent.of(content).model_dump_json(exclude_none=True).encode()
+
+
+def _chunks(encoded: Sequence[bytes], most: int, room: int) -> Iterator[Sequence[bytes]]:
+    """Cuts candidates, in order, into requests; one that is too large for any request comes alone."""
+    start = used = 0
+    for place, candidate in enumerate(encoded):
+        if place > start and (place - start == most or used + len(candidate) > room):
+            yield encoded[start:place]
+            start, used = place, 0
+        used += len(candidate) + len(b",")
+    if start < len(encoded):
+        yield encoded[start:]
 
 
 def _difference(expected: JudgeIdentity, found: JudgeIdentity) -> str:

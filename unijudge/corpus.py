@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel
@@ -107,19 +108,22 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             if getattr(image, "n_frames", 1) > 1:
                 raise BadImage("animated image: only still pictures are judged; save one frame")
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            return _to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
         raise BadImage("not a JPEG, PNG or WebP image") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:
         raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
-    if upright.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return upright.convert("RGB")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 _CONTENT = [("text", pa.string()), ("image", pa.string()), ("image_sha256", pa.string())]
@@ -151,6 +155,11 @@ class CorpusManifest(BaseModel):
     queries_sha256: str
     source: str
     """The command or the layout that it was imported from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any item or query does."""
+        return hashlib.sha256(f"{self.items_sha256}{self.queries_sha256}".encode()).hexdigest()
 
 
 class Corpus:
@@ -189,7 +198,12 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """Changes when any item or query does."""
-        return hashlib.sha256(f"{self.manifest.items_sha256}{self.manifest.queries_sha256}".encode()).hexdigest()
+        return self.manifest.fingerprint
+
+    def pool_rows(self, subset: str | None) -> npt.NDArray[np.int64]:
+        """The rows, ascending, of the items of a subset's pool; of all items for None."""
+        rows = [row for row, item in enumerate(self.items) if subset is None or subset in item.pools]
+        return np.array(rows, np.int64)
 
     def content(self, entry: Item | Query) -> Content:
         """The text and image bytes of an item or a query.
@@ -213,7 +227,6 @@ def write_corpus(
     folder: Path, items: Sequence[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
 ) -> CorpusManifest:
     """Writes the two tables, then corpus.json."""
-    folder.mkdir(parents=True, exist_ok=True)
     num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))
     num_queries = QUERIES.write(folder / "queries.parquet", (vars(query) for query in queries))
     manifest = CorpusManifest(

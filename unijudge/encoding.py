@@ -146,7 +146,7 @@ class PictureReader:
     """Decodes and prepares pictures, keeping the most recent ones: a query's picture is prepared once."""
 
     def __init__(
-        self, image_processor: Any, *, min_pixels: int, max_pixels: int, max_source_pixels: int, keep: int = 64
+        self, image_processor: Any, *, min_pixels: int, max_pixels: int, max_source_pixels: int, keep_bytes: int = 2**28
     ):
         """Wraps an image processor of the Qwen2-VL kind.
 
@@ -155,12 +155,12 @@ class PictureReader:
             min_pixels: Smaller pictures are scaled up to this many pixels.
             max_pixels: Larger pictures are scaled down to this many pixels.
             max_source_pixels: Pictures with more pixels are not decoded at all.
-            keep: How many prepared pictures to keep.
+            keep_bytes: How many bytes of prepared pictures to keep.
         """
         self._processor = image_processor
         self._size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
         self._max_source_pixels = max_source_pixels
-        self._keep = keep
+        self._room = keep_bytes
         self._recent: OrderedDict[bytes, Picture] = OrderedDict()
 
     def __call__(self, data: bytes) -> Picture:
@@ -183,8 +183,10 @@ class PictureReader:
             tokens=(int(grid[1]) // merge, int(grid[2]) // merge),
         )
         self._recent[data] = picture
-        if len(self._recent) > self._keep:
-            self._recent.popitem(last=False)
+        self._room -= picture.patches.nbytes
+        while self._room < 0 and len(self._recent) > 1:
+            _, oldest = self._recent.popitem(last=False)
+            self._room += oldest.patches.nbytes
         return picture
 
 

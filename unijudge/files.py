@@ -60,7 +60,7 @@ def publishing_folder(path: Path) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         yield draft
-        for written in draft.rglob("*"):
+        for written in [*draft.rglob("*"), draft]:
             _sync(written)
         draft.replace(path)
         _sync(path.parent)
@@ -104,22 +104,29 @@ def read_json(path: Path, kind: type[M]) -> M:
 
 
 @contextlib.contextmanager
-def lease(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process; a second holder is refused. Freed when the block or the process ends.
+def lease(path: Path) -> Iterator[None]:
+    """Holds an output path for this process; a second holder is refused. Freed when the block or the process ends.
+
+    The lock is a file beside the output, so that it works for a folder that is published all at once too.
 
     Raises:
         FolderBusy: Another live process holds it; its process id is named.
+        DataError: The lock cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lease"
-    with path.open("a+") as holder:
+    lock = path.absolute().with_name(f".{path.name}.lease")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        holder = lock.open("a+")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             holder.seek(0)
             raise FolderBusy(
-                f"{folder}: process {holder.read().strip() or 'unknown'} is writing there; wait for it, or give "
-                "another output folder"
+                f"{path}: process {holder.read().strip() or 'unknown'} is writing there; wait for it, or give another "
+                "output"
             ) from error
         holder.truncate(0)
         holder.write(str(os.getpid()))

@@ -71,9 +71,7 @@ def _check_corpus(folder: Path, manifest: CorpusManifest) -> int:
 
 def _check_vectors(folder: Path, manifest: VectorManifest) -> int:
     return sum(
-        len(read_part(folder / name, manifest.width)[0])
-        for kind in ("items", "queries")
-        for name, _ in manifest.parts(kind)
+        len(read_part(folder / name, manifest)[0]) for kind in ("items", "queries") for name, _ in manifest.parts(kind)
     )
 
 

@@ -4,6 +4,7 @@
 thresholds and counts are decided when it is read, so changing them costs nothing.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,6 +100,10 @@ class ScoreManifest(BaseModel):
         """How many parts make the folder whole."""
         return -(-self.queries // self.queries_in_shard)
 
+    def stamp(self, shard: int) -> str:
+        """What marks a file as this shard of this plan."""
+        return f"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]}/{shard}"
+
     def rows(self, shard: int) -> range:
         """The corpus rows of the queries of one shard."""
         start = shard * self.queries_in_shard
@@ -115,18 +120,19 @@ def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
     return [shard for shard in range(manifest.shards) if not shard_path(folder, shard).exists()]
 
 
-def write_shard(path: Path, rows: list[JudgedQuery]) -> None:
+def write_shard(folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery]) -> None:
     """Publishes one shard, whole. Small row groups, so that one query can be read alone."""
-    SCORES.write(path, (asdict(row) for row in rows), rows_in_group=64)
+    stream = (asdict(row) for row in rows)
+    SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard))
 
 
-def read_shard(path: Path) -> Iterator[JudgedQuery]:
+def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[JudgedQuery]:
     """Yields the rows of one shard.
 
     Raises:
-        DataError: It is missing, torn or foreign.
+        DataError: It is missing, torn, foreign, or was written for another plan.
     """
-    for row in SCORES.read(path):
+    for row in SCORES.read(shard_path(folder, shard), manifest.stamp(shard)):
         row["positives"] = [Judged(**judged) for judged in row["positives"]]
         row["candidates"] = [Judged(**judged) for judged in row["candidates"]]
         yield JudgedQuery(**row)
@@ -150,4 +156,4 @@ def read_scores(folder: Path, *, partial: bool = False) -> Iterator[JudgedQuery]
             "`mine score` again to finish it, or say --partial to take what is there"
         )
     for shard in sorted(set(range(manifest.shards)) - set(missing)):
-        yield from read_shard(shard_path(folder, shard))
+        yield from read_shard(folder, manifest, shard)

@@ -124,7 +124,7 @@ def _example_lines(kind: type[Settings], prefix: str) -> list[str]:
 
 def _example_value(name: str, field: FieldInfo) -> str:
     if field.is_required():
-        return f'{name} = ""  # required'
+        return f"# {name} =  (required)"
     default = field.get_default(call_default_factory=True)
     if default is None:
         return f"# {name} ="

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from unijudge.errors import DataError
 from unijudge.files import publishing
 
-_NAME, _VERSION = b"unijudge.table", b"unijudge.version"
+_NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.stamp"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,15 @@ class Table:
         rows: Iterable[Mapping[str, Any]],
         *,
         rows_in_group: int = 4096,
-        metadata: Mapping[str, str] = {},
+        stamp: str = "",
     ) -> int:
         """Streams rows into one file, published whole.
+
+        Args:
+            path: Where to.
+            rows: One mapping for each.
+            rows_in_group: Rows that are written, and can be read, together.
+            stamp: Where the file belongs, such as a plan and a shard number; `read` can ask for it.
 
         Returns:
             The number of rows written.
@@ -42,8 +48,8 @@ class Table:
         Raises:
             DataError: A row does not fit the schema, or the disk refused.
         """
-        marks = {_NAME: self.name.encode(), _VERSION: str(self.version).encode()}
-        schema = self.schema.with_metadata(marks | {k.encode(): v.encode() for k, v in metadata.items()})
+        marks = {_NAME: self.name.encode(), _VERSION: str(self.version).encode(), _STAMP: stamp.encode()}
+        schema = self.schema.with_metadata(marks)
         count = 0
         stream = iter(rows)
         with publishing(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
@@ -55,24 +61,24 @@ class Table:
                 count += len(group)
         return count
 
-    def read(self, path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    def read(self, path: Path, stamp: str = "") -> Iterator[dict[str, Any]]:
         """Yields the rows of one file, group by group.
 
         Raises:
-            DataError: The file is missing, torn, or not this table in this version.
+            DataError: The file is missing, torn, not this table in this version, or bears another stamp.
         """
-        with self.open(path) as file:
+        with self.open(path, stamp) as file:
             try:
-                for batch in file.iter_batches(columns=columns):
+                for batch in file.iter_batches():
                     yield from batch.to_pylist()
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(f"{path}: torn or damaged ({error}); delete it and run its writer again") from error
 
-    def open(self, path: Path) -> pq.ParquetFile:
-        """Opens one file after checking its name, version and columns.
+    def open(self, path: Path, stamp: str = "") -> pq.ParquetFile:
+        """Opens one file after checking its name, version, columns and stamp.
 
         Raises:
-            DataError: The file is missing, torn, or not this table in this version.
+            DataError: The file is missing, torn, not this table in this version, or bears another stamp.
         """
         try:
             file = pq.ParquetFile(path)
@@ -91,4 +97,9 @@ class Table:
         if file.schema_arrow.remove_metadata() != self.schema.remove_metadata():
             file.close()
             raise DataError(f"{path}: its columns are not those of table {self.name!r} version {self.version}")
+        if marks.get(_STAMP, b"").decode() != stamp:
+            file.close()
+            raise DataError(
+                f"{path}: was written for another plan or place than this; delete it, or give its own folder"
+            )
         return file

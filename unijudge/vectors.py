@@ -4,6 +4,7 @@
 cosine similarity.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ LENGTH_TOLERANCE = 0.01
 """float16 rounds a unit vector's length by less than this."""
 
 Kind = Literal["items", "queries"]
+_DIGEST = b"unijudge.vectors"
 
 
 class VectorManifest(BaseModel):
@@ -37,10 +39,21 @@ class VectorManifest(BaseModel):
     """The hub revision, or a digest of the folder."""
     adapter: str = "none"
     encoding: str
+    """How contents become prompts."""
+    min_pixels: int
+    max_pixels: int
+    model_dtype: str
+    """Of the computation."""
     width: int
     dtype: Literal["float16", "float32"]
+    """Of the stored vectors."""
     items: int
     queries: int
+
+    @property
+    def digest(self) -> str:
+        """Stands in every part, so that a part of another embedding is not taken for one of this."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def parts(self, kind: Kind) -> list[tuple[str, range]]:
         """The file name and the corpus rows of each part."""
@@ -59,23 +72,25 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
         DataError: The folder holds the vectors of another model or corpus.
     """
     path = folder / "vectors.json"
+    if not path.exists() and any(folder.glob("*.parquet")):
+        raise DataError(f"{folder}: holds parts, but vectors.json is gone; delete the folder, or give another one")
     if path.exists() and (found := read_json(path, VectorManifest)) != manifest:
         fields = [name for name, value in found if value != getattr(manifest, name)]
         raise DataError(f"{folder}: holds other vectors ({', '.join(fields)} differ); give another output folder")
     publish_json(path, manifest)
 
 
-def write_part(path: Path, ids: list[str], vectors_ND: npt.NDArray[np.floating], dtype: str) -> None:
+def write_part(path: Path, manifest: VectorManifest, ids: list[str], vectors_ND: npt.NDArray[np.floating]) -> None:
     """Writes one part.
 
     Raises:
         DataError: A vector has a component that is not a number, or no length.
     """
     _check(path, vectors_ND)
-    values = pa.array(vectors_ND.astype(dtype).ravel())
+    values = pa.array(vectors_ND.astype(manifest.dtype).ravel())
     table = pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])})
     with publishing(path) as draft:
-        pq.write_table(table, draft)
+        pq.write_table(table.replace_schema_metadata({_DIGEST: manifest.digest}), draft)
 
 
 def read_vectors(folder: Path, kind: Kind, ids: list[str], corpus: str) -> npt.NDArray[np.float32]:
@@ -98,7 +113,7 @@ def read_vectors(folder: Path, kind: Kind, ids: list[str], corpus: str) -> npt.N
         raise DataError(f"{folder}: embeds another corpus than the one given; run `unijudge train embed` on this one")
     vectors = np.empty((len(ids), manifest.width), np.float32)
     for name, rows in manifest.parts(kind):
-        found, block = read_part(folder / name, manifest.width)
+        found, block = read_part(folder / name, manifest)
         if found != ids[rows.start : rows.stop]:
             raise DataError(f"{folder / name}: its ids are not those of the corpus; embed again")
         vectors[rows.start : rows.stop] = block
@@ -112,12 +127,13 @@ def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterato
             yield folder / name, rows
 
 
-def read_part(path: Path, width: int) -> tuple[list[str], npt.NDArray[np.float32]]:
+def read_part(path: Path, manifest: VectorManifest) -> tuple[list[str], npt.NDArray[np.float32]]:
     """One part: its ids, and its vectors (rows, width), checked to be of unit length.
 
     Raises:
-        DataError: It is missing, torn or foreign.
+        DataError: It is missing, torn, foreign, or of another embedding.
     """
+    width = manifest.width
     try:
         table = pq.read_table(path, memory_map=True)
         column = table.column("vector").combine_chunks()
@@ -126,6 +142,10 @@ def read_part(path: Path, width: int) -> tuple[list[str], npt.NDArray[np.float32
         raise DataError(f"{path}: missing; the embedding was not finished: run the same `train embed` again") from error
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         raise DataError(f"{path}: torn or foreign ({error}); delete it and run `train embed` again") from error
+    if (table.schema.metadata or {}).get(_DIGEST, b"").decode() != manifest.digest:
+        raise DataError(
+            f"{path}: belongs to another embedding than vectors.json; delete it and run `train embed` again"
+        )
     if not pa.types.is_fixed_size_list(column.type) or column.type.list_size != width:
         raise DataError(f"{path}: vectors of {column.type}, but vectors.json says width {width}")
     block = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)

@@ -66,7 +66,7 @@ class PairError(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
-    """A word for programs: `bad_image`, `too_long`, `empty`, `internal`."""
+    """For programs: `bad_image`, `too_long`, `too_large`, `not_finite`; from the miner also `unreadable`, `refused`."""
     message: str
     """A sentence for people."""
 

@@ -8,6 +8,7 @@ Letters: B candidates · S longest suffix · D width · V vocabulary.
 
 import asyncio
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 
 from judge_service.rendering import Renderer
@@ -56,7 +58,7 @@ class TransformersJudge:
                 dtype=getattr(torch, settings.dtype),
                 attn_implementation="sdpa",
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
         self._model.eval().to(self._device)
         self._image_id: int = config.image_token_id
@@ -67,7 +69,6 @@ class TransformersJudge:
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             max_source_pixels=max_source_pixels,
-            keep=256,
         )
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge")
         folder = Path(settings.name)
@@ -128,12 +129,14 @@ class TransformersJudge:
         return [answer for answer in answers if answer is not None]
 
     @torch.inference_mode()
-    def _score(self, streams: list[Stream]) -> Iterator[Verdict]:
+    def _score(self, streams: list[Stream]) -> Iterator[Verdict | PairError]:
         cut = shared_prefix(streams) if len(streams) > 1 else 0
-        cache = self._prefix_cache(streams[0][:cut]) if cut else None
-        for chunk in self._chunks(streams):
-            for yes, no in self._logprobs_B2(chunk, cut, cache).tolist():
-                yield Verdict(yes_logprob=yes, no_logprob=no)
+        try:
+            cache = self._prefix_cache(streams[0][:cut]) if cut else None
+            for chunk in self._chunks(streams):
+                yield from map(_answer, self._logprobs_B2(chunk, cut, cache).tolist())
+        except torch.OutOfMemoryError as error:
+            raise JudgeRefused(f"out of memory on {len(streams)} pairs; lower model.batch_tokens ({error})") from error
 
     def _chunks(self, streams: list[Stream]) -> Iterator[list[Stream]]:
         """Cuts the candidates, in order, so that no batch exceeds `batch_tokens` (a single pair always fits)."""
@@ -180,6 +183,13 @@ class TransformersJudge:
     def _arrays(self, streams: list[Stream]) -> dict[str, Tensor]:
         batch = token_arrays(streams, self._pictures, image_id=self._image_id, pad_id=self._pad_id)
         return {name: torch.from_numpy(array).to(self._device) for name, array in batch.items()}
+
+
+def _answer(logprobs: list[float]) -> Verdict | PairError:
+    yes, no = logprobs
+    if not (math.isfinite(yes) and math.isfinite(no)):
+        return PairError(code="not_finite", message=f"ln P(Yes) = {yes}, ln P(No) = {no}; take a wider model.dtype")
+    return Verdict(yes_logprob=yes, no_logprob=no)
 
 
 def _device(wanted: str) -> torch.device:

@@ -89,6 +89,9 @@ class CorpusBuilder:
 
     def _check(self, name: str, side: Side) -> str | None:
         """The sha256 of the side's image, if it has one."""
+        for value in (side.text, side.image):
+            if value and not _is_clean(value):
+                raise Rejected(f"{name}: a lone surrogate or a NUL in {value[:40]!r}")
         if not side.image:
             if not (side.text or "").strip():
                 raise Rejected(f"{name}: neither text nor image")
@@ -121,7 +124,8 @@ class CorpusBuilder:
         Raises:
             DataError: No row, or more than the share `max_rejects` was rejected: then only rejects.jsonl is written.
         """
-        out.mkdir(parents=True, exist_ok=True)
+        if out.exists() and not out.is_dir():
+            raise DataError(f"{out}: is a file; give a folder to write the corpus into")
         with suppress(FileNotFoundError):
             (out / "corpus.json").unlink()
         lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in self._rejects]
@@ -150,3 +154,8 @@ def build(rows: Iterator[Pair], *, images: Path, out: Path, source: str, max_rej
     for pair in rows:
         builder.add(pair)
     return builder.write(out, source=source, max_rejects=max_rejects)
+
+
+def _is_clean(text: str) -> bool:
+    """Whether a text can be written as UTF-8, and named as a path."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

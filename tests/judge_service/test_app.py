@@ -88,8 +88,8 @@ def test_large_queries_are_split_by_count_and_by_bytes(app):
             return [r for r in judge._http._transport.seen if r.method == "POST"]
 
     assert len(run(requests([CAT] * 7))) == 3
-    sent = run(requests([Content(text="x" * 2000)] * 3))
-    assert len(sent) == 3
+    sent = run(requests([Content(text="x" * 7000)] * 3))
+    assert len(sent) == 2
     assert all(len(request.content) < LIMITS.max_body_bytes for request in sent)
 
 
@@ -99,6 +99,14 @@ def test_a_bad_candidate_is_an_error_in_its_place(app):
     assert answers[1].code == "bad_image"
     assert answers[0] == answers[2]
     assert isinstance(answers[0], Verdict)
+
+
+def test_a_candidate_too_large_for_any_request_is_an_error_in_its_place(app):
+    answers = run(ask(app, CAT, [CAT, Content(text="x" * 30_000), CAT]))
+    assert [type(answer) for answer in answers] == [Verdict, PairError, Verdict]
+    assert answers[1].code == "too_large"
+    with pytest.raises(JudgeRefused, match="the query is larger than a request may be"):
+        run(ask(app, Content(text="x" * 30_000), [CAT]))
 
 
 def test_a_bad_query_refuses_the_request(app):
@@ -194,8 +202,9 @@ def test_nobody_there_is_said_so():
 
     with pytest.raises(JudgeUnavailable, match=r"127\.0\.0\.1:9: no judge answers there.*unijudge judge serve"):
         run(nobody())
-    with pytest.raises(JudgeRefused, match="not a URL"):
-        judge_now("nonsense", CAT, [CAT])
+    for url in ("nonsense", "http://host:80a", "ftp://host"):
+        with pytest.raises(JudgeRefused, match="not a URL"):
+            judge_now(url, CAT, [CAT])
 
 
 def test_it_is_ready_only_after_a_real_pair(app):

@@ -138,6 +138,23 @@ def test_bad_pairs_are_errors_in_place(judge):
     assert ask(judge, Content(text="q"), [Content(text="ok")]) == answers[:1]
 
 
+def test_a_pair_that_is_not_a_number_is_an_error_in_its_place(tiny_model):
+    """As half precision can overflow: the other pairs keep their verdicts."""
+    judge = load(tiny_model)
+    head = judge._model.lm_head
+
+    def overflow(hidden_BD):
+        logits_BV = head(hidden_BD)
+        logits_BV[1, 0] = float("nan")
+        return logits_BV
+
+    judge._model.lm_head = torch.nn.Identity()
+    judge._model.lm_head.forward = overflow
+    answers = ask(judge, Content(text="q"), [Content(text="a"), Content(text="b"), Content(text="c")])
+    assert [type(answer) for answer in answers] == [Verdict, PairError, Verdict]
+    assert answers[1].code == "not_finite"
+
+
 def test_a_bad_query_image_refuses(judge):
     with pytest.raises(JudgeRefused, match="query: not a JPEG"):
         ask(judge, Content(image=b"junk"), [Content(text="ok")])

@@ -52,14 +52,14 @@ def embed(corpus, folder, width=16, seed=0):
     queries = np.array(near) + 1.5 * dice.normal(size=(len(corpus.queries), width))
     manifest = VectorManifest(
         corpus=corpus.fingerprint, model="random", weights="0", encoding="none", width=width, dtype="float32",
-        items=len(items), queries=len(queries),
+        items=len(items), queries=len(queries), min_pixels=1, max_pixels=1, model_dtype="none",
     )  # fmt: skip
     start_vectors(folder, manifest)
     for kind, entries, matrix in [("items", corpus.items, items), ("queries", corpus.queries, queries)]:
         unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
         for path, rows in missing_parts(folder, manifest, kind):
             ids = [getattr(entries[row], "item_id", None) or entries[row].query_id for row in rows]
-            write_part(path, ids, unit[rows.start : rows.stop], "float32")
+            write_part(path, manifest, ids, unit[rows.start : rows.stop])
 
 
 @pytest.fixture

@@ -70,14 +70,16 @@ def test_bad_rows_are_rejected_with_their_reason(tmp_path, images):
         {"query_text": "q"},
         {"query_text": " ", "positive_text": "p"},
         {"query_text": "other", "positive_text": "p", "query_id": "1"},
+        {"query_text": "\ud83d", "positive_text": "p"},
+        {"query_text": "q", "positive_image": "x\0.png"},
     ]
     path = write(tmp_path / "pairs.jsonl", ROWS + bad)
-    corpus, rejects = take(read_pairs(path), tmp_path, images, max_rejects=0.7)
+    corpus, rejects = take(read_pairs(path), tmp_path, images, max_rejects=0.8)
     assert len(corpus.queries) == 2
-    assert [reject["row"] for reject in rejects] == [f"pairs.jsonl:{number}" for number in range(4, 10)]
+    assert [reject["row"] for reject in rejects] == [f"pairs.jsonl:{number}" for number in range(4, 12)]
     reasons = [
         "no such file", "not a whole", "outside of", "positive: neither text nor image",
-        "query: neither text nor image", "stands for another query",
+        "query: neither text nor image", "stands for another query", "query: a lone surrogate", "positive: a lone",
     ]  # fmt: skip
     for reject, reason in zip(rejects, reasons, strict=True):
         assert reason in reject["reason"]

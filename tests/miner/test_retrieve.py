@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miner import retrieve
 from miner.retrieve import ExactRetriever, FaissRetriever, candidates_below
 
 
@@ -41,6 +42,18 @@ def test_a_positive_that_ranks_low_still_gets_k_candidates():
     ceiling = float((query @ items.T)[0, order[400]])
     ((*found,),) = candidates_below(FaissRetriever(items), query, np.array([ceiling]), [{int(order[400])}], 50)
     assert [row for row, _ in found] == order[401:451].tolist()
+
+
+def test_very_deep_and_in_blocks_it_is_the_same(monkeypatch):
+    """Past DEEP the whole pool is fetched at once, a block of queries at a time."""
+    items, queries = unit(np.random.default_rng(1), 3000), unit(np.random.default_rng(2), 9)
+    ceilings = np.sort(queries @ items.T, axis=1)[:, 40]
+    shallow = candidates_below(ExactRetriever(items), queries, ceilings, [set()] * 9, 20)
+    monkeypatch.setattr(retrieve, "DEEP", 64)
+    monkeypatch.setattr(retrieve, "BLOCK_ENTRIES", 5000)
+    deep = candidates_below(ExactRetriever(items), queries, ceilings, [set()] * 9, 20)
+    assert [[row for row, _ in near] for near in deep] == [[row for row, _ in near] for near in shallow]
+    assert [len(near) for near in shallow] == [20] * 9
 
 
 def test_no_more_than_the_pool_has():

@@ -1,5 +1,6 @@
 """The scoring job over real HTTP: every pair exactly once, whatever stops it."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,11 +10,11 @@ from collections import Counter
 
 import pytest
 
+from judge_service.backends.scripted import ScriptedJudge
 from miner.score import score
 from miner.settings import ScoreSettings
 from tests.miner.conftest import embed, serving
 from tests.pictures import png
-from unijudge.corpus import Corpus
 from unijudge.errors import DataError, FolderBusy, JudgeChanged, JudgeUnavailable
 from unijudge.files import lease
 from unijudge.prompt import Prompt
@@ -75,13 +76,26 @@ def test_a_pool_of_its_own(corpus, job, service):
 
 def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job):
     """SIGKILL in the middle, twice: the third run judges only the shards that are missing."""
-    from judge_service.backends.scripted import ScriptedJudge
 
-    with serving(ScriptedJudge(Prompt(), delay_s=0.15)) as url:
+    class Gated(ScriptedJudge):
+        """Answers a given number of requests, then holds the others back until more are let through."""
+
+        left = 0
+
+        async def judge(self, query, candidates):
+            while self.left <= 0:  # noqa: ASYNC110  the test sets it from another thread
+                await asyncio.sleep(0.01)
+            self.left -= 1
+            return await super().judge(query, candidates)
+
+    gate = Gated(Prompt())
+    gate.left = 1
+    with serving(gate) as url:
         settings = job(url, in_flight=4)
         command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
         finished = []
-        for target in (1, 4):
+        for target, let_through in ((1, 16), (4, 30)):  # two shards of 8 queries are in work at once
+            gate.left = let_through
             process = subprocess.Popen(command)
             deadline = time.monotonic() + 60
             while len(list(settings.out.glob("part-*.parquet"))) < target and time.monotonic() < deadline:
@@ -91,6 +105,7 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
             finished.append(len(list(settings.out.glob("part-*.parquet"))))
         assert 1 <= finished[0] <= finished[1] < 8, "the kills must fall in the middle"
         before = {path.name: path.stat().st_mtime_ns for path in settings.out.glob("part-*.parquet")}
+        gate.left = 10**6
         done = score(settings, quiet)
     assert {name: (settings.out / name).stat().st_mtime_ns for name in before} == before
     rows = list(read_scores(settings.out))
@@ -107,8 +122,6 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
 
 
 def test_another_judge_in_the_middle_stops_the_job(job, service):
-    from judge_service.backends.scripted import ScriptedJudge
-
     score(job(service), quiet)
     shard_path(job(service).out, 3).unlink()
     other = serving(ScriptedJudge(Prompt(instruction="Something else?")))
@@ -135,6 +148,13 @@ def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch)
 def test_a_plan_never_changes(job, service):
     score(job(service), quiet)
     with pytest.raises(DataError, match=r"another plan .k was 10, is 11"):
+        score(job(service, k=11), quiet)
+
+
+def test_shards_without_their_plan_are_refused(job, service):
+    score(job(service), quiet)
+    (job(service).out / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"holds shards, but manifest\.json is gone"):
         score(job(service, k=11), quiet)
 
 
@@ -178,4 +198,3 @@ def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):
     embed(other, tmp_path / "other_vectors")
     with pytest.raises(DataError, match="embeds another corpus"):
         score(job(service, vectors=tmp_path / "other_vectors"), quiet)
-    assert isinstance(other, Corpus)

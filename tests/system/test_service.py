@@ -120,7 +120,7 @@ def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
     ("settings", "reason"),
     [
         (["address=127.0.0.1:9"], "address: no Ray cluster lets us in at '127.0.0.1:9'"),
-        (["gpus_per_replica=1"], "1 replicas need 1 GPUs, but this Ray has 0"),
+        (["gpus_per_replica=1"], "1 replicas need 1 GPUs, but this Ray has 0 free"),
         (["model.name=/nowhere"], "/nowhere: cannot be loaded as a judge"),
     ],
 )

@@ -15,7 +15,7 @@ from trainer.evaluate import evaluate
 from trainer.examples import Examples
 from trainer.settings import EmbedSettings, EvaluateSettings, LoraSettings, LossSettings, TrainSettings
 from trainer.train_embedder import loss_of, train_embedder
-from unijudge.corpus import Content, Corpus
+from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
 from unijudge.rankings import read_rankings
 from unijudge.vectors import read_vectors
@@ -101,6 +101,18 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
     assert drawn.teacher[1:] == [1.0, 1.0]
 
 
+def test_a_training_does_not_start_from_an_adapter(corpus, triples, model, tmp_path):
+    settings = run_settings(corpus, triples, model.model_copy(update={"adapter": tmp_path}), tmp_path / "run")
+    with pytest.raises(SettingsError, match=r"model\.adapter: a training starts a new adapter"):
+        train_embedder(settings, quiet)
+
+
+def test_an_input_that_cannot_be_embedded_is_named(corpus, model, tmp_path):
+    short = model.model_copy(update={"max_tokens": 3})
+    with pytest.raises(DataError, match=f"{corpus.items[0].item_id}: an input of [0-9]+ tokens"):
+        embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=short), quiet)
+
+
 def run_settings(corpus, triples, model, out, **changes):
     settings = TrainSettings(
         corpus=corpus.folder, triples=triples, out=out, model=model, negatives=7, steps=30, batch_size=4,
@@ -152,6 +164,9 @@ def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_p
     ids = [item.item_id for item in corpus.items]
     first = read_vectors(settings.out, "items", ids, corpus.fingerprint)
     (settings.out / "items-00000.parquet").unlink()
+    other = settings.model_copy(update={"model": model.model_copy(update={"max_pixels": 6272})})
+    with pytest.raises(DataError, match=r"holds other vectors .max_pixels differ"):
+        embed_corpus(other, quiet)
     seen = []
     embed_corpus(settings, lambda done, total: seen.append(total))
     assert set(seen) == {len(ids)}
@@ -195,4 +210,3 @@ def test_evaluation_over_closed_lists(corpus, model, tmp_path):
     with pytest.raises(DataError, match="no positive is among its candidates"):
         closed("without", [((row + 1) % len(COLORS),) for row in range(len(COLORS))])
     assert not (tmp_path / "without-e" / "metrics.json").exists()
-    assert isinstance(Corpus(tmp_path / "alone"), Corpus)

@@ -45,7 +45,7 @@ def train(folder, *, stop_at=None, loss=None, settings=SETTINGS):
     def default(module, batch):
         return ((module(noisy(batch)) - 1) ** 2).mean()
 
-    run = Run(folder, settings)
+    run = Run(folder, settings, {})
     with contextlib.suppress(KeyboardInterrupt):
         fit(model, len(DATA), lambda rows: DATA[list(rows)], loss or default, run, settings, Plain(model), report)
     return model, run, steps
@@ -100,13 +100,16 @@ def test_a_non_finite_loss_stops_before_the_update(tmp_path):
 def test_nothing_to_train_is_said(tmp_path):
     model = nn.Linear(1, 1).requires_grad_(False)
     with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
-        fit(model, 1, list, lambda m, b: None, Run(tmp_path, SETTINGS), SETTINGS, Plain(model), print)
+        fit(model, 1, list, lambda m, b: None, Run(tmp_path, SETTINGS, {}), SETTINGS, Plain(model), print)
 
 
 def test_other_settings_are_another_run(tmp_path):
     train(tmp_path / "run", stop_at=1)
-    with pytest.raises(DataError, match=r"other settings .steps differ"):
-        Run(tmp_path / "run", SETTINGS.model_copy(update={"steps": 13}))
+    with pytest.raises(DataError, match=r"began otherwise .steps differ"):
+        Run(tmp_path / "run", SETTINGS.model_copy(update={"steps": 13}), {})
+    Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
+    with pytest.raises(DataError, match=r"began otherwise .the rows differ"):
+        Run(tmp_path / "more", SETTINGS, {"the rows": "2"})
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path):

@@ -1,14 +1,18 @@
 """What is written is read; what is torn, foreign or changed is refused with its name."""
 
+import contextlib
 import hashlib
 import io
+import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.pictures import png
-from unijudge.corpus import Corpus, Item, Query, content_key, write_corpus
+from unijudge.corpus import Corpus, Item, Query, content_key, open_image, write_corpus
 from unijudge.errors import BadImage, DataError, FolderBusy
 from unijudge.files import lease, publish_json, publishing
 from unijudge.inventory import check, describe
@@ -78,22 +82,24 @@ def test_scores_are_read_back(tmp_path, identity):
     rows = [
         JudgedQuery(f"q{i}", "s", bytes(16), [judged("p", None)], [judged("a"), judged("b", 1, None)]) for i in range(3)
     ]
-    publish_json(tmp_path / "manifest.json", manifest(identity))
-    write_shard(shard_path(tmp_path, 0), rows[:2])
+    plan = manifest(identity)
+    publish_json(tmp_path / "manifest.json", plan)
+    write_shard(tmp_path, plan, 0, rows[:2])
     with pytest.raises(DataError, match="1 of 2 shards are missing"):
         list(read_scores(tmp_path))
     assert list(read_scores(tmp_path, partial=True)) == rows[:2]
     assert "1 files missing" in describe(tmp_path)
-    write_shard(shard_path(tmp_path, 1), rows[2:])
+    write_shard(tmp_path, plan, 1, rows[2:])
     assert list(read_scores(tmp_path)) == rows
     assert "3 rows read" in check(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["torn", "foreign", "other table"])
 def test_a_damaged_shard_is_named(tmp_path, identity, damage):
-    publish_json(tmp_path / "manifest.json", manifest(identity, queries=1))
+    plan = manifest(identity, queries=1)
+    publish_json(tmp_path / "manifest.json", plan)
     path = shard_path(tmp_path, 0)
-    write_shard(path, [JudgedQuery("q", "s", bytes(16), [], [judged("a")])])
+    write_shard(tmp_path, plan, 0, [JudgedQuery("q", "s", bytes(16), [], [judged("a")])])
     if damage == "torn":
         path.write_bytes(path.read_bytes()[:-20])
     elif damage == "foreign":
@@ -105,6 +111,19 @@ def test_a_damaged_shard_is_named(tmp_path, identity, damage):
         write_triples(tmp_path, [Triple("q", "s", judged("p"), [])])
     with pytest.raises(DataError, match=r"part-00000\.parquet: (not a whole|expected table 'scores')"):
         list(read_scores(tmp_path))
+
+
+def test_a_shard_of_another_plan_or_place_is_named(tmp_path, identity):
+    plan = manifest(identity, queries=4)
+    publish_json(tmp_path / "manifest.json", plan)
+    rows = [JudgedQuery("q", "s", bytes(16), [], [judged("a")])] * 2
+    write_shard(tmp_path, plan, 0, rows)
+    write_shard(tmp_path, plan.model_copy(update={"k": 1}), 1, rows)
+    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or place"):
+        list(read_scores(tmp_path))
+    shutil.copy(shard_path(tmp_path, 0), shard_path(tmp_path, 1))
+    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or place"):
+        check(tmp_path)
 
 
 def test_triples_are_read_back(tmp_path):
@@ -122,8 +141,9 @@ def test_triples_are_read_back(tmp_path):
 
 def vector_manifest(**changes):
     made = VectorManifest(
-        corpus="c", model="m", weights="w", encoding="chat", width=4, dtype="float16", items=2, queries=0
-    )
+        corpus="c", model="m", weights="w", encoding="chat", width=4, dtype="float16", items=2, queries=0,
+        min_pixels=1, max_pixels=2, model_dtype="float32",
+    )  # fmt: skip
     return made.model_copy(update=changes)
 
 
@@ -134,7 +154,7 @@ def test_vectors_are_read_back_and_checked(tmp_path):
     vectors = np.eye(4, dtype=np.float32)[:2]
     with pytest.raises(DataError, match="missing; the embedding was not finished"):
         read_vectors(tmp_path, "items", ["a", "b"], "c")
-    write_part(path, ["a", "b"], vectors, "float16")
+    write_part(path, vector_manifest(), ["a", "b"], vectors)
     assert (read_vectors(tmp_path, "items", ["a", "b"], "c") == vectors).all()
     with pytest.raises(DataError, match="another corpus"):
         read_vectors(tmp_path, "items", ["a", "b"], "d")
@@ -142,12 +162,18 @@ def test_vectors_are_read_back_and_checked(tmp_path):
         read_vectors(tmp_path, "items", ["a", "x"], "c")
     with pytest.raises(DataError, match=r"holds other vectors .model differ"):
         start_vectors(tmp_path, vector_manifest(model="n"))
+    write_part(path, vector_manifest(max_pixels=3), ["a", "b"], vectors)
+    with pytest.raises(DataError, match="belongs to another embedding"):
+        read_vectors(tmp_path, "items", ["a", "b"], "c")
+    (tmp_path / "vectors.json").unlink()
+    with pytest.raises(DataError, match=r"holds parts, but vectors\.json is gone"):
+        start_vectors(tmp_path, vector_manifest())
 
 
 @pytest.mark.parametrize("value", [np.nan, 3.0, 0.0])
 def test_vectors_without_unit_length_are_refused(tmp_path, value):
     with pytest.raises(DataError, match="1 vectors are not of unit length"):
-        write_part(tmp_path / "x.parquet", ["a"], np.array([[value, 0.0]]), "float32")
+        write_part(tmp_path / "x.parquet", vector_manifest(), ["a"], np.array([[value, 0.0]]))
     assert not list(tmp_path.iterdir())
 
 
@@ -166,9 +192,13 @@ def test_a_full_disk_is_named(tmp_path):
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    with lease(tmp_path), pytest.raises(FolderBusy, match=r"process [0-9]+ is writing"), lease(tmp_path):
+    out = tmp_path / "new" / "out"
+    with lease(out), pytest.raises(FolderBusy, match=r"process [0-9]+ is writing"), lease(out):
         pass
-    with lease(tmp_path):
+    with lease(out):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"), lease(tmp_path / "file" / "out"):
         pass
 
 
@@ -183,15 +213,26 @@ def test_a_second_writer_is_refused(tmp_path):
     ],
 )
 def test_a_bad_image_is_refused(data, reason):
-    from unijudge.corpus import open_image
-
     with pytest.raises(BadImage, match=reason):
         open_image(data)
 
 
-def test_sixteen_bit_and_transparent_images_become_rgb():
-    from unijudge.corpus import open_image
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
+def test_no_malformed_image_raises_anything_else(kind, data):
+    """Any bytes changed anywhere, EXIF included: a picture comes out, or BadImage."""
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x011A] = 6, "a description", 72.0
+    Image.new("RGB", (12, 8), "red").save(out, kind, exif=exif)
+    spoiled = bytearray(out.getvalue())
+    for place in data.draw(st.lists(st.integers(0, len(spoiled) - 1), max_size=12)):
+        spoiled[place] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(BadImage):
+        assert open_image(bytes(spoiled)).mode == "RGB"
 
+
+def test_sixteen_bit_and_transparent_images_become_rgb():
     out = io.BytesIO()
     Image.new("I;16", (4, 4), 65535 // 2).save(out, "PNG")
     assert open_image(out.getvalue()).getpixel((0, 0)) == (127, 127, 127)

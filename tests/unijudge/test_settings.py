@@ -63,6 +63,15 @@ def test_a_missing_file_or_a_missing_key_is_named(tmp_path):
         load_settings(ScoreSettings, None)
 
 
+def test_an_empty_list_does_not_switch_the_filter_off():
+    folders = ["scores=a", "corpus=b", "vectors=c", "out=d"]
+    for empty in ("betas=[]", "betas=[2.0]"):
+        with pytest.raises(SettingsError, match="betas"):
+            load_settings(SelectSettings, None, [*folders, empty])
+    with pytest.raises(SettingsError, match="cutoffs"):
+        load_settings(EvaluateSettings, None, ["corpus=b", "vectors=c", "out=d", "cutoffs=[0]"])
+
+
 def test_overrides_are_read_as_toml_else_as_text(tmp_path):
     made = load_settings(
         SelectSettings, None, ["scores=a", "corpus=/b/c", "vectors=v", "out=o", "betas=[0.2, 0.1]", "partial=true"]
