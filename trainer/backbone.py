@@ -9,9 +9,10 @@ import transformers
 from safetensors import SafetensorError
 
 from trainer.settings import BackboneSettings, LoraSettings
-from unijudge.encoding import ChatEncoder, PictureReader
+from unijudge.encoding import ChatEncoder
 from unijudge.errors import ModelError, SettingsError
 from unijudge.files import folder_sha256
+from unijudge.pictures import PictureReader
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 
@@ -22,6 +23,8 @@ class Backbone:
 
     model: Any
     encoder: ChatEncoder
+    processor: Any
+    """The image processor."""
     pictures: PictureReader
     image_id: int
     pad_id: int
@@ -76,8 +79,9 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(
         model=model.eval().to(_device(settings.device)),
         encoder=ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(image_id)),
+        processor=processor,
         pictures=PictureReader(
-            processor,
+            token_side=processor.patch_size * processor.merge_size,
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             max_source_pixels=settings.max_source_pixels,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer.backbone import Backbone
 from unijudge.corpus import Content
-from unijudge.encoding import Stream, expand, pixel_values, token_arrays
+from unijudge.encoding import Stream, expand, picture_arrays, token_arrays
 from unijudge.errors import DataError
 from unijudge.prompt import Part
 
@@ -48,10 +48,8 @@ def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
 def embed_streams(backbone: Backbone, streams: Sequence[Stream]) -> Tensor:
     """Embeds token streams, as `embed` does contents."""
     arrays = token_arrays(streams, backbone.pictures, image_id=backbone.image_id, pad_id=backbone.pad_id)
+    arrays |= picture_arrays(streams, backbone.pictures, backbone.processor)
     inputs = {name: torch.from_numpy(array).to(backbone.device) for name, array in arrays.items()}
-    patches = pixel_values(streams, backbone.pictures)
-    if patches is not None:
-        inputs["pixel_values"] = torch.from_numpy(patches).to(backbone.device, backbone.model.dtype)
     base = backbone.model.get_base_model() if hasattr(backbone.model, "get_base_model") else backbone.model
     hidden_BSD = base.model(**inputs, use_cache=False).last_hidden_state
     last_B = inputs["attention_mask"].sum(1) - 1

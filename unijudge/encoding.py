@@ -10,17 +10,15 @@ has no added tokens at all. Works on tokenizer and image processor objects of th
 
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unijudge.corpus import open_image
 from unijudge.errors import ModelError
+from unijudge.pictures import PictureReader
 from unijudge.prompt import Part
 
 Stream = list[int | bytes]
@@ -125,71 +123,6 @@ def shared_prefix(streams: Sequence[Stream]) -> int:
     return max(shortest, 0)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A prepared picture: what the vision tower takes."""
-
-    patches: npt.NDArray[np.float32]
-    """(patches, channels × patch volume)"""
-    grid: npt.NDArray[np.int64]
-    """(time, height, width) in patches"""
-    tokens: tuple[int, int]
-    """(height, width) in image tokens"""
-
-    @property
-    def num_tokens(self) -> int:
-        """How many image tokens it takes."""
-        return self.tokens[0] * self.tokens[1]
-
-
-class PictureReader:
-    """Decodes and prepares pictures, keeping the most recent ones: a query's picture is prepared once."""
-
-    def __init__(
-        self, image_processor: Any, *, min_pixels: int, max_pixels: int, max_source_pixels: int, keep_bytes: int = 2**28
-    ):
-        """Wraps an image processor of the Qwen2-VL kind.
-
-        Args:
-            image_processor: Its own pixel budget is not used: the limits given here are.
-            min_pixels: Smaller pictures are scaled up to this many pixels.
-            max_pixels: Larger pictures are scaled down to this many pixels.
-            max_source_pixels: Pictures with more pixels are not decoded at all.
-            keep_bytes: How many bytes of prepared pictures to keep.
-        """
-        self._processor = image_processor
-        self._size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-        self._max_source_pixels = max_source_pixels
-        self._room = keep_bytes
-        self._recent: OrderedDict[bytes, Picture] = OrderedDict()
-
-    def __call__(self, data: bytes) -> Picture:
-        """Prepares one picture.
-
-        Raises:
-            BadImage: It cannot be decoded, or is too large.
-        """
-        if data in self._recent:
-            self._recent.move_to_end(data)
-            return self._recent[data]
-        # The size goes with every call: one given to from_pretrained loses against the min_pixels and max_pixels that
-        # published processor configurations hold, without a word.
-        image = open_image(data, self._max_source_pixels)
-        features = self._processor(images=[image], size=self._size, return_tensors="np")
-        grid, merge = np.asarray(features["image_grid_thw"], np.int64)[0], self._processor.merge_size
-        picture = Picture(
-            patches=np.asarray(features["pixel_values"], np.float32),
-            grid=grid,
-            tokens=(int(grid[1]) // merge, int(grid[2]) // merge),
-        )
-        self._recent[data] = picture
-        self._room -= picture.patches.nbytes
-        while self._room < 0 and len(self._recent) > 1:
-            _, oldest = self._recent.popitem(last=False)
-            self._room += oldest.patches.nbytes
-        return picture
-
-
 def token_arrays(
     streams: Sequence[Stream], pictures: PictureReader, *, image_id: int, pad_id: int
 ) -> dict[str, npt.NDArray[Any]]:
@@ -197,7 +130,7 @@ def token_arrays(
 
     Returns:
         All int64: input_ids, attention_mask and mm_token_type_ids (1 on image tokens), each (rows, longest); M-RoPE's
-        position_ids, (3, rows, longest); and where there is any picture, image_grid_thw (pictures, 3) in reading order.
+        position_ids, (3, rows, longest).
     """
     rows = [expand(stream, pictures, image_id) for stream in streams]
     shape = len(rows), max(len(row) for row in rows)
@@ -208,16 +141,12 @@ def token_arrays(
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
         positions[:, index, : len(row)] = mrope_positions(stream, pictures)
-    batch: dict[str, npt.NDArray[Any]] = {
+    return {
         "input_ids": ids,
         "attention_mask": mask,
         "mm_token_type_ids": ((ids == image_id) & (mask == 1)).astype(np.int64),
         "position_ids": positions,
     }
-    found = read_pictures(streams, pictures)
-    if found:
-        batch["image_grid_thw"] = np.stack([picture.grid for picture in found])
-    return batch
 
 
 def mrope_positions(stream: Stream, pictures: PictureReader) -> npt.NDArray[np.int64]:
@@ -244,15 +173,24 @@ def mrope_positions(stream: Stream, pictures: PictureReader) -> npt.NDArray[np.i
     return np.concatenate(blocks, axis=1)
 
 
-def pixel_values(streams: Sequence[Stream], pictures: PictureReader) -> npt.NDArray[np.float32] | None:
-    """The patches of all pictures of a batch, (patches, width), in reading order; None without any picture."""
-    found = read_pictures(streams, pictures)
-    return np.concatenate([picture.patches for picture in found]) if found else None
+def picture_arrays(
+    streams: Sequence[Stream], pictures: PictureReader, image_processor: Any
+) -> dict[str, npt.NDArray[Any]]:
+    """What the vision tower takes of a batch, in reading order.
 
+    Args:
+        streams: The batch.
+        pictures: Has scaled them already.
+        image_processor: Of the Qwen2-VL kind; normalises and cuts into patches.
 
-def read_pictures(streams: Sequence[Stream], pictures: PictureReader) -> list[Picture]:
-    """Every picture of a batch, in reading order."""
-    return [pictures(entry) for stream in streams for entry in stream if isinstance(entry, bytes)]
+    Returns:
+        pixel_values (patches, width) and image_grid_thw (pictures, 3); nothing without any picture.
+    """
+    images = [pictures(entry).image for stream in streams for entry in stream if isinstance(entry, bytes)]
+    if not images:
+        return {}
+    features = image_processor(images=images, do_resize=False, return_tensors="np")
+    return {name: np.asarray(features[name]) for name in ("pixel_values", "image_grid_thw")}
 
 
 def expand(stream: Stream, pictures: PictureReader, image_id: int) -> list[int]:

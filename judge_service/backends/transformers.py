@@ -22,9 +22,10 @@ from torch import Tensor
 from judge_service.rendering import Renderer
 from judge_service.settings import ModelSettings
 from unijudge.corpus import Content
-from unijudge.encoding import PictureReader, Stream, expand, pixel_values, shared_prefix, token_arrays
+from unijudge.encoding import Stream, expand, picture_arrays, shared_prefix, token_arrays
 from unijudge.errors import BadImage, JudgeRefused, ModelError
 from unijudge.files import folder_sha256
+from unijudge.pictures import PictureReader
 from unijudge.prompt import Prompt
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
@@ -64,8 +65,9 @@ class TransformersJudge:
         self._image_id: int = config.image_token_id
         self._pad_id: int = tokenizer.pad_token_id
         self._renderer = Renderer(tokenizer, tokenizer.convert_ids_to_tokens(self._image_id), prompt)
+        self._processor = processor
         self._pictures = PictureReader(
-            processor,
+            token_side=processor.patch_size * processor.merge_size,
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             max_source_pixels=max_source_pixels,
@@ -173,9 +175,8 @@ class TransformersJudge:
             "attention_mask": whole["attention_mask"],
             "position_ids": whole["position_ids"][..., num_cached:],
         }
-        patches = pixel_values(suffixes, self._pictures)
-        if patches is not None:
-            new["pixel_values"] = torch.from_numpy(patches).to(self._device, self._model.dtype)
+        for name, array in picture_arrays(suffixes, self._pictures, self._processor).items():
+            new[name] = torch.from_numpy(array).to(self._device)
         hidden_BSD = self._model.model(**new, past_key_values=cache, use_cache=cache is not None).last_hidden_state
         last_B = whole["attention_mask"].sum(1) - 1 - num_cached
         return hidden_BSD[torch.arange(len(streams)), last_B]

@@ -11,7 +11,7 @@ from judge_service.rendering import Renderer
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.pictures import png
 from unijudge.corpus import Content
-from unijudge.encoding import pixel_values, token_arrays
+from unijudge.encoding import picture_arrays, token_arrays
 from unijudge.errors import JudgeRefused, ModelError, SettingsError
 from unijudge.prompt import Prompt
 from unijudge.verdicts import PairError, Verdict
@@ -47,10 +47,8 @@ def plain_log_odds(judge, query, candidate):
     """The model's own forward pass over one whole prompt: no cache, no positions of ours, no batching."""
     (stream,) = judge._renderer.streams(query, [candidate])
     batch = token_arrays([stream], judge._pictures, image_id=judge._image_id, pad_id=judge._pad_id)
+    batch |= picture_arrays([stream], judge._pictures, judge._processor)
     inputs = {name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"}
-    patches = pixel_values([stream], judge._pictures)
-    if patches is not None:
-        inputs["pixel_values"] = torch.from_numpy(patches)
     judge._model.model.rope_deltas = None
     with torch.inference_mode():
         logits = judge._model(**inputs).logits[0, -1].double()
@@ -76,7 +74,9 @@ def test_positions_are_the_models_own(judge):
     """With pictures in one and two places, wide and tall."""
     streams = [judge._renderer.streams(query, [candidate])[0] for query in CONTENTS[5:] for candidate in CONTENTS[3:]]
     batch = token_arrays(streams, judge._pictures, image_id=judge._image_id, pad_id=judge._pad_id)
-    inputs = {name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"}
+    grids = picture_arrays(streams, judge._pictures, judge._processor)["image_grid_thw"]
+    names = ("input_ids", "attention_mask", "mm_token_type_ids")
+    inputs = {name: torch.from_numpy(batch[name]) for name in names} | {"image_grid_thw": torch.from_numpy(grids)}
     theirs, _ = judge._model.model.get_rope_index(**inputs)
     for row, length in enumerate(batch["attention_mask"].sum(1)):
         assert (theirs[:, row, :length].numpy() == batch["position_ids"][:, row, :length]).all()
@@ -114,7 +114,7 @@ def test_text_around_is_tokenised_together(judge):
 
 
 def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
-    """Published Qwen configurations hold min_pixels and max_pixels, which win over a size given at loading."""
+    """Published Qwen configurations hold a budget of their own, which wins over a size given at loading."""
     import json
     import shutil
 
@@ -124,8 +124,12 @@ def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
     del config["size"]
     path.write_text(json.dumps(config | {"min_pixels": 3136, "max_pixels": 12845056}))
     large = png(size=(900, 500))
-    tokens = [load(folder)._pictures(large).num_tokens for folder in (tiny_model, tmp_path / "published")]
-    assert tokens[0] == tokens[1] <= PIXELS["max_pixels"] // 28**2
+    for folder in (tiny_model, tmp_path / "published"):
+        judge = load(folder)
+        stream = judge._renderer.streams(Content(image=large), [Content(text="b")])
+        (grid,) = picture_arrays(stream, judge._pictures, judge._processor)["image_grid_thw"]
+        assert grid[1] * grid[2] * 14 * 14 <= PIXELS["max_pixels"]
+        assert judge._pictures(large).tokens == (grid[1] // 2, grid[2] // 2)
 
 
 def test_bad_pairs_are_errors_in_place(judge):

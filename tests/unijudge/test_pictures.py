@@ -1,0 +1,49 @@
+"""Scaling: the same sizes and the same pixels as the model family's own processor."""
+
+import io
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+
+from unijudge.pictures import PictureReader, fitted
+
+BUDGET = {"min_pixels": 56 * 56, "max_pixels": 168 * 168}
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([28, 32]), st.sampled_from([3136, 12845056]))
+def test_sizes_are_the_processors_own(height, width, side, most):
+    if max(height, width) <= 200 * min(height, width):
+        theirs = smart_resize(height, width, factor=side, min_pixels=3136, max_pixels=most)
+        assert fitted(height, width, side, 3136, most) == theirs
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(5, 300), st.integers(5, 300), st.integers(0, 99))
+def test_pixels_are_the_processors_own(height, width, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6)
+    processor = Qwen2VLImageProcessorPil(**BUDGET)
+    mine = processor(images=[reader(out.getvalue()).image], do_resize=False, return_tensors="np")
+    theirs = processor(images=[Image.fromarray(pixels)], return_tensors="np")
+    assert (mine["image_grid_thw"] == theirs["image_grid_thw"]).all()
+    assert (mine["pixel_values"] == theirs["pixel_values"]).all()
+
+
+def test_it_keeps_what_fits_and_stays_right_when_it_does_not():
+    def encode(color):
+        out = io.BytesIO()
+        Image.new("RGB", (56, 56), color).save(out, "PNG")
+        return out.getvalue()
+
+    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6, keep_bytes=2 * 3 * 56 * 56)
+    pictures = [encode((value, 0, 0)) for value in range(5)]
+    for _ in range(2):
+        for value, data in enumerate(pictures):
+            assert reader(data).image.getpixel((0, 0)) == (value, 0, 0)
+            assert reader(data) is reader(data)
+    assert len(reader._recent) == 2
