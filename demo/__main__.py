@@ -33,7 +33,7 @@ def steps(out: Path, service: str) -> list[tuple[str, str]]:
         import: unijudge mine import pairs {out}/data/eval.jsonl {held_out}/corpus --images {images}
         embed: unijudge train embed {model} --set corpus={train}/corpus --set out={train}/vectors
         embed: unijudge train embed {model} --set corpus={held_out}/corpus --set out={held_out}/base
-        score: unijudge mine score {base} --set service={service} --set queries_in_shard=64 --set out={train}/scores
+        score: unijudge mine score {base} --set service={service} --set queries_in_shard=64 --set min_mass=0 --set out={train}/scores
         select: unijudge mine select {base} --set scores={train}/scores --set out={train}/triples
         train: unijudge train embedder {model} --set corpus={train}/corpus --set triples={train}/triples {TRAINING} --set out={out}/run
         embed: unijudge train embed {model} --set model.adapter={out}/run/adapter --set corpus={held_out}/corpus --set out={held_out}/trained
@@ -82,7 +82,8 @@ def serving(out: Path) -> Iterator[str]:
     command = (
         f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas=2 --set gpus_per_replica=0 "
         f"--set model.name={out.absolute()}/model --set model.dtype=float32 "
-        "--set model.min_pixels=3136 --set model.max_pixels=3136"
+        "--set model.backend=auto --set model.min_pixels=3136 --set model.max_pixels=3136 --set model.max_tokens=1024 "
+        "--set health.min_mass=0 --set health.canary_every_s=0"  # the judge is untrained
     )
     print(f"\n$ {command} &", flush=True)
     with (out / "service.log").open("w") as log:

@@ -12,10 +12,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
+from judge_service.health import WatchedJudge
 from judge_service.settings import LimitSettings
-from unijudge.corpus import Content
-from unijudge.errors import JudgeRefused, JudgeUnavailable
-from unijudge.verdicts import Judge, JudgeIdentity
+from unijudge.errors import JudgeBroken, JudgeRefused, JudgeUnavailable
+from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import ErrorBody, Limits, ScoreRequest, ScoreResponse, ServiceInfo
 
 logger = logging.getLogger(__name__)
@@ -30,22 +30,18 @@ class Refusal(Exception):
         self.code = code
 
 
-def create_app(judge: Judge, limits: LimitSettings) -> FastAPI:
-    """The application; it scores one real pair before it says that it is ready."""
+def create_app(judge: WatchedJudge, limits: LimitSettings) -> FastAPI:
+    """The application; it does not start before its judge has scored known pairs."""
     info = ServiceInfo(
         identity=judge.identity,
         digest=judge.identity.digest,
         limits=Limits(**limits.model_dump()),
     )
-    ready = False
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        nonlocal ready
-        await judge.judge(Content(text="warm-up"), [Content(text="warm-up"), Content(text="another")])
-        ready = True
+        await judge.check_ready()
         yield
-        ready = False
 
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
     app.add_exception_handler(Refusal, _refuse)
@@ -58,9 +54,11 @@ def create_app(judge: Judge, limits: LimitSettings) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """A real pair was scored."""
-        if not ready:
-            raise Refusal(503, "not_ready", "the judge is starting")
+        """A real pair was scored lately, and the judge is fit to judge."""
+        try:
+            await judge.check_ready()
+        except (JudgeUnavailable, JudgeBroken) as error:
+            raise Refusal(503, "not_ready", str(error)) from error
         return {"status": "ready"}
 
     @app.get("/v1/identity")

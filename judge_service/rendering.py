@@ -1,16 +1,24 @@
 """One query and its candidates → token streams that end where the answer begins, and the ids of the two answers.
 
-It promises that Yes and No are each one token *in that place*, and that the words of a user stay words. It does not run
-a model.
+It promises that Yes and No are each one token *in that place*, that the words of a user stay words, that nothing is
+cut, and that every backend is given the same tokens and pixels. It does not run a model.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from judge_service.settings import ModelSettings
 from unijudge.corpus import Content
-from unijudge.encoding import ChatEncoder, Stream
-from unijudge.errors import ModelError
+from unijudge.encoding import ChatEncoder, Stream, expand
+from unijudge.errors import BadImage, JudgeRefused, ModelError
+from unijudge.files import folder_sha256
+from unijudge.pictures import PictureReader
 from unijudge.prompt import Prompt
+from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 
 
 class Renderer:
@@ -46,3 +54,114 @@ class Renderer:
                 "prompt.no to words that this model's tokenizer has"
             )
         return ids[-1]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything of a model but the model: what turns pairs into its inputs, and its name."""
+
+    renderer: Renderer
+    pictures: PictureReader
+    processor: Any
+    """The image processor."""
+    image_id: int
+    pad_id: int
+    settings: ModelSettings
+    weights: str
+    """The hub revision, or a digest of the folder."""
+    prompt: Prompt
+
+    def prepare(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> tuple[list[Verdict | PairError | None], dict[int, Stream]]:
+        """The prompts of the candidates that can be judged, by place; an error in the place of each other one.
+
+        Raises:
+            JudgeRefused: The query's own image cannot be decoded.
+        """
+        try:
+            if query.image is not None:
+                self.pictures(query.image)
+        except BadImage as error:
+            raise JudgeRefused(f"query: {error}") from error
+        answers: list[Verdict | PairError | None] = [None] * len(candidates)
+        streams: dict[int, Stream] = {}
+        for place, stream in enumerate(self.renderer.streams(query, candidates)):
+            try:
+                length = self.length(stream)
+            except BadImage as error:
+                answers[place] = PairError(code="bad_image", message=str(error))
+                continue
+            if length > self.settings.max_tokens:
+                message = f"{length} tokens; this judge takes {self.settings.max_tokens}: shorten the text or the image"
+                answers[place] = PairError(code="too_long", message=message)
+                continue
+            streams[place] = stream
+        return answers, streams
+
+    def length(self, stream: Stream) -> int:
+        """Of a prompt, in tokens, pictures included."""
+        return len(expand(stream, self.pictures, self.image_id))
+
+    def identity(self, backend: str, version: str) -> JudgeIdentity:
+        """Who judges, when `backend` runs the model."""
+        folder = Path(self.settings.name)
+        return JudgeIdentity(
+            model=folder.name if folder.is_dir() else self.settings.name,
+            weights=self.weights,
+            prompt_fingerprint=self.prompt.fingerprint,
+            yes=self.prompt.yes,
+            no=self.prompt.no,
+            yes_id=self.renderer.yes_id,
+            no_id=self.renderer.no_id,
+            order=self.prompt.order,
+            min_pixels=self.settings.min_pixels,
+            max_pixels=self.settings.max_pixels,
+            dtype=self.settings.dtype,
+            backend=backend,
+            backend_version=version,
+        )
+
+
+def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int) -> Inputs:
+    """Loads a model's configuration, tokenizer and image processor.
+
+    Raises:
+        ModelError: They cannot be loaded, are of another family, or the labels do not fit.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
+        if config.model_type not in FAMILIES:
+            raise ModelError(f"{settings.name}: is a {config.model_type}; this service judges with {FAMILIES}")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            settings.name, revision=settings.revision, backend="pil"
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
+    folder = Path(settings.name)
+    return Inputs(
+        renderer=Renderer(tokenizer, tokenizer.convert_ids_to_tokens(config.image_token_id), prompt),
+        pictures=PictureReader(
+            token_side=processor.patch_size * processor.merge_size,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            max_source_pixels=max_source_pixels,
+        ),
+        processor=processor,
+        image_id=config.image_token_id,
+        pad_id=tokenizer.pad_token_id,
+        settings=settings,
+        weights=folder_sha256(folder) if folder.is_dir() else (config._commit_hash or "unknown"),  # noqa: SLF001
+        prompt=prompt,
+    )
+
+
+def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> Verdict | PairError:
+    """A verdict, or an error where a number is not finite, as half precision can overflow."""
+    if abs(yes_logprob) < float("inf") and abs(no_logprob) < float("inf"):
+        return Verdict(yes_logprob=yes_logprob, no_logprob=no_logprob, argmax_is_label=argmax_is_label)
+    message = f"ln P(Yes) = {yes_logprob}, ln P(No) = {no_logprob}; take a wider model.dtype"
+    return PairError(code="not_finite", message=message)

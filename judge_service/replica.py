@@ -17,6 +17,7 @@ from ray.exceptions import AuthenticationError
 
 from judge_service.app import create_app
 from judge_service.backends import open_judge
+from judge_service.health import WatchedJudge
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
 
@@ -30,12 +31,21 @@ APPLICATION = "judge"
 class JudgeReplica:
     """One copy of the model and its HTTP application."""
 
-    def __init__(self, settings: ServiceSettings):
-        self._settings = settings
-        self._judge = open_judge(settings)
+    async def __init__(self, settings: ServiceSettings):  # type: ignore[misc]  # Ray Serve awaits it
+        """Loads the model and scores known pairs: what is wrong with them stands in the deployment's message."""
+        health = settings.health
+        if settings.model.backend == "scripted":  # it cannot tell a match from a mismatch, and does not claim to
+            health = health.model_copy(update={"canary_every_s": 0})
+        self._limits = settings.limits
+        self._judge = WatchedJudge(open_judge(settings), health)
+        await self._judge.check_ready()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._judge, self._settings.limits)
+        return create_app(self._judge, self._limits)
+
+    async def check_health(self) -> None:
+        """Ray asks; a replica that cannot score a pair is replaced."""
+        await self._judge.check_alive()
 
 
 def run(settings: ServiceSettings) -> None:
@@ -67,6 +77,8 @@ def run(settings: ServiceSettings) -> None:
             max_ongoing_requests=settings.max_ongoing_requests,
             max_queued_requests=settings.max_queued_requests,
             graceful_shutdown_timeout_s=settings.drain_s,
+            health_check_period_s=10,
+            health_check_timeout_s=settings.health.timeout_s + 10,
             ray_actor_options={"num_cpus": settings.cpus_per_replica, "num_gpus": settings.gpus_per_replica},
         )
         try:

@@ -12,8 +12,9 @@ from unijudge.settings import Settings
 class ModelSettings(Settings):
     """Which model judges, and on what."""
 
-    backend: Literal["transformers", "scripted"] = "transformers"
-    """`transformers` runs the model; `scripted` answers from a hash of the pair, for load and fault tests only."""
+    backend: Literal["auto", "vllm", "transformers", "scripted"] = "auto"
+    """`vllm` is the production engine, `transformers` the exact reference; `auto` takes vLLM where it is installed.
+    `scripted` answers from a hash of the pair, for load and fault tests only."""
     name: str = ""
     """A Qwen2-VL or Qwen2.5-VL: a hub name, or a folder."""
     revision: str | None = None
@@ -29,7 +30,9 @@ class ModelSettings(Settings):
     max_tokens: int = Field(8192, gt=0)
     """Longest prompt of one pair, in tokens; a longer pair is answered with an error, never cut."""
     batch_tokens: int = Field(16384, gt=0)
-    """How many tokens run at once, padding included; lower it when memory runs out."""
+    """transformers: how many tokens run at once, padding included; lower it when memory runs out."""
+    max_sequences: int = Field(256, gt=0)
+    """vLLM: how many pairs run at once."""
     scripted_delay_s: float = Field(0.0, ge=0)
     """How long the scripted judge takes for a request, in seconds."""
 
@@ -43,6 +46,19 @@ class LimitSettings(Settings):
     """Size of a request's body, in bytes."""
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     """Width × height of an image before any scaling; larger ones are answered with an error, undecoded."""
+
+
+class HealthSettings(Settings):
+    """When a replica counts as alive and as fit. One not alive is replaced; one not fit does not start."""
+
+    fresh_s: float = Field(30, gt=0)
+    """Alive without a question is who scored a pair in the last so many seconds; else a known pair is tried."""
+    timeout_s: float = Field(60, gt=0)
+    """How long that pair may take, in seconds."""
+    min_mass: float = Field(0.5, ge=0, le=1)
+    """Least mean probability of Yes and No together; below it the model is not answering the question."""
+    canary_every_s: float = Field(300, ge=0)
+    """How often a known match must beat a known mismatch, in seconds; 0: never."""
 
 
 class ServiceSettings(Settings):
@@ -61,7 +77,7 @@ class ServiceSettings(Settings):
     cpus_per_replica: float = Field(1, gt=0)
     """CPU cores that Ray reserves for each replica."""
     tensor_parallel_size: int = Field(1, gt=0)
-    """GPUs over which one copy of the model is split; the transformers backend takes 1 only."""
+    """GPUs over which one copy of the model is split, with vLLM; the transformers backend takes 1 only."""
     max_ongoing_requests: int = Field(4, gt=0)
     """Requests that a replica works on at once; the rest wait."""
     max_queued_requests: int = Field(64, gt=0)
@@ -73,3 +89,4 @@ class ServiceSettings(Settings):
     model: ModelSettings = ModelSettings()
     prompt: Prompt = Prompt()
     limits: LimitSettings = LimitSettings()
+    health: HealthSettings = HealthSettings()

@@ -5,6 +5,7 @@ one judge; memory is bounded by what is in flight. What it does not do: choose n
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from miner.plan import Candidates, start_plan
 from miner.settings import ScoreSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus, Item, Query
-from unijudge.errors import DataError, JudgeRefused, UnijudgeError
+from unijudge.errors import DataError, JudgeBroken, JudgeRefused, UnijudgeError
 from unijudge.files import file_sha256, lease
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
@@ -125,7 +126,7 @@ class _Job:
                 for row, near in zip(rows, candidates, strict=True)
             ]
         judged = [task.result() for task in tasks]
-        self._check_errors(shard, judged)
+        self._check(shard, judged)
         return judged
 
     async def _score_query(self, judge: Judge, row: int, near: list[tuple[int, float]]) -> JudgedQuery:
@@ -144,6 +145,7 @@ class _Job:
                 similarity=similarity,
                 yes_logprob=answer.yes_logprob if isinstance(answer, Verdict) else None,
                 no_logprob=answer.no_logprob if isinstance(answer, Verdict) else None,
+                argmax_is_label=answer.argmax_is_label if isinstance(answer, Verdict) else None,
                 error=None if isinstance(answer, Verdict) else f"{answer.code}: {answer.message}",
             )
             for item, rank, similarity, answer in zip(items, ranks, similarities, answers, strict=True)
@@ -172,7 +174,7 @@ class _Job:
         except DataError as error:
             return PairError(code="unreadable", message=str(error))
 
-    def _check_errors(self, shard: int, judged: list[JudgedQuery]) -> None:
+    def _check(self, shard: int, judged: list[JudgedQuery]) -> None:
         pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
         failed = [pair for pair in pairs if pair.error is not None]
         self._pairs += len(pairs)
@@ -182,6 +184,14 @@ class _Job:
                 f"shard {shard}: {len(failed)} of {len(pairs)} pairs have no verdict, more than max_error_share = "
                 f"{self._settings.max_error_share:g}; the shard was not written. Mend the cause, or raise "
                 f"max_error_share. First reason: {failed[0].error}"
+            )
+        masses = [math.exp(p.yes_logprob) + math.exp(p.no_logprob) for p in pairs if p.yes_logprob and p.no_logprob]
+        mean = sum(masses) / len(masses) if masses else 1.0
+        if mean < self._settings.min_mass:
+            raise JudgeBroken(
+                f"shard {shard}: the judge gives Yes and No together a mean probability of {mean:.3g}, less than "
+                f"min_mass = {self._settings.min_mass:g}: it is not answering the question. Chat template, label words "
+                "or model do not fit; the shard was not written"
             )
 
 

@@ -5,8 +5,9 @@ minus β; of the rest, negatives are taken in strides so that they are not all a
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, cycle, islice
 from typing import Literal, TypeVar
 
@@ -77,12 +78,13 @@ def choose(query: JudgedQuery, settings: SelectSettings, drawn: Sequence[Judged]
     candidates = [candidate for candidate in query.candidates if candidate.log_odds is not None]
     if not positives:
         return Choice(None, "unjudged")
-    best = max(positives, key=score_of)
-    suspect = score_of(best) < settings.suspect_below
+    score = partial(score_of, divisor=settings.log_odds_divisor)
+    best = max(positives, key=score)
+    suspect = score(best) < settings.suspect_below
     pool = list(drawn) if rule.walk == "random" else candidates
     if not pool:
         return Choice(None, "no candidate", suspect=suspect)
-    beta, kept = survivors(candidates, score_of(best), rule.betas) if rule.betas else (None, pool)
+    beta, kept = survivors(candidates, score(best), rule.betas, score) if rule.betas else (None, pool)
     dropped = len(pool) - len(kept)
     fallback = not kept
     if fallback and rule.fallback == "drop":
@@ -97,13 +99,13 @@ def choose(query: JudgedQuery, settings: SelectSettings, drawn: Sequence[Judged]
         Negative(**vars(judged), beta=None if fallback else beta, duplicate=index >= len(picked), fallback=fallback)
         for index, judged in enumerate(islice(cycle(picked), settings.stored))
     ]
-    scores = [score_of(judged) for judged in picked if judged.log_odds is not None]
+    scores = [score(judged) for judged in picked if judged.log_odds is not None]
     triple = Triple(query.query_id, query.subset, best, negatives)
     return Choice(triple, "kept", dropped, suspect, tie=len(set(scores)) < len(scores))
 
 
 def survivors(
-    candidates: Sequence[Judged], positive_score: float, betas: Sequence[float]
+    candidates: Sequence[Judged], positive_score: float, betas: Sequence[float], score: Callable[[Judged], float]
 ) -> tuple[float, list[Judged]]:
     """The candidates with score ≤ σ⁺ − β, at the first β at which there is any.
 
@@ -111,6 +113,7 @@ def survivors(
         candidates: With verdicts.
         positive_score: σ⁺, in (0, 1).
         betas: Margins to try in turn.
+        score: Of a candidate, in (0, 1).
 
     Returns:
         The β that was reached, and the survivors in the given order; empty when no β leaves any.
@@ -119,7 +122,7 @@ def survivors(
         UniME-V2, section on hard negative mining: α = σ⁺ − β.
     """
     for beta in betas:
-        kept = [candidate for candidate in candidates if score_of(candidate) <= positive_score - beta]
+        kept = [candidate for candidate in candidates if score(candidate) <= positive_score - beta]
         if kept:
             return beta, kept
     return betas[-1], []
@@ -135,12 +138,12 @@ def strided(ranked: Sequence[T], stride: int) -> list[T]:
     return list(chain.from_iterable(ranked[offset::stride] for offset in range(stride)))
 
 
-def score_of(judged: Judged) -> float:
-    """The semantic matching score of a judged pair, sigmoid(ln P(Yes) − ln P(No)).
+def score_of(judged: Judged, divisor: float = 1.0) -> float:
+    """The semantic matching score of a judged pair, sigmoid((ln P(Yes) − ln P(No)) / divisor).
 
     Raises:
         ValueError: The pair has no verdict.
     """
     if judged.log_odds is None:
         raise ValueError(f"item {judged.item_id!r} has no verdict: {judged.error}")
-    return sigmoid(judged.log_odds)
+    return sigmoid(judged.log_odds / divisor)

@@ -85,6 +85,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 corpus=corpus.fingerprint,
                 scores=file_sha256(settings.scores / "manifest.json"),
                 selection=settings.model_dump(mode="json"),
+                log_odds_divisor=settings.log_odds_divisor,
                 rows=rows,
                 negatives_in_row=settings.stored,
                 statistics=statistics.table(),

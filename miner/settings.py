@@ -33,6 +33,8 @@ class ScoreSettings(Settings):
     """How long to go on trying while the service is busy or away, in seconds."""
     max_error_share: float = Field(0.05, ge=0, le=1)
     """Stop, before writing, at a shard with more pairs without a verdict than this share."""
+    min_mass: float = Field(0.5, ge=0, le=1)
+    """Stop, before writing, at a shard in which Yes and No together have a smaller mean probability than this."""
 
 
 Preset = Literal["unime-v2", "paper", "topk", "random", "cyclic"]
@@ -60,6 +62,9 @@ class SelectSettings(Settings):
     """Negatives in a row."""
     suspect_below: float = Field(0.5, ge=0, le=1)
     """A positive with a lower score is counted as suspect."""
+    log_odds_divisor: float = Field(1.0, gt=0)
+    """Divides every log-odds before the score is taken. 1.05 puts a bfloat16 judge's scores on the grid of UniME-V2's
+    released ones, which went through a repetition penalty."""
     seed: int = 0
     """Of `random`, and of the paper's fallback."""
     partial: bool = False

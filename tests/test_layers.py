@@ -11,6 +11,7 @@ MAY_IMPORT = {
     "unijudge": {"pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer"},
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "fastapi", "typer", "torch", "transformers", "safetensors", "ray",
+        "vllm",
     },
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich"},
     "trainer": {
@@ -20,6 +21,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 ONLY_IN = {
     "ray": {"judge_service/replica.py"},
+    "vllm": {"judge_service/backends/vllm.py"},
     "faiss": {"miner/retrieve.py"},
     "httpx2": {"unijudge/client.py"},
     "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "trainer/cli.py"},

@@ -10,8 +10,9 @@ import numpy as np
 
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import TrainingError
+from unijudge.files import read_json
 from unijudge.scores import Judged
-from unijudge.triples import Negative, read_triples
+from unijudge.triples import Negative, TripleManifest, read_triples
 from unijudge.verdicts import sigmoid
 
 
@@ -42,6 +43,7 @@ class Examples:
         """
         self._corpus = corpus
         query_row = {query.query_id: row for row, query in enumerate(corpus.queries)}
+        divisor = read_json(triples / "triples.json", TripleManifest).log_odds_divisor
         queries, items, teachers = array("q"), array("q"), array("d")
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
@@ -51,7 +53,7 @@ class Examples:
             judged = [row.positive, *row.negatives[:negatives]]
             queries.append(query_row[row.query_id])
             items.extend(corpus.row_of[one.item_id] for one in judged)
-            teachers.extend(_teacher_score(one) for one in judged)
+            teachers.extend(_teacher_score(one, divisor) for one in judged)
         if not queries:
             raise TrainingError(f"{triples}: has no rows; see what `mine select` printed")
         self._query_rows = np.array(queries)
@@ -77,8 +79,8 @@ class Examples:
         )
 
 
-def _teacher_score(judged: Judged) -> float:
+def _teacher_score(judged: Judged, divisor: float) -> float:
     """In [0, 1]; NaN where nobody judged."""
     if isinstance(judged, Negative) and judged.fallback:
         return 1.0  # as the paper has it; only its preset writes such rows
-    return math.nan if judged.log_odds is None else sigmoid(judged.log_odds)
+    return math.nan if judged.log_odds is None else sigmoid(judged.log_odds / divisor)

@@ -32,6 +32,8 @@ class Judged:
     """Cosine of query and item, −1 … 1."""
     yes_logprob: float | None = None
     no_logprob: float | None = None
+    argmax_is_label: bool | None = None
+    """Whether the judge's likeliest answer was Yes or No."""
     error: str | None = None
     """`code: message`, where there is no verdict."""
 
@@ -62,6 +64,7 @@ JUDGED = [
     ("similarity", pa.float32()),
     ("yes_logprob", pa.float32()),
     ("no_logprob", pa.float32()),
+    ("argmax_is_label", pa.bool_()),
     ("error", pa.string()),
 ]
 SCORES = Table(

@@ -74,6 +74,8 @@ class TripleManifest(BaseModel):
     """sha256 of the score folder's manifest."""
     selection: dict[str, Any]
     """The settings of the selection."""
+    log_odds_divisor: float = 1.0
+    """By which log-odds were divided before scores were compared; readers who make scores do the same."""
     rows: int
     negatives_in_row: int
     statistics: dict[str, float]

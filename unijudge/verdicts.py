@@ -26,6 +26,8 @@ class Verdict(BaseModel):
     """ln P("Yes"), at most 0."""
     no_logprob: float = Field(le=1e-4)
     """ln P("No"), at most 0."""
+    argmax_is_label: bool
+    """Whether the likeliest answer of all was Yes or No: with the mass, says whether prompt and model fit."""
 
     @property
     def log_odds(self) -> float:
@@ -37,7 +39,7 @@ class Verdict(BaseModel):
         """The semantic matching score of UniME-V2: softmax over the Yes and No logits, in (0, 1).
 
         Example:
-            >>> Verdict(yes_logprob=-1.0, no_logprob=-1.0).score
+            >>> Verdict(yes_logprob=-1.0, no_logprob=-1.0, argmax_is_label=True).score
             0.5
         """
         return sigmoid(self.log_odds)

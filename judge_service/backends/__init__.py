@@ -1,8 +1,13 @@
 """The judges that run here: each in one file, each behind `judge(query, candidates)`."""
 
+import importlib.util
+import logging
+
 from judge_service.settings import ServiceSettings
 from unijudge.errors import SettingsError
 from unijudge.verdicts import Judge
+
+logger = logging.getLogger(__name__)
 
 
 def open_judge(settings: ServiceSettings) -> Judge:
@@ -12,17 +17,29 @@ def open_judge(settings: ServiceSettings) -> Judge:
         SettingsError: The settings contradict each other.
         ModelError: The model cannot be loaded, or cannot judge.
     """
-    if settings.model.backend == "scripted":
+    backend = settings.model.backend
+    if backend == "scripted":
         from judge_service.backends.scripted import ScriptedJudge
 
         return ScriptedJudge(settings.prompt, delay_s=settings.model.scripted_delay_s)
     if not settings.model.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder")
-    if settings.tensor_parallel_size > 1:
+    if backend == "auto":
+        backend = "vllm" if importlib.util.find_spec("vllm") else "transformers"
+        if backend == "transformers":
+            logger.warning("vLLM is not installed: judging with transformers, exact and slower; the identity says so")
+    if backend == "transformers" and settings.tensor_parallel_size > 1:
         raise SettingsError(
             f"tensor_parallel_size: {settings.tensor_parallel_size}, but the transformers backend runs one copy on one "
-            "GPU; set 1 and more replicas"
+            "GPU; set 1 and more replicas, or the vllm backend"
         )
+    from judge_service.rendering import open_inputs
+
+    inputs = open_inputs(settings.model, settings.prompt, settings.limits.max_pixels)
+    if backend == "vllm":
+        from judge_service.backends.vllm import VllmJudge
+
+        return VllmJudge(inputs, settings.tensor_parallel_size)
     from judge_service.backends.transformers import TransformersJudge
 
-    return TransformersJudge(settings.model, settings.prompt, settings.limits.max_pixels)
+    return TransformersJudge(inputs)

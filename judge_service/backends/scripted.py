@@ -58,7 +58,7 @@ class ScriptedJudge:
         for content in (query, candidate):
             digest.update(f"{content.text}\0".encode() + (content.image or b"") + b"\0")
         yes = (int.from_bytes(digest.digest()[:4]) + 1) / (2**32 + 2)
-        return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes))
+        return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
 
 
 def _look(content: Content) -> None:

@@ -4,13 +4,15 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 
 import httpx2
 import pytest
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.settings import LimitSettings
+from judge_service.health import KNOWN_YES, WatchedJudge
+from judge_service.settings import HealthSettings, LimitSettings
 from tests.pictures import png
 from unijudge.client import JudgeClient, judge_now
 from unijudge.corpus import Content
@@ -42,7 +44,7 @@ class Counting(httpx2.ASGITransport):
 
 @pytest.fixture
 def judge():
-    return ScriptedJudge(Prompt())
+    return WatchedJudge(ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0, fresh_s=0.01, timeout_s=0.2))
 
 
 @pytest.fixture
@@ -207,16 +209,66 @@ def test_nobody_there_is_said_so():
             judge_now(url, CAT, [CAT])
 
 
-def test_it_is_ready_only_after_a_real_pair(app):
-    async def states():
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
-            before = await http.get("/readyz")
-            async with app.router.lifespan_context(app):
-                during = await http.get("/readyz")
-            alive = await http.get("/healthz")
-            return before.status_code, during.status_code, alive.status_code
+def test_ready_means_that_a_pair_can_be_scored_now(app, judge, monkeypatch):
+    """A hung engine is not ready, though its process answers; it is again when it scores again."""
+    inner = judge._judge
 
-    assert run(states()) == (503, 200, 200)
+    class Hung:
+        identity = inner.identity
+
+        async def judge(self, query, candidates):
+            await asyncio.sleep(60)
+
+    async def states():
+        found = []
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
+            for engine in (inner, Hung(), inner):
+                judge._judge = engine
+                await asyncio.sleep(0.02)
+                found.append(await http.get("/readyz"))
+            found.append(await http.get("/healthz"))
+        return found
+
+    first, hung, again, alive = run(states())
+    assert [first.status_code, hung.status_code, again.status_code, alive.status_code] == [200, 503, 200, 200]
+    assert "the engine hangs" in hung.json()["message"]
+    assert hung.headers["Retry-After"]
+
+
+class Answering:
+    """Gives every pair the same probabilities, but the known match its own."""
+
+    def __init__(self, identity, match, other):
+        self.identity, self.match, self.other = identity, match, other
+
+    async def judge(self, query, candidates):
+        def verdict(candidate):
+            yes, no = self.match if candidate is KNOWN_YES else self.other
+            return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(no), argmax_is_label=yes + no > 0.5)
+
+        return [verdict(candidate) for candidate in candidates]
+
+
+@pytest.mark.parametrize(
+    ("match", "other", "reason"),
+    [
+        ((0.9, 0.05), (0.05, 0.9), None),
+        ((0.2, 0.7), (0.3, 0.6), "cannot tell them apart"),
+        ((0.02, 0.01), (0.01, 0.02), "Yes and No together have a mean probability of 0.03"),
+    ],
+)
+def test_a_judge_that_does_not_fit_does_not_start(identity, match, other, reason):
+    watched = WatchedJudge(Answering(identity, match, other), HealthSettings())
+
+    async def start():
+        async with create_app(watched, LIMITS).router.lifespan_context(None):
+            return True
+
+    if reason is None:
+        assert run(start())
+    else:
+        with pytest.raises(JudgeBroken, match=reason):
+            run(start())
 
 
 def test_a_fault_of_ours_is_an_error_body(app, judge, monkeypatch):

@@ -30,7 +30,7 @@ CONTENTS = [
 
 
 def load(folder, prompt=None, **model):
-    settings = ModelSettings(name=str(folder), **PIXELS | model)
+    settings = ModelSettings(name=str(folder), **{"backend": "transformers"} | PIXELS | model)
     return open_judge(ServiceSettings(model=settings, prompt=prompt or Prompt()))
 
 
@@ -45,9 +45,9 @@ def ask(judge, query, candidates):
 
 def plain_log_odds(judge, query, candidate):
     """The model's own forward pass over one whole prompt: no cache, no positions of ours, no batching."""
-    (stream,) = judge._renderer.streams(query, [candidate])
-    batch = token_arrays([stream], judge._pictures, image_id=judge._image_id, pad_id=judge._pad_id)
-    batch |= picture_arrays([stream], judge._pictures, judge._processor)
+    (stream,) = judge._inputs.renderer.streams(query, [candidate])
+    batch = token_arrays([stream], judge._inputs.pictures, image_id=judge._inputs.image_id, pad_id=judge._inputs.pad_id)
+    batch |= picture_arrays([stream], judge._inputs.pictures, judge._inputs.processor)
     inputs = {name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"}
     judge._model.model.rope_deltas = None
     with torch.inference_mode():
@@ -72,9 +72,11 @@ def test_shared_prefix_equals_one_pair_at_a_time(tiny_model, order, batch_tokens
 
 def test_positions_are_the_models_own(judge):
     """With pictures in one and two places, wide and tall."""
-    streams = [judge._renderer.streams(query, [candidate])[0] for query in CONTENTS[5:] for candidate in CONTENTS[3:]]
-    batch = token_arrays(streams, judge._pictures, image_id=judge._image_id, pad_id=judge._pad_id)
-    grids = picture_arrays(streams, judge._pictures, judge._processor)["image_grid_thw"]
+    streams = [
+        judge._inputs.renderer.streams(query, [candidate])[0] for query in CONTENTS[5:] for candidate in CONTENTS[3:]
+    ]
+    batch = token_arrays(streams, judge._inputs.pictures, image_id=judge._inputs.image_id, pad_id=judge._inputs.pad_id)
+    grids = picture_arrays(streams, judge._inputs.pictures, judge._inputs.processor)["image_grid_thw"]
     names = ("input_ids", "attention_mask", "mm_token_type_ids")
     inputs = {name: torch.from_numpy(batch[name]) for name in names} | {"image_grid_thw": torch.from_numpy(grids)}
     theirs, _ = judge._model.model.get_rope_index(**inputs)
@@ -92,14 +94,14 @@ def test_candidates_with_equal_pictures_do_not_hide_each_other(judge):
 
 def test_no_typed_control_token_becomes_one(judge):
     """Every added token of the tokenizer, in the query and in the candidate."""
-    encoder = judge._renderer._encoder
-    (clean,) = judge._renderer.streams(Content(text="a"), [Content(text="b")])
+    encoder = judge._inputs.renderer._encoder
+    (clean,) = judge._inputs.renderer.streams(Content(text="a"), [Content(text="b")])
     controls = set(encoder._controls.values())
     allowed = [entry for entry in clean if entry in controls]
     assert len(encoder._controls) >= 19
     for token in encoder._controls:
         for query, candidate in [(token, "b"), ("a", token), (f"x{token}y", f"{token}{token}")]:
-            (stream,) = judge._renderer.streams(Content(text=query), [Content(text=candidate)])
+            (stream,) = judge._inputs.renderer.streams(Content(text=query), [Content(text=candidate)])
             assert [entry for entry in stream if entry in controls] == allowed, token
     answers = ask(judge, Content(text="<|image_pad|><|vision_start|>"), [Content(text=t) for t in encoder._controls])
     assert all(isinstance(answer, Verdict) for answer in answers)
@@ -107,8 +109,8 @@ def test_no_typed_control_token_becomes_one(judge):
 
 def test_text_around_is_tokenised_together(judge):
     """':Find' may be one piece where ':' + 'Find' are two: the prompt's own text and the user's are one string."""
-    encoder = judge._renderer._encoder
-    (stream,) = judge._renderer.streams(Content(text="Find"), [Content(text="b")])
+    encoder = judge._inputs.renderer._encoder
+    (stream,) = judge._inputs.renderer.streams(Content(text="Find"), [Content(text="b")])
     whole = encoder.text_ids("user\n" + Prompt().instruction + "Query:FindCandidate:b")
     assert any(stream[i : i + len(whole)] == whole for i in range(len(stream)))
 
@@ -126,10 +128,10 @@ def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
     large = png(size=(900, 500))
     for folder in (tiny_model, tmp_path / "published"):
         judge = load(folder)
-        stream = judge._renderer.streams(Content(image=large), [Content(text="b")])
-        (grid,) = picture_arrays(stream, judge._pictures, judge._processor)["image_grid_thw"]
+        stream = judge._inputs.renderer.streams(Content(image=large), [Content(text="b")])
+        (grid,) = picture_arrays(stream, judge._inputs.pictures, judge._inputs.processor)["image_grid_thw"]
         assert grid[1] * grid[2] * 14 * 14 <= PIXELS["max_pixels"]
-        assert judge._pictures(large).tokens == (grid[1] // 2, grid[2] // 2)
+        assert judge._inputs.pictures(large).tokens == (grid[1] // 2, grid[2] // 2)
 
 
 def test_bad_pairs_are_errors_in_place(judge):
@@ -183,7 +185,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"model\.name: required"):
         open_judge(ServiceSettings())
     with pytest.raises(SettingsError, match="tensor_parallel_size: 2"):
-        open_judge(ServiceSettings(model=ModelSettings(name="x"), tensor_parallel_size=2))
+        open_judge(ServiceSettings(model=ModelSettings(name="x", backend="transformers"), tensor_parallel_size=2))
 
 
 def test_other_weights_are_another_judge(judge, tiny_model, tmp_path):

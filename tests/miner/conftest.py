@@ -11,7 +11,8 @@ import uvicorn
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.settings import LimitSettings
+from judge_service.health import WatchedJudge
+from judge_service.settings import HealthSettings, LimitSettings
 from miner.importers.build import build
 from miner.importers.pairs import read_pairs
 from tests.pictures import png
@@ -23,7 +24,8 @@ from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write
 @contextlib.contextmanager
 def serving(judge):
     """Yields the URL of a service around `judge`, on loopback."""
-    config = uvicorn.Config(create_app(judge, LimitSettings(max_candidates=16)), port=0, log_level="error")
+    watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_mass=0))
+    config = uvicorn.Config(create_app(watched, LimitSettings(max_candidates=16)), port=0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -15,7 +15,7 @@ from miner.score import score
 from miner.settings import ScoreSettings
 from tests.miner.conftest import embed, serving
 from tests.pictures import png
-from unijudge.errors import DataError, FolderBusy, JudgeChanged, JudgeUnavailable
+from unijudge.errors import DataError, FolderBusy, JudgeBroken, JudgeChanged, JudgeUnavailable
 from unijudge.files import lease
 from unijudge.prompt import Prompt
 from unijudge.scores import read_scores, shard_path
@@ -186,6 +186,21 @@ def test_too_many_errors_stop_the_job_before_it_writes(corpus, job, service):
     ):
         score(job(service), quiet)
     assert not list(job(service).out.glob("part-*"))
+
+
+def test_a_judge_that_does_not_answer_the_question_stops_the_job(job, monkeypatch):
+    class Elsewhere(ScriptedJudge):
+        async def judge(self, query, candidates):
+            answers = await super().judge(query, candidates)
+            return [
+                a.model_copy(update={"yes_logprob": a.yes_logprob - 5, "no_logprob": a.no_logprob - 5}) for a in answers
+            ]
+
+    with serving(Elsewhere(Prompt())) as url:
+        with pytest.raises(JudgeBroken, match=r"mean probability of 0\.00674, less than min_mass = 0\.5.*do not fit"):
+            score(job(url), quiet)
+        assert not list(job(url).out.glob("part-*"))
+        assert score(job(url, min_mass=0), quiet).shards_done == 8
 
 
 def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):

@@ -45,9 +45,10 @@ def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
 
 
 def test_the_ladder_relaxes_only_when_nothing_survives():
-    assert survivors([judged("a", 0.45)], 0.5, (0.1, 0.01, 0.001))[0] == 0.01
-    assert survivors([judged("a", 0.495), judged("b", 0.498)], 0.5, (0.1, 0.01, 0.001))[0] == 0.001
-    assert survivors([judged("a", 0.5)], 0.5, (0.1, 0.01, 0.001)) == (0.001, [])
+    ladder = (0.1, 0.01, 0.001)
+    assert survivors([judged("a", 0.45)], 0.5, ladder, score_of)[0] == 0.01
+    assert survivors([judged("a", 0.495), judged("b", 0.498)], 0.5, ladder, score_of)[0] == 0.001
+    assert survivors([judged("a", 0.5)], 0.5, ladder, score_of) == (0.001, [])
     choice = choose(query(0.5, [0.6, 0.7]), settings("unime-v2"))
     assert choice.triple is None
     assert choice.reason == "no survivor"
@@ -94,6 +95,23 @@ def test_pairs_without_a_verdict_are_never_chosen():
     assert "bad" not in names(choose(row, settings("unime-v2")))
     row.positives[:] = [Judged("p", bytes(16), None, 0.5, error="bad_image: x")]
     assert choose(row, settings("unime-v2")).reason == "unjudged"
+
+
+@given(st.integers(-100, 100))
+def test_a_divisor_puts_bfloat16_scores_on_the_released_grid(eighths):
+    """Logits of 16 to 32 step by 1/8 in bfloat16; the released scores' logits, times 1.05, are multiples of it."""
+    log_odds = eighths / 8
+    yes = -math.log1p(math.exp(-log_odds))
+    released = score_of(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds), divisor=1.05)
+    steps = math.log(released / (1 - released)) * 1.05 * 8
+    assert steps == pytest.approx(eighths, abs=1e-6)
+
+
+def test_a_divisor_moves_the_threshold():
+    """.80 and .65 are .15 apart; at half the log-odds .67 and .58 are not .1 apart any more."""
+    row = query(0.8, [0.65])
+    assert choose(row, settings("unime-v2")).triple.negatives[0].beta == 0.1
+    assert choose(row, settings("unime-v2", log_odds_divisor=2)).triple.negatives[0].beta == 0.01
 
 
 def test_several_positives_the_best_counts():

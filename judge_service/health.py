@@ -1,0 +1,91 @@
+"""Whether a judge works, known by what it scored: an engine can hang while its process answers every ping.
+
+Alive: a real pair was scored in the last seconds, or one is scored now. Fit: Yes and No are what the model answers
+with, and a pair that anybody would call a match scores above one that nobody would.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from judge_service.settings import HealthSettings
+from unijudge.corpus import Content
+from unijudge.errors import JudgeBroken, JudgeUnavailable
+from unijudge.verdicts import Judge, JudgeIdentity, PairError, Verdict
+
+KNOWN_QUERY = Content(text="Find the sentence that says: seven apples lie on the table.")
+KNOWN_YES = Content(text="Seven apples lie on the table.")
+KNOWN_NO = Content(text="The train to the airport leaves at noon.")
+MASS_WINDOW = 1000
+"""Pairs over which the mean mass is taken."""
+
+
+class WatchedJudge:
+    """Any judge, watched: every answer counts as a sign of life."""
+
+    def __init__(self, judge: Judge, settings: HealthSettings):
+        self._judge = judge
+        self._settings = settings
+        self._scored_at = self._canary_at = float("-inf")
+        self._masses: deque[float] = deque(maxlen=MASS_WINDOW)
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who answers."""
+        return self._judge.identity
+
+    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+        """One answer for each candidate, in order."""
+        answers = await self._judge.judge(query, candidates)
+        masses = [answer.mass for answer in answers if isinstance(answer, Verdict)]
+        if masses:
+            self._scored_at = time.monotonic()
+            self._masses.extend(masses)
+        return answers
+
+    async def check_alive(self) -> None:
+        """Returns if a real pair was scored lately, or can be scored now.
+
+        Raises:
+            JudgeUnavailable: It cannot, or not in time.
+        """
+        if time.monotonic() - self._scored_at > self._settings.fresh_s:
+            await self._probe()
+
+    async def check_ready(self) -> None:
+        """As `check_alive`; and the judge is fit to judge.
+
+        Raises:
+            JudgeUnavailable: No pair can be scored.
+            JudgeBroken: It answers with something else than Yes and No, or cannot tell a match from a mismatch.
+        """
+        await self.check_alive()
+        due = self._settings.canary_every_s
+        if due and time.monotonic() - self._canary_at > due:
+            yes, no = await self._probe()
+            if yes.log_odds <= no.log_odds:
+                raise JudgeBroken(
+                    f"a pair that matches scores {yes.score:.3f}, one that does not {no.score:.3f}: this judge cannot "
+                    "tell them apart. Chat template, label words or model do not fit"
+                )
+            self._canary_at = time.monotonic()
+        mean = sum(self._masses) / len(self._masses)
+        if mean < self._settings.min_mass:
+            raise JudgeBroken(
+                f"Yes and No together have a mean probability of {mean:.3g} over the last {len(self._masses)} pairs, "
+                f"less than health.min_mass = {self._settings.min_mass:g}: the model is not answering the question. "
+                "Chat template, label words or model do not fit"
+            )
+
+    async def _probe(self) -> tuple[Verdict, Verdict]:
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                answers = await self.judge(KNOWN_QUERY, [KNOWN_YES, KNOWN_NO])
+        except TimeoutError as error:
+            message = f"no pair was scored in {self._settings.timeout_s:g} s: the engine hangs, or is swamped"
+            raise JudgeUnavailable(message) from error
+        match answers:
+            case [Verdict() as yes, Verdict() as no]:
+                return yes, no
+        raise JudgeUnavailable(f"a known pair got no verdict: {answers}")

@@ -1,0 +1,195 @@
+"""vLLM against transformers on the same tiny model: the scores of the service are the model's own.
+
+Needs vLLM's CPU build, which is optional: without it, this folder alone is skipped.
+"""
+
+import asyncio
+import random
+
+import pytest
+
+from judge_service.backends import open_judge
+from judge_service.settings import ModelSettings, ServiceSettings
+from tests.pictures import png
+from unijudge.corpus import Content
+from unijudge.errors import JudgeRefused, JudgeUnavailable
+from unijudge.prompt import Prompt
+from unijudge.verdicts import PairError, Verdict
+
+pytest.importorskip("vllm")
+
+TOLERANCE = 1e-4
+"""In log-odds, float32."""
+TEXTS = [
+    "a cat",
+    "seven",
+    "Represent the given image.\n",
+    "a long candidate " * 12,
+    "ünïcode 猫",
+    "<|image_pad|> typed",
+]
+COLORS = [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90)), ("green", (100, 100)), ("black", (56, 56))]
+CONTENTS = [
+    *(Content(text=text) for text in TEXTS),
+    *(Content(image=png(color, size)) for color, size in COLORS),
+    *(Content(text=text, image=png(color, size)) for text, (color, size) in zip(TEXTS, COLORS, strict=False)),
+]
+
+
+def load(folder, backend, **model):
+    settings = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
+    return open_judge(ServiceSettings(model=ModelSettings(**settings | model)))
+
+
+@pytest.fixture(scope="module")
+def vllm(tiny_model):
+    return load(tiny_model, "vllm")
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model):
+    return load(tiny_model, "transformers")
+
+
+@pytest.fixture(scope="module")
+def alone(reference):
+    """Every pair, one at a time."""
+
+    async def score():
+        return {(q, c): (await reference.judge(q, [c]))[0] for q in CONTENTS for c in CONTENTS}
+
+    return asyncio.run(score())
+
+
+def gap(verdicts, alone, pairs):
+    return max(abs(v.log_odds - alone[pair].log_odds) for v, pair in zip(verdicts, pairs, strict=True))
+
+
+def test_all_ways_give_the_models_own_scores(vllm, reference, alone):
+    """Transformers with a shared prefix, and vLLM, against one pair at a time."""
+    assert len(alone) >= 200
+    for name, judge in [("transformers, shared prefix", reference), ("vLLM", vllm)]:
+        largest = 0.0
+        mass = 0.0
+        for query in CONTENTS:
+            verdicts = asyncio.run(judge.judge(query, CONTENTS))
+            largest = max(largest, gap(verdicts, alone, [(query, c) for c in CONTENTS]))
+            mass = max(mass, *(abs(v.mass / alone[query, c].mass - 1) for v, c in zip(verdicts, CONTENTS, strict=True)))
+            assert all(
+                v.argmax_is_label == alone[query, c].argmax_is_label for v, c in zip(verdicts, CONTENTS, strict=True)
+            )
+        print(f"{name}: {len(alone)} pairs, largest difference {largest:.1e} in log-odds, {mass:.1e} relative in mass")
+        assert largest < TOLERANCE
+        assert mass < TOLERANCE
+
+
+def test_neither_order_nor_company_nor_cache_moves_a_score(vllm, alone):
+    """Alone, in a batch of 64 from many queries at once, shuffled, again while cached, and after other work."""
+    pairs = random.Random(0).sample(list(alone), 64)  # noqa: S311
+
+    async def at_once():
+        return [v for (v,) in await asyncio.gather(*(vllm.judge(q, [c]) for q, c in pairs))]
+
+    async def one_by_one():
+        return [(await vllm.judge(q, [c]))[0] for q, c in pairs]
+
+    for schedule in (at_once, at_once, one_by_one, at_once):
+        assert gap(asyncio.run(schedule()), alone, pairs) < TOLERANCE
+        asyncio.run(vllm.judge(Content(text="something else " * 20), CONTENTS))
+
+
+def test_the_model_cannot_change_the_sampling(tiny_model, alone, tmp_path):
+    """A generation_config with a penalty and a temperature, as published models have, does not reach the scores."""
+    import json
+    import shutil
+
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    path = tmp_path / "tiny" / "generation_config.json"
+    config = json.loads(path.read_text()) | {
+        "repetition_penalty": 1.05,
+        "temperature": 0.1,
+        "do_sample": True,
+        "top_k": 1,
+    }
+    path.write_text(json.dumps(config))
+    judge = load(tmp_path / "tiny", "vllm")
+    pairs = [(CONTENTS[0], c) for c in CONTENTS]
+    verdicts = asyncio.run(judge.judge(CONTENTS[0], CONTENTS))
+    assert gap(verdicts, alone, pairs) < TOLERANCE
+
+
+def test_bad_pairs_are_errors_in_place(vllm, alone):
+    candidates = [CONTENTS[0], Content(image=b"junk"), Content(text="word " * 2000), CONTENTS[1]]
+    answers = asyncio.run(vllm.judge(CONTENTS[0], candidates))
+    assert [type(answer) for answer in answers] == [Verdict, PairError, PairError, Verdict]
+    assert [answers[1].code, answers[2].code] == ["bad_image", "too_long"]
+    with pytest.raises(JudgeRefused, match="query: not a JPEG"):
+        asyncio.run(vllm.judge(Content(image=b"junk"), candidates))
+
+
+def test_the_longest_pair_is_not_cut(vllm):
+    """Exactly max_tokens is scored; one more is refused."""
+
+    def pair(words):
+        return Content(text="x" * words)
+
+    base = vllm._inputs.length(vllm._inputs.renderer.streams(Content(text="q"), [Content(text="")])[0])
+    lengths = {}
+    for words in range(1024 - base - 5, 1024 - base + 5):
+        (stream,) = vllm._inputs.renderer.streams(Content(text="q"), [pair(words)])
+        lengths[vllm._inputs.length(stream)] = pair(words)
+    fits, exceeds = asyncio.run(vllm.judge(Content(text="q"), [lengths[1024], lengths[1025]]))
+    assert isinstance(fits, Verdict)
+    assert exceeds.code == "too_long"
+
+
+def test_callers_that_go_away_do_not_hurt_the_others(vllm, alone):
+    """A third of the requests are cancelled in flight, with pictures that others use too."""
+    pairs = [(q, c) for q in CONTENTS[6:11] for c in CONTENTS]
+
+    async def storm():
+        tasks = [asyncio.create_task(vllm.judge(q, [c])) for q, c in pairs]
+        await asyncio.sleep(0.05)
+        for task in tasks[::3]:
+            task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    for _ in range(3):
+        for outcome, pair in zip(asyncio.run(storm()), pairs, strict=True):
+            if not isinstance(outcome, asyncio.CancelledError):
+                assert gap(outcome, alone, [pair]) < TOLERANCE
+    assert gap(asyncio.run(vllm.judge(CONTENTS[0], CONTENTS)), alone, [(CONTENTS[0], c) for c in CONTENTS]) < TOLERANCE
+    assert not vllm._engine._waiting
+
+
+def test_bfloat16_is_near_and_its_band_is_known(tiny_model, alone):
+    judge = load(tiny_model, "vllm", dtype="bfloat16")
+    differences = sorted(
+        abs(v.log_odds - alone[q, c].log_odds)
+        for q in CONTENTS
+        for v, c in zip(asyncio.run(judge.judge(q, CONTENTS)), CONTENTS, strict=True)
+    )
+    print(f"bfloat16: largest {differences[-1]:.3f}, 99th percentile {differences[int(0.99 * len(differences))]:.3f}")
+    assert differences[-1] < 0.5
+    assert differences[-1] > TOLERANCE, "bfloat16 that equals float32 is float32"
+
+
+def test_a_dead_engine_says_so_at_once(tiny_model):
+    judge = load(tiny_model, "vllm", max_sequences=4)
+
+    def die():
+        raise RuntimeError("killed by the test")
+
+    judge._engine._engine.step = die
+    for _ in range(2):
+        with pytest.raises(JudgeUnavailable, match=r"the engine has died.*killed by the test"):
+            asyncio.run(asyncio.wait_for(judge.judge(Content(text="a"), [Content(text="b")] * 3), 20))
+
+
+def test_its_identity_says_which_engine(vllm, reference):
+    import vllm as engine
+
+    assert vllm.identity.backend_version == engine.__version__ == "0.32.0"
+    assert vllm.identity.digest != reference.identity.digest
+    assert vllm.identity.weights == reference.identity.weights
+    assert vllm.identity.prompt_fingerprint == Prompt().fingerprint
