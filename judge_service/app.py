@@ -5,13 +5,14 @@ or one error for each candidate in order, and to score nothing for a client that
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
+from judge_service.auth import is_allowed
 from judge_service.health import WatchedJudge
 from judge_service.settings import LimitSettings
 from unijudge.errors import JudgeBroken, JudgeRefused, JudgeUnavailable
@@ -19,6 +20,9 @@ from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import ErrorBody, Limits, ScoreRequest, ScoreResponse, ServiceInfo
 
 logger = logging.getLogger(__name__)
+
+Next = Callable[[Request], Awaitable[Response]]
+"""What handles a request that may pass."""
 
 
 class Refusal(Exception):
@@ -30,7 +34,7 @@ class Refusal(Exception):
         self.code = code
 
 
-def create_app(judge: WatchedJudge, limits: LimitSettings) -> FastAPI:
+def create_app(judge: WatchedJudge, limits: LimitSettings, key_sha256: Sequence[str] = ()) -> FastAPI:
     """The application; it does not start before its judge has scored known pairs."""
     info = ServiceInfo(
         identity=judge.identity,
@@ -45,7 +49,8 @@ def create_app(judge: WatchedJudge, limits: LimitSettings) -> FastAPI:
 
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
     app.add_exception_handler(Refusal, _refuse)
-    app.middleware("http")(_catch)
+
+    app.middleware("http")(_border(key_sha256))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -114,14 +119,21 @@ async def _refuse(_: Request, refusal: Exception) -> Response:
     return JSONResponse(body.model_dump(), refusal.status, headers)
 
 
-async def _catch(http: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-    """The border: a fault of ours is logged with its trace, and told to the client without it."""
-    try:
-        return await call(http)
-    except Exception:
-        logger.exception("%s %s failed", http.method, http.url.path)
-        body = ErrorBody(code="internal", message="the judge failed on this request; its log says why")
-        return JSONResponse(body.model_dump(), 500)
+def _border(key_sha256: Sequence[str]) -> Callable[[Request, Next], Awaitable[Response]]:
+    """What every request passes: no answer without a key, and our own faults are logged, not told."""
+
+    async def border(http: Request, call: Next) -> Response:
+        if not is_allowed(http.scope["path"], http.headers.get("Authorization"), key_sha256):
+            body = ErrorBody(code="no_key", message="this service wants a key: Authorization: Bearer KEY")
+            return JSONResponse(body.model_dump(), 401, {"WWW-Authenticate": "Bearer"})
+        try:
+            return await call(http)
+        except Exception:
+            logger.exception("%s %s failed", http.method, http.url.path)
+            body = ErrorBody(code="internal", message="the judge failed on this request; its log says why")
+            return JSONResponse(body.model_dump(), 500)
+
+    return border
 
 
 def _json_body(kind: type[BaseModel]) -> dict[str, object]:

@@ -1,4 +1,8 @@
-"""`unijudge judge`: start the service."""
+"""`unijudge judge`: start the service, verify one, make a key."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -8,11 +12,6 @@ from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
 
 
-@app.callback()
-def judge() -> None:
-    """Serve the judge over HTTP."""
-
-
 @app.command()
 def serve(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
     """Start N replicas on a local Ray or an existing cluster; Ctrl-C drains and stops."""
@@ -20,3 +19,42 @@ def serve(settings: SettingsFile = None, overrides: Overrides = None, example: E
     from judge_service.replica import run
 
     run(resolved)
+
+
+@app.command()
+def verify(
+    url: Annotated[str, typer.Argument(help="Where the service listens.")],
+    settings: SettingsFile = None,
+    overrides: Overrides = None,
+    queries: Annotated[int, typer.Option(min=1, help="Of 14 pairs each.")] = 15,
+    tolerance: Annotated[float | None, typer.Option(help="In log-odds; default: by the service's dtype.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Holds the service's key, where it wants one.")] = None,
+) -> None:
+    """Compare a running service with the model itself, given by the settings of `serve`; status 1 if they differ."""
+    resolved = command_settings(ServiceSettings, settings, overrides, example=False)
+    from judge_service.backends import open_judge
+    from judge_service.verify import verify as run
+    from unijudge.client import JudgeClient
+    from unijudge.files import read_text
+
+    exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": "float32"})
+    reference = open_judge(resolved.model_copy(update={"model": exact, "tensor_parallel_size": 1}))
+
+    async def compare() -> bool:
+        async with JudgeClient(url, key=read_text(key_file).strip() if key_file else None) as served:
+            typer.echo(f"{url}: {served.identity}")
+            found = await run(served, reference, queries=queries, tolerance=tolerance)
+        typer.echo("\n".join(found.lines()))
+        return found.passed
+
+    if not asyncio.run(compare()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def key() -> None:
+    """Make a bearer key for clients, and the digest of it for the service's settings."""
+    from judge_service.auth import new_key
+
+    made, digest = new_key()
+    typer.echo(f"key, for the clients' key file:      {made}\ndigest, for key_sha256 in judge.toml: {digest}")

@@ -36,12 +36,12 @@ class JudgeReplica:
         health = settings.health
         if settings.model.backend == "scripted":  # it cannot tell a match from a mismatch, and does not claim to
             health = health.model_copy(update={"canary_every_s": 0})
-        self._limits = settings.limits
+        self._settings = settings
         self._judge = WatchedJudge(open_judge(settings), health)
         await self._judge.check_ready()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._judge, self._limits)
+        return create_app(self._judge, self._settings.limits, self._settings.key_sha256)
 
     async def check_health(self) -> None:
         """Ray asks; a replica that cannot score a pair is replaced."""

@@ -1,6 +1,6 @@
 """The settings of the service: one TOML file, `unijudge judge serve --example` prints it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -65,9 +65,11 @@ class ServiceSettings(Settings):
     """How the judge is served."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. The service has no keys yet: leave it on loopback, or put a guarded proxy before it."""
+    """Address to listen on. Beyond loopback, set key_sha256."""
     port: int = Field(8000, ge=0, le=65535)
     """TCP port."""
+    key_sha256: tuple[Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")], ...] = ()
+    """sha256 of the bearer keys that are accepted (`unijudge judge key` makes one); empty: no key is asked for."""
     replicas: int = Field(1, gt=0)
     """How many copies of the model."""
     address: str | None = None

@@ -15,7 +15,7 @@ from miner.settings import ScoreSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError, JudgeBroken, JudgeRefused, UnijudgeError
-from unijudge.files import file_sha256, lease
+from unijudge.files import file_sha256, lease, read_text
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
 
@@ -78,7 +78,10 @@ class _Job:
     async def run(self) -> Progress:
         settings = self._settings
         client = JudgeClient(
-            settings.service, request_timeout_s=settings.request_timeout_s, retry_for_s=settings.retry_for_s
+            settings.service,
+            key=read_text(settings.key_file).strip() if settings.key_file else None,
+            request_timeout_s=settings.request_timeout_s,
+            retry_for_s=settings.retry_for_s,
         )
         with lease(settings.out):
             async with client as judge:

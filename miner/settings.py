@@ -19,6 +19,8 @@ class ScoreSettings(Settings):
     """The folder of score shards. Its plan never changes: another k or pool needs another folder."""
     service: str = "http://127.0.0.1:8000"
     """Where the judge service listens."""
+    key_file: Path | None = None
+    """A file that holds the service's bearer key, where it wants one."""
     k: int = Field(50, gt=0)
     """Candidates for each query: the most similar ones below the positive's own similarity."""
     pool: Literal["global", "subset"] = "global"

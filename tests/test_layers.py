@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "unijudge": {"pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer"},
     "judge_service": {
-        "unijudge", "judge_service", "pydantic", "fastapi", "typer", "torch", "transformers", "safetensors", "ray",
-        "vllm",
+        "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "typer", "torch", "transformers",
+        "safetensors", "ray", "vllm",
     },
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich"},
     "trainer": {

@@ -35,6 +35,7 @@ class JudgeClient:
         url: str,
         *,
         expect: JudgeIdentity | None = None,
+        key: str | None = None,
         request_timeout_s: float = 120,
         retry_for_s: float = 60,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -44,6 +45,7 @@ class JudgeClient:
         Args:
             url: Where the service listens, as in `http://127.0.0.1:8000`.
             expect: Refuse any other judge than this one.
+            key: The bearer key, where the service wants one.
             request_timeout_s: How long one request may take.
             retry_for_s: How long to go on trying while the service is busy or away.
             transport: In the place of the network, for tests: an in-process application, say.
@@ -52,7 +54,12 @@ class JudgeClient:
         self._expect = expect
         self._retry_for_s = retry_for_s
         try:
-            self._http = httpx2.AsyncClient(base_url=url, timeout=request_timeout_s, transport=transport)
+            self._http = httpx2.AsyncClient(
+                base_url=url,
+                timeout=request_timeout_s,
+                transport=transport,
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+            )
         except httpx2.InvalidURL as error:
             raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
         self._info: ServiceInfo | None = None
@@ -166,11 +173,13 @@ class JudgeClient:
         return JudgeRefused(message)
 
 
-def judge_now(url: str, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+def judge_now(
+    url: str, query: Content, candidates: Sequence[Content], *, key: str | None = None
+) -> list[Verdict | PairError]:
     """Scores one query's candidates from code that is not asynchronous. See `JudgeClient.judge`."""
 
     async def once() -> list[Verdict | PairError]:
-        async with JudgeClient(url) as judge:
+        async with JudgeClient(url, key=key) as judge:
             return await judge.judge(query, candidates)
 
     return asyncio.run(once())

@@ -82,6 +82,18 @@ def publish_json(path: Path, model: BaseModel) -> None:
     publish_text(path, model.model_dump_json(indent=2) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """Reads a small UTF-8 text file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
 def read_json(path: Path, kind: type[M]) -> M:
     """Reads what `publish_json` wrote.
 

@@ -96,3 +96,21 @@ def calibration_error(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], 
         inside = place == index
         error += inside.mean() * abs(probabilities_N[inside].mean() - labels_N[inside].mean())
     return float(error)
+
+
+def kendall_tau(left_N: Floats, right_N: Floats) -> float:
+    """Kendall's τ-b: agreement of two orders of the same items, ties counted out; in [−1, 1].
+
+    Source:
+        Kendall, "The treatment of ties in ranking problems", Biometrika 33(3), 1945.
+
+    Returns:
+        NaN where one side has no order at all.
+
+    Example:
+        >>> round(kendall_tau(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])), 4)
+        0.3333
+    """
+    left, right = (np.sign(side[:, None] - side[None, :]) for side in (left_N, right_N))
+    norm = np.sqrt((left**2).sum() * (right**2).sum())
+    return float((left * right).sum() / norm) if norm else float("nan")

@@ -97,6 +97,6 @@ class ErrorBody(Wire):
     """Why a request as a whole was not answered."""
 
     code: str
-    """A word for programs: `bad_request`, `too_large`, `other_judge`, `not_ready`, `internal`."""
+    """A word for programs: `bad_request`, `too_large`, `other_judge`, `no_key`, `not_ready`, `internal`."""
     message: str
     """A sentence for people."""

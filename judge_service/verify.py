@@ -1,0 +1,162 @@
+"""Does a running service give the model's own scores? Compares it with transformers, one pair at a time, in float32."""
+
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unijudge.client import JudgeClient
+from unijudge.corpus import Content
+from unijudge.metrics import kendall_tau
+from unijudge.verdicts import Judge, JudgeIdentity, Verdict
+
+CANDIDATES = 14
+WORDS = (
+    "red",
+    "green",
+    "blue",
+    "cat",
+    "dog",
+    "bridge",
+    "river",
+    "seven",
+    "apples",
+    "under",
+    "beside",
+    "photo",
+    "of the",
+)
+TOLERANCES = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.5}
+"""In log-odds, by the dtype that the service runs in: sixteen bits round, and kernels round differently by batch."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a comparison found."""
+
+    pairs: int
+    errors: int
+    """Pairs that only one side gave a verdict for."""
+    differences: npt.NDArray[np.float64]
+    """|served − reference| in log-odds, for each pair with two verdicts."""
+    rank_correlation: float
+    """Mean Kendall τ of the candidates' order, over queries."""
+    mass: float
+    """Mean P(Yes) + P(No) of the served verdicts."""
+    ties: int
+    """Served pairs of one query with exactly equal log-odds."""
+    tolerance: float
+    causes: list[str]
+    """In words, what may explain a difference."""
+
+    @property
+    def passed(self) -> bool:
+        """Every pair was answered, within the tolerance."""
+        return not self.errors and bool(len(self.differences)) and float(self.differences.max()) <= self.tolerance
+
+    def lines(self) -> list[str]:
+        """The report."""
+        largest = self.differences.max() if len(self.differences) else float("nan")
+        p99 = np.quantile(self.differences, 0.99) if len(self.differences) else float("nan")
+        report = [
+            f"pairs                        {self.pairs}",
+            f"answered by one side only    {self.errors}",
+            f"largest difference           {largest:.2e} in log-odds (tolerance {self.tolerance:g})",
+            f"99th percentile              {p99:.2e}",
+            f"rank correlation             {self.rank_correlation:.4f} (Kendall tau, mean over queries)",
+            f"mean label mass              {self.mass:.3g}",
+            f"ties                         {self.ties}",
+            "verdict                      "
+            + ("the model's own scores" if self.passed else "NOT the model's own scores"),
+        ]
+        return report + ([] if self.passed else [f"likely cause: {cause}" for cause in self.causes])
+
+
+def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]]]:
+    """Made-up queries and candidates of every kind: text, picture, both; short and long; wide and tall."""
+    dice = random.Random(seed)  # noqa: S311  reproducible, not secret
+
+    def text() -> str:
+        return " ".join(dice.choices(WORDS, k=dice.choice([1, 4, 12, 40])))
+
+    def picture() -> bytes:
+        width, height = dice.choice([(56, 56), (120, 60), (60, 200), (224, 224)])
+        tile = Image.frombytes("RGB", (4, 4), dice.randbytes(48))
+        out = io.BytesIO()
+        tile.resize((width, height), Image.Resampling.BICUBIC).save(out, "PNG")
+        return out.getvalue()
+
+    def content() -> Content:
+        kind = dice.choice(["text", "image", "both"])
+        return Content(text() if kind != "image" else None, picture() if kind != "text" else None)
+
+    return [(content(), [content() for _ in range(CANDIDATES)]) for _ in range(queries)]
+
+
+async def verify(served: JudgeClient, reference: Judge, *, queries: int, tolerance: float | None) -> Verification:
+    """Scores the golden set on both sides.
+
+    Args:
+        served: The running service, entered.
+        reference: The model itself, in transformers and float32.
+        queries: How many, of 14 pairs each.
+        tolerance: In log-odds; None: by the dtype of the service.
+    """
+    differences: list[float] = []
+    taus: list[float] = []
+    masses: list[float] = []
+    errors = ties = pairs = 0
+    for query, candidates in golden_set(queries):
+        theirs = await served.judge(query, candidates)
+        ours = [(await reference.judge(query, [candidate]))[0] for candidate in candidates]
+        pairs += len(candidates)
+        both = [(t, o) for t, o in zip(theirs, ours, strict=True) if isinstance(t, Verdict) and isinstance(o, Verdict)]
+        errors += sum(isinstance(t, Verdict) != isinstance(o, Verdict) for t, o in zip(theirs, ours, strict=True))
+        served_odds, own_odds = (np.array([pair[side].log_odds for pair in both]) for side in (0, 1))
+        differences += np.abs(served_odds - own_odds).tolist()
+        masses += [t.mass for t, _ in both]
+        ties += len(both) - len(np.unique(served_odds))
+        if len(both) > 1:
+            taus.append(kendall_tau(served_odds, own_odds))
+    return Verification(
+        pairs=pairs,
+        errors=errors,
+        differences=np.array(differences),
+        rank_correlation=float(np.mean(taus)) if taus else float("nan"),
+        mass=float(np.mean(masses)) if masses else float("nan"),
+        ties=ties,
+        tolerance=TOLERANCES[served.identity.dtype] if tolerance is None else tolerance,
+        causes=likely_causes(served.identity, reference.identity),
+    )
+
+
+def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
+    """What differs between two judges, in the order in which it usually explains other scores."""
+    wrong: Sequence[tuple[bool, str]] = [
+        (served.weights != reference.weights, "the service runs other weights than the model given here"),
+        (served.prompt_fingerprint != reference.prompt_fingerprint, "another prompt: wording, labels or order"),
+        (
+            (served.yes_id, served.no_id) != (reference.yes_id, reference.no_id),
+            "other tokens stand for Yes and No: another tokenizer",
+        ),
+        (
+            (served.min_pixels, served.max_pixels) != (reference.min_pixels, reference.max_pixels),
+            (
+                f"another pixel budget: {served.min_pixels}–{served.max_pixels} there, "
+                f"{reference.min_pixels}–{reference.max_pixels} here"
+            ),
+        ),
+        (served.adapter != reference.adapter, "an adapter on one side only"),
+        (served.quantisation != reference.quantisation, f"quantised weights ({served.quantisation})"),
+        (
+            served.dtype != reference.dtype,
+            f"the service computes in {served.dtype}, the reference in {reference.dtype}",
+        ),
+    ]
+    return [cause for differs, cause in wrong if differs] or [
+        "identities agree: the engine's kernels or its caches; restart it, and report this with the engine's version"
+    ]
