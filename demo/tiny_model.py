@@ -65,24 +65,29 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(folder: Path, *, seed: int = 0, image_side: int = 56) -> None:
-    """Writes a model of about 0.9 million parameters that transformers, PEFT and vLLM load by its folder.
+def make_model(
+    folder: Path, *, seed: int = 0, width: int = 128, layers: int = 3, vision_width: int = 64, vision_layers: int = 2
+) -> None:
+    """Writes a model, of 0.8 million parameters by default, that transformers, PEFT and vLLM load by its folder.
 
     Args:
         folder: Where to write.
         seed: Of the random weights.
-        image_side: Images are scaled to about this many pixels a side by default; a token is 28 × 28 pixels.
+        width: Of the language model; a multiple of 32.
+        layers: Of the language model.
+        vision_width: Of the vision tower; a multiple of 32.
+        vision_layers: Of the vision tower.
     """
     tokenizer = make_tokenizer()
     ids = tokenizer.convert_tokens_to_ids
-    width, heads = 128, 4
+    heads = width // 32
     config = Qwen2_5_VLConfig(
         architectures=["Qwen2_5_VLForConditionalGeneration"],
         text_config={
             "vocab_size": (len(tokenizer) + 63) // 64 * 64,
             "hidden_size": width,
-            "intermediate_size": 2 * width,
-            "num_hidden_layers": 3,
+            "intermediate_size": 2 * width if width < 512 else 3 * width,
+            "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "num_key_value_heads": 2,
             "max_position_embeddings": 8192,
@@ -90,15 +95,15 @@ def make_model(folder: Path, *, seed: int = 0, image_side: int = 56) -> None:
             "bos_token_id": ids("<|endoftext|>"),
             "eos_token_id": ids("<|im_end|>"),
             "pad_token_id": ids("<|endoftext|>"),
-            "initializer_range": 0.08,  # spreads the scores of an untrained judge over most of (0, 1)
+            "initializer_range": 0.08 * (128 / width) ** 0.5,  # spreads an untrained judge's scores over most of (0, 1)
         },
         vision_config={
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 4,
+            "depth": vision_layers,
+            "hidden_size": vision_width,
+            "intermediate_size": 2 * vision_width,
+            "num_heads": vision_width // 16,
             "out_hidden_size": width,
-            "fullatt_block_indexes": [1],
+            "fullatt_block_indexes": [vision_layers - 1],
             "window_size": 112,
             "initializer_range": 0.08,
         },
@@ -112,7 +117,7 @@ def make_model(folder: Path, *, seed: int = 0, image_side: int = 56) -> None:
     model = Qwen2_5_VLForConditionalGeneration(config).float()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil(min_pixels=image_side**2, max_pixels=image_side**2).save_pretrained(folder)
+    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(folder)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{folder}: Qwen2.5-VL, {parameters / 1e6:.2f} M parameters, seed {seed}, untrained")
 

@@ -101,6 +101,8 @@ class VllmJudge:
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{settings.name}: vLLM cannot run it here ({error})") from error
         self._identity = inputs.identity("vllm", vllm.__version__)
+        self.prompt_tokens = self.cached_tokens = 0
+        """Of all pairs so far; the second: how many of the first came from the prefix cache."""
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -139,6 +141,8 @@ class VllmJudge:
         if found != expected:
             message = f"the engine made {found} tokens of a prompt of {expected}; it scales pictures otherwise"
             return PairError(code="token_count", message=message)
+        self.prompt_tokens += found
+        self.cached_tokens += output.num_cached_tokens or 0
         (first,) = output.outputs[0].logprobs
         yes, no = (first[label].logprob for label in self._labels)
         return answer(yes, no, argmax_is_label=output.outputs[0].token_ids[0] in self._labels)

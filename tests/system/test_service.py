@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
@@ -94,6 +95,48 @@ def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):
         asking.join(30)
         assert process.wait(60) == 0, log.read_text()
     assert len(answers) == 1
+
+
+def replica_pids(process):
+    """The processes of the service's replicas, among the children of the Ray that it started."""
+    everyone = psutil.Process(process.pid).children(recursive=True)
+    return {child.pid for child in everyone if "ServeReplica" in " ".join(child.cmdline())}
+
+
+def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
+    """SIGKILL, then SIGSTOP: a stopped process answers no probe, and is replaced as a dead one is. No pair is lost."""
+    health = ("health.timeout_s=2", "health.fresh_s=1")
+    with service(tmp_path, "model.backend=scripted", *health) as (process, url, log):
+        expected = judge_now(url, Content(text="a"), [Content(text="b")])
+        for blow in (signal.SIGKILL, signal.SIGSTOP):
+            (victim,) = replica_pids(process)
+            psutil.Process(victim).send_signal(blow)
+            deadline = time.monotonic() + 120
+            while not replica_pids(process) - {victim} and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert replica_pids(process) - {victim}, log.read_text()
+            assert judge_now(url, Content(text="a"), [Content(text="b")]) == expected
+            while victim in replica_pids(process) and time.monotonic() < deadline:
+                time.sleep(0.2)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
+    """More at once than may wait: some are refused with 503, none with anything else; clients get through all the same."""
+    limits = ("max_ongoing_requests=1", "max_queued_requests=1", "model.scripted_delay_s=0.3")
+    body = b'{"query": {"text": "a"}, "candidates": [{"text": "b"}]}'
+
+    async def crowd(url):
+        async with httpx2.AsyncClient(timeout=60) as http:
+            answers = await asyncio.gather(*(http.post(f"{url}/v1/score", content=body) for _ in range(12)))
+        async with JudgeClient(url, retry_for_s=60) as judge:
+            patient = [judge.judge(Content(text="a"), [Content(text="b")]) for _ in range(6)]
+            return answers, await asyncio.gather(*patient)
+
+    with service(tmp_path, "model.backend=scripted", *limits) as (_, url, log):
+        answers, patient = asyncio.run(crowd(url))
+    statuses = {answer.status_code for answer in answers}
+    assert statuses == {200, 503}, log.read_text()
+    assert all(len(verdicts) == 1 for verdicts in patient)
 
 
 def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
