@@ -14,6 +14,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import AuthenticationError
+from ray.serve.config import BackpressureConfig
 
 from judge_service.app import create_app
 from judge_service.backends import open_judge
@@ -76,6 +77,7 @@ def run(settings: ServiceSettings) -> None:
             num_replicas=settings.replicas,
             max_ongoing_requests=settings.max_ongoing_requests,
             max_queued_requests=settings.max_queued_requests,
+            backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
             graceful_shutdown_timeout_s=settings.drain_s,
             health_check_period_s=10,
             health_check_timeout_s=settings.health.timeout_s + 10,

@@ -83,7 +83,7 @@ class ServiceSettings(Settings):
     max_ongoing_requests: int = Field(4, gt=0)
     """Requests that a replica works on at once; the rest wait."""
     max_queued_requests: int = Field(64, gt=0)
-    """Requests that may wait; beyond it they are refused with 503, and clients come back later."""
+    """Requests that may wait; beyond it they are refused with 429, and clients come back later."""
     request_timeout_s: float = Field(300, gt=0)
     """How long a request may take, waiting included, in seconds."""
     drain_s: float = Field(20, ge=0)

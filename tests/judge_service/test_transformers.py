@@ -186,9 +186,9 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         open_judge(ServiceSettings())
     with pytest.raises(SettingsError, match="tensor_parallel_size: 2"):
         open_judge(ServiceSettings(model=ModelSettings(name="x", backend="transformers"), tensor_parallel_size=2))
+    split = ServiceSettings(model=ModelSettings(name="x", backend="vllm"), tensor_parallel_size=2, gpus_per_replica=1)
     with pytest.raises(SettingsError, match="tensor_parallel_size: 2, but gpus_per_replica is 1"):
-        split = ModelSettings(name="x", backend="vllm")
-        open_judge(ServiceSettings(model=split, tensor_parallel_size=2, gpus_per_replica=1))
+        open_judge(split)
 
 
 def test_other_weights_are_another_judge(judge, tiny_model, tmp_path):

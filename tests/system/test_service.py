@@ -121,7 +121,7 @@ def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
-    """More at once than may wait: some are refused with 503, none with anything else; clients get through all the same."""
+    """More at once than may wait: some are refused with 429 and nothing else; patient clients all get through."""
     limits = ("max_ongoing_requests=1", "max_queued_requests=1", "model.scripted_delay_s=0.3")
     body = b'{"query": {"text": "a"}, "candidates": [{"text": "b"}]}'
 
@@ -135,7 +135,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
     with service(tmp_path, "model.backend=scripted", *limits) as (_, url, log):
         answers, patient = asyncio.run(crowd(url))
     statuses = {answer.status_code for answer in answers}
-    assert statuses == {200, 503}, log.read_text()
+    assert statuses == {200, 429}, log.read_text()
+    assert all(float(answer.headers["Retry-After"]) > 0 for answer in answers if answer.status_code == 429)
     assert all(len(verdicts) == 1 for verdicts in patient)
 
 
