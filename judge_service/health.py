@@ -6,7 +6,6 @@ with, and a pair that anybody would call a match scores above one that nobody wo
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 
 from judge_service.settings import HealthSettings
@@ -17,8 +16,6 @@ from unijudge.verdicts import Judge, JudgeIdentity, PairError, Verdict
 KNOWN_QUERY = Content(text="Find the sentence that says: seven apples lie on the table.")
 KNOWN_YES = Content(text="Seven apples lie on the table.")
 KNOWN_NO = Content(text="The train to the airport leaves at noon.")
-MASS_WINDOW = 1000
-"""Pairs over which the mean mass is taken."""
 
 
 class WatchedJudge:
@@ -28,7 +25,6 @@ class WatchedJudge:
         self._judge = judge
         self._settings = settings
         self._scored_at = self._canary_at = float("-inf")
-        self._masses: deque[float] = deque(maxlen=MASS_WINDOW)
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -38,10 +34,8 @@ class WatchedJudge:
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         """One answer for each candidate, in order."""
         answers = await self._judge.judge(query, candidates)
-        masses = [answer.mass for answer in answers if isinstance(answer, Verdict)]
-        if masses:
+        if any(isinstance(answer, Verdict) for answer in answers):
             self._scored_at = time.monotonic()
-            self._masses.extend(masses)
         return answers
 
     async def check_alive(self) -> None:
@@ -62,21 +56,22 @@ class WatchedJudge:
         """
         await self.check_alive()
         due = self._settings.canary_every_s
-        if due and time.monotonic() - self._canary_at > due:
-            yes, no = await self._probe()
-            if yes.log_odds <= no.log_odds:
-                raise JudgeBroken(
-                    f"a pair that matches scores {yes.score:.3f}, one that does not {no.score:.3f}: this judge cannot "
-                    "tell them apart. Chat template, label words or model do not fit"
-                )
-            self._canary_at = time.monotonic()
-        mean = sum(self._masses) / len(self._masses)
-        if mean < self._settings.min_mass:
+        if not due or time.monotonic() - self._canary_at < due:
+            return
+        yes, no = await self._probe()
+        if yes.log_odds <= no.log_odds:
             raise JudgeBroken(
-                f"Yes and No together have a mean probability of {mean:.3g} over the last {len(self._masses)} pairs, "
-                f"less than health.min_mass = {self._settings.min_mass:g}: the model is not answering the question. "
-                "Chat template, label words or model do not fit"
+                f"a pair that matches scores {yes.score:.3f}, one that does not {no.score:.3f}: this judge cannot tell "
+                "them apart. Chat template, label words or model do not fit"
             )
+        mass = (yes.mass + no.mass) / 2
+        if mass < self._settings.min_mass:
+            raise JudgeBroken(
+                f"Yes and No together have a mean probability of {mass:.3g} on known pairs, less than health.min_mass "
+                f"= {self._settings.min_mass:g}: the model is not answering the question. Chat template, label words "
+                "or model do not fit"
+            )
+        self._canary_at = time.monotonic()
 
     async def _probe(self) -> tuple[Verdict, Verdict]:
         try:

@@ -188,7 +188,11 @@ class _Job:
                 f"{self._settings.max_error_share:g}; the shard was not written. Mend the cause, or raise "
                 f"max_error_share. First reason: {failed[0].error}"
             )
-        masses = [math.exp(p.yes_logprob) + math.exp(p.no_logprob) for p in pairs if p.yes_logprob and p.no_logprob]
+        masses = [
+            math.exp(pair.yes_logprob) + math.exp(pair.no_logprob)
+            for pair in pairs
+            if pair.yes_logprob is not None and pair.no_logprob is not None
+        ]
         mean = sum(masses) / len(masses) if masses else 1.0
         if mean < self._settings.min_mass:
             raise JudgeBroken(

@@ -37,7 +37,7 @@ class JudgeClient:
         expect: JudgeIdentity | None = None,
         key: str | None = None,
         request_timeout_s: float = 120,
-        retry_for_s: float = 60,
+        retry_for_s: float = 300,
         transport: httpx2.AsyncBaseTransport | None = None,
     ):
         """Opens nothing yet.
@@ -71,7 +71,11 @@ class JudgeClient:
             JudgeUnavailable: Nobody answered in time.
             JudgeChanged: It is not the expected judge.
         """
-        info = await self._call("GET", "/v1/identity", ServiceInfo)
+        try:
+            info = await self._call("GET", "/v1/identity", ServiceInfo)
+        except BaseException:
+            await self._http.aclose()
+            raise
         if self._expect is not None and info.identity != self._expect:
             await self._http.aclose()
             raise JudgeChanged(f"{self._url}: expected {self._expect}, but {_difference(self._expect, info.identity)}")
@@ -143,6 +147,10 @@ class JudgeClient:
             response = await self._http.request(method, path, content=body, headers=headers)
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise JudgeRefused(f"{self._url}: not a URL ({error}); expected http://host:port") from error
+        except httpx2.ReadTimeout as error:
+            raise JudgeUnavailable(
+                f"{self._url}{path}: no answer in time; raise request_timeout_s, or send fewer queries at once"
+            ) from error
         except httpx2.TransportError as error:
             raise JudgeUnavailable(
                 f"{self._url}: no judge answers there ({type(error).__name__}: {error}); start one with "
@@ -170,7 +178,9 @@ class JudgeClient:
             error = JudgeUnavailable(message)
             error.retry_after_s = _seconds(response.headers.get("Retry-After"))
             return error
-        return JudgeRefused(message)
+        if response.status_code in (400, 413, 422):
+            return JudgeRefused(message)
+        return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
 
 
 def judge_now(

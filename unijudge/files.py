@@ -125,7 +125,8 @@ def lease(path: Path) -> Iterator[None]:
         FolderBusy: Another live process holds it; its process id is named.
         DataError: The lock cannot be written.
     """
-    lock = path.absolute().with_name(f".{path.name}.lease")
+    path = path.resolve()
+    lock = path.with_name(f".{path.name}.lease")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         holder = lock.open("a+")
@@ -140,6 +141,8 @@ def lease(path: Path) -> Iterator[None]:
                 f"{path}: process {holder.read().strip() or 'unknown'} is writing there; wait for it, or give another "
                 "output"
             ) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
         holder.truncate(0)
         holder.write(str(os.getpid()))
         holder.flush()

@@ -5,6 +5,7 @@ are scaled here, to a size at which every processor of the Qwen-VL kind leaves t
 """
 
 import math
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Picture:
 
 
 class PictureReader:
-    """Decodes and scales pictures, keeping the most recent ones: a query's picture is prepared once."""
+    """Decodes and scales pictures, keeping the most recent ones: a query's picture is prepared once. For any thread."""
 
     def __init__(
         self, *, token_side: int, min_pixels: int, max_pixels: int, max_source_pixels: int, keep_bytes: int = 2**27
@@ -41,7 +42,7 @@ class PictureReader:
             min_pixels: Smaller pictures are scaled up to this many pixels.
             max_pixels: Larger pictures are scaled down to this many pixels.
             max_source_pixels: Pictures with more pixels are not decoded at all.
-            keep_bytes: How many bytes of pixels to keep.
+            keep_bytes: How many bytes of files and pixels to keep.
         """
         self._token_side = token_side
         self._min_pixels = min_pixels
@@ -49,6 +50,7 @@ class PictureReader:
         self._max_source_pixels = max_source_pixels
         self._room = keep_bytes
         self._recent: OrderedDict[bytes, Picture] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(self, data: bytes) -> Picture:
         """Prepares one picture.
@@ -56,18 +58,21 @@ class PictureReader:
         Raises:
             BadImage: It cannot be decoded, or is too large.
         """
-        if data in self._recent:
-            self._recent.move_to_end(data)
-            return self._recent[data]
+        with self._lock:
+            if data in self._recent:
+                self._recent.move_to_end(data)
+                return self._recent[data]
         image = open_image(data, self._max_source_pixels)
         side = self._token_side
         height, width = fitted(image.height, image.width, side, self._min_pixels, self._max_pixels)
         picture = Picture(image.resize((width, height), Image.Resampling.BICUBIC), (height // side, width // side))
-        self._recent[data] = picture
-        self._room -= 3 * width * height
-        while self._room < 0 and len(self._recent) > 1:
-            _, oldest = self._recent.popitem(last=False)
-            self._room += 3 * oldest.image.width * oldest.image.height
+        with self._lock:
+            if data not in self._recent:
+                self._recent[data] = picture
+                self._room -= len(data) + 3 * width * height
+            while self._room < 0 and len(self._recent) > 1:
+                file, oldest = self._recent.popitem(last=False)
+                self._room += len(file) + 3 * oldest.image.width * oldest.image.height
         return picture
 
 

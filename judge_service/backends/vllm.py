@@ -9,6 +9,7 @@ by a thread: a third of the memory, a tenth of the start.
 """
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -32,6 +33,10 @@ CPU_BLOCK_SIZE = 32
 """Tokens in a cache block: CPU attention wants a multiple of 32, and the default of 128 would hide short prefixes."""
 
 
+class _PairRefused(Exception):
+    """The engine does not take this prompt; the others are none the worse for it."""
+
+
 class Engine(Protocol):
     """What runs one prompt to its first token."""
 
@@ -51,7 +56,12 @@ class VllmJudge:
         """
         import torch
 
-        on_cpu = inputs.settings.device == "cpu" or not torch.cuda.is_available()
+        on_cpu = not torch.cuda.is_available()
+        if inputs.settings.device not in ("auto", "cpu" if on_cpu else "cuda"):
+            raise ModelError(
+                f"model.device: {inputs.settings.device}, but vLLM would run on {'a CPU' if on_cpu else 'the GPU'} "
+                "here: set gpus_per_replica to give a replica its GPU, or backend = 'transformers' to leave it alone"
+            )
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         if on_cpu:
@@ -135,7 +145,7 @@ class VllmJudge:
             prompt["multi_modal_data"] = {"image": pictures}
         try:
             output = await self._engine.generate(prompt, self._parameters)
-        except ValueError as refusal:
+        except _PairRefused as refusal:
             return PairError(code="refused", message=str(refusal))
         expected, found = self._inputs.length(stream), len(output.prompt_token_ids)
         if found != expected:
@@ -166,6 +176,8 @@ class _AsyncEngine:
                 last = output
         except EngineDeadError as error:
             raise JudgeUnavailable(f"the engine has died: {error}") from error
+        except Exception as refusal:  # this prompt alone, whatever vLLM found in it; the engine goes on
+            raise _PairRefused(f"{type(refusal).__name__}: {refusal}") from refusal
         return last
 
 
@@ -182,12 +194,13 @@ class _InProcessEngine:
         threading.Thread(target=self._run, name="vllm", daemon=True).start()
 
     async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
-        if self._death is not None:
-            raise JudgeUnavailable(f"the engine has died: {self._death!r}")
         request = uuid.uuid4().hex
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting[request] = loop, future
+        if self._death is not None:  # asked after we wait in the list: a death now settles us, an earlier one is seen
+            del self._waiting[request]
+            raise JudgeUnavailable(f"the engine has died: {self._death!r}")
         self._inbox.put((request, (prompt, parameters)))
         try:
             return await future
@@ -218,8 +231,8 @@ class _InProcessEngine:
             wait = False
             try:
                 self._engine.add_request(request, *work)
-            except ValueError as refusal:  # this prompt alone; the engine goes on
-                self._settle(request, refusal)
+            except Exception as refusal:  # noqa: BLE001  this prompt alone; the engine goes on
+                self._settle(request, _PairRefused(f"{type(refusal).__name__}: {refusal}"))
                 wait = not self._engine.has_unfinished_requests()
 
     def _settle(self, request: str, outcome: Any) -> None:
@@ -234,4 +247,5 @@ class _InProcessEngine:
                 else:
                     future.set_result(outcome)
 
-        loop.call_soon_threadsafe(tell)
+        with contextlib.suppress(RuntimeError):  # the caller's loop has closed: nobody is left to tell
+            loop.call_soon_threadsafe(tell)

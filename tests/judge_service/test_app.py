@@ -254,7 +254,7 @@ class Answering:
     [
         ((0.9, 0.05), (0.05, 0.9), None),
         ((0.2, 0.7), (0.3, 0.6), "cannot tell them apart"),
-        ((0.02, 0.01), (0.01, 0.02), "Yes and No together have a mean probability of 0.03"),
+        ((0.02, 0.01), (0.01, 0.02), "Yes and No together have a mean probability of 0.03 on known pairs"),
     ],
 )
 def test_a_judge_that_does_not_fit_does_not_start(identity, match, other, reason):

@@ -12,7 +12,7 @@ from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings, ServiceSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
-from unijudge.errors import JudgeRefused
+from unijudge.errors import JudgeError
 from unijudge.prompt import Prompt
 from unijudge.settings import load_settings
 
@@ -74,7 +74,7 @@ def test_the_client_brings_its_key(app):
             return await client.judge(Content(text="a"), [Content(text="b")])
 
     assert len(asyncio.run(judge(KEY))) == 1
-    with pytest.raises(JudgeRefused, match="401: this service wants a key"):
+    with pytest.raises(JudgeError, match=r"401: this service wants a key.*check the URL and the key"):
         asyncio.run(judge(None))
 
 

@@ -1,6 +1,7 @@
 """Scaling: the same sizes and the same pixels as the model family's own processor."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from hypothesis import given, settings
@@ -40,10 +41,26 @@ def test_it_keeps_what_fits_and_stays_right_when_it_does_not():
         Image.new("RGB", (56, 56), color).save(out, "PNG")
         return out.getvalue()
 
-    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6, keep_bytes=2 * 3 * 56 * 56)
+    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6, keep_bytes=2 * 3 * 56 * 56 + 500)
     pictures = [encode((value, 0, 0)) for value in range(5)]
     for _ in range(2):
         for value, data in enumerate(pictures):
             assert reader(data).image.getpixel((0, 0)) == (value, 0, 0)
             assert reader(data) is reader(data)
     assert len(reader._recent) == 2
+
+
+def test_many_threads_read_at_once():
+    def encode(value):
+        out = io.BytesIO()
+        Image.new("RGB", (56, 56), (value, 0, 0)).save(out, "PNG")
+        return out.getvalue()
+
+    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6, keep_bytes=3 * 3 * 56 * 56 + 600)
+    pictures = [encode(value) for value in range(12)]
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda place: reader(pictures[place % 12]).image.getpixel((0, 0))[0], range(2000)))
+    assert read == [place % 12 for place in range(2000)]
+    kept = sum(len(data) + 3 * 56 * 56 for data in reader._recent)
+    assert len(reader._recent) == 3
+    assert reader._room == 3 * 3 * 56 * 56 + 600 - kept

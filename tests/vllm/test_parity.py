@@ -12,7 +12,7 @@ from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.pictures import png
 from unijudge.corpus import Content
-from unijudge.errors import JudgeRefused, JudgeUnavailable
+from unijudge.errors import JudgeRefused, JudgeUnavailable, ModelError
 from unijudge.prompt import Prompt
 from unijudge.verdicts import PairError, Verdict
 
@@ -172,6 +172,28 @@ def test_bfloat16_is_near_and_its_band_is_known(tiny_model, alone):
     print(f"bfloat16: largest {differences[-1]:.3f}, 99th percentile {differences[int(0.99 * len(differences))]:.3f}")
     assert differences[-1] < 0.5
     assert differences[-1] > TOLERANCE, "bfloat16 that equals float32 is float32"
+
+
+def test_a_prompt_that_the_engine_refuses_costs_one_pair(vllm, alone, monkeypatch):
+    """Whatever vLLM raises about one prompt; the engine and the siblings go on."""
+    add = vllm._engine._engine.add_request
+    calls = iter(range(100))
+
+    def refuse_the_second(*arguments):
+        if next(calls) == 1:
+            raise LookupError("the test does not like it")
+        return add(*arguments)
+
+    monkeypatch.setattr(vllm._engine._engine, "add_request", refuse_the_second)
+    answers = asyncio.run(vllm.judge(CONTENTS[0], CONTENTS[:3]))
+    assert [type(answer) for answer in answers] == [Verdict, PairError, Verdict]
+    assert answers[1].message == "LookupError: the test does not like it"
+    assert gap([answers[0], answers[2]], alone, [(CONTENTS[0], CONTENTS[0]), (CONTENTS[0], CONTENTS[2])]) < TOLERANCE
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_model):
+    with pytest.raises(ModelError, match=r"model\.device: cuda, but vLLM would run on a CPU here"):
+        load(tiny_model, "vllm", device="cuda")
 
 
 def test_a_dead_engine_says_so_at_once(tiny_model):
