@@ -99,8 +99,14 @@ def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):
 
 def replica_pids(process):
     """The processes of the service's replicas, among the children of the Ray that it started."""
-    everyone = psutil.Process(process.pid).children(recursive=True)
-    return {child.pid for child in everyone if "ServeReplica" in " ".join(child.cmdline())}
+
+    def is_replica(child):
+        try:
+            return "ServeReplica" in " ".join(child.cmdline())
+        except psutil.NoSuchProcess:  # gone since it was listed, or a zombie
+            return False
+
+    return {child.pid for child in psutil.Process(process.pid).children(recursive=True) if is_replica(child)}
 
 
 def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
