@@ -49,7 +49,6 @@ def create_app(judge: WatchedJudge, limits: LimitSettings, key_sha256: Sequence[
 
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
     app.add_exception_handler(Refusal, _refuse)
-
     app.middleware("http")(_border(key_sha256))
 
     @app.get("/healthz")

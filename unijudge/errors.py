@@ -6,7 +6,7 @@
     │  ├─ BadImage           bytes that are not a picture we open
     │  └─ FolderBusy         another process writes this folder
     ├─ JudgeError            the judge gave no answer
-    │  ├─ JudgeRefused       the request is at fault (4xx): never retried
+    │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
     │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
@@ -43,11 +43,11 @@ class FolderBusy(DataError):
 
 
 class JudgeError(UnijudgeError):
-    """The judge gave no answer."""
+    """The judge gave no answer; raised as it is where no request would get one: a wrong key, path or cluster."""
 
 
 class JudgeRefused(JudgeError):
-    """The service refuses the request itself (4xx): sending it again cannot help."""
+    """The service refuses the request itself (400, 413, 422): sending it again cannot help."""
 
 
 class JudgeUnavailable(JudgeError):

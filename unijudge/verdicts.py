@@ -68,7 +68,7 @@ class PairError(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
-    """For programs: `bad_image`, `too_long`, `too_large`, `not_finite`; from the miner also `unreadable`, `refused`."""
+    """For programs: `bad_image`, `too_long`, `too_large`, `not_finite`, `token_count`, `refused`, `unreadable`."""
     message: str
     """A sentence for people."""
 

@@ -97,6 +97,6 @@ class ErrorBody(Wire):
     """Why a request as a whole was not answered."""
 
     code: str
-    """A word for programs: `bad_request`, `too_large`, `other_judge`, `no_key`, `not_ready`, `internal`."""
+    """For programs: `bad_request`, `bad_query`, `too_large`, `other_judge`, `no_key`, `not_ready`, `internal`."""
     message: str
     """A sentence for people."""
