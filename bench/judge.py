@@ -87,9 +87,9 @@ def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[
         lengths.clear()
         for query, candidates in todo:
             streams = judge._inputs.renderer.streams(query, candidates)
-            whole = [judge._inputs.length(stream) for stream in streams]
+            whole = [judge._inputs.model.length(stream) for stream in streams]
             if way == "prefix":
-                cut = judge._inputs.length(streams[0][: shared_prefix(streams)])
+                cut = judge._inputs.model.length(streams[0][: shared_prefix(streams)])
                 lengths.extend(length - cut + cut / len(streams) for length in whole)
                 found += await by_query(judge, [(query, candidates)])
                 continue
@@ -129,8 +129,8 @@ def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], 
         prompts = []
         for query, candidates in todo:
             for stream in inputs.renderer.streams(query, candidates):
-                images = [inputs.pictures(entry).image for entry in stream if isinstance(entry, bytes)]
-                ids = [inputs.image_id if isinstance(entry, bytes) else entry for entry in stream]
+                images = [inputs.model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]
+                ids = inputs.model.placeholders(stream)
                 prompts.append({"prompt_token_ids": ids, "multi_modal_data": {"image": images}})
         outputs = engine.generate(prompts, sampling, use_tqdm=False)
         computed[:] = [len(output.prompt_token_ids) - (output.num_cached_tokens or 0) for output in outputs]

@@ -1,9 +1,11 @@
 """The HTTP application around any judge. Knows nothing of Ray, and runs under uvicorn as well.
 
 It promises to read no more than the limits allow, to open no URL and no path that a client names, to answer one verdict
-or one error for each candidate in order, and to score nothing for a client that pinned another judge.
+or one error for each candidate in order, and to score nothing for a client that pinned another judge. The images of a
+request are in memory before its work begins: no eviction can take them.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,9 +15,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
 from judge_service.auth import is_allowed
+from judge_service.blobs import BlobStore
 from judge_service.health import WatchedJudge
 from judge_service.settings import LimitSettings
-from unijudge.errors import JudgeBroken, JudgeRefused, JudgeUnavailable
+from unijudge.errors import BadImage, DataError, JudgeBroken, JudgeRefused, JudgeUnavailable
 from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import ErrorBody, Limits, ScoreRequest, ScoreResponse, ServiceInfo
 
@@ -28,18 +31,20 @@ Next = Callable[[Request], Awaitable[Response]]
 class Refusal(Exception):
     """A request as a whole cannot be answered: becomes an HTTP status and an ErrorBody."""
 
-    def __init__(self, status: int, code: str, message: str):
+    def __init__(self, status: int, code: str, message: str, missing: Sequence[str] = ()):
         super().__init__(message)
         self.status = status
-        self.code = code
+        self.body = ErrorBody(code=code, message=message, missing=list(missing))
 
 
-def create_app(judge: WatchedJudge, limits: LimitSettings, key_sha256: Sequence[str] = ()) -> FastAPI:
+def create_app(
+    judge: WatchedJudge, limits: LimitSettings, key_sha256: Sequence[str] = (), blobs: BlobStore | None = None
+) -> FastAPI:
     """The application; it does not start before its judge has scored known pairs."""
     info = ServiceInfo(
         identity=judge.identity,
         digest=judge.identity.digest,
-        limits=Limits(**limits.model_dump()),
+        limits=Limits(**limits.model_dump(), blobs=blobs is not None),
     )
 
     @asynccontextmanager
@@ -76,8 +81,10 @@ def create_app(judge: WatchedJudge, limits: LimitSettings, key_sha256: Sequence[
         """One verdict or one error for each candidate, in order."""
         _check_pin(http, judge.identity)
         request = await _read(http, limits)
+        images = await asyncio.to_thread(_load_images, request, blobs, limits.max_body_bytes)
+        query, *candidates = (content.content(images) for content in (request.query, *request.candidates))
         try:
-            results = await judge.judge(request.query.content(), [c.content() for c in request.candidates])
+            results = await judge.judge(query, candidates)
         except JudgeRefused as error:
             raise Refusal(422, "bad_query", str(error)) from error
         except JudgeUnavailable as error:
@@ -85,7 +92,46 @@ def create_app(judge: WatchedJudge, limits: LimitSettings, key_sha256: Sequence[
         answer = ScoreResponse(identity=judge.identity, results=results)
         return Response(answer.model_dump_json(), media_type="application/json", headers={"ETag": f'"{info.digest}"'})
 
+    _add_blobs(app, blobs, limits)
     return app
+
+
+def _add_blobs(app: FastAPI, blobs: BlobStore | None, limits: LimitSettings) -> None:
+    @app.put("/v1/blobs/{name}", responses={200: {}, 201: {}}, openapi_extra=_BINARY_BODY)
+    async def put_blob(name: str, http: Request) -> Response:
+        """Keeps an image under its sha256: 201, or 200 if it was there."""
+        if blobs is None:
+            raise Refusal(404, "no_blobs", "this service keeps no images: send them inside the requests")
+        data = await _body(http, limits.max_body_bytes, "a smaller image")
+        try:
+            new = await asyncio.to_thread(blobs.put, name, data)
+        except BadImage as error:
+            raise Refusal(422, "bad_blob", str(error)) from error
+        except DataError as error:
+            raise Refusal(507, "no_room", str(error)) from error
+        return Response(status_code=201 if new else 200)
+
+
+def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int) -> dict[str, bytes]:
+    """The images that a request names by their hashes."""
+    names = {content.image_sha256 for content in (request.query, *request.candidates) if content.image_sha256}
+    if names and blobs is None:
+        raise Refusal(400, "no_blobs", "this service keeps no images: send them inside the request")
+    images: dict[str, bytes] = {}
+    room = max_bytes
+    for name in sorted(names):
+        data = blobs.get(name) if blobs else None
+        if data is not None:
+            images[name] = data
+            room -= len(data)
+        if room < 0:
+            message = f"the images of this request exceed {max_bytes} bytes; send fewer candidates"
+            raise Refusal(413, "too_large", message)
+    missing = sorted(names - images.keys())
+    if missing:
+        message = f"{len(missing)} images are not here; send each with PUT /v1/blobs/SHA256, then the same request"
+        raise Refusal(409, "unknown_blobs", message, missing)
+    return images
 
 
 def _check_pin(http: Request, identity: JudgeIdentity) -> None:
@@ -94,14 +140,19 @@ def _check_pin(http: Request, identity: JudgeIdentity) -> None:
         raise Refusal(412, "other_judge", f"asked for judge {', '.join(pins)}, but here judges {identity}")
 
 
-async def _read(http: Request, limits: LimitSettings) -> ScoreRequest:
+async def _body(http: Request, max_bytes: int, cure: str) -> bytes:
     body = bytearray()
     async for chunk in http.stream():
         body += chunk
-        if len(body) > limits.max_body_bytes:
-            raise Refusal(413, "too_large", f"the body exceeds {limits.max_body_bytes} bytes; send fewer candidates")
+        if len(body) > max_bytes:
+            raise Refusal(413, "too_large", f"the body exceeds {max_bytes} bytes; send {cure}")
+    return bytes(body)
+
+
+async def _read(http: Request, limits: LimitSettings) -> ScoreRequest:
+    body = await _body(http, limits.max_body_bytes, "fewer candidates")
     try:
-        request = ScoreRequest.model_validate_json(bytes(body))
+        request = ScoreRequest.model_validate_json(body)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors()[:3]]
         raise Refusal(400, "bad_request", "; ".join(faults)) from error
@@ -114,8 +165,7 @@ async def _read(http: Request, limits: LimitSettings) -> ScoreRequest:
 async def _refuse(_: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)  # noqa: S101  what this handler is registered for
     headers = {"Retry-After": "1"} if refusal.status == 503 else {}
-    body = ErrorBody(code=refusal.code, message=str(refusal))
-    return JSONResponse(body.model_dump(), refusal.status, headers)
+    return JSONResponse(refusal.body.model_dump(), refusal.status, headers)
 
 
 def _border(key_sha256: Sequence[str]) -> Callable[[Request, Next], Awaitable[Response]]:
@@ -133,6 +183,9 @@ def _border(key_sha256: Sequence[str]) -> Callable[[Request, Next], Awaitable[Re
             return JSONResponse(body.model_dump(), 500)
 
     return border
+
+
+_BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 
 def _json_body(kind: type[BaseModel]) -> dict[str, object]:

@@ -7,32 +7,29 @@ cut, and that every backend is given the same tokens and pixels. It does not run
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from judge_service.settings import ModelSettings
 from unijudge.corpus import Content
-from unijudge.encoding import ChatEncoder, Stream, expand
+from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import BadImage, JudgeRefused, ModelError
+from unijudge.families import family_of
 from unijudge.files import folder_sha256
-from unijudge.pictures import PictureReader
+from unijudge.inputs import ModelInputs
 from unijudge.prompt import Prompt
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
-
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 
 
 class Renderer:
     """The judge prompt for one tokenizer."""
 
-    def __init__(self, tokenizer: Any, image_token: str, prompt: Prompt):
+    def __init__(self, encoder: ChatEncoder, prompt: Prompt):
         """Proves the labels.
 
         Raises:
-            ModelError: A label is not one token where the answer stands, both are the same, or the tokenizer lets
-                typed text become a control token.
+            ModelError: A label is not one token where the answer stands, or both are the same.
         """
         self._prompt = prompt
-        self._encoder = ChatEncoder(tokenizer, image_token)
+        self._encoder = encoder
         self.yes_id = self._label_id(prompt.yes)
         self.no_id = self._label_id(prompt.no)
         if self.yes_id == self.no_id:
@@ -58,14 +55,10 @@ class Renderer:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything of a model but the model: what turns pairs into its inputs, and its name."""
+    """Everything of a judge but its weights: what turns pairs into its inputs, and its name."""
 
+    model: ModelInputs
     renderer: Renderer
-    pictures: PictureReader
-    processor: Any
-    """The image processor."""
-    image_id: int
-    pad_id: int
     settings: ModelSettings
     weights: str
     """The hub revision, or a digest of the folder."""
@@ -81,14 +74,14 @@ class Inputs:
         """
         try:
             if query.image is not None:
-                self.pictures(query.image)
+                self.model.pictures(query.image)
         except BadImage as error:
             raise JudgeRefused(f"query: {error}") from error
         answers: list[Verdict | PairError | None] = [None] * len(candidates)
         streams: dict[int, Stream] = {}
         for place, stream in enumerate(self.renderer.streams(query, candidates)):
             try:
-                length = self.length(stream)
+                length = self.model.length(stream)
             except BadImage as error:
                 answers[place] = PairError(code="bad_image", message=str(error))
                 continue
@@ -98,10 +91,6 @@ class Inputs:
                 continue
             streams[place] = stream
         return answers, streams
-
-    def length(self, stream: Stream) -> int:
-        """Of a prompt, in tokens, pictures included."""
-        return len(expand(stream, self.pictures, self.image_id))
 
     def identity(self, backend: str, version: str) -> JudgeIdentity:
         """Who judges, when `backend` runs the model."""
@@ -133,26 +122,21 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int)
 
     try:
         config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
-        if config.model_type not in FAMILIES:
-            raise ModelError(f"{settings.name}: is a {config.model_type}; this service judges with {FAMILIES}")
+        family = family_of(config.model_type)
         tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
-        processor = transformers.AutoImageProcessor.from_pretrained(
-            settings.name, revision=settings.revision, backend="pil"
+        loader, options = family.loader
+        processor = getattr(transformers, loader).from_pretrained(settings.name, revision=settings.revision, **options)
+        model = ModelInputs(
+            tokenizer,
+            family(config, processor, settings.min_pixels, settings.max_pixels),
+            max_source_pixels=max_source_pixels,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
     folder = Path(settings.name)
     return Inputs(
-        renderer=Renderer(tokenizer, tokenizer.convert_ids_to_tokens(config.image_token_id), prompt),
-        pictures=PictureReader(
-            token_side=processor.patch_size * processor.merge_size,
-            min_pixels=settings.min_pixels,
-            max_pixels=settings.max_pixels,
-            max_source_pixels=max_source_pixels,
-        ),
-        processor=processor,
-        image_id=config.image_token_id,
-        pad_id=tokenizer.pad_token_id,
+        model=model,
+        renderer=Renderer(model.encoder, prompt),
         settings=settings,
         weights=folder_sha256(folder) if folder.is_dir() else (config._commit_hash or "unknown"),  # noqa: SLF001
         prompt=prompt,

@@ -6,7 +6,9 @@ The only file of this package that imports ray. A request goes whole to one repl
 import logging
 import signal
 import socket
+import tempfile
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +20,7 @@ from ray.serve.config import BackpressureConfig
 
 from judge_service.app import create_app
 from judge_service.backends import open_judge
+from judge_service.blobs import BlobStore
 from judge_service.health import WatchedJudge
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
@@ -42,7 +45,9 @@ class JudgeReplica:
         await self._judge.check_ready()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._judge, self._settings.limits, self._settings.key_sha256)
+        blobs = self._settings.blobs
+        store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.young_s) if blobs.folder else None
+        return create_app(self._judge, self._settings.limits, self._settings.key_sha256, store)
 
     async def check_health(self) -> None:
         """Ray asks; a replica that cannot score a pair is replaced."""
@@ -56,6 +61,14 @@ def run(settings: ServiceSettings) -> None:
         SettingsError: The cluster cannot be reached, or lacks the GPUs or CPUs that the replicas need.
         JudgeError: The replicas did not start; their own error is in the message.
     """
+    with tempfile.TemporaryDirectory(prefix="unijudge-images-") as folder:
+        if settings.address is None and settings.blobs.folder is None:  # all replicas are on this machine
+            blobs = settings.blobs.model_copy(update={"folder": Path(folder)})
+            settings = settings.model_copy(update={"blobs": blobs})
+        _serve(settings)
+
+
+def _serve(settings: ServiceSettings) -> None:
     _check_cluster(settings)
     stop = threading.Event()
 

@@ -1,5 +1,6 @@
 """The settings of the service: one TOML file, `unijudge judge serve --example` prints it."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -16,7 +17,8 @@ class ModelSettings(Settings):
     """`vllm` is the production engine, `transformers` the exact reference; `auto` takes vLLM where it is installed.
     `scripted` answers from a hash of the pair, for load and fault tests only."""
     name: str = ""
-    """A Qwen2-VL or Qwen2.5-VL: a hub name, or a folder."""
+    """A Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision, in the layout of transformers: a hub
+    name, or a folder."""
     revision: str | None = None
     """The commit of a hub model; pin it, or a new upload becomes another judge."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -43,9 +45,21 @@ class LimitSettings(Settings):
     max_candidates: int = Field(64, gt=0)
     """Candidates in a request; clients split larger queries by themselves."""
     max_body_bytes: int = Field(32 * 2**20, gt=2**12)
-    """Size of a request's body, in bytes."""
+    """Size of a request's body, in bytes; of the images that it names by hash, too, and of one such image."""
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     """Width × height of an image before any scaling; larger ones are answered with an error, undecoded."""
+
+
+class BlobSettings(Settings):
+    """Where images are kept that clients send once and name by their hash from then on."""
+
+    folder: Path | None = None
+    """One folder that all replicas see. Without it a service on its own Ray makes a temporary one; on a cluster images
+    then travel inside the requests."""
+    max_bytes: int = Field(4 * 2**30, gt=0)
+    """Size of the folder; each replica may exceed it by a sixteenth. What was used longest ago goes first."""
+    young_s: float = Field(60, ge=0)
+    """What was used in the last so many seconds stays, in seconds; if there is no room then, images are refused."""
 
 
 class HealthSettings(Settings):
@@ -91,4 +105,5 @@ class ServiceSettings(Settings):
     model: ModelSettings = ModelSettings()
     prompt: Prompt = Prompt()
     limits: LimitSettings = LimitSettings()
+    blobs: BlobSettings = BlobSettings()
     health: HealthSettings = HealthSettings()

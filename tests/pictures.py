@@ -2,10 +2,19 @@
 
 import io
 
+import numpy as np
 from PIL import Image
 
 
 def png(color="red", size=(60, 60)) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", size, color).save(out, "PNG")
+    return out.getvalue()
+
+
+def noise(seed, size=(64, 64)):
+    """A picture that no compression makes small: 12 kB."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()

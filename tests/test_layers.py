@@ -23,7 +23,7 @@ ONLY_IN = {
     "ray": {"judge_service/replica.py"},
     "vllm": {"judge_service/backends/vllm.py"},
     "faiss": {"miner/retrieve.py"},
-    "httpx2": {"unijudge/client.py"},
+    "httpx2": {"unijudge/connection.py", "unijudge/client.py"},
     "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "trainer/cli.py"},
 }
 

@@ -9,12 +9,10 @@ import transformers
 from safetensors import SafetensorError
 
 from trainer.settings import BackboneSettings, LoraSettings
-from unijudge.encoding import ChatEncoder
 from unijudge.errors import ModelError, SettingsError
+from unijudge.families import family_of
 from unijudge.files import folder_sha256
-from unijudge.pictures import PictureReader
-
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+from unijudge.inputs import ModelInputs
 
 
 @dataclass
@@ -22,12 +20,7 @@ class Backbone:
     """A model and what turns contents into its inputs."""
 
     model: Any
-    encoder: ChatEncoder
-    processor: Any
-    """The image processor."""
-    pictures: PictureReader
-    image_id: int
-    pad_id: int
+    inputs: ModelInputs
     max_tokens: int
     width: int
     """Of the hidden states, and so of the embeddings."""
@@ -55,13 +48,14 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
     try:
         config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
-        if config.model_type not in FAMILIES:
-            raise ModelError(f"{settings.name}: is a {config.model_type}; embedders are made of {FAMILIES}")
+        family = family_of(config.model_type)
         tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
-        processor = transformers.AutoImageProcessor.from_pretrained(
-            settings.name,
-            revision=settings.revision,
-            backend="pil",  # the one implementation that is the same with and without torchvision
+        loader, options = family.loader
+        processor = getattr(transformers, loader).from_pretrained(settings.name, revision=settings.revision, **options)
+        inputs = ModelInputs(
+            tokenizer,
+            family(config, processor, settings.min_pixels, settings.max_pixels),
+            max_source_pixels=settings.max_source_pixels,
         )
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             settings.name,
@@ -69,25 +63,15 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
         model = _with_adapter(model, settings.adapter)
-    image_id: int = config.image_token_id
     folder = Path(settings.name)
     return Backbone(
         model=model.eval().to(_device(settings.device)),
-        encoder=ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(image_id)),
-        processor=processor,
-        pictures=PictureReader(
-            token_side=processor.patch_size * processor.merge_size,
-            min_pixels=settings.min_pixels,
-            max_pixels=settings.max_pixels,
-            max_source_pixels=settings.max_source_pixels,
-        ),
-        image_id=image_id,
-        pad_id=tokenizer.pad_token_id,
+        inputs=inputs,
         max_tokens=settings.max_tokens,
         width=config.get_text_config().hidden_size,
         name=folder.name if folder.is_dir() else settings.name,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer.backbone import Backbone
 from unijudge.corpus import Content
-from unijudge.encoding import Stream, expand, picture_arrays, token_arrays
+from unijudge.encoding import Stream
 from unijudge.errors import DataError
 from unijudge.prompt import Part
 
@@ -23,8 +23,8 @@ def stream_of(backbone: Backbone, content: Content) -> Stream:
         DataError: It is longer than the model's limit, or its picture cannot be decoded.
     """
     parts: list[Part] = [part for part in (content.image, content.text) if part]
-    stream = backbone.encoder.stream(parts)
-    length = len(expand(stream, backbone.pictures, backbone.image_id))
+    stream = backbone.inputs.encoder.stream(parts)
+    length = backbone.inputs.length(stream)
     if length > backbone.max_tokens:
         raise DataError(f"an input of {length} tokens; model.max_tokens is {backbone.max_tokens}: raise it, or shorten")
     return stream
@@ -47,8 +47,7 @@ def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
 
 def embed_streams(backbone: Backbone, streams: Sequence[Stream]) -> Tensor:
     """Embeds token streams, as `embed` does contents."""
-    arrays = token_arrays(streams, backbone.pictures, image_id=backbone.image_id, pad_id=backbone.pad_id)
-    arrays |= picture_arrays(streams, backbone.pictures, backbone.processor)
+    arrays = backbone.inputs.token_arrays(streams) | backbone.inputs.picture_arrays(streams)
     inputs = {name: torch.from_numpy(array).to(backbone.device) for name, array in arrays.items()}
     base = backbone.model.get_base_model() if hasattr(backbone.model, "get_base_model") else backbone.model
     hidden_BSD = base.model(**inputs, use_cache=False).last_hidden_state

@@ -13,7 +13,8 @@ class BackboneSettings(Settings):
     """The model, and how it sees its inputs."""
 
     name: str = ""
-    """A Qwen2-VL or Qwen2.5-VL: a hub name, or a folder. Required."""
+    """A Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision, in the layout of transformers: a hub
+    name, or a folder. Required."""
     revision: str | None = None
     """The commit of a hub model."""
     adapter: Path | None = None

@@ -1,23 +1,30 @@
-"""The judge service as a `Judge`: splits large queries, retries what can be retried, maps every foreign error once.
+"""The judge service as a `Judge`: splits large queries, and sends each image once.
 
 It never opens an image for you and never scores twice what was answered. Idempotent: a retry asks the same question.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import hashlib
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import httpx2
-from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from unijudge.connection import Connection
 from unijudge.corpus import Content
-from unijudge.errors import JudgeBroken, JudgeChanged, JudgeError, JudgeRefused, JudgeUnavailable
+from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
-from unijudge.wire import ErrorBody, ScoreResponse, ServiceInfo, WireContent
+from unijudge.wire import ScoreResponse, ServiceInfo, WireContent
 
-R = TypeVar("R", bound=BaseModel)
+INLINE_BYTES = 4096
+"""Smaller images travel inside the request: naming them would not be shorter by much."""
+BLOB_ROUNDS = 3
+"""How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
+UPLOADS_AT_ONCE = 8
+REMEMBERED_UPLOADS = 4096
 
 
 class JudgeClient:
@@ -27,7 +34,7 @@ class JudgeClient:
             answers = await judge.judge(Content(text="a cat"), [Content(image=data)])
 
     On entry it asks the service who it is; from then on every request is pinned to that judge (`If-Match`), so no
-    answer of another one can slip in.
+    answer of another one can slip in. Images are named by their hashes; what the service lacks is sent once.
     """
 
     def __init__(
@@ -50,19 +57,13 @@ class JudgeClient:
             retry_for_s: How long to go on trying while the service is busy or away.
             transport: In the place of the network, for tests: an in-process application, say.
         """
-        self._url = url
+        self._connection = Connection(
+            url, key=key, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s, transport=transport
+        )
         self._expect = expect
-        self._retry_for_s = retry_for_s
-        try:
-            self._http = httpx2.AsyncClient(
-                base_url=url,
-                timeout=request_timeout_s,
-                transport=transport,
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-            )
-        except httpx2.InvalidURL as error:
-            raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
         self._info: ServiceInfo | None = None
+        self._uploads: dict[str, asyncio.Task[float | JudgeError]] = {}
+        self._upload_slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         """Asks the service who it is.
@@ -72,20 +73,20 @@ class JudgeClient:
             JudgeChanged: It is not the expected judge.
         """
         try:
-            info = await self._call("GET", "/v1/identity", ServiceInfo)
+            info = await self._connection.get("/v1/identity", ServiceInfo)
+            if self._expect is not None and info.identity != self._expect:
+                difference = _difference(self._expect, info.identity)
+                raise JudgeChanged(f"{self._connection.url}: expected {self._expect}, but {difference}")
         except BaseException:
-            await self._http.aclose()
+            await self._connection.close()
             raise
-        if self._expect is not None and info.identity != self._expect:
-            await self._http.aclose()
-            raise JudgeChanged(f"{self._url}: expected {self._expect}, but {_difference(self._expect, info.identity)}")
         self._info = info
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self._connection.close()
 
     @property
     def info(self) -> ServiceInfo:
@@ -109,78 +110,67 @@ class JudgeClient:
             JudgeBroken: The answer is not one for each candidate.
         """
         limits = self.info.limits
-        head = b'{"query":' + _encode(query) + b',"candidates":['
-        room = limits.max_body_bytes - len(head) - len(b"]}")
+        asked = _Part.of(query, by_name=limits.blobs)
+        room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
         if room < 0:
             raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
-        encoded = [_encode(candidate) for candidate in candidates]
         answers: list[Verdict | PairError] = []
-        for chunk in _chunks(encoded, limits.max_candidates, room):
-            if len(chunk) == 1 and len(chunk[0]) > room:
-                message = f"{len(chunk[0])} bytes with its query; a request takes {limits.max_body_bytes}"
+        for chunk in _chunks([_Part.of(c, by_name=limits.blobs) for c in candidates], limits.max_candidates, room):
+            if len(chunk) == 1 and chunk[0].inline_bytes > room:
+                message = f"{chunk[0].inline_bytes} bytes with its query; a request takes {limits.max_body_bytes}"
                 answers.append(PairError(code="too_large", message=message))
                 continue
-            body = head + b",".join(chunk) + b"]}"
-            response = await self._call("POST", "/v1/score", ScoreResponse, body)
+            response = await self._score(asked, chunk)
             if len(response.results) != len(chunk):
                 raise JudgeBroken(
-                    f"{self._url}: {len(chunk)} candidates sent, {len(response.results)} answers returned; the service "
-                    "and this client disagree on /v1/score: run the same version on both sides"
+                    f"{self._connection.url}: {len(chunk)} candidates sent, {len(response.results)} answers returned; "
+                    "the service and this client disagree on /v1/score: run the same version on both sides"
                 )
             answers += response.results
         return answers
 
-    async def _call(self, method: str, path: str, kind: type[R], body: bytes | None = None) -> R:
-        retrying = AsyncRetrying(
-            stop=stop_after_delay(self._retry_for_s),
-            wait=_wait,
-            retry=retry_if_exception(lambda error: isinstance(error, JudgeError) and error.retryable),
-            reraise=True,
-        )
-        return await retrying(self._call_once, method, path, kind, body)
-
-    async def _call_once(self, method: str, path: str, kind: type[R], body: bytes | None) -> R:
-        headers = {"If-Match": f'"{self._info.digest}"'} if self._info else {}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        try:
-            response = await self._http.request(method, path, content=body, headers=headers)
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise JudgeRefused(f"{self._url}: not a URL ({error}); expected http://host:port") from error
-        except httpx2.ReadTimeout as error:
-            raise JudgeUnavailable(
-                f"{self._url}{path}: no answer in time; raise request_timeout_s, or send fewer queries at once"
-            ) from error
-        except httpx2.TransportError as error:
-            raise JudgeUnavailable(
-                f"{self._url}: no judge answers there ({type(error).__name__}: {error}); start one with "
-                "`unijudge judge serve`, or correct the URL"
-            ) from error
-        if response.is_success:
+    async def _score(self, query: "_Part", candidates: Sequence["_Part"]) -> ScoreResponse:
+        images = {part.name: part.image for part in (query, *candidates) if part.name}
+        inside: set[str] = set()  # images that the service does not keep
+        for attempt in range(1, BLOB_ROUNDS + 1):
+            body = b'{"query":' + query.encoded(inside) + b',"candidates":['
+            body += b",".join(candidate.encoded(inside) for candidate in candidates) + b"]}"
+            asked_at = time.monotonic()
             try:
-                return kind.model_validate_json(response.content)
-            except ValidationError as error:
-                raise JudgeBroken(
-                    f"{self._url}{path}: answered something else than a {kind.__name__} "
-                    f"({error.errors()[0]['msg']}); is this URL a judge service of the same version?"
-                ) from error
-        raise self._refusal(path, response)
+                return await self._connection.post("/v1/score", ScoreResponse, body, self.info.digest)
+            except BlobsMissing as missing:
+                lacking = [name for name in missing.names if name in images]
+                if attempt < BLOB_ROUNDS - 1:
+                    kept = await asyncio.gather(*(self._upload(name, images[name], asked_at) for name in lacking))
+                    inside |= {name for name, is_kept in zip(lacking, kept, strict=True) if not is_kept}
+                else:
+                    inside |= images.keys()
+        raise JudgeBroken(f"{self._connection.url}: asks for images that the request holds")
 
-    def _refusal(self, path: str, response: httpx2.Response) -> JudgeError:
-        try:
-            reason = ErrorBody.model_validate_json(response.content).message
-        except ValidationError:
-            reason = response.text[:200].strip() or response.reason_phrase
-        message = f"{self._url}{path}: {response.status_code}: {reason}"
-        if response.status_code == 412:
-            return JudgeChanged(message)
-        if response.status_code in (408, 429) or response.status_code >= 500:
-            error = JudgeUnavailable(message)
-            error.retry_after_s = _seconds(response.headers.get("Retry-After"))
-            return error
-        if response.status_code in (400, 413, 422):
-            return JudgeRefused(message)
-        return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
+    async def _upload(self, name: str, image: bytes, asked_at: float) -> bool:
+        """Sends an image, unless another request does so now or has since `asked_at`; false if it is not accepted."""
+        task = self._uploads.get(name)
+        stored_at = task.result() if task and task.done() else None
+        if task is None or (isinstance(stored_at, float) and stored_at < asked_at):
+            while len(self._uploads) >= REMEMBERED_UPLOADS:
+                del self._uploads[next(iter(self._uploads))]
+            task = self._uploads[name] = asyncio.create_task(self._put(name, image))
+        outcome = await asyncio.shield(task)  # when this request is cancelled, others may wait for the same image
+        if isinstance(outcome, JudgeRefused):
+            return False
+        if isinstance(outcome, JudgeError):
+            del self._uploads[name]
+            raise outcome
+        return True
+
+    async def _put(self, name: str, image: bytes) -> float | JudgeError:
+        """When it was stored, or why it was not."""
+        async with self._upload_slots:
+            try:
+                await self._connection.put(f"/v1/blobs/{name}", image)
+            except JudgeError as error:
+                return error
+        return time.monotonic()
 
 
 def judge_now(
@@ -195,36 +185,42 @@ def judge_now(
     return asyncio.run(once())
 
 
-_backoff = wait_random_exponential(multiplier=0.25, max=10)
+@dataclass(frozen=True)
+class _Part:
+    """A query or a candidate, ready to be written into a request."""
+
+    text: str | None
+    image: bytes
+    name: str | None
+    """The image's hash, where it is worth naming."""
+    inline_bytes: int
+    """Length with the image inside."""
+
+    @classmethod
+    def of(cls, content: Content, *, by_name: bool) -> "_Part":
+        image = content.image or b""
+        if not by_name or len(image) < INLINE_BYTES:
+            whole = cls(content.text, image, None, 0)
+            return replace(whole, inline_bytes=len(whole.encoded()))
+        bare = len(cls(content.text, b"", None, 0).encoded())
+        return cls(content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20)
+
+    def encoded(self, inside: Collection[str] = ()) -> bytes:
+        named = self.name if self.name not in inside else None
+        content = WireContent.of(Content(self.text, self.image or None), named)
+        return content.model_dump_json(exclude_none=True).encode()
 
 
-def _wait(state: RetryCallState) -> float:
-    """What the service asked for (`Retry-After`), and never less than the backoff: clients must not return at once."""
-    error = state.outcome.exception() if state.outcome else None
-    return max(_backoff(state), (error.retry_after_s or 0.0) if isinstance(error, JudgeUnavailable) else 0.0)
-
-
-def _seconds(header: str | None) -> float | None:
-    try:
-        return min(60.0, max(0.0, float(header))) if header else None
-    except ValueError:  # an HTTP date: rare, and the backoff serves as well
-        return None
-
-
-def _encode(content: Content) -> bytes:
-    return WireContent.of(content).model_dump_json(exclude_none=True).encode()
-
-
-def _chunks(encoded: Sequence[bytes], most: int, room: int) -> Iterator[Sequence[bytes]]:
+def _chunks(parts: Sequence[_Part], most: int, room: int) -> Iterator[Sequence[_Part]]:
     """Cuts candidates, in order, into requests; one that is too large for any request comes alone."""
     start = used = 0
-    for place, candidate in enumerate(encoded):
-        if place > start and (place - start == most or used + len(candidate) > room):
-            yield encoded[start:place]
+    for place, part in enumerate(parts):
+        if place > start and (place - start == most or used + part.inline_bytes > room):
+            yield parts[start:place]
             start, used = place, 0
-        used += len(candidate) + len(b",")
-    if start < len(encoded):
-        yield encoded[start:]
+        used += part.inline_bytes + len(b",")
+    if start < len(parts):
+        yield parts[start:]
 
 
 def _difference(expected: JudgeIdentity, found: JudgeIdentity) -> str:

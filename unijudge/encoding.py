@@ -1,11 +1,11 @@
 """Parts (texts and pictures) → token ids, so that a user's text can never become a control token.
 
-A *stream* is a list of token ids in which a picture stands as its bytes, until `expand` turns it into as many image
+A *stream* is a list of token ids in which a picture stands as its bytes, until `ModelInputs` turns it into as many
 tokens as it needs. Two streams share a prefix exactly as far as they are equal, and no picture is ever cut in two.
 
 The chat template is the tokenizer's own. Text between two of its control tokens, the template's and the user's
 together, is tokenised as one string (cutting at part borders would change the pieces) by a copy of the tokenizer that
-has no added tokens at all. Works on tokenizer and image processor objects of the Hugging Face kind; imports neither.
+has no added tokens at all. Works on tokenizers of the Hugging Face kind; imports no library of theirs.
 """
 
 import json
@@ -14,31 +14,30 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from unijudge.errors import ModelError
-from unijudge.pictures import PictureReader
 from unijudge.prompt import Part
 
 Stream = list[int | bytes]
 """Token ids, with a picture's bytes where its tokens will stand."""
 
 _SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters: no template has them; user text is put in afterwards
+_PLAIN = "Which one? A red-brown fox, 3 of 4."
+"""Text that no tokenizer has a reason to cut otherwise here than elsewhere."""
 
 
 class ChatEncoder:
     """One user's turn, rendered by the tokenizer's own chat template, up to where the model's answer begins."""
 
     def __init__(self, tokenizer: Any, image_token: str):
-        """Checks that no text can become an added token.
+        """Checks that no text can become an added token, and that plain text is cut as the tokenizer itself cuts it.
 
         Args:
             tokenizer: A fast tokenizer with a chat template.
             image_token: The placeholder that the template writes for a picture, as in `<|image_pad|>`.
 
         Raises:
-            ModelError: No chat template, or a tokenizer whose vocabulary itself spells an added token.
+            ModelError: No chat template, a tokenizer whose vocabulary itself spells an added token, or one that cuts
+                plain text in a way that is not understood here.
         """
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no chat template; take an instruct model")
@@ -49,61 +48,100 @@ class ChatEncoder:
             raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no token {image_token!r} for pictures")
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._cut = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-        backend = tokenizer.backend_tokenizer
-        plain = json.loads(backend.to_str())
-        plain.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
-        self._plain = type(backend).from_str(json.dumps(plain))
+        self._first, self._plain = _without_added_tokens(tokenizer.backend_tokenizer)
         for token, token_id in self._controls.items():
             if token_id in self.text_ids(token):
                 raise ModelError(
                     f"{tokenizer.name_or_path}: typed text {token!r} becomes the control token {token_id}; "
                     "user text could steer this model"
                 )
+        bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+        self._begin: list[int] = whole[: len(whole) - len(bare)] if whole[-len(bare) :] == bare else []
         self._layout = lru_cache(maxsize=64)(self._render)
+        self._check_plain_text()
 
     def text_ids(self, text: str) -> list[int]:
-        """The ids of plain text; what looks like a control token in it stays text."""
+        """The ids of plain text inside a prompt; what looks like a control token in it stays text."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
     @property
     def answer_prefix(self) -> str:
         """The text between the last control token and the place where the model's answer begins."""
-        return self._layout((False,))[-1]
+        return _SLOT.sub("", self._layout((False,))[-1])
 
     def stream(self, parts: Sequence[Part]) -> Stream:
         """The whole prompt for one user's turn that holds `parts`."""
         texts = [part for part in parts if isinstance(part, str)]
         pictures = iter([part for part in parts if isinstance(part, bytes)])
-        stream: Stream = []
-        for segment in self._layout(tuple(isinstance(part, bytes) for part in parts)):
+        segments = self._layout(tuple(isinstance(part, bytes) for part in parts))
+        begins = segments[1:2] == [self._tokenizer.bos_token] and not segments[0]
+        stream: Stream = [] if begins else list(self._begin)
+        for place, segment in enumerate(segments):
             if segment == self._image_token:
                 stream.append(next(pictures))
             elif segment in self._controls:
                 stream.append(self._controls[segment])
             elif segment:
-                stream += self.text_ids(_SLOT.sub(lambda slot: texts[int(slot[1])], segment))
+                text = _SLOT.sub(lambda slot: texts[int(slot[1])], segment)
+                stream += self.text_ids(text) if place else self._first.encode(text, add_special_tokens=False).ids
         return stream
 
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
         content: list[dict[str, str]] = []
+        written = ""
         num_texts = 0
         for picture in is_picture:
             if picture:
                 content.append({"type": "image"})
+                written += self._image_token
             else:
                 content.append({"type": "text", "text": f"\ue000{num_texts}\ue001"})
+                written += content[-1]["text"]
                 num_texts += 1
-        rendered = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        segments = self._cut.split(rendered)
-        if segments.count(self._image_token) != sum(is_picture):
+        segments = self._segments(content)
+        if self._kinds(segments) != is_picture:  # a template that puts pictures first: whose they are would be lost
+            segments = self._segments([{"type": "text", "text": written}])
+        if self._kinds(segments) != is_picture:
             raise ModelError(
                 f"{self._tokenizer.name_or_path}: its chat template does not write {self._image_token!r} once for each "
                 "picture; is this a vision-language model?"
             )
         return segments
+
+    def _segments(self, content: list[dict[str, str]]) -> list[str]:
+        return self._cut.split(self._rendered(content))
+
+    def _rendered(self, content: list[dict[str, str]]) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def _kinds(self, segments: list[str]) -> tuple[bool, ...]:
+        """In order, true for a picture and false for a text."""
+        kinds: list[bool] = []
+        for segment in segments:
+            kinds += [True] if segment == self._image_token else [False] * len(_SLOT.findall(segment))
+        return tuple(kinds)
+
+    def _check_plain_text(self) -> None:
+        rendered = self._rendered([{"type": "text", "text": _PLAIN}])
+        begins = bool(self._tokenizer.bos_token) and rendered.startswith(self._tokenizer.bos_token)
+        if self.stream([_PLAIN]) != self._tokenizer(rendered, add_special_tokens=not begins)["input_ids"]:
+            raise ModelError(
+                f"{self._tokenizer.name_or_path}: its tokenizer cuts plain text otherwise than this program does; "
+                "report it with the name of the model"
+            )
+
+
+def _without_added_tokens(backend: Any) -> tuple[Any, Any]:
+    """Copies of a tokenizer that know no added tokens: for the first text of a prompt, and for all that follow."""
+    plain = json.loads(backend.to_str())
+    plain.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    first = json.dumps(plain)
+    later = first.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')  # of SentencePiece-like tokenizers
+    return type(backend).from_str(first), type(backend).from_str(later)
 
 
 def shared_prefix(streams: Sequence[Stream]) -> int:
@@ -121,81 +159,3 @@ def shared_prefix(streams: Sequence[Stream]) -> int:
         if any(stream[position] != first[position] for stream in streams[1:]):
             return position
     return max(shortest, 0)
-
-
-def token_arrays(
-    streams: Sequence[Stream], pictures: PictureReader, *, image_id: int, pad_id: int
-) -> dict[str, npt.NDArray[Any]]:
-    """A batch of token ids for a Qwen-VL model, padded on the right.
-
-    Returns:
-        All int64: input_ids, attention_mask and mm_token_type_ids (1 on image tokens), each (rows, longest); M-RoPE's
-        position_ids, (3, rows, longest).
-    """
-    rows = [expand(stream, pictures, image_id) for stream in streams]
-    shape = len(rows), max(len(row) for row in rows)
-    ids = np.full(shape, pad_id, np.int64)
-    mask = np.zeros(shape, np.int64)
-    positions = np.zeros((3, *shape), np.int64)
-    for index, (row, stream) in enumerate(zip(rows, streams, strict=True)):
-        ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-        positions[:, index, : len(row)] = mrope_positions(stream, pictures)
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "mm_token_type_ids": ((ids == image_id) & (mask == 1)).astype(np.int64),
-        "position_ids": positions,
-    }
-
-
-def mrope_positions(stream: Stream, pictures: PictureReader) -> npt.NDArray[np.int64]:
-    """(time, height, width) positions of a stream's tokens, (3, tokens).
-
-    Text counts on in all three; a picture's tokens share one time and take their row and column, counted from where the
-    picture begins; text goes on after the largest of them.
-
-    Source:
-        Qwen2-VL (arXiv 2409.12191), section on multimodal rotary position embedding. A test compares with
-        transformers' `get_rope_index`.
-    """
-    blocks = []
-    start = 0
-    for entry in stream:
-        if isinstance(entry, bytes):
-            height, width = pictures(entry).tokens
-            rows, columns = np.divmod(np.arange(height * width), width)
-            blocks.append(start + np.stack([np.zeros_like(rows), rows, columns]))
-            start += max(height, width)
-        else:
-            blocks.append(np.full((3, 1), start))
-            start += 1
-    return np.concatenate(blocks, axis=1)
-
-
-def picture_arrays(
-    streams: Sequence[Stream], pictures: PictureReader, image_processor: Any
-) -> dict[str, npt.NDArray[Any]]:
-    """What the vision tower takes of a batch, in reading order.
-
-    Args:
-        streams: The batch.
-        pictures: Has scaled them already.
-        image_processor: Of the Qwen2-VL kind; normalises and cuts into patches.
-
-    Returns:
-        pixel_values (patches, width) and image_grid_thw (pictures, 3); nothing without any picture.
-    """
-    images = [pictures(entry).image for stream in streams for entry in stream if isinstance(entry, bytes)]
-    if not images:
-        return {}
-    features = image_processor(images=images, do_resize=False, return_tensors="np")
-    return {name: np.asarray(features[name]) for name in ("pixel_values", "image_grid_thw")}
-
-
-def expand(stream: Stream, pictures: PictureReader, image_id: int) -> list[int]:
-    """The token ids of a stream, each picture replaced by its image tokens."""
-    ids: list[int] = []
-    for entry in stream:
-        ids += [image_id] * pictures(entry).num_tokens if isinstance(entry, bytes) else [entry]
-    return ids

@@ -6,7 +6,8 @@
     │  ├─ BadImage           bytes that are not a picture we open
     │  └─ FolderBusy         another process writes this folder
     ├─ JudgeError            the judge gave no answer
-    │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
+    │  ├─ JudgeRefused       the request is at fault (400, 413, 422, 507): never retried
+    │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
     │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
@@ -17,6 +18,8 @@
 A new error is a class here with one sentence. No class has an `__init__` of its own, so that all of them pickle. A
 message names the thing, the reason and the cure.
 """
+
+from collections.abc import Sequence
 
 
 class UnijudgeError(Exception):
@@ -47,7 +50,14 @@ class JudgeError(UnijudgeError):
 
 
 class JudgeRefused(JudgeError):
-    """The service refuses the request itself (400, 413, 422): sending it again cannot help."""
+    """The service refuses the request itself (400, 413, 422, 507): sending it again cannot help."""
+
+
+class BlobsMissing(JudgeError):
+    """The request names images by hashes that the service does not have."""
+
+    names: Sequence[str] = ()
+    """Their hashes."""
 
 
 class JudgeUnavailable(JudgeError):

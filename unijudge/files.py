@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -24,16 +25,16 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @contextlib.contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
     """Yields a draft path to write to; leaving the block without an error makes it `path`, all at once.
 
     On an error the draft is removed and `path` is as it was. A draft left by a killed process is overwritten by the
-    next attempt.
+    next attempt; with `rivals`, where several may write the same path at once, each has a draft of its own.
 
     Raises:
         DataError: The disk refused (full, read-only, no permission); the path and the system's reason are named.
     """
-    draft = path.with_name(path.name + DRAFT_SUFFIX)
+    draft = path.with_name(path.name + (f".{uuid.uuid4().hex}" if rivals else "") + DRAFT_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft

@@ -1,14 +1,17 @@
-"""Bytes of a file → the pixels that every engine sees: decoded safely, scaled to the budget, the same everywhere.
+"""Bytes of a file → the picture that every engine is given: decoded safely, scaled to the budget, the same everywhere.
 
 Engines and processors scale pictures each in their own way, and some ignore the budget that they are given. So pictures
-are scaled here, to a size at which every processor of the Qwen-VL kind leaves them as they are.
+are scaled here; what a family of models makes of them is the family's business (`families`).
 """
 
 import math
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+import numpy.typing as npt
 from PIL import Image
 
 from unijudge.corpus import open_image
@@ -19,34 +22,44 @@ class Picture:
     """A picture as the model will see it."""
 
     image: Image.Image
-    """RGB, its sides multiples of a token's."""
-    tokens: tuple[int, int]
-    """(height, width) in image tokens"""
+    """RGB, as engines are given it."""
+    token_ids: tuple[int, ...]
+    """What stands for it in a prompt."""
+    grid: tuple[int, int] | None = None
+    """(height, width) in image tokens, where the family gives tokens positions in a plane."""
+    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """What the vision tower takes, where the family's processor made it together with the tokens."""
 
     @property
-    def num_tokens(self) -> int:
-        """How many image tokens it takes."""
-        return self.tokens[0] * self.tokens[1]
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return 3 * self.image.width * self.image.height + sum(array.nbytes for array in self.arrays.values())
+
+
+class PictureFormat(Protocol):
+    """What the reader asks of a family of models."""
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) to which a picture is scaled."""
+        ...
+
+    def picture(self, image: Image.Image) -> Picture:
+        """What a scaled picture becomes."""
+        ...
 
 
 class PictureReader:
     """Decodes and scales pictures, keeping the most recent ones: a query's picture is prepared once. For any thread."""
 
-    def __init__(
-        self, *, token_side: int, min_pixels: int, max_pixels: int, max_source_pixels: int, keep_bytes: int = 2**27
-    ):
-        """Sets the budget.
+    def __init__(self, form: PictureFormat, *, max_source_pixels: int, keep_bytes: int = 2**27):
+        """Opens nothing yet.
 
         Args:
-            token_side: Width and height of an image token, in pixels: patch size × merge size.
-            min_pixels: Smaller pictures are scaled up to this many pixels.
-            max_pixels: Larger pictures are scaled down to this many pixels.
+            form: The family of models that they are for.
             max_source_pixels: Pictures with more pixels are not decoded at all.
-            keep_bytes: How many bytes of files and pixels to keep.
+            keep_bytes: How many bytes of files and pictures to keep.
         """
-        self._token_side = token_side
-        self._min_pixels = min_pixels
-        self._max_pixels = max_pixels
+        self._form = form
         self._max_source_pixels = max_source_pixels
         self._room = keep_bytes
         self._recent: OrderedDict[bytes, Picture] = OrderedDict()
@@ -63,16 +76,15 @@ class PictureReader:
                 self._recent.move_to_end(data)
                 return self._recent[data]
         image = open_image(data, self._max_source_pixels)
-        side = self._token_side
-        height, width = fitted(image.height, image.width, side, self._min_pixels, self._max_pixels)
-        picture = Picture(image.resize((width, height), Image.Resampling.BICUBIC), (height // side, width // side))
+        height, width = self._form.fit(image.height, image.width)
+        picture = self._form.picture(image.resize((width, height), Image.Resampling.BICUBIC))
         with self._lock:
             if data not in self._recent:
                 self._recent[data] = picture
-                self._room -= len(data) + 3 * width * height
+                self._room -= len(data) + picture.nbytes
             while self._room < 0 and len(self._recent) > 1:
                 file, oldest = self._recent.popitem(last=False)
-                self._room += len(file) + 3 * oldest.image.width * oldest.image.height
+                self._room += len(file) + oldest.nbytes
         return picture
 
 

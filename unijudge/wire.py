@@ -2,12 +2,14 @@
 
 GET  /v1/identity   ServiceInfo                      who judges, and the limits of a request
 POST /v1/score      ScoreRequest → ScoreResponse     one query, its candidates; one answer for each, in order
+PUT  /v1/blobs/SHA  the bytes of an image            from then on requests may name it by its sha256
 GET  /healthz       the process is alive             GET /readyz   a real pair was scored
-any 4xx or 5xx      ErrorBody
+any 4xx or 5xx      ErrorBody                        409: its `missing` lists the images to send
 """
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -44,21 +46,27 @@ class WireContent(Wire):
     text: str | None = None
     image: Base64 | None = None
     """A JPEG, PNG or WebP file in base64."""
+    image_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """In the place of `image`: the hash of a blob that the service was sent before."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> "WireContent":
-        if not self.text and not self.image:
+        if not self.text and not self.image and not self.image_sha256:
             raise ValueError("neither text nor image: there is nothing to judge")
+        if self.image and self.image_sha256:
+            raise ValueError("both an image and the hash of one: send either")
         return self
 
     @classmethod
-    def of(cls, content: Content) -> "WireContent":
-        """Wraps a content, unchecked: the service checks what arrives."""
+    def of(cls, content: Content, image_sha256: str | None = None) -> "WireContent":
+        """Wraps a content, unchecked: the service checks what arrives. With a hash, the image itself stays here."""
+        if image_sha256:
+            return cls.model_construct(text=content.text, image_sha256=image_sha256)
         return cls.model_construct(text=content.text, image=content.image)
 
-    def content(self) -> Content:
-        """Unwraps it."""
-        return Content(text=self.text, image=self.image)
+    def content(self, blobs: Mapping[str, bytes]) -> Content:
+        """Unwraps it; `blobs` holds the images that are named by a hash."""
+        return Content(text=self.text, image=blobs[self.image_sha256] if self.image_sha256 else self.image)
 
 
 class ScoreRequest(Wire):
@@ -80,8 +88,11 @@ class Limits(Wire):
 
     max_candidates: int
     max_body_bytes: int
+    """Of a request's body and, apart, of the images that it names by their hashes."""
     max_pixels: int
     """Largest width × height of an image, before any resizing."""
+    blobs: bool
+    """Whether images can be sent once and named by their hash from then on."""
 
 
 class ServiceInfo(Wire):
@@ -97,6 +108,9 @@ class ErrorBody(Wire):
     """Why a request as a whole was not answered."""
 
     code: str
-    """For programs: `bad_request`, `bad_query`, `too_large`, `other_judge`, `no_key`, `not_ready`, `internal`."""
+    """For programs: `bad_request`, `bad_query`, `bad_blob`, `unknown_blobs`, `no_blobs`, `no_room`, `too_large`,
+    `other_judge`, `no_key`, `not_ready`, `internal`."""
     message: str
     """A sentence for people."""
+    missing: list[str] = []
+    """With `unknown_blobs`: the hashes of the images to send."""

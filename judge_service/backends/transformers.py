@@ -1,4 +1,4 @@
-"""The exact reference: a Qwen2-VL or Qwen2.5-VL in transformers, on one device.
+"""The exact reference: any family of `unijudge.families` in transformers, on one device.
 
 A query's prefix runs once; its candidates' suffixes run in batches on copies of the prefix' key-value cache. Equal to
 one pair at a time within 1e-4 in log-odds in float32 (a test holds it to that).
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from judge_service.rendering import Inputs, answer
 from unijudge.corpus import Content
-from unijudge.encoding import Stream, picture_arrays, shared_prefix, token_arrays
+from unijudge.encoding import Stream, shared_prefix
 from unijudge.errors import JudgeRefused, ModelError
+from unijudge.families import Arrays
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
 
@@ -89,7 +90,7 @@ class TransformersJudge:
         chunk: list[Stream] = []
         longest = 0
         for stream in streams:
-            length = self._inputs.length(stream)
+            length = self._inputs.model.length(stream)
             if chunk and max(longest, length) * (len(chunk) + 1) > self._inputs.settings.batch_tokens:
                 yield chunk
                 chunk, longest = [], 0
@@ -113,22 +114,19 @@ class TransformersJudge:
     def _forward(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:
         """The last hidden state of each stream, (B, D). What stands before `cut` comes from the cache."""
         suffixes = [stream[cut:] for stream in streams]
-        whole, new = self._arrays(streams), self._arrays(suffixes)
+        whole, new = (self._on_device(self._inputs.model.token_arrays(rows)) for rows in (streams, suffixes))
         num_cached = whole["input_ids"].shape[1] - new["input_ids"].shape[1]
         new |= {  # a suffix attends to its prefix, and counts its positions on from there
             "attention_mask": whole["attention_mask"],
             "position_ids": whole["position_ids"][..., num_cached:],
         }
-        for name, array in picture_arrays(suffixes, self._inputs.pictures, self._inputs.processor).items():
-            new[name] = torch.from_numpy(array).to(self._device)
+        new |= self._on_device(self._inputs.model.picture_arrays(suffixes))
         hidden_BSD = self._model.model(**new, past_key_values=cache, use_cache=cache is not None).last_hidden_state
         last_B = whole["attention_mask"].sum(1) - 1 - num_cached
         return hidden_BSD[torch.arange(len(streams)), last_B]
 
-    def _arrays(self, streams: list[Stream]) -> dict[str, Tensor]:
-        inputs = self._inputs
-        batch = token_arrays(streams, inputs.pictures, image_id=inputs.image_id, pad_id=inputs.pad_id)
-        return {name: torch.from_numpy(array).to(self._device) for name, array in batch.items()}
+    def _on_device(self, arrays: Arrays) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
 
 def _device(wanted: str) -> torch.device:

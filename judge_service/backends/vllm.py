@@ -96,9 +96,7 @@ class VllmJudge:
             "generation_config": "vllm",
             "enable_prefix_caching": True,
             "limit_mm_per_prompt": {"image": 2, "video": 0},
-            "mm_processor_kwargs": {
-                "size": {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
-            },
+            "mm_processor_kwargs": dict(inputs.model.family.engine_options),
             "disable_log_stats": True,
             "seed": 0,
         }
@@ -137,17 +135,16 @@ class VllmJudge:
         return [found for found in answers if found is not None]
 
     async def _score(self, stream: Stream) -> Verdict | PairError:
-        pictures = [self._inputs.pictures(entry).image for entry in stream if isinstance(entry, bytes)]
-        prompt: dict[str, Any] = {
-            "prompt_token_ids": [self._inputs.image_id if isinstance(entry, bytes) else entry for entry in stream]
-        }
+        model = self._inputs.model
+        pictures = [model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]
+        prompt: dict[str, Any] = {"prompt_token_ids": model.placeholders(stream)}
         if pictures:
             prompt["multi_modal_data"] = {"image": pictures}
         try:
             output = await self._engine.generate(prompt, self._parameters)
         except _PairRefused as refusal:
             return PairError(code="refused", message=str(refusal))
-        expected, found = self._inputs.length(stream), len(output.prompt_token_ids)
+        expected, found = model.length(stream), len(output.prompt_token_ids)
         if found != expected:
             message = f"the engine made {found} tokens of a prompt of {expected}; it scales pictures otherwise"
             return PairError(code="token_count", message=message)

@@ -87,7 +87,7 @@ def test_large_queries_are_split_by_count_and_by_bytes(app):
         async with client(app) as judge:
             answers = await judge.judge(CAT, candidates)
             assert len(answers) == len(candidates)
-            return [r for r in judge._http._transport.seen if r.method == "POST"]
+            return [r for r in judge._connection._http._transport.seen if r.method == "POST"]
 
     assert len(run(requests([CAT] * 7))) == 3
     sent = run(requests([Content(text="x" * 7000)] * 3))
@@ -181,7 +181,7 @@ def test_what_cannot_be_retried_is_not(app):
         async with client(app, spoil=[httpx2.Response(400, text="no")]) as judge:
             with contextlib.suppress(JudgeRefused):
                 await judge.judge(CAT, [CAT])
-            return len([r for r in judge._http._transport.seen if r.method == "POST"])
+            return len([r for r in judge._connection._http._transport.seen if r.method == "POST"])
 
     assert run(refused()) == 1
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from judge_service.backends import open_judge
-from judge_service.rendering import Renderer
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.pictures import png
 from unijudge.corpus import Content
-from unijudge.encoding import picture_arrays, token_arrays
+from unijudge.encoding import ChatEncoder
 from unijudge.errors import JudgeRefused, ModelError, SettingsError
 from unijudge.prompt import Prompt
 from unijudge.verdicts import PairError, Verdict
@@ -46,8 +45,7 @@ def ask(judge, query, candidates):
 def plain_log_odds(judge, query, candidate):
     """The model's own forward pass over one whole prompt: no cache, no positions of ours, no batching."""
     (stream,) = judge._inputs.renderer.streams(query, [candidate])
-    batch = token_arrays([stream], judge._inputs.pictures, image_id=judge._inputs.image_id, pad_id=judge._inputs.pad_id)
-    batch |= picture_arrays([stream], judge._inputs.pictures, judge._inputs.processor)
+    batch = judge._inputs.model.token_arrays([stream]) | judge._inputs.model.picture_arrays([stream])
     inputs = {name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"}
     judge._model.model.rope_deltas = None
     with torch.inference_mode():
@@ -75,8 +73,8 @@ def test_positions_are_the_models_own(judge):
     streams = [
         judge._inputs.renderer.streams(query, [candidate])[0] for query in CONTENTS[5:] for candidate in CONTENTS[3:]
     ]
-    batch = token_arrays(streams, judge._inputs.pictures, image_id=judge._inputs.image_id, pad_id=judge._inputs.pad_id)
-    grids = picture_arrays(streams, judge._inputs.pictures, judge._inputs.processor)["image_grid_thw"]
+    batch = judge._inputs.model.token_arrays(streams)
+    grids = judge._inputs.model.picture_arrays(streams)["image_grid_thw"]
     names = ("input_ids", "attention_mask", "mm_token_type_ids")
     inputs = {name: torch.from_numpy(batch[name]) for name in names} | {"image_grid_thw": torch.from_numpy(grids)}
     theirs, _ = judge._model.model.get_rope_index(**inputs)
@@ -129,9 +127,9 @@ def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
     for folder in (tiny_model, tmp_path / "published"):
         judge = load(folder)
         stream = judge._inputs.renderer.streams(Content(image=large), [Content(text="b")])
-        (grid,) = picture_arrays(stream, judge._inputs.pictures, judge._inputs.processor)["image_grid_thw"]
+        (grid,) = judge._inputs.model.picture_arrays(stream)["image_grid_thw"]
         assert grid[1] * grid[2] * 14 * 14 <= PIXELS["max_pixels"]
-        assert judge._inputs.pictures(large).tokens == (grid[1] // 2, grid[2] // 2)
+        assert judge._inputs.model.pictures(large).grid == (grid[1] // 2, grid[2] // 2)
 
 
 def test_bad_pairs_are_errors_in_place(judge):
@@ -208,4 +206,4 @@ def test_a_tokenizer_without_a_template_is_refused(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):
-        Renderer(tokenizer, "<|image_pad|>", Prompt())
+        ChatEncoder(tokenizer, "<|image_pad|>")

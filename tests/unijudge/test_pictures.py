@@ -2,6 +2,7 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,9 +10,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
+from unijudge.families import QwenVL
 from unijudge.pictures import PictureReader, fitted
 
 BUDGET = {"min_pixels": 56 * 56, "max_pixels": 168 * 168}
+
+
+def reader_of(**options):
+    family = QwenVL(SimpleNamespace(image_token_id=7), Qwen2VLImageProcessorPil(), **BUDGET)
+    return PictureReader(family, max_source_pixels=10**6, **options)
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([28, 32]), st.sampled_from([3136, 12845056]))
@@ -27,7 +34,7 @@ def test_pixels_are_the_processors_own(height, width, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
-    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6)
+    reader = reader_of()
     processor = Qwen2VLImageProcessorPil(**BUDGET)
     mine = processor(images=[reader(out.getvalue()).image], do_resize=False, return_tensors="np")
     theirs = processor(images=[Image.fromarray(pixels)], return_tensors="np")
@@ -41,7 +48,7 @@ def test_it_keeps_what_fits_and_stays_right_when_it_does_not():
         Image.new("RGB", (56, 56), color).save(out, "PNG")
         return out.getvalue()
 
-    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6, keep_bytes=2 * 3 * 56 * 56 + 500)
+    reader = reader_of(keep_bytes=2 * 3 * 56 * 56 + 500)
     pictures = [encode((value, 0, 0)) for value in range(5)]
     for _ in range(2):
         for value, data in enumerate(pictures):
@@ -56,7 +63,7 @@ def test_many_threads_read_at_once():
         Image.new("RGB", (56, 56), (value, 0, 0)).save(out, "PNG")
         return out.getvalue()
 
-    reader = PictureReader(token_side=28, **BUDGET, max_source_pixels=10**6, keep_bytes=3 * 3 * 56 * 56 + 600)
+    reader = reader_of(keep_bytes=3 * 3 * 56 * 56 + 600)
     pictures = [encode(value) for value in range(12)]
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda place: reader(pictures[place % 12]).image.getpixel((0, 0))[0], range(2000)))

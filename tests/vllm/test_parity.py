@@ -133,11 +133,11 @@ def test_the_longest_pair_is_not_cut(vllm):
     def pair(words):
         return Content(text="x" * words)
 
-    base = vllm._inputs.length(vllm._inputs.renderer.streams(Content(text="q"), [Content(text="")])[0])
+    base = vllm._inputs.model.length(vllm._inputs.renderer.streams(Content(text="q"), [Content(text="")])[0])
     lengths = {}
     for words in range(1024 - base - 5, 1024 - base + 5):
         (stream,) = vllm._inputs.renderer.streams(Content(text="q"), [pair(words)])
-        lengths[vllm._inputs.length(stream)] = pair(words)
+        lengths[vllm._inputs.model.length(stream)] = pair(words)
     fits, exceeds = asyncio.run(vllm.judge(Content(text="q"), [lengths[1024], lengths[1025]]))
     assert isinstance(fits, Verdict)
     assert exceeds.code == "too_long"

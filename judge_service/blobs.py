@@ -1,0 +1,118 @@
+"""Images that are sent once and named by their hash from then on: one folder, one file for each, shared by replicas.
+
+It promises that a name is the sha256 of its bytes, that a file is whole or absent, that the folder stays within its
+bytes, and that nothing used lately is thrown away. Readers take the bytes: what is thrown away later does not hurt
+them.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+from unijudge.errors import BadImage, DataError
+from unijudge.files import DRAFT_SUFFIX, publishing
+
+NAME = re.compile("[0-9a-f]{64}")
+DRAFT_LIVES_S = 600
+"""After which a half-written file belongs to nobody any more."""
+_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+
+
+class BlobStore:
+    """A bounded folder of images. Any number of threads and processes may share it."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, young_s: float = 60):
+        """Makes the folder.
+
+        Args:
+            folder: The same one for all replicas.
+            max_bytes: Of the folder. Each replica looks after every sixteenth of it, so that much may come on top.
+            young_s: What was stored or read in the last so many seconds stays.
+        """
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._young_s = young_s
+        self._since_look = max_bytes  # look at the folder before the first write: it may be full already
+        self._writing = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, name: str, data: bytes) -> bool:
+        """Stores an image; false if it was there.
+
+        Args:
+            name: Its sha256 in lower-case hex.
+            data: A JPEG, PNG or WebP file.
+
+        Raises:
+            BadImage: The bytes have another hash, or are of another format.
+            DataError: There is no room, and everything in the folder was used lately; or the disk refused.
+        """
+        found = hashlib.sha256(data).hexdigest()
+        if found != name:
+            raise BadImage(f"these {len(data)} bytes have the sha256 {found}, not {name}: damaged on the way?")
+        if not _MAGIC.match(data):
+            raise BadImage("not a JPEG, PNG or WebP image")
+        path = self._folder / name
+        if _touch(path):
+            return False
+        with self._writing:
+            if self._since_look + len(data) > self._max_bytes // 16:
+                self._make_room(len(data))
+                self._since_look = 0
+            with publishing(path, rivals=True) as draft:
+                draft.write_bytes(data)
+            self._since_look += len(data)
+        return True
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes of an image, which count as used now; None if they are not there."""
+        path = self._folder / name
+        if not NAME.fullmatch(name) or not _touch(path):
+            return None
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(data).hexdigest() != name:  # a disk or a person changed it
+            path.unlink(missing_ok=True)
+            return None
+        return data
+
+    def _make_room(self, needed: int) -> None:
+        """Removes what was not used for longest, down to seven eighths, if the folder would exceed its bytes."""
+        files = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another replica makes room too
+                    found = entry.stat()
+                    if NAME.fullmatch(entry.name):
+                        files.append((found.st_mtime, found.st_size, entry.path))
+                    elif entry.name.endswith(DRAFT_SUFFIX):  # somebody may be writing it
+                        files.append((found.st_mtime + DRAFT_LIVES_S, found.st_size, entry.path))
+        used = sum(size for _, size, _ in files)
+        if used + needed <= self._max_bytes:
+            return
+        oldest_young = time.time() - self._young_s
+        for used_at, size, path in sorted(files):
+            if used_at > oldest_young or used + needed <= self._max_bytes * 7 // 8:
+                break
+            Path(path).unlink(missing_ok=True)
+            used -= size
+        if used + needed > self._max_bytes:
+            raise DataError(
+                f"{used} of {self._max_bytes} bytes are images used in the last {self._young_s:g} s; raise "
+                "blobs.max_bytes, or send fewer requests at once"
+            )
+
+
+def _touch(path: Path) -> bool:
+    """Marks a file as used now; false if there is none."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""Images sent once: uploaded, named, lost, refused, shared and thrown away; no pair is lost or answered otherwise."""
+
+import asyncio
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from judge_service.app import create_app
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.blobs import BlobStore
+from judge_service.health import WatchedJudge
+from judge_service.settings import HealthSettings, LimitSettings
+from tests.judge_service.test_app import Counting
+from tests.pictures import noise
+from unijudge.client import INLINE_BYTES, JudgeClient
+from unijudge.corpus import Content
+from unijudge.errors import BadImage, DataError
+from unijudge.prompt import Prompt
+from unijudge.verdicts import PairError, Verdict
+
+IMAGES = [noise(seed) for seed in range(6)]
+QUERY = Content(text="a", image=IMAGES[0])
+CANDIDATES = [Content(image=image) for image in IMAGES[1:]] + [Content(text="b"), Content(text="c", image=IMAGES[1])]
+LIMITS = LimitSettings(max_body_bytes=200_000)
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def app_of(store, delay_s=0.0, limits=LIMITS):
+    judge = WatchedJudge(ScriptedJudge(Prompt(), delay_s=delay_s), HealthSettings(canary_every_s=0))
+    return create_app(judge, limits, blobs=store)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return BlobStore(tmp_path / "blobs", max_bytes=10**6)
+
+
+class Replicas(httpx2.AsyncBaseTransport):
+    """Sends each request to the next of several applications."""
+
+    def __init__(self, *apps):
+        self.turns = [Counting(app) for app in apps]
+        self.seen = []
+
+    async def handle_async_request(self, request):
+        self.seen.append(request)
+        return await self.turns[len(self.seen) % len(self.turns)].handle_async_request(request)
+
+    def count(self, method):
+        return sum(request.method == method for request in self.seen)
+
+
+def judge_all(transport, questions):
+    async def ask():
+        async with JudgeClient("http://judge", transport=transport, retry_for_s=5) as judge:
+            return await asyncio.gather(*(judge.judge(query, candidates) for query, candidates in questions))
+
+    return asyncio.run(ask())
+
+
+def raw(app, method, path, **options):
+    async def call():
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
+            return await http.request(method, path, **options)
+
+    return asyncio.run(call())
+
+
+def test_each_image_travels_once(store, tmp_path):
+    """Through two replicas with one folder, many requests at once, each image in several of them."""
+    assert min(map(len, IMAGES)) > INLINE_BYTES
+    inside = judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)])
+    transport = Replicas(app_of(store), app_of(BlobStore(tmp_path / "blobs", max_bytes=10**6)))
+    answers = judge_all(transport, [(QUERY, CANDIDATES)] * 12)
+    assert answers == inside * 12
+    assert transport.count("PUT") == len(IMAGES)
+    assert sorted(path.name for path in (tmp_path / "blobs").iterdir()) == sorted(map(sha, IMAGES))
+    bodies = sum(len(request.content) for request in transport.seen if request.method == "POST")
+    assert bodies < sum(map(len, IMAGES)), "the requests themselves hold no image"
+    later = Replicas(app_of(store))
+    assert judge_all(later, [(QUERY, CANDIDATES)]) == inside
+    assert later.count("PUT") == 0
+
+
+def test_replicas_without_a_folder_are_sent_the_images(store):
+    transport = Replicas(app_of(None))
+    judge_all(transport, [(QUERY, CANDIDATES)])
+    assert transport.count("PUT") == 0
+
+
+def test_a_service_that_loses_images_still_answers(tmp_path):
+    """Two replicas that do not see each other's folder: after some rounds the images travel inside."""
+    transport = Replicas(*(app_of(BlobStore(tmp_path / name, max_bytes=10**6)) for name in "ab"))
+    assert (
+        judge_all(transport, [(QUERY, CANDIDATES)] * 3) == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
+    )
+
+
+def test_a_full_store_does_not_stop_anybody(tmp_path):
+    full = BlobStore(tmp_path / "full", max_bytes=2 * len(IMAGES[0]) + 100)
+    answers = judge_all(Replicas(app_of(full)), [(QUERY, CANDIDATES)] * 3)
+    assert answers == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
+
+
+def test_bad_images_are_errors_in_their_places(store):
+    """Large enough to be named; refused as blobs, so they travel inside, and each gets its own error."""
+    candidates = [
+        CANDIDATES[0],
+        Content(image=b"junk" * 2000),
+        Content(image=IMAGES[2][: INLINE_BYTES + 1]),
+        CANDIDATES[1],
+    ]
+    (answers,) = judge_all(Replicas(app_of(store)), [(QUERY, candidates)])
+    assert [type(answer) for answer in answers] == [Verdict, PairError, PairError, Verdict]
+    assert {answers[1].code, answers[2].code} == {"bad_image"}
+
+
+def test_what_is_refused(store):
+    app = app_of(store)
+
+    def put(name, data):
+        return raw(app, "PUT", f"/v1/blobs/{name}", content=data)
+
+    good = IMAGES[0]
+    assert [put(sha(good), good).status_code for _ in range(2)] == [201, 200]
+    cases = [
+        (sha(b"other"), good, 422, "bad_blob", "not " + sha(b"other")),
+        (sha(good).upper(), good, 422, "bad_blob", "damaged on the way"),
+        ("..%2f..%2fetc%2fpasswd", good, 404, None, ""),
+        (sha(b"GIF89a"), b"GIF89a", 422, "bad_blob", "not a JPEG, PNG or WebP"),
+        (sha(b""), b"", 422, "bad_blob", "not a JPEG, PNG or WebP"),
+        (sha(bytes(200_001)), bytes(200_001), 413, "too_large", "exceeds 200000 bytes; send a smaller image"),
+    ]
+    for name, data, status, code, reason in cases:
+        answer = put(name, data)
+        assert answer.status_code == status, answer.text
+        if code:
+            assert answer.json()["code"] == code
+            assert reason in answer.json()["message"]
+    assert [path.name for path in store._folder.iterdir()] == [sha(good)]
+    absent = raw(app_of(None), "PUT", f"/v1/blobs/{sha(good)}", content=good)
+    assert (absent.status_code, absent.json()["code"]) == (404, "no_blobs")
+
+
+def test_requests_that_name_images(store):
+    app = app_of(store, limits=LimitSettings(max_body_bytes=2 * len(IMAGES[0]) + 100))
+    names = [sha(image) for image in IMAGES]
+
+    def score(*contents, app=app):
+        return raw(app, "POST", "/v1/score", json={"query": {"text": "a"}, "candidates": list(contents)})
+
+    unknown = score({"image_sha256": names[0]}, {"text": "b", "image_sha256": names[1]}, {"image_sha256": names[0]})
+    assert unknown.status_code == 409
+    assert unknown.json()["missing"] == sorted(names[:2])
+    for image, name in zip(IMAGES, names, strict=True):
+        store.put(name, image)
+    assert score({"image_sha256": names[0]}, {"text": "b", "image_sha256": names[1]}).status_code == 200
+    large = score(*({"image_sha256": name} for name in names))
+    assert (large.status_code, large.json()["code"]) == (413, "too_large")
+    assert score({"image_sha256": "../../etc/passwd"}).status_code == 400
+    assert score({"image_sha256": names[0], "image": "AAAA"}).status_code == 400
+    assert score({"image_sha256": names[0]}, app=app_of(None)).json()["code"] == "no_blobs"
+
+
+def test_what_was_used_longest_ago_goes_first_and_nothing_young(tmp_path):
+    room = 4 * len(IMAGES[0]) + 100
+    store = BlobStore(tmp_path, max_bytes=room, young_s=60)
+    names = [sha(image) for image in IMAGES]
+    for age, (name, image) in enumerate(zip(names[:4], IMAGES, strict=False)):
+        store.put(name, image)
+        os.utime(tmp_path / name, (time.time() - 1000 + age,) * 2)
+    (tmp_path / f"{names[5]}.0.draft").write_bytes(b"x")  # of a replica that was killed
+    os.utime(tmp_path / f"{names[5]}.0.draft", (0, 0))
+    (tmp_path / "README").write_text("not ours")
+    assert store.get(names[0]) == IMAGES[0]  # now it is young
+    store.put(names[4], IMAGES[4])
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {names[0], names[4], "README"} <= left
+    assert names[1] not in left
+    assert not any(name.endswith(".draft") for name in left)
+    assert sum((tmp_path / name).stat().st_size for name in left) <= room + 20
+    for name in left - {"README"}:
+        os.utime(tmp_path / name)
+    fresh = BlobStore(tmp_path, max_bytes=room, young_s=60)
+    new = noise(99, (100, 100))
+    with pytest.raises(DataError, match=r"used in the last 60 s; raise blobs\.max_bytes"):
+        fresh.put(sha(new), new)
+
+
+def test_eviction_does_not_reach_a_request_in_flight(tmp_path):
+    """The images go while the judge works; the answer is the same."""
+    store = BlobStore(tmp_path / "blobs", max_bytes=10**6)
+    app = app_of(store, delay_s=0.5)
+
+    async def ask():
+        async with JudgeClient("http://judge", transport=Replicas(app)) as judge:
+            await judge.judge(QUERY, CANDIDATES)
+            asking = asyncio.create_task(judge.judge(QUERY, CANDIDATES))
+            await asyncio.sleep(0.25)
+            for path in (tmp_path / "blobs").iterdir():
+                path.unlink()
+            return await asking
+
+    assert [asyncio.run(ask())] == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)])
+
+
+def test_a_changed_file_is_not_an_image(store):
+    name = sha(IMAGES[0])
+    store.put(name, IMAGES[0])
+    (store._folder / name).write_bytes(IMAGES[1])
+    assert store.get(name) is None
+    with pytest.raises(BadImage, match="damaged on the way"):
+        store.put(name, IMAGES[1])
+    assert store.put(name, IMAGES[0])
+
+
+def test_many_writers_and_readers(tmp_path):
+    """Eight threads over three stores of one small folder: whatever is read is right."""
+    stores = [BlobStore(tmp_path, max_bytes=3 * len(IMAGES[0]), young_s=0) for _ in range(3)]
+
+    def work(turn):
+        image = IMAGES[turn % 6]
+        stores[turn % 3].put(sha(image), image)
+        return stores[(turn + 1) % 3].get(sha(image)) in (image, None)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(600)))
+    used = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert used <= (3 + 3 * 3 / 16 + 1) * len(IMAGES[0])

@@ -1,0 +1,132 @@
+"""Other judges than Qwen2.5-VL: every family on its own chat template and processor, through the reference backend."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from judge_service.backends import open_judge
+from judge_service.settings import ModelSettings, ServiceSettings
+from tests.families import MAKERS
+from tests.pictures import png
+from unijudge.corpus import Content
+from unijudge.errors import ModelError
+from unijudge.families import FAMILIES
+from unijudge.prompt import Prompt
+
+TEXTS = ["a cat", "seven", "Represent the given image.\n", "a long candidate " * 12, "ünïcode 猫 <image> [INST] <s>"]
+SHAPES = [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90))]
+CONTENTS = [
+    *(Content(text=text) for text in TEXTS),
+    *(Content(image=png(color, size)) for color, size in SHAPES),
+    *(Content(text=text, image=png(color, size)) for text, (color, size) in zip(TEXTS, SHAPES, strict=False)),
+]
+LABELS = {"llava_next": {"yes": "Y", "no": "N"}}
+"""Words that are one token where the answer stands, for tokenizers in which Yes and No are not."""
+
+
+def load(folder, family, backend="transformers", **prompt):
+    model = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 2048}
+    return open_judge(ServiceSettings(model=ModelSettings(**model), prompt=Prompt(**LABELS.get(family, {}) | prompt)))
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def family(request, tmp_path_factory):
+    """(name, folder)"""
+    folder = tmp_path_factory.mktemp("families") / request.param
+    MAKERS[request.param](folder)
+    return request.param, folder
+
+
+def test_every_family_is_exercised():
+    assert set(MAKERS) | {"qwen2_5_vl"} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("order", ["query_first", "candidate_first"])
+def test_shared_prefix_equals_one_pair_at_a_time(family, order):
+    name, folder = family
+    judge = load(folder, name, order=order)
+    largest = 0.0
+    for query in CONTENTS:
+        together = asyncio.run(judge.judge(query, CONTENTS))
+        alone = [asyncio.run(judge.judge(query, [candidate]))[0] for candidate in CONTENTS]
+        largest = max(largest, *(abs(t.log_odds - a.log_odds) for t, a in zip(together, alone, strict=True)))
+    print(f"{name}, {order}: {len(CONTENTS) ** 2} pairs, largest difference {largest:.1e} in log-odds")
+    assert largest < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["text", "picture"])
+def test_tokens_and_pixels_are_the_processors_own(family, kind):
+    """transformers' own way from messages to arrays, against ours, for one picture and for none."""
+    name, folder = family
+    judge = load(folder, name)
+    picture = png("blue", (200, 60))
+    query = Content(text="Which?", image=picture if kind == "picture" else None)
+    (stream,) = judge._inputs.renderer.streams(query, [Content(text="seven apples")])
+    parts = Prompt().parts(query, Content(text="seven apples"))
+    content = [{"type": "image"} if isinstance(p, bytes) else {"type": "text", "text": p} for p in parts]
+    if kind == "picture" and name == "llava_onevision":  # its template puts pictures first; ours stay where they are
+        content = [{"type": "text", "text": "".join("<image>" if isinstance(p, bytes) else p for p in parts)}]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    ours = judge._inputs.model.token_arrays([stream]) | judge._inputs.model.picture_arrays([stream])
+    if kind == "text":
+        assert ours["input_ids"].tolist() == [tokenizer(text)["input_ids"]]
+        return
+    image = judge._inputs.model.pictures(picture).image
+    assert isinstance(image, Image.Image)
+    if name.startswith("qwen"):
+        theirs = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")(
+            images=[image], size={"shortest_edge": 3136, "longest_edge": 12544}, return_tensors="np"
+        )
+    else:
+        theirs = transformers.AutoProcessor.from_pretrained(folder)(text=[text], images=[image], return_tensors="np")
+        assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+    assert np.array_equal(ours["pixel_values"], theirs["pixel_values"])
+
+
+def test_positions_are_the_models_own(family):
+    name, folder = family
+    judge = load(folder, name)
+    streams = [judge._inputs.renderer.streams(query, [candidate])[0] for query in CONTENTS for candidate in CONTENTS]
+    ours = {k: torch.from_numpy(v) for k, v in judge._inputs.model.token_arrays(streams).items()}
+    if not name.startswith("qwen"):
+        assert all(
+            (row == torch.arange(len(row)))[mask > 0].all()
+            for row, mask in zip(ours["position_ids"], ours["attention_mask"], strict=True)
+        )
+        return
+    positions = ours.pop("position_ids")
+    grids = torch.from_numpy(judge._inputs.model.picture_arrays(streams)["image_grid_thw"])
+    theirs, _ = judge._model.model.get_rope_index(**ours, image_grid_thw=grids)
+    mask = ours["attention_mask"] > 0
+    assert (theirs[:, mask] == positions[:, mask]).all()
+
+
+def test_pictures_stay_beside_their_names(family):
+    """Also where a template puts all pictures first: a query's picture must not become the candidate's."""
+    name, folder = family
+    judge = load(folder, name)
+    picture = png("red")
+    (asks,) = judge._inputs.renderer.streams(Content(text="a", image=picture), [Content(text="b")])
+    (offers,) = judge._inputs.renderer.streams(Content(text="a"), [Content(text="b", image=picture)])
+    assert asks.index(picture) < offers.index(picture)
+    one, other = (
+        asyncio.run(judge.judge(*pair))[0]
+        for pair in [
+            (Content(text="a", image=picture), [Content(text="b")]),
+            (Content(text="a"), [Content(text="b", image=picture)]),
+        ]
+    )
+    assert one.log_odds != other.log_odds
+
+
+def test_another_family_is_refused_by_name(tmp_path):
+    transformers.GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="its model_type is 'gpt2'; the families that can be taken are qwen2_vl, "):
+        load(tmp_path, "gpt2")

@@ -1,0 +1,22 @@
+"""Other judges than Qwen2.5-VL: vLLM against transformers, for every family that both have."""
+
+import asyncio
+
+import pytest
+
+from tests.families import MAKERS
+from tests.judge_service.test_families import CONTENTS, load
+
+pytest.importorskip("vllm")
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_vllm_gives_the_models_own_scores(family, tmp_path):
+    MAKERS[family](tmp_path / family)
+    engine, reference = (load(tmp_path / family, family, backend) for backend in ("vllm", "transformers"))
+    largest = 0.0
+    for query in CONTENTS:
+        served, exact = (asyncio.run(judge.judge(query, CONTENTS)) for judge in (engine, reference))
+        largest = max(largest, *(abs(s.log_odds - e.log_odds) for s, e in zip(served, exact, strict=True)))
+    print(f"{family}: {len(CONTENTS) ** 2} pairs, largest difference {largest:.1e} in log-odds")
+    assert largest < 1e-4

@@ -1,0 +1,130 @@
+"""HTTP to the judge service: retries what can be retried, and maps every foreign error once. Idempotent calls only."""
+
+from typing import TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused, JudgeUnavailable
+from unijudge.wire import ErrorBody
+
+R = TypeVar("R", bound=BaseModel)
+
+JSON, BINARY = "application/json", "application/octet-stream"
+
+
+class Connection:
+    """One service."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None,
+        request_timeout_s: float,
+        retry_for_s: float,
+        transport: httpx2.AsyncBaseTransport | None,
+    ):
+        """See `JudgeClient`."""
+        self.url = url
+        self._retry_for_s = retry_for_s
+        try:
+            self._http = httpx2.AsyncClient(
+                base_url=url,
+                timeout=request_timeout_s,
+                transport=transport,
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+            )
+        except httpx2.InvalidURL as error:
+            raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
+
+    async def close(self) -> None:
+        """Lets go of the sockets."""
+        await self._http.aclose()
+
+    async def get(self, path: str, kind: type[R]) -> R:
+        """Reads a resource."""
+        return self._parsed(path, kind, await self._retrying("GET", path, b"", {}))
+
+    async def post(self, path: str, kind: type[R], body: bytes, pin: str) -> R:
+        """Sends JSON to the judge whose digest is `pin`, and to no other."""
+        headers = {"Content-Type": JSON, "If-Match": f'"{pin}"'}
+        return self._parsed(path, kind, await self._retrying("POST", path, body, headers))
+
+    async def put(self, path: str, body: bytes) -> None:
+        """Stores a resource."""
+        await self._retrying("PUT", path, body, {"Content-Type": BINARY})
+
+    async def _retrying(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        retrying = AsyncRetrying(
+            stop=stop_after_delay(self._retry_for_s),
+            wait=_wait,
+            retry=retry_if_exception(lambda error: isinstance(error, JudgeError) and error.retryable),
+            reraise=True,
+        )
+        return await retrying(self._once, method, path, body, headers)
+
+    async def _once(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        try:
+            response = await self._http.request(method, path, content=body, headers=headers)
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
+        except httpx2.ReadTimeout as error:
+            raise JudgeUnavailable(
+                f"{self.url}{path}: no answer in time; raise request_timeout_s, or send fewer queries at once"
+            ) from error
+        except httpx2.TransportError as error:
+            raise JudgeUnavailable(
+                f"{self.url}: no judge answers there ({type(error).__name__}: {error}); start one with "
+                "`unijudge judge serve`, or correct the URL"
+            ) from error
+        if response.is_success:
+            content: bytes = response.content
+            return content
+        raise self._refusal(path, response)
+
+    def _parsed(self, path: str, kind: type[R], content: bytes) -> R:
+        try:
+            return kind.model_validate_json(content)
+        except ValidationError as error:
+            raise JudgeBroken(
+                f"{self.url}{path}: answered something else than a {kind.__name__} "
+                f"({error.errors()[0]['msg']}); is this URL a judge service of the same version?"
+            ) from error
+
+    def _refusal(self, path: str, response: httpx2.Response) -> JudgeError:
+        try:
+            body = ErrorBody.model_validate_json(response.content)
+        except ValidationError:
+            body = ErrorBody(code="unknown", message=response.text[:200].strip() or response.reason_phrase)
+        message = f"{self.url}{path}: {response.status_code}: {body.message}"
+        if response.status_code == 409 and body.missing:
+            missing = BlobsMissing(message)
+            missing.names = body.missing
+            return missing
+        if response.status_code == 412:
+            return JudgeChanged(message)
+        if response.status_code in (400, 413, 422, 507):
+            return JudgeRefused(message)
+        if response.status_code in (408, 429) or response.status_code >= 500:
+            error = JudgeUnavailable(message)
+            error.retry_after_s = _seconds(response.headers.get("Retry-After"))
+            return error
+        return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
+
+
+_backoff = wait_random_exponential(multiplier=0.25, max=10)
+
+
+def _wait(state: RetryCallState) -> float:
+    """What the service asked for (`Retry-After`), and never less than the backoff: clients must not return at once."""
+    error = state.outcome.exception() if state.outcome else None
+    return max(_backoff(state), (error.retry_after_s or 0.0) if isinstance(error, JudgeUnavailable) else 0.0)
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return min(60.0, max(0.0, float(header))) if header else None
+    except ValueError:  # an HTTP date: rare, and the backoff serves as well
+        return None

@@ -1,0 +1,159 @@
+"""How each family of vision-language models takes a picture: how large, as which tokens, at which positions.
+
+Works on configurations and processors of the Hugging Face kind; imports no library of theirs. A picture is always
+processed as if it were alone, whatever else stands in the prompt, so that prompts can share it.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unijudge.errors import ModelError
+from unijudge.pictures import Picture, PictureFormat, fitted
+
+Arrays = dict[str, npt.NDArray[Any]]
+Entry = int | Picture
+"""A token id, or a picture in the place of its tokens."""
+
+
+class Family(PictureFormat, Protocol):
+    """One family of models."""
+
+    loader: ClassVar[tuple[str, Mapping[str, str]]]
+    """transformers' class that loads what it needs, and how to ask for it."""
+    image_id: int
+    """The token that a chat template writes for a picture."""
+    engine_options: Mapping[str, Any]
+    """What makes an engine's own processor leave a picture of ours as it is."""
+
+    def __init__(self, config: Any, processor: Any, min_pixels: int, max_pixels: int, /):
+        """For one model: its configuration and processor, and the budget of a picture in pixels."""
+
+    def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+        """The position of every token, (tokens,) or one row for each dimension."""
+        ...
+
+    def arrays(self, pictures: Sequence[Picture]) -> Arrays:
+        """What the vision tower takes of one or more pictures, in reading order."""
+        ...
+
+
+class QwenVL:
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures of any size, tokens with a row and a column (M-RoPE)."""
+
+    # Pillow's is the one implementation that is the same with and without torchvision.
+    loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoImageProcessor", {"backend": "pil"})
+
+    def __init__(self, config: Any, processor: Any, min_pixels: int, max_pixels: int):
+        self.image_id: int = config.image_token_id
+        self.engine_options: Mapping[str, Any] = {"size": {"shortest_edge": min_pixels, "longest_edge": max_pixels}}
+        self._processor = processor
+        self._side: int = processor.patch_size * processor.merge_size
+        self._budget = min_pixels, max_pixels
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """Sides that are multiples of a token's: every processor of this kind leaves such a picture as it is."""
+        return fitted(height, width, self._side, *self._budget)
+
+    def picture(self, image: Image.Image) -> Picture:
+        """One token for each square of `side` pixels."""
+        grid = image.height // self._side, image.width // self._side
+        return Picture(image, (self.image_id,) * (grid[0] * grid[1]), grid)
+
+    def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+        """(time, height, width) of every token, (3, tokens).
+
+        Text counts on in all three; a picture's tokens share one time and take their row and column, counted from where
+        the picture begins; text goes on after the largest of them.
+
+        Source:
+            Qwen2-VL (arXiv 2409.12191), section on multimodal rotary position embedding. A test compares with
+            transformers' `get_rope_index`.
+        """
+        blocks = []
+        start = 0
+        for entry in entries:
+            if isinstance(entry, Picture) and entry.grid:
+                height, width = entry.grid
+                rows, columns = np.divmod(np.arange(height * width), width)
+                blocks.append(start + np.stack([np.zeros_like(rows), rows, columns]))
+                start += max(height, width)
+            else:
+                blocks.append(np.full((3, 1), start))
+                start += 1
+        return np.concatenate(blocks, axis=1)
+
+    def arrays(self, pictures: Sequence[Picture]) -> Arrays:
+        """pixel_values (patches, width) and image_grid_thw (pictures, 3)."""
+        features = self._processor(images=[p.image for p in pictures], do_resize=False, return_tensors="np")
+        return {name: np.asarray(features[name]) for name in ("pixel_values", "image_grid_thw")}
+
+
+class TiledVL:
+    """InternVL, LLaVA-NeXT and LLaVA-OneVision: a picture becomes an overview and tiles, positions count on.
+
+    Tokens and tiles are those of the model's own processor, asked for one picture at a time: LLaVA-OneVision's would
+    take two pictures in one prompt without their tiles, and a query's would change with its candidate's.
+    """
+
+    loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoProcessor", {})
+
+    def __init__(self, _config: Any, processor: Any, min_pixels: int, max_pixels: int):
+        self.image_id: int = processor.image_token_id
+        self.engine_options: Mapping[str, Any] = {}
+        self._processor = processor
+        self._budget = min_pixels, max_pixels
+        self._one_at_a_time = threading.Lock()  # fast tokenizers cannot be entered twice
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """Within the budget, the aspect ratio kept; how many tiles that makes, the processor says."""
+        return fitted(height, width, 1, *self._budget)
+
+    def picture(self, image: Image.Image) -> Picture:
+        """What the processor makes of this picture alone."""
+        with self._one_at_a_time:
+            made = self._processor(
+                text=[self._processor.image_token], images=[image], add_special_tokens=False, return_tensors="np"
+            )
+        (ids,) = made["input_ids"].tolist()
+        arrays = {k: np.asarray(made[k]) for k in ("pixel_values", "image_sizes", "batch_num_images") if k in made}
+        return Picture(image, tuple(ids), arrays=arrays)
+
+    def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+        """They count on, (tokens,)."""
+        return np.arange(sum(len(entry.token_ids) if isinstance(entry, Picture) else 1 for entry in entries))
+
+    def arrays(self, pictures: Sequence[Picture]) -> Arrays:
+        """The processor's arrays one after the other; tiles in a dimension of their own are padded to the most."""
+        columns = {name: [picture.arrays[name] for picture in pictures] for name in pictures[0].arrays}
+        tiles = columns["pixel_values"]
+        if tiles[0].ndim == 5:  # (1, tiles, 3, height, width)
+            most = max(tile.shape[1] for tile in tiles)
+            columns["pixel_values"] = [np.pad(t, ((0, 0), (0, most - t.shape[1]), *[(0, 0)] * 3)) for t in tiles]
+        return {name: np.concatenate(values) for name, values in columns.items()}
+
+
+FAMILIES: dict[str, type[Family]] = {
+    "qwen2_vl": QwenVL,
+    "qwen2_5_vl": QwenVL,
+    "qwen3_vl": QwenVL,
+    "internvl": TiledVL,
+    "llava_next": TiledVL,
+    "llava_onevision": TiledVL,
+}
+"""By the `model_type` of a configuration: those that the tests score through every engine."""
+
+
+def family_of(model_type: str) -> type[Family]:
+    """The family of a model.
+
+    Raises:
+        ModelError: It is none that the tests exercise.
+    """
+    if model_type not in FAMILIES:
+        raise ModelError(f"its model_type is {model_type!r}; the families that can be taken are {', '.join(FAMILIES)}")
+    return FAMILIES[model_type]
