@@ -90,7 +90,7 @@ def make_model(
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "num_key_value_heads": 2,
-            "max_position_embeddings": 8192,
+            "max_position_embeddings": 16384,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
             "bos_token_id": ids("<|endoftext|>"),
             "eos_token_id": ids("<|im_end|>"),

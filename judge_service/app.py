@@ -38,9 +38,13 @@ class Refusal(Exception):
 
 
 def create_app(
-    judge: WatchedJudge, limits: LimitSettings, key_sha256: Sequence[str] = (), blobs: BlobStore | None = None
+    judge: WatchedJudge,
+    limits: LimitSettings,
+    key_sha256: Sequence[str] = (),
+    blobs: BlobStore | None = None,
+    replica: str = "0",
 ) -> FastAPI:
-    """The application; it does not start before its judge has scored known pairs."""
+    """The application; it does not start before its judge has scored known pairs. `replica` names it in its answers."""
     info = ServiceInfo(
         identity=judge.identity,
         digest=judge.identity.digest,
@@ -90,7 +94,8 @@ def create_app(
         except JudgeUnavailable as error:
             raise Refusal(503, "not_ready", str(error)) from error
         answer = ScoreResponse(identity=judge.identity, results=results)
-        return Response(answer.model_dump_json(), media_type="application/json", headers={"ETag": f'"{info.digest}"'})
+        headers = {"ETag": f'"{info.digest}"', "Judge-Replica": replica}
+        return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
     _add_blobs(app, blobs, limits)
     return app

@@ -1,4 +1,4 @@
-"""`unijudge judge`: start the service, verify one, make a key."""
+"""`unijudge judge`: start the service, see what it lacks, verify one, make a key."""
 
 import asyncio
 from pathlib import Path
@@ -48,6 +48,19 @@ def verify(
         return found.passed
 
     if not asyncio.run(compare()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(settings: SettingsFile = None, overrides: Overrides = None) -> None:
+    """Say what this machine lacks for these settings of `serve`, with the cure, and score a pair; status 1 if so."""
+    resolved = command_settings(ServiceSettings, settings, overrides, example=False)
+    from judge_service.doctor import examine
+
+    findings = asyncio.run(examine(resolved))
+    for finding in findings:
+        typer.echo(finding.line())
+    if any(finding.state == "LACKS" for finding in findings):
         raise typer.Exit(1)
 
 

@@ -123,6 +123,9 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int)
     try:
         config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
         family = family_of(config.model_type)
+        longest = config.get_text_config().max_position_embeddings - 1  # one is for the answer
+        if settings.max_tokens > longest:
+            raise ModelError(f"model.max_tokens: {settings.max_tokens}, but it takes {longest}: set that, or less")
         tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
         loader, options = family.loader
         processor = getattr(transformers, loader).from_pretrained(settings.name, revision=settings.revision, **options)

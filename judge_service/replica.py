@@ -17,17 +17,21 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import AuthenticationError
 from ray.serve.config import BackpressureConfig
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from judge_service.app import create_app
 from judge_service.backends import open_judge
 from judge_service.blobs import BlobStore
 from judge_service.health import WatchedJudge
+from judge_service.ports import check_free
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
 
 logger = logging.getLogger(__name__)
 
 APPLICATION = "judge"
+PLACEMENT_S = 10
+"""How long a cluster may take to find places for all replicas."""
 
 
 @serve.deployment(name="judge")
@@ -47,7 +51,8 @@ class JudgeReplica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         blobs = self._settings.blobs
         store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.young_s) if blobs.folder else None
-        return create_app(self._judge, self._settings.limits, self._settings.key_sha256, store)
+        name = serve.get_replica_context().replica_tag
+        return create_app(self._judge, self._settings.limits, self._settings.key_sha256, store, name)
 
     async def check_health(self) -> None:
         """Ray asks; a replica that cannot score a pair is replaced."""
@@ -122,7 +127,7 @@ def _check_cluster(settings: ServiceSettings) -> None:
         "GPU": settings.gpus_per_replica * settings.replicas,
     }
     if settings.address is None:
-        _check_port(settings)
+        check_free(settings.host, settings.port)
         # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
         ray.init(address="local", num_cpus=int(needed["CPU"]) + 2, include_dashboard=False, log_to_driver=False)
     else:
@@ -137,18 +142,27 @@ def _check_cluster(settings: ServiceSettings) -> None:
                 f"lower replicas or {kind.lower()}s_per_replica, or join a larger cluster with address"
             )
 
+    _check_placement(settings)
 
-def _check_port(settings: ServiceSettings) -> None:
-    """Ray would share a port with another judge of the same user, and requests would reach either."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((settings.host, settings.port))
-    except OSError as error:
+
+def _check_placement(settings: ServiceSettings) -> None:
+    """Reserves a place for every replica, all GPUs of one on one machine, and gives them back: totals do not say it."""
+    bundle = {"CPU": settings.cpus_per_replica, "GPU": settings.gpus_per_replica}
+    trial = placement_group([{k: v for k, v in bundle.items() if v}] * settings.replicas, strategy="PACK")
+    fits = trial.wait(timeout_seconds=PLACEMENT_S)
+    remove_placement_group(trial)
+    if not fits:
+        machines = ", ".join(
+            f"{node['Resources'].get('GPU', 0):g} GPUs and {node['Resources'].get('CPU', 0):g} CPUs"
+            for node in ray.nodes()
+            if node["Alive"]
+        )
+        ray.shutdown()
         raise SettingsError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); is another judge running there? Set "
-            "host or port"
-        ) from error
+            f"{settings.replicas} replicas cannot be placed: each needs {settings.gpus_per_replica:g} GPUs and "
+            f"{settings.cpus_per_replica:g} CPUs on one machine, and this Ray's machines have {machines}, less what "
+            "other jobs hold; lower gpus_per_replica with tensor_parallel_size, or replicas"
+        )
 
 
 def _join(address: str) -> None:

@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "unijudge": {"pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer"},
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "typer", "torch", "transformers",
-        "safetensors", "ray", "vllm",
+        "safetensors", "ray", "vllm", "packaging",
     },
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich"},
     "trainer": {

@@ -93,6 +93,8 @@ class VllmJudge:
             "max_model_len": settings.max_tokens + 1,
             "max_num_seqs": settings.max_sequences,
             "tensor_parallel_size": tensor_parallel_size,
+            # A replica's GPUs are on its machine: vLLM would otherwise look for places of its own in the cluster.
+            "distributed_executor_backend": "mp" if tensor_parallel_size > 1 else None,
             "generation_config": "vllm",
             "enable_prefix_caching": True,
             "limit_mm_per_prompt": {"image": 2, "video": 0},

@@ -10,6 +10,7 @@ from PIL import Image
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
+from tests.contents import CONTENTS
 from tests.families import MAKERS
 from tests.pictures import png
 from unijudge.corpus import Content
@@ -17,13 +18,6 @@ from unijudge.errors import ModelError
 from unijudge.families import FAMILIES
 from unijudge.prompt import Prompt
 
-TEXTS = ["a cat", "seven", "Represent the given image.\n", "a long candidate " * 12, "ünïcode 猫 <image> [INST] <s>"]
-SHAPES = [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90))]
-CONTENTS = [
-    *(Content(text=text) for text in TEXTS),
-    *(Content(image=png(color, size)) for color, size in SHAPES),
-    *(Content(text=text, image=png(color, size)) for text, (color, size) in zip(TEXTS, SHAPES, strict=False)),
-]
 LABELS = {"llava_next": {"yes": "Y", "no": "N"}}
 """Words that are one token where the answer stands, for tokenizers in which Yes and No are not."""
 

@@ -9,9 +9,9 @@ import pytest
 
 UNIJUDGE = Path(sys.executable).parent / "unijudge"
 COMMANDS = [
-    [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "key"], ["mine"],
-    ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"], ["mine", "score"], ["mine", "select"],
-    ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
+    [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "doctor"],
+    ["judge", "key"], ["mine"], ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"],
+    ["mine", "score"], ["mine", "select"], ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
 ]  # fmt: skip
 ENGINES = {"torch", "transformers", "vllm", "ray", "faiss"}
 HELP = """

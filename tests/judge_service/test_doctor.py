@@ -1,0 +1,81 @@
+"""`judge doctor`: what is there, what is lacking, each with its cure."""
+
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from judge_service import doctor
+from judge_service.cli import app
+
+
+def run(*settings):
+    """(exit status, {thing: (state, text)})"""
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    done = CliRunner().invoke(app, ["doctor", *overrides])
+    rows = [(line[:6].strip(), line[7:21].strip(), line[22:]) for line in done.stdout.splitlines()]
+    return done.exit_code, {thing: (state, text) for state, thing, text in rows}
+
+
+def test_a_machine_that_has_all(tiny_model):
+    model = (f"model.name={tiny_model}", "model.backend=transformers", "port=0")
+    status, found = run(*model, "health.min_mass=0")
+    state, text = found["a pair"]
+    assert "by tiny (transformers" in text
+    assert "a match scores 0." in text
+    untrained = state == "LACKS"  # random weights may well prefer the mismatch, and the doctor says so
+    assert status == int(untrained)
+    assert {thing for thing, (state, _) in found.items() if state == "LACKS"} == ({"a pair"} if untrained else set())
+    assert found["torch"][0] == found["transformers"][0] == found["ray"][0] == "ok"
+    assert "llava_onevision" in found["families"][1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "thing", "cure"),
+    [
+        ("gpus_per_replica=2 replicas=3", "gpus", "0, and the replicas need 6: lower replicas or gpus_per_replica"),
+        ("model.name=/nowhere", "a pair", "/nowhere: cannot be loaded as a judge"),
+        ("model.name=TINY model.max_tokens=99999", "a pair", "but it takes 16383: set that, or less"),
+        ("model.name=TINY health.min_mass=0.9", "a pair", "chat template, label words or model do not fit"),
+        ("model.name=TINY replicas=9999999", "memory", "lower replicas, or take a smaller model"),
+    ],
+)
+def test_what_is_lacking_has_a_cure(tiny_model, settings, thing, cure):
+    status, found = run("model.backend=transformers", "port=0", *settings.replace("TINY", str(tiny_model)).split())
+    assert status == 1
+    assert found[thing][0] == "LACKS"
+    assert cure in found[thing][1]
+
+
+def test_a_port_that_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, found = run("model.backend=scripted", f"port={port}")
+    assert status == 1
+    assert found["port"][0] == "LACKS"
+    assert found["port"][1].startswith(f"cannot listen on 127.0.0.1:{port} (Address already in use)")
+
+
+def test_packages_that_are_missing_or_of_another_version(monkeypatch):
+    def version(name):
+        if name == "fastapi":
+            raise doctor.PackageNotFoundError
+        return {"torch": "2.12.1+cpu"}.get(name, "1")
+
+    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    _, found = run("model.backend=scripted", "port=0")
+    assert found["fastapi"] == ("LACKS", "not installed: pip install 'unijudge[judge]', or [judge-cpu]")
+    cure = "but torch==2.13.0 is what is tested: reinstall unijudge with its extra"
+    assert found["torch"] == ("LACKS", f"2.12.1+cpu, {cure}")
+    assert found["vllm"][0] == "note"
+    _, found = run("model.backend=vllm", "model.name=/nowhere", "port=0")
+    assert found["vllm"][0] == "LACKS"
+
+
+def test_a_service_for_everybody_without_a_key_is_noted():
+    _, found = run("model.backend=scripted", "port=0", "host=0.0.0.0")
+    assert found["key"][0] == "note"
+    assert "unijudge judge key" in found["key"][1]

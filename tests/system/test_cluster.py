@@ -1,0 +1,125 @@
+"""The service on a Ray cluster that somebody else started, and what of Ray listens to whom."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+
+import psutil
+
+from tests.system.test_service import UNIJUDGE, service
+from unijudge.client import judge_now
+from unijudge.corpus import Content
+
+RAY = UNIJUDGE.parent / "ray"
+SCRIPTED = "model.backend=scripted"
+CAT, DOG = Content(text="a cat"), Content(text="a dog")
+
+
+@contextlib.contextmanager
+def cluster(monkeypatch, *machines):
+    """Yields the address of a Ray cluster on loopback, guarded by its token, of raylets with these options."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    subprocess.run([RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
+    roles = [f"--head --port={port} --include-dashboard=false"] + [f"--address={address}"] * (len(machines) - 1)
+    raylets = []
+    try:
+        for number, (role, options) in enumerate(zip(roles, machines, strict=True)):
+            start = f"start {role} --node-ip-address=127.0.0.1 --block {options}"
+            raylets.append(
+                subprocess.Popen([RAY, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            deadline = time.monotonic() + 60
+            while (
+                subprocess.run([RAY, "status"], capture_output=True, text=True, check=False).stdout.count("node_")
+                <= number
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        yield address
+    finally:
+        for raylet in raylets:
+            for process in [*psutil.Process(raylet.pid).children(recursive=True), raylet]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            raylet.wait(10)
+
+
+def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
+    """Two machines with one GPU each (so Ray is told): two replicas are placed, and a copy over two GPUs is refused."""
+    with cluster(monkeypatch, *["--num-cpus=3 --num-gpus=1"] * 2) as address:
+        joined = (SCRIPTED, f"address={address}")
+        two = ("replicas=2", "gpus_per_replica=1")
+        with service(tmp_path, *joined, *two) as (process, url, log):
+            assert len(judge_now(url, CAT, [DOG])) == 1, log.read_text()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, log.read_text()
+        split = ("gpus_per_replica=2", "tensor_parallel_size=2")
+        with service(tmp_path, *joined, *split, wait=False) as (process, _, log):
+            assert process.wait(120) == 1, log.read_text()
+            assert "1 replicas cannot be placed: each needs 2 GPUs and 1 CPUs on one machine" in log.read_text()
+            assert "have 1 GPUs and 3 CPUs, 1 GPUs and 3 CPUs" in log.read_text()
+        assert subprocess.run([RAY, "status"], capture_output=True, check=False).returncode == 0
+
+
+LISTENERS = {
+    "unijudge": "rpc",
+    "gcs_server": "rpc",
+    "raylet": "rpc",
+    "ray::ServeController": "rpc",
+    "ray::ServeReplica": "rpc",
+    "ray::ProxyActor": "rpc",  # and our own port
+    "ray::DashboardAgent": "rpc metrics token",
+    "ray::RuntimeEnvAgent": "token",
+    "python": "metrics",  # the autoscaler's and the dashboard's monitors
+}
+"""Who of a local service may listen, and how: to gRPC with Ray's token, to readers of metrics, to nobody without it."""
+
+
+def spoken(ip, port):
+    """What a stranger hears who asks over HTTP."""
+    ip = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(ip, ip)  # noqa: S104
+    try:
+        with urllib.request.urlopen(f"http://{ip}:{port}/api/job_agent/jobs/", timeout=5) as answer:
+            return "metrics" if answer.read(6) == b"# HELP" else "http"
+    except urllib.error.HTTPError as error:
+        return "token" if error.code == 401 else "http"
+    except (HTTPException, OSError):
+        return "rpc"
+
+
+def test_who_listens(tmp_path):
+    """Nothing of the service but its own port, on loopback, answers a stranger with more than metrics."""
+    with service(tmp_path, SCRIPTED) as (process, url, _):
+        ours = int(url.rpartition(":")[2])
+        found = []
+        for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                name = child.name().split(".")[0] if "::" in child.name() else child.name()
+                who = ":".join(name.split(":")[:3])
+                found += [(who, *s.laddr) for s in child.net_connections("inet") if s.status == psutil.CONN_LISTEN]
+        assert len(found) > 5
+        assert [(ip, port) for _, ip, port in found if port == ours] == [("127.0.0.1", ours)]
+        assert not {port for *_, port in found} & {8265, 10001}, "Ray's dashboard or its client server is open"
+        for who, ip, port in found:
+            if port != ours:
+                assert spoken(ip, port) in LISTENERS.get(who, ""), (who, ip, port, spoken(ip, port))
+        (gcs,) = {port for who, _, port in found if who == "gcs_server"}
+        for stranger in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
+            entering = f"import ray; ray.init(address='127.0.0.1:{gcs}')"
+            tried = subprocess.run(
+                [sys.executable, "-c", entering], env=os.environ | stranger, capture_output=True, check=False
+            )
+            assert tried.returncode == 1
+            assert b"Failed to connect" in tried.stderr
