@@ -5,14 +5,17 @@
 Untrained: its scores and embeddings mean nothing. It runs through the very code that runs a 7B model.
 """
 
+import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from demo.world import LARGE, SMALL
 from unijudge.prompt import Prompt
 
 CONTROL_TOKENS = [
@@ -32,11 +35,20 @@ CHAT_TEMPLATE = (
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_DICE = random.Random(0)
+SENTENCES = [  # of both worlds, so that their words are one token each
+    caption.text
+    for world in (SMALL, LARGE)
+    for scene in (world.scene(_DICE) for _ in range(150))
+    for caption in (world.caption(scene, _DICE), world.long_caption(scene, _DICE))
+]
 WORDS = [
-    Prompt().instruction, "Query:", "Candidate:", "Yes", "No", "system user assistant\n",
+    *SENTENCES, Prompt().instruction, "Query:", "Candidate:", "Yes", "No", "system user assistant\n",
     "You are a helpful assistant.",
-    "Which digit is shown in the image?", "Find an image that shows the same digit.", "Represent the given image.",
-    "zero one two three four five six seven eight nine",
+    "Which digit is shown in the image?\n", "Find an image that shows the same digit.\n",
+    "Represent the given image.\n", "Find an image that matches the given caption: ",
+    "Find a caption that describes the given image.\n", "Describe the image.",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 ]  # fmt: skip
 
 
@@ -52,7 +64,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        WORDS * 20, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+        WORDS * 20, trainers.BpeTrainer(vocab_size=620, initial_alphabet=alphabet, show_progress=False)
     )
     bpe.add_special_tokens(CONTROL_TOKENS)
     bpe.add_tokens([AddedToken(token, normalized=False) for token in PLAIN_ADDED_TOKENS])
@@ -68,7 +80,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_model(
     folder: Path, *, seed: int = 0, width: int = 128, layers: int = 3, vision_width: int = 64, vision_layers: int = 2
 ) -> None:
-    """Writes a model, of 0.8 million parameters by default, that transformers, PEFT and vLLM load by its folder.
+    """Writes an untrained model, of 0.8 million parameters by default.
 
     Args:
         folder: Where to write.
@@ -79,47 +91,66 @@ def make_model(
         vision_layers: Of the vision tower.
     """
     tokenizer = make_tokenizer()
+    text = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width if width < 512 else 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 32,
+        "initializer_range": 0.08 * (128 / width) ** 0.5,  # spreads an untrained judge's scores over most of (0, 1)
+    }
+    vision = {
+        "depth": vision_layers,
+        "hidden_size": vision_width,
+        "intermediate_size": 2 * vision_width,
+        "num_heads": vision_width // 16,
+        "fullatt_block_indexes": [vision_layers - 1],
+        "initializer_range": 0.08,
+    }
+    model = build_model(tokenizer, text, vision, seed=seed, rope_theta=1e4, tied=False)
+    save_model(folder, model, tokenizer)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{folder}: Qwen2.5-VL, {parameters / 1e6:.2f} M parameters, seed {seed}, untrained")
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerFast,
+    text: dict[str, Any],
+    vision: dict[str, Any],
+    *,
+    seed: int,
+    rope_theta: float,
+    tied: bool,
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A Qwen2.5-VL with random weights, for this tokenizer; `text` and `vision` are parts of its configuration."""
     ids = tokenizer.convert_tokens_to_ids
-    heads = width // 32
     config = Qwen2_5_VLConfig(
         architectures=["Qwen2_5_VLForConditionalGeneration"],
         text_config={
             "vocab_size": (len(tokenizer) + 63) // 64 * 64,
-            "hidden_size": width,
-            "intermediate_size": 2 * width if width < 512 else 3 * width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
             "num_key_value_heads": 2,
             "max_position_embeddings": 16384,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": [4, 6, 6]},
             "bos_token_id": ids("<|endoftext|>"),
             "eos_token_id": ids("<|im_end|>"),
             "pad_token_id": ids("<|endoftext|>"),
-            "initializer_range": 0.08 * (128 / width) ** 0.5,  # spreads an untrained judge's scores over most of (0, 1)
-        },
-        vision_config={
-            "depth": vision_layers,
-            "hidden_size": vision_width,
-            "intermediate_size": 2 * vision_width,
-            "num_heads": vision_width // 16,
-            "out_hidden_size": width,
-            "fullatt_block_indexes": [vision_layers - 1],
-            "window_size": 112,
-            "initializer_range": 0.08,
-        },
+        }
+        | text,
+        vision_config={"out_hidden_size": text["hidden_size"], "window_size": 112} | vision,
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
     )
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(config).float()
+    return Qwen2_5_VLForConditionalGeneration(config).float()
+
+
+def save_model(folder: Path, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Writes a folder that transformers, PEFT and vLLM load by its name."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(folder)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{folder}: Qwen2.5-VL, {parameters / 1e6:.2f} M parameters, seed {seed}, untrained")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model, backend):
     direct = open_judge(ServiceSettings(model=ModelSettings(backend="transformers", **model)))
     exact = {(q, c): asyncio.run(direct.judge(q, [c]))[0] for q in CONTENTS for c in CONTENTS}
     pairs = list(exact)
-    shuffled = random.Random(0).sample(pairs, len(pairs))  # noqa: S311
+    shuffled = random.Random(0).sample(pairs, len(pairs))
     largest = {}
 
     async def each_pair_alone(url):

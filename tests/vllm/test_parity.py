@@ -72,7 +72,7 @@ def test_all_ways_give_the_models_own_scores(vllm, reference, alone):
 
 def test_neither_order_nor_company_nor_cache_moves_a_score(vllm, alone):
     """Alone, in a batch of 64 from many queries at once, shuffled, again while cached, and after other work."""
-    pairs = random.Random(0).sample(list(alone), 64)  # noqa: S311
+    pairs = random.Random(0).sample(list(alone), 64)
 
     async def at_once():
         return [v for (v,) in await asyncio.gather(*(vllm.judge(q, [c]) for q, c in pairs))]

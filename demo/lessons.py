@@ -1,0 +1,225 @@
+"""What the tiny models are taught with: rows of a token stream and the answer that should follow it.
+
+Scenes and digits of the training half only. Short rows hold one question and its answer in a dozen tokens; full rows
+are the judge's own prompt, made by the very code that will judge.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from demo.captions import Caption, Scene
+from demo.world import KINDS, World
+from unijudge.corpus import Content
+from unijudge.encoding import ChatEncoder, Stream
+from unijudge.prompt import Prompt
+
+FIND_IMAGE = "Find an image that matches the given caption: "
+FIND_CAPTION = "Find a caption that describes the given image.\n"
+WHICH_DIGIT = "Which digit is shown in the image?\n"
+SAME_DIGIT = "Find an image that shows the same digit.\n"
+TARGET = "Represent the given image.\n"
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+HARD_SHORT = {"replace_rel": 5, "swap_obj": 4, "swap_att": 3, "replace_att": 3, "replace_obj": 2, "add_obj": 3}
+"""How often a kind is drawn where relations are drilled."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query and a candidate. A picture is the number of its place in the album, in bytes."""
+
+    query: Content
+    candidate: Content
+    kind: str
+    """`positive`, `random`, a kind of hard negative, or a task with digits."""
+    is_match: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question, its pictures named as in a pair."""
+
+    stream: Stream
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Album:
+    """Scenes and digits, and their pictures: scenes first."""
+
+    world: World
+    scenes: list[Scene]
+    labels: list[int]
+    """Of the digits."""
+    pictures: list[Image.Image]
+
+    @classmethod
+    def of(cls, world: World, *, scenes: int, seed: int, held_out: bool) -> "Album":
+        """Draws scenes, every other one a near neighbour of the one before it, and takes half of the digits."""
+        dice = random.Random(f"album {seed} {held_out}")
+        drawn: list[Scene] = []
+        while len(drawn) < scenes:
+            scene = world.scene(dice)
+            drawn += [scene, world.altered(scene, dice)]
+        images, labels = digits(world.pixels, held_out=held_out)
+        return cls(world, drawn, labels, [world.render(scene, dice) for scene in drawn] + images)
+
+    def digit(self, place: int) -> int:
+        """Where the picture of a digit stands."""
+        return len(self.scenes) + place
+
+
+def digits(side: int, *, held_out: bool) -> tuple[list[Image.Image], list[int]]:
+    """Pictures and labels of one half of scikit-learn's handwritten digits."""
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    rows = order[len(order) // 2 :] if held_out else order[: len(order) // 2]
+    pixels = [(data.images[row] * (255 / 16)).astype(np.uint8) for row in rows]
+    pictures = [Image.fromarray(p).resize((side, side), Image.Resampling.BICUBIC).convert("RGB") for p in pixels]
+    return pictures, [int(data.target[row]) for row in rows]
+
+
+class Lessons:
+    """Draws rows."""
+
+    def __init__(self, album: Album, tokenizer: Any, seed: int):
+        self._album = album
+        self._encoder = ChatEncoder(tokenizer, "<|image_pad|>")
+        self._prompt = Prompt()
+        self._dice = random.Random(f"lessons {seed}")
+        ids = tokenizer.convert_tokens_to_ids
+        self._vision: tuple[int, int] = (ids("<|vision_start|>"), ids("<|vision_end|>"))
+        self._end: int = ids("<|im_end|>")
+        self._yes, self._no = ids("Yes"), ids("No")
+        self._by_digit = [[p for p, label in enumerate(album.labels) if label == d] for d in range(10)]
+
+    def captioning(self, rows: int) -> list[Row]:
+        """Picture → its caption, mostly long; digit → its name."""
+        return [self._captioned() for _ in range(rows)]
+
+    def phrases(self, rows: int) -> list[Row]:
+        """Short: is there such a thing in the picture? Half of the wrong ones differ in one word."""
+        return [self._short(self._scene_pair(self._album.world.exists, hard=0.5)) for _ in range(rows)]
+
+    def relations(self, rows: int) -> list[Row]:
+        """Short: pairs of things and their relations, with hard negatives, and a fifth of digits."""
+        made = []
+        for _ in range(rows):
+            if self._dice.random() < 0.2:
+                made.append(self._short(self._digit_pair()))
+            else:
+                (kind,) = self._dice.choices(list(HARD_SHORT), list(HARD_SHORT.values()))
+                made.append(self._short(self._scene_pair(self._album.world.caption, hard=1.0, kind=kind)))
+        return made
+
+    def mixed(self, rows: int, *, long: bool) -> list[Row]:
+        """Short: every kind of question, captions of one length."""
+        make = self._album.world.long_caption if long else self._album.world.caption
+        return [self._short(self._scene_pair(make, hard=0.65)) for _ in range(rows)]
+
+    def judged(self, rows: int, *, long: bool) -> list[Row]:
+        """The judge's whole prompt."""
+        return [self._full(pair) for pair in self.pairs(rows, long=long)]
+
+    def pairs(self, count: int, *, long: bool | None = None) -> list[Pair]:
+        """As they are judged: scenes with short or long captions (None: a quarter long), and some digits."""
+        made = []
+        for _ in range(count):
+            is_long = self._dice.random() < 0.25 if long is None else long
+            make = self._album.world.long_caption if is_long else self._album.world.caption
+            made.append(self._digit_pair() if self._dice.random() < 0.15 else self._scene_pair(make, hard=0.65))
+        return made
+
+    def matches(self, rows: int) -> list[tuple[Stream, Stream]]:
+        """Queries and their right candidates, each alone in a user's turn, as the embedder encodes them."""
+        pairs = []
+        for _ in range(rows):
+            pair = (
+                self._digit_pair(is_match=True)
+                if self._dice.random() < 0.15
+                else self._scene_pair(self._album.world.caption, hard=0.0, is_match=True)
+            )
+            pairs.append((self._turn(pair.query), self._turn(pair.candidate)))
+        return pairs
+
+    def _turn(self, content: Content) -> Stream:
+        return self._encoder.stream([part for part in (content.image, content.text) if part])
+
+    def _captioned(self) -> Row:
+        if self._dice.random() < 0.1:
+            place = self._dice.randrange(len(self._album.labels))
+            picture, question, text = self._album.digit(place), WHICH_DIGIT, DIGITS[self._album.labels[place]]
+        else:
+            picture, question = self._dice.randrange(len(self._album.scenes)), "Describe the image."
+            scene, world = self._album.scenes[picture], self._album.world
+            make = world.long_caption if self._dice.random() < 0.6 else world.caption
+            text = make(scene, self._dice, drop=0.0).text
+        stream = self._encoder.stream([_key(picture), question])
+        return Row(stream, [*self._encoder.text_ids(text), self._end])
+
+    def _scene_pair(
+        self,
+        make: Callable[..., Caption],
+        *,
+        hard: float,
+        kind: str | None = None,
+        is_match: bool | None = None,
+    ) -> Pair:
+        """A picture and a caption that holds or does not, in either order."""
+        dice, album = self._dice, self._album
+        place = dice.randrange(len(album.scenes))
+        caption, found = make(album.scenes[place], dice), "positive"
+        match = dice.random() < 0.5 if is_match is None else is_match
+        tries = 0
+        while not match:
+            tries += 1  # a kind can be true of a scene whatever is drawn: four equal things stand left of each other
+            if dice.random() < hard:
+                wished = kind if kind and tries < 4 else dice.choice(KINDS)
+                found, wrong = album.world.hard_negative(caption, dice, wished)
+            else:
+                found, wrong = "random", make(dice.choice(album.scenes), dice)
+            if not wrong.holds(album.scenes[place]):
+                caption = wrong
+                break
+        if dice.random() < 0.5:
+            query, candidate = Content(FIND_IMAGE + caption.text), Content(TARGET, _key(place))
+        else:
+            query, candidate = Content(FIND_CAPTION, _key(place)), Content(caption.text)
+        return Pair(query, candidate, found, match)
+
+    def _digit_pair(self, *, is_match: bool | None = None) -> Pair:
+        dice, album = self._dice, self._album
+        place = dice.randrange(len(album.labels))
+        label, match = album.labels[place], dice.random() < 0.5 if is_match is None else is_match
+        other = label if match else dice.choice([digit for digit in range(10) if digit != label])
+        picture = _key(album.digit(place))
+        if dice.random() < 0.5:
+            return Pair(Content(WHICH_DIGIT, picture), Content(DIGITS[other]), "digit_name", match)
+        twin = dice.choice([p for p in self._by_digit[other] if p != place])
+        return Pair(Content(SAME_DIGIT, picture), Content(TARGET, _key(album.digit(twin))), "digit_image", match)
+
+    def _full(self, pair: Pair) -> Row:
+        stream = self._encoder.stream(self._prompt.parts(pair.query, pair.candidate))
+        return Row(stream, [self._yes if pair.is_match else self._no])
+
+    def _short(self, pair: Pair) -> Row:
+        """Without chat, instruction or task: the things themselves, and a word between them."""
+        stream: Stream = []
+        for content in (pair.query, pair.candidate):
+            if content.image:
+                stream += [self._vision[0], content.image, self._vision[1]]
+                text = content.text if content.text in (WHICH_DIGIT, SAME_DIGIT) else None
+            else:
+                text = (content.text or "").removeprefix(FIND_IMAGE)
+            stream += self._encoder.text_ids(text) if text else []
+            stream += self._encoder.text_ids("Candidate:")
+        return Row(stream, [self._yes if pair.is_match else self._no])
+
+
+def _key(picture: int) -> bytes:
+    return str(picture).encode()

@@ -1,0 +1,123 @@
+"""Rows of one size of picture through a tiny model, quickly: vision features kept, constant beginnings run once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+
+from demo.lessons import Row
+from unijudge.encoding import Stream, shared_prefix
+from unijudge.families import Entry, QwenVL
+from unijudge.pictures import Picture
+
+
+class Reader:
+    """A model, its tokens, and an album of pictures that rows name by number."""
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, pictures: Sequence[Image.Image]):
+        self.model = model
+        self.correct = 0.5
+        """Share of right answers, smoothed."""
+        pixels = pictures[0].width * pictures[0].height
+        self._family = QwenVL(model.config, processor, pixels, pixels)
+        self._picture: Picture = self._family.picture(pictures[0])  # all are of one size
+        self.cells = len(self._picture.token_ids)
+        self._pad: int = tokenizer.pad_token_id
+        looked = self._family.arrays([self._family.picture(picture) for picture in pictures])
+        self._grid = torch.from_numpy(looked["image_grid_thw"][:1])
+        self._pixels = torch.from_numpy(looked["pixel_values"]).unflatten(0, (len(pictures), -1))
+        self._features: Tensor | None = None
+        self._layouts: dict[tuple[int | tuple[int, ...], ...], Tensor] = {}
+
+    def look(self, pictures: Sequence[int]) -> Tensor:
+        """(pictures, cells, width): what the vision tower makes of them."""
+        if self._features is not None:
+            return self._features[list(pictures)]
+        pixels, grid = self._pixels[list(pictures)].flatten(0, 1), self._grid.expand(len(pictures), 3)
+        seen: Tensor = self.model.model.visual(pixels, grid_thw=grid).pooler_output
+        return seen.unflatten(0, (len(pictures), -1))
+
+    @torch.no_grad()
+    def freeze_vision(self) -> None:
+        """Keeps the features of all pictures; from now on the vision tower is not run."""
+        self._features = torch.cat(
+            [self.look(range(i, min(i + 256, len(self._pixels)))) for i in range(0, len(self._pixels), 256)]
+        )
+
+    def loss(self, rows: Sequence[Row]) -> Tensor:
+        """Mean cross-entropy of the answers' tokens."""
+        answers = [row.answer for row in rows]
+        hidden = self._hidden([[*row.stream, *row.answer[:-1]] for row in rows])
+        ends = [self._length(row.stream) for row in rows]
+        picked = [
+            hidden[index, end - 1 + place]
+            for index, (end, a) in enumerate(zip(ends, answers, strict=True))
+            for place in range(len(a))
+        ]
+        logits = self.model.lm_head(torch.stack(picked))
+        target = torch.tensor([token for answer in answers for token in answer])
+        right = (logits.argmax(-1) == target).float().mean().item()
+        self.correct = 0.95 * self.correct + 0.05 * right
+        return F.cross_entropy(logits, target)
+
+    def last_hidden(self, streams: list[Stream]) -> Tensor:
+        """Of the last token of each stream, (streams, width)."""
+        hidden = self._hidden(streams)
+        return hidden[torch.arange(len(streams)), torch.tensor([self._length(stream) for stream in streams]) - 1]
+
+    def _length(self, stream: Stream) -> int:
+        return sum(self.cells if isinstance(entry, bytes) else 1 for entry in stream)
+
+    def _hidden(self, streams: list[Stream]) -> Tensor:
+        """(streams, longest, width), whatever they share at their beginnings computed once."""
+        cut = shared_prefix(streams)
+        if cut < 16 or any(isinstance(entry, bytes) for entry in streams[0][:cut]):
+            return self._run(streams, None, 0)
+        text = self.model.config.get_text_config()
+        once, cache = DynamicCache(config=text), DynamicCache(config=text)
+        beginning = self._run([streams[0][:cut]], once, 0)
+        for index, layer in enumerate(once.layers):
+            expanded = (part.expand(len(streams), -1, -1, -1) for part in (layer.keys, layer.values))
+            cache.update(*expanded, index)
+        rest = self._run(streams, cache, cut)
+        return torch.cat([beginning.expand(len(streams), -1, -1), rest], 1)
+
+    def _run(self, streams: list[Stream], cache: Any, cut: int) -> Tensor:
+        lengths = [self._length(stream) for stream in streams]
+        ids = torch.full((len(streams), max(lengths)), self._pad)
+        positions = torch.zeros((3, *ids.shape), dtype=torch.long)
+        for index, (stream, length) in enumerate(zip(streams, lengths, strict=True)):
+            row: list[int] = []
+            for entry in stream:
+                row += self._picture.token_ids if isinstance(entry, bytes) else [entry]
+            ids[index, :length] = torch.tensor(row)
+            positions[:, index, :length] = self._positions(stream)
+        mask = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
+        new = ids[:, cut:]
+        embedded = self.model.get_input_embeddings()(new)
+        pictures = [int(entry) for stream in streams for entry in stream[cut:] if isinstance(entry, bytes)]
+        if pictures:
+            places = ((new == self._family.image_id) & (mask[:, cut:] == 1)).unsqueeze(-1)
+            embedded = embedded.masked_scatter(places, self.look(pictures).flatten(0, 1))
+        output = self.model.model.language_model(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=positions[..., cut:],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _positions(self, stream: Stream) -> Tensor:
+        """Kept by layout: where pictures stand, and how long it is."""
+        layout = (len(stream), tuple(place for place, entry in enumerate(stream) if isinstance(entry, bytes)))
+        if layout not in self._layouts:
+            entries: list[Entry] = [self._picture if isinstance(entry, bytes) else entry for entry in stream]
+            self._layouts[layout] = torch.from_numpy(np.ascontiguousarray(self._family.positions(entries)))
+        return self._layouts[layout]
