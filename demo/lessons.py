@@ -25,7 +25,7 @@ WHICH_DIGIT = "Which digit is shown in the image?\n"
 SAME_DIGIT = "Find an image that shows the same digit.\n"
 TARGET = "Represent the given image.\n"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-HARD_SHORT = {"replace_rel": 5, "swap_obj": 4, "swap_att": 3, "replace_att": 3, "replace_obj": 2, "add_obj": 3}
+DRILLED = {"replace_rel": 7, "swap_obj": 6, "swap_att": 3, "replace_att": 2, "replace_obj": 2}
 """How often a kind is drawn where relations are drilled."""
 
 
@@ -96,6 +96,7 @@ class Lessons:
         self._vision: tuple[int, int] = (ids("<|vision_start|>"), ids("<|vision_end|>"))
         self._end: int = ids("<|im_end|>")
         self._yes, self._no = ids("Yes"), ids("No")
+        self._twos = [place for place, scene in enumerate(album.scenes) if len(scene) == 2]
         self._by_digit = [[p for p, label in enumerate(album.labels) if label == d] for d in range(10)]
 
     def captioning(self, rows: int) -> list[Row]:
@@ -107,14 +108,15 @@ class Lessons:
         return [self._short(self._scene_pair(self._album.world.exists, hard=0.5)) for _ in range(rows)]
 
     def relations(self, rows: int) -> list[Row]:
-        """Short: pairs of things and their relations, with hard negatives, and a fifth of digits."""
+        """Short: scenes of two things and their relation, with hard negatives, and a fifth of digits."""
         made = []
         for _ in range(rows):
             if self._dice.random() < 0.2:
                 made.append(self._short(self._digit_pair()))
             else:
-                (kind,) = self._dice.choices(list(HARD_SHORT), list(HARD_SHORT.values()))
-                made.append(self._short(self._scene_pair(self._album.world.caption, hard=1.0, kind=kind)))
+                (kind,) = self._dice.choices(list(DRILLED), list(DRILLED.values()))
+                place = self._dice.choice(self._twos)
+                made.append(self._short(self._scene_pair(self._album.world.caption, hard=1.0, kind=kind, place=place)))
         return made
 
     def mixed(self, rows: int, *, long: bool) -> list[Row]:
@@ -169,10 +171,11 @@ class Lessons:
         hard: float,
         kind: str | None = None,
         is_match: bool | None = None,
+        place: int | None = None,
     ) -> Pair:
         """A picture and a caption that holds or does not, in either order."""
         dice, album = self._dice, self._album
-        place = dice.randrange(len(album.scenes))
+        place = dice.randrange(len(album.scenes)) if place is None else place
         caption, found = make(album.scenes[place], dice), "positive"
         match = dice.random() < 0.5 if is_match is None else is_match
         tries = 0

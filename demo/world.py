@@ -79,16 +79,25 @@ class World:
         return tuple(things)
 
     def caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.15) -> Short:
-        """A short caption that holds: two things and their relation, colours dropped with probability `drop`."""
+        """A short caption that holds: two things and their relation, perhaps a third; `drop`: how often uncoloured."""
         pairs = [(a, b) for a in scene for b in scene if relation_of(a, b)]
         if not pairs:
             return self.exists(scene, dice, drop=drop)
         first, second = dice.choice(pairs)
-        return Short(self._phrase(first, dice, drop), relation_of(first, second), self._phrase(second, dice, drop))
+        also = self._also(scene, {first, second}, dice, drop)
+        return Short(
+            self._phrase(first, dice, drop), relation_of(first, second), self._phrase(second, dice, drop), also
+        )
 
     def exists(self, scene: Scene, dice: random.Random, *, drop: float = 0.15) -> Short:
-        """A short caption that names one thing."""
-        return Short(self._phrase(dice.choice(scene), dice, drop))
+        """A short caption that names one thing, or two."""
+        thing = dice.choice(scene)
+        return Short(self._phrase(thing, dice, drop), also=self._also(scene, {thing}, dice, drop))
+
+    def _also(self, scene: Scene, named: set[Thing], dice: random.Random, drop: float) -> Phrase | None:
+        """At times another thing that is there: or the word `and` alone would give an added object away."""
+        others = [thing for thing in scene if thing not in named]
+        return self._phrase(dice.choice(others), dice, drop) if others and dice.random() < 0.3 else None
 
     def long_caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.0) -> Long:
         """A long caption that holds: every thing with its place."""

@@ -1,8 +1,7 @@
 """Images that are sent once and named by their hash from then on: one folder, one file for each, shared by replicas.
 
 It promises that a name is the sha256 of its bytes, that a file is whole or absent, that the folder stays within its
-bytes, and that nothing used lately is thrown away. Readers take the bytes: what is thrown away later does not hurt
-them.
+bytes, and that what was used lately stays. Readers take the bytes: what is thrown away later does not hurt them.
 """
 
 import contextlib
@@ -11,6 +10,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from unijudge.errors import BadImage, DataError
@@ -19,6 +19,9 @@ from unijudge.files import DRAFT_SUFFIX, publishing
 NAME = re.compile("[0-9a-f]{64}")
 DRAFT_LIVES_S = 600
 """After which a half-written file belongs to nobody any more."""
+FULL_S = 1
+"""How long a full store says so without looking again."""
+FULL = "no room: everything here was used in the last blobs.young_s; raise blobs.max_bytes, or send less at once"
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 
@@ -37,6 +40,7 @@ class BlobStore:
         self._max_bytes = max_bytes
         self._young_s = young_s
         self._since_look = max_bytes  # look at the folder before the first write: it may be full already
+        self._full_until = float("-inf")
         self._writing = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -56,10 +60,14 @@ class BlobStore:
             raise BadImage(f"these {len(data)} bytes have the sha256 {found}, not {name}: damaged on the way?")
         if not _MAGIC.match(data):
             raise BadImage("not a JPEG, PNG or WebP image")
+        if len(data) > self._max_bytes:
+            raise DataError(f"{len(data)} bytes; this service keeps {self._max_bytes} in all: raise blobs.max_bytes")
         path = self._folder / name
         if _touch(path):
             return False
         with self._writing:
+            if time.monotonic() < self._full_until:
+                raise DataError(FULL)
             if self._since_look + len(data) > self._max_bytes // 16:
                 self._make_room(len(data))
                 self._since_look = 0
@@ -75,44 +83,56 @@ class BlobStore:
             return None
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        if hashlib.sha256(data).hexdigest() != name:  # a disk or a person changed it
-            path.unlink(missing_ok=True)
-            return None
-        return data
+            if hashlib.sha256(data).hexdigest() == name:
+                return data
+            path.unlink(missing_ok=True)  # a disk or a person changed it
+        except OSError:  # gone, or a disk that does not answer: the client has the image
+            pass
+        return None
 
     def _make_room(self, needed: int) -> None:
         """Removes what was not used for longest, down to seven eighths, if the folder would exceed its bytes."""
-        files = []
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # another replica makes room too
-                    found = entry.stat()
-                    if NAME.fullmatch(entry.name):
-                        files.append((found.st_mtime, found.st_size, entry.path))
-                    elif entry.name.endswith(DRAFT_SUFFIX):  # somebody may be writing it
-                        files.append((found.st_mtime + DRAFT_LIVES_S, found.st_size, entry.path))
+        try:
+            files = sorted(self._files())
+        except OSError as error:
+            raise DataError(
+                f"{self._folder}: cannot be read ({error.strerror}); is it there for all replicas?"
+            ) from error
         used = sum(size for _, size, _ in files)
         if used + needed <= self._max_bytes:
             return
         oldest_young = time.time() - self._young_s
-        for used_at, size, path in sorted(files):
+        for used_at, size, path in files:
             if used_at > oldest_young or used + needed <= self._max_bytes * 7 // 8:
                 break
-            Path(path).unlink(missing_ok=True)
+            try:
+                if path.stat().st_mtime > oldest_young:  # somebody has asked for it meanwhile
+                    continue
+                path.unlink()
+            except FileNotFoundError:  # another replica was faster
+                pass
+            except OSError:
+                continue
             used -= size
         if used + needed > self._max_bytes:
-            raise DataError(
-                f"{used} of {self._max_bytes} bytes are images used in the last {self._young_s:g} s; raise "
-                "blobs.max_bytes, or send fewer requests at once"
-            )
+            self._full_until = time.monotonic() + FULL_S
+            raise DataError(FULL)
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """(when it was used, size, path) of what is ours here; a draft that somebody may be writing counts as young."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                is_draft = entry.name.endswith(DRAFT_SUFFIX)
+                if is_draft or NAME.fullmatch(entry.name):
+                    with contextlib.suppress(FileNotFoundError):  # another replica makes room too
+                        found = entry.stat()
+                        yield found.st_mtime + DRAFT_LIVES_S * is_draft, found.st_size, Path(entry.path)
 
 
 def _touch(path: Path) -> bool:
-    """Marks a file as used now; false if there is none."""
+    """Marks a file as used now; false if there is none that we may use."""
     try:
         os.utime(path)
-    except FileNotFoundError:
+    except OSError:
         return False
     return True

@@ -1,9 +1,11 @@
 """What this machine lacks to serve a judge, each with its cure; and a pair scored, if a model is named."""
 
 import importlib.util
+import math
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -41,8 +43,16 @@ class Finding:
 
 async def examine(settings: ServiceSettings) -> list[Finding]:
     """Looks at everything that `serve` needs, under these settings."""
-    looks: list[Callable[[ServiceSettings], Iterator[Finding]]] = [_versions, _families, _devices, _memory, _port]
-    findings = [finding for look in looks for finding in look(settings)]
+    looks: dict[str, Callable[[ServiceSettings], Iterator[Finding]]] = {
+        "packages": _versions, "families": _families, "devices": _devices, "memory": _memory, "disk": _disk,
+        "port": _port,
+    }  # fmt: skip
+    findings: list[Finding] = []
+    for thing, look in looks.items():
+        try:
+            findings += look(settings)
+        except ImportError as error:  # the packages' own line says what to install
+            findings.append(Finding("LACKS", thing, f"not looked at: {error}"))
     return [*findings, await _pair(settings)]
 
 
@@ -97,16 +107,52 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
     shared = shutil.disk_usage("/dev/shm").free  # noqa: S108  what Ray uses
     few = "" if shared >= RAY_SHARED_MEMORY else ": Ray's object store will be slow; docker run --shm-size=8g"
     yield Finding("note" if few else "ok", "shared memory", f"{shared / GIB:.1f} GiB free in /dev/shm{few}")
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    weights = sum(path.stat().st_size for path in Path(settings.model.name or "/nowhere").glob("*.safetensors"))
-    needed = 0 if settings.gpus_per_replica else weights * settings.replicas
+    available = _available_bytes()
     found = f"{available / GIB:.1f} GiB free"
-    if needed:
-        found += f", and {settings.replicas} copies of the weights take {needed / GIB:.1f} GiB at least"
+    if settings.gpus_per_replica or not Path(settings.model.name or "/nowhere").is_dir():
+        yield Finding("ok", "memory", found + ("" if settings.gpus_per_replica else ", weights not counted: no folder"))
+        return
+    needed = settings.replicas * _weight_bytes(Path(settings.model.name), settings.model.dtype)
+    found += f", and {settings.replicas} copies of the weights take {needed / GIB:.1f} GiB at least"
     if needed > available:
         yield Finding("LACKS", "memory", f"{found}: lower replicas, or take a smaller model")
     else:
         yield Finding("ok", "memory", found)
+
+
+def _available_bytes() -> int:
+    """What Linux would give to a new process, within the container's limit."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return available
+    return available if limit == "max" else min(available, int(limit) - int(used))
+
+
+def _weight_bytes(folder: Path, dtype: str) -> int:
+    """Parameters times the bytes of the dtype that they are loaded in."""
+    from safetensors import safe_open
+
+    parameters = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return parameters * (4 if dtype == "float32" else 2)
+
+
+def _disk(settings: ServiceSettings) -> Iterator[Finding]:
+    folder = settings.blobs.folder or Path(tempfile.gettempdir())
+    while not folder.exists():
+        folder = folder.parent
+    free, wanted = shutil.disk_usage(folder).free, settings.blobs.max_bytes
+    found = f"{free / GIB:.1f} GiB free in {folder} for images that are sent once"
+    if free < wanted:
+        yield Finding("note", "disk", f"{found}, and blobs.max_bytes is {wanted / GIB:.1f} GiB: lower it")
+    else:
+        yield Finding("ok", "disk", found)
 
 
 def _port(settings: ServiceSettings) -> Iterator[Finding]:
@@ -127,13 +173,15 @@ async def _pair(settings: ServiceSettings) -> Finding:
     try:
         judge = open_judge(settings)
         answers = await judge.judge(KNOWN_QUERY, [KNOWN_YES, KNOWN_NO])
-    except UnijudgeError as error:
+    except (UnijudgeError, ImportError) as error:
         return Finding("LACKS", "a pair", str(error))
     match answers:
         case [Verdict() as yes, Verdict() as no]:
             found = f"by {judge.identity}: a match scores {yes.score:.3f}, a mismatch {no.score:.3f}"
             mass = (yes.mass + no.mass) / 2
             found += f"; Yes and No have {mass:.3g} of the probability"
+            if settings.model.backend == "scripted":
+                return Finding("note", "a pair", f"{found}: scripted, for load and fault tests only")
             if yes.score > no.score and mass >= settings.health.min_mass:
                 return Finding("ok", "a pair", found)
             return Finding("LACKS", "a pair", f"{found}: chat template, label words or model do not fit")

@@ -6,14 +6,11 @@ cut, and that every backend is given the same tokens and pixels. It does not run
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from judge_service.settings import ModelSettings
 from unijudge.corpus import Content
 from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import BadImage, JudgeRefused, ModelError
-from unijudge.families import family_of
-from unijudge.files import folder_sha256
 from unijudge.inputs import ModelInputs
 from unijudge.prompt import Prompt
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
@@ -60,8 +57,6 @@ class Inputs:
     model: ModelInputs
     renderer: Renderer
     settings: ModelSettings
-    weights: str
-    """The hub revision, or a digest of the folder."""
     prompt: Prompt
 
     def prepare(
@@ -94,10 +89,9 @@ class Inputs:
 
     def identity(self, backend: str, version: str) -> JudgeIdentity:
         """Who judges, when `backend` runs the model."""
-        folder = Path(self.settings.name)
         return JudgeIdentity(
-            model=folder.name if folder.is_dir() else self.settings.name,
-            weights=self.weights,
+            model=self.model.name,
+            weights=self.model.weights,
             prompt_fingerprint=self.prompt.fingerprint,
             yes=self.prompt.yes,
             no=self.prompt.no,
@@ -118,32 +112,20 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int)
     Raises:
         ModelError: They cannot be loaded, are of another family, or the labels do not fit.
     """
-    import transformers
-
     try:
-        config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
-        family = family_of(config.model_type)
-        longest = config.get_text_config().max_position_embeddings - 1  # one is for the answer
-        if settings.max_tokens > longest:
-            raise ModelError(f"model.max_tokens: {settings.max_tokens}, but it takes {longest}: set that, or less")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
-        loader, options = family.loader
-        processor = getattr(transformers, loader).from_pretrained(settings.name, revision=settings.revision, **options)
         model = ModelInputs(
-            tokenizer,
-            family(config, processor, settings.min_pixels, settings.max_pixels),
+            settings.name,
+            settings.revision,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
             max_source_pixels=max_source_pixels,
         )
-    except (OSError, ValueError, ImportError, ModelError) as error:
+        longest = model.config.get_text_config().max_position_embeddings - 1  # one is for the answer
+        if settings.max_tokens > longest:
+            raise ModelError(f"model.max_tokens: {settings.max_tokens}, but it takes {longest}: set that, or less")
+    except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
-    folder = Path(settings.name)
-    return Inputs(
-        model=model,
-        renderer=Renderer(model.encoder, prompt),
-        settings=settings,
-        weights=folder_sha256(folder) if folder.is_dir() else (config._commit_hash or "unknown"),  # noqa: SLF001
-        prompt=prompt,
-    )
+    return Inputs(model=model, renderer=Renderer(model.encoder, prompt), settings=settings, prompt=prompt)
 
 
 def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> Verdict | PairError:

@@ -4,6 +4,7 @@ The only file of this package that imports ray. A request goes whole to one repl
 """
 
 import logging
+import shutil
 import signal
 import socket
 import tempfile
@@ -67,10 +68,15 @@ def run(settings: ServiceSettings) -> None:
         JudgeError: The replicas did not start; their own error is in the message.
     """
     with tempfile.TemporaryDirectory(prefix="unijudge-images-") as folder:
-        if settings.address is None and settings.blobs.folder is None:  # all replicas are on this machine
-            blobs = settings.blobs.model_copy(update={"folder": Path(folder)})
-            settings = settings.model_copy(update={"blobs": blobs})
-        _serve(settings)
+        blobs = settings.blobs
+        if settings.address is None and blobs.folder is None:  # all replicas are on this machine
+            room = min(blobs.max_bytes, shutil.disk_usage(folder).free // 2)
+            blobs = blobs.model_copy(update={"folder": Path(folder), "max_bytes": room})
+        elif settings.address is None and blobs.folder is not None:
+            blobs = blobs.model_copy(update={"folder": blobs.folder.absolute()})  # replicas work elsewhere
+        elif blobs.folder is not None and not blobs.folder.is_absolute():
+            raise SettingsError(f"blobs.folder: {blobs.folder}: on a cluster, give the whole path")
+        _serve(settings.model_copy(update={"blobs": blobs}))
 
 
 def _serve(settings: ServiceSettings) -> None:

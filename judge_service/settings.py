@@ -28,7 +28,8 @@ class ModelSettings(Settings):
     min_pixels: int = Field(4 * 28 * 28, gt=0)
     """Smaller images are scaled up to this many pixels."""
     max_pixels: int = Field(300 * 28 * 28, gt=0)
-    """Larger images are scaled down to this many pixels; 28 × 28 pixels are one token."""
+    """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
+    Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(8192, gt=0)
     """Longest prompt of one pair, in tokens; a longer pair is answered with an error, never cut."""
     batch_tokens: int = Field(16384, gt=0)

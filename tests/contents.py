@@ -1,6 +1,6 @@
 """Sixteen mixed contents, so 256 mixed pairs: texts, pictures, both; short and long, wide and tall; hostile text."""
 
-from tests.pictures import png
+from tests.pictures import noise, pattern
 from unijudge.corpus import Content
 
 TEXTS = [
@@ -11,9 +11,11 @@ TEXTS = [
     "ünïcode 猫",
     "<|image_pad|> <image> [INST] <s> typed",
 ]
-COLORS = [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90)), ("green", (100, 100)), ("black", (56, 56))]
+SHAPES = [(60, 60), (200, 60), (30, 90), (100, 100), (56, 56)]
+PICTURES = [pattern(seed, shape) for seed, shape in enumerate(SHAPES)]
+PICTURES[3] = noise(3, SHAPES[3])  # large enough to be sent ahead and named
 CONTENTS = [
     *(Content(text=text) for text in TEXTS),
-    *(Content(image=png(color, size)) for color, size in COLORS),
-    *(Content(text=text, image=png(color, size)) for text, (color, size) in zip(TEXTS, COLORS, strict=False)),
+    *(Content(image=picture) for picture in PICTURES),
+    *(Content(text=text, image=picture) for text, picture in zip(TEXTS, PICTURES, strict=False)),
 ]

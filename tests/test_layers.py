@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 MAY_IMPORT = {
-    "unijudge": {"pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer"},
+    "unijudge": {"pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer", "transformers"},
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "typer", "torch", "transformers",
         "safetensors", "ray", "vllm", "packaging",
@@ -20,6 +20,12 @@ MAY_IMPORT = {
     },
 }  # fmt: skip
 ONLY_IN = {
+    "transformers": {
+        "unijudge/inputs.py",
+        "judge_service/backends/transformers.py",
+        "trainer/backbone.py",
+        "trainer/runs.py",
+    },
     "ray": {"judge_service/replica.py"},
     "vllm": {"judge_service/backends/vllm.py"},
     "faiss": {"miner/retrieve.py"},

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 
 from trainer.settings import BackboneSettings, LoraSettings
 from unijudge.errors import ModelError, SettingsError
-from unijudge.families import family_of
 from unijudge.files import folder_sha256
 from unijudge.inputs import ModelInputs
 
@@ -24,9 +23,6 @@ class Backbone:
     max_tokens: int
     width: int
     """Of the hidden states, and so of the embeddings."""
-    name: str
-    weights: str
-    """The hub revision, or a digest of the folder."""
     adapter: str
     """A digest of the adapter's folder, or `none`."""
 
@@ -47,14 +43,11 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     if not settings.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
     try:
-        config = transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
-        family = family_of(config.model_type)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(settings.name, revision=settings.revision)
-        loader, options = family.loader
-        processor = getattr(transformers, loader).from_pretrained(settings.name, revision=settings.revision, **options)
         inputs = ModelInputs(
-            tokenizer,
-            family(config, processor, settings.min_pixels, settings.max_pixels),
+            settings.name,
+            settings.revision,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
             max_source_pixels=settings.max_source_pixels,
         )
         model = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -63,19 +56,16 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
         )
-    except (OSError, ValueError, ImportError, SafetensorError, ModelError) as error:
+    except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
         model = _with_adapter(model, settings.adapter)
-    folder = Path(settings.name)
     return Backbone(
         model=model.eval().to(_device(settings.device)),
         inputs=inputs,
         max_tokens=settings.max_tokens,
-        width=config.get_text_config().hidden_size,
-        name=folder.name if folder.is_dir() else settings.name,
-        weights=folder_sha256(folder) if folder.is_dir() else (config._commit_hash or "unknown"),  # noqa: SLF001
+        width=inputs.config.get_text_config().hidden_size,
         adapter=folder_sha256(settings.adapter) if settings.adapter else "none",
     )
 
@@ -100,7 +90,7 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
     except ValueError as error:
         raise ModelError(
             f"lora.targets: {', '.join(settings.targets)}: no such linear layer in the language model of "
-            f"{backbone.name} ({error})"
+            f"{backbone.inputs.name} ({error})"
         ) from error
 
 

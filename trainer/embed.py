@@ -30,8 +30,8 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
     backbone = open_backbone(settings.model)
     manifest = VectorManifest(
         corpus=corpus.fingerprint,
-        model=backbone.name,
-        weights=backbone.weights,
+        model=backbone.inputs.name,
+        weights=backbone.inputs.weights,
         adapter=backbone.adapter,
         encoding=ENCODING,
         min_pixels=settings.model.min_pixels,

@@ -26,7 +26,8 @@ class BackboneSettings(Settings):
     min_pixels: int = Field(4 * 28 * 28, gt=0)
     """Smaller images are scaled up to this many pixels."""
     max_pixels: int = Field(576 * 28 * 28, gt=0)
-    """Larger images are scaled down to this many pixels; 28 × 28 pixels are one token."""
+    """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
+    Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(4096, gt=0)
     """Longest input, in tokens; a longer one is an error, never cut."""
     max_source_pixels: int = Field(MAX_PIXELS, gt=0)

@@ -5,6 +5,7 @@ It never opens an image for you and never scores twice what was answered. Idempo
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import httpx2
 
 from unijudge.connection import Connection
 from unijudge.corpus import Content
-from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused
+from unijudge.errors import BlobRefused, BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 from unijudge.wire import ScoreResponse, ServiceInfo, WireContent
 
@@ -24,7 +25,12 @@ INLINE_BYTES = 4096
 BLOB_ROUNDS = 3
 """How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
 UPLOADS_AT_ONCE = 8
+UPLOAD_RETRY_S = 10
 REMEMBERED_UPLOADS = 4096
+INSIDE_S = 30
+"""How long no image is named after one could not be kept, whatever the reason: it is never a reason to lose a pair."""
+
+logger = logging.getLogger(__name__)
 
 
 class JudgeClient:
@@ -62,8 +68,10 @@ class JudgeClient:
         )
         self._expect = expect
         self._info: ServiceInfo | None = None
-        self._uploads: dict[str, asyncio.Task[float | JudgeError]] = {}
+        self._uploads: dict[str, asyncio.Task[bool]] = {}  # in work
+        self._stored_at: dict[str, float] = {}
         self._upload_slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self._inside_until = float("-inf")
 
     async def __aenter__(self) -> Self:
         """Asks the service who it is.
@@ -86,6 +94,8 @@ class JudgeClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for upload in list(self._uploads.values()):
+            upload.cancel()
         await self._connection.close()
 
     @property
@@ -110,12 +120,13 @@ class JudgeClient:
             JudgeBroken: The answer is not one for each candidate.
         """
         limits = self.info.limits
-        asked = _Part.of(query, by_name=limits.blobs)
+        by_name = limits.blobs and time.monotonic() > self._inside_until
+        asked = _Part.of(query, by_name=by_name)
         room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
         if room < 0:
             raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
         answers: list[Verdict | PairError] = []
-        for chunk in _chunks([_Part.of(c, by_name=limits.blobs) for c in candidates], limits.max_candidates, room):
+        for chunk in _chunks([_Part.of(c, by_name=by_name) for c in candidates], limits.max_candidates, room):
             if len(chunk) == 1 and chunk[0].inline_bytes > room:
                 message = f"{chunk[0].inline_bytes} bytes with its query; a request takes {limits.max_body_bytes}"
                 answers.append(PairError(code="too_large", message=message))
@@ -140,7 +151,7 @@ class JudgeClient:
                 return await self._connection.post("/v1/score", ScoreResponse, body, self.info.digest)
             except BlobsMissing as missing:
                 lacking = [name for name in missing.names if name in images]
-                if attempt < BLOB_ROUNDS - 1:
+                if lacking and attempt < BLOB_ROUNDS - 1:
                     kept = await asyncio.gather(*(self._upload(name, images[name], asked_at) for name in lacking))
                     inside |= {name for name, is_kept in zip(lacking, kept, strict=True) if not is_kept}
                 else:
@@ -148,29 +159,28 @@ class JudgeClient:
         raise JudgeBroken(f"{self._connection.url}: asks for images that the request holds")
 
     async def _upload(self, name: str, image: bytes, asked_at: float) -> bool:
-        """Sends an image, unless another request does so now or has since `asked_at`; false if it is not accepted."""
-        task = self._uploads.get(name)
-        stored_at = task.result() if task and task.done() else None
-        if task is None or (isinstance(stored_at, float) and stored_at < asked_at):
-            while len(self._uploads) >= REMEMBERED_UPLOADS:
-                del self._uploads[next(iter(self._uploads))]
+        """Sends an image, unless another request does so now or has since `asked_at`; false if it is not kept."""
+        if self._stored_at.get(name, float("-inf")) >= asked_at:
+            return True
+        if name not in self._uploads:
             task = self._uploads[name] = asyncio.create_task(self._put(name, image))
-        outcome = await asyncio.shield(task)  # when this request is cancelled, others may wait for the same image
-        if isinstance(outcome, JudgeRefused):
-            return False
-        if isinstance(outcome, JudgeError):
-            del self._uploads[name]
-            raise outcome
-        return True
+            task.add_done_callback(lambda _: self._uploads.pop(name, None))
+        return await asyncio.shield(self._uploads[name])  # others may wait for the image when this request is cancelled
 
-    async def _put(self, name: str, image: bytes) -> float | JudgeError:
-        """When it was stored, or why it was not."""
+    async def _put(self, name: str, image: bytes) -> bool:
         async with self._upload_slots:
             try:
-                await self._connection.put(f"/v1/blobs/{name}", image)
+                await self._connection.put(f"/v1/blobs/{name}", image, retry_for_s=UPLOAD_RETRY_S)
+            except BlobRefused:  # this image; it travels inside the request and gets its own error there
+                return False
             except JudgeError as error:
-                return error
-        return time.monotonic()
+                logger.warning("images travel inside the requests for %d s: %s", INSIDE_S, error)
+                self._inside_until = time.monotonic() + INSIDE_S
+                return False
+        while len(self._stored_at) >= REMEMBERED_UPLOADS:
+            del self._stored_at[next(iter(self._stored_at))]
+        self._stored_at[name] = time.monotonic()
+        return True
 
 
 def judge_now(

@@ -6,7 +6,15 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused, JudgeUnavailable
+from unijudge.errors import (
+    BlobRefused,
+    BlobsMissing,
+    JudgeBroken,
+    JudgeChanged,
+    JudgeError,
+    JudgeRefused,
+    JudgeUnavailable,
+)
 from unijudge.wire import ErrorBody
 
 R = TypeVar("R", bound=BaseModel)
@@ -52,13 +60,15 @@ class Connection:
         headers = {"Content-Type": JSON, "If-Match": f'"{pin}"'}
         return self._parsed(path, kind, await self._retrying("POST", path, body, headers))
 
-    async def put(self, path: str, body: bytes) -> None:
+    async def put(self, path: str, body: bytes, *, retry_for_s: float) -> None:
         """Stores a resource."""
-        await self._retrying("PUT", path, body, {"Content-Type": BINARY})
+        await self._retrying("PUT", path, body, {"Content-Type": BINARY}, min(retry_for_s, self._retry_for_s))
 
-    async def _retrying(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    async def _retrying(
+        self, method: str, path: str, body: bytes, headers: dict[str, str], retry_for_s: float | None = None
+    ) -> bytes:
         retrying = AsyncRetrying(
-            stop=stop_after_delay(self._retry_for_s),
+            stop=stop_after_delay(self._retry_for_s if retry_for_s is None else retry_for_s),
             wait=_wait,
             retry=retry_if_exception(lambda error: isinstance(error, JudgeError) and error.retryable),
             reraise=True,
@@ -99,15 +109,17 @@ class Connection:
         except ValidationError:
             body = ErrorBody(code="unknown", message=response.text[:200].strip() or response.reason_phrase)
         message = f"{self.url}{path}: {response.status_code}: {body.message}"
-        if response.status_code == 409 and body.missing:
+        if body.code in ("unknown_blobs", "no_blobs"):
             missing = BlobsMissing(message)
             missing.names = body.missing
             return missing
+        if body.code == "bad_blob":
+            return BlobRefused(message)
         if response.status_code == 412:
             return JudgeChanged(message)
-        if response.status_code in (400, 413, 422, 507):
+        if response.status_code in (400, 413, 422):
             return JudgeRefused(message)
-        if response.status_code in (408, 429) or response.status_code >= 500:
+        if response.status_code in (408, 429) or (response.status_code >= 500 and body.code != "no_room"):
             error = JudgeUnavailable(message)
             error.retry_after_s = _seconds(response.headers.get("Retry-After"))
             return error

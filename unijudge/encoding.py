@@ -89,18 +89,16 @@ class ChatEncoder:
 
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
         content: list[dict[str, str]] = []
-        written = ""
         num_texts = 0
         for picture in is_picture:
             if picture:
                 content.append({"type": "image"})
-                written += self._image_token
             else:
                 content.append({"type": "text", "text": f"\ue000{num_texts}\ue001"})
-                written += content[-1]["text"]
                 num_texts += 1
         segments = self._segments(content)
         if self._kinds(segments) != is_picture:  # a template that puts pictures first: whose they are would be lost
+            written = "".join(part.get("text") or self._written_picture() for part in content)
             segments = self._segments([{"type": "text", "text": written}])
         if self._kinds(segments) != is_picture:
             raise ModelError(
@@ -109,13 +107,28 @@ class ChatEncoder:
             )
         return segments
 
+    def _written_picture(self) -> str:
+        """What the template writes for a picture: its token, and whatever it puts around it."""
+        alone, nothing = self._segments([{"type": "image"}]), self._segments([])
+        while nothing and alone[0] == nothing[0]:
+            del alone[0], nothing[0]
+        while nothing and alone[-1] == nothing[-1]:
+            del alone[-1], nothing[-1]
+        return "".join(alone)
+
     def _segments(self, content: list[dict[str, str]]) -> list[str]:
         return self._cut.split(self._rendered(content))
 
     def _rendered(self, content: list[dict[str, str]]) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a program: it may raise anything
+            raise ModelError(
+                f"{self._tokenizer.name_or_path}: its chat template does not take a user's turn of texts and pictures "
+                f"({type(error).__name__}: {error})"
+            ) from error
         return text
 
     def _kinds(self, segments: list[str]) -> tuple[bool, ...]:

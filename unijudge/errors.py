@@ -6,8 +6,9 @@
     │  ├─ BadImage           bytes that are not a picture we open
     │  └─ FolderBusy         another process writes this folder
     ├─ JudgeError            the judge gave no answer
-    │  ├─ JudgeRefused       the request is at fault (400, 413, 422, 507): never retried
+    │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
     │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
+    │  ├─ BlobRefused        an image that is sent ahead is none: send it inside its request
     │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
@@ -50,14 +51,18 @@ class JudgeError(UnijudgeError):
 
 
 class JudgeRefused(JudgeError):
-    """The service refuses the request itself (400, 413, 422, 507): sending it again cannot help."""
+    """The service refuses the request itself (400, 413, 422): sending it again cannot help."""
 
 
 class BlobsMissing(JudgeError):
     """The request names images by hashes that the service does not have."""
 
     names: Sequence[str] = ()
-    """Their hashes."""
+    """Their hashes; none where the service keeps no images at all."""
+
+
+class BlobRefused(JudgeError):
+    """Bytes that the service does not keep: no image, or not the one that they are called."""
 
 
 class JudgeUnavailable(JudgeError):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from unijudge.corpus import MAX_ASPECT_RATIO
 from unijudge.errors import ModelError
 from unijudge.pictures import Picture, PictureFormat, fitted
 
@@ -57,7 +58,11 @@ class QwenVL:
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """Sides that are multiples of a token's: every processor of this kind leaves such a picture as it is."""
-        return fitted(height, width, self._side, *self._budget)
+        before, size = (0, 0), fitted(height, width, self._side, *self._budget)
+        while size[0] * size[1] > self._budget[1] and size != before:  # of a long picture one side is a token already
+            before, size = size, fitted(*size, self._side, *self._budget)
+        longest = MAX_ASPECT_RATIO * min(size) // self._side * self._side
+        return min(size[0], longest), min(size[1], longest)
 
     def picture(self, image: Image.Image) -> Picture:
         """One token for each square of `side` pixels."""
@@ -100,7 +105,8 @@ class TiledVL:
     take two pictures in one prompt without their tiles, and a query's would change with its candidate's.
     """
 
-    loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoProcessor", {})
+    # The one that vLLM takes as well: Pillow's tiles differ from torchvision's by 0.005 in log-odds.
+    loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoProcessor", {"backend": "torchvision"})
 
     def __init__(self, _config: Any, processor: Any, min_pixels: int, max_pixels: int):
         self.image_id: int = processor.image_token_id
@@ -114,14 +120,9 @@ class TiledVL:
         return fitted(height, width, 1, *self._budget)
 
     def picture(self, image: Image.Image) -> Picture:
-        """What the processor makes of this picture alone."""
-        with self._one_at_a_time:
-            made = self._processor(
-                text=[self._processor.image_token], images=[image], add_special_tokens=False, return_tensors="np"
-            )
-        (ids,) = made["input_ids"].tolist()
-        arrays = {k: np.asarray(made[k]) for k in ("pixel_values", "image_sizes", "batch_num_images") if k in made}
-        return Picture(image, tuple(ids), arrays=arrays)
+        """The tokens that the processor makes of this picture; its tiles are made again when they are needed."""
+        (ids,) = self._processed(image)["input_ids"].tolist()
+        return Picture(image, tuple(ids))
 
     def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
         """They count on, (tokens,)."""
@@ -129,12 +130,20 @@ class TiledVL:
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
         """The processor's arrays one after the other; tiles in a dimension of their own are padded to the most."""
-        columns = {name: [picture.arrays[name] for picture in pictures] for name in pictures[0].arrays}
+        made = [self._processed(picture.image) for picture in pictures]
+        names = [name for name in ("pixel_values", "image_sizes", "batch_num_images") if name in made[0]]
+        columns = {name: [np.asarray(one[name]) for one in made] for name in names}
         tiles = columns["pixel_values"]
         if tiles[0].ndim == 5:  # (1, tiles, 3, height, width)
             most = max(tile.shape[1] for tile in tiles)
             columns["pixel_values"] = [np.pad(t, ((0, 0), (0, most - t.shape[1]), *[(0, 0)] * 3)) for t in tiles]
         return {name: np.concatenate(values) for name, values in columns.items()}
+
+    def _processed(self, image: Image.Image) -> Any:
+        with self._one_at_a_time:
+            return self._processor(
+                text=[self._processor.image_token], images=[image], add_special_tokens=False, return_tensors="np"
+            )
 
 
 FAMILIES: dict[str, type[Family]] = {

@@ -1,29 +1,56 @@
-"""Everything of a model but its weights: parts → token streams → the arrays that a forward pass takes."""
+"""Everything of a model but its weights: parts → token streams → the arrays that a forward pass takes.
+
+The one place of this package that imports transformers, when a model's tokenizer and processor are loaded.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from unijudge.encoding import ChatEncoder, Stream
-from unijudge.families import Arrays, Entry, Family
+from unijudge.errors import ModelError
+from unijudge.families import Arrays, Entry, family_of
+from unijudge.files import folder_sha256
 from unijudge.pictures import PictureReader
 
 
 class ModelInputs:
     """For one model: its chat template and tokenizer, and its family's way with pictures."""
 
-    def __init__(self, tokenizer: Any, family: Family, *, max_source_pixels: int):
-        """Checks the tokenizer.
+    def __init__(self, name: str, revision: str | None, *, min_pixels: int, max_pixels: int, max_source_pixels: int):
+        """Loads a model's configuration, tokenizer and processor.
 
         Args:
-            tokenizer: A fast tokenizer with a chat template.
-            family: Of the model.
+            name: A hub name, or a folder.
+            revision: The commit of a hub model.
+            min_pixels: Smaller pictures are scaled up to this many pixels.
+            max_pixels: Larger pictures are scaled down to this many pixels.
             max_source_pixels: Pictures with more pixels are not decoded at all.
 
         Raises:
-            ModelError: No chat template, or user text could steer this model (`ChatEncoder`).
+            ModelError: They cannot be loaded, are of another family, have no chat template, or user text could steer
+                this model (`ChatEncoder`).
         """
+        import transformers
+
+        try:
+            self.config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+            kind = family_of(self.config.model_type)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+            loader, options = kind.loader
+            processor = getattr(transformers, loader).from_pretrained(name, revision=revision, **options)
+            # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
+            layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=revision)
+        except (OSError, ValueError, ImportError) as error:
+            raise ModelError(str(error)) from error
+        tokenizer.chat_template = layout.get("chat_template") or tokenizer.chat_template
+        folder = Path(name)
+        self.name = folder.name if folder.is_dir() else name
+        self.weights = folder_sha256(folder) if folder.is_dir() else (self.config._commit_hash or "unknown")  # noqa: SLF001
+        """The hub revision, or a digest of the folder."""
+        family = kind(self.config, processor, min_pixels, max_pixels)
+        self.tokenizer = tokenizer
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)

@@ -7,11 +7,9 @@ are scaled here; what a family of models makes of them is the family's business 
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-import numpy.typing as npt
 from PIL import Image
 
 from unijudge.corpus import open_image
@@ -27,13 +25,11 @@ class Picture:
     """What stands for it in a prompt."""
     grid: tuple[int, int] | None = None
     """(height, width) in image tokens, where the family gives tokens positions in a plane."""
-    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-    """What the vision tower takes, where the family's processor made it together with the tokens."""
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return 3 * self.image.width * self.image.height + sum(array.nbytes for array in self.arrays.values())
+        return 3 * self.image.width * self.image.height
 
 
 class PictureFormat(Protocol):

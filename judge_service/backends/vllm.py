@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 from judge_service.rendering import Inputs, answer
 from unijudge.corpus import Content
-from unijudge.encoding import Stream
 from unijudge.errors import JudgeUnavailable, ModelError
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
@@ -126,27 +125,36 @@ class VllmJudge:
             JudgeRefused: The query's own image cannot be decoded.
             JudgeUnavailable: The engine has died.
         """
-        answers, streams = await asyncio.to_thread(self._inputs.prepare, query, candidates)
+        answers, prompts = await asyncio.to_thread(self._prepare, query, candidates)
         try:
             async with asyncio.TaskGroup() as pairs:
-                tasks = {place: pairs.create_task(self._score(stream)) for place, stream in streams.items()}
+                tasks = {place: pairs.create_task(self._score(*prompt)) for place, prompt in prompts.items()}
         except* JudgeUnavailable as deaths:
             raise JudgeUnavailable(str(deaths.exceptions[0])) from deaths
         for place, task in tasks.items():
             answers[place] = task.result()
         return [found for found in answers if found is not None]
 
-    async def _score(self, stream: Stream) -> Verdict | PairError:
+    def _prepare(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> tuple[list[Verdict | PairError | None], dict[int, tuple[dict[str, Any], int]]]:
+        """As `Inputs.prepare`, each stream as vLLM takes it, with its length."""
+        answers, streams = self._inputs.prepare(query, candidates)
         model = self._inputs.model
-        pictures = [model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]
-        prompt: dict[str, Any] = {"prompt_token_ids": model.placeholders(stream)}
-        if pictures:
-            prompt["multi_modal_data"] = {"image": pictures}
+        prompts = {}
+        for place, stream in streams.items():
+            prompt: dict[str, Any] = {"prompt_token_ids": model.placeholders(stream)}
+            if pictures := [model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]:
+                prompt["multi_modal_data"] = {"image": pictures}
+            prompts[place] = prompt, model.length(stream)
+        return answers, prompts
+
+    async def _score(self, prompt: dict[str, Any], expected: int) -> Verdict | PairError:
         try:
             output = await self._engine.generate(prompt, self._parameters)
         except _PairRefused as refusal:
             return PairError(code="refused", message=str(refusal))
-        expected, found = model.length(stream), len(output.prompt_token_ids)
+        found = len(output.prompt_token_ids)
         if found != expected:
             message = f"the engine made {found} tokens of a prompt of {expected}; it scales pictures otherwise"
             return PairError(code="token_count", message=message)

@@ -54,6 +54,7 @@ def test_a_port_that_is_taken():
         port = taken.getsockname()[1]
         status, found = run("model.backend=scripted", f"port={port}")
     assert status == 1
+    assert run("model.backend=scripted", "port=0")[0] == 0
     assert found["port"][0] == "LACKS"
     assert found["port"][1].startswith(f"cannot listen on 127.0.0.1:{port} (Address already in use)")
 
@@ -73,6 +74,24 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
     assert found["vllm"][0] == "note"
     _, found = run("model.backend=vllm", "model.name=/nowhere", "port=0")
     assert found["vllm"][0] == "LACKS"
+
+
+def test_a_package_that_cannot_be_imported_ends_no_examination(monkeypatch):
+    monkeypatch.setitem(doctor.sys.modules, "torch", None)
+    status, found = run("model.backend=transformers", "model.name=/nowhere", "port=0")
+    assert status == 1
+    assert found["devices"][0] == "LACKS"
+    assert "torch" in found["devices"][1]
+    assert found["port"][0] == "ok"
+
+
+def test_weights_are_counted_as_they_are_loaded(tiny_model):
+    from safetensors.numpy import load_file
+
+    stored = sum(array.size for array in load_file(tiny_model / "model.safetensors").values())
+    assert doctor._weight_bytes(tiny_model, "float32") == 4 * stored
+    assert doctor._weight_bytes(tiny_model, "bfloat16") == 2 * stored
+    assert doctor._available_bytes() > 2**28
 
 
 def test_a_service_for_everybody_without_a_key_is_noted():

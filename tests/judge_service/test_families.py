@@ -1,6 +1,8 @@
 """Other judges than Qwen2.5-VL: every family on its own chat template and processor, through the reference backend."""
 
 import asyncio
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -118,6 +120,49 @@ def test_pictures_stay_beside_their_names(family):
         ]
     )
     assert one.log_odds != other.log_odds
+
+
+def test_the_template_may_be_the_processors_alone(family, tmp_path):
+    """Older repositories keep it in chat_template.json, and a poorer one, or none, beside the tokenizer."""
+    name, folder = family
+    for tokenizers_own in (None, "{% for m in messages %}{{ m['content'] + 'x' }}{% endfor %}"):
+        old = tmp_path / ("none" if tokenizers_own is None else "poor")
+        shutil.copytree(folder, old)
+        template = (old / "chat_template.jinja").read_text()
+        (old / "chat_template.jinja").unlink()
+        (old / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+        config = json.loads((old / "tokenizer_config.json").read_text())
+        (old / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": tokenizers_own}))
+        for layout in (old / "processor_config.json",):
+            if layout.exists():
+                without = {k: v for k, v in json.loads(layout.read_text()).items() if k != "chat_template"}
+                layout.write_text(json.dumps(without))
+        whole, found = (
+            load(place, name)._inputs.renderer.streams(CONTENTS[-1], CONTENTS[:8]) for place in (folder, old)
+        )
+        assert whole == found
+
+
+def test_a_template_that_fails_is_named(family, tmp_path):
+    name, folder = family
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken" / "chat_template.jinja").write_text("{{ messages[0]['content'] + 'x' }}")
+    with pytest.raises(ModelError, match="does not take a user's turn of texts and pictures"):
+        load(tmp_path / "broken", name)
+
+
+def test_a_picture_keeps_what_a_template_writes_around_it(tmp_path):
+    """A Qwen whose template puts pictures first: they go back to their places, in their wrappers."""
+    folder = tmp_path / "first"
+    MAKERS["qwen2_vl"](folder)
+    (plain,) = load(folder, "qwen2_vl")._inputs.renderer.streams(CONTENTS[-1], CONTENTS[-2:-1])
+    template = (folder / "chat_template.jinja").read_text()
+    loop = "{% for part in message['content'] %}"
+    assert loop in template
+    first = loop.replace("message['content']", "message['content'] | sort(attribute='type')")
+    (folder / "chat_template.jinja").write_text(template.replace(loop, first))
+    (found,) = load(folder, "qwen2_vl")._inputs.renderer.streams(CONTENTS[-1], CONTENTS[-2:-1])
+    assert found == plain
 
 
 def test_another_family_is_refused_by_name(tmp_path):

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 
+import grpc
 import psutil
 
 from tests.system.test_service import UNIJUDGE, service
@@ -74,29 +75,45 @@ def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
 
 
 LISTENERS = {
-    "unijudge": "rpc",
-    "gcs_server": "rpc",
-    "raylet": "rpc",
-    "ray::ServeController": "rpc",
-    "ray::ServeReplica": "rpc",
-    "ray::ProxyActor": "rpc",  # and our own port
-    "ray::DashboardAgent": "rpc metrics token",
+    "unijudge": "grpc",
+    "gcs_server": "grpc",
+    "raylet": "grpc",
+    "ray::ServeController": "grpc",
+    "ray::ServeReplica": "grpc",
+    "ray::ProxyActor": "grpc",  # and our own port
+    "ray::DashboardAgent": "grpc metrics token",
     "ray::RuntimeEnvAgent": "token",
     "python": "metrics",  # the autoscaler's and the dashboard's monitors
 }
-"""Who of a local service may listen, and how: to gRPC with Ray's token, to readers of metrics, to nobody without it."""
+"""Who of a local service may listen, and what a stranger may hear there."""
+CALLS = (
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "/ray.rpc.CoreWorkerService/PushTask",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+)
+"""Of the cluster's state, of workers (it runs code) and of raylets: whichever of them a port knows wants the token."""
 
 
-def spoken(ip, port):
-    """What a stranger hears who asks over HTTP."""
+def heard(ip, port):
+    """What a stranger hears: metrics, a demand for the token, gRPC that does nothing without one; or too much."""
     ip = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(ip, ip)  # noqa: S104
     try:
         with urllib.request.urlopen(f"http://{ip}:{port}/api/job_agent/jobs/", timeout=5) as answer:
-            return "metrics" if answer.read(6) == b"# HELP" else "http"
+            return "metrics" if answer.read(6) == b"# HELP" else "too much"
     except urllib.error.HTTPError as error:
-        return "token" if error.code == 401 else "http"
-    except (HTTPException, OSError):
-        return "rpc"
+        return "token" if error.code == 401 else "too much"
+    except HTTPException:
+        codes = {refusal(f"{ip}:{port}", call) for call in CALLS}
+        return "grpc" if codes <= {"UNAUTHENTICATED", "UNIMPLEMENTED"} else f"too much: {codes}"
+
+
+def refusal(address, call):
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary(call)(b"", timeout=5)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
 
 
 def test_who_listens(tmp_path):
@@ -114,7 +131,11 @@ def test_who_listens(tmp_path):
         assert not {port for *_, port in found} & {8265, 10001}, "Ray's dashboard or its client server is open"
         for who, ip, port in found:
             if port != ours:
-                assert spoken(ip, port) in LISTENERS.get(who, ""), (who, ip, port, spoken(ip, port))
+                assert heard(ip, port) in LISTENERS.get(who, "").split(), (who, ip, port, heard(ip, port))
+        guarded = {
+            who for who, _, port in found for call in CALLS if refusal(f"127.0.0.1:{port}", call) == "UNAUTHENTICATED"
+        }
+        assert guarded >= {"gcs_server", "raylet", "ray::ServeReplica", "ray::ServeController", "ray::ProxyActor"}
         (gcs,) = {port for who, _, port in found if who == "gcs_server"}
         for stranger in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
             entering = f"import ray; ray.init(address='127.0.0.1:{gcs}')"

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -119,21 +120,38 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model, backend):
     assert max(together, *(most for _, most in largest.values())) < 1e-4
 
 
+class Counting(httpx2.AsyncHTTPTransport):
+    """The network, and how much went over it."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = {"GET": [], "PUT": [], "POST": []}
+
+    async def handle_async_request(self, request):
+        self.sent[request.method].append(len(await request.aread()))
+        return await super().handle_async_request(request)
+
+
 def test_replicas_share_the_images(tmp_path):
     """Each of 12 images crosses the network once, whichever replica it reaches; nothing is left when it stops."""
+    folders = set(Path(tempfile.gettempdir()).glob("unijudge-images-*"))
     images = [noise(seed) for seed in range(12)]
+    transport = Counting()
 
     async def ask(url):
-        async with JudgeClient(url) as judge:
+        async with JudgeClient(url, transport=transport) as judge:
             assert judge.info.limits.blobs
             queries = [Content(text=f"query {number}") for number in range(40)]
             await asyncio.gather(*(judge.judge(query, [Content(image=i) for i in images]) for query in queries))
-            return len(judge._uploads)
 
-    with service(tmp_path, "replicas=2", "model.backend=scripted", f"blobs.folder={tmp_path / 'blobs'}") as (_, url, _):
-        assert asyncio.run(ask(url)) == len(images)
-    kept = sorted(path.name for path in (tmp_path / "blobs").iterdir())
+    with service(tmp_path, "replicas=2", "model.backend=scripted") as (_, url, _):
+        asyncio.run(ask(url))
+        (folder,) = set(Path(tempfile.gettempdir()).glob("unijudge-images-*")) - folders
+        kept = sorted(path.name for path in folder.iterdir())
     assert kept == sorted(hashlib.sha256(image).hexdigest() for image in images)
+    assert sorted(transport.sent["PUT"]) == sorted(map(len, images))
+    assert sum(transport.sent["POST"]) < 2 * 40 * 12 * 120, "the requests hold hashes, not images"
+    assert not folder.exists()
 
 
 def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):

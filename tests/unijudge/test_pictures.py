@@ -1,6 +1,7 @@
 """Scaling: the same sizes and the same pixels as the model family's own processor."""
 
 import io
+import math
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -40,6 +41,17 @@ def test_pixels_are_the_processors_own(height, width, seed):
     theirs = processor(images=[Image.fromarray(pixels)], return_tensors="np")
     assert (mine["image_grid_thw"] == theirs["image_grid_thw"]).all()
     assert (mine["pixel_values"] == theirs["pixel_values"]).all()
+
+
+@given(st.integers(1, 6000), st.integers(1, 6000), st.sampled_from([(3136, 12544), (3136, 235200)]))
+def test_no_processor_scales_what_was_scaled(height, width, budget):
+    """However long: each engine's own processor then leaves a picture as it is."""
+    if max(height, width) <= 200 * min(height, width):
+        family = QwenVL(SimpleNamespace(image_token_id=7), Qwen2VLImageProcessorPil(), *budget)
+        ours = family.fit(height, width)
+        assert smart_resize(*ours, factor=28, min_pixels=budget[0], max_pixels=budget[1]) == ours
+        narrow = QwenVL(SimpleNamespace(image_token_id=7), Qwen2VLImageProcessorPil(), budget[0], budget[0])
+        assert math.prod(narrow.fit(height, width)) <= budget[0]
 
 
 def test_it_keeps_what_fits_and_stays_right_when_it_does_not():
