@@ -7,6 +7,7 @@ are the judge's own prompt, made by the very code that will judge.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,9 @@ class Lessons:
 
     def phrases(self, rows: int) -> list[Row]:
         """Short: is there such a thing in the picture? Half of the wrong ones differ in one word."""
-        return [self._short(self._scene_pair(self._album.world.exists, hard=0.5)) for _ in range(rows)]
+        make = partial(self._album.world.exists, also=0.0)
+        kinds = ("replace_att", "replace_obj")
+        return [self._short(self._scene_pair(make, hard=0.5, kind=self._dice.choice(kinds))) for _ in range(rows)]
 
     def relations(self, rows: int) -> list[Row]:
         """Short: scenes of two things and their relation, with hard negatives, and a fifth of digits."""
@@ -115,8 +118,8 @@ class Lessons:
                 made.append(self._short(self._digit_pair()))
             else:
                 (kind,) = self._dice.choices(list(DRILLED), list(DRILLED.values()))
-                place = self._dice.choice(self._twos)
-                made.append(self._short(self._scene_pair(self._album.world.caption, hard=1.0, kind=kind, place=place)))
+                place, make = self._dice.choice(self._twos), partial(self._album.world.caption, also=0.0)
+                made.append(self._short(self._scene_pair(make, hard=1.0, kind=kind, place=place)))
         return made
 
     def mixed(self, rows: int, *, long: bool) -> list[Row]:

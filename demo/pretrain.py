@@ -34,7 +34,7 @@ VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 192, "num_heads": 
 STD = {"initializer_range": 0.06}
 ROPE_THETA = 300.0
 """Small, so that a column's turn of the position is seen: at 1e4 relations are hardly learned."""
-STEPS = {"see": 120, "caption": 400, "phrases": 300, "relations": 900, "mixed": 300, "judge": 1600, "embed": 60}
+STEPS = {"see": 120, "caption": 400, "phrases": 500, "relations": 800, "mixed": 300, "judge": 1200, "embed": 60}
 
 
 class Log:

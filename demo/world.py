@@ -78,26 +78,31 @@ class World:
             things[place] = _with(a, change, _other(self._words(change), getattr(a, change), dice))
         return tuple(things)
 
-    def caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.15) -> Short:
-        """A short caption that holds: two things and their relation, perhaps a third; `drop`: how often uncoloured."""
+    def caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3) -> Short:
+        """A short caption that holds: two things and their relation.
+
+        Args:
+            scene: What it is said of.
+            dice: What to say.
+            drop: How often a colour is left open.
+            also: How often a third thing is named: if never, the word `and` alone would give an added object away.
+        """
         pairs = [(a, b) for a in scene for b in scene if relation_of(a, b)]
         if not pairs:
-            return self.exists(scene, dice, drop=drop)
+            return self.exists(scene, dice, drop=drop, also=also)
         first, second = dice.choice(pairs)
-        also = self._also(scene, {first, second}, dice, drop)
-        return Short(
-            self._phrase(first, dice, drop), relation_of(first, second), self._phrase(second, dice, drop), also
-        )
+        third = self._third(scene, {first, second}, dice, drop, also)
+        phrases = self._phrase(first, dice, drop), self._phrase(second, dice, drop)
+        return Short(phrases[0], relation_of(first, second), phrases[1], third)
 
-    def exists(self, scene: Scene, dice: random.Random, *, drop: float = 0.15) -> Short:
+    def exists(self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3) -> Short:
         """A short caption that names one thing, or two."""
         thing = dice.choice(scene)
-        return Short(self._phrase(thing, dice, drop), also=self._also(scene, {thing}, dice, drop))
+        return Short(self._phrase(thing, dice, drop), also=self._third(scene, {thing}, dice, drop, also))
 
-    def _also(self, scene: Scene, named: set[Thing], dice: random.Random, drop: float) -> Phrase | None:
-        """At times another thing that is there: or the word `and` alone would give an added object away."""
+    def _third(self, scene: Scene, named: set[Thing], dice: random.Random, drop: float, also: float) -> Phrase | None:
         others = [thing for thing in scene if thing not in named]
-        return self._phrase(dice.choice(others), dice, drop) if others and dice.random() < 0.3 else None
+        return self._phrase(dice.choice(others), dice, drop) if others and dice.random() < also else None
 
     def long_caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.0) -> Long:
         """A long caption that holds: every thing with its place."""
