@@ -12,7 +12,7 @@ from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import ModelError
 from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
-from unijudge.pictures import PictureReader
+from unijudge.pictures import Picture, PictureReader
 
 
 class ModelInputs:
@@ -50,7 +50,6 @@ class ModelInputs:
         self.weights = folder_sha256(folder) if folder.is_dir() else (self.config._commit_hash or "unknown")  # noqa: SLF001
         """The hub revision, or a digest of the folder."""
         family = kind(self.config, processor, min_pixels, max_pixels)
-        self.tokenizer = tokenizer
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
@@ -75,8 +74,9 @@ class ModelInputs:
             All int64: input_ids and attention_mask, (rows, longest); position_ids, (rows, longest), or
             (3, rows, longest) and mm_token_type_ids (1 on image tokens) where the family has positions in a plane.
         """
-        rows = [self._expand(stream) for stream in streams]
-        positions = [self.family.positions(self._entries(stream)) for stream in streams]
+        entries = [self._entries(stream) for stream in streams]
+        rows = [_expanded(row) for row in entries]
+        positions = [self.family.positions(row) for row in entries]
         longest = max(len(row) for row in rows)
         ids = np.full((len(rows), longest), self._pad_id, np.int64)
         mask = np.zeros_like(ids)
@@ -98,8 +98,9 @@ class ModelInputs:
     def _entries(self, stream: Stream) -> list[Entry]:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
 
-    def _expand(self, stream: Stream) -> list[int]:
-        ids: list[int] = []
-        for entry in stream:
-            ids += self.pictures(entry).token_ids if isinstance(entry, bytes) else [entry]
-        return ids
+
+def _expanded(entries: Sequence[Entry]) -> list[int]:
+    ids: list[int] = []
+    for entry in entries:
+        ids += entry.token_ids if isinstance(entry, Picture) else [entry]
+    return ids

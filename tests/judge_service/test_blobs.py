@@ -1,11 +1,7 @@
 """Images sent once: uploaded, named, lost, refused, shared and thrown away; no pair is lost or answered otherwise."""
 
 import asyncio
-import contextlib
 import hashlib
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
@@ -19,7 +15,6 @@ from tests.judge_service.test_app import Counting
 from tests.pictures import noise
 from unijudge.client import INLINE_BYTES, JudgeClient
 from unijudge.corpus import Content
-from unijudge.errors import BadImage, DataError
 from unijudge.prompt import Prompt
 from unijudge.verdicts import PairError, Verdict
 
@@ -170,31 +165,6 @@ def test_requests_that_name_images(store):
     assert score({"image_sha256": names[0]}, app=app_of(None)).json()["code"] == "no_blobs"
 
 
-def test_what_was_used_longest_ago_goes_first_and_nothing_young(tmp_path):
-    room = 4 * len(IMAGES[0]) + 100
-    store = BlobStore(tmp_path, max_bytes=room, young_s=60)
-    names = [sha(image) for image in IMAGES]
-    for age, (name, image) in enumerate(zip(names[:4], IMAGES, strict=False)):
-        store.put(name, image)
-        os.utime(tmp_path / name, (time.time() - 1000 + age,) * 2)
-    (tmp_path / f"{names[5]}.0.draft").write_bytes(b"x")  # of a replica that was killed
-    os.utime(tmp_path / f"{names[5]}.0.draft", (0, 0))
-    (tmp_path / "README").write_text("not ours")
-    assert store.get(names[0]) == IMAGES[0]  # now it is young
-    store.put(names[4], IMAGES[4])
-    left = {path.name for path in tmp_path.iterdir()}
-    assert {names[0], names[4], "README"} <= left
-    assert names[1] not in left
-    assert not any(name.endswith(".draft") for name in left)
-    assert sum((tmp_path / name).stat().st_size for name in left) <= room + 20
-    for name in left - {"README"}:
-        os.utime(tmp_path / name)
-    fresh = BlobStore(tmp_path, max_bytes=room, young_s=60)
-    new = noise(99, (100, 100))
-    with pytest.raises(DataError, match=r"used in the last blobs\.young_s; raise blobs\.max_bytes"):
-        fresh.put(sha(new), new)
-
-
 def test_eviction_does_not_reach_a_request_in_flight(tmp_path):
     """The images go while the judge works; the same request is answered, and nothing is sent again."""
     store = BlobStore(tmp_path / "blobs", max_bytes=10**6)
@@ -267,38 +237,3 @@ def test_a_folder_that_went_away_loses_no_pair(tmp_path):
     folder.rmdir()
     folder.write_text("a file")
     assert judge_all(Replicas(app), [(QUERY, CANDIDATES)]) == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)])
-
-
-def test_an_image_larger_than_the_store_empties_nothing(tmp_path):
-    store = BlobStore(tmp_path, max_bytes=2 * len(IMAGES[0]), young_s=0)
-    store.put(sha(IMAGES[0]), IMAGES[0])
-    large = noise(9, (200, 200))
-    with pytest.raises(DataError, match=r"keeps 24\d+ in all"):
-        store.put(sha(large), large)
-    assert store.get(sha(IMAGES[0])) == IMAGES[0]
-
-
-def test_a_changed_file_is_not_an_image(store):
-    name = sha(IMAGES[0])
-    store.put(name, IMAGES[0])
-    (store._folder / name).write_bytes(IMAGES[1])
-    assert store.get(name) is None
-    with pytest.raises(BadImage, match="damaged on the way"):
-        store.put(name, IMAGES[1])
-    assert store.put(name, IMAGES[0])
-
-
-def test_many_writers_and_readers(tmp_path):
-    """Eight threads over three stores of one small folder: whatever is read is right."""
-    stores = [BlobStore(tmp_path, max_bytes=3 * len(IMAGES[0]), young_s=0) for _ in range(3)]
-
-    def work(turn):
-        image = IMAGES[turn % 6]
-        with contextlib.suppress(DataError):  # when the others touch everything at this moment
-            stores[turn % 3].put(sha(image), image)
-        return stores[(turn + 1) % 3].get(sha(image)) in (image, None)
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(work, range(600)))
-    used = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert used <= (3 + 3 * 3 / 16 + 1) * len(IMAGES[0])
