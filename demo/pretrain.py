@@ -34,7 +34,14 @@ VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 192, "num_heads": 
 STD = {"initializer_range": 0.06}
 ROPE_THETA = 300.0
 """Small, so that a column's turn of the position is seen: at 1e4 relations are hardly learned."""
-STEPS = {"see": 120, "caption": 400, "phrases": 500, "relations": 800, "mixed": 300, "judge": 1200, "embed": 60}
+STEPS = {
+    "see": 120, "caption": 400, "phrases": 1000, "places": 800, "couples": 800, "relations": 2000, "mixed": 300,
+    "judge": 2500, "embed": 60,
+}  # fmt: skip
+"""At most; a stage whose name stands in ENOUGH ends sooner."""
+ENOUGH = {"phrases": 0.98, "places": 0.96, "couples": 0.96, "relations": 0.94}
+"""The share of right answers, on rows seen for the first time, with which a stage ends: when a skill comes differs by
+hundreds of steps from seed to seed, and the next stage fails without it."""
 
 
 class Log:
@@ -58,6 +65,7 @@ def learn(
     rate: Callable[[float], float],
     log: Callable[[int, float], None],
     optimizer: torch.optim.Optimizer | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> torch.optim.Optimizer:
     """AdamW under a learning rate by progress in [0, 1); reports a smoothed loss every hundred steps."""
     parameters = list(parameters)
@@ -72,8 +80,11 @@ def learn(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         smooth = loss.item() if step == 0 else 0.95 * smooth + 0.05 * loss.item()
-        if (step + 1) % 100 == 0 or step + 1 == steps:
+        done = step + 1 == steps or enough()
+        if done or (step + 1) % 100 == 0:
             log(step + 1, smooth)
+        if done:
+            break
     return optimizer
 
 
@@ -151,6 +162,8 @@ def teach_judge(reader: Reader, lessons: Lessons, log: Log) -> None:
     flat = lambda _: 1e-3  # noqa: E731
     stages: list[tuple[str, Callable[[int], Tensor], Callable[[float], float]]] = [
         ("phrases", some(lambda _: lessons.phrases(128)), flat),
+        ("places", some(lambda step: lessons.places(128) if step % 4 else lessons.phrases(128)), flat),
+        ("couples", some(lambda step: lessons.couples(128) if step % 4 else lessons.phrases(128)), flat),
         ("relations", some(lambda step: lessons.relations(128) if step % 4 else mixed(step)), flat),
         ("mixed", some(mixed), flat),
         ("judge", in_prompt, cosine(7e-4)),
@@ -158,7 +171,9 @@ def teach_judge(reader: Reader, lessons: Lessons, log: Log) -> None:
     optimizer = None
     for name, loss_of, rate in stages:
         report = lambda step, loss, name=name: log(name, step, loss, correct=reader.correct)  # noqa: E731
-        optimizer = learn(parameters, STEPS[name], loss_of, rate, report, optimizer)
+        reader.correct = 0.5
+        enough = lambda name=name: reader.correct >= ENOUGH.get(name, 2.0)  # noqa: E731
+        optimizer = learn(parameters, STEPS[name], loss_of, rate, report, optimizer, enough)
 
 
 def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:

@@ -27,8 +27,8 @@ class Renderer:
         """
         self._prompt = prompt
         self._encoder = encoder
-        self.yes_id = self._label_id(prompt.yes)
-        self.no_id = self._label_id(prompt.no)
+        self.yes_id = encoder.label_id(prompt.yes)
+        self.no_id = encoder.label_id(prompt.no)
         if self.yes_id == self.no_id:
             raise ModelError(
                 f"labels {prompt.yes!r} and {prompt.no!r} are the same token; set prompt.yes and prompt.no"
@@ -37,17 +37,6 @@ class Renderer:
     def streams(self, query: Content, candidates: Sequence[Content]) -> list[Stream]:
         """One prompt for each candidate."""
         return [self._encoder.stream(self._prompt.parts(query, candidate)) for candidate in candidates]
-
-    def _label_id(self, label: str) -> int:
-        """Tokenises the label together with the text before it: a label may be one token alone and two in context."""
-        before = self._encoder.answer_prefix
-        ids, context = self._encoder.text_ids(before + label), self._encoder.text_ids(before)
-        if ids[:-1] != context:
-            raise ModelError(
-                f"label {label!r} is not one token after {before!r} (tokens {ids[len(context) :]}); set prompt.yes and "
-                "prompt.no to words that this model's tokenizer has"
-            )
-        return ids[-1]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import Tensor
 
 from trainer.settings import BackboneSettings, LoraSettings
-from unijudge.errors import ModelError, SettingsError
+from unijudge.encoding import Stream
+from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import folder_sha256
 from unijudge.inputs import ModelInputs
 
@@ -31,6 +34,34 @@ class Backbone:
         """Where the weights are."""
         device: torch.device = self.model.device
         return device
+
+    def check_length(self, stream: Stream) -> None:
+        """Refuses what is longer than `max_tokens`.
+
+        Raises:
+            DataError: It is too long, or its picture cannot be decoded.
+        """
+        length = self.inputs.length(stream)
+        if length > self.max_tokens:
+            raise DataError(f"an input of {length} tokens; model.max_tokens is {self.max_tokens}: raise it, or shorten")
+
+    def last_hidden(self, streams: Sequence[Stream]) -> Tensor:
+        """Of each stream's last token, (streams, width), with gradients if the parameters have them."""
+        arrays = self.inputs.token_arrays(streams) | self.inputs.picture_arrays(streams)
+        inputs = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        hidden_BSD = self._base.model(**inputs, use_cache=False).last_hidden_state
+        last_B = inputs["attention_mask"].sum(1) - 1
+        last: Tensor = hidden_BSD[torch.arange(len(streams)), last_B]
+        return last
+
+    def next_token_logits(self, streams: Sequence[Stream]) -> Tensor:
+        """What the model would say next after each stream, (streams, vocabulary), float32."""
+        logits: Tensor = self._base.get_output_embeddings()(self.last_hidden(streams))
+        return logits.float()
+
+    @property
+    def _base(self) -> Any:
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
 
 def open_backbone(settings: BackboneSettings) -> Backbone:
@@ -109,6 +140,17 @@ class Adapter:
         import peft
 
         peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
+
+
+def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> None:
+    """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
+
+    Raises:
+        ModelError: Model or adapter cannot be loaded, or do not fit.
+    """
+    backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu"}))
+    backbone.model.merge_and_unload().save_pretrained(folder)
+    backbone.inputs.save(folder)
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:

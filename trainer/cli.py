@@ -1,11 +1,12 @@
-"""`unijudge train`: embed, embedder, evaluate."""
+"""`unijudge train`: embed, embedder, reranker, evaluate, rerank."""
 
 import logging
+from collections.abc import Callable
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer.settings import EmbedSettings, EvaluateSettings, TrainSettings
+from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 
 logger = logging.getLogger(__name__)
@@ -28,19 +29,23 @@ def embed(settings: SettingsFile = None, overrides: Overrides = None, example: E
 @app.command()
 def embedder(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
     """Train a LoRA on the rows of `mine select`. Resumes from its last checkpoint."""
-    resolved = command_settings(TrainSettings, settings, overrides, example)
+    resolved = command_settings(EmbedderSettings, settings, overrides, example)
     from trainer.train_embedder import train_embedder
 
     with _bar() as bar:
-        task = bar.add_task("train", total=resolved.steps, note="")
-
-        def report(step: int, loss: float) -> None:
-            bar.update(task, completed=step, note=f"loss {loss:.4f}")
-            if not bar.console.is_terminal and (step % max(1, resolved.steps // 10) == 0 or step == 1):
-                logger.info("step %d of %d, loss %.4f", step, resolved.steps, loss)
-
-        adapter = train_embedder(resolved, report)
+        adapter = train_embedder(resolved, _reporter(bar, resolved.steps))
     typer.echo(f"{adapter}: the trained adapter; use it with --set model.adapter={adapter}")
+
+
+@app.command()
+def reranker(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+    """Train the judge itself on the rows of `mine select`, and merge the result. Resumes from its last checkpoint."""
+    resolved = command_settings(RerankerSettings, settings, overrides, example)
+    from trainer.train_reranker import train_reranker
+
+    with _bar() as bar:
+        merged = train_reranker(resolved, _reporter(bar, resolved.steps))
+    typer.echo(f"{merged}: the reranker; serve it with `judge serve --set model.name={merged}`")
 
 
 @app.command()
@@ -49,11 +54,40 @@ def evaluate(settings: SettingsFile = None, overrides: Overrides = None, example
     resolved = command_settings(EvaluateSettings, settings, overrides, example)
     from trainer.evaluate import evaluate as run
 
-    report = run(resolved)
-    names = list(next(iter(report.subsets.values())))
-    typer.echo(f"{'subset':<24}" + "".join(f"{name:>13}" for name in names))
-    for subset, values in report.subsets.items():
-        typer.echo(f"{subset:<24}" + "".join(f"{values[name]:>13.3f}".replace(".000", "    ") for name in names))
+    _tell(run(resolved).subsets)
+
+
+@app.command()
+def rerank(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+    """Have a judge service order the best items of an evaluation again; what it gains and loses for each subset."""
+    resolved = command_settings(RerankSettings, settings, overrides, example)
+    from trainer.rerank import rerank as run
+
+    with _bar() as bar:
+        task = bar.add_task("rerank", total=None, note="")
+        report = run(resolved, lambda done, total: bar.update(task, completed=done, total=total))
+    _tell(report.subsets)
+    typer.echo(f"by {report.judge}; {report.unjudged} pairs without a verdict")
+
+
+def _tell(subsets: dict[str, dict[str, float]]) -> None:
+    names = list(next(iter(subsets.values())))
+    typer.echo(f"{'subset':<24}" + "".join(f"{name:>{len(name) + 3}}" for name in names))
+    for subset, values in subsets.items():
+        cells = (f"{values[name]:.3f}".replace(".000", "    ").rjust(len(name) + 3) for name in names)
+        typer.echo(f"{subset:<24}" + "".join(cells))
+
+
+def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
+    """A bar on a terminal; elsewhere ten lines."""
+    task = bar.add_task("train", total=steps, note="")
+
+    def report(step: int, loss: float) -> None:
+        bar.update(task, completed=step, note=f"loss {loss:.4f}")
+        if not bar.console.is_terminal and (step % max(1, steps // 10) == 0 or step == 1):
+            logger.info("step %d of %d, loss %.4f", step, steps, loss)
+
+    return report
 
 
 def _bar() -> Progress:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from trainer.backbone import Backbone
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.errors import DataError
 from unijudge.prompt import Part
 
 ENCODING = "chat"
@@ -24,9 +22,7 @@ def stream_of(backbone: Backbone, content: Content) -> Stream:
     """
     parts: list[Part] = [part for part in (content.image, content.text) if part]
     stream = backbone.inputs.encoder.stream(parts)
-    length = backbone.inputs.length(stream)
-    if length > backbone.max_tokens:
-        raise DataError(f"an input of {length} tokens; model.max_tokens is {backbone.max_tokens}: raise it, or shorten")
+    backbone.check_length(stream)
     return stream
 
 
@@ -47,9 +43,4 @@ def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
 
 def embed_streams(backbone: Backbone, streams: Sequence[Stream]) -> Tensor:
     """Embeds token streams, as `embed` does contents."""
-    arrays = backbone.inputs.token_arrays(streams) | backbone.inputs.picture_arrays(streams)
-    inputs = {name: torch.from_numpy(array).to(backbone.device) for name, array in arrays.items()}
-    base = backbone.model.get_base_model() if hasattr(backbone.model, "get_base_model") else backbone.model
-    hidden_BSD = base.model(**inputs, use_cache=False).last_hidden_state
-    last_B = inputs["attention_mask"].sum(1) - 1
-    return F.normalize(hidden_BSD[torch.arange(len(streams)), last_B].float(), dim=-1)
+    return F.normalize(backbone.last_hidden(streams).float(), dim=-1)

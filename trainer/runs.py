@@ -66,6 +66,11 @@ class Run:
         return self.folder / "adapter"
 
     @property
+    def merged(self) -> Path:
+        """Where the model lies with the adapter merged into it, once that was asked for."""
+        return self.folder / "merged"
+
+    @property
     def latest(self) -> Path | None:
         """The last whole checkpoint."""
         steps = sorted((self.folder / "checkpoints").glob("step-??????"))

@@ -1,11 +1,12 @@
 """The settings of embedding, training and evaluation: one TOML file each, `--example` prints it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unijudge.corpus import MAX_PIXELS
+from unijudge.prompt import Prompt
 from unijudge.settings import Settings
 
 
@@ -97,8 +98,8 @@ class LoopSettings(Settings):
     """Of the order of rows and of the new weights."""
 
 
-class TrainSettings(LoopSettings):
-    """One training of the embedder."""
+class FinetuneSettings(LoopSettings):
+    """One training of an adapter."""
 
     corpus: Path
     """The corpus of the training rows."""
@@ -108,9 +109,75 @@ class TrainSettings(LoopSettings):
     """The run's folder. An interrupted run goes on from its last checkpoint."""
     model: BackboneSettings = BackboneSettings()
     lora: LoraSettings = LoraSettings()
-    loss: LossSettings = LossSettings()
     negatives: int = Field(8, gt=0)
     """Negatives of each row: the first ones stored."""
+
+
+class EmbedderSettings(FinetuneSettings):
+    """One training of the embedder."""
+
+    loss: LossSettings = LossSettings()
+
+
+class RerankerLossSettings(Settings):
+    """What the reranker learns from a row. Each term is a mean of its own, so the weights say what they seem to."""
+
+    pairwise: float = Field(1.0, ge=0)
+    """Weight of Yes for the positive and No for a negative, in the judge's own prompt."""
+    listwise: float = Field(1.0, ge=0)
+    """Weight of the number of the positive in a list of candidates."""
+    hardest: int = Field(1, gt=0)
+    """A pair's negative is drawn from this many with the highest judge scores; 1 as in UniME-V2."""
+    list_size_min: int = Field(2, ge=2, le=9)
+    """Shortest list, the positive counted; its size is drawn evenly."""
+    list_size_max: int = Field(6, ge=2, le=9)
+    """Longest list; UniME-V2 has 6."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.list_size_min > self.list_size_max:
+            raise ValueError(f"list_size_min = {self.list_size_min} is more than list_size_max = {self.list_size_max}")
+        if not self.pairwise and not self.listwise:
+            raise ValueError("pairwise and listwise are both 0: nothing would be learned")
+        return self
+
+
+class RerankerLoraSettings(LoraSettings):
+    """What is trained: as for the embedder, with UniME-V2's sizes for the reranker."""
+
+    rank: int = Field(128, gt=0)
+    """Width of the updates."""
+    alpha: int = Field(256, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """On the input of the updates."""
+
+
+class RerankerSettings(FinetuneSettings):
+    """One training of the reranker; `model` is the judge that it starts from."""
+
+    lora: RerankerLoraSettings = RerankerLoraSettings()
+    loss: RerankerLossSettings = RerankerLossSettings()
+    prompt: Prompt = Prompt()
+
+
+class RerankSettings(Settings):
+    """One reranking of an evaluation's best items."""
+
+    corpus: Path
+    """The corpus that was evaluated."""
+    rankings: Path
+    """The folder of `train evaluate`."""
+    out: Path
+    """The folder for metrics.json and rankings.parquet."""
+    service: str = "http://127.0.0.1:8000"
+    """Where the judge service listens; it may serve a judge as it comes, or a trained reranker (its folder merged/)."""
+    key_file: Path | None = None
+    """A file that holds the service's bearer key, where it wants one."""
+    top: int = Field(10, gt=1)
+    """Items of each ranking that are judged; the others keep their places after them."""
+    in_flight: int = Field(16, gt=0)
+    """Queries that wait for the service at once."""
 
 
 class EvaluateSettings(Settings):

@@ -4,23 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
+from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
 from trainer.embedder import embed
-from trainer.examples import Examples
-from trainer.loop import fit
+from trainer.finetune import Objective, finetune
 from trainer.losses import infonce, js_divergence, symmetric_kl
-from trainer.runs import Run
-from trainer.settings import LossSettings, TrainSettings
-from unijudge.corpus import Corpus, CorpusManifest
-from unijudge.errors import SettingsError, TrainingError
-from unijudge.files import file_sha256, lease, read_json
+from trainer.settings import EmbedderSettings, LossSettings
+from unijudge.errors import TrainingError
+from unijudge.files import lease
 
 
-def train_embedder(settings: TrainSettings, report: Callable[[int, float], None]) -> Path:
+def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], None]) -> Path:
     """Runs one training, or goes on with it.
 
     Args:
@@ -33,36 +29,12 @@ def train_embedder(settings: TrainSettings, report: Callable[[int, float], None]
     Raises:
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
-    if settings.model.adapter is not None:
-        raise SettingsError(
-            "model.adapter: a training starts a new adapter; merge the old one into a model, or leave it out"
-        )
     with lease(settings.out):
-        inputs = {
-            "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
-            "the rows": file_sha256(settings.triples / "triples.json"),
-        }
-        run = Run(settings.out, settings, inputs)
-        if run.adapter.exists():
-            return run.adapter
-        examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
-        backbone = open_backbone(settings.model)
-        torch.manual_seed(settings.seed)
-        add_lora(backbone, settings.lora)
-        fit(
-            backbone.model,
-            len(examples),
-            lambda rows: collate([examples[row] for row in rows]),
-            partial(loss_of, backbone, settings.loss),
-            run,
-            settings,
-            Adapter(backbone.model),
-            report,
-        )
+        run = finetune(settings, lambda backbone: Objective(collate, partial(loss_of, backbone, settings.loss)), report)
         return run.adapter
 
 
-def loss_of(backbone: Backbone, settings: LossSettings, _: nn.Module, batch: Batch) -> Tensor:
+def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Tensor:
     """The loss of one batch.
 
     Raises:

@@ -70,6 +70,32 @@ class ChatEncoder:
         """The text between the last control token and the place where the model's answer begins."""
         return _SLOT.sub("", self._layout((False,))[-1])
 
+    def answer_ids(self, answer: str) -> list[int]:
+        """The tokens of an answer in its place: together with the text before it, which may change its pieces.
+
+        Raises:
+            ModelError: The answer and the text before it share a token.
+        """
+        context = self.text_ids(self.answer_prefix)
+        ids = self.text_ids(self.answer_prefix + answer)
+        if ids[: len(context)] != context:
+            raise ModelError(f"{answer!r} melts into {self.answer_prefix!r} before it, in this model's tokenizer")
+        return ids[len(context) :]
+
+    def label_id(self, label: str) -> int:
+        """The one token of a label where the answer stands: it may be one alone and two in its place.
+
+        Raises:
+            ModelError: It is not one token there.
+        """
+        ids = self.answer_ids(label)
+        if len(ids) != 1:
+            raise ModelError(
+                f"label {label!r} is not one token after {self.answer_prefix!r} (tokens {ids}); set prompt.yes and "
+                "prompt.no to words that this model's tokenizer has"
+            )
+        return ids[0]
+
     def stream(self, parts: Sequence[Part]) -> Stream:
         """The whole prompt for one user's turn that holds `parts`."""
         texts = [part for part in parts if isinstance(part, str)]

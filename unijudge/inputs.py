@@ -54,6 +54,12 @@ class ModelInputs:
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
         self._pad_id = tokenizer.pad_token_id or 0  # never attended to
+        self._files = (tokenizer, processor)
+
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer, chat template and processor beside a model's weights."""
+        for one in self._files:
+            one.save_pretrained(folder)
 
     def length(self, stream: Stream) -> int:
         """Of a prompt, in tokens, those of its pictures included.

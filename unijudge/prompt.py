@@ -5,6 +5,7 @@ reranker and serves it. Which tokens stand around the parts is the model's chat 
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 from unijudge.corpus import Content
@@ -12,6 +13,13 @@ from unijudge.settings import Settings
 
 Part = str | bytes
 """A text, or the bytes of a picture."""
+
+LIST_INSTRUCTION = (
+    "I will provide you with a query followed by multiple candidates in the format: (1) cand1 (2) cand2, etc. Each "
+    "candidate is independent of the others. Evaluate each candidate against the query, and respond with the number "
+    "corresponding to the candidate that best meets the requirements of the query."
+)
+"""Of the listwise question, as UniME-V2's reranker is asked."""
 
 
 class Prompt(Settings):
@@ -41,14 +49,38 @@ class Prompt(Settings):
             sides.reverse()
         parts: list[Part] = [self.instruction]
         for name, content in sides:
-            parts.append(name)
-            if content.image is not None:
-                parts.append(content.image)
-            if content.text:
-                parts.append(content.text)
+            parts += [name, *_parts(content)]
         return parts
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with any word or the order."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def list_parts(query: Content, candidates: Sequence[Content]) -> list[Part]:
+    """The user's turn of the listwise question: which of these candidates fits best?
+
+    Example:
+        >>> list_parts(Content("a cat"), [Content("x"), Content(image=b"...")])[1:]
+        ['Query:', 'a cat', 'Candidates:', '(1) ', 'x', '(2) ', b'...']
+    """
+    parts: list[Part] = [LIST_INSTRUCTION, "Query:", *_parts(query), "Candidates:"]
+    for number, candidate in enumerate(candidates, start=1):
+        parts += [f"({number}) ", *_parts(candidate)]
+    return parts
+
+
+def list_answer(number: int) -> str:
+    """What answers it: the number, from 1, of a candidate.
+
+    Example:
+        >>> list_answer(2)
+        'Ans: (2)'
+    """
+    return f"Ans: ({number})"
+
+
+def _parts(content: Content) -> list[Part]:
+    """A content's image, then its text; what it lacks is left out."""
+    return [part for part in (content.image, content.text) if part]

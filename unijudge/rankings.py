@@ -1,4 +1,7 @@
-"""rankings.parquet: the best items of each query, and where its positive stands. Written by `train evaluate`."""
+"""rankings.parquet: the best items of each query, and where its positive stands.
+
+Written by `train evaluate` and, in a judge's order, by `train rerank`.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,11 +23,13 @@ class Ranking:
     item_ids: list[str]
     """Best first."""
     similarities: list[float]
+    log_odds: list[float | None] | None = None
+    """The judge's, of the first items, where a judge reranked them; None for one without a verdict."""
 
 
 RANKINGS = Table(
     "rankings",
-    1,
+    2,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -32,6 +37,7 @@ RANKINGS = Table(
             ("gold_rank", pa.int32()),
             ("item_ids", pa.list_(pa.string())),
             ("similarities", pa.list_(pa.float32())),
+            ("log_odds", pa.list_(pa.float32())),
         ]
     ),
 )

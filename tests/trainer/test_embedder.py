@@ -14,7 +14,7 @@ from trainer.embed import embed_corpus
 from trainer.embedder import embed
 from trainer.evaluate import evaluate
 from trainer.examples import Examples
-from trainer.settings import EmbedSettings, EvaluateSettings, LoraSettings, LossSettings, TrainSettings
+from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, LoraSettings, LossSettings
 from trainer.train_embedder import loss_of, train_embedder
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
@@ -108,8 +108,8 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
     unjudged = Examples(corpus, write_rows(corpus, tmp_path / "unjudged", judged=False), negatives=3)
     batch = collate([unjudged[0], unjudged[1]])
     with pytest.raises(TrainingError, match="needs a judge's scores"):
-        loss_of(backbone, LossSettings(), None, batch)
-    assert loss_of(backbone, LossSettings(name="infonce"), None, batch).isfinite()
+        loss_of(backbone, LossSettings(), batch)
+    assert loss_of(backbone, LossSettings(name="infonce"), batch).isfinite()
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
     assert drawn.teacher[1:] == [1.0, 1.0]
 
@@ -127,7 +127,7 @@ def test_an_input_that_cannot_be_embedded_is_named(corpus, model, tmp_path):
 
 
 def run_settings(corpus, triples, model, out, **changes):
-    settings = TrainSettings(
+    settings = EmbedderSettings(
         corpus=corpus.folder, triples=triples, out=out, model=model, negatives=7, steps=30, batch_size=4,
         learning_rate=3e-3, warmup_steps=3, save_every_steps=10, lora=LoraSettings(rank=8, alpha=16),
     )  # fmt: skip

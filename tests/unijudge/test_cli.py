@@ -12,6 +12,7 @@ COMMANDS = [
     [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "doctor"],
     ["judge", "key"], ["mine"], ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"],
     ["mine", "score"], ["mine", "select"], ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
+    ["train", "reranker"], ["train", "rerank"],
 ]  # fmt: skip
 ENGINES = {"torch", "transformers", "vllm", "ray", "faiss"}
 HELP = """

@@ -7,11 +7,20 @@ from pydantic import ValidationError
 
 from judge_service.settings import ServiceSettings
 from miner.settings import ScoreSettings, SelectSettings
-from trainer.settings import EmbedSettings, EvaluateSettings, TrainSettings
+from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
 from unijudge.errors import SettingsError
 from unijudge.settings import example, load_settings
 
-ALL = [ServiceSettings, ScoreSettings, SelectSettings, EmbedSettings, TrainSettings, EvaluateSettings]
+ALL = [
+    ServiceSettings,
+    ScoreSettings,
+    SelectSettings,
+    EmbedSettings,
+    EmbedderSettings,
+    EvaluateSettings,
+    RerankerSettings,
+    RerankSettings,
+]
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -1,0 +1,247 @@
+"""The reranker on a tiny Qwen2.5-VL: what its prompts hold, its loss, a training that learns, and its merged folder."""
+
+import asyncio
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from judge_service.backends import open_judge
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.settings import ModelSettings, ServiceSettings
+from tests.miner.conftest import serving
+from tests.pictures import png
+from trainer.backbone import open_backbone
+from trainer.embed import embed_corpus
+from trainer.evaluate import evaluate
+from trainer.examples import Example
+from trainer.rerank import rerank, reranked
+from trainer.reranker import Lesson, Lessons, reranker_loss
+from trainer.settings import (
+    EmbedSettings,
+    EvaluateSettings,
+    RerankerLoraSettings,
+    RerankerLossSettings,
+    RerankerSettings,
+    RerankSettings,
+)
+from trainer.train_reranker import train_reranker
+from unijudge.corpus import Content
+from unijudge.errors import DataError, ModelError
+from unijudge.prompt import LIST_INSTRUCTION, Prompt
+from unijudge.rankings import Ranking, read_rankings, write_rankings
+from unijudge.verdicts import Verdict
+
+COLORS = ["red", "green", "blue", "white", "black", "yellow"]
+
+
+def quiet(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def backbone(model):
+    return open_backbone(model)
+
+
+def example(number=0, *, teacher=(0.9, 0.1, 0.8, 0.3, 0.2, 0.1)):
+    """A picture and a text asked for; six candidates, each a picture and a word."""
+    return Example(
+        query=Content(f"Which one is meant, number {number}?", png("orange")),
+        candidates=[Content(f"It is {color}.", png(color)) for color in COLORS],
+        candidate_keys=[bytes([number]) + color.encode() for color in COLORS],
+        teacher=None if teacher is None else list(teacher),
+        positive_keys=frozenset(),
+    )
+
+
+def decoded(backbone, stream):
+    """The words of a prompt, with a name for each picture."""
+    names = {png(color): color for color in [*COLORS, "orange"]}
+    tokenizer = backbone.inputs._files[0]
+    return "".join(f"[{names[entry]}]" if isinstance(entry, bytes) else tokenizer.decode([entry]) for entry in stream)
+
+
+def test_every_word_and_picture_of_a_row_is_in_its_prompts(backbone):
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([example()])
+    positive, negative = (decoded(backbone, question.stream) for question in lesson.pairs)
+    assert Prompt().instruction in positive
+    assert "Query:[orange]Which one is meant, number 0?Candidate:[red]It is red.".replace("[", "<|vision_start|>[") == (
+        positive[positive.index("Query:") : positive.rindex("<|im_end|>")].replace("<|vision_end|>", "")
+    )
+    assert "It is blue." in negative, "the negative with the highest judge score"
+    assert "[blue]" in negative
+    (listed,) = (decoded(backbone, question.stream) for question in lesson.lists)
+    assert LIST_INSTRUCTION in listed
+    assert "Which one is meant, number 0?" in listed
+    for color in COLORS:
+        assert f"[{color}]<|vision_end|>It is {color}." in listed
+    body = listed[listed.index("Candidates:") :]
+    places = [body.index(f"({number}) ") for number in range(1, 7)]
+    assert places == sorted(places)
+    assert listed.endswith("Ans: (")
+
+
+def test_the_answers_are_the_right_tokens(backbone):
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example(number) for number in range(5)])
+    tokenizer = backbone.inputs._files[0]
+    assert [tokenizer.decode([question.answer_id]) for question in lesson.pairs] == ["Yes", "No"] * 5
+    for question in lesson.lists:
+        listed = decoded(backbone, question.stream)
+        body = listed[listed.index("Candidates:") :]
+        place = body.index("It is red.")
+        number = sum(body.find(f"({n}) ") != -1 and body.find(f"({n}) ") < place for n in range(1, 7))
+        assert tokenizer.decode([question.answer_id]) == str(number)
+
+
+def test_the_positive_stands_anywhere_with_equal_chance(backbone):
+    lessons = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=4, list_size_max=4), seed=0)
+    tokenizer = backbone.inputs._files[0]
+    found = Counter(
+        tokenizer.decode([question.answer_id])
+        for start in range(0, 200, 20)
+        for question in lessons.of([example(number) for number in range(start, start + 20)]).lists
+    )
+    assert set(found) == {"1", "2", "3", "4"}
+    expected = 200 / 4
+    assert sum((count - expected) ** 2 / expected for count in found.values()) < 16.3  # chi², 3 degrees, p = .001
+
+
+def test_a_pair_takes_one_of_the_hardest_negatives(backbone):
+    def negatives(hardest, teacher):
+        lessons = Lessons(backbone, Prompt(), RerankerLossSettings(hardest=hardest, listwise=0), seed=0)
+        rows = [example(number, teacher=teacher) for number in range(30)]
+        return {
+            color
+            for question in lessons.of(rows).pairs[1::2]
+            for color in COLORS
+            if f"It is {color}." in decoded(backbone, question.stream)
+        }
+
+    scores = (0.9, 0.1, 0.8, 0.3, 0.2, 0.1)
+    assert negatives(1, scores) == {"blue"}
+    assert negatives(2, scores) == {"blue", "white"}
+    assert negatives(1, None) == set(COLORS[1:]), "where nobody judged, any"
+
+
+def test_the_same_rows_are_asked_in_the_same_way(backbone):
+    one, other = (Lessons(backbone, Prompt(), RerankerLossSettings(), seed=3) for _ in range(2))
+    assert one.of([example(1), example(2)]) == other.of([example(1), example(2)])
+    assert one.of([example(1)]) != Lessons(backbone, Prompt(), RerankerLossSettings(), seed=4).of([example(1)])
+
+
+def test_each_term_is_a_mean_of_its_own(backbone):
+    """By hand, from the model's logits; and twice as many lists do not weigh twice."""
+    settings = RerankerLossSettings(pairwise=2.0, listwise=0.5)
+    lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)])
+    with torch.inference_mode():
+
+        def mean(questions):
+            losses = [-backbone.next_token_logits([q.stream]).log_softmax(-1)[0, q.answer_id].item() for q in questions]
+            return sum(losses) / len(losses)
+
+        loss = reranker_loss(backbone, settings, lesson).item()
+        assert loss == pytest.approx(2.0 * mean(lesson.pairs) + 0.5 * mean(lesson.lists), abs=1e-5)
+        doubled = Lesson(lesson.pairs, lesson.lists * 2)
+        assert reranker_loss(backbone, settings, doubled).item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
+    with pytest.raises(ValidationError, match="nothing would be learned"):
+        RerankerLossSettings(pairwise=0, listwise=0)
+    with pytest.raises(ValidationError, match="list_size_min = 5 is more than list_size_max = 3"):
+        RerankerLossSettings(list_size_min=5, list_size_max=3)
+    with pytest.raises(ModelError, match="'zebra' is not one token"):
+        Lessons(backbone, Prompt(yes="zebra"), RerankerLossSettings(), seed=0)
+    monkeypatch.setattr("trainer.reranker.list_answer", lambda number: "Ans: " + "x" * number)
+    with pytest.raises(ModelError, match="not one token each"):
+        Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
+    monkeypatch.setattr(backbone, "max_tokens", 50)
+    monkeypatch.undo()
+    lessons = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
+    monkeypatch.setattr(backbone, "max_tokens", 50)
+    with pytest.raises(DataError, match=r"model\.max_tokens is 50"):
+        lessons.of([example()])
+
+
+def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tmp_path):
+    """Merged, it is an ordinary model: the judge's own backend gives the scores of model and adapter, to 1e-4."""
+    settings = RerankerSettings(
+        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model, negatives=7, steps=60, batch_size=4,
+        learning_rate=3e-3, warmup_steps=3, save_every_steps=40, lora=RerankerLoraSettings(rank=8, alpha=16),
+        loss=RerankerLossSettings(hardest=7, list_size_max=3),
+    )  # fmt: skip
+    losses = []
+    merged = train_reranker(settings, lambda _, loss: losses.append(loss))
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) / 2
+    assert train_reranker(settings, quiet) == merged, "a finished run is not repeated"
+
+    query = corpus.content(corpus.queries[0])
+    candidates = [corpus.content(item) for item in corpus.items]
+    served = ModelSettings(
+        name=str(merged), backend="transformers", dtype="float32", device="cpu", max_tokens=1024,
+        min_pixels=model.min_pixels, max_pixels=model.max_pixels,
+    )  # fmt: skip
+    judge = open_judge(ServiceSettings(model=served))
+    answers = asyncio.run(judge.judge(query, candidates))
+    assert all(isinstance(answer, Verdict) for answer in answers)
+
+    adapted = open_backbone(model.model_copy(update={"adapter": merged.parent / "adapter"}))
+    label = adapted.inputs.encoder.label_id
+    with torch.inference_mode():
+        streams = [adapted.inputs.encoder.stream(Prompt().parts(query, candidate)) for candidate in candidates]
+        logits = adapted.next_token_logits(streams)
+    expected = (logits[:, label("Yes")] - logits[:, label("No")]).tolist()
+    assert [answer.log_odds for answer in answers] == pytest.approx(expected, abs=1e-4)
+    assert np.argmax(expected) == 0, "the first query's own colour"
+
+
+def ranking(gold_rank=2, items="abcd"):
+    return Ranking("q", "s", gold_rank, list(items), [0.9, 0.8, 0.7, 0.6][: len(items)])
+
+
+def test_reranking_by_hand():
+    up = reranked(ranking(), [0.0, 3.0, -1.0], ("b",))
+    assert (up.item_ids, up.gold_rank) == (["b", "a", "c", "d"], 1)
+    assert up.log_odds == [3.0, 0.0, -1.0]
+    assert up.similarities == [0.8, 0.9, 0.7, 0.6]
+    assert reranked(ranking(), [1.0, 1.0], ("b",)).gold_rank == 2, "a tie counts against the positive"
+    failed = reranked(ranking(), [None, -5.0, None], ("b",))
+    assert (failed.item_ids, failed.gold_rank, failed.log_odds) == (["b", "a", "c", "d"], 1, [-5.0, None, None])
+    assert reranked(ranking(), [1.0, None, 0.0], ("b",)).gold_rank == 3
+    assert reranked(ranking(gold_rank=7), [1.0, 2.0], ("z",)).gold_rank == 7, "what was not judged stays where it was"
+    assert math.isclose(reranked(ranking(), [0.0, 3.0], ("a", "b")).gold_rank, 1)
+
+
+def test_an_evaluation_is_reranked_over_http(corpus, model, tmp_path):
+    """Its items in the order of the service's answers; what that gains and loses, by hand; bad input refused."""
+    embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model, dtype="float32"), quiet)
+    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
+    judge = ScriptedJudge(Prompt())
+    settings = RerankSettings(corpus=corpus.folder, rankings=tmp_path / "e", out=tmp_path / "r", top=5)
+    with serving(judge) as url:
+        report = rerank(settings.model_copy(update={"service": url}), quiet)
+    before, after = (list(read_rankings(tmp_path / name / "rankings.parquet")) for name in "er")
+    assert report.judge == judge.identity
+    for old, new, query in zip(before, after, corpus.queries, strict=True):
+        first, rest = old.item_ids[:5], old.item_ids[5:]
+        contents = [corpus.content(corpus.items[corpus.row_of[item_id]]) for item_id in first]
+        answers = asyncio.run(judge.judge(corpus.content(query), contents))
+        found = {item_id: answer.log_odds for item_id, answer in zip(first, answers, strict=True)}
+        assert new.item_ids == [*sorted(first, key=found.__getitem__, reverse=True), *rest]
+        assert new.log_odds == pytest.approx(sorted(found.values(), reverse=True))
+        (gold,) = query.positive_ids
+        assert new.gold_rank == (new.item_ids.index(gold) + 1 if gold in first else old.gold_rank)
+    firsts = [(old.gold_rank == 1, new.gold_rank == 1) for old, new in zip(before, after, strict=True)]
+    measures = report.subsets["squares"]
+    assert measures["gained"] == firsts.count((False, True)) / len(firsts)
+    assert measures["lost"] == firsts.count((True, False)) / len(firsts)
+    assert measures["gained"] + measures["lost"] > 0, "the scripted judge is no oracle"
+    difference = measures["precision@1"] - measures["precision@1 before"]
+    assert difference == pytest.approx(measures["gained"] - measures["lost"])
+    write_rankings(tmp_path / "other" / "rankings.parquet", [ranking()])
+    with pytest.raises(DataError, match="ranks no queries of"):
+        rerank(settings.model_copy(update={"rankings": tmp_path / "other"}), quiet)

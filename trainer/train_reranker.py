@@ -1,0 +1,37 @@
+"""Trains the reranker: the judge itself, taught by the rows that it chose; then served like any judge."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from trainer.backbone import Backbone, save_merged
+from trainer.finetune import Objective, finetune
+from trainer.reranker import Lesson, Lessons, reranker_loss
+from trainer.settings import RerankerSettings
+from unijudge.files import lease, publishing_folder
+
+
+def train_reranker(settings: RerankerSettings, report: Callable[[int, float], None]) -> Path:
+    """Runs one training, or goes on with it, and merges its adapter into the model.
+
+    Args:
+        settings: The run.
+        report: Is called with (step, loss) after each update.
+
+    Returns:
+        The folder of the merged model, which `judge serve` takes as `model.name`.
+
+    Raises:
+        UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
+    """
+
+    def objective(backbone: Backbone) -> Objective[Lesson]:
+        lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
+        return Objective(lessons.of, partial(reranker_loss, backbone, settings.loss))
+
+    with lease(settings.out):
+        run = finetune(settings, objective, report)
+        if not run.merged.exists():
+            with publishing_folder(run.merged) as draft:
+                save_merged(settings.model, run.adapter, draft)
+        return run.merged
