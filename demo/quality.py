@@ -1,6 +1,6 @@
 """How good is the judge? Fresh pairs of the demo's world with known truth, scored by a running service.
 
-    python -m demo.quality URL OUT.json
+    python -m demo.quality URL OUT.json PAIRS
 
 The scenes are new, the digits are of the half that nothing was taught with, and these pairs chose nothing.
 """
@@ -25,16 +25,16 @@ from unijudge.files import publish_text
 from unijudge.metrics import roc_auc
 from unijudge.verdicts import Verdict
 
-PAIRS = 2400
 SEED = 424242
-IN_FLIGHT = 16
+HARD = tuple(kind for kind in KINDS if kind.startswith(("replace", "swap")))
+IN_FLIGHT = 48
 
 
-async def main(url: str, out: Path) -> None:
+async def main(url: str, out: Path, count: int) -> None:
     """Scores the pairs, prints the table, and writes it."""
-    album = Album.of(SMALL, scenes=1200, seed=SEED, held_out=True)
-    pairs = Lessons(album, make_tokenizer(), SEED).pairs(PAIRS)
-    pictures = [_png(picture) for picture in album.pictures]
+    album = Album.of(SMALL, scenes=count // 2, seed=SEED, held_out=True)
+    pairs = Lessons(album, make_tokenizer(), SEED).pairs(count)
+    pictures = [png(picture) for picture in album.pictures]
     slots = asyncio.Semaphore(IN_FLIGHT)
 
     def with_picture(content: Content) -> Content:
@@ -49,35 +49,36 @@ async def main(url: str, out: Path) -> None:
 
     async with JudgeClient(url) as judge:
         scores = await asyncio.gather(*(score(judge, pair) for pair in pairs))
-    report = quality(pairs, np.array(scores))
-    publish_text(out, json.dumps(report, indent=2) + "\n")
-    print(f"\n{'the judge on ' + str(PAIRS) + ' fresh pairs':<34}{'ROC-AUC':>8}{'pairs':>8}")
-    for name, (area, count) in report.items():
-        print(f"{name:<34}{area:>8.3f}{count:>8}")
+    areas = quality(pairs, np.array(scores))
+    rows = [{"kind": p.kind, "match": p.is_match, "score": s} for p, s in zip(pairs, scores, strict=True)]
+    publish_text(out, json.dumps({"identity": judge.identity.model_dump(), "roc_auc": areas, "pairs": rows}) + "\n")
+    print(f"\n{'the judge on ' + str(count) + ' fresh pairs':<34}{'ROC-AUC':>8}")
+    for name, area in areas.items():
+        print(f"{name:<34}{area:>8.3f}")
 
 
-def quality(pairs: Sequence[Pair], scores: npt.NDArray[np.float64]) -> dict[str, tuple[float, int]]:
-    """ROC-AUC and number of pairs: over all, over scenes' hard negatives, and for each kind of negative."""
+def quality(pairs: Sequence[Pair], scores: npt.NDArray[np.float64]) -> dict[str, float]:
+    """ROC-AUC over all pairs; over scenes' replaced and swapped negatives alone (`hard`); for each kind of negative."""
     match = np.array([pair.is_match for pair in pairs])
     kinds = np.array([pair.kind for pair in pairs])
-    scene = np.isin(kinds, ["positive", "random", *KINDS])
 
-    def of(chosen: npt.NDArray[np.bool_]) -> tuple[float, int]:
-        return roc_auc(scores[chosen], match[chosen]), int(chosen.sum())
+    def against(*negatives: str) -> float:
+        chosen = np.isin(kinds, ["positive", *negatives])
+        return roc_auc(scores[chosen], match[chosen])
 
-    report = {"all": of(np.ones_like(match)), "hard": of(scene & (kinds != "random"))}
-    for kind in ("random", *KINDS):
-        report[kind] = of(np.isin(kinds, ["positive", kind]))
+    areas = {"all": roc_auc(scores, match), "hard": against(*HARD)}
+    areas |= {kind: against(kind) for kind in ("random", *KINDS)}
     for kind in ("digit_name", "digit_image"):
-        report[kind] = of(kinds == kind)
-    return report
+        areas[kind] = roc_auc(scores[kinds == kind], match[kinds == kind])
+    return areas
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
     out = io.BytesIO()
     picture.save(out, "PNG")
     return out.getvalue()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

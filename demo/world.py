@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from PIL import Image, ImageDraw
 
-from demo.captions import NUMBERS, RELATIONS, Caption, Long, Phrase, Placed, Scene, Short, Thing, relation_of
+from demo.captions import NUMBERS, RELATIONS, Caption, Long, Phrase, Scene, Short, Thing, relation_of
 
 KINDS = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj", "add_att", "add_obj")
 RGB = {
@@ -110,22 +110,13 @@ class World:
         places = tuple((self._phrase(thing, dice, drop), thing.row, thing.column) for thing in things)
         return Long(places, self.rows, self.columns)
 
-    def placed(self, scene: Scene, dice: random.Random, *, drop: float = 0.15) -> Placed:
-        """One thing and where it stands, that holds."""
-        thing = dice.choice(scene)
-        return Placed(self._phrase(thing, dice, drop), thing.row, thing.column, self.rows, self.columns)
-
     def hard_negative(self, caption: Caption, dice: random.Random, kind: str | None = None) -> tuple[str, Caption]:
         """A caption that differs little, and its kind. Of the wished kind where the caption has what it takes."""
         wished = [kind] if kind in KINDS else []
         for choice in wished + dice.sample(KINDS, len(KINDS)):
-            match caption:
-                case Long():
-                    made: Caption | None = self._long(caption, choice, dice)
-                case Short():
-                    made = self._short(caption, choice, dice)
-                case Placed():
-                    made = self._moved(caption, choice, dice)
+            made = (
+                self._long(caption, choice, dice) if isinstance(caption, Long) else self._short(caption, choice, dice)
+            )
             if made is not None and made != caption:
                 return choice, made
         raise AssertionError("every caption has a shape to replace")
@@ -184,14 +175,6 @@ class World:
         if first.color and second.color:
             return replace(caption, first=replace(first, color=second.color), second=replace(second, color=first.color))
         return None
-
-    def _moved(self, caption: Placed, kind: str, dice: random.Random) -> Placed | None:
-        if kind == "replace_rel":
-            places = [(row, column) for row in range(len(self.rows)) for column in range(len(self.columns))]
-            row, column = dice.choice([place for place in places if place != (caption.row, caption.column)])
-            return replace(caption, row=row, column=column)
-        changed = self._replaced(caption.phrase, kind, dice)
-        return replace(caption, phrase=changed) if changed else None
 
     def _long(self, caption: Long, kind: str, dice: random.Random) -> Long | None:
         places = list(caption.places)

@@ -65,12 +65,13 @@ def test_every_command_of_the_readme_is_one():
 def test_the_settings_of_the_readme_exist():
     from judge_service.settings import ServiceSettings
     from miner.settings import ScoreSettings, SelectSettings
-    from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings
+    from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
     from unijudge.settings import load_settings
 
     kinds = {
         "judge serve": ServiceSettings, "mine score": ScoreSettings, "mine select": SelectSettings,
         "train embed": EmbedSettings, "train embedder": EmbedderSettings, "train evaluate": EvaluateSettings,
+        "train reranker": RerankerSettings, "train rerank": RerankSettings,
     }  # fmt: skip
     seen = set()
     for line in re.findall(r"^unijudge .+--set .+$", README, re.MULTILINE):

@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 MAY_IMPORT = {
-    "unijudge": {"pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer", "transformers"},
+    "unijudge": {
+        "pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer", "transformers", "jinja2",
+        "markupsafe",
+    },
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "typer", "torch", "transformers",
         "safetensors", "ray", "vllm", "packaging",
@@ -30,6 +33,7 @@ ONLY_IN = {
     "vllm": {"judge_service/backends/vllm.py"},
     "faiss": {"miner/retrieve.py"},
     "httpx2": {"unijudge/connection.py", "unijudge/client.py"},
+    "jinja2": {"unijudge/pages.py"},
     "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "trainer/cli.py"},
 }
 

@@ -1,0 +1,123 @@
+"""The demo's commands, one a line, as a person would type them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+JUDGE, BASE = Path("demo/models/judge"), Path("demo/models/base")
+PIXELS = "--set model.min_pixels=3136 --set model.max_pixels=3136 --set model.device=cpu"
+SELECTIONS = {
+    "random": "--set preset=random",
+    "topk_unfiltered": "--set preset=topk",
+    "cyclic_only": "--set preset=cyclic",
+    "filter_only": "--set stride=1",
+    "unime_v2": "",
+}
+"""Ways to choose negatives from the same scores; by name, what is set. Without anything: the method."""
+STUDENTS = {
+    "infonce_random": ("random", "--set loss.name=infonce"),
+    "infonce_unfiltered": ("topk_unfiltered", "--set loss.name=infonce"),
+    "infonce_cyclic": ("cyclic_only", "--set loss.name=infonce"),
+    "infonce_mined": ("unime_v2", "--set loss.name=infonce"),
+    "hard_labels": ("unime_v2", "--set loss.name=infonce --set loss.in_batch=false"),
+    "soft_labels": ("unime_v2", "--set loss.name=symmetric_kl"),
+}
+"""By name: its negatives, and its loss."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    train_scenes: int = 500
+    eval_scenes: int = 600
+    fresh_pairs: int = 2400
+    student_steps: int = 80
+    reranker_steps: int = 240
+
+
+QUICK = Size(train_scenes=60, eval_scenes=50, fresh_pairs=200, student_steps=4, reranker_steps=4)
+"""For the test of the demo itself: everything runs, nothing is learned."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The commands, as text; `out` is the demo's folder."""
+
+    out: Path
+    size: Size
+    seeds: int
+
+    def make_data(self) -> Iterator[str]:
+        """A training world for each seed, and one for evaluation."""
+        for seed in range(self.seeds):
+            yield f"python -m demo.data train {self.out}/data/train-{seed} {self.size.train_scenes} {seed}"
+        yield f"python -m demo.data eval {self.out}/data/eval {self.size.eval_scenes} 0"
+
+    def import_all(self) -> Iterator[str]:
+        """MMEB's layout for training; for evaluation all true pairs, so that every right answer counts."""
+        for seed in range(self.seeds):
+            data = f"{self.out}/data/train-{seed}"
+            yield f"unijudge mine import mmeb {data}/mmeb {self.out}/train-{seed}/corpus --images {data}/images"
+        data = f"{self.out}/data/eval"
+        yield f"unijudge mine import pairs {data}/truth.jsonl {self.out}/eval/corpus --images {data}/images"
+
+    def embed_base(self) -> list[list[str]]:
+        """Every corpus by the base embedder, and its evaluation."""
+        train = [[self._embed(f"train-{seed}", "vectors")] for seed in range(self.seeds)]
+        return [*train, [self._embed("eval", "base"), self._evaluate("base")]]
+
+    def judge_all(self, service: str) -> Iterator[tuple[str, str]]:
+        """(stage, command): how good the judge is, its scores, and the base's best items in its order."""
+        yield "judge", f"python -m demo.quality {service} {self.out}/judge.json {self.size.fresh_pairs}"
+        for seed in range(self.seeds):
+            yield (
+                "score",
+                f"unijudge mine score {self._mined(seed)} --set out={self.out}/train-{seed}/scores \
+--set service={service} --set pool=subset --set queries_in_shard=64",
+            )
+        yield "rerank", self.rerank(service, "judge")
+
+    def select_all(self) -> Iterator[str]:
+        """The same scores, five ways."""
+        for seed in range(self.seeds):
+            for name, settings in SELECTIONS.items():
+                folder = f"{self.out}/train-{seed}"
+                yield f"unijudge mine select {self._mined(seed)} --set scores={folder}/scores {settings} \
+--set out={folder}/{name}"
+
+    def train_all(self) -> list[list[str]]:
+        """The reranker, and each student with its evaluation."""
+        reranker = f"unijudge train reranker --set model.name={JUDGE} {PIXELS} {self._rows(0, 'unime_v2')} \
+--set steps={self.size.reranker_steps} --set warmup_steps=12 --set batch_size=16 --set learning_rate=3e-4 \
+--set lora.rank=16 --set lora.alpha=32 --set loss.hardest=4 --set out={self.out}/runs/reranker"
+        return [[reranker], *(self._student(name, seed) for seed in range(self.seeds) for name in STUDENTS)]
+
+    def rerank(self, service: str, name: str) -> str:
+        """The base's ten best items of each query, in the order of a service."""
+        return f"unijudge train rerank --set corpus={self.out}/eval/corpus --set rankings={self.out}/eval/base-metrics \
+--set service={service} --set in_flight=48 --set out={self.out}/eval/rerank-{name}"
+
+    def _student(self, name: str, seed: int) -> list[str]:
+        rows, loss = STUDENTS[name]
+        run_name = f"{name}-{seed}"
+        train = f"unijudge train embedder --set model.name={BASE} {PIXELS} {self._rows(seed, rows)} {loss} \
+--set steps={self.size.student_steps} --set warmup_steps=8 --set batch_size=20 --set learning_rate=1e-3 \
+--set lora.alpha=32 --set seed={seed} --set out={self.out}/runs/{run_name}"
+        adapter = f"--set model.adapter={self.out}/runs/{run_name}/adapter"
+        return [train, self._embed("eval", run_name, adapter), self._evaluate(run_name)]
+
+    def _embed(self, corpus: str, out: str, more: str = "") -> str:
+        return f"unijudge train embed --set model.name={BASE} {PIXELS} {more} --set batch_size=64 \
+--set corpus={self.out}/{corpus}/corpus --set out={self.out}/{corpus}/{out}"
+
+    def _evaluate(self, name: str) -> str:
+        folder = f"{self.out}/eval"
+        return f"unijudge train evaluate --set corpus={folder}/corpus --set vectors={folder}/{name} \
+--set out={folder}/{name}-metrics"
+
+    def _mined(self, seed: int) -> str:
+        return f"--set corpus={self.out}/train-{seed}/corpus --set vectors={self.out}/train-{seed}/vectors"
+
+    def _rows(self, seed: int, name: str) -> str:
+        return f"--set corpus={self.out}/train-{seed}/corpus --set triples={self.out}/train-{seed}/{name}"

@@ -1,0 +1,102 @@
+"""Commands and services of the demo: shown, run, timed, and stopped again."""
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+START_LIMIT_S = 180
+QUIET = {
+    "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}  # fmt: skip
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+"""For commands that run side by side: with more threads than cores each waits for the other."""
+
+
+def run(command: str) -> None:
+    """Shows a command and runs it to its end; a failure ends the demo."""
+    print(f"\n$ {command}", flush=True)
+    done = subprocess.run(_arguments(command), env=os.environ | QUIET, check=False)
+    _check(command, done.returncode)
+
+
+def run_side_by_side(chains: Sequence[Sequence[str]], at_once: int = 2) -> None:
+    """Runs chains of commands, some at once; each command is shown with its last line when it is done."""
+    with ThreadPoolExecutor(at_once) as pool:
+        for _ in pool.map(_run_chain, chains):
+            pass
+
+
+def _run_chain(chain: Sequence[str]) -> None:
+    for command in chain:
+        done = subprocess.run(
+            _arguments(command), env=os.environ | QUIET | ONE_THREAD, capture_output=True, text=True, check=False
+        )
+        told = done.stdout.strip() if done.returncode == 0 else done.stdout + done.stderr
+        print(f"\n$ {command}\n{told}", flush=True)
+        _check(command, done.returncode)
+
+
+def _check(command: str, status: int) -> None:
+    if status:
+        raise SystemExit(f"the demo stops: `{command}` ended with status {status}")
+
+
+@contextlib.contextmanager
+def serving(model: Path, backend: str, log: Path) -> Iterator[str]:
+    """A judge service on a free port; yields its URL once a real pair was scored, and stops it at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = (
+        f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas=2 --set gpus_per_replica=0 "
+        f"--set model.name={model.absolute()} --set model.backend={backend} --set model.dtype=float32 "
+        "--set model.min_pixels=3136 --set model.max_pixels=3136 --set model.max_tokens=1024 "
+        "--set max_ongoing_requests=32 "
+        "--set health.canary_every_s=0"  # the known pairs are plain English; this judge reads its own world only
+    )
+    print(f"\n$ {command} &", flush=True)
+    with log.open("w") as file:
+        process = subprocess.Popen(_arguments(command), env=os.environ | QUIET, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        begun = time.monotonic()
+        while not _ready(url):
+            if process.poll() is not None or time.monotonic() - begun > START_LIMIT_S:
+                raise SystemExit(f"the service did not start:\n{log.read_text()}")
+            time.sleep(0.5)
+        print(f"ready at {url}", flush=True)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds a stage's wall time."""
+    begun = time.monotonic()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - begun
+
+
+def _arguments(command: str) -> list[str]:
+    program, *rest = shlex.split(command)
+    return [str(Path(sys.executable).parent / program), *rest]
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310  our own http:// URL
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,92 @@
+"""report.html and two pictures: the demo for people.
+
+python -m demo.report FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from demo.commands import STUDENTS
+from demo.figures import draw_mined, draw_students
+from demo.lessons import FIND_IMAGE
+from demo.results import BETA, Truth, mined
+from demo.rows import mined_strips, rankings
+from demo.story import sentences, table
+from unijudge.files import publish_text
+from unijudge.pages import curves, histogram, page, picture
+
+SHOWN = ("Scenes_t2i", "Scenes_i2t", "Digits_i2i")
+
+
+def main(out: Path) -> None:
+    """Writes the page and the pictures."""
+    results = json.loads((out / "results.json").read_text())
+    strips = mined_strips(out, SHOWN)
+    html = page(
+        Path(__file__).parent / "report.html.jinja",
+        results=results,
+        story=sentences(results),
+        tasks=[task for task in results["rerank"] if task != "mean"],
+        quality_chart=_quality(out),
+        margin_chart=_margins(out),
+        curve_charts=_curves(out),
+        strips=strips,
+        rankings=rankings(out, "Scenes_t2i"),
+        beta=BETA,
+        find_image=FIND_IMAGE,
+        picture=picture,
+        seconds=sum(stage["seconds"] for stage in results["stages"].values()),
+    )
+    publish_text(out / "report.html", html)
+    draw_mined(out / "mined.png", strips[:2])
+    draw_students(out / "students.png", results["students"], results["rerank"])
+    print("\n" + "\n".join([*table(results), "", *(f"* {sentence}" for sentence in sentences(results))]))
+    print(f"\n{out / 'report.html'}: the report; {out / 'results.json'}: its numbers")
+
+
+def _quality(out: Path) -> Any:
+    pairs = json.loads((out / "judge.json").read_text())["pairs"]
+    series = {
+        "matches": [pair["score"] for pair in pairs if pair["match"]],
+        "one word wrong": [pair["score"] for pair in pairs if "_" in pair["kind"] and not pair["match"]],
+        "random": [pair["score"] for pair in pairs if pair["kind"] == "random"],
+    }
+    return histogram(series, low=0.0, high=1.0, x_label="judge score", mark=(0.5, "undecided"))
+
+
+def _margins(out: Path) -> Any:
+    found = list(mined(Truth(out, 0), out / "train-0"))
+    series = {
+        "real negatives": [candidate.margin for candidate in found if not candidate.right],
+        "false negatives": [candidate.margin for candidate in found if candidate.right],
+    }
+    label = "candidate's judge score minus its positive's"
+    return histogram(
+        series, low=-1.0, high=1.0, x_label=label, mark=(-BETA, f"threshold −β = −{BETA:g}: right of it, dropped")
+    )
+
+
+def _curves(out: Path) -> dict[str, Any]:
+    contrastive = {name: _losses(out, f"{name}-0") for name in STUDENTS if name.startswith("infonce")}
+    labelled = {name: _losses(out, f"{name}-0") for name in ("hard_labels", "soft_labels")}
+    return {
+        "Students, InfoNCE over the batch": curves(contrastive, x_label="step", y_label="loss"),
+        "Students, own candidates only": curves(labelled, x_label="step", y_label="loss"),
+        "Reranker, pairwise + listwise": curves({"reranker": _losses(out, "reranker")}, x_label="step", y_label="loss"),
+    }
+
+
+def _losses(out: Path, run: str) -> list[tuple[float, float]]:
+    """Smoothed, so that a trend can be seen."""
+    lines = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
+    smooth, points = lines[0]["loss"], []
+    for line in lines:
+        smooth = 0.85 * smooth + 0.15 * line["loss"]
+        points.append((float(line["step"]), float(smooth)))
+    return points
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,218 @@
+"""What the demo found: its folders → results.json.
+
+    python -m demo.results FOLDER
+
+Every number is measured here from what the commands wrote; what is said about the numbers is said by `demo.story`.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from demo.commands import SELECTIONS, STUDENTS
+from miner.select import PRESETS, score_of
+from unijudge.corpus import Corpus, Item, Query
+from unijudge.files import publish_text
+from unijudge.rankings import read_rankings
+from unijudge.scores import Judged, read_scores
+from unijudge.triples import read_triples
+
+NEGATIVES = 8
+"""Of each row, as the students are trained."""
+BETA = PRESETS["unime-v2"].betas[0]
+Floats = npt.NDArray[np.float64]
+
+
+class Truth:
+    """All that is true of one training world: which candidates of a pool are right for a query."""
+
+    def __init__(self, out: Path, seed: int):
+        self.corpus = Corpus(out / f"train-{seed}" / "corpus")
+        self._right: set[tuple[str | None, ...]] = set()
+        for line in (out / "data" / f"train-{seed}" / "truth.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            names = ("query_text", "query_image", "positive_text", "positive_image")
+            self._right.add(tuple(row[name] or None for name in names))
+        self._queries = {query.query_id: query for query in self.corpus.queries}
+
+    def is_right(self, query: Query, judged: Judged) -> bool:
+        """Whether a candidate meets a query."""
+        item = self.item(judged)
+        return (query.text, query.image, item.text, item.image) in self._right
+
+    def query(self, query_id: str) -> Query:
+        """By its id."""
+        return self._queries[query_id]
+
+    def item(self, judged: Judged) -> Item:
+        """The item of a judged pair."""
+        return self.corpus.items[self.corpus.row_of[judged.item_id]]
+
+
+@dataclass(frozen=True)
+class Mined:
+    """One candidate that was judged."""
+
+    subset: str
+    margin: float
+    """Its score minus its query's positive's."""
+    right: bool
+    """Truly right: a false negative, if it were taken."""
+
+
+def mined(truth: Truth, folder: Path) -> Iterator[Mined]:
+    """Every judged candidate of a training world."""
+    for row in read_scores(folder / "scores"):
+        best = max(score_of(positive) for positive in row.positives)
+        query = truth.query(row.query_id)
+        for candidate in row.candidates:
+            yield Mined(row.subset, score_of(candidate) - best, truth.is_right(query, candidate))
+
+
+def false_negatives(out: Path, seeds: int) -> dict[str, Any]:
+    """How many known false negatives there are, what the filter finds of them, and how many each selection takes."""
+    candidates: list[Mined] = []
+    chosen: dict[str, list[bool]] = defaultdict(list)
+    for seed in range(seeds):
+        truth, folder = Truth(out, seed), out / f"train-{seed}"
+        candidates += mined(truth, folder)
+        for name in SELECTIONS:
+            for row in read_triples(folder / name, truth.corpus.fingerprint):
+                query = truth.query(row.query_id)
+                chosen[name] += [truth.is_right(query, negative) for negative in row.negatives[:NEGATIVES]]
+    subsets = sorted({candidate.subset for candidate in candidates})
+    return {
+        **_filtered(candidates),
+        "by_task": {name: _filtered([c for c in candidates if c.subset == name]) for name in subsets},
+        "rate": {"top_k": _share([c.right for c in candidates])}
+        | {name: _share(flags) for name, flags in chosen.items()},
+    }
+
+
+def _filtered(candidates: Sequence[Mined]) -> dict[str, float | None]:
+    dropped = [c.right for c in candidates if c.margin > -BETA]
+    return {
+        "recall": _share([c.margin > -BETA for c in candidates if c.right]),
+        "precision": _share(dropped),
+        "dropped": _share([c.margin > -BETA for c in candidates]),
+    }
+
+
+def firsts(out: Path, name: str) -> dict[str, Floats]:
+    """Task → for each query in order, 1 where the first item is right."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for ranking in read_rankings(out / "eval" / name / "rankings.parquet"):
+        found[ranking.subset].append(float(ranking.gold_rank == 1))
+    return {task: np.array(values) for task, values in sorted(found.items())}
+
+
+def student_firsts(out: Path, name: str, seeds: int) -> list[dict[str, Floats]]:
+    """The same for each seed of a student; the base has one."""
+    if name == "base":
+        return [firsts(out, "base-metrics")]
+    return [firsts(out, f"{name}-{seed}-metrics") for seed in range(seeds)]
+
+
+def students(out: Path, seeds: int) -> dict[str, Any]:
+    """precision@1 of every student and task; `mean` is the mean over tasks."""
+    made: dict[str, Any] = {}
+    for name in ("base", *STUDENTS):
+        runs = [_precisions(run) for run in student_firsts(out, name, seeds)]
+        made[name] = {task: {"precision_at_1": _spread([run[task] for run in runs])} for task in runs[0]}
+    return made
+
+
+def rerank(out: Path) -> dict[str, dict[str, float]]:
+    """precision@1 of the base's order, of the judge's and of the reranker's, and what each gains and loses."""
+    before = firsts(out, "base-metrics")
+    after = {name: firsts(out, f"rerank-{name}") for name in ("judge", "reranker")}
+    made: dict[str, dict[str, float]] = {}
+    for task, first in before.items():
+        made[task] = {"before": float(first.mean())}
+        for name, runs in after.items():
+            made[task][name] = float(runs[task].mean())
+            made[task][f"{name}_gained"] = float(((first == 0) & (runs[task] == 1)).mean())
+            made[task][f"{name}_lost"] = float(((first == 1) & (runs[task] == 0)).mean())
+    made["mean"] = {key: float(np.mean([made[task][key] for task in before])) for key in made[next(iter(before))]}
+    return made
+
+
+def compare(left: Sequence[dict[str, Floats]], right: Sequence[dict[str, Floats]]) -> dict[str, float]:
+    """Right − left of the mean over tasks, and twice its standard error.
+
+    Queries are the same on both sides, so their differences are taken query by query; the spread between seeds, where
+    there are several, is added.
+    """
+    tasks = list(left[0])
+    mean = {
+        task: np.mean([run[task] for run in right], axis=0) - np.mean([run[task] for run in left], axis=0)
+        for task in tasks
+    }
+    variance = sum(float(values.var(ddof=1)) / len(values) for values in mean.values()) / len(tasks) ** 2
+    if len(right) > 1:
+        totals = [float(np.mean([run[task].mean() for task in tasks])) for run in right]
+        variance += float(np.var(totals, ddof=1)) / len(totals)
+    return {"difference": float(np.mean([v.mean() for v in mean.values()])), "error": 2 * variance**0.5}
+
+
+def _precisions(run: dict[str, Floats]) -> dict[str, float]:
+    by_task = {task: float(values.mean()) for task, values in run.items()}
+    return by_task | {"mean": float(np.mean(list(by_task.values())))}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": std, "seeds": len(values)}
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return float(np.mean(flags)) if flags else None
+
+
+def collect(out: Path) -> dict[str, Any]:
+    """Everything."""
+    judge = json.loads((out / "judge.json").read_text())
+    seconds = json.loads((out / "seconds.json").read_text())
+    seeds = len(list(out.glob("train-*")))
+    areas = judge["roc_auc"]
+    sides = {
+        "random": ("base", "infonce_random"),
+        "unfiltered": ("infonce_random", "infonce_unfiltered"),
+        "cyclic": ("infonce_unfiltered", "infonce_cyclic"),
+        "filter": ("infonce_cyclic", "infonce_mined"),
+        "mined": ("infonce_random", "infonce_mined"),
+        "soft": ("hard_labels", "soft_labels"),
+    }
+    runs = {name: student_firsts(out, name, seeds) for name in ("base", *STUDENTS)}
+    reranked = {name: [firsts(out, f"rerank-{name}")] for name in ("judge", "reranker")}
+    return {
+        "judge": {
+            "identity": judge["identity"],
+            "roc_auc": areas.pop("all"),
+            "roc_auc_hard": areas.pop("hard"),
+            "by_kind": areas,
+            "pairs": len(judge["pairs"]),
+        },
+        "false_negatives": false_negatives(out, seeds),
+        "students": students(out, seeds),
+        "rerank": rerank(out),
+        "comparisons": {name: compare(runs[left], runs[right]) for name, (left, right) in sides.items()}
+        | {
+            "judge_reranks": compare(runs["base"], reranked["judge"]),
+            "reranker_beats_judge": compare(reranked["judge"], reranked["reranker"]),
+        },
+        "stages": {name: {"seconds": round(took, 1)} for name, took in seconds.items()},
+    }
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    publish_text(folder / "results.json", json.dumps(collect(folder), indent=2) + "\n")
+    print(f"{folder / 'results.json'}: written")

@@ -1,0 +1,66 @@
+"""What is said of the demo's numbers follows from them."""
+
+import numpy as np
+import pytest
+
+from demo.results import compare
+from demo.story import effect, sentences
+
+
+def test_differences_are_taken_query_by_query():
+    left = {"a": np.array([0.0, 0, 1, 1]), "b": np.array([0.0, 1.0])}
+    right = {"a": np.array([1.0, 0, 1, 1]), "b": np.array([0.0, 1.0])}
+    found = compare([left], [right])
+    assert found["difference"] == pytest.approx((0.25 + 0) / 2)
+    assert found["error"] == pytest.approx(2 * np.sqrt(np.var([1, 0, 0, 0], ddof=1) / 4 / 4))
+    same = compare([left], [left])
+    assert (same["difference"], same["error"]) == (0, 0)
+
+
+def test_the_spread_of_seeds_is_part_of_the_error():
+    left = [{"a": np.tile([0.0, 1.0], 50)}] * 2
+    agreeing = compare(left, [{"a": np.tile([1.0, 1.0], 50)}] * 2)
+    seeds = [{"a": np.tile([1.0, 1.0], 50)}, {"a": np.tile([0.0, 1.0], 50)}]
+    assert compare(left, seeds)["error"] > agreeing["error"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "said"),
+    [
+        (0.1, 0.02, "helped: +0.100"),
+        (-0.1, 0.02, "did harm: -0.100"),
+        (0.01, 0.02, "did not show an effect"),
+        (0, 0, "not"),
+    ],
+)
+def test_a_difference_within_its_error_is_no_effect(difference, error, said):
+    assert said in effect({"difference": difference, "error": error})
+
+
+def results(**changes):
+    row = {"before": 0.4, "judge": 0.6, "reranker": 0.3} | {
+        f"{name}_{what}": 0.1 for name in ("judge", "reranker") for what in ("gained", "lost")
+    }
+    names = ("random", "unfiltered", "cyclic", "filter", "mined", "soft", "judge_reranks", "reranker_beats_judge")
+    return {
+        "judge": {"pairs": 10, "roc_auc": 0.9, "roc_auc_hard": 0.8, "by_kind": {"swap_att": 0.9, "add_obj": 0.5}},
+        "false_negatives": {
+            "recall": 0.8, "precision": 0.2, "dropped": 0.1,
+            "rate": dict.fromkeys(
+                ["top_k", "random", "topk_unfiltered", "cyclic_only", "filter_only", "unime_v2"], 0.1
+            ),
+        },
+        "comparisons": {name: {"difference": -0.2, "error": 0.1} for name in names},
+        "rerank": {"Task": row, "mean": row},
+    } | changes  # fmt: skip
+
+
+def test_the_story_hides_no_harm():
+    told = "\n".join(sentences(results()))
+    assert told.count("did harm") == 8
+    assert "reranking by the reranker does harm: 0.400 → 0.300" in told
+    assert "reranking by the judge does harm" not in told
+    assert "weakest kind is add object (0.500)" in told
+    assert "price of caution" in told
+    none_found = results()["false_negatives"] | {"recall": None, "precision": None}
+    assert "The filter" not in "\n".join(sentences(results(false_negatives=none_found)))
