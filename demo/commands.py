@@ -33,7 +33,7 @@ class Size:
     eval_scenes: int = 600
     fresh_pairs: int = 2400
     student_steps: int = 80
-    reranker_steps: int = 240
+    reranker_steps: int = 160
 
 
 QUICK = Size(train_scenes=60, eval_scenes=50, fresh_pairs=200, student_steps=4, reranker_steps=4)

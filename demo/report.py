@@ -74,16 +74,18 @@ def _curves(out: Path) -> dict[str, Any]:
     return {
         "Students, InfoNCE over the batch": curves(contrastive, x_label="step", y_label="loss"),
         "Students, own candidates only": curves(labelled, x_label="step", y_label="loss"),
-        "Reranker, pairwise + listwise": curves({"reranker": _losses(out, "reranker")}, x_label="step", y_label="loss"),
+        "Reranker, its two terms": curves(
+            {term: _losses(out, "reranker", term) for term in ("pairwise", "listwise")}, x_label="step", y_label="nats"
+        ),
     }
 
 
-def _losses(out: Path, run: str) -> list[tuple[float, float]]:
+def _losses(out: Path, run: str, term: str = "loss") -> list[tuple[float, float]]:
     """Smoothed, so that a trend can be seen."""
     lines = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
-    smooth, points = lines[0]["loss"], []
+    smooth, points = lines[0][term], []
     for line in lines:
-        smooth = 0.85 * smooth + 0.15 * line["loss"]
+        smooth = 0.85 * smooth + 0.15 * line[term]
         points.append((float(line["step"]), float(smooth)))
     return points
 

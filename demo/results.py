@@ -144,6 +144,16 @@ def rerank(out: Path) -> dict[str, dict[str, float]]:
     return made
 
 
+def reranker_terms(out: Path) -> dict[str, dict[str, float]]:
+    """The reranker's two losses in nats, each as a mean over its first and its last ten steps."""
+    lines = [json.loads(line) for line in (out / "runs/reranker/metrics.jsonl").read_text().splitlines()]
+    ends = {"first": lines[:10], "last": lines[-10:]}
+    return {
+        term: {end: float(np.mean([line[term] for line in some])) for end, some in ends.items()}
+        for term in ("pairwise", "listwise")
+    }
+
+
 def compare(left: Sequence[dict[str, Floats]], right: Sequence[dict[str, Floats]]) -> dict[str, float]:
     """Right − left of the mean over tasks, and twice its standard error.
 
@@ -203,6 +213,7 @@ def collect(out: Path) -> dict[str, Any]:
         "false_negatives": false_negatives(out, seeds),
         "students": students(out, seeds),
         "rerank": rerank(out),
+        "reranker_terms": reranker_terms(out),
         "comparisons": {name: compare(runs[left], runs[right]) for name, (left, right) in sides.items()}
         | {
             "judge_reranks": compare(runs["base"], reranked["judge"]),

@@ -1,5 +1,6 @@
 """What the numbers say, in sentences: made from results.json alone, so that a step that did not help is said not to."""
 
+import math
 from typing import Any
 
 CLAIMS = {
@@ -14,6 +15,8 @@ CLAIMS = {
 }
 """What each comparison of `demo.results` is about; its measure is mean precision@1 over the tasks."""
 
+GUESSING = sum(math.log(size) for size in range(2, 7)) / 5
+"""The mean loss, in nats, of who knows only how long a list of 2 to 6 candidates is."""
 HOW = {
     "topk_unfiltered": "when the most similar are taken",
     "cyclic_only": "with strides alone",
@@ -82,12 +85,21 @@ def _comparisons(results: dict[str, Any]) -> list[str]:
 
 
 def _rerank(results: dict[str, Any]) -> list[str]:
+    listwise = results["reranker_terms"]["listwise"]
+    if listwise["last"] > GUESSING:
+        learned = "its listwise half was not learned: the answers' tokens are new to this model"
+    else:
+        learned = "its listwise half was learned"
+    told = f"The reranker's listwise loss went from {listwise['first']:.2f} to {listwise['last']:.2f} nats"
     return [
-        f"On {task} reranking by the {name} does harm: {values['before']:.3f} → {values[name]:.3f} "
-        f"({_percent(values[f'{name}_gained'])} gained, {_percent(values[f'{name}_lost'])} lost)."
-        for task, values in results["rerank"].items()
-        for name in ("judge", "reranker")
-        if task != "mean" and values[name] < values["before"]
+        f"{told}; guessing has {GUESSING:.2f}: {learned}.",
+        *(
+            f"On {task} reranking by the {name} does harm: {values['before']:.3f} → {values[name]:.3f} "
+            f"({_percent(values[f'{name}_gained'])} gained, {_percent(values[f'{name}_lost'])} lost)."
+            for task, values in results["rerank"].items()
+            for name in ("judge", "reranker")
+            if task != "mean" and values[name] < values["before"]
+        ),
     ]
 
 

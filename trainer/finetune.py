@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
 from trainer.examples import Example, Examples
-from trainer.loop import fit
+from trainer.loop import Terms, fit
 from trainer.runs import Run
 from trainer.settings import FinetuneSettings
 from unijudge.corpus import Corpus, CorpusManifest
@@ -25,8 +24,8 @@ class Objective(Generic[B]):
 
     collate: Callable[[Sequence[Example]], B]
     """Rows → one batch."""
-    loss: Callable[[B], Tensor]
-    """The mean loss of a batch, a scalar."""
+    loss: Callable[[B], Terms]
+    """The mean loss of a batch."""
 
 
 def finetune(

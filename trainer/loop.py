@@ -4,7 +4,8 @@ The order of rows depends on the seed alone, not on how often the run was interr
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,6 +19,8 @@ from trainer.settings import LoopSettings
 from unijudge.errors import NonFiniteLoss, TrainingError
 
 B = TypeVar("B")
+Terms = Mapping[str, Tensor]
+"""A loss by its terms, scalars, already weighted: their sum is minimised, each is logged by its name."""
 
 
 class Weights(Protocol):
@@ -36,7 +39,7 @@ def fit(
     model: nn.Module,
     num_rows: int,
     batch_of: Callable[[Sequence[int]], B],
-    loss_of: Callable[[nn.Module, B], Tensor],
+    loss_of: Callable[[nn.Module, B], Terms],
     run: Run,
     settings: LoopSettings,
     weights: Weights,
@@ -48,7 +51,7 @@ def fit(
         model: On its device, with some parameters that require a gradient.
         num_rows: How many training rows there are.
         batch_of: Row numbers → a batch.
-        loss_of: The mean loss of a batch, a scalar.
+        loss_of: The mean loss of a batch.
         run: Where metrics and checkpoints go.
         settings: Steps, sizes, rates.
         weights: Saves and loads the trained parameters.
@@ -72,18 +75,19 @@ def fit(
     prepared.train()
     for step in range(done + 1, settings.steps + 1):
         groups = rows_of_step(step, num_rows, settings)
-        total = 0.0
+        found = Counter[str]()
         for rows in groups:
-            loss = loss_of(prepared, batch_of(rows)) / len(groups)
-            accelerator.backward(loss)
-            total += loss.item()
+            terms = loss_of(prepared, batch_of(rows))
+            accelerator.backward(torch.stack([*terms.values()]).sum() / len(groups))
+            found.update({name: term.item() / len(groups) for name, term in terms.items()})
+        total = float(sum(found.values()))
         norm = float(accelerator.clip_grad_norm_(trainable, settings.max_gradient_norm))
         if not math.isfinite(total + norm):
             raise NonFiniteLoss(
                 f"step {step}: loss {total}, gradient norm {norm}; stopped before the update. The last good checkpoint "
                 f"is {run.latest or 'none yet'}; lower learning_rate, or raise the temperatures"
             )
-        run.log(step=step, loss=total, gradient_norm=norm, learning_rate=schedule.get_last_lr()[0])
+        run.log(step=step, loss=total, **found, gradient_norm=norm, learning_rate=schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()

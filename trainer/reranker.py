@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainer.backbone import Backbone
 from trainer.examples import Example
+from trainer.loop import Terms
 from trainer.settings import RerankerLossSettings
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
@@ -106,17 +107,16 @@ class Lessons:
         return first[:start], [ids[start] for ids in answers]
 
 
-def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Lesson) -> Tensor:
-    """The weighted sum of the two mean cross-entropies, in nats, over the whole vocabulary.
+def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Lesson) -> Terms:
+    """The two mean cross-entropies, in nats, over the whole vocabulary, each times its weight; one without is left out.
 
     Each term is a mean over its own questions, so neither list sizes nor batch sizes shift the balance.
 
     Source:
         UniME-V2 (arXiv 2510.13515), whose released code averages over all tokens of both instead.
     """
-    terms = [(settings.pairwise, lesson.pairs), (settings.listwise, lesson.lists)]
-    losses = [weight * _cross_entropy(backbone, questions) for weight, questions in terms if weight]
-    return torch.stack(losses).sum()
+    terms = {"pairwise": (settings.pairwise, lesson.pairs), "listwise": (settings.listwise, lesson.lists)}
+    return {name: weight * _cross_entropy(backbone, questions) for name, (weight, questions) in terms.items() if weight}
 
 
 def _cross_entropy(backbone: Backbone, questions: Sequence[Question]) -> Tensor:

@@ -1,7 +1,6 @@
 """Trains the embedder: the student's similarities learn to agree with the judge's scores."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -30,7 +29,13 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
     with lease(settings.out):
-        run = finetune(settings, lambda backbone: Objective(collate, partial(loss_of, backbone, settings.loss)), report)
+        run = finetune(
+            settings,
+            lambda backbone: Objective(
+                collate, lambda batch: {settings.loss.name: loss_of(backbone, settings.loss, batch)}
+            ),
+            report,
+        )
         return run.adapter
 
 

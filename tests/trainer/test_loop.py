@@ -43,7 +43,7 @@ def train(folder, *, stop_at=None, loss=None, settings=SETTINGS):
             raise KeyboardInterrupt
 
     def default(module, batch):
-        return ((module(noisy(batch)) - 1) ** 2).mean()
+        return {"squared": ((module(noisy(batch)) - 1) ** 2).mean()}
 
     run = Run(folder, settings, {})
     with contextlib.suppress(KeyboardInterrupt):
@@ -70,11 +70,25 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_
 
 def test_it_learns(tmp_path):
     def sum_of_inputs(module, batch):
-        return ((module(batch) - batch.sum(1, keepdim=True)) ** 2).mean()
+        return {"squared": ((module(batch) - batch.sum(1, keepdim=True)) ** 2).mean()}
 
     model, run, _ = train(tmp_path / "run", loss=sum_of_inputs, settings=SETTINGS.model_copy(update={"steps": 60}))
     assert (model.weight - 1).abs().max() < 0.1
     assert lines(run)[-1]["loss"] < 0.05 < lines(run)[0]["loss"]
+
+
+def test_terms_are_summed_and_logged_by_name(tmp_path):
+    def two(module, batch):
+        return {"squared": (module(batch) ** 2).mean(), "shrink": 0.5 * module.weight.pow(2).sum()}
+
+    def one(module, batch):
+        return {"sum": (module(batch) ** 2).mean() + 0.5 * module.weight.pow(2).sum()}
+
+    apart, run, _ = train(tmp_path / "apart", loss=two)
+    together, _, _ = train(tmp_path / "together", loss=one)
+    assert (apart.weight - together.weight).abs().max() < 1e-6
+    for line in lines(run):
+        assert line["loss"] == pytest.approx(line["squared"] + line["shrink"])
 
 
 def test_every_row_once_an_epoch():
@@ -90,7 +104,7 @@ def test_a_non_finite_loss_stops_before_the_update(tmp_path):
     def loss(module, batch):
         seen.append(module.weight.detach().clone())
         value = module(batch).mean()
-        return value * float("nan") if len(seen) == 5 else value
+        return {"mean": value * float("nan") if len(seen) == 5 else value}
 
     with pytest.raises(NonFiniteLoss, match="step 3: loss nan"):
         train(tmp_path / "run", loss=loss)
@@ -100,7 +114,7 @@ def test_a_non_finite_loss_stops_before_the_update(tmp_path):
 def test_nothing_to_train_is_said(tmp_path):
     model = nn.Linear(1, 1).requires_grad_(False)
     with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
-        fit(model, 1, list, lambda m, b: None, Run(tmp_path, SETTINGS, {}), SETTINGS, Plain(model), print)
+        fit(model, 1, list, lambda m, b: {}, Run(tmp_path, SETTINGS, {}), SETTINGS, Plain(model), print)
 
 
 def test_other_settings_are_another_run(tmp_path):

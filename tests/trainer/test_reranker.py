@@ -143,10 +143,14 @@ def test_each_term_is_a_mean_of_its_own(backbone):
             losses = [-backbone.next_token_logits([q.stream]).log_softmax(-1)[0, q.answer_id].item() for q in questions]
             return sum(losses) / len(losses)
 
-        loss = reranker_loss(backbone, settings, lesson).item()
-        assert loss == pytest.approx(2.0 * mean(lesson.pairs) + 0.5 * mean(lesson.lists), abs=1e-5)
-        doubled = Lesson(lesson.pairs, lesson.lists * 2)
-        assert reranker_loss(backbone, settings, doubled).item() == pytest.approx(loss, abs=1e-5)
+        def terms(lesson):
+            return {name: term.item() for name, term in reranker_loss(backbone, settings, lesson).items()}
+
+        expected = {"pairwise": 2.0 * mean(lesson.pairs), "listwise": 0.5 * mean(lesson.lists)}
+        assert terms(lesson) == pytest.approx(expected, abs=1e-5)
+        assert terms(Lesson(lesson.pairs, lesson.lists * 2)) == pytest.approx(expected, abs=1e-5)
+        alone = settings.model_copy(update={"listwise": 0.0})
+        assert set(reranker_loss(backbone, alone, lesson)) == {"pairwise"}
 
 
 def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
