@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from trainer.settings import RerankSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError
+from unijudge.errors import DataError, UnijudgeError
 from unijudge.files import publish_json, read_text
 from unijudge.metrics import gold_rank, mean_reciprocal_rank, precision_at_1
 from unijudge.rankings import Ranking, read_rankings, write_rankings
@@ -56,7 +56,10 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
         raise DataError(
             f"{settings.rankings}: ranks no queries of {settings.corpus}; give the corpus that was evaluated"
         )
-    after, judge = asyncio.run(_rerank(settings, corpus, rankings, report))
+    try:
+        after, judge = asyncio.run(_rerank(settings, corpus, rankings, report))
+    except* UnijudgeError as group:
+        raise next(iter(group.exceptions)) from None
     write_rankings(settings.out / "rankings.parquet", after)
     pairs: dict[str, list[tuple[Ranking, Ranking]]] = defaultdict(list)
     for one, other in zip(rankings, after, strict=True):
@@ -95,8 +98,9 @@ async def _rerank(
     made: list[Ranking] = []
     async with JudgeClient(settings.service, key=key) as judge:
         for start in range(0, len(rankings), WAITING):
-            some = rankings[start : start + WAITING]
-            made += await asyncio.gather(*(one(judge, ranking) for ranking in some))
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(judge, ranking)) for ranking in rankings[start : start + WAITING]]
+            made += [task.result() for task in tasks]
         return made, judge.identity
 
 

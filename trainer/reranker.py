@@ -17,9 +17,8 @@ from trainer.backbone import Backbone
 from trainer.examples import Example
 from trainer.loop import Terms
 from trainer.settings import RerankerLossSettings
-from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.errors import ModelError
+from unijudge.errors import DataError, ModelError
 from unijudge.prompt import Prompt, list_answer, list_parts
 
 
@@ -54,6 +53,7 @@ class Lessons:
         self._prompt = prompt
         self._settings = settings
         self._seed = seed
+        self._longest = backbone.max_tokens
         self._labels = {True: self._encoder.label_id(prompt.yes), False: self._encoder.label_id(prompt.no)}
         self._before_number, self._numbers = self._number_ids(settings.list_size_max)
 
@@ -66,32 +66,38 @@ class Lessons:
         return Lesson(pairs, lists)
 
     def _pairwise(self, example: Example, dice: random.Random) -> list[Question]:
-        positive, *negatives = example.candidates
-        negative = negatives[dice.choice(self._hardest(example))]
-        return [
-            self._question(self._prompt.parts(example.query, candidate), [], self._labels[candidate is positive])
-            for candidate in (positive, negative)
-        ]
+        negative = example.candidates[dice.choice(self._hardest(example))]
+        answers = [(example.candidates[0], self._labels[True]), (negative, self._labels[False])]
+        streams = [self._encoder.stream(self._prompt.parts(example.query, candidate)) for candidate, _ in answers]
+        return [self._checked(example, stream, label) for stream, (_, label) in zip(streams, answers, strict=True)]
 
     def _listwise(self, example: Example, dice: random.Random) -> Question:
+        """A list that is too long for the model is shortened by whole candidates, down to two."""
         size = dice.randint(self._settings.list_size_min, self._settings.list_size_max)
-        positive, *negatives = example.candidates
-        chosen = [negatives[place] for place in dice.sample(range(len(negatives)), min(size - 1, len(negatives)))]
-        place = dice.randint(0, len(chosen))
-        candidates: list[Content] = [*chosen[:place], positive, *chosen[place:]]
-        return self._question(list_parts(example.query, candidates), self._before_number, self._numbers[place])
+        places = dice.sample(_negatives(example), min(size - 1, len(_negatives(example))))
+        while len(places) > 1 and self._backbone.inputs.length(self._list(example, [0, *places])) > self._longest:
+            places.pop()
+        gold = dice.randint(0, len(places))
+        stream = self._list(example, [*places[:gold], 0, *places[gold:]])
+        return self._checked(example, stream, self._numbers[gold])
+
+    def _list(self, example: Example, places: Sequence[int]) -> Stream:
+        parts = list_parts(example.query, [example.candidates[place] for place in places])
+        return [*self._encoder.stream(parts), *self._before_number]
 
     def _hardest(self, example: Example) -> list[int]:
-        """The places, among the negatives, of those that one is drawn from for a pair."""
-        places = range(len(example.candidates) - 1)
+        """The places of those negatives that one is drawn from for a pair."""
         scores = example.teacher
         if scores is None:
-            return list(places)
-        return sorted(places, key=lambda place: -scores[1 + place])[: self._settings.hardest]
+            return _negatives(example)
+        return sorted(_negatives(example), key=lambda place: -scores[place])[: self._settings.hardest]
 
-    def _question(self, parts: list[str | bytes], said: list[int], answer_id: int) -> Question:
-        stream = [*self._encoder.stream(parts), *said]
-        self._backbone.check_length(stream)
+    def _checked(self, example: Example, stream: Stream, answer_id: int) -> Question:
+        try:
+            self._backbone.check_length(stream)
+        except DataError as error:
+            shown = (example.query.text or "an image")[:60]
+            raise DataError(f"the row of query {shown!r}: {error}") from error
         return Question(stream, answer_id)
 
     def _number_ids(self, largest: int) -> tuple[list[int], list[int]]:
@@ -105,6 +111,12 @@ class Lessons:
                 f"{list_answer(1)!r}; set loss.listwise = 0"
             )
         return first[:start], [ids[start] for ids in answers]
+
+
+def _negatives(example: Example) -> list[int]:
+    """The places of the distinct negatives: an under-filled row repeats some."""
+    places = {key: place for place, key in reversed(list(enumerate(example.candidate_keys)))}
+    return sorted(place for place in places.values() if place)
 
 
 def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Lesson) -> Terms:

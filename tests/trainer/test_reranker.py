@@ -30,7 +30,7 @@ from trainer.settings import (
 )
 from trainer.train_reranker import train_reranker
 from unijudge.corpus import Content
-from unijudge.errors import DataError, ModelError
+from unijudge.errors import DataError, JudgeRefused, ModelError
 from unijudge.prompt import LIST_INSTRUCTION, Prompt
 from unijudge.rankings import Ranking, read_rankings, write_rankings
 from unijudge.verdicts import Verdict
@@ -163,12 +163,33 @@ def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
     monkeypatch.setattr("trainer.reranker.list_answer", lambda number: "Ans: " + "x" * number)
     with pytest.raises(ModelError, match="not one token each"):
         Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
-    monkeypatch.setattr(backbone, "max_tokens", 50)
     monkeypatch.undo()
-    lessons = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
     monkeypatch.setattr(backbone, "max_tokens", 50)
-    with pytest.raises(DataError, match=r"model\.max_tokens is 50"):
-        lessons.of([example()])
+    with pytest.raises(DataError, match=r"'Which one is meant, number 0\?': an input of \d+ tokens; model\.max_tokens"):
+        Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example()])
+
+
+def test_a_list_that_is_too_long_loses_candidates_and_keeps_its_positive(backbone, monkeypatch):
+    settings = RerankerLossSettings(list_size_min=6)
+    (whole,) = Lessons(backbone, Prompt(), settings, seed=0).of([example()]).lists
+    monkeypatch.setattr(backbone, "max_tokens", backbone.inputs.length(whole.stream) - 1)
+    for number in range(8):
+        (shorter,) = Lessons(backbone, Prompt(), settings, seed=0).of([example(number)]).lists
+        listed = decoded(backbone, shorter.stream)
+        assert "It is red." in listed
+        assert [f"It is {color}." in listed for color in COLORS].count(True) == 5
+
+
+def test_a_repeated_negative_is_listed_once(backbone):
+    row = example()
+    fewer = Example(
+        row.query, [*row.candidates[:3], row.candidates[1], row.candidates[2], row.candidates[1]],
+        [*row.candidate_keys[:3], row.candidate_keys[1], row.candidate_keys[2], row.candidate_keys[1]],
+        row.teacher, row.positive_keys,
+    )  # fmt: skip
+    (question,) = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([fewer]).lists
+    listed = decoded(backbone, question.stream)
+    assert [listed.count(f"It is {color}.") for color in COLORS] == [1, 1, 1, 0, 0, 0]
 
 
 def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tmp_path):
@@ -249,3 +270,15 @@ def test_an_evaluation_is_reranked_over_http(corpus, model, tmp_path):
     write_rankings(tmp_path / "other" / "rankings.parquet", [ranking()])
     with pytest.raises(DataError, match="ranks no queries of"):
         rerank(settings.model_copy(update={"rankings": tmp_path / "other"}), quiet)
+
+
+def test_a_judge_that_fails_is_one_error(corpus, model, tmp_path, monkeypatch):
+    async def refuse(*_):
+        raise JudgeRefused("the query itself cannot be judged")
+
+    embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model), quiet)
+    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
+    monkeypatch.setattr("trainer.rerank.JudgeClient.judge", refuse)
+    with serving(ScriptedJudge(Prompt())) as url, pytest.raises(JudgeRefused, match="cannot be judged"):
+        rerank(RerankSettings(corpus=corpus.folder, rankings=tmp_path / "e", out=tmp_path / "r", service=url), quiet)
+    assert not (tmp_path / "r").exists()
