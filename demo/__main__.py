@@ -16,6 +16,10 @@ MARK = ".unijudge-demo"
 
 def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
     """Runs everything into `out`, which is emptied first if an earlier demo made it."""
+    if len(f"{out} {Path.cwd()}".split()) != 2:
+        raise SystemExit(
+            f"{out}, {Path.cwd()}: the demo's commands take no path with a space in it; give another folder"
+        )
     if out.exists() and not (out / MARK).exists():
         raise SystemExit(f"{out}: exists, and no demo made it; give another folder")
     shutil.rmtree(out, ignore_errors=True)
@@ -51,4 +55,6 @@ if __name__ == "__main__":
     parser.add_argument("--backend", default="auto", help="of the judge: auto, vllm, transformers")
     parser.add_argument("--quick", action="store_true", help="a minute's worth of everything; the numbers mean nothing")
     given = parser.parse_args()
+    if given.seeds < 1:
+        parser.error(f"--seeds {given.seeds}: at least one training world is needed")
     main(given.out, QUICK if given.quick else Size(), seeds=given.seeds, backend=given.backend)

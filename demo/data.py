@@ -2,7 +2,8 @@
 
     python -m demo.data train|eval FOLDER SCENES SEED
 
-Scenes are new for every seed; digits are those that no model was taught with, some for training, others for evaluation.
+Pictures are new for every seed (of so small a world most scenes come up again, drawn otherwise); digits are those that
+no model was taught with, some for training, others for evaluation.
 
     FOLDER/images/0000.png …          56 × 56 pixels
     FOLDER/mmeb/Scenes_t2i, …         rows in the MMEB-train layout, each with one positive, as data sets have it
@@ -82,6 +83,8 @@ def _scenes(scenes: list[Scene], dice: random.Random) -> Iterator[Row]:
 def _digits(album: Album, rows: range, queries: int, dice: random.Random) -> Iterator[Row]:
     """As many ask for a digit's name, and as many for another picture of it."""
     named, paired, pool = rows[:queries], rows[queries : 2 * queries], rows[2 * queries :]
+    if len(pool) < 100:
+        raise SystemExit(f"{queries} queries of each kind leave {len(pool)} digits to be found; take fewer scenes")
     for place in named:
         name = Side(DIGITS[album.labels[place]], None)
         yield Row("Digits_cls", Side(WHICH_DIGIT, _name(album.digit(place))), name, [name])

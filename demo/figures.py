@@ -53,10 +53,10 @@ def draw_students(path: Path, students: dict[str, Any], rerank: dict[str, Any]) 
         _write(draw, (GAP, y + 3), name, INK)
         color = BARS[number] if number < len(BARS) else "#c2410c"
         draw.rectangle((left, y, x, y + step - 10), fill=color)
-        if value["std"] is not None:
-            reach = value["std"] / top * width
+        reach = (value["std"] or 0.0) / top * width
+        if reach:
             draw.line((x - reach, y + step / 2 - 5, x + reach, y + step / 2 - 5), fill=INK, width=2)
-        _write(draw, (x + 8, y + 3), f"{value['mean']:.3f}", INK)
+        _write(draw, (x + reach + 8, y + 3), f"{value['mean']:.3f}", INK)
     _save(image, path)
 
 

@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 START_LIMIT_S = 180
@@ -31,18 +32,24 @@ def run(command: str) -> None:
 
 def run_side_by_side(chains: Sequence[Sequence[str]], at_once: int = 2) -> None:
     """Runs chains of commands, some at once; each command is shown with its last line when it is done."""
+    failed = threading.Event()
     with ThreadPoolExecutor(at_once) as pool:
-        for _ in pool.map(_run_chain, chains):
-            pass
+        for done in as_completed([pool.submit(_run_chain, chain, failed) for chain in chains]):
+            done.result()
 
 
-def _run_chain(chain: Sequence[str]) -> None:
+def _run_chain(chain: Sequence[str], failed: threading.Event) -> None:
+    """Begins no command once another chain has failed."""
     for command in chain:
+        if failed.is_set():
+            return
         done = subprocess.run(
             _arguments(command), env=os.environ | QUIET | ONE_THREAD, capture_output=True, text=True, check=False
         )
         told = done.stdout.strip() if done.returncode == 0 else done.stdout + done.stderr
         print(f"\n$ {command}\n{told}", flush=True)
+        if done.returncode:
+            failed.set()
         _check(command, done.returncode)
 
 
@@ -71,14 +78,22 @@ def serving(model: Path, backend: str, log: Path) -> Iterator[str]:
     try:
         begun = time.monotonic()
         while not _ready(url):
-            if process.poll() is not None or time.monotonic() - begun > START_LIMIT_S:
-                raise SystemExit(f"the service did not start:\n{log.read_text()}")
+            if process.poll() is not None:
+                raise SystemExit(f"the service ended with status {process.returncode}:\n{log.read_text()}")
+            if time.monotonic() - begun > START_LIMIT_S:
+                raise SystemExit(
+                    f"the service is not ready after {START_LIMIT_S} s; its log so far:\n{log.read_text()}"
+                )
             time.sleep(0.5)
         print(f"ready at {url}", flush=True)
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from demo.lessons import FIND_IMAGE
 from demo.results import BETA, Truth, mined
 from demo.rows import mined_strips, rankings
 from demo.story import sentences, table
+from demo.world import KINDS
 from unijudge.files import publish_text
 from unijudge.pages import curves, histogram, page, picture
 
@@ -50,7 +51,7 @@ def _quality(out: Path) -> Any:
     pairs = json.loads((out / "judge.json").read_text())["pairs"]
     series = {
         "matches": [pair["score"] for pair in pairs if pair["match"]],
-        "one word wrong": [pair["score"] for pair in pairs if "_" in pair["kind"] and not pair["match"]],
+        "hard negatives": [pair["score"] for pair in pairs if pair["kind"] in KINDS],
         "random": [pair["score"] for pair in pairs if pair["kind"] == "random"],
     }
     return histogram(series, low=0.0, high=1.0, x_label="judge score", mark=(0.5, "undecided"))

@@ -70,9 +70,11 @@ class Mined:
 def mined(truth: Truth, folder: Path) -> Iterator[Mined]:
     """Every judged candidate of a training world."""
     for row in read_scores(folder / "scores"):
-        best = max(score_of(positive) for positive in row.positives)
-        query = truth.query(row.query_id)
-        for candidate in row.candidates:
+        scores = [score_of(positive) for positive in row.positives if positive.error is None]
+        if not scores:
+            continue  # as selection does
+        best, query = max(scores), truth.query(row.query_id)
+        for candidate in (candidate for candidate in row.candidates if candidate.error is None):
             yield Mined(row.subset, score_of(candidate) - best, truth.is_right(query, candidate))
 
 
@@ -157,19 +159,25 @@ def reranker_terms(out: Path) -> dict[str, dict[str, float]]:
 def compare(left: Sequence[dict[str, Floats]], right: Sequence[dict[str, Floats]]) -> dict[str, float]:
     """Right − left of the mean over tasks, and twice its standard error.
 
-    Queries are the same on both sides, so their differences are taken query by query; the spread between seeds, where
-    there are several, is added.
+    Queries are the same on both sides, and so is the training world of a seed: differences are taken query by query and
+    seed by seed. What other queries would do is in the error, and, where there are several seeds, what other seeds
+    would; a side with one run stands against each of the other's.
     """
-    tasks = list(left[0])
-    mean = {
-        task: np.mean([run[task] for run in right], axis=0) - np.mean([run[task] for run in left], axis=0)
-        for task in tasks
-    }
-    variance = sum(float(values.var(ddof=1)) / len(values) for values in mean.values()) / len(tasks) ** 2
-    if len(right) > 1:
-        totals = [float(np.mean([run[task].mean() for task in tasks])) for run in right]
-        variance += float(np.var(totals, ddof=1)) / len(totals)
-    return {"difference": float(np.mean([v.mean() for v in mean.values()])), "error": 2 * variance**0.5}
+    seeds, tasks = max(len(left), len(right)), list(left[0])
+    by_seed = [
+        {task: after[task] - before[task] for task in tasks}
+        for before, after in zip(_repeated(left, seeds), _repeated(right, seeds), strict=True)
+    ]
+    by_task = {task: np.mean([run[task] for run in by_seed], axis=0) for task in tasks}
+    variance = sum(float(values.var(ddof=1)) / len(values) for values in by_task.values()) / len(tasks) ** 2
+    if seeds > 1:
+        totals = [float(np.mean([run[task].mean() for task in tasks])) for run in by_seed]
+        variance += float(np.var(totals, ddof=1)) / seeds
+    return {"difference": float(np.mean([v.mean() for v in by_task.values()])), "error": 2 * variance**0.5}
+
+
+def _repeated(runs: Sequence[dict[str, Floats]], seeds: int) -> Sequence[dict[str, Floats]]:
+    return runs if len(runs) == seeds else [*runs] * seeds
 
 
 def _precisions(run: dict[str, Floats]) -> dict[str, float]:
@@ -214,6 +222,10 @@ def collect(out: Path) -> dict[str, Any]:
         "students": students(out, seeds),
         "rerank": rerank(out),
         "reranker_terms": reranker_terms(out),
+        "rerank_effects": {
+            name: {task: compare([{task: runs["base"][0][task]}], [{task: found[0][task]}]) for task in found[0]}
+            for name, found in reranked.items()
+        },
         "comparisons": {name: compare(runs[left], runs[right]) for name, (left, right) in sides.items()}
         | {
             "judge_reranks": compare(runs["base"], reranked["judge"]),

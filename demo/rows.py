@@ -51,20 +51,18 @@ def mined_strips(out: Path, subsets: tuple[str, ...], *, cards: int = 8) -> list
 def _strip(truth: Truth, row: JudgedQuery, triple: Triple, cards: int) -> Strip:
     query = truth.query(row.query_id)
     chosen = {negative.item_id for negative in triple.negatives[:NEGATIVES]}
-    best = score_of(triple.positive)
+    best, beta = score_of(triple.positive), triple.negatives[0].beta or BETA
 
     def card(judged: Judged) -> Card:
         score = score_of(judged)
-        verdict = "dropped" if score > best - BETA else "chosen" if judged.item_id in chosen else "passed over"
+        verdict = "chosen" if judged.item_id in chosen else "dropped" if score > best - beta else "passed over"
         return Card(
             truth.corpus.content(truth.item(judged)), judged.rank, judged.similarity, score,
             "positive" if judged is triple.positive else verdict, truth.is_right(query, judged),
         )  # fmt: skip
 
-    positive = card(triple.positive)
-    return Strip(
-        row.subset, truth.corpus.content(query), [positive, *(card(judged) for judged in row.candidates[:cards])]
-    )
+    judged_ones = [judged for judged in row.candidates if judged.error is None][:cards]
+    return Strip(row.subset, truth.corpus.content(query), [card(judged) for judged in (triple.positive, *judged_ones)])
 
 
 def rankings(out: Path, subset: str, *, cards: int = 8) -> list[tuple[str, Strip]]:

@@ -73,9 +73,10 @@ def _filter(found: dict[str, Any]) -> list[str]:
     ]
     if found["recall"] is not None and found["precision"] is not None:
         price = ": the rest is the price of caution." if found["precision"] < 0.5 else "."
+        dropped, recall, precision = (_percent(found[name]) for name in ("dropped", "recall", "precision"))
         told.append(
-            f"The filter drops {_percent(found['dropped'])} of the candidates. It catches {_percent(found['recall'])} "
-            f"of the false negatives; of what it drops, {_percent(found['precision'])} are false negatives{price}"
+            f"At β = 0.1 the filter drops {dropped} of the candidates. It catches {recall} of the false negatives; of "
+            f"what it drops, {precision} are false negatives{price}"
         )
     return told
 
@@ -86,19 +87,16 @@ def _comparisons(results: dict[str, Any]) -> list[str]:
 
 def _rerank(results: dict[str, Any]) -> list[str]:
     listwise = results["reranker_terms"]["listwise"]
-    if listwise["last"] > GUESSING:
-        learned = "its listwise half was not learned: the answers' tokens are new to this model"
-    else:
-        learned = "its listwise half was learned"
+    share = listwise["last"] / GUESSING
+    learned = "was learned" if share < 0.8 else "is no better than guessing" if share <= 1.2 else "was not learned"
     told = f"The reranker's listwise loss went from {listwise['first']:.2f} to {listwise['last']:.2f} nats"
     return [
-        f"{told}; guessing has {GUESSING:.2f}: {learned}.",
+        f"{told}, where guessing has {GUESSING:.2f}: this half {learned}.",
         *(
-            f"On {task} reranking by the {name} does harm: {values['before']:.3f} → {values[name]:.3f} "
-            f"({_percent(values[f'{name}_gained'])} gained, {_percent(values[f'{name}_lost'])} lost)."
-            for task, values in results["rerank"].items()
-            for name in ("judge", "reranker")
-            if task != "mean" and values[name] < values["before"]
+            f"On {task} reranking by the {name} {effect(found)}."
+            for name, tasks in results["rerank_effects"].items()
+            for task, found in tasks.items()
+            if found["difference"] < 0
         ),
     ]
 

@@ -51,10 +51,15 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     """
     corpus = Corpus(settings.corpus)
     rankings = list(read_rankings(settings.rankings / "rankings.parquet"))
-    known = {query.query_id for query in corpus.queries}
-    if not rankings or not {ranking.query_id for ranking in rankings} <= known:
+    known = {(query.query_id, query.subset) for query in corpus.queries}
+    if (
+        not rankings
+        or not {(ranking.query_id, ranking.subset) for ranking in rankings} <= known
+        or not {item_id for ranking in rankings for item_id in ranking.item_ids} <= corpus.row_of.keys()
+    ):
         raise DataError(
-            f"{settings.rankings}: ranks no queries of {settings.corpus}; give the corpus that was evaluated"
+            f"{settings.rankings}: ranks other queries or items than those of {settings.corpus}; give the corpus that "
+            "was evaluated"
         )
     try:
         after, judge = asyncio.run(_rerank(settings, corpus, rankings, report))
@@ -64,12 +69,14 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     pairs: dict[str, list[tuple[Ranking, Ranking]]] = defaultdict(list)
     for one, other in zip(rankings, after, strict=True):
         pairs[one.subset].append((one, other))
+    positives = {query.query_id: set(query.positive_ids) for query in corpus.queries}
+    in_top = {one.query_id for one in rankings if positives[one.query_id] & {*one.item_ids[: settings.top]}}
     made = RerankReport(
         corpus=str(settings.corpus),
         rankings=str(settings.rankings),
         judge=judge,
         top=settings.top,
-        subsets={name: _measures(found, settings.top) for name, found in sorted(pairs.items())},
+        subsets={name: _measures(found, in_top) for name, found in sorted(pairs.items())},
         unjudged=sum(log_odds is None for ranking in after for log_odds in ranking.log_odds or []),
     )
     publish_json(settings.out / "metrics.json", made)
@@ -128,11 +135,11 @@ def reranked(ranking: Ranking, log_odds: list[float | None], positives: tuple[st
     )
 
 
-def _measures(found: list[tuple[Ranking, Ranking]], top: int) -> dict[str, float]:
+def _measures(found: list[tuple[Ranking, Ranking]], in_top: set[str]) -> dict[str, float]:
     before_Q, after_Q = (np.array([pair[side].gold_rank for pair in found]) for side in (0, 1))
     return {
         "queries": len(found),
-        "in_top": float((before_Q <= top).mean()),
+        "in_top": float(np.mean([before.query_id in in_top for before, _ in found])),
         "precision@1 before": precision_at_1(before_Q),
         "precision@1": precision_at_1(after_Q),
         "gained": float(((before_Q > 1) & (after_Q == 1)).mean()),

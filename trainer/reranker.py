@@ -55,6 +55,10 @@ class Lessons:
         self._seed = seed
         self._longest = backbone.max_tokens
         self._labels = {True: self._encoder.label_id(prompt.yes), False: self._encoder.label_id(prompt.no)}
+        if self._labels[True] == self._labels[False]:
+            raise ModelError(
+                f"labels {prompt.yes!r} and {prompt.no!r} are the same token; set prompt.yes and prompt.no"
+            )
         self._before_number, self._numbers = self._number_ids(settings.list_size_max)
 
     def of(self, examples: Sequence[Example]) -> Lesson:

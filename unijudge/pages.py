@@ -140,7 +140,7 @@ class _Plot:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Four to nine round numbers within a range.
+    """A few round numbers within a range.
 
     Example:
         >>> ticks(0.0, 0.31)

@@ -22,6 +22,12 @@ def test_the_spread_of_seeds_is_part_of_the_error():
     agreeing = compare(left, [{"a": np.tile([1.0, 1.0], 50)}] * 2)
     seeds = [{"a": np.tile([1.0, 1.0], 50)}, {"a": np.tile([0.0, 1.0], 50)}]
     assert compare(left, seeds)["error"] > agreeing["error"] + 0.1
+    assert compare(seeds, left) == {
+        "difference": -compare(left, seeds)["difference"],
+        "error": compare(left, seeds)["error"],
+    }
+    assert compare(seeds, seeds) == {"difference": 0, "error": 0}, "seeds are paired"
+    assert compare(left[:1], seeds) == compare(left, seeds), "one run stands against each"
 
 
 @pytest.mark.parametrize(
@@ -53,18 +59,24 @@ def results(**changes):
         "comparisons": {name: {"difference": -0.2, "error": 0.1} for name in names},
         "rerank": {"Task": row, "mean": row},
         "reranker_terms": {"listwise": {"first": 20.0, "last": 4.0}},
+        "rerank_effects": {
+            "judge": {"Task": {"difference": 0.2, "error": 0.1}, "Other": {"difference": -0.01, "error": 0.1}},
+            "reranker": {"Task": {"difference": -0.2, "error": 0.1}},
+        },
     } | changes  # fmt: skip
 
 
 def test_the_story_hides_no_harm():
     told = "\n".join(sentences(results()))
-    assert told.count("did harm") == 8
-    assert "reranking by the reranker does harm: 0.400 → 0.300" in told
-    assert "reranking by the judge does harm" not in told
+    assert told.count("did harm") == 8 + 1
+    assert "On Task reranking by the reranker did harm: -0.200 ± 0.100" in told
+    assert "On Other reranking by the judge did not show an effect" in told
+    assert "On Task reranking by the judge" not in told
     assert "weakest kind is add object (0.500)" in told
     assert "price of caution" in told
-    assert "from 20.00 to 4.00 nats; guessing has 1.32: its listwise half was not learned" in told
-    learned = {"listwise": {"first": 20.0, "last": 0.5}}
-    assert "half was learned" in "\n".join(sentences(results(reranker_terms=learned)))
+    assert "from 20.00 to 4.00 nats, where guessing has 1.32: this half was not learned" in told
+    for last, said in {0.5: "half was learned", 1.3: "half is no better than guessing"}.items():
+        terms = {"listwise": {"first": 20.0, "last": last}}
+        assert said in "\n".join(sentences(results(reranker_terms=terms)))
     none_found = results()["false_negatives"] | {"recall": None, "precision": None}
     assert "The filter" not in "\n".join(sentences(results(false_negatives=none_found)))

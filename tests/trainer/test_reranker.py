@@ -160,6 +160,8 @@ def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
         RerankerLossSettings(list_size_min=5, list_size_max=3)
     with pytest.raises(ModelError, match="'zebra' is not one token"):
         Lessons(backbone, Prompt(yes="zebra"), RerankerLossSettings(), seed=0)
+    with pytest.raises(ModelError, match="are the same token"):
+        Lessons(backbone, Prompt(no="Yes"), RerankerLossSettings(), seed=0)
     monkeypatch.setattr("trainer.reranker.list_answer", lambda number: "Ans: " + "x" * number)
     with pytest.raises(ModelError, match="not one token each"):
         Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
@@ -265,11 +267,16 @@ def test_an_evaluation_is_reranked_over_http(corpus, model, tmp_path):
     assert measures["gained"] == firsts.count((False, True)) / len(firsts)
     assert measures["lost"] == firsts.count((True, False)) / len(firsts)
     assert measures["gained"] + measures["lost"] > 0, "the scripted judge is no oracle"
-    difference = measures["precision@1"] - measures["precision@1 before"]
-    assert difference == pytest.approx(measures["gained"] - measures["lost"])
+    golds = [query.positive_ids[0] in old.item_ids[:5] for old, query in zip(before, corpus.queries, strict=True)]
+    assert measures["in_top"] == np.mean(golds)
     write_rankings(tmp_path / "other" / "rankings.parquet", [ranking()])
-    with pytest.raises(DataError, match="ranks no queries of"):
+    with pytest.raises(DataError, match="ranks other queries or items"):
         rerank(settings.model_copy(update={"rankings": tmp_path / "other"}), quiet)
+    query = corpus.queries[0]
+    foreign = Ranking(query.query_id, query.subset, 1, ["an item of another corpus"], [0.5])
+    write_rankings(tmp_path / "foreign" / "rankings.parquet", [foreign])
+    with pytest.raises(DataError, match="ranks other queries or items"):
+        rerank(settings.model_copy(update={"rankings": tmp_path / "foreign"}), quiet)
 
 
 def test_a_judge_that_fails_is_one_error(corpus, model, tmp_path, monkeypatch):
