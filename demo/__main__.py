@@ -4,12 +4,14 @@ Every step is a command that a person could type; it is printed before it runs.
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
 from demo.commands import JUDGE, QUICK, Demo, Size
 from demo.processes import run, run_side_by_side, serving, timed
+from unijudge.files import publish_text
 
 MARK = ".unijudge-demo"
 
@@ -32,7 +34,9 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
                 run(command)
     with timed(seconds, "embed"):
         run_side_by_side(demo.embed_base())
-    with serving(JUDGE, backend, out / "judge.log") as service:
+    with contextlib.ExitStack() as running:
+        with timed(seconds, "serve"):
+            service = running.enter_context(serving(JUDGE, backend, out / "judge.log"))
         for stage, command in demo.judge_all(service):
             with timed(seconds, stage):
                 run(command)
@@ -41,9 +45,12 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
             run(command)
     with timed(seconds, "train"):
         run_side_by_side(demo.train_all())
-    with timed(seconds, "rerank"), serving(out / "runs/reranker/merged", backend, out / "reranker.log") as service:
-        run(demo.rerank(service, "reranker"))
-    (out / "seconds.json").write_text(json.dumps(seconds))
+    with contextlib.ExitStack() as running:
+        with timed(seconds, "serve"):
+            service = running.enter_context(serving(out / "runs/reranker/merged", backend, out / "reranker.log"))
+        with timed(seconds, "rerank"):
+            run(demo.rerank(service, "reranker"))
+    publish_text(out / "seconds.json", json.dumps(seconds))
     run(f"python -m demo.results {out}")
     run(f"python -m demo.report {out}")
 

@@ -26,6 +26,7 @@ from demo.captions import Caption, Scene
 from demo.lessons import DIGITS, FIND_CAPTION, FIND_IMAGE, SAME_DIGIT, TARGET, WHICH_DIGIT, Album
 from demo.world import SMALL
 from miner.importers.build import Side
+from unijudge.files import publishing_folder
 
 DIGIT_ROWS = {"train": range(400), "eval": range(400, 898)}
 """Of the half of the digits that taught no model."""
@@ -47,18 +48,19 @@ class Row:
 def make_data(folder: Path, part: str, scenes: int, seed: int) -> None:
     """Writes pictures, training rows and the truth. A fifth as many queries as scenes ask for a digit's name."""
     album = Album.of(SMALL, scenes=scenes, seed=seed + (1_000_000 if part == "eval" else 0), held_out=True)
-    (folder / "images").mkdir(parents=True)
     wanted = [*range(len(album.scenes)), *(album.digit(place) for place in DIGIT_ROWS[part])]
-    for place in wanted:
-        album.pictures[place].save(folder / "images" / _name(place))
     dice = random.Random(f"{part} {seed}")
     rows = [*_scenes(album.scenes, dice), *_digits(album, DIGIT_ROWS[part], scenes // 5, dice)]
-    for subset in dict.fromkeys(row.subset for row in rows):
-        (folder / "mmeb" / subset).mkdir(parents=True)
-        table = pa.Table.from_pylist([_mmeb(row) for row in rows if row.subset == subset])
-        pq.write_table(table, folder / "mmeb" / subset / "original-00000-of-00001.parquet")
     lines = [json.dumps(pair) + "\n" for number, row in enumerate(rows) for pair in _pairs(number, row)]
-    (folder / "truth.jsonl").write_text("".join(lines))
+    with publishing_folder(folder) as draft:
+        (draft / "images").mkdir()
+        for place in wanted:
+            album.pictures[place].save(draft / "images" / _name(place))
+        for subset in dict.fromkeys(row.subset for row in rows):
+            (draft / "mmeb" / subset).mkdir(parents=True)
+            table = pa.Table.from_pylist([_mmeb(row) for row in rows if row.subset == subset])
+            pq.write_table(table, draft / "mmeb" / subset / "original-00000-of-00001.parquet")
+        (draft / "truth.jsonl").write_text("".join(lines))
     print(f"{folder}: {len(wanted)} pictures, {len(rows)} queries, {len(lines)} true pairs")
 
 

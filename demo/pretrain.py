@@ -26,6 +26,7 @@ from demo.lessons import Album, Lessons, Row
 from demo.tiny_model import build_model, make_tokenizer, save_model
 from demo.tiny_reader import Reader
 from demo.world import SMALL
+from unijudge.files import publish_text
 
 SEED = 0
 SCENES = 8000
@@ -211,7 +212,7 @@ def main(folder: Path) -> None:
     model.float().load_state_dict(captions)
     teach_judge(reader, lessons, log)
     save_model(folder / "judge", model.half(), tokenizer)
-    (folder / "pretraining.json").write_text(json.dumps({"seed": SEED, "steps": STEPS, "log": log.lines}, indent=1))
+    publish_text(folder / "pretraining.json", json.dumps({"seed": SEED, "steps": STEPS, "log": log.lines}, indent=1))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ B = TypeVar("B")
 class Objective(Generic[B]):
     """What a training wants of a model."""
 
-    collate: Callable[[Sequence[Example]], B]
-    """Rows → one batch."""
+    collate: Callable[[Sequence[Example], int], B]
+    """Rows and the step → one batch."""
     loss: Callable[[B], Terms]
     """The mean loss of a batch."""
 
@@ -62,7 +62,7 @@ def finetune(
     fit(
         backbone.model,
         len(examples),
-        lambda rows: objective.collate([examples[row] for row in rows]),
+        lambda rows, step: objective.collate([examples[row] for row in rows], step),
         lambda _, batch: objective.loss(batch),
         run,
         settings,

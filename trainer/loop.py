@@ -38,7 +38,7 @@ class Weights(Protocol):
 def fit(
     model: nn.Module,
     num_rows: int,
-    batch_of: Callable[[Sequence[int]], B],
+    batch_of: Callable[[Sequence[int], int], B],
     loss_of: Callable[[nn.Module, B], Terms],
     run: Run,
     settings: LoopSettings,
@@ -50,7 +50,7 @@ def fit(
     Args:
         model: On its device, with some parameters that require a gradient.
         num_rows: How many training rows there are.
-        batch_of: Row numbers → a batch.
+        batch_of: Row numbers and the step → a batch, the same whenever it is asked for.
         loss_of: The mean loss of a batch.
         run: Where metrics and checkpoints go.
         settings: Steps, sizes, rates.
@@ -77,7 +77,7 @@ def fit(
         groups = rows_of_step(step, num_rows, settings)
         found = Counter[str]()
         for rows in groups:
-            terms = loss_of(prepared, batch_of(rows))
+            terms = loss_of(prepared, batch_of(rows, step))
             accelerator.backward(torch.stack([*terms.values()]).sum() / len(groups))
             found.update({name: term.item() / len(groups) for name, term in terms.items()})
         total = float(sum(found.values()))

@@ -61,10 +61,10 @@ class Lessons:
             )
         self._before_number, self._numbers = self._number_ids(settings.list_size_max)
 
-    def of(self, examples: Sequence[Example]) -> Lesson:
-        """The questions of some rows; drawn again in the same way for the same rows in the same order."""
+    def of(self, examples: Sequence[Example], step: int) -> Lesson:
+        """The questions of some rows: others in each step, the same ones when a step is done again."""
         name = "".join(key.hex() for example in examples for key in example.candidate_keys)
-        dice = random.Random(f"{self._seed} {name}")  # noqa: S311  reproducible, not secret
+        dice = random.Random(f"{self._seed} {step} {name}")  # noqa: S311  reproducible, not secret
         pairs = [question for example in examples for question in self._pairwise(example, dice)]
         lists = [self._listwise(example, dice) for example in examples] if self._settings.listwise else []
         return Lesson(pairs, lists)

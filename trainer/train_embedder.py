@@ -28,14 +28,15 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
     Raises:
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
-    with lease(settings.out):
-        run = finetune(
-            settings,
-            lambda backbone: Objective(
-                collate, lambda batch: {settings.loss.name: loss_of(backbone, settings.loss, batch)}
-            ),
-            report,
+
+    def objective(backbone: Backbone) -> Objective[Batch]:
+        return Objective(
+            lambda examples, _: collate(examples),
+            lambda batch: {settings.loss.name: loss_of(backbone, settings.loss, batch)},
         )
+
+    with lease(settings.out):
+        run = finetune(settings, objective, report)
         return run.adapter
 
 

@@ -47,7 +47,7 @@ def train(folder, *, stop_at=None, loss=None, settings=SETTINGS):
 
     run = Run(folder, settings, {})
     with contextlib.suppress(KeyboardInterrupt):
-        fit(model, len(DATA), lambda rows: DATA[list(rows)], loss or default, run, settings, Plain(model), report)
+        fit(model, len(DATA), lambda rows, _: DATA[list(rows)], loss or default, run, settings, Plain(model), report)
     return model, run, steps
 
 
@@ -114,7 +114,7 @@ def test_a_non_finite_loss_stops_before_the_update(tmp_path):
 def test_nothing_to_train_is_said(tmp_path):
     model = nn.Linear(1, 1).requires_grad_(False)
     with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
-        fit(model, 1, list, lambda m, b: {}, Run(tmp_path, SETTINGS, {}), SETTINGS, Plain(model), print)
+        fit(model, 1, lambda rows, _: rows, lambda m, b: {}, Run(tmp_path, SETTINGS, {}), SETTINGS, Plain(model), print)
 
 
 def test_other_settings_are_another_run(tmp_path):

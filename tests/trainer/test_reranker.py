@@ -66,7 +66,7 @@ def decoded(backbone, stream):
 
 
 def test_every_word_and_picture_of_a_row_is_in_its_prompts(backbone):
-    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([example()])
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([example()], 1)
     positive, negative = (decoded(backbone, question.stream) for question in lesson.pairs)
     assert Prompt().instruction in positive
     assert "Query:[orange]Which one is meant, number 0?Candidate:[red]It is red.".replace("[", "<|vision_start|>[") == (
@@ -86,7 +86,7 @@ def test_every_word_and_picture_of_a_row_is_in_its_prompts(backbone):
 
 
 def test_the_answers_are_the_right_tokens(backbone):
-    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example(number) for number in range(5)])
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example(number) for number in range(5)], 1)
     tokenizer = backbone.inputs._files[0]
     assert [tokenizer.decode([question.answer_id]) for question in lesson.pairs] == ["Yes", "No"] * 5
     for question in lesson.lists:
@@ -103,7 +103,7 @@ def test_the_positive_stands_anywhere_with_equal_chance(backbone):
     found = Counter(
         tokenizer.decode([question.answer_id])
         for start in range(0, 200, 20)
-        for question in lessons.of([example(number) for number in range(start, start + 20)]).lists
+        for question in lessons.of([example(number) for number in range(start, start + 20)], 1).lists
     )
     assert set(found) == {"1", "2", "3", "4"}
     expected = 200 / 4
@@ -116,7 +116,7 @@ def test_a_pair_takes_one_of_the_hardest_negatives(backbone):
         rows = [example(number, teacher=teacher) for number in range(30)]
         return {
             color
-            for question in lessons.of(rows).pairs[1::2]
+            for question in lessons.of(rows, 1).pairs[1::2]
             for color in COLORS
             if f"It is {color}." in decoded(backbone, question.stream)
         }
@@ -129,14 +129,14 @@ def test_a_pair_takes_one_of_the_hardest_negatives(backbone):
 
 def test_the_same_rows_are_asked_in_the_same_way(backbone):
     one, other = (Lessons(backbone, Prompt(), RerankerLossSettings(), seed=3) for _ in range(2))
-    assert one.of([example(1), example(2)]) == other.of([example(1), example(2)])
-    assert one.of([example(1)]) != Lessons(backbone, Prompt(), RerankerLossSettings(), seed=4).of([example(1)])
+    assert one.of([example(1), example(2)], 1) == other.of([example(1), example(2)], 1)
+    assert one.of([example(1)], 1) != Lessons(backbone, Prompt(), RerankerLossSettings(), seed=4).of([example(1)], 1)
 
 
 def test_each_term_is_a_mean_of_its_own(backbone):
     """By hand, from the model's logits; and twice as many lists do not weigh twice."""
     settings = RerankerLossSettings(pairwise=2.0, listwise=0.5)
-    lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)])
+    lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)], 1)
     with torch.inference_mode():
 
         def mean(questions):
@@ -168,15 +168,15 @@ def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(backbone, "max_tokens", 50)
     with pytest.raises(DataError, match=r"'Which one is meant, number 0\?': an input of \d+ tokens; model\.max_tokens"):
-        Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example()])
+        Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example()], 1)
 
 
 def test_a_list_that_is_too_long_loses_candidates_and_keeps_its_positive(backbone, monkeypatch):
     settings = RerankerLossSettings(list_size_min=6)
-    (whole,) = Lessons(backbone, Prompt(), settings, seed=0).of([example()]).lists
+    (whole,) = Lessons(backbone, Prompt(), settings, seed=0).of([example()], 1).lists
     monkeypatch.setattr(backbone, "max_tokens", backbone.inputs.length(whole.stream) - 1)
     for number in range(8):
-        (shorter,) = Lessons(backbone, Prompt(), settings, seed=0).of([example(number)]).lists
+        (shorter,) = Lessons(backbone, Prompt(), settings, seed=0).of([example(number)], 1).lists
         listed = decoded(backbone, shorter.stream)
         assert "It is red." in listed
         assert [f"It is {color}." in listed for color in COLORS].count(True) == 5
@@ -189,7 +189,7 @@ def test_a_repeated_negative_is_listed_once(backbone):
         [*row.candidate_keys[:3], row.candidate_keys[1], row.candidate_keys[2], row.candidate_keys[1]],
         row.teacher, row.positive_keys,
     )  # fmt: skip
-    (question,) = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([fewer]).lists
+    (question,) = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([fewer], 1).lists
     listed = decoded(backbone, question.stream)
     assert [listed.count(f"It is {color}.") for color in COLORS] == [1, 1, 1, 0, 0, 0]
 
@@ -289,3 +289,10 @@ def test_a_judge_that_fails_is_one_error(corpus, model, tmp_path, monkeypatch):
     with serving(ScriptedJudge(Prompt())) as url, pytest.raises(JudgeRefused, match="cannot be judged"):
         rerank(RerankSettings(corpus=corpus.folder, rankings=tmp_path / "e", out=tmp_path / "r", service=url), quiet)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_row_is_asked_otherwise_in_each_step(backbone):
+    """Also alone in its batch: a place that never changed could be learned by heart."""
+    lessons = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
+    assert len({lessons.of([example()], step).lists[0].answer_id for step in range(30)}) >= 4
+    assert lessons.of([example()], 7) == lessons.of([example()], 7)
