@@ -144,7 +144,7 @@ def ticks(low: float, high: float) -> list[float]:
 
     Example:
         >>> ticks(0.0, 0.31)
-        [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
+        [0.0, 0.1, 0.2, 0.3]
     """
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
