@@ -5,7 +5,7 @@ labels can be made at any temperature.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -41,11 +41,17 @@ class Triple:
     subset: str
     positive: Judged
     negatives: list[Negative]
+    extra_positives: list[Judged] = field(default_factory=list)
+    """Candidates that the judge holds for at least as good as the positive; offered, never trained on unasked."""
+    suspect: bool = False
+    """The judge does not believe in the positive."""
+    weight: float = 1.0
+    """Of the row in the loss, 0 … 1."""
 
 
 TRIPLES = Table(
     "triples",
-    1,
+    2,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -57,6 +63,9 @@ TRIPLES = Table(
                     pa.struct([*JUDGED, ("beta", pa.float32()), ("duplicate", pa.bool_()), ("fallback", pa.bool_())])
                 ),
             ),
+            ("extra_positives", pa.list_(pa.struct(JUDGED))),
+            ("suspect", pa.bool_()),
+            ("weight", pa.float32()),
         ]
     ),
 )
@@ -116,6 +125,7 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
             found += 1
             row["positive"] = Judged(**row["positive"])
             row["negatives"] = [Negative(**negative) for negative in row["negatives"]]
+            row["extra_positives"] = [Judged(**judged) for judged in row["extra_positives"]]
             yield Triple(**row)
     if found != manifest.rows:
         raise DataError(f"{folder}: {found} rows, but triples.json says {manifest.rows}; select again")
