@@ -13,7 +13,7 @@ from unijudge.corpus import Corpus
 from unijudge.errors import DataError, JudgeChanged
 from unijudge.files import publish_json, read_json
 from unijudge.scores import ScoreManifest
-from unijudge.vectors import read_vectors
+from unijudge.vectors import VectorFolder
 
 
 class Candidates:
@@ -27,10 +27,8 @@ class Candidates:
         """
         self._corpus = corpus
         self._per_subset = pool == "subset"
-        ids = [item.item_id for item in corpus.items]
-        self._items_ND = read_vectors(vectors, "items", ids, corpus.fingerprint)
-        query_ids = [query.query_id for query in corpus.queries]
-        self._queries_QD = read_vectors(vectors, "queries", query_ids, corpus.fingerprint)
+        folder = VectorFolder(vectors, corpus)
+        self._items_ND, self._queries_QD = folder.whole("items"), folder.whole("queries")
         self._retrievers: dict[str | None, FaissRetriever] = {}
         self._pools: dict[str | None, Rows] = {}
         self._opening = threading.Lock()

@@ -15,7 +15,8 @@ from miner.settings import ScoreSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError, JudgeBroken, JudgeRefused, UnijudgeError
-from unijudge.files import file_sha256, lease, read_text
+from unijudge.files import file_sha256, read_text
+from unijudge.leases import lease
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
 

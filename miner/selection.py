@@ -11,7 +11,8 @@ from miner.select import Choice, choose, rule_of
 from miner.settings import SelectSettings
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, lease, publishing_folder, read_json
+from unijudge.files import file_sha256, publishing_folder, read_json
+from unijudge.leases import lease
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, read_scores
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
 

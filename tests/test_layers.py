@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "unijudge": {
         "pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer", "transformers", "jinja2",
-        "markupsafe",
+        "markupsafe", "upath",
     },
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "typer", "torch", "transformers",
@@ -34,6 +34,7 @@ ONLY_IN = {
     "faiss": {"miner/retrieve.py"},
     "httpx2": {"unijudge/connection.py", "unijudge/client.py"},
     "jinja2": {"unijudge/pages.py"},
+    "upath": {"unijudge/files.py"},
     "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "trainer/cli.py"},
 }
 

@@ -12,7 +12,7 @@ from trainer.settings import EmbedSettings
 from unijudge.corpus import Corpus, Item, Query
 from unijudge.encoding import Stream
 from unijudge.errors import DataError
-from unijudge.files import lease
+from unijudge.leases import lease
 from unijudge.vectors import Kind, VectorManifest, missing_parts, start_vectors, write_part
 
 

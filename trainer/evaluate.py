@@ -13,7 +13,7 @@ from unijudge.errors import DataError
 from unijudge.files import publish_json
 from unijudge.metrics import gold_rank, mean_reciprocal_rank, ndcg, precision_at_1, recall_at
 from unijudge.rankings import Ranking, write_rankings
-from unijudge.vectors import read_vectors
+from unijudge.vectors import VectorFolder
 
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -63,9 +63,8 @@ def evaluate(settings: EvaluateSettings) -> Report:
 
 def _rankings(settings: EvaluateSettings, corpus: Corpus) -> Iterator[tuple[Query, Rows, Vectors, list[int]]]:
     """Each query with its candidates (item rows), their similarities, and the places of its positives among them."""
-    items_ND = read_vectors(settings.vectors, "items", [item.item_id for item in corpus.items], corpus.fingerprint)
-    query_ids = [query.query_id for query in corpus.queries]
-    queries_QD = read_vectors(settings.vectors, "queries", query_ids, corpus.fingerprint)
+    folder = VectorFolder(settings.vectors, corpus)
+    items_ND, queries_QD = folder.whole("items"), folder.whole("queries")
     pools: dict[str | None, tuple[Rows, Vectors]] = {}
     for query, vector_D in zip(corpus.queries, queries_QD, strict=True):
         if query.candidates is not None:

@@ -55,7 +55,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     if (
         not rankings
         or not {(ranking.query_id, ranking.subset) for ranking in rankings} <= known
-        or not {item_id for ranking in rankings for item_id in ranking.item_ids} <= corpus.row_of.keys()
+        or not all(item_id in corpus.row_of for ranking in rankings for item_id in ranking.item_ids)
     ):
         raise DataError(
             f"{settings.rankings}: ranks other queries or items than those of {settings.corpus}; give the corpus that "

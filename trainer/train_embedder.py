@@ -12,7 +12,7 @@ from trainer.finetune import Objective, finetune
 from trainer.losses import infonce, js_divergence, symmetric_kl
 from trainer.settings import EmbedderSettings, LossSettings
 from unijudge.errors import TrainingError
-from unijudge.files import lease
+from unijudge.leases import lease
 
 
 def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], None]) -> Path:

@@ -8,7 +8,8 @@ from trainer.backbone import Backbone, save_merged
 from trainer.finetune import Objective, finetune
 from trainer.reranker import Lesson, Lessons, reranker_loss
 from trainer.settings import RerankerSettings
-from unijudge.files import lease, publishing_folder
+from unijudge.files import publishing_folder
+from unijudge.leases import lease
 
 
 def train_reranker(settings: RerankerSettings, report: Callable[[int, float], None]) -> Path:

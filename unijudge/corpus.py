@@ -10,19 +10,21 @@ import io
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel
 
+from unijudge.entries import Entries, RowIndex, Rows
 from unijudge.errors import BadImage, DataError
-from unijudge.files import file_sha256, publish_json, read_json
+from unijudge.files import file_sha256, is_local, locate, publish_json, read_json
 from unijudge.tables import Table
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -163,47 +165,66 @@ class CorpusManifest(BaseModel):
 
 
 class Corpus:
-    """A corpus folder, opened: items and queries in memory, images read on demand."""
+    """A corpus folder, opened: its tables in memory (some hundred megabytes for a million rows), images on demand."""
 
     def __init__(self, folder: Path):
         """Opens and checks the folder.
 
         Raises:
-            DataError: It is incomplete, damaged, or a query names a positive that is not among its items.
+            DataError: It is incomplete, damaged, has an id twice, or a query's positive is not among its items.
         """
         self.folder = folder
         self.manifest = read_json(folder / "corpus.json", CorpusManifest)
-        self.images = (folder / self.manifest.images).resolve()
-        self.items = [Item(**row | {"pools": tuple(row["pools"])}) for row in ITEMS.read(folder / "items.parquet")]
-        self.queries = [
-            Query(
-                **row
-                | {
-                    "positive_ids": tuple(row["positive_ids"]),
-                    "candidates": None if row["candidates"] is None else tuple(row["candidates"]),
-                }
-            )
-            for row in QUERIES.read(folder / "queries.parquet")
-        ]
-        for query in self.queries:
-            for item_id in query.positive_ids:
-                if item_id not in self.row_of:
-                    raise DataError(f"{folder}: query {query.query_id!r}: positive {item_id!r} is not among the items")
+        images = self.manifest.images
+        self.images = locate(images) if "://" in images else (folder / images).resolve()
+        self.items = Entries(ITEMS.whole(folder / "items.parquet"), _item)
+        self.queries = Entries(QUERIES.whole(folder / "queries.parquet"), _query)
+        self.item_ids: pa.ChunkedArray = self.items.table["item_id"]
+        self.query_ids: pa.ChunkedArray = self.queries.table["query_id"]
+        for kind, ids in [("item", self.item_ids), ("query", self.query_ids)]:
+            if pc.count_distinct(ids).as_py() < len(ids):
+                twice = next(entry["values"] for entry in pc.value_counts(ids).to_pylist() if entry["counts"] > 1)
+                raise DataError(f"{folder}: {kind} id {twice!r} stands there twice; ids must be unique: import again")
+        self._positive_rows, self._starts = self._find_positives()
+
+    def positives(self, row: int) -> Rows:
+        """The item rows of one query's positives."""
+        return self._positive_rows[self._starts[row] : self._starts[row + 1]]
+
+    def _find_positives(self) -> tuple[Rows, Rows]:
+        """The item rows of all queries' positives, one after the other, and where each query's begin (queries + 1)."""
+        lists = self.queries.table["positive_ids"].combine_chunks()
+        ids = pc.list_flatten(lists)
+        rows = pc.index_in(ids, value_set=self.item_ids)
+        starts = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())])
+        if rows.null_count:
+            place = int(pc.index(pc.is_null(rows), True).as_py())
+            query = self.queries[int(np.searchsorted(starts, place, side="right")) - 1].query_id
+            raise DataError(f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items")
+        return rows.to_numpy(zero_copy_only=False).astype(np.int64), starts.astype(np.int64)
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
+    def row_of(self) -> RowIndex:
         """item_id → row number in `items`."""
-        return {item.item_id: row for row, item in enumerate(self.items)}
+        return RowIndex(self.item_ids)
+
+    @cached_property
+    def query_row_of(self) -> RowIndex:
+        """query_id → row number in `queries`."""
+        return RowIndex(self.query_ids)
 
     @property
     def fingerprint(self) -> str:
         """Changes when any item or query does."""
         return self.manifest.fingerprint
 
-    def pool_rows(self, subset: str | None) -> npt.NDArray[np.int64]:
+    def pool_rows(self, subset: str | None) -> Rows:
         """The rows, ascending, of the items of a subset's pool; of all items for None."""
-        rows = [row for row, item in enumerate(self.items) if subset is None or subset in item.pools]
-        return np.array(rows, np.int64)
+        if subset is None:
+            return np.arange(len(self.items))
+        pools = self.items.table["pools"].combine_chunks()
+        hits = pc.equal(pc.list_flatten(pools), subset).to_numpy(zero_copy_only=False)
+        return np.unique(pc.list_parent_indices(pools).to_numpy()[hits]).astype(np.int64)
 
     def content(self, entry: Item | Query) -> Content:
         """The text and image bytes of an item or a query.
@@ -223,14 +244,27 @@ class Corpus:
         return Content(text=entry.text, image=data)
 
 
+def _item(**row: Any) -> Item:
+    return Item(**row | {"pools": tuple(row["pools"])})
+
+
+def _query(**row: Any) -> Query:
+    candidates = row["candidates"]
+    lists = {
+        "positive_ids": tuple(row["positive_ids"]),
+        "candidates": None if candidates is None else tuple(candidates),
+    }
+    return Query(**row | lists)
+
+
 def write_corpus(
-    folder: Path, items: Sequence[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
+    folder: Path, items: Iterable[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
 ) -> CorpusManifest:
     """Writes the two tables, then corpus.json."""
     num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))
     num_queries = QUERIES.write(folder / "queries.parquet", (vars(query) for query in queries))
     manifest = CorpusManifest(
-        images=os.path.relpath(images.resolve(), folder.resolve()),
+        images=_relative(images, folder),
         items=num_items,
         queries=num_queries,
         rejects=rejects,
@@ -240,3 +274,14 @@ def write_corpus(
     )
     publish_json(folder / "corpus.json", manifest)
     return manifest
+
+
+def _relative(images: Path, folder: Path) -> str:
+    """The image root as a corpus names it: relative, unless only one of the two is in an object store."""
+    if is_local(images) and is_local(folder):
+        return os.path.relpath(images.resolve(), folder.resolve())
+    if not is_local(images) and images.is_relative_to(folder):
+        return images.relative_to(folder).as_posix()
+    if is_local(images):
+        raise DataError(f"{folder}: is in an object store, but its images ({images}) are not; put them there first")
+    return str(images)

@@ -1,27 +1,56 @@
-"""Every write of the project goes through here: a file is complete or absent, and a folder has one writer.
+"""Every write of the project goes through here: a file is complete or absent.
 
-`publishing` writes beside the target, then fsync, rename, fsync of the folder: a reader, or a process that was killed,
-never sees half a file. `lease` keeps a second writer out and is freed by the kernel when its process dies. Local and
-network file systems with atomic rename only; object stores are not handled yet.
+On a disk `publishing` writes beside the target, then fsync, rename, fsync of the folder; on an object store it writes a
+local draft and sends it as one object. Either way a reader, or a process that was killed, never sees half a file. One
+writer for a folder is what `unijudge/leases.py` is for.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PlainSerializer, PlainValidator, ValidationError
 
-from unijudge.errors import DataError, FolderBusy
+from unijudge.errors import DataError, SettingsError
 
 DRAFT_SUFFIX = ".draft"
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def locate(place: str | Path) -> Path:
+    """A path, or the URL of a folder on any store that fsspec knows (`s3://`, `gs://`, …), as something path-like.
+
+    What a URL becomes has the methods of a `Path` and passes for one everywhere here; it is none, so `isinstance` says
+    which it is. Listings are never cached: other processes write too.
+
+    Raises:
+        SettingsError: No such kind of URL, or its library is not installed.
+    """
+    if not isinstance(place, str) or "://" not in place:
+        return Path(place)
+    from upath import UPath
+
+    try:
+        found: Any = UPath(place, use_listings_cache=False)
+        return Path(found.path) if found.protocol in ("", "file", "local") else found
+    except (ImportError, ValueError) as error:
+        raise SettingsError(f"{place}: this kind of URL cannot be opened here ({error})") from error
+
+
+Location = Annotated[Path, PlainValidator(locate), PlainSerializer(str)]
+"""A setting that takes a path or a URL."""
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path lies in a file system, not in an object store."""
+    return isinstance(path, Path)
 
 
 @contextlib.contextmanager
@@ -29,11 +58,16 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
     """Yields a draft path to write to; leaving the block without an error makes it `path`, all at once.
 
     On an error the draft is removed and `path` is as it was. A draft left by a killed process is overwritten by the
-    next attempt; with `rivals`, where several may write the same path at once, each has a draft of its own.
+    next attempt; with `rivals`, where several may write the same path at once, each has a draft of its own. The draft
+    of an object lies on the local disk.
 
     Raises:
-        DataError: The disk refused (full, read-only, no permission); the path and the system's reason are named.
+        DataError: The disk or the store refused (full, read-only, no permission); path and reason are named.
     """
+    if not is_local(path):
+        with _uploading(path) as draft:
+            yield draft
+        return
     draft = path.with_name(path.name + (f".{uuid.uuid4().hex}" if rivals else "") + DRAFT_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +79,7 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -53,9 +87,19 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
 def publishing_folder(path: Path) -> Iterator[Path]:
     """Yields a draft folder to fill; leaving the block without an error makes it `path`, all at once.
 
+    An object store has no such thing for many objects: they are sent in the order in which they were written, so that
+    the manifest, which makes the folder whole, comes last.
+
     Raises:
-        DataError: The disk refused, or `path` exists and is not empty.
+        DataError: The disk or the store refused, or `path` exists and is not empty.
     """
+    if not is_local(path):
+        with tempfile.TemporaryDirectory(prefix="unijudge-") as name:
+            yield Path(name)
+            for written in sorted(Path(name).rglob("*"), key=lambda file: file.stat().st_mtime_ns):
+                if written.is_file():
+                    _send(written, path / written.relative_to(name).as_posix())
+        return
     draft = path.with_name(path.name + DRAFT_SUFFIX)
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -68,7 +112,7 @@ def publishing_folder(path: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -116,40 +160,6 @@ def read_json(path: Path, kind: type[M]) -> M:
         ) from error
 
 
-@contextlib.contextmanager
-def lease(path: Path) -> Iterator[None]:
-    """Holds an output path for this process; a second holder is refused. Freed when the block or the process ends.
-
-    The lock is a file beside the output, so that it works for a folder that is published all at once too.
-
-    Raises:
-        FolderBusy: Another live process holds it; its process id is named.
-        DataError: The lock cannot be written.
-    """
-    path = path.resolve()
-    lock = path.with_name(f".{path.name}.lease")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        holder = lock.open("a+")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    with holder:
-        try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder.seek(0)
-            raise FolderBusy(
-                f"{path}: process {holder.read().strip() or 'unknown'} is writing there; wait for it, or give another "
-                "output"
-            ) from error
-        except OSError as error:
-            raise _unwritable(path, error) from error
-        holder.truncate(0)
-        holder.write(str(os.getpid()))
-        holder.flush()
-        yield
-
-
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hex.
 
@@ -175,6 +185,25 @@ def folder_sha256(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+@contextlib.contextmanager
+def _uploading(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="unijudge-") as name:
+        draft = Path(name) / path.name
+        try:
+            yield draft
+        except OSError as error:
+            raise unwritable(draft, error) from error
+        _send(draft, path)
+
+
+def _send(draft: Path, path: Any) -> None:
+    """One object, whole or absent."""
+    try:
+        path.fs.put_file(str(draft), path.path)
+    except Exception as error:  # each store has its own family of errors
+        raise unwritable(path, error) from error
+
+
 def _sync(path: Path) -> None:
     """Makes a file's bytes, or a folder's entries, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -184,8 +213,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _unwritable(path: Path, error: OSError) -> DataError:
+def unwritable(path: Path, error: Exception) -> DataError:
+    """What to raise where a disk or a store refused a write."""
+    reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"{path}: cannot be written ({error.strerror or error}); nothing was left there. Free space or fix the "
-        "permissions, then run the same command again"
+        f"{path}: cannot be written ({reason}); nothing was left there. Free space or fix the permissions, then run "
+        "the same command again"
     )

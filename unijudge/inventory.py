@@ -10,7 +10,7 @@ from unijudge.errors import DataError
 from unijudge.files import file_sha256, read_json
 from unijudge.scores import ScoreManifest, missing_shards, read_scores
 from unijudge.triples import TripleManifest, read_triples
-from unijudge.vectors import VectorManifest, missing_parts, read_part
+from unijudge.vectors import VectorManifest, check_part, missing_parts
 
 
 def describe(folder: Path) -> str:
@@ -70,9 +70,7 @@ def _check_corpus(folder: Path, manifest: CorpusManifest) -> int:
 
 
 def _check_vectors(folder: Path, manifest: VectorManifest) -> int:
-    return sum(
-        len(read_part(folder / name, manifest)[0]) for kind in ("items", "queries") for name, _ in manifest.parts(kind)
-    )
+    return sum(check_part(folder / name, manifest) for kind in ("items", "queries") for name, _ in manifest.parts(kind))
 
 
 def _check_scores(folder: Path, manifest: ScoreManifest) -> int:

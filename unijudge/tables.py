@@ -13,9 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unijudge.errors import DataError
-from unijudge.files import publishing
+from unijudge.files import is_local, publishing
 
 _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.stamp"
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Opens a Parquet file on a disk or in an object store; pyarrow's and the store's errors pass through."""
+    return pq.ParquetFile(path if is_local(path) else path.open("rb"), memory_map=is_local(path))
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,18 @@ class Table:
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(f"{path}: torn or damaged ({error}); delete it and run its writer again") from error
 
+    def whole(self, path: Path, stamp: str = "") -> pa.Table:
+        """One file as an Arrow table.
+
+        Raises:
+            DataError: The file is missing, torn, not this table in this version, or bears another stamp.
+        """
+        with self.open(path, stamp) as file:
+            try:
+                return file.read()
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{path}: torn or damaged ({error}); delete it and run its writer again") from error
+
     def open(self, path: Path, stamp: str = "") -> pq.ParquetFile:
         """Opens one file after checking its name, version, columns and stamp.
 
@@ -81,7 +98,7 @@ class Table:
             DataError: The file is missing, torn, not this table in this version, or bears another stamp.
         """
         try:
-            file = pq.ParquetFile(path)
+            file = open_parquet(path)
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file; expected a table {self.name!r}") from error
         except (pa.ArrowInvalid, OSError) as error:

@@ -15,13 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from unijudge.corpus import Corpus
+from unijudge.entries import Rows
 from unijudge.errors import DataError
 from unijudge.files import publish_json, publishing, read_json
+from unijudge.tables import open_parquet
 
 ROWS_IN_PART = 65_536
+ROWS_IN_BLOCK = 8_192
+"""Rows that are read together: 50 MB at a width of 1,536."""
 LENGTH_TOLERANCE = 0.01
 """float16 rounds a unit vector's length by less than this."""
 
+Vectors = npt.NDArray[np.float32]
 Kind = Literal["items", "queries"]
 _DIGEST = b"unijudge.vectors"
 
@@ -90,34 +96,8 @@ def write_part(path: Path, manifest: VectorManifest, ids: list[str], vectors_ND:
     values = pa.array(vectors_ND.astype(manifest.dtype).ravel())
     table = pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])})
     with publishing(path) as draft:
-        pq.write_table(table.replace_schema_metadata({_DIGEST: manifest.digest}), draft)
-
-
-def read_vectors(folder: Path, kind: Kind, ids: list[str], corpus: str) -> npt.NDArray[np.float32]:
-    """All vectors of a kind, checked against the corpus.
-
-    Args:
-        folder: What `train embed` wrote.
-        kind: `items` or `queries`.
-        ids: The ids of the corpus, in order.
-        corpus: The fingerprint of the corpus.
-
-    Returns:
-        (len(ids), width), float32, of unit length.
-
-    Raises:
-        DataError: Parts are missing or torn, belong to another corpus, or hold numbers that are not finite.
-    """
-    manifest = read_json(folder / "vectors.json", VectorManifest)
-    if manifest.corpus != corpus:
-        raise DataError(f"{folder}: embeds another corpus than the one given; run `unijudge train embed` on this one")
-    vectors = np.empty((len(ids), manifest.width), np.float32)
-    for name, rows in manifest.parts(kind):
-        found, block = read_part(folder / name, manifest)
-        if found != ids[rows.start : rows.stop]:
-            raise DataError(f"{folder / name}: its ids are not those of the corpus; embed again")
-        vectors[rows.start : rows.stop] = block
-    return vectors
+        marked = table.replace_schema_metadata({_DIGEST: manifest.digest})
+        pq.write_table(marked, draft, row_group_size=ROWS_IN_BLOCK)
 
 
 def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
@@ -127,30 +107,103 @@ def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterato
             yield folder / name, rows
 
 
-def read_part(path: Path, manifest: VectorManifest) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """One part: its ids, and its vectors (rows, width), checked to be of unit length.
+class VectorFolder:
+    """The embeddings of a corpus, opened: read block by block, so that a million vectors need no room for a million."""
+
+    def __init__(self, folder: Path, corpus: Corpus):
+        """Reads the manifest only.
+
+        Raises:
+            DataError: There is none, or it embeds another corpus.
+        """
+        self.folder = folder
+        self.manifest = read_json(folder / "vectors.json", VectorManifest)
+        if self.manifest.corpus != corpus.fingerprint:
+            raise DataError(
+                f"{folder}: embeds another corpus than the one given; run `unijudge train embed` on this one"
+            )
+        self._ids = {"items": corpus.item_ids, "queries": corpus.query_ids}
+
+    def blocks(self, kind: Kind, wanted: range | None = None) -> Iterator[tuple[range, Vectors]]:
+        """The rows of each block, in order, and their vectors: (rows, width), float32, of unit length.
+
+        Args:
+            kind: `items` or `queries`.
+            wanted: Leave out blocks without any of these rows.
+
+        Raises:
+            DataError: A part is missing, torn, foreign, or holds numbers that are not finite.
+        """
+        for name, rows in self.manifest.parts(kind):
+            if wanted is None or (rows.start < wanted.stop and wanted.start < rows.stop):
+                yield from self._part(kind, self.folder / name, rows, wanted)
+
+    def whole(self, kind: Kind) -> Vectors:
+        """All vectors of a kind, (N, width), in memory."""
+        return self.take(kind, np.arange(getattr(self.manifest, kind)))
+
+    def take(self, kind: Kind, rows: Rows) -> Vectors:
+        """The vectors of some rows, in their order: (len(rows), width)."""
+        found = np.empty((len(rows), self.manifest.width), np.float32)
+        if not len(rows):
+            return found
+        for block, vectors in self.blocks(kind, range(int(rows.min()), int(rows.max()) + 1)):
+            here = (rows >= block.start) & (rows < block.stop)
+            found[here] = vectors[rows[here] - block.start]
+        return found
+
+    def _part(self, kind: Kind, path: Path, rows: range, wanted: range | None) -> Iterator[tuple[range, Vectors]]:
+        start = rows.start
+        with _opened(path, self.manifest) as file:
+            for group in range(file.num_row_groups):
+                block = range(start, start + file.metadata.row_group(group).num_rows)
+                start = block.stop
+                if wanted is None or (block.start < wanted.stop and wanted.start < block.stop):
+                    ids, vectors = _block(path, file, group, self.manifest.width)
+                    if not ids.equals(self._ids[kind].slice(block.start, len(block)).combine_chunks()):
+                        raise DataError(f"{path}: its ids are not those of the corpus; embed again")
+                    yield block, vectors
+        if start != rows.stop:
+            raise DataError(f"{path}: {start - rows.start} vectors, but {len(rows)} belong there; embed again")
+
+
+def check_part(path: Path, manifest: VectorManifest) -> int:
+    """Reads one part and returns its number of vectors.
 
     Raises:
-        DataError: It is missing, torn, foreign, or of another embedding.
+        DataError: It is missing, torn, foreign, of another embedding, or its vectors are not of unit length.
     """
-    width = manifest.width
+    with _opened(path, manifest) as file:
+        return sum(len(_block(path, file, group, manifest.width)[0]) for group in range(file.num_row_groups))
+
+
+def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
     try:
-        table = pq.read_table(path, memory_map=True)
-        column = table.column("vector").combine_chunks()
-        ids = table.column("id").to_pylist()
+        file = open_parquet(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing; the embedding was not finished: run the same `train embed` again") from error
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: torn or foreign ({error}); delete it and run `train embed` again") from error
-    if (table.schema.metadata or {}).get(_DIGEST, b"").decode() != manifest.digest:
+    schema = file.schema_arrow
+    if (schema.metadata or {}).get(_DIGEST, b"").decode() != manifest.digest:
         raise DataError(
             f"{path}: belongs to another embedding than vectors.json; delete it and run `train embed` again"
         )
-    if not pa.types.is_fixed_size_list(column.type) or column.type.list_size != width:
-        raise DataError(f"{path}: vectors of {column.type}, but vectors.json says width {width}")
-    block = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
-    _check(path, block)
-    return ids, block
+    kind = schema.field("vector").type
+    if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.width:
+        raise DataError(f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}")
+    return file
+
+
+def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa.Array, Vectors]:
+    try:
+        table = file.read_row_group(group)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: torn or damaged ({error}); delete it and run `train embed` again") from error
+    flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vectors = flat.reshape(-1, width).astype(np.float32)
+    _check(path, vectors)
+    return table.column("id").combine_chunks(), vectors
 
 
 def _check(path: Path, vectors_ND: npt.NDArray[np.floating]) -> None:

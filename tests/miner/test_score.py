@@ -16,7 +16,7 @@ from miner.settings import ScoreSettings
 from tests.miner.conftest import embed, serving
 from tests.pictures import png
 from unijudge.errors import DataError, FolderBusy, JudgeBroken, JudgeChanged, JudgeUnavailable
-from unijudge.files import lease
+from unijudge.leases import lease
 from unijudge.prompt import Prompt
 from unijudge.scores import read_scores, shard_path
 

@@ -19,7 +19,7 @@ from trainer.train_embedder import loss_of, train_embedder
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
 from unijudge.rankings import read_rankings
-from unijudge.vectors import read_vectors
+from unijudge.vectors import VectorFolder
 
 
 def quiet(*_):
@@ -174,24 +174,22 @@ def test_an_interrupted_training_resumes_to_the_bit(corpus, triples, model, tmp_
 def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_path):
     settings = EmbedSettings(corpus=corpus.folder, out=tmp_path / "vectors", model=model)
     embed_corpus(settings, quiet)
-    ids = [item.item_id for item in corpus.items]
-    first = read_vectors(settings.out, "items", ids, corpus.fingerprint)
+    first = VectorFolder(settings.out, corpus).whole("items")
     (settings.out / "items-00000.parquet").unlink()
     other = settings.model_copy(update={"model": model.model_copy(update={"max_pixels": 6272})})
     with pytest.raises(DataError, match=r"holds other vectors .max_pixels differ"):
         embed_corpus(other, quiet)
     seen = []
     embed_corpus(settings, lambda done, total: seen.append(total))
-    assert set(seen) == {len(ids)}
-    assert np.array_equal(read_vectors(settings.out, "items", ids, corpus.fingerprint), first)
+    assert set(seen) == {len(corpus.items)}
+    assert np.array_equal(VectorFolder(settings.out, corpus).whole("items"), first)
 
 
 def test_evaluation_by_hand(corpus, model, tmp_path):
     embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model, dtype="float32"), quiet)
     report = evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e", keep=3))
     rows = list(read_rankings(tmp_path / "e" / "rankings.parquet"))
-    items = read_vectors(tmp_path / "v", "items", [i.item_id for i in corpus.items], corpus.fingerprint)
-    queries = read_vectors(tmp_path / "v", "queries", [q.query_id for q in corpus.queries], corpus.fingerprint)
+    items, queries = (VectorFolder(tmp_path / "v", corpus).whole(kind) for kind in ("items", "queries"))
     for number, row in enumerate(rows):
         scores = items @ queries[number]
         assert row.gold_rank == 1 + (np.delete(scores, number) >= scores[number]).sum()

@@ -14,11 +14,12 @@ from PIL import Image
 from tests.pictures import png
 from unijudge.corpus import Corpus, Item, Query, content_key, open_image, write_corpus
 from unijudge.errors import BadImage, DataError, FolderBusy
-from unijudge.files import lease, publish_json, publishing
+from unijudge.files import publish_json, publishing
 from unijudge.inventory import check, describe
+from unijudge.leases import lease
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path, write_shard
 from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
-from unijudge.vectors import VectorManifest, missing_parts, read_vectors, start_vectors, write_part
+from unijudge.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors, write_part
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def corpus(tmp_path):
     ]
     write_corpus(tmp_path / "corpus", items, queries, images=images, rejects=0, source="test")
     opened = Corpus(tmp_path / "corpus")
-    assert opened.items == items
-    assert opened.queries == queries
+    assert list(opened.items) == items
+    assert list(opened.queries) == queries
     return opened
 
 
@@ -147,27 +148,74 @@ def vector_manifest(**changes):
     return made.model_copy(update=changes)
 
 
-def test_vectors_are_read_back_and_checked(tmp_path):
-    start_vectors(tmp_path, vector_manifest())
-    ((path, rows),) = missing_parts(tmp_path, vector_manifest(), "items")
+def test_vectors_are_read_back_and_checked(tmp_path, corpus):
+    made = vector_manifest(corpus=corpus.fingerprint, queries=2)
+    folder = tmp_path / "v"
+    start_vectors(folder, made)
+    ((path, rows),) = missing_parts(folder, made, "items")
     assert rows == range(2)
     vectors = np.eye(4, dtype=np.float32)[:2]
     with pytest.raises(DataError, match="missing; the embedding was not finished"):
-        read_vectors(tmp_path, "items", ["a", "b"], "c")
-    write_part(path, vector_manifest(), ["a", "b"], vectors)
-    assert (read_vectors(tmp_path, "items", ["a", "b"], "c") == vectors).all()
-    with pytest.raises(DataError, match="another corpus"):
-        read_vectors(tmp_path, "items", ["a", "b"], "d")
+        VectorFolder(folder, corpus).whole("items")
+    write_part(path, made, ["i0", "i1"], vectors)
+    assert (VectorFolder(folder, corpus).whole("items") == vectors).all()
+    assert (VectorFolder(folder, corpus).take("items", np.array([1, 0, 1])) == vectors[[1, 0, 1]]).all()
+    write_part(path, made, ["i0", "x"], vectors)
     with pytest.raises(DataError, match="ids are not those"):
-        read_vectors(tmp_path, "items", ["a", "x"], "c")
+        VectorFolder(folder, corpus).whole("items")
+    write_part(path, made, ["i0"], vectors[:1])
+    with pytest.raises(DataError, match="1 vectors, but 2 belong there"):
+        VectorFolder(folder, corpus).whole("items")
     with pytest.raises(DataError, match=r"holds other vectors .model differ"):
-        start_vectors(tmp_path, vector_manifest(model="n"))
-    write_part(path, vector_manifest(max_pixels=3), ["a", "b"], vectors)
+        start_vectors(folder, made.model_copy(update={"model": "n"}))
+    write_part(path, made.model_copy(update={"max_pixels": 3}), ["i0", "i1"], vectors)
     with pytest.raises(DataError, match="belongs to another embedding"):
-        read_vectors(tmp_path, "items", ["a", "b"], "c")
-    (tmp_path / "vectors.json").unlink()
+        VectorFolder(folder, corpus).whole("items")
+    (folder / "vectors.json").unlink()
     with pytest.raises(DataError, match=r"holds parts, but vectors\.json is gone"):
-        start_vectors(tmp_path, vector_manifest())
+        start_vectors(folder, made)
+
+
+def test_vectors_of_another_corpus_are_refused(tmp_path, corpus):
+    start_vectors(tmp_path / "v", vector_manifest())
+    with pytest.raises(DataError, match="another corpus"):
+        VectorFolder(tmp_path / "v", corpus)
+
+
+def test_vectors_are_read_block_by_block(tmp_path, corpus, monkeypatch):
+    """Parts of four rows in groups of two: whatever rows are wanted, they come in order and from their blocks alone."""
+    monkeypatch.setattr("unijudge.vectors.ROWS_IN_PART", 4)
+    monkeypatch.setattr("unijudge.vectors.ROWS_IN_BLOCK", 2)
+    items = [Item(f"i{n}", ("p",), text=f"{n}") for n in range(11)]
+    manifest = write_corpus(
+        tmp_path / "many", items, [Query("q", "p", ("i0",), text="q")], images=tmp_path, rejects=0, source="t"
+    )
+    many, made = Corpus(tmp_path / "many"), vector_manifest(corpus=manifest.fingerprint, items=11, dtype="float32")
+    vectors = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    start_vectors(tmp_path / "v", made)
+    for path, rows in missing_parts(tmp_path / "v", made, "items"):
+        write_part(path, made, [f"i{row}" for row in rows], vectors[rows.start : rows.stop])
+    folder = VectorFolder(tmp_path / "v", many)
+    assert [rows for rows, _ in folder.blocks("items")] == [range(a, min(a + 2, 11)) for a in range(0, 11, 2)]
+    assert [rows for rows, _ in folder.blocks("items", range(5, 7))] == [range(4, 6), range(6, 8)]
+    wanted = np.array([10, 0, 3, 3, 7])
+    assert np.array_equal(folder.take("items", wanted), vectors[wanted])
+    assert np.array_equal(folder.whole("items"), vectors)
+
+
+def test_ids_that_stand_twice_are_refused(tmp_path):
+    items = [Item("i", ("p",), text="a"), Item("i", ("p",), text="b")]
+    write_corpus(tmp_path / "c", items, [], images=tmp_path, rejects=0, source="t")
+    with pytest.raises(DataError, match=r"item id 'i' stands there twice"):
+        Corpus(tmp_path / "c")
+
+
+def test_a_positive_outside_of_the_corpus_is_named(tmp_path):
+    queries = [Query("q0", "p", ("i",), text="q"), Query("q1", "p", ("i", "gone"), text="r")]
+    write_corpus(tmp_path / "c", [Item("i", ("p",), text="a")], queries, images=tmp_path, rejects=0, source="t")
+    with pytest.raises(DataError, match=r"query 'q1': positive 'gone' is not among the items"):
+        Corpus(tmp_path / "c")
 
 
 @pytest.mark.parametrize("value", [np.nan, 3.0, 0.0])

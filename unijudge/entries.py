@@ -1,0 +1,70 @@
+"""Tables of a million rows as objects and ids, without a million objects in memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+E = TypeVar("E")
+Rows = npt.NDArray[np.int64]
+"""Row numbers of a table."""
+
+
+class Entries(Sequence[E]):
+    """The rows of a table as objects, each made when it is asked for: a million of them stay a table."""
+
+    def __init__(self, table: pa.Table, make: Callable[..., E]):
+        """`make` takes a row's columns by their names."""
+        self.table = table.combine_chunks()
+        self._make = make
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @overload
+    def __getitem__(self, row: int) -> E: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[E]: ...
+    def __getitem__(self, row: int | slice) -> E | list[E]:
+        if isinstance(row, slice):
+            return [self[place] for place in range(*row.indices(len(self)))]
+        if row >= len(self):
+            raise IndexError(row)
+        return self._make(**{name: self.table[name][row].as_py() for name in self.table.column_names})
+
+    def __iter__(self) -> Iterator[E]:
+        for batch in self.table.to_batches(max_chunksize=4096):
+            for row in batch.to_pylist():
+                yield self._make(**row)
+
+
+class RowIndex:
+    """id → row, in 16 bytes an id."""
+
+    def __init__(self, ids: pa.ChunkedArray):
+        """The ids must be distinct."""
+        self._ids = ids
+        hashes = np.fromiter((hash(i) for chunk in ids.chunks for i in chunk.to_pylist()), np.int64, len(ids))
+        self._rows = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._rows]
+
+    def get(self, name: str) -> int | None:
+        """The row of an id, or None."""
+        place = int(np.searchsorted(self._hashes, hash(name)))
+        while place < len(self._hashes) and self._hashes[place] == hash(name):
+            row = int(self._rows[place])
+            if self._ids[row].as_py() == name:
+                return row
+            place += 1
+        return None
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __getitem__(self, name: str) -> int:
+        row = self.get(name)
+        if row is None:
+            raise KeyError(name)
+        return row

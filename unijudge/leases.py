@@ -1,0 +1,121 @@
+"""One writer for an output folder: a second one is refused, and a killed one lets go.
+
+On a disk the lease is a lock that the kernel frees when its process dies. An object store has no locks: there it is an
+object that is created only where none is, renewed while its holder lives, and void when it was not for a minute.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from unijudge.errors import FolderBusy
+from unijudge.files import is_local, unwritable
+
+logger = logging.getLogger(__name__)
+
+RENEW_EVERY_S = 15
+VOID_AFTER_S = 60
+"""How long an unrenewed lease on an object store keeps others out."""
+
+
+@contextlib.contextmanager
+def lease(path: Path) -> Iterator[None]:
+    """Holds an output path for this process. Freed when the block or the process ends.
+
+    The lock lies beside the output, so that it works for a folder that is published all at once too.
+
+    Raises:
+        FolderBusy: Another live process holds it; it is named.
+        DataError: The lock cannot be written.
+    """
+    hold = _locked if is_local(path) else _object
+    with hold(path):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path = path.resolve()
+    lock = path.with_name(f".{path.name}.lease")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        holder = lock.open("a+")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder.seek(0)
+            raise _busy(path, f"process {holder.read().strip() or 'unknown'}") from error
+        except OSError as error:
+            raise unwritable(path, error) from error
+        holder.truncate(0)
+        holder.write(str(os.getpid()))
+        holder.flush()
+        yield
+
+
+class _Claim(BaseModel):
+    """The lease object."""
+
+    holder: str
+    """For people: machine and process."""
+    token: str
+    until: float
+    """Seconds since 1970, by the holder's clock."""
+
+
+@contextlib.contextmanager
+def _object(path: Any) -> Iterator[None]:
+    lock = path.with_name(f".{path.name}.lease")
+    holder, token = f"process {os.getpid()} on {socket.gethostname()}", uuid.uuid4().hex
+
+    def claim(mode: str) -> None:
+        made = _Claim(holder=holder, token=token, until=time.time() + VOID_AFTER_S)
+        lock.fs.pipe_file(lock.path, made.model_dump_json().encode(), mode=mode)
+
+    try:
+        claim("create")
+    except FileExistsError:
+        found = _Claim.model_validate_json(lock.read_bytes())
+        if found.until > time.time():
+            raise _busy(path, found.holder) from None
+        claim("overwrite")
+        time.sleep(1)  # others may have found it void too: the last word counts
+        if _Claim.model_validate_json(lock.read_bytes()).token != token:
+            raise _busy(path, "another process") from None
+    except Exception as error:  # each store has its own family of errors
+        raise unwritable(path, error) from error
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(RENEW_EVERY_S):
+            try:
+                claim("overwrite")
+            except Exception as error:  # noqa: BLE001  the next attempt may reach the store
+                logger.warning("%s: its lease was not renewed: %s", path, error)
+
+    renewing = threading.Thread(target=renew, name="lease", daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        with contextlib.suppress(OSError):
+            lock.fs.rm_file(lock.path)
+
+
+def _busy(path: Path, holder: str) -> FolderBusy:
+    return FolderBusy(f"{path}: {holder} is writing there; wait for it, or give another output")
