@@ -74,10 +74,14 @@ def score(settings: SettingsFile = None, overrides: Overrides = None, example: E
     )  # fmt: skip
     with bar:
         done = run(resolved, _reporter(bar))
+    counts = done.counts
     typer.echo(
-        f"{resolved.out}: {done.shards} shards; this run judged {done.pairs} pairs, {done.errors} of them without a "
-        f"verdict, {done.pairs_per_second:.1f} pairs/s"
+        f"{resolved.out}: {done.shards_done} of {done.shards} shards; this run wrote {counts.pairs} pairs: asked about "
+        f"{counts.asked}, {counts.errors} of them without a verdict, {done.pairs_per_second:.1f} pairs/s"
     )
+    if done.shards_done < done.shards:
+        typer.echo("stopped as asked; the same command goes on")
+        raise typer.Exit(130)
 
 
 @app.command()

@@ -1,105 +1,172 @@
-"""The most similar items of a pool for each query. Exact, on a CPU: FAISS' flat index, and numpy as its specification.
+"""The most similar items of a pool for each query: exact (flat), or through FAISS' IVF and HNSW indexes.
 
-Letters: N items · Q queries · D vector width.
+Vectors are read block by block: a flat search of a million items needs room for one block, the queries and the best
+found so far. IVF and HNSW hold all items in memory, and miss some: `recall` says how many.
+
+Letters: N items · Q queries · D vector width · K found.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from unijudge.entries import Rows
+from unijudge.vectors import VectorFolder, Vectors
 
-
-DEEP = 8192
-"""Beyond so many fetched, the next fetch is the whole pool: a positive that ranks this low may stand anywhere."""
-BLOCK_ENTRIES = 2**24
-"""Fetched entries at once, which bounds memory to a few hundred megabytes."""
+NOTHING = -1
+"""The row number where a pool has no more items."""
 
 
 class Retriever(Protocol):
     """The seam: nearest items by inner product."""
 
-    size: int
+    def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
+        """The k most similar items of a pool for each query, best first; ties by row number.
 
-    def search(self, queries_QD: Vectors, k: int) -> tuple[Vectors, Rows]:
-        """The k most similar rows of each query, best first: similarities and row numbers, both (Q, k)."""
+        Args:
+            queries_QD: Unit vectors.
+            pool: Item rows, ascending.
+            k: How many.
+
+        Returns:
+            Similarities and item rows, both (Q, k); where the pool has no more: −inf and `NOTHING`.
+        """
         ...
 
 
 class ExactRetriever:
-    """The specification: one matrix product; ties by row number."""
+    """The specification: one matrix product over all vectors at once."""
 
-    def __init__(self, items_ND: Vectors):
-        self._items_ND = items_ND
-        self.size = len(items_ND)
+    def __init__(self, vectors: VectorFolder):
+        """Reads all items."""
+        self._items_ND = vectors.whole("items")
 
-    def search(self, queries_QD: Vectors, k: int) -> tuple[Vectors, Rows]:
+    def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
         """See `Retriever.search`."""
-        similarities_QN = queries_QD @ self._items_ND.T
-        rows = np.argsort(-similarities_QN, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(similarities_QN, rows, axis=1), rows
+        best = Best(len(queries_QD), k)
+        best.add(queries_QD @ self._items_ND[pool].T, np.broadcast_to(pool, (len(queries_QD), len(pool))))
+        return best.similarities_QK, best.rows_QK
 
 
 class FaissRetriever:
-    """The same through faiss.IndexFlatIP."""
+    """The same with FAISS' brute force, block by block; on a GPU where faiss-gpu finds one."""
 
-    def __init__(self, items_ND: Vectors):
+    def __init__(self, vectors: VectorFolder):
+        """Reads nothing yet."""
         import faiss
 
-        self._index = faiss.IndexFlatIP(items_ND.shape[1])
-        self._index.add(np.ascontiguousarray(items_ND))
-        self.size = len(items_ND)
+        self._vectors = vectors
+        self._metric = faiss.METRIC_INNER_PRODUCT
+        self._knn: Any = faiss.knn
+        if getattr(faiss, "get_num_gpus", int)():
+            resources = faiss.StandardGpuResources()
+            self._knn = lambda *arguments, **options: faiss.knn_gpu(resources, *arguments, **options)
 
-    def search(self, queries_QD: Vectors, k: int) -> tuple[Vectors, Rows]:
+    def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
         """See `Retriever.search`."""
-        similarities, rows = self._index.search(np.ascontiguousarray(queries_QD), k)
-        return similarities, rows
+        best = Best(len(queries_QD), k)
+        for rows, vectors_ND in pool_blocks(self._vectors, pool):
+            values, places = self._knn(queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric)
+            best.add(values, rows[places])
+        return best.similarities_QK, best.rows_QK
 
 
-def candidates_below(
-    retriever: Retriever,
-    queries_QD: Vectors,
-    ceilings_Q: npt.NDArray[np.floating],
-    excluded: Sequence[Collection[int]],
-    k: int,
-) -> list[list[tuple[int, float]]]:
-    """For each query the k most similar items that are less similar than its ceiling and not excluded.
+@dataclass(frozen=True)
+class IndexShape:
+    """What an approximate index is made of."""
 
-    UniME-V2's first filter: a candidate at least as similar as the positive is a likely false negative. What is fetched
-    doubles until k survive or the pool ends, so a query whose positive ranks low gets its k as well.
+    kind: Literal["ivf", "hnsw"]
+    lists: int = 0
+    """IVF's cells; 0: four times the root of the number of items."""
+    probes: int = 32
+    """Cells that a search looks into."""
+    links: int = 32
+    """HNSW's neighbours of an item."""
+    breadth: int = 256
+    """Items that an HNSW search keeps in sight; at least what is sought."""
 
-    Args:
-        retriever: The pool.
-        queries_QD: Unit vectors.
-        ceilings_Q: Similarity of each query's best positive; survivors lie strictly below.
-        excluded: Rows that may not be candidates, for each query: its positives.
-        k: How many to return, at most.
 
-    Returns:
-        (row, similarity) lists, best first; shorter than k only where the pool has no more.
+class IndexRetriever:
+    """FAISS' IVF or HNSW over all items; those outside of a pool are passed over while searching."""
+
+    def __init__(self, vectors: VectorFolder, shape: IndexShape):
+        """Builds the index in memory, block by block: half of float32 where the vectors are stored as float16."""
+        import faiss
+
+        self._faiss: Any = faiss
+        self._shape = shape
+        self._size, width = vectors.manifest.items, vectors.manifest.width
+        codes = "SQfp16" if vectors.manifest.dtype == "float16" else "Flat"
+        lists = min(shape.lists or int(4 * self._size**0.5), max(1, self._size // 39))  # FAISS wants 39 items a cell
+        name = f"IVF{lists},{codes}" if shape.kind == "ivf" else f"HNSW{shape.links},{codes}"
+        self._index: Any = faiss.index_factory(width, name, faiss.METRIC_INNER_PRODUCT)
+        sample = np.linspace(0, self._size - 1, min(self._size, 64 * lists), dtype=np.int64)
+        self._index.train(vectors.take("items", sample))
+        for _, vectors_ND in vectors.blocks("items"):
+            self._index.add(vectors_ND)
+
+    def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
+        """See `Retriever.search`; some of the nearest may be missing."""
+        inside = np.zeros(self._size, bool)
+        inside[pool] = True
+        bits = np.packbits(inside, bitorder="little")
+        selector = self._faiss.IDSelectorBitmap(self._size, self._faiss.swig_ptr(bits))
+        if self._shape.kind == "ivf":
+            parameters = self._faiss.SearchParametersIVF(sel=selector, nprobe=self._shape.probes)
+        else:
+            parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=max(k, self._shape.breadth))
+        values, rows = self._index.search(np.ascontiguousarray(queries_QD), k, params=parameters)
+        best = Best(len(queries_QD), k)
+        best.add(np.where(rows == NOTHING, -np.inf, values), rows)
+        return best.similarities_QK, best.rows_QK
+
+
+def recall(approximate_QK: Rows, exact_QK: Rows) -> float:
+    """The share of the truly nearest items that an index finds, in [0, 1].
 
     Example:
-        >>> pool = ExactRetriever(np.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]], np.float32))
-        >>> query = np.array([[1.0, 0.0]], np.float32)
-        >>> [row for row, _ in candidates_below(pool, query, np.array([0.9]), [{2}], k=5)[0]]
-        [1]
+        >>> recall(np.array([[1, 2, 9]]), np.array([[1, 2, 3]])).__round__(3)
+        0.667
     """
-    found: list[list[tuple[int, float]]] = [[] for _ in queries_QD]
-    pending = np.arange(len(queries_QD))
-    fetch = min(2 * k, retriever.size)
-    while len(pending):
-        unfinished = []
-        for block in np.array_split(pending, -(-len(pending) * fetch // BLOCK_ENTRIES)):
-            similarities, rows = retriever.search(queries_QD[block], fetch)
-            for query, values, near in zip(block.tolist(), similarities, rows, strict=True):
-                below = np.flatnonzero((values < ceilings_Q[query]) & ~np.isin(near, list(excluded[query])))
-                best = below[np.lexsort((near[below], -values[below]))][:k]
-                found[query] = list(zip(near[best].tolist(), values[best].tolist(), strict=True))
-                if len(below) < k and fetch < retriever.size:
-                    unfinished.append(query)
-        pending = np.array(unfinished, np.int64)
-        fetch = min(2 * fetch if fetch < DEEP else retriever.size, retriever.size)
-    return found
+    hits = [np.isin(exact, near).sum() for near, exact in zip(approximate_QK, exact_QK, strict=True)]
+    return float(sum(hits) / (exact_QK != NOTHING).sum())
+
+
+class Best:
+    """The k best of everything that was added, for each query; ties by row number."""
+
+    def __init__(self, queries: int, k: int):
+        """Nothing yet."""
+        self.similarities_QK = np.full((queries, k), -np.inf, np.float32)
+        self.rows_QK = np.full((queries, k), NOTHING, np.int64)
+
+    def add(self, similarities_QN: npt.NDArray[np.floating], rows_QN: Rows) -> None:
+        """Takes similarities of items, and which items these are; rows of both may be in any order."""
+        num, k = similarities_QN.shape[1], self.rows_QK.shape[1]
+        cut_Q = self.similarities_QK[:, -1]  # what is below it is out of question: cut before the sort, ties kept
+        if num > k:
+            cut_Q = np.maximum(cut_Q, -np.partition(-similarities_QN, k, axis=1)[:, k])
+        width = int((similarities_QN >= cut_Q[:, None]).sum(1).max(initial=0))
+        if width < num:
+            near = np.argpartition(-similarities_QN, width, axis=1)[:, :width]
+            similarities_QN = np.take_along_axis(similarities_QN, near, axis=1)
+            rows_QN = np.take_along_axis(rows_QN, near, axis=1)
+        similarities = np.concatenate([self.similarities_QK, similarities_QN], axis=1)
+        rows = np.concatenate([self.rows_QK, rows_QN], axis=1)
+        order = np.lexsort((rows, -similarities), axis=1)[:, :k]
+        self.similarities_QK = np.take_along_axis(similarities, order, axis=1)
+        self.rows_QK = np.take_along_axis(rows, order, axis=1)
+
+
+def pool_blocks(vectors: VectorFolder, pool: Rows) -> Iterator[tuple[Rows, Vectors]]:
+    """The rows of a pool, block by block, with their vectors."""
+    if not len(pool):
+        return
+    for block, vectors_ND in vectors.blocks("items", range(int(pool[0]), int(pool[-1]) + 1)):
+        left, right = np.searchsorted(pool, [block.start, block.stop])
+        rows = pool[left:right]
+        if len(rows):
+            yield rows, vectors_ND if len(rows) == len(block) else vectors_ND[rows - block.start]

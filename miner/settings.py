@@ -1,34 +1,99 @@
 """The settings of scoring and of selection: one TOML file each, `--example` prints it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from unijudge.files import Location
 from unijudge.settings import Settings
 
 
-class ScoreSettings(Settings):
+class RetrievalSettings(Settings):
+    """Which items may be candidates of a query."""
+
+    corpus: Location
+    """The corpus folder (`mine import`)."""
+    vectors: Location | None = None
+    """Its embeddings (`train embed`); a cascade needs none."""
+    k: int = Field(50, gt=0)
+    """Candidates for each query: the most similar ones below the positive's own similarity."""
+    pool: Literal["global", "subset", "modality"] = "global"
+    """Candidates come from the whole corpus, from the query's own subset, or from the items of its positive's kind
+    (text, image, both)."""
+    margin: float = Field(0.0, ge=-2, le=2)
+    """Candidates are less similar than the positive by more than this; negative lets more similar ones in, -2 all."""
+    relative_margin: float = Field(0.0, ge=0, le=1)
+    """The same as a share of the positive's similarity; the stricter of the two holds."""
+    skip: int = Field(0, ge=0)
+    """Nearest items that are passed over, whatever their similarity."""
+    depth: int | None = Field(None, gt=0)
+    """Rank beyond which no candidate is taken; default: the whole pool."""
+    fold_case: bool = True
+    """Texts that differ in letter case or blanks alone are one candidate, and none of a positive."""
+    own_picture: bool = False
+    """Whether items that show the query's own picture may be candidates."""
+    index: Literal["flat", "ivf", "hnsw", "exact"] = "flat"
+    """`flat`: FAISS, exact, block by block. `ivf` and `hnsw`: faster for millions, all items in memory, some missed
+    (the job says how many). `exact`: numpy, the specification."""
+    lists: int = Field(0, ge=0)
+    """Cells of `ivf`; 0: four times the root of the number of items."""
+    probes: int = Field(32, gt=0)
+    """Cells that a search in `ivf` looks into."""
+    links: int = Field(32, gt=1)
+    """Neighbours of an item in `hnsw`."""
+    breadth: int = Field(256, gt=0)
+    """Items that a search in `hnsw` keeps in sight."""
+
+    def ceiling(self, similarity: float) -> float:
+        """Below which similarity candidates lie, when the best positive has this one."""
+        return similarity - max(self.margin, self.relative_margin * abs(similarity))
+
+    @property
+    def retrieval(self) -> dict[str, Any]:
+        """What a folder of candidates depends on, beside corpus, vectors, k and pool."""
+        return self.model_dump(
+            include={
+                "margin", "relative_margin", "skip", "depth", "fold_case", "own_picture", "index", "lists", "probes",
+                "links", "breadth",
+            }
+        )  # fmt: skip
+
+
+class BandSettings(Settings):
+    """The second step of a cascade: only what the first judge was unsure of."""
+
+    scores: Location | None = None
+    """The first judge's folder of scores, whole; none: no cascade, everything is asked."""
+    beta: float = Field(0.1, ge=0, le=1)
+    """The margin under the positive's score at which the selection will cut."""
+    width: float = Field(0.2, gt=0)
+    """Candidates whose first score lies within this of the cut are asked again."""
+
+
+class ScoreSettings(RetrievalSettings):
     """One scoring job."""
 
-    corpus: Path
-    """The corpus folder (`mine import`)."""
-    vectors: Path
-    """Its embeddings (`train embed`)."""
-    out: Path
+    out: Location
     """The folder of score shards. Its plan never changes: another k or pool needs another folder."""
+    reuse: tuple[Location, ...] = ()
+    """Folders of scores by the same judge: what they hold is not asked again."""
+    band: BandSettings = BandSettings()
+    """The second step of a cascade: only what the first judge was unsure of."""
     service: str = "http://127.0.0.1:8000"
     """Where the judge service listens."""
     key_file: Path | None = None
     """A file that holds the service's bearer key, where it wants one."""
-    k: int = Field(50, gt=0)
-    """Candidates for each query: the most similar ones below the positive's own similarity."""
-    pool: Literal["global", "subset"] = "global"
-    """Candidates come from the whole corpus, or from the query's own subset."""
     queries_in_shard: int = Field(256, gt=0)
     """Queries in one file: what is scored again, at most, after a kill."""
     in_flight: int = Field(16, gt=0)
-    """Queries that wait for the service at once."""
+    """Queries that wait for the service at once; with `engine = "ray"`, of each task."""
+    engine: Literal["local", "ray"] = "local"
+    """One process, or a Ray task for each shard: every machine must see the folders."""
+    ray_address: str = "auto"
+    """The cluster of `engine = "ray"`, as Ray names it; `local` starts one."""
+    tasks: int = Field(4, gt=0)
+    """Shards in work at once on Ray."""
     request_timeout_s: float = Field(300, gt=0)
     """How long one request may take, in seconds."""
     retry_for_s: float = Field(600, gt=0)

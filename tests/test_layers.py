@@ -16,7 +16,7 @@ MAY_IMPORT = {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "typer", "torch", "transformers",
         "safetensors", "ray", "vllm", "packaging",
     },
-    "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich"},
+    "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray"},
     "trainer": {
         "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
         "accelerate",
@@ -29,7 +29,7 @@ ONLY_IN = {
         "trainer/backbone.py",
         "trainer/runs.py",
     },
-    "ray": {"judge_service/replica.py"},
+    "ray": {"judge_service/replica.py", "miner/ray_engine.py", "miner/jobs.py"},
     "vllm": {"judge_service/backends/vllm.py"},
     "faiss": {"miner/retrieve.py"},
     "httpx2": {"unijudge/connection.py", "unijudge/client.py"},

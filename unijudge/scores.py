@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -87,15 +87,19 @@ class ScoreManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     corpus: str
     """Fingerprint of the corpus."""
-    vectors: str
-    """sha256 of vectors.json."""
+    vectors: str | None
+    """sha256 of vectors.json; None where candidates did not come from a search."""
     queries: int
     queries_in_shard: int
     k: int
     pool: str
+    retrieval: dict[str, Any] = {}
+    """The other settings of the search."""
+    band: dict[str, Any] | None = None
+    """In a cascade's second step: the first step's folder (sha256 of its manifest), the cut and the width."""
     judge: JudgeIdentity
 
     @property

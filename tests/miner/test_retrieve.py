@@ -1,11 +1,12 @@
 """FAISS against its specification, and the filter below the positive."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner import retrieve
-from miner.retrieve import ExactRetriever, FaissRetriever, candidates_below
+from miner.below import EQUAL, Window, candidates_below
+from miner.retrieve import NOTHING, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
 
 
 def unit(dice, rows, width=8):
@@ -13,50 +14,117 @@ def unit(dice, rows, width=8):
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000), st.integers(1, 80), st.integers(1, 60))
-def test_both_retrievers_agree_with_the_definition(seed, num_items, k):
+class Blocks:
+    """Vectors that are in memory, handed out in blocks as a folder's are."""
+
+    def __init__(self, items_ND, size=16, dtype="float32"):
+        self.items_ND, self.size = items_ND, size
+        self.manifest = type("Manifest", (), {"items": len(items_ND), "width": items_ND.shape[1], "dtype": dtype})
+        self.read = []
+
+    def blocks(self, kind, wanted=None):
+        for start in range(0, len(self.items_ND), self.size):
+            rows = range(start, min(start + self.size, len(self.items_ND)))
+            if wanted is None or (rows.start < wanted.stop and wanted.start < rows.stop):
+                self.read.append(rows)
+                yield rows, self.items_ND[rows.start : rows.stop]
+
+    def take(self, kind, rows):
+        return self.items_ND[rows]
+
+    def whole(self, kind):
+        return self.items_ND
+
+
+def ids(found):
+    return [rows.tolist() for rows, _ in found]
+
+
+def definition(similarities, ceiling, barred, pool, window):
+    """Sorted, cut to the window of ranks, then below the ceiling, then the first k."""
+    order = sorted((row for row in pool if row not in barred), key=lambda row: (-similarities[row], row))
+    ranked = order[window.skip : window.depth]
+    return [row for row in ranked if similarities[row] < ceiling - EQUAL][: window.k]
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.integers(0, 10_000), st.integers(1, 80), st.integers(1, 60), st.integers(0, 9),
+    st.none() | st.integers(1, 90), st.booleans(),
+)  # fmt: skip
+def test_both_retrievers_agree_with_the_definition(seed, num_items, k, skip, depth, some_pool):
     dice = np.random.default_rng(seed)
     items, queries = unit(dice, num_items), unit(dice, 3)
+    pool = np.flatnonzero(dice.uniform(size=num_items) < 0.6) if some_pool else np.arange(num_items)
     ceilings = dice.uniform(-1, 1, 3)
-    excluded = [set(dice.integers(0, num_items, 2).tolist()) for _ in range(3)]
-    similarities = (queries @ items.T).astype(float)
-    definition = [
-        sorted(
-            [(r, s) for r, s in enumerate(row.tolist()) if s < ceiling and r not in barred],
-            key=lambda pair: (-pair[1], pair[0]),
-        )[:k]
-        for row, ceiling, barred in zip(similarities, ceilings, excluded, strict=True)
+    excluded = [np.unique(dice.integers(0, num_items, 2)) for _ in range(3)]
+    window = Window(k, skip, depth)
+    expected = [
+        definition(row.tolist(), ceiling, set(barred.tolist()), pool.tolist(), window)
+        for row, ceiling, barred in zip(queries @ items.T, ceilings, excluded, strict=True)
     ]
-    for retriever in (ExactRetriever(items), FaissRetriever(items)):
-        found = candidates_below(retriever, queries, ceilings, excluded, k)
-        assert [[row for row, _ in near] for near in found] == [[row for row, _ in near] for near in definition]
-        for near, expected in zip(found, definition, strict=True):
-            np.testing.assert_allclose([s for _, s in near], [s for _, s in expected], atol=1e-5)
+    vectors = Blocks(items)
+    for retriever in (ExactRetriever(vectors), FaissRetriever(vectors)):
+        found = candidates_below(retriever, vectors, queries, pool, ceilings, excluded, window)
+        assert ids(found) == expected
+        for query, (rows, values) in zip(queries, found, strict=True):
+            np.testing.assert_allclose(values, items[rows] @ query, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 200), st.integers(1, 60))
+def test_flat_search_is_the_exact_one(seed, num_items, k):
+    dice = np.random.default_rng(seed)
+    items, queries = unit(dice, num_items, width=3).round(1), unit(dice, 5, width=3).round(1)  # many ties
+    vectors, pool = Blocks(items), np.flatnonzero(dice.uniform(size=num_items) < 0.8)
+    (left, rows), (right, other) = (
+        one.search(queries, pool, k) for one in (ExactRetriever(vectors), FaissRetriever(vectors))
+    )
+    np.testing.assert_allclose(left, right, atol=1e-6)
+    for query, near, found, values in zip(queries, rows, other, right, strict=True):
+        assert len(set(found[found != NOTHING])) == (found != NOTHING).sum() == min(k, len(pool))
+        assert set(found[found != NOTHING]) <= set(pool)
+        np.testing.assert_allclose(items[found[found != NOTHING]] @ query, values[found != NOTHING], atol=1e-6)
+        assert (near == NOTHING).sum() == (found == NOTHING).sum()
 
 
 def test_a_positive_that_ranks_low_still_gets_k_candidates():
     items = unit(np.random.default_rng(0), 500)
     query = items[:1]
     order = np.argsort(-(query @ items.T)[0])
-    ceiling = float((query @ items.T)[0, order[400]])
-    ((*found,),) = candidates_below(FaissRetriever(items), query, np.array([ceiling]), [{int(order[400])}], 50)
-    assert [row for row, _ in found] == order[401:451].tolist()
-
-
-def test_very_deep_and_in_blocks_it_is_the_same(monkeypatch):
-    """Past DEEP the whole pool is fetched at once, a block of queries at a time."""
-    items, queries = unit(np.random.default_rng(1), 3000), unit(np.random.default_rng(2), 9)
-    ceilings = np.sort(queries @ items.T, axis=1)[:, 40]
-    shallow = candidates_below(ExactRetriever(items), queries, ceilings, [set()] * 9, 20)
-    monkeypatch.setattr(retrieve, "DEEP", 64)
-    monkeypatch.setattr(retrieve, "BLOCK_ENTRIES", 5000)
-    deep = candidates_below(ExactRetriever(items), queries, ceilings, [set()] * 9, 20)
-    assert [[row for row, _ in near] for near in deep] == [[row for row, _ in near] for near in shallow]
-    assert [len(near) for near in shallow] == [20] * 9
+    ceilings = (query @ items.T)[:, order[400]]
+    vectors = Blocks(items)
+    found = candidates_below(
+        FaissRetriever(vectors), vectors, query, np.arange(500), ceilings, [order[[400]]], Window(50)
+    )
+    assert ids(found) == [order[401:451].tolist()]
 
 
 def test_no_more_than_the_pool_has():
-    items = unit(np.random.default_rng(0), 5)
-    ((*found,),) = candidates_below(FaissRetriever(items), items[:1], np.array([2.0]), [{0}], 50)
-    assert {row for row, _ in found} == {1, 2, 3, 4}
+    vectors = Blocks(unit(np.random.default_rng(0), 5))
+    found = candidates_below(
+        FaissRetriever(vectors), vectors, vectors.items_ND[:1], np.arange(5), np.array([2.0]), [np.array([0])],
+        Window(50),
+    )  # fmt: skip
+    assert set(ids(found)[0]) == {1, 2, 3, 4}
+
+
+def test_a_pool_reads_its_own_blocks_only():
+    vectors = Blocks(unit(np.random.default_rng(0), 100))
+    FaissRetriever(vectors).search(vectors.items_ND[:1], np.arange(40, 60), 5)
+    assert vectors.read == [range(32, 48), range(48, 64)]
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_an_index_finds_most_within_a_pool(kind, dtype):
+    dice = np.random.default_rng(0)
+    items = unit(dice, 4000, width=16).astype(dtype).astype(np.float32)
+    vectors, queries, pool = Blocks(items, 512, dtype), unit(dice, 50, width=16), np.arange(0, 4000, 2)
+    _, exact = ExactRetriever(vectors).search(queries, pool, 10)
+    values, near = IndexRetriever(vectors, IndexShape(kind)).search(queries, pool, 10)
+    assert 0.8 < recall(near, exact) <= 1
+    assert set(near.ravel()) <= set(pool)
+    np.testing.assert_allclose(values, (queries[:, None] * items[near]).sum(-1), atol=1e-3)
+    blind = IndexRetriever(vectors, IndexShape(kind, lists=64, probes=1, links=2, breadth=10))
+    assert recall(blind.search(queries, pool, 10)[1], exact) < 0.8

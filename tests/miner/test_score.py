@@ -53,7 +53,7 @@ def test_every_query_is_judged_with_its_candidates(corpus, job, service):
         assert [judged.rank for judged in row.candidates] == list(range(len(row.candidates)))
         assert all(judged.log_odds is not None and not judged.error for judged in [*row.positives, *row.candidates])
     assert done.shards_done == done.shards == 8
-    assert done.pairs == sum(len(row.positives) + len(row.candidates) for row in rows)
+    assert done.counts.pairs == sum(len(row.positives) + len(row.candidates) for row in rows)
     assert [progress.shards_done for progress in seen] == list(range(9))
 
 
@@ -113,7 +113,7 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
     assert set(pairs.values()) == {1}
     assert [row.query_id for row in rows] == [query.query_id for query in corpus.queries]
     first_left = sum(len(r.positives) + len(r.candidates) for r in rows[8 * finished[1] :])
-    assert done.pairs <= first_left
+    assert done.counts.asked <= first_left
     assert not list(settings.out.glob("*.draft"))
     # and the whole is what one run without kills writes
     with serving(ScriptedJudge(Prompt())) as url:
@@ -173,7 +173,7 @@ def test_one_image_gone_is_an_error_in_its_place(corpus, job, service):
     done = score(job(service, max_error_share=0.5), quiet)
     rows = list(read_scores(job(service).out))
     failed = [judged for row in rows for judged in [*row.positives, *row.candidates] if judged.error]
-    assert done.errors == len(failed) > 0
+    assert done.counts.errors == len(failed) > 0
     assert all("unreadable" in judged.error and "10.png" in judged.error for judged in failed)
     assert all(judged.yes_logprob is None for judged in failed)
 

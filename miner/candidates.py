@@ -1,0 +1,107 @@
+"""The first stage of a scoring job: which items each query's judge will see. Whole parts; a rerun goes on."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from miner.below import Window, candidates_below
+from miner.pools import Pools
+from miner.retrieve import ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, Retriever, recall
+from miner.settings import RetrievalSettings
+from unijudge.candidates import (
+    CandidateFolder,
+    CandidateManifest,
+    Near,
+    missing_parts,
+    start_candidates,
+    write_part,
+)
+from unijudge.corpus import Corpus
+from unijudge.entries import Rows
+from unijudge.vectors import VectorFolder, Vectors
+
+logger = logging.getLogger(__name__)
+
+RECALL_QUERIES = 256
+RECALL_K = 50
+
+
+def find_candidates(
+    folder: Path, manifest: CandidateManifest, corpus: Corpus, vectors: VectorFolder, settings: RetrievalSettings
+) -> CandidateFolder:
+    """Fills a folder of candidates, or what is missing of it, and says how many queries have fewer than k.
+
+    Raises:
+        DataError: The folder holds those of another retrieval, or vectors are missing or torn.
+    """
+    start_candidates(folder, manifest)
+    if missing := missing_parts(folder, manifest):
+        pools = Pools(corpus, settings.pool, fold_case=settings.fold_case, own_picture=settings.own_picture)
+        retriever = open_retriever(settings, vectors, pools)
+        for part in missing:
+            rows = manifest.parts()[part]
+            write_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, settings))
+            logger.info("candidates of %d queries of %d", rows.stop, manifest.queries)
+    found = CandidateFolder(folder)
+    counts = found.counts()
+    if few := int((counts < settings.k).sum()):
+        logger.info(
+            "%d of %d queries have fewer than k = %d candidates (the fewest: %d): their pool or window has no more",
+            few, len(counts), settings.k, counts.min(),
+        )  # fmt: skip
+    return found
+
+
+def open_retriever(settings: RetrievalSettings, vectors: VectorFolder, pools: Pools) -> Retriever:
+    """The retriever that the settings ask for; an approximate one says what it misses."""
+    flat = FaissRetriever(vectors)
+    if settings.index == "flat":
+        return flat
+    if settings.index == "exact":
+        return ExactRetriever(vectors)
+    shape = IndexShape(settings.index, settings.lists, settings.probes, settings.links, settings.breadth)
+    index = IndexRetriever(vectors, shape)
+    num = vectors.manifest.queries
+    sample = np.linspace(0, num - 1, min(num, RECALL_QUERIES), dtype=np.int64)
+    queries_QD = vectors.take("queries", sample)
+    pool = pools.rows(int(sample[0]))
+    (_, exact), (_, near) = (one.search(queries_QD, pool, RECALL_K) for one in (flat, index))
+    logger.info("%s: recall@%d %.4f on %d queries", settings.index, RECALL_K, recall(near, exact), len(sample))
+    return index
+
+
+def _found(
+    rows: range,
+    corpus: Corpus,
+    vectors: VectorFolder,
+    pools: Pools,
+    retriever: Retriever,
+    settings: RetrievalSettings,
+) -> Iterator[Near]:
+    queries_QD = vectors.take("queries", np.arange(rows.start, rows.stop))
+    positives = _positive_similarities(rows, corpus, vectors, queries_QD)
+    ceilings = np.array([settings.ceiling(float(values.max())) for values in positives])
+    names = [pools.name(row) for row in rows]
+    window = Window(settings.k, settings.skip, settings.depth)
+    found: dict[int, tuple[Rows, Vectors]] = {}
+    for name in dict.fromkeys(names):
+        members = [place for place, other in enumerate(names) if other == name]
+        excluded = [pools.excluded(rows[place]) for place in members]
+        near = candidates_below(
+            retriever, vectors, queries_QD[members], pools.of(name), ceilings[members], excluded, window
+        )
+        found |= dict(zip(members, near, strict=True))
+    for place, values in enumerate(positives):
+        items, similarities = found[place]
+        yield Near(items.tolist(), similarities.tolist(), values.tolist())
+
+
+def _positive_similarities(rows: range, corpus: Corpus, vectors: VectorFolder, queries_QD: Vectors) -> list[Vectors]:
+    """Cosine of each query with its own positives, in their order."""
+    positives = [corpus.positives(row) for row in rows]
+    wanted, places = np.unique(np.concatenate(positives), return_inverse=True)
+    ends = np.cumsum([len(one) for one in positives])
+    items_ND = vectors.take("items", wanted)
+    return [items_ND[some] @ query for some, query in zip(np.split(places, ends[:-1]), queries_QD, strict=True)]

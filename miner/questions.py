@@ -1,0 +1,119 @@
+"""What is asked about each query: its positives and its candidates, from a search or from another judge's doubts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from miner.select import score_of
+from miner.settings import BandSettings
+from unijudge.candidates import CandidateFolder
+from unijudge.corpus import Corpus
+from unijudge.errors import DataError
+from unijudge.files import read_json
+from unijudge.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, read_shard
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One item that a query's judge will see."""
+
+    row: int
+    """Of items.parquet."""
+    similarity: float
+    rank: int | None
+    """Place among the candidates, from 0; None for a positive."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query and what is asked about it: its positives, then its candidates."""
+
+    row: int
+    """Of queries.parquet."""
+    asked: list[Asked]
+
+
+class Questions(Protocol):
+    """The seam: where a job's pairs come from."""
+
+    def of(self, rows: range) -> list[Question]:
+        """The questions of some queries, in order."""
+        ...
+
+
+class SearchedQuestions:
+    """The nearest items below the positive."""
+
+    def __init__(self, corpus: Corpus, candidates: CandidateFolder):
+        """Takes a whole folder of candidates."""
+        self._corpus = corpus
+        self._candidates = candidates
+
+    def of(self, rows: range) -> list[Question]:
+        """See `Questions.of`."""
+        questions = []
+        for row, near in zip(rows, self._candidates.of(rows), strict=True):
+            positives = zip(self._corpus.positives(row).tolist(), near.positive_similarities, strict=True)
+            candidates = enumerate(zip(near.items, near.similarities, strict=True))
+            asked = [Asked(item, value, None) for item, value in positives]
+            questions.append(Question(row, asked + [Asked(item, value, rank) for rank, (item, value) in candidates]))
+        return questions
+
+
+class BandQuestions:
+    """The candidates that a first judge scored near the cut; nothing of a query that has none."""
+
+    def __init__(self, corpus: Corpus, band: BandSettings):
+        """Reads the first folder's manifest.
+
+        Raises:
+            DataError: It is not whole, or of another corpus.
+        """
+        assert band.scores is not None  # noqa: S101  who asks for a cascade names its folder
+        self._corpus, self._band, self._folder = corpus, band, band.scores
+        self.manifest = read_json(self._folder / "manifest.json", ScoreManifest)
+        if self.manifest.corpus != corpus.fingerprint:
+            raise DataError(f"{self._folder}: was scored from another corpus than {corpus.folder}; give that one")
+        if missing := missing_shards(self._folder, self.manifest):
+            raise DataError(
+                f"{self._folder}: {len(missing)} shards are missing; finish this first step of the cascade with the "
+                "same `mine score`"
+            )
+
+    def of(self, rows: range) -> list[Question]:
+        """See `Questions.of`."""
+        return [self._question(row, first) for row, first in zip(rows, self._read(rows), strict=True)]
+
+    def _read(self, rows: range) -> Iterator[JudgedQuery]:
+        size = self.manifest.queries_in_shard
+        for shard in range(rows.start // size, (rows.stop - 1) // size + 1):
+            for row, judged in zip(
+                self.manifest.rows(shard), read_shard(self._folder, self.manifest, shard), strict=True
+            ):
+                if row in rows:
+                    yield judged
+
+    def _question(self, row: int, first: JudgedQuery) -> Question:
+        unsure = in_band(first, self._band.beta, self._band.width)
+        asked = [*first.positives, *unsure] if unsure else []
+        return Question(
+            row,
+            [Asked(self._corpus.row_of[judged.item_id], judged.similarity, judged.rank) for judged in asked],
+        )
+
+
+def in_band(query: JudgedQuery, beta: float, width: float) -> list[Judged]:
+    """The candidates whose score lies within `width` of the cut σ⁺ − β, and those without a score.
+
+    Where no positive has a score there is no cut: all of them.
+
+    Args:
+        query: As the first judge scored it.
+        beta: β, in scores.
+        width: In scores.
+    """
+    positives = [score_of(positive) for positive in query.positives if positive.log_odds is not None]
+    if not positives:
+        return query.candidates
+    cut = max(positives) - beta
+    return [one for one in query.candidates if one.log_odds is None or abs(score_of(one) - cut) <= width]

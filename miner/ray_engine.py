@@ -1,0 +1,105 @@
+"""A scoring job's shards as Ray tasks: each finds its inputs on storage that all machines see, and writes its file.
+
+A task that dies with its machine is run again elsewhere; since a shard is one file, whole or absent, nothing is lost
+and nothing is written twice. A question that several rows ask may be asked by two tasks at once.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import ray
+
+from miner.plan import questions_of
+from miner.questions import Questions
+from miner.score import open_client
+from miner.settings import ScoreSettings
+from miner.shards import Counts, ShardScorer
+from unijudge.corpus import Corpus
+from unijudge.errors import JudgeChanged, UnijudgeError
+from unijudge.scores import ScoreManifest
+
+LOOK_EVERY_S = 1.0
+"""How often the driver looks whether it was asked to stop."""
+
+
+def score_shards(
+    settings: ScoreSettings,
+    plan: ScoreManifest,
+    shards: Sequence[int],
+    report: Callable[[Counts], None],
+    stop: threading.Event,
+) -> None:
+    """Scores shards on a cluster, a bounded number at once; when stopped, those in work finish.
+
+    Raises:
+        UnijudgeError: What stopped a task; the others in work are waited for.
+    """
+    own = not ray.is_initialized()
+    if own:
+        ray.init(address=settings.ray_address, log_to_driver=False)
+    try:
+        _score(settings, plan, shards, report, stop)
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _score(
+    settings: ScoreSettings,
+    plan: ScoreManifest,
+    shards: Sequence[int],
+    report: Callable[[Counts], None],
+    stop: threading.Event,
+) -> None:
+    task = ray.remote(max_retries=-1, num_cpus=1)(_score_shard)
+    texts = (settings.model_dump_json(), plan.model_dump_json())
+    left = iter(shards)
+    working: list[Any] = []
+    fault: UnijudgeError | None = None
+    while True:
+        while fault is None and not stop.is_set() and len(working) < settings.tasks:
+            shard = next(left, None)
+            if shard is None:
+                break
+            working.append(task.remote(*texts, shard))
+        if not working:
+            break
+        done, working = ray.wait(working, timeout=LOOK_EVERY_S)
+        for one in done:
+            try:
+                report(ray.get(one))
+            except UnijudgeError as error:
+                fault = fault or error
+    if fault is not None:
+        raise fault
+
+
+def _score_shard(settings_text: str, plan_text: str, shard: int) -> Counts:
+    """What one task does."""
+    settings = ScoreSettings.model_validate_json(settings_text)
+    plan = ScoreManifest.model_validate_json(plan_text)
+    corpus, questions = _inputs(settings_text)
+
+    async def run() -> Counts:
+        async with open_client(settings) as judge:
+            if judge.identity != plan.judge:
+                raise JudgeChanged(
+                    f"{settings.service}: the job was begun with {plan.judge}, but {judge.identity} answers"
+                )
+            return await ShardScorer(settings, plan, corpus, questions, judge).score(shard)
+
+    try:
+        return asyncio.run(run())
+    except* UnijudgeError as group:
+        raise group.exceptions[0] from None
+
+
+@lru_cache(maxsize=1)
+def _inputs(settings_text: str) -> tuple[Corpus, Questions]:
+    """Read once in each worker process."""
+    settings = ScoreSettings.model_validate_json(settings_text)
+    corpus = Corpus(settings.corpus)
+    return corpus, questions_of(settings, corpus)

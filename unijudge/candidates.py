@@ -1,0 +1,148 @@
+"""A folder of candidates: candidates.json first, then part-00000.parquet …; for each query what may be judged.
+
+Retrieval writes it, once for many scoring shards; scoring and the bill read it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from unijudge.errors import DataError
+from unijudge.files import publish_json, read_json
+from unijudge.tables import Table
+
+QUERIES_IN_PART = 16_384
+
+
+@dataclass(frozen=True)
+class Near:
+    """What retrieval found for one query."""
+
+    items: list[int]
+    """Rows of items.parquet, most similar first."""
+    similarities: list[float]
+    """Cosine of each with the query, −1 … 1."""
+    positive_similarities: list[float]
+    """Of the query's own positives, in their order."""
+
+
+CANDIDATES = Table(
+    "candidates",
+    1,
+    pa.schema(
+        [
+            ("items", pa.list_(pa.int32())),
+            ("similarities", pa.list_(pa.float32())),
+            ("positive_similarities", pa.list_(pa.float32())),
+        ]
+    ),
+)
+
+
+class CandidateManifest(BaseModel):
+    """candidates.json: how candidates were sought. Written first and never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    corpus: str
+    """Fingerprint of the corpus."""
+    vectors: str
+    """sha256 of vectors.json."""
+    queries: int
+    k: int
+    pool: str
+    retrieval: dict[str, Any]
+    """The settings of the retrieval."""
+
+    def parts(self) -> list[range]:
+        """The queries of each part."""
+        starts = range(0, self.queries, QUERIES_IN_PART)
+        return [range(start, min(start + QUERIES_IN_PART, self.queries)) for start in starts]
+
+    def stamp(self, part: int) -> str:
+        """What marks a file as this part of this retrieval."""
+        return f"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]}/{part}"
+
+
+def part_path(folder: Path, part: int) -> Path:
+    """Where a part lies."""
+    return folder / f"part-{part:05d}.parquet"
+
+
+def start_candidates(folder: Path, manifest: CandidateManifest) -> None:
+    """Publishes the manifest, or checks that the folder already has the same one.
+
+    Raises:
+        DataError: The folder holds the candidates of another retrieval.
+    """
+    path = folder / "candidates.json"
+    if path.exists():
+        found = read_json(path, CandidateManifest)
+        fields = [name for name, value in found if value != getattr(manifest, name)]
+        if fields:
+            raise DataError(
+                f"{folder}: holds other candidates ({', '.join(fields)} differ); give another output folder"
+            )
+        return
+    publish_json(path, manifest)
+
+
+def missing_parts(folder: Path, manifest: CandidateManifest) -> list[int]:
+    """The parts that do not exist yet."""
+    return [part for part in range(len(manifest.parts())) if not part_path(folder, part).exists()]
+
+
+def write_part(folder: Path, manifest: CandidateManifest, part: int, rows: Iterator[Near]) -> None:
+    """Publishes one part, whole."""
+    stream = (vars(row) for row in rows)
+    CANDIDATES.write(part_path(folder, part), stream, rows_in_group=256, stamp=manifest.stamp(part))
+
+
+class CandidateFolder:
+    """A whole folder of candidates, opened."""
+
+    def __init__(self, folder: Path):
+        """Reads the manifest.
+
+        Raises:
+            DataError: There is none, or parts are missing.
+        """
+        self.folder = folder
+        self.manifest = read_json(folder / "candidates.json", CandidateManifest)
+        if missing := missing_parts(folder, self.manifest):
+            raise DataError(f"{folder}: {len(missing)} parts are missing; run the same command again to finish it")
+
+    def of(self, queries: range) -> list[Near]:
+        """What was found for some queries, in order."""
+        found: list[Near] = []
+        for part, rows in enumerate(self.manifest.parts()):
+            if rows.start < queries.stop and queries.start < rows.stop:
+                found += self._part(part, rows, queries)
+        return found
+
+    def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """How many candidates each query has."""
+        tables = (
+            CANDIDATES.whole(part_path(self.folder, part), self.manifest.stamp(part))
+            for part in range(len(self.manifest.parts()))
+        )
+        lengths = [pa.compute.list_value_length(table["items"]).to_numpy() for table in tables]
+        return np.concatenate(lengths).astype(np.int64)
+
+    def _part(self, part: int, rows: range, queries: range) -> Iterator[Near]:
+        start = rows.start
+        with CANDIDATES.open(part_path(self.folder, part), self.manifest.stamp(part)) as file:
+            for group in range(file.num_row_groups):
+                here = range(start, start + file.metadata.row_group(group).num_rows)
+                start = here.stop
+                if here.start < queries.stop and queries.start < here.stop:
+                    first, last = max(0, queries.start - here.start), min(len(here), queries.stop - here.start)
+                    for row in file.read_row_group(group).slice(first, last - first).to_pylist():
+                        yield Near(**row)
