@@ -52,6 +52,8 @@ class ShardScorer:
         self._answered: dict[bytes, dict[bytes, Judged]] = defaultdict(dict)  # of repeated questions, in this run
         self._turns: dict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._room = asyncio.Semaphore(settings.in_flight)
+        # Queries begin in order, and only so far ahead of what is written: a kill costs a shard and what is in flight.
+        self._ahead = asyncio.Semaphore(settings.queries_in_shard + settings.in_flight)
 
     async def score(self, shard: int) -> Counts:
         """Scores and writes one shard.
@@ -66,6 +68,8 @@ class ShardScorer:
         judged = [task.result()[0] for task in tasks]
         self._check(shard, judged)
         await asyncio.to_thread(write_shard, self._settings.out, self._plan, shard, judged)
+        for _ in judged:
+            self._ahead.release()
         pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
         return Counts(len(pairs), sum(task.result()[1] for task in tasks), sum(p.error is not None for p in pairs))
 
@@ -73,6 +77,7 @@ class ShardScorer:
         """The judged query, and how many pairs were asked for it."""
         query = self._corpus.queries[question.row]
         items = [self._corpus.items[asked.row] for asked in question.asked]
+        await self._ahead.acquire()  # given back when the shard is written
         async with self._room:
             if query.key not in self._repeated:
                 known = self._known.of(query.key)

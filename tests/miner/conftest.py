@@ -15,6 +15,7 @@ from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from miner.importers.build import build
 from miner.importers.pairs import read_pairs
+from miner.settings import ScoreSettings
 from tests.pictures import png
 from unijudge.corpus import Corpus
 from unijudge.prompt import Prompt
@@ -83,3 +84,20 @@ def corpus(tmp_path):
     opened = Corpus(tmp_path / "corpus")
     embed(opened, tmp_path / "vectors")
     return opened
+
+
+@pytest.fixture
+def job(tmp_path, corpus):
+    def make(service, **changes):
+        return ScoreSettings(
+            **{
+                "corpus": corpus.folder, "vectors": tmp_path / "vectors", "out": tmp_path / "scores",
+                "service": service, "k": 10, "queries_in_shard": 8, "retry_for_s": 5,
+            } | changes
+        )  # fmt: skip
+
+    return make
+
+
+def quiet(progress):
+    pass

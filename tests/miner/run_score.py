@@ -1,9 +1,87 @@
-"""Runs a scoring job in a process of its own, so that a test can kill it."""
+"""Scoring jobs in processes of their own: to be killed from outside, or by themselves at one of their writes.
 
+    python -m tests.miner.run_score SETTINGS                  one job
+    python -m tests.miner.run_score SETTINGS count            …; prints how many file operations it made
+    python -m tests.miner.run_score SETTINGS kill-at-each N   N times a job that dies at one of them, and its rerun
+
+Everything is imported once and each job forked, before any thread exists.
+"""
+
+import json
+import os
+import signal
 import sys
+from pathlib import Path
+
+import faiss  # noqa: F401  imported before the forks
 
 from miner.score import score
 from miner.settings import ScoreSettings
+from unijudge import files
+
+
+def before_each_operation(call):
+    """`call(number)` before each fsync and rename that unijudge/files.py makes: the places where a crash can matter."""
+    sync, replace, number = files._sync, Path.replace, iter(range(10**6))
+
+    def counted(operation):
+        def run(*arguments):
+            call(next(number))
+            return operation(*arguments)
+
+        return run
+
+    files._sync = counted(sync)
+    Path.replace = counted(replace)
+
+
+def forked(run):
+    """Runs it in a child; returns what the child prints, and how it ended."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        os.write(writer, json.dumps(run()).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        printed = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(printed) if printed else None, status
+
+
+def asked(settings):
+    return score(settings, lambda progress: None).counts.asked
+
+
+def count(settings):
+    seen = []
+    before_each_operation(seen.append)
+    asked(settings)
+    return len(seen)
+
+
+def dying(settings, at):
+    before_each_operation(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == at else None)
+    return asked(settings)
+
+
+def main():
+    settings = ScoreSettings.model_validate_json(sys.argv[1])
+    match sys.argv[2:]:
+        case []:
+            asked(settings)
+        case ["count"]:
+            print(forked(lambda: count(settings))[0])
+        case ["kill-at-each", number]:
+            for at in range(int(number)):
+                here = settings.model_copy(update={"out": settings.out / str(at)})
+                _, status = forked(lambda here=here, at=at: dying(here, at))
+                left = [str(path.relative_to(here.out)) for path in here.out.rglob("*.parquet")]
+                again, end = forked(lambda here=here: asked(here))
+                killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+                print(json.dumps({"killed": killed, "left": left, "asked": again, "end": end}), flush=True)
+
 
 if __name__ == "__main__":
-    score(ScoreSettings.model_validate_json(sys.argv[1]), lambda progress: None)
+    main()

@@ -12,30 +12,12 @@ import pytest
 
 from judge_service.backends.scripted import ScriptedJudge
 from miner.score import score
-from miner.settings import ScoreSettings
-from tests.miner.conftest import embed, serving
+from tests.miner.conftest import embed, quiet, serving
 from tests.pictures import png
 from unijudge.errors import DataError, FolderBusy, JudgeBroken, JudgeChanged, JudgeUnavailable
 from unijudge.leases import lease
 from unijudge.prompt import Prompt
 from unijudge.scores import read_scores, shard_path
-
-
-@pytest.fixture
-def job(tmp_path, corpus):
-    def make(service, **changes):
-        return ScoreSettings(
-            **{
-                "corpus": corpus.folder, "vectors": tmp_path / "vectors", "out": tmp_path / "scores",
-                "service": service, "k": 10, "queries_in_shard": 8, "retry_for_s": 5,
-            } | changes
-        )  # fmt: skip
-
-    return make
-
-
-def quiet(progress):
-    pass
 
 
 def test_every_query_is_judged_with_its_candidates(corpus, job, service):
