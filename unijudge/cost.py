@@ -145,7 +145,7 @@ def pair_flops(
     Args:
         shape: Of the model.
         count: Of the pair.
-        candidates_of_query: K, as many as are judged together; an average may be broken. At least 1.
+        candidates_of_query: K, as many as are judged together; an average may be a fraction. At least 1.
         queries_of_candidate: R, as many as ask for it while its picture is still cached; 1 where it is not. At least 1.
         wasted_tokens: w: half a block of the prefix cache; 0 on the transformers backend, which has no blocks.
 
@@ -154,6 +154,15 @@ def pair_flops(
 
     Raises:
         ValueError: K or R is less than 1.
+
+    Example:
+        >>> vision = VisionShape(
+        ...     patches_per_token=4, linear_flops=100, attention_flops=1, window_flops=0, window_patches=0
+        ... )
+        >>> shape = ModelShape(linear_flops=1000, attention_flops=10, head_flops=50, vision=vision)
+        >>> count = TokenCount(tokens=20, shared_tokens=16, query_image_tokens=0, candidate_image_tokens=1)
+        >>> pair_flops(shape, count, candidates_of_query=16, queries_of_candidate=1)
+        PairFlops(naive=22266.0, vision_cached=22266.0, prefix_cached=14991.0)
 
     Source:
         Prefix and vision reuse as in vLLM; the constants of Qwen2.5-VL-7B are checked in a test.
