@@ -6,35 +6,21 @@ request are in memory before its work begins: no eviction can take them.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from judge_service.auth import is_allowed
 from judge_service.blobs import BlobStore
+from judge_service.counting import PairCounter
 from judge_service.health import WatchedJudge
+from judge_service.refusals import Refusal, border, refusals, refuse
 from judge_service.settings import LimitSettings
-from unijudge.errors import BadImage, DataError, JudgeBroken, JudgeRefused, JudgeUnavailable
+from unijudge.corpus import Content
+from unijudge.errors import BadImage, DataError, JudgeBroken, JudgeUnavailable
 from unijudge.verdicts import JudgeIdentity
-from unijudge.wire import ErrorBody, Limits, ScoreRequest, ScoreResponse, ServiceInfo
-
-logger = logging.getLogger(__name__)
-
-Next = Callable[[Request], Awaitable[Response]]
-"""What handles a request that may pass."""
-
-
-class Refusal(Exception):
-    """A request as a whole cannot be answered: becomes an HTTP status and an ErrorBody."""
-
-    def __init__(self, status: int, code: str, message: str, missing: Sequence[str] = ()):
-        super().__init__(message)
-        self.status = status
-        self.body = ErrorBody(code=code, message=message, missing=list(missing))
+from unijudge.wire import CountResponse, Limits, ScoreRequest, ScoreResponse, ServiceInfo
 
 
 def create_app(
@@ -43,12 +29,26 @@ def create_app(
     key_sha256: Sequence[str] = (),
     blobs: BlobStore | None = None,
     replica: str = "0",
+    *,
+    counter: PairCounter | None = None,
+    replicas: int = 1,
 ) -> FastAPI:
-    """The application; it does not start before its judge has scored known pairs. `replica` names it in its answers."""
+    """The application; it does not start before its judge has scored known pairs.
+
+    Args:
+        judge: Who answers.
+        limits: Of a request.
+        key_sha256: Digests of the keys that are accepted; empty: everybody may ask.
+        blobs: Where images are kept, if they are.
+        replica: Its name, in its answers.
+        counter: What counts the tokens of this judge's prompts; None for a judge that has none.
+        replicas: How many applications like this one stand behind the same address, itself included.
+    """
     info = ServiceInfo(
         identity=judge.identity,
         digest=judge.identity.digest,
         limits=Limits(**limits.model_dump(), blobs=blobs is not None),
+        replicas=replicas,
     )
 
     @asynccontextmanager
@@ -57,8 +57,8 @@ def create_app(
         yield
 
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
-    app.add_exception_handler(Refusal, _refuse)
-    app.middleware("http")(_border(key_sha256))
+    app.add_exception_handler(Refusal, refuse)
+    app.middleware("http")(border(key_sha256))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -80,25 +80,50 @@ def create_app(
         response.headers["ETag"] = f'"{info.digest}"'
         return info
 
-    @app.post("/v1/score", response_model=ScoreResponse, openapi_extra=_json_body(ScoreRequest))
-    async def score(http: Request) -> Response:
-        """One verdict or one error for each candidate, in order."""
-        _check_pin(http, judge.identity)
+    _add_pairs(app, info, judge, counter, limits, blobs, replica)
+    _add_blobs(app, blobs, limits)
+    _document_bodies(app)
+    return app
+
+
+def _add_pairs(
+    app: FastAPI,
+    info: ServiceInfo,
+    judge: WatchedJudge,
+    counter: PairCounter | None,
+    limits: LimitSettings,
+    blobs: BlobStore | None,
+    replica: str,
+) -> None:
+    async def asked(http: Request) -> tuple[Content, list[Content]]:
         request = await _read(http, limits)
         images = await asyncio.to_thread(_load_images, request, blobs, limits.max_body_bytes)
         query, *candidates = (content.content(images) for content in (request.query, *request.candidates))
-        try:
-            results = await judge.judge(query, candidates)
-        except JudgeRefused as error:
-            raise Refusal(422, "bad_query", str(error)) from error
-        except JudgeUnavailable as error:
-            raise Refusal(503, "not_ready", str(error)) from error
-        answer = ScoreResponse(identity=judge.identity, results=results)
+        return query, candidates
+
+    def answered(answer: ScoreResponse | CountResponse) -> Response:
         headers = {"ETag": f'"{info.digest}"', "Judge-Replica": replica}
         return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
-    _add_blobs(app, blobs, limits)
-    return app
+    @app.post("/v1/score", response_model=ScoreResponse, openapi_extra=_JSON_BODY)
+    async def score(http: Request) -> Response:
+        """One verdict or one error for each candidate, in order."""
+        _check_pin(http, info.identity)
+        query, candidates = await asked(http)
+        with refusals():
+            results = await judge.judge(query, candidates)
+        return answered(ScoreResponse(identity=info.identity, results=results))
+
+    @app.post("/v1/count", response_model=CountResponse, openapi_extra=_JSON_BODY)
+    async def count(http: Request) -> Response:
+        """How long each candidate's prompt is, or the error that it would get, in order; no model runs."""
+        _check_pin(http, info.identity)
+        if counter is None:
+            raise Refusal(404, "no_tokens", f"{info.identity} has no tokens to count; ask a service that runs a model")
+        query, candidates = await asked(http)
+        with refusals():
+            counts = await asyncio.to_thread(counter.count, query, candidates)
+        return answered(CountResponse(identity=info.identity, shape=counter.shape, results=counts))
 
 
 def _add_blobs(app: FastAPI, blobs: BlobStore | None, limits: LimitSettings) -> None:
@@ -167,32 +192,18 @@ async def _read(http: Request, limits: LimitSettings) -> ScoreRequest:
     return request
 
 
-async def _refuse(_: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, Refusal)  # noqa: S101  what this handler is registered for
-    headers = {"Retry-After": "1"} if refusal.status == 503 else {}
-    return JSONResponse(refusal.body.model_dump(), refusal.status, headers)
-
-
-def _border(key_sha256: Sequence[str]) -> Callable[[Request, Next], Awaitable[Response]]:
-    """What every request passes: no answer without a key, and our own faults are logged, not told."""
-
-    async def border(http: Request, call: Next) -> Response:
-        if not is_allowed(http.scope["path"], http.headers.get("Authorization"), key_sha256):
-            body = ErrorBody(code="no_key", message="this service wants a key: Authorization: Bearer KEY")
-            return JSONResponse(body.model_dump(), 401, {"WWW-Authenticate": "Bearer"})
-        try:
-            return await call(http)
-        except Exception:
-            logger.exception("%s %s failed", http.method, http.url.path)
-            body = ErrorBody(code="internal", message="the judge failed on this request; its log says why")
-            return JSONResponse(body.model_dump(), 500)
-
-    return border
-
-
 _BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+_SCHEMAS = "#/components/schemas/"
+_JSON_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{ScoreRequest.__name__}"}}},
+    }
+}
 
 
-def _json_body(kind: type[BaseModel]) -> dict[str, object]:
-    """Documents a body that is read by hand, under a limit."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}
+def _document_bodies(app: FastAPI) -> None:
+    """Adds the bodies that are read by hand, under a limit, to what FastAPI knows: `_JSON_BODY` names them."""
+    schema = ScoreRequest.model_json_schema(ref_template=_SCHEMAS + "{model}")
+    parts = schema.pop("$defs")
+    app.openapi()["components"]["schemas"] |= {**parts, ScoreRequest.__name__: schema}

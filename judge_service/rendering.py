@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from judge_service.settings import ModelSettings
 from unijudge.corpus import Content
-from unijudge.encoding import ChatEncoder, Stream
+from unijudge.encoding import ChatEncoder, Stream, shared_prefix
 from unijudge.errors import BadImage, JudgeRefused, ModelError
 from unijudge.inputs import ModelInputs
 from unijudge.prompt import Prompt
@@ -75,6 +75,10 @@ class Inputs:
                 continue
             streams[place] = stream
         return answers, streams
+
+    def shared(self, streams: Sequence[Stream]) -> int:
+        """How many leading entries a query's prompts share, and are computed once for; none where one stands alone."""
+        return shared_prefix(streams) if len(streams) > 1 else 0
 
     def identity(self, backend: str, version: str) -> JudgeIdentity:
         """Who judges, when `backend` runs the model."""

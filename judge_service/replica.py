@@ -23,6 +23,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from judge_service.app import create_app
 from judge_service.backends import open_judge
 from judge_service.blobs import BlobStore
+from judge_service.counting import counter_of
 from judge_service.health import WatchedJudge
 from judge_service.ports import check_free
 from judge_service.settings import ServiceSettings
@@ -46,14 +47,23 @@ class JudgeReplica:
         if settings.model.backend == "scripted":  # it cannot tell a match from a mismatch, and does not claim to
             health = health.model_copy(update={"canary_every_s": 0})
         self._settings = settings
-        self._judge = WatchedJudge(open_judge(settings), health)
+        judge = open_judge(settings)
+        self._counter = counter_of(judge)
+        self._judge = WatchedJudge(judge, health)
         await self._judge.check_ready()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         blobs = self._settings.blobs
         store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.young_s) if blobs.folder else None
-        name = serve.get_replica_context().replica_tag
-        return create_app(self._judge, self._settings.limits, self._settings.key_sha256, store, name)
+        return create_app(
+            self._judge,
+            self._settings.limits,
+            self._settings.key_sha256,
+            store,
+            serve.get_replica_context().replica_tag,
+            counter=self._counter,
+            replicas=self._settings.replicas,
+        )
 
     async def check_health(self) -> None:
         """Ray asks; a replica that cannot score a pair is replaced."""

@@ -4,24 +4,22 @@ It never opens an image for you and never scores twice what was answered. Idempo
 """
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx2
 
 from unijudge.connection import Connection
 from unijudge.corpus import Content
+from unijudge.cost import ModelShape, TokenCount
 from unijudge.errors import BlobRefused, BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused
+from unijudge.parts import Part, body_of
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
-from unijudge.wire import ScoreResponse, ServiceInfo, WireContent
+from unijudge.wire import CountResponse, ScoreResponse, ServiceInfo
 
-INLINE_BYTES = 4096
-"""Smaller images travel inside the request: naming them would not be shorter by much."""
 BLOB_ROUNDS = 3
 """How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
 UPLOADS_AT_ONCE = 8
@@ -31,6 +29,8 @@ INSIDE_S = 30
 """How long no image is named after one could not be kept, whatever the reason: it is never a reason to lose a pair."""
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R", ScoreResponse, CountResponse)
 
 
 class JudgeClient:
@@ -68,6 +68,7 @@ class JudgeClient:
         )
         self._expect = expect
         self._info: ServiceInfo | None = None
+        self._counted: CountResponse | None = None  # the latest: it knows the shape
         self._uploads: dict[str, asyncio.Task[bool]] = {}  # in work
         self._stored_at: dict[str, float] = {}
         self._upload_slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
@@ -119,36 +120,68 @@ class JudgeClient:
             JudgeChanged: Another judge answered.
             JudgeBroken: The answer is not one for each candidate.
         """
+        answers: list[Verdict | PairError] = []
+        async for found in self._asked("/v1/score", ScoreResponse, query, candidates):
+            answers += [found] if isinstance(found, PairError) else found.results
+        return answers
+
+    async def count(self, query: Content, candidates: Sequence[Content]) -> list[TokenCount | PairError]:
+        """How long each candidate's prompt is, in order, or the error that it would get; no model runs.
+
+        A query too large for one request becomes several, as it does when it is judged: `shared_tokens` are those of
+        the candidates of one request.
+
+        Raises:
+            JudgeUncounted: The judge has no tokens.
+            JudgeRefused, JudgeUnavailable, JudgeChanged, JudgeBroken: As of `judge`.
+        """
+        counts: list[TokenCount | PairError] = []
+        async for found in self._asked("/v1/count", CountResponse, query, candidates):
+            if isinstance(found, PairError):
+                counts.append(found)
+            else:
+                self._counted = found
+                counts += found.results
+        return counts
+
+    @property
+    def shape(self) -> ModelShape | None:
+        """What a token costs, known once the service has counted; None for a model of which it is not known."""
+        if self._counted is None:
+            raise JudgeBroken("JudgeClient.shape: the service has counted nothing yet; await count(…) first")
+        return self._counted.shape
+
+    async def _asked(
+        self, path: str, kind: type[R], query: Content, candidates: Sequence[Content]
+    ) -> AsyncIterator[R | PairError]:
+        """Asks in as many requests as it takes; in order, their answers, and an error for what is too large for any."""
         limits = self.info.limits
         by_name = limits.blobs and time.monotonic() > self._inside_until
-        asked = _Part.of(query, by_name=by_name)
+        asked = Part.of(query, by_name=by_name)
         room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
         if room < 0:
             raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
-        answers: list[Verdict | PairError] = []
-        for chunk in _chunks([_Part.of(c, by_name=by_name) for c in candidates], limits.max_candidates, room):
+        for chunk in _chunks([Part.of(c, by_name=by_name) for c in candidates], limits.max_candidates, room):
             if len(chunk) == 1 and chunk[0].inline_bytes > room:
                 message = f"{chunk[0].inline_bytes} bytes with its query; a request takes {limits.max_body_bytes}"
-                answers.append(PairError(code="too_large", message=message))
+                yield PairError(code="too_large", message=message)
                 continue
-            response = await self._score(asked, chunk)
+            response = await self._send(path, kind, asked, chunk)
             if len(response.results) != len(chunk):
                 raise JudgeBroken(
                     f"{self._connection.url}: {len(chunk)} candidates sent, {len(response.results)} answers returned; "
-                    "the service and this client disagree on /v1/score: run the same version on both sides"
+                    f"the service and this client disagree on {path}: run the same version on both sides"
                 )
-            answers += response.results
-        return answers
+            yield response
 
-    async def _score(self, query: "_Part", candidates: Sequence["_Part"]) -> ScoreResponse:
+    async def _send(self, path: str, kind: type[R], query: Part, candidates: Sequence[Part]) -> R:
         images = {part.name: part.image for part in (query, *candidates) if part.name}
         inside: set[str] = set()  # images that the service does not keep
         for attempt in range(1, BLOB_ROUNDS + 1):
-            body = b'{"query":' + query.encoded(inside) + b',"candidates":['
-            body += b",".join(candidate.encoded(inside) for candidate in candidates) + b"]}"
+            body = body_of(query, candidates, inside)
             asked_at = time.monotonic()
             try:
-                return await self._connection.post("/v1/score", ScoreResponse, body, self.info.digest)
+                return await self._connection.post(path, kind, body, self.info.digest)
             except BlobsMissing as missing:
                 lacking = [name for name in missing.names if name in images]
                 if lacking and attempt < BLOB_ROUNDS - 1:
@@ -195,33 +228,7 @@ def judge_now(
     return asyncio.run(once())
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A query or a candidate, ready to be written into a request."""
-
-    text: str | None
-    image: bytes
-    name: str | None
-    """The image's hash, where it is worth naming."""
-    inline_bytes: int
-    """Length with the image inside."""
-
-    @classmethod
-    def of(cls, content: Content, *, by_name: bool) -> "_Part":
-        image = content.image or b""
-        if not by_name or len(image) < INLINE_BYTES:
-            whole = cls(content.text, image, None, 0)
-            return replace(whole, inline_bytes=len(whole.encoded()))
-        bare = len(cls(content.text, b"", None, 0).encoded())
-        return cls(content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20)
-
-    def encoded(self, inside: Collection[str] = ()) -> bytes:
-        named = self.name if self.name not in inside else None
-        content = WireContent.of(Content(self.text, self.image or None), named)
-        return content.model_dump_json(exclude_none=True).encode()
-
-
-def _chunks(parts: Sequence[_Part], most: int, room: int) -> Iterator[Sequence[_Part]]:
+def _chunks(parts: Sequence[Part], most: int, room: int) -> Iterator[Sequence[Part]]:
     """Cuts candidates, in order, into requests; one that is too large for any request comes alone."""
     start = used = 0
     for place, part in enumerate(parts):

@@ -14,6 +14,7 @@ from unijudge.errors import (
     JudgeError,
     JudgeRefused,
     JudgeUnavailable,
+    JudgeUncounted,
 )
 from unijudge.wire import ErrorBody
 
@@ -115,6 +116,8 @@ class Connection:
             return missing
         if body.code == "bad_blob":
             return BlobRefused(message)
+        if body.code == "no_tokens":
+            return JudgeUncounted(message)
         if response.status_code == 412:
             return JudgeChanged(message)
         if response.status_code in (400, 413, 422):

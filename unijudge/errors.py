@@ -9,6 +9,7 @@
     │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
     │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
     │  ├─ BlobRefused        an image that is sent ahead is none: send it inside its request
+    │  ├─ JudgeUncounted     it has no tokens to count: it is no model
     │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
@@ -63,6 +64,10 @@ class BlobsMissing(JudgeError):
 
 class BlobRefused(JudgeError):
     """Bytes that the service does not keep: no image, or not the one that they are called."""
+
+
+class JudgeUncounted(JudgeError):
+    """The judge has no tokens to count, as the scripted one; what its pairs would cost cannot be said."""
 
 
 class JudgeUnavailable(JudgeError):

@@ -2,6 +2,7 @@
 
 GET  /v1/identity   ServiceInfo                      who judges, and the limits of a request
 POST /v1/score      ScoreRequest → ScoreResponse     one query, its candidates; one answer for each, in order
+POST /v1/count      ScoreRequest → CountResponse     the same, counted and not judged: how long each prompt is
 PUT  /v1/blobs/SHA  the bytes of an image            from then on requests may name it by its sha256
 GET  /healthz       the process is alive             GET /readyz   a real pair was scored
 any 4xx or 5xx      ErrorBody                        409: its `missing` lists the images to send
@@ -15,6 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from unijudge.corpus import Content
+from unijudge.cost import ModelShape, TokenCount
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
 
@@ -83,6 +85,15 @@ class ScoreResponse(Wire):
     results: list[Verdict | PairError]
 
 
+class CountResponse(Wire):
+    """One count or one error for each candidate, in the order of the request."""
+
+    identity: JudgeIdentity
+    shape: ModelShape | None
+    """What a token costs; null for a model of which it is not known."""
+    results: list[TokenCount | PairError]
+
+
 class Limits(Wire):
     """What one request may hold. Beyond it the request is refused, never cut."""
 
@@ -102,6 +113,8 @@ class ServiceInfo(Wire):
     digest: str
     """What to send as `If-Match` to be scored by this judge or not at all."""
     limits: Limits
+    replicas: int
+    """How many copies of the judge the service was told to run; each answers by itself."""
 
 
 class ErrorBody(Wire):
@@ -109,7 +122,7 @@ class ErrorBody(Wire):
 
     code: str
     """For programs: `bad_request`, `bad_query`, `bad_blob`, `unknown_blobs`, `no_blobs`, `no_room`, `too_large`,
-    `other_judge`, `no_key`, `not_ready`, `internal`."""
+    `other_judge`, `no_key`, `no_tokens`, `not_ready`, `internal`."""
     message: str
     """A sentence for people."""
     missing: list[str] = []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from judge_service.rendering import Inputs, answer
 from unijudge.corpus import Content
-from unijudge.encoding import Stream, shared_prefix
+from unijudge.encoding import Stream
 from unijudge.errors import JudgeRefused, ModelError
 from unijudge.families import Arrays
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
@@ -56,6 +56,11 @@ class TransformersJudge:
         """Who answers."""
         return self._identity
 
+    @property
+    def inputs(self) -> Inputs:
+        """What turns pairs into its prompts."""
+        return self._inputs
+
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         """One answer for each candidate, in order.
 
@@ -74,7 +79,7 @@ class TransformersJudge:
 
     @torch.inference_mode()
     def _score(self, streams: list[Stream]) -> Iterator[Verdict | PairError]:
-        cut = shared_prefix(streams) if len(streams) > 1 else 0
+        cut = self._inputs.shared(streams)
         try:
             cache = self._prefix_cache(streams[0][:cut]) if cut else None
             for chunk in self._chunks(streams):

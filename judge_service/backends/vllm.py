@@ -118,6 +118,11 @@ class VllmJudge:
         """Who answers."""
         return self._identity
 
+    @property
+    def inputs(self) -> Inputs:
+        """What turns pairs into its prompts."""
+        return self._inputs
+
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         """One answer for each candidate, in order.
 

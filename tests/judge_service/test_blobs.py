@@ -13,8 +13,9 @@ from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.judge_service.test_app import Counting
 from tests.pictures import noise
-from unijudge.client import INLINE_BYTES, JudgeClient
+from unijudge.client import JudgeClient
 from unijudge.corpus import Content
+from unijudge.parts import INLINE_BYTES
 from unijudge.prompt import Prompt
 from unijudge.verdicts import PairError, Verdict
 

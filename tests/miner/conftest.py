@@ -11,6 +11,7 @@ import uvicorn
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
+from judge_service.counting import counter_of
 from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from miner.importers.build import build
@@ -26,7 +27,8 @@ from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write
 def serving(judge):
     """Yields the URL of a service around `judge`, on loopback."""
     watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_mass=0))
-    config = uvicorn.Config(create_app(watched, LimitSettings(max_candidates=16)), port=0, log_level="error")
+    app = create_app(watched, LimitSettings(max_candidates=16), counter=counter_of(judge))
+    config = uvicorn.Config(app, port=0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

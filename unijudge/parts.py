@@ -1,0 +1,47 @@
+"""A query or a candidate as a request holds it: its image inside, or named by its hash where that is shorter."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from unijudge.corpus import Content
+from unijudge.wire import WireContent
+
+INLINE_BYTES = 4096
+"""Smaller images travel inside the request: naming them would not be shorter by much."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A query or a candidate, ready to be written into a request."""
+
+    text: str | None
+    image: bytes
+    name: str | None
+    """The image's hash, where it is worth naming."""
+    inline_bytes: int
+    """Length with the image inside."""
+
+    @classmethod
+    def of(cls, content: Content, *, by_name: bool) -> "Part":
+        """Wraps a content; its image is named by its hash if it is large and `by_name` allows it."""
+        image = content.image or b""
+        if not by_name or len(image) < INLINE_BYTES:
+            whole = cls(content.text, image, None, 0)
+            return replace(whole, inline_bytes=len(whole.encoded()))
+        bare = len(cls(content.text, b"", None, 0).encoded())
+        return cls(content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20)
+
+    def encoded(self, inside: Collection[str] = ()) -> bytes:
+        """As JSON; the image is named unless its name is among those `inside`."""
+        named = self.name if self.name not in inside else None
+        content = WireContent.of(Content(self.text, self.image or None), named)
+        return content.model_dump_json(exclude_none=True).encode()
+
+
+def body_of(query: Part, candidates: Sequence[Part], inside: Collection[str] = ()) -> bytes:
+    """A request of these; images whose names are `inside` travel in it."""
+    return (
+        b'{"query":' + query.encoded(inside) + b',"candidates":['
+        + b",".join(candidate.encoded(inside) for candidate in candidates) + b"]}"
+    )  # fmt: skip
