@@ -1,4 +1,4 @@
-"""`unijudge mine`: import, score, select."""
+"""`unijudge mine`: import, plan, score, select."""
 
 import logging
 from collections.abc import Callable
@@ -82,6 +82,22 @@ def score(settings: SettingsFile = None, overrides: Overrides = None, example: E
     if done.shards_done < done.shards:
         typer.echo("stopped as asked; the same command goes on")
         raise typer.Exit(130)
+
+
+@app.command()
+def plan(
+    settings: SettingsFile = None,
+    overrides: Overrides = None,
+    replicas: Annotated[list[int] | None, typer.Option(min=1, help="Also say the time on so many replicas.")] = None,
+    budget: Annotated[float | None, typer.Option(min=0, help="Replica-hours: say the largest k that fits.")] = None,
+    probe: Annotated[int, typer.Option(min=1, help="About how many pairs to score for the rate.")] = 200,
+) -> None:
+    """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
+    resolved = command_settings(ScoreSettings, settings, overrides, example=False)
+    from miner.bill import make_bill
+
+    made = make_bill(resolved, probe, lambda text: logger.info("%s", text))
+    typer.echo("\n".join(made.lines(replicas or (), budget)))
 
 
 @app.command()

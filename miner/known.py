@@ -50,6 +50,9 @@ class KnownScores:
         self._places = np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order] if keys else np.empty((0, 2))
         self._group = lru_cache(GROUPS_IN_MEMORY)(self._read_group)
 
+    def __len__(self) -> int:
+        return len(self._sorted)
+
     def of(self, query_key: bytes) -> dict[bytes, Judged]:
         """What is known of a query: item_key → its verdict."""
         left, right = (np.searchsorted(self._sorted, np.bytes_(query_key), side) for side in ("left", "right"))
