@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from miner.plan import questions_of
 from miner.questions import Questions
@@ -71,8 +72,10 @@ def _score(
         for one in done:
             try:
                 report(ray.get(one))
-            except UnijudgeError as error:
-                fault = fault or error
+            except RayTaskError as error:
+                if not isinstance(error.cause, UnijudgeError):
+                    raise
+                fault = fault or error.cause
     if fault is not None:
         raise fault
 

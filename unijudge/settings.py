@@ -7,7 +7,7 @@ a commented TOML file.
 import difflib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +70,27 @@ def example(kind: type[Settings]) -> str:
         timeout_s = 2.5
     """
     return "\n".join(_example_lines(kind, prefix="")) + "\n"
+
+
+def overrides_of(settings: Settings) -> list[str]:
+    """The overrides that make these settings of the defaults; `load_settings` reads them back.
+
+    Example:
+        >>> class Bench(Settings):
+        ...     sizes: tuple[int, ...] = (1,)
+        ...     name: str = "a"
+        >>> overrides_of(Bench(sizes=(1, 2)))
+        ['sizes=[1, 2]']
+    """
+    return list(_flat("", settings.model_dump(mode="json", exclude_defaults=True)))
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}={json.dumps(value)}"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -23,17 +23,29 @@ SCRIPTED = "model.backend=scripted"
 CAT, DOG = Content(text="a cat"), Content(text="a dog")
 
 
-@contextlib.contextmanager
-def cluster(monkeypatch, *machines):
-    """Yields the address of a Ray cluster on loopback, guarded by its token, of raylets with these options."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def kill(raylet):
+    """A machine of a cluster, with everything on it."""
+    for process in [*psutil.Process(raylet.pid).children(recursive=True), psutil.Process(raylet.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    raylet.wait(10)
+
+
+@contextlib.contextmanager
+def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
+    """Yields the address of a Ray cluster on loopback, guarded by its token, and its raylets with these options."""
+    port = free_port()
     address = f"127.0.0.1:{port}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     subprocess.run([RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
-    roles = [f"--head --port={port} --include-dashboard=false"] + [f"--address={address}"] * (len(machines) - 1)
+    roles = [f"--head --port={port} {head}"] + [f"--address={address}"] * (len(machines) - 1)
     raylets = []
     try:
         for number, (role, options) in enumerate(zip(roles, machines, strict=True)):
@@ -48,18 +60,16 @@ def cluster(monkeypatch, *machines):
             ):
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
-        yield address
+        yield address, raylets
     finally:
         for raylet in raylets:
-            for process in [*psutil.Process(raylet.pid).children(recursive=True), raylet]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            raylet.wait(10)
+            if raylet.poll() is None:
+                kill(raylet)
 
 
 def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
     """Two machines with one GPU each (so Ray is told): two replicas are placed, and a copy over two GPUs is refused."""
-    with cluster(monkeypatch, *["--num-cpus=3 --num-gpus=1"] * 2) as address:
+    with cluster(monkeypatch, *["--num-cpus=3 --num-gpus=1"] * 2) as (address, _):
         joined = (SCRIPTED, f"address={address}")
         two = ("replicas=2", "gpus_per_replica=1")
         with service(tmp_path, *joined, *two) as (process, url, log):

@@ -1,0 +1,86 @@
+"""Scoring jobs on a Ray cluster that goes on without the machine that submitted them, through Ray Jobs.
+
+A cancelled job finishes its shards in work before it ends, for as long as `stop_wait_s` of its submission allows.
+"""
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from miner.settings import ScoreSettings
+from unijudge.errors import SettingsError
+from unijudge.files import locate, read_json
+from unijudge.scores import ScoreManifest, missing_shards
+from unijudge.settings import overrides_of
+
+Client = Any
+"""ray.job_submission.JobSubmissionClient."""
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Client]:
+    """The job client of a cluster.
+
+    Args:
+        address: Of its dashboard, as in http://127.0.0.1:8265.
+
+    Raises:
+        SettingsError: Nobody answers there, we are not let in, or there is no such job.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        yield JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise SettingsError(
+            f"{address}: {reason}. Is this the address of the cluster's dashboard, is the job's id right, and are "
+            "RAY_AUTH_MODE and the token here those of the cluster?"
+        ) from error
+
+
+def submit(client: Client, settings: ScoreSettings, stop_wait_s: int) -> str:
+    """Starts a job, and returns its id; the cluster's machines must see the folders under the same paths."""
+    settings = settings.model_copy(update={"engine": "ray", "ray_address": "auto"})
+    words = ["unijudge", "mine", "score"]
+    for override in overrides_of(settings):
+        words += ["--set", override]
+    job: str = client.submit_job(
+        entrypoint=shlex.join(words),
+        metadata={"out": str(settings.out)},
+        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_wait_s)}},
+    )
+    return job
+
+
+def status(client: Client, job: str) -> str:
+    """One line: the state of a job, and how many of its shards are written, where this machine sees them."""
+    return _line(client.get_job_info(job))
+
+
+def jobs(client: Client) -> list[str]:
+    """One line for each scoring job of the cluster, newest first."""
+    ours = [job for job in client.list_jobs() if job.submission_id and "out" in (job.metadata or {})]
+    return [_line(job) for job in sorted(ours, key=lambda job: -(job.start_time or 0))]
+
+
+def follow(client: Client, job: str, tell: Callable[[str], None]) -> None:
+    """Tells a job's log as it grows, until the job ends."""
+    import asyncio
+
+    async def tail() -> None:
+        async for text in client.tail_job_logs(job):
+            tell(text)
+
+    asyncio.run(tail())
+
+
+def _line(job: Any) -> str:
+    out = job.metadata["out"]
+    written = "no plan yet, or not seen from here"
+    path = locate(out) / "manifest.json"
+    if path.exists():
+        plan = read_json(path, ScoreManifest)
+        written = f"{plan.shards - len(missing_shards(locate(out), plan))} of {plan.shards} shards"
+    return f"{job.submission_id}  {job.status.value:<9}  {written}  {out}"

@@ -1,0 +1,112 @@
+"""Scoring on a Ray cluster of two raylets: shared shards, a machine that dies, jobs submitted and cancelled."""
+
+import asyncio
+import os
+import re
+import subprocess
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from judge_service.backends.scripted import ScriptedJudge
+from miner.score import score
+from tests.miner.conftest import corpus, job, quiet, serving  # noqa: F401  fixtures
+from tests.system.test_cluster import cluster, free_port, kill
+from tests.system.test_service import UNIJUDGE
+from unijudge.errors import DataError
+from unijudge.prompt import Prompt
+from unijudge.scores import read_scores, shard_path
+from unijudge.settings import overrides_of
+
+
+class Slow(ScriptedJudge):
+    """Takes its time over each query, so that something can happen meanwhile."""
+
+    async def judge(self, query, candidates):
+        await asyncio.sleep(0.15)
+        return await super().judge(query, candidates)
+
+
+@pytest.fixture
+def slow():
+    with serving(Slow(Prompt())) as url:
+        yield url
+
+
+def each_once(folder, **options):
+    rows = list(read_scores(folder, **options))
+    pairs = Counter((row.query_id, one.item_id) for row in rows for one in [*row.positives, *row.candidates])
+    assert set(pairs.values()) == {1}
+    return rows
+
+
+def wait_for(true, timeout_s=90):
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def run(*words):
+    return subprocess.run([UNIJUDGE, "mine", *words], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypatch):  # noqa: F811
+    settings = job(slow, queries_in_shard=4, in_flight=2, tasks=4, k=10)
+    with cluster(monkeypatch, "--num-cpus=2", "--num-cpus=2") as (address, (_, second)):
+        spread = settings.model_copy(update={"engine": "ray", "ray_address": address})
+        done = []
+
+        def killing(progress):
+            done.append(progress.shards_done)
+            if progress.shards_done == 3:
+                threading.Thread(target=kill, args=[second]).start()
+
+        score(spread, killing)
+        assert done == list(range(17))
+        rows = each_once(settings.out)
+        score(settings.model_copy(update={"out": tmp_path / "alone"}), quiet)
+        assert list(read_scores(tmp_path / "alone")) == rows
+        # what stops a task stops the job, with the task's own message
+        broken = spread.model_copy(update={"out": tmp_path / "broken", "max_error_share": 0.0})
+        for picture in (tmp_path / "images").iterdir():
+            picture.unlink()
+        with pytest.raises(DataError, match=r"shard \d+: .* of .* pairs have no verdict.*No such file"):
+            score(broken, quiet)
+
+
+def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monkeypatch):  # noqa: F811
+    settings = job(slow, queries_in_shard=4, in_flight=1, tasks=2, k=10)
+    port = free_port()
+    here = ["--address", f"http://127.0.0.1:{port}"]
+    head = f"--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port={port}"
+    words = [word for override in overrides_of(settings) for word in ("--set", override)]
+    monkeypatch.setenv("PATH", f"{UNIJUDGE.parent}:{os.environ['PATH']}")  # a cluster's machines have it there
+    with cluster(monkeypatch, "--num-cpus=4", head=head):
+        wait_for(lambda: run("jobs", *here).returncode == 0)
+        assert run("jobs", *here).stdout == "no scoring jobs\n"
+        name = run("submit", *words, *here).stdout.strip()
+        assert re.fullmatch(r"raysubmit_\w+", name)
+        wait_for(lambda: shard_path(settings.out, 1).exists())
+        assert re.match(rf"{name}  RUNNING    \d+ of 16 shards  ", run("status", name, *here).stdout)
+        assert run("cancel", name, *here).stdout.startswith(f"{name}: asked to stop")
+        wait_for(lambda: "STOPPED" in run("status", name, *here).stdout)
+        finished = len(list(settings.out.glob("part-*")))
+        assert 2 <= finished < 16
+        each_once(settings.out, partial=True)
+        assert "stopped as asked; the same command goes on" in run("logs", name, *here).stdout
+        assert not list(settings.out.rglob("*.draft"))
+        again = run("submit", *words, *here).stdout.strip()
+        logged = run("logs", again, "--follow", *here).stdout
+        assert "16 of 16 shards" in logged
+        assert f"{again}  SUCCEEDED  16 of 16 shards" in run("status", again, *here).stdout
+        assert [line.split()[0] for line in run("jobs", *here).stdout.splitlines()] == [again, name]
+        each_once(settings.out)
+        unknown = run("status", "nobody", *here)
+        assert unknown.returncode == 1
+        assert "is the job's id right" in unknown.stderr
+    nobody = run("jobs", "--address", "http://127.0.0.1:9")
+    assert nobody.returncode == 1
+    assert "error: http://127.0.0.1:9: " in nobody.stderr
