@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from miner.exporters.cli import exports
 from miner.settings import ScoreSettings, SelectSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.corpus import CorpusManifest
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 app = typer.Typer(help="Retrieve, have judged, select hard negatives.", no_args_is_help=True)
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 app.add_typer(imports, name="import")
+app.add_typer(exports, name="export")
 
 Out = Annotated[Path, typer.Argument(help="The corpus folder to write.")]
 Images = Annotated[Path, typer.Option(help="The root of the image paths.")]

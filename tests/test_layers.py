@@ -35,7 +35,7 @@ ONLY_IN = {
     "httpx2": {"unijudge/connection.py", "unijudge/client.py"},
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/files.py"},
-    "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "trainer/cli.py"},
+    "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "trainer/cli.py"},
 }
 
 
