@@ -103,11 +103,15 @@ class Rows:
         self._query_row = {query.query_id: row for row, query in enumerate(self.corpus.queries)}
 
     def export(self, make: Callable[[Row], T]) -> Iterator[T]:
-        """Yields what `make` makes of each row, and counts; it raises `LeftOut` for a row that its layout cannot hold.
+        """Yields what `make` makes of each row, and counts anew.
+
+        `make` raises `LeftOut` for a row that its layout cannot hold.
 
         Raises:
             DataError: A folder is damaged, or there is no row to write.
         """
+        self.written = self.weighted = 0
+        self.left_out = {}
         for triple in read_triples(self._triples, self.corpus.fingerprint):
             try:
                 self._check(triple)

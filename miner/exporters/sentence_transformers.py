@@ -1,9 +1,10 @@
 """sentence-transformers: a Parquet file of the columns query, positive, negative_1 …, and label.
 
 `label` is the judge's [score of the positive, of negative_1, …], what the library's losses take from a teacher: in
-DistillKLDivLoss a teacher temperature of 0.02 makes UniME-V2's targets. A column whose side of the corpus has no image
-holds strings. The others hold {image: [path], text: [text]}, each list of one element or none: one Arrow type for
-pictures, texts and both, in which what is absent is no null, which the library would take for an input.
+DistillKLDivLoss a teacher temperature of 0.02 makes UniME-V2's targets. Cells are strings where the corpus has no
+image. Elsewhere they are {image: [path], text: [text]}, each list of one element or none: one Arrow type for pictures,
+texts and both, in which what is absent is no null, which the library would take for an input. Models with a chat
+template (the multimodal LLMs) take them; a text that looks like a path stays a text.
 
 Source: the pages "Input Formats", "Dataset Overview" and "Loss Overview" of sbert.net, version 6.2.
 """
@@ -36,9 +37,9 @@ def export_sentence_transformers(rows: Rows, out: Path, *, negatives: int | None
     check_out(out, ".parquet")
     wanted = rows.manifest.negatives_in_row if negatives is None else negatives
     rows.check_negatives(wanted)
-    queries = MULTIMODAL if any(query.image for query in rows.corpus.queries) else pa.string()
-    items = MULTIMODAL if any(item.image for item in rows.corpus.items) else pa.string()
-    columns = [("query", queries), ("positive", items), *((f"negative_{one}", items) for one in range(1, wanted + 1))]
+    pictures = any(entry.image for entries in (rows.corpus.queries, rows.corpus.items) for entry in entries)
+    names = ["query", "positive", *(f"negative_{number}" for number in range(1, wanted + 1))]
+    columns = [(name, MULTIMODAL if pictures else pa.string()) for name in names]
     schema = pa.schema([*columns, ("label", pa.list_(pa.float32()))] if scores else columns)
     table = Table("sentence-transformers", 1, schema)
     table.write(out, rows.export(lambda row: _columns(rows, row, schema, wanted)))
@@ -48,10 +49,10 @@ def _columns(rows: Rows, row: Row, schema: pa.Schema, wanted: int) -> dict[str, 
     candidates = [row.positive, *row.distinct_negatives[:wanted]]
     if len(candidates) <= wanted:
         raise LeftOut(f"fewer than {wanted} distinct negatives")
-    names = ["positive", *(f"negative_{number}" for number in range(1, wanted + 1))]
-    made: dict[str, Any] = {"query": _cell(rows, row.query, schema.field("query").type)}
-    for name, candidate in zip(names, candidates, strict=True):
-        made[name] = _cell(rows, candidate.item, schema.field(name).type)
+    entries: list[Query | Item] = [row.query, *(candidate.item for candidate in candidates)]
+    made: dict[str, Any] = {}
+    for column, entry in zip(schema, entries, strict=False):  # the label has no entry
+        made[column.name] = _cell(rows, entry, column.type)
     if "label" in schema.names:
         made["label"] = [rows.score(row, candidate) for candidate in candidates]
     return made

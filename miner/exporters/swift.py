@@ -2,17 +2,20 @@
 
 A picture stands where `<image>` does, before the text. The library counts its tags against its images, so a row with
 such a tag in a text of its own is left out, and counted. A side of the corpus that has no image has no key for images.
-A negative that only fills its row up is written once. There are no scores: its contrastive losses take none.
+The first rows are some that have images, since the loader takes its types from the beginning of the file. A negative
+that only fills its row up is written once. There are no scores: the library's contrastive losses take none.
 
 Source: modelscope/ms-swift, docs "Embedding Training", version 4.6.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from miner.exporters.rows import LeftOut, Row, Rows, check_out, write_jsonl
 from unijudge.corpus import Item, Query
 
+IMAGES = ("images", "positive_images", "negative_images")
 TAGS = ("<image>", "<video>", "<audio>")
 
 
@@ -30,7 +33,32 @@ def export_swift(rows: Rows, out: Path) -> None:
     check_out(out, ".jsonl")
     query_images = any(query.image for query in rows.corpus.queries)
     item_images = any(item.image for item in rows.corpus.items)
-    write_jsonl(out, rows.export(lambda row: _line(rows, row, query_images, item_images)))
+
+    def lines() -> Iterator[dict[str, Any]]:
+        return rows.export(lambda row: _line(rows, row, query_images, item_images))
+
+    write_jsonl(out, _led(lines(), _leaders(lines())))
+
+
+def _leaders(lines: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Number → line of the first one that has an image, for each kind of image."""
+    leaders = {}
+    wanted = set(IMAGES)
+    for number, line in enumerate(lines):
+        wanted &= set(line)
+        if found := {key for key in wanted if any(line[key])}:
+            leaders[number] = line
+            wanted -= found
+        if not wanted:
+            break
+    return leaders
+
+
+def _led(lines: Iterable[dict[str, Any]], leaders: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from leaders.values()
+    for number, line in enumerate(lines):
+        if number not in leaders:
+            yield line
 
 
 def _line(rows: Rows, row: Row, query_images: bool, item_images: bool) -> dict[str, Any]:
