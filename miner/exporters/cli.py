@@ -131,6 +131,6 @@ def unime(
 def _tell(out: Path, rows: "Rows") -> None:
     typer.echo(f"{out}: {rows.written:,} rows written")
     for reason, left in rows.left_out.items():
-        typer.echo(f"left out, {reason}: {left.rows:,} rows; the first: query {left.first!r}")
+        typer.echo(f"left out, {reason}: {left.rows:,}, the first is query {left.first!r}")
     if rows.weighted:
-        typer.echo(f"weight below 1, which no layout can say: {rows.weighted:,} rows, taken as whole ones")
+        typer.echo(f"weight below 1, which no layout can say: {rows.weighted:,}, written as whole rows")

@@ -103,9 +103,9 @@ def test_the_commands_say_what_they_wrote(make, tmp_path):
         assert (tmp_path / name).exists()
         told = done.output.replace("\n", " ")
         if layout == "sentence-transformers":
-            assert "1 rows written left out, fewer than 3 distinct negatives: 1 rows; the first: query 'q0'" in told
+            assert "1 rows written left out, fewer than 3 distinct negatives: 1, the first is query 'q0'" in told
         else:
-            assert "2 rows written weight below 1, which no layout can say: 1 rows, taken as whole ones" in told
+            assert "2 rows written weight below 1, which no layout can say: 1, written as whole rows" in told
     assert lines(tmp_path / "f.jsonl")[0]["type"] == "normal"
 
 
