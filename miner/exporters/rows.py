@@ -8,6 +8,7 @@ by the one that the receiving machine has.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from unijudge.errors import DataError, SettingsError
 from unijudge.files import publishing, read_json
 from unijudge.scores import Judged
 from unijudge.triples import Negative, Triple, TripleManifest, read_triples
+
+ITEMS_AT_HAND = 16_384
+"""Items that are kept for the next row: the same labels and captions stand in many."""
 
 T = TypeVar("T")
 
@@ -100,7 +104,7 @@ class Rows:
         self._triples = triples
         self._image_root = str(self.corpus.images) if image_root is None else image_root
         self._skip_suspects = skip_suspects
-        self._query_row = {query.query_id: row for row, query in enumerate(self.corpus.queries)}
+        self._find = lru_cache(maxsize=ITEMS_AT_HAND)(self._look_up)
 
     def export(self, make: Callable[[Row], T]) -> Iterator[T]:
         """Yields what `make` makes of each row, and counts anew.
@@ -174,20 +178,25 @@ class Rows:
             )
 
     def _row(self, triple: Triple) -> Row:
-        if triple.query_id not in self._query_row:
+        row = self.corpus.query_row_of.get(triple.query_id)
+        if row is None:
             raise self._stranger(triple, "it")
         return Row(
-            query=self.corpus.queries[self._query_row[triple.query_id]],
+            query=self.corpus.queries[row],
             positive=self._candidate(triple, triple.positive),
             negatives=[self._candidate(triple, judged) for judged in triple.negatives],
             extra_positives=[self._candidate(triple, judged) for judged in triple.extra_positives],
         )
 
     def _candidate(self, triple: Triple, judged: Judged) -> Candidate:
-        row = self.corpus.row_of.get(judged.item_id)
-        if row is None:
+        found = self._find(judged.item_id)
+        if found is None:
             raise self._stranger(triple, f"item {judged.item_id!r}")
-        return Candidate(self.corpus.items[row], row, judged)
+        return Candidate(*found, judged)
+
+    def _look_up(self, item_id: str) -> tuple[Item, int] | None:
+        row = self.corpus.row_of.get(item_id)
+        return None if row is None else (self.corpus.items[row], row)
 
     def _stranger(self, triple: Triple, what: str) -> DataError:
         return DataError(
