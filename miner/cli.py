@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from miner import jobs_cli
+from miner.exporters.cli import exports
 from miner.settings import ScoreSettings, SelectSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.corpus import CorpusManifest
@@ -22,6 +23,7 @@ app = typer.Typer(help="Retrieve, have judged, select hard negatives.", no_args_
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 jobs_cli.add_to(app)
+app.add_typer(exports, name="export")
 
 Out = Annotated[Path, typer.Argument(help="The corpus folder to write.")]
 Images = Annotated[Path, typer.Option(help="The root of the image paths.")]

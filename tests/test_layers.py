@@ -35,8 +35,11 @@ ONLY_IN = {
     "httpx2": {"unijudge/connection.py", "unijudge/client.py"},
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/files.py"},
-    "typer": {"unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/jobs_cli.py", "trainer/cli.py"},
-}
+    "typer": {
+        "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/jobs_cli.py",
+        "trainer/cli.py",
+    },
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -54,7 +54,7 @@ class Table:
             DataError: A row does not fit the schema, or the disk refused.
         """
         marks = {_NAME: self.name.encode(), _VERSION: str(self.version).encode(), _STAMP: stamp.encode()}
-        schema = self.schema.with_metadata(marks)
+        schema = self.schema.with_metadata((self.schema.metadata or {}) | marks)
         count = 0
         stream = iter(rows)
         with publishing(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:

@@ -12,7 +12,9 @@ COMMANDS = [
     [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "doctor"],
     ["judge", "key"], ["mine"], ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"],
     ["mine", "score"], ["mine", "select"], ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
-    ["train", "reranker"], ["train", "rerank"],
+    ["train", "reranker"], ["train", "rerank"], ["mine", "export"], ["mine", "export", "sentence-transformers"],
+    ["mine", "export", "flagembedding"], ["mine", "export", "swift"], ["mine", "export", "tevatron"],
+    ["mine", "export", "unime"],
 ]  # fmt: skip
 ENGINES = {"torch", "transformers", "vllm", "ray", "faiss"}
 HELP = """

@@ -1,0 +1,1 @@
+"""Foreign layouts out: one file for each."""

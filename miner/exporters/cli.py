@@ -1,0 +1,136 @@
+"""`unijudge mine export`: one command for each layout."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from miner.exporters.rows import Rows
+
+exports = typer.Typer(help="A selection into the layouts of other trainers.", no_args_is_help=True)
+
+Triples = Annotated[Path, typer.Argument(help="The folder that `mine select` wrote.")]
+Out = Annotated[Path, typer.Argument(help="The file to write; must not exist yet.")]
+CorpusFolder = Annotated[Path, typer.Option(help="The corpus that the rows were selected from.")]
+ImageRoot = Annotated[
+    str | None,
+    typer.Option(help="What image paths begin with in the place of the corpus' own root; '' leaves them relative."),
+]
+SkipSuspects = Annotated[bool, typer.Option("--skip-suspects", help="Leave out rows with a suspect positive.")]
+NoScores = Annotated[bool, typer.Option("--no-scores", help="Leave out the judge's scores.")]
+ExtraPositives = Annotated[
+    bool, typer.Option("--extra-positives", help="Also take the candidates that the judge finds as good.")
+]
+
+
+@exports.command("sentence-transformers")
+def sentence_transformers(
+    triples: Triples,
+    out: Out,
+    corpus: CorpusFolder,
+    negatives: Annotated[
+        int | None, typer.Option(min=1, help="In every row, fewer are left out; default: as many as are stored.")
+    ] = None,
+    no_scores: NoScores = False,
+    image_root: ImageRoot = None,
+    skip_suspects: SkipSuspects = False,
+) -> None:
+    """Parquet: query, positive, negative_1 …, label (the judge's scores, positive first)."""
+    from miner.exporters.rows import Rows
+    from miner.exporters.sentence_transformers import export_sentence_transformers
+
+    rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    export_sentence_transformers(rows, out, negatives=negatives, scores=not no_scores)
+    _tell(out, rows)
+
+
+@exports.command("flagembedding")
+def flagembedding(
+    triples: Triples,
+    out: Out,
+    corpus: CorpusFolder,
+    no_scores: NoScores = False,
+    teacher_temperature: Annotated[
+        float, typer.Option(min=1e-6, help="Divides the scores: the library takes their softmax as they are.")
+    ] = 1.0,
+    extra_positives: ExtraPositives = False,
+    prompt: Annotated[str | None, typer.Option(help="The `prompt` of every row.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="The `type` of every row.")] = None,
+    skip_suspects: SkipSuspects = False,
+) -> None:
+    """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
+    from miner.exporters.flagembedding import export_flagembedding
+    from miner.exporters.rows import Rows
+
+    rows = Rows(triples, corpus, skip_suspects=skip_suspects)
+    constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
+    export_flagembedding(
+        rows,
+        out,
+        scores=not no_scores,
+        teacher_temperature=teacher_temperature,
+        extra_positives=extra_positives,
+        constants=constants,
+    )
+    _tell(out, rows)
+
+
+@exports.command("swift")
+def swift(
+    triples: Triples,
+    out: Out,
+    corpus: CorpusFolder,
+    image_root: ImageRoot = None,
+    skip_suspects: SkipSuspects = False,
+) -> None:
+    """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
+    from miner.exporters.rows import Rows
+    from miner.exporters.swift import export_swift
+
+    rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    export_swift(rows, out)
+    _tell(out, rows)
+
+
+@exports.command("tevatron")
+def tevatron(
+    triples: Triples,
+    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist yet.")],
+    corpus: CorpusFolder,
+    extra_positives: ExtraPositives = False,
+    image_root: ImageRoot = None,
+    skip_suspects: SkipSuspects = False,
+) -> None:
+    """Two folders of Parquet: queries, whose rows name documents, and corpus."""
+    from miner.exporters.rows import Rows
+    from miner.exporters.tevatron import export_tevatron
+
+    rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    export_tevatron(rows, out, extra_positives=extra_positives)
+    _tell(out, rows)
+
+
+@exports.command("unime")
+def unime(
+    triples: Triples,
+    out: Out,
+    corpus: CorpusFolder,
+    negatives: Annotated[int, typer.Option(min=1, help="In every row, fewer are left out.")] = 10,
+    skip_suspects: SkipSuspects = False,
+) -> None:
+    """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
+    from miner.exporters.rows import Rows
+    from miner.exporters.unime import export_unime
+
+    rows = Rows(triples, corpus, skip_suspects=skip_suspects)
+    export_unime(rows, out, negatives=negatives)
+    _tell(out, rows)
+
+
+def _tell(out: Path, rows: "Rows") -> None:
+    typer.echo(f"{out}: {rows.written:,} rows written")
+    for reason, left in rows.left_out.items():
+        typer.echo(f"left out, {reason}: {left.rows:,}, the first is query {left.first!r}")
+    if rows.weighted:
+        typer.echo(f"weight below 1, which no layout can say: {rows.weighted:,}, written as whole rows")

@@ -1,0 +1,89 @@
+"""Tevatron 2: a folder `queries` whose rows name documents, and a folder `corpus` that holds each document once.
+
+    --dataset_name OUT/queries --corpus_name OUT/corpus
+
+Parquet, with the `datasets` library's own Image type: it opens the paths. A document's id is its row number, which
+every version of the loader finds (the first ones take the id for the row); `item_id` beside it is the corpus' own.
+A negative that only fills its row up is written once. There are no scores: a document has none of its own.
+
+Source: texttron/tevatron, its retriever's dataset, version 2, and the published Tevatron data sets.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from miner.exporters.rows import Row, Rows
+from unijudge.corpus import Item, Query
+from unijudge.errors import DataError
+from unijudge.files import publishing_folder
+from unijudge.tables import Table
+
+STRING = (pa.string(), {"_type": "Value", "dtype": "string"})
+STRINGS = (pa.list_(pa.string()), {"_type": "Sequence", "feature": STRING[1]})
+IMAGE = (pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "Image"})
+
+
+def _table(name: str, columns: dict[str, tuple[pa.DataType, dict[str, Any]]]) -> Table:
+    """A table that also says its columns in the way of the `datasets` library."""
+    features = {column: feature for column, (_, feature) in columns.items()}
+    marks = {"huggingface": json.dumps({"info": {"features": features}})}
+    return Table(name, 1, pa.schema([(column, kind) for column, (kind, _) in columns.items()], metadata=marks))
+
+
+QUERIES = _table(
+    "tevatron-queries",
+    {
+        "query_id": STRING,
+        "query_text": STRING,
+        "query_image": IMAGE,
+        "positive_document_ids": STRINGS,
+        "negative_document_ids": STRINGS,
+        "source": STRING,
+    },
+)
+DOCUMENTS = _table("tevatron-corpus", {"docid": STRING, "text": STRING, "image": IMAGE, "item_id": STRING})
+
+
+def export_tevatron(rows: Rows, out: Path, *, extra_positives: bool = False) -> None:
+    """Writes the two folders.
+
+    Args:
+        rows: The selection.
+        out: A folder that does not exist yet.
+        extra_positives: Whether the candidates that the judge finds as good as the positive are positives too.
+
+    Raises:
+        DataError: `out` exists, a folder is damaged, or no row is left.
+    """
+    if out.exists():
+        raise DataError(f"{out}: exists already; give another output, or delete this one")
+    with publishing_folder(out) as draft:
+        QUERIES.write(draft / "queries" / "train.parquet", rows.export(lambda row: _query(rows, row, extra_positives)))
+        DOCUMENTS.write(draft / "corpus" / "train.parquet", _documents(rows))
+
+
+def _query(rows: Rows, row: Row, extra_positives: bool) -> dict[str, Any]:
+    positives = [row.positive, *(row.extra_positives if extra_positives else [])]
+    return {
+        "query_id": row.query.query_id,
+        "query_text": row.query.text or "",
+        "query_image": _image(rows, row.query),
+        "positive_document_ids": [str(one.row) for one in positives],
+        "negative_document_ids": [str(one.row) for one in row.distinct_negatives],
+        "source": row.query.subset,
+    }
+
+
+def _documents(rows: Rows) -> Iterator[dict[str, Any]]:
+    for number, item in enumerate(rows.corpus.items):
+        image = _image(rows, item)
+        yield {"docid": str(number), "text": item.text or "", "image": image, "item_id": item.item_id}
+
+
+def _image(rows: Rows, entry: Query | Item) -> dict[str, Any] | None:
+    path = rows.image(entry)
+    return None if path is None else {"bytes": None, "path": path}

@@ -1,0 +1,144 @@
+"""What an export leaves out, refuses and prints; nothing is half written, and memory does not grow with the rows."""
+
+import itertools
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from miner.cli import app
+from miner.exporters.flagembedding import export_flagembedding
+from miner.exporters.rows import Rows
+from miner.exporters.sentence_transformers import export_sentence_transformers
+from miner.exporters.swift import export_swift
+from miner.exporters.tevatron import export_tevatron
+from miner.exporters.unime import export_unime
+from tests.miner.selections import TEXT_ITEMS, TEXT_QUERIES, TRIPLES, left_out, lines, manifest, opened
+from unijudge.errors import DataError, SettingsError
+from unijudge.triples import TRIPLES as TABLE
+from unijudge.triples import Negative, finish_triples, write_triples
+
+
+@pytest.fixture
+def make(tmp_path):
+    return partial(opened, tmp_path)
+
+
+def test_suspects_and_rows_without_weight_are_counted(make, tmp_path):
+    dead = replace(TRIPLES[0], weight=0.0)
+    rows = make(triples=[*TRIPLES, dead], skip_suspects=True)
+    export_swift(rows, tmp_path / "swift.jsonl")
+    assert (rows.written, left_out(rows)) == (1, {"suspect positive": (1, "q1"), "weight 0": (1, "q0")})
+
+
+EXPORTS = {
+    "sentence-transformers": (export_sentence_transformers, "out.parquet"),
+    "flagembedding": (export_flagembedding, "out.jsonl"),
+    "swift": (export_swift, "out.jsonl"),
+    "tevatron": (export_tevatron, "out"),
+    "unime": (lambda rows, out: export_unime(rows, out, negatives=3), "out.json"),
+}
+
+
+@pytest.mark.parametrize("layout", EXPORTS)
+def test_failures_leave_nothing(make, tmp_path, layout):
+    export, name = EXPORTS[layout]
+    out = tmp_path / name
+    rows = make(TEXT_ITEMS, TEXT_QUERIES, [TRIPLES[1], replace(TRIPLES[0], query_id="q9")])
+    with pytest.raises(DataError, match=r"query 'q9': it is not in .*corpus; one of the folders is damaged"):
+        export(rows, out)
+    write_triples(tmp_path / "triples", [TRIPLES[1]])
+    finish_triples(tmp_path / "triples", manifest(rows.corpus.fingerprint, 1))
+    with pytest.raises(DataError, match=r"no row can be exported .suspect positive: 1"):
+        export(Rows(tmp_path / "triples", tmp_path / "corpus", skip_suspects=True), out)
+    assert not list(tmp_path.glob("out*"))
+    out.write_text("mine")
+    with pytest.raises(DataError, match="exists already"):
+        export(rows, out)
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize("layout", ["sentence-transformers", "flagembedding", "unime"])
+def test_a_pair_without_verdict_has_no_score(make, tmp_path, layout):
+    export, name = EXPORTS[layout]
+    lost = Negative("i3", bytes(16), None, 0.5, error="bad_image: torn")
+    row = replace(TRIPLES[1], negatives=[*TRIPLES[1].negatives[:2], lost])
+    with pytest.raises(DataError, match=r"query 'q1': item 'i3' has no verdict .bad_image: torn.*--no-scores"):
+        export(make(TEXT_ITEMS, TEXT_QUERIES, [TRIPLES[1], row]), tmp_path / name)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_what_does_not_fit_is_refused(make, tmp_path):
+    rows = make()
+    with pytest.raises(SettingsError, match=r"--negatives 4: the rows of .* have 3"):
+        export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=4)
+    with pytest.raises(SettingsError, match=r"out\.json: the receiving library reads \.jsonl files"):
+        export_swift(rows, tmp_path / "out.json")
+    finish_triples(tmp_path / "triples", manifest("another", 2))
+    with pytest.raises(DataError, match="was selected from another corpus than"):
+        Rows(tmp_path / "triples", tmp_path / "corpus")
+    (tmp_path / "corpus" / "items.parquet").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"items\.parquet: not a whole Parquet file"):
+        Rows(tmp_path / "triples", tmp_path / "corpus")
+
+
+def test_the_commands_say_what_they_wrote(make, tmp_path):
+    make(TEXT_ITEMS, TEXT_QUERIES)
+    where = [str(tmp_path / "triples")], ["--corpus", str(tmp_path / "corpus")]
+    commands = {
+        "sentence-transformers": ["st.parquet", "--no-scores"],
+        "flagembedding": ["f.jsonl", "--type", "normal", "--extra-positives"],
+        "swift": ["swift.jsonl", "--image-root", "/data"],
+        "tevatron": ["tevatron"],
+        "unime": ["unime.json", "--negatives", "3"],
+    }
+    for layout, (name, *options) in commands.items():
+        arguments = ["export", layout, *where[0], str(tmp_path / name), *where[1], *options]
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / name).exists()
+        told = done.output.replace("\n", " ")
+        if layout == "sentence-transformers":
+            assert "1 rows written left out, fewer than 3 distinct negatives: 1, the first is query 'q0'" in told
+        else:
+            assert "2 rows written weight below 1, which no layout can say: 1, written as whole rows" in told
+    assert lines(tmp_path / "f.jsonl")[0]["type"] == "normal"
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from miner.exporters.rows import Rows
+from miner.exporters.unime import export_unime
+here = Path(sys.argv[1])
+def peak(name):
+    export_unime(Rows(here / name, here / "corpus"), here / f"{name}.json", negatives=1)
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with what the parent had
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+small = peak("small")
+print(peak("large") - small)
+"""
+
+
+def test_memory_does_not_grow_with_the_rows(make, tmp_path):
+    """From 10,000 rows to 100,000. The rows, kept, would add 100 MB. Parquet goes out in groups of 4,096."""
+    corpus = make(TEXT_ITEMS, TEXT_QUERIES).corpus
+    row = asdict(replace(TRIPLES[1], negatives=TRIPLES[1].negatives[:1]))
+    TABLE.write(tmp_path / "small/part-00000.parquet", itertools.repeat(row, 10_000))
+    finish_triples(tmp_path / "small", manifest(corpus.fingerprint, 10_000))
+    finish_triples(tmp_path / "large", manifest(corpus.fingerprint, 100_000))
+    for part in range(10):
+        shutil.copy(tmp_path / "small/part-00000.parquet", tmp_path / f"large/part-{part:05d}.parquet")
+    done = subprocess.run([sys.executable, "-c", MEASURE, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 30
+    with (tmp_path / "large.json").open() as file:
+        assert sum(1 for _ in file) == 100_002
+    export_sentence_transformers(Rows(tmp_path / "small", tmp_path / "corpus"), tmp_path / "st.parquet", negatives=1)
+    groups = pq.ParquetFile(tmp_path / "st.parquet").metadata
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [4096, 4096, 1808]
