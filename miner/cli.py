@@ -1,4 +1,4 @@
-"""`unijudge mine`: import, score, select."""
+"""`unijudge mine`: import, score, select, inspect."""
 
 import logging
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from miner.settings import ScoreSettings, SelectSettings
+from miner.settings import InspectSettings, ScoreSettings, SelectSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.corpus import CorpusManifest
 
@@ -88,6 +88,15 @@ def select(settings: SettingsFile = None, overrides: Overrides = None, example: 
 
     for name, value in run(resolved).items():
         typer.echo(f"{name:<42} {value:>12,}")
+
+
+@app.command()
+def inspect(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+    """One HTML file on which a person sees what a selection makes of the scores, and corrects it."""
+    resolved = command_settings(InspectSettings, settings, overrides, example)
+    from miner.inspect import inspect as run
+
+    typer.echo(run(resolved))
 
 
 def _tell(out: Path, made: CorpusManifest) -> None:

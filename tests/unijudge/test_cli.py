@@ -11,8 +11,8 @@ UNIJUDGE = Path(sys.executable).parent / "unijudge"
 COMMANDS = [
     [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "doctor"],
     ["judge", "key"], ["mine"], ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"],
-    ["mine", "score"], ["mine", "select"], ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
-    ["train", "reranker"], ["train", "rerank"],
+    ["mine", "score"], ["mine", "select"], ["mine", "inspect"], ["train"], ["train", "embed"], ["train", "embedder"],
+    ["train", "evaluate"], ["train", "reranker"], ["train", "rerank"],
 ]  # fmt: skip
 ENGINES = {"torch", "transformers", "vllm", "ray", "faiss"}
 HELP = """
