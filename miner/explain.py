@@ -144,7 +144,7 @@ def _filtered(
         drawn = "" if place is None else f"; drawn at random all the same, as negative {place}"
         return Explained(judged, value, "dropped" if place is None else "chosen", words + drawn)
     if place is None:
-        return Explained(judged, value, "kept", f"{words}; passed over by the walk")
+        return Explained(judged, value, "kept", words)
     return Explained(judged, value, "chosen", f"{words}; negative {place}")
 
 

@@ -9,7 +9,7 @@ const WORDS = {
 const SIGNS = {chosen: "✓", kept: "·", dropped: "✕", error: "!", positive: "★"};
 const find = (id) => document.getElementById(id);
 const state = {view: "all", subset: "", needle: "", page: 0, unfolded: new Set()};
-const overrides = new Overrides(data.corpus, showOverrides);
+const overrides = new Overrides(data.corpus, showOverrides, render);
 
 function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
@@ -26,6 +26,7 @@ function element(tag, attributes, ...children) {
 const textOf = (place) => place === null ? "" : data.texts[place];
 const holds = (text) => text.toLowerCase().includes(state.needle);
 const itemHolds = ([id, text]) => holds(id) || holds(textOf(text));
+
 function inView(rows, view) {
   if (view === "all") return rows;
   if (view === "overridden") { const touched = overrides.rows; return rows.filter((row) => touched.has(row.id)); }
@@ -52,6 +53,7 @@ function render() {
   for (const pager of document.querySelectorAll(".pager")) {
     const [back, told, next] = pager.children;
     told.textContent = place;
+    pager.hidden = rows.length === 0;
     back.disabled = state.page === 0;
     next.disabled = state.page === pages - 1;
   }
@@ -91,26 +93,20 @@ function drawText(text) {
   return element("div", {}, body, more);
 }
 
-function drawPicture(place, name) {
-  if (place === null) return null;
+function drawPicture(place, name) { // a thumbnail, or why there is none: one of the two
+  if (place === null) return [null, null];
   const picture = data.pictures[place];
   if (typeof picture === "string") {
-    return element("img", {src: `data:image/webp;base64,${picture}`, alt: `picture of ${name}`, loading: "lazy"});
+    return [element("div", {class: "thumb"}, element("img", {src: `data:image/webp;base64,${picture}`, alt: `picture of ${name}`})), null];
   }
   const why = picture === null ? "left out: the page is full" : picture.why;
-  return element("p", {class: "gone"}, element("b", {}, "no picture"), ` ${why}`);
-}
-
-function drawContent(texts, picture, name) {
-  const drawn = drawPicture(picture, name);
-  return [drawn && drawn.tagName === "IMG" ? element("div", {class: "thumb"}, drawn) : null,
-    drawn && drawn.tagName !== "IMG" ? drawn : null, texts];
+  return [null, element("p", {class: "gone"}, element("b", {}, "no picture"), ` ${why}`)];
 }
 
 function drawCell(row, [item, rank, similarity, score, fateAt, reason]) {
   const [id, text, picture] = data.items[item], fate = data.fates[fateAt];
   const number = (value) => value === null ? "–" : value.toFixed(3);
-  const [thumb, gone] = drawContent(null, picture, id);
+  const [thumb, gone] = drawPicture(picture, id);
   const facts = element("dl", {},
     ...(rank === null ? [] : [element("div", {}, element("dt", {}, "rank"), element("dd", {}, String(rank + 1)))]),
     element("div", {}, element("dt", {}, "similarity"), element("dd", {}, number(similarity))),
@@ -118,7 +114,7 @@ function drawCell(row, [item, rank, similarity, score, fateAt, reason]) {
   return element("section", {class: `cell ${fate}`, tabindex: "-1", "aria-label": `${WORDS[fate]}: ${id}`},
     thumb,
     element("div", {class: "said"},
-      element("div", {class: "line"}, element("b", {class: "fate"}, element("span", {"aria-hidden": "true"}, SIGNS[fate]), ` ${WORDS[fate]}`), facts),
+      element("b", {class: "fate"}, element("span", {"aria-hidden": "true"}, SIGNS[fate]), ` ${WORDS[fate]}`), facts,
       drawBar(score, row.alpha), gone, drawText(textOf(text)),
       element("p", {class: "reason"}, reason),
       element("div", {class: "foot"}, drawDecision(row, id), element("code", {title: id}, ...marked(id)))));
@@ -155,13 +151,13 @@ function drawRow(row) {
   const isHit = ([item]) => state.needle !== "" && itemHolds(data.items[item]);
   const shown = row.candidates.filter((cell) => open || data.fates[cell[4]] !== "kept" || isHit(cell));
   const kept = row.candidates.filter((cell) => data.fates[cell[4]] === "kept").length;
-  const [thumb, gone] = drawContent(null, row.asks[1], row.id);
+  const [thumb, gone] = drawPicture(row.asks[1], row.id);
   const fold = kept === 0 ? null : element("button", {type: "button", class: "fold", "aria-expanded": String(open), onclick: () => {
     if (!state.unfolded.delete(row.id)) state.unfolded.add(row.id);
     const drawn = drawRow(row);
     article.replaceWith(drawn);
     drawn.querySelector(".fold").focus();
-  }}, open ? "hide those not taken" : `show ${kept} more that were not taken`);
+  }}, open ? `hide ${kept} not taken` : `show ${kept} not taken`);
   const article = element("article", {tabindex: "0", "aria-label": `query ${row.id}`},
     element("header", {},
       element("div", {}, element("span", {class: "subset"}, row.subset), element("code", {}, ...marked(row.id))),
@@ -170,7 +166,7 @@ function drawRow(row) {
       drawDecision(row, null)),
     element("div", {class: "cells asked"},
       element("section", {class: "cell query", tabindex: "-1", "aria-label": "the query"}, thumb,
-        element("div", {class: "said"}, element("div", {class: "line"}, element("b", {class: "fate"}, "query")), gone, drawText(textOf(row.asks[0])))),
+        element("div", {class: "said"}, element("b", {class: "fate"}, "query"), gone, drawText(textOf(row.asks[0])))),
       ...row.positives.map((cell) => drawCell(row, cell))),
     element("div", {class: "between"},
       element("h3", {}, row.candidates.length === 1 ? "1 candidate" : `${row.candidates.length} candidates`),

@@ -15,7 +15,7 @@ from miner.sample import FILES, Sample
 from miner.select import Choice, choose, rule_of, score_of
 from miner.settings import InspectSettings
 from miner.shown import Shown, shown_rows
-from unijudge.corpus import Corpus
+from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError
 from unijudge.files import publish_text, read_json
 from unijudge.pages import Script, bars, bin_of, data, page
@@ -73,7 +73,7 @@ def inspect(settings: InspectSettings) -> str:
         counts.add(query, choice, views, settings.log_odds_divisor)
         sample.add(query.query_id, views, (query, choice))
     shown = shown_rows(corpus, sample.rows(), settings)
-    html = _page(settings, corpus, manifest, counts, sample, shown)
+    html = _page(settings, manifest, counts, sample, shown)
     publish_text(settings.out, html)
     read, rows = sample.read.total(), sample.shown.total()
     return (
@@ -84,7 +84,6 @@ def inspect(settings: InspectSettings) -> str:
 
 def _page(
     settings: InspectSettings,
-    corpus: Corpus,
     manifest: ScoreManifest,
     counts: Counts,
     sample: Sample[tuple[JudgedQuery, Choice]],
@@ -94,7 +93,7 @@ def _page(
     return page(
         HERE / "inspect.html.jinja",
         settings=settings,
-        corpus=corpus.manifest,
+        corpus=read_json(settings.corpus / "corpus.json", CorpusManifest),
         manifest=manifest,
         rule=rule_of(settings),
         counts=counts,

@@ -2,14 +2,16 @@
 "use strict";
 
 class Overrides {
-  constructor(corpus, changed) {
+  constructor(corpus, changed, recalled) {
     this.corpus = corpus;
     this.place = `unijudge.overrides.${corpus}`;
     this.changed = changed;
     this.said = new Map();
     this.kept = true;
     this.recall();
-    window.addEventListener("storage", (event) => event.key === this.place && this.recall() && changed());
+    window.addEventListener("storage", (event) => { // another window of this browser decided something
+      if (event.key === this.place && this.recall()) { changed(); recalled(); }
+    });
   }
 
   static key(query, item) { return JSON.stringify([query, item]); }

@@ -18,11 +18,13 @@ from unijudge.errors import DataError, SettingsError
 from unijudge.pages import data
 from unijudge.scores import JudgedQuery
 
-THUMBNAIL_SIDE = 64
-QUALITY = 60
+THUMBNAIL, SMALL_THUMBNAIL = (64, 60), (48, 40)
+"""Longest side in pixels, and quality; the small one where there are too many."""
+THUMBNAIL_BYTES = 1_100
+"""What one of a photograph takes, about."""
 FATES: tuple[Fate, ...] = get_args(Fate)
 TEXT_CHARS = (400, 200, 100, 50)
-TEXT_SHARE = 0.6
+TEXT_SHARE = 0.5
 FRAME_BYTES = 200_000
 """For the page around its rows: styles, script, charts."""
 FIRST = ("positive", "dropped", "chosen", "error", "kept")
@@ -150,22 +152,23 @@ class _Tables:
         """A WebP in base64, or why there is none; None where the room has run out."""
         made: list[str | dict[str, str] | None] = [None] * len(self._owners)
         room -= len(made) * len('"",')
+        form = THUMBNAIL if len(made) * THUMBNAIL_BYTES <= room else SMALL_THUMBNAIL
         for place in sorted(range(len(made)), key=self._urgency.__getitem__):
-            picture = self._thumbnail(self._owners[place])
+            picture = self._thumbnail(self._owners[place], *form)
             room -= len(picture) if isinstance(picture, str) else len(str(picture).encode())
             if room < 0:
                 break
             made[place] = picture
         return made
 
-    def _thumbnail(self, entry: Item | Query) -> str | dict[str, str]:
+    def _thumbnail(self, entry: Item | Query, side: int, quality: int) -> str | dict[str, str]:
         try:
             image = open_image(self._corpus.content(entry).image or b"")
         except DataError as error:
             return {"why": str(error)}
-        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        image.thumbnail((side, side))
         out = io.BytesIO()
-        image.save(out, "WEBP", quality=QUALITY)
+        image.save(out, "WEBP", quality=quality)
         return base64.b64encode(out.getvalue()).decode()
 
 

@@ -76,7 +76,7 @@ def test_a_thousand_rows_with_pictures_stay_under_twenty_megabytes(thousand):
 
 
 def test_pictures_give_way_to_the_bound_plain_ones_first(tmp_path, identity):
-    make(tmp_path, identity, plausible(100, 50), pictures=1000, items=2000)
+    make(tmp_path, identity, plausible(200, 50), pictures=1000, items=2000)
     said = inspect(settings(tmp_path, stored=10, stride=5, max_mb=1))
     assert (tmp_path / "page.html").stat().st_size < 1e6
     html = (tmp_path / "page.html").read_text()
@@ -85,4 +85,13 @@ def test_pictures_give_way_to_the_bound_plain_ones_first(tmp_path, identity):
     assert 0 < left_out < len(shown["pictures"])
     assert f"({left_out:,} left out" in said
     assert f"{left_out:,} of {len(shown['pictures']):,} pictures are left out" in html
-    assert all(shown["pictures"][row["asks"][1]] for row in shown["rows"] if row["asks"][1] is not None)
+    uses = {}
+    for row in shown["rows"]:
+        uses.setdefault(row["asks"][1], set()).add(0)
+        for item, *_, fate, _ in row["positives"] + row["candidates"]:
+            order = ("positive", "dropped", "chosen", "error", "kept")
+            uses.setdefault(shown["items"][item][2], set()).add(order.index(shown["fates"][fate]))
+    first = {picture: min(fates) for picture, fates in uses.items() if picture is not None}
+    there = [first[at] for at, picture in enumerate(shown["pictures"]) if picture is not None]
+    gone = [first[at] for at, picture in enumerate(shown["pictures"]) if picture is None]
+    assert max(there) <= min(gone)

@@ -119,7 +119,7 @@ def test_a_person_finds_rows_and_reads_why(person):
     ]
     person.click("article .fold")
     assert person.cells("query-0")[2] == (
-        "· survived, not taken", "score 0.200 ≤ 0.710 − 0.1; passed over by the walk",
+        "· survived, not taken", "score 0.200 ≤ 0.710 − 0.1",
     )  # fmt: skip
     person.click("[data-view=errors]")
     assert person.rows() == ["query-1"]
@@ -146,12 +146,12 @@ def test_a_search_reads_queries_candidates_and_ids(person, folder):
             or any(word in one.item_id or word in texts[one.item_id][:400] for one in row.positives + row.candidates)
         ]
 
-    for word in ("ZEBRA", "query-17", "item-31", "猫"):
+    for word in ("ZEB", "y-17", "m-31", "猫"):
         person.search(word)
         assert person.views()["all"] == len(holding(word.lower())) > 0, word
         assert person.rows() == holding(word.lower())[:25]
     assert person.all("mark")[0].text == "猫"
-    person.search("and nowhere")
+    person.search("zz")
     assert person.views()["all"] == 0
     assert person.errors() == []
 

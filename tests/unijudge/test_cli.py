@@ -57,7 +57,11 @@ def test_no_help_loads_an_engine():
 
 @pytest.mark.parametrize(
     "command",
-    [c for c in COMMANDS if c[-1:] in (["serve"], ["score"], ["select"], ["embed"], ["embedder"], ["evaluate"])],
+    [
+        c
+        for c in COMMANDS
+        if c[-1:] in (["serve"], ["score"], ["select"], ["inspect"], ["embed"], ["embedder"], ["evaluate"])
+    ],
 )
 def test_every_job_prints_an_example_of_its_settings(command):
     done = unijudge(*command, "--example")
