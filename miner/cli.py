@@ -1,4 +1,4 @@
-"""`unijudge mine`: import, plan, score, select."""
+"""`unijudge mine`: import, plan, score, select, inspect, export; jobs on a cluster."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from miner import jobs_cli
 from miner.exporters.cli import exports
-from miner.settings import ScoreSettings, SelectSettings
+from miner.settings import InspectSettings, ScoreSettings, SelectSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.corpus import CorpusManifest
 
@@ -112,6 +112,15 @@ def select(settings: SettingsFile = None, overrides: Overrides = None, example: 
 
     for name, value in run(resolved).items():
         typer.echo(f"{name:<42} {value:>12,}")
+
+
+@app.command()
+def inspect(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+    """One HTML file on which a person sees what a selection makes of the scores, and corrects it."""
+    resolved = command_settings(InspectSettings, settings, overrides, example)
+    from miner.inspect import inspect as run
+
+    typer.echo(run(resolved))
 
 
 def _tell(out: Path, made: CorpusManifest) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain, cycle, islice
 from typing import Literal, TypeVar
 
-from miner.settings import SelectSettings
+from miner.settings import Selection
 from unijudge.scores import Judged, JudgedQuery
 from unijudge.triples import Negative, Triple
 from unijudge.verdicts import sigmoid
@@ -55,7 +55,7 @@ class Choice:
     """Two different negatives of the row have exactly the same score."""
 
 
-def rule_of(settings: SelectSettings) -> Rule:
+def rule_of(settings: Selection) -> Rule:
     """The preset's rule, with the margins that the settings may give."""
     rule = PRESETS[settings.preset]
     if settings.betas is not None and rule.betas:
@@ -63,7 +63,7 @@ def rule_of(settings: SelectSettings) -> Rule:
     return rule
 
 
-def choose(query: JudgedQuery, settings: SelectSettings, drawn: Sequence[Judged] = ()) -> Choice:
+def choose(query: JudgedQuery, settings: Selection, drawn: Sequence[Judged] = ()) -> Choice:
     """Chooses the negatives of one query.
 
     With several positives σ⁺ is the highest of their scores, and that positive stands in the row.

@@ -1,9 +1,9 @@
-"""The settings of scoring and of selection: one TOML file each, `--example` prints it."""
+"""The settings of scoring, of selection and of its page: one TOML file each, `--example` prints it."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from unijudge.files import Location
 from unijudge.settings import Settings
@@ -107,17 +107,13 @@ class ScoreSettings(RetrievalSettings):
 Preset = Literal["unime-v2", "paper", "topk", "random", "cyclic"]
 
 
-class SelectSettings(Settings):
-    """One selection of hard negatives; free to repeat, nothing is judged again."""
+class Selection(Settings):
+    """How hard negatives are chosen, and from which scores; free to repeat, nothing is judged again."""
 
     scores: Path
     """The folder of score shards (`mine score`)."""
     corpus: Path
     """The corpus that they belong to."""
-    vectors: Path
-    """Its embeddings, for the diversity of a row's negatives."""
-    out: Path
-    """The folder of training rows; must not exist yet."""
     preset: Preset = "unime-v2"
     """`unime-v2`: as the released data look. `paper`: as the paper says. Without a judge, for comparison: `topk` (most
     similar), `random` (from the whole pool), `cyclic` (the stride alone)."""
@@ -133,6 +129,36 @@ class SelectSettings(Settings):
     """Divides every log-odds before the score is taken. 1.05 puts a bfloat16 judge's scores on the grid of UniME-V2's
     released ones, which went through a repetition penalty."""
     seed: int = 0
-    """Of `random`, and of the paper's fallback."""
+    """Of `random`, of the paper's fallback, and of the rows that a page shows."""
     partial: bool = False
     """Take a score folder of which shards are missing."""
+
+
+class SelectSettings(Selection):
+    """One selection of hard negatives."""
+
+    vectors: Path
+    """Its embeddings, for the diversity of a row's negatives."""
+    out: Path
+    """The folder of training rows; must not exist yet."""
+
+
+class InspectSettings(Selection):
+    """One page on which a person sees what a selection makes of the scores."""
+
+    out: Path
+    """The HTML file; an older one is replaced."""
+    rows: int = Field(1000, gt=0)
+    """Rows that it shows, at most; of more, a sample that prefers those of interest."""
+    max_mb: float = Field(20, ge=1)
+    """Its largest size, in megabytes of 10⁶ bytes. Pictures that do not fit give way, those of the plainest candidates
+    first."""
+
+    @field_validator("preset")
+    @classmethod
+    def _of_candidates(cls, preset: Preset) -> Preset:
+        if preset == "random":
+            raise ValueError(
+                "random draws from the whole pool, not from the candidates that a page shows; give another"
+            )
+        return preset

@@ -1,12 +1,15 @@
-"""HTML pages that stand alone: one file, light and dark, charts as inline SVG, no script, no network.
+"""HTML pages that stand alone: one file, light and dark, charts as inline SVG, no network, and no script but our own.
 
 The templates are Jinja's and escape all that they are given. A chart takes its colours from the page: the n-th series
 has the style class `s<n>`.
 """
 
 import base64
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -32,6 +35,35 @@ def page(template: Path, **values: object) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template(template.name).render(**values)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script of our own inside a page, and the policy under which it is the only one that runs."""
+
+    source: str
+
+    @property
+    def policy(self) -> str:
+        """For a `Content-Security-Policy`: this script, the page's own styles, embedded pictures, and nothing else."""
+        digest = base64.b64encode(hashlib.sha256(self.source.encode()).digest()).decode()
+        return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+    @property
+    def element(self) -> Markup:
+        """The script, as it stands."""
+        return Markup("<script>{}</script>").format(Markup(self.source))  # noqa: S704  our own file
+
+
+def data(name: str, value: object) -> Markup:
+    """A JSON value inside a page, for its script: no text in it can end the element.
+
+    Example:
+        >>> data("rows", ["</script>"]).count("</script>")
+        1
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup('<script type="application/json" id="{}">{}</script>').format(name, Markup(text))  # noqa: S704
 
 
 def picture(data: bytes, *, alt: str, side: int = 84) -> Markup:
@@ -61,7 +93,29 @@ def histogram(
         mark: A place, and what stands there.
         bins: How many.
     """
-    shares = {name: _shares(values, low, high, bins) for name, values in series.items()}
+    counts = {name: [0] * bins for name in series}
+    for name, values in series.items():
+        for value in values:
+            counts[name][bin_of(value, low, high, bins)] += 1
+    return bars(counts, low=low, high=high, x_label=x_label, mark=mark)
+
+
+def bin_of(value: float, low: float, high: float, bins: int) -> int:
+    """The bin of a value; the outermost ones take what lies outside.
+
+    Example:
+        >>> [bin_of(value, 0.0, 1.0, 4) for value in (-7.0, 0.25, 1.0)]
+        [0, 1, 3]
+    """
+    return min(bins - 1, max(0, int((value - low) / (high - low) * bins)))
+
+
+def bars(
+    counts: Mapping[str, Sequence[int]], *, low: float, high: float, x_label: str, mark: tuple[float, str]
+) -> Markup:
+    """A histogram whose values were counted elsewhere, such as in a stream (`bin_of`)."""
+    bins = max((len(values) for values in counts.values()), default=1)
+    shares = {name: [value / max(1, sum(values)) for value in values] for name, values in counts.items()}
     top = max((max(values) for values in shares.values()), default=0) or 1.0
     plot = _Plot((low, high), (0.0, 1.12 * top))  # room for the mark's label
     width = (high - low) / bins
@@ -81,7 +135,7 @@ def histogram(
     line = Markup('<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>').format(
         x, y, plot.at(0, 0)[1], x + 4, y + 10, mark[1]
     )
-    return plot.svg([*drawn, line], list(series), x_label, "share", f"{x_label}, as a histogram")
+    return plot.svg([*drawn, line], list(counts), x_label, "share", f"{x_label}, as a histogram")
 
 
 def curves(series: Mapping[str, Points], *, x_label: str, y_label: str) -> Markup:
@@ -151,10 +205,3 @@ def ticks(low: float, high: float) -> list[float]:
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(place * step, 10) for place in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _shares(values: Sequence[float], low: float, high: float, bins: int) -> list[float]:
-    counts = [0] * bins
-    for value in values:
-        counts[min(bins - 1, max(0, int((value - low) / (high - low) * bins)))] += 1
-    return [count / max(1, len(values)) for count in counts]

@@ -1,6 +1,7 @@
 """The command line as a person meets it: help is light, errors are one line and status 1."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,28 +9,28 @@ from pathlib import Path
 import pytest
 
 UNIJUDGE = Path(sys.executable).parent / "unijudge"
-COMMANDS = [
-    [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "doctor"],
-    ["judge", "key"], ["mine"], ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"],
-    ["mine", "score"], ["mine", "select"], ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
-    ["train", "reranker"], ["train", "rerank"], ["mine", "export"], ["mine", "export", "sentence-transformers"],
-    ["mine", "export", "flagembedding"], ["mine", "export", "swift"], ["mine", "export", "tevatron"],
-    ["mine", "export", "unime"],
-]  # fmt: skip
 ENGINES = {"torch", "transformers", "vllm", "ray", "faiss"}
 HELP = """
 import sys
-from unijudge.cli import main
-loaded = {}
-for command in COMMANDS:
-    sys.argv = ["unijudge", *command, "--help"]
+import typer
+from unijudge import cli
+
+def commands(group, prefix=()):
+    yield prefix
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*prefix, name))
+
+groups = [(entry.name, typer.main.get_command(entry.load())) for entry in cli.entry_points(group="unijudge.commands")]
+paths = [(), ("describe",), ("check",), *(path for name, group in groups for path in commands(group, (name,)))]
+for path in paths:
+    sys.argv = ["unijudge", *path, "--help"]
     try:
-        main()
+        cli.main()
     except SystemExit as stop:
-        assert stop.code == 0, command
+        assert stop.code == 0, path
     found = sorted(ENGINES & set(sys.modules))
-    assert not found, f"{command} --help loads {found}"
-print("no engine was loaded")
+    assert not found, f"{path} --help loads {found}"
+print(f"no engine was loaded by {len(paths)} commands")
 """
 
 
@@ -38,28 +39,19 @@ def unijudge(*arguments, cwd=None):
 
 
 def test_no_help_loads_an_engine():
-    """Of every command; and the list of commands is whole."""
-    program = HELP.replace("COMMANDS", repr(COMMANDS)).replace("ENGINES", repr(ENGINES))
+    """Of every command."""
+    program = HELP.replace("ENGINES", repr(ENGINES))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "no engine was loaded" in done.stdout, done.stderr
-    import typer
-
-    from unijudge import cli
-
-    def names(group, prefix=()):
-        yield list(prefix)
-        for name, command in getattr(group, "commands", {}).items():
-            yield from names(command, (*prefix, name))
-
-    for entry in cli.entry_points(group="unijudge.commands"):
-        assert [entry.name] in COMMANDS
-        for path in names(typer.main.get_command(entry.load()), (entry.name,)):
-            assert path in COMMANDS
+    assert re.search(r"no engine was loaded by [3-9]\d commands", done.stdout), done.stderr
 
 
 @pytest.mark.parametrize(
     "command",
-    [c for c in COMMANDS if c[-1:] in (["serve"], ["score"], ["select"], ["embed"], ["embedder"], ["evaluate"])],
+    [
+        c
+        for c in COMMANDS
+        if c[-1:] in (["serve"], ["score"], ["select"], ["inspect"], ["embed"], ["embedder"], ["evaluate"])
+    ],
 )
 def test_every_job_prints_an_example_of_its_settings(command):
     done = unijudge(*command, "--example")

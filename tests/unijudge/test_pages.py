@@ -1,12 +1,14 @@
 """Pages: charts that hold what they were given, text that stays text, nothing from elsewhere."""
 
+import base64
+import hashlib
 import re
 
 import jinja2
 import pytest
 
 from tests.pictures import png
-from unijudge.pages import curves, histogram, page, picture, ticks
+from unijudge.pages import Script, bars, curves, data, histogram, page, picture, ticks
 
 
 def made(tmp_path, body, **values):
@@ -24,6 +26,24 @@ def test_a_page_stands_alone_and_escapes(tmp_path):
     assert 'alt="a &#34;b&#34;"' in html
     assert "prefers-color-scheme: dark" in html
     assert not re.search(r'(?:src|href)="(?!data:)', html), "nothing is fetched"
+
+
+def test_a_page_carries_its_own_script_and_data(tmp_path):
+    script = Script("const said = 1 < 2 && '&';")
+    html = made(tmp_path, "{{ script.element }}{{ rows }}", script=script, rows=data("rows", {"a": "</script><b>&"}))
+    assert "<script>const said = 1 < 2 && '&';</script>" in html
+    assert '{"a":"\\u003c/script>\\u003cb>&"}' in html
+    assert html.count("</script>") == 2
+    digest = base64.b64encode(hashlib.sha256(script.source.encode()).digest()).decode()
+    assert script.policy.endswith(f"script-src 'sha256-{digest}'")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        data("rows", [float("nan")])
+
+
+def test_bars_are_a_histogram_that_was_counted_elsewhere():
+    shape = {"low": 0, "high": 1, "x_label": "x", "mark": (0.5, "here")}
+    assert bars({"a": [3, 0, 0, 1]}, **shape) == histogram({"a": [0.1, 0.2, 0.0, 0.9]}, bins=4, **shape)
+    assert "nan" not in bars({"none": [0, 0]}, **shape)
 
 
 def test_a_name_that_was_not_given_is_an_error(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from judge_service.settings import ServiceSettings
-from miner.settings import ScoreSettings, SelectSettings
+from miner.settings import InspectSettings, ScoreSettings, SelectSettings
 from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
 from unijudge.errors import SettingsError
 from unijudge.settings import example, load_settings
@@ -15,6 +15,7 @@ ALL = [
     ServiceSettings,
     ScoreSettings,
     SelectSettings,
+    InspectSettings,
     EmbedSettings,
     EmbedderSettings,
     EvaluateSettings,

@@ -1,0 +1,122 @@
+"""One static HTML page of what a selection makes of the scores: rows with pictures, verdicts and their reasons.
+
+It opens from a disk, without a server and without a network. Its counts and charts are over all rows that were read;
+the rows that it shows are a sample, which is all that is held in memory. A person's overrides leave it as a file of
+`overrides`. It selects nothing that is kept: `mine select` does.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from miner.explain import VIEWS, View, views_of
+from miner.sample import FILES, Sample
+from miner.select import Choice, choose, rule_of, score_of
+from miner.settings import InspectSettings
+from miner.shown import Shown, shown_rows
+from unijudge.corpus import Corpus, CorpusManifest
+from unijudge.errors import DataError
+from unijudge.files import publish_text, read_json
+from unijudge.pages import Script, bars, bin_of, data, page
+from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
+
+BINS = 40
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Counts:
+    """Over all rows that were read; the charts' bins too, since the values would not fit."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    views: Counter[View] = field(default_factory=Counter)
+    candidates: int = 0
+    dropped: int = 0
+    without_verdict: int = 0
+    scores: dict[str, list[int]] = field(default_factory=lambda: {"positives": [0] * BINS, "candidates": [0] * BINS})
+    margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * BINS})
+
+    def add(self, query: JudgedQuery, choice: Choice, views: list[View], divisor: float) -> None:
+        """Counts one row."""
+        self.reasons[choice.reason] += 1
+        self.views.update(views)
+        self.candidates += len(query.candidates)
+        self.dropped += choice.dropped
+        self.without_verdict += sum(judged.log_odds is None for judged in (*query.positives, *query.candidates))
+        score = partial(score_of, divisor=divisor)
+        positives = [score(judged) for judged in query.positives if judged.log_odds is not None]
+        candidates = [score(judged) for judged in query.candidates if judged.log_odds is not None]
+        for name, values in (("positives", positives), ("candidates", candidates)):
+            for value in values:
+                self.scores[name][bin_of(value, 0.0, 1.0, BINS)] += 1
+        for value in candidates if positives else []:
+            self.margins["candidates"][bin_of(max(positives) - value, -1.0, 1.0, BINS)] += 1
+
+
+def inspect(settings: InspectSettings) -> str:
+    """Writes the page, and says what it holds.
+
+    Raises:
+        DataError: The folders do not belong together, or the scores are not whole.
+        SettingsError: The rows do not fit into `max_mb`.
+    """
+    corpus = Corpus(settings.corpus)
+    manifest = read_json(settings.scores / "manifest.json", ScoreManifest)
+    if manifest.corpus != corpus.fingerprint:
+        raise DataError(f"{settings.scores}: was scored from another corpus than {settings.corpus}; give that one")
+    counts = Counts()
+    sample: Sample[tuple[JudgedQuery, Choice]] = Sample(settings.rows, settings.seed)
+    for query in read_scores(settings.scores, partial=settings.partial):
+        choice = choose(query, settings)
+        views = views_of(query, choice, settings.stored)
+        counts.add(query, choice, views, settings.log_odds_divisor)
+        sample.add(query.query_id, views, (query, choice))
+    shown = shown_rows(corpus, sample.rows(), settings)
+    html = _page(settings, manifest, counts, sample, shown)
+    publish_text(settings.out, html)
+    read, rows = sample.read.total(), sample.shown.total()
+    return (
+        f"{settings.out}: {rows:,} of {read:,} rows, {shown.pictures:,} pictures ({shown.left_out:,} left out, "
+        f"{shown.broken:,} unreadable), {len(html.encode()) / 1e6:.1f} MB"
+    )
+
+
+def _page(
+    settings: InspectSettings,
+    manifest: ScoreManifest,
+    counts: Counts,
+    sample: Sample[tuple[JudgedQuery, Choice]],
+    shown: Shown,
+) -> str:
+    in_view = Counter(VIEWS[place] for row in shown.values["rows"] for place in row["views"])
+    return page(
+        HERE / "inspect.html.jinja",
+        settings=settings,
+        corpus=read_json(settings.corpus / "corpus.json", CorpusManifest),
+        manifest=manifest,
+        rule=rule_of(settings),
+        counts=counts,
+        views=[(view, counts.views[view], in_view[view]) for view in VIEWS],
+        files=[(file, sample.read[file], sample.shown[file]) for file in FILES if sample.read[file]],
+        read=sample.read.total(),
+        rows=sample.shown.total(),
+        shown=shown,
+        subsets=sorted({row["subset"] for row in shown.values["rows"]}),
+        score_chart=_scores(settings, counts),
+        margin_chart=_margins(settings, counts),
+        data=data("rows", shown.values),
+        script=Script("".join((HERE / name).read_text(encoding="utf-8") for name in ("overrides.js", "inspect.js"))),
+    )
+
+
+def _scores(settings: InspectSettings, counts: Counts) -> str:
+    mark = (settings.suspect_below, f"{settings.suspect_below:g}: a positive below is suspect")
+    return bars(counts.scores, low=0.0, high=1.0, x_label="judge score", mark=mark)
+
+
+def _margins(settings: InspectSettings, counts: Counts) -> str:
+    betas = rule_of(settings).betas
+    mark = (betas[0], f"α, at β = {betas[0]:g}: left of it, dropped") if betas else (0.0, "as good as the positive")
+    label = "score of the positive minus score of the candidate"
+    return bars(counts.margins, low=-1.0, high=1.0, x_label=label, mark=mark)

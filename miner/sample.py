@@ -1,0 +1,62 @@
+"""Which rows a page shows: a sample of a stream, the same on every run, that prefers rows of interest. Pure.
+
+Every row is filed under the first view that applies to it, rare ones first, or under `PLAIN`. All files get the same
+number of places; where one has fewer rows than places, the others share what is left.
+"""
+
+import heapq
+import random
+from collections import Counter
+from typing import Generic, TypeVar
+
+from miner.explain import View
+
+T = TypeVar("T")
+
+PLAIN = "nothing to remark"
+ORDER: tuple[View, ...] = (
+    "errors",
+    "left out",
+    "suspect positives",
+    "under-filled",
+    "ties",
+    "suspected false negatives",
+)
+FILES: tuple[str, ...] = (*ORDER, PLAIN)
+
+
+class Sample(Generic[T]):
+    """At most `size` rows of a stream; never holds more, but for the newest."""
+
+    def __init__(self, size: int, seed: int):
+        """Holds nothing yet."""
+        self._size = size
+        self._seed = seed
+        self._held: dict[str, list[tuple[float, int, T]]] = {file: [] for file in FILES}
+        self.read: Counter[str] = Counter()
+        """File → rows of it that came by."""
+
+    def add(self, name: str, views: list[View], row: T) -> None:
+        """Takes a row, and lets another one go where there are too many.
+
+        Args:
+            name: By which its luck is drawn, with the seed.
+            views: Those that apply to it.
+            row: What to hold.
+        """
+        file = next((view for view in ORDER if view in views), PLAIN)
+        luck = random.Random(f"{self._seed}/{name}").random()  # noqa: S311  reproducible, not secret
+        heapq.heappush(self._held[file], (-luck, self.read.total(), row))
+        self.read[file] += 1
+        if sum(map(len, self._held.values())) > self._size:
+            heapq.heappop(max(self._held.values(), key=len))  # of the largest file, the least lucky
+
+    @property
+    def shown(self) -> Counter[str]:
+        """File → rows of it that are held."""
+        return Counter({file: len(held) for file, held in self._held.items() if held})
+
+    def rows(self) -> list[T]:
+        """What is held, in the order in which it came."""
+        held = [entry for entries in self._held.values() for entry in entries]
+        return [row for _, _, row in sorted(held, key=lambda entry: entry[1])]

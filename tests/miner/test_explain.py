@@ -1,0 +1,207 @@
+"""What the page says of each candidate agrees with what selection did; which rows it shows; what a person may say."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miner.explain import compared, explain, outcome, views_of
+from miner.overrides import Override, read_overrides
+from miner.sample import ORDER, PLAIN, Sample
+from miner.select import choose
+from miner.settings import InspectSettings
+from tests.miner.mined import judged
+from unijudge.corpus import Item
+from unijudge.errors import DataError, SettingsError
+from unijudge.scores import Judged, JudgedQuery
+from unijudge.settings import load_settings
+
+ANYWHERE = Path("unused")
+
+
+def settings(preset="unime-v2", **changes):
+    return InspectSettings(scores=ANYWHERE, corpus=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
+
+
+def row(positives, scores):
+    items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(len(scores))]
+    candidates = [
+        judged(item, score, rank) if score is not None
+        else Judged(item.item_id, item.key, rank, 0.5, error="too_long: x")
+        for rank, (item, score) in enumerate(zip(items, scores, strict=True))
+    ]  # fmt: skip
+    known = [
+        Judged("p", bytes(16), None, 0.5, error="bad_image: x") if score is None
+        else judged(Item(f"p{score}", ("s",), "p"), score)
+        for score in positives
+    ]  # fmt: skip
+    return JudgedQuery("q", "s", bytes(16), known, candidates)
+
+
+def told(query, chosen_by):
+    choice = choose(query, chosen_by)
+    positives, candidates, alpha = explain(query, choice, chosen_by)
+    return choice, [(e.fate, e.reason) for e in positives], [(e.fate, e.reason) for e in candidates], alpha
+
+
+def test_every_fate_has_its_reason_in_words():
+    made = settings(stored=2, stride=2)
+    choice, positives, candidates, alpha = told(row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made)
+    assert positives == [
+        ("positive", "as labelled"),
+        ("positive", "not the best of the row's positives; suspect: score 0.200 < 0.5"),
+    ]
+    assert candidates == [
+        ("dropped", "score 0.620 > 0.710 − 0.1"),
+        ("chosen", "score 0.100 ≤ 0.710 − 0.1; negative 1"),
+        ("error", "no verdict: too_long: x"),
+        ("kept", "score 0.200 ≤ 0.710 − 0.1"),
+        ("chosen", "score 0.300 ≤ 0.710 − 0.1; negative 2"),
+    ]
+    assert alpha == pytest.approx(0.61)
+    assert outcome(choice, 2) == "2 negatives, β = 0.1"
+
+
+def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
+    choice, _, candidates, _ = told(row([0.5], [0.45, 0.6]), settings())
+    assert candidates == [
+        ("chosen", "score 0.450 ≤ 0.500 − 0.01 (β relaxed from 0.1); negative 1"),
+        ("dropped", "score 0.600 > 0.500 − 0.01 (β relaxed from 0.1)"),
+    ]
+    assert outcome(choice, 10) == "1 negative of 10, repeated to fill the row, β = 0.01"
+    choice, _, candidates, _ = told(row([0.3], [0.6]), settings("paper"))
+    assert candidates == [("chosen", "score 0.600 > 0.300 − 0.01; drawn at random all the same, as negative 1")]
+    assert outcome(choice, 10) == "1 negative, drawn at random: nothing survived"
+    choice, _, _, _ = told(row([0.3], [0.6]), settings())
+    assert outcome(choice, 10) == "left out: every candidate is dropped as a false negative"
+
+
+def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
+    _, _, candidates, alpha = told(row([0.5], [0.9, 0.1]), settings("topk", stored=1))
+    assert candidates == [
+        ("chosen", "negative 1, without asking the judge"),
+        ("kept", "passed over by the walk"),
+    ]
+    assert alpha is None
+    choice, positives, candidates, _ = told(row([None], [0.1]), settings())
+    assert positives == [("error", "no verdict: bad_image: x")]
+    assert candidates == [("kept", "nothing to compare with: no positive has a verdict")]
+    assert outcome(choice, 10) == "left out: no positive has a verdict"
+    assert outcome(choose(row([0.5], [None]), settings()), 10) == "left out: no candidate has a verdict"
+
+
+@given(
+    st.lists(st.floats(0.01, 0.99) | st.none(), min_size=1, max_size=3),
+    st.lists(st.floats(0.01, 0.99) | st.none(), max_size=30),
+    st.sampled_from(["unime-v2", "paper", "topk", "cyclic"]),
+    st.sampled_from([1.0, 1.05]),
+)
+def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
+    made = settings(preset, log_odds_divisor=divisor)
+    query = row(positives, scores)
+    choice = choose(query, made)
+    _, candidates, _ = explain(query, choice, made)
+    fates = [explained.fate for explained in candidates]
+    chosen = {explained.judged.item_id for explained in candidates if explained.fate == "chosen"}
+    assert chosen == ({negative.item_id for negative in choice.triple.negatives} if choice.triple else set())
+    fallback = sum("drawn at random" in explained.reason for explained in candidates)
+    assert fates.count("dropped") + fallback == choice.dropped
+    assert fates.count("error") == scores.count(None)
+    assert [explained.judged for explained in candidates] == query.candidates
+
+
+@given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.sampled_from([0.1, 0.01, 0.001]))
+def test_a_comparison_is_seen_to_hold(score, positive, beta):
+    _, left, sign, right, _, _ = compared(score, positive, beta).split()
+    holds = float(left) > round(float(right) - beta, 12)
+    if abs(score - (positive - beta)) > 1e-8:
+        assert holds == (sign == ">") == (score > positive - beta)
+
+
+def test_views_name_what_is_odd():
+    def views(query, **changes):
+        made = settings(**changes)
+        return views_of(query, choose(query, made), made.stored)
+
+    assert views(row([0.9], [0.1, 0.2]), stored=2) == []
+    assert views(row([0.9], [0.85, 0.2]), stored=2) == ["suspected false negatives", "under-filled"]
+    assert views(row([0.4], [0.2, 0.2]), stored=2) == ["suspect positives", "ties"]
+    assert views(row([0.4], [0.6])) == ["suspected false negatives", "suspect positives", "left out"]
+    assert views(row([None], [0.6])) == ["left out", "errors"]
+
+
+def test_a_sample_prefers_what_is_rare_in_known_proportions():
+    sample = Sample(60, seed=0)
+    for number in range(3000):
+        views = ["ties"] if number % 3 == 0 else []
+        views += ["errors"] if number in (5, 300, 2999) else []
+        sample.add(f"q{number}", views, number)
+    assert sample.read == {"errors": 3, "ties": 999, PLAIN: 1998}
+    assert sample.shown["errors"] == 3
+    assert {sample.shown["ties"], sample.shown[PLAIN]} <= {28, 29}
+    assert sample.rows() == sorted(sample.rows())
+    assert {5, 300, 2999} <= set(sample.rows())
+    again = Sample(60, seed=1)
+    for number in range(3000):
+        again.add(f"q{number}", [], number)
+    assert set(again.rows()) != set(sample.rows())
+
+
+@given(st.lists(st.sampled_from([*ORDER, PLAIN]), max_size=60), st.integers(1, 30))
+def test_a_sample_never_holds_more_and_shares_fairly(files, size):
+    sample = Sample(size, seed=3)
+    for number, file in enumerate(files):
+        sample.add(str(number), [] if file == PLAIN else [file], number)
+        assert sample.shown.total() == min(size, number + 1)
+    for file in set(files):
+        if sample.shown[file] < sample.read[file]:  # it gave places up: no other has more than one above it
+            assert max(sample.shown.values()) <= sample.shown[file] + 1
+
+
+def test_random_negatives_are_no_candidates():
+    with pytest.raises(SettingsError, match="preset: value error, random draws from the whole pool"):
+        load_settings(InspectSettings, None, ["scores=a", "corpus=b", "out=c", "preset=random"])
+
+
+def write(path, overrides, corpus="c" * 64):
+    path.write_text(json.dumps({"version": 1, "corpus": corpus, "overrides": overrides}))
+    return path
+
+
+def test_overrides_are_read(tmp_path):
+    said = [
+        {"query_id": "q", "item_id": "i", "verdict": "match", "note": "the same dog"},
+        {"query_id": "q", "item_id": "i", "verdict": "match", "note": ""},
+        {"query_id": "q", "item_id": None, "verdict": "drop"},
+    ]
+    read = read_overrides(write(tmp_path / "o.json", said), "c" * 64)
+    assert read.overrides == [
+        Override(query_id="q", item_id="i", verdict="match", note="the same dog"),
+        Override(query_id="q", item_id="i", verdict="match"),
+        Override(query_id="q", item_id=None, verdict="drop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            [("q", "i", "match"), ("q", "i", "negative")],
+            "query 'q', item 'i' is both 'match' and 'negative'; leave one",
+        ),
+        ([("q", "i", "drop")], "drop is of a whole row"),
+        ([("q", None, "match")], "match and negative are of one item_id"),
+        ([("q", "i", "maybe")], r"overrides\.0\.verdict"),
+    ],
+)
+def test_overrides_that_cannot_be_meant_are_refused(tmp_path, said, reason):
+    path = write(tmp_path / "o.json", [dict(zip(("query_id", "item_id", "verdict"), one, strict=True)) for one in said])
+    with pytest.raises(DataError, match=reason):
+        read_overrides(path, "c" * 64)
+
+
+def test_overrides_of_another_corpus_are_refused(tmp_path):
+    with pytest.raises(DataError, match="was made for corpus dddddddddddd, not for cccccccccccc; give the file that"):
+        read_overrides(write(tmp_path / "o.json", [], "d" * 64), "c" * 64)
