@@ -28,12 +28,13 @@ def cluster(address: str) -> Iterator[Client]:
     Raises:
         SettingsError: Nobody answers there, we are not let in, or there is no such job.
     """
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
     try:
         yield JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
         raise SettingsError(
             f"{address}: {reason}. Is this the address of the cluster's dashboard, is the job's id right, and are "
             "RAY_AUTH_MODE and the token here those of the cluster?"

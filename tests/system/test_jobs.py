@@ -107,6 +107,7 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
         unknown = run("status", "nobody", *here)
         assert unknown.returncode == 1
         assert "is the job's id right" in unknown.stderr
+    monkeypatch.delenv("RAY_ADDRESS")  # that cluster is gone
     nobody = run("jobs", "--address", "http://127.0.0.1:9")
     assert nobody.returncode == 1
     assert "error: http://127.0.0.1:9: " in nobody.stderr
