@@ -1,0 +1,300 @@
+"""The miner, side by side: a scoring job of a million pairs, and retrieval against sentence-transformers.
+
+    .venv/bin/python bench/miner.py score        the job, and one pair a request, against the same service
+    .venv/bin/python bench/miner.py retrieve     the same vectors through both; needs the library `datasets`
+
+Made-up texts and vectors, the scripted judge behind Ray Serve: what is measured is the miner, HTTP and the service around
+a judge, not a judge. Each way runs in a process of its own; memory is the most that it held beyond what it holds after
+its imports.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from unijudge.corpus import Corpus, Item, Query, write_corpus
+from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+
+UNIJUDGE = Path(sys.executable).parent / "unijudge"
+WORDS = [
+    "red",
+    "seven",
+    "bridge",
+    "photo",
+    "under",
+    "table",
+    "cat",
+    "street",
+    "green",
+    "blue",
+    "train",
+    "window",
+    "two",
+    "child",
+    "river",
+    "stone",
+]
+
+
+def make(folder: Path, queries: int, width: int) -> None:
+    """A corpus of texts and its vectors: each query stands near its positive, and nearer to a few others."""
+    dice = random.Random(1)  # noqa: S311  reproducible, not secret
+    items = [Item(f"i{n}", ("p",), text=f"{n}: " + " ".join(dice.choices(WORDS, k=9))) for n in range(queries)]
+    asked = [
+        Query(f"q{n}", "p", (f"i{n}",), text=f"find {n}: " + " ".join(dice.choices(WORDS, k=7))) for n in range(queries)
+    ]
+    write_corpus(folder / "corpus", items, asked, images=folder, rejects=0, source="made up")
+    corpus = Corpus(folder / "corpus")
+    numbers = np.random.default_rng(1)
+    centres = numbers.normal(size=(max(1, queries // 100), width)).astype(np.float32)
+    base = centres[numbers.integers(0, len(centres), queries)]
+    manifest = VectorManifest(
+        corpus=corpus.fingerprint, model="made up", weights="0", encoding="none", width=width, dtype="float32",
+        items=queries, queries=queries, min_pixels=1, max_pixels=1, model_dtype="none",
+    )  # fmt: skip
+    start_vectors(folder / "vectors", manifest)
+    vectors = {kind: base + 0.8 * numbers.normal(size=base.shape).astype(np.float32) for kind in ("items", "queries")}
+    vectors["queries"] = 0.6 * vectors["queries"] + 0.4 * vectors["items"]
+    for kind, ids in [("items", corpus.item_ids), ("queries", corpus.query_ids)]:
+        unit = vectors[kind] / np.linalg.norm(vectors[kind], axis=1, keepdims=True)
+        for path, rows in missing_parts(folder / "vectors", manifest, kind):
+            write_part(path, manifest, ids[rows.start : rows.stop].to_pylist(), unit[rows.start : rows.stop])
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[str]:
+    """A scripted judge on Ray Serve, one replica."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [UNIJUDGE, "judge", "serve", "--set", "model.backend=scripted", "--set", f"port={port}"]
+    with tempfile.TemporaryFile() as log:
+        service = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            for _ in range(240):
+                with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
+                    break
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            service.send_signal(signal.SIGINT)
+            service.wait(120)
+
+
+def watched(command: list[Any], environment: dict[str, str] | None = None) -> tuple[float, float, str]:
+    """Runs a command; its seconds, the most memory that it held (MB), and what it printed."""
+    most = 0.0
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    def watch() -> None:
+        nonlocal most
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while process.poll() is None:
+                most = max(most, psutil.Process(process.pid).memory_info().rss / 1e6)
+                time.sleep(0.1)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    printed, _ = process.communicate()
+    watching.join()
+    if process.returncode:
+        sys.exit(printed)
+    return time.perf_counter() - begun, most, printed
+
+
+def bench_score(queries: int) -> None:
+    """The job against one pair a request, through the same service."""
+    with tempfile.TemporaryDirectory() as scratch, serving() as url:
+        folder = Path(scratch)
+        make(folder, queries, 64)
+        settings = {
+            "corpus": folder / "corpus",
+            "vectors": folder / "vectors",
+            "out": folder / "scores",
+            "service": url,
+        }
+        command = [UNIJUDGE, "mine", "score"]
+        for name, value in settings.items():
+            command += ["--set", f"{name}={value}"]
+        plan = subprocess.run([UNIJUDGE, "mine", "plan", *command[3:]], check=True, capture_output=True, text=True)
+        print(plan.stdout)
+        seconds, most, printed = watched(command)
+        pairs = int(re.search(r"this run wrote (\d+) pairs", printed)[1])  # type: ignore[index]
+        rate = float(re.search(r"([\d.]+) pairs/s", printed.splitlines()[-1])[1])  # type: ignore[index]
+        alone = asyncio.run(one_pair_a_request(url, folder, 2000))
+        print("| way | pairs | pairs/s | ratio | memory, MB |\n|---|---|---|---|---|")
+        print(f"| one pair a request, 16 at once | 2000 | {alone:.0f} | 1.00 | |")
+        print(f"| `unijudge mine score` | {pairs} | {rate:.0f} | {rate / alone:.2f} | {most:.0f} |")
+        print(f"\nwhole command, with its start and its retrieval: {seconds:.0f} s")
+
+
+async def one_pair_a_request(url: str, folder: Path, pairs: int) -> float:
+    """Pairs a second."""
+    from unijudge.client import JudgeClient
+
+    corpus = Corpus(folder / "corpus")
+    room = asyncio.Semaphore(16)
+
+    async def ask(judge: JudgeClient, number: int) -> None:
+        async with room:
+            query, item = corpus.queries[number % len(corpus.queries)], corpus.items[-number % len(corpus.items)]
+            await judge.judge(corpus.content(query), [corpus.content(item)])
+
+    async with JudgeClient(url) as judge:
+        begun = time.perf_counter()
+        await asyncio.gather(*(ask(judge, number) for number in range(pairs)))
+        return pairs / (time.perf_counter() - begun)
+
+
+def retrieve_unijudge(folder: Path, k: int) -> Callable[[], list[list[int]]]:
+    """Ours: a folder of candidates, read back."""
+    import faiss  # noqa: F401  loaded before the clock starts
+
+    from miner.candidates import find_candidates
+    from miner.settings import RetrievalSettings
+    from unijudge.candidates import CandidateManifest
+    from unijudge.vectors import VectorFolder
+
+    def run() -> list[list[int]]:
+        corpus = Corpus(folder / "corpus")
+        settings = RetrievalSettings(corpus=folder / "corpus", k=k)
+        manifest = CandidateManifest(
+            corpus=corpus.fingerprint, vectors="", queries=len(corpus.queries), k=k, pool="global", retrieval={}
+        )
+        vectors = VectorFolder(folder / "vectors", corpus)
+        found = find_candidates(folder / "candidates", manifest, corpus, vectors, settings)
+        return [near.items for near in found.of(range(len(corpus.queries)))]
+
+    return run
+
+
+def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], list[list[int]]]:
+    """Theirs: `mine_hard_negatives` with the same vectors in the place of a model."""
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    from unijudge.vectors import VectorFolder
+
+    class Vectors:
+        """What `mine_hard_negatives` uses of a model: it is asked for texts, and gives the vectors that they have."""
+
+        def __init__(self) -> None:
+            corpus = Corpus(folder / "corpus")
+            stored = VectorFolder(folder / "vectors", corpus)
+            self.rows = {
+                entry.text: (kind, n) for kind in ("queries", "items") for n, entry in enumerate(getattr(corpus, kind))
+            }
+            self.vectors = {kind: stored.whole(kind) for kind in ("queries", "items")}
+
+        def encode_query(self, texts: list[str], **_: Any) -> Any:
+            kind = self.rows[texts[0]][0]
+            return self.vectors[kind][[self.rows[text][1] for text in texts]]
+
+        encode_document = encode = encode_query
+
+        def similarity(self, left: Any, right: Any) -> Any:
+            import torch
+
+            return torch.as_tensor(left) @ torch.as_tensor(right).T
+
+        def similarity_pairwise(self, left: Any, right: Any) -> Any:
+            import torch
+
+            return (torch.as_tensor(left) * torch.as_tensor(right)).sum(-1)
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(name)
+
+    def run() -> list[list[int]]:
+        model: Any = Vectors()
+        corpus = Corpus(folder / "corpus")
+        texts = [item.text for item in corpus.items]
+        rows = {"query": [query.text for query in corpus.queries], "positive": texts}
+        mined = mine_hard_negatives(
+            Dataset.from_dict(rows), model, corpus=texts, num_negatives=k, absolute_margin=0.0, range_max=10 * k,
+            use_faiss=True, output_format="n-tuple", verbose=False,
+        )  # fmt: skip
+        place = {text: number for number, text in enumerate(texts)}
+        found: dict[str, list[int]] = dict.fromkeys(rows["query"], [])  # type: ignore[arg-type]
+        for row in mined:
+            found[row["query"]] = [place[row[f"negative_{n}"]] for n in range(1, k + 1)]
+        return list(found.values())
+
+    return run
+
+
+WAYS = {"unijudge": retrieve_unijudge, "sentence-transformers": retrieve_sentence_transformers}
+
+
+def bench_retrieve(queries: int, width: int, k: int) -> None:
+    """Both ways on the same vectors, each in its own process."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make(folder, queries, width)
+        measured = {}
+        for way in WAYS:
+            command = [sys.executable, __file__, "one", "--way", way, "--folder", folder, "--k", str(k)]
+            _, most, printed = watched(command, os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path])})
+            measured[way] = json.loads(re.findall(r"^RESULT (.*)$", printed, re.MULTILINE)[-1]) | {"most": most}
+        ours, theirs = (json.loads((folder / f"{way}.json").read_text()) for way in WAYS)
+        full = [(one, other) for one, other in zip(ours, theirs, strict=True) if len(one) == k and other]
+        same = np.mean([len(set(one) & set(other)) / k for one, other in full])
+        print(f"{queries} queries and items of {width} dimensions, the {k} most similar below the positive\n")
+        print("| way | seconds | ratio | memory, MB | ratio |\n|---|---|---|---|---|")
+        base = measured["sentence-transformers"]
+        for way, one in measured.items():
+            grown, other = one["most"] - one["before"], base["most"] - base["before"]
+            print(
+                f"| {way} | {one['seconds']:.1f} | {one['seconds'] / base['seconds']:.2f} | {grown:.0f} | {grown / other:.2f} |"
+            )
+        print(f"\nthe same candidates in {len(full)} queries that both fill: {same:.4%}")
+        print(f"queries with {k}: ours {sum(len(one) == k for one in ours)}, theirs {sum(map(bool, theirs))}")
+
+
+def run_one(way: str, folder: Path, k: int) -> None:
+    """One way, timed."""
+    run = WAYS[way](folder, k)
+    before = psutil.Process().memory_info().rss / 1e6
+    begun = time.perf_counter()
+    found = run()
+    seconds = time.perf_counter() - begun
+    (folder / f"{way}.json").write_text(json.dumps(found))
+    print("RESULT " + json.dumps({"seconds": seconds, "before": before}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["score", "retrieve", "one"])
+    parser.add_argument("--queries", type=int)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--k", type=int, default=50)
+    parser.add_argument("--way")
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.what == "score":
+        bench_score(options.queries or 20_000)
+    elif options.what == "retrieve":
+        bench_retrieve(options.queries or 50_000, options.width, options.k)
+    else:
+        run_one(options.way, options.folder, options.k)
