@@ -10,7 +10,7 @@ import io
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -224,7 +224,7 @@ class Corpus:
 
 
 def write_corpus(
-    folder: Path, items: Sequence[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
+    folder: Path, items: Iterable[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
 ) -> CorpusManifest:
     """Writes the two tables, then corpus.json."""
     num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))

@@ -72,6 +72,26 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Yields a path for a temporary file, which is gone after the block; one left by a killed process is removed first.
+
+    Raises:
+        DataError: The disk refused.
+    """
+    draft = path.with_name(f".{path.name}{DRAFT_SUFFIX}")
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield draft
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
 def publish_text(path: Path, text: str) -> None:
     """Publishes a small UTF-8 text file."""
     with publishing(path) as draft:

@@ -27,9 +27,9 @@ class Judged:
     item_key: bytes
     """16-byte content hash."""
     rank: int | None
-    """Place among the candidates by similarity, from 0; None for a positive."""
-    similarity: float
-    """Cosine of query and item, −1 … 1."""
+    """Place among the candidates by similarity, from 0; None for a positive, and where nobody said."""
+    similarity: float | None
+    """Cosine of query and item, −1 … 1; None where others judged, and published no similarities."""
     yes_logprob: float | None = None
     no_logprob: float | None = None
     argmax_is_label: bool | None = None
@@ -54,7 +54,7 @@ class JudgedQuery:
     query_key: bytes
     positives: list[Judged]
     candidates: list[Judged]
-    """By similarity, best first."""
+    """By similarity, best first; in the order in which they were published, where it is not known."""
 
 
 JUDGED = [
@@ -69,7 +69,7 @@ JUDGED = [
 ]
 SCORES = Table(
     "scores",
-    1,
+    2,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -90,8 +90,8 @@ class ScoreManifest(BaseModel):
     version: Literal[1] = 1
     corpus: str
     """Fingerprint of the corpus."""
-    vectors: str
-    """sha256 of vectors.json."""
+    vectors: str | None
+    """sha256 of vectors.json; None where others retrieved the candidates."""
     queries: int
     queries_in_shard: int
     k: int
