@@ -9,7 +9,8 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 
 from miner.importers.ledger import Answers, Entry, Ledger, copied_path
@@ -22,6 +23,9 @@ from unijudge.files import lease, publishing, scratch
 
 SIDES_REMEMBERED = 16_384
 """Items that are found again without asking the ledger; closed lists repeat theirs a thousand times."""
+
+Checked = tuple[Side, str | None, Entry | None]
+"""A side, its pool, and what it is; None where the item is remembered."""
 
 
 class CorpusBuilder:
@@ -50,52 +54,46 @@ class CorpusBuilder:
         if len(self._items) > SIDES_REMEMBERED:
             self._items.clear()
         query_id = pair.query_id or pair.place
-        for name, value in [("query_id", query_id), ("subset", pair.subset)]:
-            check_clean(name, value)
-        query = self._entry("query", pair.query)
-        if self._ledger.query_key(query_id) not in (None, query.key):
+        check_clean("query_id", query_id)
+        check_clean("subset", pair.subset)
+        query = self._check("query", pair.query)
+        known = self._ledger.query(query_id)
+        if known is not None and known.key != query.key:
             raise Rejected(f"query_id {query_id!r} stands for another query already; ids must be unique")
         if self._scored or pair.scores is not None:
             check_scores(pair.scores, 1 + len(pair.negatives))
-        negative_pool = pair.subset if pair.pooled else None
-        groups = [
-            ("positive", (pair.positive, *pair.more_positives), pair.subset),
-            ("negative", pair.negatives, negative_pool),
-            ("candidate", pair.candidates or (), pair.subset),
-        ]
-        entries = [
-            self._entries(name, sides, pool) for name, sides, pool in groups
-        ]  # all are checked before any is put
-        positives, negatives, candidates = (
-            [self._item(side, entry, pool) for side, entry in zip(sides, found, strict=True)]
-            for (_, sides, pool), found in zip(groups, entries, strict=True)
+        # All sides are checked before any becomes an item: a rejected row leaves nothing behind.
+        positives = self._checked("positive", (pair.positive, *pair.more_positives), pair.subset)
+        negatives = self._checked("negative", pair.negatives, pair.subset if pair.pooled else None)
+        candidates = self._checked("candidate", pair.candidates or (), pair.subset)
+        right, wrong, closed = ([self._item(one) for one in group] for group in (positives, negatives, candidates))
+        answers = Answers(
+            list(dict.fromkeys(item_id for _, item_id in right)),
+            None if pair.candidates is None else list(dict.fromkeys(row for row, _ in closed)),
+            None if pair.scores is None else _by_item(pair.scores, [right[0], *wrong]),
         )
-        answers = Answers([])
-        answers.add(
-            Answers(
-                [item_id for _, item_id in positives],
-                None if pair.candidates is None else [row for row, _ in candidates],
-                None if pair.scores is None else _scored(pair.scores, positives[0], negatives),
-            )
-        )
-        self._ledger.query(query_id, pair.subset, query, answers)
+        if known is None:
+            self._ledger.add_query(query_id, pair.subset, query, answers)
+        else:
+            self._ledger.add_answers(query_id, known.answers, answers)
 
-    def _entries(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Entry | None]:
-        """One for each side; None where the item is known."""
+    def _checked(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Checked]:
         return [
-            None if (side, pool) in self._items else self._entry(f"{name} {number}" if number > 1 else name, side)
+            (side, pool, None)
+            if (side, pool) in self._items
+            else (side, pool, self._check(f"{name} {number}" if number > 1 else name, side))
             for number, side in enumerate(sides, start=1)
         ]
 
-    def _item(self, side: Side, entry: Entry | None, pool: str | None) -> tuple[int, str]:
-        if entry is None:
-            return self._items[side, pool]
-        found = self._ledger.item(entry, pool)
+    def _item(self, checked: Checked) -> tuple[int, str]:
+        """Row number and id."""
+        side, pool, entry = checked
+        found = self._items[side, pool] if entry is None else self._ledger.item(entry, pool)
         if not isinstance(side.image, bytes):
             self._items[side, pool] = found
         return found
 
-    def _entry(self, name: str, side: Side) -> Entry:
+    def _check(self, name: str, side: Side) -> Entry:
         """The side, checked."""
         for value in (side.text, side.image):
             if isinstance(value, str):
@@ -197,25 +195,32 @@ def build(
         raise DataError(f"{out}: is a file; give a folder to write the corpus into")
     if published is not None:
         published.check_free()
-    with Pictures(images) as pictures, lease(out), scratch(out.with_name(f"{out.name}.import")) as path:
-        try:
-            with closing(Ledger(path)) as ledger:
-                builder = CorpusBuilder(ledger, pictures, out, scored=published is not None)
-                for row in rows:
-                    builder.add(row)
-                made = builder.write(source=source, max_rejects=max_rejects)
-                if published is not None:
-                    write_scores(published, made, ledger.scores)
-        except sqlite3.OperationalError as error:
-            raise DataError(f"{path}: cannot be written ({error}); free space there, then import again") from error
+    with Pictures(images) as pictures:
+        first = list(islice(rows, 1))  # a file that is not there is named before anything is written
+        with lease(out), _ledger(out) as ledger:
+            builder = CorpusBuilder(ledger, pictures, out, scored=published is not None)
+            for row in chain(first, rows):
+                builder.add(row)
+            made = builder.write(source=source, max_rejects=max_rejects)
+            if published is not None:
+                write_scores(published, made, ledger.scored)
     return made
 
 
-def _scored(
-    scores: tuple[float, ...], positive: tuple[int, str], negatives: list[tuple[int, str]]
-) -> list[tuple[str, float, bool]]:
-    """Each item once, in order: under-filled rows repeat their negatives."""
-    first: dict[str, tuple[str, float, bool]] = {}
-    for number, ((_, item_id), score) in enumerate(zip([positive, *negatives], scores, strict=True)):
-        first.setdefault(item_id, (item_id, score, number == 0))
-    return list(first.values())
+@contextmanager
+def _ledger(out: Path) -> Iterator[Ledger]:
+    """Beside the output, where there is room for it; gone after the import."""
+    with scratch(out.with_name(f"{out.name}.import")) as path:
+        try:
+            with closing(Ledger(path)) as ledger:
+                yield ledger
+        except sqlite3.OperationalError as error:
+            raise DataError(f"{path}: cannot be written ({error}); free space there, then import again") from error
+
+
+def _by_item(scores: tuple[float, ...], items: list[tuple[int, str]]) -> dict[str, float]:
+    """Each item once: under-filled rows repeat their negatives."""
+    first: dict[str, float] = {}
+    for (_, item_id), score in zip(items, scores, strict=True):
+        first.setdefault(item_id, score)
+    return first

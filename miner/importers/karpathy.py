@@ -20,14 +20,14 @@ from unijudge.errors import DataError
 
 
 def read_karpathy(
-    path: Path, *, split: str = "test", captions: int | None = 5, subset: str | None = None
+    path: Path, *, split: str = "test", captions: int = 5, subset: str | None = None
 ) -> Iterator[Pair | Unread]:
     """Yields both directions of every image of a split.
 
     Args:
         path: The JSON file.
         split: Such as train, restval, val, test.
-        captions: The first so many of each image; the usual protocol takes five. None: all.
+        captions: The first so many of each image; the usual protocol takes five.
         subset: What both subsets are called; default: the file's name without `dataset_`.
 
     Raises:
@@ -44,7 +44,7 @@ def read_karpathy(
         raise DataError(f"{path}: no image has the split {split!r}; there are {sorted(splits)}")
 
 
-def _both(image: dict[str, Any], place: str, name: str, captions: int | None) -> Iterator[Pair | Unread]:
+def _both(image: dict[str, Any], place: str, name: str, captions: int) -> Iterator[Pair | Unread]:
     first = readable(partial(_to_captions, captions=captions), image, f"{place}/image", f"{name}_i2t")
     yield first
     if isinstance(first, Pair):
@@ -52,7 +52,7 @@ def _both(image: dict[str, Any], place: str, name: str, captions: int | None) ->
             yield Pair(f"{place}/caption-{number}", f"{name}_t2i", query=caption, positive=first.query)
 
 
-def _to_captions(image: dict[str, Any], place: str, subset: str, *, captions: int | None) -> Pair:
+def _to_captions(image: dict[str, Any], place: str, subset: str, *, captions: int) -> Pair:
     match image:
         case {"filename": str(file), "sentences": [_, *_] as sentences} if file:
             path = f"{image['filepath']}/{file}" if image.get("filepath") else file

@@ -17,7 +17,7 @@ SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA locking_mode = EXCLUSIVE;
-PRAGMA cache_size = -32768;
+PRAGMA cache_size = -16384;
 CREATE TABLE items (row INTEGER PRIMARY KEY, key BLOB UNIQUE, pools, text, image, sha256, ending);
 CREATE TABLE queries (
     row INTEGER PRIMARY KEY, query_id TEXT UNIQUE, key BLOB, subset, text, image, sha256, ending, answers
@@ -45,7 +45,7 @@ class Entry:
         return (self.text, self.image, *known)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answers:
     """What a query has been given so far."""
 
@@ -53,17 +53,24 @@ class Answers:
     """Item ids."""
     candidates: list[int] | None = None
     """Item rows: a closed list."""
-    scores: list[tuple[str, float, bool]] | None = None
-    """(Item id, published score, is a positive)."""
+    scores: dict[str, float] | None = None
+    """Item id → published score, of positives and negatives."""
 
-    def add(self, more: "Answers") -> None:
-        """Joins another row's answers; what is known already stays as it was."""
-        self.positives = list(dict.fromkeys([*self.positives, *more.positives]))
-        if more.candidates is not None:
-            self.candidates = list(dict.fromkeys([*(self.candidates or []), *more.candidates]))
-        if more.scores is not None:
-            known = {item_id for item_id, *_ in self.scores or []}
-            self.scores = [*(self.scores or []), *(one for one in more.scores if one[0] not in known)]
+    def joined(self, more: "Answers") -> "Answers":
+        """With another row's answers after its own; of an item that has two scores, the first stays."""
+        return Answers(
+            list(dict.fromkeys([*self.positives, *more.positives])),
+            list(dict.fromkeys([*(self.candidates or []), *(more.candidates or [])])) or None,
+            {**(self.scores or {}), **(more.scores or {}), **(self.scores or {})} or None,
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """A query that was put down before."""
+
+    key: bytes
+    answers: Answers
 
 
 class Ledger:
@@ -81,37 +88,32 @@ class Ledger:
 
     def item(self, entry: Entry, pool: str | None) -> tuple[int, str]:
         """Finds or makes an item, and joins it to a pool. Returns its row number and its id."""
-        known = self._db.execute("SELECT row, pools FROM items WHERE key = ?", (entry.key,)).fetchone()
-        if known is None:
-            pools = json.dumps([] if pool is None else [pool])
-            made = self._db.execute(
-                "INSERT INTO items (key, pools, text, image, sha256, ending) VALUES (?, ?, ?, ?, ?, ?)",
-                (entry.key, pools, *entry.columns),
-            )
-            return int(made.lastrowid or 0) - 1, entry.key.hex()
-        row, pools = known[0], json.loads(known[1])
-        if pool is not None and pool not in pools:
+        made = self._db.execute(
+            "INSERT OR IGNORE INTO items (key, pools, text, image, sha256, ending) VALUES (?, ?, ?, ?, ?, ?)",
+            (entry.key, json.dumps([] if pool is None else [pool]), *entry.columns),
+        )
+        row, found = self._db.execute("SELECT row, pools FROM items WHERE key = ?", (entry.key,)).fetchone()
+        if not made.rowcount and pool is not None and pool not in (pools := json.loads(found)):
             self._db.execute("UPDATE items SET pools = ? WHERE row = ?", (json.dumps([*pools, pool]), row))
         return row - 1, entry.key.hex()
 
-    def query_key(self, query_id: str) -> bytes | None:
-        """The content hash of the query that bears an id, if there is one."""
-        known = self._db.execute("SELECT key FROM queries WHERE query_id = ?", (query_id,)).fetchone()
-        return known and known[0]
+    def query(self, query_id: str) -> Known | None:
+        """The query that bears an id, if there is one."""
+        known = self._db.execute("SELECT key, answers FROM queries WHERE query_id = ?", (query_id,)).fetchone()
+        return known and Known(known[0], Answers(**json.loads(known[1])))
 
-    def query(self, query_id: str, subset: str, entry: Entry, answers: Answers) -> None:
-        """Puts down a query, or adds answers to the one that bears the id."""
-        known = self._db.execute("SELECT answers FROM queries WHERE query_id = ?", (query_id,)).fetchone()
-        if known is None:
-            self._db.execute(
-                "INSERT INTO queries (query_id, key, subset, text, image, sha256, ending, answers) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (query_id, entry.key, subset, *entry.columns, json.dumps(vars(answers))),
-            )
-            return
-        joined = Answers(**json.loads(known[0]))
-        joined.add(answers)
-        self._db.execute("UPDATE queries SET answers = ? WHERE query_id = ?", (json.dumps(vars(joined)), query_id))
+    def add_query(self, query_id: str, subset: str, entry: Entry, answers: Answers) -> None:
+        """Puts down a query."""
+        self._db.execute(
+            "INSERT INTO queries (query_id, key, subset, text, image, sha256, ending, answers) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (query_id, entry.key, subset, *entry.columns, json.dumps(vars(answers))),
+        )
+
+    def add_answers(self, query_id: str, known: Answers, more: Answers) -> None:
+        """Joins another row's answers to a query's."""
+        joined = json.dumps(vars(known.joined(more)))
+        self._db.execute("UPDATE queries SET answers = ? WHERE query_id = ?", (joined, query_id))
 
     def picture(self, name: str | bytes) -> Picture | Rejected | None:
         """What was found under a name, or under the sha256 of bytes that have none; None before it was opened."""
@@ -165,12 +167,11 @@ class Ledger:
             closed = None if answers.candidates is None else tuple(answers.candidates)
             yield Query(query_id, subset, tuple(answers.positives), text, self._path(*image), image[1], closed)
 
-    def scores(self) -> Iterator[tuple[str, str, bytes, list[tuple[str, float, bool]]]]:
-        """Id, subset, content hash and published scores of every query, in the same order."""
-        for query_id, subset, key, given in self._db.execute(
-            "SELECT query_id, subset, key, answers FROM queries ORDER BY row"
-        ):
-            yield query_id, subset, key, Answers(**json.loads(given)).scores or []
+    def scored(self) -> Iterator[tuple[str, str, bytes, Answers]]:
+        """Id, subset, content hash and answers of every query, in the same order."""
+        select = "SELECT query_id, subset, key, answers FROM queries ORDER BY row"
+        for query_id, subset, key, given in self._db.execute(select):
+            yield query_id, subset, key, Answers(**json.loads(given))
 
     def _path(self, image: str | None, sha256: str | None, ending: str | None) -> str | None:
         return copied_path(sha256, ending or "") if sha256 and self.copied else image

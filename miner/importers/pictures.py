@@ -96,13 +96,13 @@ class Pictures:
             raise Rejected(f"cannot be read ({error.strerror})") from error
 
     @cached_property
-    def _archives(self) -> list[zipfile.ZipFile]:
-        """Opened when the first name is not a file. Their tables of contents stay in memory: a kilobyte a member."""
+    def _archives(self) -> list[tuple[str, zipfile.ZipFile]]:
+        """With their names; opened when a picture is no file. Tables of contents take a kilobyte a member in memory."""
         if self.root is None:
             paths = [self._images]
         else:
             paths = sorted(path for pattern in ("*.zip", "*/*.zip") for path in self.root.glob(pattern))
-        return [self._archive(path) for path in paths]
+        return [(path.stem, self._archive(path)) for path in paths]
 
     def _archive(self, path: Path) -> zipfile.ZipFile:
         try:
@@ -111,10 +111,15 @@ class Pictures:
             raise DataError(f"{path}: not a whole zip file ({error}); fetch it again, or move it away") from error
 
     def _member(self, name: str) -> bytes:
+        """By its name, also under a folder called like the archive, or without folders that the name begins with."""
         parts = PurePosixPath(name).parts
         for start in range(1 if ".." in parts else max(1, len(parts) - 1)):
             tail = name if start == 0 else "/".join(parts[start:])
-            found = [(archive, info) for archive in self._archives if (info := _info(archive, tail))]
+            found = [
+                (archive, info)
+                for stem, archive in self._archives
+                if (info := _info(archive, tail) or _info(archive, f"{stem}/{tail}"))
+            ]
             if len(found) > 1:
                 raise Rejected(f"{tail} is in {len(found)} zip files; give --images the one that is meant")
             if found:

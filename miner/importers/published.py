@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from miner.importers.ledger import Answers
 from miner.importers.rows import Rejected
 from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
@@ -23,8 +24,8 @@ from unijudge.verdicts import JudgeIdentity
 
 QUERIES_IN_SHARD = 4096
 
-Scores = list[tuple[str, float, bool]]
-"""(Item id, published score, is a positive)."""
+Scored = tuple[str, str, bytes, Answers]
+"""A query's id, subset and content hash, and what came with it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,10 @@ def check_scores(scores: tuple[float, ...] | None, wanted: int) -> None:
         raise Rejected(f"score {bad[0]!r} is not a probability, 0 … 1")
 
 
-def write_scores(
-    published: Published, corpus: CorpusManifest, scores: Callable[[], Iterator[tuple[str, str, bytes, Scores]]]
-) -> None:
-    """Writes the score folder, all at once; `scores` yields every query of the corpus, each time it is called."""
-    k = max((sum(not positive for *_, positive in judged) for *_, judged in scores()), default=0)
-    queries = scores()
+def write_scores(published: Published, corpus: CorpusManifest, scored: Callable[[], Iterator[Scored]]) -> None:
+    """Writes the score folder, all at once; `scored` yields every query of the corpus, each time it is called."""
+    k = max((len(set(answers.scores or ()) - set(answers.positives)) for *_, answers in scored()), default=0)
+    queries = scored()
     with publishing_folder(published.folder) as draft:
         plan = ScoreManifest(
             corpus=corpus.fingerprint,
@@ -100,10 +99,10 @@ def write_scores(
             write_shard(draft, plan, shard, rows)
 
 
-def _judged_query(query_id: str, subset: str, key: bytes, scores: Scores) -> JudgedQuery:
-    positives = [_judged(item_id, score) for item_id, score, positive in scores if positive]
-    candidates = [_judged(item_id, score) for item_id, score, positive in scores if not positive]
-    return JudgedQuery(query_id, subset, key, positives, candidates)
+def _judged_query(query_id: str, subset: str, key: bytes, answers: Answers) -> JudgedQuery:
+    judged = [_judged(item_id, score) for item_id, score in (answers.scores or {}).items()]
+    positives = [one for one in judged if one.item_id in answers.positives]
+    return JudgedQuery(query_id, subset, key, positives, [one for one in judged if one not in positives])
 
 
 def _judged(item_id: str, score: float) -> Judged:

@@ -11,6 +11,8 @@ UNIJUDGE = Path(sys.executable).parent / "unijudge"
 COMMANDS = [
     [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "doctor"],
     ["judge", "key"], ["mine"], ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"],
+    ["mine", "import", "mmeb-eval"], ["mine", "import", "unime"], ["mine", "import", "sentence-transformers"],
+    ["mine", "import", "karpathy"], ["mine", "import", "sugarcrepe"],
     ["mine", "score"], ["mine", "select"], ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
     ["train", "reranker"], ["train", "rerank"],
 ]  # fmt: skip
