@@ -6,7 +6,7 @@ thresholds and counts are decided when it is read, so changing them costs nothin
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -125,7 +125,10 @@ def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
 
 def write_shard(folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery]) -> None:
     """Publishes one shard, whole. Small row groups, so that one query can be read alone."""
-    stream = (asdict(row) for row in rows)
+    stream = (
+        vars(row) | {kind: [vars(one) for one in getattr(row, kind)] for kind in ("positives", "candidates")}
+        for row in rows
+    )
     SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard))
 
 

@@ -2,7 +2,8 @@
 
 What it promises: memory does not grow with the rows (`Ledger`); every image is opened once, however many rows name it;
 a row is taken whole or rejected whole, with its reason. Images stay where they are when all of them are plain files
-under one root; as soon as one is not, all are copied into the corpus folder, by content.
+under one root; as soon as one is not, all are copied into the corpus folder, by content. Copies that an import made
+before it failed stay, and serve the next one.
 """
 
 import hashlib
@@ -162,8 +163,11 @@ class CorpusBuilder:
 
     def _copy_plain(self) -> None:
         for name, picture in self._ledger.plain_pictures():
-            data, _ = self._pictures.read(name)
-            if inspect(data, plain=True) != picture:
+            try:
+                data, _ = self._pictures.read(name)
+            except Rejected as reason:
+                raise DataError(f"{name}: gone while it was imported ({reason}); import again") from reason
+            if hashlib.sha256(data).hexdigest() != picture.sha256:
                 raise DataError(f"{name}: changed while it was imported; import again")
             self._copy(picture, data)
 

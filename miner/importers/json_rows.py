@@ -113,8 +113,8 @@ class _Text:
             except json.JSONDecodeError as error:
                 if len(self._window) - self._at > LONGEST_ROW or not self._more():
                     raise self._torn(error.msg) from error
-            except RecursionError as error:
-                raise self._torn("nested too deeply") from error
+            except (RecursionError, ValueError) as error:  # nested too deeply, or a number of too many digits
+                raise self._torn(str(error)) from error
             else:
                 if end < len(self._window) or not self._more():  # a number may go on in the next window
                     self._at = end

@@ -84,7 +84,10 @@ class Pictures:
         return (self._member(name), False) if data is None else (data, True)
 
     def _file(self, root: Path, name: str) -> bytes | None:
-        path = (root / name).resolve()
+        try:
+            path = (root / name).resolve()
+        except RuntimeError as error:
+            raise Rejected("a loop of symbolic links") from error
         if not path.is_relative_to(root):
             raise Rejected(f"outside of {root}")
         try:

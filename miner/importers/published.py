@@ -36,10 +36,10 @@ class Published:
     source: Path
 
     def check_free(self) -> None:
-        """Refuses a folder that holds something.
+        """Refuses a folder that is there already.
 
         Raises:
-            DataError: It does.
+            DataError: It is.
         """
         if self.folder.exists():
             raise DataError(f"{self.folder}: exists already; a score folder never changes, give another one")
@@ -62,7 +62,10 @@ def scores_of(cells: Any) -> tuple[float, ...]:
     """
     if not isinstance(cells, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in cells):
         raise Rejected(f"scores {str(cells)[:60]} are not a list of numbers")
-    return tuple(map(float, cells))
+    try:
+        return tuple(map(float, cells))
+    except OverflowError as error:
+        raise Rejected("a score is too large for a number") from error
 
 
 def check_scores(scores: tuple[float, ...] | None, wanted: int) -> None:

@@ -47,7 +47,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}")

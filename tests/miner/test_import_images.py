@@ -171,6 +171,12 @@ def test_a_large_plain_file_is_rejected(tmp_path, monkeypatch):
     assert rejects == ["positive: image x.png: larger than 100 bytes; scale it down"]
 
 
+def test_a_loop_of_links_is_rejected(tmp_path):
+    (tmp_path / "x.png").symlink_to(tmp_path / "x.png")
+    _, rejects = take(pairs(tmp_path, "x.png"), tmp_path / "corpus", tmp_path, max_rejects=1)
+    assert rejects == ["positive: image x.png: a loop of symbolic links"]
+
+
 def test_a_broken_zip_is_named_when_a_picture_is_sought_in_it(tmp_path):
     whole = archive(tmp_path / "images" / "a.zip", {"x.png": png()}).read_bytes()
     (tmp_path / "images" / "a.zip").write_bytes(whole[:-30])
@@ -183,13 +189,15 @@ def test_a_broken_zip_is_named_when_a_picture_is_sought_in_it(tmp_path):
 
 
 def test_a_file_that_changes_during_the_import_is_named(tmp_path):
-    def rows():
+    def rows(spoil):
         (tmp_path / "a.png").write_bytes(png())
         yield from pairs(tmp_path, "a.png")
-        (tmp_path / "a.png").write_bytes(png("blue"))
+        spoil(tmp_path / "a.png")
         path = tmp_path / "inline.parquet"
         pq.write_table(pa.Table.from_pylist([{"anchor": {"bytes": png(), "path": None}, "positive": "x"}]), path)
         yield from read_tuples(path)
 
     with pytest.raises(DataError, match=r"a\.png: changed while it was imported"):
-        take(rows(), tmp_path / "corpus", tmp_path)
+        take(rows(lambda path: path.write_bytes(png("blue"))), tmp_path / "corpus", tmp_path)
+    with pytest.raises(DataError, match=r"a\.png: gone while it was imported .no such file"):
+        take(rows(lambda path: path.unlink()), tmp_path / "corpus", tmp_path)

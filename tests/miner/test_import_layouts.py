@@ -6,12 +6,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from miner.importers.build import build
 from miner.importers.karpathy import read_karpathy
 from miner.importers.mmeb import read_mmeb_eval
 from miner.importers.pairs import read_pairs
+from miner.importers.published import Published
+from miner.importers.rows import Pair, Side
 from miner.importers.sugarcrepe import read_sugarcrepe
+from miner.select import score_of
 from tests.miner.layouts import images_under, take
-from unijudge.errors import DataError
+from unijudge.errors import DataError, FolderBusy
+from unijudge.files import lease
+from unijudge.scores import read_scores
 
 
 @pytest.fixture
@@ -143,6 +149,42 @@ def test_sugarcrepe_has_two_candidates_a_query(tmp_path, images):
         take(read_sugarcrepe(folder), tmp_path, images, max_rejects=0.5)
     with pytest.raises(DataError, match="no JSON files"):
         list(read_sugarcrepe(images))
+
+
+def test_an_import_has_one_writer_and_leaves_no_scratch(tmp_path, images):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"query_text": "q", "positive_text": "p"}) + "\n")
+    with lease(tmp_path / "corpus"), pytest.raises(FolderBusy, match=r"corpus: process [0-9]+ is writing"):
+        take(read_pairs(tmp_path / "p.jsonl"), tmp_path, images)
+    (tmp_path / ".corpus.import.draft").write_text("what a killed import left")
+    corpus, _ = take(read_pairs(tmp_path / "p.jsonl"), tmp_path, images)
+    assert len(corpus.queries) == 1
+    assert not list(tmp_path.glob("*.draft"))
+    (tmp_path / ".other.import.draft").mkdir()
+    with pytest.raises(DataError, match=r"other\.import: cannot be written"):
+        build(read_pairs(tmp_path / "p.jsonl"), images=images, out=tmp_path / "other", source="t", max_rejects=0)
+
+
+def test_rows_of_one_query_are_joined(tmp_path, images):
+    """The first row's positive came back as a negative: it stays a positive, and its first score stays."""
+    one, two, three = (Side(text, None) for text in ("one", "two", "three"))
+    low = (0.25, 0.25, 0.25)
+    rows = [
+        Pair("a:1", "s", Side("q", None), one, "q", negatives=(two,), candidates=(one, two), scores=(0.75, 0.5)),
+        Pair(
+            "a:2", "s", Side("q ", None), two, "q", negatives=(one, three), candidates=(two, three), scores=(0.25,) * 3
+        ),
+        Pair("a:3", "s", Side("another", None), two, "q", scores=low[:1]),
+    ]
+    corpus, rejects = take(iter(rows), tmp_path, images, 0.4, Published(tmp_path / "scores", images / "a.png"))
+    assert rejects == [("a:3", "query_id 'q' stands for another query already; ids must be unique")]
+    (query,) = corpus.queries
+    ids = [item.item_id for item in corpus.items]
+    assert [item.text for item in corpus.items] == ["one", "two", "three"]
+    assert query.positive_ids == (ids[0], ids[1])
+    assert query.candidates == (0, 1, 2)
+    (row,) = read_scores(tmp_path / "scores")
+    assert [(one.item_id, round(score_of(one), 6)) for one in row.positives] == [(ids[0], 0.75), (ids[1], 0.5)]
+    assert [(one.item_id, round(score_of(one), 6)) for one in row.candidates] == [(ids[2], 0.25)]
 
 
 def test_a_row_that_is_rejected_says_so_in_clean_utf8(tmp_path, images):

@@ -100,6 +100,7 @@ def test_a_score_folder_is_not_overwritten(tmp_path, images):
         ({"query_pos_scores": 1.5}, "score 1.5 is not a probability, 0 … 1"),
         ({"query_pos_scores": math.nan}, "score nan is not a probability, 0 … 1"),
         ({"query_pos_scores": None}, "scores [None, 0.85, 0.5, 0.5, 0.125] are not a list of numbers"),
+        ({"query_pos_scores": 10**400}, "a score is too large for a number"),
         ({"query_pos_scores": True}, "scores [True, 0.85, 0.5, 0.5, 0.125] are not a list of numbers"),
         ({"hard_negatives_scores": 0.5}, "scores 0.5 are not a list of numbers"),
     ],
