@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from demo.captions import Caption, Scene
 from demo.lessons import DIGITS, FIND_CAPTION, FIND_IMAGE, SAME_DIGIT, TARGET, WHICH_DIGIT, Album
 from demo.world import SMALL
-from miner.importers.build import Side
+from miner.importers.rows import Side
 from unijudge.files import publishing_folder
 
 DIGIT_ROWS = {"train": range(400), "eval": range(400, 898)}
@@ -102,7 +102,7 @@ def _alike(album: Album, place: int, others: range | list[int]) -> list[int]:
     return [other for other in others if album.labels[other] == album.labels[place]]
 
 
-def _mmeb(row: Row) -> dict[str, str]:
+def _mmeb(row: Row) -> dict[str, str | bytes]:
     def text(side: Side) -> str:
         return ("<|image_1|>\n" if side.image else "") + (side.text or "")
 
@@ -114,7 +114,7 @@ def _mmeb(row: Row) -> dict[str, str]:
     }
 
 
-def _pairs(number: int, row: Row) -> Iterator[dict[str, str | None]]:
+def _pairs(number: int, row: Row) -> Iterator[dict[str, str | bytes | None]]:
     for side in row.right:
         yield {
             "subset": row.subset,

@@ -65,7 +65,8 @@ def _card(image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int],
     draw.rectangle((x, y - 6, x + SIDE, y - 3), fill=VERDICTS[card.verdict])
     _content(image, draw, place, card.content)
     rank = "labelled" if card.rank is None else f"rank {card.rank + 1}"
-    lines = [rank, f"similarity {card.similarity:.2f}", f"judge {card.score:.3f}", card.verdict]
+    similarity = "no similarity" if card.similarity is None else f"similarity {card.similarity:.2f}"
+    lines = [rank, similarity, f"judge {card.score:.3f}", card.verdict]
     for number, line in enumerate(lines):
         _write(draw, (x, y + SIDE + 6 + 15 * number), line, INK if number == 3 else FAINT)
     _write(draw, (x, y + SIDE + 66), "truly right" if card.right else "truly wrong", "#1a7f37" if card.right else FAINT)

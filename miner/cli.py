@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from miner import jobs_cli
 from miner.exporters.cli import exports
+from miner.importers.cli import imports
 from miner.settings import InspectSettings, ScoreSettings, SelectSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
-from unijudge.corpus import CorpusManifest
 
 if TYPE_CHECKING:
     from miner.score import Progress as ScoreProgress
@@ -20,50 +19,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="Retrieve, have judged, select hard negatives.", no_args_is_help=True)
-imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 jobs_cli.add_to(app)
 app.add_typer(exports, name="export")
-
-Out = Annotated[Path, typer.Argument(help="The corpus folder to write.")]
-Images = Annotated[Path, typer.Option(help="The root of the image paths.")]
-MaxRejects = Annotated[float, typer.Option(help="Share of rejected rows above which nothing is imported.")]
-
-
-@imports.command("pairs")
-def import_pairs(
-    file: Annotated[Path, typer.Argument(help="A .parquet, .jsonl or .csv file of pairs.")],
-    out: Out,
-    images: Images = Path(),
-    subset: Annotated[str | None, typer.Option(help="Name of rows without one; default: the file's name.")] = None,
-    max_rejects: MaxRejects = 0.01,
-) -> None:
-    """Columns: query_text, query_image, positive_text, positive_image; optional: subset, query_id."""
-    from miner.importers.build import build
-    from miner.importers.pairs import read_pairs
-
-    rows = read_pairs(file, subset)
-    _tell(out, build(rows, images=images, out=out, source=str(file), max_rejects=max_rejects))
-
-
-@imports.command("mmeb")
-def import_mmeb(
-    root: Annotated[Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.")],
-    out: Out,
-    images: Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.")] = None,
-    split: Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")] = "original",
-    cap_per_subset: Annotated[
-        int | None, typer.Option(min=1, help="First rows of each subset; 50000 in UniME-V2.")
-    ] = None,
-    subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
-    max_rejects: MaxRejects = 0.01,
-) -> None:
-    """The published MMEB-train layout: qry, qry_image_path, pos_text, pos_image_path."""
-    from miner.importers.build import build
-    from miner.importers.mmeb import read_mmeb
-
-    rows = read_mmeb(root, split=split, cap_per_subset=cap_per_subset, subsets=subset or ())
-    _tell(out, build(rows, images=images or root, out=out, source=f"{root} ({split})", max_rejects=max_rejects))
 
 
 @app.command()
@@ -121,10 +79,6 @@ def inspect(settings: SettingsFile = None, overrides: Overrides = None, example:
     from miner.inspect import inspect as run
 
     typer.echo(run(resolved))
-
-
-def _tell(out: Path, made: CorpusManifest) -> None:
-    typer.echo(f"{out}: {made.queries} queries, {made.items} items, {made.rejects} rows rejected (rejects.jsonl)")
 
 
 def _reporter(bar: Progress) -> Callable[["ScoreProgress"], None]:

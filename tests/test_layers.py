@@ -36,7 +36,8 @@ ONLY_IN = {
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/files.py"},
     "typer": {
-        "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/jobs_cli.py",
+        "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
+        "miner/jobs_cli.py",
         "trainer/cli.py",
     },
 }  # fmt: skip

@@ -116,6 +116,32 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Yields a path for a temporary file, which is gone after the block; one left by a killed process is removed first.
+
+    It lies beside `path`; where that is in an object store, among the machine's temporary files.
+
+    Raises:
+        DataError: The disk refused.
+    """
+    if not is_local(path):
+        with tempfile.TemporaryDirectory(prefix="unijudge-") as name:
+            yield Path(name) / path.name
+        return
+    draft = path.with_name(f".{path.name}{DRAFT_SUFFIX}")
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield draft
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
 def publish_text(path: Path, text: str) -> None:
     """Publishes a small UTF-8 text file."""
     with publishing(path) as draft:

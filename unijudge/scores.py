@@ -6,7 +6,7 @@ thresholds and counts are decided when it is read, so changing them costs nothin
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +27,9 @@ class Judged:
     item_key: bytes
     """16-byte content hash."""
     rank: int | None
-    """Place among the candidates by similarity, from 0; None for a positive."""
-    similarity: float
-    """Cosine of query and item, −1 … 1."""
+    """Place among the candidates by similarity, from 0; None for a positive, and where nobody said."""
+    similarity: float | None
+    """Cosine of query and item, −1 … 1; None where others judged, and published no similarities."""
     yes_logprob: float | None = None
     no_logprob: float | None = None
     argmax_is_label: bool | None = None
@@ -54,7 +54,7 @@ class JudgedQuery:
     query_key: bytes
     positives: list[Judged]
     candidates: list[Judged]
-    """By similarity, best first."""
+    """By similarity, best first; in the order in which they were published, where it is not known."""
 
 
 JUDGED = [
@@ -69,7 +69,7 @@ JUDGED = [
 ]
 SCORES = Table(
     "scores",
-    1,
+    2,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -129,7 +129,10 @@ def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
 
 def write_shard(folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery]) -> None:
     """Publishes one shard, whole. Small row groups, so that one query can be read alone."""
-    stream = (asdict(row) for row in rows)
+    stream = (
+        vars(row) | {kind: [vars(one) for one in getattr(row, kind)] for kind in ("positives", "candidates")}
+        for row in rows
+    )
     SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard))
 
 

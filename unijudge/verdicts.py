@@ -74,7 +74,10 @@ class PairError(BaseModel):
 
 
 class JudgeIdentity(BaseModel):
-    """Everything that a score depends on. Stands in every manifest and every response."""
+    """Everything that a score depends on. Stands in every manifest and every response.
+
+    A number is None, and a word `unknown`, only for scores that others published without saying it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,11 +88,11 @@ class JudgeIdentity(BaseModel):
     prompt_fingerprint: str
     yes: str
     no: str
-    yes_id: int
-    no_id: int
+    yes_id: int | None
+    no_id: int | None
     order: str
-    min_pixels: int
-    max_pixels: int
+    min_pixels: int | None
+    max_pixels: int | None
     dtype: str
     quantisation: str = "none"
     adapter: str = "none"

@@ -1,161 +1,231 @@
-"""Rows of any layout → a corpus: deduplicated items, checked images, and a list of what was rejected and why."""
+"""Rows of any layout → a corpus: deduplicated items, checked images, and a list of what was rejected and why.
+
+What it promises: memory does not grow with the rows (`Ledger`); every image is opened once, however many rows name it;
+a row is taken whole or rejected whole, with its reason. Images stay where they are when all of them are plain files
+under one root; as soon as one is not, all are copied into the corpus folder, by content. Copies that an import made
+before it failed stay, and serve the next one.
+"""
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 
-from unijudge.corpus import CorpusManifest, Item, Query, content_key, open_image, write_corpus
-from unijudge.errors import BadImage, DataError
-from unijudge.files import publish_text
+from miner.importers.ledger import Answers, Entry, Ledger, copied_path
+from miner.importers.pictures import Picture, Pictures, inspect
+from miner.importers.published import Published, check_scores, write_scores
+from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
+from unijudge.corpus import CorpusManifest, content_key, write_corpus
+from unijudge.errors import DataError
+from unijudge.files import publishing, scratch
+from unijudge.leases import lease
 
+SIDES_REMEMBERED = 16_384
+"""Items that are found again without asking the ledger; closed lists repeat theirs a thousand times."""
 
-@dataclass(frozen=True)
-class Side:
-    """A text and an image path, as a row names them."""
-
-    text: str | None
-    image: str | None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One row of a foreign layout."""
-
-    place: str
-    """Where it stands, as in `cirr/original-00000.parquet:17`: for messages."""
-    subset: str
-    query: Side
-    positive: Side
-    query_id: str | None = None
-    """Rows that share it are one query with several positives."""
-
-
-class Rejected(Exception):
-    """This row cannot be used; the message says why."""
+Checked = tuple[Side, str | None, Entry | None]
+"""A side, its pool, and what it is; None where the item is remembered."""
 
 
 class CorpusBuilder:
-    """Collects rows. Every image is opened once, however many rows name it."""
+    """Collects rows."""
 
-    def __init__(self, images: Path):
-        """`images` is the root of all image paths.
-
-        Raises:
-            DataError: No such folder.
-        """
-        if not images.is_dir():
-            raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")
-        self._images = images.resolve()
-        self._seen: dict[str, str | Rejected] = {}
-        self._items: dict[bytes, Item] = {}
-        self._queries: dict[str, Query] = {}
-        self._rejects: list[dict[str, str]] = []
+    def __init__(self, ledger: Ledger, pictures: Pictures, out: Path, *, scored: bool = False):
+        self._ledger = ledger
+        self._pictures = pictures
+        self._out = out
+        self._scored = scored
+        self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
         self._rows = 0
+        ledger.copied = pictures.root is None
 
-    def add(self, pair: Pair) -> None:
+    def add(self, row: Pair | Unread) -> None:
         """Takes one row, or notes why not."""
         self._rows += 1
         try:
-            query_sha = self._check("query", pair.query)
-            positive_sha = self._check("positive", pair.positive)
-            self._add_query(pair, query_sha, self._item(pair.positive, positive_sha, pair.subset))
+            if isinstance(row, Unread):
+                raise Rejected(row.reason)
+            self._take(row)
         except Rejected as reason:
-            self._rejects.append({"row": pair.place, "subset": pair.subset, "reason": str(reason)})
+            self._ledger.reject(row.place, row.subset, str(reason))
 
-    def _add_query(self, pair: Pair, sha: str | None, item_id: str) -> None:
+    def _take(self, pair: Pair) -> None:
+        if len(self._items) > SIDES_REMEMBERED:
+            self._items.clear()
         query_id = pair.query_id or pair.place
-        known = self._queries.get(query_id)
-        if known is None:
-            image = pair.query.image or None
-            text = pair.query.text or None
-            self._queries[query_id] = Query(query_id, pair.subset, (item_id,), text, image, sha)
-        elif known.key != content_key(pair.query.text, sha):
+        check_clean("query_id", query_id)
+        check_clean("subset", pair.subset)
+        query = self._check("query", pair.query)
+        known = self._ledger.query(query_id)
+        if known is not None and known.key != query.key:
             raise Rejected(f"query_id {query_id!r} stands for another query already; ids must be unique")
-        elif item_id not in known.positive_ids:
-            self._queries[query_id] = replace(known, positive_ids=(*known.positive_ids, item_id))
-
-    def _item(self, side: Side, sha: str | None, subset: str) -> str:
-        key = content_key(side.text, sha)
-        known = self._items.get(key)
+        if self._scored or pair.scores is not None:
+            check_scores(pair.scores, 1 + len(pair.negatives))
+        # All sides are checked before any becomes an item: a rejected row leaves nothing behind.
+        positives = self._checked("positive", (pair.positive, *pair.more_positives), pair.subset)
+        negatives = self._checked("negative", pair.negatives, pair.subset if pair.pooled else None)
+        candidates = self._checked("candidate", pair.candidates or (), pair.subset)
+        right, wrong, closed = ([self._item(one) for one in group] for group in (positives, negatives, candidates))
+        answers = Answers(
+            list(dict.fromkeys(item_id for _, item_id in right)),
+            None if pair.candidates is None else list(dict.fromkeys(row for row, _ in closed)),
+            None if pair.scores is None else _by_item(pair.scores, [right[0], *wrong]),
+        )
         if known is None:
-            known = Item(key.hex(), (subset,), side.text or None, side.image or None, sha)
-        elif subset not in known.pools:
-            known = replace(known, pools=(*known.pools, subset))
-        self._items[key] = known
-        return known.item_id
+            self._ledger.add_query(query_id, pair.subset, query, answers)
+        else:
+            self._ledger.add_answers(query_id, known.answers, answers)
 
-    def _check(self, name: str, side: Side) -> str | None:
-        """The sha256 of the side's image, if it has one."""
-        for value in (side.text, side.image):
-            if value and not _is_clean(value):
-                raise Rejected(f"{name}: a lone surrogate or a NUL in {value[:40]!r}")
-        if not side.image:
-            if not (side.text or "").strip():
-                raise Rejected(f"{name}: neither text nor image")
-            return None
-        if side.image not in self._seen:
-            self._seen[side.image] = self._open(side.image)
-        found = self._seen[side.image]
-        if isinstance(found, Rejected):
-            raise Rejected(f"{name}: image {side.image}: {found}")
+    def _checked(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Checked]:
+        return [
+            (side, pool, None)
+            if (side, pool) in self._items
+            else (side, pool, self._check(f"{name} {number}" if number > 1 else name, side))
+            for number, side in enumerate(sides, start=1)
+        ]
+
+    def _item(self, checked: Checked) -> tuple[int, str]:
+        """Row number and id."""
+        side, pool, entry = checked
+        found = self._items[side, pool] if entry is None else self._ledger.item(entry, pool)
+        if not isinstance(side.image, bytes):
+            self._items[side, pool] = found
         return found
 
-    def _open(self, name: str) -> str | Rejected:
-        path = (self._images / name).resolve()
-        if not path.is_relative_to(self._images):
-            return Rejected(f"outside of {self._images}")
-        try:
-            data = path.read_bytes()
-            open_image(data)
-        except FileNotFoundError:
-            return Rejected("no such file")
-        except OSError as error:
-            return Rejected(f"cannot be read ({error.strerror})")
-        except BadImage as error:
-            return Rejected(str(error))
-        return hashlib.sha256(data).hexdigest()
+    def _check(self, name: str, side: Side) -> Entry:
+        """The side, checked."""
+        for value in (side.text, side.image):
+            if isinstance(value, str):
+                check_clean(name, value)
+        if not side.image and not (side.text or "").strip():
+            raise Rejected(f"{name}: neither text nor image")
+        picture = self._picture(name, side.image) if side.image else None
+        image = side.image if isinstance(side.image, str) else None
+        key = content_key(side.text, picture.sha256 if picture else None)
+        return Entry(key, side.text or None, image or None, picture)
 
-    def write(self, out: Path, *, source: str, max_rejects: float) -> CorpusManifest:
+    def _picture(self, name: str, image: str | bytes) -> Picture:
+        known_as = image if isinstance(image, str) else hashlib.sha256(image).digest()
+        found = self._ledger.picture(known_as)
+        if found is None:
+            found = self._open(image)
+            self._ledger.remember(known_as, found)
+        if isinstance(found, Rejected):
+            raise Rejected(f"{name}: image {image if isinstance(image, str) else 'inside the row'}: {found}")
+        return found
+
+    def _open(self, image: str | bytes) -> Picture | Rejected:
+        try:
+            data, plain = self._pictures.read(image) if isinstance(image, str) else (image, False)
+            picture = inspect(data, plain=plain)
+        except Rejected as reason:
+            return reason
+        if not plain:
+            self._copy(picture, data)
+        return picture
+
+    def _copy(self, picture: Picture, data: bytes) -> None:
+        """By content: what an earlier import left there is this picture."""
+        self._ledger.copied = True
+        path = self._out / "images" / copied_path(picture.sha256, picture.ending)
+        if not path.exists():
+            with publishing(path) as draft:
+                draft.write_bytes(data)
+
+    def write(self, *, source: str, max_rejects: float) -> CorpusManifest:
         """Writes the corpus, and `rejects.jsonl` beside it.
 
         Raises:
             DataError: No row, or more than the share `max_rejects` was rejected: then only rejects.jsonl is written.
         """
-        if out.exists() and not out.is_dir():
-            raise DataError(f"{out}: is a file; give a folder to write the corpus into")
+        rejects = self._ledger.num_rejects
         with suppress(FileNotFoundError):
-            (out / "corpus.json").unlink()
-        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in self._rejects]
-        publish_text(out / "rejects.jsonl", "".join(lines))
+            (self._out / "corpus.json").unlink()
+        with publishing(self._out / "rejects.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
+            file.writelines(self._ledger.rejects())
         if not self._rows:
             raise DataError(f"{source}: no rows; is this the right file or folder?")
-        if len(self._rejects) > max_rejects * self._rows:
+        if rejects > max_rejects * self._rows:
+            first = json.loads(next(self._ledger.rejects()))
             raise DataError(
-                f"{len(self._rejects)} of {self._rows} rows rejected, more than --max-rejects {max_rejects:g}; no "
-                f"corpus was written. Reasons are in {out / 'rejects.jsonl'}; the first: {self._rejects[0]['row']}: "
-                f"{self._rejects[0]['reason']}"
+                f"{rejects} of {self._rows} rows rejected, more than --max-rejects {max_rejects:g}; no corpus was "
+                f"written. Reasons are in {self._out / 'rejects.jsonl'}; the first: {first['row']}: {first['reason']}"
             )
+        root = self._pictures.root
+        if root is None or self._ledger.copied:
+            root = self._out / "images"
+            self._copy_plain()
         return write_corpus(
-            out,
-            list(self._items.values()),
-            self._queries.values(),
-            images=self._images,
-            rejects=len(self._rejects),
-            source=source,
+            self._out, self._ledger.items(), self._ledger.queries(), images=root, rejects=rejects, source=source
         )
 
+    def _copy_plain(self) -> None:
+        for name, picture in self._ledger.plain_pictures():
+            try:
+                data, _ = self._pictures.read(name)
+            except Rejected as reason:
+                raise DataError(f"{name}: gone while it was imported ({reason}); import again") from reason
+            if hashlib.sha256(data).hexdigest() != picture.sha256:
+                raise DataError(f"{name}: changed while it was imported; import again")
+            self._copy(picture, data)
 
-def build(rows: Iterator[Pair], *, images: Path, out: Path, source: str, max_rejects: float) -> CorpusManifest:
-    """Imports all rows into a corpus folder. See `CorpusBuilder`."""
-    builder = CorpusBuilder(images)
-    for pair in rows:
-        builder.add(pair)
-    return builder.write(out, source=source, max_rejects=max_rejects)
+
+def build(
+    rows: Iterator[Pair | Unread],
+    *,
+    images: Path,
+    out: Path,
+    source: str,
+    max_rejects: float,
+    published: Published | None = None,
+) -> CorpusManifest:
+    """Imports all rows into a corpus folder; scores that came with them, into a score folder.
+
+    Args:
+        rows: What a reader yields.
+        images: The root of the image names: a folder, which may hold zip files, or a zip file.
+        out: The corpus folder.
+        source: What the rows came from, for the manifest.
+        max_rejects: Share of rejected rows above which no corpus is written.
+        published: Where the scores of the rows go, and who gave them; every row must have some then.
+
+    Raises:
+        DataError: No rows, too many rejects, no such images, or the disk refused.
+        FolderBusy: Another import writes there.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; give a folder to write the corpus into")
+    if published is not None:
+        published.check_free()
+    with Pictures(images) as pictures:
+        first = list(islice(rows, 1))  # a file that is not there is named before anything is written
+        with lease(out), _ledger(out) as ledger:
+            builder = CorpusBuilder(ledger, pictures, out, scored=published is not None)
+            for row in chain(first, rows):
+                builder.add(row)
+            made = builder.write(source=source, max_rejects=max_rejects)
+            if published is not None:
+                write_scores(published, made, ledger.scored)
+    return made
 
 
-def _is_clean(text: str) -> bool:
-    """Whether a text can be written as UTF-8, and named as a path."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+@contextmanager
+def _ledger(out: Path) -> Iterator[Ledger]:
+    """Beside the output, where there is room for it; gone after the import."""
+    with scratch(out.with_name(f"{out.name}.import")) as path:
+        try:
+            with closing(Ledger(path)) as ledger:
+                yield ledger
+        except sqlite3.OperationalError as error:
+            raise DataError(f"{path}: cannot be written ({error}); free space there, then import again") from error
+
+
+def _by_item(scores: tuple[float, ...], items: list[tuple[int, str]]) -> dict[str, float]:
+    """Each item once: under-filled rows repeat their negatives."""
+    first: dict[str, float] = {}
+    for (_, item_id), score in zip(items, scores, strict=True):
+        first.setdefault(item_id, score)
+    return first

@@ -1,32 +1,55 @@
-"""MMEB-train in its published layout: a folder for each subset with `SPLIT-*.parquet` files in it.
+"""MMEB in its published layouts: a folder for each subset with `SPLIT-*.parquet` files in it.
 
-Columns: qry, qry_image_path, pos_text, pos_image_path. The marker `<|image_1|>` says where a picture stands; it is
-stripped, with the line break after it, also where no image follows (WebQA's queries). Instructions stay in the text.
+Training (`read_mmeb`): qry, qry_image_path, pos_text, pos_image_path. Copies that hold their pictures have
+struct<bytes, path> columns in the place of the paths, also called qry_image and pos_image. The columns of published
+negatives, which only some subsets have, are not read.
 
-Source: the dataset card of TIGER-Lab/MMEB-train on the Hugging Face hub.
+Evaluation (`read_mmeb_eval`): qry_text, qry_img_path, and the lists tgt_text, tgt_img_path: the closed candidates of
+this query, the first of which is its positive.
+
+The marker `<|image_1|>` says where a picture stands; it is stripped, with the line break after it, also where no image
+follows (WebQA's queries). Instructions stay in the text.
+
+Source: the dataset cards of TIGER-Lab/MMEB-train and TIGER-Lab/MMEB-eval on the Hugging Face hub.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from miner.importers.build import Pair, Side
+from miner.importers.rows import Pair, Rejected, Side, Unread, image_of, readable, text_of
+from miner.importers.tables import parquet_rows
 from unijudge.errors import DataError
 
-COLUMNS = ["qry", "qry_image_path", "pos_text", "pos_image_path"]
+TRAIN = [["qry"], ["qry_image_path", "qry_image"], ["pos_text"], ["pos_image_path", "pos_image"]]
+EVAL = [["qry_text"], ["qry_img_path", "qry_img"], ["tgt_text"], ["tgt_img_path", "tgt_img"]]
 MARKER = "<|image_1|>"
 
 
 def read_mmeb(
     root: Path, *, split: str = "original", cap_per_subset: int | None = None, subsets: Collection[str] = ()
-) -> Iterator[Pair]:
-    """Yields the rows of every subset, or of the named ones, each up to its cap, in file order.
+) -> Iterator[Pair | Unread]:
+    """Yields the training rows of every subset, or of the named ones, each up to its cap, in file order.
 
     Raises:
         DataError: No subset has that split, a named subset is missing, or a file has other columns.
     """
+    for folder in _folders(root, split, subsets, "MMEB-train"):
+        yield from _subset(folder, split, cap_per_subset, TRAIN, _training_pair)
+
+
+def read_mmeb_eval(
+    root: Path, *, split: str = "test", cap_per_subset: int | None = None, subsets: Collection[str] = ()
+) -> Iterator[Pair | Unread]:
+    """Yields the queries of an evaluation, with their closed candidate lists. See `read_mmeb`."""
+    for folder in _folders(root, split, subsets, "MMEB-eval"):
+        yield from _subset(folder, split, cap_per_subset, EVAL, _evaluation_pair)
+
+
+def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Iterator[Path]:
     folders = (
         sorted(folder for folder in root.iterdir() if any(folder.glob(f"{split}-*.parquet"))) if root.is_dir() else []
     )
@@ -34,36 +57,58 @@ def read_mmeb(
     if missing := sorted(set(subsets) - found):
         raise DataError(f"{root}: no subset {missing[0]!r} with {split}-*.parquet; there are {sorted(found)}")
     if not folders:
-        raise DataError(
-            f"{root}: no subfolder has {split}-*.parquet; is this the root of MMEB-train, and the split right?"
-        )
+        raise DataError(f"{root}: no subfolder has {split}-*.parquet; is this the root of {name}, and the split right?")
     for folder in folders:
         if not subsets or folder.name in subsets:
-            yield from _subset(folder, split, cap_per_subset)
+            yield folder
 
 
-def _subset(folder: Path, split: str, cap: int | None) -> Iterator[Pair]:
+def _subset(
+    folder: Path,
+    split: str,
+    cap: int | None,
+    layout: Sequence[Sequence[str]],
+    make: Callable[[Sequence[Any], str, str], Pair],
+) -> Iterator[Pair | Unread]:
     taken = 0
     for path in sorted(folder.glob(f"{split}-*.parquet")):
         try:
-            file = pq.ParquetFile(path)
-            if lacking := sorted(set(COLUMNS) - set(file.schema_arrow.names)):
-                raise DataError(f"{path}: no column {lacking[0]!r}; expected the MMEB-train layout {COLUMNS}")
-            number = 0
-            for batch in file.iter_batches(columns=COLUMNS):
-                for row in batch.to_pylist():
-                    if taken == cap:
-                        return
-                    taken += 1
-                    number += 1
-                    yield Pair(
-                        place=f"{folder.name}/{path.stem}:{number}",
-                        subset=folder.name,
-                        query=Side(without_marker(row["qry"]), row["qry_image_path"]),
-                        positive=Side(without_marker(row["pos_text"]), row["pos_image_path"]),
-                    )
+            columns = _columns(path, layout)
+            for number, row in enumerate(parquet_rows(path, columns), start=1):
+                if taken == cap:
+                    return
+                taken += 1
+                cells = [row[column] for column in columns]
+                yield readable(make, cells, f"{folder.name}/{path.stem}:{number}", folder.name)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _columns(path: Path, layout: Sequence[Sequence[str]]) -> list[str]:
+    """The file's names of the four columns of a layout."""
+    there = set(pq.read_schema(path).names)
+    lacking = sorted(names[0] for names in layout if not there.intersection(names))
+    if lacking:
+        expected = [names[0] for names in layout]
+        raise DataError(f"{path}: no column {lacking[0]!r}; expected the MMEB layout {expected}")
+    return [next(name for name in names if name in there) for names in layout]
+
+
+def _training_pair(row: Sequence[Any], place: str, subset: str) -> Pair:
+    query, positive = (_side(text, image) for text, image in (row[:2], row[2:]))
+    return Pair(place, subset, query, positive)
+
+
+def _evaluation_pair(row: Sequence[Any], place: str, subset: str) -> Pair:
+    query_text, query_image, texts, images = row
+    if not texts or len(texts) != len(images or ()):
+        raise Rejected(f"{len(texts or ())} target texts and {len(images or ())} target images; expected one for each")
+    targets = tuple(_side(text, image) for text, image in zip(texts, images, strict=True))
+    return Pair(place, subset, _side(query_text, query_image), targets[0], candidates=targets)
+
+
+def _side(text: Any, image: Any) -> Side:
+    return Side(without_marker(text_of(text)), image_of(image))
 
 
 def without_marker(text: str | None) -> str:

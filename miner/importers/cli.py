@@ -1,0 +1,142 @@
+"""`unijudge mine import`: a command for each foreign layout."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unijudge.corpus import CorpusManifest
+
+imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Argument(help="The corpus folder to write.")]
+Images = Annotated[Path, typer.Option(help="The root of the image paths: a folder, which may hold zips, or a zip.")]
+MaxRejects = Annotated[float, typer.Option(help="Share of rejected rows above which nothing is imported.")]
+
+
+@imports.command("pairs")
+def import_pairs(
+    file: Annotated[Path, typer.Argument(help="A .parquet, .jsonl or .csv file of pairs.")],
+    out: Out,
+    images: Images = Path(),
+    subset: Annotated[str | None, typer.Option(help="Name of rows without one; default: the file's name.")] = None,
+    max_rejects: MaxRejects = 0.01,
+) -> None:
+    """Columns: query_text, query_image, positive_text, positive_image; optional: subset, query_id."""
+    from miner.importers.build import build
+    from miner.importers.pairs import read_pairs
+
+    rows = read_pairs(file, subset)
+    _tell(out, build(rows, images=images, out=out, source=str(file), max_rejects=max_rejects))
+
+
+@imports.command("mmeb")
+def import_mmeb(
+    root: Annotated[Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.")],
+    out: Out,
+    images: Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.")] = None,
+    split: Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")] = "original",
+    cap_per_subset: Annotated[
+        int | None, typer.Option(min=1, help="First rows of each subset; 50000 in UniME-V2.")
+    ] = None,
+    subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    max_rejects: MaxRejects = 0.01,
+) -> None:
+    """The published MMEB-train layout: qry, qry_image_path, pos_text, pos_image_path."""
+    from miner.importers.build import build
+    from miner.importers.mmeb import read_mmeb
+
+    rows = read_mmeb(root, split=split, cap_per_subset=cap_per_subset, subsets=subset or ())
+    _tell(out, build(rows, images=images or root, out=out, source=f"{root} ({split})", max_rejects=max_rejects))
+
+
+@imports.command("mmeb-eval")
+def import_mmeb_eval(
+    root: Annotated[Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.")],
+    out: Out,
+    images: Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.")] = None,
+    split: Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")] = "test",
+    subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    max_rejects: MaxRejects = 0.0,
+) -> None:
+    """The published MMEB-eval layout: each query with its closed list of candidates."""
+    from miner.importers.build import build
+    from miner.importers.mmeb import read_mmeb_eval
+
+    rows = read_mmeb_eval(root, split=split, subsets=subset or ())
+    _tell(out, build(rows, images=images or root, out=out, source=f"{root} ({split})", max_rejects=max_rejects))
+
+
+@imports.command("unime")
+def import_unime(
+    file: Annotated[Path, typer.Argument(help="A released train_data_…_scores.json.")],
+    out: Out,
+    scores: Annotated[Path, typer.Argument(help="The score folder to write: what `mine select` reads.")],
+    images: Images,
+    max_rejects: MaxRejects = 0.01,
+) -> None:
+    """The training data that UniME-V2 released, with the scores of its judge."""
+    from miner.importers.build import build
+    from miner.importers.published import Published
+    from miner.importers.unime import read_unime
+
+    published, rows = Published(scores, source=file), read_unime(file)
+    made = build(rows, images=images, out=out, source=str(file), max_rejects=max_rejects, published=published)
+    _tell(out, made)
+
+
+@imports.command("sentence-transformers")
+def import_sentence_transformers(
+    file: Annotated[Path, typer.Argument(help="A .parquet, .jsonl or .csv file of triplets or n-tuples.")],
+    out: Out,
+    images: Images = Path(),
+    subset: Annotated[str | None, typer.Option(help="What the rows are called; default: the file's name.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="A score folder to write from `scores` or `label`.")] = None,
+    max_rejects: MaxRejects = 0.01,
+) -> None:
+    """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
+    from miner.importers.build import build
+    from miner.importers.published import Published
+    from miner.importers.sentence_transformers import read_tuples
+
+    published = None if scores is None else Published(scores, source=file)
+    rows = read_tuples(file, subset)
+    made = build(rows, images=images, out=out, source=str(file), max_rejects=max_rejects, published=published)
+    _tell(out, made)
+
+
+@imports.command("karpathy")
+def import_karpathy(
+    file: Annotated[Path, typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or alike.")],
+    out: Out,
+    images: Images,
+    split: Annotated[str, typer.Option(help="Images of this split.")] = "test",
+    captions: Annotated[int, typer.Option(min=1, help="The first so many of each image.")] = 5,
+    subset: Annotated[str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")] = None,
+    max_rejects: MaxRejects = 0.0,
+) -> None:
+    """Captioned images, both ways: each image finds its captions, each caption its image."""
+    from miner.importers.build import build
+    from miner.importers.karpathy import read_karpathy
+
+    rows = read_karpathy(file, split=split, captions=captions, subset=subset)
+    _tell(out, build(rows, images=images, out=out, source=f"{file} ({split})", max_rejects=max_rejects))
+
+
+@imports.command("sugarcrepe")
+def import_sugarcrepe(
+    folder: Annotated[Path, typer.Argument(help="The folder with the seven JSON files.")],
+    out: Out,
+    images: Annotated[Path, typer.Option(help="COCO's val2017: the folder, or its zip.")],
+    max_rejects: MaxRejects = 0.0,
+) -> None:
+    """Each image with the caption that fits it, and one that nearly does."""
+    from miner.importers.build import build
+    from miner.importers.sugarcrepe import read_sugarcrepe
+
+    rows = read_sugarcrepe(folder)
+    _tell(out, build(rows, images=images, out=out, source=str(folder), max_rejects=max_rejects))
+
+
+def _tell(out: Path, made: CorpusManifest) -> None:
+    typer.echo(f"{out}: {made.queries} queries, {made.items} items, {made.rejects} rows rejected (rejects.jsonl)")

@@ -1,0 +1,154 @@
+"""JSON files of any size, value by value: memory holds one window of the file.
+
+Where the text breaks off or is no JSON, the error names the row.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from unijudge.errors import DataError
+
+WINDOW = 2**20
+"""Characters that are read at once."""
+LONGEST_ROW = 2**24
+"""Characters; a longer row is taken for a broken one, so that one bracket too few does not read the whole file."""
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+
+def array_rows(path: Path, key: str | None = None) -> Iterator[Any]:
+    """Yields the elements of a file's array, or of the array under a key of its object.
+
+    Raises:
+        DataError: The file cannot be read, breaks off, or holds no such array.
+    """
+    with _reading(path) as text:
+        if key is None:
+            yield from text.array()
+        else:
+            found = False
+            for name in text.names():
+                if name == key:
+                    found = True
+                    yield from text.array()
+                else:
+                    text.value()
+            if not found:
+                raise DataError(f"{path}: has no key {key!r}; is this the right file?")
+        text.end()
+
+
+def object_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yields key and value of a file's object, in order.
+
+    Raises:
+        DataError: The file cannot be read, breaks off, or holds no object.
+    """
+    with _reading(path) as text:
+        for name in text.names():
+            text.row += 1
+            yield name, text.value()
+        text.end()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator["_Text"]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield _Text(path, file)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+class _Text:
+    """A window that only moves forward."""
+
+    def __init__(self, path: Path, file: IO[str]):
+        self._path = path
+        self._file = file
+        self._window = ""
+        self._at = 0
+        self.row = 0
+
+    def array(self) -> Iterator[Any]:
+        """The elements of the array that begins here."""
+        self._take("[")
+        if self._peek() == "]":
+            self._take("]")
+            return
+        mark = ","
+        while mark == ",":
+            self.row += 1
+            yield self.value()
+            mark = self._take(",]")
+
+    def names(self) -> Iterator[str]:
+        """The keys of the object that begins here; the caller takes the value of each."""
+        self._take("{")
+        if self._peek() == "}":
+            self._take("}")
+            return
+        mark = ","
+        while mark == ",":
+            name = self.value()
+            if not isinstance(name, str):
+                raise self._torn(f"expected a key, found {name!r}")
+            self._take(":")
+            yield name
+            mark = self._take(",}")
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self._peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._window, self._at)
+            except json.JSONDecodeError as error:
+                if len(self._window) - self._at > LONGEST_ROW or not self._more():
+                    raise self._torn(error.msg) from error
+            except (RecursionError, ValueError) as error:  # nested too deeply, or a number of too many digits
+                raise self._torn(str(error)) from error
+            else:
+                if end < len(self._window) or not self._more():  # a number may go on in the next window
+                    self._at = end
+                    return value
+
+    def end(self) -> None:
+        """Nothing may follow."""
+        if found := self._peek():
+            raise self._torn(f"{found!r} after the end")
+
+    def _take(self, marks: str) -> str:
+        found = self._peek()
+        if not found or found not in marks:
+            expected = " or ".join(marks)
+            raise self._torn(f"expected {expected}, found {found or 'the end'}")
+        self._at += 1
+        return found
+
+    def _peek(self) -> str:
+        """The next character that is not blank; nothing at the end."""
+        while True:
+            match = _BLANK.match(self._window, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._window):
+                return self._window[self._at]
+            if not self._more():
+                return ""
+
+    def _more(self) -> bool:
+        kept = self._window[self._at :]
+        read = self._file.read(max(WINDOW, len(kept)))
+        self._window, self._at = kept + read, 0
+        return bool(read)
+
+    def _torn(self, reason: str) -> DataError:
+        where = f"row {self.row}" if self.row else "its beginning"
+        return DataError(f"{self._path}: broken at {where} ({reason}); nothing was imported. Fetch the file again")

@@ -1,0 +1,182 @@
+"""What an import must remember, in a temporary SQLite file: its memory does not grow with the rows.
+
+Items and queries come out again in the order in which they first appeared.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from miner.importers.pictures import Picture
+from miner.importers.rows import Rejected
+from unijudge.corpus import Item, Query
+
+SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA cache_size = -16384;
+CREATE TABLE items (row INTEGER PRIMARY KEY, key BLOB UNIQUE, pools, text, image, sha256, ending);
+CREATE TABLE queries (
+    row INTEGER PRIMARY KEY, query_id TEXT UNIQUE, key BLOB, subset, text, image, sha256, ending, answers
+);
+CREATE TABLE pictures (name PRIMARY KEY, sha256, ending, plain, reason) WITHOUT ROWID;
+CREATE TABLE rejects (row INTEGER PRIMARY KEY, line TEXT);
+BEGIN;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item or a query, as it is put down."""
+
+    key: bytes
+    text: str | None
+    image: str | None
+    """Its name, where it has one."""
+    picture: Picture | None
+
+    @property
+    def columns(self) -> tuple[str | None, str | None, str | None, str | None]:
+        """Text, image, sha256, ending."""
+        known = (self.picture.sha256, self.picture.ending) if self.picture else (None, None)
+        return (self.text, self.image, *known)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a query has been given so far."""
+
+    positives: list[str]
+    """Item ids."""
+    candidates: list[int] | None = None
+    """Item rows: a closed list."""
+    scores: dict[str, float] | None = None
+    """Item id → published score, of positives and negatives."""
+
+    def joined(self, more: "Answers") -> "Answers":
+        """With another row's answers after its own; of an item that has two scores, the first stays."""
+        return Answers(
+            list(dict.fromkeys([*self.positives, *more.positives])),
+            list(dict.fromkeys([*(self.candidates or []), *(more.candidates or [])])) or None,
+            {**(self.scores or {}), **(more.scores or {}), **(self.scores or {})} or None,
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """A query that was put down before."""
+
+    key: bytes
+    answers: Answers
+
+
+class Ledger:
+    """The file. One transaction that is never committed: nobody reads it after the import."""
+
+    def __init__(self, path: Path):
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.executescript(SCHEMA)
+        self.copied = False
+        """Whether images are copied beside the corpus, because one was not a plain file."""
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._db.close()
+
+    def item(self, entry: Entry, pool: str | None) -> tuple[int, str]:
+        """Finds or makes an item, and joins it to a pool. Returns its row number and its id."""
+        made = self._db.execute(
+            "INSERT OR IGNORE INTO items (key, pools, text, image, sha256, ending) VALUES (?, ?, ?, ?, ?, ?)",
+            (entry.key, json.dumps([] if pool is None else [pool]), *entry.columns),
+        )
+        row, found = self._db.execute("SELECT row, pools FROM items WHERE key = ?", (entry.key,)).fetchone()
+        if not made.rowcount and pool is not None and pool not in (pools := json.loads(found)):
+            self._db.execute("UPDATE items SET pools = ? WHERE row = ?", (json.dumps([*pools, pool]), row))
+        return row - 1, entry.key.hex()
+
+    def query(self, query_id: str) -> Known | None:
+        """The query that bears an id, if there is one."""
+        known = self._db.execute("SELECT key, answers FROM queries WHERE query_id = ?", (query_id,)).fetchone()
+        return known and Known(known[0], Answers(**json.loads(known[1])))
+
+    def add_query(self, query_id: str, subset: str, entry: Entry, answers: Answers) -> None:
+        """Puts down a query."""
+        self._db.execute(
+            "INSERT INTO queries (query_id, key, subset, text, image, sha256, ending, answers) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (query_id, entry.key, subset, *entry.columns, json.dumps(vars(answers))),
+        )
+
+    def add_answers(self, query_id: str, known: Answers, more: Answers) -> None:
+        """Joins another row's answers to a query's."""
+        joined = json.dumps(vars(known.joined(more)))
+        self._db.execute("UPDATE queries SET answers = ? WHERE query_id = ?", (joined, query_id))
+
+    def picture(self, name: str | bytes) -> Picture | Rejected | None:
+        """What was found under a name, or under the sha256 of bytes that have none; None before it was opened."""
+        known = self._db.execute(
+            "SELECT sha256, ending, plain, reason FROM pictures WHERE name = ?", (name,)
+        ).fetchone()
+        if known is None:
+            return None
+        return Picture(known[0], known[1], bool(known[2])) if known[3] is None else Rejected(known[3])
+
+    def remember(self, name: str | bytes, found: Picture | Rejected) -> None:
+        """Keeps what was found under a name."""
+        if isinstance(found, Picture):
+            good = (name, found.sha256, found.ending, found.plain)
+            self._db.execute("INSERT INTO pictures (name, sha256, ending, plain) VALUES (?, ?, ?, ?)", good)
+        else:
+            self._db.execute("INSERT INTO pictures (name, reason) VALUES (?, ?)", (name, str(found)))
+
+    def reject(self, place: str, subset: str, reason: str) -> None:
+        """Notes a row that cannot be used."""
+        line = json.dumps({"row": place, "subset": subset, "reason": reason}, ensure_ascii=False)
+        clean = line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate, as JSON writes it
+        self._db.execute("INSERT INTO rejects (line) VALUES (?)", (clean,))
+
+    def rejects(self) -> Iterator[str]:
+        """The lines of rejects.jsonl."""
+        for (line,) in self._db.execute("SELECT line FROM rejects ORDER BY row"):
+            yield line + "\n"
+
+    @property
+    def num_rejects(self) -> int:
+        """How many rows were noted as unusable."""
+        return int(self._db.execute("SELECT COUNT(*) FROM rejects").fetchone()[0])
+
+    def plain_pictures(self) -> Iterator[tuple[str, Picture]]:
+        """Name and finding of every good picture that is a file under the root."""
+        for name, sha256, ending in self._db.execute("SELECT name, sha256, ending FROM pictures WHERE plain"):
+            yield name, Picture(sha256, ending, plain=True)
+
+    def items(self) -> Iterator[Item]:
+        """Every item, by row number."""
+        select = "SELECT key, pools, text, image, sha256, ending FROM items ORDER BY row"
+        for key, pools, text, *image in self._db.execute(select):
+            yield Item(key.hex(), tuple(json.loads(pools)), text, self._path(*image), image[1])
+
+    def queries(self) -> Iterator[Query]:
+        """Every query, in order of first appearance."""
+        select = "SELECT query_id, subset, text, image, sha256, ending, answers FROM queries ORDER BY row"
+        for query_id, subset, text, *image, given in self._db.execute(select):
+            answers = Answers(**json.loads(given))
+            closed = None if answers.candidates is None else tuple(answers.candidates)
+            yield Query(query_id, subset, tuple(answers.positives), text, self._path(*image), image[1], closed)
+
+    def scored(self) -> Iterator[tuple[str, str, bytes, Answers]]:
+        """Id, subset, content hash and answers of every query, in the same order."""
+        select = "SELECT query_id, subset, key, answers FROM queries ORDER BY row"
+        for query_id, subset, key, given in self._db.execute(select):
+            yield query_id, subset, key, Answers(**json.loads(given))
+
+    def _path(self, image: str | None, sha256: str | None, ending: str | None) -> str | None:
+        return copied_path(sha256, ending or "") if sha256 and self.copied else image
+
+
+def copied_path(sha256: str, ending: str) -> str:
+    """Where a copied picture lies under the image root: 256 folders, so that none grows too large."""
+    return f"{sha256[:2]}/{sha256}.{ending}"

@@ -1,0 +1,101 @@
+"""One row of a foreign layout, as its reader hands it on: a query, its positive, and whatever else it brought."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class Rejected(Exception):
+    """This row, or a picture of it, cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A text and an image, as a row names them: the image by its path, or as the bytes of its file."""
+
+    text: str | None
+    image: str | bytes | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of a foreign layout."""
+
+    place: str
+    """Where it stands, as in `cirr/original-00000.parquet:17`: for messages."""
+    subset: str
+    query: Side
+    positive: Side
+    query_id: str | None = None
+    """Rows that share it are one query with several positives."""
+    more_positives: tuple[Side, ...] = ()
+    negatives: tuple[Side, ...] = ()
+    """Become items, so that they can be candidates."""
+    pooled: bool = True
+    """Whether the negatives belong to the subset's pool; not so where they were mined from everywhere."""
+    candidates: tuple[Side, ...] | None = None
+    """The closed list of an evaluation, with the positive."""
+    scores: tuple[float, ...] | None = None
+    """Published: of the positive, then of each negative; probabilities."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A row that its reader could make nothing of."""
+
+    place: str
+    subset: str
+    reason: str
+
+
+def readable(make: Callable[[Any, str, str], Pair], row: Any, place: str, subset: str) -> Pair | Unread:
+    """What `make` makes of a row, or why it cannot."""
+    try:
+        return make(row, place, subset)
+    except Rejected as reason:
+        return Unread(place, subset, str(reason))
+
+
+def image_of(cell: Any) -> str | bytes | None:
+    """An image cell: a path, the bytes of a file, or {bytes, path} as Hugging Face's Image feature writes it.
+
+    Raises:
+        Rejected: It is none of these, or a struct with neither.
+    """
+    match cell:
+        case None | str() | bytes():
+            return cell
+        case {"bytes": bytes(data)} if data:
+            return data
+        case {"path": str(path)} if path:
+            return path
+        case dict() if cell and set(cell) <= {"bytes", "path"}:
+            raise Rejected("an image struct with neither bytes nor path")
+    raise Rejected(f"{str(cell)[:60]!r} is no image; expected a path, or a struct of bytes and path")
+
+
+def text_of(cell: Any) -> str | None:
+    """A text cell.
+
+    Raises:
+        Rejected: It is something else.
+    """
+    if cell is None or isinstance(cell, str):
+        return cell
+    raise Rejected(f"{str(cell)[:60]!r} is no text")
+
+
+def check_clean(name: str, text: str) -> None:
+    """Refuses what cannot be written as UTF-8, or named as a path.
+
+    Raises:
+        Rejected: It cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        clean = False
+    else:
+        clean = "\0" not in text
+    if not clean:
+        raise Rejected(f"{name}: a lone surrogate or a NUL in {text[:40]!r}")

@@ -1,0 +1,39 @@
+"""SugarCrepe: an image, its caption, and a caption that says nearly the same and is wrong.
+
+Seven JSON files (add_att, add_obj, replace_att, replace_obj, replace_rel, swap_att, swap_obj), each an object of
+number → {filename, caption, negative_caption}; a file is a subset. The images are those of COCO's val2017. The closed
+candidate list of a query is its two captions, the right one first.
+
+Source: RAIVNLab/sugar-crepe on GitHub.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from miner.importers.json_rows import object_rows
+from miner.importers.rows import Pair, Rejected, Side, Unread, readable
+from unijudge.errors import DataError
+
+KEYS = ["filename", "caption", "negative_caption"]
+
+
+def read_sugarcrepe(folder: Path) -> Iterator[Pair | Unread]:
+    """Yields the rows of every JSON file of a folder.
+
+    Raises:
+        DataError: It has none, or one that cannot be read or breaks off.
+    """
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise DataError(f"{folder}: no JSON files; expected the data folder of SugarCrepe")
+    for path in paths:
+        for number, row in object_rows(path):
+            yield readable(_pair, row, f"{path.name}:{number}", path.stem)
+
+
+def _pair(row: Any, place: str, subset: str) -> Pair:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in KEYS):
+        raise Rejected(f"not a row of SugarCrepe; expected an object with {KEYS}, all of them texts")
+    captions = Side(row["caption"], None), Side(row["negative_caption"], None)
+    return Pair(place, subset, Side(None, row["filename"]), captions[0], candidates=captions)

@@ -1,0 +1,33 @@
+"""Imports made-up rows in a process of its own, so that a test can measure its memory.
+
+Prints the peak in bytes when a quarter of the rows were read, and at the end.
+"""
+
+import resource
+import sys
+from pathlib import Path
+
+from miner.importers.build import build
+from miner.importers.rows import Pair, Side
+
+WORDS = "as long as a caption of the news " * 8
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def rows(number):
+    """As in MMEB: every row has a question of its own, half of the answers repeat, one row in a hundred is bad."""
+    for row in range(number):
+        if row == number // 4:
+            print(peak())
+        answer = "" if row % 100 == 7 else f"answer {row % 1000}" if row % 2 else f"answer {row} that is given once"
+        yield Pair(f"made-up:{row}", f"subset {row % 20}", Side(f"question {row}? {WORDS}", None), Side(answer, None))
+
+
+if __name__ == "__main__":
+    number, folder = int(sys.argv[1]), Path(sys.argv[2])
+    made = build(rows(number), images=folder, out=folder / "corpus", source="made-up", max_rejects=0.02)
+    assert (made.queries, made.items, made.rejects) == (number * 99 // 100, number // 2 + 490, number // 100)
+    print(peak())
