@@ -19,7 +19,8 @@ class Asked:
 
     row: int
     """Of items.parquet."""
-    similarity: float
+    similarity: float | None
+    """Cosine with the query; None where others searched, and did not say."""
     rank: int | None
     """Place among the candidates, from 0; None for a positive."""
 
