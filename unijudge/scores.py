@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unijudge.errors import DataError
 from unijudge.files import read_json
+from unijudge.provenance import MADE, Provenance
 from unijudge.tables import Table
 from unijudge.verdicts import JudgeIdentity
 
@@ -97,6 +98,7 @@ class ScoreManifest(BaseModel):
     k: int
     pool: str
     judge: JudgeIdentity
+    made: Provenance | None = None
 
     @property
     def shards(self) -> int:
@@ -105,7 +107,7 @@ class ScoreManifest(BaseModel):
 
     def stamp(self, shard: int) -> str:
         """What marks a file as this shard of this plan."""
-        return f"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]}/{shard}"
+        return f"{hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()[:16]}/{shard}"
 
     def rows(self, shard: int) -> range:
         """The corpus rows of the queries of one shard."""
