@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from miner.settings import ScoreSettings, SelectSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.corpus import CorpusManifest
+from unijudge.files import locate
 
 if TYPE_CHECKING:
     from miner.score import Progress as ScoreProgress
@@ -21,8 +22,8 @@ app = typer.Typer(help="Retrieve, have judged, select hard negatives.", no_args_
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 
-Out = Annotated[Path, typer.Argument(help="The corpus folder to write.")]
-Images = Annotated[Path, typer.Option(help="The root of the image paths.")]
+Out = Annotated[Path, typer.Argument(help="The corpus folder to write.", parser=locate)]
+Images = Annotated[Path, typer.Option(help="The root of the image paths.", parser=locate)]
 MaxRejects = Annotated[float, typer.Option(help="Share of rejected rows above which nothing is imported.")]
 
 
@@ -46,7 +47,9 @@ def import_pairs(
 def import_mmeb(
     root: Annotated[Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.")],
     out: Out,
-    images: Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The root of the image paths; default: ROOT.", parser=locate)
+    ] = None,
     split: Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")] = "original",
     cap_per_subset: Annotated[
         int | None, typer.Option(min=1, help="First rows of each subset; 50000 in UniME-V2.")
@@ -88,6 +91,22 @@ def select(settings: SettingsFile = None, overrides: Overrides = None, example: 
 
     for name, value in run(resolved).items():
         typer.echo(f"{name:<42} {value:>12,}")
+
+
+@app.command()
+def publish(
+    out: Annotated[Path, typer.Argument(help="The folder or URL of the dataset; must not exist yet.", parser=locate)],
+    corpus: Annotated[Path, typer.Option(help="The corpus folder.", parser=locate)],
+    scores: Annotated[Path | None, typer.Option(help="Its judge scores.", parser=locate)] = None,
+    triples: Annotated[Path | None, typer.Option(help="The training rows selected from them.", parser=locate)] = None,
+    images: Annotated[bool, typer.Option(help="Copy the images too.")] = True,
+    license: Annotated[str | None, typer.Option(help="For the card, such as cc-by-4.0.")] = None,  # noqa: A002
+) -> None:
+    """Make a scored dataset of a corpus, scores and training rows, with a card; `train pull` fetches it."""
+    from miner.publish import publish as run
+
+    made = run(out, corpus, scores, triples, images=images, license=license)
+    typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
 
 
 def _tell(out: Path, made: CorpusManifest) -> None:
