@@ -32,6 +32,11 @@ def names(place):
     return sorted(path.removeprefix(place.path).strip("/") for path in place.fs.find(place.path))
 
 
+def until_of(lock):
+    """When a lease is void."""
+    return json.loads(lock.fs.cat_file(lock.path))["until"]
+
+
 def test_a_url_is_a_path_and_a_path_is_one(bucket, tmp_path):
     place = locate(f"{bucket}/folder") / "a.txt"
     assert str(place) == f"{bucket}/folder/a.txt"
@@ -158,15 +163,29 @@ def test_a_second_holder_is_refused_and_the_first_lets_go(bucket):
 
 
 def test_a_lease_is_renewed_while_its_holder_lives(bucket, monkeypatch):
-    monkeypatch.setattr("unijudge.leases.VOID_AFTER_S", 0.6)
-    monkeypatch.setattr("unijudge.leases.RENEW_EVERY_S", 0.2)
-    out = locate(bucket) / "out"
+    """Others are refused between two renewals, and during one."""
+    monkeypatch.setattr("unijudge.leases.RENEW_EVERY_S", 0.01)
+    out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
     with lease(out):
-        first = json.loads((locate(bucket) / ".out.lease").read_bytes())["until"]
-        time.sleep(1.5)
-        assert json.loads((locate(bucket) / ".out.lease").read_bytes())["until"] > first
-        with pytest.raises(FolderBusy), lease(out):
+        first = until_of(lock)
+        for _ in range(20):
+            with pytest.raises(FolderBusy), lease(out):
+                pass
+        assert until_of(lock) > first
+
+
+def test_a_void_lease_is_taken_over(bucket):
+    out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
+    left = json.dumps({"holder": "process 1 on a machine that is gone", "token": "t", "until": 1.0})
+    lock.fs.pipe_file(lock.path, left.encode())
+    with lease(out):
+        assert until_of(lock) > 1
+        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), lease(out):
             pass
+    assert names(locate(bucket)) == []
+    lock.fs.pipe_file(lock.path, b"foreign")
+    with pytest.raises(DataError, match="out: cannot be written"), lease(out):
+        pass
 
 
 HOLD = """
@@ -188,7 +207,7 @@ def test_a_holder_that_was_killed_lets_go(bucket):
         pass
     holder.kill()
     holder.communicate()
-    until = json.loads((locate(bucket) / ".out.lease").read_bytes())["until"]
+    until = until_of(locate(bucket) / ".out.lease")
     time.sleep(max(0, until - time.time()))
     with lease(out), pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), lease(out):
         pass
