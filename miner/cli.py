@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from miner.exporters.cli import exports
 from miner.importers.cli import imports
 from miner.settings import InspectSettings, ScoreSettings, SelectSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+from unijudge.files import locate
 
 if TYPE_CHECKING:
     from miner.score import Progress as ScoreProgress
@@ -79,6 +81,22 @@ def inspect(settings: SettingsFile = None, overrides: Overrides = None, example:
     from miner.inspect import inspect as run
 
     typer.echo(run(resolved))
+
+
+@app.command()
+def publish(
+    out: Annotated[Path, typer.Argument(help="The folder or URL of the dataset; must not exist yet.", parser=locate)],
+    corpus: Annotated[Path, typer.Option(help="The corpus folder.", parser=locate)],
+    scores: Annotated[Path | None, typer.Option(help="Its judge scores.", parser=locate)] = None,
+    triples: Annotated[Path | None, typer.Option(help="The training rows selected from them.", parser=locate)] = None,
+    images: Annotated[bool, typer.Option(help="Copy the images too.")] = True,
+    license: Annotated[str | None, typer.Option(help="For the card, such as cc-by-4.0.")] = None,  # noqa: A002
+) -> None:
+    """Make a scored dataset of a corpus, scores and training rows, with a card; `train pull` fetches it."""
+    from miner.publish import publish as run
+
+    made = run(out, corpus, scores, triples, images=images, license=license)
+    typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
 
 
 def _reporter(bar: Progress) -> Callable[["ScoreProgress"], None]:

@@ -1,17 +1,32 @@
-"""`unijudge train`: embed, embedder, reranker, evaluate, rerank."""
+"""`unijudge train`: pull, embed, embedder, reranker, evaluate, rerank."""
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+from unijudge.files import locate
 
 logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="Embed, train, evaluate.", no_args_is_help=True)
+
+
+@app.command()
+def pull(
+    source: Annotated[Path, typer.Argument(metavar="URL", help="A folder or URL of `mine publish`.", parser=locate)],
+    out: Annotated[Path, typer.Argument(help="The folder to write.", parser=locate)],
+) -> None:
+    """Fetch a scored dataset and verify every file of it. Goes on where it was stopped."""
+    from unijudge.datasets import pull as run
+
+    made = run(source, out)
+    typer.echo(f"{out}: {len(made.files)} files, all of them as published; the corpus is {out / 'corpus'}")
 
 
 @app.command()

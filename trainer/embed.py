@@ -13,6 +13,7 @@ from unijudge.corpus import Corpus, Item, Query
 from unijudge.encoding import Stream
 from unijudge.errors import DataError
 from unijudge.leases import lease
+from unijudge.provenance import Provenance
 from unijudge.vectors import Kind, VectorManifest, missing_parts, start_vectors, write_part
 
 
@@ -41,6 +42,7 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
         dtype=settings.dtype,
         items=len(corpus.items),
         queries=len(corpus.queries),
+        made=Provenance.now(settings),
     )
     with lease(settings.out):
         start_vectors(settings.out, manifest)

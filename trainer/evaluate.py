@@ -5,28 +5,25 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
 
 from trainer.settings import EvaluateSettings
 from unijudge.corpus import Corpus, Query
 from unijudge.errors import DataError
-from unijudge.files import publish_json
+from unijudge.files import file_sha256, publish_json
 from unijudge.metrics import gold_rank, mean_reciprocal_rank, ndcg, precision_at_1, recall_at
-from unijudge.rankings import Ranking, write_rankings
+from unijudge.provenance import Provenance
+from unijudge.rankings import Evaluation, Ranking, write_rankings
 from unijudge.vectors import VectorFolder
 
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
-class Report(BaseModel):
-    """metrics.json: every measure of every subset."""
+class Report(Evaluation):
+    """metrics.json: every measure of every subset; `candidates` (mean number of them) is one too."""
 
-    corpus: str
     vectors: str
     pool: str
-    subsets: dict[str, dict[str, float]]
-    """Subset → measure → value; `queries` and `candidates` (mean number of them) are measures too."""
 
 
 def evaluate(settings: EvaluateSettings) -> Report:
@@ -56,6 +53,9 @@ def evaluate(settings: EvaluateSettings) -> Report:
         vectors=str(settings.vectors),
         pool=settings.pool,
         subsets={name: _measures(found, settings.cutoffs) for name, found in sorted(measured.items())},
+        inputs={"corpus": corpus.fingerprint, "vectors": file_sha256(settings.vectors / "vectors.json")},
+        rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
+        made=Provenance.now(settings),
     )
     publish_json(settings.out / "metrics.json", report)
     return report

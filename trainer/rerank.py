@@ -9,31 +9,31 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from pydantic import BaseModel
 
 from trainer.settings import RerankSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, UnijudgeError
-from unijudge.files import publish_json, read_text
+from unijudge.files import file_sha256, publish_json, read_text
 from unijudge.metrics import gold_rank, mean_reciprocal_rank, precision_at_1
-from unijudge.rankings import Ranking, read_rankings, write_rankings
+from unijudge.provenance import Provenance
+from unijudge.rankings import Evaluation, Ranking, read_rankings, write_rankings
 from unijudge.verdicts import JudgeIdentity, Verdict
 
 WAITING = 1024
 """Queries that exist as tasks at once."""
 
 
-class RerankReport(BaseModel):
-    """metrics.json: what became of every subset."""
+class RerankReport(Evaluation):
+    """metrics.json: what became of every subset.
 
-    corpus: str
+    `gained`: share of queries whose first item is right now and was wrong; `lost`: the other way round; `in_top`: share
+    with a positive among the judged items, beyond which no reranking can go.
+    """
+
     rankings: str
     judge: JudgeIdentity
     top: int
-    subsets: dict[str, dict[str, float]]
-    """Subset → measure → value. `gained`: share of queries whose first item is right now and was wrong; `lost`: the
-    other way round; `in_top`: share with a positive among the judged items, beyond which no reranking can go."""
     unjudged: int
     """Pairs without a verdict; such an item goes behind all judged ones."""
 
@@ -51,6 +51,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     """
     corpus = Corpus(settings.corpus)
     rankings = list(read_rankings(settings.rankings / "rankings.parquet"))
+    ranked = file_sha256(settings.rankings / "rankings.parquet")
     known = {(query.query_id, query.subset) for query in corpus.queries}
     if (
         not rankings
@@ -77,6 +78,9 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
         judge=judge,
         top=settings.top,
         subsets={name: _measures(found, in_top) for name, found in sorted(pairs.items())},
+        inputs={"corpus": corpus.fingerprint, "rankings": ranked},
+        rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
+        made=Provenance.now(settings),
         unjudged=sum(log_odds is None for ranking in after for log_odds in ranking.log_odds or []),
     )
     publish_json(settings.out / "metrics.json", made)

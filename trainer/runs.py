@@ -18,16 +18,10 @@ from pydantic import BaseModel
 
 from unijudge.errors import DataError
 from unijudge.files import publish_json, publish_text, publishing_folder, read_json
+from unijudge.provenance import Beginning, Provenance
 
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
 KEPT_CHECKPOINTS = 2
-
-
-class Beginning(BaseModel):
-    """settings.json: what a run began with."""
-
-    settings: dict[str, Any]
-    inputs: dict[str, str]
 
 
 class Run:
@@ -45,7 +39,7 @@ class Run:
             DataError: The folder holds a run with other settings, or its inputs have changed since.
         """
         self.folder = folder
-        begun = Beginning(settings=settings.model_dump(mode="json"), inputs=dict(inputs))
+        begun = Beginning(settings=settings.model_dump(mode="json"), inputs=dict(inputs), made=Provenance.now())
         path = folder / "settings.json"
         if not path.exists():
             environment = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}

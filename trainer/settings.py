@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from unijudge.corpus import MAX_PIXELS
+from unijudge.files import Location, is_local
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
 
@@ -38,9 +39,9 @@ class BackboneSettings(Settings):
 class EmbedSettings(Settings):
     """One embedding of a whole corpus."""
 
-    corpus: Path
+    corpus: Location
     """The corpus folder (`mine import`)."""
-    out: Path
+    out: Location
     """The folder of vectors."""
     model: BackboneSettings = BackboneSettings()
     batch_size: int = Field(32, gt=0)
@@ -101,16 +102,23 @@ class LoopSettings(Settings):
 class FinetuneSettings(LoopSettings):
     """One training of an adapter."""
 
-    corpus: Path
+    corpus: Location
     """The corpus of the training rows."""
-    triples: Path
+    triples: Location
     """The training rows (`mine select`)."""
-    out: Path
-    """The run's folder. An interrupted run goes on from its last checkpoint."""
+    out: Location
+    """The run's folder, on a local disk. An interrupted run goes on from its last checkpoint."""
     model: BackboneSettings = BackboneSettings()
     lora: LoraSettings = LoraSettings()
     negatives: int = Field(8, gt=0)
     """Negatives of each row: the first ones stored."""
+
+    @field_validator("out")
+    @classmethod
+    def _on_a_disk(cls, out: Path) -> Path:
+        if not is_local(out):
+            raise ValueError(f"{out} is in an object store; checkpoints are written to a local disk: give a folder")
+        return out
 
 
 class EmbedderSettings(FinetuneSettings):
@@ -164,11 +172,11 @@ class RerankerSettings(FinetuneSettings):
 class RerankSettings(Settings):
     """One reranking of an evaluation's best items."""
 
-    corpus: Path
+    corpus: Location
     """The corpus that was evaluated."""
-    rankings: Path
+    rankings: Location
     """The folder of `train evaluate`."""
-    out: Path
+    out: Location
     """The folder for metrics.json and rankings.parquet."""
     service: str = "http://127.0.0.1:8000"
     """Where the judge service listens; it may serve a judge as it comes, or a trained reranker (its folder merged/)."""
@@ -183,11 +191,11 @@ class RerankSettings(Settings):
 class EvaluateSettings(Settings):
     """One evaluation of a corpus' vectors."""
 
-    corpus: Path
+    corpus: Location
     """The corpus: queries, their positives, and candidates."""
-    vectors: Path
+    vectors: Location
     """Its vectors (`train embed`)."""
-    out: Path
+    out: Location
     """The folder for metrics.json and rankings.parquet."""
     pool: Literal["subset", "global"] = "subset"
     """Queries without a closed list are ranked against their subset's items, or against all."""

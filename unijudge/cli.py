@@ -14,6 +14,7 @@ import typer
 
 from unijudge import inventory
 from unijudge.errors import UnijudgeError
+from unijudge.files import locate
 from unijudge.settings import Settings, load_settings
 from unijudge.settings import example as print_example
 
@@ -21,6 +22,7 @@ S = TypeVar("S", bound=Settings)
 
 SettingsFile = Annotated[Path | None, typer.Argument(help="A TOML file of settings; --example prints one.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
+Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
 Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
 
 
@@ -41,13 +43,13 @@ app = typer.Typer(
 
 
 @app.command()
-def describe(folder: Annotated[Path, typer.Argument(help="A folder that this program wrote.")]) -> None:
+def describe(folder: Ours) -> None:
     """What made this folder, and how far it is."""
     typer.echo(inventory.describe(folder))
 
 
 @app.command()
-def check(folder: Annotated[Path, typer.Argument(help="A folder that this program wrote.")]) -> None:
+def check(folder: Ours) -> None:
     """Reads everything in this folder and says whether it is whole."""
     typer.echo(inventory.check(folder))
 
@@ -55,7 +57,7 @@ def check(folder: Annotated[Path, typer.Argument(help="A folder that this progra
 def main() -> None:
     """Runs the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for chatty in ("httpx2", "faiss.loader"):
+    for chatty in ("httpx2", "faiss.loader", "aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     for group in sorted(entry_points(group="unijudge.commands")):
         app.add_typer(group.load(), name=group.name)

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from unijudge.entries import Entries, RowIndex, Rows
 from unijudge.errors import BadImage, DataError
 from unijudge.files import file_sha256, is_local, locate, publish_json, read_json
+from unijudge.provenance import Provenance
 from unijudge.tables import Table
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -157,6 +158,7 @@ class CorpusManifest(BaseModel):
     queries_sha256: str
     source: str
     """The command or the layout that it was imported from."""
+    made: Provenance | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -238,7 +240,9 @@ class Corpus:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); restore it or import again") from error
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror or error}); restore it or import again"
+            ) from error
         if hashlib.sha256(data).hexdigest() != entry.image_sha256:
             raise DataError(f"{path}: changed since it was imported; restore it or import again")
         return Content(text=entry.text, image=data)
@@ -271,6 +275,7 @@ def write_corpus(
         items_sha256=file_sha256(folder / "items.parquet"),
         queries_sha256=file_sha256(folder / "queries.parquet"),
         source=source,
+        made=Provenance.now(),
     )
     publish_json(folder / "corpus.json", manifest)
     return manifest

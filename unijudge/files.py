@@ -175,8 +175,6 @@ def read_json(path: Path, kind: type[M]) -> M:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; is {path.parent} the right folder, and is it complete?") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
@@ -184,6 +182,8 @@ def read_json(path: Path, kind: type[M]) -> M:
             f"{path}: not a {kind.__name__} of this version ({where}: {fault['msg']}); it was written by another "
             "program or version"
         ) from error
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(path, error) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -195,8 +195,8 @@ def file_sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(path, error) from error
 
 
 def folder_sha256(folder: Path) -> str:
@@ -237,6 +237,11 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to raise where a disk or a store refused a read."""
+    return DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def unwritable(path: Path, error: Exception) -> DataError:

@@ -79,22 +79,20 @@ class _Claim(BaseModel):
 @contextlib.contextmanager
 def _object(path: Any) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lease")
-    holder, token = f"process {os.getpid()} on {socket.gethostname()}", uuid.uuid4().hex
-
-    def claim(mode: str) -> None:
-        made = _Claim(holder=holder, token=token, until=time.time() + VOID_AFTER_S)
-        lock.fs.pipe_file(lock.path, made.model_dump_json().encode(), mode=mode)
-
+    token = uuid.uuid4().hex
     try:
-        claim("create")
-    except FileExistsError:
-        found = _Claim.model_validate_json(lock.read_bytes())
-        if found.until > time.time():
-            raise _busy(path, found.holder) from None
-        claim("overwrite")
-        time.sleep(1)  # others may have found it void too: the last word counts
-        if _Claim.model_validate_json(lock.read_bytes()).token != token:
-            raise _busy(path, "another process") from None
+        try:
+            _claim(lock, token, "create")
+        except FileExistsError:
+            other = _found(lock)
+            if other.until > time.time():
+                raise _busy(path, other.holder) from None
+            _claim(lock, token, "overwrite")
+            time.sleep(1)  # others may have found it void too: the last word counts
+            if _found(lock).token != token:
+                raise _busy(path, "another process") from None
+    except FolderBusy:
+        raise
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
     done = threading.Event()
@@ -102,7 +100,7 @@ def _object(path: Any) -> Iterator[None]:
     def renew() -> None:
         while not done.wait(RENEW_EVERY_S):
             try:
-                claim("overwrite")
+                _claim(lock, token, "overwrite")
             except Exception as error:  # noqa: BLE001  the next attempt may reach the store
                 logger.warning("%s: its lease was not renewed: %s", path, error)
 
@@ -115,6 +113,17 @@ def _object(path: Any) -> Iterator[None]:
         renewing.join()
         with contextlib.suppress(OSError):
             lock.fs.rm_file(lock.path)
+
+
+def _claim(lock: Any, token: str, mode: str) -> None:
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    made = _Claim(holder=holder, token=token, until=time.time() + VOID_AFTER_S)
+    lock.fs.pipe_file(lock.path, made.model_dump_json().encode(), mode=mode)
+
+
+def _found(lock: Any) -> _Claim:
+    """In one request: between two its holder may renew it."""
+    return _Claim.model_validate_json(lock.fs.cat_file(lock.path))
 
 
 def _busy(path: Path, holder: str) -> FolderBusy:

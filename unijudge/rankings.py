@@ -1,4 +1,4 @@
-"""rankings.parquet: the best items of each query, and where its positive stands.
+"""An evaluation: rankings.parquet (the best items of each query, and where its positive stands), metrics.json last.
 
 Written by `train evaluate` and, in a judge's order, by `train rerank`.
 """
@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
 
+from unijudge.provenance import Provenance
 from unijudge.tables import Table
 
 
@@ -41,6 +43,21 @@ RANKINGS = Table(
         ]
     ),
 )
+
+
+class Evaluation(BaseModel):
+    """metrics.json, as far as every evaluation has it; each adds what is its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    corpus: str
+    subsets: dict[str, dict[str, float]]
+    """Subset → measure → value; `queries` is one of them."""
+    inputs: dict[str, str] = {}
+    """Name → fingerprint of what was evaluated."""
+    rankings_sha256: str | None = None
+    """Of rankings.parquet."""
+    made: Provenance | None = None
 
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unijudge.errors import DataError
 from unijudge.files import read_json
+from unijudge.provenance import MADE, Provenance
 from unijudge.tables import Table
 from unijudge.verdicts import JudgeIdentity
 
@@ -101,6 +102,7 @@ class ScoreManifest(BaseModel):
     band: dict[str, Any] | None = None
     """In a cascade's second step: the first step's folder (sha256 of its manifest), the cut and the width."""
     judge: JudgeIdentity
+    made: Provenance | None = None
 
     @property
     def shards(self) -> int:
@@ -109,7 +111,7 @@ class ScoreManifest(BaseModel):
 
     def stamp(self, shard: int) -> str:
         """What marks a file as this shard of this plan."""
-        return f"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]}/{shard}"
+        return f"{hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()[:16]}/{shard}"
 
     def rows(self, shard: int) -> range:
         """The corpus rows of the queries of one shard."""

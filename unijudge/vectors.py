@@ -19,6 +19,7 @@ from unijudge.corpus import Corpus
 from unijudge.entries import Rows
 from unijudge.errors import DataError
 from unijudge.files import publish_json, publishing, read_json
+from unijudge.provenance import MADE, Provenance, differences
 from unijudge.tables import open_parquet
 
 ROWS_IN_PART = 65_536
@@ -55,11 +56,12 @@ class VectorManifest(BaseModel):
     """Of the stored vectors."""
     items: int
     queries: int
+    made: Provenance | None = None
 
     @property
     def digest(self) -> str:
         """Stands in every part, so that a part of another embedding is not taken for one of this."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()[:16]
 
     def parts(self, kind: Kind) -> list[tuple[str, range]]:
         """The file name and the corpus rows of each part."""
@@ -80,10 +82,10 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
     path = folder / "vectors.json"
     if not path.exists() and any(folder.glob("*.parquet")):
         raise DataError(f"{folder}: holds parts, but vectors.json is gone; delete the folder, or give another one")
-    if path.exists() and (found := read_json(path, VectorManifest)) != manifest:
-        fields = [name for name, value in found if value != getattr(manifest, name)]
+    if not path.exists():
+        publish_json(path, manifest)
+    elif fields := differences(read_json(path, VectorManifest), manifest):
         raise DataError(f"{folder}: holds other vectors ({', '.join(fields)} differ); give another output folder")
-    publish_json(path, manifest)
 
 
 def write_part(path: Path, manifest: VectorManifest, ids: list[str], vectors_ND: npt.NDArray[np.floating]) -> None:

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from unijudge.corpus import CorpusManifest
+from unijudge.files import locate
 
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Argument(help="The corpus folder to write.")]
+Out = Annotated[Path, typer.Argument(help="The corpus folder to write.", parser=locate)]
 Images = Annotated[Path, typer.Option(help="The root of the image paths: a folder, which may hold zips, or a zip.")]
 MaxRejects = Annotated[float, typer.Option(help="Share of rejected rows above which nothing is imported.")]
 

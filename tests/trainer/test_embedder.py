@@ -18,7 +18,8 @@ from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, 
 from trainer.train_embedder import loss_of, train_embedder
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
-from unijudge.rankings import read_rankings
+from unijudge.inventory import check
+from unijudge.rankings import read_rankings, write_rankings
 from unijudge.vectors import VectorFolder
 
 
@@ -156,6 +157,11 @@ def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
     assert after >= before + 0.4
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["torch"]
     assert train_embedder(settings, quiet) == adapter, "a finished run is not repeated"
+    assert check(tmp_path / "run").endswith("run, whole: 60 steps and 3 files of weights read")
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"adapter_model\.safetensors: [0-9]+ bytes, but its header says"):
+        check(tmp_path / "run")
 
 
 def test_an_interrupted_training_resumes_to_the_bit(corpus, triples, model, tmp_path):
@@ -199,6 +205,11 @@ def test_evaluation_by_hand(corpus, model, tmp_path):
     assert measures["precision@1"] == (ranks == 1).mean()
     assert measures["recall@5"] == (ranks <= 5).mean()
     assert measures["mrr"] == pytest.approx((1 / ranks).mean())
+    assert report.inputs["corpus"] == corpus.fingerprint
+    assert check(tmp_path / "e") == f"{tmp_path / 'e'}: evaluation, whole: {len(rows)} rows read"
+    write_rankings(tmp_path / "e" / "rankings.parquet", rows[1:])
+    with pytest.raises(DataError, match=r"rankings\.parquet: changed since it was written"):
+        check(tmp_path / "e")
 
 
 def test_evaluation_over_closed_lists(corpus, model, tmp_path):

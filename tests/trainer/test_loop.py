@@ -12,6 +12,7 @@ from trainer.loop import fit, rows_of_step
 from trainer.runs import Run
 from trainer.settings import LoopSettings
 from unijudge.errors import DataError, NonFiniteLoss, TrainingError
+from unijudge.inventory import check, describe
 
 SETTINGS = LoopSettings(steps=12, batch_size=2, accumulate=2, learning_rate=0.1, warmup_steps=3, save_every_steps=5)
 DATA = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
@@ -66,6 +67,19 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_
     assert lines(run) == lines(again)
     assert [line["step"] for line in lines(again)] == list(range(1, 13))
     assert (again.adapter / "weights.pt").exists()
+
+
+def test_an_unfinished_run_says_so(tmp_path):
+    train(tmp_path / "run", stop_at=8)
+    told = describe(tmp_path / "run").splitlines()
+    assert told[0] == f"{tmp_path / 'run'}: run; 1 files missing, first adapter"
+    assert [line.split()[1] for line in told if line.split()[0] == "settings.steps"] == ["12"]
+    begun = [line for line in told if "made." in line]
+    with pytest.raises(DataError, match="1 files are missing, first adapter"):
+        check(tmp_path / "run")
+    train(tmp_path / "run")
+    assert check(tmp_path / "run").endswith("run, whole: 12 steps and 0 files of weights read")
+    assert [line for line in describe(tmp_path / "run").splitlines() if "made." in line] == begun != []
 
 
 def test_it_learns(tmp_path):

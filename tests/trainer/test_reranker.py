@@ -31,6 +31,7 @@ from trainer.settings import (
 from trainer.train_reranker import train_reranker
 from unijudge.corpus import Content
 from unijudge.errors import DataError, JudgeRefused, ModelError
+from unijudge.inventory import check
 from unijudge.prompt import LIST_INSTRUCTION, Prompt
 from unijudge.rankings import Ranking, read_rankings, write_rankings
 from unijudge.verdicts import Verdict
@@ -269,6 +270,7 @@ def test_an_evaluation_is_reranked_over_http(corpus, model, tmp_path):
     assert measures["gained"] + measures["lost"] > 0, "the scripted judge is no oracle"
     golds = [query.positive_ids[0] in old.item_ids[:5] for old, query in zip(before, corpus.queries, strict=True)]
     assert measures["in_top"] == np.mean(golds)
+    assert check(tmp_path / "r").endswith(f"evaluation, whole: {len(after)} rows read")
     write_rankings(tmp_path / "other" / "rankings.parquet", [ranking()])
     with pytest.raises(DataError, match="ranks other queries or items"):
         rerank(settings.model_copy(update={"rankings": tmp_path / "other"}), quiet)

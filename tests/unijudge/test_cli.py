@@ -1,6 +1,5 @@
 """The command line as a person meets it: help is light, errors are one line and status 1."""
 
-import json
 import re
 import subprocess
 import sys
@@ -83,7 +82,12 @@ def test_describe_and_check_know_a_corpus(tmp_path):
     (tmp_path / "pairs.csv").write_text("query_text,positive_text\na,b\n")
     made = unijudge("mine", "import", "pairs", "pairs.csv", "corpus", cwd=tmp_path)
     assert made.stdout == "corpus: 1 queries, 1 items, 0 rows rejected (rejects.jsonl)\n"
-    assert json.loads(unijudge("describe", "corpus", cwd=tmp_path).stdout.split("\n", 1)[1])["items"] == 1
+    described = unijudge("describe", "corpus", cwd=tmp_path).stdout.splitlines()
+    assert described[0] == "corpus: corpus; every file is there"
+    told = dict(line.split(maxsplit=1) for line in described[1:])
+    assert told["items"] == "1"
+    assert told["made.command"] == "unijudge mine import pairs pairs.csv corpus"
+    assert told["made.created"].endswith("+00:00")
     assert "corpus, whole: 2 rows read" in unijudge("check", "corpus", cwd=tmp_path).stdout
     (tmp_path / "corpus" / "items.parquet").write_bytes(b"other")
     broken = unijudge("check", "corpus", cwd=tmp_path)

@@ -1,0 +1,174 @@
+"""Makes a scored dataset of a corpus, its scores and its training rows, with a card that says what is in it.
+
+What it promises: the parts belong together, are whole, and are what their manifests say; every image is the one that
+was judged. What it does not do: choose, judge, or go on with a publication that was stopped.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miner.card import card
+from unijudge.corpus import Corpus
+from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored, taken
+from unijudge.errors import DataError, SettingsError
+from unijudge.files import is_local, publish_json, publish_text, publishing_folder
+from unijudge.leases import lease
+from unijudge.provenance import Provenance
+from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
+from unijudge.triples import TRIPLES, TripleManifest
+
+IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file to copy."""
+
+    root: Path
+    path: str
+    name: str
+    """In the dataset."""
+    sha256: str | None
+    """What it must be, where that is known."""
+
+
+def publish(
+    out: Path,
+    corpus: Path,
+    scores: Path | None = None,
+    triples: Path | None = None,
+    *,
+    images: bool = True,
+    license: str | None = None,  # noqa: A002  what the hub calls it
+) -> DatasetManifest:
+    """Writes a scored dataset; dataset.json comes last.
+
+    Args:
+        out: A folder or a URL; nothing may be there yet.
+        corpus: The corpus folder.
+        scores: Its judge scores.
+        triples: The training rows that were selected from them. One of the two is needed.
+        images: Copy the images too.
+        license: What the card says, in the hub's short form, such as `cc-by-4.0`.
+
+    Raises:
+        SettingsError: Neither scores nor triples.
+        DataError: The parts do not belong together, are not whole or have changed, or `out` exists.
+    """
+    if scores is None and triples is None:
+        raise SettingsError("--scores, --triples: give at least one; a corpus alone is no scored dataset")
+    parts = read_parts(corpus, scores, triples)
+    opened = Corpus(corpus)
+    files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
+    files += _image_files(opened) if images else []
+    with lease(out):
+        if taken(out):
+            raise DataError(f"{out}: exists already; give another place, or delete what is there")
+        with _draft(out) as draft:
+            found = _copy(files, draft)
+            publish_json(draft / "corpus" / "corpus.json", parts.corpus.model_copy(update={"images": f"../{IMAGES}"}))
+            publish_text(draft / "README.md", card(out, parts, found, opened.images, license=license, images=images))
+            found |= {name: stored(draft / name) for name in ("corpus/corpus.json", "README.md")}
+            manifest = _manifest(parts, found, images=images, license=license)
+            publish_json(draft / MANIFEST, manifest)
+    return manifest
+
+
+def _copy(files: Sequence[_File], draft: Path) -> dict[str, Stored]:
+    copies = each(lambda file: copied(file.root / file.path, draft / file.name, file.sha256), files)
+    return {file.name: copy for file, copy in zip(files, copies, strict=True)}
+
+
+def _manifest(
+    parts: Parts,
+    files: dict[str, Stored],
+    *,
+    images: bool,
+    license: str | None,  # noqa: A002
+) -> DatasetManifest:
+    return DatasetManifest(
+        corpus=parts.corpus.fingerprint,
+        scores=parts.scores_sha256,
+        triples=parts.triples_sha256,
+        judge=parts.scores.judge if parts.scores else None,
+        images=images,
+        license=license,
+        files=files,
+        made=Provenance.now(),
+    )
+
+
+def _draft(out: Path) -> AbstractContextManager[Path]:
+    """Where files are written: on a disk, a folder that becomes `out`; in a store, `out` itself, file by file."""
+    return publishing_folder(out) if is_local(out) else contextlib.nullcontext(out)
+
+
+def _corpus_files(folder: Path, parts: Parts) -> Iterator[_File]:
+    hashes = {"items.parquet": parts.corpus.items_sha256, "queries.parquet": parts.corpus.queries_sha256}
+    for name, sha256 in hashes.items():
+        yield _File(folder, name, f"corpus/{name}", sha256)
+
+
+def _score_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
+    if folder is None or parts.scores is None:
+        return
+    _check_scores(folder, parts.scores)
+    yield _File(folder, "manifest.json", "scores/manifest.json", parts.scores_sha256)
+    for shard in range(parts.scores.shards):
+        name = shard_path(folder, shard).name
+        yield _File(folder, name, f"scores/{name}", None)
+
+
+def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
+    if folder is None or parts.triples is None:
+        return
+    names = sorted(path.name for path in folder.glob("part-*.parquet"))
+    _check_triples(folder, names, parts.triples)
+    yield _File(folder, "triples.json", "triples/triples.json", parts.triples_sha256)
+    for name in names:
+        yield _File(folder, name, f"triples/{name}", None)
+
+
+def _image_files(corpus: Corpus) -> list[_File]:
+    """Each image path once."""
+    both = pa.concat_tables(
+        [entries.table.select(["image", "image_sha256"]) for entries in (corpus.items, corpus.queries)]
+    )
+    distinct = both.filter(pc.is_valid(both["image"])).group_by(["image", "image_sha256"]).aggregate([])
+    files = []
+    for image, sha256 in zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True):
+        try:
+            files.append(_File(corpus.images, image, f"{IMAGES}/{inside(image)}", sha256))
+        except ValueError as error:
+            raise DataError(f"{corpus.folder}: {error}; import again") from error
+    return files
+
+
+def _check_scores(folder: Path, manifest: ScoreManifest) -> None:
+    """Of every shard its place, its plan and its number of rows; no row is read."""
+    if missing := missing_shards(folder, manifest):
+        raise DataError(
+            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
+            "`mine score` again to finish it, then publish"
+        )
+    rows = 0
+    for shard in range(manifest.shards):
+        with SCORES.open(shard_path(folder, shard), manifest.stamp(shard)) as file:
+            rows += file.metadata.num_rows
+    if rows != manifest.queries:
+        raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")
+
+
+def _check_triples(folder: Path, names: list[str], manifest: TripleManifest) -> None:
+    rows = 0
+    for name in names:
+        with TRIPLES.open(folder / name) as file:
+            rows += file.metadata.num_rows
+    if rows != manifest.rows:
+        raise DataError(f"{folder}: {rows} rows, but triples.json says {manifest.rows}; select again")

@@ -1,0 +1,245 @@
+"""Folders in an object store, against a local S3 server: written whole or not at all, and read back as from a disk."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.folders import make_corpus, make_scores, make_triples, make_vectors
+from tests.pictures import png
+from trainer.evaluate import evaluate
+from trainer.settings import EmbedderSettings, EvaluateSettings
+from unijudge.corpus import Corpus
+from unijudge.errors import DataError, FolderBusy, SettingsError
+from unijudge.files import file_sha256, is_local, locate, publish_text, publishing, publishing_folder
+from unijudge.inventory import check, describe
+from unijudge.leases import lease
+from unijudge.scores import read_scores
+from unijudge.settings import load_settings
+from unijudge.triples import read_triples
+from unijudge.vectors import VectorFolder
+
+UNIJUDGE = Path(sys.executable).parent / "unijudge"
+
+
+def names(place):
+    """The keys under a place."""
+    return sorted(path.removeprefix(place.path).strip("/") for path in place.fs.find(place.path))
+
+
+def until_of(lock):
+    """When a lease is void."""
+    return json.loads(lock.fs.cat_file(lock.path))["until"]
+
+
+def test_a_url_is_a_path_and_a_path_is_one(bucket, tmp_path):
+    place = locate(f"{bucket}/folder") / "a.txt"
+    assert str(place) == f"{bucket}/folder/a.txt"
+    assert not is_local(place)
+    assert locate(str(tmp_path)) == locate(f"file://{tmp_path}") == tmp_path
+    assert is_local(locate(f"file://{tmp_path}"))
+    with pytest.raises(SettingsError, match="nowhere://x: this kind of URL cannot be opened"):
+        locate("nowhere://x")
+
+
+def test_an_object_is_whole_or_absent(bucket):
+    place = locate(bucket) / "folder" / "a.txt"
+
+    def fail_in_the_middle():
+        with publishing(place) as draft:
+            draft.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
+    assert names(locate(bucket)) == []
+    with publishing(place) as draft:
+        draft.write_text("whole")
+        assert not place.exists()
+    assert place.read_text() == "whole"
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
+    assert place.read_text() == "whole"
+    assert names(locate(bucket)) == ["folder/a.txt"]
+
+
+def test_a_folder_is_sent_in_the_order_in_which_it_was_written(bucket, monkeypatch):
+    """A store that refuses one file gets none of those written after it: the manifest above all."""
+    place = locate(bucket) / "folder"
+    send = place.fs.put_file
+
+    def refusing(draft, key):
+        if key.endswith("a.txt"):
+            raise PermissionError("Access Denied")
+        send(draft, key)
+
+    monkeypatch.setattr(place.fs, "put_file", refusing)
+    written = ["z.txt", "sub/b.txt", "a.txt", "manifest.json"]
+
+    def write():
+        with publishing_folder(place) as draft:
+            for name in written:
+                publish_text(draft / name, name)
+            assert names(place) in ([], ["sub/b.txt", "z.txt"])
+
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written"):
+        write()
+    assert names(place) == ["sub/b.txt", "z.txt"]
+    monkeypatch.setattr(place.fs, "put_file", send)
+    write()
+    assert names(place) == sorted(written)
+
+
+def test_a_corpus_with_its_images_is_read_back(bucket):
+    root = locate(f"{bucket}/data")
+    corpus = make_corpus(root / "corpus", root / "corpus" / "images")
+    assert corpus.manifest.images == "images"
+    assert corpus.content(corpus.items[1]).image == png("green")
+    assert [query.query_id for query in corpus.queries] == ["q-red", "q-green", "q-blue"]
+    assert "corpus, whole: 6 rows" in check(root / "corpus")
+    elsewhere = make_corpus(root / "other", root / "pictures")
+    assert elsewhere.manifest.images == f"{bucket}/data/pictures"
+    assert elsewhere.content(elsewhere.items[2]).image == png("blue")
+    (root / "pictures" / "a b" / "blue#1.png").write_bytes(png("white"))
+    with pytest.raises(DataError, match=r"blue#1\.png: changed since it was imported"):
+        check(root / "other")
+    (root / "pictures" / "a b" / "blue#1.png").unlink()
+    with pytest.raises(DataError, match=r"blue#1\.png: cannot be read"):
+        check(root / "other")
+
+
+def test_images_on_a_disk_are_no_images_of_a_corpus_in_a_store(bucket, tmp_path):
+    with pytest.raises(DataError, match=r"its images .* are not; put them there first"):
+        make_corpus(locate(bucket) / "corpus", tmp_path)
+    assert names(locate(bucket)) == ["corpus/items.parquet", "corpus/queries.parquet"]
+
+
+def test_vectors_scores_and_rows_are_read_back(bucket, tmp_path, identity):
+    corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
+    root = locate(bucket)
+    make_vectors(root / "vectors", corpus)
+    assert np.array_equal(VectorFolder(root / "vectors", corpus).whole("items"), np.eye(4, dtype=np.float32)[:3])
+    make_triples(root / "triples", corpus, make_scores(root / "scores", corpus, identity))
+    assert [row.query_id for row in read_scores(root / "scores")] == ["q-red", "q-green", "q-blue"]
+    assert [len(row.negatives) for row in read_triples(root / "triples", corpus.fingerprint)] == [2, 2, 2]
+    for name in ("vectors", "scores", "triples"):
+        assert f"{bucket}/{name}: {name}, whole: " in check(root / name)
+    (root / "scores" / "part-00001.parquet").unlink()
+    assert "1 files missing, first part-00001.parquet" in describe(root / "scores")
+    with pytest.raises(DataError, match="1 of 2 shards are missing"):
+        list(read_scores(root / "scores"))
+    torn = (root / "scores" / "part-00000.parquet").read_bytes()[:-20]
+    (root / "scores" / "part-00001.parquet").write_bytes(torn)
+    with pytest.raises(DataError, match=r"part-00001\.parquet: not a whole Parquet file"):
+        check(root / "scores")
+
+
+def test_an_evaluation_reads_and_writes_a_store(bucket):
+    root = locate(bucket)
+    make_vectors(root / "vectors", make_corpus(root / "corpus", root / "images"))
+    places = [f"{name}={bucket}/{name}" for name in ("corpus", "vectors", "out")]
+    report = evaluate(load_settings(EvaluateSettings, None, places))
+    assert report.subsets["colors"]["precision@1"] == 1
+    assert check(root / "out") == f"{bucket}/out: evaluation, whole: 3 rows read"
+    with pytest.raises(SettingsError, match=r"out: .* is in an object store; checkpoints are written to a local disk"):
+        load_settings(EmbedderSettings, None, [*places[:1], f"triples={bucket}/triples", places[2]])
+
+
+def test_a_second_holder_is_refused_and_the_first_lets_go(bucket):
+    out = locate(bucket) / "out"
+    with lease(out):
+        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on .* is writing there"), lease(out):
+            pass
+        with lease(locate(bucket) / "other"):
+            pass
+    assert names(locate(bucket)) == []
+    with lease(out):
+        pass
+
+
+def test_a_lease_is_renewed_while_its_holder_lives(bucket, monkeypatch):
+    """Others are refused between two renewals, and during one."""
+    monkeypatch.setattr("unijudge.leases.RENEW_EVERY_S", 0.01)
+    out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
+    with lease(out):
+        first = until_of(lock)
+        for _ in range(20):
+            with pytest.raises(FolderBusy), lease(out):
+                pass
+        assert until_of(lock) > first
+
+
+def test_a_void_lease_is_taken_over(bucket):
+    out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
+    left = json.dumps({"holder": "process 1 on a machine that is gone", "token": "t", "until": 1.0})
+    lock.fs.pipe_file(lock.path, left.encode())
+    with lease(out):
+        assert until_of(lock) > 1
+        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), lease(out):
+            pass
+    assert names(locate(bucket)) == []
+    lock.fs.pipe_file(lock.path, b"foreign")
+    with pytest.raises(DataError, match="out: cannot be written"), lease(out):
+        pass
+
+
+HOLD = """
+import sys, time
+from unijudge import leases
+from unijudge.files import locate
+leases.VOID_AFTER_S, leases.RENEW_EVERY_S = 2, 0.5
+with leases.lease(locate(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_holder_that_was_killed_lets_go(bucket):
+    out = locate(bucket) / "out"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(FolderBusy, match=f"process {holder.pid} on"), lease(out):
+        pass
+    holder.kill()
+    holder.communicate()
+    until = until_of(locate(bucket) / ".out.lease")
+    time.sleep(max(0, until - time.time()))
+    with lease(out), pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), lease(out):
+        pass
+
+
+def test_a_wrong_bucket_is_one_clear_error(bucket):
+    gone = locate("s3://no-such-bucket/corpus")
+    with pytest.raises(DataError, match=r"s3://no-such-bucket/corpus/corpus\.json: no such file"):
+        Corpus(gone)
+    with pytest.raises(DataError, match="s3://no-such-bucket/corpus: not a folder of unijudge"):
+        describe(gone)
+    reason = r"no-such-bucket/a\.txt: cannot be written \(The specified bucket does not exist\)"
+    with pytest.raises(DataError, match=reason):
+        publish_text(locate("s3://no-such-bucket") / "a.txt", "a")
+    with pytest.raises(DataError, match="cannot be written"), lease(gone):
+        pass
+
+
+def test_missing_credentials_are_one_clear_error(bucket, monkeypatch):
+    import s3fs
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    s3fs.S3FileSystem.clear_instance_cache()
+    place = locate(f"{bucket}/corpus")
+    for action in (Corpus, describe, check, lambda place: file_sha256(place / "a")):
+        with pytest.raises(DataError, match=r"cannot be read \(Unable to locate credentials\)"):
+            action(place)
+    with pytest.raises(DataError, match=r"cannot be written \(Unable to locate credentials\)"), lease(place):
+        pass
+    done = subprocess.run([UNIJUDGE, "describe", str(place)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {place}: cannot be read (Unable to locate credentials)\n"

@@ -1,0 +1,226 @@
+"""A scored dataset: one folder {corpus/, images/, scores/, triples/, README.md, dataset.json}, to publish and to pull.
+
+`mine publish` writes it, `train pull` fetches it, from and to a disk or any store. dataset.json names every file with
+its size and sha256, and is written last: a folder that has it is whole. Its parts are ordinary folders of ours: a
+corpus, scores and training rows, tied by their fingerprints.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from unijudge.corpus import CorpusManifest
+from unijudge.errors import DataError
+from unijudge.files import file_sha256, publish_json, publishing, read_json, unreadable
+from unijudge.leases import lease
+from unijudge.provenance import Provenance
+from unijudge.scores import ScoreManifest
+from unijudge.triples import TripleManifest
+from unijudge.verdicts import JudgeIdentity
+
+MANIFEST = "dataset.json"
+UNFINISHED = "dataset.unfinished.json"
+"""What `pull` is fetching, until it is whole."""
+AT_ONCE = 16
+"""Files that are copied at the same time."""
+BLOCK = 1 << 20
+"""Bytes that are copied together."""
+FILES_BETWEEN_NEWS = 1024
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file's bytes, as they must be."""
+
+    size: int
+    sha256: str
+
+
+def inside(name: str) -> str:
+    """The name of a file in a dataset, as it is.
+
+    Raises:
+        ValueError: It leads out of the folder, or is the manifest's own.
+    """
+    path = PurePosixPath(name)
+    foreign = not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
+    if foreign or str(path) in (MANIFEST, UNFINISHED):
+        raise ValueError(f"{name!r} is not a path inside the dataset")
+    return name
+
+
+class DatasetManifest(BaseModel):
+    """dataset.json: every file, and what ties them together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    corpus: str
+    """Fingerprint of corpus/."""
+    scores: str | None = None
+    """sha256 of scores/manifest.json; None without scores."""
+    triples: str | None = None
+    """sha256 of triples/triples.json; None without training rows."""
+    judge: JudgeIdentity | None = None
+    """Who scored; None without scores."""
+    images: bool
+    """Whether the images are inside."""
+    license: str | None = None
+    files: dict[Annotated[str, AfterValidator(inside)], Stored]
+    """Path inside the folder → what must be there; dataset.json itself is none of them."""
+    made: Provenance | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The manifests of folders that belong together."""
+
+    corpus: CorpusManifest
+    scores: ScoreManifest | None
+    scores_sha256: str | None
+    triples: TripleManifest | None
+    triples_sha256: str | None
+
+
+def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Parts:
+    """The manifests of a corpus, its scores and its training rows.
+
+    Raises:
+        DataError: One is missing, or was made from another corpus or other scores: both fingerprints are named.
+    """
+    found = read_json(corpus / "corpus.json", CorpusManifest)
+    judged = read_json(scores / "manifest.json", ScoreManifest) if scores else None
+    chosen = read_json(triples / "triples.json", TripleManifest) if triples else None
+    judged_sha256 = file_sha256(scores / "manifest.json") if scores else None
+    for folder, made in [(scores, judged), (triples, chosen)]:
+        if made is not None and made.corpus != found.fingerprint:
+            raise DataError(
+                f"{folder}: belongs to the corpus with fingerprint {made.corpus}, but that of {corpus} is "
+                f"{found.fingerprint}; give the corpus that it was made from"
+            )
+    if judged_sha256 and chosen and chosen.scores != judged_sha256:
+        raise DataError(
+            f"{triples}: was selected from scores whose manifest.json has the sha256 {chosen.scores}, but that of "
+            f"{scores} is {judged_sha256}; give the scores that it was selected from"
+        )
+    return Parts(found, judged, judged_sha256, chosen, file_sha256(triples / "triples.json") if triples else None)
+
+
+def copied(source: Path, target: Path, sha256: str | None = None) -> Stored:
+    """Streams one file to another place, where it is whole or absent.
+
+    Args:
+        source: What to read.
+        target: Where to.
+        sha256: What it must be, if that is known.
+
+    Returns:
+        Its size and sha256.
+
+    Raises:
+        DataError: It cannot be read or written, or is not what it must be: then nothing was written.
+    """
+    digest, size = hashlib.sha256(), 0
+    with publishing(target) as draft, draft.open("wb") as out:
+        for block in _blocks(source):
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+        if sha256 not in (None, digest.hexdigest()):
+            raise DataError(
+                f"{source}: changed: its sha256 is {digest.hexdigest()}, but must be {sha256}; restore it, or make it "
+                "anew with what lists it"
+            )
+    return Stored(size, digest.hexdigest())
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                yield block
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(path, error) from error
+
+
+def stored(path: Path) -> Stored:
+    """The size and sha256 of a file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return Stored(path.stat().st_size, file_sha256(path))
+
+
+def taken(out: Path) -> bool:
+    """Whether something is at a place where a folder is to be made."""
+    return out.exists() and not (out.is_dir() and not any(out.iterdir()))
+
+
+def each(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """Does something with each of many files, some at once, and tells how far it is; the results in order."""
+    done: list[R] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for start in range(0, len(things), FILES_BETWEEN_NEWS):
+            done += pool.map(work, things[start : start + FILES_BETWEEN_NEWS])
+            if len(things) > FILES_BETWEEN_NEWS:
+                logger.info("%d of %d", len(done), len(things))
+    return done
+
+
+def pull(source: Path, out: Path) -> DatasetManifest:
+    """Fetches a scored dataset, or what is left of it: files that are there already, and whole, are not fetched again.
+
+    Args:
+        source: The folder or URL of the dataset.
+        out: Where to. dataset.json appears there last.
+
+    Raises:
+        DataError: `out` holds something else, or a file is not what dataset.json says: it is named.
+    """
+    manifest = read_json(source / MANIFEST, DatasetManifest)
+
+    def fetch(name: str) -> None:
+        wanted, target = manifest.files[name], out / name
+        if not target.exists() or stored(target) != wanted:
+            copied(source / name, target, wanted.sha256)
+
+    with lease(out):
+        for begun in (out / MANIFEST, out / UNFINISHED):
+            if begun.exists():
+                if read_json(begun, DatasetManifest) != manifest:
+                    raise DataError(f"{out}: holds another dataset than {source}; give another folder")
+                break
+        else:
+            if taken(out):
+                raise DataError(f"{out}: holds other files; give a folder that is empty or does not exist")
+        publish_json(out / UNFINISHED, manifest)
+        (out / MANIFEST).unlink(missing_ok=True)
+        each(fetch, list(manifest.files))
+        publish_json(out / MANIFEST, manifest)
+        (out / UNFINISHED).unlink()
+    return manifest
+
+
+def check_files(folder: Path, manifest: DatasetManifest) -> None:
+    """Reads every file of a dataset.
+
+    Raises:
+        DataError: One is missing, or is not what dataset.json says: it is named.
+    """
+
+    def check(name: str) -> None:
+        if file_sha256(folder / name) != manifest.files[name].sha256:
+            raise DataError(f"{folder / name}: changed: it is not what {MANIFEST} says; run `train pull` again")
+
+    each(check, list(manifest.files))

@@ -1,0 +1,86 @@
+"""What made a folder: the program's version, the command, when, on what; beside it stand its inputs' fingerprints.
+
+It is the field `made` of a manifest, and never part of a plan: a job that goes on at another minute, or by another
+version of the program, is the same job, so `made` is left out wherever manifests are compared or hashed.
+"""
+
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MADE = {"made"}
+"""The fields that are no part of a plan."""
+
+
+class Provenance(BaseModel):
+    """Who made this folder, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unijudge: str
+    """The program's version."""
+    command: str
+    """The command line that was typed; passwords inside URLs are left out."""
+    settings: dict[str, Any] | None = None
+    """All of the command's settings, where it takes some, and the manifest does not hold them anyway."""
+    created: str
+    """UTC, to the second; of the first run, where several made the folder."""
+    python: str
+    platform: str
+
+    @classmethod
+    def now(cls, settings: BaseModel | None = None) -> "Provenance":
+        """Of what this process begins to write at this moment."""
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return cls(
+            unijudge=version("unijudge"),
+            command=without_passwords(command),
+            settings=None if settings is None else _safe(settings.model_dump(mode="json")),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            python=platform.python_version(),
+            platform=platform.platform(),
+        )
+
+
+class Beginning(BaseModel):
+    """settings.json: what a training run began with."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    """Name → digest of everything that is trained on."""
+    made: Provenance | None = None
+
+
+def differences(found: BaseModel, wanted: BaseModel) -> list[str]:
+    """The names of the fields in which two manifests differ; when and by whom they were made is none."""
+    return [name for name, value in found if name not in MADE and value != getattr(wanted, name)]
+
+
+def without_passwords(text: str) -> str:
+    """A text whose URLs name no user and no password.
+
+    Example:
+        >>> without_passwords("--set service=https://me:secret@judge:8000/v1 s3://bucket/a@b")
+        '--set service=https://judge:8000/v1 s3://bucket/a@b'
+    """
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
+def _safe(value: Any) -> Any:
+    match value:
+        case str():
+            return without_passwords(value)
+        case Mapping():
+            return {name: _safe(inner) for name, inner in value.items()}
+        case list():
+            return [_safe(inner) for inner in value]
+        case _:
+            return value
