@@ -19,7 +19,7 @@ class Card:
 
     content: Content
     rank: int | None
-    similarity: float
+    similarity: float | None
     score: float | None
     verdict: str
     """`positive`, `chosen`, `dropped`, `passed over`; empty in a ranking."""

@@ -11,16 +11,17 @@ from miner.score import score
 from miner.select import choose, score_of, strided, survivors
 from miner.selection import select
 from miner.settings import ScoreSettings, SelectSettings
+from miner.standing import Scored
 from unijudge.errors import DataError
 from unijudge.inventory import check
 from unijudge.scores import Judged, JudgedQuery
-from unijudge.triples import read_triples
+from unijudge.triples import Scale, read_triples
 
 ANYWHERE = Path("unused")
 
 
 def settings(preset, **changes):
-    return SelectSettings(scores=ANYWHERE, corpus=ANYWHERE, vectors=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
+    return SelectSettings(scores=ANYWHERE, corpus=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
 
 
 def judged(name, p, rank=None):
@@ -46,9 +47,13 @@ def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
 
 def test_the_ladder_relaxes_only_when_nothing_survives():
     ladder = (0.1, 0.01, 0.001)
-    assert survivors([judged("a", 0.45)], 0.5, ladder, score_of)[0] == 0.01
-    assert survivors([judged("a", 0.495), judged("b", 0.498)], 0.5, ladder, score_of)[0] == 0.001
-    assert survivors([judged("a", 0.5)], 0.5, ladder, score_of) == (0.001, [])
+
+    def scored(*scores):
+        return [Scored(judged("a", p), p, 0.5) for p in scores]
+
+    assert survivors(scored(0.45), ladder)[0] == 0.01
+    assert survivors(scored(0.495, 0.498), ladder)[0] == 0.001
+    assert survivors(scored(0.5), ladder) == (0.001, [])
     choice = choose(query(0.5, [0.6, 0.7]), settings("unime-v2"))
     assert choice.triple is None
     assert choice.reason == "no survivor"
@@ -82,8 +87,8 @@ def test_controls_need_no_judge():
     row = query(0.5, [0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6])
     assert names(choose(row, settings("topk", stored=3))) == ["c0", "c1", "c2"]
     assert names(choose(row, settings("cyclic", stored=3))) == ["c0", "c5", "c1"]
-    drawn = [Judged("x", bytes(16), None, 0.1), Judged("y", bytes(16), None, 0.1)]
-    choice = choose(row, settings("random", stored=2), drawn)
+    drawn = [Judged("x", bytes(16), None, None), Judged("y", bytes(16), None, None)]
+    choice = choose(row, settings("random", stored=2), drawn=drawn)
     assert names(choice) == ["x", "y"]
     assert choice.dropped == 0
     assert choice.triple.negatives[0].beta is None
@@ -102,7 +107,7 @@ def test_a_divisor_puts_bfloat16_scores_on_the_released_grid(eighths):
     """Logits of 16 to 32 step by 1/8 in bfloat16; the released scores' logits, times 1.05, are multiples of it."""
     log_odds = eighths / 8
     yes = -math.log1p(math.exp(-log_odds))
-    released = score_of(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds), divisor=1.05)
+    released = score_of(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds), Scale(slope=1 / 1.05))
     steps = math.log(released / (1 - released)) * 1.05 * 8
     assert steps == pytest.approx(eighths, abs=1e-6)
 
