@@ -82,9 +82,10 @@ def recommend(
         return both[0], f"{_told(points[both[0]])}: the smallest β of the grid with {limits}."
     safe = few[0] if few else min(asked, key=lambda place: points[place].false_negative_share or 0)
     rich = full[-1] if full else min(asked, key=lambda place: points[place].short_share or 0)
+    nearest = "; or ".join(_told(points[place]) for place in dict.fromkeys([safe, rich]))
     return None, (
-        f"No β of the grid has {limits}: choose between {_told(points[safe])}, and {_told(points[rich])}, or have more "
-        "candidates scored (a larger k)."
+        f"No β of the grid has {limits}; nearest: {nearest}. Raise the limit that matters less, try other margins, or "
+        "have more candidates scored."
     )
 
 

@@ -1,6 +1,7 @@
 """The filter, the walk and the presets: values by hand, and what must hold for any scores."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from miner.select import choose, score_of, strided, survivors
 from miner.selection import select
 from miner.settings import ScoreSettings, SelectSettings
 from miner.standing import Scored
+from tests.miner.rows import judged, names, query
 from unijudge.errors import DataError
 from unijudge.inventory import check
-from unijudge.scores import Judged, JudgedQuery
+from unijudge.scores import Judged
 from unijudge.triples import Scale, read_triples
 
 ANYWHERE = Path("unused")
@@ -22,20 +24,6 @@ ANYWHERE = Path("unused")
 
 def settings(preset, **changes):
     return SelectSettings(scores=ANYWHERE, corpus=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
-
-
-def judged(name, p, rank=None):
-    """An item that the judge gave the score p."""
-    return Judged(name, bytes(16), rank, 0.5, math.log(p), math.log1p(-p))
-
-
-def query(positive, scores):
-    candidates = [judged(f"c{rank}", p, rank) for rank, p in enumerate(scores)]
-    return JudgedQuery("q", "s", bytes(16), [judged("p", positive)], candidates)
-
-
-def names(choice):
-    return [negative.item_id for negative in choice.triple.negatives]
 
 
 def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
@@ -117,6 +105,39 @@ def test_a_divisor_moves_the_threshold():
     row = query(0.8, [0.65])
     assert choose(row, settings("unime-v2")).triple.negatives[0].beta == 0.1
     assert choose(row, settings("unime-v2", log_odds_divisor=2)).triple.negatives[0].beta == 0.01
+
+
+def test_only_the_first_k_candidates_count():
+    row = query(0.9, [0.95, 0.2, 0.1, 0.3])
+    choice = choose(row, settings("unime-v2", k=2, stored=2))
+    assert names(choice) == ["c1", "c1"]
+    assert (choice.candidates, choice.dropped, choice.survivors) == (2, 1, 1)
+    row.candidates[:] = [replace(one, rank=None) for one in row.candidates]
+    assert names(choose(row, settings("unime-v2", k=2, stored=1))) == ["c1"], "without ranks, as they stand"
+    row.candidates[:] = [judged("far", 0.1, 40), judged("farther", 0.1, 50)]
+    assert names(choose(row, settings("topk", k=41, stored=1))) == ["far"]
+    assert choose(row, settings("topk", k=40)).reason == "no candidate"
+
+
+def test_suspect_positives_are_flagged_and_may_weigh_less_or_be_left_out():
+    row = query(0.3, [0.1])
+    flagged = choose(row, settings("unime-v2")).triple
+    assert (flagged.suspect, flagged.weight) == (True, 1.0)
+    lighter = choose(row, settings("unime-v2", suspects="down_weight", suspect_below=0.6)).triple
+    assert (lighter.suspect, lighter.weight) == (True, pytest.approx(0.3 / 0.6))
+    left = choose(row, settings("unime-v2", suspects="leave_out"))
+    assert (left.triple, left.reason, left.suspect) == (None, "suspect", True)
+    good = choose(query(0.7, [0.1]), settings("unime-v2", suspects="down_weight")).triple
+    assert (good.suspect, good.weight) == (False, 1.0)
+
+
+def test_candidates_as_good_as_the_positive_are_offered_when_asked():
+    row = query(0.6, [0.9, 0.1, 0.6, 0.59])
+    offered = choose(row, settings("unime-v2", extra_positives=True)).triple
+    assert [one.item_id for one in offered.extra_positives] == ["c0", "c2"]
+    assert choose(row, settings("unime-v2")).triple.extra_positives == []
+    control = choose(row, settings("topk", stored=1, extra_positives=True)).triple
+    assert [one.item_id for one in control.extra_positives] == ["c2"], "what was taken as a negative is none"
 
 
 def test_several_positives_the_best_counts():
