@@ -16,13 +16,11 @@ import pyarrow.compute as pc
 from miner.calibration import chances
 from miner.settings import ScoreFolders
 from miner.sources import Sources
-from unijudge.errors import DataError
 from unijudge.scores import SCORES, ScoreManifest, present_shards, shard_path
 from unijudge.triples import Scale
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
 QUERIES_IN_BLOCK = 4096
 
 
@@ -148,7 +146,10 @@ def _block(sources: Sources, tables: Sequence[pa.Table]) -> Block:
     score_N, ceiling_N = first.score_N, bests_Q[0][at]
     for again, best_Q in zip(candidates[1:], bests_Q[1:], strict=True):
         again_N = np.full_like(score_N, np.nan)
-        again_N[_places(first, again)] = again.score_N
+        places = pc.index_in(again.names, value_set=first.names)
+        if places.null_count:
+            raise sources.no_cascade()
+        again_N[places.to_numpy(zero_copy_only=False).astype(np.int64)] = again.score_N
         decides_N = ~np.isnan(again_N) & ~np.isnan(best_Q[at])
         score_N, ceiling_N = np.where(decides_N, again_N, score_N), np.where(decides_N, best_Q[at], ceiling_N)
     score_N = np.where(np.isnan(ceiling_N) | first.said(said["match"]), np.nan, score_N)
@@ -187,18 +188,3 @@ def _best(positives: _Lists, said: dict[str, list[str]]) -> tuple[Floats, Bools]
     trusted_QP = positives.matrix(positives.said(said["match"])) == 1
     best_Q = np.where(np.isnan(score_QP), -np.inf, score_QP).argmax(1)[:, None]
     return np.take_along_axis(score_QP, best_Q, 1)[:, 0], np.take_along_axis(trusted_QP, best_Q, 1)[:, 0]
-
-
-def _places(first: _Lists, again: _Lists) -> Places:
-    """Where the second judge's candidates stand among the first one's.
-
-    Raises:
-        DataError: One of them is not there.
-    """
-    places = pc.index_in(again.names, value_set=first.names)
-    if places.null_count:
-        raise DataError(
-            "the second folder of scores has a candidate that the first one has not; a cascade's second step is scored "
-            "with the first one's folder as its band"
-        )
-    return places.to_numpy(zero_copy_only=False).astype(np.int64)

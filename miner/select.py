@@ -88,7 +88,6 @@ def choose(
         scales: How log-odds become scores, one for each judge; by default plainly, over the settings' divisor.
         drawn: Items drawn from the whole pool, which the preset `random` takes in the place of candidates.
     """
-    rule = rule_of(settings)
     scales = scales or (Scale(slope=1 / settings.log_odds_divisor),) * 2
     standing = stand(query, scales, large=large, said=said, k=settings.k)
     if standing.overridden:
@@ -100,18 +99,8 @@ def choose(
     if suspect and settings.suspects == "leave_out":
         return choice
     unjudged = [Scored(one) for one in drawn if said.get(one.item_id) != "match"]
-    pool = unjudged if rule.walk == "random" else standing.candidates
-    if not pool:
-        return replace(choice, reason="no candidate")
-    beta, kept = survivors(pool, rule.betas) if rule.betas else (None, pool)
-    choice = replace(choice, survivors=len(kept), dropped=len(pool) - len(kept))
-    if not kept and rule.fallback == "drop":
-        return replace(choice, reason="no survivor")
-    picked = _picked(query.query_id, pool, kept, rule, settings)
-    negatives = _filled(picked, settings.stored, beta if kept else None, fallback=not kept)
-    triple = _triple(query, standing, standing.positive, negatives, settings, suspect=suspect)
-    scores = [one.score for one in picked if one.score is not None]
-    return replace(choice, triple=triple, reason="kept", tie=len(set(scores)) < len(scores), picked=picked)
+    pool = unjudged if rule_of(settings).walk == "random" else standing.candidates
+    return _from_pool(pool, query, standing, standing.positive, settings, choice)
 
 
 def survivors(candidates: Sequence[Scored], betas: Sequence[float]) -> tuple[float, list[Scored]]:
@@ -157,6 +146,28 @@ def fallback_places(settings: Selection, query_id: str, size: int) -> list[int]:
     """Which of `size` candidates the paper's fallback draws."""
     dice = random.Random(f"{settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
     return dice.sample(range(size), min(settings.stored, size))
+
+
+def _from_pool(
+    pool: Sequence[Scored],
+    query: JudgedQuery,
+    standing: Standing,
+    positive: Positive,
+    settings: Selection,
+    choice: Choice,
+) -> Choice:
+    rule = rule_of(settings)
+    if not pool:
+        return replace(choice, reason="no candidate")
+    beta, kept = survivors(pool, rule.betas) if rule.betas else (None, pool)
+    choice = replace(choice, survivors=len(kept), dropped=len(pool) - len(kept))
+    if not kept and rule.fallback == "drop":
+        return replace(choice, reason="no survivor")
+    picked = _picked(query.query_id, pool, kept, rule, settings)
+    negatives = _filled(picked, settings.stored, beta if kept else None, fallback=not kept)
+    triple = _triple(query, standing, positive, negatives, settings, suspect=choice.suspect)
+    scores = [one.score for one in picked if one.score is not None]
+    return replace(choice, triple=triple, reason="kept", tie=len(set(scores)) < len(scores), picked=picked)
 
 
 def _picked(

@@ -80,6 +80,14 @@ class Sources:
                 f"{self._settings.scores[0]}; give the overrides of these scores, or take that one out"
             )
 
+    def no_cascade(self) -> DataError:
+        """What to raise where the second judge has a candidate that the first one has not."""
+        first, second = self._settings.scores
+        return DataError(
+            f"{second}: has a candidate that {first} has not; the second step of a cascade is scored with the first "
+            "one's folder as its band"
+        )
+
     def _rows(self) -> Iterator[tuple[JudgedQuery, JudgedQuery | None]]:
         small, *rest = (read_scores(folder, partial=self._settings.partial) for folder in self._settings.scores)
         large = next(iter(rest), iter(()))
@@ -88,7 +96,11 @@ class Sources:
         for query in small:
             while other is not None and row_of[other.query_id] < row_of[query.query_id]:
                 other = next(large, None)
-            yield query, other if other is not None and other.query_id == query.query_id else None
+            beside = other if other is not None and other.query_id == query.query_id else None
+            known = {one.item_id for one in query.candidates} if beside is not None else set()
+            if beside is not None and any(one.item_id not in known for one in beside.candidates):
+                raise self.no_cascade()
+            yield query, beside
 
     def _read_scales(self) -> tuple[list[Scale], bool]:
         """Each judge's scale, and whether a fitted calibration stands behind all of them."""

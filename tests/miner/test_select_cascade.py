@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from miner.calibration import Calibration, Measures
 from miner.select import choose
 from miner.selection import select
-from miner.settings import SelectSettings
+from miner.settings import SelectSettings, SweepSettings
+from miner.sweep import sweep
 from tests.miner.rows import identity, judged, names, query, random_rows, score_folder, text_corpus
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
@@ -108,6 +109,14 @@ def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_pat
     assert 0 < same < len(full), "the example says something"
     itself, _ = run("t-again", ["full"], compare=tmp_path / "t-full")
     assert [value for name, value in itself.items() if name.startswith("compared")] == [1, 1, 1]
+    stranger = [replace(row, candidates=[replace(one, item_id="i-none") for one in row.candidates]) for row in large]
+    score_folder(tmp_path / "stranger", corpus, stranger, "large")
+    cascade = {"corpus": corpus.folder, "scores": (tmp_path / "small", tmp_path / "stranger")}
+    refuse = pytest.raises(DataError, match=r"stranger: has a candidate that .*small has not")
+    with refuse:
+        select(SelectSettings(**cascade, out=tmp_path / "no"))
+    with refuse:
+        sweep(SweepSettings(**cascade))
     with pytest.raises(DataError, match="was scored by the same judge as"):
         run("t-twice", ["full", "band"])
 

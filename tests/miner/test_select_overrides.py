@@ -1,13 +1,16 @@
 """A person's word against the judge's: what each verdict does to a row, and the file from end to end."""
 
 import pytest
+from typer.testing import CliRunner
 
+from miner.cli import app
 from miner.select import choose
 from miner.selection import select
 from miner.settings import SelectSettings
 from tests.miner.rows import judged, names, override_file, query, random_rows, score_folder, text_corpus
 from unijudge.errors import DataError
-from unijudge.triples import Scale, read_triples
+from unijudge.files import read_json
+from unijudge.triples import Scale, TripleManifest, read_triples
 
 SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", stored=2)
 
@@ -91,3 +94,17 @@ def test_a_file_of_overrides_is_honoured_and_a_strange_one_is_named(tmp_path):
     with pytest.raises(DataError, match=r"query\.json: query 'q-none' is not among the scores"):
         refused("query", ("q-none", None, "drop"))
     assert not (tmp_path / "query").exists()
+
+
+def test_the_command_takes_two_folders_and_a_file_as_options(tmp_path):
+    corpus = text_corpus(tmp_path, 20)
+    folders = [score_folder(tmp_path / name, corpus, random_rows(corpus, seed), name) for seed, name in enumerate("ab")]
+    file = override_file(tmp_path / "o.json", corpus, ("q1", None, "drop"))
+    words = ["--scores", folders[0], "--scores", folders[1], "--overrides", file, "--set", f"corpus={corpus.folder}"]
+    done = CliRunner().invoke(app, ["select", *map(str, words), "--set", f"out={tmp_path / 't'}"])
+    assert done.exit_code == 0, done.output
+    made = read_json(tmp_path / "t" / "triples.json", TripleManifest)
+    assert made.selection["scores"] == list(map(str, folders))
+    assert made.large_scores is not None
+    assert made.statistics["left out by a person"] == 1
+    assert "mean similarity among a row's negatives" not in made.statistics, "no vectors, no such line"

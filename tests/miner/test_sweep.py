@@ -1,5 +1,7 @@
 """The sweep counts what a selection counts, for every point of its grid; and what it recommends."""
 
+import shutil
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from tests.miner.rows import identity, override_file, random_rows, score_folder,
 from tests.miner.test_select_cascade import band
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
+from unijudge.triples import read_triples
 
 GRID = {
     "presets": ("unime-v2", "paper", "topk", "cyclic"),
@@ -87,6 +90,24 @@ def test_every_point_counts_what_a_selection_counts(world, tmp_path, changes):
     assert ("left out by a person" in seen) == ("overrides" in changes)
 
 
+def test_where_the_second_judges_shards_are_missing_the_first_decides(world, tmp_path):
+    folder, corpus = world
+    shutil.copytree(folder / "band", tmp_path / "band")
+    for shard in (*range(3), 5):
+        (tmp_path / "band" / f"part-{shard:05d}.parquet").unlink()
+    common = {"scores": (folder / "small", tmp_path / "band"), "corpus": corpus.folder, "partial": True}
+    (point,) = sweep(SweepSettings(**common, presets=("unime-v2",), betas=(0.05,), log_odds_divisor=1.3)).points
+    settings = SelectSettings(**common, betas=(0.05,), log_odds_divisor=1.3, out=tmp_path / "out")
+    table = select(settings)
+    assert point.statistics == pytest.approx({name: table[name] for name in point.statistics}, abs=1.1e-4)
+    judges = {n.judge for row in read_triples(settings.out, corpus.fingerprint) for n in row.negatives}
+    assert judges == {0, 1}
+    for shard in (*range(3, 5), *range(6, 9)):
+        (tmp_path / "band" / f"part-{shard:05d}.parquet").unlink()
+    (alone,) = sweep(SweepSettings(**common, presets=("topk",))).points
+    assert alone.statistics["rows kept"] > 0
+
+
 def test_the_sample_is_even_and_the_same_on_every_run():
     reservoirs = [Reservoir(0), Reservoir(0), Reservoir(1)]
     for reservoir in reservoirs:
@@ -151,6 +172,9 @@ def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
     assert lines[-1] == report.reason
     assert side_by_side(report.points)[1][:4] == ["unime-v2", "0.1", "all", "5"]
     assert "0.1 → 0.01" in done.output
+    strange = override_file(tmp_path / "o.json", corpus, ("q-none", None, "drop"))
+    with pytest.raises(DataError, match="query 'q-none' is not among the scores"):
+        sweep(SweepSettings(scores=folder / "small", corpus=corpus.folder, overrides=strange))
     (folder / "small" / "part-00001.parquet").rename(tmp_path / "away")
     with pytest.raises(DataError, match="1 of 4 shards are missing"):
         sweep(SweepSettings(scores=folder / "small", corpus=corpus.folder))

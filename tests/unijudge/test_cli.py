@@ -12,7 +12,7 @@ COMMANDS = [
     [], ["describe"], ["check"], ["judge"], ["judge", "serve"], ["judge", "verify"], ["judge", "doctor"],
     ["judge", "key"], ["mine"], ["mine", "import"], ["mine", "import", "pairs"], ["mine", "import", "mmeb"],
     ["mine", "score"], ["mine", "select"], ["train"], ["train", "embed"], ["train", "embedder"], ["train", "evaluate"],
-    ["train", "reranker"], ["train", "rerank"],
+    ["train", "reranker"], ["train", "rerank"], ["mine", "sweep"], ["mine", "calibrate"],
 ]  # fmt: skip
 ENGINES = {"torch", "transformers", "vllm", "ray", "faiss"}
 HELP = """
@@ -57,7 +57,11 @@ def test_no_help_loads_an_engine():
 
 @pytest.mark.parametrize(
     "command",
-    [c for c in COMMANDS if c[-1:] in (["serve"], ["score"], ["select"], ["embed"], ["embedder"], ["evaluate"])],
+    [
+        c
+        for c in COMMANDS
+        if c[-1:] in (["serve"], ["score"], ["select"], ["sweep"], ["calibrate"], ["embed"], ["embedder"], ["evaluate"])
+    ],
 )
 def test_every_job_prints_an_example_of_its_settings(command):
     done = unijudge(*command, "--example")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from judge_service.settings import ServiceSettings
-from miner.settings import ScoreSettings, SelectSettings
+from miner.settings import CalibrateSettings, ScoreSettings, SelectSettings, SweepSettings
 from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
 from unijudge.errors import SettingsError
 from unijudge.settings import example, load_settings
@@ -15,6 +15,8 @@ ALL = [
     ServiceSettings,
     ScoreSettings,
     SelectSettings,
+    SweepSettings,
+    CalibrateSettings,
     EmbedSettings,
     EmbedderSettings,
     EvaluateSettings,
@@ -88,6 +90,13 @@ def test_overrides_are_read_as_toml_else_as_text(tmp_path):
     assert made.betas == (0.2, 0.1)
     assert made.partial is True
     assert made.corpus == Path("/b/c")
+    assert made.scores == (Path("a"),), "one folder alone is a list of one"
+    two = load_settings(SelectSettings, None, ['scores=["a", "b"]', "corpus=c", "out=o", "calibration=d"])
+    assert (two.scores, two.calibration) == ((Path("a"), Path("b")), (Path("d"),))
+    with pytest.raises(SettingsError, match="calibration: 2 files for 1 folders"):
+        load_settings(SelectSettings, None, ["scores=a", "corpus=c", "out=o", 'calibration=["d", "e"]'])
+    with pytest.raises(SettingsError, match="at most 2 items"):
+        load_settings(SelectSettings, None, ['scores=["a", "b", "c"]', "corpus=c", "out=o"])
 
 
 def test_settings_cannot_be_changed():
