@@ -90,7 +90,7 @@ def recommend(
 
 
 def side_by_side(points: Sequence[Point]) -> list[list[str]]:
-    """The table as text: its head, then a row for each point; empty where nothing was measured."""
+    """The table as text: its head, then a row for each point; without columns that nothing was measured for."""
     rows = [["preset", "β", "k", "stride", *COLUMNS]]
     for point in points:
         k, stride = ("all" if point.k is None else str(point.k)), ("" if point.stride is None else str(point.stride))
@@ -98,9 +98,15 @@ def side_by_side(points: Sequence[Point]) -> list[list[str]]:
             next((value for name, value in point.statistics.items() if name.startswith(wanted)), None)
             for wanted in COLUMNS.values()
         )
-        numbers = ("" if value is None else f"{value:,.3f}" if value % 1 else f"{value:,.0f}" for value in found)
-        rows.append([point.preset, point.ladder, k, stride, *numbers])
-    return rows
+        rows.append(
+            [point.preset, point.ladder, k, stride, *("" if value is None else _number(value) for value in found)]
+        )
+    measured = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    return [list(row) for row in zip(*measured, strict=True)]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.3f}" if value % 1 and value < 1000 else f"{value:,.0f}"
 
 
 def _told(point: Point) -> str:
