@@ -62,8 +62,8 @@ class _Job:
 
     def triples(self) -> Iterator[Triple]:
         """The training rows, in the order of the corpus."""
-        draws = _Draws(self._settings, self.corpus, self.sources.manifests[0].pool)
         random_walk = rule_of(self._settings).walk == "random"
+        draws = _Draws(self._settings, self.corpus, self.sources.manifests[0].pool) if random_walk else None
         for case in self.sources.cases():
             choice = choose(
                 case.query,
@@ -71,7 +71,7 @@ class _Job:
                 large=case.large,
                 said=case.said,
                 scales=self.sources.scales,
-                drawn=draws.of(case.query.query_id) if random_walk else (),
+                drawn=draws.of(case.query.query_id) if draws is not None else (),
             )
             self._statistics.count(choice, self._settings.stored)
             if choice.triple is not None:
