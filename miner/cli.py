@@ -1,17 +1,21 @@
-"""`unijudge mine`: import, plan, score, select, inspect, export; jobs on a cluster."""
+"""`unijudge mine`: import, plan, score, select, sweep, calibrate, inspect, export, publish; jobs on a cluster."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from miner import jobs_cli
+from miner.choice_settings import CalibrateSettings, InspectSettings, SelectSettings, SweepSettings
 from miner.exporters.cli import exports
 from miner.importers.cli import imports
-from miner.settings import InspectSettings, ScoreSettings, SelectSettings
+from miner.settings import ScoreSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.files import locate
 
@@ -65,9 +69,17 @@ def plan(
 
 
 @app.command()
-def select(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+def select(
+    settings: SettingsFile = None,
+    overrides: Overrides = None,
+    example: Example = False,
+    scores: Annotated[list[str] | None, typer.Option(help="Instead of --set scores=…; twice: a cascade.")] = None,
+    overrides_file: Annotated[str | None, typer.Option("--overrides", help="Instead of --set overrides=….")] = None,
+) -> None:
     """Choose hard negatives from score shards. Free: nothing is judged again."""
-    resolved = command_settings(SelectSettings, settings, overrides, example)
+    given = [f"scores={json.dumps(scores)}"] if scores else []
+    given += [f"overrides={json.dumps(overrides_file)}"] if overrides_file else []
+    resolved = command_settings(SelectSettings, settings, [*(overrides or []), *given], example)
     from miner.selection import select as run
 
     for name, value in run(resolved).items():
@@ -97,6 +109,51 @@ def publish(
 
     made = run(out, corpus, scores, triples, images=images, license=license)
     typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
+
+
+@app.command()
+def sweep(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+    """Count many selections side by side, and recommend a β. Writes no rows."""
+    resolved = command_settings(SweepSettings, settings, overrides, example)
+    from miner.points import side_by_side
+    from miner.sweep import sweep as run
+
+    done = run(resolved)
+    _show(side_by_side(done.points), done.recommended)
+    typer.echo(done.reason)
+
+
+@app.command()
+def calibrate(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+    """Fit a judge's scores to labelled pairs, so that a score is a chance."""
+    resolved = command_settings(CalibrateSettings, settings, overrides, example)
+    from miner.calibrate import calibrate as run
+
+    done = run(resolved)
+    typer.echo(
+        f"{resolved.out}: slope {done.slope:.4f}, intercept {done.intercept:.4f}, of {done.matches} matches and "
+        f"{done.negatives} others ({done.without_verdict} more without a verdict)"
+    )
+    for name in ("log_loss", "calibration_error"):
+        before, after = getattr(done.before, name), getattr(done.after, name)
+        typer.echo(
+            f"{name.replace('_', ' '):<18} {before:.4f} as it was, {after:.4f} after, in {done.folds} held-out parts"
+        )
+
+
+def _show(rows: list[list[str]], marked: int | None) -> None:
+    """A table on a terminal; elsewhere aligned text."""
+    console = Console()
+    head, *body = rows
+    if console.is_terminal:
+        table = Table(*head)
+        for place, row in enumerate(body):
+            table.add_row(*row, style="bold" if place == marked else None)
+        console.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
 def _reporter(bar: Progress) -> Callable[["ScoreProgress"], None]:

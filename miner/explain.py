@@ -3,14 +3,15 @@
 It decides nothing: `choose` does, and this reads its choice.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
-from miner.select import Choice, Rule, rule_of, score_of, survivors
-from miner.settings import Selection
+from miner.choice_settings import Selection
+from miner.select import Choice, plain_scales, rule_of, survivors
+from miner.standing import NOTHING_SAID, Said, Scored, Standing, stand
 from unijudge.scores import Judged, JudgedQuery
+from unijudge.triples import Scale
 
 Fate = Literal["chosen", "kept", "dropped", "error", "positive"]
 View = Literal["suspected false negatives", "suspect positives", "under-filled", "left out", "ties", "errors"]
@@ -57,6 +58,8 @@ def outcome(choice: Choice, stored: int) -> str:
             "unjudged": "left out: no positive has a verdict",
             "no candidate": "left out: no candidate has a verdict",
             "no survivor": "left out: every candidate is dropped as a false negative",
+            "suspect": "left out: its positive is suspect",
+            "override": "left out: a person said so",
         }[choice.reason]
     negatives = choice.triple.negatives
     distinct = len({negative.item_id for negative in negatives})
@@ -68,30 +71,44 @@ def outcome(choice: Choice, stored: int) -> str:
 
 
 def explain(
-    query: JudgedQuery, choice: Choice, settings: Selection
+    query: JudgedQuery,
+    choice: Choice,
+    settings: Selection,
+    *,
+    large: JudgedQuery | None = None,
+    said: Said = NOTHING_SAID,
+    scales: Sequence[Scale] | None = None,
 ) -> tuple[list[Explained], list[Explained], float | None]:
     """What became of each item of a query.
 
     Args:
-        query: As it was judged.
+        query: As the first judge saw it.
         choice: What `choose` made of it.
         settings: With which it did.
+        large: As `choose` had it, like the following two.
+        said: A person's word.
+        scales: How log-odds become scores.
 
     Returns:
         The positives, the candidates, both in their order, and α = σ⁺ − β, above which a candidate was dropped; None
         where no judge decided.
     """
-    rule = rule_of(settings)
-    score = partial(score_of, divisor=settings.log_odds_divisor)
-    judged_positives = [positive for positive in query.positives if positive.log_odds is not None]
-    best = max(judged_positives, key=score) if judged_positives else None
-    positives = [_positive(positive, best, settings, score) for positive in query.positives]
-    if best is None or not rule.betas:
-        return positives, [_unfiltered(judged, best, choice, score) for judged in query.candidates], None
-    judged_candidates = [candidate for candidate in query.candidates if candidate.log_odds is not None]
-    beta, _ = survivors(judged_candidates, score(best), rule.betas, score)
-    filtered = [_filtered(judged, score(best), beta, rule, choice, score) for judged in query.candidates]
-    return positives, filtered, score(best) - beta
+    scales = scales or plain_scales(settings)
+    standing = stand(query, scales, large=large, said=said, k=settings.k)
+    best, betas = standing.positive, rule_of(settings).betas
+    judge = 0 if best is None else best.judge
+    seen = {one.item_id: one for one in (large.positives if judge and large is not None else query.positives)}
+    positives = [
+        _positive(seen.get(one.item_id, one), standing, settings, said, scales[judge]) for one in query.positives
+    ]
+    beta = survivors(standing.candidates, betas)[0] if best is not None and betas else None
+    stood = {one.judged.item_id: one for one in standing.candidates}
+    candidates = [
+        _by_hand(one, scales[0]) if said.get(one.item_id) == "match"
+        else _candidate(one, stood.get(one.item_id), choice, beta, betas, scales[0])
+        for one in query.candidates
+    ]  # fmt: skip
+    return positives, candidates, None if best is None or beta is None else best.score - beta
 
 
 def compared(score: float, positive: float, beta: float) -> str:
@@ -109,43 +126,58 @@ def compared(score: float, positive: float, beta: float) -> str:
     return f"score {score:.{digits}f} {'>' if above else '≤'} {positive:.{digits}f} − {beta:g}"
 
 
-def _positive(judged: Judged, best: Judged | None, settings: Selection, score: Callable[[Judged], float]) -> Explained:
+def _positive(judged: Judged, standing: Standing, settings: Selection, said: Said, scale: Scale) -> Explained:
     if judged.log_odds is None:
         return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    value = score(judged)
-    words = [] if judged is best else ["not the best of the row's positives"]
-    if value < settings.suspect_below:
+    value, best = scale.score(judged), standing.positive
+    if said.get(judged.item_id) == "negative":
+        return Explained(judged, value, "positive", "a person: not an answer, so no positive of this row")
+    words = (
+        [] if best is not None and judged.item_id == best.judged.item_id else ["not the best of the row's positives"]
+    )
+    if said.get(judged.item_id) == "match":
+        words.append("a person: an answer")
+    elif value < settings.suspect_below:
         words.append(f"suspect: score {value:.3f} < {settings.suspect_below:g}")
     return Explained(judged, value, "positive", "; ".join(words) or "as labelled")
 
 
-def _unfiltered(judged: Judged, best: Judged | None, choice: Choice, score: Callable[[Judged], float]) -> Explained:
-    """Where no judge decides, or no positive has a verdict to compare with."""
-    if judged.log_odds is None:
-        return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    place = _place(judged, choice)
-    if place is not None:
-        return Explained(judged, score(judged), "chosen", f"negative {place}, without asking the judge")
-    words = "passed over by the walk" if best is not None else "nothing to compare with: no positive has a verdict"
-    return Explained(judged, score(judged), "kept", words)
+def _by_hand(judged: Judged, scale: Scale) -> Explained:
+    score = None if judged.log_odds is None else scale.score(judged)
+    return Explained(judged, score, "dropped", "a person: an answer, so never a negative")
 
 
-def _filtered(
-    judged: Judged, positive: float, beta: float, rule: Rule, choice: Choice, score: Callable[[Judged], float]
+def _candidate(
+    judged: Judged, stood: Scored | None, choice: Choice, beta: float | None, betas: Sequence[float], scale: Scale
 ) -> Explained:
-    if judged.log_odds is None:
+    """One candidate that no person calls an answer."""
+    if judged.log_odds is None and stood is None:
         return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    value = score(judged)
-    words = compared(value, positive, beta)
-    if beta != rule.betas[0]:
-        words += f" (β relaxed from {rule.betas[0]:g})"
+    if stood is None or stood.score is None or stood.positive is None:
+        score = None if judged.log_odds is None else scale.score(judged)
+        far = (
+            "beyond the first k"
+            if choice.reason != "unjudged"
+            else "nothing to compare with: no positive has a verdict"
+        )
+        return Explained(judged, score, "kept", far)
     place = _place(judged, choice)
-    if value > positive - beta:
+    if beta is None:
+        words = "passed over by the walk" if place is None else f"negative {place}, without asking the judge"
+        return Explained(stood.judged, stood.score, "kept" if place is None else "chosen", words)
+    words = compared(stood.score, stood.positive, beta)
+    if beta != betas[0]:
+        words += f" (β relaxed from {betas[0]:g})"
+    if stood.judge:
+        words += ", by the second judge"
+    if stood.overruled:
+        words = f"a person: no answer; {words}"
+    if not stood.survives(beta):
         drawn = "" if place is None else f"; drawn at random all the same, as negative {place}"
-        return Explained(judged, value, "dropped" if place is None else "chosen", words + drawn)
+        return Explained(stood.judged, stood.score, "dropped" if place is None else "chosen", words + drawn)
     if place is None:
-        return Explained(judged, value, "kept", words)
-    return Explained(judged, value, "chosen", f"{words}; negative {place}")
+        return Explained(stood.judged, stood.score, "kept", words)
+    return Explained(stood.judged, stood.score, "chosen", f"{words}; negative {place}")
 
 
 def _place(judged: Judged, choice: Choice) -> int | None:

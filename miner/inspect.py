@@ -6,20 +6,21 @@ the rows that it shows are a sample, which is all that is held in memory. A pers
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
+from miner.choice_settings import InspectSettings
 from miner.explain import VIEWS, View, views_of
 from miner.sample import FILES, Sample
-from miner.select import Choice, choose, rule_of, score_of
-from miner.settings import InspectSettings
+from miner.select import Choice, choose, rule_of
 from miner.shown import Shown, shown_rows
-from unijudge.corpus import Corpus, CorpusManifest
-from unijudge.errors import DataError
-from unijudge.files import publish_text, read_json
+from miner.sources import Case, Sources
+from miner.standing import stand
+from unijudge.corpus import Corpus
+from unijudge.files import publish_text
 from unijudge.pages import Script, bars, bin_of, data, page
-from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
+from unijudge.triples import Scale
 
 BINS = 40
 HERE = Path(__file__).parent
@@ -37,21 +38,21 @@ class Counts:
     scores: dict[str, list[int]] = field(default_factory=lambda: {"positives": [0] * BINS, "candidates": [0] * BINS})
     margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * BINS})
 
-    def add(self, query: JudgedQuery, choice: Choice, views: list[View], divisor: float) -> None:
+    def add(self, case: Case, choice: Choice, views: list[View], scales: Sequence[Scale]) -> None:
         """Counts one row."""
+        query = case.query
         self.reasons[choice.reason] += 1
         self.views.update(views)
         self.candidates += len(query.candidates)
         self.dropped += choice.dropped
         self.without_verdict += sum(judged.log_odds is None for judged in (*query.positives, *query.candidates))
-        score = partial(score_of, divisor=divisor)
-        positives = [score(judged) for judged in query.positives if judged.log_odds is not None]
-        candidates = [score(judged) for judged in query.candidates if judged.log_odds is not None]
-        for name, values in (("positives", positives), ("candidates", candidates)):
-            for value in values:
-                self.scores[name][bin_of(value, 0.0, 1.0, BINS)] += 1
-        for value in candidates if positives else []:
-            self.margins["candidates"][bin_of(max(positives) - value, -1.0, 1.0, BINS)] += 1
+        for name in ("positives", "candidates"):
+            for judged in getattr(query, name):
+                if judged.log_odds is not None:
+                    self.scores[name][bin_of(scales[0].score(judged), 0.0, 1.0, BINS)] += 1
+        for one in stand(query, scales, large=case.large, said=case.said).candidates:
+            if one.score is not None and one.positive is not None:
+                self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, BINS)] += 1
 
 
 def inspect(settings: InspectSettings) -> str:
@@ -62,18 +63,16 @@ def inspect(settings: InspectSettings) -> str:
         SettingsError: The rows do not fit into `max_mb`.
     """
     corpus = Corpus(settings.corpus)
-    manifest = read_json(settings.scores / "manifest.json", ScoreManifest)
-    if manifest.corpus != corpus.fingerprint:
-        raise DataError(f"{settings.scores}: was scored from another corpus than {settings.corpus}; give that one")
+    sources = Sources(settings, corpus)
     counts = Counts()
-    sample: Sample[tuple[JudgedQuery, Choice]] = Sample(settings.rows, settings.seed)
-    for query in read_scores(settings.scores, partial=settings.partial):
-        choice = choose(query, settings)
-        views = views_of(query, choice, settings.stored)
-        counts.add(query, choice, views, settings.log_odds_divisor)
-        sample.add(query.query_id, views, (query, choice))
-    shown = shown_rows(corpus, sample.rows(), settings)
-    html = _page(settings, manifest, counts, sample, shown)
+    sample: Sample[tuple[Case, Choice]] = Sample(settings.rows, settings.seed)
+    for case in sources.cases():
+        choice = choose(case.query, settings, large=case.large, said=case.said, scales=sources.scales)
+        views = views_of(case.query, choice, settings.stored)
+        counts.add(case, choice, views, sources.scales)
+        sample.add(case.query.query_id, views, (case, choice))
+    shown = shown_rows(corpus, sample.rows(), settings, sources.scales)
+    html = _page(settings, corpus, sources, counts, sample, shown)
     publish_text(settings.out, html)
     read, rows = sample.read.total(), sample.shown.total()
     return (
@@ -84,17 +83,18 @@ def inspect(settings: InspectSettings) -> str:
 
 def _page(
     settings: InspectSettings,
-    manifest: ScoreManifest,
+    corpus: Corpus,
+    sources: Sources,
     counts: Counts,
-    sample: Sample[tuple[JudgedQuery, Choice]],
+    sample: Sample[tuple[Case, Choice]],
     shown: Shown,
 ) -> str:
     in_view = Counter(VIEWS[place] for row in shown.values["rows"] for place in row["views"])
     return page(
         HERE / "inspect.html.jinja",
         settings=settings,
-        corpus=read_json(settings.corpus / "corpus.json", CorpusManifest),
-        manifest=manifest,
+        corpus=corpus.manifest,
+        folders=list(zip(settings.scores, sources.manifests, strict=True)),
         rule=rule_of(settings),
         counts=counts,
         views=[(view, counts.views[view], in_view[view]) for view in VIEWS],

@@ -1,6 +1,7 @@
 """What a scoring job will ask, decided before it begins: its plan, and where its pairs come from."""
 
 from pathlib import Path
+from typing import Any
 
 from miner.candidates import find_candidates
 from miner.questions import BandQuestions, Questions, SearchedQuestions
@@ -9,6 +10,7 @@ from unijudge.candidates import CandidateManifest
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, JudgeChanged, SettingsError
 from unijudge.files import file_sha256, publish_json, read_json
+from unijudge.provenance import Provenance, differences
 from unijudge.scores import ScoreManifest
 from unijudge.vectors import VectorFolder
 from unijudge.verdicts import JudgeIdentity
@@ -21,8 +23,8 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         SettingsError: Neither vectors nor a first judge's scores are given.
         DataError: An input is missing or foreign.
     """
-    shape = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
-    shape["queries_in_shard"] = settings.queries_in_shard
+    shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
+    shape |= {"queries_in_shard": settings.queries_in_shard, "made": Provenance.now(settings)}
     if settings.band.scores is not None:
         first = BandQuestions(corpus, settings.band).manifest
         if first.judge == judge:
@@ -56,6 +58,7 @@ def questions_of(settings: ScoreSettings, corpus: Corpus) -> Questions:
         k=settings.k,
         pool=settings.pool,
         retrieval=settings.retrieval,
+        made=Provenance.now(settings),
     )
     vectors = VectorFolder(settings.vectors, corpus)
     return SearchedQuestions(corpus, find_candidates(settings.out / "candidates", manifest, corpus, vectors, settings))
@@ -77,7 +80,7 @@ def start_plan(folder: Path, plan: ScoreManifest) -> None:
         publish_json(path, plan)
         return
     found = read_json(path, ScoreManifest)
-    different = [name for name, value in plan if value != getattr(found, name)]
+    different = differences(found, plan)
     if different == ["judge"]:
         raise JudgeChanged(
             f"{folder}: was begun with {found.judge}, but now {plan.judge} answers; one folder holds one judge's "

@@ -1,22 +1,23 @@
 """From judge scores to hard negatives: the false-negative filter, and the walk through what survives it. Pure.
 
 The method (UniME-V2, arXiv 2510.13515): a candidate counts as a false negative when its score exceeds the positive's
-minus β; of the rest, negatives are taken in strides so that they are not all alike.
+minus β; of the rest, negatives are taken in strides so that they are not all alike. What two judges and a person say
+about a query is put together in `miner/standing.py`.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from typing import Literal, TypeVar
 
-from miner.settings import Selection
+from miner.choice_settings import Selection
+from miner.standing import NOTHING_SAID, Positive, Said, Scored, Standing, stand
 from unijudge.scores import Judged, JudgedQuery
-from unijudge.triples import Negative, Triple
-from unijudge.verdicts import sigmoid
+from unijudge.triples import Negative, Scale, Triple
 
 T = TypeVar("T")
+PLAIN = Scale()
 
 
 @dataclass(frozen=True)
@@ -46,74 +47,73 @@ class Choice:
     """What became of one query."""
 
     triple: Triple | None
-    reason: Literal["kept", "unjudged", "no candidate", "no survivor"]
+    reason: Literal["kept", "unjudged", "no candidate", "no survivor", "suspect", "override"]
+    candidates: int = 0
+    """Among the first k, with a verdict or without."""
+    survivors: int = 0
     dropped: int = 0
     """Candidates held for false negatives."""
     suspect: bool = False
     """The judge does not believe in the positive."""
     tie: bool = False
     """Two different negatives of the row have exactly the same score."""
+    picked: Sequence[Scored] = ()
+    """The row's distinct negatives."""
 
 
 def rule_of(settings: Selection) -> Rule:
     """The preset's rule, with the margins that the settings may give."""
     rule = PRESETS[settings.preset]
-    if settings.betas is not None and rule.betas:
-        return Rule(walk=rule.walk, betas=settings.betas, fallback=rule.fallback)
-    return rule
+    return replace(rule, betas=settings.betas) if settings.betas is not None and rule.betas else rule
 
 
-def choose(query: JudgedQuery, settings: Selection, drawn: Sequence[Judged] = ()) -> Choice:
+def plain_scales(settings: Selection) -> tuple[Scale, Scale]:
+    """The scales of two judges that were not calibrated."""
+    return (Scale(slope=1 / settings.log_odds_divisor),) * 2
+
+
+def choose(
+    query: JudgedQuery,
+    settings: Selection,
+    *,
+    large: JudgedQuery | None = None,
+    said: Said = NOTHING_SAID,
+    scales: Sequence[Scale] | None = None,
+    drawn: Sequence[Judged] = (),
+) -> Choice:
     """Chooses the negatives of one query.
 
     With several positives σ⁺ is the highest of their scores, and that positive stands in the row.
 
     Args:
-        query: As it was judged.
+        query: As the first judge saw it.
         settings: Preset, margins, stride, how many.
+        large: In a cascade, the second judge's row of the same query; see `stand`.
+        said: A person's word about its items; see `stand`.
+        scales: How log-odds become scores, one for each judge; by default plainly, over the settings' divisor.
         drawn: Items drawn from the whole pool, which the preset `random` takes in the place of candidates.
     """
-    rule = rule_of(settings)
-    positives = [positive for positive in query.positives if positive.log_odds is not None]
-    candidates = [candidate for candidate in query.candidates if candidate.log_odds is not None]
-    if not positives:
-        return Choice(None, "unjudged")
-    score = partial(score_of, divisor=settings.log_odds_divisor)
-    best = max(positives, key=score)
-    suspect = score(best) < settings.suspect_below
-    pool = list(drawn) if rule.walk == "random" else candidates
-    if not pool:
-        return Choice(None, "no candidate", suspect=suspect)
-    beta, kept = survivors(candidates, score(best), rule.betas, score) if rule.betas else (None, pool)
-    dropped = len(pool) - len(kept)
-    fallback = not kept
-    if fallback and rule.fallback == "drop":
-        return Choice(None, "no survivor", dropped, suspect)
-    if fallback:
-        dice = random.Random(f"{settings.seed}/{query.query_id}")  # noqa: S311  reproducible, not secret
-        picked = dice.sample(pool, min(settings.stored, len(pool)))
-    else:
-        order = strided(kept, settings.stride) if rule.walk == "cyclic" else kept
-        picked = order[: settings.stored]
-    negatives = [
-        Negative(**vars(judged), beta=None if fallback else beta, duplicate=index >= len(picked), fallback=fallback)
-        for index, judged in enumerate(islice(cycle(picked), settings.stored))
-    ]
-    scores = [score(judged) for judged in picked if judged.log_odds is not None]
-    triple = Triple(query.query_id, query.subset, best, negatives)
-    return Choice(triple, "kept", dropped, suspect, tie=len(set(scores)) < len(scores))
+    scales = scales or plain_scales(settings)
+    standing = stand(query, scales, large=large, said=said, k=settings.k)
+    if standing.overridden:
+        return Choice(None, "override", standing.listed)
+    if standing.positive is None:
+        return Choice(None, "unjudged", standing.listed)
+    suspect = standing.positive.score < settings.suspect_below and not standing.trusted
+    choice = Choice(None, "suspect", standing.listed, suspect=suspect)
+    if suspect and settings.suspects == "leave_out":
+        return choice
+    unjudged = [Scored(one) for one in drawn if said.get(one.item_id) != "match"]
+    pool = unjudged if rule_of(settings).walk == "random" else standing.candidates
+    return _from_pool(pool, query, standing, standing.positive, settings, choice)
 
 
-def survivors(
-    candidates: Sequence[Judged], positive_score: float, betas: Sequence[float], score: Callable[[Judged], float]
-) -> tuple[float, list[Judged]]:
+def survivors(candidates: Sequence[Scored], betas: Sequence[float]) -> tuple[float, list[Scored]]:
     """The candidates with score ≤ σ⁺ − β, at the first β at which there is any.
 
     Args:
         candidates: With verdicts.
-        positive_score: σ⁺, in (0, 1).
         betas: Margins to try in turn.
-        score: Of a candidate, in (0, 1).
 
     Returns:
         The β that was reached, and the survivors in the given order; empty when no β leaves any.
@@ -122,7 +122,7 @@ def survivors(
         UniME-V2, section on hard negative mining: α = σ⁺ − β.
     """
     for beta in betas:
-        kept = [candidate for candidate in candidates if score(candidate) <= positive_score - beta]
+        kept = [candidate for candidate in candidates if candidate.survives(beta)]
         if kept:
             return beta, kept
     return betas[-1], []
@@ -138,12 +138,90 @@ def strided(ranked: Sequence[T], stride: int) -> list[T]:
     return list(chain.from_iterable(ranked[offset::stride] for offset in range(stride)))
 
 
-def score_of(judged: Judged, divisor: float = 1.0) -> float:
-    """The semantic matching score of a judged pair, sigmoid((ln P(Yes) − ln P(No)) / divisor).
+def score_of(judged: Judged, scale: Scale = PLAIN) -> float:
+    """The semantic matching score of a judged pair, in (0, 1).
 
     Raises:
         ValueError: The pair has no verdict.
     """
-    if judged.log_odds is None:
-        raise ValueError(f"item {judged.item_id!r} has no verdict: {judged.error}")
-    return sigmoid(judged.log_odds / divisor)
+    return scale.score(judged)
+
+
+def fallback_places(settings: Selection, query_id: str, size: int) -> list[int]:
+    """Which of `size` candidates the paper's fallback draws."""
+    dice = random.Random(f"{settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
+    return dice.sample(range(size), min(settings.stored, size))
+
+
+def _from_pool(
+    pool: Sequence[Scored],
+    query: JudgedQuery,
+    standing: Standing,
+    positive: Positive,
+    settings: Selection,
+    choice: Choice,
+) -> Choice:
+    rule = rule_of(settings)
+    if not pool:
+        return replace(choice, reason="no candidate")
+    beta, kept = survivors(pool, rule.betas) if rule.betas else (None, pool)
+    choice = replace(choice, survivors=len(kept), dropped=len(pool) - len(kept))
+    if not kept and rule.fallback == "drop":
+        return replace(choice, reason="no survivor")
+    picked = _picked(query.query_id, pool, kept, rule, settings)
+    negatives = _filled(picked, settings.stored, beta if kept else None, fallback=not kept)
+    triple = _triple(query, standing, positive, negatives, settings, suspect=choice.suspect)
+    scores = [one.score for one in picked if one.score is not None]
+    return replace(choice, triple=triple, reason="kept", tie=len(set(scores)) < len(scores), picked=picked)
+
+
+def _picked(
+    query_id: str, pool: Sequence[Scored], kept: Sequence[Scored], rule: Rule, settings: Selection
+) -> list[Scored]:
+    if not kept:
+        return [pool[place] for place in fallback_places(settings, query_id, len(pool))]
+    order = strided(kept, settings.stride) if rule.walk == "cyclic" else kept
+    return list(order[: settings.stored])
+
+
+def _filled(picked: Sequence[Scored], stored: int, beta: float | None, *, fallback: bool) -> list[Negative]:
+    """As many negatives as a row has; those that fill it up are marked."""
+    return [
+        Negative(
+            **vars(one.judged),
+            beta=beta,
+            duplicate=place >= len(picked),
+            fallback=fallback,
+            judge=one.judge,
+            overruled=one.overruled,
+        )
+        for place, one in enumerate(islice(cycle(picked), stored))
+    ]
+
+
+def _triple(
+    query: JudgedQuery,
+    standing: Standing,
+    positive: Positive,
+    negatives: list[Negative],
+    settings: Selection,
+    *,
+    suspect: bool,
+) -> Triple:
+    taken = {negative.item_id for negative in negatives}
+    better = [
+        one.judged
+        for one in standing.candidates
+        if settings.extra_positives and one.beats_positive and one.judged.item_id not in taken
+    ]
+    lighter = suspect and settings.suspects == "down_weight"
+    return Triple(
+        query_id=query.query_id,
+        subset=query.subset,
+        positive=positive.judged,
+        negatives=negatives,
+        extra_positives=[*standing.matches, *better],
+        suspect=suspect,
+        weight=positive.score / settings.suspect_below if lighter else 1.0,
+        positive_judge=positive.judge,
+    )

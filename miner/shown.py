@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from miner.choice_settings import InspectSettings
 from miner.explain import VIEWS, Explained, Fate, explain, outcome, views_of
 from miner.select import Choice
-from miner.settings import InspectSettings
+from miner.sources import Case
 from unijudge.corpus import Corpus, Item, Query, open_image
 from unijudge.errors import DataError, SettingsError
 from unijudge.pages import data
-from unijudge.scores import JudgedQuery
+from unijudge.triples import Scale
 
 THUMBNAIL, SMALL_THUMBNAIL = (64, 60), (48, 40)
 """Longest side in pixels, and quality; the small one where there are too many."""
@@ -49,19 +50,22 @@ class Shown:
     """Of these, those that cannot be read or decoded."""
 
 
-def shown_rows(corpus: Corpus, rows: Sequence[tuple[JudgedQuery, Choice]], settings: InspectSettings) -> Shown:
+def shown_rows(
+    corpus: Corpus, rows: Sequence[tuple[Case, Choice]], settings: InspectSettings, scales: Sequence[Scale]
+) -> Shown:
     """Collects what the page needs.
 
     Args:
         corpus: To which the scores belong.
         rows: Those to show, in order, and what selection made of each.
         settings: With which it did; `max_mb` bounds the page.
+        scales: How each judge's log-odds become scores.
 
     Raises:
         SettingsError: Not even the rows' shortest texts fit into `max_mb`.
     """
-    tables = _Tables(corpus, {query.query_id for query, _ in rows})
-    values = {"rows": [tables.row(query, choice, settings) for query, choice in rows]}
+    tables = _Tables(corpus, {case.query.query_id for case, _ in rows})
+    values = {"rows": [tables.row(case, choice, settings, scales) for case, choice in rows]}
     room = int(settings.max_mb * 1_000_000) - FRAME_BYTES
     for chars in TEXT_CHARS:
         cut = values | {"texts": [_cut(text, chars) for text in tables.texts], "items": tables.items}
@@ -88,7 +92,7 @@ class _Tables:
 
     def __init__(self, corpus: Corpus, query_ids: set[str]):
         self._corpus = corpus
-        self._queries = {query.query_id: query for query in corpus.queries if query.query_id in query_ids}
+        self._queries = {query_id: corpus.queries[corpus.query_row_of[query_id]] for query_id in query_ids}
         self._place_of: dict[str, int] = {}
         self._picture_of: dict[str, int] = {}
         self._owners: list[Item | Query] = []
@@ -96,9 +100,12 @@ class _Tables:
         self.items: list[list[Any]] = []
         self.texts: list[str] = []
 
-    def row(self, judged: JudgedQuery, choice: Choice, settings: InspectSettings) -> dict[str, Any]:
+    def row(self, case: Case, choice: Choice, settings: InspectSettings, scales: Sequence[Scale]) -> dict[str, Any]:
+        judged = case.query
         query = self._queries[judged.query_id]
-        positives, candidates, alpha = explain(judged, choice, settings)
+        positives, candidates, alpha = explain(
+            judged, choice, settings, large=case.large, said=case.said, scales=scales
+        )
         return {
             "id": judged.query_id,
             "subset": judged.subset,

@@ -64,7 +64,8 @@ def test_every_command_of_the_readme_is_one():
 
 def test_the_settings_of_the_readme_exist():
     from judge_service.settings import ServiceSettings
-    from miner.settings import ScoreSettings, SelectSettings
+    from miner.choice_settings import SelectSettings
+    from miner.settings import ScoreSettings
     from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
     from unijudge.settings import load_settings
 

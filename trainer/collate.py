@@ -26,6 +26,8 @@ class Batch:
     """True where a candidate is a known positive of the row."""
     teacher_BK: Tensor | None
     """Judge scores, in [0, 1]; None when any row has none."""
+    weights_B: Tensor
+    """Of the rows in the loss, 0 … 1."""
 
     @property
     def target_B(self) -> Tensor:
@@ -57,4 +59,5 @@ def collate(examples: Sequence[Example]) -> Batch:
         columns_BK=torch.tensor([[place[key] for key in example.candidate_keys] for example in examples]),
         known_BU=torch.tensor([[key in example.positive_keys for key in place] for example in examples]),
         teacher_BK=torch.tensor(teachers) if len(teachers) == len(examples) else None,
+        weights_B=torch.tensor([example.weight for example in examples]),
     )

@@ -11,9 +11,7 @@ import numpy as np
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import TrainingError
 from unijudge.files import read_json
-from unijudge.scores import Judged
-from unijudge.triples import Negative, TripleManifest, read_triples
-from unijudge.verdicts import sigmoid
+from unijudge.triples import TripleManifest, read_triples
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,8 @@ class Example:
     """Judge scores in [0, 1], in the same order; None where the row was selected without a judge."""
     positive_keys: frozenset[bytes]
     """Content hashes of every known positive of this question."""
+    weight: float = 1.0
+    """Of the row in the loss, 0 … 1."""
 
 
 class Examples:
@@ -43,8 +43,8 @@ class Examples:
         """
         self._corpus = corpus
         query_row = {query.query_id: row for row, query in enumerate(corpus.queries)}
-        divisor = read_json(triples / "triples.json", TripleManifest).log_odds_divisor
-        queries, items, teachers = array("q"), array("q"), array("d")
+        scales = read_json(triples / "triples.json", TripleManifest).scales
+        queries, items, teachers, weights = array("q"), array("q"), array("d"), array("d")
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
                 raise TrainingError(
@@ -53,12 +53,15 @@ class Examples:
             judged = [row.positive, *row.negatives[:negatives]]
             queries.append(query_row[row.query_id])
             items.extend(corpus.row_of[one.item_id] for one in judged)
-            teachers.extend(_teacher_score(one, divisor) for one in judged)
+            labels = row.labels(scales)[: 1 + negatives]
+            teachers.extend(math.nan if label is None else label for label in labels)
+            weights.append(row.weight)
         if not queries:
             raise TrainingError(f"{triples}: has no rows; see what `mine select` printed")
         self._query_rows = np.array(queries)
         self._item_rows = np.array(items).reshape(-1, 1 + negatives)
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
+        self._weights = np.array(weights)
         self._positives: dict[bytes, set[bytes]] = defaultdict(set)
         for query in corpus.queries:
             self._positives[query.key].update(corpus.items[corpus.row_of[i]].key for i in query.positive_ids)
@@ -76,11 +79,5 @@ class Examples:
             candidate_keys=[item.key for item in items],
             teacher=None if np.isnan(teacher).any() else teacher.tolist(),
             positive_keys=frozenset(self._positives[query.key]),
+            weight=float(self._weights[index]),
         )
-
-
-def _teacher_score(judged: Judged, divisor: float) -> float:
-    """In [0, 1]; NaN where nobody judged."""
-    if isinstance(judged, Negative) and judged.fallback:
-        return 1.0  # as the paper has it; only its preset writes such rows
-    return math.nan if judged.log_odds is None else sigmoid(judged.log_odds / divisor)

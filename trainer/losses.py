@@ -13,7 +13,12 @@ from torch import Tensor
 
 
 def symmetric_kl(
-    student_BK: Tensor, teacher_BK: Tensor, *, student_temperature: float, teacher_temperature: float
+    student_BK: Tensor,
+    teacher_BK: Tensor,
+    *,
+    student_temperature: float,
+    teacher_temperature: float,
+    weights_B: Tensor | None = None,
 ) -> Tensor:
     """Mean symmetric Kullback-Leibler divergence between two rankings of the same candidates.
 
@@ -21,7 +26,7 @@ def symmetric_kl(
 
         P = softmax(student / t_s),   Q = softmax(teacher / t_t),
 
-        loss = mean over b of  [ KL(P || Q) + KL(Q || P) ] / 2.
+        loss = mean over b of  w_b [ KL(P || Q) + KL(Q || P) ] / 2.
 
     Unbounded. The terms of different queries never mix: micro-batches of equal size average to the whole.
 
@@ -30,6 +35,8 @@ def symmetric_kl(
         teacher_BK: Judge scores, in [0, 1]; treated as constants.
         student_temperature: Divides the student's row. Greater than 0.
         teacher_temperature: Divides the teacher's row. Greater than 0; smaller is sharper.
+        weights_B: w, of each row, 0 … 1; none: 1. The mean is over rows, not over weights, so a batch of light rows
+            weighs less than another.
 
     Returns:
         A scalar ≥ 0, in nats; zero exactly when every pair of rows agrees.
@@ -48,17 +55,22 @@ def symmetric_kl(
     """
     log_p, log_q = _log_distributions(student_BK, teacher_BK, student_temperature, teacher_temperature)
     # KL(P‖Q) + KL(Q‖P) = Σ (P − Q)(ln P − ln Q)
-    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1).mean() / 2
+    return weighted_mean(((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1), weights_B) / 2
 
 
 def js_divergence(
-    student_BK: Tensor, teacher_BK: Tensor, *, student_temperature: float, teacher_temperature: float
+    student_BK: Tensor,
+    teacher_BK: Tensor,
+    *,
+    student_temperature: float,
+    teacher_temperature: float,
+    weights_B: Tensor | None = None,
 ) -> Tensor:
     """Mean Jensen-Shannon divergence between two rankings of the same candidates.
 
     With P and Q as in `symmetric_kl` and M = (P + Q) / 2,
 
-        loss = mean over b of  [ KL(P || M) + KL(Q || M) ] / 2.
+        loss = mean over b of  w_b [ KL(P || M) + KL(Q || M) ] / 2.
 
     Bounded by ln 2, so one query with a confident judge cannot swamp a batch; but its gradient vanishes where the
     student is confidently wrong.
@@ -68,6 +80,7 @@ def js_divergence(
         teacher_BK: Judge scores, in [0, 1]; treated as constants.
         student_temperature: Divides the student's row. Greater than 0.
         teacher_temperature: Divides the teacher's row. Greater than 0.
+        weights_B: As in `symmetric_kl`.
 
     Returns:
         A scalar in [0, ln 2], in nats; zero exactly when every pair of rows agrees.
@@ -85,13 +98,21 @@ def js_divergence(
     """
     log_p, log_q = _log_distributions(student_BK, teacher_BK, student_temperature, teacher_temperature)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    return (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(-1).mean() / 2
+    terms_B = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(-1)
+    return weighted_mean(terms_B, weights_B) / 2
 
 
-def infonce(similarities_BU: Tensor, target_B: Tensor, masked_BU: Tensor, *, temperature: float) -> Tensor:
+def infonce(
+    similarities_BU: Tensor,
+    target_B: Tensor,
+    masked_BU: Tensor,
+    *,
+    temperature: float,
+    weights_B: Tensor | None = None,
+) -> Tensor:
     """Mean cross-entropy of picking each query's positive among its candidates.
 
-        loss = mean over b of  −ln [ e^(s_bt / t) / Σ_u e^(s_bu / t) ],   t the target's column, u not masked.
+        loss = mean over b of  −w_b ln [ e^(s_bt / t) / Σ_u e^(s_bu / t) ],   t the target's column, u not masked.
 
     Args:
         similarities_BU: Cosine similarities of each query with every distinct candidate of the batch, in [-1, 1].
@@ -99,6 +120,7 @@ def infonce(similarities_BU: Tensor, target_B: Tensor, masked_BU: Tensor, *, tem
         masked_BU: True where a column is not a negative of the row: another known positive, or another row's candidate
             when only own candidates count.
         temperature: Divides the similarities. Greater than 0.
+        weights_B: As in `symmetric_kl`.
 
     Returns:
         A scalar ≥ 0, in nats.
@@ -119,7 +141,17 @@ def infonce(similarities_BU: Tensor, target_B: Tensor, masked_BU: Tensor, *, tem
     if ((~masked_BU).sum(1) < 2).any():
         raise ValueError("infonce: a row has no negative; its loss would be zero whatever the model does")
     logits_BU = (similarities_BU.float() / temperature).masked_fill(masked_BU, -torch.inf)
-    return F.cross_entropy(logits_BU, target_B)
+    return weighted_mean(F.cross_entropy(logits_BU, target_B, reduction="none"), weights_B)
+
+
+def weighted_mean(terms_B: Tensor, weights_B: Tensor | None) -> Tensor:
+    """Mean over rows of weight × term; not divided by the weights, so that micro-batches average to the whole.
+
+    Example:
+        >>> weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])).item()
+        0.5
+    """
+    return terms_B.mean() if weights_B is None else (weights_B.to(terms_B.dtype) * terms_B).mean()
 
 
 def _log_distributions(

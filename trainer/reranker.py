@@ -16,6 +16,7 @@ from torch import Tensor
 from trainer.backbone import Backbone
 from trainer.examples import Example
 from trainer.loop import Terms
+from trainer.losses import weighted_mean
 from trainer.settings import RerankerLossSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError
@@ -28,6 +29,8 @@ class Question:
 
     stream: Stream
     answer_id: int
+    weight: float = 1.0
+    """Of its row."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Lessons:
         except DataError as error:
             shown = (example.query.text or "an image")[:60]
             raise DataError(f"the row of query {shown!r}: {error}") from error
-        return Question(stream, answer_id)
+        return Question(stream, answer_id, example.weight)
 
     def _number_ids(self, largest: int) -> tuple[list[int], list[int]]:
         """What stands before the number of a listwise answer, and the one token of each number from 1."""
@@ -126,6 +129,8 @@ def _negatives(example: Example) -> list[int]:
 def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Lesson) -> Terms:
     """The two mean cross-entropies, in nats, over the whole vocabulary, each times its weight; one without is left out.
 
+    A question counts as much as its row weighs.
+
     Each term is a mean over its own questions, so neither list sizes nor batch sizes shift the balance.
 
     Source:
@@ -137,4 +142,6 @@ def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Le
 
 def _cross_entropy(backbone: Backbone, questions: Sequence[Question]) -> Tensor:
     logits = backbone.next_token_logits([question.stream for question in questions])
-    return F.cross_entropy(logits, torch.tensor([q.answer_id for q in questions], device=logits.device))
+    answers = torch.tensor([question.answer_id for question in questions], device=logits.device)
+    weights = torch.tensor([question.weight for question in questions], device=logits.device)
+    return weighted_mean(F.cross_entropy(logits, answers, reduction="none"), weights)

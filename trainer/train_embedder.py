@@ -49,12 +49,14 @@ def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Tensor:
     queries_BD, candidates_UD = embed(backbone, batch.queries), embed(backbone, batch.candidates)
     similarities_BU = queries_BD @ candidates_UD.T
     device = similarities_BU.device
+    weights_B = batch.weights_B.to(device)
     if settings.name == "infonce":
         return infonce(
             similarities_BU,
             batch.target_B.to(device),
             batch.masked_BU(in_batch=settings.in_batch).to(device),
             temperature=settings.student_temperature,
+            weights_B=weights_B,
         )
     if batch.teacher_BK is None:
         raise TrainingError(
@@ -67,4 +69,5 @@ def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Tensor:
         batch.teacher_BK.to(device),
         student_temperature=settings.student_temperature,
         teacher_temperature=settings.teacher_temperature,
+        weights_B=weights_B,
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
+from unijudge.provenance import MADE, Provenance, differences
 from unijudge.tables import Table
 
 QUERIES_IN_PART = 16_384
@@ -57,9 +58,10 @@ class CandidateManifest(BaseModel):
     """sha256 of vectors.json."""
     queries: int
     k: int
-    pool: str
+    pool: Literal["global", "subset", "modality"]
     retrieval: dict[str, Any]
     """The settings of the retrieval."""
+    made: Provenance | None = None
 
     def parts(self) -> list[range]:
         """The queries of each part."""
@@ -68,7 +70,7 @@ class CandidateManifest(BaseModel):
 
     def stamp(self, part: int) -> str:
         """What marks a file as this part of this retrieval."""
-        return f"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]}/{part}"
+        return f"{hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()[:16]}/{part}"
 
 
 def part_path(folder: Path, part: int) -> Path:
@@ -84,9 +86,7 @@ def start_candidates(folder: Path, manifest: CandidateManifest) -> None:
     """
     path = folder / "candidates.json"
     if path.exists():
-        found = read_json(path, CandidateManifest)
-        fields = [name for name, value in found if value != getattr(manifest, name)]
-        if fields:
+        if fields := differences(read_json(path, CandidateManifest), manifest):
             raise DataError(
                 f"{folder}: holds other candidates ({', '.join(fields)} differ); give another output folder"
             )

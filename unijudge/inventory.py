@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from unijudge.candidates import CandidateFolder, CandidateManifest, part_path
+from unijudge.candidates import missing_parts as missing_candidates
 from unijudge.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.datasets import DatasetManifest, check_files, each, read_parts
 from unijudge.errors import DataError
@@ -153,6 +155,17 @@ def _check_scores(folder: Path, manifest: ScoreManifest) -> str:
     return f"{rows} rows read"
 
 
+def _missing_candidates(folder: Path, manifest: CandidateManifest, _: Mapping[str, int]) -> list[str]:
+    return [part_path(folder, part).name for part in missing_candidates(folder, manifest)]
+
+
+def _check_candidates(folder: Path, manifest: CandidateManifest) -> str:
+    rows = len(CandidateFolder(folder).counts())
+    if rows != manifest.queries:
+        raise DataError(f"{folder}: {rows} queries, but it says {manifest.queries}; delete it: it is made anew")
+    return f"{rows} rows read"
+
+
 def _check_triples(folder: Path, manifest: TripleManifest) -> str:
     return f"{sum(1 for _ in read_triples(folder, manifest.corpus))} rows read"
 
@@ -223,6 +236,7 @@ KINDS = (
     _Kind("corpus", "corpus.json", CorpusManifest, _check_corpus),
     _Kind("vectors", "vectors.json", VectorManifest, _check_vectors, _missing_vectors),
     _Kind("scores", "manifest.json", ScoreManifest, _check_scores, _missing_scores),
+    _Kind("candidates", "candidates.json", CandidateManifest, _check_candidates, _missing_candidates),
     _Kind("triples", "triples.json", TripleManifest, _check_triples),
     _Kind("run", "settings.json", Beginning, _check_run, _missing_run),
     _Kind("evaluation", "metrics.json", Evaluation, _check_evaluation),

@@ -100,6 +100,9 @@ def _object(path: Any) -> Iterator[None]:
     def renew() -> None:
         while not done.wait(RENEW_EVERY_S):
             try:
+                if _found(lock).token != token:  # this process slept for a minute, and another took it over
+                    logger.error("%s: its lease was lost to %s", path, _found(lock).holder)
+                    return
                 _claim(lock, token, "overwrite")
             except Exception as error:  # noqa: BLE001  the next attempt may reach the store
                 logger.warning("%s: its lease was not renewed: %s", path, error)
@@ -112,7 +115,8 @@ def _object(path: Any) -> Iterator[None]:
         done.set()
         renewing.join()
         with contextlib.suppress(OSError):
-            lock.fs.rm_file(lock.path)
+            if _found(lock).token == token:
+                lock.fs.rm_file(lock.path)
 
 
 def _claim(lock: Any, token: str, mode: str) -> None:

@@ -96,7 +96,7 @@ class ScoreManifest(BaseModel):
     queries: int
     queries_in_shard: int
     k: int
-    pool: str
+    pool: Literal["global", "subset", "modality"]
     retrieval: dict[str, Any] = {}
     """The other settings of the search."""
     band: dict[str, Any] | None = None
@@ -150,6 +150,21 @@ def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[Ju
         yield JudgedQuery(**row)
 
 
+def present_shards(folder: Path, manifest: ScoreManifest, *, partial: bool = False) -> list[int]:
+    """The shards of a folder, in order.
+
+    Raises:
+        DataError: Shards are missing and `partial` is false.
+    """
+    missing = missing_shards(folder, manifest)
+    if missing and not partial:
+        raise DataError(
+            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
+            "`mine score` again to finish it, or say --partial to take what is there"
+        )
+    return sorted(set(range(manifest.shards)) - set(missing))
+
+
 def read_scores(folder: Path, *, partial: bool = False) -> Iterator[JudgedQuery]:
     """Yields every judged query of a folder.
 
@@ -161,11 +176,5 @@ def read_scores(folder: Path, *, partial: bool = False) -> Iterator[JudgedQuery]
         DataError: Shards are missing and `partial` is false, or one is torn or foreign.
     """
     manifest = read_json(folder / "manifest.json", ScoreManifest)
-    missing = missing_shards(folder, manifest)
-    if missing and not partial:
-        raise DataError(
-            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
-            "`mine score` again to finish it, or say --partial to take what is there"
-        )
-    for shard in sorted(set(range(manifest.shards)) - set(missing)):
+    for shard in present_shards(folder, manifest, partial=partial):
         yield from read_shard(folder, manifest, shard)

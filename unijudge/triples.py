@@ -1,24 +1,51 @@
 """A folder of training rows: triples.json last, part-00000.parquet …; a query, its positive, its chosen negatives.
 
 `mine select` writes it; the trainer reads it. Log-probabilities travel along, never a saturated score, so that soft
-labels can be made at any temperature.
+labels can be made at any temperature. In a cascade a row may hold the words of two judges, each with its own scale:
+their scores are comparable only where both were calibrated.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
+from unijudge.provenance import Provenance
 from unijudge.scores import JUDGED, Judged
 from unijudge.tables import Table
+from unijudge.verdicts import sigmoid
 
 ROWS_IN_PART = 65_536
+
+
+class Scale(BaseModel):
+    """How one judge's log-odds become scores: sigmoid(slope · log_odds + intercept).
+
+    Example:
+        >>> Scale(slope=0.5).score(Judged("a", bytes(16), 0, 0.5, yes_logprob=-1.0, no_logprob=-1.0))
+        0.5
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float = Field(1.0, gt=0)
+    intercept: float = 0.0
+
+    def score(self, judged: Judged) -> float:
+        """The score of a judged pair, in (0, 1).
+
+        Raises:
+            ValueError: The pair has no verdict.
+        """
+        if judged.log_odds is None:
+            raise ValueError(f"item {judged.item_id!r} has no verdict: {judged.error}")
+        return sigmoid(self.slope * judged.log_odds + self.intercept)
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,21 @@ class Negative(Judged):
     """It stands in the row already, and fills it up."""
     fallback: bool = False
     """Nothing survived; it was drawn at random, and a teacher's score of 1 is what the paper gives it."""
+    judge: int = 0
+    """Whose log-probabilities these are: a place in the manifest's `scales`."""
+    overruled: bool = False
+    """A person says that it does not answer the query, whatever the judge says."""
+
+    def label(self, scales: Sequence[Scale]) -> float | None:
+        """Its soft label, in [0, 1]; None where nobody judged.
+
+        The judge's score; but 1 for a fallback, as the paper has it, and 0 where a person overruled the judge.
+        """
+        if self.fallback:
+            return 1.0
+        if self.overruled:
+            return 0.0
+        return None if self.log_odds is None else scales[self.judge].score(self)
 
 
 @dataclass(frozen=True)
@@ -47,25 +89,37 @@ class Triple:
     """The judge does not believe in the positive."""
     weight: float = 1.0
     """Of the row in the loss, 0 … 1."""
+    positive_judge: int = 0
+    """Whose log-probabilities the positive's are: a place in the manifest's `scales`."""
 
+    def labels(self, scales: Sequence[Scale]) -> list[float | None]:
+        """The soft labels in [0, 1] of the positive and of the negatives, in order; None where nobody judged."""
+        positive = None if self.positive.log_odds is None else scales[self.positive_judge].score(self.positive)
+        return [positive, *(negative.label(scales) for negative in self.negatives)]
+
+
+NEGATIVE = [
+    *JUDGED,
+    ("beta", pa.float32()),
+    ("duplicate", pa.bool_()),
+    ("fallback", pa.bool_()),
+    ("judge", pa.int8()),
+    ("overruled", pa.bool_()),
+]
 
 TRIPLES = Table(
     "triples",
-    2,
+    3,
     pa.schema(
         [
             ("query_id", pa.string()),
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
-            (
-                "negatives",
-                pa.list_(
-                    pa.struct([*JUDGED, ("beta", pa.float32()), ("duplicate", pa.bool_()), ("fallback", pa.bool_())])
-                ),
-            ),
+            ("negatives", pa.list_(pa.struct(NEGATIVE))),
             ("extra_positives", pa.list_(pa.struct(JUDGED))),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
+            ("positive_judge", pa.int8()),
         ]
     ),
 )
@@ -76,19 +130,22 @@ class TripleManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     corpus: str
     """Fingerprint of the corpus."""
     scores: str
     """sha256 of the score folder's manifest."""
+    large_scores: str | None = None
+    """In a cascade, the same of the second judge's folder."""
     selection: dict[str, Any]
     """The settings of the selection."""
-    log_odds_divisor: float = 1.0
-    """By which log-odds were divided before scores were compared; readers who make scores do the same."""
+    scales: tuple[Scale, ...] = (Scale(),)
+    """How scores were made of log-odds, one for each judge; readers who make scores do the same."""
     rows: int
     negatives_in_row: int
     statistics: dict[str, float]
     """What the selection printed."""
+    made: Provenance | None = None
 
 
 def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
@@ -96,9 +153,15 @@ def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
     count = part = 0
     stream = iter(triples)
     while block := list(islice(stream, ROWS_IN_PART)):
-        count += TRIPLES.write(folder / f"part-{part:05d}.parquet", (asdict(triple) for triple in block))
+        count += TRIPLES.write(folder / f"part-{part:05d}.parquet", map(_plain, block))
         part += 1
     return count
+
+
+def _plain(triple: Triple) -> dict[str, Any]:
+    """A row for its table; `asdict` copies every value, which takes longer than to select them."""
+    pairs = {name: [vars(one) for one in getattr(triple, name)] for name in ("negatives", "extra_positives")}
+    return vars(triple) | {"positive": vars(triple.positive)} | pairs
 
 
 def finish_triples(folder: Path, manifest: TripleManifest) -> None:

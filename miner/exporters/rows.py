@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from miner.select import score_of
 from unijudge.corpus import Corpus, Item, Query
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publishing, read_json
@@ -33,6 +32,8 @@ class Candidate:
     row: int
     """Of the item, in items.parquet."""
     judged: Judged
+    label: float | None
+    """The judge's score, as training takes it, in [0, 1]; None where nobody judged."""
 
     @property
     def repeats(self) -> bool:
@@ -142,21 +143,18 @@ class Rows:
             raise LeftOut("no negative")
 
     def score(self, row: Row, candidate: Candidate) -> float:
-        """The judge's score of a row's candidate, in [0, 1]; 1 where the paper's preset fell back to a random negative.
+        """The soft label of a row's candidate, in [0, 1].
 
         Raises:
             DataError: The pair has no verdict.
         """
-        judged = candidate.judged
-        if isinstance(judged, Negative) and judged.fallback:
-            return 1.0  # as the paper has it, and as training takes it
-        if judged.log_odds is None:
+        if candidate.label is None:
             raise DataError(
-                f"{self._triples}: query {row.query.query_id!r}: item {judged.item_id!r} has no verdict "
-                f"({judged.error or 'it was chosen without a judge'}); select with a preset that asks the judge, or "
-                "export without scores (--no-scores) where the layout can do without"
+                f"{self._triples}: query {row.query.query_id!r}: item {candidate.judged.item_id!r} has no verdict "
+                f"({candidate.judged.error or 'it was chosen without a judge'}); select with a preset that asks the "
+                "judge, or export without scores (--no-scores) where the layout can do without"
             )
-        return score_of(judged, self.manifest.log_odds_divisor)
+        return candidate.label
 
     def image(self, entry: Item | Query) -> str | None:
         """Where the receiving library finds an entry's image; None where it has none."""
@@ -181,18 +179,24 @@ class Rows:
         row = self.corpus.query_row_of.get(triple.query_id)
         if row is None:
             raise self._stranger(triple, "it")
+        scales = self.manifest.scales
+        positive, *labels = triple.labels(scales)
+        extra = scales[triple.positive_judge]
         return Row(
             query=self.corpus.queries[row],
-            positive=self._candidate(triple, triple.positive),
-            negatives=[self._candidate(triple, judged) for judged in triple.negatives],
-            extra_positives=[self._candidate(triple, judged) for judged in triple.extra_positives],
+            positive=self._candidate(triple, triple.positive, positive),
+            negatives=[self._candidate(triple, *one) for one in zip(triple.negatives, labels, strict=True)],
+            extra_positives=[
+                self._candidate(triple, one, None if one.log_odds is None else extra.score(one))
+                for one in triple.extra_positives
+            ],
         )
 
-    def _candidate(self, triple: Triple, judged: Judged) -> Candidate:
+    def _candidate(self, triple: Triple, judged: Judged, label: float | None) -> Candidate:
         found = self._find(judged.item_id)
         if found is None:
             raise self._stranger(triple, f"item {judged.item_id!r}")
-        return Candidate(*found, judged)
+        return Candidate(*found, judged, label)
 
     def _look_up(self, item_id: str) -> tuple[Item, int] | None:
         row = self.corpus.row_of.get(item_id)

@@ -3,7 +3,7 @@
 import math
 import random
 
-from miner.settings import InspectSettings
+from miner.choice_settings import InspectSettings
 from tests.pictures import pattern
 from unijudge.corpus import Item, Query, file_sha256, write_corpus
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard

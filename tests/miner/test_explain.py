@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miner.choice_settings import InspectSettings
 from miner.explain import compared, explain, outcome, views_of
 from miner.overrides import Override, read_overrides
 from miner.sample import ORDER, PLAIN, Sample
 from miner.select import choose
-from miner.settings import InspectSettings
 from tests.miner.mined import judged
 from unijudge.corpus import Item
 from unijudge.errors import DataError, SettingsError

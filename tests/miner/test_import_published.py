@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from miner.choice_settings import SelectSettings
 from miner.cli import app
 from miner.importers.published import Published
 from miner.importers.sentence_transformers import read_tuples
 from miner.importers.unime import read_unime
 from miner.select import score_of
 from miner.selection import select
-from miner.settings import SelectSettings
 from tests.miner.conftest import embed
 from tests.miner.layouts import images_under, take
 from tests.pictures import png

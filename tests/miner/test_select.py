@@ -1,40 +1,30 @@
 """The filter, the walk and the presets: values by hand, and what must hold for any scores."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miner.choice_settings import SelectSettings
 from miner.score import score
 from miner.select import choose, score_of, strided, survivors
 from miner.selection import select
-from miner.settings import ScoreSettings, SelectSettings
+from miner.settings import ScoreSettings
+from miner.standing import Scored
+from tests.miner.rows import judged, names, query
 from unijudge.errors import DataError
 from unijudge.inventory import check
-from unijudge.scores import Judged, JudgedQuery
-from unijudge.triples import read_triples
+from unijudge.scores import Judged
+from unijudge.triples import Scale, read_triples
 
 ANYWHERE = Path("unused")
 
 
 def settings(preset, **changes):
-    return SelectSettings(scores=ANYWHERE, corpus=ANYWHERE, vectors=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
-
-
-def judged(name, p, rank=None):
-    """An item that the judge gave the score p."""
-    return Judged(name, bytes(16), rank, 0.5, math.log(p), math.log1p(-p))
-
-
-def query(positive, scores):
-    candidates = [judged(f"c{rank}", p, rank) for rank, p in enumerate(scores)]
-    return JudgedQuery("q", "s", bytes(16), [judged("p", positive)], candidates)
-
-
-def names(choice):
-    return [negative.item_id for negative in choice.triple.negatives]
+    return SelectSettings(scores=ANYWHERE, corpus=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
 
 
 def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
@@ -46,9 +36,13 @@ def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
 
 def test_the_ladder_relaxes_only_when_nothing_survives():
     ladder = (0.1, 0.01, 0.001)
-    assert survivors([judged("a", 0.45)], 0.5, ladder, score_of)[0] == 0.01
-    assert survivors([judged("a", 0.495), judged("b", 0.498)], 0.5, ladder, score_of)[0] == 0.001
-    assert survivors([judged("a", 0.5)], 0.5, ladder, score_of) == (0.001, [])
+
+    def scored(*scores):
+        return [Scored(judged("a", p), p, 0.5) for p in scores]
+
+    assert survivors(scored(0.45), ladder)[0] == 0.01
+    assert survivors(scored(0.495, 0.498), ladder)[0] == 0.001
+    assert survivors(scored(0.5), ladder) == (0.001, [])
     choice = choose(query(0.5, [0.6, 0.7]), settings("unime-v2"))
     assert choice.triple is None
     assert choice.reason == "no survivor"
@@ -82,8 +76,8 @@ def test_controls_need_no_judge():
     row = query(0.5, [0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6])
     assert names(choose(row, settings("topk", stored=3))) == ["c0", "c1", "c2"]
     assert names(choose(row, settings("cyclic", stored=3))) == ["c0", "c5", "c1"]
-    drawn = [Judged("x", bytes(16), None, 0.1), Judged("y", bytes(16), None, 0.1)]
-    choice = choose(row, settings("random", stored=2), drawn)
+    drawn = [Judged("x", bytes(16), None, None), Judged("y", bytes(16), None, None)]
+    choice = choose(row, settings("random", stored=2), drawn=drawn)
     assert names(choice) == ["x", "y"]
     assert choice.dropped == 0
     assert choice.triple.negatives[0].beta is None
@@ -102,7 +96,7 @@ def test_a_divisor_puts_bfloat16_scores_on_the_released_grid(eighths):
     """Logits of 16 to 32 step by 1/8 in bfloat16; the released scores' logits, times 1.05, are multiples of it."""
     log_odds = eighths / 8
     yes = -math.log1p(math.exp(-log_odds))
-    released = score_of(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds), divisor=1.05)
+    released = score_of(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds), Scale(slope=1 / 1.05))
     steps = math.log(released / (1 - released)) * 1.05 * 8
     assert steps == pytest.approx(eighths, abs=1e-6)
 
@@ -112,6 +106,39 @@ def test_a_divisor_moves_the_threshold():
     row = query(0.8, [0.65])
     assert choose(row, settings("unime-v2")).triple.negatives[0].beta == 0.1
     assert choose(row, settings("unime-v2", log_odds_divisor=2)).triple.negatives[0].beta == 0.01
+
+
+def test_only_the_first_k_candidates_count():
+    row = query(0.9, [0.95, 0.2, 0.1, 0.3])
+    choice = choose(row, settings("unime-v2", k=2, stored=2))
+    assert names(choice) == ["c1", "c1"]
+    assert (choice.candidates, choice.dropped, choice.survivors) == (2, 1, 1)
+    row.candidates[:] = [replace(one, rank=None) for one in row.candidates]
+    assert names(choose(row, settings("unime-v2", k=2, stored=1))) == ["c1"], "without ranks, as they stand"
+    row.candidates[:] = [judged("far", 0.1, 40), judged("farther", 0.1, 50)]
+    assert names(choose(row, settings("topk", k=41, stored=1))) == ["far"]
+    assert choose(row, settings("topk", k=40)).reason == "no candidate"
+
+
+def test_suspect_positives_are_flagged_and_may_weigh_less_or_be_left_out():
+    row = query(0.3, [0.1])
+    flagged = choose(row, settings("unime-v2")).triple
+    assert (flagged.suspect, flagged.weight) == (True, 1.0)
+    lighter = choose(row, settings("unime-v2", suspects="down_weight", suspect_below=0.6)).triple
+    assert (lighter.suspect, lighter.weight) == (True, pytest.approx(0.3 / 0.6))
+    left = choose(row, settings("unime-v2", suspects="leave_out"))
+    assert (left.triple, left.reason, left.suspect) == (None, "suspect", True)
+    good = choose(query(0.7, [0.1]), settings("unime-v2", suspects="down_weight")).triple
+    assert (good.suspect, good.weight) == (False, 1.0)
+
+
+def test_candidates_as_good_as_the_positive_are_offered_when_asked():
+    row = query(0.6, [0.9, 0.1, 0.6, 0.59])
+    offered = choose(row, settings("unime-v2", extra_positives=True)).triple
+    assert [one.item_id for one in offered.extra_positives] == ["c0", "c2"]
+    assert choose(row, settings("unime-v2")).triple.extra_positives == []
+    control = choose(row, settings("topk", stored=1, extra_positives=True)).triple
+    assert [one.item_id for one in control.extra_positives] == ["c2"], "what was taken as a negative is none"
 
 
 def test_several_positives_the_best_counts():

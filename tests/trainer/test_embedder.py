@@ -1,6 +1,7 @@
 """The embedder on a tiny Qwen2.5-VL: embedding, rows, masks, and a training that learns and resumes."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
 from unijudge.inventory import check
 from unijudge.rankings import read_rankings, write_rankings
+from unijudge.scores import Judged
+from unijudge.triples import Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
 
 
@@ -113,6 +116,29 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
     assert loss_of(backbone, LossSettings(name="infonce"), batch).isfinite()
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
     assert drawn.teacher[1:] == [1.0, 1.0]
+
+
+def test_weights_scales_and_a_persons_word_reach_the_batch(corpus, tmp_path):
+    """Two judges, each with its own scale; a negative that a person called one is labelled 0."""
+    query, (positive, first, second, *_) = corpus.queries[0], corpus.items
+
+    def pair(item):
+        return {"item_id": item.item_id, "item_key": item.key, "rank": 0, "similarity": None,
+                "yes_logprob": math.log(0.8), "no_logprob": math.log(0.2)}  # fmt: skip
+
+    negatives = [Negative(**pair(first)), Negative(**pair(second), judge=1, overruled=True)]
+    row = Triple(query.query_id, "s", Judged(**pair(positive)), negatives, weight=0.25, positive_judge=1)
+    write_triples(tmp_path, [row])
+    finish_triples(
+        tmp_path,
+        TripleManifest(
+            corpus=corpus.fingerprint, scores="s", large_scores="l", selection={}, rows=1, negatives_in_row=2,
+            statistics={}, scales=(Scale(), Scale(slope=0.5, intercept=-math.log(2))),
+        ),
+    )  # fmt: skip
+    batch = collate([Examples(corpus, tmp_path, negatives=2)[0]])
+    assert batch.weights_B.tolist() == [0.25]
+    assert batch.teacher_BK.tolist()[0] == pytest.approx([0.5, 0.8, 0.0]), "√4 / 2 to 1 is even"
 
 
 def test_a_training_does_not_start_from_an_adapter(corpus, triples, model, tmp_path):

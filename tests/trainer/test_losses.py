@@ -95,6 +95,27 @@ def test_where_js_is_silent_symmetric_kl_still_pulls():
     assert gradients[js_divergence] < 1e-2
 
 
+@pytest.mark.parametrize("loss", [*DIVERGENCES, infonce])
+def test_a_row_counts_as_much_as_it_weighs(loss):
+    """Mean of weight × term: (1 · a + ½ · b + 0 · c) / 3; no gradient where the weight is 0; ones change nothing."""
+
+    def of(student, rows=slice(None), **weights):
+        if loss is infonce:
+            target, masked = torch.zeros(3, dtype=torch.long)[rows], torch.zeros(3, 4, dtype=torch.bool)[rows]
+            return infonce(student[rows], target, masked, temperature=0.5, **weights)
+        return loss(student[rows], teacher[rows], **ONE, **weights)
+
+    torch.manual_seed(0)
+    student, teacher = torch.rand(3, 4, requires_grad=True), torch.rand(3, 4)
+    a, b, _ = (of(student, [row]).item() for row in range(3))
+    weighted = of(student, weights_B=torch.tensor([1.0, 0.5, 0.0]))
+    assert weighted.item() == pytest.approx((a + b / 2) / 3)
+    weighted.backward()
+    assert student.grad[2].abs().max() == 0
+    assert student.grad[:2].abs().min() > 0
+    assert torch.equal(of(student, weights_B=torch.ones(3)), of(student))
+
+
 def test_halves_of_a_batch_average_to_the_whole():
     student, teacher = torch.rand(4, 3), torch.rand(4, 3)
     whole = symmetric_kl(student, teacher, **ONE)

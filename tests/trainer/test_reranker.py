@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,8 @@ def test_each_term_is_a_mean_of_its_own(backbone):
         expected = {"pairwise": 2.0 * mean(lesson.pairs), "listwise": 0.5 * mean(lesson.lists)}
         assert terms(lesson) == pytest.approx(expected, abs=1e-5)
         assert terms(Lesson(lesson.pairs, lesson.lists * 2)) == pytest.approx(expected, abs=1e-5)
+        light = [[replace(question, weight=0.25) for question in some] for some in (lesson.pairs, lesson.lists)]
+        assert terms(Lesson(*light)) == pytest.approx({name: value / 4 for name, value in expected.items()}, abs=1e-5)
         alone = settings.model_copy(update={"listwise": 0.0})
         assert set(reranker_loss(backbone, alone, lesson)) == {"pairwise"}
 
@@ -291,6 +294,11 @@ def test_a_judge_that_fails_is_one_error(corpus, model, tmp_path, monkeypatch):
     with serving(ScriptedJudge(Prompt())) as url, pytest.raises(JudgeRefused, match="cannot be judged"):
         rerank(RerankSettings(corpus=corpus.folder, rankings=tmp_path / "e", out=tmp_path / "r", service=url), quiet)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_question_weighs_as_its_row(backbone):
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([replace(example(), weight=0.5)], 1)
+    assert {question.weight for question in (*lesson.pairs, *lesson.lists)} == {0.5}
 
 
 def test_a_row_is_asked_otherwise_in_each_step(backbone):

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from judge_service.settings import ServiceSettings
-from miner.settings import InspectSettings, ScoreSettings, SelectSettings
+from miner.choice_settings import CalibrateSettings, InspectSettings, SelectSettings, SweepSettings
+from miner.settings import ScoreSettings
 from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
 from unijudge.errors import SettingsError
 from unijudge.settings import example, load_settings
@@ -16,6 +17,8 @@ ALL = [
     ScoreSettings,
     SelectSettings,
     InspectSettings,
+    SweepSettings,
+    CalibrateSettings,
     EmbedSettings,
     EmbedderSettings,
     EvaluateSettings,
@@ -89,6 +92,13 @@ def test_overrides_are_read_as_toml_else_as_text(tmp_path):
     assert made.betas == (0.2, 0.1)
     assert made.partial is True
     assert made.corpus == Path("/b/c")
+    assert made.scores == (Path("a"),), "one folder alone is a list of one"
+    two = load_settings(SelectSettings, None, ['scores=["a", "b"]', "corpus=c", "out=o", "calibration=d"])
+    assert (two.scores, two.calibration) == ((Path("a"), Path("b")), (Path("d"),))
+    with pytest.raises(SettingsError, match="calibration: 2 files for 1 folders"):
+        load_settings(SelectSettings, None, ["scores=a", "corpus=c", "out=o", 'calibration=["d", "e"]'])
+    with pytest.raises(SettingsError, match="at most 2 items"):
+        load_settings(SelectSettings, None, ['scores=["a", "b", "c"]', "corpus=c", "out=o"])
 
 
 def test_settings_cannot_be_changed():

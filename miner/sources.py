@@ -1,0 +1,129 @@
+"""What a selection reads: one folder of scores or two side by side, their judges' scales, and a person's word.
+
+It checks that they belong together, and yields queries; it chooses nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from miner.calibration import read_calibration
+from miner.choice_settings import ScoreFolders
+from miner.overrides import read_overrides
+from miner.standing import NOTHING_SAID, Said, Word
+from unijudge.corpus import Corpus
+from unijudge.errors import DataError
+from unijudge.files import read_json
+from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
+from unijudge.triples import Scale
+
+
+@dataclass(frozen=True)
+class Case:
+    """One query and all that was said about it."""
+
+    query: JudgedQuery
+    large: JudgedQuery | None
+    """The second judge's row, in a cascade."""
+    said: Said
+
+
+class Sources:
+    """The inputs of one selection, opened."""
+
+    def __init__(self, settings: ScoreFolders, corpus: Corpus):
+        """Reads the manifests and the small files.
+
+        Raises:
+            DataError: They do not belong together.
+        """
+        self._settings = settings
+        self._corpus = corpus
+        self.manifests = [read_json(folder / "manifest.json", ScoreManifest) for folder in settings.scores]
+        for folder, manifest in zip(settings.scores, self.manifests, strict=True):
+            if manifest.corpus != corpus.fingerprint:
+                raise DataError(f"{folder}: was scored from another corpus than {corpus.folder}; give that one")
+        if len(self.manifests) == 2 and self.manifests[0].judge == self.manifests[1].judge:
+            raise DataError(
+                f"{settings.scores[1]}: was scored by the same judge as {settings.scores[0]} "
+                f"({self.manifests[1].judge}); a cascade takes a small judge's folder, then a large one's"
+            )
+        self.scales, self.calibrated = self._read_scales()
+        self.said = self._read_said()
+
+    def cases(self) -> Iterator[Case]:
+        """Every query, in the order of the corpus.
+
+        Raises:
+            DataError: Shards are missing, torn or foreign; or a person's word is about what was never scored.
+        """
+        unheard = set(self.said)
+        for query, large in self._rows():
+            if query.query_id in self.said:
+                self.check_heard(query.query_id, {one.item_id for one in (*query.positives, *query.candidates)})
+                unheard.discard(query.query_id)
+            yield Case(query, large, self.said.get(query.query_id, NOTHING_SAID))
+        if unheard and not self._settings.partial:
+            self.check_heard(min(unheard), None)
+
+    def check_heard(self, query_id: str, items: set[str] | None) -> None:
+        """Refuses a person's word about a query that is about none of its items; None: the query was not scored.
+
+        Raises:
+            DataError: There is such a word.
+        """
+        said = self.said[query_id]
+        strange = [item for item in said if items is None or (item is not None and item not in items)]
+        if strange:
+            about = "" if strange[0] is None else f", item {strange[0]!r}"
+            raise DataError(
+                f"{self._settings.overrides}: query {query_id!r}{about} is not among the scores of "
+                f"{self._settings.scores[0]}; give the overrides of these scores, or take that one out"
+            )
+
+    def no_cascade(self) -> DataError:
+        """What to raise where the second judge has a candidate that the first one has not."""
+        first, second = self._settings.scores
+        return DataError(
+            f"{second}: has a candidate that {first} has not; the second step of a cascade is scored with the first "
+            "one's folder as its band"
+        )
+
+    def _rows(self) -> Iterator[tuple[JudgedQuery, JudgedQuery | None]]:
+        small, *rest = (read_scores(folder, partial=self._settings.partial) for folder in self._settings.scores)
+        large = next(iter(rest), iter(()))
+        row_of = self._corpus.query_row_of
+        other = next(large, None)
+        for query in small:
+            while other is not None and row_of[other.query_id] < row_of[query.query_id]:
+                other = next(large, None)
+            beside = other if other is not None and other.query_id == query.query_id else None
+            known = {one.item_id for one in query.candidates} if beside is not None else set()
+            if beside is not None and any(one.item_id not in known for one in beside.candidates):
+                raise self.no_cascade()
+            yield query, beside
+
+    def _read_scales(self) -> tuple[list[Scale], bool]:
+        """Each judge's scale, and whether a fitted calibration stands behind all of them."""
+        divisor = self._settings.log_odds_divisor
+        digests = [manifest.judge.digest for manifest in self.manifests]
+        fitted: dict[str, Scale] = {}
+        for path in self._settings.calibration:
+            read = read_calibration(path)
+            if read.judge not in digests or read.judge in fitted:
+                judges = " and ".join(str(manifest.judge) for manifest in self.manifests)
+                raise DataError(
+                    f"{path}: was fitted to judge {read.judge}, the scores are of {judges}; give one calibration "
+                    "for each, made by `mine calibrate` on these scores"
+                )
+            fitted[read.judge] = read.scale
+        scales = [fitted.get(digest, Scale()) for digest in digests]
+        scales = [Scale(slope=scale.slope / divisor, intercept=scale.intercept) for scale in scales]
+        return scales, all(digest in fitted for digest in digests)
+
+    def _read_said(self) -> dict[str, Said]:
+        if self._settings.overrides is None:
+            return {}
+        said: dict[str, dict[str | None, Word]] = {}
+        for one in read_overrides(self._settings.overrides, self._corpus.fingerprint).overrides:
+            said.setdefault(one.query_id, {})[one.item_id] = one.verdict
+        return dict(said)

@@ -1,0 +1,90 @@
+"""Judged rows made by hand, and a folder of them without a service."""
+
+import json
+import math
+
+import numpy as np
+
+from unijudge.corpus import Corpus, Item, Query, write_corpus
+from unijudge.files import publish_json
+from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.verdicts import JudgeIdentity
+
+
+def judged(name, p, rank=None, similarity=0.5):
+    """An item that the judge gave the score p; None: no verdict."""
+    if p is None:
+        return Judged(name, bytes(16), rank, similarity, error="bad_image: x")
+    return Judged(name, bytes(16), rank, similarity, math.log(p), math.log1p(-p))
+
+
+def query(positive, scores, query_id="q"):
+    """One query with the positive p and the candidates c0, c1, …, by their scores."""
+    candidates = [judged(f"c{rank}", p, rank) for rank, p in enumerate(scores)]
+    return JudgedQuery(query_id, "s", bytes(16), [judged("p", positive)], candidates)
+
+
+def names(choice):
+    return [negative.item_id for negative in choice.triple.negatives]
+
+
+def identity(name):
+    return JudgeIdentity(
+        model=name, weights="w", prompt_fingerprint="p", yes="Yes", no="No", yes_id=1, no_id=2, order="o", min_pixels=1,
+        max_pixels=1, dtype="float32", backend="scripted", backend_version="1",
+    )  # fmt: skip
+
+
+def text_corpus(folder, queries):
+    """Items named i0 … and queries q0 …; the positive of q3 is i3, and i4 as well for every seventh."""
+    (folder / "images").mkdir(parents=True)
+    items = [Item(f"i{n}", ("s",), text=f"item {n}") for n in range(queries + 1)]
+    asked = [
+        Query(f"q{n}", "s", (f"i{n}", f"i{n + 1}") if n % 7 == 0 else (f"i{n}",), text=f"query {n}")
+        for n in range(queries)
+    ]
+    write_corpus(folder / "corpus", items, asked, images=folder / "images", rejects=0, source="t")
+    return Corpus(folder / "corpus")
+
+
+def random_rows(corpus, seed=0, longest=12):
+    """Rows of any length, scores and errors; the same items for every seed, so that two judges see the same."""
+    items, scores = np.random.default_rng(0), np.random.default_rng(seed + 1)
+
+    def score(low, high):
+        failed, p = scores.random() < 0.05, float(np.clip(scores.beta(low, high), 0.01, 0.99))
+        return None if failed else round(p, 2)  # so that there are ties
+
+    rows = []
+    for asked in corpus.queries:
+        others = [item.item_id for item in corpus.items if item.item_id not in asked.positive_ids]
+        near = items.choice(others, items.integers(0, longest + 1), replace=False)
+        near = zip(near.tolist(), (-np.sort(-items.uniform(0, 1, len(near)))).tolist(), strict=True)
+        rows.append(
+            JudgedQuery(
+                asked.query_id,
+                asked.subset,
+                asked.key,
+                [judged(item, score(4, 2)) for item in asked.positive_ids],
+                [judged(item, score(2, 3), rank, value) for rank, (item, value) in enumerate(near)],
+            )
+        )
+    return rows
+
+
+def score_folder(folder, corpus, rows, judge="small", in_shard=16):
+    plan = ScoreManifest(
+        corpus=corpus.fingerprint, vectors="v", queries=len(rows), queries_in_shard=in_shard, k=50, pool="global",
+        judge=identity(judge),
+    )  # fmt: skip
+    publish_json(folder / "manifest.json", plan)
+    for shard in range(plan.shards):
+        write_shard(folder, plan, shard, [rows[row] for row in plan.rows(shard)])
+    return folder
+
+
+def override_file(path, corpus, *entries):
+    """Entries are (query_id, item_id, verdict)."""
+    overrides = [{"query_id": q, "item_id": i, "verdict": verdict} for q, i, verdict in entries]
+    path.write_text(json.dumps({"version": 1, "corpus": corpus.fingerprint, "overrides": overrides}))
+    return path

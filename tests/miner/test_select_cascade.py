@@ -1,0 +1,152 @@
+"""Two judges side by side: what each decides, and what that makes of a whole selection."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miner.calibration import Calibration, Measures
+from miner.choice_settings import SelectSettings, SweepSettings
+from miner.select import choose
+from miner.selection import select
+from miner.sweep import sweep
+from tests.miner.rows import identity, judged, names, query, random_rows, score_folder, text_corpus
+from unijudge.errors import DataError
+from unijudge.files import publish_json, read_json
+from unijudge.scores import JudgedQuery, read_scores
+from unijudge.triples import Scale, TripleManifest, read_triples
+
+SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", stored=2)
+
+
+def large_row(positive, **scores):
+    """The second judge's row, of some candidates."""
+    candidates = [judged(name, p, int(name[1:])) for name, p in scores.items()]
+    return JudgedQuery("q", "s", bytes(16), [judged("p", positive)], candidates)
+
+
+def test_each_candidate_is_held_against_the_positive_by_its_own_judge():
+    """β = .1. Small: σ⁺ = .9, c0 .85 out, c1 .5 in, c2 .82 out. Large: σ⁺ = .6, c0 .4 in, c2 .55 out, c1 not asked."""
+    small = query(0.9, [0.85, 0.5, 0.82])
+    choice = choose(small, SETTINGS, large=large_row(0.6, c0=0.4, c2=0.55))
+    assert names(choice) == ["c0", "c1"]
+    assert [negative.judge for negative in choice.triple.negatives] == [1, 0]
+    assert [one.score for one in choice.picked] == pytest.approx([0.4, 0.5])
+    assert choice.dropped == 1
+    assert choice.triple.positive_judge == 1
+    assert choice.triple.labels([Scale(), Scale(slope=2.0)]) == pytest.approx(
+        [1 / (1 + math.exp(-2 * math.log(0.6 / 0.4))), 1 / (1 + math.exp(-2 * math.log(0.4 / 0.6))), 0.5]
+    )
+
+
+def test_the_second_judge_decides_only_where_it_answered():
+    small = query(0.9, [0.85, 0.5])
+    alone = choose(small, SETTINGS)
+    nothing = JudgedQuery("q", "s", bytes(16), [], [])
+    assert choose(small, SETTINGS, large=nothing) == alone
+    assert choose(small, SETTINGS, large=large_row(0.6, c0=None)).triple.negatives == alone.triple.negatives
+    assert choose(small, SETTINGS, large=large_row(None, c0=0.1)) == alone, "without its σ⁺ nothing can be said"
+
+
+probabilities = st.floats(0.01, 0.99)
+
+
+@given(probabilities, st.lists(st.tuples(probabilities, probabilities), max_size=20), probabilities)
+def test_a_band_of_everything_is_the_full_selection_and_a_band_of_nothing_the_first(positive, scores, large_positive):
+    small = query(positive, [p for p, _ in scores])
+    full = query(large_positive, [p for _, p in scores])
+    choice, expected = choose(small, SETTINGS, large=full), choose(full, SETTINGS)
+    assert (choice.reason, choice.dropped, choice.survivors, choice.tie, choice.suspect) == (
+        expected.reason, expected.dropped, expected.survivors, expected.tie, expected.suspect,
+    )  # fmt: skip
+    if expected.triple:
+        assert choice.triple.positive == expected.triple.positive
+        assert choice.triple.negatives == [replace(negative, judge=1) for negative in expected.triple.negatives]
+    assert choose(small, SETTINGS, large=JudgedQuery("q", "s", bytes(16), [], [])) == choose(small, SETTINGS)
+
+
+def band(small, large, every):
+    """The second judge's rows, of every second query, say; of their candidates those with an even rank."""
+    for row, (first, second) in enumerate(zip(small, large, strict=True)):
+        some = [one for one in second.candidates if one.rank % 2 == 0] if row % every == 0 else []
+        yield replace(first, positives=second.positives if some else [], candidates=some)
+
+
+def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_path):
+    corpus = text_corpus(tmp_path, 40)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    score_folder(tmp_path / "small", corpus, small, "small")
+    score_folder(tmp_path / "full", corpus, large, "large")
+    score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", in_shard=9)
+    common = SelectSettings(scores="unused", corpus=corpus.folder, out="unused", stored=3)
+
+    def run(out, scores, **changes):
+        made = common.model_copy(
+            update={"scores": tuple(tmp_path / s for s in scores), "out": tmp_path / out} | changes
+        )
+        return select(made), {row.query_id: row for row in read_triples(made.out, corpus.fingerprint)}
+
+    _, full = run("t-full", ["full"])
+    table, cascade = run("t-cascade", ["small", "band"], compare=tmp_path / "t-full")
+    expected = {
+        one.query_id: choose(one, common, large=other).triple
+        for one, other in zip(read_scores(tmp_path / "small"), read_scores(tmp_path / "band"), strict=True)
+    }
+    assert {key: [n.item_id for n in row.negatives] for key, row in cascade.items()} == {
+        key: [n.item_id for n in row.negatives] for key, row in expected.items() if row is not None
+    }
+    assert any(len({n.judge for n in row.negatives}) == 2 for row in cascade.values())
+    sets = [{key: {n.item_id for n in row.negatives} for key, row in rows.items()} for rows in (full, cascade)]
+    kept = sum(key in sets[1] for key in sets[0])
+    same = sum(sets[1].get(key) == value for key, value in sets[0].items())
+    negatives = sum(len(value & sets[1].get(key, set())) for key, value in sets[0].items())
+    assert table["compared: its rows kept here too"] == pytest.approx(kept / len(full), abs=1e-4)
+    assert table["compared: its rows with the same negatives"] == pytest.approx(same / len(full), abs=1e-4)
+    total = sum(map(len, sets[0].values()))
+    assert table["compared: its negatives chosen here too"] == pytest.approx(negatives / total, abs=1e-4)
+    assert 0 < same < len(full), "the example says something"
+    itself, _ = run("t-again", ["full"], compare=tmp_path / "t-full")
+    assert [value for name, value in itself.items() if name.startswith("compared")] == [1, 1, 1]
+    stranger = [replace(row, candidates=[replace(one, item_id="i-none") for one in row.candidates]) for row in large]
+    score_folder(tmp_path / "stranger", corpus, stranger, "large")
+    cascade = {"corpus": corpus.folder, "scores": (tmp_path / "small", tmp_path / "stranger")}
+    refuse = pytest.raises(DataError, match=r"stranger: has a candidate that .*small has not")
+    with refuse:
+        select(SelectSettings(**cascade, out=tmp_path / "no"))
+    with refuse:
+        sweep(SweepSettings(**cascade))
+    with pytest.raises(DataError, match="was scored by the same judge as"):
+        run("t-twice", ["full", "band"])
+
+
+def test_a_calibration_for_each_judge_is_read_and_travels_along(tmp_path):
+    corpus = text_corpus(tmp_path, 20)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    folders = (
+        score_folder(tmp_path / "small", corpus, small, "small"),
+        score_folder(tmp_path / "large", corpus, large, "large"),
+    )
+    measures = Measures(log_loss=0.5, calibration_error=0.1)
+    files = {}
+    for name, slope in [("small", 0.5), ("large", 2.0), ("other", 1.0)]:
+        files[name] = tmp_path / f"{name}.json"
+        made = Calibration(
+            judge=identity(name).digest, kind="platt", slope=slope, intercept=-1.0, matches=10, negatives=10,
+            without_verdict=0, before=measures, after=measures, folds=5,
+        )  # fmt: skip
+        publish_json(files[name], made)
+    common = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t", log_odds_divisor=2.0)
+    table = select(common.model_copy(update={"calibration": (files["large"], files["small"])}))
+    assert read_json(tmp_path / "t" / "triples.json", TripleManifest).scales == (
+        Scale(slope=0.25, intercept=-1.0),
+        Scale(slope=1.0, intercept=-1.0),
+    )
+    assert "expected false negatives" in table
+    half = select(common.model_copy(update={"calibration": (files["large"],), "out": tmp_path / "half"}))
+    assert "expected false negatives (at face value)" in half
+    with pytest.raises(DataError, match=r"other\.json: was fitted to judge .* the scores are of small .* and large"):
+        select(common.model_copy(update={"calibration": (files["other"],), "out": tmp_path / "o"}))
+    with pytest.raises(DataError, match="give one calibration for each"):
+        select(common.model_copy(update={"calibration": (files["small"],) * 2, "out": tmp_path / "o"}))
