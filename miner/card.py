@@ -53,6 +53,9 @@ MEANINGS = {
     "extra_positives": "candidates that the judge holds for at least as good as the positive",
     "suspect": "the judge does not believe in the positive",
     "weight": "of the row in the loss, 0 … 1",
+    "judge": "whose log-probabilities these are: a place in `triples.json`'s `scales`",
+    "positive_judge": "the same of the positive",
+    "overruled": "a person says that it does not answer the query, whatever the judge says",
 }
 """Column, or table.column where a name means two things → what stands there."""
 ABOUT = """A scored dataset of unijudge: hard negatives for universal multimodal embeddings, judged by a multimodal LLM

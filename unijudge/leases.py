@@ -95,17 +95,28 @@ def _object(path: Any) -> Iterator[None]:
         raise
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
+    try:
+        with _renewed(lock, token):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            if _found(lock).token == token:
+                lock.fs.rm_file(lock.path)
+
+
+@contextlib.contextmanager
+def _renewed(lock: Any, token: str) -> Iterator[None]:
     done = threading.Event()
 
     def renew() -> None:
         while not done.wait(RENEW_EVERY_S):
             try:
                 if _found(lock).token != token:  # this process slept for a minute, and another took it over
-                    logger.error("%s: its lease was lost to %s", path, _found(lock).holder)
+                    logger.error("%s: lost to %s", lock, _found(lock).holder)
                     return
                 _claim(lock, token, "overwrite")
             except Exception as error:  # noqa: BLE001  the next attempt may reach the store
-                logger.warning("%s: its lease was not renewed: %s", path, error)
+                logger.warning("%s: not renewed: %s", lock, error)
 
     renewing = threading.Thread(target=renew, name="lease", daemon=True)
     renewing.start()
@@ -114,9 +125,6 @@ def _object(path: Any) -> Iterator[None]:
     finally:
         done.set()
         renewing.join()
-        with contextlib.suppress(OSError):
-            if _found(lock).token == token:
-                lock.fs.rm_file(lock.path)
 
 
 def _claim(lock: Any, token: str, mode: str) -> None:

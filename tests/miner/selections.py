@@ -7,7 +7,7 @@ from miner.exporters.rows import Rows
 from tests.pictures import png
 from unijudge.corpus import Corpus, Item, Query, write_corpus
 from unijudge.scores import Judged
-from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.triples import Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
 
 ITEMS = [
     Item("i0", ("s",), "a cat"),
@@ -57,7 +57,7 @@ def opened(folder, items=ITEMS, queries=QUERIES, triples=TRIPLES, divisor=1.0, *
     write_corpus(folder / "corpus", items, queries, images=images, rejects=0, source="by hand")
     count = write_triples(folder / "triples", triples)
     fingerprint = Corpus(folder / "corpus").fingerprint
-    finish_triples(folder / "triples", manifest(fingerprint, count, log_odds_divisor=divisor))
+    finish_triples(folder / "triples", manifest(fingerprint, count, scales=(Scale(slope=1 / divisor),)))
     return Rows(folder / "triples", folder / "corpus", **options)
 
 
