@@ -3,9 +3,9 @@
     .venv/bin/python bench/miner.py score        the job, and one pair a request, against the same service
     .venv/bin/python bench/miner.py retrieve     the same vectors through both; needs the library `datasets`
 
-Made-up texts and vectors, the scripted judge behind Ray Serve: what is measured is the miner, HTTP and the service around
-a judge, not a judge. Each way runs in a process of its own; memory is the most that it held beyond what it holds after
-its imports.
+Made-up texts and vectors, the scripted judge behind Ray Serve: what is measured is the miner, HTTP and the service
+around a judge, not a judge. Each way runs in a process of its own; memory is the most that it held, of retrieval beyond
+what it holds after its imports.
 """
 
 import argparse
@@ -86,7 +86,17 @@ def serving() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [UNIJUDGE, "judge", "serve", "--set", "model.backend=scripted", "--set", f"port={port}"]
+    command = [
+        UNIJUDGE,
+        "judge",
+        "serve",
+        "--set",
+        "model.backend=scripted",
+        "--set",
+        f"port={port}",
+        "--set",
+        "max_ongoing_requests=32",
+    ]
     with tempfile.TemporaryFile() as log:
         service = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -199,6 +209,8 @@ def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], list[li
     class Vectors:
         """What `mine_hard_negatives` uses of a model: it is asked for texts, and gives the vectors that they have."""
 
+        device = "cpu"
+
         def __init__(self) -> None:
             corpus = Corpus(folder / "corpus")
             stored = VectorFolder(folder / "vectors", corpus)
@@ -213,18 +225,13 @@ def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], list[li
 
         encode_document = encode = encode_query
 
-        def similarity(self, left: Any, right: Any) -> Any:
-            import torch
-
-            return torch.as_tensor(left) @ torch.as_tensor(right).T
-
         def similarity_pairwise(self, left: Any, right: Any) -> Any:
             import torch
 
             return (torch.as_tensor(left) * torch.as_tensor(right)).sum(-1)
 
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(name)
+        def get_embedding_dimension(self) -> int:
+            return int(self.vectors["items"].shape[1])
 
     def run() -> list[list[int]]:
         model: Any = Vectors()
@@ -232,11 +239,11 @@ def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], list[li
         texts = [item.text for item in corpus.items]
         rows = {"query": [query.text for query in corpus.queries], "positive": texts}
         mined = mine_hard_negatives(
-            Dataset.from_dict(rows), model, corpus=texts, num_negatives=k, absolute_margin=0.0, range_max=10 * k,
-            use_faiss=True, output_format="n-tuple", verbose=False,
+            Dataset.from_dict(rows), model, corpus=texts, num_negatives=k, absolute_margin=0.0, use_faiss=True,
+             output_format="n-tuple", verbose=False,
         )  # fmt: skip
         place = {text: number for number, text in enumerate(texts)}
-        found: dict[str, list[int]] = dict.fromkeys(rows["query"], [])  # type: ignore[arg-type]
+        found: dict[str | None, list[int]] = {text: [] for text in rows["query"]}
         for row in mined:
             found[row["query"]] = [place[row[f"negative_{n}"]] for n in range(1, k + 1)]
         return list(found.values())
@@ -254,8 +261,8 @@ def bench_retrieve(queries: int, width: int, k: int) -> None:
         make(folder, queries, width)
         measured = {}
         for way in WAYS:
-            command = [sys.executable, __file__, "one", "--way", way, "--folder", folder, "--k", str(k)]
-            _, most, printed = watched(command, os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path])})
+            command = [sys.executable, "-P", __file__, "one", "--way", way, "--folder", folder, "--k", str(k)]
+            _, most, printed = watched(command, os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path[1:]])})
             measured[way] = json.loads(re.findall(r"^RESULT (.*)$", printed, re.MULTILINE)[-1]) | {"most": most}
         ours, theirs = (json.loads((folder / f"{way}.json").read_text()) for way in WAYS)
         full = [(one, other) for one, other in zip(ours, theirs, strict=True) if len(one) == k and other]
@@ -265,9 +272,8 @@ def bench_retrieve(queries: int, width: int, k: int) -> None:
         base = measured["sentence-transformers"]
         for way, one in measured.items():
             grown, other = one["most"] - one["before"], base["most"] - base["before"]
-            print(
-                f"| {way} | {one['seconds']:.1f} | {one['seconds'] / base['seconds']:.2f} | {grown:.0f} | {grown / other:.2f} |"
-            )
+            times, room = one["seconds"] / base["seconds"], grown / other
+            print(f"| {way} | {one['seconds']:.1f} | {times:.2f} | {grown:.0f} | {room:.2f} |")
         print(f"\nthe same candidates in {len(full)} queries that both fill: {same:.4%}")
         print(f"queries with {k}: ours {sum(len(one) == k for one in ours)}, theirs {sum(map(bool, theirs))}")
 
