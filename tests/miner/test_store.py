@@ -1,0 +1,115 @@
+"""A whole job in an object store: corpus with its pictures, vectors, scores, training rows, page, all behind URLs."""
+
+import pytest
+
+from miner.choice_settings import InspectSettings, SelectSettings
+from miner.importers.build import build
+from miner.importers.pairs import read_pairs
+from miner.inspect import inspect
+from miner.score import score
+from miner.selection import select
+from tests.miner.conftest import embed, quiet, serving
+from tests.miner.test_crash import Counting
+from unijudge.corpus import Corpus
+from unijudge.errors import DataError, FolderBusy
+from unijudge.files import locate
+from unijudge.inventory import check
+from unijudge.leases import lease
+from unijudge.scores import read_scores, shard_path
+from unijudge.triples import read_triples
+
+
+@pytest.fixture
+def stored(bucket, corpus, tmp_path):
+    """The corpus of the other tests, imported into a bucket with its pictures there, and embedded there."""
+    place = locate(bucket)
+    for picture in corpus.images.iterdir():
+        place.fs.put_file(str(picture), (place / "images" / picture.name).path)
+    rows = read_pairs(tmp_path / "pairs.jsonl")
+    build(rows, images=place / "images", out=place / "corpus", source="t", max_rejects=0)
+    opened = Corpus(place / "corpus")
+    embed(opened, place / "vectors")
+    return opened
+
+
+def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path):
+    place, judge = locate(bucket), Counting()
+    assert stored.fingerprint == corpus.fingerprint
+    assert [stored.content(item) for item in stored.items] == [corpus.content(item) for item in corpus.items]
+    with serving(judge) as url:
+        inside = job(
+            url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", out=f"{bucket}/scores", queries_in_shard=24
+        )
+        score(inside, quiet)
+        lost = shard_path(inside.out, 1)
+        lost.fs.rm_file(lost.path)
+        judge.pairs.clear()
+        again = score(inside, quiet)
+        assert again.counts.asked == judge.pairs.total() > 0
+        assert set(judge.pairs.values()) == {1}
+        beside = job(url, queries_in_shard=24, out=tmp_path / "beside", reuse=(f"{bucket}/scores",))
+        assert score(beside, quiet).counts.asked == 0
+        with lease(inside.out), pytest.raises(FolderBusy):
+            score(inside, quiet)
+    assert list(read_scores(beside.out)) == list(read_scores(inside.out))
+    assert "whole: 61 rows read" in check(inside.out)
+    assert "whole: 61 rows read" in check(inside.out / "candidates")
+
+    common = {"scores": f"{bucket}/scores", "corpus": f"{bucket}/corpus"}
+    counted = select(SelectSettings(**common, vectors=f"{bucket}/vectors", out=f"{bucket}/triples"))
+    rows = list(read_triples(place / "triples", stored.fingerprint))
+    assert len(rows) == counted["rows kept"] > 30
+    assert "whole" in check(place / "triples")
+    inspect(InspectSettings(**common, out=f"{bucket}/page.html"))
+    assert "</html>" in (place / "page.html").read_text()
+    with pytest.raises(DataError, match="exists already"):
+        select(SelectSettings(**common, out=f"{bucket}/triples"))
+
+
+def test_a_picture_that_changed_in_the_store_is_an_error_in_its_place(stored, job, bucket, corpus):
+    picture = locate(bucket) / "images" / "10.png"
+    picture.fs.put_file(str(corpus.images / "12.png"), picture.path)
+    with serving(Counting()) as url:
+        done = score(job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", max_error_share=0.5), quiet)
+    assert done.counts.errors > 0
+    failed = [one for row in read_scores(job(url).out) for one in [*row.positives, *row.candidates] if one.error]
+    assert all("10.png: changed since it was imported" in one.error for one in failed)
+
+
+def test_released_rows_go_round(tmp_path):
+    """UniME-V2's file → corpus and scores → selection → UniME-V2's file: the same rows, scores and negatives."""
+    import json
+
+    from typer.testing import CliRunner
+
+    from miner.cli import app
+    from tests.pictures import png
+
+    (tmp_path / "images" / "CIRR").mkdir(parents=True)
+    (tmp_path / "images" / "CIRR" / "a.png").write_bytes(png())
+    released = [
+        {
+            "query_text": "<|image_1|>\nfind this\n", "query_image": "images/CIRR/a.png", "pos_text": f"right {n}",
+            "pos_image": "", "query_pos_scores": 0.9, "hard_negatives": [[f"wrong {n} {i}", ""] for i in range(10)],
+            "hard_negatives_scores": [round(0.05 * i + 0.01, 4) for i in range(10)],
+        }
+        for n in range(3)
+    ]  # fmt: skip
+    (tmp_path / "released.json").write_text(json.dumps(released))
+    here = {name: str(tmp_path / name) for name in ("released.json", "corpus", "scores", "triples", "again.json")}
+
+    def run(*words):
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+
+    run("import", "unime", here["released.json"], here["corpus"], here["scores"], "--images", str(tmp_path))
+    changes = [f"scores={here['scores']}", f"corpus={here['corpus']}", f"out={here['triples']}", "stride=1"]
+    run("select", *(word for change in changes for word in ("--set", change)))
+    run("export", "unime", here["triples"], here["again.json"], "--corpus", here["corpus"])
+    again = json.loads((tmp_path / "again.json").read_text())
+    for before, after in zip(released, again, strict=True):
+        assert after["query_image"].endswith("CIRR/a.png")
+        for key in ("query_text", "pos_text", "pos_image", "hard_negatives"):
+            assert after[key] == before[key]
+        assert after["query_pos_scores"] == pytest.approx(0.9, abs=1e-6)
+        assert after["hard_negatives_scores"] == pytest.approx(before["hard_negatives_scores"], abs=1e-6)
