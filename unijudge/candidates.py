@@ -18,7 +18,7 @@ from unijudge.files import publish_json, read_json
 from unijudge.provenance import MADE, Provenance, differences
 from unijudge.tables import Table
 
-QUERIES_IN_PART = 16_384
+QUERIES_IN_PART = 8_192
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.sta
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Opens a Parquet file on a disk or in an object store; pyarrow's and the store's errors pass through."""
-    return pq.ParquetFile(path if is_local(path) else path.open("rb"), memory_map=is_local(path))
+    return pq.ParquetFile(path if is_local(path) else path.open("rb"))
 
 
 @dataclass(frozen=True)
