@@ -12,103 +12,33 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import re
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: there, miner is this file
 
-UNIJUDGE = Path(sys.executable).parent / "unijudge"
-WORDS = [
-    "red",
-    "seven",
-    "bridge",
-    "photo",
-    "under",
-    "table",
-    "cat",
-    "street",
-    "green",
-    "blue",
-    "train",
-    "window",
-    "two",
-    "child",
-    "river",
-    "stone",
-]
+from bench.made_up import UNIJUDGE, make_vectors, sentence, serving
+from unijudge.corpus import Corpus, Item, Query, write_corpus
 
 
 def make(folder: Path, queries: int, width: int) -> None:
-    """A corpus of texts and its vectors: each query stands near its positive, and nearer to a few others."""
+    """A corpus of texts, and its vectors."""
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
-    items = [Item(f"i{n}", ("p",), text=f"{n}: " + " ".join(dice.choices(WORDS, k=9))) for n in range(queries)]
-    asked = [
-        Query(f"q{n}", "p", (f"i{n}",), text=f"find {n}: " + " ".join(dice.choices(WORDS, k=7))) for n in range(queries)
-    ]
+    items = [Item(f"i{n}", ("p",), text=f"{n}: " + sentence(dice, 9)) for n in range(queries)]
+    asked = [Query(f"q{n}", "p", (f"i{n}",), text=f"find {n}: " + sentence(dice, 7)) for n in range(queries)]
     write_corpus(folder / "corpus", items, asked, images=folder, rejects=0, source="made up")
-    corpus = Corpus(folder / "corpus")
-    numbers = np.random.default_rng(1)
-    centres = numbers.normal(size=(max(1, queries // 100), width)).astype(np.float32)
-    base = centres[numbers.integers(0, len(centres), queries)]
-    manifest = VectorManifest(
-        corpus=corpus.fingerprint, model="made up", weights="0", encoding="none", width=width, dtype="float32",
-        items=queries, queries=queries, min_pixels=1, max_pixels=1, model_dtype="none",
-    )  # fmt: skip
-    start_vectors(folder / "vectors", manifest)
-    vectors = {kind: base + 0.8 * numbers.normal(size=base.shape).astype(np.float32) for kind in ("items", "queries")}
-    vectors["queries"] = 0.6 * vectors["queries"] + 0.4 * vectors["items"]
-    for kind, ids in [("items", corpus.item_ids), ("queries", corpus.query_ids)]:
-        unit = vectors[kind] / np.linalg.norm(vectors[kind], axis=1, keepdims=True)
-        for path, rows in missing_parts(folder / "vectors", manifest, kind):
-            write_part(path, manifest, ids[rows.start : rows.stop].to_pylist(), unit[rows.start : rows.stop])
-
-
-@contextlib.contextmanager
-def serving() -> Iterator[str]:
-    """A scripted judge on Ray Serve, one replica."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        UNIJUDGE,
-        "judge",
-        "serve",
-        "--set",
-        "model.backend=scripted",
-        "--set",
-        f"port={port}",
-        "--set",
-        "max_ongoing_requests=32",
-    ]
-    with tempfile.TemporaryFile() as log:
-        service = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            for _ in range(240):
-                with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
-                    break
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            service.send_signal(signal.SIGINT)
-            service.wait(120)
+    make_vectors(folder / "corpus", folder / "vectors", width)
 
 
 def watched(command: list[Any], environment: dict[str, str] | None = None) -> tuple[float, float, str]:
@@ -269,8 +199,8 @@ def bench_retrieve(queries: int, width: int, k: int) -> None:
         make(folder, queries, width)
         measured = {}
         for way in WAYS:
-            command = [sys.executable, "-P", __file__, "one", "--way", way, "--folder", folder, "--k", str(k)]
-            *_, printed = watched(command, os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path[1:]])})
+            command = [sys.executable, __file__, "one", "--way", way, "--folder", folder, "--k", str(k)]
+            *_, printed = watched(command)
             measured[way] = json.loads(re.findall(r"^RESULT (.*)$", printed, re.MULTILINE)[-1])
         ours, theirs = (json.loads((folder / f"{way}.json").read_text()) for way in WAYS)
         full = [(one, other) for one, other in zip(ours, theirs, strict=True) if len(one) == k and other]

@@ -1,0 +1,80 @@
+"""What the miner's benchmarks are fed with: made-up sentences and vectors, and a scripted judge behind Ray Serve."""
+
+import contextlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unijudge.corpus import Corpus
+from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+
+UNIJUDGE = Path(sys.executable).parent / "unijudge"
+WORDS = "red seven bridge photo under table cat street green blue train window two child river stone"
+
+
+def sentence(dice: random.Random, words: int) -> str:
+    """Some words."""
+    return " ".join(dice.choices(WORDS.split(), k=words))
+
+
+def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
+    """Vectors in clusters of about a hundred: each query stands near its positive, and nearer to a few others."""
+    corpus, numbers = Corpus(corpus_folder), np.random.default_rng(1)
+    num_items, num_queries = len(corpus.items), len(corpus.queries)
+    centres = numbers.normal(size=(max(1, num_items // 100), width)).astype(np.float32)
+    items = centres[numbers.integers(0, len(centres), num_items)]
+    items += 0.8 * numbers.normal(size=items.shape).astype(np.float32)
+    positives = items[[int(corpus.positives(row)[0]) for row in range(num_queries)]]
+    queries = positives + 0.8 * numbers.normal(size=positives.shape).astype(np.float32)
+    manifest = VectorManifest(
+        corpus=corpus.fingerprint, model="made up", weights="0", encoding="none", width=width, dtype="float32",
+        items=num_items, queries=num_queries, min_pixels=1, max_pixels=1, model_dtype="none",
+    )  # fmt: skip
+    start_vectors(folder, manifest)
+    made: list[tuple[Any, Any, Any]] = [("items", corpus.item_ids, items), ("queries", corpus.query_ids, queries)]
+    for kind, ids, vectors in made:
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        for path, rows in missing_parts(folder, manifest, kind):
+            write_part(path, manifest, ids[rows.start : rows.stop].to_pylist(), unit[rows.start : rows.stop])
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[str]:
+    """A scripted judge on Ray Serve, one replica."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        UNIJUDGE,
+        "judge",
+        "serve",
+        "--set",
+        "model.backend=scripted",
+        "--set",
+        f"port={port}",
+        "--set",
+        "max_ongoing_requests=32",
+    ]
+    with tempfile.TemporaryFile() as log:
+        service = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            for _ in range(240):
+                with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
+                    break
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            service.send_signal(signal.SIGINT)
+            service.wait(120)
