@@ -1,6 +1,7 @@
 """The first stage of a scoring job: which items each query's judge will see. Whole parts; a rerun goes on."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,21 +29,36 @@ RECALL_QUERIES = 256
 RECALL_K = 50
 
 
+class Stopped(Exception):
+    """The job was asked to stop; what is written stays."""
+
+
 def find_candidates(
-    folder: Path, manifest: CandidateManifest, corpus: Corpus, vectors: VectorFolder, settings: RetrievalSettings
+    folder: Path,
+    manifest: CandidateManifest,
+    corpus: Corpus,
+    vectors: VectorFolder,
+    settings: RetrievalSettings,
+    stop: threading.Event | None = None,
 ) -> CandidateFolder:
     """Fills a folder of candidates, or what is missing of it, and says how many queries have fewer than k.
 
+    A folder that holds more candidates of the same search serves as well: the first k are its own.
+
     Raises:
         DataError: The folder holds those of another retrieval, or vectors are missing or torn.
+        Stopped: `stop` was set; parts that are written stay.
     """
-    start_candidates(folder, manifest)
+    manifest = start_candidates(folder, manifest)
     if missing := missing_parts(folder, manifest):
         pools = Pools(corpus, settings.pool, fold_case=settings.fold_case, own_picture=settings.own_picture)
         retriever = open_retriever(settings, vectors, pools)
+        wider = settings.model_copy(update={"k": manifest.k})
         for part in missing:
+            if stop is not None and stop.is_set():
+                raise Stopped
             rows = manifest.parts()[part]
-            write_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, settings))
+            write_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider))
             logger.info("candidates of %d queries of %d", rows.stop, manifest.queries)
     found = CandidateFolder(folder)
     counts = found.counts()
@@ -66,8 +82,13 @@ def open_retriever(settings: RetrievalSettings, vectors: VectorFolder, pools: Po
     num = vectors.manifest.queries
     sample = np.linspace(0, num - 1, min(num, RECALL_QUERIES), dtype=np.int64)
     queries_QD = vectors.take("queries", sample)
-    pool = pools.rows(int(sample[0]))
-    (_, exact), (_, near) = (one.search(queries_QD, pool, RECALL_K) for one in (flat, index))
+    names = np.array([pools.name(int(row)) for row in sample])
+
+    def found(one: Retriever) -> Rows:
+        rows = [one.search(queries_QD[names == name], pools.of(str(name)), RECALL_K)[1] for name in np.unique(names)]
+        return np.concatenate(rows)
+
+    near, exact = found(index), found(flat)
     logger.info("%s: recall@%d %.4f on %d queries", settings.index, RECALL_K, recall(near, exact), len(sample))
     return index
 

@@ -43,7 +43,7 @@ def cluster(address: str) -> Iterator[Client]:
 
 def submit(client: Client, settings: ScoreSettings, stop_wait_s: int) -> str:
     """Starts a job, and returns its id; the cluster's machines must see the folders under the same paths."""
-    settings = settings.model_copy(update={"engine": "ray", "ray_address": "auto"})
+    settings = settings.absolute().model_copy(update={"engine": "ray", "ray_address": "auto"})
     words = ["unijudge", "mine", "score"]
     for override in overrides_of(settings):
         words += ["--set", override]
@@ -56,13 +56,20 @@ def submit(client: Client, settings: ScoreSettings, stop_wait_s: int) -> str:
 
 
 def status(client: Client, job: str) -> str:
-    """One line: the state of a job, and how many of its shards are written, where this machine sees them."""
-    return _line(client.get_job_info(job))
+    """One line: the state of a job, and how many of its shards are written, where this machine sees them.
+
+    Raises:
+        SettingsError: It is no scoring job.
+    """
+    found = client.get_job_info(job)
+    if not _is_ours(found):
+        raise SettingsError(f"{job}: is no scoring job of `mine submit`; see `unijudge mine jobs`")
+    return _line(found)
 
 
 def jobs(client: Client) -> list[str]:
     """One line for each scoring job of the cluster, newest first."""
-    ours = [job for job in client.list_jobs() if job.submission_id and "out" in (job.metadata or {})]
+    ours = filter(_is_ours, client.list_jobs())
     return [_line(job) for job in sorted(ours, key=lambda job: -(job.start_time or 0))]
 
 
@@ -75,6 +82,10 @@ def follow(client: Client, job: str, tell: Callable[[str], None]) -> None:
             tell(text)
 
     asyncio.run(tail())
+
+
+def _is_ours(job: Any) -> bool:
+    return bool(job.submission_id) and "out" in (job.metadata or {})
 
 
 def _line(job: Any) -> str:

@@ -1,5 +1,6 @@
 """What a scoring job will ask, decided before it begins: its plan, and where its pairs come from."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,12 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
     return ScoreManifest(**shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval)
 
 
-def questions_of(settings: ScoreSettings, corpus: Corpus) -> Questions:
+def questions_of(settings: ScoreSettings, corpus: Corpus, stop: threading.Event | None = None) -> Questions:
     """Where a job's pairs come from; the candidates are sought first, where they were not yet.
 
     Raises:
         DataError: Vectors are missing, torn or of another corpus; or the first step of a cascade is not whole.
+        Stopped: `stop` was set meanwhile.
     """
     if settings.band.scores is not None:
         return BandQuestions(corpus, settings.band)
@@ -61,7 +63,9 @@ def questions_of(settings: ScoreSettings, corpus: Corpus) -> Questions:
         made=Provenance.now(settings),
     )
     vectors = VectorFolder(settings.vectors, corpus)
-    return SearchedQuestions(corpus, find_candidates(settings.out / "candidates", manifest, corpus, vectors, settings))
+    folder = settings.out / "candidates"
+    found = find_candidates(folder, manifest, corpus, vectors, settings, stop)
+    return SearchedQuestions(corpus, found, settings.k)
 
 
 def start_plan(folder: Path, plan: ScoreManifest) -> None:

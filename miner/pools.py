@@ -6,6 +6,7 @@ one that says the same as a positive, or shows the query's own picture, is exclu
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Literal
@@ -97,13 +98,11 @@ class Pools:
         return _Groups(np.where(self._has_picture, self._pictures, 0))
 
 
-def repeated_questions(corpus: Corpus) -> frozenset[bytes]:
-    """The keys of the queries that more than one row asks."""
-    once: set[bytes] = set()
-    again: set[bytes] = set()
-    for query in corpus.queries:
-        (again if query.key in once else once).add(query.key)
-    return frozenset(again)
+def repeated_questions(corpus: Corpus, rows: Iterable[int] | None = None) -> dict[bytes, int]:
+    """The keys of the queries that more than one row asks, and how many do: of all rows, or of these."""
+    queries = corpus.queries if rows is None else (corpus.queries[row] for row in rows)
+    counts = Counter(query.key for query in queries)
+    return {key: count for key, count in counts.items() if count > 1}
 
 
 class _Groups:

@@ -45,17 +45,18 @@ class Questions(Protocol):
 class SearchedQuestions:
     """The nearest items below the positive."""
 
-    def __init__(self, corpus: Corpus, candidates: CandidateFolder):
-        """Takes a whole folder of candidates."""
+    def __init__(self, corpus: Corpus, candidates: CandidateFolder, k: int):
+        """Takes a whole folder of candidates; the first k of each query are asked about."""
         self._corpus = corpus
         self._candidates = candidates
+        self._k = k
 
     def of(self, rows: range) -> list[Question]:
         """See `Questions.of`."""
         questions = []
         for row, near in zip(rows, self._candidates.of(rows), strict=True):
             positives = zip(self._corpus.positives(row).tolist(), near.positive_similarities, strict=True)
-            candidates = enumerate(zip(near.items, near.similarities, strict=True))
+            candidates = enumerate(zip(near.items[: self._k], near.similarities[: self._k], strict=True))
             asked = [Asked(item, value, None) for item, value in positives]
             questions.append(Question(row, asked + [Asked(item, value, rank) for rank, (item, value) in candidates]))
         return questions

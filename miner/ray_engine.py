@@ -6,24 +6,54 @@ and nothing is written twice. A question that several rows ask may be asked by t
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
+from miner.known import KnownScores
 from miner.plan import questions_of
+from miner.pools import repeated_questions
 from miner.questions import Questions
 from miner.score import open_client
 from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
 from unijudge.corpus import Corpus
-from unijudge.errors import JudgeChanged, UnijudgeError
+from unijudge.errors import JudgeChanged, SettingsError, UnijudgeError
+from unijudge.files import DRAFT_SUFFIX, is_local
 from unijudge.scores import ScoreManifest
 
 LOOK_EVERY_S = 1.0
 """How often the driver looks whether it was asked to stop."""
+
+
+@contextmanager
+def connected(settings: ScoreSettings) -> Iterator[None]:
+    """A connection to the cluster, unless there is one; what a killed job's tasks left half-written is removed.
+
+    Raises:
+        SettingsError: No cluster answers there, or it does not let us in.
+    """
+    own = not ray.is_initialized()
+    try:
+        if own:
+            ray.init(address=settings.ray_address, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise SettingsError(
+            f"ray_address: no Ray cluster lets us in at {settings.ray_address!r} ({error}); is it running, and are "
+            "RAY_AUTH_MODE and the token here those of the cluster?"
+        ) from error
+    if is_local(settings.out):
+        for draft in settings.out.glob(f"part-*{DRAFT_SUFFIX}"):
+            draft.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if own:
+            ray.shutdown()
 
 
 def score_shards(
@@ -33,30 +63,13 @@ def score_shards(
     report: Callable[[Counts], None],
     stop: threading.Event,
 ) -> None:
-    """Scores shards on a cluster, a bounded number at once; when stopped, those in work finish.
+    """Scores shards on the cluster, a bounded number at once; when stopped, those in work finish.
 
     Raises:
         UnijudgeError: What stopped a task; the others in work are waited for.
     """
-    own = not ray.is_initialized()
-    if own:
-        ray.init(address=settings.ray_address, log_to_driver=False)
-    try:
-        _score(settings, plan, shards, report, stop)
-    finally:
-        if own:
-            ray.shutdown()
-
-
-def _score(
-    settings: ScoreSettings,
-    plan: ScoreManifest,
-    shards: Sequence[int],
-    report: Callable[[Counts], None],
-    stop: threading.Event,
-) -> None:
     task = ray.remote(max_retries=-1, num_cpus=1)(_score_shard)
-    texts = (settings.model_dump_json(), plan.model_dump_json())
+    texts = (settings.absolute().model_dump_json(), plan.model_dump_json())
     left = iter(shards)
     working: list[Any] = []
     fault: UnijudgeError | None = None
@@ -84,15 +97,14 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> Counts:
     """What one task does."""
     settings = ScoreSettings.model_validate_json(settings_text)
     plan = ScoreManifest.model_validate_json(plan_text)
-    corpus, questions = _inputs(settings_text)
+    corpus, questions, known = _inputs(settings_text, plan_text)
 
     async def run() -> Counts:
         async with open_client(settings) as judge:
             if judge.identity != plan.judge:
-                raise JudgeChanged(
-                    f"{settings.service}: the job was begun with {plan.judge}, but {judge.identity} answers"
-                )
-            return await ShardScorer(settings, plan, corpus, questions, judge).score(shard)
+                raise JudgeChanged(f"{settings.service}: begun with {plan.judge}, but now {judge.identity} answers")
+            repeated = repeated_questions(corpus, plan.rows(shard))
+            return await ShardScorer(settings, plan, corpus, questions, judge, known, repeated).score(shard)
 
     try:
         return asyncio.run(run())
@@ -101,8 +113,9 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> Counts:
 
 
 @lru_cache(maxsize=1)
-def _inputs(settings_text: str) -> tuple[Corpus, Questions]:
+def _inputs(settings_text: str, plan_text: str) -> tuple[Corpus, Questions, KnownScores]:
     """Read once in each worker process."""
     settings = ScoreSettings.model_validate_json(settings_text)
+    plan = ScoreManifest.model_validate_json(plan_text)
     corpus = Corpus(settings.corpus)
-    return corpus, questions_of(settings, corpus)
+    return corpus, questions_of(settings, corpus), KnownScores(settings.reuse, plan.judge)

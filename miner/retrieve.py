@@ -131,8 +131,11 @@ def recall(approximate_QK: Rows, exact_QK: Rows) -> float:
         >>> recall(np.array([[1, 2, 9]]), np.array([[1, 2, 3]])).__round__(3)
         0.667
     """
-    hits = [np.isin(exact, near).sum() for near, exact in zip(approximate_QK, exact_QK, strict=True)]
-    return float(sum(hits) / (exact_QK != NOTHING).sum())
+    real_QK = exact_QK != NOTHING
+    hits = [
+        np.isin(exact[real], near).sum() for near, exact, real in zip(approximate_QK, exact_QK, real_QK, strict=True)
+    ]
+    return float(sum(hits) / max(1, real_QK.sum()))
 
 
 class Best:

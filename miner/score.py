@@ -6,22 +6,29 @@ choose negatives (`select`), embed, or judge.
 """
 
 import asyncio
+import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 
+from miner.candidates import Stopped
+from miner.known import KnownScores
 from miner.plan import plan_of, questions_of, start_plan
+from miner.pools import repeated_questions
 from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError, UnijudgeError
+from unijudge.errors import DataError, SettingsError, UnijudgeError
 from unijudge.files import read_text
 from unijudge.leases import lease
 from unijudge.scores import ScoreManifest, missing_shards
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 2
 """Shards in work: the second one keeps the service busy while the first waits for its slowest query."""
@@ -70,10 +77,23 @@ def score(settings: ScoreSettings, report: Report) -> Progress:
     if not len(corpus.queries):
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
     try:
-        with lease(settings.out), _stopping() as stop:
-            return asyncio.run(_run(settings, corpus, report, stop))
+        with lease(settings.out), _engine(settings):
+            return asyncio.run(_run(settings, corpus, report))
     except* UnijudgeError as group:
         raise _first(group) from None
+
+
+def _engine(settings: ScoreSettings) -> AbstractContextManager[None]:
+    """What has to be there before anything is done."""
+    if settings.engine == "local":
+        return nullcontext()
+    try:
+        from miner.ray_engine import connected
+    except ImportError as error:
+        raise SettingsError(
+            f'engine = "ray": Ray cannot be imported ({error}); install the extra: pip install "unijudge[mine-ray]"'
+        ) from error
+    return connected(settings)
 
 
 def open_client(settings: ScoreSettings) -> JudgeClient:
@@ -86,19 +106,27 @@ def open_client(settings: ScoreSettings) -> JudgeClient:
     )
 
 
-async def _run(settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event) -> Progress:
+async def _run(settings: ScoreSettings, corpus: Corpus, report: Report) -> Progress:
     async with open_client(settings) as judge:
+        stop = _stopping()
         plan = plan_of(settings, corpus, judge.identity)
         start_plan(settings.out, plan)
-        questions = await asyncio.to_thread(questions_of, settings, corpus)
         todo = missing_shards(settings.out, plan)
         tally = _Tally(plan, len(todo), report)
+        try:
+            questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
+        except Stopped:
+            return tally.progress
+        tally.begin()
         if settings.engine == "ray":
             from miner.ray_engine import score_shards
 
             await asyncio.to_thread(score_shards, settings, plan, todo, tally.add, stop)
             return tally.progress
-        scorer = await asyncio.to_thread(ShardScorer, settings, plan, corpus, questions, judge)
+        known = await asyncio.to_thread(KnownScores, [*settings.reuse, settings.out], plan.judge)
+        rows = None if len(todo) == plan.shards else chain.from_iterable(map(plan.rows, todo))
+        repeated = await asyncio.to_thread(repeated_questions, corpus, rows)
+        scorer = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
         left = iter(todo)
 
         async def worker() -> None:
@@ -122,36 +150,32 @@ class _Tally:
         self.progress = Progress(plan.shards, before, before, Counts(), 0.0)
         report(self.progress)
 
+    def begin(self) -> None:
+        """The clock starts: what came before was no scoring."""
+        self._begun = time.monotonic()
+
     def add(self, counts: Counts) -> None:
+        """One more shard."""
         done, counts = self.progress.shards_done + 1, self.progress.counts + counts
         self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)
         self._report(self.progress)
 
 
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
+def _stopping() -> threading.Event:
     """An event that the first SIGINT or SIGTERM sets; a second one ends the process as usual."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
+    loop = asyncio.get_running_loop()
 
-    def restore() -> None:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-    def on_signal(number: int, frame: object) -> None:  # noqa: ARG001  the signature that signal wants
+    def on_signal(number: signal.Signals) -> None:
         stop.set()
-        restore()
+        for one in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(one)
+        logger.info("%s: the shards in work finish first; a second signal ends at once", number.name)
 
-    for number in numbers:
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        restore()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal, number)
+    return stop
 
 
 def _first(group: BaseExceptionGroup[UnijudgeError]) -> UnijudgeError:

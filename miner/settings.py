@@ -1,11 +1,11 @@
 """The settings of a scoring job: one TOML file, `--example` prints it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from unijudge.files import Location
+from unijudge.files import Location, is_local
 from unijudge.settings import Settings
 
 
@@ -45,9 +45,16 @@ class RetrievalSettings(Settings):
     breadth: int = Field(256, gt=0)
     """Items that a search in `hnsw` keeps in sight."""
 
+    @model_validator(mode="after")
+    def _a_window(self) -> Self:
+        if self.depth is not None and self.skip >= self.depth:
+            raise ValueError(f"skip = {self.skip} leaves nothing before depth = {self.depth}; give a larger depth")
+        return self
+
     def ceiling(self, similarity: float) -> float:
         """Below which similarity candidates lie, when the best positive has this one."""
-        return similarity - max(self.margin, self.relative_margin * abs(similarity))
+        relative = self.relative_margin * abs(similarity)
+        return similarity - (max(self.margin, relative) if relative else self.margin)
 
     @property
     def retrieval(self) -> dict[str, Any]:
@@ -85,7 +92,7 @@ class ScoreSettings(RetrievalSettings):
     key_file: Path | None = None
     """A file that holds the service's bearer key, where it wants one."""
     queries_in_shard: int = Field(256, gt=0)
-    """Queries in one file: what is scored again, at most, after a kill."""
+    """Queries in one file. After a kill at most so many are scored again, and those that were in flight."""
     in_flight: int = Field(16, gt=0)
     """Queries that wait for the service at once; with `engine = "ray"`, of each task."""
     engine: Literal["local", "ray"] = "local"
@@ -102,3 +109,13 @@ class ScoreSettings(RetrievalSettings):
     """Stop, before writing, at a shard with more pairs without a verdict than this share."""
     min_mass: float = Field(0.5, ge=0, le=1)
     """Stop, before writing, at a shard in which Yes and No together have a smaller mean probability than this."""
+
+    def absolute(self) -> Self:
+        """The same with whole paths, for processes that work in other folders."""
+
+        def whole(path: Path | None) -> Path | None:
+            return path.absolute() if path is not None and is_local(path) else path
+
+        paths = {name: whole(getattr(self, name)) for name in ("corpus", "vectors", "out", "key_file")}
+        band = self.band.model_copy(update={"scores": whole(self.band.scores)})
+        return self.model_copy(update=paths | {"reuse": tuple(map(whole, self.reuse)), "band": band})

@@ -6,12 +6,10 @@ judge does not answer the question, is not written.
 
 import asyncio
 import math
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from miner.known import KnownScores
-from miner.pools import repeated_questions
 from miner.questions import Asked, Question, Questions
 from miner.settings import ScoreSettings
 from unijudge.corpus import Content, Corpus, Item, Query
@@ -38,20 +36,31 @@ class ShardScorer:
     """Asks one judge, for one plan."""
 
     def __init__(
-        self, settings: ScoreSettings, plan: ScoreManifest, corpus: Corpus, questions: Questions, judge: Judge
+        self,
+        settings: ScoreSettings,
+        plan: ScoreManifest,
+        corpus: Corpus,
+        questions: Questions,
+        judge: Judge,
+        known: KnownScores,
+        repeated: Mapping[bytes, int],
     ):
-        """Indexes what is known: the folders to reuse, and the finished shards of this one.
+        """Asks nothing yet.
 
-        Raises:
-            UnijudgeError: A folder to reuse is torn, or another judge's.
+        Args:
+            settings: The job.
+            plan: Of its folder.
+            corpus: Of the job.
+            questions: What is asked of each query.
+            judge: Whom.
+            known: What need not be asked.
+            repeated: Questions that several rows of this job ask, and how many do.
         """
         self._settings, self._plan, self._corpus = settings, plan, corpus
-        self._questions, self._judge = questions, judge
-        self._known = KnownScores([*settings.reuse, settings.out], plan.judge)
-        self._repeated = repeated_questions(corpus)
-        self._answered: dict[bytes, dict[bytes, Judged]] = defaultdict(dict)  # of repeated questions, in this run
-        self._turns: dict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._questions, self._judge, self._known = questions, judge, known
+        self._repeats = {key: _Repeated(rows) for key, rows in repeated.items()}
         self._room = asyncio.Semaphore(settings.in_flight)
+        self._order = asyncio.Lock()
         # Queries begin in order, and only so far ahead of what is written: a kill costs a shard and what is in flight.
         self._ahead = asyncio.Semaphore(settings.queries_in_shard + settings.in_flight)
 
@@ -62,12 +71,13 @@ class ShardScorer:
             DataError: Too many pairs have no verdict, or the disk refused.
             JudgeError: The judge gave no answer, or does not answer the question.
         """
-        questions = await asyncio.to_thread(self._questions.of, self._plan.rows(shard))
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group, self._order:
+            questions = await asyncio.to_thread(self._questions.of, self._plan.rows(shard))
             tasks = [group.create_task(self._query(question)) for question in questions]
         judged = [task.result()[0] for task in tasks]
         self._check(shard, judged)
-        await asyncio.to_thread(write_shard, self._settings.out, self._plan, shard, judged)
+        rivals = self._settings.engine == "ray"  # a task is run again while its first machine is only cut off
+        await asyncio.to_thread(write_shard, self._settings.out, self._plan, shard, judged, rivals=rivals)
         for _ in judged:
             self._ahead.release()
         pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
@@ -78,31 +88,33 @@ class ShardScorer:
         query = self._corpus.queries[question.row]
         items = [self._corpus.items[asked.row] for asked in question.asked]
         await self._ahead.acquire()  # given back when the shard is written
-        async with self._room:
-            if query.key not in self._repeated:
-                known = self._known.of(query.key)
-                answers = await self._answers(query, items, known)
-            else:  # asked by several rows: one after the other, so that each pair is asked once
-                async with self._turns[query.key]:
-                    known = self._known.of(query.key) | self._answered[query.key]
-                    answers = await self._answers(query, items, known)
-                    self._answered[query.key] |= {
-                        one.item_key: one
-                        for one in map(_judged, items, question.asked, answers)
-                        if one.log_odds is not None
-                    }
+        repeated = self._repeats.get(query.key)
+        if repeated is None:
+            known, answers = await self._answers(query, items, {})
+        else:  # asked by several rows: one after the other, so that each pair is asked once
+            async with repeated.turn:
+                known, answers = await self._answers(query, items, repeated.answered)
+                fresh = map(_judged, items, question.asked, answers)
+                repeated.answered |= {one.item_key: one for one in fresh if one.log_odds is not None}
+                repeated.rows_left -= 1
+                if not repeated.rows_left:
+                    del self._repeats[query.key]
         judged = [_judged(*one) for one in zip(items, question.asked, answers, strict=True)]
         positives = [one for one in judged if one.rank is None]
         row = JudgedQuery(query.query_id, query.subset, query.key, positives, judged[len(positives) :])
         return row, sum(item.key not in known for item in items)
 
     async def _answers(
-        self, query: Query, items: Sequence[Item], known: dict[bytes, Judged]
-    ) -> list[Judged | Verdict | PairError]:
-        """For each item what is known of it, or else a fresh answer."""
-        unknown = [item for item in items if item.key not in known]
-        fresh = iter(await self._ask(query, unknown) if unknown else [])
-        return [known[item.key] if item.key in known else next(fresh) for item in items]
+        self, query: Query, items: Sequence[Item], answered: Mapping[bytes, Judged]
+    ) -> tuple[dict[bytes, Judged], list[Judged | Verdict | PairError]]:
+        """What was known of the query, and for each item that, or else a fresh answer."""
+        async with self._room:
+            known = dict(answered)
+            if len(self._known):
+                known |= await asyncio.to_thread(self._known.of, query.key)
+            unknown = [item for item in items if item.key not in known]
+            fresh = iter(await self._ask(query, unknown) if unknown else [])
+        return known, [known[item.key] if item.key in known else next(fresh) for item in items]
 
     async def _ask(self, query: Query, items: Sequence[Item]) -> list[Verdict | PairError]:
         """One answer for each item; what cannot be read or is refused becomes an error in its place."""
@@ -150,6 +162,15 @@ class ShardScorer:
                 f"min_mass = {settings.min_mass:g}: it is not answering the question. Chat template, label words "
                 "or model do not fit; the shard was not written"
             )
+
+
+@dataclass
+class _Repeated:
+    """A question that several rows ask: kept until the last of them has its answers."""
+
+    rows_left: int
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    answered: dict[bytes, Judged] = field(default_factory=dict)
 
 
 def _judged(item: Item, asked: Asked, answer: Judged | Verdict | PairError) -> Judged:

@@ -78,20 +78,21 @@ def part_path(folder: Path, part: int) -> Path:
     return folder / f"part-{part:05d}.parquet"
 
 
-def start_candidates(folder: Path, manifest: CandidateManifest) -> None:
-    """Publishes the manifest, or checks that the folder already has the same one.
+def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateManifest:
+    """Publishes the manifest, or takes the one that is there if it is of the same search and of as many candidates.
 
     Raises:
         DataError: The folder holds the candidates of another retrieval.
     """
     path = folder / "candidates.json"
-    if path.exists():
-        if fields := differences(read_json(path, CandidateManifest), manifest):
-            raise DataError(
-                f"{folder}: holds other candidates ({', '.join(fields)} differ); give another output folder"
-            )
-        return
-    publish_json(path, manifest)
+    if not path.exists():
+        publish_json(path, manifest)
+        return manifest
+    found = read_json(path, CandidateManifest)
+    fields = [name for name in differences(found, manifest) if name != "k" or found.k < manifest.k]
+    if fields:
+        raise DataError(f"{folder}: holds other candidates ({', '.join(fields)} differ); give another folder")
+    return found
 
 
 def missing_parts(folder: Path, manifest: CandidateManifest) -> list[int]:

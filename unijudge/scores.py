@@ -129,13 +129,15 @@ def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
     return [shard for shard in range(manifest.shards) if not shard_path(folder, shard).exists()]
 
 
-def write_shard(folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery]) -> None:
-    """Publishes one shard, whole. Small row groups, so that one query can be read alone."""
+def write_shard(
+    folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery], *, rivals: bool = False
+) -> None:
+    """Publishes one shard, whole; with `rivals`, others may write it too. Small groups: one query can be read alone."""
     stream = (
         vars(row) | {kind: [vars(one) for one in getattr(row, kind)] for kind in ("positives", "candidates")}
         for row in rows
     )
-    SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard))
+    SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
 
 
 def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[JudgedQuery]:

@@ -38,6 +38,7 @@ class Table:
         *,
         rows_in_group: int = 4096,
         stamp: str = "",
+        rivals: bool = False,
     ) -> int:
         """Streams rows into one file, published whole.
 
@@ -46,6 +47,7 @@ class Table:
             rows: One mapping for each.
             rows_in_group: Rows that are written, and can be read, together.
             stamp: Where the file belongs, such as a plan and a shard number; `read` can ask for it.
+            rivals: Whether others may write the same file at once; see `publishing`.
 
         Returns:
             The number of rows written.
@@ -57,7 +59,7 @@ class Table:
         schema = self.schema.with_metadata((self.schema.metadata or {}) | marks)
         count = 0
         stream = iter(rows)
-        with publishing(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        with publishing(path, rivals=rivals) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
             while group := list(islice(stream, rows_in_group)):
                 try:
                     writer.write_table(pa.Table.from_pylist(group, schema=schema))

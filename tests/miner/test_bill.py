@@ -64,6 +64,16 @@ def test_the_largest_k_within_a_budget(job):
     assert text.endswith("within 1e+09 replica-hours: k = 12")
 
 
+def test_the_candidates_of_the_bill_serve_a_smaller_k(job):
+    with serving(Counting()) as url:
+        made = make_bill(job(url, k=12), 50)
+        found = {path.name: path.stat().st_mtime_ns for path in (job(url).out / "candidates").iterdir()}
+        done = score(job(url, k=7), quiet)
+    assert done.counts.asked == made.tally.to_ask(7)
+    assert {path.name: path.stat().st_mtime_ns for path in (job(url).out / "candidates").iterdir()} == found
+    assert max(len(row.candidates) for row in read_scores(job(url).out)) == 7
+
+
 def test_tokens_and_operations_of_a_real_model(job, tiny_model):
     settings = ServiceSettings.model_validate(
         {"model": {"name": str(tiny_model), "backend": "transformers", "max_pixels": 3136, "min_pixels": 784}}

@@ -54,12 +54,14 @@ def pairs_of(folder):
 
 def test_killed_at_each_of_its_writes_nothing_is_lost_and_nothing_stands_twice(small, tmp_path):
     """Every fsync and every rename of a whole job: SIGKILL there, then the same command again."""
-    with serving(Counting()) as url:
+    judge = Counting()
+    with serving(judge) as url:
         settings = small(url)
         whole = score(small(url, out=tmp_path / "whole"), quiet)
         command = [sys.executable, "-m", "tests.miner.run_score"]
         text = settings.model_copy(update={"out": tmp_path / "counted"}).model_dump_json()
         number = int(subprocess.run([*command, text, "count"], check=True, capture_output=True).stdout)
+        judge.pairs.clear()
         kills = subprocess.run(
             [*command, settings.model_dump_json(), "kill-at-each", str(number)], check=True, capture_output=True
         )
@@ -68,6 +70,9 @@ def test_killed_at_each_of_its_writes_nothing_is_lost_and_nothing_stands_twice(s
     assert all(end["killed"] and end["end"] == 0 for end in ends)
     expected, rows = pairs_of(tmp_path / "whole"), list(read_scores(tmp_path / "whole"))
     assert set(expected.values()) == {1}
+    most = max(len(row.positives) + len(row.candidates) for row in rows)
+    repeated = judge.pairs.total() - number * whole.counts.asked
+    assert 0 < repeated <= number * (SHARD + IN_FLIGHT) * most  # a kill costs a shard and what was in flight
     shards_left = set()
     for at, end in enumerate(ends):
         out = settings.out / str(at)

@@ -56,7 +56,8 @@ def test_positives_of_the_question_are_excluded_in_every_spelling(corpus):
     """q0 and q1 ask the same: what is right for one is right for the other."""
     pools = Pools(corpus, "global")
     assert names(corpus, pools.excluded(0)) == names(corpus, pools.excluded(1)) == ["cat", "CAT", "dog"]
-    assert repeated_questions(corpus) == {corpus.queries[0].key}
+    assert repeated_questions(corpus) == {corpus.queries[0].key: 2}
+    assert repeated_questions(corpus, [1, 2]) == {}
 
 
 def test_the_querys_own_picture_is_excluded_under_any_name_unless_it_may(corpus):

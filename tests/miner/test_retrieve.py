@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from miner.below import EQUAL, Window, candidates_below
 from miner.retrieve import NOTHING, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
+from miner.settings import RetrievalSettings
 
 
 def unit(dice, rows, width=8):
@@ -128,3 +130,27 @@ def test_an_index_finds_most_within_a_pool(kind, dtype):
     np.testing.assert_allclose(values, (queries[:, None] * items[near]).sum(-1), atol=1e-3)
     blind = IndexRetriever(vectors, IndexShape(kind, lists=64, probes=1, links=2, breadth=10))
     assert recall(blind.search(queries, pool, 10)[1], exact) < 0.8
+
+
+def test_recall_counts_real_items_only():
+    exact = np.array([[4, 2, NOTHING], [1, NOTHING, NOTHING]])
+    assert recall(exact, exact) == 1
+    assert recall(np.array([[2, NOTHING, NOTHING], [3, NOTHING, NOTHING]]), exact) == pytest.approx(1 / 3)
+
+
+def test_the_ceiling_lies_where_the_margins_say():
+    def ceiling(**changes):
+        return RetrievalSettings(corpus="c", **changes).ceiling(0.5)
+
+    assert ceiling() == 0.5
+    assert ceiling(margin=0.1) == pytest.approx(0.4)
+    assert ceiling(margin=-0.1) == pytest.approx(0.6)
+    assert ceiling(margin=-2) == 2.5
+    assert ceiling(relative_margin=0.1) == pytest.approx(0.45)
+    assert ceiling(margin=0.1, relative_margin=0.1) == pytest.approx(0.4)
+    assert RetrievalSettings(corpus="c", relative_margin=0.1).ceiling(-0.5) == pytest.approx(-0.55)
+
+
+def test_a_window_without_ranks_is_refused():
+    with pytest.raises(ValidationError, match="skip = 5 leaves nothing before depth = 5"):
+        RetrievalSettings(corpus="c", skip=5, depth=5)

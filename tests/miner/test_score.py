@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 from judge_service.backends.scripted import ScriptedJudge
+from miner import candidates
 from miner.score import score
 from tests.miner.conftest import embed, quiet, serving
 from tests.pictures import png
@@ -195,3 +196,21 @@ def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):
     embed(other, tmp_path / "other_vectors")
     with pytest.raises(DataError, match="embeds another corpus"):
         score(job(service, vectors=tmp_path / "other_vectors"), quiet)
+
+
+def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, job, service, monkeypatch):
+    """Parts of ten queries; the signal comes while the third is sought."""
+    monkeypatch.setattr("unijudge.candidates.QUERIES_IN_PART", 10)
+    found = candidates._found
+
+    def third(rows, *rest):
+        if rows.start == 20:
+            signal.raise_signal(signal.SIGTERM)
+        return found(rows, *rest)
+
+    monkeypatch.setattr(candidates, "_found", third)
+    stopped = score(job(service), quiet)
+    assert stopped.shards_done == 0
+    assert len(list((job(service).out / "candidates").glob("part-*"))) == 3
+    assert score(job(service), quiet).shards_done == 8
+    assert [row.query_id for row in read_scores(job(service).out)] == [query.query_id for query in corpus.queries]

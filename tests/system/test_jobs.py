@@ -55,7 +55,8 @@ def run(*words):
 
 def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypatch):  # noqa: F811
     settings = job(slow, queries_in_shard=4, in_flight=2, tasks=4, k=10)
-    with cluster(monkeypatch, "--num-cpus=2", "--num-cpus=2") as (address, (_, second)):
+    machines = ("--num-cpus=0", "--num-cpus=2", "--num-cpus=2")  # four tasks at once: each worker has some
+    with cluster(monkeypatch, *machines) as (address, (_, _, second)):
         spread = settings.model_copy(update={"engine": "ray", "ray_address": address})
         done = []
 
