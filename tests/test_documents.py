@@ -64,13 +64,14 @@ def test_every_command_of_the_readme_is_one():
 
 def test_the_settings_of_the_readme_exist():
     from judge_service.settings import ServiceSettings
-    from miner.choice_settings import SelectSettings
+    from miner.choice_settings import InspectSettings, SelectSettings, SweepSettings
     from miner.settings import ScoreSettings
     from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
     from unijudge.settings import load_settings
 
     kinds = {
         "judge serve": ServiceSettings, "mine score": ScoreSettings, "mine select": SelectSettings,
+        "mine plan": ScoreSettings, "mine sweep": SweepSettings, "mine inspect": InspectSettings,
         "train embed": EmbedSettings, "train embedder": EmbedderSettings, "train evaluate": EvaluateSettings,
         "train reranker": RerankerSettings, "train rerank": RerankSettings,
     }  # fmt: skip

@@ -58,6 +58,14 @@ def test_the_miners_command_is_a_job_against_the_judge(tmp_path):
     assert settings.service == f"http://judge:{COMPOSE['judge']['ports'][0].split(':')[-1]}"
 
 
+def test_the_shipped_job_is_one_for_a_cluster_and_has_time_to_finish_its_shards():
+    from miner.settings import ScoreSettings
+
+    settings = load_settings(ScoreSettings, ROOT / "deploy" / "score.toml")
+    assert (settings.engine, settings.ray_address) == ("ray", "auto")
+    assert COMPOSE["miner"]["stop_grace_period"] == "10m"
+
+
 @pytest.mark.timeout(600)
 def test_a_data_team_installs_no_engine(tmp_path):
     """requirements/mine.txt and the package alone, in an empty environment, as the image does it."""
