@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from unijudge.errors import DataError, JudgeChanged
+from unijudge.errors import JudgeChanged
 from unijudge.files import read_json
 from unijudge.scores import SCORES, Judged, ScoreManifest, missing_shards, shard_path
+from unijudge.tables import reading
 from unijudge.verdicts import JudgeIdentity
 
 GROUPS_IN_MEMORY = 64
@@ -63,21 +63,17 @@ class KnownScores:
 
     def _read_group(self, number: int, group: int) -> dict[bytes, dict[bytes, Judged]]:
         found: dict[bytes, dict[bytes, Judged]] = {}
-        with SCORES.open(*self._files[number]) as file:
-            for row in file.read_row_group(group).to_pylist():
-                judged = [Judged(**one) for one in [*row["positives"], *row["candidates"]]]
-                verdicts = {one.item_key: one for one in judged if one.log_odds is not None}
-                found.setdefault(row["query_key"], {}).update(verdicts)
+        path, stamp = self._files[number]
+        for row in SCORES.group(path, group, stamp).to_pylist():
+            judged = [Judged(**one) for one in [*row["positives"], *row["candidates"]]]
+            verdicts = {one.item_key: one for one in judged if one.log_odds is not None}
+            found.setdefault(row["query_key"], {}).update(verdicts)
         return found
 
     @staticmethod
     def _keys(path: Path, stamp: str) -> list[npt.NDArray[np.bytes_]]:
-        with SCORES.open(path, stamp) as file:
-            try:
-                columns = [
-                    file.read_row_group(group, columns=["query_key"])["query_key"]
-                    for group in range(file.num_row_groups)
-                ]
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(f"{path}: torn or damaged ({error}); delete it and run its writer again") from error
-            return [np.array(column.to_pylist(), "S16") for column in columns]
+        with SCORES.open(path, stamp) as file, reading(path):
+            columns = [
+                file.read_row_group(group, columns=["query_key"])["query_key"] for group in range(file.num_row_groups)
+            ]
+        return [np.array(column.to_pylist(), "S16") for column in columns]

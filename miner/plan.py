@@ -10,7 +10,7 @@ from miner.settings import ScoreSettings
 from unijudge.candidates import CandidateManifest
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, JudgeChanged, SettingsError
-from unijudge.files import file_sha256, publish_json, read_json
+from unijudge.files import file_sha256, names_in, publish_json, read_json
 from unijudge.provenance import Provenance, differences
 from unijudge.scores import ScoreManifest
 from unijudge.vectors import VectorFolder
@@ -75,9 +75,9 @@ def start_plan(folder: Path, plan: ScoreManifest) -> None:
         JudgeChanged: The same plan, but another judge.
         DataError: Another plan.
     """
-    path = folder / "manifest.json"
-    if not path.exists():
-        if any(folder.glob("part-*.parquet")):
+    path, there = folder / "manifest.json", names_in(folder)
+    if path.name not in there:
+        if any(name.startswith("part-") for name in there):
             raise DataError(
                 f"{folder}: holds shards, but manifest.json is gone; delete the folder, or give another one"
             )

@@ -77,8 +77,8 @@ def score(settings: ScoreSettings, report: Report) -> Progress:
     if not len(corpus.queries):
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
     try:
-        with lease(settings.out), _engine(settings):
-            return asyncio.run(_run(settings, corpus, report))
+        with lease(settings.out) as lost, _engine(settings):
+            return asyncio.run(_run(settings, corpus, report, lost))
     except* UnijudgeError as group:
         raise _first(group) from None
 
@@ -106,9 +106,10 @@ def open_client(settings: ScoreSettings) -> JudgeClient:
     )
 
 
-async def _run(settings: ScoreSettings, corpus: Corpus, report: Report) -> Progress:
+async def _run(settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event) -> Progress:
+    """Stops early when `stop` is set, by a signal or because the lease was lost."""
     async with open_client(settings) as judge:
-        stop = _stopping()
+        _listen(stop)
         plan = plan_of(settings, corpus, judge.identity)
         start_plan(settings.out, plan)
         todo = missing_shards(settings.out, plan)
@@ -161,9 +162,8 @@ class _Tally:
         self._report(self.progress)
 
 
-def _stopping() -> threading.Event:
-    """An event that the first SIGINT or SIGTERM sets; a second one ends the process as usual."""
-    stop = threading.Event()
+def _listen(stop: threading.Event) -> None:
+    """The first SIGINT or SIGTERM sets the event; a second one ends the process as usual."""
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
@@ -175,7 +175,6 @@ def _stopping() -> threading.Event:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_signal, number)
-    return stop
 
 
 def _first(group: BaseExceptionGroup[UnijudgeError]) -> UnijudgeError:

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from unijudge.errors import DataError
-from unijudge.files import publish_json, read_json
+from unijudge.files import names_in, publish_json, read_json
 from unijudge.provenance import MADE, Provenance, differences
-from unijudge.tables import Table
+from unijudge.tables import Table, reading
 
 QUERIES_IN_PART = 8_192
 
@@ -85,7 +86,7 @@ def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateMani
         DataError: The folder holds the candidates of another retrieval.
     """
     path = folder / "candidates.json"
-    if not path.exists():
+    if path.name not in names_in(folder):
         publish_json(path, manifest)
         return manifest
     found = read_json(path, CandidateManifest)
@@ -97,7 +98,8 @@ def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateMani
 
 def missing_parts(folder: Path, manifest: CandidateManifest) -> list[int]:
     """The parts that do not exist yet."""
-    return [part for part in range(len(manifest.parts())) if not part_path(folder, part).exists()]
+    there = names_in(folder)
+    return [part for part in range(len(manifest.parts())) if part_path(folder, part).name not in there]
 
 
 def write_part(folder: Path, manifest: CandidateManifest, part: int, rows: Iterator[Near]) -> None:
@@ -130,16 +132,18 @@ class CandidateFolder:
 
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """How many candidates each query has."""
-        tables = (
-            CANDIDATES.whole(part_path(self.folder, part), self.manifest.stamp(part))
-            for part in range(len(self.manifest.parts()))
-        )
-        lengths = [pa.compute.list_value_length(table["items"]).to_numpy() for table in tables]
+        lengths = [
+            pc.list_value_length(self._whole(part)["items"]).to_numpy() for part in range(len(self.manifest.parts()))
+        ]
         return np.concatenate(lengths).astype(np.int64)
+
+    def _whole(self, part: int) -> pa.Table:
+        return CANDIDATES.whole(part_path(self.folder, part), self.manifest.stamp(part), ["items"])
 
     def _part(self, part: int, rows: range, queries: range) -> Iterator[Near]:
         start = rows.start
-        with CANDIDATES.open(part_path(self.folder, part), self.manifest.stamp(part)) as file:
+        path = part_path(self.folder, part)
+        with CANDIDATES.open(path, self.manifest.stamp(part)) as file, reading(path):
             for group in range(file.num_row_groups):
                 here = range(start, start + file.metadata.row_group(group).num_rows)
                 start = here.stop

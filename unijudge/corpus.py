@@ -177,6 +177,9 @@ class Corpus:
         """
         self.folder = folder
         self.manifest = read_json(folder / "corpus.json", CorpusManifest)
+        for name, expected in [("items", self.manifest.items_sha256), ("queries", self.manifest.queries_sha256)]:
+            if file_sha256(folder / f"{name}.parquet") != expected:
+                raise DataError(f"{folder / name}.parquet: changed since it was written; import again")
         images = self.manifest.images
         self.images = locate(images) if "://" in images else (folder / images).resolve()
         self.items = Entries(ITEMS.whole(folder / "items.parquet"), _item)

@@ -32,7 +32,10 @@ def locate(place: str | Path) -> Path:
 
     Raises:
         SettingsError: No such kind of URL, or its library is not installed.
+        ValueError: Neither a text nor a path.
     """
+    if not isinstance(place, str | Path) and not hasattr(place, "fs"):
+        raise ValueError(f"expected a path or a URL, found {place!r}; quote it if it is a name")
     if not isinstance(place, str) or "://" not in place:
         return Path(place)
     from upath import UPath
@@ -87,8 +90,8 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
 def publishing_folder(path: Path) -> Iterator[Path]:
     """Yields a draft folder to fill; leaving the block without an error makes it `path`, all at once.
 
-    An object store has no such thing for many objects: they are sent in the order in which they were written, so that
-    the manifest, which makes the folder whole, comes last.
+    An object store has no such thing for many objects: they are sent one by one, the folder's own `.json` files last,
+    since a manifest is what makes a folder whole.
 
     Raises:
         DataError: The disk or the store refused, or `path` exists and is not empty.
@@ -96,9 +99,9 @@ def publishing_folder(path: Path) -> Iterator[Path]:
     if not is_local(path):
         with tempfile.TemporaryDirectory(prefix="unijudge-") as name:
             yield Path(name)
-            for written in sorted(Path(name).rglob("*"), key=lambda file: file.stat().st_mtime_ns):
-                if written.is_file():
-                    _send(written, path / written.relative_to(name).as_posix())
+            files = [file for file in sorted(Path(name).rglob("*")) if file.is_file()]
+            for file in sorted(files, key=lambda file: file.suffix == ".json" and file.parent == Path(name)):
+                _send(file, path / file.relative_to(name).as_posix())
         return
     draft = path.with_name(path.name + DRAFT_SUFFIX)
     shutil.rmtree(draft, ignore_errors=True)
@@ -186,6 +189,23 @@ def read_json(path: Path, kind: type[M]) -> M:
         raise unreadable(path, error) from error
 
 
+def names_in(folder: Path) -> set[str]:
+    """The names in a folder, by one listing; none where there is no such folder.
+
+    Raises:
+        DataError: It cannot be listed.
+    """
+    try:
+        if is_local(folder):
+            return {path.name for path in folder.iterdir()}
+        store: Any = folder
+        return {name.rpartition("/")[2] for name in store.fs.ls(store.path, detail=False)}
+    except FileNotFoundError:
+        return set()
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(folder, error) from error
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hex.
 
@@ -248,6 +268,6 @@ def unwritable(path: Path, error: Exception) -> DataError:
     """What to raise where a disk or a store refused a write."""
     reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"{path}: cannot be written ({reason}); nothing was left there. Free space or fix the permissions, then run "
-        "the same command again"
+        f"{path}: cannot be written ({reason}); nothing half-written was left there. Free space or fix the permissions, "
+        "then run the same command again"
     )

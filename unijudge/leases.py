@@ -29,8 +29,10 @@ VOID_AFTER_S = 60
 
 
 @contextlib.contextmanager
-def lease(path: Path) -> Iterator[None]:
+def lease(path: Path) -> Iterator[threading.Event]:
     """Holds an output path for this process. Freed when the block or the process ends.
+
+    Yields an event that is set if the lease is lost, which only one in an object store can be: its holder stops then.
 
     The lock lies beside the output, so that it works for a folder that is published all at once too.
 
@@ -38,9 +40,12 @@ def lease(path: Path) -> Iterator[None]:
         FolderBusy: Another live process holds it; it is named.
         DataError: The lock cannot be written.
     """
-    hold = _locked if is_local(path) else _object
-    with hold(path):
-        yield
+    if is_local(path):
+        with _locked(path):
+            yield threading.Event()
+    else:
+        with _object(path) as lost:
+            yield lost
 
 
 @contextlib.contextmanager
@@ -77,7 +82,7 @@ class _Claim(BaseModel):
 
 
 @contextlib.contextmanager
-def _object(path: Any) -> Iterator[None]:
+def _object(path: Any) -> Iterator[threading.Event]:
     lock = path.with_name(f".{path.name}.lease")
     token = uuid.uuid4().hex
     try:
@@ -96,23 +101,24 @@ def _object(path: Any) -> Iterator[None]:
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
     try:
-        with _renewed(lock, token):
-            yield
+        with _renewed(lock, token) as lost:
+            yield lost
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # it is void in a minute; what was written is written
             if _found(lock).token == token:
                 lock.fs.rm_file(lock.path)
 
 
 @contextlib.contextmanager
-def _renewed(lock: Any, token: str) -> Iterator[None]:
-    done = threading.Event()
+def _renewed(lock: Any, token: str) -> Iterator[threading.Event]:
+    done, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
         while not done.wait(RENEW_EVERY_S):
             try:
                 if _found(lock).token != token:  # this process slept for a minute, and another took it over
                     logger.error("%s: lost to %s", lock, _found(lock).holder)
+                    lost.set()
                     return
                 _claim(lock, token, "overwrite")
             except Exception as error:  # noqa: BLE001  the next attempt may reach the store
@@ -121,7 +127,7 @@ def _renewed(lock: Any, token: str) -> Iterator[None]:
     renewing = threading.Thread(target=renew, name="lease", daemon=True)
     renewing.start()
     try:
-        yield
+        yield lost
     finally:
         done.set()
         renewing.join()

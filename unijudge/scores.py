@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from unijudge.errors import DataError
-from unijudge.files import read_json
+from unijudge.files import names_in, read_json
 from unijudge.provenance import MADE, Provenance
 from unijudge.tables import Table
 from unijudge.verdicts import JudgeIdentity
@@ -126,7 +126,8 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
     """The shards that do not exist yet."""
-    return [shard for shard in range(manifest.shards) if not shard_path(folder, shard).exists()]
+    there = names_in(folder)
+    return [shard for shard in range(manifest.shards) if shard_path(folder, shard).name not in there]
 
 
 def write_shard(

@@ -3,6 +3,7 @@
 One `Table` stands beside each row type, and both halves of a format (rows → file, file → rows) use it.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -13,14 +14,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unijudge.errors import DataError
-from unijudge.files import is_local, publishing
+from unijudge.files import is_local, publishing, unreadable
+
+ROWS_AT_ONCE = 4096
 
 _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.stamp"
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """Opens a Parquet file on a disk or in an object store; pyarrow's and the store's errors pass through."""
-    return pq.ParquetFile(path if is_local(path) else path.open("rb"))
+    """Opens a Parquet file on a disk or in an object store, to be read with its checksums; inside of `reading`."""
+    return pq.ParquetFile(path if is_local(path) else path.open("rb"), page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Maps what can go wrong while a Parquet file is read: only a torn one may be deleted.
+
+    Raises:
+        DataError: The file is missing, torn, or the disk or the store refused.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; run its writer again") from error
+    except Exception as error:
+        ours = type(error) is OSError and error.errno is None  # Arrow's own, about what it read
+        if isinstance(error, pa.ArrowInvalid) or ours:
+            raise DataError(
+                f"{path}: not a whole Parquet file, or damaged ({error}); delete it and run its writer again"
+            ) from error
+        raise unreadable(path, error) from error
 
 
 @dataclass(frozen=True)
@@ -59,7 +84,10 @@ class Table:
         schema = self.schema.with_metadata((self.schema.metadata or {}) | marks)
         count = 0
         stream = iter(rows)
-        with publishing(path, rivals=rivals) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        with (
+            publishing(path, rivals=rivals) as draft,
+            pq.ParquetWriter(draft, schema, compression="zstd", write_page_checksum=True) as writer,
+        ):
             while group := list(islice(stream, rows_in_group)):
                 try:
                     writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -69,56 +97,55 @@ class Table:
         return count
 
     def read(self, path: Path, stamp: str = "") -> Iterator[dict[str, Any]]:
-        """Yields the rows of one file, group by group.
+        """Yields the rows of one file, a few thousand in memory at once.
 
         Raises:
-            DataError: The file is missing, torn, not this table in this version, or bears another stamp.
+            DataError: The file is missing, torn, unreadable, not this table in this version, or bears another stamp.
         """
-        with self.open(path, stamp) as file:
-            try:
-                for batch in file.iter_batches():
-                    yield from batch.to_pylist()
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(f"{path}: torn or damaged ({error}); delete it and run its writer again") from error
+        with self.open(path, stamp) as file, reading(path):
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+                yield from batch.to_pylist()
 
-    def whole(self, path: Path, stamp: str = "") -> pa.Table:
+    def group(self, path: Path, number: int, stamp: str = "", columns: list[str] | None = None) -> pa.Table:
+        """One row group of a file.
+
+        Raises:
+            DataError: As of `read`.
+        """
+        with self.open(path, stamp) as file, reading(path):
+            return file.read_row_group(number, columns=columns)
+
+    def whole(self, path: Path, stamp: str = "", columns: list[str] | None = None) -> pa.Table:
         """One file as an Arrow table.
 
         Raises:
-            DataError: The file is missing, torn, not this table in this version, or bears another stamp.
+            DataError: As of `read`.
         """
-        with self.open(path, stamp) as file:
-            try:
-                return file.read()
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(f"{path}: torn or damaged ({error}); delete it and run its writer again") from error
+        with self.open(path, stamp) as file, reading(path):
+            return file.read(columns=columns)
 
     def open(self, path: Path, stamp: str = "") -> pq.ParquetFile:
         """Opens one file after checking its name, version, columns and stamp.
 
         Raises:
-            DataError: The file is missing, torn, not this table in this version, or bears another stamp.
+            DataError: As of `read`.
         """
-        try:
+        with reading(path):
             file = open_parquet(path)
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file; expected a table {self.name!r}") from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(
-                f"{path}: not a whole Parquet file ({error}); delete it and run its writer again"
-            ) from error
-        marks = file.schema_arrow.metadata or {}
+        fault = self._fault(file.schema_arrow, stamp)
+        if fault:
+            file.close()
+            raise DataError(f"{path}: {fault}")
+        return file
+
+    def _fault(self, schema: pa.Schema, stamp: str) -> str | None:
+        marks = schema.metadata or {}
         name, version = marks.get(_NAME, b"").decode(), marks.get(_VERSION, b"").decode()
         if (name, version) != (self.name, str(self.version)):
             found = f"table {name!r} version {version}" if name else "a Parquet file of another program"
-            file.close()
-            raise DataError(f"{path}: expected table {self.name!r} version {self.version}, found {found}")
-        if file.schema_arrow.remove_metadata() != self.schema.remove_metadata():
-            file.close()
-            raise DataError(f"{path}: its columns are not those of table {self.name!r} version {self.version}")
+            return f"expected table {self.name!r} version {self.version}, found {found}"
+        if schema.remove_metadata() != self.schema.remove_metadata():
+            return f"its columns are not those of table {self.name!r} version {self.version}"
         if marks.get(_STAMP, b"").decode() != stamp:
-            file.close()
-            raise DataError(
-                f"{path}: was written for another plan or place than this; delete it, or give its own folder"
-            )
-        return file
+            return "was written for another plan or place than this; delete it, or give its own folder"
+        return None

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from unijudge.corpus import Corpus
 from unijudge.entries import Rows
 from unijudge.errors import DataError
-from unijudge.files import publish_json, publishing, read_json
+from unijudge.files import names_in, publish_json, publishing, read_json
 from unijudge.provenance import MADE, Provenance, differences
-from unijudge.tables import open_parquet
+from unijudge.tables import open_parquet, reading
 
 ROWS_IN_PART = 65_536
 ROWS_IN_BLOCK = 8_192
@@ -79,10 +79,10 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
     Raises:
         DataError: The folder holds the vectors of another model or corpus.
     """
-    path = folder / "vectors.json"
-    if not path.exists() and any(folder.glob("*.parquet")):
+    path, there = folder / "vectors.json", names_in(folder)
+    if path.name not in there and any(name.endswith(".parquet") for name in there):
         raise DataError(f"{folder}: holds parts, but vectors.json is gone; delete the folder, or give another one")
-    if not path.exists():
+    if path.name not in there:
         publish_json(path, manifest)
     elif fields := differences(read_json(path, VectorManifest), manifest):
         raise DataError(f"{folder}: holds other vectors ({', '.join(fields)} differ); give another output folder")
@@ -99,13 +99,14 @@ def write_part(path: Path, manifest: VectorManifest, ids: list[str], vectors_ND:
     table = pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])})
     with publishing(path) as draft:
         marked = table.replace_schema_metadata({_DIGEST: manifest.digest})
-        pq.write_table(marked, draft, row_group_size=ROWS_IN_BLOCK)
+        pq.write_table(marked, draft, row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
 
 
 def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
     """The parts that do not exist yet, with their corpus rows."""
+    there = names_in(folder)
     for name, rows in manifest.parts(kind):
-        if not (folder / name).exists():
+        if name not in there:
             yield folder / name, rows
 
 
@@ -180,12 +181,8 @@ def check_part(path: Path, manifest: VectorManifest) -> int:
 
 
 def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
-    try:
+    with reading(path):
         file = open_parquet(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing; the embedding was not finished: run the same `train embed` again") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: torn or foreign ({error}); delete it and run `train embed` again") from error
     schema = file.schema_arrow
     if (schema.metadata or {}).get(_DIGEST, b"").decode() != manifest.digest:
         raise DataError(
@@ -198,10 +195,8 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
 
 
 def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa.Array, Vectors]:
-    try:
+    with reading(path):
         table = file.read_row_group(group)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: torn or damaged ({error}); delete it and run `train embed` again") from error
     flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     vectors = flat.reshape(-1, width).astype(np.float32)
     _check(path, vectors)

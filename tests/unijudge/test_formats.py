@@ -155,7 +155,7 @@ def test_vectors_are_read_back_and_checked(tmp_path, corpus):
     ((path, rows),) = missing_parts(folder, made, "items")
     assert rows == range(2)
     vectors = np.eye(4, dtype=np.float32)[:2]
-    with pytest.raises(DataError, match="missing; the embedding was not finished"):
+    with pytest.raises(DataError, match="no such file; run its writer again"):
         VectorFolder(folder, corpus).whole("items")
     write_part(path, made, ["i0", "i1"], vectors)
     assert (VectorFolder(folder, corpus).whole("items") == vectors).all()
