@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from miner.calibration import Calibration, Measures
 from miner.choice_settings import SelectSettings, SweepSettings
 from miner.cli import app
-from miner.counts import SAMPLED_ROWS, Reservoir
+from miner.likeness import SAMPLED_ROWS, Reservoir
 from miner.points import Point, recommend, side_by_side
 from miner.selection import select
 from miner.sweep import Sweep, grid, sweep
