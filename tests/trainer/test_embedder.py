@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,11 +19,10 @@ from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, 
 from trainer.train_embedder import loss_of, train_embedder
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
-from unijudge.files import read_json
 from unijudge.inventory import check
 from unijudge.rankings import read_rankings, write_rankings
 from unijudge.scores import Judged
-from unijudge.triples import Negative, Scale, Triple, TripleManifest, finish_triples, read_triples, write_triples
+from unijudge.triples import Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
 
 
@@ -260,18 +258,3 @@ def test_evaluation_over_closed_lists(corpus, model, tmp_path):
     with pytest.raises(DataError, match="no positive is among its candidates"):
         closed("without", [((row + 1) % len(COLORS),) for row in range(len(COLORS))])
     assert not (tmp_path / "without-e" / "metrics.json").exists()
-
-
-def test_labels_of_two_judges_that_are_not_calibrated_are_named(corpus, triples, tmp_path, caplog):
-    """In the first row the negative that counts is the second judge's, in the second row only one beyond."""
-    rows = list(read_triples(triples, corpus.fingerprint))
-    for number in (0, 1):
-        rows[number].negatives[number] = replace(rows[number].negatives[number], judge=1)
-    write_triples(tmp_path, rows)
-    shape = read_json(triples / "triples.json", TripleManifest).model_copy(update={"scales": (Scale(), Scale())})
-    for calibrated, told in [(False, 1), (True, 0)]:
-        finish_triples(tmp_path, shape.model_copy(update={"calibrated": calibrated}))
-        caplog.clear()
-        Examples(corpus, tmp_path, negatives=1)
-        assert len(caplog.messages) == told
-        assert all(f"1 of {len(rows)} rows have soft labels of two judges" in message for message in caplog.messages)
