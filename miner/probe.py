@@ -71,20 +71,8 @@ async def probe(
     if not asking:
         raise SettingsError("nothing to probe: no query of this job has anything to ask")
     wanted = round(pairs / (tally.pairs(tally.k) / asking))
-    first, *others = _sample(questions, tally, max(wanted, in_flight, 2 * judge.info.replicas))
-    room = asyncio.Semaphore(in_flight)
-
-    async def verdicts(question: Question) -> int:
-        async with room:
-            return await _verdicts(judge, corpus, question)
-
-    if others:
-        await verdicts(first)  # the first request of all pays for compiling and waking up
-    timed = others or [first]
-    begun = time.monotonic()
-    judged = sum(await asyncio.gather(*map(verdicts, timed)))
-    seconds = time.monotonic() - begun
-    scored = sum(len(question.asked) for question in timed)
+    some = _sample(questions, tally, max(wanted, in_flight, 2 * judge.info.replicas))
+    scored, judged, seconds = await _timed(judge, corpus, some, in_flight)
     counts, flops = await _counts(judge, corpus, _sample(questions, tally, COUNTED_QUERIES))
     return Probe(
         judge=judge.identity,
@@ -103,6 +91,26 @@ def _sample(questions: Questions, tally: PairTally, number: int) -> list[Questio
     rows = np.flatnonzero(tally.candidates_Q)
     places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), number + 1)).astype(int))
     return [questions.of(range(row, row + 1))[0] for row in rows[places].tolist()]
+
+
+async def _timed(
+    judge: JudgeClient, corpus: Corpus, some: Sequence[Question], in_flight: int
+) -> tuple[int, int, float]:
+    """How many pairs of some queries were scored, how many of them got a verdict, and the seconds that it took."""
+    room = asyncio.Semaphore(in_flight)
+
+    async def verdicts(question: Question) -> int:
+        async with room:
+            return await _verdicts(judge, corpus, question)
+
+    first, *others = some
+    if others:
+        await verdicts(first)  # the first request of all pays for compiling and waking up
+    timed = others or [first]
+    begun = time.monotonic()
+    judged = sum(await asyncio.gather(*map(verdicts, timed)))
+    seconds = time.monotonic() - begun
+    return sum(len(question.asked) for question in timed), judged, seconds
 
 
 async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question) -> int:
