@@ -80,7 +80,7 @@ def make_bill(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], N
 
     Args:
         settings: The job.
-        probe_pairs: About how many pairs to score; whole queries are.
+        probe_pairs: About how many pairs to score: whole queries, and enough of them to keep all replicas busy.
         tell: Is told what is being done.
 
     Raises:
@@ -102,8 +102,9 @@ async def _bill(settings: ScoreSettings, corpus: Corpus, probe_pairs: int, tell:
         done = [settings.out] if (settings.out / "manifest.json").exists() else []
         known = await asyncio.to_thread(KnownScores, [*settings.reuse, *done], plan.judge)
         tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k)
-        tell(f"scoring about {probe_pairs} pairs")
-        return Bill(tally, await probe(judge, corpus, questions, tally, probe_pairs, settings.in_flight))
+        tell("scoring a sample")
+        at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
+        return Bill(tally, await probe(judge, corpus, questions, tally, probe_pairs, at_once))
 
 
 def _duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from miner.exporters.cli import exports
 from miner.importers.cli import imports
 from miner.settings import ScoreSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+from unijudge.errors import SettingsError
 from unijudge.files import locate
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def plan(
     overrides: Overrides = None,
     replicas: Annotated[list[int] | None, typer.Option(min=1, help="Also say the time on so many replicas.")] = None,
     budget: Annotated[float | None, typer.Option(min=0, help="Replica-hours: say the largest k that fits.")] = None,
-    probe: Annotated[int, typer.Option(min=1, help="About how many pairs to score for the rate.")] = 200,
+    probe: Annotated[
+        int, typer.Option(min=1, help="About how many pairs to score for the rate; more to keep all replicas busy.")
+    ] = 200,
 ) -> None:
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
     resolved = command_settings(ScoreSettings, settings, overrides, example=False)
@@ -77,6 +80,9 @@ def select(
     overrides_file: Annotated[str | None, typer.Option("--overrides", help="Instead of --set overrides=….")] = None,
 ) -> None:
     """Choose hard negatives from score shards. Free: nothing is judged again."""
+    if settings is not None and settings.is_dir():
+        words = " ".join(f"--scores {folder}" for folder in [*(scores or []), settings])
+        raise SettingsError(f"{settings}: is a folder, not a file of settings; give each folder of scores as {words}")
     given = [f"scores={json.dumps(scores)}"] if scores else []
     given += [f"overrides={json.dumps(overrides_file)}"] if overrides_file else []
     resolved = command_settings(SelectSettings, settings, [*(overrides or []), *given], example)

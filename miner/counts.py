@@ -1,20 +1,9 @@
-"""What selections are compared by: counts that add up while rows stream, and the likeness of a sample of rows."""
+"""What selections are compared by: counts that add up while rows stream."""
 
-import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from miner.select import Choice
-from unijudge.corpus import Corpus
-from unijudge.vectors import VectorFolder
-
-T = TypeVar("T")
-SAMPLED_ROWS = 4096
 
 
 @dataclass
@@ -100,55 +89,3 @@ class Statistics:
             "negatives chosen": self.chosen,
             **{name: round(value, 4) for name, value in means.items() if value is not None},
         }
-
-
-class Reservoir(Generic[T]):
-    """At most `SAMPLED_ROWS` of a stream, each with the same chance; the same on every run."""
-
-    def __init__(self, seed: int):
-        """Holds nothing yet."""
-        self._dice = random.Random(seed)  # noqa: S311  reproducible, not secret
-        self._seen = 0
-        self.held: list[T] = []
-
-    def place(self) -> int | None:
-        """Where the next one of the stream is to be held, in the place of another if need be; None: nowhere."""
-        self._seen += 1
-        if self._seen <= SAMPLED_ROWS:
-            return self._seen - 1
-        place = self._dice.randrange(self._seen)
-        return place if place < SAMPLED_ROWS else None
-
-    def add(self, value: T) -> None:
-        """Takes the next one, or lets it go."""
-        place = self.place()
-        if place is not None:
-            self.held[place : place + 1] = [value]
-
-
-def likeness(corpus: Corpus, vectors: VectorFolder, rows: Sequence[Sequence[str]]) -> float | None:
-    """Mean over rows of the mean cosine among a row's distinct items: how alike its negatives are.
-
-    With n unit vectors v of sum s, the mean over the pairs is (s·s − n) / (n (n − 1)).
-
-    Args:
-        corpus: To which the items belong.
-        vectors: Its embeddings; read once.
-        rows: Item ids.
-
-    Returns:
-        In [−1, 1]; None where no row has two items.
-    """
-    places = [np.array([corpus.row_of[item] for item in dict.fromkeys(items)], np.int64) for items in rows]
-    places = [row for row in places if len(row) > 1]
-    if not places:
-        return None
-    wanted, where = np.unique(np.concatenate(places), return_inverse=True)
-    found_ND = vectors.take("items", wanted)
-    splits = np.split(where, np.cumsum([len(row) for row in places])[:-1])
-    return float(np.mean([_mean_cosine(found_ND[row]) for row in splits]))
-
-
-def _mean_cosine(vectors_ND: npt.NDArray[np.float32]) -> float:
-    num = len(vectors_ND)
-    return float((np.square(vectors_ND.sum(0)).sum() - num) / (num * (num - 1)))

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from miner.choice_settings import Selection
 from miner.select import Choice, plain_scales, rule_of, survivors
-from miner.standing import NOTHING_SAID, Said, Scored, Standing, stand
+from miner.standing import NOTHING_SAID, Said, Scored, Standing, stand, within
 from unijudge.scores import Judged, JudgedQuery
 from unijudge.triples import Scale
 
@@ -103,11 +103,15 @@ def explain(
     ]
     beta = survivors(standing.candidates, betas)[0] if best is not None and betas else None
     stood = {one.judged.item_id: one for one in standing.candidates}
-    candidates = [
-        _by_hand(one, scales[0]) if said.get(one.item_id) == "match"
-        else _candidate(one, stood.get(one.item_id), choice, beta, betas, scales[0])
-        for one in query.candidates
-    ]  # fmt: skip
+    near = {one.item_id for one in within(query.candidates, settings.k)}
+    candidates = []
+    for one in query.candidates:
+        if said.get(one.item_id) == "match":
+            candidates.append(_by_hand(one, scales[0]))
+        elif one.item_id in stood:
+            candidates.append(_candidate(stood[one.item_id], choice, beta, betas))
+        else:
+            candidates.append(_not_held(one, one.item_id in near, query, said, scales[0]))
     return positives, candidates, None if best is None or beta is None else best.score - beta
 
 
@@ -147,21 +151,21 @@ def _by_hand(judged: Judged, scale: Scale) -> Explained:
     return Explained(judged, score, "dropped", "a person: an answer, so never a negative")
 
 
-def _candidate(
-    judged: Judged, stood: Scored | None, choice: Choice, beta: float | None, betas: Sequence[float], scale: Scale
-) -> Explained:
-    """One candidate that no person calls an answer."""
-    if judged.log_odds is None and stood is None:
+def _not_held(judged: Judged, near: bool, query: JudgedQuery, said: Said, scale: Scale) -> Explained:
+    """One candidate that was held against no positive."""
+    if judged.log_odds is None:
         return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    if stood is None or stood.score is None or stood.positive is None:
-        score = None if judged.log_odds is None else scale.score(judged)
-        far = (
-            "beyond the first k"
-            if choice.reason != "unjudged"
-            else "nothing to compare with: no positive has a verdict"
-        )
-        return Explained(judged, score, "kept", far)
-    place = _place(judged, choice)
+    denied = any(said.get(one.item_id) == "negative" for one in query.positives)
+    why = "a person left no positive with a verdict" if denied else "no positive has a verdict"
+    return Explained(
+        judged, scale.score(judged), "kept", f"nothing to compare with: {why}" if near else "beyond the first k"
+    )
+
+
+def _candidate(stood: Scored, choice: Choice, beta: float | None, betas: Sequence[float]) -> Explained:
+    """One candidate that no person calls an answer."""
+    assert stood.score is not None and stood.positive is not None  # noqa: S101, PT018  candidates of a folder are judged
+    place = _place(stood.judged, choice)
     if beta is None:
         words = "passed over by the walk" if place is None else f"negative {place}, without asking the judge"
         return Explained(stood.judged, stood.score, "kept" if place is None else "chosen", words)

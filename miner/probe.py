@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -13,7 +14,7 @@ from miner.tally import PairTally
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
 from unijudge.cost import PairFlops, TokenCount, pair_flops
-from unijudge.errors import JudgeUncounted, SettingsError
+from unijudge.errors import DataError, JudgeRefused, JudgeUncounted, SettingsError
 from unijudge.verdicts import JudgeIdentity, Verdict
 
 COUNTED_QUERIES = 40
@@ -51,27 +52,32 @@ class Probe:
 async def probe(
     judge: JudgeClient, corpus: Corpus, questions: Questions, tally: PairTally, pairs: int, in_flight: int
 ) -> Probe:
-    """Scores about so many pairs of whole queries, evenly spread over the job, and counts the tokens of some."""
-    per_query = tally.pairs(tally.k) / tally.queries
-    some = _sample(questions, tally, max(2, round(pairs / per_query)))
-    if not some:
+    """Scores a sample of a job, and counts the tokens of some.
+
+    Args:
+        judge: The service.
+        corpus: Of the job.
+        questions: What it will ask.
+        tally: How many pairs these are.
+        pairs: About how many to score: whole queries, evenly spread over the job. More where these queries would not
+            keep all replicas busy.
+        in_flight: Queries that the job has wait at once.
+
+    Raises:
+        SettingsError: Nothing is asked.
+        JudgeError: The judge gave no answer.
+    """
+    asking = np.count_nonzero(tally.candidates_Q)
+    if not asking:
         raise SettingsError("nothing to probe: no query of this job has anything to ask")
-    room = asyncio.Semaphore(in_flight)
-
-    async def scored(question: Question) -> list[bool]:
-        async with room:
-            query, items = await asyncio.to_thread(_contents, corpus, question)
-            return [isinstance(answer, Verdict) for answer in await judge.judge(query, items)]
-
-    await scored(some[0])  # the first request of all pays for compiling and waking up
-    begun = time.monotonic()
-    answers = [one for found in await asyncio.gather(*map(scored, some[1:])) for one in found]
-    seconds = time.monotonic() - begun
+    wanted = round(pairs / (tally.pairs(tally.k) / asking))
+    some = _sample(questions, tally, max(wanted, in_flight, 2 * judge.info.replicas))
+    scored, judged, seconds = await _timed(judge, corpus, some, in_flight)
     counts, flops = await _counts(judge, corpus, _sample(questions, tally, COUNTED_QUERIES))
     return Probe(
         judge=judge.identity,
-        pairs=len(answers),
-        failed=answers.count(False),
+        pairs=scored,
+        failed=scored - judged,
         seconds=seconds,
         replicas=judge.info.replicas,
         tokens=fmean(c.tokens for found in counts for c in found) if counts else None,
@@ -83,23 +89,53 @@ async def probe(
 def _sample(questions: Questions, tally: PairTally, number: int) -> list[Question]:
     """Evenly spread queries that have something to ask, one more than asked for: the first one warms up."""
     rows = np.flatnonzero(tally.candidates_Q)
-    if not len(rows):
-        return []
     places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), number + 1)).astype(int))
     return [questions.of(range(row, row + 1))[0] for row in rows[places].tolist()]
+
+
+async def _timed(
+    judge: JudgeClient, corpus: Corpus, some: Sequence[Question], in_flight: int
+) -> tuple[int, int, float]:
+    """How many pairs of some queries were scored, how many of them got a verdict, and the seconds that it took."""
+    room = asyncio.Semaphore(in_flight)
+
+    async def verdicts(question: Question) -> int:
+        async with room:
+            return await _verdicts(judge, corpus, question)
+
+    first, *others = some
+    if others:
+        await verdicts(first)  # the first request of all pays for compiling and waking up
+    timed = others or [first]
+    begun = time.monotonic()
+    judged = sum(await asyncio.gather(*map(verdicts, timed)))
+    seconds = time.monotonic() - begun
+    return sum(len(question.asked) for question in timed), judged, seconds
+
+
+async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question) -> int:
+    """How many pairs of a query got one; as in the job, what cannot be read or is refused got none."""
+    try:
+        query, items = await asyncio.to_thread(_contents, corpus, question)
+        return sum(isinstance(answer, Verdict) for answer in (await judge.judge(query, items) if items else []))
+    except (DataError, JudgeRefused):
+        return 0
 
 
 async def _counts(
     judge: JudgeClient, corpus: Corpus, some: Sequence[Question]
 ) -> tuple[list[list[TokenCount]], PairFlops | None]:
-    """Of each query the counts of its pairs, and what a pair costs on average."""
+    """Of each query that can be read the counts of its pairs, and what a pair costs on average."""
     counts: list[list[TokenCount]] = []
-    try:
-        for question in some:
-            found = await judge.count(*await asyncio.to_thread(_contents, corpus, question))
-            counts.append([one for one in found if isinstance(one, TokenCount)])
-    except JudgeUncounted:
-        return [], None
+    for question in some:
+        try:
+            query, items = await asyncio.to_thread(_contents, corpus, question)
+            found = await judge.count(query, items) if items else []
+        except JudgeUncounted:
+            return [], None
+        except (DataError, JudgeRefused):
+            continue
+        counts.append([one for one in found if isinstance(one, TokenCount)])
     counts = [found for found in counts if found]
     if not counts or judge.shape is None:
         return counts, None
@@ -122,5 +158,13 @@ def _computed(counts: Sequence[Sequence[TokenCount]]) -> float:
 
 
 def _contents(corpus: Corpus, question: Question) -> tuple[Content, list[Content]]:
-    items = [corpus.content(corpus.items[asked.row]) for asked in question.asked]
-    return corpus.content(corpus.queries[question.row]), items
+    """A query, and those of its items that can be read.
+
+    Raises:
+        DataError: The query cannot.
+    """
+    query, items = corpus.content(corpus.queries[question.row]), []
+    for asked in question.asked:
+        with suppress(DataError):
+            items.append(corpus.content(corpus.items[asked.row]))
+    return query, items

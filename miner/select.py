@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from miner.choice_settings import Selection
 from miner.standing import NOTHING_SAID, Positive, Said, Scored, Standing, stand
 from unijudge.scores import Judged, JudgedQuery
-from unijudge.triples import Negative, Scale, Triple
+from unijudge.triples import Extra, Negative, Scale, Triple
 
 T = TypeVar("T")
 PLAIN = Scale()
@@ -138,13 +138,13 @@ def strided(ranked: Sequence[T], stride: int) -> list[T]:
     return list(chain.from_iterable(ranked[offset::stride] for offset in range(stride)))
 
 
-def score_of(judged: Judged, scale: Scale = PLAIN) -> float:
-    """The semantic matching score of a judged pair, in (0, 1).
+def score_of(judged: Judged) -> float:
+    """The semantic matching score of a judged pair, in (0, 1), where no `Scale` is given.
 
     Raises:
         ValueError: The pair has no verdict.
     """
-    return scale.score(judged)
+    return PLAIN.score(judged)
 
 
 def fallback_places(settings: Selection, query_id: str, size: int) -> list[int]:
@@ -210,7 +210,7 @@ def _triple(
 ) -> Triple:
     taken = {negative.item_id for negative in negatives}
     better = [
-        one.judged
+        Extra(**vars(one.judged), judge=one.judge)
         for one in standing.candidates
         if settings.extra_positives and one.beats_positive and one.judged.item_id not in taken
     ]

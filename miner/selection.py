@@ -1,11 +1,13 @@
 """Runs a selection over score folders: rows in, training rows and their statistics out."""
 
+import logging
 import random
 from collections.abc import Iterator
 
 from miner.choice_settings import SelectSettings
 from miner.comparison import Comparison
-from miner.counts import Reservoir, Statistics, likeness
+from miner.counts import Statistics
+from miner.likeness import Reservoir, likeness
 from miner.pools import PoolKind, Pools
 from miner.select import choose, rule_of
 from miner.sources import Sources
@@ -17,6 +19,8 @@ from unijudge.provenance import Provenance
 from unijudge.scores import Judged
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
+
+logger = logging.getLogger(__name__)
 
 
 def select(settings: SelectSettings) -> dict[str, float]:
@@ -40,11 +44,20 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 large_scores=next(iter(second), None),
                 selection=settings.model_dump(mode="json"),
                 scales=tuple(job.sources.scales),
+                calibrated=job.sources.calibrated,
                 rows=rows,
                 negatives_in_row=settings.stored,
                 statistics=statistics,
                 made=Provenance.now(),
             ),
+        )
+    if mixed := job.of_two_judges:
+        logger.warning(
+            "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would compare "
+            "what cannot be compared; fit each judge (`mine calibrate`), and select again with both files as "
+            "`calibration`",
+            settings.out,
+            mixed,
         )
     return statistics
 
@@ -61,6 +74,8 @@ class _Job:
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)
         self._comparison = None if settings.compare is None else Comparison(settings.compare, self.corpus)
         self._extra_positives = 0
+        self.of_two_judges = 0
+        """Rows with scores that cannot be compared with one another."""
 
     def triples(self) -> Iterator[Triple]:
         """The training rows, in the order of the corpus."""
@@ -82,12 +97,13 @@ class _Job:
 
     def table(self) -> dict[str, float]:
         """What was counted, once all rows went by."""
-        alike = None if self._vectors is None else likeness(self.corpus, self._vectors, self._sample.held)
+        (alike,) = [None] if self._vectors is None else likeness(self.corpus, self._vectors, [self._sample.held])
         table = self._statistics.table(alike) | {"extra positives offered": self._extra_positives}
         return table | ({} if self._comparison is None else self._comparison.table())
 
     def _note(self, triple: Triple) -> None:
         self._extra_positives += len(triple.extra_positives)
+        self.of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
         self._sample.add([negative.item_id for negative in triple.negatives])
         if self._comparison is not None:
             self._comparison.add(triple)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unijudge.scores import Judged, JudgedQuery
-from unijudge.triples import Scale
+from unijudge.triples import Extra, Scale
 
 Word = Literal["match", "negative", "drop"]
 Said = Mapping[str | None, Word]
@@ -66,7 +66,7 @@ class Standing:
     """Candidates among the first k, with a verdict or without."""
     candidates: list[Scored]
     """Those that may be chosen, by similarity."""
-    matches: list[Judged]
+    matches: list[Extra]
     """Candidates that a person calls a match."""
     overridden: bool
     """A person left no positive, or wants no row of this query."""
@@ -102,7 +102,11 @@ def stand(
         trusted=positive is not None and said.get(positive.judged.item_id) == "match",
         listed=len(near),
         candidates=list(_candidates(near, again, (small_positive, large_positive), scales, said)),
-        matches=[again.get(one.item_id, one) for one in query.candidates if said.get(one.item_id) == "match"],
+        matches=[
+            Extra(**vars(again.get(one.item_id, one)), judge=int(one.item_id in again))
+            for one in query.candidates
+            if said.get(one.item_id) == "match"
+        ],
         overridden=None in said or _none_left(query, said),
     )
 

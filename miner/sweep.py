@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from miner.blocks import Block, read_blocks
 from miner.choice_settings import ScoreFolders, Selection, SweepSettings
-from miner.counts import Reservoir, Statistics, likeness
+from miner.counts import Statistics
 from miner.grid import add, decide
+from miner.likeness import Reservoir, likeness
 from miner.points import Point, recommend
 from miner.select import PRESETS, rule_of
 from miner.sources import Sources
@@ -89,7 +90,9 @@ def sweep(settings: SweepSettings) -> Sweep:
         sampled = [] if vectors is None else [(row, sample.place()) for row in range(len(block.query_ids))]
         for one in running:
             one.count(block, [(row, place) for row, place in sampled if place is not None])
-    points = [one.point(None if vectors is None else likeness(corpus, vectors, one.sample)) for one in running]
+    samples = [one.sample for one in running]
+    alike = [None] * len(samples) if vectors is None else likeness(corpus, vectors, samples)
+    points = [one.point(value) for one, value in zip(running, alike, strict=True)]
     best, reason = recommend(points, settings.max_false_negatives, settings.max_short, calibrated=sources.calibrated)
     report = Sweep(
         corpus=corpus.fingerprint,

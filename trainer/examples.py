@@ -1,9 +1,10 @@
 """Training rows as the loop takes them: contents from the corpus, scores from the judge. One row is one `Example`."""
 
+import logging
 import math
 from array import array
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from unijudge.corpus import Content, Corpus
 from unijudge.errors import TrainingError
 from unijudge.files import read_json
 from unijudge.triples import TripleManifest, read_triples
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,30 @@ class Examples:
         """
         self._corpus = corpus
         query_row = {query.query_id: row for row, query in enumerate(corpus.queries)}
-        scales = read_json(triples / "triples.json", TripleManifest).scales
+        manifest = read_json(triples / "triples.json", TripleManifest)
+        mixed = 0
         queries, items, teachers, weights = array("q"), array("q"), array("d"), array("d")
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
                 raise TrainingError(
                     f"negatives = {negatives}, but {triples} stores {len(row.negatives)}; select with a larger `stored`"
                 )
-            judged = [row.positive, *row.negatives[:negatives]]
+            taken = replace(row, negatives=row.negatives[:negatives])
+            mixed += len(taken.judges) > 1 and not manifest.calibrated
             queries.append(query_row[row.query_id])
-            items.extend(corpus.row_of[one.item_id] for one in judged)
-            labels = row.labels(scales)[: 1 + negatives]
-            teachers.extend(math.nan if label is None else label for label in labels)
+            items.extend(corpus.row_of[one.item_id] for one in (taken.positive, *taken.negatives))
+            teachers.extend(math.nan if label is None else label for label in taken.labels(manifest.scales))
             weights.append(row.weight)
         if not queries:
             raise TrainingError(f"{triples}: has no rows; see what `mine select` printed")
+        if mixed:
+            logger.warning(
+                "%s: %d of %d rows have soft labels of two judges that are not both calibrated, and so not comparable; "
+                "select again with a calibration of each (`mine calibrate`)",
+                triples,
+                mixed,
+                len(queries),
+            )
         self._query_rows = np.array(queries)
         self._item_rows = np.array(items).reshape(-1, 1 + negatives)
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)

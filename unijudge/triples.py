@@ -76,6 +76,18 @@ class Negative(Judged):
 
 
 @dataclass(frozen=True)
+class Extra(Judged):
+    """A further positive: offered, never trained on unasked."""
+
+    judge: int = 0
+    """Whose log-probabilities these are: a place in the manifest's `scales`."""
+
+    def label(self, scales: Sequence[Scale]) -> float | None:
+        """Its score, in (0, 1); None where nobody judged."""
+        return None if self.log_odds is None else scales[self.judge].score(self)
+
+
+@dataclass(frozen=True)
 class Triple:
     """One training row. Selection writes it, the trainer reads it."""
 
@@ -83,8 +95,8 @@ class Triple:
     subset: str
     positive: Judged
     negatives: list[Negative]
-    extra_positives: list[Judged] = field(default_factory=list)
-    """Candidates that the judge holds for at least as good as the positive; offered, never trained on unasked."""
+    extra_positives: list[Extra] = field(default_factory=list)
+    """Candidates that the judge holds for at least as good as the positive, or that a person calls a match."""
     suspect: bool = False
     """The judge does not believe in the positive."""
     weight: float = 1.0
@@ -96,6 +108,12 @@ class Triple:
         """The soft labels in [0, 1] of the positive and of the negatives, in order; None where nobody judged."""
         positive = None if self.positive.log_odds is None else scales[self.positive_judge].score(self.positive)
         return [positive, *(negative.label(scales) for negative in self.negatives)]
+
+    @property
+    def judges(self) -> set[int]:
+        """Whose scores its labels are; of two judges, they are comparable only where both were calibrated."""
+        asked = [one for one in self.negatives if not one.fallback and not one.overruled and one.log_odds is not None]
+        return {self.positive_judge, *(one.judge for one in asked)}
 
 
 NEGATIVE = [
@@ -109,14 +127,14 @@ NEGATIVE = [
 
 TRIPLES = Table(
     "triples",
-    3,
+    4,
     pa.schema(
         [
             ("query_id", pa.string()),
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
             ("negatives", pa.list_(pa.struct(NEGATIVE))),
-            ("extra_positives", pa.list_(pa.struct(JUDGED))),
+            ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8())]))),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
             ("positive_judge", pa.int8()),
@@ -130,7 +148,7 @@ class TripleManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     corpus: str
     """Fingerprint of the corpus."""
     scores: str
@@ -141,6 +159,8 @@ class TripleManifest(BaseModel):
     """The settings of the selection."""
     scales: tuple[Scale, ...] = (Scale(),)
     """How scores were made of log-odds, one for each judge; readers who make scores do the same."""
+    calibrated: bool = False
+    """Whether a fitted calibration stands behind all scales: if not, scores of two judges are not comparable."""
     rows: int
     negatives_in_row: int
     statistics: dict[str, float]
@@ -188,7 +208,7 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
             found += 1
             row["positive"] = Judged(**row["positive"])
             row["negatives"] = [Negative(**negative) for negative in row["negatives"]]
-            row["extra_positives"] = [Judged(**judged) for judged in row["extra_positives"]]
+            row["extra_positives"] = [Extra(**judged) for judged in row["extra_positives"]]
             yield Triple(**row)
     if found != manifest.rows:
         raise DataError(f"{folder}: {found} rows, but triples.json says {manifest.rows}; select again")

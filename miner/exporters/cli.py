@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unijudge.files import locate
+
 if TYPE_CHECKING:
     from miner.exporters.rows import Rows
 
 exports = typer.Typer(help="A selection into the layouts of other trainers.", no_args_is_help=True)
 
-Triples = Annotated[Path, typer.Argument(help="The folder that `mine select` wrote.")]
-Out = Annotated[Path, typer.Argument(help="The file to write; must not exist yet.")]
-CorpusFolder = Annotated[Path, typer.Option(help="The corpus that the rows were selected from.")]
+Triples = Annotated[Path, typer.Argument(help="The folder that `mine select` wrote.", parser=locate)]
+Out = Annotated[Path, typer.Argument(help="The file to write; must not exist yet.", parser=locate)]
+CorpusFolder = Annotated[Path, typer.Option(help="The corpus that the rows were selected from.", parser=locate)]
 ImageRoot = Annotated[
     str | None,
     typer.Option(help="What image paths begin with in the place of the corpus' own root; '' leaves them relative."),
@@ -96,7 +98,7 @@ def swift(
 @exports.command("tevatron")
 def tevatron(
     triples: Triples,
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist yet.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist yet.", parser=locate)],
     corpus: CorpusFolder,
     extra_positives: ExtraPositives = False,
     image_root: ImageRoot = None,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from unijudge.corpus import Corpus, Item, Query
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import publishing, read_json
+from unijudge.files import is_local, publishing, read_json
 from unijudge.scores import Judged
 from unijudge.triples import Negative, Triple, TripleManifest, read_triples
 
@@ -103,7 +103,7 @@ class Rows:
         self.left_out: dict[str, Count] = {}
         """Reason → how often."""
         self._triples = triples
-        self._image_root = str(self.corpus.images) if image_root is None else image_root
+        self._image_root = image_root
         self._skip_suspects = skip_suspects
         self._find = lru_cache(maxsize=ITEMS_AT_HAND)(self._look_up)
 
@@ -157,10 +157,20 @@ class Rows:
         return candidate.label
 
     def image(self, entry: Item | Query) -> str | None:
-        """Where the receiving library finds an entry's image; None where it has none."""
-        if entry.image is None or not self._image_root:
+        """Where the receiving library finds an entry's image; None where it has none.
+
+        Raises:
+            SettingsError: In an object store, and nobody said that it opens URLs.
+        """
+        if entry.image is None or self._image_root == "":
             return entry.image
-        return f"{self._image_root.rstrip('/')}/{entry.image}"
+        if self._image_root is None and not is_local(self.corpus.images):
+            raise SettingsError(
+                f"{self.corpus.images}: the images are in an object store, from which the receiving library may not "
+                "read; set --image-root to where it will find them, or to this URL if it can open it"
+            )
+        root = str(self.corpus.images) if self._image_root is None else self._image_root
+        return f"{root.rstrip('/')}/{entry.image}"
 
     def check_negatives(self, wanted: int) -> None:
         """Refuses a number of negatives that no row has.
@@ -181,15 +191,11 @@ class Rows:
             raise self._stranger(triple, "it")
         scales = self.manifest.scales
         positive, *labels = triple.labels(scales)
-        extra = scales[triple.positive_judge]
         return Row(
             query=self.corpus.queries[row],
             positive=self._candidate(triple, triple.positive, positive),
             negatives=[self._candidate(triple, *one) for one in zip(triple.negatives, labels, strict=True)],
-            extra_positives=[
-                self._candidate(triple, one, None if one.log_odds is None else extra.score(one))
-                for one in triple.extra_positives
-            ],
+            extra_positives=[self._candidate(triple, one, one.label(scales)) for one in triple.extra_positives],
         )
 
     def _candidate(self, triple: Triple, judged: Judged, label: float | None) -> Candidate:
@@ -218,6 +224,15 @@ def check_out(out: Path, suffix: str) -> None:
     """
     if out.suffix != suffix:
         raise SettingsError(f"{out}: the receiving library reads {suffix} files; give the output that ending")
+    check_free(out)
+
+
+def check_free(out: Path) -> None:
+    """Refuses an output that would replace something.
+
+    Raises:
+        DataError: It exists.
+    """
     if out.exists():
         raise DataError(f"{out}: exists already; give another output, or delete this one")
 

@@ -16,9 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.exporters.rows import Row, Rows
+from miner.exporters.rows import Row, Rows, check_free
 from unijudge.corpus import Item, Query
-from unijudge.errors import DataError
 from unijudge.files import publishing_folder
 from unijudge.tables import Table
 
@@ -59,8 +58,7 @@ def export_tevatron(rows: Rows, out: Path, *, extra_positives: bool = False) -> 
     Raises:
         DataError: `out` exists, a folder is damaged, or no row is left.
     """
-    if out.exists():
-        raise DataError(f"{out}: exists already; give another output, or delete this one")
+    check_free(out)
     with publishing_folder(out) as draft:
         QUERIES.write(draft / "queries" / "train.parquet", rows.export(lambda row: _query(rows, row, extra_positives)))
         DOCUMENTS.write(draft / "corpus" / "train.parquet", _documents(rows))

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from miner.exporters.rows import LeftOut, Row, Rows, check_out
+from miner.importers.mmeb import MARKER
 from unijudge.corpus import Item, Query
 from unijudge.files import publishing
-
-MARKER = "<|image_1|>"
 
 
 def export_unime(rows: Rows, out: Path, *, negatives: int = 10) -> None:

@@ -2,8 +2,8 @@
 
 What it promises: memory does not grow with the rows (`Ledger`); every image is opened once, however many rows name it;
 a row is taken whole or rejected whole, with its reason. Images stay where they are when all of them are plain files
-under one root; as soon as one is not, all are copied into the corpus folder, by content. Copies that an import made
-before it failed stay, and serve the next one.
+under one root; as soon as one is not, or where they are on a disk and the corpus in an object store, all are copied
+into the corpus folder, by content. Copies that an import made before it failed stay, and serve the next one.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from miner.importers.published import Published, check_scores, write_scores
 from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
-from unijudge.files import publishing, scratch
+from unijudge.files import is_local, publishing, scratch
 from unijudge.leases import lease
 
 SIDES_REMEMBERED = 16_384
@@ -40,7 +40,7 @@ class CorpusBuilder:
         self._scored = scored
         self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
         self._rows = 0
-        ledger.copied = pictures.root is None
+        ledger.copied = pictures.root is None or (is_local(pictures.root) and not is_local(out))
 
     def add(self, row: Pair | Unread) -> None:
         """Takes one row, or notes why not."""

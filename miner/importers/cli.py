@@ -11,13 +11,15 @@ from unijudge.files import locate
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Argument(help="The corpus folder to write.", parser=locate)]
-Images = Annotated[Path, typer.Option(help="The root of the image paths: a folder, which may hold zips, or a zip.")]
+Images = Annotated[
+    Path, typer.Option(help="The root of the image paths: a folder, which may hold zips, or a zip.", parser=locate)
+]
 MaxRejects = Annotated[float, typer.Option(help="Share of rejected rows above which nothing is imported.")]
 
 
 @imports.command("pairs")
 def import_pairs(
-    file: Annotated[Path, typer.Argument(help="A .parquet, .jsonl or .csv file of pairs.")],
+    file: Annotated[Path, typer.Argument(help="A .parquet, .jsonl or .csv file of pairs.", parser=locate)],
     out: Out,
     images: Images = Path(),
     subset: Annotated[str | None, typer.Option(help="Name of rows without one; default: the file's name.")] = None,
@@ -33,9 +35,13 @@ def import_pairs(
 
 @imports.command("mmeb")
 def import_mmeb(
-    root: Annotated[Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.")],
+    root: Annotated[
+        Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.", parser=locate)
+    ],
     out: Out,
-    images: Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The root of the image paths; default: ROOT.", parser=locate)
+    ] = None,
     split: Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")] = "original",
     cap_per_subset: Annotated[
         int | None, typer.Option(min=1, help="First rows of each subset; 50000 in UniME-V2.")
@@ -53,9 +59,13 @@ def import_mmeb(
 
 @imports.command("mmeb-eval")
 def import_mmeb_eval(
-    root: Annotated[Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.")],
+    root: Annotated[
+        Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.", parser=locate)
+    ],
     out: Out,
-    images: Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The root of the image paths; default: ROOT.", parser=locate)
+    ] = None,
     split: Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")] = "test",
     subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
     max_rejects: MaxRejects = 0.0,
@@ -70,9 +80,9 @@ def import_mmeb_eval(
 
 @imports.command("unime")
 def import_unime(
-    file: Annotated[Path, typer.Argument(help="A released train_data_…_scores.json.")],
+    file: Annotated[Path, typer.Argument(help="A released train_data_…_scores.json.", parser=locate)],
     out: Out,
-    scores: Annotated[Path, typer.Argument(help="The score folder to write: what `mine select` reads.")],
+    scores: Annotated[Path, typer.Argument(help="The score folder to write: what `mine select` reads.", parser=locate)],
     images: Images,
     max_rejects: MaxRejects = 0.01,
 ) -> None:
@@ -88,11 +98,15 @@ def import_unime(
 
 @imports.command("sentence-transformers")
 def import_sentence_transformers(
-    file: Annotated[Path, typer.Argument(help="A .parquet, .jsonl or .csv file of triplets or n-tuples.")],
+    file: Annotated[
+        Path, typer.Argument(help="A .parquet, .jsonl or .csv file of triplets or n-tuples.", parser=locate)
+    ],
     out: Out,
     images: Images = Path(),
     subset: Annotated[str | None, typer.Option(help="What the rows are called; default: the file's name.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="A score folder to write from `scores` or `label`.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="A score folder to write from `scores` or `label`.", parser=locate)
+    ] = None,
     max_rejects: MaxRejects = 0.01,
 ) -> None:
     """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
@@ -108,7 +122,7 @@ def import_sentence_transformers(
 
 @imports.command("karpathy")
 def import_karpathy(
-    file: Annotated[Path, typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or alike.")],
+    file: Annotated[Path, typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or alike.", parser=locate)],
     out: Out,
     images: Images,
     split: Annotated[str, typer.Option(help="Images of this split.")] = "test",
@@ -126,9 +140,9 @@ def import_karpathy(
 
 @imports.command("sugarcrepe")
 def import_sugarcrepe(
-    folder: Annotated[Path, typer.Argument(help="The folder with the seven JSON files.")],
+    folder: Annotated[Path, typer.Argument(help="The folder with the seven JSON files.", parser=locate)],
     out: Out,
-    images: Annotated[Path, typer.Option(help="COCO's val2017: the folder, or its zip.")],
+    images: Annotated[Path, typer.Option(help="COCO's val2017: the folder, or its zip.", parser=locate)],
     max_rejects: MaxRejects = 0.0,
 ) -> None:
     """Each image with the caption that fits it, and one that nearly does."""

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from miner.importers.rows import Pair, Rejected, Side, Unread, image_of, readable, text_of
 from miner.importers.tables import parquet_rows
 from unijudge.errors import DataError
+from unijudge.tables import open_parquet
 
 TRAIN = [["qry"], ["qry_image_path", "qry_image"], ["pos_text"], ["pos_image_path", "pos_image"]]
 EVAL = [["qry_text"], ["qry_img_path", "qry_img"], ["tgt_text"], ["tgt_img_path", "tgt_img"]]
@@ -86,7 +86,8 @@ def _subset(
 
 def _columns(path: Path, layout: Sequence[Sequence[str]]) -> list[str]:
     """The file's names of the four columns of a layout."""
-    there = set(pq.read_schema(path).names)
+    with open_parquet(path) as file:
+        there = set(file.schema_arrow.names)
     lacking = sorted(names[0] for names in layout if not there.intersection(names))
     if lacking:
         expected = [names[0] for names in layout]

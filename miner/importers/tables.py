@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unijudge.errors import DataError
+from unijudge.tables import open_parquet
 
 ROWS_AT_ONCE = 256
 """Of a Parquet file: its rows may hold pictures."""
@@ -37,7 +37,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yields the rows of a Parquet file, or some columns of them."""
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
             yield from batch.to_pylist()
 

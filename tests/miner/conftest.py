@@ -24,10 +24,10 @@ from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write
 
 
 @contextlib.contextmanager
-def serving(judge):
+def serving(judge, replicas=1):
     """Yields the URL of a service around `judge`, on loopback."""
     watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_mass=0))
-    app = create_app(watched, LimitSettings(max_candidates=16), counter=counter_of(judge))
+    app = create_app(watched, LimitSettings(max_candidates=16), counter=counter_of(judge), replicas=replicas)
     config = uvicorn.Config(app, port=0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

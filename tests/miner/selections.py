@@ -7,7 +7,7 @@ from miner.exporters.rows import Rows
 from tests.pictures import png
 from unijudge.corpus import Corpus, Item, Query, write_corpus
 from unijudge.scores import Judged
-from unijudge.triples import Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.triples import Extra, Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
 
 ITEMS = [
     Item("i0", ("s",), "a cat"),
@@ -34,7 +34,7 @@ TRIPLES = [
     Triple(
         "q0", "find", judged("i1", 3),
         [negative("i3", 1 / 3), negative("i0", 1), negative("i3", 1 / 3, duplicate=True)],
-        extra_positives=[judged("i2", 3)],
+        extra_positives=[judged("i2", 3, Extra)],
     ),
     Triple(
         "q1", "ask", judged("i0", 1), [negative("i3", 1 / 3), negative("i2", 1), negative("i1", 1 / 3)],

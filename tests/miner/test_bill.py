@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 from judge_service.backends import open_judge
+from judge_service.backends.scripted import ScriptedJudge
 from judge_service.settings import ServiceSettings
 from miner.bill import make_bill
 from miner.score import score
-from tests.miner.conftest import quiet, serving
+from miner.settings import BandSettings
+from tests.miner.conftest import embed, quiet, serving
 from tests.miner.test_crash import Counting
-from unijudge.errors import SettingsError
+from unijudge.corpus import Corpus, Item, Query, write_corpus
+from unijudge.errors import JudgeRefused, SettingsError
+from unijudge.prompt import Prompt
 from unijudge.scores import read_scores
 
 
@@ -92,3 +96,76 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
 def test_nothing_to_probe(job):
     with serving(Counting()) as url, pytest.raises(SettingsError, match="no query of this job has anything to ask"):
         make_bill(job(url, margin=2), 50)
+
+
+def test_the_rate_is_measured_with_as_many_queries_as_the_job_has_waiting(job):
+    with serving(Counting()) as url:
+        few = make_bill(job(url, k=12, in_flight=2), 20).probe.pairs
+        many = make_bill(job(url, k=12, in_flight=30), 20).probe.pairs
+    assert many >= 30 * 12 > few
+
+
+def test_every_replica_gets_two_queries(job):
+    with serving(Counting(), replicas=16) as url:
+        made = make_bill(job(url, k=12, in_flight=2), 20)
+    assert made.probe.replicas == 16
+    assert made.probe.pairs >= 32 * 12
+
+
+def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
+    with serving(ScriptedJudge(Prompt(instruction="Another judge?"))) as url:
+        score(job(url), quiet)
+    with serving(Counting()) as url:
+        band = BandSettings(scores=job(url).out, width=0.04)
+        made = make_bill(job(url, out=tmp_path / "large", vectors=None, band=band, in_flight=1), 25)
+    asking = np.count_nonzero(made.tally.candidates_Q)
+    assert 15 < asking < 0.7 * made.tally.queries, "the example says something"
+    assert made.probe.pairs <= 25 + made.tally.pairs(made.tally.k) / asking * 3
+
+
+def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus):
+    """As in the job; a query whose own picture is refused fails whole, and the others go on."""
+    for number in (10, 12):
+        (corpus.images / f"{number}.png").unlink()
+    for number in (11, 13):
+        (corpus.images / f"{number}.png").write_bytes(b"changed")
+    with serving(Refusing()) as url:
+        made = make_bill(job(url, k=12, in_flight=100), 5000)
+        done = score(job(url, k=12, max_error_share=1), quiet)
+    assert 0 < made.probe.failed < made.probe.pairs
+    rows = list(read_scores(job(url).out))
+    lost = [sum(one.error is not None for one in [*row.positives, *row.candidates]) for row in rows]
+    assert made.probe.failed == sum(lost[1:]), "all but the first query, which warms up"
+    assert sum(lost) == done.counts.errors
+
+
+class Refusing(Counting):
+    """Refuses one query."""
+
+    async def judge(self, query, candidates):
+        if query.text == "find 6":
+            raise JudgeRefused("not this one")
+        return await super().judge(query, candidates)
+
+
+def test_tokens_are_counted_of_the_pairs_that_can_be_read(job, corpus, tiny_model):
+    settings = ServiceSettings.model_validate(
+        {"model": {"name": str(tiny_model), "backend": "transformers", "max_pixels": 3136, "min_pixels": 784}}
+    )
+    (corpus.images / "10.png").unlink()
+    (corpus.images / "1.png").write_bytes(b"changed")
+    with serving(open_judge(settings)) as url:
+        made = make_bill(job(url, k=2, min_mass=0, in_flight=1), 4)
+    assert made.probe.tokens > 10
+
+
+def test_one_query_alone_is_timed_itself(job, tmp_path):
+    items = [Item(f"i{number}", ("s",), f"item {number}") for number in range(4)]
+    write_corpus(
+        tmp_path / "alone", items, [Query("q", "s", ("i0",), "a")], images=tmp_path, rejects=0, source="by hand"
+    )
+    embed(Corpus(tmp_path / "alone"), tmp_path / "alone-vectors")
+    with serving(Counting()) as url:
+        made = make_bill(job(url, corpus=tmp_path / "alone", vectors=tmp_path / "alone-vectors", margin=-2), 50)
+    assert made.probe.pairs == 4
+    assert made.hours(1) > 0

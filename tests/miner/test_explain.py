@@ -1,6 +1,7 @@
 """What the page says of each candidate agrees with what selection did; which rows it shows; what a person may say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,57 @@ def test_overrides_that_cannot_be_meant_are_refused(tmp_path, said, reason):
 def test_overrides_of_another_corpus_are_refused(tmp_path):
     with pytest.raises(DataError, match="was made for corpus dddddddddddd, not for cccccccccccc; give the file that"):
         read_overrides(write(tmp_path / "o.json", [], "d" * 64), "c" * 64)
+
+
+def seen(query, chosen_by, **said):
+    choice = choose(query, chosen_by, **said)
+    _, candidates, alpha = explain(query, choice, chosen_by, **said)
+    return [(e.fate, None if e.score is None else round(e.score, 4), e.reason) for e in candidates], alpha
+
+
+def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
+    """Small: σ⁺ = .9, c0 .85, c1 .5; large: σ⁺ = .6, c0 .4, c2 .55, and c3 that the first could not judge."""
+    small = row([0.9], [0.85, 0.5, 0.82, None])
+    items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(4)]
+    again = [judged(items[rank], score, rank) for rank, score in [(0, 0.4), (2, 0.55), (3, 0.1)]]
+    large = replace(small, positives=[judged(Item("p0.9", ("s",), "p"), 0.6)], candidates=again)
+    told, alpha = seen(small, settings(stored=9, stride=1), large=large)
+    assert told == [
+        ("chosen", 0.4, "score 0.400 ≤ 0.600 − 0.1, by the second judge; negative 1"),
+        ("chosen", 0.5, "score 0.500 ≤ 0.900 − 0.1; negative 2"),
+        ("dropped", 0.55, "score 0.550 > 0.600 − 0.1, by the second judge"),
+        ("chosen", 0.1, "score 0.100 ≤ 0.600 − 0.1, by the second judge; negative 3"),
+    ]
+    assert alpha == pytest.approx(0.5)
+    lost = replace(small, positives=[Judged("p0.9", bytes(16), None, 0.5, error="bad_image: x")])
+    told, _ = seen(lost, settings(stored=9, stride=1), large=large)
+    assert told[1] == ("kept", 0.5, "nothing to compare with: no positive has a verdict"), "by the judge that saw it"
+
+
+def test_a_persons_word_is_told():
+    query = row([0.9], [0.85, 0.95, 0.2])
+    told, _ = seen(query, settings(stored=1), said={"c0": "match", "c1": "negative"})
+    assert told == [
+        ("dropped", 0.85, "a person: an answer, so never a negative"),
+        ("chosen", 0.95, "a person: no answer; score 0.950 > 0.900 − 0.1; negative 1"),
+        ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1"),
+    ]
+    told, alpha = seen(query, settings(stored=1), said={None: "drop"})
+    assert told[2] == ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1")
+    assert alpha == pytest.approx(0.8)
+    told, alpha = seen(query, settings(stored=1, k=2), said={"p0.9": "negative"})
+    without = "nothing to compare with: a person left no positive with a verdict"
+    assert told == [("kept", 0.85, without), ("kept", 0.95, without), ("kept", 0.2, "beyond the first k")]
+    assert alpha is None
+    choice = choose(query, settings(), said={"p0.9": "negative"})
+    positives, _, _ = explain(query, choice, settings(), said={"p0.9": "negative"})
+    assert [one.reason for one in positives] == ["a person: not an answer, so no positive of this row"]
+
+
+def test_beyond_the_first_k_nothing_is_compared():
+    told, _ = seen(row([0.9], [0.2, 0.3, 0.95]), settings(stored=1, k=1))
+    assert told == [
+        ("chosen", 0.2, "score 0.200 ≤ 0.900 − 0.1; negative 1"),
+        ("kept", 0.3, "beyond the first k"),
+        ("kept", 0.95, "beyond the first k"),
+    ]

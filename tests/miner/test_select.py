@@ -96,7 +96,7 @@ def test_a_divisor_puts_bfloat16_scores_on_the_released_grid(eighths):
     """Logits of 16 to 32 step by 1/8 in bfloat16; the released scores' logits, times 1.05, are multiples of it."""
     log_odds = eighths / 8
     yes = -math.log1p(math.exp(-log_odds))
-    released = score_of(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds), Scale(slope=1 / 1.05))
+    released = Scale(slope=1 / 1.05).score(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds))
     steps = math.log(released / (1 - released)) * 1.05 * 8
     assert steps == pytest.approx(eighths, abs=1e-6)
 

@@ -6,17 +6,20 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from miner.calibration import Calibration, Measures
 from miner.choice_settings import SelectSettings, SweepSettings
+from miner.cli import app
 from miner.select import choose
 from miner.selection import select
 from miner.sweep import sweep
 from tests.miner.rows import identity, judged, names, query, random_rows, score_folder, text_corpus
-from unijudge.errors import DataError
+from tests.miner.selections import manifest
+from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, read_json
 from unijudge.scores import JudgedQuery, read_scores
-from unijudge.triples import Scale, TripleManifest, read_triples
+from unijudge.triples import Scale, TripleManifest, finish_triples, read_triples, write_triples
 
 SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", stored=2)
 
@@ -150,3 +153,54 @@ def test_a_calibration_for_each_judge_is_read_and_travels_along(tmp_path):
         select(common.model_copy(update={"calibration": (files["other"],), "out": tmp_path / "o"}))
     with pytest.raises(DataError, match="give one calibration for each"):
         select(common.model_copy(update={"calibration": (files["small"],) * 2, "out": tmp_path / "o"}))
+
+
+def test_an_extra_positive_keeps_the_judge_that_scored_it(tmp_path):
+    """Small σ⁺ = .5: c0 .7 beats it. Large σ⁺ = .6: c1 .8 beats it; a person calls c2 a match."""
+    small, large = query(0.5, [0.7, 0.5, 0.9, 0.1]), large_row(0.6, c1=0.8, c2=0.3)
+    made = SETTINGS.model_copy(update={"extra_positives": True})
+    choice = choose(small, made, large=large, said={"c2": "match"})
+    assert [(one.item_id, one.judge) for one in choice.triple.extra_positives] == [("c2", 1), ("c0", 0), ("c1", 1)]
+    write_triples(tmp_path, [choice.triple])
+    scales = (Scale(), Scale(slope=2.0))
+    finish_triples(tmp_path, manifest("c" * 64, 1, scales=scales))
+    (read,) = read_triples(tmp_path, "c" * 64)
+    labels = [one.label(scales) for one in read.extra_positives]
+    assert labels == pytest.approx([0.09 / 0.58, 0.7, 0.64 / 0.68]), "p² / (p² + (1 − p)²) at a slope of 2"
+
+
+def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog):
+    corpus = text_corpus(tmp_path, 20)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    folders = (
+        score_folder(tmp_path / "small", corpus, small, "small"),
+        score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large"),
+    )
+    settings = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t", stored=3)
+    select(settings)
+    rows = list(read_triples(settings.out, corpus.fingerprint))
+    mixed = sum(len({row.positive_judge, *(n.judge for n in row.negatives)}) == 2 for row in rows)
+    assert 0 < mixed < len(rows), "the example says something"
+    (warning,) = caplog.messages
+    assert f"{mixed} rows have the scores of two judges, and these are not both calibrated" in warning
+    assert not read_json(settings.out / "triples.json", TripleManifest).calibrated
+    caplog.clear()
+    select(settings.model_copy(update={"scores": folders[:1], "out": tmp_path / "one"}))
+    measures = Measures(log_loss=0.5, calibration_error=0.1)
+    files = (tmp_path / "small.json", tmp_path / "large.json")
+    for path in files:
+        made = Calibration(
+            judge=identity(path.stem).digest, kind="platt", slope=1.0, intercept=0.0, matches=10, negatives=10,
+            without_verdict=0, before=measures, after=measures, folds=5,
+        )  # fmt: skip
+        publish_json(path, made)
+    select(settings.model_copy(update={"calibration": files, "out": tmp_path / "fitted"}))
+    assert read_json(tmp_path / "fitted" / "triples.json", TripleManifest).calibrated
+    assert not caplog.messages
+
+
+def test_two_folders_after_one_option_are_refused(tmp_path):
+    (tmp_path / "large").mkdir()
+    done = CliRunner().invoke(app, ["select", "--scores", "small", str(tmp_path / "large")])
+    assert isinstance(done.exception, SettingsError)
+    assert f"give each folder of scores as --scores small --scores {tmp_path / 'large'}" in str(done.exception)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from miner.calibration import Calibration, Measures
 from miner.choice_settings import SelectSettings, SweepSettings
 from miner.cli import app
-from miner.counts import SAMPLED_ROWS, Reservoir
+from miner.likeness import SAMPLED_ROWS, Reservoir
 from miner.points import Point, recommend, side_by_side
 from miner.selection import select
 from miner.sweep import Sweep, grid, sweep
@@ -19,6 +19,7 @@ from tests.miner.test_select_cascade import band
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
 from unijudge.triples import read_triples
+from unijudge.vectors import VectorFolder
 
 GRID = {
     "presets": ("unime-v2", "paper", "topk", "cyclic"),
@@ -181,3 +182,22 @@ def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
     some = sweep(SweepSettings(scores=folder / "small", corpus=corpus.folder, partial=True))
     assert {one.statistics["queries"] for one in some.points} == {44}
     (tmp_path / "away").rename(folder / "small" / "part-00001.parquet")
+
+
+def test_vectors_are_read_once_for_the_whole_grid(world, monkeypatch):
+    """Each point has the likeness of its own rows; see the selections that it is compared with above."""
+    folder, corpus = world
+    settings = SweepSettings(
+        scores=folder / "small", corpus=corpus.folder, vectors=folder / "vectors", presets=("unime-v2",)
+    )
+    taken = []
+    take = VectorFolder.take
+
+    def counted(self, kind, rows):
+        taken.append(len(rows))
+        return take(self, kind, rows)
+
+    monkeypatch.setattr(VectorFolder, "take", counted)
+    points = sweep(settings).points
+    assert len({point.statistics["mean similarity among a row's negatives"] for point in points}) > 1
+    assert len(taken) == 1 < len(points)
