@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unijudge.corpus import MAX_PIXELS
+from unijudge.images import MAX_PIXELS
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
 

@@ -14,8 +14,9 @@ from miner.choice_settings import InspectSettings
 from miner.explain import VIEWS, Explained, Fate, explain, outcome, views_of
 from miner.select import Choice
 from miner.sources import Case
-from unijudge.corpus import Corpus, Item, Query, open_image
+from unijudge.corpus import Corpus, Item, Query
 from unijudge.errors import DataError, SettingsError
+from unijudge.images import open_image
 from unijudge.pages import data
 from unijudge.triples import Scale
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from unijudge.corpus import MAX_PIXELS
 from unijudge.files import Location, is_local
+from unijudge.images import MAX_PIXELS
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
 

@@ -1,15 +1,12 @@
 """A corpus on disk: items.parquet (candidates), queries.parquet (training or evaluation rows), corpus.json last.
 
 `mine import` writes it; everything else reads it. Images stay where they are, under one root, and are known by the
-sha256 of their bytes: an image that changed since the import is refused, never judged. Pictures are decoded in one
-place, `open_image`.
+sha256 of their bytes: an image that changed since the import is refused, never judged.
 """
 
 import hashlib
-import io
 import os
 import unicodedata
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,18 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel
 
 from unijudge.entries import Entries, RowIndex, Rows
-from unijudge.errors import BadImage, DataError
+from unijudge.errors import DataError
 from unijudge.files import file_sha256, is_local, locate, publish_json, read_json
 from unijudge.provenance import Provenance
 from unijudge.tables import Table
-
-FORMATS = ("JPEG", "PNG", "WEBP")
-MAX_PIXELS = 50_000_000
-MAX_ASPECT_RATIO = 200
 
 
 @dataclass(frozen=True)
@@ -86,47 +78,6 @@ def content_key(text: str | None, image_sha256: str | None) -> bytes:
     """
     normal = unicodedata.normalize("NFC", text or "").strip()
     return hashlib.sha256(f"{normal}\0{image_sha256 or ''}".encode()).digest()[:16]
-
-
-def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes one picture, safely: the format and the size are checked before any pixel is.
-
-    Args:
-        data: The bytes of a JPEG, PNG or WebP file.
-        max_pixels: Largest width × height.
-
-    Returns:
-        An RGB image, turned as its EXIF orientation says; transparent parts are white.
-
-    Raises:
-        BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
-            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-                raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
-            if getattr(image, "n_frames", 1) > 1:
-                raise BadImage("animated image: only still pictures are judged; save one frame")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except BadImage:
-        raise
-    except UnidentifiedImageError as error:
-        raise BadImage("not a JPEG, PNG or WebP image") from error
-    except Exception as error:
-        raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 _CONTENT = [("text", pa.string()), ("image", pa.string()), ("image_sha256", pa.string())]

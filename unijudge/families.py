@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unijudge.corpus import MAX_ASPECT_RATIO
 from unijudge.errors import ModelError
+from unijudge.images import MAX_ASPECT_RATIO
 from unijudge.pictures import Picture, PictureFormat, fitted
 
 Arrays = dict[str, npt.NDArray[Any]]

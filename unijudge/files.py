@@ -268,6 +268,6 @@ def unwritable(path: Path, error: Exception) -> DataError:
     """What to raise where a disk or a store refused a write."""
     reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"{path}: cannot be written ({reason}); nothing half-written was left there. Free space or fix the permissions, "
-        "then run the same command again"
+        f"{path}: cannot be written ({reason}); nothing half-written was left there. Free space or fix the "
+        "permissions, then run the same command again"
     )

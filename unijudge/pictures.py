@@ -12,7 +12,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from unijudge.corpus import open_image
+from unijudge.images import open_image
 
 
 @dataclass(frozen=True)

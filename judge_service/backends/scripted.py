@@ -8,8 +8,9 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-from unijudge.corpus import Content, open_image
+from unijudge.corpus import Content
 from unijudge.errors import BadImage, JudgeRefused
+from unijudge.images import open_image
 from unijudge.prompt import Prompt
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from miner.importers.rows import Rejected
-from unijudge.corpus import open_image
 from unijudge.errors import BadImage, DataError
+from unijudge.images import open_image
 
 MAX_BYTES = 200 * 2**20
 """Of one encoded picture. What is larger is rejected, whatever its archive declares."""

@@ -50,7 +50,7 @@ def test_a_whole_folder_is_described_and_checked(folders, kind):
 
 DAMAGE = {
     "corpus": ("queries.parquet", "changed since it was written"),
-    "vectors": ("queries-00000.parquet", "torn or foreign"),
+    "vectors": ("queries-00000.parquet", "not a whole Parquet file"),
     "scores": ("part-00001.parquet", "not a whole Parquet file"),
     "triples": ("part-00000.parquet", "not a whole Parquet file"),
     "run": ("adapter/w.safetensors", "but its header says"),

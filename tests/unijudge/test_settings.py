@@ -109,3 +109,9 @@ def test_settings_cannot_be_changed():
 def test_the_shipped_file_is_valid():
     shipped = load_settings(ServiceSettings, Path(__file__).parents[2] / "deploy" / "judge.toml")
     assert shipped.model.name == "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+@pytest.mark.parametrize("value", ["2024", "true", "2024-01-01", "[1]"])
+def test_a_folder_that_toml_takes_for_something_else_is_named(value):
+    with pytest.raises(SettingsError, match=r"out: value error, expected a path or a URL, found .*; quote it"):
+        load_settings(ScoreSettings, None, ["corpus=c", "vectors=v", f"out={value}"])

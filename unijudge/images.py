@@ -1,0 +1,54 @@
+"""Pictures are decoded in one place, safely: the format and the size are checked before any pixel is."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unijudge.errors import BadImage
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 50_000_000
+MAX_ASPECT_RATIO = 200
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes one picture, safely: the format and the size are checked before any pixel is.
+
+    Args:
+        data: The bytes of a JPEG, PNG or WebP file.
+        max_pixels: Largest width × height.
+
+    Returns:
+        An RGB image, turned as its EXIF orientation says; transparent parts are white.
+
+    Raises:
+        BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+                raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+            if getattr(image, "n_frames", 1) > 1:
+                raise BadImage("animated image: only still pictures are judged; save one frame")
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage("not a JPEG, PNG or WebP image") from error
+    except Exception as error:
+        raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
