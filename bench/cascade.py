@@ -1,0 +1,162 @@
+"""A cascade in the demo's world: what a small judge saves, and how much of the full selection is left.
+
+    .venv/bin/python bench/cascade.py [--scenes 200]
+
+The large judge is the demo's. The small one is the same model without the last of its four layers: as many tokens,
+fewer FLOPs. Cheaper readings do not serve: a quarter of the pixels leaves one token of a picture, and the judge then
+guesses; a short prompt saves only what a query's candidates share. Tokens and FLOPs are those of `mine plan`: counted
+on a sample of 40 queries, not timed. Every pair is asked, nothing is reused.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: it has a miner.py
+
+from demo.commands import JUDGE, Demo, Size
+from demo.processes import run, serving
+from demo.results import Truth
+from miner.bill import make_bill
+from miner.choice_settings import Preset, SelectSettings
+from miner.selection import select
+from miner.settings import ScoreSettings
+from unijudge.triples import read_triples
+
+WIDTHS = (0.1, 0.2, 0.3, 0.5)
+LAYERS = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What scoring jobs ask and compute."""
+
+    pairs: int = 0
+    tokens: float = 0.0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One selection: what it cost, and what it is worth."""
+
+    name: str
+    small: Cost
+    large: Cost
+    same: list[float]
+    """Of the full selection: its rows kept, its rows with the same negatives, its negatives; shares in [0, 1]."""
+    false: int
+    """Of the distinct negatives that it chose, those that are right answers."""
+    chosen: int
+
+    def price(self, full: Cost) -> float:
+        """FLOPs of both judges, as a share of the full run's."""
+        return (self.small.flops + self.large.flops) / full.flops
+
+
+def make_small(folder: Path) -> None:
+    """The judge with its language model's first layers alone."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(JUDGE, folder)
+    config = json.loads((JUDGE / "config.json").read_text())
+    text = config["text_config"]
+    left_out = tuple(f"model.layers.{layer}." for layer in range(LAYERS, text["num_hidden_layers"]))
+    text["num_hidden_layers"], text["layer_types"] = LAYERS, text["layer_types"][:LAYERS]
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(JUDGE / "model.safetensors").items()
+    kept = {name: weight for name, weight in weights if not name.startswith(left_out)}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def score(world: Path, service: str, name: str, band: dict[str, Any] | None = None) -> Cost:
+    """Bills a job, then runs it as the demo does; with a band, the second step of a cascade."""
+    words: dict[str, Any] = {"corpus": world / "corpus", "vectors": world / "vectors", "out": world / name}
+    words |= {"service": service, "pool": "subset", "queries_in_shard": 64}
+    bill = make_bill(ScoreSettings(**words, band=band or {}), probe_pairs=50)
+    words |= {f"band.{key}": value for key, value in (band or {}).items()}
+    run("unijudge mine score " + " ".join(f"--set {key}={value}" for key, value in words.items()))
+    pairs, probe = bill.tally.to_ask(bill.tally.k), bill.probe
+    assert probe.computed_tokens is not None  # noqa: S101  this judge counts
+    assert probe.flops is not None  # noqa: S101
+    return Cost(pairs, pairs * probe.computed_tokens, pairs * probe.flops.prefix_cached)
+
+
+def choose(truth: Truth, name: str, small: Cost, large: Cost, scores: list[Path], preset: Preset = "unime-v2") -> Line:
+    """Selects, and compares with the full selection, which comes first."""
+    world, folder = scores[0].parent, scores[0].parent / f"chosen, {name}"
+    compare = None if name == "full run" else world / "chosen, full run"
+    settings = SelectSettings(corpus=world / "corpus", scores=tuple(scores), out=folder, compare=compare, preset=preset)
+    same = [share for what, share in select(settings).items() if what.startswith("compared")]
+    chosen = [
+        truth.is_right(truth.query(row.query_id), negative)
+        for row in read_triples(folder, truth.corpus.fingerprint)
+        for negative in row.negatives
+        if not negative.duplicate
+    ]
+    return Line(name, small, large, same or [1.0] * 3, sum(chosen), len(chosen))
+
+
+def show(lines: list[Line], full: Cost) -> None:
+    """The table; costs are shares of the full run's."""
+    heads = "selection,pairs asked of the large judge,tokens,FLOPs,rows,rows with the same negatives,negatives"
+    print(f"| {heads.replace(',', ' | ')} | false negatives |\n" + "|---" * 8 + "|")
+    for line in lines:
+        tokens = (line.small.tokens + line.large.tokens) / full.tokens
+        cells = [line.large.pairs / full.pairs, tokens, line.price(full), *line.same]
+        shown = " | ".join(f"{cell:.1%}" for cell in cells)
+        print(f"| {line.name} | {shown} | {line.false} of {line.chosen:,} |")
+
+
+def finding(full: Line, cascades: list[Line], alone: Line, blind: Line) -> str:
+    """What the numbers say."""
+    needed = ", ".join(f"{1 - line.large.flops / full.large.flops:.0%} ({line.name})" for line in cascades)
+    said = f"The small judge costs {alone.price(full.large):.0%} of the large one; a cascade saves below {needed}. "
+    cheaper = [line for line in cascades if line.price(full.large) < 1]
+    if not cheaper:
+        return said + "None does: the cascade does not help here."
+    best = max(cheaper, key=lambda line: line.same[2])
+    saved, lost = 1 - best.price(full.large), 1 - best.same[2]
+    said += f"The best that saves, {best.name}, saves {saved:.0%} of the FLOPs and loses {lost:.0%} of the negatives "
+    said += f"(small judge alone {1 - alone.same[2]:.0%}, no judge {1 - blind.same[2]:.0%}); false ones {best.false} "
+    said += f"({alone.false}, {blind.false}; full run {full.false}). It "
+    return said + ("saves more than it loses." if saved > lost else "loses more than it saves: no help here.")
+
+
+def main(scenes: int) -> None:
+    """Makes the world, scores it twice and in bands, selects."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        out, nothing = Path(scratch), Cost()
+        world, demo = out / "train-0", Demo(out, Size(train_scenes=scenes), seeds=1)
+        for command in (next(demo.make_data()), next(demo.import_all()), demo.embed_base()[0][0]):
+            run(command)
+        make_small(out / "small")
+        with serving(out / "small", "auto", out / "small.log") as service:
+            small = score(world, service, "small")
+        with serving(JUDGE, "auto", out / "large.log") as service:
+            large = score(world, service, "large")
+            bands = {w: score(world, service, f"{w}", {"scores": world / "small", "width": w}) for w in WIDTHS}
+        truth, first = Truth(out, 0), world / "small"
+        full = choose(truth, "full run", nothing, large, [world / "large"])
+        cascades = [choose(truth, f"width {w}", small, cost, [first, world / f"{w}"]) for w, cost in bands.items()]
+        alone = choose(truth, "small judge alone", small, nothing, [first])
+        blind = choose(truth, "no judge", nothing, nothing, [first], "cyclic")
+    print(f"\n{scenes} scenes, {large.pairs:,} pairs; {time.monotonic() - begun:.0f} s")
+    for name, cost in {"small": small, "large": large}.items():
+        print(f"{name} judge: {cost.tokens / cost.pairs:.1f} tokens, {cost.flops / cost.pairs:.3g} FLOPs a pair")
+    print()
+    show([full, *reversed(cascades), alone, blind], large)
+    print("\n" + finding(full, cascades, alone, blind))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=200)
+    main(parser.parse_args().scenes)
