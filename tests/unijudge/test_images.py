@@ -1,0 +1,52 @@
+"""Pictures are decoded safely, or refused with the reason."""
+
+import contextlib
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.pictures import png
+from unijudge.errors import BadImage
+from unijudge.images import open_image
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a JPEG"),
+        (b"hello", "not a JPEG"),
+        (png()[:-40], "not a whole"),
+        (png(size=(9000, 9000)), "more than"),
+        (png(size=(1, 401)), "one side is over"),
+    ],
+)
+def test_a_bad_image_is_refused(data, reason):
+    with pytest.raises(BadImage, match=reason):
+        open_image(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
+def test_no_malformed_image_raises_anything_else(kind, data):
+    """Any bytes changed anywhere, EXIF included: a picture comes out, or BadImage."""
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x011A] = 6, "a description", 72.0
+    Image.new("RGB", (12, 8), "red").save(out, kind, exif=exif)
+    spoiled = bytearray(out.getvalue())
+    for place in data.draw(st.lists(st.integers(0, len(spoiled) - 1), max_size=12)):
+        spoiled[place] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(BadImage):
+        assert open_image(bytes(spoiled)).mode == "RGB"
+
+
+def test_sixteen_bit_and_transparent_images_become_rgb():
+    out = io.BytesIO()
+    Image.new("I;16", (4, 4), 65535 // 2).save(out, "PNG")
+    assert open_image(out.getvalue()).getpixel((0, 0)) == (127, 127, 127)
+    out = io.BytesIO()
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(out, "PNG")
+    assert open_image(out.getvalue()).getpixel((0, 0)) == (255, 255, 255)
