@@ -1,6 +1,7 @@
 """The scoring job over real HTTP: every pair exactly once, whatever stops it."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -214,3 +215,24 @@ def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, jo
     assert len(list((job(service).out / "candidates").glob("part-*"))) == 3
     assert score(job(service), quiet).shards_done == 8
     assert [row.query_id for row in read_scores(job(service).out)] == [query.query_id for query in corpus.queries]
+
+
+@pytest.mark.parametrize("pool", ["global", "subset"])
+@pytest.mark.parametrize("index", ["ivf", "hnsw", "exact"])
+def test_another_index_says_what_it_misses(job, service, tmp_path, index, pool, caplog):
+    """Of a small corpus nothing: the scores are those of the flat search."""
+    caplog.set_level(logging.INFO)
+    score(job(service, pool=pool, out=tmp_path / "flat"), quiet)
+    assert "recall" not in caplog.text
+    score(job(service, pool=pool, index=index, out=tmp_path / index), quiet)
+    assert ("recall@50 1.0000 on 61 queries" in caplog.text) == (index != "exact")
+    for row, flat in zip(read_scores(tmp_path / index), read_scores(tmp_path / "flat"), strict=True):
+        assert [one.item_id for one in row.candidates] == [one.item_id for one in flat.candidates]
+
+
+def test_queries_with_fewer_candidates_are_counted_not_padded(job, service, caplog):
+    caplog.set_level(logging.INFO)
+    score(job(service, k=50, pool="subset"), quiet)
+    short = sum(len(row.candidates) < 50 for row in read_scores(job(service).out))
+    assert f"{short} of 61 queries have fewer than k = 50 candidates" in caplog.text
+    assert short > 30
