@@ -16,7 +16,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: it has a miner.py
 
@@ -29,8 +28,7 @@ from miner.selection import select
 from miner.settings import ScoreSettings
 from unijudge.triples import read_triples
 
-WIDTHS = (0.1, 0.2, 0.3, 0.5)
-LAYERS = 3
+WIDTHS, LAYERS = (0.1, 0.2, 0.3, 0.5), 3
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """One selection: what it cost, and what it is worth."""
+    """One selection: its costs, the shares of the full one's rows, equal rows and negatives; its false negatives."""
 
     name: str
     small: Cost
     large: Cost
     same: list[float]
-    """Of the full selection: its rows kept, its rows with the same negatives, its negatives; shares in [0, 1]."""
     false: int
-    """Of the distinct negatives that it chose, those that are right answers."""
     chosen: int
 
     def price(self, full: Cost) -> float:
@@ -64,27 +60,24 @@ def make_small(folder: Path) -> None:
     """The judge with its language model's first layers alone."""
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(JUDGE, folder)
-    config = json.loads((JUDGE / "config.json").read_text())
+    config = json.loads((shutil.copytree(JUDGE, folder) / "config.json").read_text())
     text = config["text_config"]
     left_out = tuple(f"model.layers.{layer}." for layer in range(LAYERS, text["num_hidden_layers"]))
     text["num_hidden_layers"], text["layer_types"] = LAYERS, text["layer_types"][:LAYERS]
     (folder / "config.json").write_text(json.dumps(config))
-    weights = load_file(JUDGE / "model.safetensors").items()
-    kept = {name: weight for name, weight in weights if not name.startswith(left_out)}
+    kept = {k: v for k, v in load_file(JUDGE / "model.safetensors").items() if not k.startswith(left_out)}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def score(world: Path, service: str, name: str, band: dict[str, Any] | None = None) -> Cost:
+def score(world: Path, service: str, name: str, band: dict[str, object] | None = None) -> Cost:
     """Bills a job, then runs it as the demo does; with a band, the second step of a cascade."""
-    words: dict[str, Any] = {"corpus": world / "corpus", "vectors": world / "vectors", "out": world / name}
-    words |= {"service": service, "pool": "subset", "queries_in_shard": 64}
+    words: dict[str, object] = {"service": service, "pool": "subset", "queries_in_shard": 64, "out": world / name}
+    words |= {"corpus": world / "corpus", "vectors": world / "vectors"}
     bill = make_bill(ScoreSettings(**words, band=band or {}), probe_pairs=50)
     words |= {f"band.{key}": value for key, value in (band or {}).items()}
     run("unijudge mine score " + " ".join(f"--set {key}={value}" for key, value in words.items()))
     pairs, probe = bill.tally.to_ask(bill.tally.k), bill.probe
-    assert probe.computed_tokens is not None  # noqa: S101  this judge counts
-    assert probe.flops is not None  # noqa: S101
+    assert probe.computed_tokens and probe.flops  # noqa: PT018, S101  this judge counts
     return Cost(pairs, pairs * probe.computed_tokens, pairs * probe.flops.prefix_cached)
 
 
@@ -94,23 +87,18 @@ def choose(truth: Truth, name: str, small: Cost, large: Cost, scores: list[Path]
     compare = None if name == "full run" else world / "chosen, full run"
     settings = SelectSettings(corpus=world / "corpus", scores=tuple(scores), out=folder, compare=compare, preset=preset)
     same = [share for what, share in select(settings).items() if what.startswith("compared")]
-    chosen = [
-        truth.is_right(truth.query(row.query_id), negative)
-        for row in read_triples(folder, truth.corpus.fingerprint)
-        for negative in row.negatives
-        if not negative.duplicate
-    ]
+    rows, query = read_triples(folder, truth.corpus.fingerprint), truth.query
+    chosen = [truth.is_right(query(row.query_id), one) for row in rows for one in row.negatives if not one.duplicate]
     return Line(name, small, large, same or [1.0] * 3, sum(chosen), len(chosen))
 
 
 def show(lines: list[Line], full: Cost) -> None:
     """The table; costs are shares of the full run's."""
     heads = "selection,pairs asked of the large judge,tokens,FLOPs,rows,rows with the same negatives,negatives"
-    print(f"| {heads.replace(',', ' | ')} | false negatives |\n" + "|---" * 8 + "|")
+    print(f"\n| {heads.replace(',', ' | ')} | false negatives |\n" + "|---" * 8 + "|")
     for line in lines:
-        tokens = (line.small.tokens + line.large.tokens) / full.tokens
-        cells = [line.large.pairs / full.pairs, tokens, line.price(full), *line.same]
-        shown = " | ".join(f"{cell:.1%}" for cell in cells)
+        costs = [line.large.pairs / full.pairs, (line.small.tokens + line.large.tokens) / full.tokens, line.price(full)]
+        shown = " | ".join(f"{share:.1%}" for share in [*costs, *line.same])
         print(f"| {line.name} | {shown} | {line.false} of {line.chosen:,} |")
 
 
@@ -125,16 +113,17 @@ def finding(full: Line, cascades: list[Line], alone: Line, blind: Line) -> str:
     saved, lost = 1 - best.price(full.large), 1 - best.same[2]
     said += f"The best that saves, {best.name}, saves {saved:.0%} of the FLOPs and loses {lost:.0%} of the negatives "
     said += f"(small judge alone {1 - alone.same[2]:.0%}, no judge {1 - blind.same[2]:.0%}); false ones {best.false} "
-    said += f"({alone.false}, {blind.false}; full run {full.false}). It "
-    return said + ("saves more than it loses." if saved > lost else "loses more than it saves: no help here.")
+    helps = saved > lost and best.same[2] > max(alone.same[2], blind.same[2])
+    end = "It helps." if helps else "No help: it must lose less than it saves, and less than both of these."
+    return said + f"({alone.false}, {blind.false}; full run {full.false}). {end}"
 
 
 def main(scenes: int) -> None:
     """Makes the world, scores it twice and in bands, selects."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        out, nothing = Path(scratch), Cost()
-        world, demo = out / "train-0", Demo(out, Size(train_scenes=scenes), seeds=1)
+        out, world, nothing = Path(scratch), Path(scratch) / "train-0", Cost()
+        demo = Demo(out, Size(train_scenes=scenes), seeds=1)
         for command in (next(demo.make_data()), next(demo.import_all()), demo.embed_base()[0][0]):
             run(command)
         make_small(out / "small")
@@ -149,9 +138,8 @@ def main(scenes: int) -> None:
         alone = choose(truth, "small judge alone", small, nothing, [first])
         blind = choose(truth, "no judge", nothing, nothing, [first], "cyclic")
     print(f"\n{scenes} scenes, {large.pairs:,} pairs; {time.monotonic() - begun:.0f} s")
-    for name, cost in {"small": small, "large": large}.items():
+    for name, cost in (("small", small), ("large", large)):
         print(f"{name} judge: {cost.tokens / cost.pairs:.1f} tokens, {cost.flops / cost.pairs:.3g} FLOPs a pair")
-    print()
     show([full, *reversed(cascades), alone, blind], large)
     print("\n" + finding(full, cascades, alone, blind))
 
