@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from unijudge.entries import Entries, RowIndex, Rows
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, is_local, locate, publish_json, read_json
+from unijudge.files import file_sha256, is_local, locate, publish_json, read_json, unreadable
 from unijudge.provenance import Provenance
 from unijudge.tables import Table
 
@@ -193,10 +193,10 @@ class Corpus:
         path = self.images / entry.image
         try:
             data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error.strerror or error}); restore it or import again"
-            ) from error
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: cannot be read (no such file); restore it or import again") from error
+        except Exception as error:  # each store has its own family of errors
+            raise unreadable(path, error) from error
         if hashlib.sha256(data).hexdigest() != entry.image_sha256:
             raise DataError(f"{path}: changed since it was imported; restore it or import again")
         return Content(text=entry.text, image=data)

@@ -60,9 +60,10 @@ def is_local(path: Path) -> bool:
 def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
     """Yields a draft path to write to; leaving the block without an error makes it `path`, all at once.
 
-    On an error the draft is removed and `path` is as it was. A draft left by a killed process is overwritten by the
-    next attempt; with `rivals`, where several may write the same path at once, each has a draft of its own. The draft
-    of an object lies on the local disk.
+    On an error the draft is removed and `path` is as it was; but for a disk that fails in the very last step, to make
+    the new name outlive a power cut: then `path` is whole. A draft left by a killed process is overwritten by the next
+    attempt; with `rivals`, where several may write the same path at once, each has a draft of its own. The draft of an
+    object lies on the local disk.
 
     Raises:
         DataError: The disk or the store refused (full, read-only, no permission); path and reason are named.
@@ -164,8 +165,8 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(path, error) from error
 
 
 def read_json(path: Path, kind: type[M]) -> M:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from unijudge.candidates import CandidateFolder, CandidateManifest, part_path
+from unijudge.candidates import CANDIDATES, CandidateManifest, part_path
 from unijudge.candidates import missing_parts as missing_candidates
 from unijudge.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.datasets import DatasetManifest, check_files, each, read_parts
@@ -86,7 +86,10 @@ def _sizes(folder: Any) -> dict[str, int]:
     """The files of a folder and their bytes; of a store in one listing."""
     if is_local(folder):
         return {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
-    found = folder.fs.find(folder.path, detail=True)
+    try:
+        found = folder.fs.find(folder.path, detail=True)
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(folder, error) from error
     return {name.removeprefix(folder.path).strip("/"): entry["size"] for name, entry in found.items()}
 
 
@@ -157,7 +160,8 @@ def _missing_candidates(folder: Path, manifest: CandidateManifest, _: Mapping[st
 
 
 def _check_candidates(folder: Path, manifest: CandidateManifest) -> str:
-    rows = len(CandidateFolder(folder).counts())
+    parts = range(len(manifest.parts()))
+    rows = sum(1 for part in parts for _ in CANDIDATES.read(part_path(folder, part), manifest.stamp(part)))
     if rows != manifest.queries:
         raise DataError(f"{folder}: {rows} queries, but it says {manifest.queries}; delete it: it is made anew")
     return f"{rows} rows read"
@@ -210,8 +214,10 @@ def _check_safetensors(path: Path) -> None:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
             found = path.stat().st_size
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: torn or foreign ({error}); train again") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     if found != 8 + length + max(ends, default=0):
         raise DataError(f"{path}: {found} bytes, but its header says {8 + length + max(ends, default=0)}; train again")

@@ -94,7 +94,7 @@ def _object(path: Any) -> Iterator[threading.Event]:
                 raise _busy(path, other.holder) from None
             _claim(lock, token, "overwrite")
             time.sleep(1)  # others may have found it void too: the last word counts
-            if _found(lock).token != token:
+            if not _holds(lock, token):
                 raise _busy(path, "another process") from None
     except FolderBusy:
         raise
@@ -105,7 +105,7 @@ def _object(path: Any) -> Iterator[threading.Event]:
             yield lost
     finally:
         with contextlib.suppress(Exception):  # it is void in a minute; what was written is written
-            if _found(lock).token == token:
+            if _holds(lock, token):
                 lock.fs.rm_file(lock.path)
 
 
@@ -116,8 +116,8 @@ def _renewed(lock: Any, token: str) -> Iterator[threading.Event]:
     def renew() -> None:
         while not done.wait(RENEW_EVERY_S):
             try:
-                if _found(lock).token != token:  # this process slept for a minute, and another took it over
-                    logger.error("%s: lost to %s", lock, _found(lock).holder)
+                if not _holds(lock, token):  # this process slept for a minute, and another took it over
+                    logger.error("%s: lost to another process", lock)
                     lost.set()
                     return
                 _claim(lock, token, "overwrite")
@@ -142,6 +142,14 @@ def _claim(lock: Any, token: str, mode: str) -> None:
 def _found(lock: Any) -> _Claim:
     """In one request: between two its holder may renew it."""
     return _Claim.model_validate_json(lock.fs.cat_file(lock.path))
+
+
+def _holds(lock: Any, token: str) -> bool:
+    """Whether the lease is still this one; a holder that took it over may have finished, and it is gone."""
+    try:
+        return _found(lock).token == token
+    except FileNotFoundError:
+        return False
 
 
 def _busy(path: Path, holder: str) -> FolderBusy:

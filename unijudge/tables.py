@@ -4,6 +4,7 @@ One `Table` stands beside each row type, and both halves of a format (rows → f
 """
 
 import contextlib
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +24,32 @@ _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.sta
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Opens a Parquet file on a disk or in an object store, to be read with its checksums; inside of `reading`."""
-    return pq.ParquetFile(path if is_local(path) else path.open("rb"), page_checksum_verification=True)
+    return pq.ParquetFile(path if is_local(path) else _Stored(path), page_checksum_verification=True)
+
+
+class _Stored(io.RawIOBase):
+    """A file in an object store; some raise what Arrow raises of torn bytes, so their errors are mapped here."""
+
+    def __init__(self, path: Path):
+        self._path, self._file = path, path.open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception as error:  # each store has its own family of errors
+            raise unreadable(self._path, error) from error
 
 
 @contextlib.contextmanager
@@ -140,12 +166,12 @@ class Table:
 
     def _fault(self, schema: pa.Schema, stamp: str) -> str | None:
         marks = schema.metadata or {}
-        name, version = marks.get(_NAME, b"").decode(), marks.get(_VERSION, b"").decode()
+        name, version = (marks.get(mark, b"").decode(errors="replace") for mark in (_NAME, _VERSION))
         if (name, version) != (self.name, str(self.version)):
             found = f"table {name!r} version {version}" if name else "a Parquet file of another program"
             return f"expected table {self.name!r} version {self.version}, found {found}"
         if schema.remove_metadata() != self.schema.remove_metadata():
             return f"its columns are not those of table {self.name!r} version {self.version}"
-        if marks.get(_STAMP, b"").decode() != stamp:
+        if marks.get(_STAMP, b"") != stamp.encode():
             return "was written for another plan or place than this; delete it, or give its own folder"
         return None

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.errors import DataError
-from unijudge.files import publish_json, read_json
+from unijudge.files import names_in, publish_json, read_json
 from unijudge.provenance import Provenance
 from unijudge.scores import JUDGED, Judged
 from unijudge.tables import Table
@@ -203,8 +203,8 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
     if manifest.corpus != corpus:
         raise DataError(f"{folder}: was selected from another corpus than the one given; give that one")
     found = 0
-    for path in sorted(folder.glob("part-*.parquet")):
-        for row in TRIPLES.read(path):
+    for name in sorted(name for name in names_in(folder) if name.startswith("part-") and name.endswith(".parquet")):
+        for row in TRIPLES.read(folder / name):
             found += 1
             row["positive"] = Judged(**row["positive"])
             row["negatives"] = [Negative(**negative) for negative in row["negatives"]]

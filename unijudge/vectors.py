@@ -184,10 +184,12 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
     with reading(path):
         file = open_parquet(path)
     schema = file.schema_arrow
-    if (schema.metadata or {}).get(_DIGEST, b"").decode() != manifest.digest:
+    if (schema.metadata or {}).get(_DIGEST, b"") != manifest.digest.encode():
         raise DataError(
             f"{path}: belongs to another embedding than vectors.json; delete it and run `train embed` again"
         )
+    if schema.names != ["id", "vector"]:
+        raise DataError(f"{path}: its columns are not those of vectors; delete it and run `train embed` again")
     kind = schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.width:
         raise DataError(f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}")

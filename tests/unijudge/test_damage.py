@@ -1,0 +1,68 @@
+"""Bytes that changed, columns that are others, a disk that refuses late: found, named, and told apart."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.folders import make_corpus, make_scores, make_triples, make_vectors
+from unijudge import files
+from unijudge.candidates import CandidateManifest, Near, start_candidates
+from unijudge.candidates import write_part as write_candidates
+from unijudge.errors import DataError
+from unijudge.files import read_json
+from unijudge.inventory import check
+from unijudge.vectors import VectorManifest, check_part
+
+
+@pytest.mark.parametrize("name", ["vectors", "scores", "triples", "candidates"])
+def test_a_flipped_byte_of_any_column_or_mark_is_found_by_a_check(tmp_path, identity, name):
+    """The last byte of each column lies in a page; then of each mark of the file, so that it is no text any more."""
+    corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
+    make_vectors(tmp_path / "vectors", corpus)
+    make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
+    retrieval = CandidateManifest(corpus="c", vectors="v", queries=3, k=2, pool="global", retrieval={})
+    start_candidates(tmp_path / "candidates", retrieval)
+    write_candidates(tmp_path / "candidates", retrieval, 0, iter([Near([1, 2], [0.5, 0.25], [0.75])] * 3))
+    path = min((tmp_path / name).glob("*.parquet"))
+    data = path.read_bytes()
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
+    for start, column in zip(starts, columns, strict=True):
+        place = start + column.total_compressed_size - 1
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(DataError, match=rf"{path.name}: .*damaged"):
+            check(tmp_path / name)
+    path.write_bytes(data)
+    table = pq.read_table(path)
+    for key, mark in table.schema.metadata.items():
+        pq.write_table(table.replace_schema_metadata(table.schema.metadata | {key: b"\xff" + mark[1:]}), path)
+        with pytest.raises(DataError, match=path.name):
+            check(tmp_path / name)
+
+
+def test_a_renamed_column_of_vectors_is_named(tmp_path):
+    folder = make_vectors(tmp_path / "v", make_corpus(tmp_path / "c", tmp_path))
+    made, path = read_json(folder / "vectors.json", VectorManifest), folder / "items-00000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.rename_columns(["it", "vector"]).replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(DataError, match=r"items-00000\.parquet: its columns are not those of vectors"):
+        check_part(path, made)
+    pq.write_table(pa.table({"id": ["a"]}, metadata=table.schema.metadata), path)
+    with pytest.raises(DataError, match=r"items-00000\.parquet: its columns are not those of vectors"):
+        check_part(path, made)
+
+
+def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
+    """The file is there, whole, and the message must not say otherwise."""
+    sync, path = files._sync, tmp_path / "a.txt"
+
+    def refuse(place):
+        if place == tmp_path:
+            raise OSError(5, "Input/output error")
+        sync(place)
+
+    monkeypatch.setattr("unijudge.files._sync", refuse)
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written .Input/output error.; nothing half-written"):
+        files.publish_text(path, "whole")
+    assert {place.name: place.read_text() for place in tmp_path.iterdir()} == {"a.txt": "whole"}

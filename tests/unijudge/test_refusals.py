@@ -1,0 +1,152 @@
+"""What a store says no to, how often it is asked, and a lease that it lost: against a local S3 server."""
+
+import contextlib
+import json
+
+import pytest
+
+from tests.folders import make_corpus, make_scores, make_triples, make_vectors
+from tests.unijudge.test_storage import names
+from unijudge.candidates import CandidateManifest, start_candidates
+from unijudge.candidates import missing_parts as missing_candidates
+from unijudge.errors import DataError
+from unijudge.files import locate, publish_text, read_json, read_text
+from unijudge.inventory import describe
+from unijudge.leases import lease
+from unijudge.scores import ScoreManifest, missing_shards, read_scores
+from unijudge.triples import read_triples
+from unijudge.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors
+
+
+@pytest.mark.parametrize(
+    "refusal", [OSError("Forbidden: key"), PermissionError(13, "denied"), RuntimeError("slow down")]
+)
+def test_a_store_that_refuses_says_nothing_about_a_file(bucket, identity, monkeypatch, refusal):
+    """Some stores raise the very class, without a number, in which Arrow says that bytes are torn."""
+    from s3fs.core import S3File
+
+    root = locate(bucket)
+    corpus = make_corpus(root / "corpus", root / "images")
+    make_vectors(root / "vectors", corpus)
+    make_scores(root / "scores", corpus, identity)
+
+    fetch = S3File._fetch_range
+
+    def refuse(file, start, end):
+        if file.path.endswith(".parquet"):
+            raise refusal
+        return fetch(file, start, end)
+
+    monkeypatch.setattr(S3File, "_fetch_range", refuse)
+    for read, name in [
+        (lambda: list(read_scores(root / "scores")), r"part-00000\.parquet"),
+        (lambda: VectorFolder(root / "vectors", corpus).whole("items"), r"items-00000\.parquet"),
+    ]:
+        with pytest.raises(DataError, match=rf"{name}: cannot be read") as caught:
+            read()
+        assert "delete" not in str(caught.value)
+
+
+def test_a_picture_or_a_text_that_a_store_refuses_is_named(bucket, monkeypatch):
+    """Its own family of errors, no OSError."""
+    from botocore.exceptions import EndpointConnectionError
+
+    root = locate(bucket)
+    corpus = make_corpus(root / "corpus", root / "corpus" / "images")
+    publish_text(root / "a.txt", "a")
+
+    async def refuse(*_, **__):
+        raise EndpointConnectionError(endpoint_url="http://gone")
+
+    monkeypatch.setattr(type(root.fs), "_call_s3", refuse)
+    with pytest.raises(DataError, match=r"red#1\.png: cannot be read \(Could not connect"):
+        corpus.content(corpus.items[0])
+    with pytest.raises(DataError, match=r"a\.txt: cannot be read \(Could not connect"):
+        read_text(root / "a.txt")
+
+
+def test_a_store_that_may_not_be_listed_is_one_clear_error(bucket, identity, monkeypatch):
+    root = locate(bucket)
+    corpus = make_corpus(root / "corpus", root / "images")
+    make_triples(root / "triples", corpus, make_scores(root / "scores", corpus, identity))
+    vectors = make_vectors(root / "vectors", corpus) / "vectors.json"
+    retrieval = CandidateManifest(corpus="c", vectors="v", queries=1, k=1, pool="global", retrieval={})
+
+    async def refuse(*_, **__):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(root.fs), "_lsdir", refuse)
+    monkeypatch.setattr(type(root.fs), "_find", refuse)
+    for action in (
+        lambda: list(read_scores(root / "scores")),
+        lambda: list(read_triples(root / "triples", corpus.fingerprint)),
+        lambda: start_vectors(root / "vectors", read_json(vectors, VectorManifest)),
+        lambda: start_candidates(root / "candidates", retrieval),
+        lambda: describe(root / "scores"),
+    ):
+        with pytest.raises(DataError, match=r"cannot be read \(Access Denied\)"):
+            action()
+
+
+def test_missing_shards_and_parts_are_found_by_one_listing(bucket, identity, monkeypatch):
+    """Whatever their number: a page of a listing holds a thousand names."""
+    root = locate(bucket)
+    corpus = make_corpus(root / "corpus", root / "images")
+    plan = read_json(make_scores(root / "scores", corpus, identity) / "manifest.json", ScoreManifest)
+    vectors = read_json(make_vectors(root / "vectors", corpus) / "vectors.json", VectorManifest)
+    retrieval = CandidateManifest(corpus="c", vectors="v", queries=500_000, k=1, pool="global", retrieval={})
+    start_candidates(root / "candidates", retrieval)
+    asked = []
+    call = type(root.fs)._call_s3
+
+    async def counted(store, method, *args, **kwargs):
+        asked.append(method)
+        return await call(store, method, *args, **kwargs)
+
+    monkeypatch.setattr(type(root.fs), "_call_s3", counted)
+    more = plan.model_copy(update={"queries": 400})
+    for find, found in [
+        (lambda: missing_shards(root / "scores", more), list(range(2, 200))),
+        (lambda: missing_candidates(root / "candidates", retrieval), list(range(62))),
+        (lambda: list(missing_parts(root / "vectors", vectors, "items")), []),
+    ]:
+        asked.clear()
+        assert find() == found
+        assert asked == ["list_objects_v2"]
+
+
+def test_a_lease_that_was_lost_tells_its_holder(bucket, monkeypatch):
+    """Taken over, and the other may be done already; or only not renewed, which is no loss."""
+    monkeypatch.setattr("unijudge.leases.RENEW_EVERY_S", 0.01)
+    out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
+    other = {"holder": "process 1 on another machine", "token": "t", "until": 4e9}
+    with lease(out) as lost:
+        assert not lost.wait(0.1)
+        for _ in range(100):  # a renewal that is under way comes after what it has not seen
+            if lost.wait(0.1):
+                break
+            lock.fs.pipe_file(lock.path, json.dumps(other).encode())
+        assert lost.is_set()
+    assert json.loads(lock.fs.cat_file(lock.path)) == other, "it is the other's, and stays"
+    lock.fs.rm_file(lock.path)
+    with lease(out) as lost:
+        for _ in range(100):
+            if lost.wait(0.1):
+                break
+            with contextlib.suppress(FileNotFoundError):
+                lock.fs.rm_file(lock.path)
+        assert lost.is_set()
+    assert names(locate(bucket)) == []
+
+
+def test_credentials_that_expire_do_not_undo_a_finished_job(bucket, monkeypatch):
+    from botocore.exceptions import NoCredentialsError
+
+    out = locate(bucket) / "out"
+
+    async def refuse(*_, **__):
+        raise NoCredentialsError
+
+    with lease(out) as lost:
+        monkeypatch.setattr(type(out.fs), "_call_s3", refuse)
+    assert not lost.is_set()
