@@ -217,5 +217,5 @@ def test_hostile_texts_stay_texts_and_missing_pictures_say_why(person):
     assert person.driver.execute_script("return window.hacked") is None, "the page's policy lets no other script run"
     assert any("Content Security Policy" in error for error in person.errors())
     reasons = " ".join(gone.text for gone in person.all(".gone"))
-    assert "1.png: cannot be read (No such file or directory)" in reasons
+    assert "1.png: cannot be read (no such file); restore it or import again" in reasons
     assert "2.png: changed since it was imported" in reasons

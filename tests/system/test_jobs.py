@@ -74,7 +74,7 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
         broken = spread.model_copy(update={"out": tmp_path / "broken", "max_error_share": 0.0})
         for picture in (tmp_path / "images").iterdir():
             picture.unlink()
-        with pytest.raises(DataError, match=r"shard \d+: .* of .* pairs have no verdict.*No such file"):
+        with pytest.raises(DataError, match=r"shard \d+: .* of .* pairs have no verdict.*no such file"):
             score(broken, quiet)
 
 
