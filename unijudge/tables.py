@@ -31,7 +31,13 @@ class _Stored(io.RawIOBase):
     """A file in an object store; some raise what Arrow raises of torn bytes, so their errors are mapped here."""
 
     def __init__(self, path: Path):
-        self._path, self._file = path, path.open("rb")
+        self._path = path
+        try:
+            self._file = path.open("rb")
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each store has its own family of errors
+            raise unreadable(path, error) from error
 
     def readable(self) -> bool:
         return True

@@ -21,7 +21,8 @@ from unijudge.vectors import VectorFolder, VectorManifest, missing_parts, start_
 @pytest.mark.parametrize(
     "refusal", [OSError("Forbidden: key"), PermissionError(13, "denied"), RuntimeError("slow down")]
 )
-def test_a_store_that_refuses_says_nothing_about_a_file(bucket, identity, monkeypatch, refusal):
+@pytest.mark.parametrize("moment", ["_fetch_range", "__init__"])
+def test_a_store_that_refuses_says_nothing_about_a_file(bucket, identity, monkeypatch, refusal, moment):
     """Some stores raise the very class, without a number, in which Arrow says that bytes are torn."""
     from s3fs.core import S3File
 
@@ -30,14 +31,14 @@ def test_a_store_that_refuses_says_nothing_about_a_file(bucket, identity, monkey
     make_vectors(root / "vectors", corpus)
     make_scores(root / "scores", corpus, identity)
 
-    fetch = S3File._fetch_range
+    before = getattr(S3File, moment)
 
-    def refuse(file, start, end):
-        if file.path.endswith(".parquet"):
+    def refuse(file, *args, **kwargs):
+        if (args[1] if moment == "__init__" else file.path).endswith(".parquet"):
             raise refusal
-        return fetch(file, start, end)
+        return before(file, *args, **kwargs)
 
-    monkeypatch.setattr(S3File, "_fetch_range", refuse)
+    monkeypatch.setattr(S3File, moment, refuse)
     for read, name in [
         (lambda: list(read_scores(root / "scores")), r"part-00000\.parquet"),
         (lambda: VectorFolder(root / "vectors", corpus).whole("items"), r"items-00000\.parquet"),
