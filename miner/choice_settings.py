@@ -1,26 +1,22 @@
 """The settings of what is done with scores: selection, sweep, calibration, and the page: one TOML file each."""
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from miner.settings import listed
 from unijudge.files import Location
 from unijudge.settings import Settings
 
 Preset = Literal["unime-v2", "paper", "topk", "random", "cyclic"]
 Beta = Annotated[float, Field(ge=0, le=1)]
 Ladder = Annotated[tuple[Beta, ...], Field(min_length=1)]
+Margins = Annotated[Ladder, BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)]
 Rungs = Beta | Ladder
 
 
-def _listed(value: Any) -> Any:
-    """One path alone is a list of one."""
-    return (value,) if isinstance(value, str | Path) else value
-
-
-Folders = Annotated[tuple[Location, ...], BeforeValidator(_listed), Field(min_length=1, max_length=2)]
-Files = Annotated[tuple[Location, ...], BeforeValidator(_listed), Field(max_length=2)]
+Folders = Annotated[tuple[Location, ...], BeforeValidator(listed), Field(min_length=1, max_length=2)]
+Files = Annotated[tuple[Location, ...], BeforeValidator(listed), Field(max_length=2)]
 
 
 class ScoreFolders(Settings):
@@ -61,7 +57,7 @@ class Selection(ScoreFolders):
     preset: Preset = "unime-v2"
     """`unime-v2`: as the released data look. `paper`: as the paper says. Without a judge, for comparison: `topk` (most
     similar), `random` (from the whole pool), `cyclic` (the stride alone)."""
-    betas: Ladder | None = None
+    betas: Margins | None = None
     """Margins under the positive's score, tried in turn until a candidate survives; default: the preset's."""
     k: int | None = Field(None, gt=0)
     """Only so many candidates, the most similar ones; default: all that were scored."""

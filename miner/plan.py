@@ -39,6 +39,7 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         return ScoreManifest(**shape, **kept, band=band)
     if settings.vectors is None:
         raise SettingsError("vectors: required, and not set (only the second step of a cascade, `band`, needs none)")
+    VectorFolder(settings.vectors, corpus)  # of this corpus: else nothing is begun
     vectors = file_sha256(settings.vectors / "vectors.json")
     return ScoreManifest(**shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval)
 

@@ -1,12 +1,17 @@
 """The settings of a scoring job: one TOML file, `--example` prints it."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from unijudge.files import Location, is_local
 from unijudge.settings import Settings
+
+
+def listed(value: Any) -> Any:
+    """One path alone is a list of one."""
+    return (value,) if isinstance(value, str | Path) else value
 
 
 class RetrievalSettings(Settings):
@@ -83,7 +88,7 @@ class ScoreSettings(RetrievalSettings):
 
     out: Location
     """The folder of score shards. Its plan never changes: another k or pool needs another folder."""
-    reuse: tuple[Location, ...] = ()
+    reuse: Annotated[tuple[Location, ...], BeforeValidator(listed)] = ()
     """Folders of scores by the same judge: what they hold is not asked again."""
     band: BandSettings = BandSettings()
     """The second step of a cascade: only what the first judge was unsure of."""

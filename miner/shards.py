@@ -5,6 +5,7 @@ judge does not answer the question, is not written.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError, JudgeBroken, JudgeRefused
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,10 @@ class ShardScorer:
                 f"shard {shard}: {len(failed)} of {len(pairs)} pairs have no verdict, more than max_error_share = "
                 f"{settings.max_error_share:g}; the shard was not written. Mend the cause, or raise "
                 f"max_error_share. First reason: {failed[0].error}"
+            )
+        if failed:
+            logger.warning(
+                "shard %d: %d pairs without a verdict, first reason: %s", shard, len(failed), failed[0].error
             )
         masses = [
             math.exp(pair.yes_logprob) + math.exp(pair.no_logprob)

@@ -108,7 +108,7 @@ class Connection:
         try:
             body = ErrorBody.model_validate_json(response.content)
         except ValidationError:
-            body = ErrorBody(code="unknown", message=response.text[:200].strip() or response.reason_phrase)
+            body = ErrorBody(code="unknown", message=" ".join(response.text.split())[:200] or response.reason_phrase)
         message = f"{self.url}{path}: {response.status_code}: {body.message}"
         if body.code in ("unknown_blobs", "no_blobs"):
             missing = BlobsMissing(message)
@@ -122,7 +122,9 @@ class Connection:
             return JudgeChanged(message)
         if response.status_code in (400, 413, 422):
             return JudgeRefused(message)
-        if response.status_code in (408, 429) or (response.status_code >= 500 and body.code != "no_room"):
+        busy = response.status_code in (408, 429) or (response.status_code >= 500 and body.code != "no_room")
+        gone = response.status_code == 404 and body.code == "unknown" and path != "/v1/identity"
+        if busy or gone:  # a judge answered on entry: what knows no such path now is being stopped, or started again
             error = JudgeUnavailable(message)
             error.retry_after_s = _seconds(response.headers.get("Retry-After"))
             return error

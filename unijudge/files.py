@@ -36,6 +36,8 @@ def locate(place: str | Path) -> Path:
     """
     if not isinstance(place, str | Path) and not hasattr(place, "fs"):
         raise ValueError(f"expected a path or a URL, found {place!r}; quote it if it is a name")
+    if place == "":
+        raise ValueError("expected a path or a URL, found nothing")
     if not isinstance(place, str) or "://" not in place:
         return Path(place)
     from upath import UPath

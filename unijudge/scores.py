@@ -163,7 +163,7 @@ def present_shards(folder: Path, manifest: ScoreManifest, *, partial: bool = Fal
     if missing and not partial:
         raise DataError(
             f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
-            "`mine score` again to finish it, or say --partial to take what is there"
+            "`mine score` again to finish it, or set partial=true to take what is there"
         )
     return sorted(set(range(manifest.shards)) - set(missing))
 

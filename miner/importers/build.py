@@ -142,8 +142,6 @@ class CorpusBuilder:
             DataError: No row, or more than the share `max_rejects` was rejected: then only rejects.jsonl is written.
         """
         rejects = self._ledger.num_rejects
-        with suppress(FileNotFoundError):
-            (self._out / "corpus.json").unlink()
         with publishing(self._out / "rejects.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
             file.writelines(self._ledger.rejects())
         if not self._rows:
@@ -154,6 +152,8 @@ class CorpusBuilder:
                 f"{rejects} of {self._rows} rows rejected, more than --max-rejects {max_rejects:g}; no corpus was "
                 f"written. Reasons are in {self._out / 'rejects.jsonl'}; the first: {first['row']}: {first['reason']}"
             )
+        with suppress(FileNotFoundError):  # from here on the older corpus goes
+            (self._out / "corpus.json").unlink()
         root = self._pictures.root
         if root is None or self._ledger.copied:
             root = self._out / "images"

@@ -14,7 +14,9 @@ Out = Annotated[Path, typer.Argument(help="The corpus folder to write.", parser=
 Images = Annotated[
     Path, typer.Option(help="The root of the image paths: a folder, which may hold zips, or a zip.", parser=locate)
 ]
-MaxRejects = Annotated[float, typer.Option(help="Share of rejected rows above which nothing is imported.")]
+MaxRejects = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of rejected rows above which nothing is imported.")
+]
 
 
 @imports.command("pairs")

@@ -164,3 +164,14 @@ def test_mmeb_caps_splits_and_subsets(mmeb):
     write(mmeb / "WebQA" / "original-00001.parquet", [{"x": 1}])
     with pytest.raises(DataError, match="no column 'pos_image_path'"):
         list(read_mmeb(mmeb))
+
+
+def test_a_failed_import_leaves_the_older_corpus_as_it_was(corpus, tmp_path):
+    before = corpus.fingerprint
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(DataError, match="rows rejected, more than --max-rejects"):
+        build(
+            read_pairs(tmp_path / "pairs.jsonl"), images=tmp_path / "elsewhere", out=corpus.folder, source="t",
+            max_rejects=0,
+        )  # fmt: skip
+    assert Corpus(corpus.folder).fingerprint == before

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import pytest
+from fastapi import HTTPException
 
 from judge_service.backends.scripted import ScriptedJudge
 from miner import candidates
@@ -152,12 +153,13 @@ def test_a_judge_that_is_not_there(job):
         score(job("http://127.0.0.1:9", retry_for_s=0.1), quiet)
 
 
-def test_one_image_gone_is_an_error_in_its_place(corpus, job, service):
+def test_one_image_gone_is_an_error_in_its_place(corpus, job, service, caplog):
     (corpus.images / "10.png").unlink()
     done = score(job(service, max_error_share=0.5), quiet)
     rows = list(read_scores(job(service).out))
     failed = [judged for row in rows for judged in [*row.positives, *row.candidates] if judged.error]
     assert done.counts.errors == len(failed) > 0
+    assert "pairs without a verdict, first reason: unreadable: " in caplog.text
     assert all("unreadable" in judged.error and "10.png" in judged.error for judged in failed)
     assert all(judged.yes_logprob is None for judged in failed)
 
@@ -236,3 +238,26 @@ def test_queries_with_fewer_candidates_are_counted_not_padded(job, service, capl
     short = sum(len(row.candidates) < 50 for row in read_scores(job(service).out))
     assert f"{short} of 61 queries have fewer than k = 50 candidates" in caplog.text
     assert short > 30
+
+
+def test_a_job_of_other_vectors_begins_nothing(tmp_path, corpus, job, service):
+    (tmp_path / "v").mkdir()
+    with pytest.raises(DataError, match=r"v/vectors\.json: no such file"):
+        score(job(service, vectors=tmp_path / "v"), quiet)
+    assert not (job(service).out / "manifest.json").exists()
+
+
+def test_a_service_that_is_stopped_and_started_is_waited_for(job, service, monkeypatch):
+    """Ray Serve's proxy answers 404 while it has no application; a job goes on when it has one again."""
+    from judge_service import app
+
+    calls = iter(range(100))
+    check = app._check_pin
+
+    def stopping(http, identity):
+        if 3 <= next(calls) < 6:
+            raise HTTPException(404, "Path '/v1/score' not found. Ping http://.../-/routes for available routes.")
+        check(http, identity)
+
+    monkeypatch.setattr(app, "_check_pin", stopping)
+    assert score(job(service), quiet).shards_done == 8

@@ -49,7 +49,8 @@ def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
     raylets = []
     try:
         for number, (role, options) in enumerate(zip(roles, machines, strict=True)):
-            start = f"start {role} --node-ip-address=127.0.0.1 --block {options}"
+            agent = f"--dashboard-agent-listen-port={free_port()}"  # its own is one for all clusters of a machine
+            start = f"start {role} --node-ip-address=127.0.0.1 --block {agent} {options}"
             raylets.append(
                 subprocess.Popen([RAY, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             )

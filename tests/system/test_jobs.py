@@ -53,6 +53,18 @@ def run(*words):
     return subprocess.run([UNIJUDGE, "mine", *words], capture_output=True, text=True, check=False, timeout=120)
 
 
+def submit(words, here):
+    """The id of the job; a cluster whose agents are still starting says so, and is asked again."""
+    deadline = time.monotonic() + 90
+    while True:
+        done = run("submit", *words, *here)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        assert "No available agent" in done.stderr, done.stderr
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
 def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypatch):  # noqa: F811
     settings = job(slow, queries_in_shard=4, in_flight=2, tasks=4, k=10)
     machines = ("--num-cpus=0", "--num-cpus=2", "--num-cpus=2")  # four tasks at once: each worker has some
@@ -88,7 +100,7 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
     with cluster(monkeypatch, "--num-cpus=4", head=head):
         wait_for(lambda: run("jobs", *here).returncode == 0)
         assert run("jobs", *here).stdout == "no scoring jobs\n"
-        name = run("submit", *words, *here).stdout.strip()
+        name = submit(words, here)
         assert re.fullmatch(r"raysubmit_\w+", name)
         wait_for(lambda: shard_path(settings.out, 1).exists())
         assert re.match(rf"{name}  RUNNING    \d+ of 16 shards  ", run("status", name, *here).stdout)
@@ -99,7 +111,7 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
         each_once(settings.out, partial=True)
         assert "stopped as asked; the same command goes on" in run("logs", name, *here).stdout
         assert not list(settings.out.rglob("*.draft"))
-        again = run("submit", *words, *here).stdout.strip()
+        again = submit(words, here)
         logged = run("logs", again, "--follow", *here).stdout
         assert "16 of 16 shards" in logged
         assert f"{again}  SUCCEEDED  16 of 16 shards" in run("status", again, *here).stdout

@@ -115,3 +115,12 @@ def test_the_shipped_file_is_valid():
 def test_a_folder_that_toml_takes_for_something_else_is_named(value):
     with pytest.raises(SettingsError, match=r"out: value error, expected a path or a URL, found .*; quote it"):
         load_settings(ScoreSettings, None, ["corpus=c", "vectors=v", f"out={value}"])
+
+
+def test_one_of_a_list_needs_no_brackets():
+    from pathlib import Path
+
+    assert load_settings(ScoreSettings, None, ["corpus=c", "out=o", "reuse=old"]).reuse == (Path("old"),)
+    assert load_settings(SelectSettings, None, ["corpus=c", "out=o", "scores=s", "betas=0.3"]).betas == (0.3,)
+    with pytest.raises(SettingsError, match="out: value error, expected a path or a URL, found nothing"):
+        load_settings(ScoreSettings, None, ["corpus=c", "out="])
