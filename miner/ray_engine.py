@@ -5,6 +5,7 @@ and nothing is written twice. A question that several rows ask may be asked by t
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,10 +39,13 @@ def connected(settings: ScoreSettings) -> Iterator[None]:
         SettingsError: No cluster answers there, or it does not let us in.
     """
     own = not ray.is_initialized()
+    host, _, port = settings.ray_address.removeprefix("ray://").rpartition(":")
     try:
+        if own and host:  # whether anybody listens there: Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         if own:
             ray.init(address=settings.ray_address, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise SettingsError(
             f"ray_address: no Ray cluster lets us in at {settings.ray_address!r} ({error}); is it running, and are "
             "RAY_AUTH_MODE and the token here those of the cluster?"

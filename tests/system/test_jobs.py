@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import subprocess
-import threading
+import sys
 import time
 from collections import Counter
 
@@ -15,7 +15,6 @@ from miner.score import score
 from tests.miner.conftest import corpus, job, quiet, serving  # noqa: F401  fixtures
 from tests.system.test_cluster import cluster, free_port, kill
 from tests.system.test_service import UNIJUDGE
-from unijudge.errors import DataError
 from unijudge.prompt import Prompt
 from unijudge.scores import read_scores, shard_path
 from unijudge.settings import overrides_of
@@ -66,28 +65,36 @@ def submit(words, here):
 
 
 def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypatch):  # noqa: F811
+    """The driver is a process of its own: this one may have used Ray, and its tokens, otherwise before."""
     settings = job(slow, queries_in_shard=4, in_flight=2, tasks=4, k=10)
+
+    def driver(settings):
+        command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
     machines = ("--num-cpus=0", "--num-cpus=2", "--num-cpus=2")  # four tasks at once: each worker has some
     with cluster(monkeypatch, *machines) as (address, (_, _, second)):
         spread = settings.model_copy(update={"engine": "ray", "ray_address": address})
-        done = []
-
-        def killing(progress):
-            done.append(progress.shards_done)
-            if progress.shards_done == 3:
-                threading.Thread(target=kill, args=[second]).start()
-
-        score(spread, killing)
-        assert done == list(range(17))
+        running = driver(spread)
+        wait_for(lambda: len(list(settings.out.glob("part-*.parquet"))) >= 3)
+        assert len(list(settings.out.glob("part-*.parquet"))) < 12
+        kill(second)
+        _, said = running.communicate(timeout=200)
+        assert running.returncode == 0, said
         rows = each_once(settings.out)
         score(settings.model_copy(update={"out": tmp_path / "alone"}), quiet)
         assert list(read_scores(tmp_path / "alone")) == rows
         # what stops a task stops the job, with the task's own message
-        broken = spread.model_copy(update={"out": tmp_path / "broken", "max_error_share": 0.0})
         for picture in (tmp_path / "images").iterdir():
             picture.unlink()
-        with pytest.raises(DataError, match=r"shard \d+: .* of .* pairs have no verdict.*no such file"):
-            score(broken, quiet)
+        broken = driver(spread.model_copy(update={"out": tmp_path / "broken", "max_error_share": 0.0}))
+        _, said = broken.communicate(timeout=200)
+        assert broken.returncode == 1
+        assert re.search(r"DataError: shard \d+: .* of .* pairs have no verdict.*no such file", said), said
+    lost = driver(spread.model_copy(update={"out": tmp_path / "lost"}))
+    _, said = lost.communicate(timeout=200)
+    assert lost.returncode == 1
+    assert f"SettingsError: ray_address: no Ray cluster lets us in at '{address}'" in said
 
 
 def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monkeypatch):  # noqa: F811
