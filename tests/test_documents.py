@@ -66,7 +66,9 @@ def test_the_settings_of_the_readme_exist():
     from judge_service.settings import ServiceSettings
     from miner.choice_settings import InspectSettings, SelectSettings, SweepSettings
     from miner.settings import ScoreSettings
-    from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
+    from trainer.measuring_settings import EvaluateSettings, RerankSettings
+    from trainer.settings import EmbedSettings
+    from trainer.training_settings import EmbedderSettings, RerankerSettings
     from unijudge.settings import load_settings
 
     kinds = {

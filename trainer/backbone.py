@@ -10,7 +10,8 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainer.settings import BackboneSettings, LoraSettings
+from trainer.settings import BackboneSettings
+from trainer.training_settings import LoraSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import folder_sha256

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
+from trainer.measuring_settings import EvaluateSettings, RerankSettings
+from trainer.settings import EmbedSettings
+from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.files import locate
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from trainer.settings import EvaluateSettings
+from trainer.measuring_settings import EvaluateSettings
 from unijudge.corpus import Corpus, Query
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json

@@ -10,7 +10,7 @@ from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit
 from trainer.runs import Run
-from trainer.settings import FinetuneSettings
+from trainer.training_settings import FinetuneSettings
 from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import SettingsError
 from unijudge.files import file_sha256, read_json

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer.runs import Run
-from trainer.settings import LoopSettings
+from trainer.training_settings import LoopSettings
 from unijudge.errors import NonFiniteLoss, TrainingError
 
 B = TypeVar("B")

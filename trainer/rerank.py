@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainer.settings import RerankSettings
+from trainer.measuring_settings import RerankSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, UnijudgeError

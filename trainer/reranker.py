@@ -17,7 +17,7 @@ from trainer.backbone import Backbone
 from trainer.examples import Example
 from trainer.loop import Terms
 from trainer.losses import weighted_mean
-from trainer.settings import RerankerLossSettings
+from trainer.training_settings import RerankerLossSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError
 from unijudge.prompt import Prompt, list_answer, list_parts

@@ -10,7 +10,7 @@ from trainer.collate import Batch, collate
 from trainer.embedder import embed
 from trainer.finetune import Objective, finetune
 from trainer.losses import infonce, js_divergence, symmetric_kl
-from trainer.settings import EmbedderSettings, LossSettings
+from trainer.training_settings import EmbedderSettings, LossSettings
 from unijudge.errors import TrainingError
 from unijudge.leases import lease
 

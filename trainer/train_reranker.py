@@ -7,7 +7,7 @@ from pathlib import Path
 from trainer.backbone import Backbone, save_merged
 from trainer.finetune import Objective, finetune
 from trainer.reranker import Lesson, Lessons, reranker_loss
-from trainer.settings import RerankerSettings
+from trainer.training_settings import RerankerSettings
 from unijudge.files import publishing_folder
 from unijudge.leases import lease
 

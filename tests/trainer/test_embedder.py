@@ -15,8 +15,10 @@ from trainer.embed import embed_corpus
 from trainer.embedder import embed
 from trainer.evaluate import evaluate
 from trainer.examples import Examples
-from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, LoraSettings, LossSettings
+from trainer.measuring_settings import EvaluateSettings
+from trainer.settings import EmbedSettings
 from trainer.train_embedder import loss_of, train_embedder
+from trainer.training_settings import EmbedderSettings, LoraSettings, LossSettings
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
 from unijudge.inventory import check

@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.loop import fit, rows_of_step
 from trainer.runs import Run
-from trainer.settings import LoopSettings
+from trainer.training_settings import LoopSettings
 from unijudge.errors import DataError, NonFiniteLoss, TrainingError
 from unijudge.inventory import check, describe
 

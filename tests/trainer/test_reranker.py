@@ -19,17 +19,12 @@ from trainer.backbone import open_backbone
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
 from trainer.examples import Example
+from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.rerank import rerank, reranked
 from trainer.reranker import Lesson, Lessons, reranker_loss
-from trainer.settings import (
-    EmbedSettings,
-    EvaluateSettings,
-    RerankerLoraSettings,
-    RerankerLossSettings,
-    RerankerSettings,
-    RerankSettings,
-)
+from trainer.settings import EmbedSettings
 from trainer.train_reranker import train_reranker
+from trainer.training_settings import RerankerLoraSettings, RerankerLossSettings, RerankerSettings
 from unijudge.corpus import Content
 from unijudge.errors import DataError, JudgeRefused, ModelError
 from unijudge.inventory import check

@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from judge_service.settings import ServiceSettings
 from miner.choice_settings import CalibrateSettings, InspectSettings, SelectSettings, SweepSettings
 from miner.settings import ScoreSettings
-from trainer.settings import EmbedderSettings, EmbedSettings, EvaluateSettings, RerankerSettings, RerankSettings
+from trainer.measuring_settings import EvaluateSettings, RerankSettings
+from trainer.settings import EmbedSettings
+from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.errors import SettingsError
 from unijudge.settings import example, load_settings
 

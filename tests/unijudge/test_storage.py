@@ -13,7 +13,8 @@ import pytest
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.pictures import png
 from trainer.evaluate import evaluate
-from trainer.settings import EmbedderSettings, EvaluateSettings
+from trainer.measuring_settings import EvaluateSettings
+from trainer.training_settings import EmbedderSettings
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, FolderBusy, SettingsError
 from unijudge.files import file_sha256, is_local, locate, publish_text, publishing, publishing_folder

@@ -1,0 +1,130 @@
+"""The settings of the two trainings: one TOML file each, `--example` prints it."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from trainer.settings import BackboneSettings
+from unijudge.files import Location, is_local
+from unijudge.prompt import Prompt
+from unijudge.settings import Settings
+
+
+class LoraSettings(Settings):
+    """What is trained: low-rank updates of the language model's linear layers (arXiv 2106.09685)."""
+
+    rank: int = Field(16, gt=0)
+    """Width of the updates."""
+    alpha: int = Field(64, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """On the input of the updates. UniME-V2's script has 0.1."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers, in the language model only; the vision tower stays frozen."""
+
+
+class LossSettings(Settings):
+    """What the embedder learns from a row's positive and negatives."""
+
+    name: Literal["symmetric_kl", "js", "infonce"] = "symmetric_kl"
+    """`symmetric_kl`: UniME-V2's formula; `js`: the true Jensen-Shannon divergence; `infonce`: hard labels."""
+    student_temperature: float = Field(0.02, gt=0)
+    """Divides cosine similarities."""
+    teacher_temperature: float = Field(0.02, gt=0)
+    """Divides judge scores. At 0.02 nearly every target is one-hot; a larger one makes softer targets."""
+    in_batch: bool = True
+    """`infonce` only: the other rows' candidates are negatives too, but for known positives of the row."""
+
+
+class LoopSettings(Settings):
+    """How long and how fast to train."""
+
+    steps: int = Field(2000, gt=0)
+    """Updates."""
+    batch_size: int = Field(8, gt=0)
+    """Rows at once."""
+    accumulate: int = Field(1, gt=0)
+    """Batches in an update."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak; reached after `warmup_steps`, falls linearly to 0."""
+    warmup_steps: int = Field(200, ge=0)
+    """Updates until the peak."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    save_every_steps: int = Field(200, gt=0)
+    """Updates between checkpoints."""
+    seed: int = 42
+    """Of the order of rows and of the new weights."""
+
+
+class FinetuneSettings(LoopSettings):
+    """One training of an adapter."""
+
+    corpus: Location
+    """The corpus of the training rows."""
+    triples: Location
+    """The training rows (`mine select`)."""
+    out: Location
+    """The run's folder, on a local disk. An interrupted run goes on from its last checkpoint."""
+    model: BackboneSettings = BackboneSettings()
+    lora: LoraSettings = LoraSettings()
+    negatives: int = Field(8, gt=0)
+    """Negatives of each row: the first ones stored."""
+
+    @field_validator("out")
+    @classmethod
+    def _on_a_disk(cls, out: Path) -> Path:
+        if not is_local(out):
+            raise ValueError(f"{out} is in an object store; checkpoints are written to a local disk: give a folder")
+        return out
+
+
+class EmbedderSettings(FinetuneSettings):
+    """One training of the embedder."""
+
+    loss: LossSettings = LossSettings()
+
+
+class RerankerLossSettings(Settings):
+    """What the reranker learns from a row. Each term is a mean of its own, so the weights say what they seem to."""
+
+    pairwise: float = Field(1.0, ge=0)
+    """Weight of Yes for the positive and No for a negative, in the judge's own prompt."""
+    listwise: float = Field(1.0, ge=0)
+    """Weight of the number of the positive in a list of candidates."""
+    hardest: int = Field(1, gt=0)
+    """A pair's negative is drawn from this many with the highest judge scores; 1 as in UniME-V2."""
+    list_size_min: int = Field(2, ge=2, le=9)
+    """Shortest list, the positive counted; its size is drawn evenly."""
+    list_size_max: int = Field(6, ge=2, le=9)
+    """Longest list; UniME-V2 has 6."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.list_size_min > self.list_size_max:
+            raise ValueError(f"list_size_min = {self.list_size_min} is more than list_size_max = {self.list_size_max}")
+        if not self.pairwise and not self.listwise:
+            raise ValueError("pairwise and listwise are both 0: nothing would be learned")
+        return self
+
+
+class RerankerLoraSettings(LoraSettings):
+    """What is trained: as for the embedder, with UniME-V2's sizes for the reranker."""
+
+    rank: int = Field(128, gt=0)
+    """Width of the updates."""
+    alpha: int = Field(256, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """On the input of the updates."""
+
+
+class RerankerSettings(FinetuneSettings):
+    """One training of the reranker; `model` is the judge that it starts from."""
+
+    lora: RerankerLoraSettings = RerankerLoraSettings()
+    loss: RerankerLossSettings = RerankerLossSettings()
+    prompt: Prompt = Prompt()
