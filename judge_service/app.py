@@ -19,8 +19,9 @@ from judge_service.refusals import Refusal, border, refusals, refuse
 from judge_service.settings import LimitSettings
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError, JudgeBroken, JudgeUnavailable
+from unijudge.prompt import LONGEST_LIST
 from unijudge.verdicts import JudgeIdentity
-from unijudge.wire import CountResponse, Limits, ScoreRequest, ScoreResponse, ServiceInfo
+from unijudge.wire import ChooseResponse, CountResponse, Limits, ScoreRequest, ScoreResponse, ServiceInfo
 
 
 def create_app(
@@ -101,7 +102,7 @@ def _add_pairs(
         query, *candidates = (content.content(images) for content in (request.query, *request.candidates))
         return query, candidates
 
-    def answered(answer: ScoreResponse | CountResponse) -> Response:
+    def answered(answer: ScoreResponse | ChooseResponse | CountResponse) -> Response:
         headers = {"ETag": f'"{info.digest}"', "Judge-Replica": replica}
         return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
@@ -113,6 +114,18 @@ def _add_pairs(
         with refusals():
             results = await judge.judge(query, candidates)
         return answered(ScoreResponse(identity=info.identity, results=results))
+
+    @app.post("/v1/choose", response_model=ChooseResponse, openapi_extra=_JSON_BODY)
+    async def choose(http: Request) -> Response:
+        """Which of at most nine candidates, listed in their order, is the best; no number, no choice."""
+        _check_pin(http, info.identity)
+        query, candidates = await asked(http)
+        if len(candidates) > LONGEST_LIST:
+            message = f"{len(candidates)} candidates; a list takes {LONGEST_LIST}, whose numbers are one token each"
+            raise Refusal(422, "too_many", message)
+        with refusals():
+            result = await judge.choose(query, candidates)
+        return answered(ChooseResponse(identity=info.identity, result=result))
 
     @app.post("/v1/count", response_model=CountResponse, openapi_extra=_JSON_BODY)
     async def count(http: Request) -> Response:

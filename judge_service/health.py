@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from judge_service.settings import HealthSettings
 from unijudge.corpus import Content
-from unijudge.errors import JudgeBroken, JudgeUnavailable
-from unijudge.verdicts import Judge, JudgeIdentity, PairError, Verdict
+from unijudge.errors import JudgeBroken, JudgeRefused, JudgeUnavailable
+from unijudge.verdicts import Choice, Chooser, Judge, JudgeIdentity, PairError, Verdict
 
 KNOWN_QUERY = Content(text="Find the sentence that says: seven apples lie on the table.")
 KNOWN_YES = Content(text="Seven apples lie on the table.")
@@ -37,6 +37,19 @@ class WatchedJudge:
         if any(isinstance(answer, Verdict) for answer in answers):
             self._scored_at = time.monotonic()
         return answers
+
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+        """Which of the candidates is the best, or why this list cannot be asked about.
+
+        Raises:
+            JudgeRefused: This judge answers pair by pair only.
+        """
+        if not isinstance(self._judge, Chooser):
+            raise JudgeRefused(f"{self.identity} answers pair by pair only; ask /v1/score")
+        result = await self._judge.choose(query, candidates)
+        if isinstance(result, Choice):
+            self._scored_at = time.monotonic()
+        return result
 
     async def check_alive(self) -> None:
         """Returns if a real pair was scored lately, or can be scored now.

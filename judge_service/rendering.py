@@ -1,19 +1,21 @@
-"""One query and its candidates → token streams that end where the answer begins, and the ids of the two answers.
+"""One query and its candidates → token streams that end where the answer begins, and the ids of the answers.
 
-It promises that Yes and No are each one token *in that place*, that the words of a user stay words, that nothing is
-cut, and that every backend is given the same tokens and pixels. It does not run a model.
+It promises that Yes and No, and the numbers of a list, are each one token *in that place*, that the words of a user
+stay words, that nothing is cut, and that every backend is given the same tokens and pixels. It does not run a model.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from judge_service.settings import ModelSettings
 from unijudge.corpus import Content
 from unijudge.encoding import ChatEncoder, Stream, shared_prefix
 from unijudge.errors import BadImage, JudgeRefused, ModelError
 from unijudge.inputs import ModelInputs
+from unijudge.lists import ListQuestion
 from unijudge.prompt import Prompt
-from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 
 class Renderer:
@@ -56,11 +58,7 @@ class Inputs:
         Raises:
             JudgeRefused: The query's own image cannot be decoded.
         """
-        try:
-            if query.image is not None:
-                self.model.pictures(query.image)
-        except BadImage as error:
-            raise JudgeRefused(f"query: {error}") from error
+        self._check_query(query)
         answers: list[Verdict | PairError | None] = [None] * len(candidates)
         streams: dict[int, Stream] = {}
         for place, stream in enumerate(self.renderer.streams(query, candidates)):
@@ -70,11 +68,50 @@ class Inputs:
                 answers[place] = PairError(code="bad_image", message=str(error))
                 continue
             if length > self.settings.max_tokens:
-                message = f"{length} tokens; this judge takes {self.settings.max_tokens}: shorten the text or the image"
-                answers[place] = PairError(code="too_long", message=message)
+                answers[place] = self._too_long(length, "shorten the text or the image")
                 continue
             streams[place] = stream
         return answers, streams
+
+    @cached_property
+    def lists(self) -> ListQuestion:
+        """What writes this model's listwise questions.
+
+        Raises:
+            JudgeRefused: The numbers of a list are not one token each in this model's tokenizer.
+        """
+        try:
+            return ListQuestion(self.model.encoder)
+        except ModelError as error:
+            raise JudgeRefused(f"{self.model.name}: {error}") from error
+
+    def prepare_list(self, query: Content, candidates: Sequence[Content]) -> Stream | PairError:
+        """The prompt of one list, or why it cannot be asked.
+
+        Raises:
+            JudgeRefused: The query's own image cannot be decoded, or this model cannot answer listwise.
+        """
+        self._check_query(query)
+        for number, candidate in enumerate(candidates, start=1):
+            try:
+                if candidate.image is not None:
+                    self.model.pictures(candidate.image)
+            except BadImage as error:
+                return PairError(code="bad_image", message=f"candidate {number}: {error}")
+        stream = self.lists.stream(query, candidates)
+        length = self.model.length(stream)
+        return self._too_long(length, "list fewer candidates") if length > self.settings.max_tokens else stream
+
+    def _check_query(self, query: Content) -> None:
+        try:
+            if query.image is not None:
+                self.model.pictures(query.image)
+        except BadImage as error:
+            raise JudgeRefused(f"query: {error}") from error
+
+    def _too_long(self, length: int, cure: str) -> PairError:
+        message = f"{length} tokens; this judge takes {self.settings.max_tokens}: {cure}"
+        return PairError(code="too_long", message=message)
 
     def shared(self, streams: Sequence[Stream]) -> int:
         """How many leading entries a query's prompts share, and are computed once for; none where one stands alone."""
@@ -126,4 +163,12 @@ def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> V
     if abs(yes_logprob) < float("inf") and abs(no_logprob) < float("inf"):
         return Verdict(yes_logprob=yes_logprob, no_logprob=no_logprob, argmax_is_label=argmax_is_label)
     message = f"ln P(Yes) = {yes_logprob}, ln P(No) = {no_logprob}; take a wider model.dtype"
+    return PairError(code="not_finite", message=message)
+
+
+def choice(logprobs: Sequence[float], *, argmax_is_number: bool) -> Choice | PairError:
+    """The choice from a list, or an error where a number is not finite, as half precision can overflow."""
+    if all(abs(logprob) < float("inf") for logprob in logprobs):
+        return Choice.of(logprobs, argmax_is_number=argmax_is_number)
+    message = f"ln P of the numbers = {list(logprobs)}; take a wider model.dtype"
     return PairError(code="not_finite", message=message)

@@ -30,7 +30,7 @@ ONLY_IN = {
         "trainer/runs.py",
     },
     "ray": {"judge_service/replica.py", "miner/ray_engine.py", "miner/jobs.py"},
-    "vllm": {"judge_service/backends/vllm.py"},
+    "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
     "httpx2": {"unijudge/connection.py", "unijudge/client.py"},
     "jinja2": {"unijudge/pages.py"},

@@ -6,19 +6,20 @@ It never opens an image for you and never scores twice what was answered. Idempo
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx2
+from pydantic import BaseModel
 
 from unijudge.connection import Connection
 from unijudge.corpus import Content
 from unijudge.cost import ModelShape, TokenCount
 from unijudge.errors import BlobRefused, BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused
-from unijudge.parts import Part, body_of
-from unijudge.verdicts import JudgeIdentity, PairError, Verdict
-from unijudge.wire import CountResponse, ScoreResponse, ServiceInfo
+from unijudge.parts import Part, body_of, chunks
+from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.wire import ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
 
 BLOB_ROUNDS = 3
 """How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
@@ -30,7 +31,9 @@ INSIDE_S = 30
 
 logger = logging.getLogger(__name__)
 
-R = TypeVar("R", ScoreResponse, CountResponse)
+R = TypeVar("R", bound=BaseModel)
+Split = TypeVar("Split", ScoreResponse, CountResponse)
+"""Of what may be asked in several requests."""
 
 
 class JudgeClient:
@@ -84,7 +87,7 @@ class JudgeClient:
         try:
             info = await self._connection.get("/v1/identity", ServiceInfo)
             if self._expect is not None and info.identity != self._expect:
-                difference = _difference(self._expect, info.identity)
+                difference = self._expect.difference(info.identity)
                 raise JudgeChanged(f"{self._connection.url}: expected {self._expect}, but {difference}")
         except BaseException:
             await self._connection.close()
@@ -125,6 +128,27 @@ class JudgeClient:
             answers += [found] if isinstance(found, PairError) else found.results
         return answers
 
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+        """Which of the candidates is the best, asked as one list in this order, or why that cannot be asked.
+
+        Args:
+            query: What they are for.
+            candidates: At most `unijudge.prompt.LONGEST_LIST`.
+
+        Raises:
+            JudgeRefused: Too many candidates; the query itself cannot be judged; or this judge cannot answer listwise.
+            JudgeUnavailable, JudgeChanged, JudgeBroken: As of `judge`.
+        """
+        asked, listed, room = self._parts(query, candidates)
+        size = sum(part.inline_bytes + len(b",") for part in listed)
+        if size > room:
+            message = f"{size} bytes of candidates in one list; a request takes {room} beside its query: list fewer"
+            return PairError(code="too_large", message=message)
+        found = (await self._send("/v1/choose", ChooseResponse, asked, listed)).result
+        if isinstance(found, Choice) and len(found.logprobs) != len(listed):
+            raise JudgeBroken(f"{self._connection.url}: {len(listed)} candidates sent, {len(found.logprobs)} answered")
+        return found
+
     async def count(self, query: Content, candidates: Sequence[Content]) -> list[TokenCount | PairError]:
         """How long each candidate's prompt is, in order, or the error that it would get; no model runs.
 
@@ -152,16 +176,12 @@ class JudgeClient:
         return self._counted.shape
 
     async def _asked(
-        self, path: str, kind: type[R], query: Content, candidates: Sequence[Content]
-    ) -> AsyncIterator[R | PairError]:
+        self, path: str, kind: type[Split], query: Content, candidates: Sequence[Content]
+    ) -> AsyncIterator[Split | PairError]:
         """Asks in as many requests as it takes; in order, their answers, and an error for what is too large for any."""
         limits = self.info.limits
-        by_name = limits.blobs and time.monotonic() > self._inside_until
-        asked = Part.of(query, by_name=by_name)
-        room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
-        if room < 0:
-            raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
-        for chunk in _chunks([Part.of(c, by_name=by_name) for c in candidates], limits.max_candidates, room):
+        asked, parts, room = self._parts(query, candidates)
+        for chunk in chunks(parts, limits.max_candidates, room):
             if len(chunk) == 1 and chunk[0].inline_bytes > room:
                 message = f"{chunk[0].inline_bytes} bytes with its query; a request takes {limits.max_body_bytes}"
                 yield PairError(code="too_large", message=message)
@@ -173,6 +193,16 @@ class JudgeClient:
                     f"the service and this client disagree on {path}: run the same version on both sides"
                 )
             yield response
+
+    def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[Part, list[Part], int]:
+        """What a request is made of, and the bytes that it has for candidates beside its query."""
+        limits = self.info.limits
+        by_name = limits.blobs and time.monotonic() > self._inside_until
+        asked = Part.of(query, by_name=by_name)
+        room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
+        if room < 0:
+            raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
+        return asked, [Part.of(candidate, by_name=by_name) for candidate in candidates], room
 
     async def _send(self, path: str, kind: type[R], query: Part, candidates: Sequence[Part]) -> R:
         images = {part.name: part.image for part in (query, *candidates) if part.name}
@@ -226,24 +256,3 @@ def judge_now(
             return await judge.judge(query, candidates)
 
     return asyncio.run(once())
-
-
-def _chunks(parts: Sequence[Part], most: int, room: int) -> Iterator[Sequence[Part]]:
-    """Cuts candidates, in order, into requests; one that is too large for any request comes alone."""
-    start = used = 0
-    for place, part in enumerate(parts):
-        if place > start and (place - start == most or used + part.inline_bytes > room):
-            yield parts[start:place]
-            start, used = place, 0
-        used += part.inline_bytes + len(b",")
-    if start < len(parts):
-        yield parts[start:]
-
-
-def _difference(expected: JudgeIdentity, found: JudgeIdentity) -> str:
-    pairs = [
-        f"{name} is {after!r}, not {before!r}"
-        for (name, before), (_, after) in zip(expected, found, strict=True)
-        if before != after
-    ]
-    return f"{found} answers: " + "; ".join(pairs)

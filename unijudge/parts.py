@@ -1,7 +1,7 @@
 """A query or a candidate as a request holds it: its image inside, or named by its hash where that is shorter."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from unijudge.corpus import Content
@@ -45,3 +45,15 @@ def body_of(query: Part, candidates: Sequence[Part], inside: Collection[str] = (
         b'{"query":' + query.encoded(inside) + b',"candidates":['
         + b",".join(candidate.encoded(inside) for candidate in candidates) + b"]}"
     )  # fmt: skip
+
+
+def chunks(parts: Sequence[Part], most: int, room: int) -> Iterator[Sequence[Part]]:
+    """Cuts candidates, in order, into requests; one that is too large for any request comes alone."""
+    start = used = 0
+    for place, part in enumerate(parts):
+        if place > start and (place - start == most or used + part.inline_bytes > room):
+            yield parts[start:place]
+            start, used = place, 0
+        used += part.inline_bytes + len(b",")
+    if start < len(parts):
+        yield parts[start:]

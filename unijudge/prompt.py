@@ -21,6 +21,9 @@ LIST_INSTRUCTION = (
 )
 """Of the listwise question, as UniME-V2's reranker is asked."""
 
+LONGEST_LIST = 9
+"""Candidates that one listwise question may hold: larger numbers are two tokens, and would need generation."""
+
 
 class Prompt(Settings):
     """What the judge is asked. Another wording, other labels or another order is another judge."""

@@ -1,12 +1,13 @@
 """What a judge is: one async method, `judge(query, candidates)`, and who answered.
 
-transformers, the scripted double and the HTTP client all are judges; a caller cannot tell which it has.
+vLLM, transformers, the scripted double and the HTTP client all are judges; a caller cannot tell which it has. Those
+that can also say at once which of some candidates is the best are choosers.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,8 +63,43 @@ def sigmoid(log_odds: float) -> float:
     return math.exp(log_odds) / (1 + math.exp(log_odds))
 
 
+class Choice(BaseModel):
+    """The judge's answer about a list: which of its candidates is the best.
+
+    The numbers are natural-log probabilities over the *whole* vocabulary in the place of the answer's number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    place: int | None
+    """Of the best candidate, from 0; null where the likeliest answer of all is no number of this list: the answer
+    cannot be parsed, and the caller's own order stands."""
+    logprobs: list[Annotated[float, Field(le=1e-4)]]
+    """ln P(number) of each candidate, in the order of the request, at most 0."""
+    mass: float
+    """Sum of P(number), in (0, 1]: whether the model was answering the question at all."""
+
+    @classmethod
+    def of(cls, logprobs: Sequence[float], *, argmax_is_number: bool) -> Self:
+        """What follows from the numbers that were read.
+
+        Args:
+            logprobs: ln P(number) of each candidate, at most 0.
+            argmax_is_number: Whether the likeliest token of all is one of those numbers.
+
+        Example:
+            >>> Choice.of([-1.0, -0.5], argmax_is_number=True).place
+            1
+            >>> Choice.of([-1.0, -0.5], argmax_is_number=False).place is None
+            True
+        """
+        best = max(range(len(logprobs)), key=logprobs.__getitem__)
+        mass = math.fsum(map(math.exp, logprobs))
+        return cls(place=best if argmax_is_number else None, logprobs=list(logprobs), mass=mass)
+
+
 class PairError(BaseModel):
-    """Why one pair has no verdict. Never a number in its place."""
+    """Why one pair has no verdict, or one list no choice. Never a number in its place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -105,6 +141,15 @@ class JudgeIdentity(BaseModel):
         """Sixteen hex digits: the ETag of the service, and what `If-Match` pins."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
+    def difference(self, found: "JudgeIdentity") -> str:
+        """In words, what another judge has otherwise than this one."""
+        pairs = [
+            f"{name} is {after!r}, not {before!r}"
+            for (name, before), (_, after) in zip(self, found, strict=True)
+            if before != after
+        ]
+        return f"{found} answers: " + "; ".join(pairs)
+
     def __str__(self) -> str:
         return f"{self.model} ({self.backend} {self.backend_version}, {self.dtype}, {self.digest})"
 
@@ -122,6 +167,20 @@ class Judge(Protocol):
 
         Raises:
             JudgeRefused: The query itself cannot be judged.
+            JudgeUnavailable: Busy or unreachable.
+        """
+        ...
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """A judge that can be asked listwise."""
+
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+        """Which of the candidates is the best, or why the list as it is cannot be asked about.
+
+        Raises:
+            JudgeRefused: The query itself cannot be judged, or this judge's model cannot answer listwise.
             JudgeUnavailable: Busy or unreachable.
         """
         ...

@@ -2,6 +2,7 @@
 
 GET  /v1/identity   ServiceInfo                      who judges, and the limits of a request
 POST /v1/score      ScoreRequest → ScoreResponse     one query, its candidates; one answer for each, in order
+POST /v1/choose     ScoreRequest → ChooseResponse    the same, asked as one list: which candidate is the best
 POST /v1/count      ScoreRequest → CountResponse     the same, counted and not judged: how long each prompt is
 PUT  /v1/blobs/SHA  the bytes of an image            from then on requests may name it by its sha256
 GET  /healthz       the process is alive             GET /readyz   a real pair was scored
@@ -17,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from unijudge.corpus import Content
 from unijudge.cost import ModelShape, TokenCount
-from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 
 def _decode(value: object) -> object:
@@ -85,6 +86,13 @@ class ScoreResponse(Wire):
     results: list[Verdict | PairError]
 
 
+class ChooseResponse(Wire):
+    """The best of the candidates, or why this list cannot be asked about."""
+
+    identity: JudgeIdentity
+    result: Choice | PairError
+
+
 class CountResponse(Wire):
     """One count or one error for each candidate, in the order of the request."""
 
@@ -122,7 +130,7 @@ class ErrorBody(Wire):
 
     code: str
     """For programs: `bad_request`, `bad_query`, `bad_blob`, `unknown_blobs`, `no_blobs`, `no_room`, `too_large`,
-    `other_judge`, `no_key`, `no_tokens`, `not_ready`, `internal`."""
+    `too_many`, `other_judge`, `no_key`, `no_tokens`, `not_ready`, `internal`."""
     message: str
     """A sentence for people."""
     missing: list[str] = []

@@ -1,4 +1,6 @@
-"""A judge without a model: the answer is a hash of the pair. For load and fault tests, never for training data.
+"""A judge without a model: the answer is a hash of the pair, and the best of a list has the largest.
+
+For load and fault tests, never for training data.
 
 Its identity says `scripted`, so scores made with it can be told apart for ever.
 """
@@ -12,7 +14,7 @@ from unijudge.corpus import Content
 from unijudge.errors import BadImage, JudgeRefused
 from unijudge.images import open_image
 from unijudge.prompt import Prompt
-from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 
 class ScriptedJudge:
@@ -43,12 +45,26 @@ class ScriptedJudge:
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         """One answer for each candidate, in order; the same pair always gets the same answer."""
+        await self._begin(query)
+        return [self._answer(query, candidate) for candidate in candidates]
+
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+        """The best of the candidates: P(number) is proportional to the odds of the pair."""
+        await self._begin(query)
+        answers = [self._answer(query, candidate) for candidate in candidates]
+        for number, answer in enumerate(answers, start=1):
+            if isinstance(answer, PairError):
+                return answer.model_copy(update={"message": f"candidate {number}: {answer.message}"})
+        log_odds = [answer.log_odds for answer in answers if isinstance(answer, Verdict)]
+        total = math.log(math.fsum(map(math.exp, log_odds)))
+        return Choice.of([one - total for one in log_odds], argmax_is_number=True)
+
+    async def _begin(self, query: Content) -> None:
         await asyncio.sleep(self._delay_s)
         try:
             _look(query)
         except BadImage as error:
             raise JudgeRefused(f"query: {error}") from error
-        return [self._answer(query, candidate) for candidate in candidates]
 
     def _answer(self, query: Content, candidate: Content) -> Verdict | PairError:
         try:

@@ -17,12 +17,12 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
-from judge_service.rendering import Inputs, answer
+from judge_service.rendering import Inputs, answer, choice
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
 from unijudge.errors import JudgeRefused, ModelError
 from unijudge.families import Arrays
-from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 
 class TransformersJudge:
@@ -69,6 +69,28 @@ class TransformersJudge:
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._judge, query, list(candidates))
+
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+        """Which of the candidates is the best, or why this list cannot be asked about.
+
+        Raises:
+            JudgeRefused: The query's own image cannot be decoded, the list does not fit into memory, or this model
+                cannot answer listwise.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._choose, query, list(candidates))
+
+    @torch.inference_mode()
+    def _choose(self, query: Content, candidates: list[Content]) -> Choice | PairError:
+        stream = self._inputs.prepare_list(query, candidates)
+        if isinstance(stream, PairError):
+            return stream
+        numbers = self._inputs.lists.number_ids[: len(candidates)]
+        try:
+            (logprobs_V,) = self._logprobs_BV([stream], 0, None)
+        except torch.OutOfMemoryError as error:
+            raise JudgeRefused(f"out of memory on a list of {len(candidates)}; list fewer ({error})") from error
+        return choice(logprobs_V[numbers].tolist(), argmax_is_number=int(logprobs_V.argmax()) in numbers)
 
     def _judge(self, query: Content, candidates: list[Content]) -> list[Verdict | PairError]:
         answers, streams = self._inputs.prepare(query, candidates)

@@ -1,26 +1,23 @@
-"""vLLM as the engine: continuous batching, prefix caching, one token. The only file that names vllm.
+"""vLLM as the engine: continuous batching, prefix caching, one token. With `vllm_engines` the only file that names it.
 
-Yes and No are read by their ids, as log-probabilities over the whole vocabulary; sampling parameters are neutral, and
-the model's own generation_config is never asked. Pictures come scaled, tokens come ready; how many tokens vLLM made of
-them is compared with ours, pair by pair.
-
-On a GPU vLLM's asynchronous engine runs in processes of its own; on a CPU the engine runs inside this process, stepped
-by a thread: a third of the memory, a tenth of the start.
+Yes and No, or the numbers of a list, are read by their ids, as log-probabilities over the whole vocabulary; sampling
+parameters are neutral, and the model's own generation_config is never asked. Pictures come scaled, tokens come ready;
+how many tokens vLLM made of them is compared with ours, prompt by prompt.
 """
 
 import asyncio
-import contextlib
 import os
-import queue
-import threading
-import uuid
 from collections.abc import Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
-from judge_service.rendering import Inputs, answer
+from judge_service.backends.vllm_engines import AsyncEngine, Engine, InProcessEngine, PromptRefused
+from judge_service.rendering import Inputs, answer, choice
 from unijudge.corpus import Content
+from unijudge.encoding import Stream
 from unijudge.errors import JudgeUnavailable, ModelError
-from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+from unijudge.prompt import LONGEST_LIST
+from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 CPU_ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",
@@ -28,20 +25,8 @@ CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-CPU_BLOCK_SIZE = 32
-"""Tokens in a cache block: CPU attention wants a multiple of 32, and the default of 128 would hide short prefixes."""
-
-
-class _PairRefused(Exception):
-    """The engine does not take this prompt; the others are none the worse for it."""
-
-
-class Engine(Protocol):
-    """What runs one prompt to its first token."""
-
-    async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
-        """The finished output."""
-        ...
+Prompt = tuple[dict[str, Any], int]
+"""A stream as vLLM takes it, and its length in tokens."""
 
 
 class VllmJudge:
@@ -73,7 +58,8 @@ class VllmJudge:
         settings, renderer = inputs.settings, inputs.renderer
         self._inputs = inputs
         self._labels = (renderer.yes_id, renderer.no_id)
-        self._parameters = vllm.SamplingParams(
+        self._parameters = partial(
+            vllm.SamplingParams,
             max_tokens=1,
             temperature=0.0,
             top_p=1.0,
@@ -82,7 +68,6 @@ class VllmJudge:
             repetition_penalty=1.0,
             presence_penalty=0.0,
             frequency_penalty=0.0,
-            logprob_token_ids=list(self._labels),
             detokenize=False,
         )
         options = {
@@ -96,17 +81,13 @@ class VllmJudge:
             "distributed_executor_backend": "mp" if tensor_parallel_size > 1 else None,
             "generation_config": "vllm",
             "enable_prefix_caching": True,
-            "limit_mm_per_prompt": {"image": 2, "video": 0},
+            "limit_mm_per_prompt": {"image": 1 + LONGEST_LIST, "video": 0},
             "mm_processor_kwargs": dict(inputs.model.family.engine_options),
             "disable_log_stats": True,
             "seed": 0,
         }
         try:
-            self._engine: Engine = (
-                _InProcessEngine(options | {"block_size": CPU_BLOCK_SIZE, "enforce_eager": True})
-                if on_cpu
-                else _AsyncEngine(options)
-            )
+            self._engine: Engine = InProcessEngine(options) if on_cpu else AsyncEngine(options)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{settings.name}: vLLM cannot run it here ({error})") from error
         self._identity = inputs.identity("vllm", vllm.__version__)
@@ -133,31 +114,57 @@ class VllmJudge:
         answers, prompts = await asyncio.to_thread(self._prepare, query, candidates)
         try:
             async with asyncio.TaskGroup() as pairs:
-                tasks = {place: pairs.create_task(self._score(*prompt)) for place, prompt in prompts.items()}
+                tasks = {place: pairs.create_task(self._score(prompt)) for place, prompt in prompts.items()}
         except* JudgeUnavailable as deaths:
             raise JudgeUnavailable(str(deaths.exceptions[0])) from deaths
         for place, task in tasks.items():
             answers[place] = task.result()
         return [found for found in answers if found is not None]
 
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+        """Which of the candidates is the best, or why this list cannot be asked about.
+
+        Raises:
+            JudgeRefused: The query's own image cannot be decoded, or this model cannot answer listwise.
+            JudgeUnavailable: The engine has died.
+        """
+        stream = await asyncio.to_thread(self._inputs.prepare_list, query, candidates)
+        if isinstance(stream, PairError):
+            return stream
+        numbers = self._inputs.lists.number_ids[: len(candidates)]
+        found = await self._read(await asyncio.to_thread(self._prompt, stream), numbers)
+        if isinstance(found, PairError):
+            return found
+        logprobs, likeliest = found
+        return choice(logprobs, argmax_is_number=likeliest in numbers)
+
     def _prepare(
         self, query: Content, candidates: Sequence[Content]
-    ) -> tuple[list[Verdict | PairError | None], dict[int, tuple[dict[str, Any], int]]]:
-        """As `Inputs.prepare`, each stream as vLLM takes it, with its length."""
+    ) -> tuple[list[Verdict | PairError | None], dict[int, Prompt]]:
+        """As `Inputs.prepare`, each stream as vLLM takes it."""
         answers, streams = self._inputs.prepare(query, candidates)
-        model = self._inputs.model
-        prompts = {}
-        for place, stream in streams.items():
-            prompt: dict[str, Any] = {"prompt_token_ids": model.placeholders(stream)}
-            if pictures := [model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]:
-                prompt["multi_modal_data"] = {"image": pictures}
-            prompts[place] = prompt, model.length(stream)
-        return answers, prompts
+        return answers, {place: self._prompt(stream) for place, stream in streams.items()}
 
-    async def _score(self, prompt: dict[str, Any], expected: int) -> Verdict | PairError:
+    def _prompt(self, stream: Stream) -> Prompt:
+        model = self._inputs.model
+        prompt: dict[str, Any] = {"prompt_token_ids": model.placeholders(stream)}
+        if pictures := [model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]:
+            prompt["multi_modal_data"] = {"image": pictures}
+        return prompt, model.length(stream)
+
+    async def _score(self, prompt: Prompt) -> Verdict | PairError:
+        found = await self._read(prompt, self._labels)
+        if isinstance(found, PairError):
+            return found
+        (yes, no), likeliest = found
+        return answer(yes, no, argmax_is_label=likeliest in self._labels)
+
+    async def _read(self, prompt: Prompt, ids: Sequence[int]) -> tuple[list[float], int] | PairError:
+        """The log-probabilities of some tokens as the first of the answer, and the likeliest token of all."""
+        inputs, expected = prompt
         try:
-            output = await self._engine.generate(prompt, self._parameters)
-        except _PairRefused as refusal:
+            output = await self._engine.generate(inputs, self._parameters(logprob_token_ids=list(ids)))
+        except PromptRefused as refusal:
             return PairError(code="refused", message=str(refusal))
         found = len(output.prompt_token_ids)
         if found != expected:
@@ -166,98 +173,4 @@ class VllmJudge:
         self.prompt_tokens += found
         self.cached_tokens += output.num_cached_tokens or 0
         (first,) = output.outputs[0].logprobs
-        yes, no = (first[label].logprob for label in self._labels)
-        return answer(yes, no, argmax_is_label=output.outputs[0].token_ids[0] in self._labels)
-
-
-class _AsyncEngine:
-    """vLLM's own, in processes of its own."""
-
-    def __init__(self, options: dict[str, Any]):
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
-
-    async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        last = None
-        try:
-            async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
-                last = output
-        except EngineDeadError as error:
-            raise JudgeUnavailable(f"the engine has died: {error}") from error
-        except Exception as refusal:  # this prompt alone, whatever vLLM found in it; the engine goes on
-            raise _PairRefused(f"{type(refusal).__name__}: {refusal}") from refusal
-        return last
-
-
-class _InProcessEngine:
-    """The synchronous engine, stepped by a thread of its own; only that thread touches it."""
-
-    def __init__(self, options: dict[str, Any]):
-        from vllm import LLM
-
-        self._engine = LLM(**options).llm_engine
-        self._inbox: queue.Queue[tuple[str, tuple[dict[str, Any], Any] | None]] = queue.Queue()
-        self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
-        self._death: BaseException | None = None
-        threading.Thread(target=self._run, name="vllm", daemon=True).start()
-
-    async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
-        request = uuid.uuid4().hex
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._waiting[request] = loop, future
-        if self._death is not None:  # asked after we wait in the list: a death now settles us, an earlier one is seen
-            del self._waiting[request]
-            raise JudgeUnavailable(f"the engine has died: {self._death!r}")
-        self._inbox.put((request, (prompt, parameters)))
-        try:
-            return await future
-        finally:
-            if self._waiting.pop(request, None) is not None:  # the caller went away: the engine forgets it too
-                self._inbox.put((request, None))
-
-    def _run(self) -> None:
-        try:
-            while True:
-                self._take()
-                for output in self._engine.step():
-                    if output.finished:
-                        self._settle(output.request_id, output)
-        except BaseException as death:  # noqa: BLE001  whatever it was, every caller must hear of it
-            self._death = death
-            for request in list(self._waiting):
-                self._settle(request, JudgeUnavailable(f"the engine has died: {death!r}"))
-
-    def _take(self) -> None:
-        """Moves what callers sent into the engine; waits when the engine has nothing to do."""
-        wait = not self._engine.has_unfinished_requests()
-        while wait or not self._inbox.empty():
-            request, work = self._inbox.get()
-            if work is None:
-                self._engine.abort_request([request])
-                continue
-            wait = False
-            try:
-                self._engine.add_request(request, *work)
-            except Exception as refusal:  # noqa: BLE001  this prompt alone; the engine goes on
-                self._settle(request, _PairRefused(f"{type(refusal).__name__}: {refusal}"))
-                wait = not self._engine.has_unfinished_requests()
-
-    def _settle(self, request: str, outcome: Any) -> None:
-        loop, future = self._waiting.pop(request, (None, None))
-        if loop is None or future is None:
-            return
-
-        def tell() -> None:
-            if not future.done():
-                if isinstance(outcome, BaseException):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
-
-        with contextlib.suppress(RuntimeError):  # the caller's loop has closed: nobody is left to tell
-            loop.call_soon_threadsafe(tell)
+        return [first[token].logprob for token in ids], output.outputs[0].token_ids[0]

@@ -14,7 +14,7 @@ from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from unijudge.corpus import Content
 from unijudge.errors import JudgeRefused, JudgeUnavailable, ModelError
-from unijudge.prompt import Prompt
+from unijudge.prompt import LONGEST_LIST, Prompt
 from unijudge.verdicts import PairError, Verdict
 
 pytest.importorskip("vllm")
@@ -125,6 +125,30 @@ def test_the_model_cannot_change_the_sampling(tiny_model, alone, tmp_path):
     pairs = [(CONTENTS[0], c) for c in CONTENTS]
     verdicts = asyncio.run(judge.judge(CONTENTS[0], CONTENTS))
     assert gap(verdicts, alone, pairs) < TOLERANCE
+
+
+def test_a_list_has_the_models_own_numbers(vllm, reference):
+    """Lists of two to nine mixed candidates, ten pictures in the largest; after other work and while cached."""
+    largest = 0.0
+    lists = [(CONTENTS[start], CONTENTS[start : start + 2 + start % 8]) for start in range(10)]
+    lists.append((CONTENTS[-1], [content for content in CONTENTS if content.image][:LONGEST_LIST]))
+    for query, candidates in lists * 2:
+        served, exact = (asyncio.run(judge.choose(query, candidates)) for judge in (vllm, reference))
+        assert served.place == exact.place
+        assert len(served.logprobs) == len(candidates)
+        largest = max(largest, *(abs(s - e) for s, e in zip(served.logprobs, exact.logprobs, strict=True)))
+    print(f"vLLM: {2 * len(lists)} lists, largest difference {largest:.1e} in log-probability")
+    assert largest < TOLERANCE
+
+
+def test_bad_lists_are_errors(vllm):
+    broken, long = (
+        asyncio.run(vllm.choose(CONTENTS[0], [CONTENTS[0], bad]))
+        for bad in (Content(image=b"junk"), Content(text="word " * 2000))
+    )
+    assert (broken.code, long.code) == ("bad_image", "too_long")
+    with pytest.raises(JudgeRefused, match="query: not a JPEG"):
+        asyncio.run(vllm.choose(Content(image=b"junk"), CONTENTS[:2]))
 
 
 def test_bad_pairs_are_errors_in_place(vllm, alone):
