@@ -83,7 +83,7 @@ class Inputs:
         try:
             return ListQuestion(self.model.encoder)
         except ModelError as error:
-            raise JudgeRefused(f"{self.model.name}: {error}") from error
+            raise JudgeRefused(f"{self.model.name}: {error}: ask it pair by pair") from error
 
     def prepare_list(self, query: Content, candidates: Sequence[Content]) -> Stream | PairError:
         """The prompt of one list, or why it cannot be asked.

@@ -84,7 +84,12 @@ def rerank(settings: SettingsFile = None, overrides: Overrides = None, example: 
         task = bar.add_task("rerank", total=None, note="")
         report = run(resolved, lambda done, total: bar.update(task, completed=done, total=total))
     _tell(report.subsets)
-    typer.echo(f"by {report.judge}; {report.unjudged} pairs without a verdict")
+    typer.echo(
+        f"{report.method} by {report.judge}; {report.unjudged} pairs without a verdict, {report.unparsable} lists "
+        "without a choice"
+    )
+    for subset, decision in (report.auto or {}).items():
+        typer.echo(f"{subset}: {decision}")
 
 
 def _tell(subsets: dict[str, dict[str, float]]) -> None:

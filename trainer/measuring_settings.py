@@ -1,11 +1,12 @@
 """The settings of evaluating and of reranking: one TOML file each, `--example` prints it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unijudge.files import Location
+from unijudge.prompt import LONGEST_LIST
 from unijudge.settings import Settings
 
 
@@ -39,7 +40,33 @@ class RerankSettings(Settings):
     """Where the judge service listens; it may serve a judge as it comes, or a trained reranker (its folder merged/)."""
     key_file: Path | None = None
     """A file that holds the service's bearer key, where it wants one."""
+    method: Literal["pointwise", "listwise", "fused"] = "pointwise"
+    """`pointwise`: in the order of Yes against No, pair by pair; `listwise`: one list, its best item goes first, as in
+    UniME-V2; `fused`: by both, ln P(number) + ln P(Yes)."""
     top: int = Field(10, gt=1)
-    """Items of each ranking that are judged; the others keep their places after them."""
+    """`pointwise`: items of each ranking that are judged; the others keep their places after them."""
+    list_size: int = Field(5, ge=2, le=LONGEST_LIST)
+    """`listwise` and `fused`: how many instead. The authors say 5; their code has 10."""
+    min_mass: float = Field(0.5, ge=0, le=1)
+    """Least probability of all numbers of a list together; below it the embedder's order stands, as it does where the
+    likeliest answer is no number."""
+    rerank: Literal["always", "auto"] = "always"
+    """`auto`: leaves alone the subsets in which reranking did not help on held-out queries: a half that the hash of
+    their ids decides, or those of `held_out`. Only the others are reported."""
+    held_out: Location | None = None
+    """`auto`: the folder of an earlier reranking by the same judge and method, of other queries."""
+    min_held_out: int = Field(50, gt=0)
+    """`auto`: with fewer held-out queries, a subset's gain must exceed its standard error."""
     in_flight: int = Field(16, gt=0)
     """Queries that wait for the service at once."""
+
+    @property
+    def judged(self) -> int:
+        """How many items of each ranking are judged."""
+        return self.top if self.method == "pointwise" else self.list_size
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.held_out is not None and self.rerank != "auto":
+            raise ValueError("held_out is given, but nothing is decided by it; set rerank = 'auto'")
+        return self

@@ -1,41 +1,49 @@
-"""Reranks an evaluation's best items by a judge's log-odds, and measures what that gains and what it loses.
+"""Reranks an evaluation's best items by a judge's answers, and measures what that gains and what it loses.
 
 The judge is a service: as it comes, or with a trained reranker's weights. Nothing of the embedder is run again.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from trainer.asking import Asking, Outcome
 from trainer.measuring_settings import RerankSettings
+from trainer.switching import Decision, decide, is_held_out
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, UnijudgeError
-from unijudge.files import file_sha256, publish_json, read_text
-from unijudge.metrics import gold_rank, mean_reciprocal_rank, precision_at_1
+from unijudge.files import file_sha256, publish_json, read_json, read_text
+from unijudge.metrics import mean_reciprocal_rank, precision_at_1
 from unijudge.provenance import Provenance
 from unijudge.rankings import Evaluation, Ranking, read_rankings, write_rankings
-from unijudge.verdicts import JudgeIdentity, Verdict
+from unijudge.verdicts import JudgeIdentity
 
-WAITING = 1024
-"""Queries that exist as tasks at once."""
+Ranks = npt.NDArray[np.int64]
 
 
 class RerankReport(Evaluation):
     """metrics.json: what became of every subset.
 
     `gained`: share of queries whose first item is right now and was wrong; `lost`: the other way round; `in_top`: share
-    with a positive among the judged items, beyond which no reranking can go.
+    with a positive among the judged items, beyond which no reranking can go; `unparsable`: share whose list got no
+    answer that names one of its numbers, so that the embedder's order (`fused`: the pairs' own) stands.
     """
 
     rankings: str
     judge: JudgeIdentity
+    method: str
     top: int
+    """Items that were judged."""
     unjudged: int
     """Pairs without a verdict; such an item goes behind all judged ones."""
+    unparsable: int
+    """Lists without a choice."""
+    auto: dict[str, Decision] | None
+    """Which subsets were reranked, and why; null where all are."""
 
 
 def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> RerankReport:
@@ -46,12 +54,38 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
         report: Is called with (queries done, queries in all).
 
     Raises:
-        DataError: The rankings are of another corpus.
+        DataError: The rankings are of another corpus, or what was held out was reranked otherwise.
         JudgeError: The service cannot be used.
     """
     corpus = Corpus(settings.corpus)
-    rankings = list(read_rankings(settings.rankings / "rankings.parquet"))
+    rankings = _read(settings, corpus)
     ranked = file_sha256(settings.rankings / "rankings.parquet")
+    try:
+        outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, ranked, report))
+    except* UnijudgeError as group:
+        raise next(iter(group.exceptions)) from None
+    after = [outcome.after for outcome in outcomes]
+    write_rankings(settings.out / "rankings.parquet", after)
+    made = RerankReport(
+        corpus=str(settings.corpus),
+        rankings=str(settings.rankings),
+        judge=judge,
+        method=settings.method,
+        top=settings.judged,
+        subsets=_measures(settings, corpus, outcomes),
+        inputs={"corpus": corpus.fingerprint, "rankings": ranked},
+        rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
+        made=Provenance.now(settings),
+        unjudged=sum(log_odds is None for ranking in after for log_odds in ranking.log_odds or []),
+        unparsable=sum(outcome.unparsable for outcome in outcomes),
+        auto=decisions,
+    )
+    publish_json(settings.out / "metrics.json", made)
+    return made
+
+
+def _read(settings: RerankSettings, corpus: Corpus) -> list[Ranking]:
+    rankings = list(read_rankings(settings.rankings / "rankings.parquet"))
     known = {(query.query_id, query.subset) for query in corpus.queries}
     if (
         not rankings
@@ -62,92 +96,103 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
             f"{settings.rankings}: ranks other queries or items than those of {settings.corpus}; give the corpus that "
             "was evaluated"
         )
-    try:
-        after, judge = asyncio.run(_rerank(settings, corpus, rankings, report))
-    except* UnijudgeError as group:
-        raise next(iter(group.exceptions)) from None
-    write_rankings(settings.out / "rankings.parquet", after)
-    pairs: dict[str, list[tuple[Ranking, Ranking]]] = defaultdict(list)
-    for one, other in zip(rankings, after, strict=True):
-        pairs[one.subset].append((one, other))
-    positives = {query.query_id: set(query.positive_ids) for query in corpus.queries}
-    in_top = {one.query_id for one in rankings if positives[one.query_id] & {*one.item_ids[: settings.top]}}
-    made = RerankReport(
-        corpus=str(settings.corpus),
-        rankings=str(settings.rankings),
-        judge=judge,
-        top=settings.top,
-        subsets={name: _measures(found, in_top) for name, found in sorted(pairs.items())},
-        inputs={"corpus": corpus.fingerprint, "rankings": ranked},
-        rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
-        made=Provenance.now(settings),
-        unjudged=sum(log_odds is None for ranking in after for log_odds in ranking.log_odds or []),
-    )
-    publish_json(settings.out / "metrics.json", made)
-    return made
+    return rankings
 
 
 async def _rerank(
-    settings: RerankSettings, corpus: Corpus, rankings: list[Ranking], report: Callable[[int, int], None]
-) -> tuple[list[Ranking], JudgeIdentity]:
-    queries = {query.query_id: query for query in corpus.queries}
-    slots = asyncio.Semaphore(settings.in_flight)
-    done = 0
-
-    async def one(judge: JudgeClient, ranking: Ranking) -> Ranking:
-        nonlocal done
-        async with slots:
-            query = queries[ranking.query_id]
-            items = [corpus.items[corpus.row_of[item_id]] for item_id in ranking.item_ids[: settings.top]]
-            answers = await judge.judge(corpus.content(query), [corpus.content(item) for item in items])
-            done += 1
-            report(done, len(rankings))
-        log_odds = [answer.log_odds if isinstance(answer, Verdict) else None for answer in answers]
-        return reranked(ranking, log_odds, query.positive_ids)
-
+    settings: RerankSettings,
+    corpus: Corpus,
+    rankings: list[Ranking],
+    ranked: str,
+    report: Callable[[int, int], None],
+) -> tuple[list[Outcome], dict[str, Decision] | None, JudgeIdentity]:
+    """What is to be reported, in order; and what `auto` decided, before the queries were asked that it spares."""
     key = read_text(settings.key_file).strip() if settings.key_file else None
-    made: list[Ranking] = []
     async with JudgeClient(settings.service, key=key) as judge:
-        for start in range(0, len(rankings), WAITING):
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(judge, ranking)) for ranking in rankings[start : start + WAITING]]
-            made += [task.result() for task in tasks]
-        return made, judge.identity
+        ask = Asking(settings, corpus, judge, len(rankings), report)
+        if settings.rerank == "always":
+            return await ask.about(rankings), None, judge.identity
+        names = sorted({ranking.subset for ranking in rankings})
+        if settings.held_out is not None:
+            decisions = _decided_by(settings, names, judge.identity, ranked)
+        else:
+            trial = await ask.about([ranking for ranking in rankings if is_held_out(ranking.query_id)])
+            decisions = {
+                name: _decided(settings, [one for one in trial if one.before.subset == name]) for name in names
+            }
+            rankings = [ranking for ranking in rankings if not is_held_out(ranking.query_id)]
+            if not rankings:
+                raise DataError(f"{settings.rankings}: every query is held out, none is left to report; give held_out")
+        ask.total -= sum(not decisions[ranking.subset].reranked for ranking in rankings)
+        asked = iter(await ask.about([ranking for ranking in rankings if decisions[ranking.subset].reranked]))
+        outcomes = [next(asked) if decisions[one.subset].reranked else Outcome(one, one) for one in rankings]
+        return outcomes, decisions, judge.identity
 
 
-def reranked(ranking: Ranking, log_odds: list[float | None], positives: tuple[str, ...]) -> Ranking:
-    """A ranking with its first items in the order of their log-odds, those without any behind them.
+def _decided(settings: RerankSettings, outcomes: Sequence[Outcome]) -> Decision:
+    """By the held-out queries of one subset."""
+    before_Q, after_Q = _gold_ranks(outcomes)
+    gained, lost = int(_gained_Q(before_Q, after_Q).sum()), int(_gained_Q(after_Q, before_Q).sum())
+    return decide(len(outcomes), gained, lost, min_queries=settings.min_held_out)
 
-    Args:
-        ranking: The embedder's.
-        log_odds: Of its first items, in its order.
-        positives: The items that are right.
 
-    Returns:
-        The new ranking. Its gold rank counts ties against the positive; it stays as it was if no positive was judged.
+def _decided_by(
+    settings: RerankSettings, names: Sequence[str], judge: JudgeIdentity, ranked: str
+) -> dict[str, Decision]:
+    """By an earlier reranking of other queries.
+
+    Raises:
+        DataError: It was by another judge or method, was itself decided, or of these very queries.
     """
-    count = len(log_odds)
-    scores = np.array([-np.inf if value is None else value for value in log_odds])
-    order = [*np.argsort(-scores, kind="stable").tolist(), *range(count, len(ranking.item_ids))]
-    gold = [place for place, item_id in enumerate(ranking.item_ids[:count]) if item_id in positives]
-    return replace(
-        ranking,
-        gold_rank=gold_rank(scores, gold) if gold else ranking.gold_rank,
-        item_ids=[ranking.item_ids[place] for place in order],
-        similarities=[ranking.similarities[place] for place in order],
-        log_odds=[log_odds[place] for place in order if place < count],
-    )
+    assert settings.held_out is not None  # noqa: S101  the caller's condition
+    earlier = read_json(settings.held_out / "metrics.json", RerankReport)
+    if (earlier.judge, earlier.method, earlier.top) != (judge, settings.method, settings.judged) or earlier.auto:
+        raise DataError(
+            f"{settings.held_out}: reranks {earlier.top} items {earlier.method} by {earlier.judge}; here it is "
+            f"{settings.judged} {settings.method} by {judge}. Rerank the held-out queries so, with rerank = 'always'"
+        )
+    if earlier.inputs.get("rankings") == ranked:
+        raise DataError(f"{settings.held_out}: reranks these very rankings; give other queries, or leave it out")
+
+    def decision(name: str) -> Decision:
+        found = earlier.subsets.get(name, {"queries": 0, "gained": 0, "lost": 0})
+        gained, lost = (round(found["queries"] * found[share]) for share in ("gained", "lost"))
+        return decide(int(found["queries"]), gained, lost, min_queries=settings.min_held_out)
+
+    return {name: decision(name) for name in names}
 
 
-def _measures(found: list[tuple[Ranking, Ranking]], in_top: set[str]) -> dict[str, float]:
-    before_Q, after_Q = (np.array([pair[side].gold_rank for pair in found]) for side in (0, 1))
-    return {
-        "queries": len(found),
-        "in_top": float(np.mean([before.query_id in in_top for before, _ in found])),
-        "precision@1 before": precision_at_1(before_Q),
-        "precision@1": precision_at_1(after_Q),
-        "gained": float(((before_Q > 1) & (after_Q == 1)).mean()),
-        "lost": float(((before_Q == 1) & (after_Q > 1)).mean()),
-        "mrr before": mean_reciprocal_rank(before_Q),
-        "mrr": mean_reciprocal_rank(after_Q),
-    }
+def _gold_ranks(outcomes: Sequence[Outcome]) -> tuple[Ranks, Ranks]:
+    """Before and after."""
+    before_Q = np.array([outcome.before.gold_rank for outcome in outcomes], int)
+    return before_Q, np.array([outcome.after.gold_rank for outcome in outcomes], int)
+
+
+def _gained_Q(before_Q: Ranks, after_Q: Ranks) -> npt.NDArray[np.bool_]:
+    """Whether a query's first item is right after and was wrong before."""
+    return (before_Q > 1) & (after_Q == 1)
+
+
+def _measures(settings: RerankSettings, corpus: Corpus, outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+    subsets: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        subsets[outcome.before.subset].append(outcome)
+    positives = {query.query_id: set(query.positive_ids) for query in corpus.queries}
+
+    def measures(found: list[Outcome]) -> dict[str, float]:
+        before_Q, after_Q = _gold_ranks(found)
+        in_top = [bool(positives[one.before.query_id] & {*one.before.item_ids[: settings.judged]}) for one in found]
+        made = {
+            "queries": len(found),
+            "in_top": float(np.mean(in_top)),
+            "precision@1 before": precision_at_1(before_Q),
+            "precision@1": precision_at_1(after_Q),
+            "gained": float(_gained_Q(before_Q, after_Q).mean()),
+            "lost": float(_gained_Q(after_Q, before_Q).mean()),
+            "mrr before": mean_reciprocal_rank(before_Q),
+            "mrr": mean_reciprocal_rank(after_Q),
+        }
+        listed = settings.method != "pointwise"
+        return made | ({"unparsable": float(np.mean([one.unparsable for one in found]))} if listed else {})
+
+    return {name: measures(found) for name, found in sorted(subsets.items())}

@@ -1,8 +1,8 @@
-"""A reranker's lessons: training rows → questions that end where the answer begins, and the one token that answers.
+"""A reranker's lessons: training rows → questions that end where the answer begins, and the token that should follow.
 
-Pairwise: the judge's own prompt; Yes for the positive, No for a negative. Listwise: the positive among some negatives,
-at a place drawn evenly; the answer is its number. Of an answer only the token that tells is supervised: `Ans: (` is
-given, so constant words make no part of the loss.
+Pairwise: the judge's own prompt; Yes for the positive, No for a negative, or each as far as the judge's score says so.
+Listwise: the positive among some negatives, at a place drawn evenly; the answer is its number. Of an answer only the
+token that tells is supervised: `Ans: (` is given, so constant words make no part of the loss.
 """
 
 import random
@@ -20,7 +20,8 @@ from trainer.losses import weighted_mean
 from trainer.training_settings import RerankerLossSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError
-from unijudge.prompt import Prompt, list_answer, list_parts
+from unijudge.lists import ListQuestion
+from unijudge.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Question:
     """What the model is given, and what it should say next."""
 
     stream: Stream
-    answer_id: int
+    targets: dict[int, float]
+    """The tokens that may come next, and how probable each should be; they sum to 1."""
     weight: float = 1.0
     """Of its row."""
 
@@ -62,35 +64,46 @@ class Lessons:
             raise ModelError(
                 f"labels {prompt.yes!r} and {prompt.no!r} are the same token; set prompt.yes and prompt.no"
             )
-        self._before_number, self._numbers = self._number_ids(settings.list_size_max)
+        self._lists = self._list_question() if settings.listwise else None
 
     def of(self, examples: Sequence[Example], step: int) -> Lesson:
         """The questions of some rows: others in each step, the same ones when a step is done again."""
         name = "".join(key.hex() for example in examples for key in example.candidate_keys)
         dice = random.Random(f"{self._seed} {step} {name}")  # noqa: S311  reproducible, not secret
         pairs = [question for example in examples for question in self._pairwise(example, dice)]
-        lists = [self._listwise(example, dice) for example in examples] if self._settings.listwise else []
+        lists = [self._listwise(self._lists, example, dice) for example in examples] if self._lists else []
         return Lesson(pairs, lists)
 
     def _pairwise(self, example: Example, dice: random.Random) -> list[Question]:
-        negative = example.candidates[dice.choice(self._hardest(example))]
-        answers = [(example.candidates[0], self._labels[True]), (negative, self._labels[False])]
-        streams = [self._encoder.stream(self._prompt.parts(example.query, candidate)) for candidate, _ in answers]
-        return [self._checked(example, stream, label) for stream, (_, label) in zip(streams, answers, strict=True)]
+        places = (0, dice.choice(self._hardest(example)))
+        prompts = [self._prompt.parts(example.query, example.candidates[place]) for place in places]
+        return [
+            self._checked(example, self._encoder.stream(parts), self._labelled(self._chance(example, place)))
+            for parts, place in zip(prompts, places, strict=True)
+        ]
 
-    def _listwise(self, example: Example, dice: random.Random) -> Question:
+    def _chance(self, example: Example, place: int) -> float:
+        """Of Yes, as it should be: 1 or 0, drawn as far towards the judge's score as `graded` says."""
+        hard = float(place == 0)
+        score = hard if example.teacher is None else example.teacher[place]
+        return hard + self._settings.graded * (score - hard)
+
+    def _labelled(self, chance: float) -> dict[int, float]:
+        shares = {self._labels[True]: chance, self._labels[False]: 1 - chance}
+        return {label: share for label, share in shares.items() if share}
+
+    def _listwise(self, lists: ListQuestion, example: Example, dice: random.Random) -> Question:
         """A list that is too long for the model is shortened by whole candidates, down to two."""
         size = dice.randint(self._settings.list_size_min, self._settings.list_size_max)
         places = dice.sample(_negatives(example), min(size - 1, len(_negatives(example))))
-        while len(places) > 1 and self._backbone.inputs.length(self._list(example, [0, *places])) > self._longest:
+
+        def stream(listed: Sequence[int]) -> Stream:
+            return lists.stream(example.query, [example.candidates[place] for place in listed])
+
+        while len(places) > 1 and self._backbone.inputs.length(stream([0, *places])) > self._longest:
             places.pop()
         gold = dice.randint(0, len(places))
-        stream = self._list(example, [*places[:gold], 0, *places[gold:]])
-        return self._checked(example, stream, self._numbers[gold])
-
-    def _list(self, example: Example, places: Sequence[int]) -> Stream:
-        parts = list_parts(example.query, [example.candidates[place] for place in places])
-        return [*self._encoder.stream(parts), *self._before_number]
+        return self._checked(example, stream([*places[:gold], 0, *places[gold:]]), {lists.number_ids[gold]: 1.0})
 
     def _hardest(self, example: Example) -> list[int]:
         """The places of those negatives that one is drawn from for a pair."""
@@ -99,25 +112,19 @@ class Lessons:
             return _negatives(example)
         return sorted(_negatives(example), key=lambda place: -scores[place])[: self._settings.hardest]
 
-    def _checked(self, example: Example, stream: Stream, answer_id: int) -> Question:
+    def _checked(self, example: Example, stream: Stream, targets: dict[int, float]) -> Question:
         try:
             self._backbone.check_length(stream)
         except DataError as error:
             shown = (example.query.text or "an image")[:60]
             raise DataError(f"the row of query {shown!r}: {error}") from error
-        return Question(stream, answer_id, example.weight)
+        return Question(stream, targets, example.weight)
 
-    def _number_ids(self, largest: int) -> tuple[list[int], list[int]]:
-        """What stands before the number of a listwise answer, and the one token of each number from 1."""
-        answers = [self._encoder.answer_ids(list_answer(number)) for number in range(1, largest + 1)]
-        first, last = answers[0], answers[-1]
-        start = next((place for place, ids in enumerate(zip(first, last, strict=False)) if ids[0] != ids[1]), 0)
-        if any(ids[:start] + ids[start + 1 :] != first[:start] + first[start + 1 :] for ids in answers):
-            raise ModelError(
-                f"{self._backbone.inputs.name}: the numbers 1 to {largest} are not one token each in "
-                f"{list_answer(1)!r}; set loss.listwise = 0"
-            )
-        return first[:start], [ids[start] for ids in answers]
+    def _list_question(self) -> ListQuestion:
+        try:
+            return ListQuestion(self._encoder)
+        except ModelError as error:
+            raise ModelError(f"{self._backbone.inputs.name}: {error}; set loss.listwise = 0") from error
 
 
 def _negatives(example: Example) -> list[int]:
@@ -129,9 +136,11 @@ def _negatives(example: Example) -> list[int]:
 def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Lesson) -> Terms:
     """The two mean cross-entropies, in nats, over the whole vocabulary, each times its weight; one without is left out.
 
-    A question counts as much as its row weighs.
+    Of a question with targets t(v):  −Σ t(v) ln P(v).  P is over the whole vocabulary, so graded targets also hold the
+    model to Yes and No: the least is the targets' entropy, where P(Yes) = t(Yes) and P(No) = t(No).
 
-    Each term is a mean over its own questions, so neither list sizes nor batch sizes shift the balance.
+    A question counts as much as its row weighs. Each term is a mean over its own questions, so neither list sizes nor
+    batch sizes shift the balance.
 
     Source:
         UniME-V2 (arXiv 2510.13515), whose released code averages over all tokens of both instead.
@@ -141,7 +150,10 @@ def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Le
 
 
 def _cross_entropy(backbone: Backbone, questions: Sequence[Question]) -> Tensor:
-    logits = backbone.next_token_logits([question.stream for question in questions])
-    answers = torch.tensor([question.answer_id for question in questions], device=logits.device)
-    weights = torch.tensor([question.weight for question in questions], device=logits.device)
-    return weighted_mean(F.cross_entropy(logits, answers, reduction="none"), weights)
+    logits_QV = backbone.next_token_logits([question.stream for question in questions])
+    targets_QV = torch.zeros_like(logits_QV)
+    for target_V, question in zip(targets_QV, questions, strict=True):
+        for token, share in question.targets.items():
+            target_V[token] = share
+    weights_Q = torch.tensor([question.weight for question in questions], device=logits_QV.device)
+    return weighted_mean(F.cross_entropy(logits_QV, targets_QV, reduction="none"), weights_Q)

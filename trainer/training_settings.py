@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.settings import BackboneSettings
 from unijudge.files import Location, is_local
-from unijudge.prompt import Prompt
+from unijudge.prompt import LONGEST_LIST, Prompt
 from unijudge.settings import Settings
 
 
@@ -97,9 +97,12 @@ class RerankerLossSettings(Settings):
     """Weight of the number of the positive in a list of candidates."""
     hardest: int = Field(1, gt=0)
     """A pair's negative is drawn from this many with the highest judge scores; 1 as in UniME-V2."""
-    list_size_min: int = Field(2, ge=2, le=9)
+    graded: float = Field(0.0, ge=0, le=1)
+    """How far a pair's target goes from 1 or 0 to the judge's score, as a chance of Yes. For the scores of a better or
+    calibrated judge: a model learns nothing from its own."""
+    list_size_min: int = Field(2, ge=2, le=LONGEST_LIST)
     """Shortest list, the positive counted; its size is drawn evenly."""
-    list_size_max: int = Field(6, ge=2, le=9)
+    list_size_max: int = Field(6, ge=2, le=LONGEST_LIST)
     """Longest list; UniME-V2 has 6."""
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ class ListQuestion:
         if any(ids[:start] + ids[start + 1 :] != first[:start] + first[start + 1 :] for ids in answers):
             raise ModelError(
                 f"the numbers 1 to {LONGEST_LIST} are not one token each in {list_answer(1)!r}; this model cannot "
-                "answer listwise: ask it pair by pair"
+                "answer listwise"
             )
         self.number_ids = [ids[start] for ids in answers]
         """The one token of each number, from 1."""

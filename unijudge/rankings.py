@@ -26,12 +26,14 @@ class Ranking:
     """Best first."""
     similarities: list[float]
     log_odds: list[float | None] | None = None
-    """The judge's, of the first items, where a judge reranked them; None for one without a verdict."""
+    """The judge's, of the first items, where a judge was asked about each; None for one without a verdict."""
+    list_logprobs: list[float] | None = None
+    """Ln P(number) of the first items, where a judge was asked about them as one list."""
 
 
 RANKINGS = Table(
     "rankings",
-    2,
+    3,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -40,6 +42,7 @@ RANKINGS = Table(
             ("item_ids", pa.list_(pa.string())),
             ("similarities", pa.list_(pa.float32())),
             ("log_odds", pa.list_(pa.float32())),
+            ("list_logprobs", pa.list_(pa.float32())),
         ]
     ),
 )

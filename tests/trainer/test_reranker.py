@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,25 +12,17 @@ import torch
 from pydantic import ValidationError
 
 from judge_service.backends import open_judge
-from judge_service.backends.scripted import ScriptedJudge
 from judge_service.settings import ModelSettings, ServiceSettings
-from tests.miner.conftest import serving
 from tests.pictures import png
 from trainer.backbone import open_backbone
-from trainer.embed import embed_corpus
-from trainer.evaluate import evaluate
 from trainer.examples import Example
-from trainer.measuring_settings import EvaluateSettings, RerankSettings
-from trainer.rerank import rerank, reranked
-from trainer.reranker import Lesson, Lessons, reranker_loss
-from trainer.settings import EmbedSettings
+from trainer.reranker import Lesson, Lessons, Question, reranker_loss
 from trainer.train_reranker import train_reranker
 from trainer.training_settings import RerankerLoraSettings, RerankerLossSettings, RerankerSettings
 from unijudge.corpus import Content
-from unijudge.errors import DataError, JudgeRefused, ModelError
-from unijudge.inventory import check
+from unijudge.errors import DataError, ModelError
+from unijudge.lists import ListQuestion
 from unijudge.prompt import LIST_INSTRUCTION, Prompt
-from unijudge.rankings import Ranking, read_rankings, write_rankings
 from unijudge.verdicts import Verdict
 
 COLORS = ["red", "green", "blue", "white", "black", "yellow"]
@@ -62,6 +55,13 @@ def decoded(backbone, stream):
     return "".join(f"[{names[entry]}]" if isinstance(entry, bytes) else tokenizer.decode([entry]) for entry in stream)
 
 
+def told(backbone, question):
+    """The one word that is supervised."""
+    ((token, share),) = question.targets.items()
+    assert share == 1
+    return backbone.inputs._files[0].decode([token])
+
+
 def test_every_word_and_picture_of_a_row_is_in_its_prompts(backbone):
     lesson = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([example()], 1)
     positive, negative = (decoded(backbone, question.stream) for question in lesson.pairs)
@@ -84,21 +84,19 @@ def test_every_word_and_picture_of_a_row_is_in_its_prompts(backbone):
 
 def test_the_answers_are_the_right_tokens(backbone):
     lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example(number) for number in range(5)], 1)
-    tokenizer = backbone.inputs._files[0]
-    assert [tokenizer.decode([question.answer_id]) for question in lesson.pairs] == ["Yes", "No"] * 5
+    assert [told(backbone, question) for question in lesson.pairs] == ["Yes", "No"] * 5
     for question in lesson.lists:
         listed = decoded(backbone, question.stream)
         body = listed[listed.index("Candidates:") :]
         place = body.index("It is red.")
         number = sum(body.find(f"({n}) ") != -1 and body.find(f"({n}) ") < place for n in range(1, 7))
-        assert tokenizer.decode([question.answer_id]) == str(number)
+        assert told(backbone, question) == str(number)
 
 
 def test_the_positive_stands_anywhere_with_equal_chance(backbone):
     lessons = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=4, list_size_max=4), seed=0)
-    tokenizer = backbone.inputs._files[0]
     found = Counter(
-        tokenizer.decode([question.answer_id])
+        told(backbone, question)
         for start in range(0, 200, 20)
         for question in lessons.of([example(number) for number in range(start, start + 20)], 1).lists
     )
@@ -137,7 +135,8 @@ def test_each_term_is_a_mean_of_its_own(backbone):
     with torch.inference_mode():
 
         def mean(questions):
-            losses = [-backbone.next_token_logits([q.stream]).log_softmax(-1)[0, q.answer_id].item() for q in questions]
+            logprobs = [backbone.next_token_logits([question.stream]).log_softmax(-1)[0] for question in questions]
+            losses = [-logprob_V[[*q.targets]].item() for logprob_V, q in zip(logprobs, questions, strict=True)]
             return sum(losses) / len(losses)
 
         def terms(lesson):
@@ -152,6 +151,39 @@ def test_each_term_is_a_mean_of_its_own(backbone):
         assert set(reranker_loss(backbone, alone, lesson)) == {"pairwise"}
 
 
+@pytest.mark.parametrize(
+    ("graded", "positive", "negative"), [(0, 1, 0), (1, 0.9, 0.8), (0.5, 0.95, 0.4)], ids=["hard", "judge", "between"]
+)
+def test_a_pairs_target_goes_towards_the_judges_score(backbone, graded, positive, negative):
+    """The judge gives the positive 0.9 and its hardest negative 0.8; a row that nobody judged stays hard."""
+    settings = RerankerLossSettings(graded=graded, listwise=0)
+    yes, no = (backbone.inputs.encoder.label_id(label) for label in ("Yes", "No"))
+
+    def chances(row):
+        pairs = Lessons(backbone, Prompt(), settings, seed=0).of([row], 1).pairs
+        assert all(sum(question.targets.values()) == pytest.approx(1) for question in pairs)
+        assert all(set(question.targets) <= {yes, no} for question in pairs)
+        return [question.targets.get(yes, 0) for question in pairs]
+
+    assert chances(example()) == pytest.approx([positive, negative])
+    assert chances(example(teacher=None)) == [1, 0]
+
+
+def test_the_graded_loss_by_hand():
+    """P = (0.6, 0.3, 0.1): −0.9 ln 0.6 − 0.1 ln 0.3 = 0.5801; least where P is the target itself."""
+
+    def loss(chances, targets):
+        fixed = SimpleNamespace(next_token_logits=lambda _: torch.tensor([chances]).log())
+        lesson = Lesson([Question([1], targets)], [])
+        return reranker_loss(fixed, RerankerLossSettings(listwise=0), lesson)["pairwise"].item()
+
+    assert loss([0.6, 0.3, 0.1], {0: 0.9, 1: 0.1}) == pytest.approx(0.5801, abs=1e-4)
+    assert loss([0.6, 0.3, 0.1], {0: 1.0}) == pytest.approx(-math.log(0.6), abs=1e-6)
+    least = loss([0.9, 0.1, 1e-9], {0: 0.9, 1: 0.1})
+    assert least == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1), abs=1e-5)
+    assert least < min(loss([0.89, 0.11, 1e-9], {0: 0.9, 1: 0.1}), loss([0.91, 0.09, 1e-9], {0: 0.9, 1: 0.1}))
+
+
 def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
     with pytest.raises(ValidationError, match="nothing would be learned"):
         RerankerLossSettings(pairwise=0, listwise=0)
@@ -161,9 +193,10 @@ def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
         Lessons(backbone, Prompt(yes="zebra"), RerankerLossSettings(), seed=0)
     with pytest.raises(ModelError, match="are the same token"):
         Lessons(backbone, Prompt(no="Yes"), RerankerLossSettings(), seed=0)
-    monkeypatch.setattr("trainer.reranker.list_answer", lambda number: "Ans: " + "x" * number)
-    with pytest.raises(ModelError, match="not one token each"):
+    monkeypatch.setattr("unijudge.lists.list_answer", lambda number: "Ans: " + "x" * number)
+    with pytest.raises(ModelError, match=r"not one token each.*set loss\.listwise = 0"):
         Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
+    assert not Lessons(backbone, Prompt(), RerankerLossSettings(listwise=0), seed=0).of([example()], 1).lists
     monkeypatch.undo()
     monkeypatch.setattr(backbone, "max_tokens", 50)
     with pytest.raises(DataError, match=r"'Which one is meant, number 0\?': an input of \d+ tokens; model\.max_tokens"):
@@ -224,71 +257,13 @@ def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tm
     assert [answer.log_odds for answer in answers] == pytest.approx(expected, abs=1e-4)
     assert np.argmax(expected) == 0, "the first query's own colour"
 
-
-def ranking(gold_rank=2, items="abcd"):
-    return Ranking("q", "s", gold_rank, list(items), [0.9, 0.8, 0.7, 0.6][: len(items)])
-
-
-def test_reranking_by_hand():
-    up = reranked(ranking(), [0.0, 3.0, -1.0], ("b",))
-    assert (up.item_ids, up.gold_rank) == (["b", "a", "c", "d"], 1)
-    assert up.log_odds == [3.0, 0.0, -1.0]
-    assert up.similarities == [0.8, 0.9, 0.7, 0.6]
-    assert reranked(ranking(), [1.0, 1.0], ("b",)).gold_rank == 2, "a tie counts against the positive"
-    failed = reranked(ranking(), [None, -5.0, None], ("b",))
-    assert (failed.item_ids, failed.gold_rank, failed.log_odds) == (["b", "a", "c", "d"], 1, [-5.0, None, None])
-    assert reranked(ranking(), [1.0, None, 0.0], ("b",)).gold_rank == 3
-    assert reranked(ranking(gold_rank=7), [1.0, 2.0], ("z",)).gold_rank == 7, "what was not judged stays where it was"
-    assert math.isclose(reranked(ranking(), [0.0, 3.0], ("a", "b")).gold_rank, 1)
-
-
-def test_an_evaluation_is_reranked_over_http(corpus, model, tmp_path):
-    """Its items in the order of the service's answers; what that gains and loses, by hand; bad input refused."""
-    embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model, dtype="float32"), quiet)
-    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
-    judge = ScriptedJudge(Prompt())
-    settings = RerankSettings(corpus=corpus.folder, rankings=tmp_path / "e", out=tmp_path / "r", top=5)
-    with serving(judge) as url:
-        report = rerank(settings.model_copy(update={"service": url}), quiet)
-    before, after = (list(read_rankings(tmp_path / name / "rankings.parquet")) for name in "er")
-    assert report.judge == judge.identity
-    for old, new, query in zip(before, after, corpus.queries, strict=True):
-        first, rest = old.item_ids[:5], old.item_ids[5:]
-        contents = [corpus.content(corpus.items[corpus.row_of[item_id]]) for item_id in first]
-        answers = asyncio.run(judge.judge(corpus.content(query), contents))
-        found = {item_id: answer.log_odds for item_id, answer in zip(first, answers, strict=True)}
-        assert new.item_ids == [*sorted(first, key=found.__getitem__, reverse=True), *rest]
-        assert new.log_odds == pytest.approx(sorted(found.values(), reverse=True))
-        (gold,) = query.positive_ids
-        assert new.gold_rank == (new.item_ids.index(gold) + 1 if gold in first else old.gold_rank)
-    firsts = [(old.gold_rank == 1, new.gold_rank == 1) for old, new in zip(before, after, strict=True)]
-    measures = report.subsets["squares"]
-    assert measures["gained"] == firsts.count((False, True)) / len(firsts)
-    assert measures["lost"] == firsts.count((True, False)) / len(firsts)
-    assert measures["gained"] + measures["lost"] > 0, "the scripted judge is no oracle"
-    golds = [query.positive_ids[0] in old.item_ids[:5] for old, query in zip(before, corpus.queries, strict=True)]
-    assert measures["in_top"] == np.mean(golds)
-    assert check(tmp_path / "r").endswith(f"evaluation, whole: {len(after)} rows read")
-    write_rankings(tmp_path / "other" / "rankings.parquet", [ranking()])
-    with pytest.raises(DataError, match="ranks other queries or items"):
-        rerank(settings.model_copy(update={"rankings": tmp_path / "other"}), quiet)
-    query = corpus.queries[0]
-    foreign = Ranking(query.query_id, query.subset, 1, ["an item of another corpus"], [0.5])
-    write_rankings(tmp_path / "foreign" / "rankings.parquet", [foreign])
-    with pytest.raises(DataError, match="ranks other queries or items"):
-        rerank(settings.model_copy(update={"rankings": tmp_path / "foreign"}), quiet)
-
-
-def test_a_judge_that_fails_is_one_error(corpus, model, tmp_path, monkeypatch):
-    async def refuse(*_):
-        raise JudgeRefused("the query itself cannot be judged")
-
-    embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model), quiet)
-    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
-    monkeypatch.setattr("trainer.rerank.JudgeClient.judge", refuse)
-    with serving(ScriptedJudge(Prompt())) as url, pytest.raises(JudgeRefused, match="cannot be judged"):
-        rerank(RerankSettings(corpus=corpus.folder, rankings=tmp_path / "e", out=tmp_path / "r", service=url), quiet)
-    assert not (tmp_path / "r").exists()
+    lists = ListQuestion(adapted.inputs.encoder)
+    with torch.inference_mode():
+        (logits_V,) = adapted.next_token_logits([lists.stream(query, candidates[:3])])
+    choice = asyncio.run(judge.choose(query, candidates[:3]))
+    assert choice.logprobs == pytest.approx(logits_V.log_softmax(-1)[lists.number_ids[:3]].tolist(), abs=1e-4)
+    assert choice.place is not None
+    assert choice.mass > 0.9, "it has learned to answer with a number"
 
 
 def test_a_question_weighs_as_its_row(backbone):
@@ -299,5 +274,5 @@ def test_a_question_weighs_as_its_row(backbone):
 def test_a_row_is_asked_otherwise_in_each_step(backbone):
     """Also alone in its batch: a place that never changed could be learned by heart."""
     lessons = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
-    assert len({lessons.of([example()], step).lists[0].answer_id for step in range(30)}) >= 4
+    assert len({told(backbone, lessons.of([example()], step).lists[0]) for step in range(30)}) >= 4
     assert lessons.of([example()], 7) == lessons.of([example()], 7)

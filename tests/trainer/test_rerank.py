@@ -1,0 +1,221 @@
+"""`train rerank` over HTTP: the judge's order, what it gains and loses, lists without a choice, what auto leaves alone."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from judge_service.backends.scripted import ScriptedJudge
+from tests.miner.conftest import serving
+from trainer.embed import embed_corpus
+from trainer.evaluate import evaluate
+from trainer.measuring_settings import EvaluateSettings, RerankSettings
+from trainer.orders import fused
+from trainer.rerank import rerank
+from trainer.settings import EmbedSettings
+from trainer.switching import is_held_out
+from unijudge.errors import DataError, JudgeRefused
+from unijudge.inventory import check
+from unijudge.prompt import Prompt
+from unijudge.rankings import Ranking, read_rankings, write_rankings
+from unijudge.verdicts import Choice, PairError
+
+
+def quiet(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def evaluation(corpus, model, folder):
+    vectors = folder / "vectors"
+    embed_corpus(EmbedSettings(corpus=corpus.folder, out=vectors, model=model, dtype="float32"), quiet)
+    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder / "evaluation"))
+    return folder / "evaluation"
+
+
+@pytest.fixture
+def job(corpus, evaluation, tmp_path):
+    def made(**changes):
+        settings = {"corpus": corpus.folder, "rankings": evaluation, "out": tmp_path / "r", "top": 5}
+        return RerankSettings(**settings | changes)
+
+    return made
+
+
+class Answering(ScriptedJudge):
+    """The scripted judge, but of a list it always takes the same place, or gives the same answer."""
+
+    def __init__(self, answer):
+        super().__init__(Prompt())
+        self.answer = answer
+        self.listed = []
+
+    async def choose(self, query, candidates):
+        self.listed.append(list(candidates))
+        if not isinstance(self.answer, int):
+            return self.answer
+        logprobs = [-3.0] * len(candidates)
+        logprobs[self.answer] = -0.1
+        return Choice.of(logprobs, argmax_is_number=True)
+
+
+def run(judge, settings):
+    """(report, rankings before, rankings after)"""
+    with serving(judge) as url:
+        report = rerank(settings.model_copy(update={"service": url}), quiet)
+    return report, *(list(read_rankings(path / "rankings.parquet")) for path in (settings.rankings, settings.out))
+
+
+def said(judge, corpus, old, size=5):
+    """What the judge says of a ranking's first items, one by one."""
+    query = next(query for query in corpus.queries if query.query_id == old.query_id)
+    contents = [corpus.content(corpus.items[corpus.row_of[item_id]]) for item_id in old.item_ids[:size]]
+    return [answer.log_odds for answer in asyncio.run(judge.judge(corpus.content(query), contents))]
+
+
+def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
+    judge = ScriptedJudge(Prompt())
+    settings = job()
+    report, before, after = run(judge, settings)
+    assert (report.judge, report.method, report.top, report.auto) == (judge.identity, "pointwise", 5, None)
+    for old, new, query in zip(before, after, corpus.queries, strict=True):
+        first, rest = old.item_ids[:5], old.item_ids[5:]
+        found = dict(zip(first, said(judge, corpus, old), strict=True))
+        assert new.item_ids == [*sorted(first, key=found.__getitem__, reverse=True), *rest]
+        assert new.log_odds == pytest.approx(sorted(found.values(), reverse=True))
+        (gold,) = query.positive_ids
+        assert new.gold_rank == (new.item_ids.index(gold) + 1 if gold in first else old.gold_rank)
+    firsts = [(old.gold_rank == 1, new.gold_rank == 1) for old, new in zip(before, after, strict=True)]
+    measures = report.subsets["squares"]
+    assert "unparsable" not in measures
+    assert measures["gained"] == firsts.count((False, True)) / len(firsts)
+    assert measures["lost"] == firsts.count((True, False)) / len(firsts)
+    assert measures["gained"] + measures["lost"] > 0, "the scripted judge is no oracle"
+    golds = [query.positive_ids[0] in old.item_ids[:5] for old, query in zip(before, corpus.queries, strict=True)]
+    assert measures["in_top"] == np.mean(golds)
+    assert check(settings.out).endswith(f"evaluation, whole: {len(after)} rows read")
+
+
+def test_listwise_puts_the_choice_first(corpus, job):
+    """Four items in the embedder's order are listed, the third is taken."""
+    judge = Answering(2)
+    report, before, after = run(judge, job(method="listwise", list_size=4))
+    assert (report.method, report.top, report.unparsable, report.unjudged) == ("listwise", 4, 0, 0)
+    listed = {tuple(content.text for content in one) for one in judge.listed}
+    for old, new in zip(before, after, strict=True):
+        assert tuple(corpus.items[corpus.row_of[item_id]].text for item_id in old.item_ids[:4]) in listed
+        assert new.item_ids == [old.item_ids[place] for place in (2, 0, 1, *range(3, len(old.item_ids)))]
+        assert new.list_logprobs == pytest.approx([-0.1, -3, -3, -3])
+        assert new.log_odds is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Choice.of([-0.1, -9.0, -9.0, -9.0, -9.0], argmax_is_number=False),
+        Choice.of([-5.0, -4.0, -5.0, -5.0, -5.0], argmax_is_number=True),
+        PairError(code="too_long", message="list fewer"),
+    ],
+    ids=["no number", "little mass", "an error"],
+)
+def test_a_list_without_a_choice_leaves_the_embedders_order(answer, job):
+    report, before, after = run(Answering(answer), job(method="listwise"))
+    assert report.unparsable == len(before)
+    measures = report.subsets["squares"]
+    assert (measures["unparsable"], measures["gained"], measures["lost"]) == (1, 0, 0)
+    assert [new.item_ids for new in after] == [old.item_ids for old in before]
+    assert [new.gold_rank for new in after] == [old.gold_rank for old in before]
+
+
+def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, job):
+    judge = Answering(3)
+    _, before, after = run(judge, job(method="fused"))
+    for old, new in zip(before, after, strict=True):
+        scores = fused(said(judge, corpus, old), [-3.0, -3.0, -3.0, -0.1, -3.0])
+        best = sorted(range(5), key=lambda place: -scores[place])
+        assert new.item_ids[:5] == [old.item_ids[place] for place in best]
+        assert new.list_logprobs[best.index(3)] == pytest.approx(-0.1)
+    report, _, after = run(Answering(PairError(code="too_long", message="")), job(method="fused"))
+    assert report.unparsable == len(before)
+    pointwise = run(judge, job())[2]
+    assert [new.item_ids for new in after] == [new.item_ids for new in pointwise]
+
+
+@pytest.fixture
+def world(corpus, tmp_path):
+    """Rankings of the eight colours: the right one stands first in half of them, second in the others."""
+    rankings = []
+    for number, query in enumerate(corpus.queries):
+        (gold,) = query.positive_ids
+        others = [item.item_id for item in corpus.items if item.item_id != gold]
+        order = [gold, *others] if number % 2 else [others[0], gold, *others[1:]]
+        rankings.append(Ranking(query.query_id, query.subset, 2 - number % 2, order, [0.9 - n / 10 for n in range(8)]))
+    write_rankings(tmp_path / "world" / "rankings.parquet", rankings)
+    return tmp_path / "world"
+
+
+def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world):
+    """Promoting the second item gains where it is right and loses where the first was: the hashes' halves decide."""
+    halves = {query.query_id: is_held_out(query.query_id) for query in corpus.queries}
+    assert 0 < sum(halves.values()) < len(halves)
+    for place, min_held_out in [(1, 1), (7, 1), (1, 50)]:
+        judge = Answering(place)
+        settings = job(method="listwise", list_size=8, rerank="auto", rankings=world, min_held_out=min_held_out)
+        report, before, after = run(judge, settings)
+        trial = [old for old in before if halves[old.query_id]]
+        gained = sum(old.gold_rank == place + 1 == 2 for old in trial)
+        lost = sum(old.gold_rank == 1 for old in trial)
+        decision = report.auto["squares"]
+        assert (decision.queries, decision.gained, decision.lost) == (len(trial), gained, lost)
+        assert decision.reranked == (gained - lost > (0 if min_held_out == 1 else (gained + lost) ** 0.5))
+        reported = [old for old in before if not halves[old.query_id]]
+        assert [new.query_id for new in after] == [old.query_id for old in reported]
+        assert report.subsets["squares"]["queries"] == len(reported)
+        if not decision.reranked:
+            assert after == reported
+            assert len(judge.listed) == len(trial), "what is left alone is not asked about"
+
+
+def test_auto_by_another_reranking(corpus, job, world, evaluation, tmp_path):
+    """The right item second is taken in every held-out query: all of these are reranked, and all are reported."""
+    judge = Answering(1)
+    second = [old for old in read_rankings(world / "rankings.parquet") if old.gold_rank == 2]
+    write_rankings(tmp_path / "second" / "rankings.parquet", second)
+    earlier = job(method="listwise", rankings=tmp_path / "second", out=tmp_path / "earlier")
+    run(judge, earlier)
+    settings = job(method="listwise", rankings=world, rerank="auto", held_out=earlier.out)
+    report, before, after = run(judge, settings)
+    decision = report.auto["squares"]
+    assert (decision.queries, decision.gained, decision.lost, decision.reranked) == (4, 4, 0, True)
+    assert str(decision) == "reranked: +1.000 ± 0.500 on 4 held-out queries, 4 gained, 0 lost"
+    assert len(after) == len(before)
+    assert report.subsets["squares"]["gained"] == report.subsets["squares"]["lost"] == 0.5
+    with pytest.raises(DataError, match=r"reranks 5 items listwise .* here it is 5 pointwise"):
+        run(judge, job(rankings=world, rerank="auto", held_out=earlier.out))
+    with pytest.raises(DataError, match="reranks these very rankings"):
+        run(judge, settings.model_copy(update={"rankings": tmp_path / "second"}))
+    with pytest.raises(ValidationError, match="set rerank = 'auto'"):
+        job(held_out=earlier.out)
+
+
+def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
+    write_rankings(tmp_path / "other" / "rankings.parquet", [Ranking("q", "s", 2, ["a"], [0.9])])
+    with pytest.raises(DataError, match="ranks other queries or items"):
+        rerank(job(rankings=tmp_path / "other"), quiet)
+    query = corpus.queries[0]
+    foreign = Ranking(query.query_id, query.subset, 1, ["an item of another corpus"], [0.5])
+    write_rankings(tmp_path / "foreign" / "rankings.parquet", [foreign])
+    with pytest.raises(DataError, match="ranks other queries or items"):
+        rerank(job(rankings=tmp_path / "foreign"), quiet)
+
+
+def test_a_judge_that_fails_is_one_error(job, monkeypatch):
+    async def refuse(*_):
+        raise JudgeRefused("the query itself cannot be judged")
+
+    monkeypatch.setattr("trainer.asking.JudgeClient.judge", refuse)
+    settings = job()
+    with pytest.raises(JudgeRefused, match="cannot be judged"):
+        run(ScriptedJudge(Prompt()), settings)
+    assert not settings.out.exists()

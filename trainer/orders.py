@@ -1,0 +1,92 @@
+"""What a judge's answers make of a ranking: pure arithmetic on one query's items.
+
+Only the first items were judged; the others keep their places after them. Gold ranks count ties against the positive.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from unijudge.metrics import gold_rank
+from unijudge.rankings import Ranking
+
+
+def reranked(ranking: Ranking, scores: Sequence[float | None], positives: Collection[str]) -> Ranking:
+    """A ranking with its first items in the order of their scores, those without any behind them.
+
+    Args:
+        ranking: The embedder's, with what the judge said of its first items.
+        scores: Of its first items, in its order; more is better.
+        positives: The items that are right.
+
+    Returns:
+        The new ranking. Its gold rank stays as it was if no positive was judged.
+
+    Example:
+        >>> reranked(Ranking("q", "s", 2, ["a", "b", "c"], [0.9, 0.8, 0.7]), [0.0, 3.0], {"b"}).item_ids
+        ['b', 'a', 'c']
+    """
+    scores_N = np.array([-np.inf if score is None else score for score in scores])
+    order = [*np.argsort(-scores_N, kind="stable").tolist(), *range(len(scores), len(ranking.item_ids))]
+    gold = [place for place, item_id in enumerate(ranking.item_ids[: len(scores)]) if item_id in positives]
+    return _ordered(ranking, order, gold_rank(scores_N, gold) if gold else ranking.gold_rank)
+
+
+def promoted(ranking: Ranking, place: int, positives: Collection[str]) -> Ranking:
+    """A ranking with one of its items in front; the others keep their order.
+
+    Args:
+        ranking: The embedder's, with what the judge said of its first items.
+        place: Of the item, from 0.
+        positives: The items that are right.
+
+    Example:
+        >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7]), 2, {"a"}).item_ids
+        ['c', 'a', 'b']
+    """
+    others = [other for other in range(len(ranking.item_ids)) if other != place]
+    golden = [s for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True) if item_id in positives]
+    if ranking.item_ids[place] in positives:
+        rank = 1
+    else:  # it is one more before the positive, unless it stood there already
+        rank = ranking.gold_rank + bool(golden and ranking.similarities[place] < max(golden))
+    return _ordered(ranking, [place, *others], rank)
+
+
+def fused(log_odds: Sequence[float | None], list_logprobs: Sequence[float]) -> list[float | None]:
+    """One score for each item from both questions: the list's, and the pair's own.
+
+        score_i = ln P(number i) + ln P(Yes_i),   P(Yes_i) = sigmoid(log_odds_i)
+
+    A product of two probabilities: no weight, and no scale to fit. The list compares, the pair can veto: a pair surely
+    wrong loses its log-odds whole, one surely right gains nothing more.
+
+    Args:
+        log_odds: Of each pair; None for one without a verdict.
+        list_logprobs: Of each number.
+
+    Returns:
+        At most 0; None where there was no verdict.
+
+    Example:
+        >>> [round(score, 4) for score in fused([0.0, -2.0], [-1.0, -0.5])]
+        [-1.6931, -2.6269]
+    """
+    return [
+        None if odds is None else logprob - float(np.logaddexp(0, -odds))
+        for odds, logprob in zip(log_odds, list_logprobs, strict=True)
+    ]
+
+
+def _ordered(ranking: Ranking, order: Sequence[int], rank: int) -> Ranking:
+    """The ranking in another order, and what the judge said with it."""
+    odds, listed = ranking.log_odds, ranking.list_logprobs
+    return replace(
+        ranking,
+        gold_rank=rank,
+        item_ids=[ranking.item_ids[place] for place in order],
+        similarities=[ranking.similarities[place] for place in order],
+        log_odds=None if odds is None else [odds[place] for place in order if place < len(odds)],
+        list_logprobs=None if listed is None else [listed[place] for place in order if place < len(listed)],
+    )
