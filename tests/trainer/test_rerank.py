@@ -1,4 +1,4 @@
-"""`train rerank` over HTTP: the judge's order, what it gains and loses, lists without a choice, what auto leaves alone."""
+"""`train rerank` over HTTP: the judge's order, what it gains and loses, lists without a choice, subsets left alone."""
 
 import asyncio
 
