@@ -31,7 +31,7 @@ class ModelSettings(Settings):
     """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(8192, gt=0)
-    """Longest prompt of one pair, in tokens; a longer pair is answered with an error, never cut."""
+    """Longest prompt of one pair or one list, in tokens; a longer one is answered with an error, never cut."""
     batch_tokens: int = Field(16384, gt=0)
     """transformers: how many tokens run at once, padding included; lower it when memory runs out."""
     max_sequences: int = Field(256, gt=0)

@@ -228,7 +228,7 @@ def test_another_judge_is_noticed_while_counting(judge, tiny_model):
 
 
 def test_the_documentation_leads_somewhere(app):
-    """Every reference of the OpenAPI document is there, and both ways of asking are described alike."""
+    """Every reference of the OpenAPI document is there, and all ways of asking are described alike."""
     document = app.openapi()
 
     def references(node):
@@ -240,10 +240,12 @@ def test_the_documentation_leads_somewhere(app):
                 yield from references(child)
 
     found = set(references(document))
-    assert {"#/components/schemas/ScoreRequest", "#/components/schemas/CountResponse"} <= found
+    bodies = ("ScoreRequest", "ScoreResponse", "ChooseResponse", "CountResponse", "Choice")
+    assert {f"#/components/schemas/{name}" for name in bodies} <= found
     for reference in found:
         place = document
         for name in reference.removeprefix("#/").split("/"):
             place = place[name]
-    bodies = {path: document["paths"][path]["post"]["requestBody"] for path in ("/v1/score", "/v1/count")}
-    assert bodies["/v1/score"] == bodies["/v1/count"]
+    paths = ("/v1/score", "/v1/choose", "/v1/count")
+    first, *others = (document["paths"][path]["post"]["requestBody"] for path in paths)
+    assert others == [first, first]

@@ -66,7 +66,7 @@ UNTRAINED = ("health.min_mass=0", "health.canary_every_s=0")
 
 @pytest.mark.parametrize("backend", ["transformers", "vllm"])
 def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model, backend):
-    """256 mixed pairs over HTTP, in two orders, each replica by its name; then whole queries through the client."""
+    """256 mixed pairs over HTTP, in two orders, each replica by its name; then queries and lists through the client."""
     pytest.importorskip(backend)
     model = {"name": str(tiny_model), "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
     direct = open_judge(ServiceSettings(model=ModelSettings(backend="transformers", **model)))
@@ -96,12 +96,13 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model, backend):
         async with JudgeClient(url) as judge:
             assert judge.identity.backend == backend
             assert judge.identity.weights == direct.identity.weights
-            return await asyncio.gather(*(judge.judge(query, CONTENTS) for query in CONTENTS))
+            answers = await asyncio.gather(*(judge.judge(query, CONTENTS) for query in CONTENTS))
+            return answers, await asyncio.gather(*(judge.choose(query, CONTENTS[7:]) for query in CONTENTS))
 
     settings = [f"model.{name}={value}" for name, value in model.items()]
     with service(tmp_path, "replicas=2", f"model.backend={backend}", *settings, *UNTRAINED) as (process, url, log):
         asyncio.run(each_pair_alone(url))
-        answers = asyncio.run(whole_queries(url))
+        answers, choices = asyncio.run(whole_queries(url))
         with pytest.raises(JudgeRefused, match="422"):
             judge_now(url, Content(image=b"junk"), CONTENTS)
         process.send_signal(signal.SIGINT)
@@ -114,10 +115,16 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model, backend):
     )
     for name, (count, most) in largest.items():
         print(f"{backend} over HTTP, replica {name}: {count} pairs alone, largest difference {most:.1e} in log-odds")
+    listed = max(
+        abs(served - exact)
+        for query, choice in zip(CONTENTS, choices, strict=True)
+        for served, exact in zip(choice.logprobs, asyncio.run(direct.choose(query, CONTENTS[7:])).logprobs, strict=True)
+    )
     print(f"{backend} over HTTP, queries whole: {len(pairs)} pairs, largest difference {together:.1e} in log-odds")
+    print(f"{backend} over HTTP, lists of 9: {len(choices)}, largest difference {listed:.1e} in log-probability")
     assert len(largest) == 2
     assert min(count for count, _ in largest.values()) >= 50
-    assert max(together, *(most for _, most in largest.values())) < 1e-4
+    assert max(together, listed, *(most for _, most in largest.values())) < 1e-4
 
 
 class Counting(httpx2.AsyncHTTPTransport):
