@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 
 from miner.card import card
 from unijudge.corpus import Corpus
-from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored, taken
+from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import is_local, publish_json, publish_text, publishing_folder
 from unijudge.leases import lease
+from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
 from unijudge.triples import TRIPLES, TripleManifest
@@ -68,8 +69,7 @@ def publish(
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
     files += _image_files(opened) if images else []
     with lease(out):
-        if taken(out):
-            raise DataError(f"{out}: exists already; give another place, or delete what is there")
+        check_folder(out)
         with _draft(out) as draft:
             found = _copy(files, draft)
             publish_json(draft / "corpus" / "corpus.json", parts.corpus.model_copy(update={"images": f"../{IMAGES}"}))
