@@ -48,6 +48,11 @@ def score(settings: SettingsFile = None, overrides: Overrides = None, example: E
         f"{resolved.out}: {done.shards_done} of {done.shards} shards; this run wrote {counts.pairs} pairs: asked about "
         f"{counts.asked}, {counts.errors} of them without a verdict, {done.pairs_per_second:.1f} pairs/s"
     )
+    if counts.errors:
+        typer.echo(
+            f"what is written is not asked again: to have these {counts.errors} pairs judged, give this command with "
+            f"--set out=NEW --set reuse={resolved.out}, which takes over all verdicts"
+        )
     if done.shards_done < done.shards:
         typer.echo("stopped as asked; the same command goes on")
         raise typer.Exit(130)

@@ -16,6 +16,7 @@ from unijudge.errors import (
     JudgeUnavailable,
     JudgeUncounted,
 )
+from unijudge.keys import checked_key
 from unijudge.wire import ErrorBody
 
 R = TypeVar("R", bound=BaseModel)
@@ -38,12 +39,13 @@ class Connection:
         """See `JudgeClient`."""
         self.url = url
         self._retry_for_s = retry_for_s
+        checked = checked_key(key, "key")
         try:
             self._http = httpx2.AsyncClient(
                 base_url=url,
                 timeout=request_timeout_s,
                 transport=transport,
-                headers={"Authorization": f"Bearer {key}"} if key else {},
+                headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
             )
         except httpx2.InvalidURL as error:
             raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
