@@ -31,7 +31,9 @@ class ScoreFolders(Settings):
     """Divides every log-odds before the score is taken. 1.05 puts a bfloat16 judge's scores on the grid of UniME-V2's
     released ones, which went through a repetition penalty."""
     overrides: Location | None = None
-    """What a person decided against the judge (exported by the page of `mine inspect`)."""
+    """What a person decided against the judge: a JSON file that the page of `mine inspect` exports. It holds
+    {"version": 1, "corpus": the `corpus` of the scores' manifest.json, "overrides": [{"query_id", "item_id",
+    "verdict"}, …]}; a verdict is "match", "negative", or "drop" of a whole row, whose item_id is null."""
     stored: int = Field(10, gt=0)
     """Negatives in a row."""
     suspect_below: float = Field(0.5, ge=0, le=1)

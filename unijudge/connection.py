@@ -16,6 +16,7 @@ from unijudge.errors import (
     JudgeUnavailable,
     JudgeUncounted,
 )
+from unijudge.files import in_words
 from unijudge.keys import checked_key
 from unijudge.wire import ErrorBody
 
@@ -102,7 +103,7 @@ class Connection:
             return kind.model_validate_json(content)
         except ValidationError as error:
             raise JudgeBroken(
-                f"{self.url}{path}: answered something else than a {kind.__name__} "
+                f"{self.url}{path}: answered something else than a {in_words(kind)} "
                 f"({error.errors()[0]['msg']}); is this URL a judge service of the same version?"
             ) from error
 

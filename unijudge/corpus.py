@@ -20,8 +20,9 @@ from pydantic import BaseModel
 
 from unijudge.entries import Entries, RowIndex, Rows
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, is_local, locate, publish_json, read_json, unreadable
+from unijudge.files import file_sha256, is_local, locate, publish_json, read_json
 from unijudge.provenance import Provenance
+from unijudge.refused import unreadable
 from unijudge.tables import Table
 
 

@@ -17,10 +17,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, publish_json, publishing, read_json, unreadable
+from unijudge.files import file_sha256, publish_json, publishing, read_json
 from unijudge.leases import lease
 from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
+from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity

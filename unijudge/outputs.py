@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
-from unijudge.files import DRAFT_SUFFIX, names_in, unreadable
+from unijudge.files import DRAFT_SUFFIX, names_in
+from unijudge.refused import unreadable
 
 NAMED = 3
 """Names of strange files in a message."""
