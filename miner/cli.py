@@ -39,7 +39,7 @@ def score(settings: SettingsFile = None, overrides: Overrides = None, example: E
 
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(), transient=True,
     )  # fmt: skip
     with bar:
         done = run(resolved, _reporter(bar))
@@ -67,9 +67,10 @@ def plan(
     probe: Annotated[
         int, typer.Option(min=1, help="About how many pairs to score for the rate; more to keep all replicas busy.")
     ] = 200,
+    example: Example = False,
 ) -> None:
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
-    resolved = command_settings(ScoreSettings, settings, overrides, example=False)
+    resolved = command_settings(ScoreSettings, settings, overrides, example)
     from miner.bill import make_bill
 
     made = make_bill(resolved, probe, lambda text: logger.info("%s", text))

@@ -200,7 +200,7 @@ def _check_run(folder: Path, _: Beginning) -> str:
         try:
             json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}); train again") from error
+            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error.msg}); train again") from error
         steps = number
     weights = sorted(folder.rglob("*.safetensors"))
     for path in weights:

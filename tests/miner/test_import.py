@@ -96,7 +96,11 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
     ("name", "content", "reason"),
     [
         ("a.txt", "", r"expected a \.parquet"),
-        ("a.jsonl", "{", r"a\.jsonl:1: not JSON"),
+        (
+            "a.jsonl",
+            '{"query_text": "q", "positive_text": "p"}\n{',
+            r"a\.jsonl:2: not JSON \(expecting .* at column 2\); mend",
+        ),
         ("a.jsonl", "[]", "expected an object, found list"),
         ("a.jsonl", '{"query": "x"}', "unknown columns"),
         ("a.jsonl", '{"query_text": 5}', "query_text is 5; expected a string"),

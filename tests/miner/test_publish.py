@@ -17,7 +17,7 @@ from unijudge.errors import DataError, SettingsError
 from unijudge.files import locate, publish_json, read_json
 from unijudge.inventory import check, describe
 from unijudge.scores import read_scores
-from unijudge.triples import read_triples
+from unijudge.triples import TripleManifest, read_triples
 
 IMAGES = [f"images/a b/{color}#1.png" for color in ("red", "green", "blue")]
 
@@ -173,6 +173,19 @@ def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path, identity
     with pytest.raises(SettingsError, match="give at least one"):
         publish(tmp_path / "out", corpus)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_rows_of_a_cascade_are_not_published_with_half_of_their_scores(parts, tmp_path):
+    corpus, scores, triples = parts
+    made = read_json(triples / "triples.json", TripleManifest)
+    publish_json(triples / "triples.json", made.model_copy(update={"large_scores": "5" * 64}))
+    with pytest.raises(
+        SettingsError, match=rf"--scores .*scores: .* sha256 {'5' * 64}\) would be missing; publish these"
+    ):
+        publish(tmp_path / "out", corpus, scores, triples)
+    assert not (tmp_path / "out").exists()
+    publish(tmp_path / "out", corpus, None, triples)
+    assert check(tmp_path / "out").endswith("files read")
 
 
 def test_what_is_not_whole_or_has_changed_is_not_published(parts, tmp_path):
