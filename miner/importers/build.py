@@ -104,7 +104,7 @@ class CorpusBuilder:
         if not side.image and not (side.text or "").strip():
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
-        image = side.image if isinstance(side.image, str) else None
+        image = self._pictures.relative(side.image) if isinstance(side.image, str) else None
         key = content_key(side.text, picture.sha256 if picture else None)
         return Entry(key, side.text or None, image or None, picture)
 

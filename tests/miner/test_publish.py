@@ -274,6 +274,10 @@ def test_the_card_knows_what_is_not_there(parts, tmp_path):
     assert "## The judge" not in text
     assert check(tmp_path / "rows").endswith("scored dataset, whole: 6 files read")
     assert json.loads((tmp_path / "rows" / "corpus" / "corpus.json").read_text())["images"] == "../images"
+    with pytest.raises(
+        DataError, match=r"images are not here, .*rows/images does not exist\. A dataset may be published"
+    ):
+        check(tmp_path / "rows" / "corpus")
 
 
 @pytest.mark.parametrize("name", FOLDERS)
