@@ -48,7 +48,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                place = f"{error.msg.lower()} at column {error.colno}"
+                place = f"{error.msg.lower()} at column {error.pos + 1}"
                 raise DataError(f"{path}:{number}: not JSON ({place}); mend that line, or take it out") from error
             except (ValueError, RecursionError) as error:  # a number of too many digits, or nested too deeply
                 raise DataError(f"{path}:{number}: not JSON ({error}); mend that line, or take it out") from error
