@@ -16,7 +16,8 @@ from trainer.switching import Decision, decide, is_held_out
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, UnijudgeError
-from unijudge.files import file_sha256, publish_json, read_json, read_text
+from unijudge.files import file_sha256, publish_json, read_json
+from unijudge.keys import read_key
 from unijudge.metrics import mean_reciprocal_rank, precision_at_1
 from unijudge.provenance import Provenance
 from unijudge.rankings import Evaluation, Ranking, read_rankings, write_rankings
@@ -107,8 +108,7 @@ async def _rerank(
     report: Callable[[int, int], None],
 ) -> tuple[list[Outcome], dict[str, Decision] | None, JudgeIdentity]:
     """What is to be reported, in order; and what `auto` decided, before the queries were asked that it spares."""
-    key = read_text(settings.key_file).strip() if settings.key_file else None
-    async with JudgeClient(settings.service, key=key) as judge:
+    async with JudgeClient(settings.service, key=read_key(settings.key_file)) as judge:
         ask = Asking(settings, corpus, judge, len(rankings), report)
         if settings.rerank == "always":
             return await ask.about(rankings), None, judge.identity
