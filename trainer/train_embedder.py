@@ -8,6 +8,7 @@ from torch import Tensor
 from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
 from trainer.embedder import embed
+from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.losses import infonce, js_divergence, symmetric_kl
 from trainer.training_settings import EmbedderSettings, LossSettings
@@ -29,7 +30,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
 
-    def objective(backbone: Backbone) -> Objective[Batch]:
+    def objective(backbone: Backbone, _: Examples) -> Objective[Batch]:
         return Objective(
             lambda examples, _: collate(examples),
             lambda batch: {settings.loss.name: loss_of(backbone, settings.loss, batch)},
