@@ -9,6 +9,7 @@ import torch
 from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit
+from trainer.report import write_report
 from trainer.runs import Run
 from trainer.training_settings import FinetuneSettings
 from unijudge.corpus import Corpus, CorpusManifest
@@ -69,4 +70,5 @@ def finetune(
         Adapter(backbone.model),
         report,
     )
+    write_report([run.folder], run.folder / "report.html")
     return run
