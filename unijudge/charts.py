@@ -18,7 +18,7 @@ SERIES = 7
 FINEST = 300
 """Points of a line that is drawn; of more, neighbours are averaged."""
 WINDOWS = 20
-"""A point of a smoothed line reaches over this part of the whole, to either side."""
+"""A point of a smoothed line is a mean over what lies around it: one part in so many of the line, on either side."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -114,17 +114,14 @@ def curves(series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: 
 
 
 def smoothed(points: Points, reach: int) -> Points:
-    """A trend: each point becomes the mean of itself and up to so many on either side, as many on both.
+    """A trend: each point becomes the mean of itself and of up to so many on either side.
 
     Example:
         >>> smoothed([(1, 4.0), (2, 0.0), (3, 2.0), (4, 4.0)], 1)
-        [(1, 4.0), (2, 2.0), (3, 2.0), (4, 4.0)]
+        [(1, 2.0), (2, 2.0), (3, 2.0), (4, 3.0)]
     """
-    smooth = []
-    for place, (x, _) in enumerate(points):
-        wide = min(reach, place, len(points) - 1 - place)
-        smooth.append((x, math.fsum(y for _, y in points[place - wide : place + wide + 1]) / (2 * wide + 1)))
-    return smooth
+    near = [points[max(0, place - reach) : place + reach + 1] for place in range(len(points))]
+    return [(x, sum(y for _, y in some) / len(some)) for (x, _), some in zip(points, near, strict=True)]
 
 
 def thinned(points: Points, most: int = FINEST) -> Points:

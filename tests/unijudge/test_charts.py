@@ -59,9 +59,8 @@ def test_a_smoothed_curve_lies_over_a_faint_one_of_all_points():
     (raw, nothing), (smooth, _) = lines(chart, "line raw"), lines(chart, "line")
     assert nothing == []
     assert len(raw) == len(smooth) == 100
-    swing = [max(y for _, y in line[10:-10]) - min(y for _, y in line[10:-10]) for line in (raw, smooth)]
+    swing = [max(y for _, y in line) - min(y for _, y in line) for line in (raw, smooth)]
     assert 0 < swing[1] < swing[0] / 5
-    assert (smooth[0], smooth[-1]) == (raw[0], raw[-1])
     assert [x for x, _ in smooth] == [x for x, _ in raw]
     assert lines(curves({"a": zigzag}, x_label="x", y_label="y"), "line") == [raw]
 
