@@ -43,6 +43,7 @@ OTHERS = (
     Figure("gradient norm", ["gradient_norm"], "Before it is scaled down to max_gradient_norm."),
     Figure("learning rate", ["learning_rate"], "", noisy=False),
 )
+SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gradient_norm")
 NO_TERMS = {"step", *(metric for figure in (LOSS, *OTHERS) for metric in figure.metrics)}
 
 
@@ -107,6 +108,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     html = page(
         Path(__file__).parent / "report.html.jinja",
         runs=list(zip(names, runs, strict=True)),
+        metrics=[metric for metric in SUMMARY if any(run.points(metric) for run in runs)],
         figures=list(_figures(dict(zip(names, runs, strict=True)))),
         differing=differing,
         common=common,

@@ -36,7 +36,7 @@ def test_one_run_has_a_curve_for_each_metric_and_all_that_made_it(tmp_path):
     assert labels(html) == ["loss", "nats", "share of rows", "gradient norm", "learning rate"]
     legends = re.findall(r'<rect class="key s\d"[^>]*/><text[^>]*>([^<]+)</text>', html)
     assert legends == ["loss", "kl", "in batch", "teacher entropy", "student entropy", "teacher one hot"]
-    assert re.search(r"<td>20 of 20</td>\s*<td>19.5</td><td>0.25</td><td>0.5</td>\s*<td>12%</td>", html), (
+    assert re.search(r"<td>20 of 20</td>\s*<td>19.5</td><td>0.25</td><td>0.5</td><td>0.125</td>", html), (
         "means of 19, 20"
     )
     assert "finished" in html
