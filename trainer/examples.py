@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import TrainingError
@@ -77,6 +78,11 @@ class Examples:
         self._positives: dict[bytes, set[bytes]] = defaultdict(set)
         for query in corpus.queries:
             self._positives[query.key].update(corpus.items[corpus.row_of[i]].key for i in query.positive_ids)
+
+    @property
+    def teacher_NK(self) -> NDArray[np.float64]:
+        """Judge scores in [0, 1] of every row that was judged whole, the positive first."""
+        return self._teachers[~np.isnan(self._teachers).any(1)]
 
     def __len__(self) -> int:
         return len(self._query_rows)

@@ -9,6 +9,7 @@ import torch
 from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit
+from trainer.report import write_report
 from trainer.runs import Run
 from trainer.training_settings import FinetuneSettings
 from unijudge.corpus import Corpus, CorpusManifest
@@ -30,14 +31,14 @@ class Objective(Generic[B]):
 
 def finetune(
     settings: FinetuneSettings,
-    objective_of: Callable[[Backbone], Objective[B]],
+    objective_of: Callable[[Backbone, Examples], Objective[B]],
     report: Callable[[int, float], None],
 ) -> Run:
     """Trains an adapter, or goes on with it, or finds it done. The caller holds the lease of the run's folder.
 
     Args:
         settings: The run.
-        objective_of: What to learn, for the model that was opened.
+        objective_of: What to learn, for the model that was opened and the rows that were read.
         report: Is called with (step, loss) after each update.
 
     Raises:
@@ -58,7 +59,7 @@ def finetune(
     backbone = open_backbone(settings.model)
     torch.manual_seed(settings.seed)
     add_lora(backbone, settings.lora)
-    objective = objective_of(backbone)
+    objective = objective_of(backbone, examples)
     fit(
         backbone.model,
         len(examples),
@@ -69,4 +70,5 @@ def finetune(
         Adapter(backbone.model),
         report,
     )
+    write_report([run.folder], run.folder / "report.html")
     return run

@@ -6,6 +6,7 @@ The order of rows depends on the seed alone, not on how often the run was interr
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,8 +20,18 @@ from trainer.training_settings import LoopSettings
 from unijudge.errors import NonFiniteLoss, TrainingError
 
 B = TypeVar("B")
-Terms = Mapping[str, Tensor]
-"""A loss by its terms, scalars, already weighted: their sum is minimised, each is logged by its name."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A scalar that is logged beside the loss, such as an entropy, and is no part of it."""
+
+    value: Tensor
+
+
+Terms = Mapping[str, Tensor | Observed]
+"""A loss by its terms, scalars, already weighted: their sum is minimised, each is logged by its name. So is what was
+observed on the way."""
 
 
 class Weights(Protocol):
@@ -75,11 +86,14 @@ def fit(
     prepared.train()
     for step in range(done + 1, settings.steps + 1):
         groups = rows_of_step(step, num_rows, settings)
-        found = Counter[str]()
+        found, observed = Counter[str](), Counter[str]()
         for rows in groups:
             terms = loss_of(prepared, batch_of(rows, step))
-            accelerator.backward(torch.stack([*terms.values()]).sum() / len(groups))
-            found.update({name: term.item() / len(groups) for name, term in terms.items()})
+            losses = {name: term for name, term in terms.items() if isinstance(term, Tensor)}
+            accelerator.backward(torch.stack([*losses.values()]).sum() / len(groups))
+            found.update({name: term.item() / len(groups) for name, term in losses.items()})
+            seen = {name: term.value for name, term in terms.items() if isinstance(term, Observed)}
+            observed.update({name: value.item() / len(groups) for name, value in seen.items()})
         total = float(sum(found.values()))
         norm = float(accelerator.clip_grad_norm_(trainable, settings.max_gradient_norm))
         if not math.isfinite(total + norm):
@@ -87,7 +101,7 @@ def fit(
                 f"step {step}: loss {total}, gradient norm {norm}; stopped before the update. The last good checkpoint "
                 f"is {run.latest or 'none yet'}; lower learning_rate, or raise the temperatures"
             )
-        run.log(step=step, loss=total, **found, gradient_norm=norm, learning_rate=schedule.get_last_lr()[0])
+        run.log(step=step, loss=total, **found, **observed, gradient_norm=norm, learning_rate=schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()

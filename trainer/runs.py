@@ -1,6 +1,7 @@
 """A run's folder: what it began with, environment, metrics line by line, checkpoints, and in the end the adapter.
 
     settings.json  environment.json  metrics.jsonl  checkpoints/step-000200/{adapter/, state.pt}  adapter/
+    report.html
 
 A checkpoint and the adapter are whole or absent. The last whole checkpoint is where an interrupted run goes on.
 """

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from trainer.backbone import Backbone, save_merged
+from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.reranker import Lesson, Lessons, reranker_loss
 from trainer.training_settings import RerankerSettings
@@ -26,7 +27,7 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
 
-    def objective(backbone: Backbone) -> Objective[Lesson]:
+    def objective(backbone: Backbone, _: Examples) -> Objective[Lesson]:
         lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
         return Objective(lessons.of, partial(reranker_loss, backbone, settings.loss))
 

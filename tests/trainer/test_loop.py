@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from trainer.loop import fit, rows_of_step
+from trainer.loop import Observed, fit, rows_of_step
 from trainer.runs import Run
 from trainer.training_settings import LoopSettings
 from unijudge.errors import DataError, NonFiniteLoss, TrainingError
@@ -103,6 +104,23 @@ def test_terms_are_summed_and_logged_by_name(tmp_path):
     assert (apart.weight - together.weight).abs().max() < 1e-6
     for line in lines(run):
         assert line["loss"] == pytest.approx(line["squared"] + line["shrink"])
+
+
+def test_what_is_observed_is_logged_and_does_not_train(tmp_path):
+    def plain(module, batch):
+        return {"squared": (module(batch) ** 2).mean()}
+
+    def watched(module, batch):
+        return plain(module, batch) | {"size": Observed(batch.abs().mean()), "pull": Observed(module.weight.sum())}
+
+    bare, unwatched, _ = train(tmp_path / "bare", loss=plain)
+    model, run, _ = train(tmp_path / "run", loss=watched)
+    assert torch.equal(model.weight, bare.weight)
+    for line, other in zip(lines(run), lines(unwatched), strict=True):
+        rows = [row for group in rows_of_step(line["step"], len(DATA), SETTINGS) for row in group]
+        assert line.pop("size") == pytest.approx(DATA[rows].abs().mean().item())
+        assert math.isfinite(line.pop("pull"))
+        assert line == other
 
 
 def test_every_row_once_an_epoch():
