@@ -20,10 +20,11 @@ class BackboneSettings(Settings):
     """The commit of a hub model."""
     adapter: Path | None = None
     """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen weights; an adapter is always trained in float32."""
+    dtype: Literal["float32", "bfloat16", "nf4"] = "float32"
+    """Of the frozen weights; an adapter is always trained in float32. `nf4` is four bits a weight (QLoRA, arXiv
+    2305.14314), computed in bfloat16: it needs a GPU and the package bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs."""
+    """Where it runs. Of several processes each takes a GPU of its own."""
     min_pixels: int = Field(4 * 28 * 28, gt=0)
     """Smaller images are scaled up to this many pixels."""
     max_pixels: int = Field(576 * 28 * 28, gt=0)
@@ -44,6 +45,8 @@ class EmbedSettings(Settings):
     """The folder of vectors."""
     model: BackboneSettings = BackboneSettings()
     batch_size: int = Field(32, gt=0)
-    """Inputs at once."""
+    """Inputs at once, on one process."""
+    workers: int = Field(2, ge=0)
+    """Threads of each process that read and prepare inputs ahead of the model; 0: none."""
     dtype: Literal["float16", "float32"] = "float16"
     """Of the stored vectors."""

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
-from trainer.embedder import embed
+from trainer.embedder import embed, stream_of
 from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.losses import infonce, js_divergence, symmetric_kl
+from trainer.processes import processes
 from trainer.training_settings import EmbedderSettings, LossSettings
 from unijudge.errors import TrainingError
-from unijudge.leases import lease
 
 
 def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], None]) -> Path:
@@ -32,13 +32,19 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
 
     def objective(backbone: Backbone, _: Examples) -> Objective[Batch]:
         return Objective(
-            lambda examples, _: collate(examples),
+            lambda examples, _: _ready(backbone, collate(examples)),
             lambda batch: {settings.loss.name: loss_of(backbone, settings.loss, batch)},
         )
 
-    with lease(settings.out):
-        run = finetune(settings, objective, report)
-        return run.adapter
+    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
+        return finetune(settings, objective, report, accelerator).adapter
+
+
+def _ready(backbone: Backbone, batch: Batch) -> Batch:
+    """The same batch, after its inputs were checked, and its pictures decoded and kept."""
+    for content in (*batch.queries, *batch.candidates):
+        stream_of(backbone, content)
+    return batch
 
 
 def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Tensor:
