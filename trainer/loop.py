@@ -92,7 +92,7 @@ def fit(
     Raises:
         NonFiniteLoss: In every process, before the update; the last checkpoint is good.
     """
-    trainable = _trainable(model)
+    trainable, each = _trainable(model), _batches_each(order, accelerator)
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_schedule(step, settings.warmup_steps, settings.steps)
@@ -104,7 +104,7 @@ def fit(
     with closing(ahead(parts, lambda part: batch_of(part.rows.tolist(), part.step), settings.workers)) as batches:
         for step in steps:
             found = Counter[str]()
-            for part, batch in islice(batches, order.accumulate // accelerator.num_processes):
+            for part, batch in islice(batches, each):
                 torch.manual_seed(part.seed)
                 found.update(_backward(loss_of(model, batch), part.share))
             add_up_gradients(trainable, accelerator)
@@ -144,13 +144,18 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return trainable
 
 
-def _parts(order: Order, steps: range, accelerator: Accelerator) -> Iterator[Part]:
-    """What this process does of each update."""
+def _batches_each(order: Order, accelerator: Accelerator) -> int:
+    """How many batches of an update each process does."""
     if order.accumulate % accelerator.num_processes:
         raise TrainingError(
             f"accumulate = {order.accumulate}: the batches of an update cannot be shared out evenly among "
             f"{accelerator.num_processes} processes; make it a multiple of that"
         )
+    return order.accumulate // accelerator.num_processes
+
+
+def _parts(order: Order, steps: range, accelerator: Accelerator) -> Iterator[Part]:
+    """What this process does of each update."""
     for step in steps:
         batches = order.batches(step)
         total = sum(len(rows) for rows in batches)

@@ -41,13 +41,13 @@ class Plain:
         self.model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
 
 
-def train(folder, *, stop_at=None, loss=None, settings=SETTINGS, accelerator=None):
+def train(folder, *, stop_at=None, loss=None, settings=SETTINGS, accelerator=None, report=None):
     torch.manual_seed(0)
     model = nn.Linear(3, 1, bias=False)
     noisy = nn.Dropout(0.5)
     steps = []
 
-    def report(step, value):
+    def interrupt(step, value):
         steps.append(step)
         if step == stop_at:
             raise KeyboardInterrupt
@@ -55,11 +55,13 @@ def train(folder, *, stop_at=None, loss=None, settings=SETTINGS, accelerator=Non
     def default(module, batch):
         return {"squared": ((module(noisy(batch)) - 1) ** 2).mean()}
 
-    run = Run(folder, settings, {})
+    accelerator = accelerator or Accelerator(cpu=True)
+    with accelerator.main_process_first():
+        run = Run(folder, settings, {})
     with contextlib.suppress(KeyboardInterrupt):
         fit(
-            model, order_of(settings), lambda rows, _: DATA[rows], loss or default, run, settings, Plain(model), report,
-            accelerator or Accelerator(cpu=True),
+            model, order_of(settings), lambda rows, _: DATA[rows], loss or default, run, settings, Plain(model),
+            report or interrupt, accelerator,
         )  # fmt: skip
     return model, run, steps
 
