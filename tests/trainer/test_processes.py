@@ -4,6 +4,9 @@ import functools
 import hashlib
 import json
 import os
+import subprocess
+import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -14,10 +17,15 @@ from safetensors.torch import load_file
 from tests.trainer.launched import launched
 from tests.trainer.test_embedder import run_settings
 from tests.trainer.test_loop import SETTINGS, train
+from trainer.backbone import add_lora, open_backbone
 from trainer.embed import embed_corpus
 from trainer.settings import EmbedSettings
+from trainer.sharding import shard_frozen
 from trainer.train_embedder import train_embedder
+from trainer.training_settings import LoraSettings
 from unijudge.errors import NonFiniteLoss, TrainingError
+from unijudge.leases import lease
+from unijudge.settings import overrides_of
 
 FOUR = SETTINGS.model_copy(update={"accumulate": 4})
 
@@ -107,8 +115,7 @@ def embedder_training(settings, *, sharded=False):
     train_embedder(settings, quiet)
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_path, sharded):
+def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_path):
     """With dropout, DoRA and gradient checkpointing; whole in each process, or its frozen weights split (FSDP2)."""
     settings = run_settings(
         corpus, triples, model, tmp_path / "one", steps=3, batch_size=2, accumulate=2, save_every_steps=2,
@@ -117,11 +124,38 @@ def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_
     lora = settings.lora.model_copy(update={"dropout": 0.1, "dora": True, "init": "gaussian"})
     settings = settings.model_copy(update={"lora": lora})
     alone = load_file(train_embedder(settings, quiet) / "adapter_model.safetensors")
-    two = settings.model_copy(update={"out": tmp_path / "two"})
-    launched(functools.partial(embedder_training, two, sharded=sharded), 2, tmp_path / "ranks")
-    together = load_file(tmp_path / "two" / "adapter" / "adapter_model.safetensors")
-    assert alone.keys() == together.keys()
-    assert max((alone[name] - together[name]).abs().max().item() for name in alone) < 1e-6
+    for sharded in (False, True):
+        two = settings.model_copy(update={"out": tmp_path / f"sharded-{sharded}"})
+        launched(functools.partial(embedder_training, two, sharded=sharded), 2, tmp_path / f"ranks-{sharded}")
+        together = load_file(two.out / "adapter" / "adapter_model.safetensors")
+        assert alone.keys() == together.keys()
+        assert max((alone[name] - together[name]).abs().max().item() for name in alone) < 1e-6
+
+
+def split(model):
+    """What a process holds of each parameter before and after, by whether it is trained, a block's, or neither."""
+    Accelerator(cpu=True)
+    backbone = open_backbone(model)
+    add_lora(backbone, LoraSettings(rank=2))
+    before = sizes(backbone.model)
+    shard_frozen(backbone.model)
+    return [before, sizes(backbone.model)]
+
+
+def sizes(model):
+    total = Counter()
+    for name, one in model.named_parameters():
+        kind = "trained" if one.requires_grad else "block" if ".layers." in name or ".blocks." in name else "other"
+        total[kind] += getattr(one, "_local_tensor", one).numel()
+    return total
+
+
+def test_frozen_blocks_are_split_and_nothing_else(model, tmp_path):
+    ranks = launched(functools.partial(split, model), 2, tmp_path)
+    for before, after in ranks:
+        assert [after[kind] for kind in ("trained", "other")] == [before[kind] for kind in ("trained", "other")]
+    assert sum(after["block"] for _, after in ranks) == ranks[0][0]["block"]
+    assert max(after["block"] for _, after in ranks) < 0.6 * ranks[0][0]["block"]
 
 
 def test_two_processes_embed_the_same_files_as_one(corpus, model, tmp_path):
@@ -134,6 +168,8 @@ def test_two_processes_embed_the_same_files_as_one(corpus, model, tmp_path):
     launched(functools.partial(embedding, other), 2, tmp_path / "ranks")
     assert digests(tmp_path / "one") == digests(tmp_path / "two") != {}
     (tmp_path / "two" / "queries-00000.parquet").unlink()
+    with lease(other.out), pytest.raises(Exception, match=f"process {os.getpid()} is writing there"):
+        launched(functools.partial(embedding, other), 2, tmp_path / "refused")
     told = launched(functools.partial(embedding, other), 2, tmp_path / "again")
     assert told == [[[6, 8], [8, 8]], []], "the missing part alone, and the first process tells of both"
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
@@ -143,3 +179,17 @@ def embedding(settings):
     told = []
     embed_corpus(settings, lambda done, total: told.append((done, total)))
     return told
+
+
+def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
+    """torchrun, as the help says; the first process alone tells."""
+    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=2, batch_size=2, accumulate=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unijudge",
+               "train", "embedder"]  # fmt: skip
+    for override in overrides_of(settings):
+        command += ["--set", override]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    assert told.stdout.count("the trained adapter") == 1
+    assert [line["step"] for line in metrics(settings.out)] == [1, 2]
+    begun = json.loads((settings.out / "settings.json").read_text())
+    assert begun["made"]["command"].startswith("unijudge train embedder --set")
