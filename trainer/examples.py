@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unijudge.corpus import Content, Corpus
 from unijudge.entries import Rows
@@ -78,6 +79,11 @@ class Examples:
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
         self._weights = np.array(weights)
         self._same_question = _SameQuestion(corpus)
+
+    @property
+    def teacher_NK(self) -> NDArray[np.float64]:
+        """Judge scores in [0, 1] of every row that was judged whole, the positive first."""
+        return self._teachers[~np.isnan(self._teachers).any(1)]
 
     def __len__(self) -> int:
         return len(self._query_rows)

@@ -11,6 +11,7 @@ adapter's gradients once an update, whatever passes made them. If one process fa
 
 import contextlib
 import importlib.util
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def processes(device: str, out: Path, trackers: Sequence[str] = ()) -> Iterator[
             raise SettingsError(f"trackers: {name} is not installed; pip install {name}, or leave it out")
     folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
     accelerator = Accelerator(cpu=device == "cpu", **folder)
+    if not accelerator.is_main_process:
+        logging.getLogger("trainer").setLevel(logging.ERROR)  # the first process warns for all
     with lease(out) if accelerator.is_main_process else contextlib.nullcontext():
         accelerator.wait_for_everyone()
         yield accelerator

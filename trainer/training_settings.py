@@ -33,14 +33,16 @@ class LoraSettings(Settings):
 class LossSettings(Settings):
     """What the embedder learns from a row's positive and negatives."""
 
-    name: Literal["symmetric_kl", "js", "infonce"] = "symmetric_kl"
-    """`symmetric_kl`: UniME-V2's formula; `js`: the true Jensen-Shannon divergence; `infonce`: hard labels."""
+    name: Literal["symmetric_kl", "js", "kl", "margin_mse", "infonce"] = "symmetric_kl"
+    """`symmetric_kl`: UniME-V2's formula; `js`: the true Jensen-Shannon divergence; `kl`: the usual distillation;
+    `margin_mse`: by how much the positive leads; `infonce`: hard labels, no judge."""
     student_temperature: float = Field(0.02, gt=0)
     """Divides cosine similarities."""
     teacher_temperature: float = Field(0.02, gt=0)
     """Divides judge scores. At 0.02 nearly every target is one-hot; a larger one makes softer targets."""
-    in_batch: bool = True
-    """`infonce` only: the other rows' candidates are negatives too, but for known positives of the row."""
+    in_batch_weight: float = Field(0.0, ge=0)
+    """Weight of a term by which the candidates of the batch's other rows, on all processes, are negatives too, but for
+    known positives. 0: own candidates only, as UniME-V2; 1 with `infonce`: the usual InfoNCE over the batch."""
 
 
 class LoopSettings(Settings):

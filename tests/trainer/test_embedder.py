@@ -116,7 +116,7 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
     batch = collate([unjudged[0], unjudged[1]])
     with pytest.raises(TrainingError, match="needs a judge's scores"):
         loss_of(backbone, LossSettings(), batch)
-    assert loss_of(backbone, LossSettings(name="infonce"), batch).isfinite()
+    assert loss_of(backbone, LossSettings(name="infonce"), batch)["infonce"].isfinite()
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
     assert drawn.teacher[1:] == [1.0, 1.0]
 
