@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 
 from unijudge.errors import SettingsError
@@ -34,13 +35,19 @@ def processes(device: str, out: Path, trackers: Sequence[str] = ()) -> Iterator[
 
     Raises:
         FolderBusy: Another job writes there.
-        SettingsError: A tracker is not installed.
+        SettingsError: A tracker is not installed, or accelerate's configuration does not fit.
     """
     for name in trackers:
         if importlib.util.find_spec(name) is None:
             raise SettingsError(f"trackers: {name} is not installed; pip install {name}, or leave it out")
     folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
     accelerator = Accelerator(cpu=device == "cpu", **folder)
+    sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if sharding and sharding.cpu_ram_efficient_loading:
+        raise SettingsError(
+            "fsdp_cpu_ram_efficient_loading: would leave every process but the first without weights; set it to false "
+            "in accelerate's configuration"
+        )
     if not accelerator.is_main_process:
         logging.getLogger("trainer").setLevel(logging.ERROR)  # the first process warns for all
     with lease(out) if accelerator.is_main_process else contextlib.nullcontext():

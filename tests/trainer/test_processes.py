@@ -7,11 +7,17 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from tests.trainer.launched import launched
@@ -19,14 +25,16 @@ from tests.trainer.test_embedder import run_settings
 from tests.trainer.test_loop import SETTINGS, train
 from trainer.backbone import add_lora, open_backbone
 from trainer.embed import embed_corpus
+from trainer.processes import processes
 from trainer.settings import EmbedSettings
 from trainer.sharding import shard_frozen
 from trainer.train_embedder import train_embedder
 from trainer.training_settings import LoraSettings
-from unijudge.errors import NonFiniteLoss, TrainingError
+from unijudge.errors import NonFiniteLoss, SettingsError, TrainingError
 from unijudge.leases import lease
 from unijudge.settings import overrides_of
 
+ROOT = Path(__file__).parents[2]
 FOUR = SETTINGS.model_copy(update={"accumulate": 4})
 
 
@@ -107,12 +115,18 @@ def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
     launched(functools.partial(uneven, tmp_path / "run"), 4, tmp_path / "ranks")
 
 
+def as_fsdp(plugin):
+    """What accelerate makes of its FSDP configuration on GPUs; it knows none for CPUs."""
+    state = Accelerator(cpu=True).state
+    PartialState().distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+
+
 def embedder_training(settings, *, sharded=False):
-    if sharded:  # what accelerate makes of its FSDP configuration on GPUs; it knows none for CPUs
-        state = Accelerator(cpu=True).state
-        state.distributed_type = DistributedType.FSDP
-        state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
-    train_embedder(settings, quiet)
+    if sharded:
+        as_fsdp(FullyShardedDataParallelPlugin(fsdp_version=2))
+    with mock.patch("trainer.finetune.shard_frozen", wraps=shard_frozen) as split:
+        train_embedder(settings, quiet)
+    return split.call_count
 
 
 def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_path):
@@ -126,7 +140,8 @@ def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_
     alone = load_file(train_embedder(settings, quiet) / "adapter_model.safetensors")
     for sharded in (False, True):
         two = settings.model_copy(update={"out": tmp_path / f"sharded-{sharded}"})
-        launched(functools.partial(embedder_training, two, sharded=sharded), 2, tmp_path / f"ranks-{sharded}")
+        work = functools.partial(embedder_training, two, sharded=sharded)
+        assert launched(work, 2, tmp_path / f"ranks-{sharded}") == [sharded] * 2
         together = load_file(two.out / "adapter" / "adapter_model.safetensors")
         assert alone.keys() == together.keys()
         assert max((alone[name] - together[name]).abs().max().item() for name in alone) < 1e-6
@@ -193,3 +208,31 @@ def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
     assert [line["step"] for line in metrics(settings.out)] == [1, 2]
     begun = json.loads((settings.out / "settings.json").read_text())
     assert begun["made"]["command"].startswith("unijudge train embedder --set")
+
+
+@pytest.mark.parametrize(("recipe", "wanted"), [
+    ("ddp", {}),
+    ("fsdp", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}),
+])  # fmt: skip
+def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
+    """As far as the environment that its launcher gives to the processes."""
+    path = str(ROOT / "deploy" / "recipes" / "accelerate" / f"{recipe}.yaml")
+    asked = launch_command_parser().parse_args(["--config_file", path, "-m", "unijudge", "train", "embedder"])
+    args, _, _ = _validate_launch_command(asked)
+    assert (args.num_processes, args.module, args.training_script) == (8, True, "unijudge")
+    made = prepare_multi_gpu_env(args)
+    assert {name: made.get(name) for name in wanted} == wanted
+    assert "ACCELERATE_USE_FSDP" in made or recipe == "ddp"
+
+
+def test_a_configuration_that_would_empty_the_weights_is_refused(tmp_path):
+    plugin = SimpleNamespace(cpu_ram_efficient_loading=True)
+    told = launched(functools.partial(refused, plugin, tmp_path / "run"), 2, tmp_path)
+    assert all(one.startswith("fsdp_cpu_ram_efficient_loading: would leave every process") for one in told)
+
+
+def refused(plugin, folder):
+    as_fsdp(plugin)
+    with pytest.raises(SettingsError) as error, processes("cpu", folder):
+        pass
+    return str(error.value)
