@@ -202,4 +202,4 @@ def _device(wanted: str) -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ModelError("model.device: cuda, but this process sees no GPU; set device = 'cpu'")
-    return torch.device(wanted)
+    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
