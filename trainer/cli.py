@@ -1,4 +1,4 @@
-"""`unijudge train`: pull, embed, embedder, reranker, evaluate, rerank."""
+"""`unijudge train`: pull, embed, embedder, reranker, report, evaluate, rerank."""
 
 import logging
 import os
@@ -74,6 +74,21 @@ def reranker(settings: SettingsFile = None, overrides: Overrides = None, example
     with _bar() as bar:
         merged = train_reranker(resolved, _reporter(bar, resolved.steps))
     _tell_once(f"{merged}: the reranker; serve it with `judge serve --set model.name={merged}`")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page. Without it: report.html in the run; of several runs, here.")
+    ] = None,
+) -> None:
+    """Draw the curves of a training; of several, laid over one another, and what differs in their settings."""
+    from trainer.report import write_report
+
+    page = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    write_report(runs, page)
+    typer.echo(f"{page}: {len(runs)} run{'s' if len(runs) > 1 else ''}; open it in a browser")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit
 from trainer.order import Order
+from trainer.report import write_report
 from trainer.runs import Run
 from trainer.sharding import shard_frozen
 from trainer.training_settings import FinetuneSettings
@@ -84,6 +85,8 @@ def finetune(
         report,
         accelerator,
     )
+    if accelerator.is_main_process:
+        write_report([run.folder], run.folder / "report.html")
     return run
 
 

@@ -19,9 +19,10 @@ from trainer.collate import Batch, known
 def gathered(batch: Batch, candidates_UD: Tensor) -> tuple[Batch, Tensor]:
     """The candidates of all processes, each content once, and where this process's rows find theirs among them.
 
-    A loss that is a mean over this process's rows then has the right gradients once the processes average theirs, if
-    each holds as many rows: the mean of the processes' losses is the loss of all rows on one process. Every process
-    must call this at the same point, and run its backward. Alone, nothing is sent and nothing changes.
+    A gradient at one of these vectors reaches the process that embedded it as the sum over the losses of all processes.
+    So when processes add up their gradients, or average them, they get those of the sum of their losses, or the mean:
+    where each loss is a mean over as many rows, that of all rows on one process. Every process must call this at the
+    same point, and run its backward. Alone, nothing is sent and nothing changes.
 
     Args:
         batch: This process's.
@@ -29,7 +30,7 @@ def gathered(batch: Batch, candidates_UD: Tensor) -> tuple[Batch, Tensor]:
 
     Returns:
         The batch with `candidate_keys`, `columns_BK` and `known_BU` over V (its contents stay this process's own), and
-        the V vectors. A gradient at one of these reaches the process that embedded it, summed over all processes.
+        the V vectors.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return batch, candidates_UD

@@ -1,6 +1,6 @@
 """A run's folder: what it began with, environment, metrics line by line, checkpoints, and in the end the adapter.
 
-    settings.json  environment.json  metrics.jsonl  checkpoints/step-000200/  adapter/
+    settings.json  environment.json  metrics.jsonl  checkpoints/step-000200/  adapter/  report.html
 
 The adapter is whole or absent, and so is a checkpoint. Of several processes the first one alone writes.
 """
