@@ -56,18 +56,13 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
         done = 0
         for path, entries in todo:
             vectors = np.empty((len(entries), backbone.width), np.float32)
-            for batch in _batches(entries, settings.batch_size):
-                vectors[batch] = _embed(backbone, corpus, [entries[row] for row in batch])
+            for start in range(0, len(entries), settings.batch_size):
+                batch = entries[start : start + settings.batch_size]
+                vectors[start : start + len(batch)] = _embed(backbone, corpus, batch)
                 done += len(batch)
                 report(done, total)
             write_part(path, manifest, [_id(entry) for entry in entries], vectors)
     return manifest
-
-
-def _batches(entries: Sequence[Item | Query], size: int) -> list[list[int]]:
-    """Rows in batches of like inputs (pictures together, texts by length), so that little is padded."""
-    order = sorted(range(len(entries)), key=lambda row: (entries[row].image is None, len(entries[row].text or "")))
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 @torch.inference_mode()

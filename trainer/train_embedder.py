@@ -46,7 +46,8 @@ def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Tensor:
     Raises:
         TrainingError: The loss needs a judge's scores, and a row has none.
     """
-    queries_BD, candidates_UD = embed(backbone, batch.queries), embed(backbone, batch.candidates)
+    vectors = embed(backbone, [*batch.queries, *batch.candidates])
+    queries_BD, candidates_UD = vectors.split([len(batch.queries), len(batch.candidates)])
     similarities_BU = queries_BD @ candidates_UD.T
     device = similarities_BU.device
     weights_B = batch.weights_B.to(device)
