@@ -90,7 +90,8 @@ def _vectors(
     advance: Callable[[int], None],
 ) -> npt.NDArray[np.float32] | None:
     """One part's vectors, in the first process; None in the others, which hand theirs over."""
-    batches = _batches(entries, settings.batch_size)
+    size = settings.batch_size
+    batches = [range(start, min(start + size, len(entries))) for start in range(0, len(entries), size)]
     ours = batches[accelerator.process_index :: accelerator.num_processes]
     found = np.empty((len(entries), backbone.width), np.float32)
 
@@ -108,12 +109,6 @@ def _vectors(
         for rows_there, vectors in gather_object([(rows, found[rows])]):
             found[rows_there] = vectors
     return found if accelerator.is_main_process else None
-
-
-def _batches(entries: Entries, size: int) -> list[list[int]]:
-    """Rows in batches of like inputs (pictures together, texts by length), so that little is padded."""
-    order = sorted(range(len(entries)), key=lambda row: (entries[row].image is None, len(entries[row].text or "")))
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def _stream(backbone: Backbone, corpus: Corpus, entry: Item | Query) -> Stream:

@@ -71,7 +71,7 @@ def finetune(
     if settings.gradient_checkpointing:
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     if accelerator.distributed_type == DistributedType.FSDP:
-        shard_frozen(backbone.model)
+        shard_frozen(backbone)
     accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
     objective = objective_of(backbone, examples)
     fit(

@@ -32,6 +32,11 @@ class BackboneSettings(Settings):
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(4096, gt=0)
     """Longest input, in tokens; a longer one is an error, never cut."""
+    batch_tokens: int = Field(16384, gt=0)
+    """How many tokens run at once, padding included; lower it when memory runs out."""
+    vision_cache_mb: int = Field(1024, ge=0)
+    """Main memory, in MiB, for what a frozen vision tower made of pictures: it does not see these again. 0 keeps
+    nothing."""
     max_source_pixels: int = Field(MAX_PIXELS, gt=0)
     """Width × height beyond which an image is not even decoded."""
 
@@ -44,8 +49,8 @@ class EmbedSettings(Settings):
     out: Location
     """The folder of vectors."""
     model: BackboneSettings = BackboneSettings()
-    batch_size: int = Field(32, gt=0)
-    """Inputs at once, on one process."""
+    batch_size: int = Field(256, gt=0)
+    """Inputs read at once, by one process; they run in groups of like length."""
     workers: int = Field(2, ge=0)
     """Threads of each process that read and prepare inputs ahead of the model; 0: none."""
     dtype: Literal["float16", "float32"] = "float16"

@@ -1,33 +1,39 @@
-"""Splits the frozen weights of a model among the processes (FSDP2), for models that leave no room beside them.
+"""Splits the frozen language model among the processes (FSDP2), for models that leave no room beside them.
 
 Each block's weights are gathered while it computes, and let go again. The adapter is small: it stays whole in every
-process, so training, saving and resuming are what they are without sharding.
+process, so training, saving and resuming are what they are without sharding. So does the vision tower, which is run by
+each process when it meets a picture that is new to it.
 """
 
-from typing import Any
+import torch
+import torch.distributed as dist
 
+from trainer.backbone import Backbone
 from unijudge.errors import ModelError
 
 
-def shard_frozen(model: Any) -> None:
-    """Splits the blocks of each tower of a model with an adapter; embeddings and norms stay whole.
+def shard_frozen(backbone: Backbone) -> None:
+    """Splits the blocks of the language model under an adapter.
+
+    Since every pass gathers weights from all processes, all make the same number of them from now on.
 
     Raises:
-        ModelError: The model does not say what its blocks are, or its weights are quantised.
+        ModelError: The weights are quantised.
     """
     from torch.distributed.fsdp import fully_shard
 
-    inner = model.get_base_model().model
-    adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    names = set(inner._no_split_modules or ())  # noqa: SLF001  the models' own word for it
-    towers = {tower: [one for one in tower.modules() if type(one).__name__ in names] for tower in inner.children()}
-    if not any(towers.values()):
-        raise ModelError(f"{type(inner).__name__}: does not say what its blocks are; train it without FSDP")
-    for tower, blocks in towers.items():
-        inside = {parameter for block in blocks for parameter in block.parameters()}
-        if not all(parameter.is_floating_point() for parameter in inside):
-            raise ModelError("quantised weights cannot be split among processes; set dtype = 'bfloat16', or use DDP")
-        for block in blocks:
-            fully_shard(block, ignored_params=adapter)
-        if blocks:
-            fully_shard(tower, ignored_params=adapter | (set(tower.parameters()) - inside))
+    language_model = backbone.model.get_base_model().model.language_model
+    inside = {parameter for block in language_model.layers for parameter in block.parameters()}
+    if not all(parameter.is_floating_point() for parameter in inside):
+        raise ModelError("quantised weights cannot be split among processes; set dtype = 'bfloat16', or use DDP")
+    adapter = {parameter for parameter in inside if parameter.requires_grad}
+    for block in language_model.layers:
+        fully_shard(block, ignored_params=adapter)
+    fully_shard(language_model, ignored_params=adapter | (set(language_model.parameters()) - inside))
+
+    def most(passes: int) -> int:
+        count = torch.tensor(passes, device=backbone.device)
+        dist.all_reduce(count, dist.ReduceOp.MAX)
+        return int(count)
+
+    backbone.passes = most

@@ -67,7 +67,8 @@ def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Terms:
     Raises:
         TrainingError: The loss needs a judge's scores, and a row has none.
     """
-    return terms_of(settings, batch, embed(backbone, batch.queries), embed(backbone, batch.candidates))
+    vectors = embed(backbone, [*batch.queries, *batch.candidates])
+    return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
 
 
 def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidates_UD: Tensor) -> Terms:

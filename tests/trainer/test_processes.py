@@ -25,11 +25,13 @@ from tests.trainer.test_embedder import run_settings
 from tests.trainer.test_loop import SETTINGS, train
 from trainer.backbone import add_lora, open_backbone
 from trainer.embed import embed_corpus
+from trainer.embedder import embed
 from trainer.processes import processes
 from trainer.settings import EmbedSettings
 from trainer.sharding import shard_frozen
 from trainer.train_embedder import train_embedder
 from trainer.training_settings import LoraSettings
+from unijudge.corpus import Content
 from unijudge.errors import NonFiniteLoss, SettingsError, TrainingError
 from unijudge.leases import lease
 from unijudge.settings import overrides_of
@@ -148,29 +150,44 @@ def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_
 
 
 def split(model):
-    """What a process holds of each parameter before and after, by whether it is trained, a block's, or neither."""
-    Accelerator(cpu=True)
-    backbone = open_backbone(model)
-    add_lora(backbone, LoraSettings(rank=2))
-    before = sizes(backbone.model)
-    shard_frozen(backbone.model)
-    return [before, sizes(backbone.model)]
+    """What a process holds of each parameter before and after; and its gradient, if it has other inputs than others."""
+    accelerator = Accelerator(cpu=True)
+    backbone = open_backbone(model.model_copy(update={"batch_tokens": 60}))
+    torch.manual_seed(0)
+    add_lora(backbone, LoraSettings(rank=2, dropout=0.5))
+    backbone.model.train()
+    contents = [Content(text="a " * length) for length in ((3, 40, 80) if accelerator.process_index else (5,))]
+    before, expected = sizes(backbone.model), gradient(backbone, contents)
+    shard_frozen(backbone)
+    again = gradient(backbone, contents)
+    return [before, sizes(backbone.model), (expected - again).abs().max().item(), expected.abs().max().item()]
+
+
+def gradient(backbone, contents):
+    torch.manual_seed(1)
+    embed(backbone, contents).sum().backward()
+    trained = [one for one in backbone.model.parameters() if one.requires_grad]
+    found = torch.cat([one.grad.ravel() for one in trained])
+    backbone.model.zero_grad()
+    return found
 
 
 def sizes(model):
     total = Counter()
     for name, one in model.named_parameters():
-        kind = "trained" if one.requires_grad else "block" if ".layers." in name or ".blocks." in name else "other"
+        kind = "trained" if one.requires_grad else "block" if ".layers." in name else "other"
         total[kind] += getattr(one, "_local_tensor", one).numel()
     return total
 
 
 def test_frozen_blocks_are_split_and_nothing_else(model, tmp_path):
+    """Also where one process needs one pass and the other three: the gradients are those of the whole weights."""
     ranks = launched(functools.partial(split, model), 2, tmp_path)
-    for before, after in ranks:
+    for before, after, difference, largest in ranks:
         assert [after[kind] for kind in ("trained", "other")] == [before[kind] for kind in ("trained", "other")]
-    assert sum(after["block"] for _, after in ranks) == ranks[0][0]["block"]
-    assert max(after["block"] for _, after in ranks) < 0.6 * ranks[0][0]["block"]
+        assert difference < 1e-6 < 1e-2 < largest
+    assert sum(after["block"] for _, after, *_ in ranks) == ranks[0][0]["block"]
+    assert max(after["block"] for _, after, *_ in ranks) < 0.6 * ranks[0][0]["block"]
 
 
 def test_two_processes_embed_the_same_files_as_one(corpus, model, tmp_path):
