@@ -2,11 +2,11 @@
 
     .venv/bin/python -m bench.trainer        prints a Markdown table for each set of rows
 
-A 31-million-parameter Qwen2.5-VL with random weights and a LoRA (rank 16, all linear layers of the language model),
+A 33-million-parameter Qwen2.5-VL with random weights and a LoRA (rank 16, all linear layers of the language model),
 float32, one thread, whose own seconds are counted. Rows are of MMEB's mix, with 1 + 8 candidates, eight in a batch.
 "UniME-V2's scheme" is what its released code does: every input with one neighbour, padded to it, twice (GradCache: for
 the loss, and for the gradients); its pictures prepared for every use. Prompts and pictures are ours in every way.
-Nothing is updated, so the gradients of all batches add up and can be compared: a difference is the largest of a weight's
+Nothing is updated, so gradients of all batches add up and can be compared: a difference is the largest of a weight's
 gradient, as a share of the largest gradient in its matrix. Before the clock starts every way has run another row.
 """
 
