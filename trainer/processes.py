@@ -6,7 +6,8 @@ Several are started by torch's or accelerate's launcher, each with the same comm
     accelerate launch --config_file deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder run.toml
 
 The model's frozen weights are the same everywhere, so the processes need no wrapper around it: they add up the
-adapter's gradients once an update, whatever passes made them. If one process fails, the launcher ends the others.
+adapter's gradients once an update, whatever passes made them. If one process fails, the launcher ends the others. On
+several machines all of them must see the same folders.
 """
 
 import contextlib
