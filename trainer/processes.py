@@ -42,7 +42,7 @@ def processes(device: str, out: Path, trackers: Sequence[str] = ()) -> Iterator[
         if importlib.util.find_spec(name) is None:
             raise SettingsError(f"trackers: {name} is not installed; pip install {name}, or leave it out")
     folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
-    accelerator = Accelerator(cpu=device == "cpu", **folder)
+    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), **folder)
     sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
     if sharding and sharding.cpu_ram_efficient_loading:
         raise SettingsError(
