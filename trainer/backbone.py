@@ -239,7 +239,8 @@ def _weights(dtype: str, device: torch.device) -> dict[str, Any]:
         return {"dtype": getattr(torch, dtype)}
     if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install bitsandbytes); set 'bfloat16'"
+            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install 'unijudge[qlora]'); or set "
+            "'bfloat16'"
         )
     quantised = transformers.BitsAndBytesConfig(
         load_in_4bit=True,

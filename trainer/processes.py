@@ -40,7 +40,7 @@ def processes(device: str, out: Path, trackers: Sequence[str] = ()) -> Iterator[
     """
     for name in trackers:
         if importlib.util.find_spec(name) is None:
-            raise SettingsError(f"trackers: {name} is not installed; pip install {name}, or leave it out")
+            raise SettingsError(f"trackers: {name} is not installed; pip install 'unijudge[trackers]', or leave it out")
     folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
     accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), **folder)
     sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None

@@ -53,8 +53,8 @@ class LoopSettings(Settings):
     batch_size: int = Field(8, gt=0)
     """Rows at once, on one process."""
     accumulate: int = Field(1, gt=0)
-    """Batches in an update. Several processes share them out, so it is a multiple of their number; an update is the same
-    on any number of them, unless the loss looks across rows (`loss.in_batch_weight`)."""
+    """Batches in an update. Several processes share them out, so it is a multiple of their number; an update is the
+    same on any number of them, unless the loss looks across rows (`loss.in_batch_weight`)."""
     batches: Literal["mixed", "homogeneous"] = "mixed"
     """`mixed`: any rows make a batch; `homogeneous`: rows of one subset do. Either way every row once an epoch."""
     learning_rate: float = Field(1e-4, gt=0)

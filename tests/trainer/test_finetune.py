@@ -133,7 +133,7 @@ def test_what_was_trained_in_four_bits_is_merged_in_bfloat16(corpus, triples, mo
 
 def test_a_tracker_that_is_not_installed_is_said(corpus, triples, model, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match="trackers: wandb is not installed; pip install wandb"):
+    with pytest.raises(SettingsError, match=r"trackers: wandb is not installed; pip install .unijudge\[trackers\]"):
         train_embedder(run_settings(corpus, triples, model, tmp_path / "run", trackers=("wandb",)), quiet)
 
 

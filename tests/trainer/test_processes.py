@@ -4,20 +4,15 @@ import functools
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from tests.trainer.launched import launched
@@ -35,9 +30,7 @@ from trainer.training_settings import LoraSettings
 from unijudge.corpus import Content
 from unijudge.errors import NonFiniteLoss, SettingsError, TrainingError
 from unijudge.leases import lease
-from unijudge.settings import overrides_of
 
-ROOT = Path(__file__).parents[2]
 FOUR = SETTINGS.model_copy(update={"accumulate": 4})
 
 
@@ -215,36 +208,6 @@ def embedding(settings):
     told = []
     embed_corpus(settings, lambda done, total: told.append((done, total)))
     return told
-
-
-def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
-    """torchrun, as the help says; the first process alone tells."""
-    anywhere = model.model_copy(update={"device": "cpu" if torch.cuda.is_available() else "auto"})
-    settings = run_settings(corpus, triples, anywhere, tmp_path / "run", steps=2, batch_size=2, accumulate=2)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unijudge",
-               "train", "embedder"]  # fmt: skip
-    for override in overrides_of(settings):
-        command += ["--set", override]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    assert told.stdout.count("the trained adapter") == 1
-    assert [line["step"] for line in metrics(settings.out)] == [1, 2]
-    begun = json.loads((settings.out / "settings.json").read_text())
-    assert begun["made"]["command"].startswith("unijudge train embedder --set")
-
-
-@pytest.mark.parametrize(("recipe", "wanted"), [
-    ("ddp", {}),
-    ("fsdp", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}),
-])  # fmt: skip
-def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
-    """As far as the environment that its launcher gives to the processes."""
-    path = str(ROOT / "deploy" / "recipes" / "accelerate" / f"{recipe}.yaml")
-    asked = launch_command_parser().parse_args(["--config_file", path, "-m", "unijudge", "train", "embedder"])
-    args, _, _ = _validate_launch_command(asked)
-    assert (args.num_processes, args.module, args.training_script) == (8, True, "unijudge")
-    made = prepare_multi_gpu_env(args)
-    assert {name: made.get(name) for name in wanted} == wanted
-    assert "ACCELERATE_USE_FSDP" in made or recipe == "ddp"
 
 
 def test_a_configuration_that_would_empty_the_weights_is_refused(tmp_path):
