@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from types import SimpleNamespace
 from unittest import mock
@@ -75,8 +76,12 @@ def test_killed_and_resumed_is_to_the_bit_what_was_never_interrupted(tmp_path):
     [whole, _] = launched(functools.partial(plain_training, tmp_path / "whole"), 2, tmp_path / "a")
     with pytest.raises(Exception, match="exit code 9"):
         launched(functools.partial(killed, tmp_path / "twice"), 2, tmp_path / "b")
+    shutil.copytree(tmp_path / "twice", tmp_path / "fewer")
     [resumed, _] = launched(functools.partial(plain_training, tmp_path / "twice"), 2, tmp_path / "c")
     assert resumed["steps"][0] == 6
+    fewer = plain_training(tmp_path / "fewer")
+    assert fewer["steps"] == resumed["steps"], "a run may go on with fewer processes"
+    assert (torch.tensor(fewer["weights"]) - torch.tensor(whole["weights"])).abs().max() < 1e-6
     assert resumed["weights"] == whole["weights"]
     assert metrics(tmp_path / "twice") == metrics(tmp_path / "whole")
 
