@@ -192,6 +192,16 @@ def test_frozen_blocks_are_split_and_nothing_else(model, tmp_path):
     assert max(after["block"] for _, after, *_ in ranks) < 0.6 * ranks[0][0]["block"]
 
 
+def test_an_error_in_one_process_ends_all(folder, corpus, triples, model, tmp_path):
+    for name in ("corpus", "images"):
+        shutil.copytree(folder / name, tmp_path / name)
+    (tmp_path / "images" / "white.png").unlink()
+    settings = run_settings(corpus, triples, model, tmp_path / "run", batch_size=1, accumulate=2)
+    settings = settings.model_copy(update={"corpus": tmp_path / "corpus"})
+    with pytest.raises(Exception, match=r"the row of query '.*': .*white\.png: cannot be read"):
+        launched(functools.partial(embedder_training, settings), 2, tmp_path / "ranks")
+
+
 def test_two_processes_embed_the_same_files_as_one(corpus, model, tmp_path):
     def digests(folder):
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.parquet")}
