@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 
 
-class _Files(BaseModel):
+class CheckpointFiles(BaseModel):
     """files.json: what the checkpoint was when it was written."""
 
     sha256: dict[str, str]
@@ -43,7 +43,7 @@ class Checkpoints:
             save_weights(draft / "adapter")
             with (draft / "state.pt").open("wb") as file:  # torch hides why a disk refuses a path, not a file
                 torch.save(state, file)
-            publish_json(draft / "files.json", _Files(sha256=_digests(draft)))
+            publish_json(draft / "files.json", CheckpointFiles(sha256=_digests(draft)))
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old)
 
@@ -88,7 +88,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _fault(checkpoint: Path) -> str | None:
     try:
-        written, found = read_json(checkpoint / "files.json", _Files).sha256, _digests(checkpoint)
+        written, found = read_json(checkpoint / "files.json", CheckpointFiles).sha256, _digests(checkpoint)
     except DataError as error:
         return f"damaged ({error})"
     wrong = [name for name in written.keys() | found.keys() if written.get(name) != found.get(name)]

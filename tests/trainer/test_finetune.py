@@ -53,7 +53,7 @@ def test_rows_of_another_version_are_refused(corpus, triples, tmp_path):
     shutil.copytree(triples, tmp_path / "rows")
     manifest = json.loads((triples / "triples.json").read_text())
     (tmp_path / "rows" / "triples.json").write_text(json.dumps(manifest | {"version": 2}))
-    with pytest.raises(DataError, match=r"triples\.json: not a TripleManifest of this version .version: Input should"):
+    with pytest.raises(DataError, match=r"triples\.json: no triple manifest of this version .version: Input should"):
         Examples(corpus, tmp_path / "rows", negatives=1)
 
 
