@@ -110,5 +110,5 @@ def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
 def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(), transient=True,
     )  # fmt: skip
