@@ -54,8 +54,8 @@ WAYS = {
     "reference": "UniME-V2's scheme",
     "plain": "transformers, one padded batch, one pass",
     "once": "unijudge: each input once",
-    "buckets": "… and like lengths together",
-    "ours": "… and vision features kept: as it is",
+    "buckets": "unijudge: like lengths together, too",
+    "ours": "unijudge, as it is: vision features kept, too",
 }
 SETS = {
     "every candidate once": (1, 1, ("reference", "plain", "ours")),
