@@ -10,16 +10,17 @@ from torch import Tensor
 from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
 from trainer.contrast import in_batch_contrast, infonce
-from trainer.embedder import embed
+from trainer.embedder import embed, stream_of
 from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.gather import gathered
+from trainer.gradcache import embed_in_chunks
 from trainer.loop import Observed, Terms
 from trainer.losses import js_divergence, kl, margin_mse, symmetric_kl
+from trainer.processes import processes
 from trainer.teaching import cannot_teach, observed
 from trainer.training_settings import EmbedderSettings, LossSettings
 from unijudge.errors import TrainingError
-from unijudge.leases import lease
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +47,33 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
             doubt = cannot_teach(rows.teacher_NK, settings.loss.teacher_temperature)
             if doubt is not None:
                 logger.warning("%s: %s", settings.triples, doubt)
-        return Objective(lambda examples, _: collate(examples), partial(loss_of, backbone, settings.loss))
+        return Objective(
+            lambda examples, _: _ready(backbone, collate(examples)),
+            partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
+        )
 
-    with lease(settings.out):
-        run = finetune(settings, objective, report)
-        return run.adapter
+    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
+        return finetune(settings, objective, report, accelerator).adapter
 
 
-def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Terms:
+def _ready(backbone: Backbone, batch: Batch) -> Batch:
+    """The same batch, after its inputs were checked, and its pictures decoded and kept."""
+    for content in (*batch.queries, *batch.candidates):
+        stream_of(backbone, content)
+    return batch
+
+
+def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, cache_chunk: int = 0) -> Terms:
     """The loss of one batch by its terms, and what was observed of its rows.
+
+    Its inputs keep their hidden states for the backward pass, or those of `cache_chunk` inputs at a time do.
 
     Raises:
         TrainingError: The loss needs a judge's scores, and a row has none.
     """
-    return terms_of(settings, batch, embed(backbone, batch.queries), embed(backbone, batch.candidates))
+    contents = [*batch.queries, *batch.candidates]
+    vectors = embed_in_chunks(backbone, contents, cache_chunk) if cache_chunk else embed(backbone, contents)
+    return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
 
 
 def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidates_UD: Tensor) -> Terms:

@@ -22,6 +22,12 @@ class LoraSettings(Settings):
     """On the input of the updates. UniME-V2's script has 0.1."""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers, in the language model only; the vision tower stays frozen."""
+    dora: bool = False
+    """Learn the length of each row of a weight apart from its direction (DoRA, arXiv 2402.09353), as UniME-V2's script
+    does and its paper does not say."""
+    init: Literal["default", "gaussian"] = "default"
+    """How the updates' first matrix begins: `default` is PEFT's (Kaiming uniform); UniME-V2's script has `gaussian`.
+    The second matrix begins at zero, so the update does."""
 
 
 class LossSettings(Settings):
@@ -45,9 +51,12 @@ class LoopSettings(Settings):
     steps: int = Field(2000, gt=0)
     """Updates."""
     batch_size: int = Field(8, gt=0)
-    """Rows at once."""
+    """Rows at once, on one process."""
     accumulate: int = Field(1, gt=0)
-    """Batches in an update."""
+    """Batches in an update. Several processes share them out, so it is a multiple of their number; an update is the
+    same on any number of them, unless the loss looks across rows (`loss.in_batch_weight`)."""
+    batches: Literal["mixed", "homogeneous"] = "mixed"
+    """`mixed`: any rows make a batch; `homogeneous`: rows of one subset do. Either way every row once an epoch."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak; reached after `warmup_steps`, falls linearly to 0."""
     warmup_steps: int = Field(200, ge=0)
@@ -58,8 +67,10 @@ class LoopSettings(Settings):
     """Gradients are scaled down to this norm."""
     save_every_steps: int = Field(200, gt=0)
     """Updates between checkpoints."""
-    seed: int = 42
-    """Of the order of rows and of the new weights."""
+    seed: int = Field(42, ge=0)
+    """Of the order of rows, of dropout and of the new weights."""
+    workers: int = Field(2, ge=0)
+    """Threads of each process that read and prepare batches ahead of the model; 0: none."""
 
 
 class FinetuneSettings(LoopSettings):
@@ -75,6 +86,10 @@ class FinetuneSettings(LoopSettings):
     lora: LoraSettings = LoraSettings()
     negatives: int = Field(8, gt=0)
     """Negatives of each row: the first ones stored."""
+    gradient_checkpointing: bool = False
+    """Compute hidden states again in the backward pass instead of keeping them: far less memory, a third more work."""
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where metrics are sent beside metrics.jsonl, which is always written. Each is a package of its own."""
 
     @field_validator("out")
     @classmethod
@@ -88,6 +103,18 @@ class EmbedderSettings(FinetuneSettings):
     """One training of the embedder."""
 
     loss: LossSettings = LossSettings()
+    cache_chunk: int = Field(0, ge=0)
+    """Inputs whose hidden states are kept at once (GradCache, arXiv 2101.06983): a batch of any size fits, and each of
+    its inputs is computed twice. 0: those of the whole batch. Only with `loss.in_batch_weight`."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.cache_chunk and not self.loss.in_batch_weight:
+            raise ValueError(
+                "cache_chunk is for in-batch negatives (loss.in_batch_weight): without them rows do not interact, so a "
+                "smaller batch_size and a larger accumulate do the same, and compute nothing twice"
+            )
+        return self
 
 
 class RerankerLossSettings(Settings):

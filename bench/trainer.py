@@ -1,0 +1,248 @@
+"""Training the embedder, side by side: the same rows and weights through every way, each in a process of its own.
+
+    .venv/bin/python -m bench.trainer                 prints a Markdown table for each set of rows
+    .venv/bin/python -m bench.trainer --gpu 2b        prints the useful share of a GPU's peak, for Qwen2-VL's shape (7b)
+
+A 33-million-parameter Qwen2.5-VL with random weights and a LoRA (rank 16, all linear layers of the language model),
+float32, one thread, whose own seconds are counted. Rows are of MMEB's mix, with 1 + 8 candidates, eight in a batch.
+"UniME-V2's scheme" is what its released code does: every input with one neighbour, padded to it, twice (GradCache: for
+the loss, and for the gradients); its pictures prepared for every use. Prompts and pictures are ours in every way.
+Nothing is updated, so gradients of all batches add up and can be compared: a difference is the largest of a weight's
+gradient, as a share of the largest gradient in its matrix. Before the clock starts every way has run another row.
+"""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+import trainer.buckets
+from bench.made_up import BATCH, NEGATIVES, training_rows
+from demo.tiny_model import make_tokenizer, save_model
+from judge_service.shapes import shape_of
+from trainer.backbone import Backbone, add_lora, open_backbone
+from trainer.collate import collate
+from trainer.embedder import embed, stream_of
+from trainer.examples import Example
+from trainer.losses import symmetric_kl
+from trainer.settings import BackboneSettings
+from trainer.training_settings import LoraSettings
+from unijudge.corpus import Content
+from unijudge.cost import ModelShape, text_flops, vision_flops
+from unijudge.pictures import PictureReader
+
+UNBOUNDED = 10**9
+SHAPES = {
+    "2b": {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2},
+    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4},
+}
+"""What differs between Qwen2-VL-2B and 7B, but for the vocabulary."""
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A800": 312e12}
+"""Of dense bfloat16 products, in FLOP/s, by their makers."""
+WAYS = {
+    "reference": "UniME-V2's scheme",
+    "plain": "transformers, one padded batch, one pass",
+    "once": "unijudge: each input once",
+    "buckets": "unijudge: like lengths together, too",
+    "ours": "unijudge, as it is: vision features kept, too",
+}
+SETS = {
+    "every candidate once": (1, 1, ("reference", "plain", "ours")),
+    "every candidate four times": (2, 4, tuple(WAYS)),
+}
+"""Batches, how often a candidate stands in all of them, and the ways. In an epoch of MMEB's 662,172 rows, one stands in
+about 13."""
+Way = Callable[[Backbone, Sequence[Example]], None]
+
+
+def loss(vectors_BCD: Tensor, examples: Sequence[Example]) -> Tensor:
+    """UniME-V2's, of (rows, query and candidates, width)."""
+    student = (vectors_BCD[:, :1] * vectors_BCD[:, 1:]).sum(-1)
+    teacher = torch.tensor([example.teacher for example in examples], device=student.device)
+    return symmetric_kl(student, teacher, student_temperature=0.02, teacher_temperature=0.02)
+
+
+def ours(backbone: Backbone, examples: Sequence[Example]) -> None:
+    """As `train embedder` does."""
+    batch = collate(examples)
+    queries, candidates = embed(backbone, [*batch.queries, *batch.candidates]).split(
+        [len(batch.queries), len(batch.candidates)]
+    )
+    loss(torch.cat([queries[:, None], candidates[batch.columns_BK]], 1), examples).backward()
+
+
+def prepared(backbone: Backbone, contents: Sequence[Content]) -> dict[str, Tensor]:
+    """What the model takes of one padded batch, every picture of it decoded and processed anew."""
+    backbone.inputs.pictures = PictureReader(backbone.inputs.family, max_source_pixels=UNBOUNDED)
+    streams = [stream_of(backbone, content) for content in contents]
+    arrays = backbone.inputs.token_arrays(streams) | backbone.inputs.picture_arrays(streams)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def forward(backbone: Backbone, inputs: dict[str, Tensor]) -> Tensor:
+    """Unit vectors by the model's own forward."""
+    hidden_BSD = backbone.model.get_base_model().model(**inputs, use_cache=False).last_hidden_state
+    last_B = inputs["attention_mask"].sum(1) - 1
+    return F.normalize(hidden_BSD[torch.arange(len(last_B)), last_B], dim=-1)
+
+
+def plain(backbone: Backbone, examples: Sequence[Example]) -> None:
+    """One batch, padded to its longest."""
+    contents = [content for example in examples for content in (example.query, *example.candidates)]
+    loss(forward(backbone, prepared(backbone, contents)).unflatten(0, (len(examples), -1)), examples).backward()
+
+
+def reference(backbone: Backbone, examples: Sequence[Example]) -> None:
+    """GradCache with chunks of two, over (query, negatives 1, 3, …) of all rows, then (positive, negatives 2, 4, …)."""
+    grid = [[example.query, *example.candidates] for example in examples]
+    columns = [[0, *range(2, 2 + NEGATIVES, 2)], [1, *range(3, 2 + NEGATIVES, 2)]]
+    places = [(row, column) for side in columns for row in range(len(grid)) for column in side]
+    chunks = [places[start : start + 2] for start in range(0, len(places), 2)]
+    inputs = [prepared(backbone, [grid[row][column] for row, column in chunk]) for chunk in chunks]
+    with torch.no_grad():
+        vectors = torch.cat([forward(backbone, chunk) for chunk in inputs]).requires_grad_()
+    order = torch.tensor([place for place, _ in sorted(enumerate(places), key=lambda one: one[1])])
+    loss(vectors[order].unflatten(0, (len(grid), -1)), examples).backward()
+    for chunk, gradient in zip(inputs, vectors.grad.split(2), strict=True):
+        (forward(backbone, chunk) * gradient).sum().backward()
+
+
+def opened(folder: str, **chosen: Any) -> Backbone:
+    """The model with a LoRA of random weights: half of a fresh one is zero, and so is the other half's gradient."""
+    backbone = open_backbone(BackboneSettings(name=folder, batch_tokens=UNBOUNDED, **chosen))
+    torch.manual_seed(0)
+    add_lora(backbone, LoraSettings())
+    for one in trained(backbone).values():
+        torch.nn.init.normal_(one, std=0.02)
+    return backbone
+
+
+def trained(backbone: Backbone) -> dict[str, Tensor]:
+    """The parameters of the LoRA."""
+    return {name: one for name, one in backbone.model.named_parameters() if one.requires_grad}
+
+
+def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, float]:
+    """Times one way over one set of rows, and leaves its gradients in the folder."""
+    if way in ("plain", "once", "reference"):
+        trainer.buckets.MOST_PADDING = UNBOUNDED
+    backbone = opened(folder, device="cpu", max_pixels=224 * 224, vision_cache_mb=1024 if way == "ours" else 0)
+    step: Way = {"reference": reference, "plain": plain}.get(way, ours)
+    (warming,) = training_rows(1, repeats, seed=7)
+    step(backbone, warming[:1])
+    backbone.model.zero_grad()
+    todo = training_rows(batches, repeats, seed=1)
+    begun = time.process_time()
+    for examples in todo:
+        step(backbone, examples)
+    seconds = time.process_time() - begun
+    torch.save({name: one.grad for name, one in trained(backbone).items()}, f"{folder}/{way}-{repeats}.pt")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"rows_per_s": batches * BATCH / seconds, "peak_mb": peak}
+
+
+def difference(folder: str, way: str, repeats: int) -> float:
+    """Of the gradients to the reference's."""
+    theirs, found = (torch.load(f"{folder}/{one}-{repeats}.pt") for one in ("reference", way))
+    return max(((found[name] - one).abs().max() / one.abs().max()).item() for name, one in theirs.items())
+
+
+def describe(batches: int, repeats: int) -> str:
+    """How much comes again within a batch."""
+    distinct = [len(collate(batch).candidates) for batch in training_rows(batches, repeats, seed=1)]
+    return f"{BATCH * (1 + NEGATIVES)} candidates in a batch, {sum(distinct) / batches:.0f} of them distinct"
+
+
+def main() -> None:
+    """Runs every way, one after another, and prints the tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        make = "from demo.tiny_model import make_model; from pathlib import Path; "
+        make += f"make_model(Path('{folder}'), width=512, layers=8, vision_width=320, vision_layers=6)"
+        subprocess.run([sys.executable, "-c", make], check=True)
+        for title, (batches, repeats, ways) in SETS.items():
+            told = f"{title}: {describe(batches, repeats)}"
+            print(f"\n| {told} | rows/s | ratio | peak memory, MB | gradient difference |\n|---|---|---|---|---|")
+            base = 0.0
+            for way in ways:
+                command = [sys.executable, "-m", "bench.trainer", way, folder, str(batches), str(repeats)]
+                done = subprocess.run(
+                    command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+                )
+                one = json.loads(re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)[-1])
+                base = base or one["rows_per_s"]
+                figures = f"{one['rows_per_s']:.2f} | {one['rows_per_s'] / base:.2f} | {one['peak_mb']:.0f}"
+                print(f"| {WAYS[way]} | {figures} | {difference(folder, way, repeats):.1e} |", flush=True)
+
+
+def flops(backbone: Backbone, examples: Sequence[Example]) -> float:
+    """What a batch takes at least, in floating-point operations, if no picture was seen before.
+
+        Σ inputs [2 · linear · n + 3 · attention · n · (n + 1) / 2 + 6 · P · n] + Σ pictures ViT
+
+    Each distinct input of n tokens runs forward, and its gradient backward: through frozen weights once, through
+    attention and the P weights of the LoRA twice. Linear, attention and ViT as in `unijudge.cost`.
+    """
+    shape = cast("ModelShape", shape_of(backbone.inputs.config))
+    batch = collate(examples)
+    streams = {tuple(stream_of(backbone, one)) for one in [*batch.queries, *batch.candidates]}
+    weights = sum(one.numel() for one in trained(backbone).values())
+    lengths = [backbone.inputs.length(list(stream)) for stream in streams]
+    text = sum(3 * text_flops(shape, n, 0) + (6 * weights - shape.linear_flops) * n for n in lengths)
+    pictures = {entry for stream in streams for entry in stream if isinstance(entry, bytes)}
+    return text + sum(vision_flops(shape.vision, len(backbone.inputs.pictures(one).token_ids)) for one in pictures)
+
+
+def make_qwen2_vl(folder: Path, text: dict[str, int]) -> None:
+    """Writes a model of this shape, with the tower of Qwen2-VL, random weights in bfloat16 and a small tokenizer."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    tokenizer = make_tokenizer()
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    config = Qwen2VLConfig(
+        text_config=text | {"num_hidden_layers": 28, "vocab_size": 151936, "rope_parameters": rope},
+        vision_config={"hidden_size": text["hidden_size"]},
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+    )
+    with torch.device("cuda"):
+        save_model(folder, Qwen2VLForConditionalGeneration(config).bfloat16(), tokenizer)
+
+
+def utilise(size: str) -> None:
+    """Trains a model of Qwen2-VL's shape on a GPU, and prints how much of its peak is useful work."""
+    name = torch.cuda.get_device_name()
+    peak = next((peak for known, peak in PEAKS.items() if known in name), None)
+    with tempfile.TemporaryDirectory() as folder:
+        make_qwen2_vl(Path(folder), SHAPES[size])
+        backbone = opened(folder, device="cuda", dtype="bfloat16", max_pixels=672 * 672, vision_cache_mb=0)
+    todo = [[batch[0], batch[5]] for batch in training_rows(4, 1, seed=1)]  # as much as fits into 80 GB
+    ours(backbone, todo[0])
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for examples in todo:
+        ours(backbone, examples)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - begun
+    useful = sum(flops(backbone, examples) for examples in todo) / seconds
+    share = f"{useful / peak:.0%}" if peak else "peak not known"
+    print(f"| Qwen2-VL-{size.upper()}, {name} | rows/s | useful TFLOP/s | of the peak |\n|---|---|---|---|")
+    print(f"| unijudge | {sum(map(len, todo)) / seconds:.2f} | {useful / 1e12:.0f} | {share} |")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--gpu"]:
+        utilise(sys.argv[2])
+    elif len(sys.argv) > 1:
+        print("RESULT " + json.dumps(measure(*sys.argv[1:3], *map(int, sys.argv[3:]))))
+    else:
+        main()
