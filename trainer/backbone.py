@@ -1,5 +1,6 @@
 """Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
-from unijudge.files import folder_sha256
+from unijudge.files import folder_sha256, unwritable
 from unijudge.inputs import ModelInputs
 
 
@@ -143,15 +144,23 @@ class Adapter:
         peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
 
 
-def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> None:
+def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
     """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
+
+    Returns:
+        What turns contents into its inputs; it is written beside the weights.
 
     Raises:
         ModelError: Model or adapter cannot be loaded, or do not fit.
+        DataError: The disk refused.
     """
     backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu"}))
-    backbone.model.merge_and_unload().save_pretrained(folder)
+    try:
+        backbone.model.merge_and_unload().save_pretrained(folder)
+    except SafetensorError as error:  # how the writer of weights says that the disk is full
+        raise unwritable(folder, error) from error
     backbone.inputs.save(folder)
+    return backbone.inputs
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
@@ -160,8 +169,10 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder}: no adapter there (adapter_config.json is missing); give the adapter/ of a run")
     try:
-        return peft.PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")  # PEFT would leave those layers as they were
+            return peft.PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
 
 

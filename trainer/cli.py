@@ -1,4 +1,4 @@
-"""`unijudge train`: pull, embed, embedder, reranker, evaluate, rerank."""
+"""`unijudge train`: pull, embed, embedder, reranker, export, evaluate, rerank."""
 
 import logging
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from trainer.loading import Form
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
@@ -63,6 +64,21 @@ def reranker(settings: SettingsFile = None, overrides: Overrides = None, example
     with _bar() as bar:
         merged = train_reranker(resolved, _reporter(bar, resolved.steps))
     typer.echo(f"{merged}: the reranker; serve it with `judge serve --set model.name={merged}`")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished training.")],
+    out: Annotated[Path, typer.Argument(help="The folder or URL to write; must not exist yet.", parser=locate)],
+    form: Annotated[Form, typer.Option(help="Whole weights, or the adapter alone.")] = "merged",
+    evaluation: Annotated[list[Path] | None, typer.Option(help="A folder of measures, for the card.")] = None,
+    license: Annotated[str | None, typer.Option(help="For the card, such as apache-2.0.")] = None,  # noqa: A002
+) -> None:
+    """Make a folder that transformers, PEFT, sentence-transformers, vLLM and mteb load, with a model card."""
+    from trainer.export import export as run_export
+
+    made = run_export(run, out, form, evaluation or (), license=license)
+    typer.echo(f"{out}: the {made.kind}, {made.form}; its README.md says how each library loads it")
 
 
 @app.command()

@@ -113,6 +113,15 @@ class ChatEncoder:
                 stream += self.text_ids(text) if place else self._first.encode(text, add_special_tokens=False).ids
         return stream
 
+    def written_picture(self) -> str:
+        """What the template writes for a picture: its token, and whatever it puts around it."""
+        alone, nothing = self._segments([{"type": "image"}]), self._segments([])
+        while nothing and alone[0] == nothing[0]:
+            del alone[0], nothing[0]
+        while nothing and alone[-1] == nothing[-1]:
+            del alone[-1], nothing[-1]
+        return "".join(alone)
+
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
         content: list[dict[str, str]] = []
         num_texts = 0
@@ -124,7 +133,7 @@ class ChatEncoder:
                 num_texts += 1
         segments = self._segments(content)
         if self._kinds(segments) != is_picture:  # a template that puts pictures first: whose they are would be lost
-            written = "".join(part.get("text") or self._written_picture() for part in content)
+            written = "".join(part.get("text") or self.written_picture() for part in content)
             segments = self._segments([{"type": "text", "text": written}])
         if self._kinds(segments) != is_picture:
             raise ModelError(
@@ -132,15 +141,6 @@ class ChatEncoder:
                 "picture; is this a vision-language model?"
             )
         return segments
-
-    def _written_picture(self) -> str:
-        """What the template writes for a picture: its token, and whatever it puts around it."""
-        alone, nothing = self._segments([{"type": "image"}]), self._segments([])
-        while nothing and alone[0] == nothing[0]:
-            del alone[0], nothing[0]
-        while nothing and alone[-1] == nothing[-1]:
-            del alone[-1], nothing[-1]
-        return "".join(alone)
 
     def _segments(self, content: list[dict[str, str]]) -> list[str]:
         return self._cut.split(self._rendered(content))

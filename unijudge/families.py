@@ -53,6 +53,7 @@ class QwenVL:
         self.image_id: int = config.image_token_id
         self.engine_options: Mapping[str, Any] = {"size": {"shortest_edge": min_pixels, "longest_edge": max_pixels}}
         self._processor = processor
+        processor.size = self.engine_options["size"]  # for those who load what is saved; here pictures come scaled
         self._side: int = processor.patch_size * processor.merge_size
         self._budget = min_pixels, max_pixels
 

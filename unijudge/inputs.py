@@ -3,6 +3,7 @@
 The one place of this package that imports transformers, when a model's tokenizer and processor are loaded.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,16 +51,28 @@ class ModelInputs:
         self.weights = folder_sha256(folder) if folder.is_dir() else (self.config._commit_hash or "unknown")  # noqa: SLF001
         """The hub revision, or a digest of the folder."""
         family = kind(self.config, processor, min_pixels, max_pixels)
+        self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
         self._pad_id = tokenizer.pad_token_id or 0  # never attended to
-        self._files = (tokenizer, processor)
+        self._files = (processor, tokenizer)
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer, chat template and processor beside a model's weights."""
-        for one in self._files:
-            one.save_pretrained(folder)
+        """Writes processor, tokenizer and chat template beside a model's weights.
+
+        Padding stands on the left, so that the last position of a batch is every row's last token.
+        """
+        import transformers
+
+        processor, tokenizer = self._files
+        tokenizer.padding_side = "left"
+        processor.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        whole = folder / "processor_config.json"
+        if not whole.exists():  # an image processor alone does not say what it is a part of
+            kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]
+            whole.write_text(json.dumps({"processor_class": kind.__name__}) + "\n", encoding="utf-8")
 
     def length(self, stream: Stream) -> int:
         """Of a prompt, in tokens, those of its pictures included.
