@@ -18,18 +18,19 @@ from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity
 
 ABOUT = {
-    "embedder": """A universal multimodal embedder: texts, images, and both in one become unit vectors, compared by their
-dot product. Trained by unijudge, so that its similarities agree with a multimodal LLM's judgements (the method of
+    "embedder": """A universal multimodal embedder: texts, images, and both in one become unit vectors, compared by
+their dot product. Trained by unijudge, so that its similarities agree with a multimodal LLM's judgements (the method of
 UniME-V2, arXiv 2510.13515).""",
     "reranker": """A multimodal reranker: asked whether a candidate meets the requirements of a query, it answers Yes or
 No; the log-odds of the two is the score. Trained by unijudge on hard negatives that a multimodal LLM judged (the method
 of UniME-V2, arXiv 2510.13515).""",
 }
 LIMITS = """* Numbers hold for {dtype}: vectors and log-odds then agree with those of unijudge to 1e-4 or better.
-* Turn photographs, and put transparent pictures on white, before you give them: unijudge does (EXIF data are read),
-  the libraries above do not.
+* Turn photographs, and put transparent pictures on white, before you give them: unijudge does (by their EXIF data), the
+  libraries above do not.
 * Text that spells one of the model's control tokens becomes that token here; in unijudge it stays text.
-* unijudge refuses an input of more than {max_tokens} tokens; sentence-transformers cuts it at the tokenizer's limit."""
+* unijudge refuses an input of more than {max_tokens} tokens; sentence-transformers cuts it at the tokenizer's
+  limit."""
 SCALED = """* Pictures are scaled to between {min_pixels} and {max_pixels} pixels, by Pillow, as the code above asks for.
   torchvision scales a little otherwise, and numbers then differ in the third decimal."""
 TILED = """* A picture of less than {min_pixels} or more than {max_pixels} pixels must be scaled into that range before it is

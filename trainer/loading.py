@@ -109,7 +109,7 @@ print(model.similarity(vectors, vectors))
 
 
 def _cross_encoder(of: Artefact) -> str:
-    return f"""**sentence-transformers**; a score is a log-odds, of which `activation_fn=torch.nn.Sigmoid()` makes a chance:
+    return f"""**sentence-transformers**; scores are log-odds, and chances with `activation_fn=torch.nn.Sigmoid()`:
 
 ```python
 from PIL import Image

@@ -38,7 +38,8 @@ class ModelInputs:
         try:
             self.config = transformers.AutoConfig.from_pretrained(name, revision=revision)
             kind = family_of(self.config.model_type)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+            # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
             loader, options = kind.loader
             processor = getattr(transformers, loader).from_pretrained(name, revision=revision, **options)
             # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
@@ -59,14 +60,10 @@ class ModelInputs:
         self._files = (processor, tokenizer)
 
     def save(self, folder: Path) -> None:
-        """Writes processor, tokenizer and chat template beside a model's weights.
-
-        Padding stands on the left, so that the last position of a batch is every row's last token.
-        """
+        """Writes processor, tokenizer and chat template beside a model's weights."""
         import transformers
 
         processor, tokenizer = self._files
-        tokenizer.padding_side = "left"
         processor.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         whole = folder / "processor_config.json"

@@ -20,14 +20,14 @@ from trainer.training_settings import (
 )
 from unijudge.corpus import Content
 
-LOOP = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 1, "negatives": 3}
+LOOP = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 1, "negatives": 3}
 
 
 def quiet(*_):
     pass
 
 
-SMALL, TALL, WIDE = noise(0, (40, 31)), noise(1, (200, 330)), noise(2, (280, 56))
+SMALL, TALL, WIDE, FITTING = noise(0, (40, 31)), noise(1, (200, 330)), noise(2, (280, 56)), noise(3, (70, 100))
 CONTENTS = [
     Content("a red fox"), Content("Which colour? " * 9), Content(image=SMALL), Content(image=TALL), Content(image=WIDE),
     Content("Find an image like this one.", TALL), Content("Describe the image.", SMALL),
