@@ -10,11 +10,12 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
+from trainer.encodings import FILE, EmbeddingManifest, Reader, check_reads_alike, reader_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
-from unijudge.files import folder_sha256
+from unijudge.files import folder_sha256, publish_json
 from unijudge.inputs import ModelInputs
 
 
@@ -24,6 +25,8 @@ class Backbone:
 
     model: Any
     inputs: ModelInputs
+    read: Reader
+    """A content → what an embedder is given."""
     max_tokens: int
     width: int
     """Of the hidden states, and so of the embeddings."""
@@ -69,11 +72,12 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     """Loads a model, frozen, and puts the adapter on it if the settings name one.
 
     Raises:
-        SettingsError: No model is named.
+        SettingsError: No model is named, or it or its adapter is not for this encoding.
         ModelError: The model or the adapter cannot be loaded, or is of another family.
     """
     if not settings.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+    check_reads_alike(settings)
     try:
         inputs = ModelInputs(
             settings.name,
@@ -81,7 +85,9 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             max_source_pixels=settings.max_source_pixels,
+            resize=settings.resize,
         )
+        read = reader_of(settings.encoding, inputs)
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             settings.name,
             revision=settings.revision,
@@ -96,6 +102,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(
         model=model.eval().to(_device(settings.device)),
         inputs=inputs,
+        read=read,
         max_tokens=settings.max_tokens,
         width=inputs.config.get_text_config().hidden_size,
         adapter=folder_sha256(settings.adapter) if settings.adapter else "none",
@@ -129,12 +136,15 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
 class Adapter:
     """The trained part of a model, as PEFT writes and reads it."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, embedding: EmbeddingManifest | None = None):
         self._model = model
+        self._embedding = embedding
 
     def save(self, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors."""
+        """Writes adapter_config.json and adapter_model.safetensors; an embedder's embedding.json too."""
         self._model.save_pretrained(str(folder))
+        if self._embedding is not None:
+            publish_json(folder / FILE, self._embedding)
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote into the same adapter."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from trainer.backbone import Backbone, open_backbone
-from trainer.embedder import ENCODING, embed_streams, stream_of
+from trainer.embedder import embed_streams, stream_of
 from trainer.settings import EmbedSettings
 from unijudge.corpus import Corpus, Item, Query
 from unijudge.encoding import Stream
@@ -34,9 +34,10 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
         model=backbone.inputs.name,
         weights=backbone.inputs.weights,
         adapter=backbone.adapter,
-        encoding=ENCODING,
+        encoding=settings.model.encoding,
         min_pixels=settings.model.min_pixels,
         max_pixels=settings.model.max_pixels,
+        resize=settings.model.resize,
         model_dtype=settings.model.dtype,
         width=backbone.width,
         dtype=settings.dtype,

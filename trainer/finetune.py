@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import torch
 
 from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
+from trainer.encodings import EmbeddingManifest
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit
 from trainer.runs import Run
@@ -26,6 +27,8 @@ class Objective(Generic[B]):
     """Rows and the step → one batch."""
     loss: Callable[[B], Terms]
     """The mean loss of a batch."""
+    embedding: EmbeddingManifest | None = None
+    """How an embedder reads its inputs: written beside its weights."""
 
 
 def finetune(
@@ -66,7 +69,7 @@ def finetune(
         lambda _, batch: objective.loss(batch),
         run,
         settings,
-        Adapter(backbone.model),
+        Adapter(backbone.model, objective.embedding),
         report,
     )
     return run

@@ -8,6 +8,7 @@ from torch import Tensor
 from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
 from trainer.embedder import embed
+from trainer.encodings import EmbeddingManifest
 from trainer.finetune import Objective, finetune
 from trainer.losses import infonce, js_divergence, symmetric_kl
 from trainer.training_settings import EmbedderSettings, LossSettings
@@ -33,6 +34,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
         return Objective(
             lambda examples, _: collate(examples),
             lambda batch: {settings.loss.name: loss_of(backbone, settings.loss, batch)},
+            EmbeddingManifest.of(settings.model),
         )
 
     with lease(settings.out):
