@@ -79,8 +79,8 @@ class QwenVL:
 
         Text counts on in all three; a picture's tokens share one time and take their row and column, counted from where
         the picture begins; text goes on after the largest of them. A picture without the control token `vision_start`
-        before it counts on like text: there is where transformers looked for pictures until its version 5, so VLM2Vec
-        and UniME-V2, whose strings have none, were trained with one dimension.
+        before it counts on like text: by that token the models' first implementation found pictures, so VLM2Vec and
+        UniME-V2, whose strings have none, were trained so. Newer transformers place such pictures in a plane.
 
         Source:
             Qwen2-VL (arXiv 2409.12191), section on multimodal rotary position embedding. A test compares with
