@@ -1,5 +1,6 @@
 """Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     if not settings.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
     check_reads_alike(settings)
+    device = _device(settings.device)
     try:
         inputs = ModelInputs(
             settings.name,
@@ -91,8 +93,9 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             settings.name,
             revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
+            device_map={"": device},
+            **_weights(settings.dtype, device),
         )
     except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
@@ -100,7 +103,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     if settings.adapter is not None:
         model = _with_adapter(model, settings.adapter)
     return Backbone(
-        model=model.eval().to(_device(settings.device)),
+        model=model.eval(),
         inputs=inputs,
         read=read,
         max_tokens=settings.max_tokens,
@@ -122,6 +125,8 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
         target_modules=rf".*language_model.*\.({names})",
     )
     try:
@@ -131,6 +136,9 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
             f"lora.targets: {', '.join(settings.targets)}: no such linear layer in the language model of "
             f"{backbone.inputs.name} ({error})"
         ) from error
+    for parameter in backbone.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class Adapter:
@@ -156,10 +164,13 @@ class Adapter:
 def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> None:
     """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
 
+    Weights that were trained on in four bits are merged in bfloat16.
+
     Raises:
         ModelError: Model or adapter cannot be loaded, or do not fit.
     """
-    backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu"}))
+    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
+    backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
     backbone.model.merge_and_unload().save_pretrained(folder)
     backbone.inputs.save(folder)
 
@@ -173,6 +184,27 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         return peft.PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+
+
+def _weights(dtype: str, device: torch.device) -> dict[str, Any]:
+    """How `from_pretrained` loads the frozen weights.
+
+    Raises:
+        ModelError: Four bits, without what they need.
+    """
+    if dtype != "nf4":
+        return {"dtype": getattr(torch, dtype)}
+    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install bitsandbytes); set 'bfloat16'"
+        )
+    quantised = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": quantised}
 
 
 def _device(wanted: str) -> torch.device:

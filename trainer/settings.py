@@ -23,10 +23,11 @@ class BackboneSettings(Settings):
     """The commit of a hub model."""
     adapter: Path | None = None
     """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen weights; an adapter is always trained in float32."""
+    dtype: Literal["float32", "bfloat16", "nf4"] = "float32"
+    """Of the frozen weights; an adapter is always trained in float32. `nf4` is four bits a weight (QLoRA, arXiv
+    2305.14314), computed in bfloat16: it needs a GPU and the package bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs."""
+    """Where it runs. Of several processes each takes a GPU of its own."""
     encoding: Encoding = "chat"
     """How an embedder reads a text and an image: `chat`, a user's turn in the model's chat template, up to its answer;
     `vlm2vec`, the strings of the released checkpoints of VLM2Vec and UniME-V2 (Qwen's models and LLaVA-OneVision).
@@ -54,6 +55,8 @@ class EmbedSettings(Settings):
     """The folder of vectors."""
     model: BackboneSettings = BackboneSettings()
     batch_size: int = Field(32, gt=0)
-    """Inputs at once."""
+    """Inputs at once, on one process."""
+    workers: int = Field(2, ge=0)
+    """Threads of each process that read and prepare inputs ahead of the model; 0: none."""
     dtype: Literal["float16", "float32"] = "float16"
     """Of the stored vectors."""
