@@ -1,5 +1,6 @@
 """Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one."""
 
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
+from trainer.encodings import FILE, EmbeddingManifest, Reader, check_reads_alike, reader_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
-from unijudge.files import folder_sha256, unwritable
+from unijudge.files import folder_sha256, publish_json, unwritable
 from unijudge.inputs import ModelInputs
 
 
@@ -25,6 +27,8 @@ class Backbone:
 
     model: Any
     inputs: ModelInputs
+    read: Reader
+    """A content → what an embedder is given."""
     max_tokens: int
     width: int
     """Of the hidden states, and so of the embeddings."""
@@ -70,11 +74,13 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     """Loads a model, frozen, and puts the adapter on it if the settings name one.
 
     Raises:
-        SettingsError: No model is named.
+        SettingsError: No model is named, or it or its adapter is not for this encoding.
         ModelError: The model or the adapter cannot be loaded, or is of another family.
     """
     if not settings.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+    check_reads_alike(settings)
+    device = _device(settings.device)
     try:
         inputs = ModelInputs(
             settings.name,
@@ -82,12 +88,15 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             max_source_pixels=settings.max_source_pixels,
+            resize=settings.resize,
         )
+        read = reader_of(settings.encoding, inputs)
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             settings.name,
             revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
+            device_map={"": device},
+            **_weights(settings.dtype, device),
         )
     except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
@@ -95,8 +104,9 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     if settings.adapter is not None:
         model = _with_adapter(model, settings.adapter)
     return Backbone(
-        model=model.eval().to(_device(settings.device)),
+        model=model.eval(),
         inputs=inputs,
+        read=read,
         max_tokens=settings.max_tokens,
         width=inputs.config.get_text_config().hidden_size,
         adapter=folder_sha256(settings.adapter) if settings.adapter else "none",
@@ -116,6 +126,8 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
         target_modules=rf".*language_model.*\.({names})",
     )
     try:
@@ -125,23 +137,35 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
             f"lora.targets: {', '.join(settings.targets)}: no such linear layer in the language model of "
             f"{backbone.inputs.name} ({error})"
         ) from error
+    for parameter in backbone.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class Adapter:
     """The trained part of a model, as PEFT writes and reads it."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, embedding: EmbeddingManifest | None = None):
         self._model = model
+        self._embedding = embedding
 
     def save(self, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors."""
+        """Writes adapter_config.json and adapter_model.safetensors; an embedder's embedding.json too."""
         self._model.save_pretrained(str(folder))
+        if self._embedding is not None:
+            publish_json(folder / FILE, self._embedding)
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote into the same adapter."""
         import peft
 
         peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
+
+
+def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
+    """A model with an adapter, on the CPU, to be written; weights that were trained on in four bits in bfloat16."""
+    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
+    return open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
 
 
 def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
@@ -154,7 +178,7 @@ def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> Mode
         ModelError: Model or adapter cannot be loaded, or do not fit.
         DataError: The disk refused.
     """
-    backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu"}))
+    backbone = open_whole(settings, adapter)
     try:
         backbone.model.merge_and_unload().save_pretrained(folder)
     except SafetensorError as error:  # how the writer of weights says that the disk is full
@@ -174,6 +198,27 @@ def _with_adapter(model: Any, folder: Path) -> Any:
             return peft.PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+
+
+def _weights(dtype: str, device: torch.device) -> dict[str, Any]:
+    """How `from_pretrained` loads the frozen weights.
+
+    Raises:
+        ModelError: Four bits, without what they need.
+    """
+    if dtype != "nf4":
+        return {"dtype": getattr(torch, dtype)}
+    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install bitsandbytes); set 'bfloat16'"
+        )
+    quantised = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": quantised}
 
 
 def _device(wanted: str) -> torch.device:

@@ -122,6 +122,16 @@ class ChatEncoder:
             del alone[-1], nothing[-1]
         return "".join(alone)
 
+    def bare_stream(self, parts: Sequence[Part]) -> Stream:
+        """`parts` one after the other, without a template: as the tokenizer takes a string, but for control tokens."""
+        stream: Stream = list(self._begin)
+        for place, part in enumerate(parts):
+            if isinstance(part, bytes):
+                stream.append(part)
+            else:
+                stream += self.text_ids(part) if place else self._first.encode(part, add_special_tokens=False).ids
+        return stream
+
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
         content: list[dict[str, str]] = []
         num_texts = 0

@@ -13,13 +13,22 @@ from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import ModelError
 from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
-from unijudge.pictures import Picture, PictureReader
+from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
 
 
 class ModelInputs:
     """For one model: its chat template and tokenizer, and its family's way with pictures."""
 
-    def __init__(self, name: str, revision: str | None, *, min_pixels: int, max_pixels: int, max_source_pixels: int):
+    def __init__(
+        self,
+        name: str,
+        revision: str | None,
+        *,
+        min_pixels: int,
+        max_pixels: int,
+        max_source_pixels: int,
+        resize: Resize = "keep",
+    ):
         """Loads a model's configuration, tokenizer and processor.
 
         Args:
@@ -28,6 +37,7 @@ class ModelInputs:
             min_pixels: Smaller pictures are scaled up to this many pixels.
             max_pixels: Larger pictures are scaled down to this many pixels.
             max_source_pixels: Pictures with more pixels are not decoded at all.
+            resize: Whether pictures keep their aspect ratio (`PixelBudget`).
 
         Raises:
             ModelError: They cannot be loaded, are of another family, have no chat template, or user text could steer
@@ -51,7 +61,7 @@ class ModelInputs:
         self.name = folder.name if folder.is_dir() else name
         self.weights = folder_sha256(folder) if folder.is_dir() else (self.config._commit_hash or "unknown")  # noqa: SLF001
         """The hub revision, or a digest of the folder."""
-        family = kind(self.config, processor, min_pixels, max_pixels)
+        family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
         self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
         self.family = family

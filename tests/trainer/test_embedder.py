@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,8 +102,8 @@ def test_a_batch_holds_each_content_once_and_masks_known_positives(corpus, tripl
 def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
     examples = Examples(corpus, triples, negatives=7)
     other = examples[1].candidate_keys[0]
-    examples._positives[corpus.queries[0].key].add(other)
-    batch = collate([examples[0], examples[3]])
+    first = replace(examples[0], positive_keys=examples[0].positive_keys | {other})
+    batch = collate([first, examples[3]])
     masked = batch.masked_BU(in_batch=True)
     assert masked.sum() == 1
     assert batch.candidates[int(masked[0].nonzero())].text == COLORS[1]
@@ -115,7 +116,7 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
     batch = collate([unjudged[0], unjudged[1]])
     with pytest.raises(TrainingError, match="needs a judge's scores"):
         loss_of(backbone, LossSettings(), batch)
-    assert loss_of(backbone, LossSettings(name="infonce"), batch).isfinite()
+    assert loss_of(backbone, LossSettings(name="infonce"), batch)["infonce"].isfinite()
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
     assert drawn.teacher[1:] == [1.0, 1.0]
 
