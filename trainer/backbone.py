@@ -17,7 +17,7 @@ from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
-from unijudge.files import folder_sha256, publish_json, unwritable
+from unijudge.files import folder_sha256, publish_json
 from unijudge.inputs import ModelInputs
 
 
@@ -176,13 +176,13 @@ def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> Mode
 
     Raises:
         ModelError: Model or adapter cannot be loaded, or do not fit.
-        DataError: The disk refused.
+        OSError: The disk refused.
     """
     backbone = open_whole(settings, adapter)
     try:
         backbone.model.merge_and_unload().save_pretrained(folder)
     except SafetensorError as error:  # how the writer of weights says that the disk is full
-        raise unwritable(folder, error) from error
+        raise OSError(str(error)) from error
     backbone.inputs.save(folder)
     return backbone.inputs
 

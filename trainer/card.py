@@ -31,12 +31,17 @@ LIMITS = """* Numbers hold for {dtype}: vectors and log-odds then agree with tho
 * Text that spells one of the model's control tokens becomes that token here; in unijudge it stays text.
 * unijudge refuses an input of more than {max_tokens} tokens; sentence-transformers cuts it at the tokenizer's
   limit."""
-SCALED = """* Pictures are scaled to between {min_pixels} and {max_pixels} pixels, by Pillow, as the code above asks for.
-  torchvision scales a little otherwise, and numbers then differ in the third decimal."""
-TILED = """* A picture of less than {min_pixels} or more than {max_pixels} pixels must be scaled into that range before it is
-  given: this model's processor has no such budget."""
+SCALED = """* Pictures are scaled to between {min_pixels} and {max_pixels} pixels, by Pillow, as the code above asks
+  for. torchvision scales a little otherwise, and numbers then differ in the third decimal."""
+TILED = """* A picture of less than {min_pixels} or more than {max_pixels} pixels must be scaled into that range
+  before it is given: this model's processor has no such budget."""
+SQUASHED = """* Pictures are squashed to {edge} × {edge} pixels before they are given, as the code above does: this
+  model was taught with such pictures, and its processor would keep their shape."""
+BARE = """* It reads strings without a template, and the tokens of a picture count on like text.
+  sentence-transformers and vLLM place a picture's tokens in a plane, so for them this folder is none. unijudge takes it
+  with `model.encoding = "vlm2vec"`."""
 CANDIDATE_FIRST = """* Its question names the candidate first. sentence-transformers' CrossEncoder hands pictures over
-  query first, so this folder is none: the pictures of a pair would change places."""
+  query first, so for it this folder is none: the pictures of a pair would change places."""
 ADAPTER = "* The adapter needs the very weights that it was trained on: {base}."
 PIPELINE = {"embedder": "feature-extraction", "reranker": "text-ranking"}
 """The hub's name of what it does."""
@@ -96,7 +101,8 @@ def _front_matter(of: Artefact, license: str | None) -> str:  # noqa: A002
 
 
 def _limits(of: Artefact, *, tiled: bool) -> str:
-    lines = [LIMITS, TILED if tiled else SCALED]
+    lines = [LIMITS, SQUASHED if of.edge else TILED if tiled else SCALED]
+    lines += [BARE] if of.bare else []
     lines += [CANDIDATE_FIRST] if of.kind == "reranker" and not of.pairs else []
     lines += [ADAPTER] if of.form == "adapter" else []
     return "\n".join(["## Limits", "", *lines]).format(**vars(of))
@@ -111,6 +117,7 @@ def _training(of: Artefact, story: Story) -> str:
     }
     model = {"base model": of.base, "revision": of.revision or "none was pinned", "form": of.form}
     inputs = {"pixels": f"{of.min_pixels} to {of.max_pixels}", "longest input": f"{of.max_tokens} tokens"}
+    inputs |= story.settings.model.model_dump(include={"encoding", "resize"}) if of.kind == "embedder" else {}
     last = {f"{name}, at the last step": f"{value:.6g}" for name, value in story.last.items() if name != "step"}
     return f"## Training\n\n{facts(model | inputs | {'dtype': of.dtype} | flat | last)}"
 

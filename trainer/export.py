@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainer.backbone import open_backbone, save_merged
+from trainer.backbone import open_whole, save_merged
 from trainer.card import Story, card
 from trainer.layouts import (
     Files,
@@ -73,7 +73,7 @@ def export(
             save = save_merged if form == "merged" else _save_adapter
             inputs = save(settings.model, adapter, draft)
             made = _artefact(out.name, form, settings, inputs)
-            for name, text in _layout(made, inputs).items():
+            for name, text in _layout(made, settings, inputs).items():
                 publish_text(draft / name, text)
             tiled = not isinstance(inputs.family, QwenVL)
             publish_text(draft / "README.md", card(made, story, tiled=tiled, license=license))
@@ -109,7 +109,7 @@ def _check_base(adapter: Path, model: BackboneSettings) -> None:
 
 def _save_adapter(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
     """Copies an adapter that was seen to fit, and says where its base is to be found."""
-    inputs = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu"})).inputs
+    inputs = open_whole(settings, adapter).inputs
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
     config = json.loads(read_text(adapter / "adapter_config.json"))
     config |= {"base_model_name_or_path": _base(settings), "revision": settings.revision}
@@ -133,7 +133,7 @@ def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelIn
         form=form,
         base=_base(model) if form == "adapter" else model.name,
         revision=model.revision,
-        dtype=model.dtype,
+        dtype="bfloat16" if model.dtype == "nf4" else model.dtype,
         min_pixels=model.min_pixels,
         max_pixels=model.max_pixels,
         max_tokens=model.max_tokens,
@@ -141,20 +141,27 @@ def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelIn
         prompt=Prompt(),
         labels=(0, 0),
         pairs=False,
+        bare=None,
+        edge=inputs.family.fit(1000, 1000)[0] if model.resize == "square" else None,
     )
     if isinstance(settings, RerankerSettings):
         prompt = settings.prompt
         labels = inputs.encoder.label_id(prompt.yes), inputs.encoder.label_id(prompt.no)
         return replace(made, kind="reranker", prompt=prompt, labels=labels, pairs=prompt.order == "query_first")
+    if model.encoding == "vlm2vec" and isinstance(inputs.family, QwenVL):
+        return replace(made, bare=inputs.encoder.image_token)
     return made
 
 
-def _layout(made: Artefact, inputs: ModelInputs) -> Files:
+def _layout(made: Artefact, settings: FinetuneSettings, inputs: ModelInputs) -> Files:
     template = inputs.chat_template
+    if made.bare:
+        return {}
     if made.kind == "embedder":
         width = inputs.config.get_text_config().hidden_size
         files = embedder_files(width, made.dtype, made.processor)
-        return files | {"chat_template.jinja": embedder_template(template)}
+        trimmed = settings.model.encoding == "vlm2vec"
+        return files | {"chat_template.jinja": embedder_template(template, trimmed=trimmed)}
     files = reranker_files(*made.labels, made.dtype, made.processor) if made.pairs else {}
     picture = inputs.encoder.written_picture()
     return files | {"chat_template.jinja": reranker_template(template, made.prompt, picture)}

@@ -23,6 +23,16 @@ _POOLING = f"{_ST}.sentence_transformer.modules.pooling.Pooling"
 _NORMALIZE = f"{_ST}.sentence_transformer.modules.normalize.Normalize"
 _LOGIT_SCORE = f"{_ST}.cross_encoder.modules.logit_score.LogitScore"
 
+_TRIMMED = """{%- set turns = namespace(trimmed=[]) -%}
+{%- for message in messages -%}
+{%- set turn = namespace(parts=[]) -%}
+{%- for part in message.content -%}
+{%- set turn.parts = turn.parts + [dict(part, text=part.text | trim) if part.type == 'text' else part] -%}
+{%- endfor -%}
+{%- set turns.trimmed = turns.trimmed + [dict(message, content=turn.parts)] -%}
+{%- endfor -%}
+{%- set messages = turns.trimmed -%}
+"""
 _ORDERED = """{%- set add_generation_prompt = true -%}
 {%- set turns = namespace(ordered=[]) -%}
 {%- for message in messages -%}
@@ -61,9 +71,14 @@ def processor_options(backend: str) -> dict[str, Any]:
     return {"use_fast": backend == "torchvision"}
 
 
-def embedder_template(template: str) -> str:
-    """A model's chat template, with one way to write a content: picture, text, then the model's turn."""
-    return _ORDERED + template
+def embedder_template(template: str, *, trimmed: bool) -> str:
+    """A model's chat template, with one way to write a content: picture, text, then the model's turn.
+
+    Args:
+        template: The model's own.
+        trimmed: Whether a text loses its outer blanks.
+    """
+    return (_TRIMMED if trimmed else "") + _ORDERED + template
 
 
 def reranker_template(template: str, prompt: Prompt, picture: str) -> str:

@@ -36,25 +36,40 @@ class Artefact:
     """A reranker's tokens of a match and of a mismatch."""
     pairs: bool
     """Whether a processor takes a reranker's pictures in the order in which its question names them."""
+    bare: str | None
+    """The word of a picture, where an embedder reads strings without a template, and pictures count on like text."""
+    edge: int | None
+    """To how many pixels on each side pictures are squashed, where they are."""
+
+    @property
+    def photo(self) -> str:
+        """Code that opens a picture as the model was taught to see it."""
+        size = f'.convert("RGB").resize(({self.edge}, {self.edge}), Image.Resampling.BICUBIC)' if self.edge else ""
+        return f'Image.open("photo.jpg"){size}'
 
 
 def loading(of: Artefact) -> str:
     """The section of the card."""
     parts = [_transformers(of)]
-    if of.kind == "embedder":
-        parts += [_sentence_transformers(of), _vllm(of), _mteb(of)]
-    else:
-        parts += [*([_cross_encoder(of), _mteb(of)] if of.pairs else []), _service(of)]
-    return "\n\n".join(["## How to load it", *(part for part in parts if part)])
+    if of.kind == "embedder" and not of.bare:
+        parts += [_sentence_transformers(of), _vllm(of)]
+    if of.kind == "reranker":
+        parts += [*([_cross_encoder(of)] if of.pairs else []), _service(of)]
+    if not of.edge and (of.pairs or (of.kind == "embedder" and not of.bare)):
+        parts.append(_mteb(of))
+    return "\n\n".join(["## How to load it", *parts])
 
 
 def _transformers(of: Artefact) -> str:
-    peft = "from peft import PeftModel\n" if of.form == "adapter" else ""
     options = "".join(f", {name}={value!r}" for name, value in of.processor.items())
     revision = f', revision="{of.revision}"' if of.form == "adapter" and of.revision else ""
     weights = json.dumps(of.base if of.form == "adapter" else of.name)
-    adapted = f'model = PeftModel.from_pretrained(model, "{of.name}").eval().get_base_model()\n' if peft else ""
-    return f"""**transformers{" and PEFT" if peft else ""}**:
+    library, peft, adapted = "transformers", "", ""
+    if of.form == "adapter":
+        library, peft = "transformers and PEFT", "from peft import PeftModel\n"
+        adapted = f'model = PeftModel.from_pretrained(model, "{of.name}").eval().get_base_model()\n'
+    use = _log_odds(of) if of.kind == "reranker" else _raw_embedding(of.bare) if of.bare else _EMBEDDING
+    return f"""**{library}**:
 
 ```python
 import torch
@@ -63,15 +78,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{of.name}"{options})
 model = AutoModelForImageTextToText.from_pretrained({weights}{revision}, dtype=torch.{of.dtype}).eval()
-{adapted}{_embedding() if of.kind == "embedder" else _log_odds(of)}
+{adapted}image = {of.photo}
+{use}
 ```"""
 
 
-def _embedding() -> str:
-    return """content = [
-    {"type": "image", "image": Image.open("photo.jpg")},
-    {"type": "text", "text": "Find an image like this one."},
-]
+_EMBEDDING = """content = [{"type": "image", "image": image}, {"type": "text", "text": "Find an image like this one."}]
 inputs = processor.apply_chat_template(
     [[{"role": "user", "content": content}]], tokenize=True, return_dict=True, return_tensors="pt"
 )
@@ -80,8 +92,17 @@ with torch.inference_mode():
 vectors = torch.nn.functional.normalize(hidden.float(), dim=-1)"""
 
 
+def _raw_embedding(picture: str) -> str:
+    return f"""text = "{picture}\\nFind an image like this one."  # one at a time, for these positions
+inputs = processor(text=[text], images=[image], return_tensors="pt")
+positions = torch.arange(inputs.input_ids.shape[1]).expand(3, 1, -1)
+with torch.inference_mode():
+    hidden = model.model(**inputs, position_ids=positions).last_hidden_state[:, -1]
+vectors = torch.nn.functional.normalize(hidden.float(), dim=-1)"""
+
+
 def _log_odds(of: Artefact) -> str:
-    query = '{"role": "query", "content": [{"type": "image", "image": Image.open("photo.jpg")}]}'
+    query = '{"role": "query", "content": [{"type": "image", "image": image}]}'
     document = '{"role": "document", "content": [{"type": "text", "text": "a red fox"}]}'
     first, second = (query, document) if of.pairs else (document, query)
     return f"""messages = [
@@ -102,7 +123,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{of.name}")
-image = Image.open("photo.jpg")
+image = {of.photo}
 vectors = model.encode(["a red fox", image, {{"image": image, "text": "Find an image like this one."}}])
 print(model.similarity(vectors, vectors))
 ```"""
@@ -116,7 +137,7 @@ from PIL import Image
 from sentence_transformers import CrossEncoder
 
 model = CrossEncoder("{of.name}")
-image = Image.open("photo.jpg")
+image = {of.photo}
 query = {{"image": image, "text": "Find an image like this one."}}
 scores = model.predict([(query, "a red fox"), (query, image)])
 print(scores)
@@ -151,7 +172,7 @@ llm = LLM(
 )
 content = [{{"type": "image"}}, {{"type": "text", "text": "Find an image like this one."}}]
 prompt = llm.get_tokenizer().apply_chat_template([{{"role": "user", "content": content}}], tokenize=False)
-(output,) = llm.embed([{{"prompt": prompt, "multi_modal_data": {{"image": Image.open("photo.jpg")}}}}])
+(output,) = llm.embed([{{"prompt": prompt, "multi_modal_data": {{"image": {of.photo}}}}}])
 vector = output.outputs.embedding
 ```"""
 

@@ -42,7 +42,7 @@ class ChatEncoder:
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no chat template; take an instruct model")
         self._tokenizer = tokenizer
-        self._image_token = image_token
+        self.image_token = image_token
         self._controls: dict[str, int] = tokenizer.get_added_vocab()
         if image_token not in self._controls:
             raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no token {image_token!r} for pictures")
@@ -104,7 +104,7 @@ class ChatEncoder:
         begins = segments[1:2] == [self._tokenizer.bos_token] and not segments[0]
         stream: Stream = [] if begins else list(self._begin)
         for place, segment in enumerate(segments):
-            if segment == self._image_token:
+            if segment == self.image_token:
                 stream.append(next(pictures))
             elif segment in self._controls:
                 stream.append(self._controls[segment])
@@ -147,7 +147,7 @@ class ChatEncoder:
             segments = self._segments([{"type": "text", "text": written}])
         if self._kinds(segments) != is_picture:
             raise ModelError(
-                f"{self._tokenizer.name_or_path}: its chat template does not write {self._image_token!r} once for each "
+                f"{self._tokenizer.name_or_path}: its chat template does not write {self.image_token!r} once for each "
                 "picture; is this a vision-language model?"
             )
         return segments
@@ -171,7 +171,7 @@ class ChatEncoder:
         """In order, true for a picture and false for a text."""
         kinds: list[bool] = []
         for segment in segments:
-            kinds += [True] if segment == self._image_token else [False] * len(_SLOT.findall(segment))
+            kinds += [True] if segment == self.image_token else [False] * len(_SLOT.findall(segment))
         return tuple(kinds)
 
     def _check_plain_text(self) -> None:

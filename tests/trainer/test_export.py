@@ -169,19 +169,41 @@ def test_a_question_that_names_the_candidate_first_is_no_cross_encoder(corpus, t
     assert gap(made["log_odds"], log_odds(wide, run / "adapter", prompt, pair)) < TOLERANCE
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "llava_onevision"])
-def test_other_families_are_exported(family, corpus, triples, wide, tmp_path):
+@pytest.mark.parametrize(("family", "encoding"), [("qwen3_vl", "chat"), ("llava_onevision", "vlm2vec")])
+def test_other_families_are_exported(family, encoding, corpus, triples, wide, tmp_path):
     """Pictures within the budget, where a processor knows none: the card says so."""
     MAKERS[family](tmp_path / family)
-    model = wide.model_copy(update={"name": str(tmp_path / family)})
+    model = wide.model_copy(update={"name": str(tmp_path / family), "encoding": encoding})
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
     export(run, tmp_path / "out")
     tiled = family == "llava_onevision"
     assert ("this model's processor has no such budget" in (tmp_path / "out" / "README.md").read_text()) == tiled
-    contents = [Content("a red fox"), Content(image=FITTING), Content("Describe the image.", FITTING)]
+    contents = [Content("\n a red fox "), Content(image=FITTING), Content("Describe the image.\n", FITTING)]
     contents += [] if tiled else CONTENTS
     found = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode([as_given(one) for one in contents])
     assert gap(found, vectors(model, run / "adapter", contents)) < TOLERANCE
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+@pytest.mark.parametrize("encoding", ["chat", "vlm2vec"])
+def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_path, monkeypatch):
+    """Squashed pictures: the card's code squashes. Strings without a template: for transformers alone."""
+    MAKERS["qwen2_vl"](tmp_path / "base")
+    model = wide.model_copy(update={"name": str(tmp_path / "base"), "encoding": encoding, "resize": "square"})
+    run = trained_embedder(corpus, triples, model, tmp_path / "run")
+    export(run, tmp_path / "out", form)
+    card = (tmp_path / "out" / "README.md").read_text()
+    ours = vectors(model, run / "adapter", [BOTH])
+    made = run_card(tmp_path / "out", "transformers" if form == "merged" else "transformers and PEFT", monkeypatch)
+    assert gap(made["vectors"], ours) < TOLERANCE
+    assert "squashed to 112 × 112 pixels" in card
+    assert "**mteb**" not in card, "it would give pictures as they are"
+    if encoding == "vlm2vec":
+        assert not (tmp_path / "out" / "modules.json").exists()
+        assert "SentenceTransformer(" not in card
+    else:
+        made = run_card(tmp_path / "out", "sentence-transformers", monkeypatch)
+        assert gap(made["vectors"][2], ours) < TOLERANCE
 
 
 def test_mteb_gives_our_vectors(exported, embedder, wide, monkeypatch):
@@ -241,8 +263,10 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
     (foreign / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "other"}))
     refused(ModelError, "is an adapter of other, but the run trained one of", run=foreign)
     older = shutil.copytree(embedder, tmp_path / "older")
-    (older / "settings.json").write_text((older / "settings.json").read_text().replace("batch_size", "batches"))
-    refused(DataError, r"not the settings of a training of this version \(batches: ", run=older)
+    (older / "settings.json").write_text(
+        (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
+    )
+    refused(DataError, r"not the settings of a training of this version \(rows_at_once: ", run=older)
     other = evaluation_of(corpus, wide, tmp_path)
     refused(DataError, "measures vectors of another adapter", evaluations=[other])
 
