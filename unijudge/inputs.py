@@ -67,15 +67,14 @@ class ModelInputs:
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
         self._pad_id = tokenizer.pad_token_id or 0  # never attended to
-        self._files = (processor, tokenizer)
+        self._files = (tokenizer, processor)
 
     def save(self, folder: Path) -> None:
         """Writes processor, tokenizer and chat template beside a model's weights."""
         import transformers
 
-        processor, tokenizer = self._files
-        processor.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        for one in reversed(self._files):  # a whole processor writes a tokenizer too
+            one.save_pretrained(folder)
         whole = folder / "processor_config.json"
         if not whole.exists():  # an image processor alone does not say what it is a part of
             kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]
