@@ -147,5 +147,5 @@ def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
 def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(), disable=not _is_first(),
+        TimeRemainingColumn(), disable=not _is_first(), transient=True,
     )  # fmt: skip

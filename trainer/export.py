@@ -25,12 +25,12 @@ from trainer.layouts import (
 from trainer.loading import Artefact, Form
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
-from unijudge.datasets import taken
 from unijudge.errors import DataError, ModelError
 from unijudge.families import QwenVL
 from unijudge.files import file_sha256, folder_sha256, locate, publish_text, publishing_folder, read_json, read_text
 from unijudge.inputs import ModelInputs
 from unijudge.leases import lease
+from unijudge.outputs import check_folder
 from unijudge.prompt import Prompt
 from unijudge.provenance import Beginning
 from unijudge.rankings import Evaluation
@@ -67,8 +67,7 @@ def export(
     _check_base(adapter, settings.model)
     story = _story(run, begun, settings, evaluations)
     with lease(out):
-        if taken(out):
-            raise DataError(f"{out}: exists already; give another place, or delete what is there")
+        check_folder(out)
         with publishing_folder(out) as draft:
             save = save_merged if form == "merged" else _save_adapter
             inputs = save(settings.model, adapter, draft)
