@@ -184,8 +184,7 @@ def test_other_families_are_exported(family, encoding, corpus, triples, wide, tm
     assert gap(found, vectors(model, run / "adapter", contents)) < TOLERANCE
 
 
-@pytest.mark.parametrize("form", ["merged", "adapter"])
-@pytest.mark.parametrize("encoding", ["chat", "vlm2vec"])
+@pytest.mark.parametrize(("encoding", "form"), [("chat", "merged"), ("vlm2vec", "adapter")])
 def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_path, monkeypatch):
     """Squashed pictures: the card's code squashes. Strings without a template: for transformers alone."""
     MAKERS["qwen2_vl"](tmp_path / "base")
@@ -272,7 +271,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
 
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="taken: exists already"):
+    with pytest.raises(DataError, match=r"taken: .*mine\.txt"):
         export(embedder, tmp_path / "taken")
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine.txt"]
 
