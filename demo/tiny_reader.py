@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from demo.lessons import Row
 from unijudge.encoding import Stream, shared_prefix
 from unijudge.families import Entry, QwenVL
-from unijudge.pictures import Picture
+from unijudge.pictures import Picture, PixelBudget
 
 
 class Reader:
@@ -24,7 +24,7 @@ class Reader:
         self.correct = 0.5
         """Share of right answers, smoothed."""
         pixels = pictures[0].width * pictures[0].height
-        self._family = QwenVL(model.config, processor, pixels, pixels)
+        self._family = QwenVL(model.config, processor, PixelBudget(pixels, pixels))
         self._picture: Picture = self._family.picture(pictures[0])  # all are of one size
         self.cells = len(self._picture.token_ids)
         self._pad: int = tokenizer.pad_token_id

@@ -6,14 +6,12 @@ Everything on it comes from the manifests; nothing is measured again. The column
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel
 
+from unijudge.cards import facts, made_by, table
 from unijudge.corpus import ITEMS, QUERIES
 from unijudge.datasets import Parts, Stored
-from unijudge.provenance import Provenance
 from unijudge.scores import JUDGED, SCORES
 from unijudge.tables import Table
 from unijudge.triples import TRIPLES
@@ -119,10 +117,10 @@ def _contents(names: list[str], parts: Parts, files: Mapping[str, Stored]) -> st
     rows |= {"scores": parts.scores.queries} if parts.scores else {}
     rows |= {"triples": parts.triples.rows} if parts.triples else {}
     lines = [
-        f"| `{FOLDERS[name][0]}` | {FOLDERS[name][2]} | {rows[name]:,} | {_bytes(files, FOLDERS[name][0]):,} |"
+        [f"`{FOLDERS[name][0]}`", FOLDERS[name][2], f"{rows[name]:,}", f"{_bytes(files, FOLDERS[name][0]):,}"]
         for name in names
     ]
-    return "\n".join(["## What is in it", "", "| files | one row is | rows | bytes |", "|---|---|---|---|", *lines])
+    return "## What is in it\n\n" + table(["files", "one row is", "rows", "bytes"], lines)
 
 
 def _images(files: Mapping[str, Stored], root: Path, *, images: bool) -> str:
@@ -140,15 +138,15 @@ def _images(files: Mapping[str, Stored], root: Path, *, images: bool) -> str:
 def _judge(parts: Parts) -> str:
     if parts.scores is None:
         return ""
-    facts = parts.scores.model_dump(exclude={"version", "judge", "made"})
-    return f"## The judge\n\n{_facts(parts.scores.judge)}\n\n## The candidates\n\n{_facts(facts)}"
+    candidates = parts.scores.model_dump(exclude={"version", "judge", "made"})
+    return f"## The judge\n\n{facts(parts.scores.judge)}\n\n## The candidates\n\n{facts(candidates)}"
 
 
 def _selection(parts: Parts) -> str:
     if parts.triples is None:
         return ""
-    statistics = _facts({name: f"{value:,.10g}" for name, value in parts.triples.statistics.items()})
-    return f"## The selection\n\n{_facts(parts.triples.selection)}\n\nWhat it did:\n\n{statistics}"
+    statistics = facts({name: f"{value:,.10g}" for name, value in parts.triples.statistics.items()})
+    return f"## The selection\n\n{facts(parts.triples.selection)}\n\nWhat it did:\n\n{statistics}"
 
 
 def _loading(out: Path, names: list[str]) -> str:
@@ -180,17 +178,17 @@ def _training(names: list[str]) -> str:
 
 
 def _columns(name: str, found: Iterable[tuple[str, str, str]]) -> str:
-    lines = [f"| `{column}` | {kind} | {meaning} |" for column, kind, meaning in found]
-    return "\n".join([f"**{name}**", "", "| column | type | what it is |", "|---|---|---|", *lines])
+    lines = [[f"`{column}`", kind, meaning] for column, kind, meaning in found]
+    return f"**{name}**\n\n" + table(["column", "type", "what it is"], lines)
 
 
-def columns(table: Table) -> Iterator[tuple[str, str, str]]:
+def columns(of: Table) -> Iterator[tuple[str, str, str]]:
     """Name, type and meaning of each column of a table; of a struct, what it has beside a judged item's fields."""
-    for field in table.schema:
+    for field in of.schema:
         many = pa.types.is_list(field.type)
         kind = field.type.value_type if many else field.type
         shown = "judged" if pa.types.is_struct(kind) else str(kind)
-        meaning = MEANINGS.get(f"{table.name}.{field.name}") or MEANINGS[field.name]
+        meaning = MEANINGS.get(f"{of.name}.{field.name}") or MEANINGS[field.name]
         yield field.name, f"list of {shown}" if many else shown, meaning
         for inner in kind if pa.types.is_struct(kind) else []:
             if inner.name not in dict(JUDGED):
@@ -200,22 +198,9 @@ def columns(table: Table) -> Iterator[tuple[str, str, str]]:
 def _origin(parts: Parts) -> str:
     manifests = {"corpus": parts.corpus, "scores": parts.scores, "training rows": parts.triples}
     made = {name: dict(manifest).get("made") for name, manifest in manifests.items() if manifest is not None}
-    lines = [f"* {name}: {_made(by)}" for name, by in made.items() if by is not None]
-    facts = {"imported from": parts.corpus.source, "rows rejected": parts.corpus.rejects}
-    return "\n".join(["## Where it comes from", "", _facts(facts), *(["", *lines] if lines else [])])
-
-
-def _made(by: Provenance) -> str:
-    return f"`{_cell(by.command)}`, unijudge {by.unijudge}, {by.created}"
-
-
-def _facts(values: BaseModel | Mapping[str, Any]) -> str:
-    pairs = values.model_dump().items() if isinstance(values, BaseModel) else values.items()
-    return "\n".join(["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in pairs)])
-
-
-def _cell(value: object) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
+    lines = [f"* {name}: {made_by(by)}" for name, by in made.items() if by is not None]
+    source = {"imported from": parts.corpus.source, "rows rejected": parts.corpus.rejects}
+    return "\n".join(["## Where it comes from", "", facts(source), *(["", *lines] if lines else [])])
 
 
 def _folder(name: str) -> str:

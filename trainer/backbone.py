@@ -4,6 +4,7 @@ Letters: B streams of one forward pass · U distinct streams · S tokens of the 
 """
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.buckets import buckets
+from trainer.encodings import FILE, EmbeddingManifest, Reader, check_reads_alike, reader_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from trainer.vision import Vision
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
-from unijudge.files import folder_sha256
+from unijudge.files import folder_sha256, publish_json
 from unijudge.inputs import ModelInputs
 from unijudge.pictures import PictureReader
 
@@ -35,6 +37,8 @@ class Backbone:
     model: Any
     inputs: ModelInputs
     vision: Vision
+    read: Reader
+    """A content → what an embedder is given."""
     max_tokens: int
     batch_tokens: int
     width: int
@@ -114,11 +118,12 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     """Loads a model, frozen, and puts the adapter on it if the settings name one.
 
     Raises:
-        SettingsError: No model is named.
+        SettingsError: No model is named, or it or its adapter is not for this encoding.
         ModelError: The model or the adapter cannot be loaded, or is of another family.
     """
     if not settings.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+    check_reads_alike(settings)
     device = _device(settings.device)
     try:
         inputs = ModelInputs(
@@ -127,9 +132,11 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             max_source_pixels=settings.max_source_pixels,
+            resize=settings.resize,
         )
         sources = settings.max_source_pixels
         inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
+        read = reader_of(settings.encoding, inputs)
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             settings.name,
             revision=settings.revision,
@@ -146,6 +153,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         model=model.eval(),
         inputs=inputs,
         vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20, batch_tokens=settings.batch_tokens),
+        read=read,
         max_tokens=settings.max_tokens,
         batch_tokens=settings.batch_tokens,
         width=inputs.config.get_text_config().hidden_size,
@@ -185,12 +193,15 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
 class Adapter:
     """The trained part of a model, as PEFT writes and reads it."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, embedding: EmbeddingManifest | None = None):
         self._model = model
+        self._embedding = embedding
 
     def save(self, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors."""
+        """Writes adapter_config.json and adapter_model.safetensors; an embedder's embedding.json too."""
         self._model.save_pretrained(str(folder))
+        if self._embedding is not None:
+            publish_json(folder / FILE, self._embedding)
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote into the same adapter."""
@@ -199,18 +210,29 @@ class Adapter:
         peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
 
 
-def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> None:
+def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
+    """A model with an adapter, on the CPU, to be written; weights that were trained on in four bits in bfloat16."""
+    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
+    return open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
+
+
+def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
     """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
 
-    Weights that were trained on in four bits are merged in bfloat16.
+    Returns:
+        What turns contents into its inputs; it is written beside the weights.
 
     Raises:
         ModelError: Model or adapter cannot be loaded, or do not fit.
+        OSError: The disk refused.
     """
-    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
-    backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
-    backbone.model.merge_and_unload().save_pretrained(folder)
+    backbone = open_whole(settings, adapter)
+    try:
+        backbone.model.merge_and_unload().save_pretrained(folder)
+    except SafetensorError as error:  # how the writer of weights says that the disk is full
+        raise OSError(str(error)) from error
     backbone.inputs.save(folder)
+    return backbone.inputs
 
 
 def _pictures(streams: Sequence[Stream]) -> Iterator[bytes]:
@@ -224,8 +246,10 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder}: no adapter there (adapter_config.json is missing); give the adapter/ of a run")
     try:
-        return peft.PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")  # PEFT would leave those layers as they were
+            return peft.PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
 
 

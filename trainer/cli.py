@@ -1,4 +1,4 @@
-"""`unijudge train`: pull, embed, embedder, reranker, report, evaluate, rerank."""
+"""`unijudge train`: pull, embed, embedder, reranker, report, export, evaluate, rerank."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from trainer.loading import Form
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
@@ -89,6 +90,21 @@ def report(
     page = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     write_report(runs, page)
     typer.echo(f"{page}: {len(runs)} run{'s' if len(runs) > 1 else ''}; open it in a browser")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished training.")],
+    out: Annotated[Path, typer.Argument(help="The folder or URL to write; must not exist yet.", parser=locate)],
+    form: Annotated[Form, typer.Option(help="Whole weights, or the adapter alone.")] = "merged",
+    evaluation: Annotated[list[Path] | None, typer.Option(help="A folder of measures, for the card.")] = None,
+    license: Annotated[str | None, typer.Option(help="For the card, such as apache-2.0.")] = None,  # noqa: A002
+) -> None:
+    """Make a folder that transformers, PEFT, sentence-transformers, vLLM and mteb load, with a model card."""
+    from trainer.export import export as run_export
+
+    made = run_export(run, out, form, evaluation or (), license=license)
+    typer.echo(f"{out}: the {made.kind}, {made.form}; its README.md says how each library loads it")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 
 from trainer.ahead import ahead
 from trainer.backbone import Backbone, open_backbone
-from trainer.embedder import ENCODING, embed_streams, stream_of
+from trainer.embedder import embed_streams, stream_of
 from trainer.processes import processes
 from trainer.settings import EmbedSettings
 from unijudge.corpus import Corpus, Item, Query
@@ -69,9 +69,10 @@ def _manifest(settings: EmbedSettings, corpus: Corpus, backbone: Backbone) -> Ve
         model=backbone.inputs.name,
         weights=backbone.inputs.weights,
         adapter=backbone.adapter,
-        encoding=ENCODING,
+        encoding=settings.model.encoding,
         min_pixels=settings.model.min_pixels,
         max_pixels=settings.model.max_pixels,
+        resize=settings.model.resize,
         model_dtype=settings.model.dtype,
         width=backbone.width,
         dtype=settings.dtype,

@@ -8,10 +8,6 @@ from torch import Tensor
 from trainer.backbone import Backbone
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.prompt import Part
-
-ENCODING = "chat"
-"""How a content becomes a prompt: one user's turn (image, then text) in the model's chat template, up to its answer."""
 
 
 def stream_of(backbone: Backbone, content: Content) -> Stream:
@@ -20,8 +16,7 @@ def stream_of(backbone: Backbone, content: Content) -> Stream:
     Raises:
         DataError: It is longer than the model's limit, or its picture cannot be decoded.
     """
-    parts: list[Part] = [part for part in (content.image, content.text) if part]
-    stream = backbone.inputs.encoder.stream(parts)
+    stream = backbone.read(content)
     backbone.check_length(stream)
     return stream
 

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
+from trainer.encodings import EmbeddingManifest
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit
 from trainer.order import Order
@@ -33,6 +34,8 @@ class Objective(Generic[B]):
     """Rows and the step → one batch; called in threads, while the model is busy with the batch before."""
     loss: Callable[[B], Terms]
     """The mean loss of a batch."""
+    embedding: EmbeddingManifest | None = None
+    """How an embedder reads its inputs: written beside its weights."""
 
 
 def finetune(
@@ -81,7 +84,7 @@ def finetune(
         lambda _, batch: objective.loss(batch),
         run,
         settings,
-        Adapter(backbone.model),
+        Adapter(backbone.model, objective.embedding),
         report,
         accelerator,
     )

@@ -7,7 +7,10 @@ from pydantic import Field
 
 from unijudge.files import Location
 from unijudge.images import MAX_PIXELS
+from unijudge.pictures import Resize
 from unijudge.settings import Settings
+
+Encoding = Literal["chat", "vlm2vec"]
 
 
 class BackboneSettings(Settings):
@@ -25,8 +28,15 @@ class BackboneSettings(Settings):
     2305.14314), computed in bfloat16: it needs a GPU and the package bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs. Of several processes each takes a GPU of its own."""
+    encoding: Encoding = "chat"
+    """How an embedder reads a text and an image: `chat`, a user's turn in the model's chat template, up to its answer;
+    `vlm2vec`, the strings of the released checkpoints of VLM2Vec and UniME-V2 (Qwen's models and LLaVA-OneVision).
+    A reranker always has the judge's prompt."""
+    resize: Resize = "keep"
+    """`keep` keeps the aspect ratio of images; `square`, as in UniME-V2, squashes each to the largest square within
+    max_pixels, here 672 × 672. Embedders only."""
     min_pixels: int = Field(4 * 28 * 28, gt=0)
-    """Smaller images are scaled up to this many pixels."""
+    """Smaller images are scaled up to this many pixels; `square` has one size alone."""
     max_pixels: int = Field(576 * 28 * 28, gt=0)
     """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""

@@ -11,6 +11,7 @@ from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
 from trainer.contrast import in_batch_contrast, infonce
 from trainer.embedder import embed, stream_of
+from trainer.encodings import EmbeddingManifest
 from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.gather import gathered
@@ -50,6 +51,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
         return Objective(
             lambda examples, _: _ready(backbone, collate(examples)),
             partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
+            EmbeddingManifest.of(settings.model),
         )
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:

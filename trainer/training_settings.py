@@ -160,3 +160,12 @@ class RerankerSettings(FinetuneSettings):
     lora: RerankerLoraSettings = RerankerLoraSettings()
     loss: RerankerLossSettings = RerankerLossSettings()
     prompt: Prompt = Prompt()
+
+    @field_validator("model")
+    @classmethod
+    def _reads_as_a_judge(cls, model: BackboneSettings) -> BackboneSettings:
+        if (model.encoding, model.resize) != ("chat", "keep"):
+            raise ValueError(
+                "encoding and resize are an embedder's; a reranker reads as the judge does: leave them out"
+            )
+        return model

@@ -42,7 +42,7 @@ class ChatEncoder:
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no chat template; take an instruct model")
         self._tokenizer = tokenizer
-        self._image_token = image_token
+        self.image_token = image_token
         self._controls: dict[str, int] = tokenizer.get_added_vocab()
         if image_token not in self._controls:
             raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no token {image_token!r} for pictures")
@@ -104,13 +104,32 @@ class ChatEncoder:
         begins = segments[1:2] == [self._tokenizer.bos_token] and not segments[0]
         stream: Stream = [] if begins else list(self._begin)
         for place, segment in enumerate(segments):
-            if segment == self._image_token:
+            if segment == self.image_token:
                 stream.append(next(pictures))
             elif segment in self._controls:
                 stream.append(self._controls[segment])
             elif segment:
                 text = _SLOT.sub(lambda slot: texts[int(slot[1])], segment)
                 stream += self.text_ids(text) if place else self._first.encode(text, add_special_tokens=False).ids
+        return stream
+
+    def written_picture(self) -> str:
+        """What the template writes for a picture: its token, and whatever it puts around it."""
+        alone, nothing = self._segments([{"type": "image"}]), self._segments([])
+        while nothing and alone[0] == nothing[0]:
+            del alone[0], nothing[0]
+        while nothing and alone[-1] == nothing[-1]:
+            del alone[-1], nothing[-1]
+        return "".join(alone)
+
+    def bare_stream(self, parts: Sequence[Part]) -> Stream:
+        """`parts` one after the other, without a template: as the tokenizer takes a string, but for control tokens."""
+        stream: Stream = list(self._begin)
+        for place, part in enumerate(parts):
+            if isinstance(part, bytes):
+                stream.append(part)
+            else:
+                stream += self.text_ids(part) if place else self._first.encode(part, add_special_tokens=False).ids
         return stream
 
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
@@ -124,23 +143,14 @@ class ChatEncoder:
                 num_texts += 1
         segments = self._segments(content)
         if self._kinds(segments) != is_picture:  # a template that puts pictures first: whose they are would be lost
-            written = "".join(part.get("text") or self._written_picture() for part in content)
+            written = "".join(part.get("text") or self.written_picture() for part in content)
             segments = self._segments([{"type": "text", "text": written}])
         if self._kinds(segments) != is_picture:
             raise ModelError(
-                f"{self._tokenizer.name_or_path}: its chat template does not write {self._image_token!r} once for each "
+                f"{self._tokenizer.name_or_path}: its chat template does not write {self.image_token!r} once for each "
                 "picture; is this a vision-language model?"
             )
         return segments
-
-    def _written_picture(self) -> str:
-        """What the template writes for a picture: its token, and whatever it puts around it."""
-        alone, nothing = self._segments([{"type": "image"}]), self._segments([])
-        while nothing and alone[0] == nothing[0]:
-            del alone[0], nothing[0]
-        while nothing and alone[-1] == nothing[-1]:
-            del alone[-1], nothing[-1]
-        return "".join(alone)
 
     def _segments(self, content: list[dict[str, str]]) -> list[str]:
         return self._cut.split(self._rendered(content))
@@ -161,7 +171,7 @@ class ChatEncoder:
         """In order, true for a picture and false for a text."""
         kinds: list[bool] = []
         for segment in segments:
-            kinds += [True] if segment == self._image_token else [False] * len(_SLOT.findall(segment))
+            kinds += [True] if segment == self.image_token else [False] * len(_SLOT.findall(segment))
         return tuple(kinds)
 
     def _check_plain_text(self) -> None:

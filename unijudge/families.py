@@ -6,6 +6,7 @@ processed as if it were alone, whatever else stands in the prompt, so that promp
 
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from unijudge.errors import ModelError
 from unijudge.images import MAX_ASPECT_RATIO
-from unijudge.pictures import Picture, PictureFormat, fitted
+from unijudge.pictures import Picture, PictureFormat, PixelBudget
 
 Arrays = dict[str, npt.NDArray[Any]]
 Entry = int | Picture
@@ -31,8 +32,8 @@ class Family(PictureFormat, Protocol):
     engine_options: Mapping[str, Any]
     """What makes an engine's own processor leave a picture of ours as it is."""
 
-    def __init__(self, config: Any, processor: Any, min_pixels: int, max_pixels: int, /):
-        """For one model: its configuration and processor, and the budget of a picture in pixels."""
+    def __init__(self, config: Any, processor: Any, budget: PixelBudget, /):
+        """For one model: its configuration and processor, and the budget of a picture."""
 
     def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
         """The position of every token, (tokens,) or one row for each dimension."""
@@ -49,18 +50,23 @@ class QwenVL:
     # Pillow's is the one implementation that is the same with and without torchvision.
     loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoImageProcessor", {"backend": "pil"})
 
-    def __init__(self, config: Any, processor: Any, min_pixels: int, max_pixels: int):
+    def __init__(self, config: Any, processor: Any, budget: PixelBudget):
         self.image_id: int = config.image_token_id
-        self.engine_options: Mapping[str, Any] = {"size": {"shortest_edge": min_pixels, "longest_edge": max_pixels}}
+        self.engine_options: Mapping[str, Any] = {
+            "size": {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
+        }
+        self._vision_start: int = config.vision_start_token_id
         self._processor = processor
+        processor.size = self.engine_options["size"]  # for those who load what is saved; here pictures come scaled
         self._side: int = processor.patch_size * processor.merge_size
-        self._budget = min_pixels, max_pixels
+        self._budget = budget
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """Sides that are multiples of a token's: every processor of this kind leaves such a picture as it is."""
-        before, size = (0, 0), fitted(height, width, self._side, *self._budget)
-        while size[0] * size[1] > self._budget[1] and size != before:  # of a long picture one side is a token already
-            before, size = size, fitted(*size, self._side, *self._budget)
+        before, size = (0, 0), self._budget.fit(height, width, self._side)
+        # Of a long picture one side may be a token already.
+        while size[0] * size[1] > self._budget.max_pixels and size != before:
+            before, size = size, self._budget.fit(*size, self._side)
         longest = MAX_ASPECT_RATIO * min(size) // self._side * self._side
         return min(size[0], longest), min(size[1], longest)
 
@@ -73,7 +79,9 @@ class QwenVL:
         """(time, height, width) of every token, (3, tokens).
 
         Text counts on in all three; a picture's tokens share one time and take their row and column, counted from where
-        the picture begins; text goes on after the largest of them.
+        the picture begins; text goes on after the largest of them. A picture without the control token `vision_start`
+        before it counts on like text: by that token the models' first implementation found pictures, so VLM2Vec and
+        UniME-V2, whose strings have none, were trained so. Newer transformers place such pictures in a plane.
 
         Source:
             Qwen2-VL (arXiv 2409.12191), section on multimodal rotary position embedding. A test compares with
@@ -81,15 +89,16 @@ class QwenVL:
         """
         blocks = []
         start = 0
-        for entry in entries:
-            if isinstance(entry, Picture) and entry.grid:
+        for before, entry in pairwise([None, *entries]):
+            if isinstance(entry, Picture) and entry.grid and before == self._vision_start:
                 height, width = entry.grid
                 rows, columns = np.divmod(np.arange(height * width), width)
                 blocks.append(start + np.stack([np.zeros_like(rows), rows, columns]))
                 start += max(height, width)
             else:
-                blocks.append(np.full((3, 1), start))
-                start += 1
+                length = len(entry.token_ids) if isinstance(entry, Picture) else 1
+                blocks.append(np.broadcast_to(start + np.arange(length), (3, length)))
+                start += length
         return np.concatenate(blocks, axis=1)
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
@@ -108,16 +117,16 @@ class TiledVL:
     # The one that vLLM takes as well: Pillow's tiles differ from torchvision's by 0.005 in log-odds.
     loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoProcessor", {"backend": "torchvision"})
 
-    def __init__(self, _config: Any, processor: Any, min_pixels: int, max_pixels: int):
+    def __init__(self, _config: Any, processor: Any, budget: PixelBudget):
         self.image_id: int = processor.image_token_id
         self.engine_options: Mapping[str, Any] = {}
         self._processor = processor
-        self._budget = min_pixels, max_pixels
+        self._budget = budget
         self._one_at_a_time = threading.Lock()  # fast tokenizers cannot be entered twice
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
-        """Within the budget, the aspect ratio kept; how many tiles that makes, the processor says."""
-        return fitted(height, width, 1, *self._budget)
+        """Within the budget; how many tiles that makes, the processor says."""
+        return self._budget.fit(height, width, 1)
 
     def picture(self, image: Image.Image) -> Picture:
         """The tokens that the processor makes of this picture; its tiles are made again when they are needed."""

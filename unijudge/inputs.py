@@ -3,6 +3,7 @@
 The one place of this package that imports transformers, when a model's tokenizer and processor are loaded.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +13,22 @@ from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import ModelError
 from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
-from unijudge.pictures import Picture, PictureReader
+from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
 
 
 class ModelInputs:
     """For one model: its chat template and tokenizer, and its family's way with pictures."""
 
-    def __init__(self, name: str, revision: str | None, *, min_pixels: int, max_pixels: int, max_source_pixels: int):
+    def __init__(
+        self,
+        name: str,
+        revision: str | None,
+        *,
+        min_pixels: int,
+        max_pixels: int,
+        max_source_pixels: int,
+        resize: Resize = "keep",
+    ):
         """Loads a model's configuration, tokenizer and processor.
 
         Args:
@@ -27,6 +37,7 @@ class ModelInputs:
             min_pixels: Smaller pictures are scaled up to this many pixels.
             max_pixels: Larger pictures are scaled down to this many pixels.
             max_source_pixels: Pictures with more pixels are not decoded at all.
+            resize: Whether pictures keep their aspect ratio (`PixelBudget`).
 
         Raises:
             ModelError: They cannot be loaded, are of another family, have no chat template, or user text could steer
@@ -37,7 +48,8 @@ class ModelInputs:
         try:
             self.config = transformers.AutoConfig.from_pretrained(name, revision=revision)
             kind = family_of(self.config.model_type)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+            # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
             loader, options = kind.loader
             processor = getattr(transformers, loader).from_pretrained(name, revision=revision, **options)
             # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
@@ -49,7 +61,8 @@ class ModelInputs:
         self.name = folder.name if folder.is_dir() else name
         self.weights = folder_sha256(folder) if folder.is_dir() else (self.config._commit_hash or "unknown")  # noqa: SLF001
         """The hub revision, or a digest of the folder."""
-        family = kind(self.config, processor, min_pixels, max_pixels)
+        family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
+        self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
@@ -57,9 +70,15 @@ class ModelInputs:
         self._files = (tokenizer, processor)
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer, chat template and processor beside a model's weights."""
-        for one in self._files:
+        """Writes processor, tokenizer and chat template beside a model's weights."""
+        import transformers
+
+        for one in reversed(self._files):  # a whole processor writes a tokenizer too
             one.save_pretrained(folder)
+        whole = folder / "processor_config.json"
+        if not whole.exists():  # an image processor alone does not say what it is a part of
+            kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]
+            whole.write_text(json.dumps({"processor_class": kind.__name__}) + "\n", encoding="utf-8")
 
     def length(self, stream: Stream) -> int:
         """Of a prompt, in tokens, those of its pictures included.

@@ -6,12 +6,38 @@ are scaled here; what a family of models makes of them is the family's business 
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from PIL import Image
 
 from unijudge.images import open_image
 from unijudge.recent import Recent
+
+Resize = Literal["keep", "square"]
+
+
+@dataclass(frozen=True)
+class PixelBudget:
+    """How large pictures are made: within two bounds, the aspect ratio kept; or all of one size, squashed."""
+
+    min_pixels: int
+    max_pixels: int
+    resize: Resize = "keep"
+
+    def fit(self, height: int, width: int, side: int) -> tuple[int, int]:
+        """The (height, width) to which a picture is scaled, multiples of `side`, which is an image token's.
+
+        `keep` is `fitted`. `square` is the largest square within `max_pixels`, whatever the picture's own size, as the
+        reference makes its pictures before any processor sees them.
+
+        Example:
+            >>> PixelBudget(3136, 451584).fit(500, 900, 28), PixelBudget(3136, 451584, "square").fit(500, 900, 28)
+            ((504, 896), (672, 672))
+        """
+        if self.resize == "square":
+            edge = max(math.isqrt(self.max_pixels) // side, 1) * side
+            return edge, edge
+        return fitted(height, width, side, self.min_pixels, self.max_pixels)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.corpus import Corpus
 from unijudge.entries import Rows
@@ -49,6 +49,8 @@ class VectorManifest(BaseModel):
     """How contents become prompts."""
     min_pixels: int
     max_pixels: int
+    resize: str = Field("keep", exclude_if=lambda resize: resize == "keep")
+    """How pictures were scaled; left out where it is `keep`, as in folders that are older than squares."""
     model_dtype: str
     """Of the computation."""
     width: int

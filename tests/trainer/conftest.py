@@ -39,7 +39,7 @@ def corpus(folder):
     return Corpus(folder / "corpus")
 
 
-def write_rows(corpus, folder, *, judged=True, fallback=False):
+def write_rows(corpus, folder, *, judged=True, fallback=False, scores="s"):
     """Every other colour is a negative; the judge is sure."""
 
     def one(item, p):
@@ -59,7 +59,7 @@ def write_rows(corpus, folder, *, judged=True, fallback=False):
     finish_triples(
         folder,
         TripleManifest(
-            corpus=corpus.fingerprint, scores="s", selection={}, rows=len(rows), negatives_in_row=7, statistics={}
+            corpus=corpus.fingerprint, scores=scores, selection={}, rows=len(rows), negatives_in_row=7, statistics={}
         ),
     )
     return folder

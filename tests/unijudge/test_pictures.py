@@ -6,20 +6,26 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from unijudge.families import QwenVL
-from unijudge.pictures import PictureReader, fitted
+from unijudge.pictures import PictureReader, PixelBudget, fitted
 
 BUDGET = {"min_pixels": 56 * 56, "max_pixels": 168 * 168}
 
 
-def reader_of(**options):
-    family = QwenVL(SimpleNamespace(image_token_id=7), Qwen2VLImageProcessorPil(), **BUDGET)
-    return PictureReader(family, max_source_pixels=10**6, **options)
+def family_of(*budget):
+    return QwenVL(
+        SimpleNamespace(image_token_id=7, vision_start_token_id=8), Qwen2VLImageProcessorPil(), PixelBudget(*budget)
+    )
+
+
+def reader_of(*resize, **options):
+    return PictureReader(family_of(*BUDGET.values(), *resize), max_source_pixels=10**6, **options)
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([28, 32]), st.sampled_from([3136, 12845056]))
@@ -47,11 +53,26 @@ def test_pixels_are_the_processors_own(height, width, seed):
 def test_no_processor_scales_what_was_scaled(height, width, budget):
     """However long: each engine's own processor then leaves a picture as it is."""
     if max(height, width) <= 200 * min(height, width):
-        family = QwenVL(SimpleNamespace(image_token_id=7), Qwen2VLImageProcessorPil(), *budget)
-        ours = family.fit(height, width)
+        ours = family_of(*budget).fit(height, width)
         assert smart_resize(*ours, factor=28, min_pixels=budget[0], max_pixels=budget[1]) == ours
-        narrow = QwenVL(SimpleNamespace(image_token_id=7), Qwen2VLImageProcessorPil(), budget[0], budget[0])
-        assert math.prod(narrow.fit(height, width)) <= budget[0]
+        assert math.prod(family_of(budget[0], budget[0]).fit(height, width)) <= budget[0]
+
+
+@pytest.mark.parametrize("most", [451584, 1280 * 28 * 28, 3000, 100])
+def test_squares_are_the_references(most):
+    """672 pixels a side, 576 tokens; 980 where a processor lets 1,280 tokens through; at least one token."""
+    side = {451584: 672, 1280 * 28 * 28: 980, 3000: 28, 100: 28}[most]
+    for size in [(1, 2999), (500, 900), (1344, 1344)]:
+        assert family_of(3136, most, "square").fit(*size) == (side, side)
+        assert smart_resize(side, side, factor=28, min_pixels=1, max_pixels=max(most, 784)) == (side, side)
+
+
+def test_a_square_holds_the_pixels_that_pillow_makes():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 200, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    squashed = Image.fromarray(pixels).resize((168, 168))
+    assert np.array_equal(reader_of("square")(out.getvalue()).image, squashed)
 
 
 def test_it_keeps_what_fits_and_stays_right_when_it_does_not():

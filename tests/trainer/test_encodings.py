@@ -1,0 +1,231 @@
+"""The faithful modes: ids, positions, pixels and vectors are those of the reference; an adapter tells its mode."""
+
+import io
+import json
+import logging
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file
+
+from miner.importers.build import build
+from miner.importers.unime import read_unime
+from tests.families import MAKERS
+from trainer.backbone import open_backbone
+from trainer.embed import embed_corpus
+from trainer.embedder import embed, stream_of
+from trainer.encodings import EmbeddingManifest, reader_of
+from trainer.settings import BackboneSettings, EmbedSettings
+from trainer.train_embedder import train_embedder
+from trainer.training_settings import EmbedderSettings, LoraSettings, RerankerSettings
+from unijudge.corpus import Content, Corpus
+from unijudge.errors import SettingsError
+from unijudge.files import read_json
+from unijudge.settings import load_settings
+from unijudge.vectors import VectorManifest
+
+SIDE = 224
+QWEN = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+WITH_IMAGE = [
+    "<|image_1|>\nRepresent the given image with the following question: What is prohibited in the shade?\n",
+    "<|image_1|>\nGiven an image, find a similar everyday image with the described changes: two dogs, no leash\n",
+    "<|image_1|>\nRepresent the given image.\n",
+    "<|image_1|> Find an image caption describing the given image.",
+    "<|image_1|>\n",
+]
+WITHOUT = [
+    "Find me an everyday image that matches the given caption: A man rides a wave.\n",
+    "Represent the given dialogue about an image, which is used for image retrieval: Q:is it sunny\nA:yes\n",
+    "parking/standing",
+    "stop",
+]
+"""Rows as MMEB and UniME-V2 publish them."""
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory, tiny_model):
+    """A family's name → the folder of a tiny model of it."""
+    made = {"qwen2_5_vl": tiny_model}
+
+    def folder(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("students") / name
+            MAKERS[name](made[name])
+        return made[name]
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """Neither square nor of one colour."""
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 200, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory, picture):
+    """What an import makes of the published rows, in their order."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(picture)
+    rows = [
+        {
+            "query_text": text, "query_image": "a.png" if text in WITH_IMAGE else "", "pos_text": "x", "pos_image": "",
+            "query_pos_scores": 0.9, "hard_negatives": [], "hard_negatives_scores": [],
+        }
+        for text in WITH_IMAGE + WITHOUT
+    ]  # fmt: skip
+    (folder / "rows.json").write_text(json.dumps(rows))
+    build(read_unime(folder / "rows.json"), images=folder / "images", out=folder / "corpus", source="t", max_rejects=0)
+    corpus = Corpus(folder / "corpus")
+    return [corpus.content(query) for query in corpus.queries]
+
+
+def settings_of(folder, **changes):
+    return BackboneSettings(
+        name=str(folder), device="cpu", min_pixels=3136, max_pixels=SIDE**2, resize="square", **changes
+    )
+
+
+def squashed(picture):
+    """As the reference makes it, before its processor."""
+    return Image.open(io.BytesIO(picture)).resize((SIDE, SIDE))
+
+
+@cache
+def loaded(folder):
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    return transformers.AutoTokenizer.from_pretrained(folder), processor, model
+
+
+def published(folder, text, image, *, plane=False):
+    """The reference's way, written down plainly: ids of the raw string, 1-D positions, the last token's vector."""
+    tokenizer, processor, model = loaded(folder)
+    text, arrays = text.replace("<|image_1|>", "<|image_pad|>"), {}
+    if image is not None:
+        size = {"shortest_edge": 3136, "longest_edge": SIDE**2}
+        arrays = dict(processor(images=[squashed(image)], size=size, return_tensors="pt"))
+        text = text.replace("<|image_pad|>", "<|image_pad|>" * int(arrays["image_grid_thw"].prod() // 4))
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    kinds = (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
+    positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
+    if plane:
+        positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=arrays["image_grid_thw"])
+    with torch.inference_mode():
+        hidden = model.model(input_ids=ids, position_ids=positions, mm_token_type_ids=kinds, **arrays).last_hidden_state
+    return ids[0].tolist(), torch.nn.functional.normalize(hidden[0, -1], dim=-1)
+
+
+@pytest.mark.parametrize("family", QWEN)
+def test_the_bare_string_is_the_references(family, folder_of, contents, picture):
+    folder = folder_of(family)
+    backbone = open_backbone(settings_of(folder, encoding="vlm2vec"))
+    streams = [stream_of(backbone, content) for content in contents]
+    arrays = backbone.inputs.token_arrays(streams)
+    lengths = arrays["attention_mask"].sum(1)
+    with torch.inference_mode():
+        ours = embed(backbone, contents)
+    largest = 0.0
+    for row, text in enumerate(WITH_IMAGE + WITHOUT):
+        ids, vector = published(folder, text, picture if text in WITH_IMAGE else None)
+        assert arrays["input_ids"][row, : lengths[row]].tolist() == ids, text
+        assert (arrays["position_ids"][:, row, : lengths[row]] == np.arange(len(ids))).all()
+        largest = max(largest, (ours[row] - vector).abs().max().item())
+    print(f"{family}: {len(contents)} rows, largest difference {largest:.1e}")
+    assert largest < 1e-5
+    _, elsewhere = published(folder, WITH_IMAGE[0], picture, plane=True)
+    assert (ours[0] - elsewhere).abs().max() > 1e-3, "positions in a plane are another embedder"
+
+
+@pytest.mark.parametrize("encoding", ["chat", "vlm2vec"])
+def test_llava_onevision_reads_its_processors_chat(encoding, folder_of, contents, picture):
+    """One turn, image then text, the generation prompt; UniME-V2 strips the text's outer blanks."""
+    folder = folder_of("llava_onevision")
+    backbone = open_backbone(settings_of(folder, encoding=encoding))
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    for content in contents:
+        text = (content.text or "") if encoding == "chat" else (content.text or "").strip()
+        parts = [{"type": "image", "image": squashed(picture)}] if content.image else []
+        parts += [{"type": "text", "text": text}] if text else []
+        theirs = processor.apply_chat_template(
+            [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=True, return_dict=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        ours = backbone.inputs.token_arrays([stream_of(backbone, content)])
+        assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+        with torch.inference_mode():
+            hidden = backbone.model.model(**theirs).last_hidden_state[0, -1]
+            (vector,) = embed(backbone, [content])
+        assert (vector - torch.nn.functional.normalize(hidden, dim=-1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", [*QWEN, "llava_onevision"])
+def test_typed_control_tokens_stay_text(family, folder_of, picture):
+    backbone = open_backbone(settings_of(folder_of(family), encoding="vlm2vec"))
+    controls = backbone.inputs.encoder._controls
+    typed = " ".join(controls)
+    plain, steered = (
+        [entry for entry in stream_of(backbone, Content(text, picture)) if entry in controls.values()]
+        for text in ("word", typed)
+    )
+    assert plain == steered
+    if family in QWEN:
+        assert steered == []
+
+
+@pytest.mark.parametrize("family", [*QWEN, "llava_onevision"])
+def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
+    family, folder_of, corpus, triples, model, tmp_path, caplog
+):
+    student = model.model_copy(
+        update={"name": str(folder_of(family)), "encoding": "vlm2vec", "resize": "square", "max_tokens": 512}
+    )
+    adapter = train_embedder(
+        EmbedderSettings(
+            corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=student, negatives=2, steps=1,
+            batch_size=2, warmup_steps=0, lora=LoraSettings(rank=2, alpha=4),
+        ),
+        lambda *_: None,
+    )  # fmt: skip
+    weights = load_file(adapter / "adapter_model.safetensors")
+    assert len(weights) == 2 * 7 * 3, "A and B of seven layers in three blocks of the language model"
+    assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
+    assert read_json(adapter / "embedding.json", EmbeddingManifest) == EmbeddingManifest.of(student)
+    job = EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=student.model_copy(update={"adapter": adapter}))
+    made = embed_corpus(job, lambda *_: None)
+    assert (made.encoding, made.resize) == ("vlm2vec", "square")
+    assert not caplog.records
+    with pytest.raises(SettingsError, match=r"'chat', but .* was trained with 'vlm2vec'.*set model\.encoding = "):
+        open_backbone(job.model.model_copy(update={"encoding": "chat"}))
+    with caplog.at_level(logging.WARNING):
+        open_backbone(job.model.model_copy(update={"max_pixels": 4 * 3136}))
+    assert "model.max_pixels is 12544, but" in caplog.text
+
+
+def test_modes_that_make_no_sense_are_refused(tmp_path):
+    other = SimpleNamespace(config=SimpleNamespace(model_type="internvl"), name="some/InternVL")
+    with pytest.raises(SettingsError, match=r"some/InternVL is of the kind 'internvl'; set model\.encoding = 'chat'"):
+        reader_of("vlm2vec", other)
+    for change in ("model.encoding=vlm2vec", "model.resize=square"):
+        with pytest.raises(SettingsError, match="a reranker reads as the judge does: leave them out"):
+            load_settings(RerankerSettings, None, ["corpus=c", "triples=t", "out=o", change])
+
+
+def test_older_vectors_are_still_the_same_embedding():
+    fields = {
+        "corpus": "c", "model": "m", "weights": "w", "encoding": "chat", "min_pixels": 1, "max_pixels": 2,
+        "model_dtype": "float32", "width": 4, "dtype": "float32", "items": 1, "queries": 1,
+    }  # fmt: skip
+    older = VectorManifest(**fields)
+    assert "resize" not in older.model_dump_json()
+    assert VectorManifest(**fields, resize="keep").digest == older.digest
+    assert VectorManifest(**fields, resize="square").digest != older.digest

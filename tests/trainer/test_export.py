@@ -1,0 +1,302 @@
+"""Exported models, loaded by other libraries as their cards say: the numbers are ours."""
+
+import asyncio
+import json
+import re
+import resource
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from judge_service.backends import open_judge
+from judge_service.settings import ServiceSettings
+from tests.families import MAKERS
+from tests.trainer.conftest import write_rows
+from tests.trainer.exported import (
+    CONTENTS,
+    FITTING,
+    PAIRS,
+    TALL,
+    as_given,
+    log_odds,
+    quiet,
+    run_card,
+    trained_embedder,
+    trained_reranker,
+    vectors,
+)
+from trainer.embed import embed_corpus
+from trainer.evaluate import evaluate
+from trainer.export import export
+from trainer.measuring_settings import EvaluateSettings
+from trainer.settings import EmbedSettings
+from unijudge.corpus import Content
+from unijudge.errors import DataError, ModelError
+from unijudge.files import file_sha256, publish_json
+from unijudge.prompt import Prompt
+from unijudge.scores import ScoreManifest
+from unijudge.settings import load_settings
+
+pytest.importorskip("torchvision")  # transformers' processors want it
+TOLERANCE = 1e-4
+BOTH = Content("Find an image like this one.", TALL)
+"""What the cards' code asks about."""
+
+
+@pytest.fixture(scope="module")
+def wide(model):
+    """With room for pictures of several sizes."""
+    return model.model_copy(update={"max_pixels": 112 * 112})
+
+
+@pytest.fixture(scope="module")
+def embedder(corpus, triples, wide, folder):
+    return trained_embedder(corpus, triples, wide, folder / "embedder-run")
+
+
+@pytest.fixture(scope="module")
+def reranker(corpus, triples, wide, folder):
+    return trained_reranker(corpus, triples, wide, folder / "reranker-run")
+
+
+@pytest.fixture(scope="module", params=["merged", "adapter"])
+def exported(request, embedder, folder):
+    out = folder / f"embedder-{request.param}"
+    export(embedder, out, request.param)
+    return out
+
+
+@pytest.fixture(scope="module", params=["merged", "adapter"])
+def exported_reranker(request, reranker, folder):
+    out = folder / f"reranker-{request.param}"
+    export(reranker, out, request.param)
+    return out
+
+
+def evaluation_of(corpus, model, folder):
+    embed_corpus(EmbedSettings(corpus=corpus.folder, out=folder / "vectors", model=model), quiet)
+    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=folder / "evaluation"))
+    return folder / "evaluation"
+
+
+def gap(found, expected):
+    return float(np.abs(np.asarray(found) - expected).max())
+
+
+def test_an_adapter_moves_the_vectors(wide, embedder):
+    """Or nothing below would show anything."""
+    assert gap(vectors(wide, embedder / "adapter"), vectors(wide, None)) > 0.01
+
+
+def test_sentence_transformers_gives_our_vectors(exported, embedder, wide, monkeypatch):
+    """Alone by kind and mixed, and whichever of picture and text comes first."""
+    ours = vectors(wide, embedder / "adapter")
+    made = run_card(exported, "sentence-transformers", monkeypatch)
+    model = made["model"]
+    shown = [Content("a red fox"), Content(image=TALL), BOTH]
+    assert gap(made["vectors"], vectors(wide, embedder / "adapter", shown)) < TOLERANCE
+    for text_first in (False, True):
+        given = [as_given(content, text_first=text_first) for content in CONTENTS]
+        assert gap(model.encode(given), ours) < TOLERANCE
+        for kind in ([0, 1], [2, 3, 4], [5, 6]):
+            assert gap(model.encode([given[place] for place in kind]), ours[kind]) < TOLERANCE
+    assert model.similarity_fn_name == "cosine"
+
+
+def test_transformers_and_peft_give_our_vectors(exported, embedder, wide, monkeypatch):
+    merged = exported.name.endswith("merged")
+    made = run_card(exported, "transformers" if merged else "transformers and PEFT", monkeypatch)
+    assert gap(made["vectors"], vectors(wide, embedder / "adapter", [BOTH])) < TOLERANCE
+    assert made["processor"].tokenizer.padding_side == "left"
+
+
+def test_an_export_is_a_model_of_ours_too(exported, embedder, wide):
+    """Merged as `model.name`, an adapter as `model.adapter`."""
+    ours = vectors(wide, embedder / "adapter")
+    if exported.name.endswith("merged"):
+        assert gap(vectors(wide.model_copy(update={"name": str(exported)}), None), ours) < TOLERANCE
+    else:
+        assert gap(vectors(wide, exported), ours) == 0
+
+
+def test_a_cross_encoder_gives_our_log_odds(exported_reranker, reranker, wide, monkeypatch):
+    ours = log_odds(wide, reranker / "adapter", Prompt())
+    made = run_card(exported_reranker, "sentence-transformers", monkeypatch)
+    shown = [(BOTH, Content("a red fox")), (BOTH, Content(image=TALL))]
+    assert gap(made["scores"], log_odds(wide, reranker / "adapter", Prompt(), shown)) < TOLERANCE
+    for text_first in (False, True):
+        given = [tuple(as_given(side, text_first=text_first) for side in pair) for pair in PAIRS]
+        assert gap(made["model"].predict(given), ours) < TOLERANCE
+        chances = made["model"].predict(given, activation_fn=torch.nn.Sigmoid())
+        assert gap(chances, 1 / (1 + np.exp(-ours))) < TOLERANCE
+
+
+def test_transformers_and_peft_give_our_log_odds(exported_reranker, reranker, wide, monkeypatch):
+    merged = exported_reranker.name.endswith("merged")
+    made = run_card(exported_reranker, "transformers" if merged else "transformers and PEFT", monkeypatch)
+    pair = [(Content(image=TALL), Content("a red fox"))]
+    assert gap(made["log_odds"], log_odds(wide, reranker / "adapter", Prompt(), pair)) < TOLERANCE
+
+
+def test_the_service_gives_our_log_odds(reranker, folder, wide):
+    """By the settings of the card's command."""
+    out = folder / "served"
+    export(reranker, out)
+    (command,) = re.findall(r"```bash\nunijudge judge serve \\\n(.+?)```", (out / "README.md").read_text(), re.DOTALL)
+    words = shlex.split(command.replace("\\\n", " ").replace("=served", f"={out}"))
+    settings = load_settings(ServiceSettings, None, [word for word in words if word != "--set"])
+    transformers = settings.model.model_copy(update={"backend": "transformers", "device": "cpu"})
+    judge = open_judge(settings.model_copy(update={"model": transformers}))
+    answers = [asyncio.run(judge.judge(query, [candidate]))[0].log_odds for query, candidate in PAIRS]
+    assert gap(answers, log_odds(wide, reranker / "adapter", Prompt())) < TOLERANCE
+
+
+def test_a_question_that_names_the_candidate_first_is_no_cross_encoder(corpus, triples, wide, folder, monkeypatch):
+    """sentence-transformers would swap the pictures of a pair; transformers need not."""
+    prompt = Prompt(order="candidate_first", instruction='Is this "it"?\n')
+    run = trained_reranker(corpus, triples, wide, folder / "candidate-first-run", prompt=prompt)
+    out = folder / "candidate-first"
+    export(run, out)
+    assert not (out / "modules.json").exists()
+    assert "CrossEncoder(" not in (out / "README.md").read_text()
+    made = run_card(out, "transformers", monkeypatch)
+    pair = [(Content(image=TALL), Content("a red fox"))]
+    assert gap(made["log_odds"], log_odds(wide, run / "adapter", prompt, pair)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("family", "encoding"), [("qwen3_vl", "chat"), ("llava_onevision", "vlm2vec")])
+def test_other_families_are_exported(family, encoding, corpus, triples, wide, tmp_path):
+    """Pictures within the budget, where a processor knows none: the card says so."""
+    MAKERS[family](tmp_path / family)
+    model = wide.model_copy(update={"name": str(tmp_path / family), "encoding": encoding})
+    run = trained_embedder(corpus, triples, model, tmp_path / "run")
+    export(run, tmp_path / "out")
+    tiled = family == "llava_onevision"
+    assert ("this model's processor has no such budget" in (tmp_path / "out" / "README.md").read_text()) == tiled
+    contents = [Content("\n a red fox "), Content(image=FITTING), Content("Describe the image.\n", FITTING)]
+    contents += [] if tiled else CONTENTS
+    found = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode([as_given(one) for one in contents])
+    assert gap(found, vectors(model, run / "adapter", contents)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("encoding", "form"), [("chat", "merged"), ("vlm2vec", "adapter")])
+def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_path, monkeypatch):
+    """Squashed pictures: the card's code squashes. Strings without a template: for transformers alone."""
+    MAKERS["qwen2_vl"](tmp_path / "base")
+    model = wide.model_copy(update={"name": str(tmp_path / "base"), "encoding": encoding, "resize": "square"})
+    run = trained_embedder(corpus, triples, model, tmp_path / "run")
+    export(run, tmp_path / "out", form)
+    card = (tmp_path / "out" / "README.md").read_text()
+    ours = vectors(model, run / "adapter", [BOTH])
+    made = run_card(tmp_path / "out", "transformers" if form == "merged" else "transformers and PEFT", monkeypatch)
+    assert gap(made["vectors"], ours) < TOLERANCE
+    assert "squashed to 112 × 112 pixels" in card
+    assert "**mteb**" not in card, "it would give pictures as they are"
+    if encoding == "vlm2vec":
+        assert not (tmp_path / "out" / "modules.json").exists()
+        assert "SentenceTransformer(" not in card
+    else:
+        made = run_card(tmp_path / "out", "sentence-transformers", monkeypatch)
+        assert gap(made["vectors"][2], ours) < TOLERANCE
+
+
+def test_mteb_gives_our_vectors(exported, embedder, wide, monkeypatch):
+    mteb = pytest.importorskip("mteb")
+    model = run_card(exported, "mteb", monkeypatch)["model"]
+    assert isinstance(model, mteb.EncoderProtocol)
+    assert (model.mteb_model_meta.name, model.mteb_model_meta.modalities) == (f"me/{exported.name}", ["image", "text"])
+
+
+@pytest.mark.parametrize("licence", [None, "apache-2.0"])
+def test_the_card_says_how_the_model_came_to_be(licence, embedder, corpus, triples, wide, tmp_path, monkeypatch):
+    evaluated = evaluation_of(corpus, wide.model_copy(update={"adapter": embedder / "adapter"}), tmp_path)
+    export(embedder, tmp_path / "named", evaluations=[evaluated], license=licence)
+    text = (tmp_path / "named" / "README.md").read_text()
+    front = text.split("---")[1]
+    assert ('license: "apache-2.0"\n' in front) == (licence is not None)
+    assert (f"{licence}, as stated" if licence else "None was stated") in text.split("## Licence")[1]
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE))
+    assert rows["lora.rank"] == "4"
+    assert rows["loss.name"] == "symmetric_kl"
+    assert rows["rows"] == str(len(corpus.queries))
+    assert rows["fingerprint of the corpus"] == corpus.fingerprint
+    assert f"| squares | {len(corpus.queries)} |" in text.split("## Measured")[1]
+
+
+def test_the_card_names_the_judge_where_its_scores_still_lie_there(corpus, model, tmp_path, identity):
+    scores = ScoreManifest(
+        corpus=corpus.fingerprint, vectors=None, queries=8, queries_in_shard=8, k=7, pool="global", judge=identity
+    )
+    publish_json(tmp_path / "scores" / "manifest.json", scores)
+    write_rows(corpus, tmp_path / "triples", scores=file_sha256(tmp_path / "scores" / "manifest.json"))
+    run = trained_embedder(corpus, tmp_path / "triples", model, tmp_path / "run")
+    export(run, tmp_path / "known")
+    judge = (tmp_path / "known" / "README.md").read_text().split("## Judge")[1]
+    assert f"| prompt_fingerprint | {identity.prompt_fingerprint} |" in judge
+    shutil.rmtree(tmp_path / "scores")
+    export(run, tmp_path / "unknown")
+    assert "## Judge" not in (tmp_path / "unknown" / "README.md").read_text()
+    shutil.rmtree(tmp_path / "triples")
+    export(run, tmp_path / "gone")
+    assert "is not there any more" in (tmp_path / "gone" / "README.md").read_text()
+
+
+def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus, triples, wide, tmp_path, monkeypatch):
+    def refused(error, match, run=embedder, **given):
+        with pytest.raises(error, match=match):
+            export(run, tmp_path / "out", **given)
+        assert not (tmp_path / "out").exists()
+        assert not list(tmp_path.glob("out*"))
+
+    refused(DataError, r"settings\.json: no such file", run=tmp_path)
+    unfinished = shutil.copytree(embedder, tmp_path / "unfinished")
+    shutil.rmtree(unfinished / "adapter")
+    refused(DataError, "unfinished: not finished, it has no adapter/ yet", run=unfinished)
+    foreign = shutil.copytree(embedder, tmp_path / "foreign")
+    config = json.loads((foreign / "adapter" / "adapter_config.json").read_text())
+    (foreign / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "other"}))
+    refused(ModelError, "is an adapter of other, but the run trained one of", run=foreign)
+    older = shutil.copytree(embedder, tmp_path / "older")
+    (older / "settings.json").write_text(
+        (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
+    )
+    refused(DataError, r"not the settings of a training of this version \(rows_at_once: ", run=older)
+    other = evaluation_of(corpus, wide, tmp_path)
+    refused(DataError, "measures vectors of another adapter", evaluations=[other])
+
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"taken: .*mine\.txt"):
+        export(embedder, tmp_path / "taken")
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_a_torn_adapter_or_one_with_layers_missing_is_refused(form, embedder, tmp_path):
+    run = shutil.copytree(embedder, tmp_path / "run")
+    weights = run / "adapter" / "adapter_model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(weights).items() if ".layers.0." in name}
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"does not fit the model .*missing adapter keys"):
+        export(run, tmp_path / "out", form)
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(ModelError, match="does not fit the model"):
+        export(run, tmp_path / "out", form)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_full_disk_leaves_nothing(embedder, tmp_path):
+    """A limit on the size of files stands in for it: the weights are the first that do not fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(DataError, match=r"out: cannot be written .*nothing half-written was left there"):
+            export(embedder, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.glob("out*"))

@@ -1,0 +1,121 @@
+"""How an embedder reads a content, and the file beside an adapter that says so: embedding.json."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from trainer.settings import BackboneSettings, Encoding
+from unijudge.corpus import Content
+from unijudge.encoding import Stream
+from unijudge.errors import SettingsError
+from unijudge.files import read_json
+from unijudge.inputs import ModelInputs
+from unijudge.pictures import Resize
+from unijudge.prompt import Part
+from unijudge.provenance import differences
+
+logger = logging.getLogger(__name__)
+
+Reader = Callable[[Content], Stream]
+FILE = "embedding.json"
+
+
+class EmbeddingManifest(BaseModel):
+    """embedding.json: how an adapter's inputs were made in training, and where its vectors are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoding: Encoding
+    resize: Resize
+    min_pixels: int
+    max_pixels: int
+    pooling: Literal["last"] = "last"
+    """Of the last token's hidden state."""
+    normalize: Literal[True] = True
+
+    @classmethod
+    def of(cls, model: BackboneSettings) -> "EmbeddingManifest":
+        """What a model's settings say."""
+        return cls(
+            encoding=model.encoding, resize=model.resize, min_pixels=model.min_pixels, max_pixels=model.max_pixels
+        )
+
+
+def check_reads_alike(model: BackboneSettings) -> None:
+    """Compares the settings with how the adapter was trained, if its folder tells; warns of other pictures.
+
+    Raises:
+        SettingsError: It was trained with another encoding.
+        DataError: Its embedding.json cannot be read.
+    """
+    if model.adapter is None or not (model.adapter / FILE).is_file():
+        return
+    trained, wanted = read_json(model.adapter / FILE, EmbeddingManifest), EmbeddingManifest.of(model)
+    if trained.encoding != wanted.encoding:
+        raise SettingsError(
+            f"model.encoding: {wanted.encoding!r}, but {model.adapter} was trained with {trained.encoding!r}: its "
+            f"vectors would mean nothing; set model.encoding = {trained.encoding!r}"
+        )
+    for name in differences(trained, wanted):
+        logger.warning(
+            "model.%s is %s, but %s was trained with %s; set it so, unless you mean to compare",
+            name, getattr(wanted, name), model.adapter, getattr(trained, name),
+        )  # fmt: skip
+
+
+def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
+    """What turns contents into token streams.
+
+    Raises:
+        SettingsError: `vlm2vec`, for a model of a kind of which there is no such checkpoint.
+    """
+    if encoding == "chat":
+        return partial(_chat, inputs)
+    kind = inputs.config.model_type
+    if kind not in RELEASED:
+        raise SettingsError(
+            f"model.encoding: 'vlm2vec' is how {', '.join(RELEASED)} were trained, but {inputs.name} is of the kind "
+            f"{kind!r}; set model.encoding = 'chat'"
+        )
+    return partial(RELEASED[kind], inputs)
+
+
+def _chat(inputs: ModelInputs, content: Content) -> Stream:
+    """One user's turn in the model's own template: image, then text; up to where its answer begins."""
+    return inputs.encoder.stream([part for part in (content.image, content.text) if part])
+
+
+def _bare(inputs: ModelInputs, content: Content) -> Stream:
+    r"""A row's own string, with the picture's tokens in the place of its marker; no template, no end-of-sequence token.
+
+    An import strips the marker `<|image_1|>` and the line break after it: it is put back. A text that begins with a
+    blank had that in its place (`<|image_1|> Find an image caption …`, of the retrieval benchmarks), and gets none. The
+    line break at the end of MMEB's queries was never stripped; its hidden state is their embedding. What cannot come
+    back is the marker of a row without an image (WebQA's queries), where the reference has one token of no picture.
+
+    Source:
+        VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515) and their code, `Qwen2_VL_process_fn`.
+    """
+    text = content.text or ""
+    parts: list[Part] = [text]
+    if content.image is not None:
+        parts = [content.image, text if text.startswith(" ") else "\n" + text]
+    return inputs.encoder.bare_stream(parts)
+
+
+def _stripped_chat(inputs: ModelInputs, content: Content) -> Stream:
+    """As UniME-V2 feeds LLaVA-OneVision: the chat turn, with the text's outer blanks gone."""
+    return _chat(inputs, replace(content, text=(content.text or "").strip()))
+
+
+RELEASED: dict[str, Callable[[ModelInputs, Content], Stream]] = {
+    "qwen2_vl": _bare,
+    "qwen2_5_vl": _bare,
+    "qwen3_vl": _bare,
+    "llava_onevision": _stripped_chat,
+}
+"""By the `model_type` of a configuration: what `vlm2vec` is."""

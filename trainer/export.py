@@ -1,0 +1,210 @@
+"""Makes of a finished run a folder that other libraries load, with a card: the same vectors and log-odds everywhere.
+
+Everything that changes a number lies inside: weights, chat template, budget of pixels, padding, dtype. What it does not
+do: measure, upload, or choose a licence.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from trainer.backbone import open_whole, save_merged
+from trainer.card import Story, card
+from trainer.layouts import (
+    Files,
+    embedder_files,
+    embedder_template,
+    processor_options,
+    reranker_files,
+    reranker_template,
+)
+from trainer.loading import Artefact, Form
+from trainer.settings import BackboneSettings
+from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
+from unijudge.errors import DataError, ModelError
+from unijudge.families import QwenVL
+from unijudge.files import file_sha256, folder_sha256, locate, publish_text, publishing_folder, read_json, read_text
+from unijudge.inputs import ModelInputs
+from unijudge.leases import lease
+from unijudge.outputs import check_folder
+from unijudge.prompt import Prompt
+from unijudge.provenance import Beginning
+from unijudge.rankings import Evaluation
+from unijudge.scores import ScoreManifest
+from unijudge.triples import TripleManifest
+from unijudge.vectors import VectorManifest
+from unijudge.verdicts import JudgeIdentity
+
+
+def export(
+    run: Path,
+    out: Path,
+    form: Form = "merged",
+    evaluations: Sequence[Path] = (),
+    *,
+    license: str | None = None,  # noqa: A002  what the hub calls it
+) -> Artefact:
+    """Writes the folder, all at once.
+
+    Args:
+        run: A finished training of an embedder or of a reranker.
+        out: A folder or a URL; nothing may be there yet. Its last part is the name of the model.
+        form: `merged`, whole weights; or `adapter`, which needs the base model wherever it is loaded.
+        evaluations: Folders of `train evaluate` or `train rerank`, for the card.
+        license: What the card says, in the hub's short form, such as `apache-2.0`.
+
+    Raises:
+        DataError: The run is not finished or not ours, an evaluation is of something else, `out` exists, or the disk
+            refused.
+        ModelError: Model or adapter cannot be loaded, or do not belong together.
+    """
+    begun, settings = _read_run(run)
+    adapter = run / "adapter"
+    _check_base(adapter, settings.model)
+    story = _story(run, begun, settings, evaluations)
+    with lease(out):
+        check_folder(out)
+        with publishing_folder(out) as draft:
+            save = save_merged if form == "merged" else _save_adapter
+            inputs = save(settings.model, adapter, draft)
+            made = _artefact(out.name, form, settings, inputs)
+            for name, text in _layout(made, settings, inputs).items():
+                publish_text(draft / name, text)
+            tiled = not isinstance(inputs.family, QwenVL)
+            publish_text(draft / "README.md", card(made, story, tiled=tiled, license=license))
+    return made
+
+
+def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
+    begun = read_json(run / "settings.json", Beginning)
+    kind = RerankerSettings if "prompt" in begun.settings else EmbedderSettings
+    try:
+        settings = kind.model_validate(begun.settings)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise DataError(
+            f"{run / 'settings.json'}: not the settings of a training of this version "
+            f"({'.'.join(map(str, fault['loc']))}: {fault['msg']}); export it with the version that trained it"
+        ) from error
+    if not (run / "adapter" / "adapter_config.json").is_file():
+        raise DataError(
+            f"{run}: not finished, it has no adapter/ yet; start its training again: it goes on where it was"
+        )
+    return begun, settings
+
+
+def _check_base(adapter: Path, model: BackboneSettings) -> None:
+    """A foreign adapter may fit by its shapes."""
+    base = json.loads(read_text(adapter / "adapter_config.json")).get("base_model_name_or_path")
+    if base != model.name:
+        raise ModelError(
+            f"{adapter}: is an adapter of {base}, but the run trained one of {model.name}; put back the run's own"
+        )
+
+
+def _save_adapter(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
+    """Copies an adapter that was seen to fit, and says where its base is to be found."""
+    inputs = open_whole(settings, adapter).inputs
+    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    config = json.loads(read_text(adapter / "adapter_config.json"))
+    config |= {"base_model_name_or_path": _base(settings), "revision": settings.revision}
+    publish_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+    inputs.save(folder)
+    return inputs
+
+
+def _base(settings: BackboneSettings) -> str:
+    """A hub name as it is, a folder by its whole path."""
+    folder = Path(settings.name)
+    return str(folder.resolve()) if folder.is_dir() else settings.name
+
+
+def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs) -> Artefact:
+    model = settings.model
+    _, options = inputs.family.loader
+    made = Artefact(
+        name=name,
+        kind="embedder",
+        form=form,
+        base=_base(model) if form == "adapter" else model.name,
+        revision=model.revision,
+        dtype="bfloat16" if model.dtype == "nf4" else model.dtype,
+        min_pixels=model.min_pixels,
+        max_pixels=model.max_pixels,
+        max_tokens=model.max_tokens,
+        processor=processor_options(options["backend"]),
+        prompt=Prompt(),
+        labels=(0, 0),
+        pairs=False,
+        bare=None,
+        edge=inputs.family.fit(1000, 1000)[0] if model.resize == "square" else None,
+    )
+    if isinstance(settings, RerankerSettings):
+        prompt = settings.prompt
+        labels = inputs.encoder.label_id(prompt.yes), inputs.encoder.label_id(prompt.no)
+        return replace(made, kind="reranker", prompt=prompt, labels=labels, pairs=prompt.order == "query_first")
+    if model.encoding == "vlm2vec" and isinstance(inputs.family, QwenVL):
+        return replace(made, bare=inputs.encoder.image_token)
+    return made
+
+
+def _layout(made: Artefact, settings: FinetuneSettings, inputs: ModelInputs) -> Files:
+    template = inputs.chat_template
+    if made.bare:
+        return {}
+    if made.kind == "embedder":
+        width = inputs.config.get_text_config().hidden_size
+        files = embedder_files(width, made.dtype, made.processor)
+        trimmed = settings.model.encoding == "vlm2vec"
+        return files | {"chat_template.jinja": embedder_template(template, trimmed=trimmed)}
+    files = reranker_files(*made.labels, made.dtype, made.processor) if made.pairs else {}
+    picture = inputs.encoder.written_picture()
+    return files | {"chat_template.jinja": reranker_template(template, made.prompt, picture)}
+
+
+def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations: Sequence[Path]) -> Story:
+    triples = _same(settings.triples / "triples.json", begun.inputs.get("the rows"))
+    manifest = read_json(settings.triples / "triples.json", TripleManifest) if triples else None
+    return Story(
+        settings=settings,
+        begun=begun,
+        environment=json.loads(read_text(run / "environment.json")),
+        last=json.loads(read_text(run / "metrics.jsonl").splitlines()[-1]),
+        triples=manifest,
+        judges=[] if manifest is None else list(_judges(settings.triples, manifest)),
+        evaluations={str(folder): _evaluation(folder, run / "adapter") for folder in evaluations},
+    )
+
+
+def _judges(triples: Path, manifest: TripleManifest) -> Iterator[JudgeIdentity]:
+    """Of the score folders that the selection names, or of the dataset that the rows lie in, if still the same."""
+    named = [locate(folder) for folder in manifest.selection.get("scores", [])]
+    for wanted in (manifest.scores, manifest.large_scores):
+        for folder in (*named, triples.parent / "scores"):
+            if _same(folder / "manifest.json", wanted):
+                yield read_json(folder / "manifest.json", ScoreManifest).judge
+                break
+
+
+def _evaluation(folder: Path, adapter: Path) -> Evaluation:
+    """Of this run, as far as that can be seen: its vectors name the adapter that made them."""
+    found = read_json(folder / "metrics.json", Evaluation)
+    vectors = (found.model_extra or {}).get("vectors")
+    manifest = locate(vectors) / "vectors.json" if vectors else None
+    if manifest and _same(manifest, found.inputs.get("vectors")):
+        made_by = read_json(manifest, VectorManifest).adapter
+        if made_by != folder_sha256(adapter):
+            raise DataError(
+                f"{folder}: measures vectors of another adapter ({made_by}) than that of this run "
+                f"({folder_sha256(adapter)}); give the evaluation of this one"
+            )
+    return found
+
+
+def _same(file: Path, sha256: str | None) -> bool:
+    """Whether a file is still there, and the one that was meant."""
+    return sha256 is not None and file.exists() and file_sha256(file) == sha256
