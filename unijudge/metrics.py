@@ -48,7 +48,8 @@ def bootstrap_shares(share: float, queries: int, name: str, rounds: int = 10_000
     """Shares of right answers as they come out when the queries are drawn anew, with replacement.
 
     Of Q zeros and ones, Q draws with replacement hold Binomial(Q, share) ones, so the bootstrap of a share needs no
-    queries, only their number. It takes queries for independent, which five captions of one image are not quite.
+    queries, only their number. It takes queries for independent, which five captions of one image are not quite, and
+    where none or all are right nothing varies.
 
     Args:
         share: Of the queries that were answered right, in [0, 1].

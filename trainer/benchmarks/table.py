@@ -86,7 +86,8 @@ def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
     yield f"* {NOT_MEASURED}: not measured, or an average that lacks a set; never zero."
     yield "* Modality gap: the distance between the mean embeddings of what has an image, and of what is text alone."
     for name, one in systems.items():
-        identity = ", ".join(f"{key} {value}" for key, value in one.identity.items())
+        known = {key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")}
+        identity = ", ".join(f"{key} {value}" for key, value in known.items())
         yield f"* {name}: {identity}."
         for subset, measures in one.subsets.items():
             if one.cells[subset].partial:

@@ -1,0 +1,25 @@
+"""Runs a function in several processes that are forked from this one, as accelerate's launcher does for CPUs."""
+
+import json
+from functools import partial
+
+import torch
+from accelerate import debug_launcher
+from accelerate.state import AcceleratorState, GradientState
+
+
+def launched(work, processes, folder):
+    """What `work` returns (JSON) in each of the processes, by rank; an error in one is raised here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if processes == 1:
+        return [json.loads(json.dumps(work()))]
+    debug_launcher(partial(_within, work, folder), num_processes=processes)
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
+
+
+def _within(work, folder):
+    torch.set_num_threads(1)  # threads of the parent do not live on in a fork
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    found = work()
+    (folder / f"rank-{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
