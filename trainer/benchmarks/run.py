@@ -35,6 +35,7 @@ from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
 from unijudge.leases import lease
+from unijudge.provenance import without_passwords
 from unijudge.vectors import VectorManifest, missing_parts
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     """Makes the corpus of a set, unless it is there and right. Returns what is wrong with it."""
     folder = settings.out / "corpora" / one.name
     words = one.words(settings.root, folder, settings.instruction)
-    command = shlex.join(["unijudge", *words]) + "\n"
+    command = without_passwords(shlex.join(["unijudge", *words])) + "\n"
     record = folder / "import.txt"
     made = (folder / "corpus.json").exists() and record.exists() and read_text(record) == command
     if made and not _miscounts(folder, one):
