@@ -15,11 +15,11 @@ SELECTIONS = {
 }
 """Ways to choose negatives from the same scores; by name, what is set. Without anything: the method."""
 STUDENTS = {
-    "infonce_random": ("random", "--set loss.name=infonce"),
-    "infonce_unfiltered": ("topk_unfiltered", "--set loss.name=infonce"),
-    "infonce_cyclic": ("cyclic_only", "--set loss.name=infonce"),
-    "infonce_mined": ("unime_v2", "--set loss.name=infonce"),
-    "hard_labels": ("unime_v2", "--set loss.name=infonce --set loss.in_batch=false"),
+    "infonce_random": ("random", "--set loss.name=infonce --set loss.in_batch_weight=1"),
+    "infonce_unfiltered": ("topk_unfiltered", "--set loss.name=infonce --set loss.in_batch_weight=1"),
+    "infonce_cyclic": ("cyclic_only", "--set loss.name=infonce --set loss.in_batch_weight=1"),
+    "infonce_mined": ("unime_v2", "--set loss.name=infonce --set loss.in_batch_weight=1"),
+    "hard_labels": ("unime_v2", "--set loss.name=infonce"),
     "soft_labels": ("unime_v2", "--set loss.name=symmetric_kl"),
 }
 """By name: its negatives, and its loss."""

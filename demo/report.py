@@ -15,8 +15,9 @@ from demo.results import BETA, Truth, mined
 from demo.rows import mined_strips, rankings
 from demo.story import sentences, table
 from demo.world import KINDS
+from unijudge.charts import curves, histogram
 from unijudge.files import publish_text
-from unijudge.pages import curves, histogram, page, picture
+from unijudge.pages import page, picture
 
 SHOWN = ("Scenes_t2i", "Scenes_i2t", "Digits_i2i")
 
@@ -73,22 +74,20 @@ def _curves(out: Path) -> dict[str, Any]:
     contrastive = {name: _losses(out, f"{name}-0") for name in STUDENTS if name.startswith("infonce")}
     labelled = {name: _losses(out, f"{name}-0") for name in ("hard_labels", "soft_labels")}
     return {
-        "Students, InfoNCE over the batch": curves(contrastive, x_label="step", y_label="loss"),
-        "Students, own candidates only": curves(labelled, x_label="step", y_label="loss"),
+        "Students, InfoNCE over the batch": curves(contrastive, x_label="step", y_label="loss", smooth=True),
+        "Students, own candidates only": curves(labelled, x_label="step", y_label="loss", smooth=True),
         "Reranker, its two terms": curves(
-            {term: _losses(out, "reranker", term) for term in ("pairwise", "listwise")}, x_label="step", y_label="nats"
+            {term: _losses(out, "reranker", term) for term in ("pairwise", "listwise")},
+            x_label="step",
+            y_label="nats",
+            smooth=True,
         ),
     }
 
 
 def _losses(out: Path, run: str, term: str = "loss") -> list[tuple[float, float]]:
-    """Smoothed, so that a trend can be seen."""
     lines = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
-    smooth, points = lines[0][term], []
-    for line in lines:
-        smooth = 0.85 * smooth + 0.15 * line[term]
-        points.append((float(line["step"]), float(smooth)))
-    return points
+    return [(float(line["step"]), float(line[term])) for line in lines]
 
 
 if __name__ == "__main__":

@@ -35,7 +35,11 @@ class Bill:
 
     def hours(self, k: int) -> float:
         """Replica-hours of a job with so many candidates a query."""
-        return self.probe.replica_hours(self.tally.to_ask(k))
+        return self._seconds(k, self.probe.replicas) * self.probe.replicas / 3600
+
+    def _seconds(self, k: int, replicas: int) -> float:
+        ask = self.tally.to_ask(k)
+        return self.probe.seconds_for(ask, self.tally.pictures(k) if ask else 0, replicas)
 
     def lines(self, replicas: Sequence[int] = (), budget_hours: float | None = None) -> list[str]:
         """For people; the job's own k first, then what a smaller one would cost."""
@@ -49,8 +53,9 @@ class Bill:
             ("distinct images", f"{tally.pictures(k):,}"),
             *self._costs(ask),
             ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
+            *self._sending(),
             ("price", f"{hours:.2f} replica-hours: GPU-hours where a replica has one GPU"),
-            *(("time", f"{_duration(hours * 3600 / number)} on {number} replicas") for number in numbers),
+            *(("time", f"{_duration(self._seconds(k, number))} on {number} replicas") for number in numbers),
         ]
         lines = [f"{name:<18}{text}" for name, text in rows]
         lines += ["", f"{'k':>5}{'pairs to ask':>17}{'replica-hours':>15}"]
@@ -61,6 +66,12 @@ class Bill:
             found = f"k = {best}" if best else f"not even k = 1, which takes {self.hours(1):.2f}"
             lines.append(f"within {budget_hours:g} replica-hours: {found}")
         return lines
+
+    def _sending(self) -> list[tuple[str, str]]:
+        probe = self.probe
+        if not probe.pictures:
+            return []
+        return [("", f"{probe.pictures} pictures, sent once before, in {probe.picture_seconds:.1f} s")]
 
     def _costs(self, ask: int) -> list[tuple[str, str]]:
         probe = self.probe

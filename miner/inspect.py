@@ -17,9 +17,10 @@ from miner.select import Choice, choose, rule_of
 from miner.shown import Shown, shown_rows
 from miner.sources import Case, Sources
 from miner.standing import stand
+from unijudge.charts import bars, bin_of
 from unijudge.corpus import Corpus
 from unijudge.files import publish_text
-from unijudge.pages import Script, bars, bin_of, data, page
+from unijudge.pages import Script, data, page
 from unijudge.triples import Scale
 
 BINS = 40

@@ -1,6 +1,7 @@
 """What a sample of a job's pairs costs: seconds by scoring it, tokens and FLOPs by asking the service to count."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,6 +31,11 @@ class Probe:
     failed: int
     """Of these, without a verdict."""
     seconds: float
+    """That scoring took, when the service had the pictures."""
+    pictures: int
+    """Distinct ones of these pairs."""
+    picture_seconds: float
+    """That sending them took."""
     replicas: int
     """That the service had."""
     tokens: float | None
@@ -44,9 +50,10 @@ class Probe:
         """Of all replicas together."""
         return self.pairs / self.seconds
 
-    def replica_hours(self, pairs: int) -> float:
-        """What scoring so many pairs takes at this rate."""
-        return pairs / self.pairs_per_second * self.replicas / 3600
+    def seconds_for(self, pairs: int, pictures: int, replicas: int) -> float:
+        """What scoring so many pairs takes at these rates; pictures travel no faster to more replicas."""
+        sending = pictures * self.picture_seconds / self.pictures if self.pictures else 0.0
+        return sending + pairs / self.pairs_per_second * self.replicas / replicas
 
 
 async def probe(
@@ -72,6 +79,7 @@ async def probe(
         raise SettingsError("nothing to probe: no query of this job has anything to ask")
     wanted = round(pairs / (tally.pairs(tally.k) / asking))
     some = _sample(questions, tally, max(wanted, in_flight, 2 * judge.info.replicas))
+    pictures, picture_seconds = await _sent(judge, corpus, some)
     scored, judged, seconds = await _timed(judge, corpus, some, in_flight)
     counts, flops = await _counts(judge, corpus, _sample(questions, tally, COUNTED_QUERIES))
     return Probe(
@@ -79,6 +87,8 @@ async def probe(
         pairs=scored,
         failed=scored - judged,
         seconds=seconds,
+        pictures=pictures,
+        picture_seconds=picture_seconds,
         replicas=judge.info.replicas,
         tokens=fmean(c.tokens for found in counts for c in found) if counts else None,
         computed_tokens=_computed(counts) if counts else None,
@@ -91,6 +101,18 @@ def _sample(questions: Questions, tally: PairTally, number: int) -> list[Questio
     rows = np.flatnonzero(tally.candidates_Q)
     places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), number + 1)).astype(int))
     return [questions.of(range(row, row + 1))[0] for row in rows[places].tolist()]
+
+
+async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[Question]) -> tuple[int, float]:
+    """How many distinct pictures some queries need, and the seconds that sending them took."""
+    shown: dict[str, Content] = {}
+    for question in some:
+        with suppress(DataError):
+            query, items = await asyncio.to_thread(_contents, corpus, question)
+            shown |= {hashlib.sha256(one.image).hexdigest(): one for one in (query, *items) if one.image}
+    begun = time.monotonic()
+    await judge.store(shown.values())
+    return len(shown), time.monotonic() - begun
 
 
 async def _timed(

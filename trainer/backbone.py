@@ -1,6 +1,10 @@
-"""Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one."""
+"""Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one.
 
-from collections.abc import Sequence
+Letters: B streams of one forward pass · U distinct streams · S tokens of the longest · D width · L T as in `vision`.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,18 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
+from trainer.buckets import buckets
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
+from trainer.vision import Vision
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import folder_sha256
 from unijudge.inputs import ModelInputs
+from unijudge.pictures import PictureReader
+
+PICTURES_AHEAD = 2**30
+"""Bytes of decoded pictures that are kept: those of the batches that are prepared ahead must be among them."""
 
 
 @dataclass
@@ -24,11 +34,15 @@ class Backbone:
 
     model: Any
     inputs: ModelInputs
+    vision: Vision
     max_tokens: int
+    batch_tokens: int
     width: int
     """Of the hidden states, and so of the embeddings."""
     adapter: str
     """A digest of the adapter's folder, or `none`."""
+    passes: Callable[[int], int] = int
+    """How many passes to make where this process needs so many: with split weights all make the same number."""
 
     @property
     def device(self) -> torch.device:
@@ -47,12 +61,41 @@ class Backbone:
             raise DataError(f"an input of {length} tokens; model.max_tokens is {self.max_tokens}: raise it, or shorten")
 
     def last_hidden(self, streams: Sequence[Stream]) -> Tensor:
-        """Of each stream's last token, (streams, width), with gradients if the parameters have them."""
-        arrays = self.inputs.token_arrays(streams) | self.inputs.picture_arrays(streams)
-        inputs = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
-        hidden_BSD = self._base.model(**inputs, use_cache=False).last_hidden_state
-        last_B = inputs["attention_mask"].sum(1) - 1
-        last: Tensor = hidden_BSD[torch.arange(len(streams)), last_B]
+        """Of each stream's last token, (streams, width), with gradients if the parameters have them.
+
+        Equal streams and equal pictures are run once; streams of like length run together.
+        """
+        places: dict[tuple[int | bytes, ...], int] = {}
+        rows = [places.setdefault(tuple(stream), len(places)) for stream in streams]
+        distinct = [list(stream) for stream in places]
+        features = self.vision.features(self._base.model, dict.fromkeys(_pictures(distinct)))
+        lengths = [self.inputs.length(stream) for stream in distinct]
+        groups = buckets(lengths, self.batch_tokens)
+        row_of = {place: row for row, place in enumerate(place for group in groups for place in group)}
+        shortest = min(range(len(lengths)), key=lengths.__getitem__)
+        groups += [[shortest]] * (self.passes(len(groups)) - len(groups))
+        hidden_UD = torch.cat([self._forward([distinct[place] for place in group], features) for group in groups])
+        return hidden_UD[[row_of[place] for place in rows]]
+
+    def _forward(self, streams: Sequence[Stream], features: Mapping[bytes, Tensor]) -> Tensor:
+        """Runs the language model on one padded batch, with these features where the pictures stand."""
+        arrays = self.inputs.token_arrays(streams)
+        names = ("input_ids", "attention_mask", "position_ids")
+        ids_BS, mask_BS, positions = (torch.from_numpy(arrays[name]).to(self.device) for name in names)
+        language_model = self._base.model.language_model
+        embedded_BSD = language_model.get_input_embeddings()(ids_BS)
+        deepstack: dict[str, Any] = {}
+        seen = [features[picture] for picture in _pictures(streams)]
+        if seen:
+            levels_LTD = torch.cat(seen, dim=1).to(embedded_BSD.dtype)
+            spots_BS = (ids_BS == self.inputs.family.image_id) & (mask_BS == 1)
+            embedded_BSD = embedded_BSD.masked_scatter(spots_BS[..., None], levels_LTD[0])
+            if len(levels_LTD) > 1:
+                deepstack = {"visual_pos_masks": spots_BS, "deepstack_visual_embeds": list(levels_LTD[1:])}
+        hidden_BSD = language_model(
+            inputs_embeds=embedded_BSD, attention_mask=mask_BS, position_ids=positions, use_cache=False, **deepstack
+        ).last_hidden_state
+        last: Tensor = hidden_BSD[torch.arange(len(streams)), mask_BS.sum(1) - 1]
         return last
 
     def next_token_logits(self, streams: Sequence[Stream]) -> Tensor:
@@ -74,6 +117,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     """
     if not settings.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+    device = _device(settings.device)
     try:
         inputs = ModelInputs(
             settings.name,
@@ -82,11 +126,14 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             max_pixels=settings.max_pixels,
             max_source_pixels=settings.max_source_pixels,
         )
+        sources = settings.max_source_pixels
+        inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             settings.name,
             revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
+            device_map={"": device},
+            **_weights(settings.dtype, device),
         )
     except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
@@ -94,9 +141,11 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     if settings.adapter is not None:
         model = _with_adapter(model, settings.adapter)
     return Backbone(
-        model=model.eval().to(_device(settings.device)),
+        model=model.eval(),
         inputs=inputs,
+        vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20, batch_tokens=settings.batch_tokens),
         max_tokens=settings.max_tokens,
+        batch_tokens=settings.batch_tokens,
         width=inputs.config.get_text_config().hidden_size,
         adapter=folder_sha256(settings.adapter) if settings.adapter else "none",
     )
@@ -115,6 +164,8 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
         target_modules=rf".*language_model.*\.({names})",
     )
     try:
@@ -124,6 +175,9 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
             f"lora.targets: {', '.join(settings.targets)}: no such linear layer in the language model of "
             f"{backbone.inputs.name} ({error})"
         ) from error
+    for parameter in backbone.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class Adapter:
@@ -146,12 +200,20 @@ class Adapter:
 def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> None:
     """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
 
+    Weights that were trained on in four bits are merged in bfloat16.
+
     Raises:
         ModelError: Model or adapter cannot be loaded, or do not fit.
     """
-    backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu"}))
+    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
+    backbone = open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
     backbone.model.merge_and_unload().save_pretrained(folder)
     backbone.inputs.save(folder)
+
+
+def _pictures(streams: Sequence[Stream]) -> Iterator[bytes]:
+    """In reading order."""
+    return (entry for stream in streams for entry in stream if isinstance(entry, bytes))
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
@@ -165,9 +227,30 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
 
 
+def _weights(dtype: str, device: torch.device) -> dict[str, Any]:
+    """How `from_pretrained` loads the frozen weights.
+
+    Raises:
+        ModelError: Four bits, without what they need.
+    """
+    if dtype != "nf4":
+        return {"dtype": getattr(torch, dtype)}
+    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install bitsandbytes); set 'bfloat16'"
+        )
+    quantised = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": quantised}
+
+
 def _device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ModelError("model.device: cuda, but this process sees no GPU; set device = 'cpu'")
-    return torch.device(wanted)
+    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)

@@ -1,6 +1,7 @@
-"""`unijudge train`: pull, embed, embedder, reranker, evaluate, benchmark, rerank."""
+"""`unijudge train`: pull, embed, embedder, reranker, report, evaluate, benchmark, rerank."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -34,36 +35,61 @@ def pull(
 
 @app.command()
 def embed(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
-    """Embed a corpus' items and queries. Resumes by itself, part by part."""
+    """Embed a corpus' items and queries. Resumes by itself, part by part.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embed ...; they make the same files as one.
+    """
     resolved = command_settings(EmbedSettings, settings, overrides, example)
     from trainer.embed import embed_corpus
 
     with _bar() as bar:
         task = bar.add_task("embed", total=None, note="")
         made = embed_corpus(resolved, lambda done, total: bar.update(task, completed=done, total=total))
-    typer.echo(f"{resolved.out}: {made.items} items and {made.queries} queries, width {made.width}, by {made.model}")
+    _tell_once(f"{resolved.out}: {made.items} items and {made.queries} queries, width {made.width}, by {made.model}")
 
 
 @app.command()
 def embedder(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
-    """Train a LoRA on the rows of `mine select`. Resumes from its last checkpoint."""
+    """Train a LoRA on the rows of `mine select`. Resumes from its last checkpoint.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embedder ..., or accelerate launch --config_file
+    deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder ...; an update is the same on any number of them.
+    """
     resolved = command_settings(EmbedderSettings, settings, overrides, example)
     from trainer.train_embedder import train_embedder
 
     with _bar() as bar:
         adapter = train_embedder(resolved, _reporter(bar, resolved.steps))
-    typer.echo(f"{adapter}: the trained adapter; use it with --set model.adapter={adapter}")
+    _tell_once(f"{adapter}: the trained adapter; use it with --set model.adapter={adapter}")
 
 
 @app.command()
 def reranker(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
-    """Train the judge itself on the rows of `mine select`, and merge the result. Resumes from its last checkpoint."""
+    """Train the judge itself on the rows of `mine select`, and merge the result. Resumes from its last checkpoint.
+
+    On several GPUs: as `embedder`.
+    """
     resolved = command_settings(RerankerSettings, settings, overrides, example)
     from trainer.train_reranker import train_reranker
 
     with _bar() as bar:
         merged = train_reranker(resolved, _reporter(bar, resolved.steps))
-    typer.echo(f"{merged}: the reranker; serve it with `judge serve --set model.name={merged}`")
+    _tell_once(f"{merged}: the reranker; serve it with `judge serve --set model.name={merged}`")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page. Without it: report.html in the run; of several runs, here.")
+    ] = None,
+) -> None:
+    """Draw the curves of a training; of several, laid over one another, and what differs in their settings."""
+    from trainer.report import write_report
+
+    page = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    write_report(runs, page)
+    typer.echo(f"{page}: {len(runs)} run{'s' if len(runs) > 1 else ''}; open it in a browser")
 
 
 @app.command()
@@ -111,6 +137,16 @@ def rerank(settings: SettingsFile = None, overrides: Overrides = None, example: 
     typer.echo(f"by {report.judge}; {report.unjudged} pairs without a verdict")
 
 
+def _is_first() -> bool:
+    """Whether this is the first of several processes, or the only one: the one that tells."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _tell_once(text: str) -> None:
+    if _is_first():
+        typer.echo(text)
+
+
 def _tell(subsets: dict[str, dict[str, float]]) -> None:
     names = list(dict.fromkeys(name for values in subsets.values() for name in values))
     typer.echo(f"{'subset':<24}" + "".join(f"{name:>{len(name) + 3}}" for name in names))
@@ -134,5 +170,5 @@ def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
 def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(), disable=not _is_first(),
     )  # fmt: skip

@@ -3,8 +3,8 @@
 Letters: B queries · K candidates of one query, column 0 the positive · U distinct candidates of the batch.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ class Batch:
     queries: list[Content]
     candidates: list[Content]
     """U distinct ones."""
+    candidate_keys: list[bytes]
+    """Content hashes, in the same order."""
+    positive_keys: list[frozenset[bytes]]
+    """Content hashes of every known positive, of each row."""
     columns_BK: Tensor
     """Where each row's candidates stand among the U, the positive first."""
     known_BU: Tensor
@@ -28,6 +32,11 @@ class Batch:
     """Judge scores, in [0, 1]; None when any row has none."""
     weights_B: Tensor
     """Of the rows in the loss, 0 … 1."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same with its tensors there."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
     @property
     def target_B(self) -> Tensor:
@@ -56,8 +65,16 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(
         queries=[example.query for example in examples],
         candidates=candidates,
+        candidate_keys=list(place),
+        positive_keys=[example.positive_keys for example in examples],
         columns_BK=torch.tensor([[place[key] for key in example.candidate_keys] for example in examples]),
-        known_BU=torch.tensor([[key in example.positive_keys for key in place] for example in examples]),
+        known_BU=known([example.positive_keys for example in examples], place),
         teacher_BK=torch.tensor(teachers) if len(teachers) == len(examples) else None,
         weights_B=torch.tensor([example.weight for example in examples]),
     )
+
+
+def known(positive_keys: Sequence[frozenset[bytes]], candidate_keys: Iterable[bytes]) -> Tensor:
+    """True where a candidate is a known positive of the row."""
+    keys = list(candidate_keys)
+    return torch.tensor([[key in positives for key in keys] for positives in positive_keys])

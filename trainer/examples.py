@@ -3,14 +3,15 @@
 import logging
 import math
 from array import array
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unijudge.corpus import Content, Corpus
-from unijudge.errors import TrainingError
+from unijudge.entries import Rows
+from unijudge.errors import DataError, TrainingError
 from unijudge.files import read_json
 from unijudge.triples import TripleManifest, read_triples
 
@@ -38,17 +39,17 @@ class Examples:
     """All rows of a selection; in memory only as row numbers and scores, contents are read when asked for."""
 
     def __init__(self, corpus: Corpus, triples: Path, negatives: int):
-        """Reads and checks the rows.
+        """Reads and checks the rows, part by part, from a disk or an object store.
 
         Raises:
             DataError: The rows are not whole, or belong to another corpus.
             TrainingError: No rows, or fewer negatives stored than asked for.
         """
         self._corpus = corpus
-        query_row = {query.query_id: row for row, query in enumerate(corpus.queries)}
         manifest = read_json(triples / "triples.json", TripleManifest)
         mixed = 0
-        queries, items, teachers, weights = array("q"), array("q"), array("d"), array("d")
+        subsets: dict[str, int] = {}
+        queries, groups, items, teachers, weights = array("q"), array("q"), array("q"), array("d"), array("d")
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
                 raise TrainingError(
@@ -56,7 +57,8 @@ class Examples:
                 )
             taken = replace(row, negatives=row.negatives[:negatives])
             mixed += len(taken.judges) > 1 and not manifest.calibrated
-            queries.append(query_row[row.query_id])
+            queries.append(corpus.query_row_of[row.query_id])
+            groups.append(subsets.setdefault(row.subset, len(subsets)))
             items.extend(corpus.row_of[one.item_id] for one in (taken.positive, *taken.negatives))
             teachers.extend(math.nan if label is None else label for label in taken.labels(manifest.scales))
             weights.append(row.weight)
@@ -70,26 +72,63 @@ class Examples:
                 mixed,
                 len(queries),
             )
+        self.groups: Rows = np.array(groups)
+        """Of each row, the number of its subset."""
         self._query_rows = np.array(queries)
         self._item_rows = np.array(items).reshape(-1, 1 + negatives)
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
         self._weights = np.array(weights)
-        self._positives: dict[bytes, set[bytes]] = defaultdict(set)
-        for query in corpus.queries:
-            self._positives[query.key].update(corpus.items[corpus.row_of[i]].key for i in query.positive_ids)
+        self._same_question = _SameQuestion(corpus)
+
+    @property
+    def teacher_NK(self) -> NDArray[np.float64]:
+        """Judge scores in [0, 1] of every row that was judged whole, the positive first."""
+        return self._teachers[~np.isnan(self._teachers).any(1)]
 
     def __len__(self) -> int:
         return len(self._query_rows)
 
     def __getitem__(self, index: int) -> Example:
+        """Reads one row's contents.
+
+        Raises:
+            DataError: An image is gone or changed; the row's query is named.
+        """
         query = self._corpus.queries[self._query_rows[index]]
         items = [self._corpus.items[row] for row in self._item_rows[index]]
         teacher = self._teachers[index]
+        try:
+            contents = [self._corpus.content(entry) for entry in (query, *items)]
+        except DataError as error:
+            raise DataError(f"the row of query {query.query_id!r}: {error}") from error
         return Example(
-            query=self._corpus.content(query),
-            candidates=[self._corpus.content(item) for item in items],
+            query=contents[0],
+            candidates=contents[1:],
             candidate_keys=[item.key for item in items],
             teacher=None if np.isnan(teacher).any() else teacher.tolist(),
-            positive_keys=frozenset(self._positives[query.key]),
+            positive_keys=self._positive_keys(self._query_rows[index]),
             weight=float(self._weights[index]),
         )
+
+    def query_id(self, index: int) -> str:
+        """Who a row belongs to, for messages."""
+        return str(self._corpus.query_ids[self._query_rows[index]].as_py())
+
+    def _positive_keys(self, query_row: int) -> frozenset[bytes]:
+        rows = {row for other in self._same_question.rows(query_row) for row in self._corpus.positives(other).tolist()}
+        return frozenset(self._corpus.items[row].key for row in rows)
+
+
+class _SameQuestion:
+    """Which queries of a corpus ask the same: 16 bytes for each in memory."""
+
+    def __init__(self, corpus: Corpus):
+        keys = np.array([np.frombuffer(query.key, np.int64)[0] for query in corpus.queries])
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+        self._key_of = keys
+
+    def rows(self, query_row: int) -> Rows:
+        """The query rows with the content of one, itself among them."""
+        key = self._key_of[query_row]
+        return self._order[np.searchsorted(self._sorted, key) : np.searchsorted(self._sorted, key, side="right")]

@@ -4,16 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit
+from trainer.order import Order
+from trainer.report import write_report
 from trainer.runs import Run
+from trainer.sharding import shard_frozen
 from trainer.training_settings import FinetuneSettings
 from unijudge.corpus import Corpus, CorpusManifest
-from unijudge.errors import SettingsError
+from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, read_json
+from unijudge.settings import overrides_of
 
 B = TypeVar("B")
 
@@ -23,22 +30,24 @@ class Objective(Generic[B]):
     """What a training wants of a model."""
 
     collate: Callable[[Sequence[Example], int], B]
-    """Rows and the step → one batch."""
+    """Rows and the step → one batch; called in threads, while the model is busy with the batch before."""
     loss: Callable[[B], Terms]
     """The mean loss of a batch."""
 
 
 def finetune(
     settings: FinetuneSettings,
-    objective_of: Callable[[Backbone], Objective[B]],
+    objective_of: Callable[[Backbone, Examples], Objective[B]],
     report: Callable[[int, float], None],
+    accelerator: Accelerator,
 ) -> Run:
-    """Trains an adapter, or goes on with it, or finds it done. The caller holds the lease of the run's folder.
+    """Trains an adapter, or goes on with it, or finds it done.
 
     Args:
         settings: The run.
-        objective_of: What to learn, for the model that was opened.
-        report: Is called with (step, loss) after each update.
+        objective_of: What to learn, for the model that was opened and the rows that were read.
+        report: Is called with (step, loss) after each update, in the first process.
+        accelerator: The processes; the first one holds the lease of the run's folder.
 
     Raises:
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
@@ -51,22 +60,50 @@ def finetune(
         "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
         "the rows": file_sha256(settings.triples / "triples.json"),
     }
-    run = Run(settings.out, settings, inputs)
+    with accelerator.main_process_first():
+        run = Run(settings.out, settings, inputs)
     if run.adapter.exists():
         return run
     examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
     backbone = open_backbone(settings.model)
     torch.manual_seed(settings.seed)
     add_lora(backbone, settings.lora)
-    objective = objective_of(backbone)
+    if settings.gradient_checkpointing:
+        backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if accelerator.distributed_type == DistributedType.FSDP:
+        shard_frozen(backbone)
+    accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
+    objective = objective_of(backbone, examples)
     fit(
         backbone.model,
-        len(examples),
-        lambda rows, step: objective.collate([examples[row] for row in rows], step),
+        _order(settings, examples),
+        lambda rows, step: _batch(objective, examples, rows, step),
         lambda _, batch: objective.loss(batch),
         run,
         settings,
         Adapter(backbone.model),
         report,
+        accelerator,
     )
+    if accelerator.is_main_process:
+        write_report([run.folder], run.folder / "report.html")
     return run
+
+
+def _order(settings: FinetuneSettings, examples: Examples) -> Order:
+    groups = examples.groups if settings.batches == "homogeneous" else np.zeros(len(examples), np.int64)
+    return Order(groups, batch_size=settings.batch_size, accumulate=settings.accumulate, seed=settings.seed)
+
+
+def _batch(objective: Objective[B], examples: Examples, rows: Sequence[int], step: int) -> B:
+    """One batch; what is wrong with an input is said of the row that it stands in."""
+    found = [examples[row] for row in rows]
+    try:
+        return objective.collate(found, step)
+    except DataError as error:
+        for row, example in zip(rows, found, strict=True):
+            try:
+                objective.collate([example], step)
+            except DataError as fault:
+                raise DataError(f"the row of query {examples.query_id(row)!r}: {fault}") from error
+        raise

@@ -1,26 +1,45 @@
 """The training loop: plain torch on accelerate. Knows batches and a loss; nothing of judges, queries or images.
 
-The order of rows depends on the seed alone, not on how often the run was interrupted. One process, for now.
+What an update is made of, its rows and what dropout draws for each batch, depends on the seed and the step alone: not
+on how often the run was interrupted, nor on how many processes share it.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
+from trainer.ahead import ahead
+from trainer.checkpoints import load_state
+from trainer.order import Order
+from trainer.processes import add_up_gradients
 from trainer.runs import Run
 from trainer.training_settings import LoopSettings
+from unijudge.entries import Rows
 from unijudge.errors import NonFiniteLoss, TrainingError
 
 B = TypeVar("B")
-Terms = Mapping[str, Tensor]
-"""A loss by its terms, scalars, already weighted: their sum is minimised, each is logged by its name."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A scalar that is logged beside the loss, such as an entropy, and is no part of it."""
+
+    value: Tensor
+
+
+Terms = Mapping[str, Tensor | Observed]
+"""A loss by its terms, scalars, already weighted: their sum is minimised, each is logged by its name. So is what was
+observed on the way."""
 
 
 class Weights(Protocol):
@@ -35,74 +54,75 @@ class Weights(Protocol):
         ...
 
 
+class Part(NamedTuple):
+    """One batch of an update."""
+
+    step: int
+    rows: Rows
+    share: float
+    """Its rows as a part of the update's: what its mean loss counts for."""
+    seed: int
+    """Of its dropout."""
+
+
 def fit(
     model: nn.Module,
-    num_rows: int,
+    order: Order,
     batch_of: Callable[[Sequence[int], int], B],
     loss_of: Callable[[nn.Module, B], Terms],
     run: Run,
     settings: LoopSettings,
     weights: Weights,
     report: Callable[[int, float], None],
+    accelerator: Accelerator,
 ) -> None:
     """Trains the parameters of `model` that require a gradient, from the run's last checkpoint on.
 
     Args:
-        model: On its device, with some parameters that require a gradient.
-        num_rows: How many training rows there are.
-        batch_of: Row numbers and the step → a batch, the same whenever it is asked for.
+        model: On its device, the same in every process, with some parameters that require a gradient.
+        order: Which rows make which batch.
+        batch_of: Row numbers and the step → a batch, the same whenever it is asked for; called in threads, ahead.
         loss_of: The mean loss of a batch.
         run: Where metrics and checkpoints go.
         settings: Steps, sizes, rates.
         weights: Saves and loads the trained parameters.
-        report: Is called with (step, loss) after each update.
+        report: Is called with (step, loss) after each update, in the first process.
+        accelerator: The processes.
 
     Raises:
-        NonFiniteLoss: Before the update; the last checkpoint is good.
+        NonFiniteLoss: In every process, before the update; the last checkpoint is good.
     """
-    accelerator = Accelerator(cpu=next(model.parameters()).device.type == "cpu")
-    if accelerator.num_processes > 1:
-        raise TrainingError("several processes are not supported yet; start one, and raise `accumulate` instead")
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trainable:
-        raise TrainingError("no parameter of the model requires a gradient; add a LoRA first")
+    trainable, each = _trainable(model), _batches_each(order, accelerator)
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_schedule(step, settings.warmup_steps, settings.steps)
     )
-    done = _resume(run, weights, optimizer, schedule)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
-    prepared.train()
-    for step in range(done + 1, settings.steps + 1):
-        groups = rows_of_step(step, num_rows, settings)
-        found = Counter[str]()
-        for rows in groups:
-            terms = loss_of(prepared, batch_of(rows, step))
-            accelerator.backward(torch.stack([*terms.values()]).sum() / len(groups))
-            found.update({name: term.item() / len(groups) for name, term in terms.items()})
-        total = float(sum(found.values()))
-        norm = float(accelerator.clip_grad_norm_(trainable, settings.max_gradient_norm))
-        if not math.isfinite(total + norm):
-            raise NonFiniteLoss(
-                f"step {step}: loss {total}, gradient norm {norm}; stopped before the update. The last good checkpoint "
-                f"is {run.latest or 'none yet'}; lower learning_rate, or raise the temperatures"
-            )
-        run.log(step=step, loss=total, **found, gradient_norm=norm, learning_rate=schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        report(step, total)
-        if step % settings.save_every_steps == 0 and step < settings.steps:
-            run.save(step, _state(step, optimizer, schedule), weights.save)
-    run.finish(weights.save)
-
-
-def rows_of_step(step: int, num_rows: int, settings: LoopSettings) -> list[list[int]]:
-    """The row numbers of one update, in `accumulate` groups. Each epoch is a new permutation of all rows."""
-    size = settings.batch_size * settings.accumulate
-    positions = range((step - 1) * size, step * size)
-    rows = [_row(position, num_rows, settings.seed) for position in positions]
-    return [rows[start : start + settings.batch_size] for start in range(0, size, settings.batch_size)]
+    done = _resume(run, weights, optimizer, schedule, accelerator)
+    steps = range(done + 1, settings.steps + 1)
+    parts = _parts(order, steps, accelerator)
+    model.train()
+    with closing(ahead(parts, lambda part: batch_of(part.rows.tolist(), part.step), settings.workers)) as batches:
+        for step in steps:
+            found = Counter[str]()
+            for part, batch in islice(batches, each):
+                torch.manual_seed(part.seed)
+                found.update(_backward(loss_of(model, batch), part.share))
+            add_up_gradients(trainable, accelerator)
+            metrics = _sums(gather_object([found]))
+            metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(trainable, settings.max_gradient_norm))
+            _check_finite(step, metrics, run)
+            metrics["learning_rate"] = schedule.get_last_lr()[0]
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            accelerator.log(metrics, step=step)
+            if accelerator.is_main_process:
+                run.log(step=step, **metrics)
+                report(step, metrics["loss"])
+                if step % settings.save_every_steps == 0 and step < settings.steps:
+                    run.checkpoints.save(step, _state(step, optimizer, schedule), weights.save)
+    if accelerator.is_main_process:
+        run.finish(weights.save)
 
 
 def linear_schedule(step: int, warmup_steps: int, steps: int) -> float:
@@ -117,37 +137,73 @@ def linear_schedule(step: int, warmup_steps: int, steps: int) -> float:
     return (steps - step) / max(1, steps - warmup_steps)
 
 
-def _row(position: int, num_rows: int, seed: int) -> int:
-    epoch, place = divmod(position, num_rows)
-    return int(_permutation(num_rows, seed, epoch)[place])
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise TrainingError("no parameter of the model requires a gradient; add a LoRA first")
+    return trainable
 
 
-@lru_cache(maxsize=2)
-def _permutation(num_rows: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+def _batches_each(order: Order, accelerator: Accelerator) -> int:
+    """How many batches of an update each process does."""
+    if order.accumulate % accelerator.num_processes:
+        raise TrainingError(
+            f"accumulate = {order.accumulate}: the batches of an update cannot be shared out evenly among "
+            f"{accelerator.num_processes} processes; make it a multiple of that"
+        )
+    return order.accumulate // accelerator.num_processes
+
+
+def _parts(order: Order, steps: range, accelerator: Accelerator) -> Iterator[Part]:
+    """What this process does of each update."""
+    for step in steps:
+        batches = order.batches(step)
+        total = sum(len(rows) for rows in batches)
+        for place in range(accelerator.process_index, len(batches), accelerator.num_processes):
+            yield Part(step, batches[place], len(batches[place]) / total, order.dice(step, place))
+
+
+def _backward(terms: Terms, share: float) -> dict[str, float]:
+    """Adds one batch's gradients to those of its update, and returns what it adds to the update's metrics."""
+    loss = torch.stack([term for term in terms.values() if isinstance(term, Tensor)]).sum()
+    (loss * share).backward()
+    values = {name: term.value if isinstance(term, Observed) else term for name, term in terms.items()}
+    numbers = torch.stack([value.detach().float() for value in (loss, *values.values())]) * share
+    return dict(zip(("loss", *values), numbers.tolist(), strict=True))
+
+
+def _check_finite(step: int, metrics: Mapping[str, float], run: Run) -> None:
+    """The same in every process, since each has the sums of all."""
+    loss, norm = metrics["loss"], metrics["gradient_norm"]
+    if not math.isfinite(loss + norm):
+        raise NonFiniteLoss(
+            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update. The last checkpoint in "
+            f"{run.checkpoints.folder} is good; lower learning_rate, or raise the temperatures"
+        )
+
+
+def _sums(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    total = Counter[str]()
+    for one in found:
+        total.update(one)
+    return dict(total)
 
 
 def _state(step: int, optimizer: Any, schedule: Any) -> dict[str, Any]:
-    return {
-        "step": step,
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all(),
-    }
+    return {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
 
 
-def _resume(run: Run, weights: Weights, optimizer: Any, schedule: Any) -> int:
-    """Loads the last checkpoint into everything, and returns its step; 0 without one."""
-    checkpoint = run.latest
-    if checkpoint is None:
-        run.forget_after(0)
-        return 0
-    state = torch.load(checkpoint / "state.pt", weights_only=True)
-    weights.load(checkpoint / "adapter")
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["random"])
-    torch.cuda.set_rng_state_all(state["random_cuda"])
-    run.forget_after(state["step"])
-    return int(state["step"])
+def _resume(run: Run, weights: Weights, optimizer: Any, schedule: Any, accelerator: Accelerator) -> int:
+    """Loads the last whole checkpoint into everything, and returns its step; 0 without one."""
+    found = [run.checkpoints.last_whole() if accelerator.is_main_process else None]
+    broadcast_object_list(found)
+    step, checkpoint = 0, found[0]
+    if checkpoint is not None:
+        state = load_state(checkpoint)
+        weights.load(checkpoint / "adapter")
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        step = int(state["step"])
+    if accelerator.is_main_process:
+        run.forget_after(step)
+    return step

@@ -1,8 +1,9 @@
-"""Losses, as pure functions of similarities and scores; no model, no rank, no settings.
+"""What a student can learn from a judge's scores of a row's own candidates: pure functions; no model, no rank.
 
-Letters: B queries · K candidates of one query, column 0 the positive · U distinct candidates of a batch.
-Everything is computed in float32 with log_softmax: a floor inside the logarithm would kill the gradient where the
-student is most wrong.
+Letters: B queries · K candidates of one query, column 0 the positive.
+Everything is computed in float32, or float64 where that is given, with log_softmax: a floor inside the logarithm would
+kill the gradient where the student is most wrong. Rows never mix: micro-batches of equal size average to the whole.
+What a student learns from labels alone, and from the other rows of a batch, is in `contrast.py`.
 """
 
 import math
@@ -28,7 +29,7 @@ def symmetric_kl(
 
         loss = mean over b of  w_b [ KL(P || Q) + KL(Q || P) ] / 2.
 
-    Unbounded. The terms of different queries never mix: micro-batches of equal size average to the whole.
+    Unbounded.
 
     Args:
         student_BK: Cosine similarities, in [-1, 1]. Gradients flow through these.
@@ -102,46 +103,90 @@ def js_divergence(
     return weighted_mean(terms_B, weights_B) / 2
 
 
-def infonce(
-    similarities_BU: Tensor,
-    target_B: Tensor,
-    masked_BU: Tensor,
+def kl(
+    student_BK: Tensor,
+    teacher_BK: Tensor,
     *,
-    temperature: float,
+    student_temperature: float,
+    teacher_temperature: float,
     weights_B: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy of picking each query's positive among its candidates.
+    """Mean Kullback-Leibler divergence of the student's ranking from the teacher's: the usual distillation.
 
-        loss = mean over b of  −w_b ln [ e^(s_bt / t) / Σ_u e^(s_bu / t) ],   t the target's column, u not masked.
+    With P and Q as in `symmetric_kl`,
+
+        loss = mean over b of  w_b KL(Q || P),   its gradient on a candidate's logit  w_b (P − Q) / B.
+
+    It differs from cross-entropy with soft labels by the entropy of Q, which is a constant. Where Q is one-hot it is
+    `infonce` over the row's own candidates.
 
     Args:
-        similarities_BU: Cosine similarities of each query with every distinct candidate of the batch, in [-1, 1].
-        target_B: The column of each query's positive.
-        masked_BU: True where a column is not a negative of the row: another known positive, or another row's candidate
-            when only own candidates count.
-        temperature: Divides the similarities. Greater than 0.
+        student_BK: Cosine similarities, in [-1, 1]. Gradients flow through these.
+        teacher_BK: Judge scores, in [0, 1]; treated as constants.
+        student_temperature: Divides the student's row. Greater than 0.
+        teacher_temperature: Divides the teacher's row. Greater than 0.
         weights_B: As in `symmetric_kl`.
 
     Returns:
-        A scalar ≥ 0, in nats.
+        A scalar ≥ 0, in nats; zero exactly when every pair of rows agrees. Not scaled by the temperatures.
 
     Raises:
-        ValueError: A target is masked, or a row has no negative: its loss would be zero without a word.
+        ValueError: As `symmetric_kl`.
 
     Example:
-        >>> even = infonce(torch.zeros(1, 3), torch.tensor([0]), torch.zeros(1, 3, dtype=torch.bool), temperature=1)
-        >>> round(even.item(), 4)  # ln 3
-        1.0986
+        >>> even, leaning = torch.zeros(1, 2), torch.tensor([[0.0, math.log(3.0)]])
+        >>> round(kl(even, leaning, student_temperature=1, teacher_temperature=1).item(), 4)
+        0.1308
 
     Source:
-        van den Oord et al., "Representation learning with contrastive predictive coding", arXiv 1807.03748.
+        Hinton et al., "Distilling the knowledge in a neural network", arXiv 1503.02531.
     """
-    if masked_BU.gather(1, target_B[:, None]).any():
-        raise ValueError("infonce: a target is masked; a query's own positive must stay in its row")
-    if ((~masked_BU).sum(1) < 2).any():
-        raise ValueError("infonce: a row has no negative; its loss would be zero whatever the model does")
-    logits_BU = (similarities_BU.float() / temperature).masked_fill(masked_BU, -torch.inf)
-    return weighted_mean(F.cross_entropy(logits_BU, target_B, reduction="none"), weights_B)
+    log_p, log_q = _log_distributions(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    return weighted_mean((log_q.exp() * (log_q - log_p)).sum(-1), weights_B)
+
+
+def margin_mse(
+    student_BK: Tensor,
+    teacher_BK: Tensor,
+    *,
+    student_temperature: float,
+    teacher_temperature: float,
+    weights_B: Tensor | None = None,
+) -> Tensor:
+    """Mean squared difference of margins: by how much the positive leads each negative, for student and teacher.
+
+        loss = mean over b of  w_b mean over k ≥ 1 of  [ (s_b0 − s_bk) / t_s − (q_b0 − q_bk) / t_t ]².
+
+    At temperatures of 1 this is the source's, which compares raw outputs. Ours are bounded alike, cosines and scores,
+    so the temperatures are what they are in `symmetric_kl`: their ratio alone moves the optimum, their size scales the
+    loss. The judge's log-odds are not taken: they are unbounded, which no cosine can follow, and a label that a person
+    or a fallback gave (0 or 1) has none.
+
+    Args:
+        student_BK: Cosine similarities, in [-1, 1]. Gradients flow through these.
+        teacher_BK: Judge scores, in [0, 1]; treated as constants.
+        student_temperature: Divides the student's margins. Greater than 0.
+        teacher_temperature: Divides the teacher's margins. Greater than 0.
+        weights_B: As in `symmetric_kl`.
+
+    Returns:
+        A scalar ≥ 0, a squared logit; zero exactly when all margins agree.
+
+    Raises:
+        ValueError: As `symmetric_kl`.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.5, 0.25, 0.0]]), torch.tensor([[1.0, 0.0, 0.5]])
+        >>> margin_mse(student, teacher, student_temperature=1, teacher_temperature=1).item()  # (0.75² + 0²) / 2
+        0.28125
+
+    Source:
+        Hofstätter et al., "Improving efficient neural ranking models with cross-architecture knowledge distillation",
+        arXiv 2010.02666.
+    """
+    student_BK, teacher_BK = _logits(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    ahead = (student_BK[:, :1] - student_BK[:, 1:]) - (teacher_BK[:, :1] - teacher_BK[:, 1:])
+    return weighted_mean(ahead.square().mean(-1), weights_B)
 
 
 def weighted_mean(terms_B: Tensor, weights_B: Tensor | None) -> Tensor:
@@ -157,11 +202,21 @@ def weighted_mean(terms_B: Tensor, weights_B: Tensor | None) -> Tensor:
 def _log_distributions(
     student_BK: Tensor, teacher_BK: Tensor, student_temperature: float, teacher_temperature: float
 ) -> tuple[Tensor, Tensor]:
+    student_BK, teacher_BK = _logits(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    return F.log_softmax(student_BK, -1), F.log_softmax(teacher_BK, -1)
+
+
+def _logits(
+    student_BK: Tensor, teacher_BK: Tensor, student_temperature: float, teacher_temperature: float
+) -> tuple[Tensor, Tensor]:
     if student_BK.shape != teacher_BK.shape:
         raise ValueError(f"student {tuple(student_BK.shape)} and teacher {tuple(teacher_BK.shape)} differ in shape")
     if student_BK.shape[-1] < 2:
         raise ValueError("one candidate a row: its distribution is constant; give at least one negative")
-    student_BK = student_BK if student_BK.dtype == torch.float64 else student_BK.float()
-    log_p = F.log_softmax(student_BK / student_temperature, -1)
-    log_q = F.log_softmax(teacher_BK.detach().to(log_p.dtype) / teacher_temperature, -1)
-    return log_p, log_q
+    student_BK = wide(student_BK)
+    return student_BK / student_temperature, teacher_BK.detach().to(student_BK.dtype) / teacher_temperature
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float32, or as they are in float64."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -1,27 +1,26 @@
 """A run's folder: what it began with, environment, metrics line by line, checkpoints, and in the end the adapter.
 
-    settings.json  environment.json  metrics.jsonl  checkpoints/step-000200/{adapter/, state.pt}  adapter/
+    settings.json  environment.json  metrics.jsonl  checkpoints/step-000200/  adapter/  report.html
 
-A checkpoint and the adapter are whole or absent. The last whole checkpoint is where an interrupted run goes on.
+The adapter is whole or absent, and so is a checkpoint. Of several processes the first one alone writes.
 """
 
 import json
 import platform
-import shutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
 from pydantic import BaseModel
 
+from trainer.checkpoints import Checkpoints
 from unijudge.errors import DataError
 from unijudge.files import publish_json, publish_text, publishing_folder, read_json
 from unijudge.provenance import Beginning, Provenance
 
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
-KEPT_CHECKPOINTS = 2
+HOW = {"workers", "trackers"}
+"""Settings that change how a run is done, not what comes of it: it may go on with others."""
 
 
 class Run:
@@ -39,6 +38,7 @@ class Run:
             DataError: The folder holds a run with other settings, or its inputs have changed since.
         """
         self.folder = folder
+        self.checkpoints = Checkpoints(folder / "checkpoints")
         begun = Beginning(settings=settings.model_dump(mode="json"), inputs=dict(inputs), made=Provenance.now())
         path = folder / "settings.json"
         if not path.exists():
@@ -47,6 +47,7 @@ class Run:
             publish_json(path, begun)
         found = read_json(path, Beginning)
         changed = [name for name, value in found.settings.items() if value != begun.settings.get(name)]
+        changed = [name for name in changed if name not in HOW]
         changed += [name for name, value in found.inputs.items() if value != begun.inputs.get(name)]
         if changed:
             raise DataError(
@@ -63,21 +64,6 @@ class Run:
     def merged(self) -> Path:
         """Where the model lies with the adapter merged into it, once that was asked for."""
         return self.folder / "merged"
-
-    @property
-    def latest(self) -> Path | None:
-        """The last whole checkpoint."""
-        steps = sorted((self.folder / "checkpoints").glob("step-??????"))
-        return steps[-1] if steps else None
-
-    def save(self, step: int, state: dict[str, Any], save_weights: Callable[[Path], None]) -> None:
-        """Publishes a checkpoint, and removes the older ones."""
-        checkpoint = self.folder / "checkpoints" / f"step-{step:06d}"
-        with publishing_folder(checkpoint) as draft:
-            save_weights(draft / "adapter")
-            torch.save(state, draft / "state.pt")
-        for old in sorted(checkpoint.parent.glob("step-??????"))[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old)
 
     def finish(self, save_weights: Callable[[Path], None]) -> None:
         """Publishes the adapter: the run is done."""

@@ -20,10 +20,11 @@ class BackboneSettings(Settings):
     """The commit of a hub model."""
     adapter: Path | None = None
     """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen weights; an adapter is always trained in float32."""
+    dtype: Literal["float32", "bfloat16", "nf4"] = "float32"
+    """Of the frozen weights; an adapter is always trained in float32. `nf4` is four bits a weight (QLoRA, arXiv
+    2305.14314), computed in bfloat16: it needs a GPU and the package bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs."""
+    """Where it runs. Of several processes each takes a GPU of its own."""
     min_pixels: int = Field(4 * 28 * 28, gt=0)
     """Smaller images are scaled up to this many pixels."""
     max_pixels: int = Field(576 * 28 * 28, gt=0)
@@ -31,6 +32,11 @@ class BackboneSettings(Settings):
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(4096, gt=0)
     """Longest input, in tokens; a longer one is an error, never cut."""
+    batch_tokens: int = Field(16384, gt=0)
+    """How many tokens run at once, padding included; lower it when memory runs out."""
+    vision_cache_mb: int = Field(1024, ge=0)
+    """Main memory, in MiB, for what a frozen vision tower made of pictures: it does not see these again. 0 keeps
+    nothing."""
     max_source_pixels: int = Field(MAX_PIXELS, gt=0)
     """Width × height beyond which an image is not even decoded."""
 
@@ -43,7 +49,9 @@ class EmbedSettings(Settings):
     out: Location
     """The folder of vectors."""
     model: BackboneSettings = BackboneSettings()
-    batch_size: int = Field(32, gt=0)
-    """Inputs at once."""
+    batch_size: int = Field(256, gt=0)
+    """Inputs read at once, by one process; they run in groups of like length."""
+    workers: int = Field(2, ge=0)
+    """Threads of each process that read and prepare inputs ahead of the model; 0: none."""
     dtype: Literal["float16", "float32"] = "float16"
     """Of the stored vectors."""

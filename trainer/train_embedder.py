@@ -1,18 +1,30 @@
 """Trains the embedder: the student's similarities learn to agree with the judge's scores."""
 
+import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
-from trainer.embedder import embed
+from trainer.contrast import in_batch_contrast, infonce
+from trainer.embedder import embed, stream_of
+from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
-from trainer.losses import infonce, js_divergence, symmetric_kl
+from trainer.gather import gathered
+from trainer.loop import Observed, Terms
+from trainer.losses import js_divergence, kl, margin_mse, symmetric_kl
+from trainer.processes import processes
+from trainer.teaching import cannot_teach, observed
 from trainer.training_settings import EmbedderSettings, LossSettings
 from unijudge.errors import TrainingError
-from unijudge.leases import lease
+
+logger = logging.getLogger(__name__)
+
+AGREEMENTS = {"symmetric_kl": symmetric_kl, "js": js_divergence, "kl": kl, "margin_mse": margin_mse}
+"""By name: the losses that a judge teaches."""
 
 
 def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], None]) -> Path:
@@ -29,45 +41,64 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
 
-    def objective(backbone: Backbone) -> Objective[Batch]:
+    def objective(backbone: Backbone, rows: Examples) -> Objective[Batch]:
+        if settings.loss.name in AGREEMENTS:
+            doubt = cannot_teach(rows.teacher_NK, settings.loss.teacher_temperature)
+            if doubt is not None:
+                logger.warning("%s: %s", settings.triples, doubt)
         return Objective(
-            lambda examples, _: collate(examples),
-            lambda batch: {settings.loss.name: loss_of(backbone, settings.loss, batch)},
+            lambda examples, _: _ready(backbone, collate(examples)), partial(loss_of, backbone, settings.loss)
         )
 
-    with lease(settings.out):
-        run = finetune(settings, objective, report)
-        return run.adapter
+    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
+        return finetune(settings, objective, report, accelerator).adapter
 
 
-def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Tensor:
-    """The loss of one batch.
+def _ready(backbone: Backbone, batch: Batch) -> Batch:
+    """The same batch, after its inputs were checked, and its pictures decoded and kept."""
+    for content in (*batch.queries, *batch.candidates):
+        stream_of(backbone, content)
+    return batch
+
+
+def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Terms:
+    """The loss of one batch by its terms, and what was observed of its rows.
 
     Raises:
         TrainingError: The loss needs a judge's scores, and a row has none.
     """
-    queries_BD, candidates_UD = embed(backbone, batch.queries), embed(backbone, batch.candidates)
+    vectors = embed(backbone, [*batch.queries, *batch.candidates])
+    return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
+
+
+def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidates_UD: Tensor) -> Terms:
+    """The same of vectors. On several processes each gives its own rows' mean, whose gradients they average."""
+    if settings.in_batch_weight:
+        batch, candidates_UD = gathered(batch, candidates_UD)
+    batch = batch.to(queries_BD.device)
     similarities_BU = queries_BD @ candidates_UD.T
-    device = similarities_BU.device
-    weights_B = batch.weights_B.to(device)
+    own_BU, all_BU = (~batch.masked_BU(in_batch=others) for others in (False, True))
+    same = {"temperature": settings.student_temperature, "weights_B": batch.weights_B}
+    terms: dict[str, Tensor | Observed] = {}
     if settings.name == "infonce":
-        return infonce(
-            similarities_BU,
-            batch.target_B.to(device),
-            batch.masked_BU(in_batch=settings.in_batch).to(device),
-            temperature=settings.student_temperature,
-            weights_B=weights_B,
-        )
+        terms["infonce"] = infonce(similarities_BU, batch.target_B, ~own_BU, **same)
+    else:
+        terms[settings.name] = _agreement(settings, batch, similarities_BU)
+    if settings.in_batch_weight:
+        terms["in_batch"] = settings.in_batch_weight * in_batch_contrast(similarities_BU, own_BU, all_BU, **same)
+    return terms | observed(settings, similarities_BU.gather(1, batch.columns_BK), batch.teacher_BK)
+
+
+def _agreement(settings: LossSettings, batch: Batch, similarities_BU: Tensor) -> Tensor:
     if batch.teacher_BK is None:
         raise TrainingError(
             f"loss.name = {settings.name!r} needs a judge's scores, but these rows were selected without one; set "
             "loss.name = 'infonce', or select with a preset that keeps judged candidates"
         )
-    divergence = {"symmetric_kl": symmetric_kl, "js": js_divergence}[settings.name]
-    return divergence(
-        similarities_BU.gather(1, batch.columns_BK.to(device)),
-        batch.teacher_BK.to(device),
+    return AGREEMENTS[settings.name](
+        similarities_BU.gather(1, batch.columns_BK),
+        batch.teacher_BK,
         student_temperature=settings.student_temperature,
         teacher_temperature=settings.teacher_temperature,
-        weights_B=weights_B,
+        weights_B=batch.weights_B,
     )

@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from trainer.backbone import Backbone, save_merged
+from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
+from trainer.processes import processes
 from trainer.reranker import Lesson, Lessons, reranker_loss
 from trainer.training_settings import RerankerSettings
 from unijudge.files import publishing_folder
-from unijudge.leases import lease
 
 
 def train_reranker(settings: RerankerSettings, report: Callable[[int, float], None]) -> Path:
@@ -26,13 +27,13 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
 
-    def objective(backbone: Backbone) -> Objective[Lesson]:
+    def objective(backbone: Backbone, _: Examples) -> Objective[Lesson]:
         lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
         return Objective(lessons.of, partial(reranker_loss, backbone, settings.loss))
 
-    with lease(settings.out):
-        run = finetune(settings, objective, report)
-        if not run.merged.exists():
+    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
+        run = finetune(settings, objective, report, accelerator)
+        if accelerator.is_main_process and not run.merged.exists():
             with publishing_folder(run.merged) as draft:
                 save_merged(settings.model, run.adapter, draft)
         return run.merged

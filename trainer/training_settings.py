@@ -22,19 +22,27 @@ class LoraSettings(Settings):
     """On the input of the updates. UniME-V2's script has 0.1."""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers, in the language model only; the vision tower stays frozen."""
+    dora: bool = False
+    """Learn the length of each row of a weight apart from its direction (DoRA, arXiv 2402.09353), as UniME-V2's script
+    does and its paper does not say."""
+    init: Literal["default", "gaussian"] = "default"
+    """How the updates' first matrix begins: `default` is PEFT's (Kaiming uniform); UniME-V2's script has `gaussian`.
+    The second matrix begins at zero, so the update does."""
 
 
 class LossSettings(Settings):
     """What the embedder learns from a row's positive and negatives."""
 
-    name: Literal["symmetric_kl", "js", "infonce"] = "symmetric_kl"
-    """`symmetric_kl`: UniME-V2's formula; `js`: the true Jensen-Shannon divergence; `infonce`: hard labels."""
+    name: Literal["symmetric_kl", "js", "kl", "margin_mse", "infonce"] = "symmetric_kl"
+    """`symmetric_kl`: UniME-V2's formula; `js`: the true Jensen-Shannon divergence; `kl`: the usual distillation;
+    `margin_mse`: by how much the positive leads; `infonce`: hard labels, no judge."""
     student_temperature: float = Field(0.02, gt=0)
     """Divides cosine similarities."""
     teacher_temperature: float = Field(0.02, gt=0)
     """Divides judge scores. At 0.02 nearly every target is one-hot; a larger one makes softer targets."""
-    in_batch: bool = True
-    """`infonce` only: the other rows' candidates are negatives too, but for known positives of the row."""
+    in_batch_weight: float = Field(0.0, ge=0)
+    """Weight of a term by which the candidates of the batch's other rows, on all processes, are negatives too, but for
+    known positives. 0: own candidates only, as UniME-V2; 1 with `infonce`: the usual InfoNCE over the batch."""
 
 
 class LoopSettings(Settings):
@@ -43,9 +51,12 @@ class LoopSettings(Settings):
     steps: int = Field(2000, gt=0)
     """Updates."""
     batch_size: int = Field(8, gt=0)
-    """Rows at once."""
+    """Rows at once, on one process."""
     accumulate: int = Field(1, gt=0)
-    """Batches in an update."""
+    """Batches in an update. Several processes share them out, so it is a multiple of their number, and an update is the
+    same on any number of them."""
+    batches: Literal["mixed", "homogeneous"] = "mixed"
+    """`mixed`: any rows make a batch; `homogeneous`: rows of one subset do. Either way every row once an epoch."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak; reached after `warmup_steps`, falls linearly to 0."""
     warmup_steps: int = Field(200, ge=0)
@@ -56,8 +67,10 @@ class LoopSettings(Settings):
     """Gradients are scaled down to this norm."""
     save_every_steps: int = Field(200, gt=0)
     """Updates between checkpoints."""
-    seed: int = 42
-    """Of the order of rows and of the new weights."""
+    seed: int = Field(42, ge=0)
+    """Of the order of rows, of dropout and of the new weights."""
+    workers: int = Field(2, ge=0)
+    """Threads of each process that read and prepare batches ahead of the model; 0: none."""
 
 
 class FinetuneSettings(LoopSettings):
@@ -73,6 +86,10 @@ class FinetuneSettings(LoopSettings):
     lora: LoraSettings = LoraSettings()
     negatives: int = Field(8, gt=0)
     """Negatives of each row: the first ones stored."""
+    gradient_checkpointing: bool = False
+    """Compute hidden states again in the backward pass instead of keeping them: far less memory, a third more work."""
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where metrics are sent beside metrics.jsonl, which is always written. Each is a package of its own."""
 
     @field_validator("out")
     @classmethod

@@ -6,7 +6,7 @@ It never opens an image for you and never scores twice what was answered. Idempo
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -143,6 +143,13 @@ class JudgeClient:
                 self._counted = found
                 counts += found.results
         return counts
+
+    async def store(self, contents: Iterable[Content]) -> None:
+        """Sends images ahead of the questions that will name them; one that is not kept travels inside those."""
+        named = {part.name: part.image for part in (Part.of(one, by_name=self.info.limits.blobs) for one in contents)}
+        named.pop(None, None)
+        now = time.monotonic()
+        await asyncio.gather(*(self._upload(name, image, now) for name, image in named.items() if name))
 
     @property
     def shape(self) -> ModelShape | None:

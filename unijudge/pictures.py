@@ -5,14 +5,13 @@ are scaled here; what a family of models makes of them is the family's business 
 """
 
 import math
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
 from PIL import Image
 
 from unijudge.images import open_image
+from unijudge.recent import Recent
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,7 @@ class PictureReader:
         """
         self._form = form
         self._max_source_pixels = max_source_pixels
-        self._room = keep_bytes
-        self._recent: OrderedDict[bytes, Picture] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recent = Recent[Picture](keep_bytes)
 
     def __call__(self, data: bytes) -> Picture:
         """Prepares one picture.
@@ -67,20 +64,13 @@ class PictureReader:
         Raises:
             BadImage: It cannot be decoded, or is too large.
         """
-        with self._lock:
-            if data in self._recent:
-                self._recent.move_to_end(data)
-                return self._recent[data]
+        kept = self._recent.get(data)
+        if kept is not None:
+            return kept
         image = open_image(data, self._max_source_pixels)
         height, width = self._form.fit(image.height, image.width)
         picture = self._form.picture(image.resize((width, height), Image.Resampling.BICUBIC))
-        with self._lock:
-            if data not in self._recent:
-                self._recent[data] = picture
-                self._room -= len(data) + picture.nbytes
-            while self._room < 0 and len(self._recent) > 1:
-                file, oldest = self._recent.popitem(last=False)
-                self._room += len(file) + oldest.nbytes
+        self._recent.put(data, picture, len(data) + picture.nbytes)
         return picture
 
 

@@ -1,6 +1,7 @@
 """The bill against what the job then does."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,12 +54,24 @@ def test_what_is_known_costs_nothing(job, tmp_path):
         assert make_bill(larger, 50).tally.to_ask(12) == 0
 
 
+def test_pictures_are_sent_before_the_clock_runs(job):
+    judge = Counting()
+    with serving(judge) as url:
+        made = make_bill(job(url, k=12), 50)
+    assert made.probe.pictures > 0
+    probe = replace(made.probe, pairs=100, seconds=10.0, pictures=4, picture_seconds=2.0, replicas=1)
+    assert probe.seconds_for(1000, 8, replicas=1) == pytest.approx(100 + 4)
+    assert probe.seconds_for(1000, 8, replicas=4) == pytest.approx(25 + 4)
+    assert replace(probe, pictures=0).seconds_for(1000, 0, replicas=2) == pytest.approx(50)
+
+
 def test_the_largest_k_within_a_budget(job):
     with serving(Counting()) as url:
         made = make_bill(job(url, k=12), 50)
     hours = np.array([made.hours(k) for k in range(1, 13)])
     assert (np.diff(hours) > 0).all()
-    assert made.hours(7) == pytest.approx(made.tally.to_ask(7) / made.probe.pairs_per_second / 3600)
+    sending = made.tally.pictures(7) * made.probe.picture_seconds / made.probe.pictures
+    assert made.hours(7) == pytest.approx((made.tally.to_ask(7) / made.probe.pairs_per_second + sending) / 3600)
     assert made.largest_k(float(hours[6] + hours[7]) / 2) == 7
     assert made.largest_k(0.0) is None
     assert made.largest_k(1e9) == 12

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,8 +102,8 @@ def test_a_batch_holds_each_content_once_and_masks_known_positives(corpus, tripl
 def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
     examples = Examples(corpus, triples, negatives=7)
     other = examples[1].candidate_keys[0]
-    examples._positives[corpus.queries[0].key].add(other)
-    batch = collate([examples[0], examples[3]])
+    first = replace(examples[0], positive_keys=examples[0].positive_keys | {other})
+    batch = collate([first, examples[3]])
     masked = batch.masked_BU(in_batch=True)
     assert masked.sum() == 1
     assert batch.candidates[int(masked[0].nonzero())].text == COLORS[1]
@@ -115,9 +116,26 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
     batch = collate([unjudged[0], unjudged[1]])
     with pytest.raises(TrainingError, match="needs a judge's scores"):
         loss_of(backbone, LossSettings(), batch)
-    assert loss_of(backbone, LossSettings(name="infonce"), batch).isfinite()
+    assert loss_of(backbone, LossSettings(name="infonce"), batch)["infonce"].isfinite()
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
     assert drawn.teacher[1:] == [1.0, 1.0]
+
+
+def test_a_judge_that_cannot_teach_is_warned_of_before_training(corpus, triples, model, tmp_path, caplog):
+    """Random negatives have the label 1, so the positive is last; rows of a sound judge are not warned of."""
+
+    def said(rows, **loss):
+        caplog.clear()
+        settings = run_settings(corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", steps=1)
+        train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
+        return [record.getMessage() for record in caplog.records if "teach" in record.getMessage()]
+
+    assert said(triples) == []
+    drawn = write_rows(corpus, tmp_path / "fallback", fallback=True)
+    (warning,) = said(drawn)
+    assert warning.startswith(f"{drawn}: the judge can hardly teach: ")
+    assert "does not put the positive first in 100% of 8 rows" in warning
+    assert said(drawn, name="infonce") == [], "hard labels do not ask the judge"
 
 
 def test_weights_scales_and_a_persons_word_reach_the_batch(corpus, tmp_path):
@@ -172,7 +190,7 @@ def precision(corpus, model, out, adapter=None):
     return report.subsets["squares"]["precision@1"]
 
 
-@pytest.mark.parametrize("loss", ["symmetric_kl", "js", "infonce"])
+@pytest.mark.parametrize("loss", ["symmetric_kl", "margin_mse", "infonce"])
 def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
     before = precision(corpus, model, tmp_path / "before")
     settings = run_settings(
@@ -185,6 +203,13 @@ def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
     assert after >= before + 0.4
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["torch"]
     assert train_embedder(settings, quiet) == adapter, "a finished run is not repeated"
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    other = math.exp(-8)  # seven of them: the judge says .9 and .1, at a temperature of .1
+    entropy = math.log(1 + 7 * other) + 8 * 7 * other / (1 + 7 * other)
+    assert first["teacher_entropy"] == pytest.approx(entropy, rel=1e-5)
+    assert first["teacher_one_hot"] == 1
+    assert 0.8 * math.log(8) < first["student_entropy"] < math.log(8)
+    assert "gradient norm" in (tmp_path / "run" / "report.html").read_text()
     assert check(tmp_path / "run").endswith("run, whole: 60 steps and 3 files of weights read")
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -2,13 +2,17 @@
 
 import contextlib
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from trainer.loop import fit, rows_of_step
+from trainer.loop import Observed, fit
+from trainer.order import Order
 from trainer.runs import Run
 from trainer.training_settings import LoopSettings
 from unijudge.errors import DataError, NonFiniteLoss, TrainingError
@@ -16,6 +20,11 @@ from unijudge.inventory import check, describe
 
 SETTINGS = LoopSettings(steps=12, batch_size=2, accumulate=2, learning_rate=0.1, warmup_steps=3, save_every_steps=5)
 DATA = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+
+
+def order_of(settings):
+    groups = np.zeros(len(DATA), int)
+    return Order(groups, batch_size=settings.batch_size, accumulate=settings.accumulate, seed=settings.seed)
 
 
 class Plain:
@@ -32,13 +41,13 @@ class Plain:
         self.model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
 
 
-def train(folder, *, stop_at=None, loss=None, settings=SETTINGS):
+def train(folder, *, stop_at=None, loss=None, settings=SETTINGS, accelerator=None, report=None):
     torch.manual_seed(0)
     model = nn.Linear(3, 1, bias=False)
     noisy = nn.Dropout(0.5)
     steps = []
 
-    def report(step, value):
+    def interrupt(step, value):
         steps.append(step)
         if step == stop_at:
             raise KeyboardInterrupt
@@ -46,9 +55,14 @@ def train(folder, *, stop_at=None, loss=None, settings=SETTINGS):
     def default(module, batch):
         return {"squared": ((module(noisy(batch)) - 1) ** 2).mean()}
 
-    run = Run(folder, settings, {})
+    accelerator = accelerator or Accelerator(cpu=True)
+    with accelerator.main_process_first():
+        run = Run(folder, settings, {})
     with contextlib.suppress(KeyboardInterrupt):
-        fit(model, len(DATA), lambda rows, _: DATA[list(rows)], loss or default, run, settings, Plain(model), report)
+        fit(
+            model, order_of(settings), lambda rows, _: DATA[rows], loss or default, run, settings, Plain(model),
+            report or interrupt, accelerator,
+        )  # fmt: skip
     return model, run, steps
 
 
@@ -58,7 +72,7 @@ def lines(run):
 
 @pytest.mark.parametrize("stop_at", [3, 8])
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_at):
-    """To the bit, dropout included: weights, optimizer, schedule, order of rows and random state all come back."""
+    """To the bit, dropout included: weights, optimizer, schedule, order of rows; what dropout draws is the step's."""
     whole, run, _ = train(tmp_path / "whole")
     train(tmp_path / "twice", stop_at=stop_at)
     resumed, again, steps = train(tmp_path / "twice")
@@ -105,11 +119,21 @@ def test_terms_are_summed_and_logged_by_name(tmp_path):
         assert line["loss"] == pytest.approx(line["squared"] + line["shrink"])
 
 
-def test_every_row_once_an_epoch():
-    settings = SETTINGS.model_copy(update={"batch_size": 1, "accumulate": 1})
-    epoch = [rows_of_step(step, 7, settings)[0][0] for step in range(1, 15)]
-    assert sorted(epoch[:7]) == sorted(epoch[7:]) == list(range(7))
-    assert epoch[:7] != epoch[7:]
+def test_what_is_observed_is_logged_and_does_not_train(tmp_path):
+    def plain(module, batch):
+        return {"squared": (module(batch) ** 2).mean()}
+
+    def watched(module, batch):
+        return plain(module, batch) | {"size": Observed(batch.abs().mean()), "pull": Observed(module.weight.sum())}
+
+    bare, unwatched, _ = train(tmp_path / "bare", loss=plain)
+    model, run, _ = train(tmp_path / "run", loss=watched)
+    assert torch.equal(model.weight, bare.weight)
+    for line, other in zip(lines(run), lines(unwatched), strict=True):
+        rows = np.concatenate(order_of(SETTINGS).batches(line["step"]))
+        assert line.pop("size") == pytest.approx(DATA[rows].abs().mean().item())
+        assert math.isfinite(line.pop("pull"))
+        assert line == other
 
 
 def test_a_non_finite_loss_stops_before_the_update(tmp_path):
@@ -128,27 +152,17 @@ def test_a_non_finite_loss_stops_before_the_update(tmp_path):
 def test_nothing_to_train_is_said(tmp_path):
     model = nn.Linear(1, 1).requires_grad_(False)
     with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
-        fit(model, 1, lambda rows, _: rows, lambda m, b: {}, Run(tmp_path, SETTINGS, {}), SETTINGS, Plain(model), print)
+        fit(
+            model, order_of(SETTINGS), lambda rows, _: rows, lambda m, b: {}, Run(tmp_path, SETTINGS, {}), SETTINGS,
+            Plain(model), print, Accelerator(cpu=True),
+        )  # fmt: skip
 
 
 def test_other_settings_are_another_run(tmp_path):
     train(tmp_path / "run", stop_at=1)
     with pytest.raises(DataError, match=r"began otherwise .steps differ"):
         Run(tmp_path / "run", SETTINGS.model_copy(update={"steps": 13}), {})
+    Run(tmp_path / "run", SETTINGS.model_copy(update={"workers": 0}), {})
     Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
     with pytest.raises(DataError, match=r"began otherwise .the rows differ"):
         Run(tmp_path / "more", SETTINGS, {"the rows": "2"})
-
-
-def test_a_checkpoint_is_whole_or_absent(tmp_path):
-    _, run, _ = train(tmp_path / "run", stop_at=8)
-
-    def half(folder):
-        folder.mkdir()
-        (folder / "weights.pt").write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(DataError, match=r"step-000010: cannot be written .No space left"):
-        run.save(10, {}, half)
-    assert run.latest.name == "step-000005"
-    assert [path.name for path in run.latest.parent.iterdir()] == ["step-000005"]

@@ -1,14 +1,23 @@
-"""The losses: values by hand, gradients by finite differences, extremes, and what must not be accepted."""
+"""What a judge teaches: values by hand, finite differences, extremes, symmetries, and what must not be accepted."""
 
 import math
 
 import pytest
 import torch
 
-from trainer.losses import infonce, js_divergence, symmetric_kl
+from trainer.losses import js_divergence, kl, margin_mse, symmetric_kl
 
-DIVERGENCES = [symmetric_kl, js_divergence]
+DIVERGENCES = [symmetric_kl, js_divergence, kl]
+LOSSES = [*DIVERGENCES, margin_mse]
 ONE = {"student_temperature": 1.0, "teacher_temperature": 1.0}
+SHARP = {"student_temperature": 0.005, "teacher_temperature": 0.005}
+
+
+def some(rows=3, candidates=4):
+    """Similarities and scores at which nothing is special."""
+    dice = torch.Generator().manual_seed(0)
+    student = torch.rand(rows, candidates, dtype=torch.float64, generator=dice).requires_grad_()
+    return student, torch.rand(rows, candidates, dtype=torch.float64, generator=dice)
 
 
 def test_symmetric_kl_by_hand():
@@ -25,62 +34,61 @@ def test_js_by_hand():
     assert loss.item() == pytest.approx((kl_p + kl_q) / 2, abs=1e-6)
 
 
-def test_infonce_by_hand():
-    """Two rows; the second masks a known positive: −ln(3/5) and −ln(1/3)."""
-    logits = torch.log(torch.tensor([[3.0, 1.0, 1.0], [7.0, 2.0, 1.0]]))
-    masked = torch.tensor([[False, False, False], [True, False, False]])
-    loss = infonce(logits, torch.tensor([0, 2]), masked, temperature=1.0)
-    assert loss.item() == pytest.approx((-math.log(3 / 5) - math.log(1 / 3)) / 2, abs=1e-6)
+def test_kl_by_hand():
+    """P = (1/2, 1/2), Q = (1/4, 3/4): Σ Q ln (Q / P), not Σ P ln (P / Q)."""
+    loss = kl(torch.zeros(1, 2), torch.tensor([[0.0, math.log(3)]]), **ONE)
+    assert loss.item() == pytest.approx(0.25 * math.log(1 / 2) + 0.75 * math.log(3 / 2))
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_agreement_costs_nothing(divergence):
+def test_margin_mse_by_hand():
+    """Student leads by 1 and 2, the judge says 4 and 2 at its temperature: (9 + 0) / 2; the other row agrees."""
+    student = torch.tensor([[0.5, 0.0, -0.5], [0.1, 0.2, 0.3]])
+    teacher = torch.tensor([[1.0, 0.0, 0.5], [0.3, 0.35, 0.4]])
+    loss = margin_mse(student, teacher, student_temperature=0.5, teacher_temperature=0.25)
+    assert loss.item() == pytest.approx(((1 - 4) ** 2 + 0) / 2 / 2)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_agreement_costs_nothing(loss):
     scores = torch.rand(3, 5)
-    assert divergence(scores, scores, **ONE).item() == pytest.approx(0, abs=1e-6)
-    assert divergence(scores, scores + 7, **ONE).item() == pytest.approx(0, abs=1e-6)
+    assert loss(scores, scores, **ONE).item() == pytest.approx(0, abs=1e-6)
+    assert loss(scores, scores + 7, **ONE).item() == pytest.approx(0, abs=1e-6)
+    assert loss(scores / 2, scores, student_temperature=0.5, teacher_temperature=1).item() == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_gradients_by_finite_differences(divergence):
-    torch.manual_seed(0)
-    student = torch.rand(3, 4, dtype=torch.float64, requires_grad=True)
-    teacher = torch.rand(3, 4, dtype=torch.float64)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_by_finite_differences(loss):
+    student, teacher = some()
     temperatures = {"student_temperature": 0.1, "teacher_temperature": 0.3}
-    assert torch.autograd.gradcheck(lambda s: divergence(s, teacher, **temperatures), student)
+    weights = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher, **temperatures, weights_B=weights), student)
     reference = teacher.clone().requires_grad_()
-    assert divergence(student, reference, **temperatures).grad_fn is not None
-    divergence(student, reference, **temperatures).backward()
+    loss(student, reference, **temperatures).backward()
     assert reference.grad is None, "the teacher is a constant"
 
 
-def test_the_gradient_of_infonce_by_finite_differences():
-    torch.manual_seed(0)
-    similarities = torch.rand(2, 4, requires_grad=True)
-    masked = torch.tensor([[False, True, False, False], [False, False, False, False]])
-    target = torch.tensor([0, 1])
-    infonce(similarities, target, masked, temperature=0.5).backward()
-    step = 1e-2
-    for row in range(2):
-        for column in range(4):
-            moved = torch.zeros(2, 4)
-            moved[row, column] = step
-            slope = (
-                infonce(similarities.detach() + moved, target, masked, temperature=0.5)
-                - infonce(similarities.detach() - moved, target, masked, temperature=0.5)
-            ) / (2 * step)
-            assert similarities.grad[row, column].item() == pytest.approx(slope.item(), abs=1e-3)
-    assert similarities.grad[0, 1] == 0
+def test_the_gradient_of_kl_is_the_difference_of_the_distributions():
+    student, teacher = some()
+    kl(student, teacher, **ONE).backward()
+    assert torch.allclose(student.grad, (student.softmax(-1) - teacher.softmax(-1)).detach() / 3)
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-@pytest.mark.parametrize("gap", [1.0, -1.0])
-def test_extremes_stay_finite(divergence, gap):
-    student = torch.tensor([[gap, 0.0, 0.0]], requires_grad=True)
-    loss = divergence(student, torch.tensor([[1.0, 0.0, 0.0]]), student_temperature=0.005, teacher_temperature=0.005)
-    loss.backward()
-    assert math.isfinite(loss.item())
-    assert student.grad.isfinite().all()
-    assert divergence is not js_divergence or loss.item() <= math.log(2) + 1e-6
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("student", [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+@pytest.mark.parametrize("teacher", [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.5, 0.5, 0.5]])
+def test_extremes_stay_finite(loss, student, teacher, dtype):
+    """A gap of ±1 is 200 at this temperature, and Q one-hot; equal scores are the other end."""
+    given = torch.tensor([student], dtype=dtype, requires_grad=True)
+    value = loss(given, torch.tensor([teacher], dtype=dtype), **SHARP)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert 0 <= value.item() < math.inf
+    assert given.grad.isfinite().all()
+    agree = [one - student[0] for one in student] == [one - teacher[0] for one in teacher]
+    assert (value.item() == 0) == agree
+    assert loss is not js_divergence or value.item() <= math.log(2) + 1e-6
+    assert agree or loss is js_divergence or given.grad.abs().max() > 1, "the worse, the harder it pulls"
 
 
 def test_where_js_is_silent_symmetric_kl_still_pulls():
@@ -95,44 +103,43 @@ def test_where_js_is_silent_symmetric_kl_still_pulls():
     assert gradients[js_divergence] < 1e-2
 
 
-@pytest.mark.parametrize("loss", [*DIVERGENCES, infonce])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_row_counts_as_much_as_it_weighs(loss):
     """Mean of weight × term: (1 · a + ½ · b + 0 · c) / 3; no gradient where the weight is 0; ones change nothing."""
-
-    def of(student, rows=slice(None), **weights):
-        if loss is infonce:
-            target, masked = torch.zeros(3, dtype=torch.long)[rows], torch.zeros(3, 4, dtype=torch.bool)[rows]
-            return infonce(student[rows], target, masked, temperature=0.5, **weights)
-        return loss(student[rows], teacher[rows], **ONE, **weights)
-
-    torch.manual_seed(0)
-    student, teacher = torch.rand(3, 4, requires_grad=True), torch.rand(3, 4)
-    a, b, _ = (of(student, [row]).item() for row in range(3))
-    weighted = of(student, weights_B=torch.tensor([1.0, 0.5, 0.0]))
+    student, teacher = some()
+    a, b, _ = (loss(student[[row]], teacher[[row]], **ONE).item() for row in range(3))
+    weighted = loss(student, teacher, **ONE, weights_B=torch.tensor([1.0, 0.5, 0.0]))
     assert weighted.item() == pytest.approx((a + b / 2) / 3)
     weighted.backward()
     assert student.grad[2].abs().max() == 0
     assert student.grad[:2].abs().min() > 0
-    assert torch.equal(of(student, weights_B=torch.ones(3)), of(student))
+    assert torch.equal(loss(student, teacher, **ONE, weights_B=torch.ones(3)), loss(student, teacher, **ONE))
 
 
-def test_halves_of_a_batch_average_to_the_whole():
-    student, teacher = torch.rand(4, 3), torch.rand(4, 3)
-    whole = symmetric_kl(student, teacher, **ONE)
-    halves = [symmetric_kl(student[i : i + 2], teacher[i : i + 2], **ONE) for i in (0, 2)]
-    assert whole.item() == pytest.approx(sum(halves).item() / 2)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_order_of_rows_and_of_negatives_does_not_matter(loss):
+    student, teacher = some()
+    rows, columns = [2, 0, 1], [0, 3, 1, 2]
+    whole = loss(student, teacher, **ONE)
+    moved = loss(student[rows][:, columns], teacher[rows][:, columns], **ONE)
+    assert moved.item() == pytest.approx(whole.item(), rel=1e-12)
+    assert loss(student, teacher[:, columns], **ONE).item() != pytest.approx(whole.item(), rel=1e-3)
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_what_would_teach_nothing_is_refused(divergence):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_halves_of_a_batch_average_to_the_whole(loss):
+    """Values and gradients, with weights: accumulation is exact."""
+    student, teacher = some(rows=4)
+    weights = torch.tensor([1.0, 0.5, 0.25, 0.0], dtype=torch.float64)
+    (whole,) = torch.autograd.grad(loss(student, teacher, **ONE, weights_B=weights), student)
+    for at in (slice(0, 2), slice(2, 4)):
+        (loss(student[at], teacher[at], **ONE, weights_B=weights[at]) / 2).backward()
+    assert torch.allclose(student.grad, whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_would_teach_nothing_is_refused(loss):
     with pytest.raises(ValueError, match="differ in shape"):
-        divergence(torch.zeros(1, 2), torch.zeros(1, 3), **ONE)
+        loss(torch.zeros(1, 2), torch.zeros(1, 3), **ONE)
     with pytest.raises(ValueError, match="one candidate a row"):
-        divergence(torch.zeros(1, 1), torch.zeros(1, 1), **ONE)
-
-
-def test_infonce_refuses_a_masked_target_and_a_row_without_negatives():
-    with pytest.raises(ValueError, match="target is masked"):
-        infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[True, False]]), temperature=1)
-    with pytest.raises(ValueError, match="no negative"):
-        infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[False, True]]), temperature=1)
+        loss(torch.zeros(1, 1), torch.zeros(1, 1), **ONE)

@@ -44,8 +44,10 @@ def test_no_help_loads_an_engine():
     assert re.search(r"no engine was loaded by [3-9]\d commands", done.stdout), done.stderr
 
 
-JOBS = "judge serve, mine score, mine select, mine inspect, train embed, train embedder, train evaluate, train reranker, "
+JOBS = (
+    "judge serve, mine score, mine select, mine inspect, train embed, train embedder, train evaluate, train reranker, "
     "train benchmark"
+)
 
 
 @pytest.mark.parametrize("command", JOBS.split(", "))

@@ -80,6 +80,6 @@ def test_many_threads_read_at_once():
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda place: reader(pictures[place % 12]).image.getpixel((0, 0))[0], range(2000)))
     assert read == [place % 12 for place in range(2000)]
-    kept = sum(len(data) + 3 * 56 * 56 for data in reader._recent)
+    kept = sum(len(data) + 3 * 56 * 56 for data in pictures if reader._recent.get(data))
     assert len(reader._recent) == 3
-    assert reader._room == 3 * 3 * 56 * 56 + 600 - kept
+    assert reader._recent.free_bytes == 3 * 3 * 56 * 56 + 600 - kept

@@ -1,0 +1,157 @@
+"""What a training is told about its model and its rows: bad rows named, LoRA's kinds, memory, trackers, stores."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
+from safetensors.torch import load_file
+
+from tests.trainer.conftest import write_rows
+from tests.trainer.test_embedder import quiet, run_settings
+from tests.trainer.test_loop import SETTINGS, train
+from trainer.backbone import add_lora, open_backbone, save_merged
+from trainer.embedder import embed
+from trainer.examples import Examples
+from trainer.train_embedder import train_embedder
+from trainer.training_settings import LoraSettings
+from unijudge.corpus import Content, Corpus
+from unijudge.errors import DataError, ModelError, SettingsError
+from unijudge.files import locate
+
+
+@pytest.fixture
+def copied(folder, corpus, tmp_path):
+    """The corpus and its images, to be damaged."""
+    for name in ("corpus", "images"):
+        shutil.copytree(folder / name, tmp_path / name)
+    return Corpus(tmp_path / "corpus")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_row_of_an_image_that_is_gone_is_named(copied, model, tmp_path, workers):
+    (tmp_path / "images" / "white.png").unlink()
+    settings = run_settings(copied, write_rows(copied, tmp_path / "rows"), model, tmp_path / "run", workers=workers)
+    query_id = copied.queries[3].query_id
+    with pytest.raises(DataError, match=rf"the row of query '{query_id}': .*white\.png: cannot be read .no such file"):
+        train_embedder(settings, quiet)
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_the_row_of_a_picture_that_is_too_large_is_named(corpus, triples, model, tmp_path):
+    """What only the model cannot take is found when the batch is made, ahead; its row is named all the same."""
+    small = model.model_copy(update={"max_source_pixels": 100})
+    with pytest.raises(DataError, match=r"the row of query 'squares\.jsonl:\d': image of 60×60 pixels: more than 100"):
+        train_embedder(run_settings(corpus, triples, small, tmp_path / "run"), quiet)
+
+
+def test_rows_of_another_version_are_refused(corpus, triples, tmp_path):
+    shutil.copytree(triples, tmp_path / "rows")
+    manifest = json.loads((triples / "triples.json").read_text())
+    (tmp_path / "rows" / "triples.json").write_text(json.dumps(manifest | {"version": 2}))
+    with pytest.raises(DataError, match=r"triples\.json: not a TripleManifest of this version .version: Input should"):
+        Examples(corpus, tmp_path / "rows", negatives=1)
+
+
+def test_known_positives_are_those_of_every_query_with_the_same_content(corpus, triples):
+    examples = Examples(corpus, triples, negatives=3)
+    assert [examples[row].positive_keys for row in range(8)] == [frozenset([item.key]) for item in corpus.items]
+    assert examples.groups.tolist() == [0] * 8
+    assert examples.query_id(2) == corpus.queries[2].query_id
+
+
+def test_rows_and_images_in_an_object_store_train_the_same(copied, model, bucket, tmp_path):
+    """Every process reads URLs; only the run's folder is on a disk."""
+    rows = write_rows(copied, tmp_path / "rows")
+    store = locate(bucket)
+    for name in ("corpus", "images", "rows"):
+        store.fs.put(str(tmp_path / name), f"{store.path.rstrip('/')}/{name}", recursive=True)
+    here = run_settings(copied, rows, model, tmp_path / "here", steps=2)
+    there = here.model_copy(update={"corpus": store / "corpus", "triples": store / "rows", "out": tmp_path / "there"})
+    digests = [
+        hashlib.sha256((train_embedder(one, quiet) / "adapter_model.safetensors").read_bytes()).digest()
+        for one in (here, there)
+    ]
+    assert digests[0] == digests[1]
+
+
+def gradients(model, *, checkpointing):
+    backbone = open_backbone(model)
+    torch.manual_seed(0)
+    add_lora(backbone, LoraSettings(rank=2, dropout=0.1))
+    if checkpointing:
+        backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    backbone.model.train()
+    torch.manual_seed(1)
+    found = embed(backbone, [Content(text="a red square"), Content(text="green")])
+    (found[0] @ found[1]).backward()
+    return {name: one.grad for name, one in backbone.model.named_parameters() if one.requires_grad}
+
+
+def test_gradient_checkpointing_changes_no_gradient(model):
+    plain, again = (gradients(model, checkpointing=one) for one in (False, True))
+    assert plain.keys() == again.keys()
+    assert max((plain[name] - again[name]).abs().max() for name in plain) < 1e-6
+    assert max(one.abs().max() for one in plain.values()) > 1e-3
+
+
+def test_dora_and_a_gaussian_start(model):
+    """DoRA has one length for each row of a weight; a Gaussian start has PEFT's deviation of 1 / rank."""
+    backbone = open_backbone(model.model_copy(update={"dtype": "bfloat16"}))
+    add_lora(backbone, LoraSettings(rank=4, dora=True, init="gaussian"))
+    trained = {name: one for name, one in backbone.model.named_parameters() if one.requires_grad}
+    assert {one.dtype for one in trained.values()} == {torch.float32}
+    assert sum("lora_magnitude_vector" in name for name in trained) == 7 * 3
+    first = torch.cat([one.ravel() for name, one in trained.items() if "lora_A" in name])
+    assert first.std().item() == pytest.approx(1 / 4, rel=0.05)
+    kurtosis = (first / first.std()).pow(4).mean().item()
+    assert kurtosis == pytest.approx(3, abs=0.3), "uniform would be 1.8"
+
+
+def test_four_bits_need_a_gpu(model):
+    with pytest.raises(ModelError, match=r"model\.dtype = 'nf4': needs a GPU and the package bitsandbytes"):
+        open_backbone(model.model_copy(update={"dtype": "nf4"}))
+
+
+def test_what_was_trained_in_four_bits_is_merged_in_bfloat16(corpus, triples, model, tmp_path):
+    adapter = train_embedder(run_settings(corpus, triples, model, tmp_path / "run", steps=1), quiet)
+    save_merged(model.model_copy(update={"dtype": "nf4"}), adapter, tmp_path / "merged")
+    assert {one.dtype for one in load_file(tmp_path / "merged" / "model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_a_tracker_that_is_not_installed_is_said(corpus, triples, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match="trackers: wandb is not installed; pip install wandb"):
+        train_embedder(run_settings(corpus, triples, model, tmp_path / "run", trackers=("wandb",)), quiet)
+
+
+class Notebook(GeneralTracker):
+    """A tracker like any other of accelerate's."""
+
+    name = "notebook"
+    requires_logging_directory = False
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    @property
+    def tracker(self):
+        return self
+
+    def store_init_configuration(self, values):
+        self.lines.append(values)
+
+    def log(self, values, step, **_):
+        self.lines.append({"step": step} | values)
+
+
+def test_trackers_get_what_the_metrics_file_has(tmp_path):
+    notebook = Notebook()
+    accelerator = Accelerator(cpu=True, log_with=notebook)
+    accelerator.init_trackers("unijudge", {})
+    _, run, _ = train(tmp_path / "run", settings=SETTINGS.model_copy(update={"steps": 3}), accelerator=accelerator)
+    assert notebook.lines[1:] == [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,66 @@
+"""One process or many: who they are, who writes, and how what they found is put together.
+
+Several are started by torch's or accelerate's launcher, each with the same command:
+
+    torchrun --nproc-per-node 8 -m unijudge train embedder run.toml
+    accelerate launch --config_file deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder run.toml
+
+The model's frozen weights are the same everywhere, so the processes need no wrapper around it: they add up the
+adapter's gradients once an update, whatever passes made them. If one process fails, the launcher ends the others.
+"""
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import nn
+
+from unijudge.errors import SettingsError
+from unijudge.leases import lease
+
+
+@contextlib.contextmanager
+def processes(device: str, out: Path, trackers: Sequence[str] = ()) -> Iterator[Accelerator]:
+    """Joins the processes of one job; the first one holds the lease of its output, and alone writes there.
+
+    Args:
+        device: `cpu` keeps off the GPUs.
+        out: The output folder.
+        trackers: Where metrics go beside the run's folder.
+
+    Raises:
+        FolderBusy: Another job writes there.
+        SettingsError: A tracker is not installed, or accelerate's configuration does not fit.
+    """
+    for name in trackers:
+        if importlib.util.find_spec(name) is None:
+            raise SettingsError(f"trackers: {name} is not installed; pip install {name}, or leave it out")
+    folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
+    accelerator = Accelerator(cpu=device == "cpu", **folder)
+    sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if sharding and sharding.cpu_ram_efficient_loading:
+        raise SettingsError(
+            "fsdp_cpu_ram_efficient_loading: would leave every process but the first without weights; set it to false "
+            "in accelerate's configuration"
+        )
+    if not accelerator.is_main_process:
+        logging.getLogger("trainer").setLevel(logging.ERROR)  # the first process warns for all
+    with lease(out) if accelerator.is_main_process else contextlib.nullcontext():
+        accelerator.wait_for_everyone()
+        yield accelerator
+        accelerator.end_training()
+
+
+def add_up_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """Makes every process' gradients the sum of all processes'. A number that is not finite in one is so in all."""
+    if accelerator.num_processes == 1:
+        return
+    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+    total = accelerator.reduce(torch.cat([gradient.ravel() for gradient in gradients]), "sum")
+    for parameter, part in zip(parameters, total.split([one.numel() for one in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)

@@ -1,0 +1,66 @@
+"""What the vision tower makes of pictures: each is seen once, and what a frozen tower saw is kept for later steps.
+
+Letters: T image tokens of a picture · D width of the language model · L levels: 1, and those of Qwen3-VL's deepstack.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.buckets import buckets
+from unijudge.inputs import ModelInputs
+from unijudge.recent import Recent
+
+
+class Vision:
+    """The features of pictures, known by the content of their files; the most recently used ones are kept."""
+
+    def __init__(self, inputs: ModelInputs, *, keep_bytes: int, batch_tokens: int):
+        """Sees nothing yet.
+
+        Args:
+            inputs: Of the one model that it is for.
+            keep_bytes: How many bytes of features to keep, in main memory.
+            batch_tokens: How many image tokens to make at once; a picture of more is seen alone.
+        """
+        self._inputs = inputs
+        self._batch_tokens = batch_tokens
+        self._kept = Recent[Tensor](keep_bytes)
+
+    def features(self, model: Any, pictures: Collection[bytes]) -> dict[bytes, Tensor]:
+        """What `model` makes of each picture, (L, T, D): without a gradient, and kept, if its vision part is frozen.
+
+        A vision part that is trained, as where a LoRA's targets lie in it, is run anew each time, with gradients.
+        """
+        eyes = [part for name, part in model.named_children() if name != "language_model"]
+        frozen = not any(parameter.requires_grad for part in eyes for parameter in part.parameters())
+        if not frozen:
+            return self._see(model, list(pictures))
+        keys = {picture: hashlib.sha256(picture).digest() for picture in pictures}
+        known = {picture: self._kept.get(key) for picture, key in keys.items()}
+        found = {picture: kept.to(model.device) for picture, kept in known.items() if kept is not None}
+        for part in eyes:
+            part.eval()  # without dropout: what is kept holds for every step
+        with torch.inference_mode(mode=False), torch.no_grad():
+            new = self._see(model, [picture for picture in known if picture not in found])
+            for picture, seen in new.items():
+                kept = seen.to("cpu", copy=True)  # a part of a batch would keep all of it
+                self._kept.put(keys[picture], kept, kept.nbytes)
+        return found | new
+
+    def _see(self, model: Any, pictures: Sequence[bytes]) -> dict[bytes, Tensor]:
+        """Runs the vision tower over pictures, those of like size together."""
+        sizes = [self._inputs.pictures(picture).token_ids.count(self._inputs.family.image_id) for picture in pictures]
+        found: dict[bytes, Tensor] = {}
+        for group in buckets(sizes, self._batch_tokens):
+            files = [pictures[place] for place in group]
+            arrays = self._inputs.picture_arrays([[file] for file in files])
+            looked = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
+            seen = model.get_image_features(**looked, return_dict=True)
+            levels = [seen.pooler_output, *getattr(seen, "deepstack_features", ())]
+            features_LTD = torch.stack([torch.cat(tuple(level)) for level in levels])
+            found |= zip(files, features_LTD.split([sizes[place] for place in group], dim=1), strict=True)
+        return found
