@@ -63,7 +63,9 @@ class BenchmarkSettings(Settings):
     instruction: str = INSTRUCTION
     """What stands beside each image of the zero-shot sets (MMEB brings its own); nothing if empty."""
     batch_size: int = Field(32, gt=0)
-    """Inputs at once."""
+    """Inputs at once, of each process."""
+    workers: int = Field(2, ge=0)
+    """Threads of each process that read and prepare inputs ahead of the system; 0: none."""
     system: Literal["unijudge", "sentence-transformers", "endpoint"] = "unijudge"
     """What is measured: a model of ours (the group model), or one of the other two groups."""
     model: BackboneSettings = BackboneSettings()

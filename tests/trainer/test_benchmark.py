@@ -31,6 +31,9 @@ class Colors:
         self.embedded = []
         self.broken = broken
 
+    def prepare(self, content):
+        return content
+
     def embed(self, contents):
         self.embedded += contents
         return np.array([self.one(content) for content in contents], np.float32)
@@ -108,17 +111,17 @@ def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors
     ):
         benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
     (tmp_path / "MMEB-eval" / "images" / "red.png").write_bytes(b"changed since it was imported")
-    with pytest.raises(DataError, match=r"HatefulMemes: query 'HatefulMemes/.+: changed since it was imported"):
+    with pytest.raises(DataError, match=r"HatefulMemes: HatefulMemes/.+: changed since it was imported"):
         benchmark(settings(tmp_path, tmp_path / "out", **only).model_copy(update={"name": "other"}), quiet)
 
 
 def test_a_vector_that_is_none_stops_with_its_id(root, tmp_path, colors):
     colors.broken = "green square number 3"
-    with pytest.raises(DataError, match=r"flickr30k: item '\w+': colors answered numbers that are not finite"):
+    with pytest.raises(DataError, match=r"flickr30k: \w+: colors made numbers that are not finite of it"):
         benchmark(settings(root, tmp_path, only=("flickr30k",), allow_partial=True), quiet)
     assert not (tmp_path / "colors").exists()
     colors.one = lambda content: [0.0] * 5
-    with pytest.raises(DataError, match="colors answered the vector 0"):
+    with pytest.raises(DataError, match="colors made the vector 0"):
         benchmark(settings(root, tmp_path, only=("flickr30k",), allow_partial=True), quiet)
     assert not (tmp_path / "table.json").exists()
 

@@ -25,6 +25,10 @@ def opened(root, **more):
     return open_system(BenchmarkSettings(root=root, **more))
 
 
+def vectors_of(system, contents):
+    return system.embed([system.prepare(content) for content in contents])
+
+
 @contextlib.contextmanager
 def serving(answer):
     """An endpoint that answers a request's JSON by what `answer` makes of it: (status, JSON)."""
@@ -69,7 +73,7 @@ def content_of(message):
 @pytest.mark.parametrize("form", ["messages", "input"])
 def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, form):
     ours = opened(tmp_path, model=model)
-    expected = ours.embed(CONTENTS)
+    expected = vectors_of(ours, CONTENTS)
     assert expected.shape == (4, 128)
     assert np.allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
     lock, seen = threading.Lock(), []
@@ -85,7 +89,7 @@ def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, for
             contents = [Content(text=text) for text in body["input"]]
         with lock:
             seen.append(len(contents))
-            vectors = ours.embed(contents)
+            vectors = vectors_of(ours, contents)
         data = [{"index": place, "embedding": vector.tolist()} for place, vector in enumerate(vectors)]
         return 200, {"object": "list", "data": data[::-1], "model": "tiny"}
 
@@ -99,7 +103,7 @@ def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, for
             "extra": {"dimensions": 128},
         }
         system = opened(tmp_path, system="endpoint", endpoint=endpoint)
-        found = system.embed(CONTENTS)
+        found = vectors_of(system, CONTENTS)
     assert found.dtype == np.float32
     assert found == pytest.approx(expected, abs=1e-5)
     assert sorted(seen) == ([1, 1, 1, 1] if form == "messages" else [1, 1, 2])
@@ -125,17 +129,17 @@ def test_an_endpoint_that_answers_otherwise_is_an_error(tmp_path, status, said, 
     with serving(lambda *_: (status, said)) as url:
         system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1})
         with pytest.raises(error, match=reason):
-            system.embed(CONTENTS[:1])
+            vectors_of(system, CONTENTS[:1])
 
 
 def test_an_endpoint_that_is_busy_is_asked_again(tmp_path):
     answers = iter([(429, "later"), (200, {"data": [{"index": 0, "embedding": [0.5, 0.5]}]})])
     with serving(lambda *_: next(answers)) as url:
         system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny"})
-        assert system.embed(CONTENTS[:1]).tolist() == [[0.5, 0.5]]
+        assert vectors_of(system, CONTENTS[:1]).tolist() == [[0.5, 0.5]]
     system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1})
     with pytest.raises(EndpointBusy, match="no answer"):
-        system.embed(CONTENTS[:1])
+        vectors_of(system, CONTENTS[:1])
 
 
 def test_systems_without_a_model_are_refused(tmp_path):
@@ -162,7 +166,7 @@ def test_a_sentence_transformers_folder_embeds_texts_images_and_both(tiny_model,
     expected = [
         theirs.encode(one) for one in ("a red square", open_image(CONTENTS[1].image), picture, "a white square")
     ]
-    assert system.embed(CONTENTS) == pytest.approx(np.array(expected), abs=1e-4)
+    assert vectors_of(system, CONTENTS) == pytest.approx(np.array(expected), abs=1e-4)
     assert (
         system.identity.weights
         == opened(tmp_path, system="sentence-transformers", sentence_transformers=name).identity.weights
@@ -181,6 +185,6 @@ def test_a_model_of_texts_alone_refuses_images(tiny_model, tmp_path):
     SentenceTransformer(modules=[words], device="cpu").save(str(tmp_path / "st"))
     name = {"name": str(tmp_path / "st"), "device": "cpu"}
     system = opened(tmp_path, system="sentence-transformers", sentence_transformers=name)
-    assert system.embed(CONTENTS[:1]).shape == (1, 8)
+    assert vectors_of(system, CONTENTS[:1]).shape == (1, 8)
     with pytest.raises(DataError, match=r"cannot embed this .+; it takes text"):
-        system.embed(CONTENTS[1:2])
+        vectors_of(system, CONTENTS[1:2])

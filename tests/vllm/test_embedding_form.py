@@ -3,7 +3,7 @@
 import pytest
 
 from tests.pictures import png
-from trainer.systems.endpoint import _messages
+from trainer.systems.endpoint import turn_of
 from unijudge.corpus import Content
 
 pytest.importorskip("vllm")
@@ -14,7 +14,7 @@ COMMON = {"model": "m", "encoding_format": "float", "add_generation_prompt": Tru
 def test_vllm_reads_images_and_texts_as_chat_messages():
     from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest
 
-    request = EmbeddingChatRequest(**COMMON, **_messages(Content(text="Which?", image=png())))
+    request = EmbeddingChatRequest(**COMMON, messages=[turn_of(Content(text="Which?", image=png()))])
     (turn,) = request.messages
     image, text = turn["content"]
     assert image["image_url"]["url"].startswith("data:image/png;base64,")

@@ -9,7 +9,6 @@ A set is done when its metrics.json is there; the same command goes on with the 
 before the first thing is embedded.
 """
 
-import contextlib
 import logging
 import shlex
 from collections import Counter
@@ -20,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 
 from trainer.benchmark_settings import BenchmarkSettings
 from trainer.benchmarks.registry import SETS, choose
@@ -29,12 +27,12 @@ from trainer.benchmarks.table import Measured, Table
 from trainer.benchmarks.vectors import embed_set
 from trainer.evaluate import Report, evaluate
 from trainer.measuring_settings import EvaluateSettings
+from trainer.processes import processes
 from trainer.systems.system import Identity, System, open_system
 from unijudge.cli import run
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
-from unijudge.leases import lease
 from unijudge.provenance import without_passwords
 from unijudge.vectors import VectorManifest, missing_parts
 
@@ -49,7 +47,7 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
 
     Args:
         settings: The job.
-        report: Is called with (set, batches done, batches in all) of this process' share.
+        report: Is called with (set, contents done, contents in all), in the first process.
 
     Returns:
         The table; None in all processes but the first.
@@ -58,8 +56,7 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
         DataError: A set is not there, has other counts than published, or a vector is no vector.
     """
     chosen = choose(settings.root, settings.only)
-    accelerator = Accelerator(cpu=settings.on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
-    with lease(settings.out) if accelerator.is_main_process else contextlib.nullcontext():
+    with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
         if accelerator.is_main_process:
             _import_all(settings, chosen)
         accelerator.wait_for_everyone()
@@ -131,7 +128,7 @@ def _measure(
     if embedded and _is_measured(folder):
         return
     if not embedded:
-        embed_set(system, corpus, vectors, settings.batch_size, accelerator, report)
+        embed_set(settings, system, corpus, vectors, accelerator, report)
     if accelerator.is_main_process:
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder))
     accelerator.wait_for_everyone()

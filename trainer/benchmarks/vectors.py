@@ -1,109 +1,70 @@
-"""Any system's vectors of a corpus, made by one process or several, the same whatever their number.
+"""Any system's vectors of a benchmark set; it does not go on inside a set.
 
-Which contents make a batch is decided before it is decided who embeds it. Every distinct content is embedded once: an
-image that is asked about, and is a candidate too, is one. What it does not do: go on inside a set.
+Every distinct content is embedded once: an image that is asked about, and is a candidate too, is one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
+from trainer.benchmark_settings import BenchmarkSettings
+from trainer.embed import Entries, embed_entries
 from trainer.systems.system import System
 from unijudge.corpus import Corpus, Item, Query
 from unijudge.entries import Rows
-from unijudge.errors import DataError
 from unijudge.provenance import Provenance
 from unijudge.vectors import Kind, VectorManifest, Vectors, missing_parts, start_vectors, write_part
 
 
 def embed_set(
+    settings: BenchmarkSettings,
     system: System,
     corpus: Corpus,
     out: Path,
-    batch_size: int,
     accelerator: Accelerator,
     report: Callable[[int, int], None],
 ) -> None:
     """Writes the folder of vectors.
 
     Args:
+        settings: How many contents at once, and how many threads prepare them.
         system: What embeds.
-        corpus: What is embedded.
+        corpus: The set.
         out: The folder.
-        batch_size: Contents at once.
         accelerator: Knows the processes; the first one writes.
-        report: Is called with (contents done, contents in all) of this process' share.
+        report: Is called in the first process with (contents done, contents in all).
 
     Raises:
-        DataError: An image is gone or changed, or a vector is no vector: the id is named.
+        DataError: An image is gone or changed, or a vector is none: the id is named.
     """
-    place_of: dict[bytes, int] = {}
-    entries: list[Item | Query] = []
-    of_row: dict[Kind, Rows] = {
-        "items": np.empty(len(corpus.items), np.int64),
-        "queries": np.empty(len(corpus.queries), np.int64),
-    }
-    kinds: list[tuple[Kind, Sequence[Item | Query]]] = [("items", corpus.items), ("queries", corpus.queries)]
-    for kind, rows in kinds:
-        for row, entry in enumerate(rows):
-            of_row[kind][row] = place_of.setdefault(entry.key, len(entries))
-            if of_row[kind][row] == len(entries):
-                entries.append(entry)
-    vectors_ND = _embed(system, corpus, entries, batch_size, accelerator, report)
-    if accelerator.is_main_process:
-        _write(out, system, corpus, vectors_ND, of_row)
+    distinct: dict[bytes, Item | Query] = {}
+    kinds: list[Entries] = [corpus.items, corpus.queries]
+    for entry in chain.from_iterable(kinds):
+        distinct.setdefault(entry.key, entry)
+    entries = sorted(distinct.values(), key=_likeness)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, len(entries))
+
+    vectors_ND = embed_entries(system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance)
+    if vectors_ND is not None:
+        place_of = {entry.key: place for place, entry in enumerate(entries)}
+        _write(out, system, corpus, vectors_ND, place_of)
 
 
-def _embed(
-    system: System,
-    corpus: Corpus,
-    entries: Sequence[Item | Query],
-    size: int,
-    accelerator: Accelerator,
-    report: Callable[[int, int], None],
-) -> Vectors:
-    """Batches of like contents are dealt out in turn, and put together again by their places."""
-    order = sorted(range(len(entries)), key=lambda row: (entries[row].image is None, len(entries[row].text or ""), row))
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    mine = batches[accelerator.process_index :: accelerator.num_processes]
-    found: list[tuple[list[int], Vectors]] = []
-    for done, batch in enumerate(mine, start=1):
-        found.append((batch, _embed_batch(system, corpus, [entries[row] for row in batch])))
-        report(done, len(mine))
-    found = gather_object(found)
-    vectors_ND = np.empty((len(entries), found[0][1].shape[1]), np.float32)
-    for batch, vectors in found:
-        vectors_ND[batch] = vectors
-    return vectors_ND
+def _likeness(entry: Item | Query) -> tuple[bool, int]:
+    """Pictures together, texts by length: what stands in one batch costs alike."""
+    return entry.image is None, len(entry.text or "")
 
 
-def _embed_batch(system: System, corpus: Corpus, entries: Sequence[Item | Query]) -> Vectors:
-    contents = []
-    for entry in entries:
-        try:
-            contents.append(corpus.content(entry))
-        except DataError as error:
-            raise DataError(f"{corpus.folder}: {_id(entry)}: {error}") from error
-    try:
-        vectors = system.embed(contents)
-    except DataError as error:
-        raise DataError(f"{corpus.folder}: among {_id(entries[0])} … {_id(entries[-1])}: {error}") from error
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-    if len(bad):
-        what = "the vector 0" if lengths[bad[0]] == 0 else "numbers that are not finite"
-        raise DataError(
-            f"{corpus.folder}: {_id(entries[bad[0]])}: {system.identity.model} answered {what}; no number was made of "
-            "it. Look at this input, at the model's dtype and at its weights"
-        )
-    return np.asarray(vectors / lengths, np.float32)
-
-
-def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, of_row: dict[Kind, Rows]) -> None:
+def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, place_of: dict[bytes, int]) -> None:
     manifest = VectorManifest(
         corpus=corpus.fingerprint,
         width=vectors_ND.shape[1],
@@ -114,13 +75,11 @@ def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, of_ro
         **asdict(system.identity),
     )
     start_vectors(out, manifest)
-    for path, rows in missing_parts(out, manifest, "items"):
-        ids = corpus.item_ids[rows.start : rows.stop].to_pylist()
-        write_part(path, manifest, ids, vectors_ND[of_row["items"][rows.start : rows.stop]])
-    for path, rows in missing_parts(out, manifest, "queries"):
-        ids = corpus.query_ids[rows.start : rows.stop].to_pylist()
-        write_part(path, manifest, ids, vectors_ND[of_row["queries"][rows.start : rows.stop]])
-
-
-def _id(entry: Item | Query) -> str:
-    return f"item {entry.item_id!r}" if isinstance(entry, Item) else f"query {entry.query_id!r}"
+    kinds: list[tuple[Kind, Entries, list[str]]] = [
+        ("items", corpus.items, corpus.item_ids.to_pylist()),
+        ("queries", corpus.queries, corpus.query_ids.to_pylist()),
+    ]
+    for kind, entries, ids in kinds:
+        places: Rows = np.fromiter((place_of[entry.key] for entry in entries), np.int64, len(ids))
+        for path, rows in missing_parts(out, manifest, kind):
+            write_part(path, manifest, ids[rows.start : rows.stop], vectors_ND[places[rows.start : rows.stop]])

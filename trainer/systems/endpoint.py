@@ -64,14 +64,20 @@ class Endpoint:
         form = ", ".join(["endpoint", settings.texts, *(f"{name}={value}" for name, value in settings.extra.items())])
         self.identity = Identity(model=settings.model, weights="as served", encoding=form)
 
-    def embed(self, contents: Sequence[Content]) -> Vectors:
+    def prepare(self, content: Content) -> str | dict[str, Any]:
+        """See `System`: a text for `input`, or one turn of a chat."""
+        if self._settings.texts == "input" and content.image is None:
+            return content.text or ""
+        return turn_of(content)
+
+    def embed(self, prepared: Sequence[str | dict[str, Any]]) -> Vectors:
         """See `System`."""
-        batched = self._settings.texts == "input"
-        together = [place for place, one in enumerate(contents) if batched and one.image is None]
-        alone = [place for place in range(len(contents)) if place not in set(together)]
-        requests: list[tuple[list[int], dict[str, Any]]] = [([place], _messages(contents[place])) for place in alone]
-        if together:
-            requests.append((together, {"input": [contents[place].text or "" for place in together]}))
+        requests: list[tuple[list[int], dict[str, Any]]] = [
+            ([place], {"messages": [one]}) for place, one in enumerate(prepared) if isinstance(one, dict)
+        ]
+        texts = {place: one for place, one in enumerate(prepared) if isinstance(one, str)}
+        if texts:
+            requests.append((list(texts), {"input": list(texts.values())}))
         found: dict[int, list[float]] = {}
         with ThreadPoolExecutor(self._settings.in_flight) as pool:
             answers = pool.map(lambda request: self._ask(request[1], len(request[0])), requests)
@@ -80,7 +86,7 @@ class Endpoint:
         widths = {len(vector) for vector in found.values()}
         if len(widths) > 1:
             raise EndpointError(f"{self._settings.url}: vectors of widths {sorted(widths)}; is it one model?")
-        return np.array([found[place] for place in range(len(contents))], np.float32)
+        return np.array([found[place] for place in range(len(prepared))], np.float32)
 
     def _ask(self, what: dict[str, Any], expected: int) -> list[list[float]]:
         retrying = Retrying(
@@ -120,7 +126,8 @@ class Endpoint:
         )
 
 
-def _messages(content: Content) -> dict[str, Any]:
+def turn_of(content: Content) -> dict[str, Any]:
+    """The turn of a user who shows a content, as vLLM's chat embeddings take it."""
     parts: list[dict[str, Any]] = []
     if content.image is not None:
         data = base64.b64encode(content.image).decode()
@@ -128,4 +135,4 @@ def _messages(content: Content) -> dict[str, Any]:
         parts.append({"type": "image_url", "image_url": {"url": url}})
     if content.text:
         parts.append({"type": "text", "text": content.text})
-    return {"messages": [{"role": "user", "content": parts}]}
+    return {"role": "user", "content": parts}

@@ -6,19 +6,21 @@ import numpy as np
 import torch
 
 from trainer.backbone import open_backbone
-from trainer.embedder import ENCODING, embed
+from trainer.embedder import ENCODING, embed_streams, stream_of
 from trainer.settings import BackboneSettings
 from trainer.systems.system import Identity
 from unijudge.corpus import Content
+from unijudge.encoding import Stream
 from unijudge.vectors import Vectors
 
 
 class OurModel:
-    """Embeds as `train embed` does."""
+    """What `train embed` embeds with."""
 
     def __init__(self, settings: BackboneSettings):
         """Loads the model; see `open_backbone`."""
         self._backbone = open_backbone(settings)
+        self.width = self._backbone.width
         self.identity = Identity(
             model=self._backbone.inputs.name,
             weights=self._backbone.inputs.weights,
@@ -29,7 +31,11 @@ class OurModel:
             model_dtype=settings.dtype,
         )
 
+    def prepare(self, content: Content) -> Stream:
+        """See `System`: the token stream, with its picture decoded."""
+        return stream_of(self._backbone, content)
+
     @torch.inference_mode()
-    def embed(self, contents: Sequence[Content]) -> Vectors:
+    def embed(self, prepared: Sequence[Stream]) -> Vectors:
         """See `System`."""
-        return np.asarray(embed(self._backbone, contents).cpu().numpy(), np.float32)
+        return np.asarray(embed_streams(self._backbone, prepared).cpu().numpy(), np.float32)

@@ -49,22 +49,21 @@ class SentenceTransformersModel:
             encoding=f"sentence-transformers {library.__version__}",
         )
 
-    def embed(self, contents: Sequence[Content]) -> Vectors:
+    def prepare(self, content: Content) -> Any:
+        """See `System`: a text, a picture, or both."""
+        if content.image is None:
+            return content.text or ""
+        picture = open_image(content.image)
+        return {"image": picture, "text": content.text} if content.text else picture
+
+    def embed(self, prepared: Sequence[Any]) -> Vectors:
         """See `System`."""
-        inputs = [_input(content) for content in contents]
         try:
-            found = self._model.encode(inputs, batch_size=len(inputs), show_progress_bar=False, convert_to_numpy=True)
+            found = self._model.encode(list(prepared), batch_size=len(prepared), show_progress_bar=False)
         except (ValueError, TypeError, NotImplementedError) as error:
             kinds = ", ".join(map(str, self._model.modalities))
             raise DataError(f"{self.identity.model}: cannot embed this ({error}); it takes {kinds}") from error
         return np.asarray(found, np.float32)
-
-
-def _input(content: Content) -> Any:
-    if content.image is None:
-        return content.text or ""
-    picture = open_image(content.image)
-    return {"image": picture, "text": content.text} if content.text else picture
 
 
 def _folders_sha256(folder: Path) -> str:

@@ -1,8 +1,8 @@
-"""A system is one method: contents in, vectors out. No caller can tell which of the three it has."""
+"""A system makes vectors of contents, in two steps so that the first can run ahead. No caller can tell which it has."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from trainer.benchmark_settings import BenchmarkSettings
 from unijudge.corpus import Content
@@ -33,12 +33,20 @@ class System(Protocol):
         """Who it is."""
         ...
 
-    def embed(self, contents: Sequence[Content]) -> Vectors:
-        """Vectors in the order of the contents, (contents, width); of any length above zero.
+    def prepare(self, content: Content) -> Any:
+        """What `embed` takes; called in threads, ahead of it.
 
         Raises:
-            DataError: A content cannot be embedded.
-            EndpointError: The system is away, or refuses.
+            DataError: The content is too long, or its picture cannot be decoded.
+        """
+        ...
+
+    def embed(self, prepared: Sequence[Any]) -> Vectors:
+        """Vectors in the order of what was prepared, (contents, width); of any length above zero.
+
+        Raises:
+            DataError: The system does not take such contents.
+            EndpointError: It is away, or refuses.
         """
         ...
 
