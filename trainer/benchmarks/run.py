@@ -31,13 +31,14 @@ from trainer.processes import processes
 from trainer.systems.system import Identity, System, open_system
 from unijudge.cli import run
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError
+from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
 from unijudge.provenance import without_passwords
 from unijudge.vectors import VectorManifest, missing_parts
 
 logger = logging.getLogger(__name__)
 
+CORPORA = "corpora"
 PATIENCE = timedelta(days=1)
 """How long processes wait for the one that imports."""
 
@@ -53,8 +54,11 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
         The table; None in all processes but the first.
 
     Raises:
+        SettingsError: No system is named.
         DataError: A set is not there, has other counts than published, or a vector is no vector.
     """
+    if settings.label in ("", CORPORA):
+        raise SettingsError(f"name: {settings.label!r} cannot be a system's; name a model, or set another name")
     chosen = choose(settings.root, settings.only)
     with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
         if accelerator.is_main_process:
@@ -84,7 +88,7 @@ def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet]) -> None
 
 def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     """Makes the corpus of a set, unless it is there and right. Returns what is wrong with it."""
-    folder = settings.out / "corpora" / one.name
+    folder = settings.out / CORPORA / one.name
     words = one.words(settings.root, folder, settings.instruction)
     command = without_passwords(shlex.join(["unijudge", *words])) + "\n"
     record = folder / "import.txt"
@@ -121,17 +125,18 @@ def _measure(
     accelerator: Accelerator,
     report: Callable[[int, int], None],
 ) -> None:
-    corpus = Corpus(settings.out / "corpora" / one.name)
+    corpus = Corpus(settings.out / CORPORA / one.name)
     folder = settings.out / settings.label / one.name
     vectors = folder / "vectors"
     embedded = _is_embedded(vectors, corpus, system.identity)
-    if embedded and _is_measured(folder):
+    measured = embedded and _is_measured(folder)
+    accelerator.wait_for_everyone()  # all have seen the same
+    if measured:
         return
     if not embedded:
         embed_set(settings, system, corpus, vectors, accelerator, report)
     if accelerator.is_main_process:
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder))
-    accelerator.wait_for_everyone()
 
 
 def _is_measured(folder: Path) -> bool:
@@ -158,7 +163,7 @@ def _is_embedded(vectors: Path, corpus: Corpus, identity: Identity) -> bool:
 def _measured(out: Path) -> dict[str, Measured]:
     """What every system measured so far."""
     systems = {}
-    for folder in sorted(path for path in out.iterdir() if path.is_dir() and path.name != "corpora"):
+    for folder in sorted(path for path in out.iterdir() if path.is_dir() and path.name != CORPORA):
         subsets: dict[str, dict[str, float]] = {}
         identity: dict[str, str | int] = {}
         for one in SETS:

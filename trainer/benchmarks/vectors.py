@@ -19,6 +19,8 @@ from unijudge.entries import Rows
 from unijudge.provenance import Provenance
 from unijudge.vectors import Kind, VectorManifest, Vectors, missing_parts, start_vectors, write_part
 
+Inputs = tuple[str | None, str | None]
+
 
 def embed_set(
     settings: BenchmarkSettings,
@@ -41,10 +43,10 @@ def embed_set(
     Raises:
         DataError: An image is gone or changed, or a vector is none: the id is named.
     """
-    distinct: dict[bytes, Item | Query] = {}
+    distinct: dict[Inputs, Item | Query] = {}
     kinds: list[Entries] = [corpus.items, corpus.queries]
     for entry in chain.from_iterable(kinds):
-        distinct.setdefault(entry.key, entry)
+        distinct.setdefault(_inputs(entry), entry)
     entries = sorted(distinct.values(), key=_likeness)
     done = 0
 
@@ -55,8 +57,13 @@ def embed_set(
 
     vectors_ND = embed_entries(system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance)
     if vectors_ND is not None:
-        place_of = {entry.key: place for place, entry in enumerate(entries)}
+        place_of = {_inputs(entry): place for place, entry in enumerate(entries)}
         _write(out, system, corpus, vectors_ND, place_of)
+
+
+def _inputs(entry: Item | Query) -> Inputs:
+    """What a system sees of it; unlike its key this tells blanks at the end apart, as a system may."""
+    return entry.text, entry.image_sha256
 
 
 def _likeness(entry: Item | Query) -> tuple[bool, int]:
@@ -64,7 +71,7 @@ def _likeness(entry: Item | Query) -> tuple[bool, int]:
     return entry.image is None, len(entry.text or "")
 
 
-def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, place_of: dict[bytes, int]) -> None:
+def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, place_of: dict[Inputs, int]) -> None:
     manifest = VectorManifest(
         corpus=corpus.fingerprint,
         width=vectors_ND.shape[1],
@@ -80,6 +87,6 @@ def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, place
         ("queries", corpus.queries, corpus.query_ids.to_pylist()),
     ]
     for kind, entries, ids in kinds:
-        places: Rows = np.fromiter((place_of[entry.key] for entry in entries), np.int64, len(ids))
+        places: Rows = np.fromiter((place_of[_inputs(entry)] for entry in entries), np.int64, len(ids))
         for path, rows in missing_parts(out, manifest, kind):
             write_part(path, manifest, ids[rows.start : rows.stop], vectors_ND[places[rows.start : rows.stop]])
