@@ -35,13 +35,13 @@ def verify(
     from judge_service.backends import open_judge
     from judge_service.verify import verify as run
     from unijudge.client import JudgeClient
-    from unijudge.files import read_text
+    from unijudge.keys import read_key
 
     exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": "float32"})
     reference = open_judge(resolved.model_copy(update={"model": exact, "tensor_parallel_size": 1}))
 
     async def compare() -> bool:
-        async with JudgeClient(url, key=read_text(key_file).strip() if key_file else None) as served:
+        async with JudgeClient(url, key=read_key(key_file)) as served:
             typer.echo(f"{url}: {served.identity}")
             found = await run(served, reference, queries=queries, tolerance=tolerance)
         typer.echo("\n".join(found.lines()))

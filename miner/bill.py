@@ -27,6 +27,8 @@ class Bill:
 
     tally: PairTally
     probe: Probe
+    in_band: bool = False
+    """A cascade's second step: the band decides what is asked, and no k does."""
 
     def largest_k(self, budget_hours: float) -> int | None:
         """The largest k whose pairs take at most so many replica-hours; None where not even k = 1 does."""
@@ -42,30 +44,45 @@ class Bill:
         return self.probe.seconds_for(ask, self.tally.pictures(k) if ask else 0, replicas)
 
     def lines(self, replicas: Sequence[int] = (), budget_hours: float | None = None) -> list[str]:
-        """For people; the job's own k first, then what a smaller one would cost."""
+        """For people; the job itself first, then what a smaller k would cost."""
         k, probe, tally = self.tally.k, self.probe, self.tally
         pairs, ask, hours = tally.pairs(k), tally.to_ask(k), self.hours(k)
         numbers = dict.fromkeys([probe.replicas, *replicas])
         rate = f"{probe.pairs_per_second:.1f} pairs/s on {probe.replicas} replicas"
         rows = [
-            ("queries", f"{tally.queries:,}; {tally.underfilled(k):,} have fewer than k = {k} candidates"),
+            ("queries", f"{tally.queries:,}; {self._short()}"),
             ("pairs", f"{pairs:,}; to ask {ask:,}: the others are known, or asked by another row"),
             ("distinct images", f"{tally.pictures(k):,}"),
             *self._costs(ask),
             ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
             *self._sending(),
-            ("price", f"{hours:.2f} replica-hours: GPU-hours where a replica has one GPU"),
+            ("price", f"{_hours(hours)} replica-hours: GPU-hours where a replica has one GPU"),
             *(("time", f"{_duration(self._seconds(k, number))} on {number} replicas") for number in numbers),
         ]
         lines = [f"{name:<18}{text}" for name, text in rows]
-        lines += ["", f"{'k':>5}{'pairs to ask':>17}{'replica-hours':>15}"]
-        smaller = [other for other in TABLE_OF_K if other < k]
-        lines += [f"{one:>5}{tally.to_ask(one):>17,}{self.hours(one):>15.2f}" for one in [*smaller, k]]
+        lines += [] if self.in_band else self._table()
         if budget_hours is not None:
-            best = self.largest_k(budget_hours)
-            found = f"k = {best}" if best else f"not even k = 1, which takes {self.hours(1):.2f}"
-            lines.append(f"within {budget_hours:g} replica-hours: {found}")
+            lines.append(f"within {budget_hours:g} replica-hours: {self._within(budget_hours)}")
         return lines
+
+    def _short(self) -> str:
+        if self.in_band:
+            return f"{self.tally.underfilled(1):,} have no candidate in the band, and are not asked about"
+        return f"{self.tally.underfilled(self.tally.k):,} have fewer than k = {self.tally.k} candidates"
+
+    def _table(self) -> list[str]:
+        ks = [*(k for k in TABLE_OF_K if k < self.tally.k), self.tally.k]
+        lines = [f"{k:>5}{self.tally.to_ask(k):>17,}{_hours(self.hours(k)):>15}" for k in ks]
+        return ["", f"{'k':>5}{'pairs to ask':>17}{'replica-hours':>15}", *lines]
+
+    def _within(self, budget_hours: float) -> str:
+        if not self.in_band:
+            best = self.largest_k(budget_hours)
+            return f"k = {best}" if best else f"not even k = 1, which takes {_hours(self.hours(1))}"
+        hours = self.hours(self.tally.k)
+        if hours <= budget_hours:
+            return "all of it"
+        return f"not this band, which takes {_hours(hours)}; a smaller band.width asks about fewer pairs"
 
     def _sending(self) -> list[tuple[str, str]]:
         probe = self.probe
@@ -106,7 +123,8 @@ def make_bill(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], N
 async def _bill(settings: ScoreSettings, corpus: Corpus, probe_pairs: int, tell: Callable[[str], None]) -> Bill:
     async with open_client(settings) as judge:
         plan = plan_of(settings, corpus, judge.identity)
-        tell("searching candidates")
+        if settings.band.scores is None:
+            tell("searching candidates")
         with lease(settings.out):
             questions = await asyncio.to_thread(questions_of, settings, corpus)
         tell("counting pairs")
@@ -115,7 +133,18 @@ async def _bill(settings: ScoreSettings, corpus: Corpus, probe_pairs: int, tell:
         tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k)
         tell("scoring a sample")
         at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
-        return Bill(tally, await probe(judge, corpus, questions, tally, probe_pairs, at_once))
+        probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
+        return Bill(tally, probed, in_band=settings.band.scores is not None)
+
+
+def _hours(hours: float) -> str:
+    """For people: small ones keep two digits that say something.
+
+    Example:
+        >>> _hours(1234.5), _hours(0.00312), _hours(0)
+        ('1,234.50', '0.0031', '0.00')
+    """
+    return f"{hours:.2g}" if 0 < hours < 1 else f"{hours:,.2f}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,17 +1,21 @@
 """Fits a judge's calibration to labelled pairs of a score folder, and says what it is worth."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from miner.calibration import Bools, Calibration, chances, cross_validated, fit, measures
+from miner.calibration import Bools, Calibration, Measures, chances, cross_validated, fit, measures
 from miner.choice_settings import CalibrateSettings
 from miner.importers.tables import read_rows
 from miner.overrides import read_overrides
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
+from unijudge.outputs import check_file, is_json_of
 from unijudge.scores import ScoreManifest, read_scores
+
+logger = logging.getLogger(__name__)
 
 Labels = dict[str, dict[str, bool]]
 """query_id → item_id → whether it matches."""
@@ -23,8 +27,9 @@ def calibrate(settings: CalibrateSettings) -> Calibration:
 
     Raises:
         DataError: The labels cannot be read or are not of these scores, are too few or of one class, or say that the
-            judge's scores fall where pairs match.
+            judge's scores fall where pairs match; or `out` is something else than a calibration.
     """
+    check_file(settings.out, is_json_of(Calibration), "calibration")
     manifest = read_json(settings.scores / "manifest.json", ScoreManifest)
     labels = read_labels(settings.labels, manifest.corpus)
     pairs = list(_joined(settings, labels))
@@ -53,6 +58,12 @@ def calibrate(settings: CalibrateSettings) -> Calibration:
         folds=folds,
     )
     publish_json(settings.out, made)
+    if worse := [name.replace("_", " ") for name in Measures.model_fields if made.gain(name) < 0]:
+        logger.warning(
+            "%s: on pairs that it was not fitted to, scores are worse with it than without (%s); label more pairs, try "
+            "the other `kind`, or do without it",
+            settings.out, " and ".join(worse),
+        )  # fmt: skip
     return made
 
 

@@ -56,6 +56,10 @@ class Calibration(BaseModel):
     folds: int
     """Parts of that cross-validation."""
 
+    def gain(self, name: str) -> float:
+        """By how much a measure became smaller; negative: the calibration makes it worse."""
+        return float(getattr(self.before, name) - getattr(self.after, name))
+
     @property
     def scale(self) -> Scale:
         """What makes scores."""

@@ -31,7 +31,9 @@ class ScoreFolders(Settings):
     """Divides every log-odds before the score is taken. 1.05 puts a bfloat16 judge's scores on the grid of UniME-V2's
     released ones, which went through a repetition penalty."""
     overrides: Location | None = None
-    """What a person decided against the judge (exported by the page of `mine inspect`)."""
+    """What a person decided against the judge: a JSON file that the page of `mine inspect` exports. It holds
+    {"version": 1, "corpus": the `corpus` of the scores' manifest.json, "overrides": [{"query_id", "item_id",
+    "verdict"}, …]}; a verdict is "match", "negative", or "drop" of a whole row, whose item_id is null."""
     stored: int = Field(10, gt=0)
     """Negatives in a row."""
     suspect_below: float = Field(0.5, ge=0, le=1)
@@ -103,7 +105,7 @@ class SweepSettings(ScoreFolders):
     max_short: float = Field(0.2, ge=0, le=1)
     """… and at most this share of rows with fewer survivors than `stored`."""
     out: Location | None = None
-    """A JSON file for all of it."""
+    """A JSON file for all of it; an older one is replaced, another file is not."""
 
 
 class CalibrateSettings(Settings):
@@ -114,7 +116,7 @@ class CalibrateSettings(Settings):
     labels: Location
     """Labelled pairs: the overrides of a page (.json), or rows of query_id, item_id, match (.jsonl, .parquet, .csv)."""
     out: Location
-    """The file to write; `mine select` reads it as `calibration`."""
+    """The file to write; `mine select` reads it as `calibration`. An older one is replaced, another file is not."""
     kind: Literal["temperature", "platt"] = "platt"
     """`temperature` fits a slope; `platt` a slope and an intercept."""
     min_labels: int = Field(20, ge=4)
@@ -133,7 +135,7 @@ class InspectSettings(Selection):
     corpus: Location
     """The corpus that the scores belong to."""
     out: Location
-    """The HTML file; an older one is replaced."""
+    """The HTML file; an older page is replaced, another file is not."""
     rows: int = Field(1000, gt=0)
     """Rows that it shows, at most; of more, a sample that prefers those of interest."""
     max_mb: float = Field(20, ge=1)

@@ -39,7 +39,7 @@ def score(settings: SettingsFile = None, overrides: Overrides = None, example: E
 
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(), transient=True,
     )  # fmt: skip
     with bar:
         done = run(resolved, _reporter(bar))
@@ -48,6 +48,11 @@ def score(settings: SettingsFile = None, overrides: Overrides = None, example: E
         f"{resolved.out}: {done.shards_done} of {done.shards} shards; this run wrote {counts.pairs} pairs: asked about "
         f"{counts.asked}, {counts.errors} of them without a verdict, {done.pairs_per_second:.1f} pairs/s"
     )
+    if counts.errors:
+        typer.echo(
+            f"what is written is not asked again: to have these {counts.errors} pairs judged, give this command with "
+            f"--set out=NEW --set reuse={resolved.out}, which takes over all verdicts"
+        )
     if done.shards_done < done.shards:
         typer.echo("stopped as asked; the same command goes on")
         raise typer.Exit(130)
@@ -62,9 +67,10 @@ def plan(
     probe: Annotated[
         int, typer.Option(min=1, help="About how many pairs to score for the rate; more to keep all replicas busy.")
     ] = 200,
+    example: Example = False,
 ) -> None:
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
-    resolved = command_settings(ScoreSettings, settings, overrides, example=False)
+    resolved = command_settings(ScoreSettings, settings, overrides, example)
     from miner.bill import make_bill
 
     made = make_bill(resolved, probe, lambda text: logger.info("%s", text))

@@ -20,10 +20,13 @@ from miner.standing import stand
 from unijudge.charts import bars, bin_of
 from unijudge.corpus import Corpus
 from unijudge.files import publish_text
+from unijudge.outputs import check_file
 from unijudge.pages import Script, data, page
 from unijudge.triples import Scale
 
 BINS = 40
+MARK = b'<meta name="generator" content="unijudge mine inspect">'
+"""Stands in every page: by it an older one is known, and may be replaced."""
 HERE = Path(__file__).parent
 
 
@@ -60,9 +63,11 @@ def inspect(settings: InspectSettings) -> str:
     """Writes the page, and says what it holds.
 
     Raises:
-        DataError: The folders do not belong together, or the scores are not whole.
+        DataError: The folders do not belong together, the scores are not whole, or `out` is something else than such a
+            page.
         SettingsError: The rows do not fit into `max_mb`.
     """
+    check_file(settings.out, lambda data: MARK in data, "page of `mine inspect`")
     corpus = Corpus(settings.corpus)
     sources = Sources(settings, corpus)
     counts = Counts()

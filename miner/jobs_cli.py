@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from miner.settings import ScoreSettings
-from unijudge.cli import Overrides, SettingsFile, command_settings
+from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 
 Address = Annotated[str, typer.Option(help="Of the cluster's dashboard.")]
 Job = Annotated[str, typer.Argument(help="The id that `mine submit` printed.")]
@@ -17,9 +17,10 @@ def submit(
     overrides: Overrides = None,
     address: Address = HERE,
     stop_wait: Annotated[int, typer.Option(min=1, help="Seconds that a cancelled job has for its shards.")] = 600,
+    example: Example = False,
 ) -> None:
     """Score on a cluster: the settings of `score`, as a Ray job that goes on without this machine."""
-    resolved = command_settings(ScoreSettings, settings, overrides, example=False)
+    resolved = command_settings(ScoreSettings, settings, overrides, example)
     from miner import jobs
 
     with jobs.cluster(address) as client:

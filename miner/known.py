@@ -20,6 +20,23 @@ from unijudge.verdicts import JudgeIdentity
 GROUPS_IN_MEMORY = 64
 
 
+def check_reuse(folders: Sequence[Path], judge: JudgeIdentity) -> list[ScoreManifest]:
+    """The manifests of folders whose scores are to be reused.
+
+    Raises:
+        JudgeChanged: A folder was scored by another judge.
+        DataError: A folder is missing or foreign.
+    """
+    manifests = [read_json(folder / "manifest.json", ScoreManifest) for folder in folders]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest.judge != judge:
+            raise JudgeChanged(
+                f"{folder}: cannot be reused: it was scored by {manifest.judge}, but now {judge} answers; leave it "
+                "out, or start that judge again"
+            )
+    return manifests
+
+
 class KnownScores:
     """The finished shards of some folders, indexed by query: 24 bytes each."""
 
@@ -32,12 +49,7 @@ class KnownScores:
         """
         self._files: list[tuple[Path, str]] = []
         keys, files, groups = [], [], []
-        for folder in folders:
-            manifest = read_json(folder / "manifest.json", ScoreManifest)
-            if manifest.judge != judge:
-                raise JudgeChanged(
-                    f"{folder}: cannot be reused: it was scored by {manifest.judge}, but now {judge} answers"
-                )
+        for folder, manifest in zip(folders, check_reuse(folders, judge), strict=True):
             for shard in sorted(set(range(manifest.shards)) - set(missing_shards(folder, manifest))):
                 self._files.append((shard_path(folder, shard), manifest.stamp(shard)))
                 for group, column in enumerate(self._keys(*self._files[-1])):

@@ -36,7 +36,7 @@ class Override(BaseModel):
 class Overrides(BaseModel):
     """The file. The page writes it, selection reads it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="file of overrides")
 
     version: Literal[1] = 1
     corpus: str

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.candidates import find_candidates
+from miner.known import check_reuse
 from miner.questions import BandQuestions, Questions, SearchedQuestions
 from miner.settings import ScoreSettings
 from unijudge.candidates import CandidateManifest
@@ -22,8 +23,10 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
 
     Raises:
         SettingsError: Neither vectors nor a first judge's scores are given.
+        JudgeChanged: A folder to reuse was scored by another judge.
         DataError: An input is missing or foreign.
     """
+    check_reuse(settings.reuse, judge)  # else nothing is begun
     shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
     shape |= {"queries_in_shard": settings.queries_in_shard, "made": Provenance.now(settings)}
     if settings.band.scores is not None:
@@ -39,7 +42,7 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         return ScoreManifest(**shape, **kept, band=band)
     if settings.vectors is None:
         raise SettingsError("vectors: required, and not set (only the second step of a cascade, `band`, needs none)")
-    VectorFolder(settings.vectors, corpus)  # of this corpus: else nothing is begun
+    VectorFolder(settings.vectors, corpus)  # of this corpus: likewise
     vectors = file_sha256(settings.vectors / "vectors.json")
     return ScoreManifest(**shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval)
 

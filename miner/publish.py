@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 
 from miner.card import card
 from unijudge.corpus import Corpus
-from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored, taken
+from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import is_local, publish_json, publish_text, publishing_folder
 from unijudge.leases import lease
+from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
 from unijudge.triples import TRIPLES, TripleManifest
@@ -58,18 +59,18 @@ def publish(
         license: What the card says, in the hub's short form, such as `cc-by-4.0`.
 
     Raises:
-        SettingsError: Neither scores nor triples.
+        SettingsError: Neither scores nor triples; or one of the two folders of scores that triples were selected from.
         DataError: The parts do not belong together, are not whole or have changed, or `out` exists.
     """
     if scores is None and triples is None:
         raise SettingsError("--scores, --triples: give at least one; a corpus alone is no scored dataset")
     parts = read_parts(corpus, scores, triples)
+    _check_cascade(scores, triples, parts)
     opened = Corpus(corpus)
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
     files += _image_files(opened) if images else []
     with lease(out):
-        if taken(out):
-            raise DataError(f"{out}: exists already; give another place, or delete what is there")
+        check_folder(out)
         with _draft(out) as draft:
             found = _copy(files, draft)
             publish_json(draft / "corpus" / "corpus.json", parts.corpus.model_copy(update={"images": f"../{IMAGES}"}))
@@ -78,6 +79,16 @@ def publish(
             manifest = _manifest(parts, found, images=images, license=license)
             publish_json(draft / MANIFEST, manifest)
     return manifest
+
+
+def _check_cascade(scores: Path | None, triples: Path | None, parts: Parts) -> None:
+    """A dataset holds one folder of scores: of two, it could not say what the rows were selected from."""
+    if scores is not None and parts.triples is not None and parts.triples.large_scores is not None:
+        raise SettingsError(
+            f"--scores {scores}: {triples} was selected from two folders of scores, and the second judge's (its "
+            f"manifest.json has the sha256 {parts.triples.large_scores}) would be missing; publish these rows without "
+            "--scores, they hold what both judges said, and each folder of scores as a dataset of its own"
+        )
 
 
 def _copy(files: Sequence[_File], draft: Path) -> dict[str, Stored]:

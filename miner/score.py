@@ -23,8 +23,8 @@ from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError, SettingsError, UnijudgeError
-from unijudge.files import read_text
+from unijudge.errors import DataError, FolderBusy, SettingsError, UnijudgeError
+from unijudge.keys import read_key
 from unijudge.leases import lease
 from unijudge.scores import ScoreManifest, missing_shards
 
@@ -71,16 +71,24 @@ def score(settings: ScoreSettings, report: Report) -> Progress:
         report: Is called once at the start and after each shard.
 
     Raises:
-        UnijudgeError: Whatever stopped it; the shards that were finished stay.
+        UnijudgeError: Whatever stopped it, a lost lease too; the shards that were finished stay.
     """
     corpus = Corpus(settings.corpus)
     if not len(corpus.queries):
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
     try:
-        with lease(settings.out) as lost, _engine(settings):
-            return asyncio.run(_run(settings, corpus, report, lost))
+        with lease(settings.out) as stop, _engine(settings):
+            signals: list[signal.Signals] = []
+            done = asyncio.run(_run(settings, corpus, report, stop, signals))
     except* UnijudgeError as group:
         raise _first(group) from None
+    if stop.is_set() and not signals and done.shards_done < done.shards:
+        raise FolderBusy(
+            f"{settings.out}: its lease was lost to another process, or not renewed in time, so this job stopped at "
+            f"{done.shards_done} of {done.shards} shards; what is written stays. See that no other job writes there, "
+            "and give the same command again"
+        )
+    return done
 
 
 def _engine(settings: ScoreSettings) -> AbstractContextManager[None]:
@@ -100,16 +108,18 @@ def open_client(settings: ScoreSettings) -> JudgeClient:
     """The service of a job, not yet connected."""
     return JudgeClient(
         settings.service,
-        key=read_text(settings.key_file).strip() if settings.key_file else None,
+        key=read_key(settings.key_file),
         request_timeout_s=settings.request_timeout_s,
         retry_for_s=settings.retry_for_s,
     )
 
 
-async def _run(settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event) -> Progress:
-    """Stops early when `stop` is set, by a signal or because the lease was lost."""
+async def _run(
+    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, signals: list[signal.Signals]
+) -> Progress:
+    """Stops early when `stop` is set: by a signal, which is noted, or because the lease was lost."""
     async with open_client(settings) as judge:
-        _listen(stop)
+        _listen(stop, signals)
         plan = plan_of(settings, corpus, judge.identity)
         start_plan(settings.out, plan)
         todo = missing_shards(settings.out, plan)
@@ -162,11 +172,12 @@ class _Tally:
         self._report(self.progress)
 
 
-def _listen(stop: threading.Event) -> None:
-    """The first SIGINT or SIGTERM sets the event; a second one ends the process as usual."""
+def _listen(stop: threading.Event, signals: list[signal.Signals]) -> None:
+    """The first SIGINT or SIGTERM is noted and sets the event; a second one ends the process as usual."""
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
+        signals.append(number)
         stop.set()
         for one in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(one)

@@ -24,8 +24,8 @@ class RetrievalSettings(Settings):
     k: int = Field(50, gt=0)
     """Candidates for each query: the most similar ones below the positive's own similarity."""
     pool: Literal["global", "subset", "modality"] = "global"
-    """Candidates come from the whole corpus, from the query's own subset, or from the items of its positive's kind
-    (text, image, both)."""
+    """Where candidates come from. `global`: the whole corpus. `subset`: the query's own. `modality`: the items of its
+    positive's kind (text, image, both)."""
     margin: float = Field(0.0, ge=-2, le=2)
     """Candidates are less similar than the positive by more than this; negative lets more similar ones in, -2 all."""
     relative_margin: float = Field(0.0, ge=0, le=1)

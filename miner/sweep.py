@@ -21,6 +21,7 @@ from miner.select import PRESETS, rule_of
 from miner.sources import Sources
 from unijudge.corpus import Corpus
 from unijudge.files import file_sha256, publish_json
+from unijudge.outputs import check_file, is_json_of
 from unijudge.vectors import VectorFolder
 
 
@@ -79,8 +80,11 @@ def sweep(settings: SweepSettings) -> Sweep:
     """Counts every point of the grid over one pass of the scores.
 
     Raises:
-        DataError: The folders do not belong together, or the scores are not whole.
+        DataError: The folders do not belong together, the scores are not whole, or `out` is something else than the
+            report of a sweep.
     """
+    if settings.out is not None:
+        check_file(settings.out, is_json_of(Sweep), "report of a sweep")
     corpus = Corpus(settings.corpus)
     sources = Sources(settings, corpus)
     vectors = None if settings.vectors is None else VectorFolder(settings.vectors, corpus)

@@ -170,5 +170,5 @@ def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
 def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(), disable=not _is_first(),
+        TimeRemainingColumn(), transient=True, disable=not _is_first(),
     )  # fmt: skip

@@ -14,7 +14,8 @@ from trainer.measuring_settings import RerankSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, UnijudgeError
-from unijudge.files import file_sha256, publish_json, read_text
+from unijudge.files import file_sha256, publish_json
+from unijudge.keys import read_key
 from unijudge.metrics import gold_rank, mean_reciprocal_rank, precision_at_1
 from unijudge.provenance import Provenance
 from unijudge.rankings import Evaluation, Ranking, read_rankings, write_rankings
@@ -105,9 +106,8 @@ async def _rerank(
         log_odds = [answer.log_odds if isinstance(answer, Verdict) else None for answer in answers]
         return reranked(ranking, log_odds, query.positive_ids)
 
-    key = read_text(settings.key_file).strip() if settings.key_file else None
     made: list[Ranking] = []
-    async with JudgeClient(settings.service, key=key) as judge:
+    async with JudgeClient(settings.service, key=read_key(settings.key_file)) as judge:
         for start in range(0, len(rankings), WAITING):
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(judge, ranking)) for ranking in rankings[start : start + WAITING]]

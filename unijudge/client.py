@@ -58,10 +58,14 @@ class JudgeClient:
         Args:
             url: Where the service listens, as in `http://127.0.0.1:8000`.
             expect: Refuse any other judge than this one.
-            key: The bearer key, where the service wants one.
+            key: The bearer key, where the service wants one (`read_key` takes it from a file).
             request_timeout_s: How long one request may take.
             retry_for_s: How long to go on trying while the service is busy or away.
             transport: In the place of the network, for tests: an in-process application, say.
+
+        Raises:
+            SettingsError: The key is blank, or can be none.
+            JudgeRefused: The URL is none.
         """
         self._connection = Connection(
             url, key=key, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s, transport=transport

@@ -16,6 +16,8 @@ from unijudge.errors import (
     JudgeUnavailable,
     JudgeUncounted,
 )
+from unijudge.files import in_words
+from unijudge.keys import checked_key
 from unijudge.wire import ErrorBody
 
 R = TypeVar("R", bound=BaseModel)
@@ -38,12 +40,13 @@ class Connection:
         """See `JudgeClient`."""
         self.url = url
         self._retry_for_s = retry_for_s
+        checked = checked_key(key, "key")
         try:
             self._http = httpx2.AsyncClient(
                 base_url=url,
                 timeout=request_timeout_s,
                 transport=transport,
-                headers={"Authorization": f"Bearer {key}"} if key else {},
+                headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
             )
         except httpx2.InvalidURL as error:
             raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
@@ -100,7 +103,7 @@ class Connection:
             return kind.model_validate_json(content)
         except ValidationError as error:
             raise JudgeBroken(
-                f"{self.url}{path}: answered something else than a {kind.__name__} "
+                f"{self.url}{path}: answered something else than a {in_words(kind)} "
                 f"({error.errors()[0]['msg']}); is this URL a judge service of the same version?"
             ) from error
 

@@ -20,8 +20,9 @@ from pydantic import BaseModel
 
 from unijudge.entries import Entries, RowIndex, Rows
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, is_local, locate, publish_json, read_json, unreadable
+from unijudge.files import file_sha256, is_local, locate, publish_json, read_json
 from unijudge.provenance import Provenance
+from unijudge.refused import unreadable
 from unijudge.tables import Table
 
 
@@ -194,12 +195,20 @@ class Corpus:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise DataError(f"{path}: cannot be read (no such file); restore it or import again") from error
+            raise self._no_picture(path) from error
         except Exception as error:  # each store has its own family of errors
             raise unreadable(path, error) from error
         if hashlib.sha256(data).hexdigest() != entry.image_sha256:
             raise DataError(f"{path}: changed since it was imported; restore it or import again")
         return Content(text=entry.text, image=data)
+
+    def _no_picture(self, path: Path) -> DataError:
+        if self.images.exists():
+            return DataError(f"{path}: cannot be read (no such file); restore it or import again")
+        return DataError(
+            f"{path}: cannot be read: the images are not here, {self.images} does not exist. A dataset may be "
+            "published without them: its card says where they lay; put them there, by the paths of the tables"
+        )
 
 
 def _item(**row: Any) -> Item:

@@ -17,9 +17,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, publish_json, publishing, read_json, unreadable
+from unijudge.files import file_sha256, publish_json, publishing, read_json
 from unijudge.leases import lease
+from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
+from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity
@@ -162,11 +164,6 @@ def stored(path: Path) -> Stored:
     return Stored(path.stat().st_size, file_sha256(path))
 
 
-def taken(out: Path) -> bool:
-    """Whether something is at a place where a folder is to be made."""
-    return out.exists() and not (out.is_dir() and not any(out.iterdir()))
-
-
 def each(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """Does something with each of many files, some at once, and tells how far it is; the results in order."""
     done: list[R] = []
@@ -202,8 +199,7 @@ def pull(source: Path, out: Path) -> DatasetManifest:
                     raise DataError(f"{out}: holds another dataset than {source}; give another folder")
                 break
         else:
-            if taken(out):
-                raise DataError(f"{out}: holds other files; give a folder that is empty or does not exist")
+            check_folder(out)
         publish_json(out / UNFINISHED, manifest)
         (out / MANIFEST).unlink(missing_ok=True)
         each(fetch, list(manifest.files))

@@ -8,6 +8,7 @@ writer for a folder is what `unijudge/leases.py` is for.
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -18,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, PlainSerializer, PlainValidator, ValidationError
 
 from unijudge.errors import DataError, SettingsError
+from unijudge.refused import missing, unreadable, unwritable
 
 DRAFT_SUFFIX = ".draft"
 
@@ -175,21 +177,34 @@ def read_json(path: Path, kind: type[M]) -> M:
     """Reads what `publish_json` wrote.
 
     Raises:
-        DataError: No such file, or it is not a `kind`.
+        DataError: No such file, or it is no `kind`.
     """
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; is {path.parent} the right folder, and is it complete?") from error
+        raise missing(path, error) from error
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
+        reason = f"{where}: {fault['msg']}" if where else fault["msg"]
         raise DataError(
-            f"{path}: not a {kind.__name__} of this version ({where}: {fault['msg']}); it was written by another "
-            "program or version"
+            f"{path}: no {in_words(kind)} of this version ({reason}); it was written by another program or version, or "
+            "is another file than was meant"
         ) from error
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
+
+
+def in_words(kind: type[BaseModel]) -> str:
+    """What a model is called in a message: its title, where it has one, or its name.
+
+    Example:
+        >>> class ScoreManifest(BaseModel):
+        ...     k: int
+        >>> in_words(ScoreManifest)
+        'score manifest'
+    """
+    return kind.model_config.get("title") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
 
 
 def names_in(folder: Path) -> set[str]:
@@ -260,17 +275,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def unreadable(path: Path, error: Exception) -> DataError:
-    """What to raise where a disk or a store refused a read."""
-    return DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
-
-
-def unwritable(path: Path, error: Exception) -> DataError:
-    """What to raise where a disk or a store refused a write."""
-    reason = getattr(error, "strerror", None) or error
-    return DataError(
-        f"{path}: cannot be written ({reason}); nothing half-written was left there. Free space or fix the "
-        "permissions, then run the same command again"
-    )

@@ -39,6 +39,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             return _to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
         raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"image of far more than {max_pixels} pixels; scale it down") from error
     except UnidentifiedImageError as error:
         raise BadImage("not a JPEG, PNG or WebP image") from error
     except Exception as error:

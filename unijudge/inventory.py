@@ -14,9 +14,10 @@ from unijudge.candidates import missing_parts as missing_candidates
 from unijudge.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.datasets import DatasetManifest, check_files, each, read_parts
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, is_local, read_json, read_text, unreadable
+from unijudge.files import file_sha256, is_local, read_json, read_text
 from unijudge.provenance import MADE, Beginning
 from unijudge.rankings import Evaluation, read_rankings
+from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest, missing_shards, read_scores
 from unijudge.triples import TripleManifest, read_triples
 from unijudge.vectors import VectorManifest, check_part, missing_parts
@@ -199,7 +200,7 @@ def _check_run(folder: Path, _: Beginning) -> str:
         try:
             json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}); train again") from error
+            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error.msg}); train again") from error
         steps = number
     weights = sorted(folder.rglob("*.safetensors"))
     for path in weights:

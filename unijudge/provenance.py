@@ -53,6 +53,8 @@ class Provenance(BaseModel):
 class Beginning(BaseModel):
     """settings.json: what a training run began with."""
 
+    model_config = ConfigDict(title="run's settings")
+
     settings: dict[str, Any]
     inputs: dict[str, str]
     """Name → digest of everything that is trained on."""

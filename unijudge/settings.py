@@ -116,6 +116,10 @@ def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, 
         near = difflib.get_close_matches(str(location[-1]), list(group.model_fields), n=1)
         known = f"did you mean {near[0]}?" if near else "known: " + ", ".join(group.model_fields)
         return f"{key}: unknown setting; {known}"
+    if fault in ("model_type", "model_attributes_type"):
+        return f"{key}: a table of settings; set one of its own: " + ", ".join(
+            f"{key}.{name}" for name in _group(kind, location).model_fields
+        )
     if fault == "missing":
         return f"{key}: required, and not set"
     return f"{key or 'settings'}: {message[0].lower()}{message[1:]}"

@@ -167,6 +167,23 @@ class TripleManifest(BaseModel):
     """What the selection printed."""
     made: Provenance | None = None
 
+    def check_corpus(self, folder: Path, corpus: str) -> None:
+        """Refuses another corpus than that of the rows.
+
+        Args:
+            folder: Of this manifest, for the message.
+            corpus: Fingerprint of the corpus that is given.
+
+        Raises:
+            DataError: It is another one.
+        """
+        if self.corpus != corpus:
+            source = self.selection.get("corpus", "one")
+            raise DataError(
+                f"{folder}: was selected from another corpus than the one given: from {source} with the fingerprint "
+                f"{self.corpus[:12]}, and this one has {corpus[:12]}; give that one"
+            )
+
 
 def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
     """Writes the parts, in order, and returns the number of rows. `finish_triples` makes the folder whole."""
@@ -200,8 +217,7 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
         DataError: The folder is not whole, is torn or foreign, or belongs to another corpus.
     """
     manifest = read_json(folder / "triples.json", TripleManifest)
-    if manifest.corpus != corpus:
-        raise DataError(f"{folder}: was selected from another corpus than the one given; give that one")
+    manifest.check_corpus(folder, corpus)
     found = 0
     for name in sorted(name for name in names_in(folder) if name.startswith("part-") and name.endswith(".parquet")):
         for row in TRIPLES.read(folder / name):

@@ -1,7 +1,8 @@
 """FlagEmbedding: JSON lines of query, pos, neg and, for a teacher, pos_scores and neg_scores. Texts only.
 
-A negative that only fills its row up is written once: the library draws as many as it trains with, and repeats by
-itself. It takes the softmax of the scores as they are, so a temperature of the teacher has to be in them.
+A row with an image is left out, and counted. A negative that only fills its row up is written once: the library draws
+as many as it trains with, and repeats by itself. It takes the softmax of the scores as they are, so a temperature of
+the teacher has to be in them.
 
 Source: FlagOpen/FlagEmbedding, its embedder's dataset and model, version 1.4.
 """
@@ -9,8 +10,7 @@ Source: FlagOpen/FlagEmbedding, its embedder's dataset and model, version 1.4.
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.rows import Row, Rows, check_out, write_jsonl
-from unijudge.errors import DataError
+from miner.exporters.rows import LeftOut, Row, Rows, check_out, write_jsonl
 
 
 def export_flagembedding(
@@ -33,7 +33,7 @@ def export_flagembedding(
         constants: Keys that every row has alike, such as `prompt` and `type`.
 
     Raises:
-        DataError: A row has an image, a score is wanted of a pair without verdict, or `out` exists.
+        DataError: Every row has an image, a score is wanted of a pair without verdict, or `out` exists.
         SettingsError: Another ending.
     """
     check_out(out, ".jsonl")
@@ -42,20 +42,12 @@ def export_flagembedding(
 
 
 def _line(rows: Rows, row: Row, temperature: float | None, extra_positives: bool) -> dict[str, Any]:
-    _refuse_images(row)
     lists = {"pos": [row.positive, *(row.extra_positives if extra_positives else [])], "neg": row.distinct_negatives}
+    if row.query.image or any(one.item.image for candidates in lists.values() for one in candidates):
+        raise LeftOut("an image is in the row, and FlagEmbedding trains on texts only")
     line: dict[str, Any] = {"query": row.query.text}
     for name, candidates in lists.items():
         line[name] = [one.item.text for one in candidates]
         if temperature is not None:
             line[f"{name}_scores"] = [rows.score(row, one) / temperature for one in candidates]
     return line
-
-
-def _refuse_images(row: Row) -> None:
-    for entry in (*row.entries, *(one.item for one in row.extra_positives)):
-        if entry.image is not None:
-            raise DataError(
-                f"query {row.query.query_id!r}: its row has the image {entry.image}, and FlagEmbedding trains on texts "
-                "only; export to sentence-transformers, swift or tevatron, or select from a corpus without images"
-            )

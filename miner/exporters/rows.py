@@ -95,8 +95,7 @@ class Rows:
         """
         self.corpus = Corpus(corpus)
         self.manifest = read_json(triples / "triples.json", TripleManifest)
-        if self.manifest.corpus != self.corpus.fingerprint:
-            raise DataError(f"{triples}: was selected from another corpus than {corpus}; give that one")
+        self.manifest.check_corpus(triples, self.corpus.fingerprint)
         self.written = 0
         self.weighted = 0
         """Written rows whose weight in the loss is below 1: no layout has a place for it."""

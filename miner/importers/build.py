@@ -15,6 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from miner.importers.ledger import Answers, Entry, Ledger, copied_path
+from miner.importers.older import older_corpus, tell_replaced
 from miner.importers.pictures import Picture, Pictures, inspect
 from miner.importers.published import Published, check_scores, write_scores
 from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
@@ -103,7 +104,7 @@ class CorpusBuilder:
         if not side.image and not (side.text or "").strip():
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
-        image = side.image if isinstance(side.image, str) else None
+        image = self._pictures.relative(side.image) if isinstance(side.image, str) else None
         key = content_key(side.text, picture.sha256 if picture else None)
         return Entry(key, side.text or None, image or None, picture)
 
@@ -139,18 +140,19 @@ class CorpusBuilder:
         """Writes the corpus, and `rejects.jsonl` beside it.
 
         Raises:
-            DataError: No row, or more than the share `max_rejects` was rejected: then only rejects.jsonl is written.
+            DataError: No row is left, or more than the share `max_rejects` was rejected: only rejects.jsonl is written.
         """
         rejects = self._ledger.num_rejects
         with publishing(self._out / "rejects.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
             file.writelines(self._ledger.rejects())
         if not self._rows:
             raise DataError(f"{source}: no rows; is this the right file or folder?")
-        if rejects > max_rejects * self._rows:
+        if rejects == self._rows or rejects > max_rejects * self._rows:
             first = json.loads(next(self._ledger.rejects()))
+            limit = "so none is left" if rejects == self._rows else f"more than --max-rejects {max_rejects:g}"
             raise DataError(
-                f"{rejects} of {self._rows} rows rejected, more than --max-rejects {max_rejects:g}; no corpus was "
-                f"written. Reasons are in {self._out / 'rejects.jsonl'}; the first: {first['row']}: {first['reason']}"
+                f"{rejects} of {self._rows} rows rejected, {limit}; no corpus was written. Reasons are in "
+                f"{self._out / 'rejects.jsonl'}; the first: {first['row']}: {first['reason']}"
             )
         with suppress(FileNotFoundError):  # from here on the older corpus goes
             (self._out / "corpus.json").unlink()
@@ -187,28 +189,28 @@ def build(
     Args:
         rows: What a reader yields.
         images: The root of the image names: a folder, which may hold zip files, or a zip file.
-        out: The corpus folder.
+        out: The corpus folder; it may hold an older corpus of the same source, which is replaced.
         source: What the rows came from, for the manifest.
         max_rejects: Share of rejected rows above which no corpus is written.
         published: Where the scores of the rows go, and who gave them; every row must have some then.
 
     Raises:
-        DataError: No rows, too many rejects, no such images, or the disk refused.
+        DataError: No rows, too many rejects, no such images, `out` holds something else, or the disk refused.
         FolderBusy: Another import writes there.
     """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; give a folder to write the corpus into")
+    older = older_corpus(out, source)
     if published is not None:
         published.check_free()
-    with Pictures(images) as pictures:
-        first = list(islice(rows, 1))  # a file that is not there is named before anything is written
-        with lease(out), _ledger(out) as ledger:
-            builder = CorpusBuilder(ledger, pictures, out, scored=published is not None)
-            for row in chain(first, rows):
-                builder.add(row)
-            made = builder.write(source=source, max_rejects=max_rejects)
-            if published is not None:
-                write_scores(published, made, ledger.scored)
+    first = list(islice(rows, 1))  # a file that is not there is named before anything is written
+    with Pictures(images) as pictures, lease(out), _ledger(out) as ledger:
+        builder = CorpusBuilder(ledger, pictures, out, scored=published is not None)
+        for row in chain(first, rows):
+            builder.add(row)
+        made = builder.write(source=source, max_rejects=max_rejects)
+        if published is not None:
+            write_scores(published, made, ledger.scored)
+    if older is not None:
+        tell_replaced(out, older, made)
     return made
 
 

@@ -50,9 +50,9 @@ def read_mmeb_eval(
 
 
 def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Iterator[Path]:
-    folders = (
-        sorted(folder for folder in root.iterdir() if any(folder.glob(f"{split}-*.parquet"))) if root.is_dir() else []
-    )
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give the root of {name}, which holds a folder for each subset")
+    folders = sorted(folder for folder in root.iterdir() if any(folder.glob(f"{split}-*.parquet")))
     found = {folder.name for folder in folders}
     if missing := sorted(set(subsets) - found):
         raise DataError(f"{root}: no subset {missing[0]!r} with {split}-*.parquet; there are {sorted(found)}")

@@ -73,6 +73,13 @@ class Pictures:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    def relative(self, name: str) -> str:
+        """The name of a picture under the root: a corpus holds no whole path, so that it can be moved and published."""
+        if not isinstance(self.root, Path) or not name.startswith("/"):
+            return name
+        path = Path(name).resolve()
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else name
+
     def read(self, name: str) -> tuple[bytes, bool]:
         """The bytes of a picture, and whether it is a plain file.
 

@@ -2,7 +2,8 @@
 
 Columns: `anchor` or `query`; `positive`; `negative`, or `negative_1` to `negative_n`; optionally `scores` or `label`,
 a list with the teacher's probability of the positive, then of each negative. A cell is a text, an image ({bytes, path}
-or bytes), or both ({text, image}). A negative that is null or empty is absent, and so is its score.
+or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes them). A negative that
+is null or empty is absent, and so is its score.
 
 Scores become a score folder where one is asked for; else they are only checked.
 
@@ -61,8 +62,17 @@ def _side(cell: Any) -> Side:
         case str():
             return Side(cell, None)
         case dict() if cell and set(cell) <= {"text", "image"}:
-            return Side(text_of(cell.get("text")), image_of(cell.get("image")))
+            return Side(text_of(_only(cell.get("text"))), image_of(_only(cell.get("image"))))
     return Side(None, image_of(cell))
+
+
+def _only(value: Any) -> Any:
+    """What stands in a list of at most one."""
+    if not isinstance(value, list):
+        return value
+    if len(value) > 1:
+        raise Rejected(f"{len(value)} texts or images in one cell; expected one of each, or none")
+    return value[0] if value else None
 
 
 def _scores(row: dict[str, Any], negatives: int, there: list[int]) -> tuple[float, ...] | None:

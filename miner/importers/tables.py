@@ -47,8 +47,11 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}:{number}: not JSON ({error})") from error
+            except json.JSONDecodeError as error:
+                place = f"{error.msg.lower()} at column {error.pos + 1}"
+                raise DataError(f"{path}:{number}: not JSON ({place}); mend that line, or take it out") from error
+            except (ValueError, RecursionError) as error:  # a number of too many digits, or nested too deeply
+                raise DataError(f"{path}:{number}: not JSON ({error}); mend that line, or take it out") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}")
             yield row

@@ -12,7 +12,8 @@ from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings, ServiceSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
-from unijudge.errors import JudgeError
+from unijudge.errors import DataError, JudgeError, SettingsError
+from unijudge.keys import read_key
 from unijudge.prompt import Prompt
 from unijudge.settings import load_settings
 
@@ -76,6 +77,26 @@ def test_the_client_brings_its_key(app):
     assert len(asyncio.run(judge(KEY))) == 1
     with pytest.raises(JudgeError, match=r"401: this service wants a key.*check the URL and the key"):
         asyncio.run(judge(None))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("uj-ключ", "has characters that no key has"), (" \n", "is blank"), ("a\nb", "has characters")]
+)
+def test_what_can_be_no_key_is_refused_before_anything_is_sent(tmp_path, text, fault):
+    (tmp_path / "key").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=f"key: the key {fault}.*unijudge judge key") as caught:
+        read_key(tmp_path / "key")
+    assert text.strip() not in str(caught.value) or not text.strip()
+    with pytest.raises(SettingsError, match=f"key: the key {fault}"):
+        JudgeClient("http://judge", key=text)
+
+
+def test_a_key_is_read_from_its_file(tmp_path):
+    (tmp_path / "key").write_text("uj-1\n")
+    assert read_key(tmp_path / "key") == "uj-1"
+    assert read_key(None) is None
+    with pytest.raises(DataError, match="nowhere: cannot be read"):
+        read_key(tmp_path / "nowhere")
 
 
 def test_a_key_in_the_place_of_its_digest_is_refused():

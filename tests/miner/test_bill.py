@@ -134,6 +134,13 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
     asking = np.count_nonzero(made.tally.candidates_Q)
     assert 15 < asking < 0.7 * made.tally.queries, "the example says something"
     assert made.probe.pairs <= 25 + made.tally.pairs(made.tally.k) / asking * 3
+    text = "\n".join(made.lines(budget_hours=1e9))
+    assert f"{made.tally.queries - asking} have no candidate in the band" in text
+    assert "k = " not in text, "the band decides, no k"
+    assert text.endswith("within 1e+09 replica-hours: all of it")
+    takes = made.hours(made.tally.k)
+    (*_, last) = made.lines(budget_hours=takes / 2)
+    assert last.endswith(f"not this band, which takes {takes:.2g}; a smaller band.width asks about fewer pairs")
 
 
 def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus):

@@ -17,6 +17,7 @@ from miner.cli import app
 from tests.miner.rows import identity, override_file, random_rows, score_folder, text_corpus
 from unijudge.errors import DataError
 from unijudge.files import read_json
+from unijudge.scores import read_scores
 
 
 def simulated(slope, intercept, size=20_000, seed=0):
@@ -146,6 +147,39 @@ def test_labels_that_cannot_be_fitted_are_refused(world, tmp_path):
     with pytest.raises(DataError, match=r"bad\.jsonl:1: expected query_id and item_id, strings, and match, 0 or 1"):
         calibrate(CalibrateSettings(scores=folder / "scores", labels=bad, out=tmp_path / "c.json"))
     assert not (tmp_path / "c.json").exists()
+
+
+def test_a_calibration_that_makes_things_worse_is_said(world, tmp_path, caplog):
+    """Labels that are drawn by the scores themselves: a fit to twenty of them can only add its own noise."""
+    folder, _, labels, _ = world
+    odds = {
+        (row.query_id, one.item_id): one.log_odds
+        for row in read_scores(folder / "scores")
+        for one in (*row.positives, *row.candidates)
+    }
+    dice = np.random.default_rng(1)
+    drawn = [(q, i, bool(dice.random() < chances(np.float64(odds[q, i])))) for q, i, _ in labels[:20]]
+    files = write(tmp_path / "few.jsonl", drawn), write(tmp_path / "all.jsonl", labels)
+    few, many = (
+        calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / f"{file.stem}.json"))
+        for file in files
+    )
+    assert few.after.log_loss > few.before.log_loss, "the example says something"
+    assert many.gain("log_loss") > 0 < many.gain("calibration_error")
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path / 'few.json'}: on pairs that it was not fitted to, scores are worse with it")
+    assert "log loss" in said
+
+
+def test_only_an_older_calibration_is_replaced(world, tmp_path):
+    folder, _, labels, _ = world
+    file = write(tmp_path / "labels.jsonl", labels)
+    before = file.read_text()
+    with pytest.raises(DataError, match=r"labels\.jsonl: is there already, and is no calibration; give another file"):
+        calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=file))
+    assert file.read_text() == before
+    settings = CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / "c.json")
+    assert calibrate(settings) == calibrate(settings)
 
 
 def test_the_command_says_what_was_fitted(world, tmp_path):

@@ -27,7 +27,7 @@ from tests.miner.selections import (
     opened,
 )  # fmt: skip
 from unijudge.errors import DataError
-from unijudge.triples import Triple
+from unijudge.triples import Extra, Triple
 
 
 @pytest.fixture
@@ -107,10 +107,16 @@ def test_flagembedding_bears_a_temperature_or_no_scores(make, tmp_path):
     assert set(lines(tmp_path / "bare.jsonl")[0]) == {"query", "pos", "neg"}
 
 
-def test_flagembedding_refuses_images(make, tmp_path):
-    with pytest.raises(DataError, match=r"query 'q0': its row has the image a\.png, and FlagEmbedding trains on texts"):
-        export_flagembedding(make(), tmp_path / "f.jsonl")
-    assert not list(tmp_path.glob("f.jsonl*"))
+def test_flagembedding_leaves_rows_with_images_out(make, tmp_path):
+    """Also where the image is of a further positive, if these are asked for."""
+    text = Triple("q0", "find", judged("i0", 3), [negative("i3", 1)], extra_positives=[judged("i2", 3, Extra)])
+    rows = make(triples=[*TRIPLES, text])
+    export_flagembedding(rows, tmp_path / "f.jsonl")
+    assert [line["pos"] for line in lines(tmp_path / "f.jsonl")] == [["a cat"]]
+    assert left_out(rows) == {"an image is in the row, and FlagEmbedding trains on texts only": (2, "q0")}
+    with pytest.raises(DataError, match=r"no row can be exported \(an image is in the row, .*: 3\)"):
+        export_flagembedding(rows, tmp_path / "none.jsonl", extra_positives=True)
+    assert not list(tmp_path.glob("none.jsonl*"))
 
 
 def test_swift(make, tmp_path):

@@ -79,8 +79,10 @@ def test_what_does_not_fit_is_refused(make, tmp_path):
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=4)
     with pytest.raises(SettingsError, match=r"out\.json: the receiving library reads \.jsonl files"):
         export_swift(rows, tmp_path / "out.json")
-    finish_triples(tmp_path / "triples", manifest("another", 2))
-    with pytest.raises(DataError, match="was selected from another corpus than"):
+    finish_triples(tmp_path / "triples", manifest("another", 2, selection={"corpus": "/data/corpus"}))
+    with pytest.raises(
+        DataError, match=r"another corpus .* from /data/corpus with the fingerprint another, and this one"
+    ):
         Rows(tmp_path / "triples", tmp_path / "corpus")
     (tmp_path / "corpus" / "items.parquet").write_bytes(b"torn")
     with pytest.raises(DataError, match=r"items\.parquet: changed since it was written; import again"):

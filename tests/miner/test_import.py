@@ -96,7 +96,11 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
     ("name", "content", "reason"),
     [
         ("a.txt", "", r"expected a \.parquet"),
-        ("a.jsonl", "{", r"a\.jsonl:1: not JSON"),
+        (
+            "a.jsonl",
+            '{"query_text": "q", "positive_text": "p"}\n{',
+            r"a\.jsonl:2: not JSON \(expecting .* at column 2\); mend",
+        ),
         ("a.jsonl", "[]", "expected an object, found list"),
         ("a.jsonl", '{"query": "x"}', "unknown columns"),
         ("a.jsonl", '{"query_text": 5}', "query_text is 5; expected a string"),
@@ -164,6 +168,40 @@ def test_mmeb_caps_splits_and_subsets(mmeb):
     write(mmeb / "WebQA" / "original-00001.parquet", [{"x": 1}])
     with pytest.raises(DataError, match="no column 'pos_image_path'"):
         list(read_mmeb(mmeb))
+
+
+def test_an_import_in_which_every_row_is_rejected_is_none(tmp_path, images):
+    path = write(tmp_path / "pairs.jsonl", [{"query_text": "q", "positive_image": "nowhere.png"}] * 2)
+    with pytest.raises(DataError, match=r"2 of 2 rows rejected, so none is left; no corpus was written"):
+        take(read_pairs(path), tmp_path, images, max_rejects=1)
+    assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"rejects.jsonl"}
+
+
+def test_an_older_corpus_is_replaced_by_its_own_source_alone_and_with_a_word(tmp_path, images, caplog):
+    path = write(tmp_path / "pairs.jsonl", ROWS)
+    caplog.set_level("INFO")
+    before, _ = take(read_pairs(path), tmp_path, images)
+    assert not caplog.messages
+    take(read_pairs(path), tmp_path, images)
+    assert caplog.messages == [f"{tmp_path / 'corpus'}: the same corpus as before"]
+    with pytest.raises(DataError, match=r"corpus: holds the corpus of test, and this import is of other; give another"):
+        build(read_pairs(path), images=images, out=tmp_path / "corpus", source="other", max_rejects=0)
+    assert Corpus(tmp_path / "corpus").fingerprint == before.fingerprint
+    write(path, ROWS[:2])
+    take(read_pairs(path), tmp_path, images)
+    assert "replaced the older corpus of 2 queries and 2 items; vectors, scores" in caplog.text
+
+
+@pytest.mark.parametrize("strange", ["notes.txt", "manifest.json", "vectors"])
+def test_a_folder_of_other_things_is_no_place_for_a_corpus(tmp_path, images, strange):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / strange).mkdir()
+    path = write(tmp_path / "pairs.jsonl", ROWS)
+    with pytest.raises(DataError, match=rf"corpus: holds {strange} already, .*; give another folder"):
+        take(read_pairs(path), tmp_path, images)
+    assert [p.name for p in (tmp_path / "corpus").iterdir()] == [strange]
+    with pytest.raises(DataError, match=r"pairs\.jsonl: is a file; give a folder"):
+        build(read_pairs(path), images=images, out=path, source="test", max_rejects=0)
 
 
 def test_a_failed_import_leaves_the_older_corpus_as_it_was(corpus, tmp_path):

@@ -10,13 +10,16 @@ from typer.testing import CliRunner
 
 from miner.choice_settings import SelectSettings
 from miner.cli import app
+from miner.exporters.sentence_transformers import export_sentence_transformers
 from miner.importers.published import Published
 from miner.importers.sentence_transformers import read_tuples
 from miner.importers.unime import read_unime
+from miner.publish import publish
 from miner.select import score_of
 from miner.selection import select
 from tests.miner.conftest import embed
 from tests.miner.layouts import images_under, take
+from tests.miner.selections import opened
 from tests.pictures import png
 from unijudge.errors import DataError
 from unijudge.files import read_json
@@ -111,6 +114,36 @@ def test_bad_released_rows_are_set_aside(tmp_path, images, changes, reason):
     assert rejects == [(f"{path.name}:2", reason)]
     assert len(corpus.queries) == 1
     assert len(corpus.items) == 4  # a rejected row leaves nothing behind
+
+
+def test_our_own_export_is_imported_again(tmp_path):
+    """Pictures, texts and both; their paths become relative to the root again, so that the corpus can be published."""
+    rows = opened(tmp_path)
+    export_sentence_transformers(rows, tmp_path / "st.parquet")
+    (tmp_path / "again").mkdir()
+    published = Published(tmp_path / "scores", tmp_path / "st.parquet")
+    corpus, rejects = take(
+        read_tuples(tmp_path / "st.parquet"), tmp_path / "again", tmp_path / "images", published=published
+    )
+    assert not rejects
+    (query,) = corpus.queries
+    assert (query.text, query.image) == ("what is it?\n", "a.png")
+    assert [(item.text, item.image) for item in corpus.items] == [
+        ("a cat", None), ("a dog", None), ("the cat of the picture", "sub/b.png"), (None, "a.png"),
+    ]  # fmt: skip
+    assert corpus.content(corpus.items[2]).image == png("blue")
+    (judged,) = read_scores(tmp_path / "scores")
+    assert [score_of(one) for one in judged.positives + judged.candidates] == pytest.approx([0.5, 0.25, 0.5, 0.25])
+    made = publish(tmp_path / "dataset", corpus.folder, tmp_path / "scores")
+    assert {"images/a.png", "images/sub/b.png"} <= set(made.files)
+
+
+def test_a_cell_of_several_texts_is_rejected(tmp_path, images):
+    path = tmp_path / "tuples.jsonl"
+    rows = [{"query": "q", "positive": "p"}, {"query": {"text": ["a", "b"]}, "positive": "p"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, rejects = take(read_tuples(path), tmp_path, images, 0.5)
+    assert rejects == [("tuples.jsonl:2", "2 texts or images in one cell; expected one of each, or none")]
 
 
 TUPLES = [

@@ -54,6 +54,17 @@ def test_a_sample_says_so_and_counts_everything(folder):
     assert html == (inspect(settings(folder, rows=12)), (folder / "page.html").read_text())[1]
 
 
+def test_only_an_older_page_is_replaced(folder):
+    inspect(settings(folder))
+    first = (folder / "page.html").read_text()
+    inspect(settings(folder, stored=1))
+    assert (folder / "page.html").read_text() != first
+    (folder / "page.html").write_text("<!doctype html><title>mine</title>")
+    with pytest.raises(DataError, match=r"page\.html: is there already, and is no page of `mine inspect`"):
+        inspect(settings(folder))
+    assert "mine" in (folder / "page.html").read_text()
+
+
 def test_scores_of_another_corpus_are_refused(folder):
     manifest = folder / "scores" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(Corpus(folder / "corpus").fingerprint, "0"))

@@ -17,7 +17,7 @@ from unijudge.errors import DataError, SettingsError
 from unijudge.files import locate, publish_json, read_json
 from unijudge.inventory import check, describe
 from unijudge.scores import read_scores
-from unijudge.triples import read_triples
+from unijudge.triples import TripleManifest, read_triples
 
 IMAGES = [f"images/a b/{color}#1.png" for color in ("red", "green", "blue")]
 
@@ -68,7 +68,9 @@ def test_what_is_published_is_pulled_whole(parts, place, tmp_path, identity):
 
 def test_a_dataset_is_published_once(parts, place):
     publish(place, *parts, images=False)
-    with pytest.raises(DataError, match="published: exists already"):
+    with pytest.raises(
+        DataError, match=r"published: holds README\.md, corpus, dataset\.json and 2 more already.*give another folder"
+    ):
         publish(place, *parts)
     assert "images" not in {name.partition("/")[0] for name in read_json(place / MANIFEST, DatasetManifest).files}
 
@@ -136,7 +138,7 @@ def test_a_pull_touches_no_folder_of_others(parts, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "README.md").write_text("mine")
-    with pytest.raises(DataError, match="mine: holds other files"):
+    with pytest.raises(DataError, match=r"mine: holds README\.md already"):
         pull(tmp_path / "published", mine)
     assert files_of(mine) == {"README.md": b"mine"}
     pull(tmp_path / "published", tmp_path / "pulled")
@@ -171,6 +173,19 @@ def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path, identity
     with pytest.raises(SettingsError, match="give at least one"):
         publish(tmp_path / "out", corpus)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_rows_of_a_cascade_are_not_published_with_half_of_their_scores(parts, tmp_path):
+    corpus, scores, triples = parts
+    made = read_json(triples / "triples.json", TripleManifest)
+    publish_json(triples / "triples.json", made.model_copy(update={"large_scores": "5" * 64}))
+    with pytest.raises(
+        SettingsError, match=rf"--scores .*scores: .* sha256 {'5' * 64}\) would be missing; publish these"
+    ):
+        publish(tmp_path / "out", corpus, scores, triples)
+    assert not (tmp_path / "out").exists()
+    publish(tmp_path / "out", corpus, None, triples)
+    assert check(tmp_path / "out").endswith("files read")
 
 
 def test_what_is_not_whole_or_has_changed_is_not_published(parts, tmp_path):
@@ -259,6 +274,10 @@ def test_the_card_knows_what_is_not_there(parts, tmp_path):
     assert "## The judge" not in text
     assert check(tmp_path / "rows").endswith("scored dataset, whole: 6 files read")
     assert json.loads((tmp_path / "rows" / "corpus" / "corpus.json").read_text())["images"] == "../images"
+    with pytest.raises(
+        DataError, match=r"images are not here, .*rows/images does not exist\. A dataset may be published"
+    ):
+        check(tmp_path / "rows" / "corpus")
 
 
 @pytest.mark.parametrize("name", FOLDERS)

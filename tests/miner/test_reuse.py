@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from judge_service.backends.scripted import ScriptedJudge
+from miner.bill import make_bill
 from miner.importers.build import build
 from miner.importers.pairs import read_pairs
 from miner.questions import in_band
@@ -95,8 +96,12 @@ def test_scores_of_another_judge_are_not_reused(job, tmp_path):
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url), quiet)
     other = serving(ScriptedJudge(Prompt(instruction="Something else?")))
-    with other as url, pytest.raises(JudgeChanged, match=r"scores: cannot be reused: it was scored by scripted"):
-        score(job(url, out=tmp_path / "other", reuse=(job(url).out,)), quiet)
+    with other as url:
+        refused = job(url, out=tmp_path / "other", reuse=(job(url).out,))
+        for action in (lambda: score(refused, quiet), lambda: make_bill(refused, 50)):
+            with pytest.raises(JudgeChanged, match=r"scores: cannot be reused: it was scored by scripted"):
+                action()
+            assert not refused.out.exists()
 
 
 def test_a_torn_shard_to_reuse_is_named(job, tmp_path):

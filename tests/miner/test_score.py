@@ -1,19 +1,23 @@
 """The scoring job over real HTTP: every pair exactly once, whatever stops it."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
 import pytest
 from fastapi import HTTPException
+from typer.testing import CliRunner
 
 from judge_service.backends.scripted import ScriptedJudge
 from miner import candidates
+from miner.cli import app
 from miner.score import score
 from tests.miner.conftest import embed, quiet, serving
 from tests.pictures import png
@@ -21,6 +25,7 @@ from unijudge.errors import DataError, FolderBusy, JudgeBroken, JudgeChanged, Ju
 from unijudge.leases import lease
 from unijudge.prompt import Prompt
 from unijudge.scores import read_scores, shard_path
+from unijudge.settings import overrides_of
 
 
 def test_every_query_is_judged_with_its_candidates(corpus, job, service):
@@ -199,6 +204,36 @@ def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):
     embed(other, tmp_path / "other_vectors")
     with pytest.raises(DataError, match="embeds another corpus"):
         score(job(service, vectors=tmp_path / "other_vectors"), quiet)
+
+
+def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(job, service, monkeypatch):
+    lost = threading.Event()
+    monkeypatch.setattr("miner.score.lease", lambda out: contextlib.nullcontext(lost))
+
+    def lose(progress):
+        if progress.shards_done == 2:
+            lost.set()
+
+    with pytest.raises(
+        FolderBusy, match=r"scores: its lease was lost .* stopped at [2-4] of 8 shards; what is written"
+    ):
+        score(job(service), lose)
+    lost.clear()
+    assert score(job(service), quiet).shards_done == 8
+
+
+def test_a_job_with_errors_says_how_to_ask_again(corpus, job, service):
+    (corpus.images / "10.png").unlink()
+    words = overrides_of(job(service, max_error_share=0.5))
+    done = CliRunner().invoke(app, ["score", *(word for one in words for word in ("--set", one))])
+    assert done.exit_code == 0, done.output
+    rows = list(read_scores(job(service).out))
+    failed = sum(judged.error is not None for row in rows for judged in [*row.positives, *row.candidates])
+    said = " ".join(done.output.split())
+    assert (
+        f"to have these {failed} pairs judged, give this command with --set out=NEW --set reuse={job(service).out}"
+        in said
+    )
 
 
 def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, job, service, monkeypatch):

@@ -184,6 +184,14 @@ def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
     (tmp_path / "away").rename(folder / "small" / "part-00001.parquet")
 
 
+def test_a_report_replaces_no_file_of_another_kind(world):
+    folder, corpus = world
+    before = (folder / "small.json").read_text()
+    with pytest.raises(DataError, match=r"small\.json: is there already, and is no report of a sweep"):
+        sweep(SweepSettings(scores=folder / "small", corpus=corpus.folder, out=folder / "small.json"))
+    assert (folder / "small.json").read_text() == before
+
+
 def test_vectors_are_read_once_for_the_whole_grid(world, monkeypatch):
     """Each point has the likeness of its own rows; see the selections that it is compared with above."""
     folder, corpus = world

@@ -45,8 +45,8 @@ def test_no_help_loads_an_engine():
 
 
 JOBS = (
-    "judge serve, mine score, mine select, mine inspect, train embed, train embedder, train evaluate, train reranker, "
-    "train benchmark"
+    "judge serve, mine score, mine plan, mine submit, mine select, mine inspect, train embed, train embedder, "
+    "train evaluate, train reranker, train benchmark"
 )
 
 
@@ -68,7 +68,7 @@ def test_every_job_prints_an_example_of_its_settings(command):
             "nowhere/corpus.json: no such file",
         ),
         (["mine", "import", "pairs", "nowhere.csv", "out"], "nowhere.csv: no such file"),
-        (["mine", "import", "mmeb", "nowhere", "out"], "nowhere: no such folder of images"),
+        (["mine", "import", "mmeb", "nowhere", "out"], "nowhere: no such folder; give the root of MMEB-train"),
         (["train", "evaluate", "--set", "corpus=c", "--set", "vectors=v", "--set", "out=o"], "c/corpus.json: no such"),
         (["describe", "nowhere"], "nowhere: not a folder of unijudge"),
     ],

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import struct
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +27,16 @@ from unijudge.images import open_image
 )
 def test_a_bad_image_is_refused(data, reason):
     with pytest.raises(BadImage, match=reason):
+        open_image(data)
+
+
+def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    with pytest.raises(BadImage, match=r"^image of far more than 50000000 pixels; scale it down$"):
         open_image(data)
 
 

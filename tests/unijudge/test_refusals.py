@@ -1,18 +1,24 @@
 """What a store says no to, how often it is asked, and a lease that it lost: against a local S3 server."""
 
 import contextlib
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
+from miner.overrides import read_overrides
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.unijudge.test_storage import names
 from unijudge.candidates import CandidateManifest, start_candidates
 from unijudge.candidates import missing_parts as missing_candidates
+from unijudge.datasets import pull
 from unijudge.errors import DataError
 from unijudge.files import locate, publish_text, read_json, read_text
 from unijudge.inventory import describe
 from unijudge.leases import lease
+from unijudge.refused import unwritable
 from unijudge.scores import ScoreManifest, missing_shards, read_scores
 from unijudge.triples import read_triples
 from unijudge.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors
@@ -151,3 +157,40 @@ def test_credentials_that_expire_do_not_undo_a_finished_job(bucket, monkeypatch)
     with lease(out) as lost:
         monkeypatch.setattr(type(out.fs), "_call_s3", refuse)
     assert not lost.is_set()
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "Free space"), (errno.EROFS, "Fix the permissions"), (errno.EIO, "Mend the disk"),
+        (errno.EISDIR, "Something else is there: give another place"), (errno.ENOTDIR, "A part of the path is a file"),
+    ],
+)  # fmt: skip
+def test_the_cure_fits_what_the_disk_said(number, cure):
+    said = str(unwritable(Path("a.txt"), OSError(number, os.strerror(number))))
+    assert said.startswith(f"a.txt: cannot be written ({os.strerror(number)}); ")
+    assert f". {cure}" in said
+    assert said.endswith(", then run the same command again")
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_called_a_full_disk(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written \(Is a directory\).*Something else is there"):
+        publish_text(tmp_path / "a.txt", "a")
+
+
+def test_a_server_that_cannot_be_reached_is_no_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/x/dataset\.json: not found \(Cannot connect to host"):
+        pull(locate("http://127.0.0.1:9/x"), tmp_path / "out")
+    with pytest.raises(DataError, match=r"^o\.json: no such file; check the path"):
+        read_overrides(Path("o.json"), "c")
+
+
+def test_a_file_of_another_kind_is_named_in_words(tmp_path):
+    path = tmp_path / "o.json"
+    for text, reason in [("[]", r"Input should be an object"), ('{"corpus": "c"}', "overrides: Field required")]:
+        path.write_text(text)
+        with pytest.raises(DataError, match=rf"o\.json: no file of overrides of this version \({reason}.*another file"):
+            read_overrides(path, "c")
+    with pytest.raises(DataError, match=r"o\.json: no score manifest of this version"):
+        read_json(path, ScoreManifest)

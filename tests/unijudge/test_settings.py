@@ -58,6 +58,7 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
         ("port = 'x'", [], "port: input should be a valid integer"),
         ("port = 99999", [], "port: input should be less than or equal to 65535"),
         ("", ["model.backend=magic"], "model.backend: input should be 'auto', 'vllm', 'transformers'"),
+        ("", ["model=qwen"], "model: a table of settings; set one of its own: model.backend, model.name"),
         ("", ["port"], "--set port: expected dotted.key=value"),
         ("port = 1", ["port.x=1"], "port is a value, not a table"),
         ("port = ", [], "not valid TOML"),

@@ -216,7 +216,7 @@ def test_a_holder_that_was_killed_lets_go(bucket):
 
 def test_a_wrong_bucket_is_one_clear_error(bucket):
     gone = locate("s3://no-such-bucket/corpus")
-    with pytest.raises(DataError, match=r"s3://no-such-bucket/corpus/corpus\.json: no such file"):
+    with pytest.raises(DataError, match=r"s3://no-such-bucket/corpus/corpus\.json: not found .*; check the URL"):
         Corpus(gone)
     with pytest.raises(DataError, match="s3://no-such-bucket/corpus: not a folder of unijudge"):
         describe(gone)

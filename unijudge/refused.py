@@ -1,0 +1,38 @@
+"""What to raise where a disk or a store says no: the path, its reason, and what helps."""
+
+import errno
+from pathlib import Path
+
+from unijudge.errors import DataError
+
+CURES: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Fix the permissions"),
+    **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "Something else is there: give another place"),
+    errno.ENOTDIR: "A part of the path is a file: give another place",
+    errno.ENAMETOOLONG: "Give a shorter name",
+}
+"""What helps against an error of a disk."""
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to raise where a disk or a store refused a read."""
+    return DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
+
+
+def missing(path: Path, error: FileNotFoundError) -> DataError:
+    """What to raise where a file is not there; a store says so too where it cannot be reached at all."""
+    reason = error.__cause__
+    if reason is None:
+        return DataError(f"{path}: no such file; check the path, and that what writes it has finished")
+    return DataError(f"{path}: not found ({reason}); check the URL, and that it can be reached from here")
+
+
+def unwritable(path: Path, error: Exception) -> DataError:
+    """What to raise where a disk or a store refused a write."""
+    reason = getattr(error, "strerror", None) or error
+    cure = CURES.get(getattr(error, "errno", None), "Mend the disk or the store")
+    return DataError(
+        f"{path}: cannot be written ({reason}); nothing half-written was left there. {cure}, then run the same command "
+        "again"
+    )
