@@ -1,6 +1,8 @@
-"""What the miner's benchmarks are fed with: made-up sentences and vectors, and a scripted judge behind Ray Serve."""
+"""What benchmarks are fed with: made-up sentences, vectors and training rows, and a scripted judge behind Ray Serve."""
 
 import contextlib
+import hashlib
+import io
 import random
 import signal
 import socket
@@ -15,12 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from unijudge.corpus import Corpus
+from trainer.examples import Example
+from unijudge.corpus import Content, Corpus
 from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
 
 UNIJUDGE = Path(sys.executable).parent / "unijudge"
 WORDS = "red seven bridge photo under table cat street green blue train window two child river stone"
+
+BATCH, NEGATIVES = 8, 8
+KINDS = [(True, False)] * 5 + [(False, True)] * 2 + [(True, True)]
+"""Whether query and candidates are pictures: 61, 25 and 14 % of MMEB's rows; of eight, 5, 2 and 1."""
 
 
 def sentence(dice: random.Random, words: int) -> str:
@@ -47,6 +55,43 @@ def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         for path, rows in missing_parts(folder, manifest, kind):
             write_part(path, manifest, ids[rows.start : rows.stop].to_pylist(), unit[rows.start : rows.stop])
+
+
+def training_rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:
+    """Made-up rows, in batches. Each candidate is drawn `repeats` times; queries never come again.
+
+    Texts have two words, a label, or twelve, a caption; those of queries twelve, or fifty, a dialogue; all a number.
+    """
+    dice = random.Random(seed)  # noqa: S311  reproducible, not secret
+
+    def picture() -> bytes:
+        out = io.BytesIO()
+        size = dice.choice([(640, 480), (480, 640), (500, 375), (512, 512), (640, 360)])
+        Image.frombytes("RGB", (8, 8), dice.randbytes(192)).resize(size).save(out, "JPEG", quality=90)
+        return out.getvalue()
+
+    def content(*lengths: int, image: bool) -> Content:
+        return (
+            Content("Represent the given image.\n", picture())
+            if image
+            else Content(f"{sentence(dice, dice.choice(lengths))} {dice.randrange(10**4)}")
+        )
+
+    def pool(*, images: bool) -> list[Content]:
+        draws = batches * (1 + NEGATIVES) * sum(kind[1] == images for kind in KINDS)
+        found = [content(2, 2, 2, 12, image=images) for _ in range(-(-draws // repeats))] * repeats
+        dice.shuffle(found)
+        return found
+
+    pools = {images: pool(images=images) for images in (False, True)}
+    return [[_example(content(12, 50, image=q), pools[c], dice) for q, c in KINDS] for _ in range(batches)]
+
+
+def _example(query: Content, pool: list[Content], dice: random.Random) -> Example:
+    taken = [pool.pop() for _ in range(1 + NEGATIVES)]
+    keys = [hashlib.sha256(repr(one).encode()).digest() for one in taken]
+    teacher = [dice.uniform(0.5, 0.9), *(dice.uniform(0.0, 0.8) for _ in range(NEGATIVES))]
+    return Example(query, taken, keys, teacher, frozenset(keys[:1]))
 
 
 @contextlib.contextmanager

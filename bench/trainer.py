@@ -1,20 +1,18 @@
 """Training the embedder, side by side: the same rows and weights through every way, each in a process of its own.
 
-    .venv/bin/python -m bench.trainer        prints a Markdown table for each set of rows
+    .venv/bin/python -m bench.trainer                 prints a Markdown table for each set of rows
+    .venv/bin/python -m bench.trainer --gpu 2b        prints the useful share of a GPU's peak, for Qwen2-VL's shape (7b)
 
-A 45-million-parameter Qwen2.5-VL with random weights and a LoRA (rank 16, all linear layers of the language model),
+A 33-million-parameter Qwen2.5-VL with random weights and a LoRA (rank 16, all linear layers of the language model),
 float32, one thread, whose own seconds are counted. Rows are of MMEB's mix, with 1 + 8 candidates, eight in a batch.
-"UniME-V2's scheme" is what its released code does: every input with one neighbour, padded to it, twice (GradCache: once
-for the loss, once for the gradients); its pictures prepared for every use. Prompts and pictures are ours in every way.
-Nothing is updated, so the gradients of all batches add up and can be compared: a difference is the largest of a weight's
+"UniME-V2's scheme" is what its released code does: every input with one neighbour, padded to it, twice (GradCache: for
+the loss, and for the gradients); its pictures prepared for every use. Prompts and pictures are ours in every way.
+Nothing is updated, so gradients of all batches add up and can be compared: a difference is the largest of a weight's
 gradient, as a share of the largest gradient in its matrix. Before the clock starts every way has run another row.
 """
 
-import hashlib
-import io
 import json
 import os
-import random
 import re
 import resource
 import subprocess
@@ -22,13 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from PIL import Image
 from torch import Tensor
 
 import trainer.buckets
+from bench.made_up import BATCH, NEGATIVES, training_rows
+from demo.tiny_model import make_tokenizer, save_model
+from judge_service.shapes import shape_of
 from trainer.backbone import Backbone, add_lora, open_backbone
 from trainer.collate import collate
 from trainer.embedder import embed, stream_of
@@ -37,14 +39,17 @@ from trainer.losses import symmetric_kl
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.corpus import Content
+from unijudge.cost import ModelShape, text_flops, vision_flops
 from unijudge.pictures import PictureReader
 
-BATCH, BATCHES, NEGATIVES = 8, 2, 8
-KINDS = [(True, False)] * 5 + [(False, True)] * 2 + [(True, True)]
-"""Whether query and candidates are pictures: 61, 25 and 14 % of MMEB's rows; of eight, 5, 2 and 1."""
-SETS = {"every candidate in one row": 1, "every candidate in four rows": 4}
-"""How often a candidate comes again; in an epoch of MMEB's 662,172 rows about 13 times."""
 UNBOUNDED = 10**9
+SHAPES = {
+    "2b": {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2},
+    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4},
+}
+"""What differs between Qwen2-VL-2B and 7B, but for the vocabulary."""
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A800": 312e12}
+"""Of dense bfloat16 products, in FLOP/s, by their makers."""
 WAYS = {
     "reference": "UniME-V2's scheme",
     "plain": "transformers, one padded batch, one pass",
@@ -52,47 +57,19 @@ WAYS = {
     "buckets": "… and like lengths together",
     "ours": "… and vision features kept: as it is",
 }
+SETS = {
+    "every candidate once": (1, 1, ("reference", "plain", "ours")),
+    "every candidate four times": (2, 4, tuple(WAYS)),
+}
+"""Batches, how often a candidate stands in all of them, and the ways. In an epoch of MMEB's 662,172 rows, one stands in
+about 13."""
 Way = Callable[[Backbone, Sequence[Example]], None]
-
-
-def rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:
-    """Made-up rows, in batches. Each candidate is drawn `repeats` times; queries never come again."""
-    dice = random.Random(seed)  # noqa: S311  reproducible, not secret
-
-    def text() -> str:  # a label, a caption, or a dialogue
-        words = dice.choice([2, 2, 12, 12, 12, 50])
-        return " ".join(dice.choices(["red", "seven", "bridge", "a photo of", "under", "the table"], k=words))
-
-    def picture() -> bytes:
-        out = io.BytesIO()
-        size = dice.choice([(640, 480), (480, 640), (500, 375), (512, 512), (640, 360)])
-        Image.frombytes("RGB", (8, 8), dice.randbytes(192)).resize(size).save(out, "JPEG", quality=90)
-        return out.getvalue()
-
-    def content(*, image: bool) -> Content:
-        return Content("Represent the given image.\n", picture()) if image else Content(text())
-
-    def pool(*, images: bool) -> list[Content]:
-        draws = batches * (1 + NEGATIVES) * sum(kind[1] == images for kind in KINDS)
-        found = [content(image=images) for _ in range(-(-draws // repeats))] * repeats
-        dice.shuffle(found)
-        return found
-
-    pools = {images: pool(images=images) for images in (False, True)}
-    return [[_example(content(image=q), pools[c], dice) for q, c in KINDS] for _ in range(batches)]
-
-
-def _example(query: Content, pool: list[Content], dice: random.Random) -> Example:
-    taken = [pool.pop() for _ in range(1 + NEGATIVES)]
-    keys = [hashlib.sha256(repr(one).encode()).digest() for one in taken]
-    teacher = [dice.uniform(0.5, 0.9), *(dice.uniform(0.0, 0.8) for _ in range(NEGATIVES))]
-    return Example(query, taken, keys, teacher, frozenset(keys[:1]))
 
 
 def loss(vectors_BCD: Tensor, examples: Sequence[Example]) -> Tensor:
     """UniME-V2's, of (rows, query and candidates, width)."""
     student = (vectors_BCD[:, :1] * vectors_BCD[:, 1:]).sum(-1)
-    teacher = torch.tensor([example.teacher for example in examples])
+    teacher = torch.tensor([example.teacher for example in examples], device=student.device)
     return symmetric_kl(student, teacher, student_temperature=0.02, teacher_temperature=0.02)
 
 
@@ -141,31 +118,38 @@ def reference(backbone: Backbone, examples: Sequence[Example]) -> None:
         (forward(backbone, chunk) * gradient).sum().backward()
 
 
-def measure(way: str, folder: str, repeats: int) -> dict[str, float]:
-    """Times one way over one set of rows, and leaves its gradients in the folder."""
-    cache = 1024 if way == "ours" else 0
-    if way in ("plain", "once", "reference"):
-        trainer.buckets.MOST_PADDING = UNBOUNDED
-    backbone = open_backbone(
-        BackboneSettings(name=folder, device="cpu", max_pixels=224 * 224, batch_tokens=UNBOUNDED, vision_cache_mb=cache)
-    )
+def opened(folder: str, **chosen: Any) -> Backbone:
+    """The model with a LoRA of random weights: half of a fresh one is zero, and so is the other half's gradient."""
+    backbone = open_backbone(BackboneSettings(name=folder, batch_tokens=UNBOUNDED, **chosen))
     torch.manual_seed(0)
     add_lora(backbone, LoraSettings())
-    trained = {name: one for name, one in backbone.model.named_parameters() if one.requires_grad}
-    for one in trained.values():
-        torch.nn.init.normal_(one, std=0.02)  # a fresh LoRA is zero in one half, and so is the other half's gradient
+    for one in trained(backbone).values():
+        torch.nn.init.normal_(one, std=0.02)
+    return backbone
+
+
+def trained(backbone: Backbone) -> dict[str, Tensor]:
+    """The parameters of the LoRA."""
+    return {name: one for name, one in backbone.model.named_parameters() if one.requires_grad}
+
+
+def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, float]:
+    """Times one way over one set of rows, and leaves its gradients in the folder."""
+    if way in ("plain", "once", "reference"):
+        trainer.buckets.MOST_PADDING = UNBOUNDED
+    backbone = opened(folder, device="cpu", max_pixels=224 * 224, vision_cache_mb=1024 if way == "ours" else 0)
     step: Way = {"reference": reference, "plain": plain}.get(way, ours)
-    (warming,) = rows(1, repeats, seed=7)
+    (warming,) = training_rows(1, repeats, seed=7)
     step(backbone, warming[:1])
     backbone.model.zero_grad()
-    todo = rows(BATCHES, repeats, seed=1)
+    todo = training_rows(batches, repeats, seed=1)
     begun = time.process_time()
     for examples in todo:
         step(backbone, examples)
     seconds = time.process_time() - begun
-    torch.save({name: one.grad for name, one in trained.items()}, f"{folder}/{way}-{repeats}.pt")
+    torch.save({name: one.grad for name, one in trained(backbone).items()}, f"{folder}/{way}-{repeats}.pt")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"rows_per_s": BATCHES * BATCH / seconds, "peak_mb": peak}
+    return {"rows_per_s": batches * BATCH / seconds, "peak_mb": peak}
 
 
 def difference(folder: str, way: str, repeats: int) -> float:
@@ -174,36 +158,91 @@ def difference(folder: str, way: str, repeats: int) -> float:
     return max(((found[name] - one).abs().max() / one.abs().max()).item() for name, one in theirs.items())
 
 
-def describe(repeats: int) -> str:
-    """How much of a batch comes again."""
-    batches = rows(BATCHES, repeats, seed=1)
-    distinct = sum(len(collate(batch).candidates) for batch in batches) / BATCHES
-    return f"{BATCH * (1 + NEGATIVES)} candidates of a batch, {distinct:.0f} of them distinct"
+def describe(batches: int, repeats: int) -> str:
+    """How much comes again within a batch."""
+    distinct = [len(collate(batch).candidates) for batch in training_rows(batches, repeats, seed=1)]
+    return f"{BATCH * (1 + NEGATIVES)} candidates in a batch, {sum(distinct) / batches:.0f} of them distinct"
 
 
 def main() -> None:
     """Runs every way, one after another, and prints the tables."""
     with tempfile.TemporaryDirectory() as folder:
         make = "from demo.tiny_model import make_model; from pathlib import Path; "
-        make += f"make_model(Path('{folder}'), width=512, layers=12, vision_width=320, vision_layers=6)"
+        make += f"make_model(Path('{folder}'), width=512, layers=8, vision_width=320, vision_layers=6)"
         subprocess.run([sys.executable, "-c", make], check=True)
-        for title, repeats in SETS.items():
-            print(f"\n| {title}: {describe(repeats)} | rows/s | ratio | peak memory, MB | gradient difference |")
-            print("|---|---|---|---|---|")
+        for title, (batches, repeats, ways) in SETS.items():
+            told = f"{title}: {describe(batches, repeats)}"
+            print(f"\n| {told} | rows/s | ratio | peak memory, MB | gradient difference |\n|---|---|---|---|---|")
             base = 0.0
-            for way, name in WAYS.items():
-                command = [sys.executable, "-m", "bench.trainer", way, folder, str(repeats)]
+            for way in ways:
+                command = [sys.executable, "-m", "bench.trainer", way, folder, str(batches), str(repeats)]
                 done = subprocess.run(
                     command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
                 )
                 one = json.loads(re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)[-1])
                 base = base or one["rows_per_s"]
                 figures = f"{one['rows_per_s']:.2f} | {one['rows_per_s'] / base:.2f} | {one['peak_mb']:.0f}"
-                print(f"| {name} | {figures} | {difference(folder, way, repeats):.1e} |", flush=True)
+                print(f"| {WAYS[way]} | {figures} | {difference(folder, way, repeats):.1e} |", flush=True)
+
+
+def flops(backbone: Backbone, examples: Sequence[Example]) -> float:
+    """What a batch takes at least, in floating-point operations, if no picture was seen before.
+
+        Σ inputs [2 · linear · n + 3 · attention · n · (n + 1) / 2 + 6 · P · n] + Σ pictures ViT
+
+    Each distinct input of n tokens runs forward, and its gradient backward: through frozen weights once, through
+    attention and the P weights of the LoRA twice. Linear, attention and ViT as in `unijudge.cost`.
+    """
+    shape = cast("ModelShape", shape_of(backbone.inputs.config))
+    batch = collate(examples)
+    streams = {tuple(stream_of(backbone, one)) for one in [*batch.queries, *batch.candidates]}
+    weights = sum(one.numel() for one in trained(backbone).values())
+    lengths = [backbone.inputs.length(list(stream)) for stream in streams]
+    text = sum(3 * text_flops(shape, n, 0) + (6 * weights - shape.linear_flops) * n for n in lengths)
+    pictures = {entry for stream in streams for entry in stream if isinstance(entry, bytes)}
+    return text + sum(vision_flops(shape.vision, len(backbone.inputs.pictures(one).token_ids)) for one in pictures)
+
+
+def make_qwen2_vl(folder: Path, text: dict[str, int]) -> None:
+    """Writes a model of this shape, with the tower of Qwen2-VL, random weights in bfloat16 and a small tokenizer."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    tokenizer = make_tokenizer()
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    config = Qwen2VLConfig(
+        text_config=text | {"num_hidden_layers": 28, "vocab_size": 151936, "rope_parameters": rope},
+        vision_config={"hidden_size": text["hidden_size"]},
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+    )
+    with torch.device("cuda"):
+        save_model(folder, Qwen2VLForConditionalGeneration(config).bfloat16(), tokenizer)
+
+
+def utilise(size: str) -> None:
+    """Trains a model of Qwen2-VL's shape on a GPU, and prints how much of its peak is useful work."""
+    name = torch.cuda.get_device_name()
+    peak = next((peak for known, peak in PEAKS.items() if known in name), None)
+    with tempfile.TemporaryDirectory() as folder:
+        make_qwen2_vl(Path(folder), SHAPES[size])
+        backbone = opened(folder, device="cuda", dtype="bfloat16", max_pixels=672 * 672, vision_cache_mb=0)
+    todo = [[batch[0], batch[5]] for batch in training_rows(4, 1, seed=1)]  # as much as fits into 80 GB
+    ours(backbone, todo[0])
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for examples in todo:
+        ours(backbone, examples)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - begun
+    useful = sum(flops(backbone, examples) for examples in todo) / seconds
+    share = f"{useful / peak:.0%}" if peak else "peak not known"
+    print(f"| Qwen2-VL-{size.upper()}, {name} | rows/s | useful TFLOP/s | of the peak |\n|---|---|---|---|")
+    print(f"| unijudge | {sum(map(len, todo)) / seconds:.2f} | {useful / 1e12:.0f} | {share} |")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print("RESULT " + json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    if sys.argv[1:2] == ["--gpu"]:
+        utilise(sys.argv[2])
+    elif len(sys.argv) > 1:
+        print("RESULT " + json.dumps(measure(*sys.argv[1:3], *map(int, sys.argv[3:]))))
     else:
         main()

@@ -92,9 +92,11 @@ class Backbone:
             embedded_BSD = embedded_BSD.masked_scatter(spots_BS[..., None], levels_LTD[0])
             if len(levels_LTD) > 1:
                 deepstack = {"visual_pos_masks": spots_BS, "deepstack_visual_embeds": list(levels_LTD[1:])}
-        hidden_BSD = language_model(
-            inputs_embeds=embedded_BSD, attention_mask=mask_BS, position_ids=positions, use_cache=False, **deepstack
-        ).last_hidden_state
+        low = embedded_BSD.dtype == torch.bfloat16  # then the adapter's products are made in bfloat16 too
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            hidden_BSD = language_model(
+                inputs_embeds=embedded_BSD, attention_mask=mask_BS, position_ids=positions, use_cache=False, **deepstack
+            ).last_hidden_state
         last: Tensor = hidden_BSD[torch.arange(len(streams)), mask_BS.sum(1) - 1]
         return last
 
@@ -237,7 +239,8 @@ def _weights(dtype: str, device: torch.device) -> dict[str, Any]:
         return {"dtype": getattr(torch, dtype)}
     if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install bitsandbytes); set 'bfloat16'"
+            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install 'unijudge[qlora]'); or set "
+            "'bfloat16'"
         )
     quantised = transformers.BitsAndBytesConfig(
         load_in_4bit=True,

@@ -26,6 +26,7 @@ def infonce(
         similarities_BU: Cosine similarities of each query with every distinct candidate of the batch, in [-1, 1].
         target_B: The column of each query's positive.
         masked_BU: True where a column is not a negative of the row: another known positive, or another row's candidate.
+            A row without a negative costs nothing.
         temperature: Divides the similarities. Greater than 0.
         weights_B: As in `losses.symmetric_kl`.
 
@@ -33,7 +34,7 @@ def infonce(
         A scalar ≥ 0, in nats.
 
     Raises:
-        ValueError: A target is masked, or a row has no negative: its loss would be zero without a word.
+        ValueError: A target is masked, or no row has a negative: the loss would be zero without a word.
 
     Example:
         >>> even = infonce(torch.zeros(1, 3), torch.tensor([0]), torch.zeros(1, 3, dtype=torch.bool), temperature=1)
@@ -45,8 +46,8 @@ def infonce(
     """
     if masked_BU.gather(1, target_B[:, None]).any():
         raise ValueError("infonce: a target is masked; a query's own positive must stay in its row")
-    if ((~masked_BU).sum(1) < 2).any():
-        raise ValueError("infonce: a row has no negative; its loss would be zero whatever the model does")
+    if ((~masked_BU).sum(1) < 2).all():
+        raise ValueError("infonce: no row has a negative; the loss would be zero whatever the model does")
     logits_BU = (wide(similarities_BU) / temperature).masked_fill(masked_BU, -torch.inf)
     return weighted_mean(F.cross_entropy(logits_BU, target_B, reduction="none"), weights_B)
 

@@ -6,7 +6,8 @@ Several are started by torch's or accelerate's launcher, each with the same comm
     accelerate launch --config_file deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder run.toml
 
 The model's frozen weights are the same everywhere, so the processes need no wrapper around it: they add up the
-adapter's gradients once an update, whatever passes made them. If one process fails, the launcher ends the others.
+adapter's gradients once an update, whatever passes made them. If one process fails, the launcher ends the others. On
+several machines all of them must see the same folders.
 """
 
 import contextlib
@@ -43,10 +44,11 @@ def processes(
     """
     for name in trackers:
         if importlib.util.find_spec(name) is None:
-            raise SettingsError(f"trackers: {name} is not installed; pip install {name}, or leave it out")
+            raise SettingsError(f"trackers: {name} is not installed; pip install 'unijudge[trackers]', or leave it out")
     folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
     waiting = [] if patience is None else [InitProcessGroupKwargs(timeout=patience)]
-    accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=waiting, **folder)
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
     sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
     if sharding and sharding.cpu_ram_efficient_loading:
         raise SettingsError(

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from trainer.checkpoints import Checkpoints
 from unijudge.errors import DataError
-from unijudge.files import publish_json, publish_text, publishing_folder, read_json
+from unijudge.files import publish_json, publish_text, publishing_folder, read_json, unwritable
 from unijudge.provenance import Beginning, Provenance
 
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
@@ -71,9 +71,17 @@ class Run:
             save_weights(draft)
 
     def log(self, **metrics: float) -> None:
-        """Adds one line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        """Adds one line to metrics.jsonl.
+
+        Raises:
+            DataError: The disk refused.
+        """
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     def forget_after(self, step: int) -> None:
         """Removes the metrics of steps that will be done again."""

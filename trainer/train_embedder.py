@@ -14,6 +14,7 @@ from trainer.embedder import embed, stream_of
 from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.gather import gathered
+from trainer.gradcache import embed_in_chunks
 from trainer.loop import Observed, Terms
 from trainer.losses import js_divergence, kl, margin_mse, symmetric_kl
 from trainer.processes import processes
@@ -47,7 +48,8 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
             if doubt is not None:
                 logger.warning("%s: %s", settings.triples, doubt)
         return Objective(
-            lambda examples, _: _ready(backbone, collate(examples)), partial(loss_of, backbone, settings.loss)
+            lambda examples, _: _ready(backbone, collate(examples)),
+            partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
         )
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
@@ -61,13 +63,16 @@ def _ready(backbone: Backbone, batch: Batch) -> Batch:
     return batch
 
 
-def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch) -> Terms:
+def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, cache_chunk: int = 0) -> Terms:
     """The loss of one batch by its terms, and what was observed of its rows.
+
+    Its inputs keep their hidden states for the backward pass, or those of `cache_chunk` inputs at a time do.
 
     Raises:
         TrainingError: The loss needs a judge's scores, and a row has none.
     """
-    vectors = embed(backbone, [*batch.queries, *batch.candidates])
+    contents = [*batch.queries, *batch.candidates]
+    vectors = embed_in_chunks(backbone, contents, cache_chunk) if cache_chunk else embed(backbone, contents)
     return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
 
 

@@ -53,8 +53,8 @@ class LoopSettings(Settings):
     batch_size: int = Field(8, gt=0)
     """Rows at once, on one process."""
     accumulate: int = Field(1, gt=0)
-    """Batches in an update. Several processes share them out, so it is a multiple of their number, and an update is the
-    same on any number of them."""
+    """Batches in an update. Several processes share them out, so it is a multiple of their number; an update is the
+    same on any number of them, unless the loss looks across rows (`loss.in_batch_weight`)."""
     batches: Literal["mixed", "homogeneous"] = "mixed"
     """`mixed`: any rows make a batch; `homogeneous`: rows of one subset do. Either way every row once an epoch."""
     learning_rate: float = Field(1e-4, gt=0)
@@ -103,6 +103,18 @@ class EmbedderSettings(FinetuneSettings):
     """One training of the embedder."""
 
     loss: LossSettings = LossSettings()
+    cache_chunk: int = Field(0, ge=0)
+    """Inputs whose hidden states are kept at once (GradCache, arXiv 2101.06983): a batch of any size fits, and each of
+    its inputs is computed twice. 0: those of the whole batch. Only with `loss.in_batch_weight`."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.cache_chunk and not self.loss.in_batch_weight:
+            raise ValueError(
+                "cache_chunk is for in-batch negatives (loss.in_batch_weight): without them rows do not interact, so a "
+                "smaller batch_size and a larger accumulate do the same, and compute nothing twice"
+            )
+        return self
 
 
 class RerankerLossSettings(Settings):

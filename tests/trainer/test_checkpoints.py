@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.test_loop import lines, train
+from tests.trainer.test_loop import SETTINGS, lines, train
 from trainer.checkpoints import Checkpoints, load_state
+from trainer.runs import Run
 from unijudge.errors import DataError
 
 
@@ -73,6 +74,10 @@ def test_a_disk_that_fills_up_under_the_optimizers_state(checkpoints):
     with pytest.raises(DataError, match=r"step-000020: cannot be written .No space left"):
         checkpoints.save(20, {"moments": torch.arange(10_000)}, full)
     assert checkpoints.last_whole().name == "step-000015"
+    run = Run(checkpoints.folder.parent / "run", SETTINGS, {})
+    (run.folder / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be written .No space left"):
+        run.log(step=1)
 
 
 def test_a_run_goes_on_from_the_whole_one_and_ends_as_if_nothing_had_been(tmp_path):

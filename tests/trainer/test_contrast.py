@@ -122,8 +122,18 @@ def test_a_row_that_holds_all_candidates_of_the_batch_costs_nothing_more():
     assert values.grad.abs().max() == 0
 
 
-def test_infonce_refuses_a_masked_target_and_a_row_without_negatives():
+def test_a_row_without_negatives_costs_nothing():
+    """All of its own candidates but the positive are known to answer it."""
+    values = similarities()
+    masked = ~OWN | torch.tensor([[False, True, False, False, False], [False] * 5])
+    loss = infonce(values, TARGET, masked, temperature=0.5)
+    loss.backward()
+    assert loss.item() == pytest.approx(own(values, weights_B=torch.tensor([0.0, 1.0])).item())
+    assert values.grad[0].abs().max() == 0
+
+
+def test_infonce_refuses_a_masked_target_and_rows_that_all_have_no_negative():
     with pytest.raises(ValueError, match="target is masked"):
         infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[True, False]]), temperature=1)
-    with pytest.raises(ValueError, match="no negative"):
+    with pytest.raises(ValueError, match="no row has a negative"):
         infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[False, True]]), temperature=1)

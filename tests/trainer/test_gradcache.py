@@ -1,0 +1,90 @@
+"""GradCache: the gradients of the whole batch, dropout included, with one chunk's hidden states in memory."""
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from trainer.backbone import add_lora, open_backbone
+from trainer.collate import collate
+from trainer.embedder import embed
+from trainer.examples import Examples
+from trainer.gradcache import embed_in_chunks
+from trainer.train_embedder import loss_of
+from trainer.training_settings import EmbedderSettings, LoraSettings, LossSettings
+from unijudge.corpus import Content
+from unijudge.errors import SettingsError
+from unijudge.settings import load_settings
+
+IN_BATCH = LossSettings(name="infonce", in_batch_weight=1.0, student_temperature=0.1)
+WORDS = [
+    Content(text=f"{word} " * (3 + place)) for place, word in enumerate(["red", "green", "blue", "white", "black"])
+]
+
+
+@pytest.fixture
+def backbone(model):
+    """In double precision, and with updates that are not zero."""
+    backbone = open_backbone(model)
+    torch.manual_seed(0)
+    add_lora(backbone, LoraSettings(rank=2, dropout=0.1))
+    backbone.model.double()
+    with torch.no_grad():
+        for name, parameter in backbone.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    return backbone
+
+
+def gradients(backbone, loss):
+    """With the same dice each time; and how many bytes were kept for the backward pass."""
+    kept = []
+    torch.manual_seed(1)
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+        value = loss()
+    value.backward()
+    trained = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
+    found = torch.cat([parameter.grad.ravel() for parameter in trained])
+    backbone.model.zero_grad()
+    return found, sum(kept)
+
+
+def test_gradients_are_those_of_the_whole_batch(backbone, corpus, triples):
+    examples = Examples(corpus, triples, negatives=3)
+    batch = collate([examples[row] for row in range(4)])
+
+    def loss(chunk):
+        return sum(loss_of(backbone, IN_BATCH, batch, cache_chunk=chunk)[name] for name in ("infonce", "in_batch"))
+
+    backbone.model.eval()  # without dropout
+    whole, everything = gradients(backbone, lambda: loss(0))
+    assert whole.abs().max() > 1e-3
+    for chunk in (1, 3, 100):
+        cached, kept = gradients(backbone, lambda chunk=chunk: loss(chunk))
+        assert (whole - cached).abs().max() < 1e-6
+        assert kept < everything / 20
+
+
+def test_dropout_draws_the_same_in_both_passes(backbone):
+    """Against the same chunks, embedded with all their hidden states kept."""
+    target = torch.randn(len(WORDS), backbone.width, generator=torch.Generator().manual_seed(2))
+    backbone.model.train()
+
+    def kept():
+        return (
+            torch.cat([embed(backbone, WORDS[:2]), embed(backbone, WORDS[2:4]), embed(backbone, WORDS[4:])]) * target
+        ).sum()
+
+    def cached():
+        return (embed_in_chunks(backbone, WORDS, 2) * target).sum()
+
+    expected, found = gradients(backbone, kept)[0], gradients(backbone, cached)[0]
+    assert (expected - found).abs().max() < 1e-6
+    torch.manual_seed(3)
+    kept().backward()
+    other = torch.cat([one.grad.ravel() for one in backbone.model.parameters() if one.requires_grad])
+    assert (expected - other).abs().max() > 1e-3, "dropout is at work"
+
+
+def test_it_is_refused_where_rows_do_not_interact():
+    with pytest.raises(SettingsError, match=r"cache_chunk is for in-batch negatives .* rows do not interact"):
+        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "cache_chunk=8"])
