@@ -15,8 +15,9 @@ from pydantic import BaseModel
 
 from trainer.checkpoints import Checkpoints
 from unijudge.errors import DataError
-from unijudge.files import publish_json, publish_text, publishing_folder, read_json, unwritable
+from unijudge.files import publish_json, publish_text, publishing_folder, read_json
 from unijudge.provenance import Beginning, Provenance
+from unijudge.refused import unwritable
 
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
 HOW = {"workers", "trackers"}

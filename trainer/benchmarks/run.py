@@ -33,6 +33,7 @@ from unijudge.cli import run
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
+from unijudge.outputs import check_file, is_json_of
 from unijudge.provenance import without_passwords
 from unijudge.vectors import VectorManifest, missing_parts
 
@@ -59,6 +60,7 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
     """
     if settings.label in ("", CORPORA):
         raise SettingsError(f"name: {settings.label!r} cannot be a system's; name a model, or set another name")
+    check_file(settings.out / "table.json", is_json_of(Table), "table of `train benchmark`")
     chosen = choose(settings.root, settings.only)
     with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
         if accelerator.is_main_process:

@@ -28,7 +28,7 @@ from trainer.benchmark_settings import EndpointSettings
 from trainer.systems.system import Identity
 from unijudge.corpus import Content
 from unijudge.errors import EndpointBusy, EndpointError, SettingsError
-from unijudge.files import read_text
+from unijudge.keys import read_key
 from unijudge.vectors import Vectors
 
 PATH = "/v1/embeddings"
@@ -51,13 +51,13 @@ class Endpoint:
         """Opens nothing yet.
 
         Raises:
-            SettingsError: The model is not named.
+            SettingsError: The model is not named, or the key is none.
             DataError: The key's file cannot be read.
         """
         if not settings.model:
             raise SettingsError("endpoint.model: required; the name under which the endpoint serves it")
         self._settings = settings
-        key = read_text(settings.key_file).strip() if settings.key_file else None
+        key = read_key(settings.key_file)
         self._http = httpx2.Client(
             timeout=settings.timeout_s, headers={"Authorization": f"Bearer {key}"} if key else {}
         )
