@@ -1,6 +1,6 @@
 """Measures one system on every chosen set: import, embed, evaluate, set by set; then the table of all systems.
 
-    OUT/corpora/SET/                 the set as a corpus, and import.txt, the command that made it; for all systems
+    OUT/corpora/SET/                 the set as a corpus, for all systems; SET.import.txt is the command that made it
     OUT/NAME/SET/vectors/            what the system made of it
     OUT/NAME/SET/metrics.json        every measure, and rankings.parquet; what `train rerank` takes
     OUT/table.md, OUT/table.json     all systems, and the published rows
@@ -93,7 +93,7 @@ def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     folder = settings.out / CORPORA / one.name
     words = one.words(settings.root, folder, settings.instruction)
     command = without_passwords(shlex.join(["unijudge", *words])) + "\n"
-    record = folder / "import.txt"
+    record = folder.with_name(f"{folder.name}.import.txt")
     made = (folder / "corpus.json").exists() and record.exists() and read_text(record) == command
     if made and not _miscounts(folder, one):
         return []
