@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray"},
     "trainer": {
         "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
-        "accelerate",
+        "accelerate", "sentence_transformers", "httpx2", "tenacity",
     },
 }  # fmt: skip
 ONLY_IN = {
@@ -32,7 +32,8 @@ ONLY_IN = {
     "ray": {"judge_service/replica.py", "miner/ray_engine.py", "miner/jobs.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
-    "httpx2": {"unijudge/connection.py", "unijudge/client.py"},
+    "httpx2": {"unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
+    "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/files.py"},
     "typer": {

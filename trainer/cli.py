@@ -1,4 +1,4 @@
-"""`unijudge train`: pull, embed, embedder, reranker, report, export, evaluate, rerank."""
+"""`unijudge train`: pull, embed, embedder, reranker, report, export, evaluate, benchmark, rerank."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from trainer.benchmark_settings import BenchmarkSettings
 from trainer.loading import Form
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
@@ -117,6 +118,29 @@ def evaluate(settings: SettingsFile = None, overrides: Overrides = None, example
 
 
 @app.command()
+def benchmark(
+    settings: SettingsFile = None,
+    overrides: Overrides = None,
+    example: Example = False,
+    listed: Annotated[bool, typer.Option("--list", help="Say what is found under the root, and stop.")] = False,
+) -> None:
+    """Measure a system on MMEB, Flickr30K, COCO, ShareGPT4V, Urban1K, SugarCrepe, from disk. Resumes by set."""
+    resolved = command_settings(BenchmarkSettings, settings, overrides, example)
+    if listed:
+        from trainer.benchmarks.registry import listing
+
+        typer.echo("\n".join(listing(resolved.root)))
+        return
+    from trainer.benchmarks.run import benchmark as run
+
+    with _bar() as bar:
+        task = bar.add_task("measure", total=None, note="")
+        table = run(resolved, lambda name, done, total: bar.update(task, completed=done, total=total, note=name))
+    if table is not None:
+        typer.echo(table.text())
+
+
+@app.command()
 def rerank(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
     """Have a judge service order the best items of an evaluation again; what it gains and loses for each subset."""
     resolved = command_settings(RerankSettings, settings, overrides, example)
@@ -145,11 +169,11 @@ def _tell_once(text: str) -> None:
 
 
 def _tell(subsets: dict[str, dict[str, float]]) -> None:
-    names = list(next(iter(subsets.values())))
+    names = list(dict.fromkeys(name for values in subsets.values() for name in values))
     typer.echo(f"{'subset':<24}" + "".join(f"{name:>{len(name) + 3}}" for name in names))
     for subset, values in subsets.items():
-        cells = (f"{values[name]:.3f}".replace(".000", "    ").rjust(len(name) + 3) for name in names)
-        typer.echo(f"{subset:<24}" + "".join(cells))
+        cells = (f"{values[name]:.3f}".replace(".000", "    ") if name in values else "–" for name in names)
+        typer.echo(f"{subset:<24}" + "".join(c.rjust(len(name) + 3) for c, name in zip(cells, names, strict=True)))
 
 
 def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:

@@ -1,26 +1,25 @@
-"""Embeds a whole corpus into a folder of vectors, part by part; a rerun embeds only the parts that are missing.
+"""Embeds a corpus by any system into a folder of vectors, part by part; a rerun embeds only the parts that are missing.
 
 Several processes share each part out, batch by batch, and the first one writes it: any number makes the same files.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trainer.ahead import ahead
-from trainer.backbone import Backbone, open_backbone
-from trainer.embedder import embed_streams, stream_of
 from trainer.processes import processes
 from trainer.settings import EmbedSettings
+from trainer.systems.ours import OurModel
+from trainer.systems.system import System
 from unijudge.corpus import Corpus, Item, Query
-from unijudge.encoding import Stream
 from unijudge.errors import DataError
 from unijudge.provenance import Provenance
-from unijudge.vectors import Kind, VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.vectors import Kind, VectorManifest, Vectors, missing_parts, start_vectors, write_part
 
 Entries = Sequence[Item | Query]
 
@@ -37,8 +36,16 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
     """
     with processes(settings.model.device, settings.out) as accelerator:
         corpus = Corpus(settings.corpus)
-        backbone = open_backbone(settings.model)
-        manifest = _manifest(settings, corpus, backbone)
+        system = OurModel(settings.model)
+        manifest = VectorManifest(
+            corpus=corpus.fingerprint,
+            width=system.width,
+            dtype=settings.dtype,
+            items=len(corpus.items),
+            queries=len(corpus.queries),
+            made=Provenance.now(settings),
+            **asdict(system.identity),
+        )
         with accelerator.main_process_first():
             start_vectors(settings.out, manifest)
         kinds: list[tuple[Kind, Entries]] = [("items", corpus.items), ("queries", corpus.queries)]
@@ -57,66 +64,81 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             report(done, total)
 
         for path, entries in todo:
-            vectors = _vectors(backbone, corpus, entries, settings, accelerator, advance)
+            vectors = embed_entries(
+                system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance
+            )
             if vectors is not None:
                 write_part(path, manifest, [_id(entry) for entry in entries], vectors)
     return manifest
 
 
-def _manifest(settings: EmbedSettings, corpus: Corpus, backbone: Backbone) -> VectorManifest:
-    return VectorManifest(
-        corpus=corpus.fingerprint,
-        model=backbone.inputs.name,
-        weights=backbone.inputs.weights,
-        adapter=backbone.adapter,
-        encoding=settings.model.encoding,
-        min_pixels=settings.model.min_pixels,
-        max_pixels=settings.model.max_pixels,
-        resize=settings.model.resize,
-        model_dtype=settings.model.dtype,
-        width=backbone.width,
-        dtype=settings.dtype,
-        items=len(corpus.items),
-        queries=len(corpus.queries),
-        made=Provenance.now(settings),
-    )
-
-
-def _vectors(
-    backbone: Backbone,
+def embed_entries(
+    system: System,
     corpus: Corpus,
     entries: Entries,
-    settings: EmbedSettings,
+    batch_size: int,
+    workers: int,
     accelerator: Accelerator,
     advance: Callable[[int], None],
-) -> npt.NDArray[np.float32] | None:
-    """One part's vectors, in the first process; None in the others, which hand theirs over."""
-    size = settings.batch_size
-    batches = [range(start, min(start + size, len(entries))) for start in range(0, len(entries), size)]
-    ours = batches[accelerator.process_index :: accelerator.num_processes]
-    found = np.empty((len(entries), backbone.width), np.float32)
+) -> Vectors | None:
+    """Embeds items or queries of a corpus, shared out over the processes.
 
-    def streams_of(batch: Sequence[int]) -> list[Stream]:
-        return [_stream(backbone, corpus, entries[row]) for row in batch]
+    What makes a batch does not depend on how many processes there are, and so no number does.
 
-    for turn, (batch, streams) in enumerate(ahead(ours, streams_of, settings.workers)):
-        with torch.inference_mode():
-            found[batch] = embed_streams(backbone, streams).cpu().numpy()
+    Args:
+        system: What embeds.
+        corpus: Where the entries come from.
+        entries: What is embedded.
+        batch_size: How many at once.
+        workers: Threads of each process that read and prepare ahead.
+        accelerator: Knows the processes.
+        advance: Is called in the first process with how many more are done, in all.
+
+    Returns:
+        (entries, width), of unit length; None in all processes but the first, which hand theirs over.
+
+    Raises:
+        DataError: An input cannot be read, or its vector is none: its id is named.
+    """
+    batches = [entries[start : start + batch_size] for start in range(0, len(entries), batch_size)]
+    ours = range(accelerator.process_index, len(batches), accelerator.num_processes)
+
+    def prepare(number: int) -> list[Any]:
+        return [_prepared(system, corpus, entry) for entry in batches[number]]
+
+    found: list[tuple[int, Vectors]] = []
+    for number, prepared in ahead(ours, prepare, workers):
+        found.append((number, _unit_vectors(system, corpus, batches[number], prepared)))
         if accelerator.is_main_process:
-            at_once = accelerator.num_processes
-            advance(sum(len(one) for one in batches[turn * at_once : (turn + 1) * at_once]))
+            advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
     if accelerator.num_processes > 1:
-        rows = [row for batch in ours for row in batch]
-        for rows_there, vectors in gather_object([(rows, found[rows])]):
-            found[rows_there] = vectors
-    return found if accelerator.is_main_process else None
+        found = gather_object(found)
+    return np.concatenate([vectors for _, vectors in sorted(found)]) if accelerator.is_main_process else None
 
 
-def _stream(backbone: Backbone, corpus: Corpus, entry: Item | Query) -> Stream:
+def _prepared(system: System, corpus: Corpus, entry: Item | Query) -> Any:
     try:
-        return stream_of(backbone, corpus.content(entry))
+        return system.prepare(corpus.content(entry))
     except DataError as error:
-        raise DataError(f"{_id(entry)}: {error}; mend it or import again, then run this again") from error
+        raise DataError(
+            f"{corpus.folder}: {_id(entry)}: {error}; mend it or import again, then run this again"
+        ) from error
+
+
+def _unit_vectors(system: System, corpus: Corpus, entries: Entries, prepared: Sequence[Any]) -> Vectors:
+    try:
+        vectors_ND = system.embed(prepared)
+    except DataError as error:
+        raise DataError(f"{corpus.folder}: among {_id(entries[0])} and what follows: {error}") from error
+    lengths = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        what = "the vector 0" if lengths[bad[0]] == 0 else "numbers that are not finite"
+        raise DataError(
+            f"{corpus.folder}: {_id(entries[bad[0]])}: {system.identity.model} made {what} of it; nothing was written. "
+            "Look at this input, at the model's dtype and at its weights"
+        )
+    return np.asarray(vectors_ND / lengths, np.float32)
 
 
 def _id(entry: Item | Query) -> str:

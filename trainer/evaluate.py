@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,16 @@ from trainer.measuring_settings import EvaluateSettings
 from unijudge.corpus import Corpus, Query
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json
-from unijudge.metrics import gold_rank, mean_reciprocal_rank, ndcg, precision_at_1, recall_at
+from unijudge.metrics import (
+    bootstrap_shares,
+    gold_rank,
+    interval,
+    mean_reciprocal_rank,
+    modality_gap,
+    ndcg,
+    precision_at_1,
+    recall_at,
+)
 from unijudge.provenance import Provenance
 from unijudge.rankings import Evaluation, Ranking, write_rankings
 from unijudge.vectors import VectorFolder
@@ -20,7 +30,11 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Report(Evaluation):
-    """metrics.json: every measure of every subset; `candidates` (mean number of them) is one too."""
+    """metrics.json: every measure of every subset; `candidates` (mean number of them) is one too.
+
+    `low` and `high` are the 95 % bootstrap interval of precision@1. `modality gap` is missing where all contents of a
+    subset's queries and candidates have an image, or none has.
+    """
 
     vectors: str
     pool: str
@@ -35,10 +49,14 @@ def evaluate(settings: EvaluateSettings) -> Report:
     corpus = Corpus(settings.corpus)
     if not corpus.queries:
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to evaluate")
+    folder = VectorFolder(settings.vectors, corpus)
+    items_ND, queries_QD = folder.whole("items"), folder.whole("queries")
     measured: dict[str, list[dict[str, float]]] = defaultdict(list)
+    seen: dict[str, npt.NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(corpus.items), bool))
 
     def rankings() -> Iterator[Ranking]:
-        for query, candidates, scores, gold in _rankings(settings, corpus):
+        for query, candidates, scores, gold in _rankings(settings, corpus, items_ND, queries_QD):
+            seen[query.subset][candidates] = True
             rank = gold_rank(scores, gold)
             measured[query.subset].append(
                 {"rank": rank, "candidates": len(candidates), "ndcg": ndcg(scores, gold, settings.cutoffs[-1])}
@@ -48,11 +66,12 @@ def evaluate(settings: EvaluateSettings) -> Report:
             yield Ranking(query.query_id, query.subset, rank, item_ids, scores[best].tolist())
 
     write_rankings(settings.out / "rankings.parquet", rankings())
+    gaps = {name: _gap(corpus, name, rows_N, items_ND, queries_QD) for name, rows_N in seen.items()}
     report = Report(
         corpus=str(settings.corpus),
         vectors=str(settings.vectors),
         pool=settings.pool,
-        subsets={name: _measures(found, settings.cutoffs) for name, found in sorted(measured.items())},
+        subsets={name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)},
         inputs={"corpus": corpus.fingerprint, "vectors": file_sha256(settings.vectors / "vectors.json")},
         rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
         made=Provenance.now(settings),
@@ -61,10 +80,10 @@ def evaluate(settings: EvaluateSettings) -> Report:
     return report
 
 
-def _rankings(settings: EvaluateSettings, corpus: Corpus) -> Iterator[tuple[Query, Rows, Vectors, list[int]]]:
+def _rankings(
+    settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, queries_QD: Vectors
+) -> Iterator[tuple[Query, Rows, Vectors, list[int]]]:
     """Each query with its candidates (item rows), their similarities, and the places of its positives among them."""
-    folder = VectorFolder(settings.vectors, corpus)
-    items_ND, queries_QD = folder.whole("items"), folder.whole("queries")
     pools: dict[str | None, tuple[Rows, Vectors]] = {}
     for query, vector_D in zip(corpus.queries, queries_QD, strict=True):
         if query.candidates is not None:
@@ -83,12 +102,31 @@ def _rankings(settings: EvaluateSettings, corpus: Corpus) -> Iterator[tuple[Quer
         yield query, candidates, vectors_ND @ vector_D, gold
 
 
-def _measures(found: list[dict[str, float]], cutoffs: tuple[int, ...]) -> dict[str, float]:
+def _gap(
+    corpus: Corpus, subset: str, seen_N: npt.NDArray[np.bool_], items_ND: Vectors, queries_QD: Vectors
+) -> dict[str, float]:
+    """The modality gap of a subset's queries and candidates: those with an image, and those without."""
+    asked_Q = np.array(corpus.queries.table["subset"].to_pylist()) == subset
+    contents_ND = np.concatenate([items_ND[seen_N], queries_QD[asked_Q]])
+    shown_N = np.concatenate([_has_image(corpus.items.table)[seen_N], _has_image(corpus.queries.table)[asked_Q]])
+    gap = modality_gap(contents_ND[shown_N], contents_ND[~shown_N])
+    return {} if np.isnan(gap) else {"modality gap": gap}
+
+
+def _has_image(table: Any) -> npt.NDArray[np.bool_]:
+    return np.array(table["image"].is_valid().to_pylist(), bool)
+
+
+def _measures(name: str, found: list[dict[str, float]], cutoffs: tuple[int, ...]) -> dict[str, float]:
     ranks_Q = np.array([one["rank"] for one in found], np.int64)
+    first = precision_at_1(ranks_Q)
+    low, high = interval(bootstrap_shares(first, len(found), name))
     return {
         "queries": len(found),
         "candidates": float(np.mean([one["candidates"] for one in found])),
-        "precision@1": precision_at_1(ranks_Q),
+        "precision@1": first,
+        "low": low,
+        "high": high,
         **{f"recall@{k}": recall_at(ranks_Q, k) for k in cutoffs},
         "mrr": mean_reciprocal_rank(ranks_Q),
         f"ndcg@{cutoffs[-1]}": float(np.mean([one["ndcg"] for one in found])),

@@ -14,11 +14,12 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import nn
 
 from unijudge.errors import SettingsError
@@ -26,13 +27,16 @@ from unijudge.leases import lease
 
 
 @contextlib.contextmanager
-def processes(device: str, out: Path, trackers: Sequence[str] = ()) -> Iterator[Accelerator]:
+def processes(
+    device: str, out: Path, trackers: Sequence[str] = (), patience: timedelta | None = None
+) -> Iterator[Accelerator]:
     """Joins the processes of one job; the first one holds the lease of its output, and alone writes there.
 
     Args:
         device: `cpu` keeps off the GPUs.
         out: The output folder.
         trackers: Where metrics go beside the run's folder.
+        patience: How long processes wait for one another; torch's own default if None.
 
     Raises:
         FolderBusy: Another job writes there.
@@ -42,7 +46,9 @@ def processes(device: str, out: Path, trackers: Sequence[str] = ()) -> Iterator[
         if importlib.util.find_spec(name) is None:
             raise SettingsError(f"trackers: {name} is not installed; pip install 'unijudge[trackers]', or leave it out")
     folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
-    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), **folder)
+    waiting = [] if patience is None else [InitProcessGroupKwargs(timeout=patience)]
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
     sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
     if sharding and sharding.cpu_ram_efficient_loading:
         raise SettingsError(

@@ -6,6 +6,8 @@ that turns an error into one line and exit status 1.
 
 import logging
 import sys
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -54,15 +56,33 @@ def check(folder: Ours) -> None:
     typer.echo(inventory.check(folder))
 
 
+@cache
+def whole() -> typer.Typer:
+    """The command line with the groups of every program that is installed."""
+    for group in sorted(entry_points(group="unijudge.commands")):
+        app.add_typer(group.load(), name=group.name)
+    return app
+
+
+def run(words: Sequence[str]) -> None:
+    """Runs one command in this process, as if it was typed: so one program uses another without importing it.
+
+    Args:
+        words: Group, command and arguments, as in `["mine", "import", "pairs", "pairs.csv", "corpus"]`.
+
+    Raises:
+        UnijudgeError: What the command raises.
+    """
+    typer.main.get_command(whole()).main(list(words), prog_name="unijudge", standalone_mode=False)
+
+
 def main() -> None:
     """Runs the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     for chatty in ("httpx2", "faiss.loader", "aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    for group in sorted(entry_points(group="unijudge.commands")):
-        app.add_typer(group.load(), name=group.name)
     try:
-        app()
+        whole()()
     except UnijudgeError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)

@@ -13,6 +13,8 @@
     │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
+    ├─ EndpointError         an embedding endpoint gave no embeddings
+    │  └─ EndpointBusy       busy or unreachable (429, 5xx, transport): retried                   retryable
     ├─ ModelError            a model cannot be loaded, or does not fit its use
     └─ TrainingError         a training cannot go on
        └─ NonFiniteLoss      stopped before the update
@@ -84,6 +86,16 @@ class JudgeChanged(JudgeError):
 
 class JudgeBroken(JudgeError):
     """The service answered what the protocol does not allow."""
+
+
+class EndpointError(UnijudgeError):
+    """An embedding endpoint refuses the request, or answers something else than embeddings."""
+
+
+class EndpointBusy(EndpointError):
+    """An embedding endpoint is busy, starting or unreachable."""
+
+    retryable = True
 
 
 class ModelError(UnijudgeError):

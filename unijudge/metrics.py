@@ -44,6 +44,62 @@ def mean_reciprocal_rank(ranks_Q: npt.NDArray[np.integer]) -> float:
     return float((1 / ranks_Q).mean())
 
 
+def bootstrap_shares(share: float, queries: int, name: str, rounds: int = 10_000) -> Floats:
+    """Shares of right answers as they come out when the queries are drawn anew, with replacement.
+
+    Of Q zeros and ones, Q draws with replacement hold Binomial(Q, share) ones, so the bootstrap of a share needs no
+    queries, only their number. It takes queries for independent, which five captions of one image are not quite, and
+    where none or all are right nothing varies.
+
+    Args:
+        share: Of the queries that were answered right, in [0, 1].
+        queries: Their number.
+        name: What is measured: the seed, so that a set's draws do not depend on what else is measured.
+        rounds: How often all are drawn.
+
+    Returns:
+        (rounds,), each in [0, 1].
+
+    Source:
+        Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1), 1979.
+
+    Example:
+        >>> bootstrap_shares(1.0, 50, "VOC2007", rounds=3).tolist()
+        [1.0, 1.0, 1.0]
+    """
+    return np.random.default_rng([*name.encode()]).binomial(queries, share, rounds) / queries
+
+
+def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrapped values: what lies between its ends is `level` of them.
+
+    Example:
+        >>> [round(end, 3) for end in interval(np.linspace(0, 1, 1001))]
+        [0.025, 0.975]
+    """
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def modality_gap(images_ND: Floats, texts_MD: Floats) -> float:
+    """How far apart the embeddings of images and of texts lie: ‖mean image − mean text‖₂; in [0, 2] for unit vectors.
+
+    Returns:
+        NaN where there are none of one kind: the gap is not defined.
+
+    Source:
+        Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation Learning",
+        NeurIPS 2022, arXiv 2203.02053, section 4.2.
+
+    Example:
+        >>> modality_gap(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.6, -0.8]]))
+        0.4
+    """
+    if not len(images_ND) or not len(texts_MD):
+        return float("nan")
+    return float(np.linalg.norm(images_ND.mean(0) - texts_MD.mean(0)))
+
+
 def ndcg(scores_N: Floats, gold: Sequence[int], k: int) -> float:
     """Normalised discounted cumulative gain at k with binary relevance, in [0, 1]; ties rank non-gold items first.
 

@@ -17,6 +17,7 @@ Images = Annotated[
 MaxRejects = Annotated[
     float, typer.Option(min=0, max=1, help="Share of rejected rows above which nothing is imported.")
 ]
+Instruction = Annotated[str | None, typer.Option(help="A text beside each image; captions stand alone.")]
 
 
 @imports.command("pairs")
@@ -130,14 +131,53 @@ def import_karpathy(
     split: Annotated[str, typer.Option(help="Images of this split.")] = "test",
     captions: Annotated[int, typer.Option(min=1, help="The first so many of each image.")] = 5,
     subset: Annotated[str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")] = None,
+    instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
 ) -> None:
     """Captioned images, both ways: each image finds its captions, each caption its image."""
     from miner.importers.build import build
     from miner.importers.karpathy import read_karpathy
 
-    rows = read_karpathy(file, split=split, captions=captions, subset=subset)
+    rows = read_karpathy(file, split=split, captions=captions, subset=subset, instruction=instruction)
     _tell(out, build(rows, images=images, out=out, source=f"{file} ({split})", max_rejects=max_rejects))
+
+
+@imports.command("sharegpt4v")
+def import_sharegpt4v(
+    file: Annotated[Path, typer.Argument(help="share-captioner_coco_lcs_sam_1246k_1107.json.", parser=locate)],
+    out: Out,
+    images: Images,
+    first: Annotated[int, typer.Option(min=1, help="So many images, in the file's order.")] = 1000,
+    subset: Annotated[str, typer.Option(help="Name before _i2t and _t2i.")] = "sharegpt4v",
+    instruction: Instruction = None,
+    max_rejects: MaxRejects = 0.0,
+) -> None:
+    """ShareGPT4V's first images with their long captions, both ways."""
+    from miner.importers.build import build
+    from miner.importers.sharegpt4v import read_sharegpt4v
+
+    rows = read_sharegpt4v(file, first=first, subset=subset, instruction=instruction)
+    _tell(out, build(rows, images=images, out=out, source=f"{file} (first {first})", max_rejects=max_rejects))
+
+
+@imports.command("urban1k")
+def import_urban1k(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds image/ and caption/.", parser=locate)],
+    out: Out,
+    images: Annotated[
+        Path | None, typer.Option(help="Where its images are; default: FOLDER/image.", parser=locate)
+    ] = None,
+    subset: Annotated[str, typer.Option(help="Name before _i2t and _t2i.")] = "urban1k",
+    instruction: Instruction = None,
+    max_rejects: MaxRejects = 0.0,
+) -> None:
+    """Urban1K's images with their long captions, both ways."""
+    from miner.importers.build import build
+    from miner.importers.urban1k import read_urban1k
+
+    rows = read_urban1k(folder, subset=subset, instruction=instruction)
+    made = build(rows, images=images or folder / "image", out=out, source=str(folder), max_rejects=max_rejects)
+    _tell(out, made)
 
 
 @imports.command("sugarcrepe")
@@ -145,13 +185,14 @@ def import_sugarcrepe(
     folder: Annotated[Path, typer.Argument(help="The folder with the seven JSON files.", parser=locate)],
     out: Out,
     images: Annotated[Path, typer.Option(help="COCO's val2017: the folder, or its zip.", parser=locate)],
+    instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
 ) -> None:
     """Each image with the caption that fits it, and one that nearly does."""
     from miner.importers.build import build
     from miner.importers.sugarcrepe import read_sugarcrepe
 
-    rows = read_sugarcrepe(folder)
+    rows = read_sugarcrepe(folder, instruction=instruction)
     _tell(out, build(rows, images=images, out=out, source=str(folder), max_rejects=max_rejects))
 
 

@@ -8,6 +8,7 @@ Source: RAIVNLab/sugar-crepe on GitHub.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from unijudge.errors import DataError
 KEYS = ["filename", "caption", "negative_caption"]
 
 
-def read_sugarcrepe(folder: Path) -> Iterator[Pair | Unread]:
+def read_sugarcrepe(folder: Path, *, instruction: str | None = None) -> Iterator[Pair | Unread]:
     """Yields the rows of every JSON file of a folder.
+
+    Args:
+        folder: What holds the seven files.
+        instruction: The text beside each image.
 
     Raises:
         DataError: It has none, or one that cannot be read or breaks off.
@@ -29,11 +34,11 @@ def read_sugarcrepe(folder: Path) -> Iterator[Pair | Unread]:
         raise DataError(f"{folder}: no JSON files; expected the data folder of SugarCrepe")
     for path in paths:
         for number, row in object_rows(path):
-            yield readable(_pair, row, f"{path.name}:{number}", path.stem)
+            yield readable(partial(_pair, instruction), row, f"{path.name}:{number}", path.stem)
 
 
-def _pair(row: Any, place: str, subset: str) -> Pair:
+def _pair(instruction: str | None, row: Any, place: str, subset: str) -> Pair:
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in KEYS):
         raise Rejected(f"not a row of SugarCrepe; expected an object with {KEYS}, all of them texts")
     captions = Side(row["caption"], None), Side(row["negative_caption"], None)
-    return Pair(place, subset, Side(None, row["filename"]), captions[0], candidates=captions)
+    return Pair(place, subset, Side(instruction, row["filename"]), captions[0], candidates=captions)

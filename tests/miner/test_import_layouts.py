@@ -12,9 +12,12 @@ from miner.importers.mmeb import read_mmeb_eval
 from miner.importers.pairs import read_pairs
 from miner.importers.published import Published
 from miner.importers.rows import Pair, Side
+from miner.importers.sharegpt4v import read_sharegpt4v
 from miner.importers.sugarcrepe import read_sugarcrepe
+from miner.importers.urban1k import read_urban1k
 from miner.select import score_of
 from tests.miner.layouts import images_under, take
+from tests.pictures import png
 from unijudge.errors import DataError, FolderBusy
 from unijudge.leases import lease
 from unijudge.scores import read_scores
@@ -149,6 +152,52 @@ def test_sugarcrepe_has_two_candidates_a_query(tmp_path, images):
         take(read_sugarcrepe(folder), tmp_path, images, max_rejects=0.5)
     with pytest.raises(DataError, match="no JSON files"):
         list(read_sugarcrepe(images))
+
+
+def test_sharegpt4v_takes_the_first_images_with_their_captions(tmp_path, images):
+    """As Long-CLIP reads it: the second turn, line breaks as blanks. What comes after is not even parsed."""
+
+    def row(image, *values):
+        return json.dumps({"id": "x", "image": image, "conversations": [{"from": "?", "value": one} for one in values]})
+
+    rows = [row("a.png", "Describe.", "A red\nsquare."), row("b.png", "Describe."), row("gone.png", "?", "x")]
+    path = tmp_path / "share.json"
+    path.write_text(f"[{', '.join(rows)}, broken")
+    corpus, rejects = take(read_sharegpt4v(path, first=3, instruction="Find."), tmp_path, images, max_rejects=0.8)
+    assert [(query.subset, query.text, query.image) for query in corpus.queries] == [
+        ("sharegpt4v_i2t", "Find.", "a.png"),
+        ("sharegpt4v_t2i", "A red square.", None),
+    ]
+    assert [(item.text, item.image) for item in corpus.items] == [("A red square.", None), ("Find.", "a.png")]
+    assert rejects == [
+        ("share.json:2/image", "has no image, or no caption as the second turn; expected ShareGPT4V's layout"),
+        ("share.json:3/image", "query: image gone.png: no such file"),
+        ("share.json:3/caption-1", "positive: image gone.png: no such file"),
+    ]
+    with pytest.raises(DataError, match=r"share\.json: broken at row 4"):
+        list(read_sharegpt4v(path, first=4))
+
+
+def test_urban1k_pairs_image_and_caption_by_name(tmp_path):
+    """As Long-CLIP reads it: the first line of each caption file, and the image of the same name."""
+    for folder in ("image", "caption"):
+        (tmp_path / folder).mkdir()
+    for name, caption in [("1", "A red street.\nMore.\n"), ("2", "\n"), ("3", "No image.")]:
+        (tmp_path / "caption" / f"{name}.txt").write_text(caption)
+    for name in ("1", "2", "4"):
+        (tmp_path / "image" / f"{name}.jpg").write_bytes(png())
+    corpus, rejects = take(read_urban1k(tmp_path), tmp_path, tmp_path / "image", max_rejects=0.8)
+    assert [(query.subset, query.text or query.image) for query in corpus.queries] == [
+        ("urban1k_i2t", "1.jpg"),
+        ("urban1k_t2i", "A red street."),
+    ]
+    assert rejects == [
+        ("2.txt/image", "has no caption in its first line"),
+        ("3.txt/image", "query: image 3.jpg: no such file"),
+        ("3.txt/caption-1", "positive: image 3.jpg: no such file"),
+    ]
+    with pytest.raises(DataError, match=r"no caption/\*\.txt; expected the folder of Urban1K"):
+        list(read_urban1k(tmp_path / "image"))
 
 
 def test_an_import_has_one_writer_and_leaves_no_scratch(tmp_path, images):

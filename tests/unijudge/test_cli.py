@@ -46,7 +46,7 @@ def test_no_help_loads_an_engine():
 
 JOBS = (
     "judge serve, mine score, mine plan, mine submit, mine select, mine inspect, train embed, train embedder, "
-    "train evaluate, train reranker"
+    "train evaluate, train reranker, train benchmark"
 )
 
 

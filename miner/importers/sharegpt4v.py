@@ -1,0 +1,44 @@
+"""ShareGPT4V's captions as Long-CLIP evaluates with them: the first thousand images of one JSON file, both ways.
+
+The file is [{id, image, conversations: [{from: human, value}, {from: gpt, value}]}, …]; the second turn is the caption,
+and its line breaks become blanks. Image names are relative to the folder that holds coco/, sam/ and the like.
+
+Source: Lin-Chen/ShareGPT4V on the Hugging Face hub (share-captioner_coco_lcs_sam_1246k_1107.json); the protocol:
+`train/sharegpt4v.py` of beichenzbc/Long-CLIP on GitHub.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from miner.importers.captions import Captioned, both_ways
+from miner.importers.json_rows import array_rows
+from miner.importers.rows import Pair, Rejected, Side, Unread
+
+
+def read_sharegpt4v(
+    path: Path, *, first: int = 1000, subset: str = "sharegpt4v", instruction: str | None = None
+) -> Iterator[Pair | Unread]:
+    """Yields both directions of the first images; the rest of the file is not read.
+
+    Args:
+        path: The JSON file.
+        first: So many images.
+        subset: What both subsets are called.
+        instruction: The text beside each image.
+
+    Raises:
+        DataError: The file cannot be read, or breaks off before.
+    """
+    read = partial(_captioned, instruction=instruction)
+    for number, row in enumerate(islice(array_rows(path), first), start=1):
+        yield from both_ways(read, row, f"{path.name}:{number}", subset)
+
+
+def _captioned(row: Any, *, instruction: str | None) -> Captioned:
+    match row:
+        case {"image": str(image), "conversations": [_, {"value": str(caption)}, *_]} if image and caption:
+            return Side(instruction, image), [caption.replace("\n", " ")]
+    raise Rejected("has no image, or no caption as the second turn; expected ShareGPT4V's layout")

@@ -1,0 +1,42 @@
+"""Urban1K: a thousand street scenes with a long caption each, both ways.
+
+A folder with image/NAME.jpg and caption/NAME.txt; the caption is the first line of its file. An image without a caption
+is not read; a caption without its image is a row that is rejected.
+
+Source: Urban1k.zip of BeichenZhang/Urban1k on the Hugging Face hub; `eval/retrieval/Urban1k.py` of beichenzbc/Long-CLIP
+on GitHub.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from miner.importers.captions import Captioned, both_ways
+from miner.importers.rows import Pair, Rejected, Side, Unread
+from unijudge.errors import DataError
+from unijudge.files import read_text
+
+
+def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | None = None) -> Iterator[Pair | Unread]:
+    """Yields both directions of every caption file, in order of name. Image names are relative to `folder / "image"`.
+
+    Args:
+        folder: What holds image/ and caption/.
+        subset: What both subsets are called.
+        instruction: The text beside each image.
+
+    Raises:
+        DataError: There are no caption files, or one cannot be read.
+    """
+    paths = sorted((folder / "caption").glob("*.txt"))
+    if not paths:
+        raise DataError(f"{folder}: no caption/*.txt; expected the folder of Urban1K, with image/ and caption/")
+    for path in paths:
+        yield from both_ways(partial(_captioned, instruction=instruction), path, path.name, subset)
+
+
+def _captioned(path: Path, *, instruction: str | None) -> Captioned:
+    lines = read_text(path).splitlines()
+    if not lines or not lines[0].strip():
+        raise Rejected("has no caption in its first line")
+    return Side(instruction, f"{path.stem}.jpg"), [lines[0]]

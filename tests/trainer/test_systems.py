@@ -1,0 +1,190 @@
+"""Three kinds of systems, one method: ours, a real sentence-transformers model, a served one."""
+
+import base64
+import contextlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from tests.pictures import png
+from trainer.benchmark_settings import BenchmarkSettings
+from trainer.systems.system import open_system
+from unijudge.corpus import Content
+from unijudge.errors import DataError, EndpointBusy, EndpointError, ModelError, SettingsError
+
+CONTENTS = [
+    Content(text="a red square"), Content(image=png("red")), Content(text="Which colour?", image=png("green")),
+    Content(text="a white square"),
+]  # fmt: skip
+
+
+def opened(root, **more):
+    return open_system(BenchmarkSettings(root=root, **more))
+
+
+def vectors_of(system, contents):
+    return system.embed([system.prepare(content) for content in contents])
+
+
+@contextlib.contextmanager
+def serving(answer):
+    """An endpoint that answers a request's JSON by what `answer` makes of it: (status, JSON)."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, said = answer(self.path, self.headers, body)
+            data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def content_of(message):
+    """What a chat message shows, read as a server reads it."""
+    image, text = None, None
+    for part in message["content"]:
+        if part["type"] == "image_url":
+            head, _, data = part["image_url"]["url"].partition(",")
+            assert head == "data:image/png;base64"
+            image = base64.b64decode(data)
+        else:
+            text = part["text"]
+    return Content(text, image)
+
+
+@pytest.mark.parametrize("form", ["messages", "input"])
+def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, form):
+    ours = opened(tmp_path, model=model)
+    expected = vectors_of(ours, CONTENTS)
+    assert expected.shape == (4, 128)
+    assert np.allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+    lock, seen = threading.Lock(), []
+
+    def answer(path, headers, body):
+        assert (path, headers["Authorization"]) == ("/v1/embeddings", "Bearer secret")
+        assert (body["model"], body["encoding_format"], body["dimensions"]) == ("tiny", "float", 128)
+        if "messages" in body:
+            (turn,) = body["messages"]
+            assert turn["role"] == "user"
+            contents = [content_of(turn)]
+        else:
+            contents = [Content(text=text) for text in body["input"]]
+        with lock:
+            seen.append(len(contents))
+            vectors = vectors_of(ours, contents)
+        data = [{"index": place, "embedding": vector.tolist()} for place, vector in enumerate(vectors)]
+        return 200, {"object": "list", "data": data[::-1], "model": "tiny"}
+
+    (tmp_path / "key").write_text("secret\n")
+    with serving(answer) as url:
+        endpoint = {
+            "url": url,
+            "model": "tiny",
+            "key_file": tmp_path / "key",
+            "texts": form,
+            "extra": {"dimensions": 128},
+        }
+        system = opened(tmp_path, system="endpoint", endpoint=endpoint)
+        found = vectors_of(system, CONTENTS)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert sorted(seen) == ([1, 1, 1, 1] if form == "messages" else [1, 1, 2])
+    assert system.identity.encoding == f"endpoint, {form}, dimensions=128"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "error", "reason"),
+    [
+        (
+            404,
+            {"error": "no model tiny"},
+            EndpointError,
+            "404: .*no model tiny.*in the form `messages`: see endpoint.texts",
+        ),
+        (503, "starting", EndpointBusy, "503: starting"),
+        (200, {"data": []}, EndpointError, "asked for 1 embeddings, 0 came"),
+        (200, {"data": [{"index": 0, "embedding": ["x"]}]}, EndpointError, "answered no embeddings"),
+        (200, "<html>", EndpointError, "answered no embeddings"),
+    ],
+)
+def test_an_endpoint_that_answers_otherwise_is_an_error(tmp_path, status, said, error, reason):
+    with serving(lambda *_: (status, said)) as url:
+        system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1})
+        with pytest.raises(error, match=reason):
+            vectors_of(system, CONTENTS[:1])
+
+
+def test_an_endpoint_that_is_busy_is_asked_again(tmp_path):
+    answers = iter([(429, "later"), (200, {"data": [{"index": 0, "embedding": [0.5, 0.5]}]})])
+    with serving(lambda *_: next(answers)) as url:
+        system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny"})
+        assert vectors_of(system, CONTENTS[:1]).tolist() == [[0.5, 0.5]]
+    system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1})
+    with pytest.raises(EndpointBusy, match="no answer"):
+        vectors_of(system, CONTENTS[:1])
+
+
+def test_systems_without_a_model_are_refused(tmp_path):
+    with pytest.raises(SettingsError, match=r"endpoint\.model: required"):
+        opened(tmp_path, system="endpoint")
+    with pytest.raises(SettingsError, match=r"sentence_transformers\.name: required"):
+        opened(tmp_path, system="sentence-transformers")
+
+
+def test_a_sentence_transformers_folder_embeds_texts_images_and_both(tiny_model, tmp_path):
+    """The library itself, around the tiny model; its own `encode` is what we must agree with."""
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    from unijudge.images import open_image
+
+    base = Transformer(str(tiny_model))
+    SentenceTransformer(modules=[base, Pooling(128, pooling_mode="lasttoken")], device="cpu").save(str(tmp_path / "st"))
+    name = {"name": str(tmp_path / "st"), "device": "cpu"}
+    system = opened(tmp_path, system="sentence-transformers", sentence_transformers=name)
+    theirs = SentenceTransformer(str(tmp_path / "st"), device="cpu")
+    picture = {"image": open_image(CONTENTS[2].image), "text": "Which colour?"}
+    expected = [
+        theirs.encode(one) for one in ("a red square", open_image(CONTENTS[1].image), picture, "a white square")
+    ]
+    assert vectors_of(system, CONTENTS) == pytest.approx(np.array(expected), abs=1e-4)
+    assert (
+        system.identity.weights
+        == opened(tmp_path, system="sentence-transformers", sentence_transformers=name).identity.weights
+    )
+    with pytest.raises(ModelError, match="sentence-transformers cannot load it"):
+        opened(tmp_path, system="sentence-transformers", sentence_transformers={"name": str(tmp_path / "nowhere")})
+
+
+def test_a_model_of_texts_alone_refuses_images(tiny_model, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    words = StaticEmbedding(Tokenizer.from_file(str(tiny_model / "tokenizer.json")), embedding_dim=8)
+    SentenceTransformer(modules=[words], device="cpu").save(str(tmp_path / "st"))
+    name = {"name": str(tmp_path / "st"), "device": "cpu"}
+    system = opened(tmp_path, system="sentence-transformers", sentence_transformers=name)
+    assert vectors_of(system, CONTENTS[:1]).shape == (1, 8)
+    with pytest.raises(DataError, match=r"cannot embed this .+; it takes text"):
+        vectors_of(system, CONTENTS[1:2])

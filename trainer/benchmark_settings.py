@@ -1,0 +1,90 @@
+"""The settings of a benchmark, and of the systems that it can measure: one TOML file, `--example` prints it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from trainer.settings import BackboneSettings
+from unijudge.files import Location
+from unijudge.settings import Settings
+
+INSTRUCTION = "Find an image caption describing the given image."
+"""What the authors of UniME-V2 put beside each image of Flickr30K, COCO, ShareGPT4V, Urban1K and SugarCrepe."""
+
+
+class SentenceTransformersSettings(Settings):
+    """A model of sentence-transformers."""
+
+    name: str = ""
+    """A hub name, or a folder; with system = "sentence-transformers"."""
+    revision: str | None = None
+    """The commit of a hub model."""
+    device: str | None = None
+    """Where it runs, as torch names it; its own choice if not set."""
+
+
+class EndpointSettings(Settings):
+    """An OpenAI-compatible embedding endpoint."""
+
+    url: str = "http://127.0.0.1:8000"
+    """Where it listens, without /v1/embeddings; with system = "endpoint"."""
+    model: str = ""
+    """The name under which it serves the model."""
+    key_file: Path | None = None
+    """A file that holds its bearer key, where it wants one."""
+    texts: Literal["messages", "input"] = "messages"
+    """How texts are sent: through the model's chat template, as images always are (vLLM's extension), or as OpenAI's
+    plain `input`."""
+    extra: dict[str, bool | int | str] = Field({})
+    """Further fields of each request, such as dimensions, or add_generation_prompt = true for a model that embeds where
+    its answer would begin: ours do, and vLLM leaves that out unless asked."""
+    in_flight: int = Field(16, gt=0)
+    """Requests that wait for it at once, of each process."""
+    timeout_s: float = Field(120, gt=0)
+    """How long one request may take."""
+    retry_for_s: float = Field(300, gt=0)
+    """How long to go on trying while it is busy or away."""
+
+
+class BenchmarkSettings(Settings):
+    """One system, measured on published benchmarks."""
+
+    root: Location
+    """The folder that holds the data as published; `--list` says what is looked for in it, and what is there."""
+    out: Location = Path("benchmark")
+    """The folder of corpora/, one folder for each system, table.md and table.json; several systems share it."""
+    name: str = Field("", pattern=r"^([\w][\w.+-]*)?$")
+    """What the system is called in the table, and its folder; as its run, its folder or its model if empty."""
+    only: tuple[str, ...] = ()
+    """Benchmarks or sets, such as mmeb, mmeb/VOC2007 or flickr30k; all that are found if empty."""
+    allow_partial: bool = False
+    """Measure sets whose queries are not as many as published too, and mark them."""
+    instruction: str = INSTRUCTION
+    """What stands beside each image of the zero-shot sets (MMEB brings its own); nothing if empty."""
+    batch_size: int = Field(32, gt=0)
+    """Inputs at once, of each process."""
+    workers: int = Field(2, ge=0)
+    """Threads of each process that read and prepare inputs ahead of the system; 0: none."""
+    system: Literal["unijudge", "sentence-transformers", "endpoint"] = "unijudge"
+    """What is measured: a model of ours (the group model), or one of the other two groups."""
+    model: BackboneSettings = BackboneSettings()
+    sentence_transformers: SentenceTransformersSettings = SentenceTransformersSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+
+    @property
+    def label(self) -> str:
+        """What the system is called."""
+        run = self.model.adapter.resolve().parent.name if self.model.adapter else None
+        names = {
+            "unijudge": run or self.model.name,
+            "sentence-transformers": self.sentence_transformers.name,
+            "endpoint": self.endpoint.model,
+        }
+        return self.name or Path(names[self.system]).name
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no GPU is needed."""
+        devices = {"unijudge": self.model.device, "sentence-transformers": self.sentence_transformers.device}
+        return devices.get(self.system, "cpu") == "cpu"

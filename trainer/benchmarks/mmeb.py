@@ -1,0 +1,51 @@
+"""MMEB: 36 sets of 1,000 queries with closed candidate lists, in four tasks, 20 of them in the training distribution.
+
+Sets and their tasks: Jiang et al., "VLM2Vec", arXiv 2410.05160, table 1; data: TIGER-Lab/MMEB-eval on the Hugging Face
+hub, a folder for each set and the images beside them, in folders or in zip files. The averages are plain means over
+sets, as the authors' `eval_MMEB.py` takes them. Candidate counts are shown, not checked: lists repeat labels.
+"""
+
+from trainer.benchmarks.sets import Average, BenchmarkSet
+
+QUERIES = 1000
+TASKS = {
+    "Classification": (
+        ("ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397"),
+        ("Place365", "ImageNet-A", "ImageNet-R", "ObjectNet", "Country211"),
+    ),
+    "VQA": (
+        ("OK-VQA", "A-OKVQA", "DocVQA", "InfographicsVQA", "ChartQA", "Visual7W"),
+        ("ScienceQA", "VizWiz", "GQA", "TextVQA"),
+    ),
+    "Retrieval": (
+        ("VisDial", "CIRR", "VisualNews_t2i", "VisualNews_i2t", "MSCOCO_t2i", "MSCOCO_i2t", "NIGHTS", "WebQA"),
+        ("FashionIQ", "Wiki-SS-NQ", "OVEN", "EDIS"),
+    ),
+    "Grounding": (("MSCOCO",), ("RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing")),
+}
+"""Task → (sets in the training distribution, sets out of it)."""
+
+IND = tuple(name for inside, _ in TASKS.values() for name in inside)
+OOD = tuple(name for _, outside in TASKS.values() for name in outside)
+
+SETS = tuple(
+    BenchmarkSet(
+        name=f"mmeb/{name}",
+        layout="mmeb-eval",
+        source="MMEB-eval",
+        files=f"MMEB-eval/{name}/test-*.parquet",
+        images=("MMEB-eval",),
+        queries={name: QUERIES},
+        options=("--subset", name),
+        instructed=False,
+    )
+    for inside, outside in TASKS.values()
+    for name in (*inside, *outside)
+)
+
+AVERAGES = (
+    *(Average(task, (*inside, *outside)) for task, (inside, outside) in TASKS.items()),
+    Average("IND", IND),
+    Average("OOD", OOD),
+    Average("Overall", (*IND, *OOD)),
+)

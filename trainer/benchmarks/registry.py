@@ -1,0 +1,49 @@
+"""All benchmarks, and the averages that reach over several of them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trainer.benchmarks import karpathy, mmeb, sharegpt4v, sugarcrepe, urban1k
+from trainer.benchmarks.sets import Average, BenchmarkSet
+from unijudge.errors import DataError, SettingsError
+
+SETS = (*mmeb.SETS, *karpathy.SETS, *sharegpt4v.SETS, *urban1k.SETS, *sugarcrepe.SETS)
+
+AVERAGES = (
+    *mmeb.AVERAGES,
+    *sugarcrepe.AVERAGES,
+    Average("R_Short", ("flickr30k_t2i", "flickr30k_i2t", "coco_t2i", "coco_i2t")),
+    Average("R_Long", ("sharegpt4v_t2i", "sharegpt4v_i2t", "urban1k_t2i", "urban1k_i2t")),
+    Average("R_Compos", ("Replace", "Swap", "Add")),
+)
+"""Source of the last three: UniME-V2, arXiv 2510.13515, tables 3 to 6."""
+
+
+def choose(root: Path, only: Sequence[str]) -> list[BenchmarkSet]:
+    """The named sets, or all that are found.
+
+    Raises:
+        SettingsError: A name is none.
+        DataError: A named set is not there, or none is; what was looked for is said.
+    """
+    known = {name for one in SETS for name in (one.name, one.name.partition("/")[0])}
+    if unknown := [name for name in only if name not in known]:
+        raise SettingsError(f"only: {unknown[0]}: no such benchmark or set; there are {sorted(known)}")
+    named = [one for one in SETS if not only or {one.name, one.name.partition("/")[0]} & set(only)]
+    lacking = {one.name: one.found(root)[1] for one in named}
+    found = [one for one in named if not lacking[one.name]]
+    if not found or (only and len(found) < len(named)):
+        first = next(name for name in lacking if lacking[name])
+        raise DataError(
+            f"{root}: {len(named) - len(found)} of {len(named)} sets are not there, first {first}: looked for "
+            f"{'; '.join(lacking[first])}; `--list` says it of all"
+        )
+    return found
+
+
+def listing(root: Path) -> Iterator[str]:
+    """A line for each set: whether it is there, with its queries as published, or what was looked for."""
+    for one in SETS:
+        _, lacking = one.found(root)
+        queries = f"found     {sum(one.queries.values()):>6,} queries as published"
+        yield f"{one.name:<24} " + (f"missing   {'; '.join(lacking)}" if lacking else queries)

@@ -1,0 +1,178 @@
+"""Measures one system on every chosen set: import, embed, evaluate, set by set; then the table of all systems.
+
+    OUT/corpora/SET/                 the set as a corpus, for all systems; SET.import.txt is the command that made it
+    OUT/NAME/SET/vectors/            what the system made of it
+    OUT/NAME/SET/metrics.json        every measure, and rankings.parquet; what `train rerank` takes
+    OUT/table.md, OUT/table.json     all systems, and the published rows
+
+A set is done when its metrics.json is there; the same command goes on with the others. All corpora are made and counted
+before the first thing is embedded.
+"""
+
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from trainer.benchmark_settings import BenchmarkSettings
+from trainer.benchmarks.registry import SETS, choose
+from trainer.benchmarks.sets import BenchmarkSet
+from trainer.benchmarks.table import Measured, Table
+from trainer.benchmarks.vectors import embed_set
+from trainer.evaluate import Report, evaluate
+from trainer.measuring_settings import EvaluateSettings
+from trainer.processes import processes
+from trainer.systems.system import Identity, System, open_system
+from unijudge.cli import run
+from unijudge.corpus import Corpus
+from unijudge.errors import DataError, SettingsError
+from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
+from unijudge.outputs import check_file, is_json_of
+from unijudge.provenance import without_passwords
+from unijudge.vectors import VectorManifest, missing_parts
+
+logger = logging.getLogger(__name__)
+
+CORPORA = "corpora"
+PATIENCE = timedelta(days=1)
+"""How long processes wait for the one that imports."""
+
+
+def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], None]) -> Table | None:
+    """Runs one benchmark, or what is left of it.
+
+    Args:
+        settings: The job.
+        report: Is called with (set, contents done, contents in all), in the first process.
+
+    Returns:
+        The table; None in all processes but the first.
+
+    Raises:
+        SettingsError: No system is named.
+        DataError: A set is not there, has other counts than published, or a vector is no vector.
+    """
+    if settings.label in ("", CORPORA):
+        raise SettingsError(f"name: {settings.label!r} cannot be a system's; name a model, or set another name")
+    check_file(settings.out / "table.json", is_json_of(Table), "table of `train benchmark`")
+    chosen = choose(settings.root, settings.only)
+    with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
+        if accelerator.is_main_process:
+            _import_all(settings, chosen)
+        accelerator.wait_for_everyone()
+        system = open_system(settings)
+        for one in chosen:
+            _measure(settings, system, one, accelerator, partial(report, one.name))
+        if not accelerator.is_main_process:
+            return None
+        table = Table.of(_measured(settings.out))
+        publish_json(settings.out / "table.json", table)
+        publish_text(settings.out / "table.md", table.text())
+        return table
+
+
+def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet]) -> None:
+    faults = [fault for one in chosen for fault in _import(settings, one)]
+    for fault in faults:
+        logger.warning("%s", fault)
+    if faults and not settings.allow_partial:
+        raise DataError(
+            f"{len(faults)} faults in the data, nothing was measured. The first: {faults[0]}. Mend them, leave sets "
+            "out with `only`, or set allow_partial = true: partial sets are marked in the table"
+        )
+
+
+def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
+    """Makes the corpus of a set, unless it is there and right. Returns what is wrong with it."""
+    folder = settings.out / CORPORA / one.name
+    words = one.words(settings.root, folder, settings.instruction)
+    command = without_passwords(shlex.join(["unijudge", *words])) + "\n"
+    record = folder.with_name(f"{folder.name}.import.txt")
+    made = (folder / "corpus.json").exists() and record.exists() and read_text(record) == command
+    if made and not _miscounts(folder, one):
+        return []
+    try:
+        run([*words, "--max-rejects", "1" if settings.allow_partial else "0"])
+    except DataError as error:
+        if settings.allow_partial:
+            raise
+        return [f"{one.name}: {error}"]
+    publish_text(record, command)
+    return _miscounts(folder, one)
+
+
+def _miscounts(folder: Path, one: BenchmarkSet) -> list[str]:
+    corpus = Corpus(folder)
+    found = Counter(corpus.queries.table["subset"].to_pylist())
+    if not found:
+        raise DataError(f"{one.name}: no row of it can be used; see {folder / 'rejects.jsonl'}, and mend it")
+    return [
+        f"{one.name}: {subset} has {found[subset]} queries, but {one.queries.get(subset, 0)} were published; rows that "
+        f"were left out are in {folder / 'rejects.jsonl'}"
+        for subset in sorted({*one.queries, *found})
+        if found[subset] != one.queries.get(subset, 0)
+    ]
+
+
+def _measure(
+    settings: BenchmarkSettings,
+    system: System,
+    one: BenchmarkSet,
+    accelerator: Accelerator,
+    report: Callable[[int, int], None],
+) -> None:
+    corpus = Corpus(settings.out / CORPORA / one.name)
+    folder = settings.out / settings.label / one.name
+    vectors = folder / "vectors"
+    embedded = _is_embedded(vectors, corpus, system.identity)
+    measured = embedded and _is_measured(folder)
+    accelerator.wait_for_everyone()  # all have seen the same
+    if measured:
+        return
+    if not embedded:
+        embed_set(settings, system, corpus, vectors, accelerator, report)
+    if accelerator.is_main_process:
+        evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder))
+
+
+def _is_measured(folder: Path) -> bool:
+    path = folder / "metrics.json"
+    vectors = file_sha256(folder / "vectors" / "vectors.json")
+    return path.exists() and read_json(path, Report).inputs.get("vectors") == vectors
+
+
+def _is_embedded(vectors: Path, corpus: Corpus, identity: Identity) -> bool:
+    """Whether all vectors are there; those of another corpus or system are never taken for this one's."""
+    if not (vectors / "vectors.json").exists():
+        return False
+    there = read_json(vectors / "vectors.json", VectorManifest)
+    wanted = {"corpus": corpus.fingerprint, **asdict(identity)}
+    differing = [name for name, value in wanted.items() if getattr(there, name) != value]
+    if differing:
+        raise DataError(
+            f"{vectors.parent}: was measured with another {' and '.join(differing)}; delete it to measure it again, or "
+            "give this system another `name`"
+        )
+    return not any(missing_parts(vectors, there, "items")) and not any(missing_parts(vectors, there, "queries"))
+
+
+def _measured(out: Path) -> dict[str, Measured]:
+    """What every system measured so far."""
+    systems = {}
+    for folder in sorted(path for path in out.iterdir() if path.is_dir() and path.name != CORPORA):
+        subsets: dict[str, dict[str, float]] = {}
+        identity: dict[str, str | int] = {}
+        for one in SETS:
+            if (folder / one.name / "metrics.json").exists():
+                subsets |= read_json(folder / one.name / "metrics.json", Report).subsets
+                manifest = read_json(folder / one.name / "vectors" / "vectors.json", VectorManifest)
+                identity = {name: getattr(manifest, name) for name in Identity.__dataclass_fields__}
+        if subsets:
+            systems[folder.name] = Measured.of(identity, subsets)
+    return systems

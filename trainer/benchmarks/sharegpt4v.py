@@ -1,0 +1,20 @@
+"""ShareGPT4V: the first 1,000 images of its caption file with one long caption each, both ways (Long-CLIP's protocol).
+
+Data: Lin-Chen/ShareGPT4V on the Hugging Face hub, with the folders of its images (sam/, coco/, …) beside the file.
+"""
+
+from trainer.benchmarks.sets import BenchmarkSet
+
+FILE = "sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json"
+
+SETS = (
+    BenchmarkSet(
+        name="sharegpt4v",
+        layout="sharegpt4v",
+        source=FILE,
+        files=FILE,
+        images=("sharegpt4v",),
+        queries={"sharegpt4v_t2i": 1000, "sharegpt4v_i2t": 1000},
+        options=("--first", "1000"),
+    ),
+)

@@ -1,0 +1,32 @@
+"""SugarCrepe: each image with its caption and one that is wrong; seven kinds of wrong, in three groups.
+
+A query is right where its caption is strictly nearer. Sizes and groups: Hsieh et al., "SugarCrepe", arXiv 2306.14610;
+data: RAIVNLab/sugar-crepe on GitHub, images of COCO's val2017.
+"""
+
+from trainer.benchmarks.sets import Average, BenchmarkSet
+
+SETS = (
+    BenchmarkSet(
+        name="sugarcrepe",
+        layout="sugarcrepe",
+        source="sugar-crepe/data",
+        files="sugar-crepe/data/*.json",
+        images=("coco/val2017", "coco/val2017.zip"),
+        queries={
+            "replace_obj": 1652,
+            "replace_att": 788,
+            "replace_rel": 1406,
+            "swap_obj": 245,
+            "swap_att": 666,
+            "add_obj": 2062,
+            "add_att": 692,
+        },
+    ),
+)
+
+AVERAGES = (
+    Average("Replace", ("replace_obj", "replace_att", "replace_rel")),
+    Average("Swap", ("swap_obj", "swap_att")),
+    Average("Add", ("add_obj", "add_att")),
+)

@@ -1,0 +1,17 @@
+"""Urban1K: 1,000 street scenes with one long caption each, both ways (Long-CLIP; UniME's code calls it Urban200K).
+
+Data: BeichenZhang/Urban1k on the Hugging Face hub, unpacked: the folders image/ and caption/.
+"""
+
+from trainer.benchmarks.sets import BenchmarkSet
+
+SETS = (
+    BenchmarkSet(
+        name="urban1k",
+        layout="urban1k",
+        source="Urban1k",
+        files="Urban1k/caption/*.txt",
+        images=("Urban1k/image",),
+        queries={"urban1k_t2i": 1000, "urban1k_i2t": 1000},
+    ),
+)

@@ -1,0 +1,138 @@
+"""An OpenAI-compatible embedding endpoint: `POST URL/v1/embeddings`.
+
+What is sent, with `texts = "messages"`, one request for each content:
+
+    {"model": …, "encoding_format": "float", "messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}, {"type": "text", "text": …}]}]}
+
+which is vLLM's extension for chat embeddings: the server puts the turn into the model's own chat template. With
+`texts = "input"` contents without an image are sent in OpenAI's form, a batch in a request, and the server tokenises
+them as they are: {"model": …, "encoding_format": "float", "input": [text, …]}. Images always go as messages;
+their bytes are sent as they are, and the server scales them. Every request also has the fields of `extra`.
+
+Source: the OpenAI API reference, "Create embeddings"; vLLM's documentation of its OpenAI-compatible server, "Chat
+embeddings".
+"""
+
+import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import numpy as np
+from pydantic import BaseModel, ValidationError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from trainer.benchmark_settings import EndpointSettings
+from trainer.systems.system import Identity
+from unijudge.corpus import Content
+from unijudge.errors import EndpointBusy, EndpointError, SettingsError
+from unijudge.keys import read_key
+from unijudge.vectors import Vectors
+
+PATH = "/v1/embeddings"
+MEDIA = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
+
+
+class _Embedding(BaseModel):
+    index: int
+    embedding: list[float]
+
+
+class _Answer(BaseModel):
+    data: list[_Embedding]
+
+
+class Endpoint:
+    """Embeds over HTTP; retries what can be retried."""
+
+    def __init__(self, settings: EndpointSettings):
+        """Opens nothing yet.
+
+        Raises:
+            SettingsError: The model is not named, or the key is none.
+            DataError: The key's file cannot be read.
+        """
+        if not settings.model:
+            raise SettingsError("endpoint.model: required; the name under which the endpoint serves it")
+        self._settings = settings
+        key = read_key(settings.key_file)
+        self._http = httpx2.Client(
+            timeout=settings.timeout_s, headers={"Authorization": f"Bearer {key}"} if key else {}
+        )
+        form = ", ".join(["endpoint", settings.texts, *(f"{name}={value}" for name, value in settings.extra.items())])
+        self.identity = Identity(model=settings.model, weights="as served", encoding=form)
+
+    def prepare(self, content: Content) -> str | dict[str, Any]:
+        """See `System`: a text for `input`, or one turn of a chat."""
+        if self._settings.texts == "input" and content.image is None:
+            return content.text or ""
+        return turn_of(content)
+
+    def embed(self, prepared: Sequence[str | dict[str, Any]]) -> Vectors:
+        """See `System`."""
+        requests: list[tuple[list[int], dict[str, Any]]] = [
+            ([place], {"messages": [one]}) for place, one in enumerate(prepared) if isinstance(one, dict)
+        ]
+        texts = {place: one for place, one in enumerate(prepared) if isinstance(one, str)}
+        if texts:
+            requests.append((list(texts), {"input": list(texts.values())}))
+        found: dict[int, list[float]] = {}
+        with ThreadPoolExecutor(self._settings.in_flight) as pool:
+            answers = pool.map(lambda request: self._ask(request[1], len(request[0])), requests)
+            for (places, _), vectors in zip(requests, answers, strict=True):
+                found.update(zip(places, vectors, strict=True))
+        widths = {len(vector) for vector in found.values()}
+        if len(widths) > 1:
+            raise EndpointError(f"{self._settings.url}: vectors of widths {sorted(widths)}; is it one model?")
+        return np.array([found[place] for place in range(len(prepared))], np.float32)
+
+    def _ask(self, what: dict[str, Any], expected: int) -> list[list[float]]:
+        retrying = Retrying(
+            stop=stop_after_delay(self._settings.retry_for_s),
+            wait=wait_random_exponential(multiplier=0.25, max=10),
+            retry=retry_if_exception(lambda error: isinstance(error, EndpointBusy)),
+            reraise=True,
+        )
+        body = {"model": self._settings.model, "encoding_format": "float", **self._settings.extra, **what}
+        content = retrying(self._once, body)
+        url = self._settings.url
+        try:
+            answer = sorted(_Answer.model_validate_json(content).data, key=lambda one: one.index)
+        except ValidationError as error:
+            raise EndpointError(f"{url}{PATH}: answered no embeddings ({error.errors()[0]['msg']})") from error
+        if [one.index for one in answer] != list(range(expected)):
+            raise EndpointError(f"{url}{PATH}: asked for {expected} embeddings, {len(answer)} came")
+        return [one.embedding for one in answer]
+
+    def _once(self, body: dict[str, Any]) -> bytes:
+        url = self._settings.url.rstrip("/") + PATH
+        try:
+            response = self._http.post(url, json=body)
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise EndpointError(f"{url}: not a URL ({error}); set endpoint.url to http://host:port") from error
+        except httpx2.TransportError as error:
+            raise EndpointBusy(f"{url}: no answer ({type(error).__name__}: {error}); is it up?") from error
+        if response.is_success:
+            content: bytes = response.content
+            return content
+        said = f"{url}: {response.status_code}: {' '.join(response.text.split())[:200]}"
+        if response.status_code in (408, 429) or response.status_code >= 500:
+            raise EndpointBusy(said)
+        form = next(name for name in ("messages", "input") if name in body)
+        raise EndpointError(
+            f"{said}; it was asked in the form `{form}`: see endpoint.texts, endpoint.model and the key"
+        )
+
+
+def turn_of(content: Content) -> dict[str, Any]:
+    """The turn of a user who shows a content, as vLLM's chat embeddings take it."""
+    parts: list[dict[str, Any]] = []
+    if content.image is not None:
+        data = base64.b64encode(content.image).decode()
+        url = f"data:image/{MEDIA.get(content.image[:2], 'jpeg')};base64,{data}"
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    if content.text:
+        parts.append({"type": "text", "text": content.text})
+    return {"role": "user", "content": parts}

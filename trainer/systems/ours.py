@@ -1,0 +1,42 @@
+"""A model of ours: a vision-language model, with an adapter or without."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from trainer.backbone import open_backbone
+from trainer.embedder import embed_streams, stream_of
+from trainer.settings import BackboneSettings
+from trainer.systems.system import Identity
+from unijudge.corpus import Content
+from unijudge.encoding import Stream
+from unijudge.vectors import Vectors
+
+
+class OurModel:
+    """What `train embed` embeds with."""
+
+    def __init__(self, settings: BackboneSettings):
+        """Loads the model; see `open_backbone`."""
+        self._backbone = open_backbone(settings)
+        self.width = self._backbone.width
+        self.identity = Identity(
+            model=self._backbone.inputs.name,
+            weights=self._backbone.inputs.weights,
+            encoding=settings.encoding,
+            adapter=self._backbone.adapter,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            resize=settings.resize,
+            model_dtype=settings.dtype,
+        )
+
+    def prepare(self, content: Content) -> Stream:
+        """See `System`: the token stream, with its picture decoded."""
+        return stream_of(self._backbone, content)
+
+    @torch.inference_mode()
+    def embed(self, prepared: Sequence[Stream]) -> Vectors:
+        """See `System`."""
+        return np.asarray(embed_streams(self._backbone, prepared).cpu().numpy(), np.float32)

@@ -1,0 +1,72 @@
+"""A sentence-transformers model: a hub name, or a folder that it saved (or that `train export` wrote).
+
+A text goes in as a string, an image as a picture, both as {"image": …, "text": …}; pictures are decoded by
+`open_image`, and scaled as the model's own processor does. `encode` is called without a task, so a prompt is put before
+every input only where the model has a default one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.benchmark_settings import SentenceTransformersSettings
+from trainer.systems.system import Identity
+from unijudge.corpus import Content
+from unijudge.errors import DataError, ModelError, SettingsError
+from unijudge.files import folder_sha256
+from unijudge.images import open_image
+from unijudge.vectors import Vectors
+
+
+class SentenceTransformersModel:
+    """Embeds by `SentenceTransformer.encode`."""
+
+    def __init__(self, settings: SentenceTransformersSettings):
+        """Loads the model.
+
+        Raises:
+            SettingsError: None is named.
+            ModelError: The library is not installed, or cannot load it.
+        """
+        if not settings.name:
+            raise SettingsError("sentence_transformers.name: required; a hub name, or a folder")
+        try:
+            import sentence_transformers as library
+        except ImportError as error:
+            raise ModelError(f"sentence-transformers cannot be imported ({error}); pip install it") from error
+        try:
+            self._model: Any = library.SentenceTransformer(
+                settings.name, revision=settings.revision, device=settings.device
+            )
+        except Exception as error:  # each kind of module has its own
+            raise ModelError(f"{settings.name}: sentence-transformers cannot load it ({error})") from error
+        folder = Path(settings.name)
+        self.identity = Identity(
+            model=settings.name,
+            weights=_folders_sha256(folder) if folder.is_dir() else settings.revision or "unpinned",
+            encoding=f"sentence-transformers {library.__version__}",
+        )
+
+    def prepare(self, content: Content) -> Any:
+        """See `System`: a text, a picture, or both."""
+        if content.image is None:
+            return content.text or ""
+        picture = open_image(content.image)
+        return {"image": picture, "text": content.text} if content.text else picture
+
+    def embed(self, prepared: Sequence[Any]) -> Vectors:
+        """See `System`."""
+        try:
+            found = self._model.encode(list(prepared), batch_size=len(prepared), show_progress_bar=False)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            kinds = ", ".join(map(str, self._model.modalities))
+            raise DataError(f"{self.identity.model}: cannot embed this ({error}); it takes {kinds}") from error
+        return np.asarray(found, np.float32)
+
+
+def _folders_sha256(folder: Path) -> str:
+    """Of the folder and of its modules' folders."""
+    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    return "-".join(folder_sha256(one)[:8] for one in folders)
