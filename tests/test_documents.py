@@ -66,6 +66,7 @@ def test_the_settings_of_the_readme_exist():
     from judge_service.settings import ServiceSettings
     from miner.choice_settings import InspectSettings, SelectSettings, SweepSettings
     from miner.settings import ScoreSettings
+    from trainer.benchmark_settings import BenchmarkSettings
     from trainer.measuring_settings import EvaluateSettings, RerankSettings
     from trainer.settings import EmbedSettings
     from trainer.training_settings import EmbedderSettings, RerankerSettings
@@ -75,7 +76,7 @@ def test_the_settings_of_the_readme_exist():
         "judge serve": ServiceSettings, "mine score": ScoreSettings, "mine select": SelectSettings,
         "mine plan": ScoreSettings, "mine sweep": SweepSettings, "mine inspect": InspectSettings,
         "train embed": EmbedSettings, "train embedder": EmbedderSettings, "train evaluate": EvaluateSettings,
-        "train reranker": RerankerSettings, "train rerank": RerankSettings,
+        "train reranker": RerankerSettings, "train rerank": RerankSettings, "train benchmark": BenchmarkSettings,
     }  # fmt: skip
     seen = set()
     for line in re.findall(r"^unijudge .+--set .+$", README, re.MULTILINE):
