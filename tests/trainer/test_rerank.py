@@ -11,7 +11,7 @@ from tests.miner.conftest import serving
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
-from trainer.orders import fused
+from trainer.reordering import fused
 from trainer.rerank import rerank
 from trainer.settings import EmbedSettings
 from trainer.switching import is_held_out
