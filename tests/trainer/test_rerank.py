@@ -97,6 +97,19 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
     assert check(settings.out).endswith(f"evaluation, whole: {len(after)} rows read")
 
 
+def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, evaluation, folder):
+    """What the embedder did would be gone, and with it what there is to rerank."""
+    before = (evaluation / "metrics.json").read_bytes()
+    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train rerank`"):
+        rerank(job(out=evaluation), quiet)
+    settings = job()
+    for _ in range(2):
+        run(ScriptedJudge(Prompt()), settings)
+    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train evaluate`"):
+        evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out))
+    assert (evaluation / "metrics.json").read_bytes() == before
+
+
 def test_listwise_puts_the_choice_first(corpus, job):
     """Four items in the embedder's order are listed, the third is taken."""
     judge = Answering(2)
