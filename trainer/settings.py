@@ -60,7 +60,7 @@ class EmbedSettings(Settings):
     out: Location
     """The folder of vectors."""
     model: BackboneSettings = BackboneSettings()
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(64, gt=0)
     """Inputs read at once, by one process; they run in groups of like length."""
     workers: int = Field(2, ge=0)
     """Threads of each process that read and prepare inputs ahead of the model; 0: none."""
