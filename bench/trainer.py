@@ -31,7 +31,8 @@ import trainer.buckets
 from bench.made_up import BATCH, NEGATIVES, training_rows
 from demo.tiny_model import make_tokenizer, save_model
 from judge_service.shapes import shape_of
-from trainer.backbone import Backbone, add_lora, open_backbone
+from trainer.adapters import add_lora
+from trainer.backbone import Backbone, open_backbone
 from trainer.collate import collate
 from trainer.embedder import embed, stream_of
 from trainer.examples import Example

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.measuring_settings import RerankSettings
-from trainer.orders import fused, promoted, reranked
+from trainer.reordering import fused, promoted, reranked
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
 from unijudge.rankings import Ranking

@@ -16,13 +16,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.buckets import buckets
-from trainer.encodings import FILE, EmbeddingManifest, Reader, check_reads_alike, reader_of
+from trainer.encodings import Reader, check_reads_alike, reader_of
 from trainer.settings import BackboneSettings
-from trainer.training_settings import LoraSettings
 from trainer.vision import Vision
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
-from unijudge.files import folder_sha256, publish_json
+from unijudge.files import folder_sha256
 from unijudge.inputs import ModelInputs
 from unijudge.pictures import PictureReader
 
@@ -159,80 +158,6 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         width=inputs.config.get_text_config().hidden_size,
         adapter=folder_sha256(settings.adapter) if settings.adapter else "none",
     )
-
-
-def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
-    """Puts a fresh, trainable LoRA on the language model.
-
-    Raises:
-        ModelError: None of the target layers exists in this model.
-    """
-    import peft
-
-    names = "|".join(settings.targets)
-    config = peft.LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        use_dora=settings.dora,
-        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
-        target_modules=rf".*language_model.*\.({names})",
-    )
-    try:
-        backbone.model = peft.get_peft_model(backbone.model, config)
-    except ValueError as error:
-        raise ModelError(
-            f"lora.targets: {', '.join(settings.targets)}: no such linear layer in the language model of "
-            f"{backbone.inputs.name} ({error})"
-        ) from error
-    for parameter in backbone.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-
-
-class Adapter:
-    """The trained part of a model, as PEFT writes and reads it."""
-
-    def __init__(self, model: Any, embedding: EmbeddingManifest | None = None):
-        self._model = model
-        self._embedding = embedding
-
-    def save(self, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors; an embedder's embedding.json too."""
-        self._model.save_pretrained(str(folder))
-        if self._embedding is not None:
-            publish_json(folder / FILE, self._embedding)
-
-    def load(self, folder: Path) -> None:
-        """Reads what `save` wrote into the same adapter."""
-        import peft
-
-        peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
-
-
-def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
-    """A model with an adapter, on the CPU, to be written; weights that were trained on in four bits in bfloat16."""
-    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
-    return open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
-
-
-def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
-    """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
-
-    Returns:
-        What turns contents into its inputs; it is written beside the weights.
-
-    Raises:
-        ModelError: Model or adapter cannot be loaded, or do not fit.
-        OSError: The disk refused.
-    """
-    backbone = open_whole(settings, adapter)
-    try:
-        backbone.model.merge_and_unload().save_pretrained(folder)
-    except SafetensorError as error:  # how the writer of weights says that the disk is full
-        raise OSError(str(error)) from error
-    backbone.inputs.save(folder)
-    return backbone.inputs
 
 
 def _pictures(streams: Sequence[Stream]) -> Iterator[bytes]:

@@ -72,7 +72,7 @@ class Checkpoints:
         return None
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("step-??????"))
+        return sorted(self.folder.glob("step-*[0-9]"), key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def infonce(
         A scalar ≥ 0, in nats.
 
     Raises:
-        ValueError: A target is masked, or no row has a negative: the loss would be zero without a word.
+        ValueError: A target is masked, or there is one candidate in all: the loss would be zero without a word.
 
     Example:
         >>> even = infonce(torch.zeros(1, 3), torch.tensor([0]), torch.zeros(1, 3, dtype=torch.bool), temperature=1)
@@ -46,8 +46,8 @@ def infonce(
     """
     if masked_BU.gather(1, target_B[:, None]).any():
         raise ValueError("infonce: a target is masked; a query's own positive must stay in its row")
-    if ((~masked_BU).sum(1) < 2).all():
-        raise ValueError("infonce: no row has a negative; the loss would be zero whatever the model does")
+    if similarities_BU.shape[1] < 2:
+        raise ValueError("infonce: one candidate in all; the loss would be zero whatever the model does")
     logits_BU = (wide(similarities_BU) / temperature).masked_fill(masked_BU, -torch.inf)
     return weighted_mean(F.cross_entropy(logits_BU, target_B, reduction="none"), weights_B)
 

@@ -135,8 +135,8 @@ def _unit_vectors(system: System, corpus: Corpus, entries: Entries, prepared: Se
     if len(bad):
         what = "the vector 0" if lengths[bad[0]] == 0 else "numbers that are not finite"
         raise DataError(
-            f"{corpus.folder}: {_id(entries[bad[0]])}: {system.identity.model} made {what} of it; nothing was written. "
-            "Look at this input, at the model's dtype and at its weights"
+            f"{corpus.folder}: {_id(entries[bad[0]])}: {system.identity.model} made {what} of it, so its part was not "
+            "written. Look at this input, at the model's dtype and at its weights"
         )
     return np.asarray(vectors_ND / lengths, np.float32)
 

@@ -21,6 +21,7 @@ from unijudge.metrics import (
     precision_at_1,
     recall_at,
 )
+from unijudge.outputs import check_file, is_json_of
 from unijudge.provenance import Provenance
 from unijudge.rankings import Evaluation, Ranking, write_rankings
 from unijudge.vectors import VectorFolder
@@ -44,8 +45,10 @@ def evaluate(settings: EvaluateSettings) -> Report:
     """Writes metrics.json and rankings.parquet.
 
     Raises:
-        DataError: Vectors and corpus do not belong together, or a query's positives are not among its candidates.
+        DataError: Vectors and corpus do not belong together, a query's positives are not among its candidates, or `out`
+            holds another kind of measures.
     """
+    check_file(settings.out / "metrics.json", is_json_of(Report), "report of `train evaluate`")
     corpus = Corpus(settings.corpus)
     if not corpus.queries:
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to evaluate")

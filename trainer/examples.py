@@ -120,7 +120,7 @@ class Examples:
 
 
 class _SameQuestion:
-    """Which queries of a corpus ask the same: 16 bytes for each in memory."""
+    """Which queries of a corpus ask the same: 24 bytes for each in memory."""
 
     def __init__(self, corpus: Corpus):
         keys = np.array([np.frombuffer(query.key, np.int64)[0] for query in corpus.queries])

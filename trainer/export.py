@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainer.backbone import open_whole, save_merged
+from trainer.adapters import open_whole, save_merged
 from trainer.card import Story, card
 from trainer.layouts import (
     Files,

@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from trainer.backbone import Adapter, Backbone, add_lora, open_backbone
+from trainer.adapters import Adapter, add_lora
+from trainer.backbone import Backbone, open_backbone
 from trainer.encodings import EmbeddingManifest
 from trainer.examples import Example, Examples
 from trainer.loop import Terms, fit

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from unijudge.prompt import Prompt
+from unijudge.prompt import CANDIDATE, QUERY, Prompt
 
 Files = dict[str, str]
 """Path inside the folder → text."""
@@ -56,7 +56,7 @@ _PAIR = """{%- macro side(role) -%}
 {%- endif -%}
 """
 _SIDES = {"query_first": ("query", "document"), "candidate_first": ("document", "query")}
-_NAMES = {"query": "Query:", "document": "Candidate:"}
+_NAMES = {"query": QUERY, "document": CANDIDATE}
 
 
 def processor_options(backend: str) -> dict[str, Any]:

@@ -12,8 +12,12 @@ from typing import Any
 from unijudge.charts import SERIES, Points, curves
 from unijudge.errors import DataError
 from unijudge.files import publish_text, read_json, read_text
+from unijudge.outputs import check_file
 from unijudge.pages import page
 from unijudge.provenance import Beginning, without_passwords
+
+MARK = b'<meta name="generator" content="unijudge train report">'
+"""Of a page of ours."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,10 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         out: The file.
 
     Raises:
-        DataError: A folder is no run, or has no step yet; or there are too many to be told apart.
+        DataError: A folder is no run, or has no step yet; there are too many to be told apart; or `out` is something
+            else than such a page.
     """
+    check_file(out, lambda data: MARK in data, "page of `train report`")
     if len(folders) > SERIES:
         raise DataError(f"{len(folders)} runs in one chart cannot be told apart; give at most {SERIES}")
     runs = [Reading.of(folder) for folder in folders]

@@ -19,6 +19,7 @@ from unijudge.errors import DataError, UnijudgeError
 from unijudge.files import file_sha256, publish_json, read_json
 from unijudge.keys import read_key
 from unijudge.metrics import mean_reciprocal_rank, precision_at_1
+from unijudge.outputs import check_file, is_json_of
 from unijudge.provenance import Provenance
 from unijudge.rankings import Evaluation, Ranking, read_rankings, write_rankings
 from unijudge.verdicts import JudgeIdentity
@@ -55,9 +56,11 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
         report: Is called with (queries done, queries in all).
 
     Raises:
-        DataError: The rankings are of another corpus, or what was held out was reranked otherwise.
+        DataError: The rankings are of another corpus, what was held out was reranked otherwise, or `out` holds another
+            kind of measures, as the evaluation itself.
         JudgeError: The service cannot be used.
     """
+    check_file(settings.out / "metrics.json", is_json_of(RerankReport), "report of `train rerank`")
     corpus = Corpus(settings.corpus)
     rankings = _read(settings, corpus)
     ranked = file_sha256(settings.rankings / "rankings.parquet")

@@ -43,7 +43,8 @@ class BackboneSettings(Settings):
     max_tokens: int = Field(4096, gt=0)
     """Longest input, in tokens; a longer one is an error, never cut."""
     batch_tokens: int = Field(16384, gt=0)
-    """How many tokens run at once, padding included; lower it when memory runs out."""
+    """How many tokens run at once, padding included; lower it when memory runs out. A training keeps the hidden
+    states of a whole batch for its backward pass: there lower `batch_size`."""
     vision_cache_mb: int = Field(1024, ge=0)
     """Main memory, in MiB, for what a frozen vision tower made of pictures: it does not see these again. 0 keeps
     nothing."""
@@ -59,7 +60,7 @@ class EmbedSettings(Settings):
     out: Location
     """The folder of vectors."""
     model: BackboneSettings = BackboneSettings()
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(64, gt=0)
     """Inputs read at once, by one process; they run in groups of like length."""
     workers: int = Field(2, ge=0)
     """Threads of each process that read and prepare inputs ahead of the model; 0: none."""

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from trainer.backbone import Backbone, save_merged
+from trainer.adapters import save_merged
+from trainer.backbone import Backbone
 from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.processes import processes

@@ -14,6 +14,9 @@ from unijudge.settings import Settings
 Part = str | bytes
 """A text, or the bytes of a picture."""
 
+QUERY, CANDIDATE = "Query:", "Candidate:"
+"""The names of a pair's sides."""
+
 LIST_INSTRUCTION = (
     "I will provide you with a query followed by multiple candidates in the format: (1) cand1 (2) cand2, etc. Each "
     "candidate is independent of the others. Evaluate each candidate against the query, and respond with the number "
@@ -47,7 +50,7 @@ class Prompt(Settings):
             >>> Prompt(instruction="Match?").parts(Content("a cat"), Content(image=b"..."))
             ['Match?', 'Query:', 'a cat', 'Candidate:', b'...']
         """
-        sides: list[tuple[str, Content]] = [("Query:", query), ("Candidate:", candidate)]
+        sides: list[tuple[str, Content]] = [(QUERY, query), (CANDIDATE, candidate)]
         if self.order == "candidate_first":
             sides.reverse()
         parts: list[Part] = [self.instruction]
@@ -68,7 +71,7 @@ def list_parts(query: Content, candidates: Sequence[Content]) -> list[Part]:
         >>> list_parts(Content("a cat"), [Content("x"), Content(image=b"...")])[1:]
         ['Query:', 'a cat', 'Candidates:', '(1) ', 'x', '(2) ', b'...']
     """
-    parts: list[Part] = [LIST_INSTRUCTION, "Query:", *_parts(query), "Candidates:"]
+    parts: list[Part] = [LIST_INSTRUCTION, QUERY, *_parts(query), "Candidates:"]
     for number, candidate in enumerate(candidates, start=1):
         parts += [f"({number}) ", *_parts(candidate)]
     return parts

@@ -35,6 +35,13 @@ def test_two_are_kept(checkpoints):
     assert load_state(checkpoints.last_whole())["step"] == 15
 
 
+def test_steps_may_outgrow_their_six_digits(checkpoints):
+    for step in (999_999, 1_000_000):
+        checkpoints.save(step, {}, write)
+    assert names(checkpoints) == ["step-1000000", "step-999999"]
+    assert checkpoints.last_whole().name == "step-1000000"
+
+
 @pytest.mark.parametrize("name", ["state.pt", "adapter/weights.pt", "files.json"])
 def test_a_checkpoint_cut_in_half_is_said_and_the_one_before_is_taken(checkpoints, caplog, name):
     path = checkpoints.folder / "step-000015" / name

@@ -132,8 +132,16 @@ def test_a_row_without_negatives_costs_nothing():
     assert values.grad[0].abs().max() == 0
 
 
-def test_infonce_refuses_a_masked_target_and_rows_that_all_have_no_negative():
+def test_a_batch_of_one_row_that_has_no_negative_costs_nothing_and_ends_no_training():
+    values = torch.zeros(1, 2, requires_grad=True)
+    loss = infonce(values, torch.tensor([0]), torch.tensor([[False, True]]), temperature=1)
+    loss.backward()
+    assert loss.item() == 0
+    assert values.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_infonce_refuses_a_masked_target_and_a_single_candidate():
     with pytest.raises(ValueError, match="target is masked"):
         infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[True, False]]), temperature=1)
-    with pytest.raises(ValueError, match="no row has a negative"):
-        infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[False, True]]), temperature=1)
+    with pytest.raises(ValueError, match="one candidate in all"):
+        infonce(torch.zeros(2, 1), torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.bool), temperature=1)

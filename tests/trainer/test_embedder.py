@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.trainer.conftest import COLORS, write_rows
-from trainer.backbone import add_lora, open_backbone
+from trainer.adapters import add_lora
+from trainer.backbone import open_backbone
 from trainer.collate import collate
 from trainer.embed import embed_corpus
 from trainer.embedder import embed

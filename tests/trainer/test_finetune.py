@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import shutil
 
 import pytest
@@ -14,7 +15,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from tests.trainer.conftest import write_rows
 from tests.trainer.test_embedder import quiet, run_settings
 from tests.trainer.test_loop import SETTINGS, train
-from trainer.backbone import add_lora, open_backbone, save_merged
+from trainer.adapters import Adapter, add_lora, save_merged
+from trainer.backbone import open_backbone
+from trainer.checkpoints import Checkpoints
 from trainer.embedder import embed
 from trainer.examples import Examples
 from trainer.train_embedder import train_embedder
@@ -122,6 +125,27 @@ def test_dora_and_a_gaussian_start(model):
     assert first.std().item() == pytest.approx(1 / 4, rel=0.05)
     kurtosis = (first / first.std()).pow(4).mean().item()
     assert kurtosis == pytest.approx(3, abs=0.3), "uniform would be 1.8"
+
+
+def test_one_target_that_does_not_exist_is_refused_though_others_do(model):
+    with pytest.raises(
+        ModelError, match=r"targets: v_porj: no such linear layer .*of the targets it has q_proj\); name"
+    ):
+        add_lora(open_backbone(model), LoraSettings(targets=("q_proj", "v_porj")))
+
+
+def test_a_disk_that_fills_up_under_the_weights_is_an_error_of_the_disk(model, tmp_path):
+    """safetensors has an error of its own for it. A limit on the size of files stands for the disk."""
+    backbone = open_backbone(model)
+    add_lora(backbone, LoraSettings(rank=2))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"step-000001: cannot be written .*run the same command again"):
+            Checkpoints(tmp_path).save(1, {}, Adapter(backbone.model).save)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not any(tmp_path.iterdir())
 
 
 def test_four_bits_need_a_gpu(model):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from trainer.backbone import add_lora, open_backbone
+from trainer.adapters import add_lora
+from trainer.backbone import open_backbone
 from trainer.collate import collate
 from trainer.embedder import embed
 from trainer.examples import Examples

@@ -12,7 +12,8 @@ import unijudge.pictures
 from tests.contents import CONTENTS
 from tests.families import MAKERS
 from tests.pictures import pattern
-from trainer.backbone import add_lora, open_backbone
+from trainer.adapters import add_lora
+from trainer.backbone import open_backbone
 from trainer.buckets import MOST_PADDING, buckets
 from trainer.collate import collate
 from trainer.embedder import embed, stream_of

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from tests.trainer.launched import launched
 from tests.trainer.test_embedder import run_settings
 from tests.trainer.test_loop import SETTINGS, train
-from trainer.backbone import add_lora, open_backbone
+from trainer.adapters import add_lora
+from trainer.backbone import open_backbone
 from trainer.embed import embed_corpus
 from trainer.embedder import embed
 from trainer.gradcache import embed_in_chunks

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from trainer.backbone import PICTURES_AHEAD
+from trainer.benchmark_settings import BenchmarkSettings
+from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.settings import load_settings
 
@@ -13,6 +16,16 @@ NAMES = {
     "unime-v2-7b": "Qwen/Qwen2-VL-7B-Instruct",
     "unime-v2-llava-ov": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
 }
+
+
+def test_pictures_that_are_prepared_ahead_are_still_there_when_their_batch_runs():
+    """Otherwise each would be decoded twice, the second time while the model waits. Every content a picture of 3 bytes
+    a pixel; one batch runs, two for each worker are ahead."""
+    training = EmbedderSettings(corpus="c", triples="t", out="o")
+    embedding, measuring = EmbedSettings(corpus="c", out="o"), BenchmarkSettings(root="r")
+    contents = [training.batch_size * (2 + training.negatives), embedding.batch_size, measuring.batch_size]
+    for job, in_batch in zip((training, embedding, measuring), contents, strict=True):
+        assert (1 + 2 * job.workers) * in_batch * 3 * job.model.max_pixels < PICTURES_AHEAD
 
 
 @pytest.mark.parametrize("name", NAMES)

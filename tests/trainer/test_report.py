@@ -48,6 +48,16 @@ def test_one_run_has_a_curve_for_each_metric_and_all_that_made_it(tmp_path):
     assert not re.search(r'(?:src|href)="|<script|@import|url\(', html), "nothing from elsewhere"
 
 
+def test_a_page_of_ours_is_replaced_and_nothing_else(tmp_path):
+    run, page = made(tmp_path / "run"), tmp_path / "report.html"
+    for _ in range(2):
+        write_report([run], page)
+    page.write_text("<p>notes</p>")
+    with pytest.raises(DataError, match=r"report\.html: is there already, and is no page of `train report`"):
+        write_report([run], page)
+    assert page.read_text() == "<p>notes</p>"
+
+
 def test_the_only_term_of_a_loss_is_the_loss(tmp_path):
     assert Reading.of(made(tmp_path / "run", terms=("kl",))).terms == []
 

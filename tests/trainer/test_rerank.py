@@ -11,7 +11,7 @@ from tests.miner.conftest import serving
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
-from trainer.orders import fused
+from trainer.reordering import fused
 from trainer.rerank import rerank
 from trainer.settings import EmbedSettings
 from trainer.switching import is_held_out
@@ -95,6 +95,19 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
     golds = [query.positive_ids[0] in old.item_ids[:5] for old, query in zip(before, corpus.queries, strict=True)]
     assert measures["in_top"] == np.mean(golds)
     assert check(settings.out).endswith(f"evaluation, whole: {len(after)} rows read")
+
+
+def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, evaluation, folder):
+    """What the embedder did would be gone, and with it what there is to rerank."""
+    before = (evaluation / "metrics.json").read_bytes()
+    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train rerank`"):
+        rerank(job(out=evaluation), quiet)
+    settings = job()
+    for _ in range(2):
+        run(ScriptedJudge(Prompt()), settings)
+    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train evaluate`"):
+        evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out))
+    assert (evaluation / "metrics.json").read_bytes() == before
 
 
 def test_listwise_puts_the_choice_first(corpus, job):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from trainer.orders import fused, promoted, reranked
+from trainer.reordering import fused, promoted, reranked
 from trainer.switching import decide, is_held_out
 from unijudge.metrics import gold_rank
 from unijudge.rankings import Ranking

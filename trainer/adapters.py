@@ -1,0 +1,105 @@
+"""The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from trainer.backbone import Backbone, open_backbone
+from trainer.encodings import FILE, EmbeddingManifest
+from trainer.settings import BackboneSettings
+from trainer.training_settings import LoraSettings
+from unijudge.errors import ModelError
+from unijudge.files import publish_json
+from unijudge.inputs import ModelInputs
+
+
+def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
+    """Puts a fresh, trainable LoRA on the language model.
+
+    Raises:
+        ModelError: A target layer does not exist in this model.
+    """
+    import peft
+
+    names = "|".join(settings.targets)
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
+        target_modules=rf".*language_model.*\.({names})",
+    )
+    try:
+        backbone.model = peft.get_peft_model(backbone.model, config)
+    except ValueError as error:
+        raise _no_target(backbone, settings.targets, str(error)) from error
+    found = {name.rpartition(".")[2] for name in backbone.model.targeted_module_names}
+    if lacking := [name for name in settings.targets if name not in found]:  # PEFT is content with one of them
+        raise _no_target(backbone, lacking, f"of the targets it has {', '.join(sorted(found))}")
+    for parameter in backbone.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+class Adapter:
+    """The trained part of a model, as PEFT writes and reads it."""
+
+    def __init__(self, model: Any, embedding: EmbeddingManifest | None = None):
+        self._model = model
+        self._embedding = embedding
+
+    def save(self, folder: Path) -> None:
+        """Writes adapter_config.json and adapter_model.safetensors; an embedder's embedding.json too."""
+        with _refused_by_the_disk():
+            self._model.save_pretrained(str(folder))
+        if self._embedding is not None:
+            publish_json(folder / FILE, self._embedding)
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote into the same adapter."""
+        import peft
+
+        peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
+
+
+def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
+    """A model with an adapter, on the CPU, to be written; weights that were trained on in four bits in bfloat16."""
+    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
+    return open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
+
+
+def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
+    """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
+
+    Returns:
+        What turns contents into its inputs; it is written beside the weights.
+
+    Raises:
+        ModelError: Model or adapter cannot be loaded, or do not fit.
+        OSError: The disk refused.
+    """
+    backbone = open_whole(settings, adapter)
+    with _refused_by_the_disk():
+        backbone.model.merge_and_unload().save_pretrained(folder)
+    backbone.inputs.save(folder)
+    return backbone.inputs
+
+
+@contextlib.contextmanager
+def _refused_by_the_disk() -> Iterator[None]:
+    """Where weights are written: a full disk is an `OSError`, as everywhere."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _no_target(backbone: Backbone, names: Sequence[str], reason: str) -> ModelError:
+    return ModelError(
+        f"lora.targets: {', '.join(names)}: no such linear layer in the language model of {backbone.inputs.name} "
+        f"({reason}); name those that it has"
+    )
