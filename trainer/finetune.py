@@ -1,5 +1,6 @@
 """What all trainings have in common: rows of a selection, a LoRA on a frozen model, a run's folder, one loop."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -23,6 +24,8 @@ from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, read_json
 from unijudge.settings import overrides_of
+
+logger = logging.getLogger(__name__)
 
 B = TypeVar("B")
 
@@ -64,6 +67,12 @@ def finetune(
         "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
         "the rows": file_sha256(settings.triples / "triples.json"),
     }
+    if settings.warmup_steps >= settings.steps:
+        logger.warning(
+            "warmup_steps = %d, steps = %d: learning_rate is never reached; lower warmup_steps",
+            settings.warmup_steps,
+            settings.steps,
+        )
     with accelerator.main_process_first():
         run = Run(settings.out, settings, inputs)
     if run.adapter.exists():

@@ -49,6 +49,11 @@ def processes(
     waiting = [] if patience is None else [InitProcessGroupKwargs(timeout=patience)]
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
+    if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise SettingsError(
+            f"{accelerator.distributed_type.value}: accelerate's configuration asks for it, but only FSDP splits a model "
+            "here; take deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"
+        )
     sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
     if sharding and sharding.cpu_ram_efficient_loading:
         raise SettingsError(

@@ -7,9 +7,10 @@ The adapter is whole or absent, and so is a checkpoint. Of several processes the
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -20,7 +21,9 @@ from unijudge.provenance import Beginning, Provenance
 from unijudge.refused import unwritable
 
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
-HOW = {"workers", "trackers"}
+HOW = {
+    "workers", "trackers", "save_every_steps", "gradient_checkpointing", "model.device", "model.vision_cache_mb",
+}  # fmt: skip
 """Settings that change how a run is done, not what comes of it: it may go on with others."""
 
 
@@ -47,8 +50,8 @@ class Run:
             publish_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
             publish_json(path, begun)
         found = read_json(path, Beginning)
-        changed = [name for name, value in found.settings.items() if value != begun.settings.get(name)]
-        changed = [name for name in changed if name not in HOW]
+        asked = dict(_flat(begun.settings))
+        changed = [name for name, value in _flat(found.settings) if value != asked.get(name) and name not in HOW]
         changed += [name for name, value in found.inputs.items() if value != begun.inputs.get(name)]
         if changed:
             raise DataError(
@@ -90,6 +93,15 @@ class Run:
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             publish_text(path, "".join(line for line in lines if _step(line) <= step))
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and their values."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield above + name, value
 
 
 def _step(line: str) -> float:

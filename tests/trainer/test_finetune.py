@@ -20,6 +20,7 @@ from trainer.backbone import open_backbone
 from trainer.checkpoints import Checkpoints
 from trainer.embedder import embed
 from trainer.examples import Examples
+from trainer.runs import Run
 from trainer.train_embedder import train_embedder
 from trainer.training_settings import LoraSettings
 from unijudge.corpus import Content, Corpus
@@ -33,6 +34,22 @@ def copied(folder, corpus, tmp_path):
     for name in ("corpus", "images"):
         shutil.copytree(folder / name, tmp_path / name)
     return Corpus(tmp_path / "corpus")
+
+
+def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, model, tmp_path):
+    settings = run_settings(corpus, triples, model, tmp_path / "run")
+    Run(tmp_path / "run", settings, {})
+    elsewhere = model.model_copy(update={"vision_cache_mb": 1, "device": "auto"})
+    Run(tmp_path / "run", settings.model_copy(update={"model": elsewhere, "gradient_checkpointing": True}), {})
+    other = settings.model_copy(update={"lora": LoraSettings(rank=4, alpha=16)})
+    with pytest.raises(DataError, match=r"began otherwise .lora\.rank differ"):
+        Run(tmp_path / "run", other, {})
+
+
+def test_a_rate_that_is_never_reached_is_said(corpus, triples, model, tmp_path, caplog):
+    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=2, warmup_steps=5)
+    train_embedder(settings, quiet)
+    assert "warmup_steps = 5, steps = 2: learning_rate is never reached" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 2])
