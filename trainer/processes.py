@@ -51,7 +51,7 @@ def processes(
     accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise SettingsError(
-            f"{accelerator.distributed_type.value}: accelerate's configuration asks for it, but only FSDP splits models "
+            f"{accelerator.distributed_type.value}: accelerate's configuration asks for it, but only FSDP is known "
             "here; take deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"
         )
     sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
