@@ -16,6 +16,9 @@ class Recent(Generic[V]):
         ...     recent.put(name.encode(), name, nbytes=1)
         >>> recent.get(b"a"), recent.get(b"c"), len(recent)
         (None, 'c', 2)
+        >>> recent.put(b"d", "d", nbytes=3)
+        >>> recent.get(b"d"), len(recent)
+        (None, 2)
     """
 
     def __init__(self, keep_bytes: int):
@@ -24,6 +27,7 @@ class Recent(Generic[V]):
         Args:
             keep_bytes: How many bytes all values may have together; 0 keeps none.
         """
+        self._keep_bytes = keep_bytes
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, tuple[V, int]] = OrderedDict()
         self.free_bytes = keep_bytes
@@ -40,9 +44,9 @@ class Recent(Generic[V]):
             return self._kept[key][0]
 
     def put(self, key: bytes, value: V, nbytes: int) -> None:
-        """Keeps a value of `nbytes`, unless its key has one."""
+        """Keeps a value of `nbytes`, unless its key has one, or it alone is too large."""
         with self._lock:
-            if key in self._kept:
+            if key in self._kept or nbytes > self._keep_bytes:
                 return
             self._kept[key] = value, nbytes
             self.free_bytes -= nbytes

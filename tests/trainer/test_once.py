@@ -21,6 +21,7 @@ from trainer.examples import Examples
 from trainer.train_embedder import loss_of
 from trainer.training_settings import LoraSettings, LossSettings
 from unijudge.corpus import Content
+from unijudge.recent import Recent
 
 
 def opened(model, **changes):
@@ -116,8 +117,9 @@ def test_kept_features_stay_within_their_bytes_and_the_last_used_stay(model):
     pictures = [pattern(seed, (56, 56)) for seed in range(3)]
     with torch.inference_mode():
         one = backbone.vision.features(backbone.model.model, pictures[:1])[pictures[0]]
-    backbone = opened(model, vision_cache_mb=0)
-    backbone.vision._kept.free_bytes = room = 2 * one.nbytes
+    room = 2 * one.nbytes
+    backbone = opened(model)
+    backbone.vision._kept = Recent(room)
     seen = work(backbone)
     looks = []
     for place in (0, 1, 0, 2, 0, 1):
