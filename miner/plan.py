@@ -12,10 +12,14 @@ from unijudge.candidates import CandidateManifest
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, JudgeChanged, SettingsError
 from unijudge.files import file_sha256, names_in, publish_json, read_json
+from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance, differences
 from unijudge.scores import ScoreManifest
 from unijudge.vectors import VectorFolder
 from unijudge.verdicts import JudgeIdentity
+
+BEGUN = {"manifest.json", "candidates"}
+"""What may lie in the folder of a job that has no plan yet."""
 
 
 def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> ScoreManifest:
@@ -24,9 +28,11 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
     Raises:
         SettingsError: Neither vectors nor a first judge's scores are given.
         JudgeChanged: A folder to reuse was scored by another judge.
-        DataError: An input is missing or foreign.
+        DataError: An input is missing or foreign, or `out` holds something else.
     """
     check_reuse(settings.reuse, judge)  # else nothing is begun
+    if not (settings.out / "manifest.json").exists():
+        check_folder(settings.out, BEGUN)  # before candidates are sought
     shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
     shape |= {"queries_in_shard": settings.queries_in_shard, "made": Provenance.now(settings)}
     if settings.band.scores is not None:
@@ -77,14 +83,11 @@ def start_plan(folder: Path, plan: ScoreManifest) -> None:
 
     Raises:
         JudgeChanged: The same plan, but another judge.
-        DataError: Another plan.
+        DataError: Another plan, or something else is there.
     """
-    path, there = folder / "manifest.json", names_in(folder)
-    if path.name not in there:
-        if any(name.startswith("part-") for name in there):
-            raise DataError(
-                f"{folder}: holds shards, but manifest.json is gone; delete the folder, or give another one"
-            )
+    path = folder / "manifest.json"
+    if path.name not in names_in(folder):
+        check_folder(folder, BEGUN)
         publish_json(path, plan)
         return
     found = read_json(path, ScoreManifest)

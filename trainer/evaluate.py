@@ -21,9 +21,9 @@ from unijudge.metrics import (
     precision_at_1,
     recall_at,
 )
-from unijudge.outputs import check_file, is_json_of
+from unijudge.outputs import check_file, check_folder, is_json_of
 from unijudge.provenance import Provenance
-from unijudge.rankings import Evaluation, Ranking, write_rankings
+from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, write_rankings
 from unijudge.vectors import VectorFolder
 
 Rows = npt.NDArray[np.int64]
@@ -49,6 +49,7 @@ def evaluate(settings: EvaluateSettings) -> Report:
             holds another kind of measures.
     """
     check_file(settings.out / "metrics.json", is_json_of(Report), "report of `train evaluate`")
+    check_folder(settings.out, EVALUATION_FILES)
     corpus = Corpus(settings.corpus)
     if not corpus.queries:
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to evaluate")

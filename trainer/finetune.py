@@ -73,10 +73,10 @@ def finetune(
             settings.warmup_steps,
             settings.steps,
         )
-    with accelerator.main_process_first():
+    if (settings.out / "settings.json").exists():
         run = Run(settings.out, settings, inputs)
-    if run.adapter.exists():
-        return run
+        if run.adapter.exists():
+            return run
     examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
     backbone = open_backbone(settings.model)
     torch.manual_seed(settings.seed)
@@ -85,6 +85,8 @@ def finetune(
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     if accelerator.distributed_type == DistributedType.FSDP:
         shard_frozen(backbone)
+    with accelerator.main_process_first():  # last: a model or rows that do not fit leave nothing behind
+        run = Run(settings.out, settings, inputs)
     accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
     objective = objective_of(backbone, examples)
     fit(

@@ -90,7 +90,7 @@ def fit(
         accelerator: The processes.
 
     Raises:
-        NonFiniteLoss: In every process, before the update; the last checkpoint is good.
+        NonFiniteLoss: In every process, before the update.
     """
     trainable, each = _trainable(model), _batches_each(order, accelerator)
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -177,8 +177,8 @@ def _check_finite(step: int, metrics: Mapping[str, float], run: Run) -> None:
     loss, norm = metrics["loss"], metrics["gradient_norm"]
     if not math.isfinite(loss + norm):
         raise NonFiniteLoss(
-            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update. The last checkpoint in "
-            f"{run.checkpoints.folder} is good; lower learning_rate, or raise the temperatures"
+            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update, nothing of it was "
+            f"saved in {run.folder}. Begin again in another folder, with a lower learning_rate or higher temperatures"
         )
 
 

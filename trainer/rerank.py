@@ -19,9 +19,9 @@ from unijudge.errors import DataError, UnijudgeError
 from unijudge.files import file_sha256, publish_json, read_json
 from unijudge.keys import read_key
 from unijudge.metrics import mean_reciprocal_rank, precision_at_1
-from unijudge.outputs import check_file, is_json_of
+from unijudge.outputs import check_file, check_folder, is_json_of
 from unijudge.provenance import Provenance
-from unijudge.rankings import Evaluation, Ranking, read_rankings, write_rankings
+from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, read_rankings, write_rankings
 from unijudge.verdicts import JudgeIdentity
 
 Ranks = npt.NDArray[np.int64]
@@ -61,6 +61,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
         JudgeError: The service cannot be used.
     """
     check_file(settings.out / "metrics.json", is_json_of(RerankReport), "report of `train rerank`")
+    check_folder(settings.out, EVALUATION_FILES)
     corpus = Corpus(settings.corpus)
     rankings = _read(settings, corpus)
     ranked = file_sha256(settings.rankings / "rankings.parquet")

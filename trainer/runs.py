@@ -17,14 +17,19 @@ from pydantic import BaseModel
 from trainer.checkpoints import Checkpoints
 from unijudge.errors import DataError
 from unijudge.files import publish_json, publish_text, publishing_folder, read_json
+from unijudge.outputs import check_folder
 from unijudge.provenance import Beginning, Provenance
 from unijudge.refused import unwritable
 
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
 HOW = {
-    "workers", "trackers", "save_every_steps", "gradient_checkpointing", "model.device", "model.vision_cache_mb",
+    "out", "corpus", "triples", "workers", "trackers", "save_every_steps", "gradient_checkpointing", "model.device",
+    "model.vision_cache_mb",
 }  # fmt: skip
-"""Settings that change how a run is done, not what comes of it: it may go on with others."""
+"""Settings that change how a run is done or how its folders are spelled, not what comes of it: it may go on with
+others. What corpus and triples hold is known by digest."""
+OWN = {"settings.json", "environment.json", "trackers"}
+"""What lies in the folder of a run that has just begun."""
 
 
 class Run:
@@ -39,24 +44,30 @@ class Run:
             inputs: Name → digest of everything that is trained on.
 
         Raises:
-            DataError: The folder holds a run with other settings, or its inputs have changed since.
+            DataError: The folder holds a run with other settings, its inputs have changed since, or it holds something
+                else.
         """
         self.folder = folder
         self.checkpoints = Checkpoints(folder / "checkpoints")
         begun = Beginning(settings=settings.model_dump(mode="json"), inputs=dict(inputs), made=Provenance.now())
         path = folder / "settings.json"
         if not path.exists():
+            check_folder(folder, OWN)
             environment = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
             publish_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
             publish_json(path, begun)
         found = read_json(path, Beginning)
         asked = dict(_flat(begun.settings))
-        changed = [name for name, value in _flat(found.settings) if value != asked.get(name) and name not in HOW]
-        changed += [name for name, value in found.inputs.items() if value != begun.inputs.get(name)]
+        changed = [
+            f"{name} was {value!r}, is {asked.get(name)!r}"
+            for name, value in _flat(found.settings)
+            if value != asked.get(name) and name not in HOW
+        ]
+        changed += [f"{name} differ" for name, value in found.inputs.items() if value != begun.inputs.get(name)]
         if changed:
             raise DataError(
-                f"{folder}: holds a run that began otherwise ({', '.join(changed)} differ); give another folder, or "
-                "delete this one"
+                f"{folder}: holds a run that began otherwise: {'; '.join(changed)}. Give another folder, or what it "
+                "began with"
             )
 
     @property

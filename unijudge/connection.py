@@ -1,5 +1,7 @@
 """HTTP to the judge service: retries what can be retried, and maps every foreign error once. Idempotent calls only."""
 
+import logging
+import time
 from typing import TypeVar
 
 import httpx2
@@ -22,6 +24,9 @@ from unijudge.wire import ErrorBody
 
 R = TypeVar("R", bound=BaseModel)
 
+logger = logging.getLogger(__name__)
+
+TELL_AFTER_S, TELL_EVERY_S = 3, 60
 JSON, BINARY = "application/json", "application/octet-stream"
 
 
@@ -40,6 +45,7 @@ class Connection:
         """See `JudgeClient`."""
         self.url = url
         self._retry_for_s = retry_for_s
+        self._quiet_until = float("-inf")
         checked = checked_key(key, "key")
         try:
             self._http = httpx2.AsyncClient(
@@ -75,9 +81,19 @@ class Connection:
             stop=stop_after_delay(self._retry_for_s if retry_for_s is None else retry_for_s),
             wait=_wait,
             retry=retry_if_exception(lambda error: isinstance(error, JudgeError) and error.retryable),
+            before_sleep=self._tell,
             reraise=True,
         )
         return await retrying(self._once, method, path, body, headers)
+
+    def _tell(self, state: RetryCallState) -> None:
+        """Says, once a minute, for what a person waits."""
+        error = state.outcome.exception() if state.outcome else None
+        asked_to_wait = isinstance(error, JudgeUnavailable) and error.retry_after_s is not None
+        now = time.monotonic()
+        if not asked_to_wait and (state.seconds_since_start or 0) > TELL_AFTER_S and now > self._quiet_until:
+            self._quiet_until = now + TELL_EVERY_S
+            logger.warning("%s; trying on for up to %.0f s", error, self._retry_for_s)
 
     async def _once(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
         try:

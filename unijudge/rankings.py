@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from unijudge.provenance import Provenance
 from unijudge.tables import Table
 
+EVALUATION_FILES = {"rankings.parquet", "metrics.json", "vectors"}
+"""What may lie in an evaluation's folder; a benchmark has a set's vectors there."""
+
 
 @dataclass(frozen=True)
 class Ranking:

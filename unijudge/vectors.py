@@ -19,6 +19,7 @@ from unijudge.corpus import Corpus
 from unijudge.entries import Rows
 from unijudge.errors import DataError
 from unijudge.files import names_in, publish_json, publishing, read_json
+from unijudge.outputs import check_folder
 from unijudge.provenance import MADE, Provenance, differences
 from unijudge.tables import open_parquet, reading
 
@@ -79,12 +80,11 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
     """Publishes the manifest, or checks that the folder already has the same one.
 
     Raises:
-        DataError: The folder holds the vectors of another model or corpus.
+        DataError: The folder holds the vectors of another model or corpus, or something else.
     """
-    path, there = folder / "vectors.json", names_in(folder)
-    if path.name not in there and any(name.endswith(".parquet") for name in there):
-        raise DataError(f"{folder}: holds parts, but vectors.json is gone; delete the folder, or give another one")
-    if path.name not in there:
+    path = folder / "vectors.json"
+    if path.name not in names_in(folder):
+        check_folder(folder, {path.name})
         publish_json(path, manifest)
     elif fields := differences(read_json(path, VectorManifest), manifest):
         raise DataError(f"{folder}: holds other vectors ({', '.join(fields)} differ); give another output folder")

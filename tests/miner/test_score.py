@@ -144,7 +144,7 @@ def test_a_plan_never_changes(job, service):
 def test_shards_without_their_plan_are_refused(job, service):
     score(job(service), quiet)
     (job(service).out / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"holds shards, but manifest\.json is gone"):
+    with pytest.raises(DataError, match=r"holds part-00000\.parquet.* already, which would be mixed"):
         score(job(service, k=11), quiet)
 
 

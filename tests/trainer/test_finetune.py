@@ -24,7 +24,7 @@ from trainer.runs import Run
 from trainer.train_embedder import train_embedder
 from trainer.training_settings import LoraSettings
 from unijudge.corpus import Content, Corpus
-from unijudge.errors import DataError, ModelError, SettingsError
+from unijudge.errors import DataError, ModelError, SettingsError, TrainingError
 from unijudge.files import locate
 
 
@@ -41,9 +41,21 @@ def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, mod
     Run(tmp_path / "run", settings, {})
     elsewhere = model.model_copy(update={"vision_cache_mb": 1, "device": "auto"})
     Run(tmp_path / "run", settings.model_copy(update={"model": elsewhere, "gradient_checkpointing": True}), {})
+    Run(tmp_path / "run", settings.model_copy(update={"out": tmp_path / "there" / ".." / "run"}), {})
     other = settings.model_copy(update={"lora": LoraSettings(rank=4, alpha=16)})
-    with pytest.raises(DataError, match=r"began otherwise .lora\.rank differ"):
+    with pytest.raises(DataError, match=r"began otherwise: lora\.rank was 8, is 4"):
         Run(tmp_path / "run", other, {})
+
+
+def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(corpus, triples, model, tmp_path):
+    with pytest.raises(TrainingError, match="negatives = 50"):
+        train_embedder(run_settings(corpus, triples, model, tmp_path / "run", negatives=50), quiet)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"mine: holds notes\.txt already, which would be mixed"):
+        train_embedder(run_settings(corpus, triples, model, tmp_path / "mine", steps=1), quiet)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_a_rate_that_is_never_reached_is_said(corpus, triples, model, tmp_path, caplog):

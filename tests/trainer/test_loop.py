@@ -160,9 +160,9 @@ def test_nothing_to_train_is_said(tmp_path):
 
 def test_other_settings_are_another_run(tmp_path):
     train(tmp_path / "run", stop_at=1)
-    with pytest.raises(DataError, match=r"began otherwise .steps differ"):
+    with pytest.raises(DataError, match=r"began otherwise: steps was 12, is 13\. Give another"):
         Run(tmp_path / "run", SETTINGS.model_copy(update={"steps": 13}), {})
     Run(tmp_path / "run", SETTINGS.model_copy(update={"workers": 0}), {})
     Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
-    with pytest.raises(DataError, match=r"began otherwise .the rows differ"):
+    with pytest.raises(DataError, match="began otherwise: the rows differ"):
         Run(tmp_path / "more", SETTINGS, {"the rows": "2"})

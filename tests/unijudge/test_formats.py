@@ -159,7 +159,7 @@ def test_vectors_are_read_back_and_checked(tmp_path, corpus):
     with pytest.raises(DataError, match="belongs to another embedding"):
         VectorFolder(folder, corpus).whole("items")
     (folder / "vectors.json").unlink()
-    with pytest.raises(DataError, match=r"holds parts, but vectors\.json is gone"):
+    with pytest.raises(DataError, match=r"holds items-00000\.parquet.* already, which would be mixed"):
         start_vectors(folder, made)
 
 
