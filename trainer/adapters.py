@@ -1,11 +1,12 @@
 """The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import nn
 
 from trainer.backbone import Backbone, open_backbone
 from trainer.encodings import FILE, EmbeddingManifest
@@ -24,6 +25,16 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
     """
     import peft
 
+    linear = {
+        name.rpartition(".")[2]
+        for name, layer in backbone.model.named_modules()
+        if isinstance(layer, nn.Linear) and "language_model." in name
+    }
+    if lacking := [name for name in settings.targets if name not in linear]:  # PEFT is content with one of them
+        raise ModelError(
+            f"lora.targets: {', '.join(lacking)}: no such linear layer in the language model of {backbone.inputs.name}"
+            f"; it has {', '.join(sorted(linear))}"
+        )
     names = "|".join(settings.targets)
     config = peft.LoraConfig(
         r=settings.rank,
@@ -33,13 +44,7 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
         init_lora_weights="gaussian" if settings.init == "gaussian" else True,
         target_modules=rf".*language_model.*\.({names})",
     )
-    try:
-        backbone.model = peft.get_peft_model(backbone.model, config)
-    except ValueError as error:
-        raise _no_target(backbone, settings.targets, str(error)) from error
-    found = {name.rpartition(".")[2] for name in backbone.model.targeted_module_names}
-    if lacking := [name for name in settings.targets if name not in found]:  # PEFT is content with one of them
-        raise _no_target(backbone, lacking, f"of the targets it has {', '.join(sorted(found))}")
+    backbone.model = peft.get_peft_model(backbone.model, config)
     for parameter in backbone.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -96,10 +101,3 @@ def _refused_by_the_disk() -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(str(error)) from error
-
-
-def _no_target(backbone: Backbone, names: Sequence[str], reason: str) -> ModelError:
-    return ModelError(
-        f"lora.targets: {', '.join(names)}: no such linear layer in the language model of {backbone.inputs.name} "
-        f"({reason}); name those that it has"
-    )

@@ -1,6 +1,7 @@
 """Asks a judge service about rankings: which of the first items are right, which is the best, or both."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,8 @@ from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
 from unijudge.rankings import Ranking
 from unijudge.verdicts import PairError, Verdict
+
+logger = logging.getLogger(__name__)
 
 WAITING = 1024
 """Queries that exist as tasks at once."""
@@ -47,12 +50,20 @@ class Asking:
         self._slots = asyncio.Semaphore(settings.in_flight)
 
     async def about(self, rankings: Sequence[Ranking]) -> list[Outcome]:
-        """One outcome for each ranking, in order."""
+        """One outcome for each ranking, in order; where most lists got no choice, that is said."""
         made: list[Outcome] = []
         for start in range(0, len(rankings), WAITING):
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(ranking)) for ranking in rankings[start : start + WAITING]]
             made += [task.result() for task in tasks]
+        if 2 * (without := sum(outcome.unparsable for outcome in made)) > len(made):
+            logger.warning(
+                "%d of %d lists got no choice: for these %s order stands. The judge hardly answers lists; serve a "
+                "reranker that learned them (loss.listwise), list fewer items (list_size), or set method = 'pointwise'",
+                without,
+                len(made),
+                "the pairs' own" if self._settings.method == "fused" else "the embedder's",
+            )
         return made
 
     async def _one(self, ranking: Ranking) -> Outcome:

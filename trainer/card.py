@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.loading import Artefact, loading
-from trainer.training_settings import FinetuneSettings
+from trainer.training_settings import EmbedderSettings, FinetuneSettings
 from unijudge.cards import facts, made_by, table
 from unijudge.provenance import Beginning, Provenance
 from unijudge.rankings import Evaluation
@@ -19,12 +19,13 @@ from unijudge.verdicts import JudgeIdentity
 
 ABOUT = {
     "embedder": """A universal multimodal embedder: texts, images, and both in one become unit vectors, compared by
-their dot product. Trained by unijudge, so that its similarities agree with a multimodal LLM's judgements (the method of
-UniME-V2, arXiv 2510.13515).""",
+their dot product.""",
     "reranker": """A multimodal reranker: asked whether a candidate meets the requirements of a query, it answers Yes or
-No; the log-odds of the two is the score. Trained by unijudge on hard negatives that a multimodal LLM judged (the method
-of UniME-V2, arXiv 2510.13515).""",
+No; the log-odds of the two is the score.""",
 }
+PAPER = "the method of UniME-V2, arXiv 2510.13515"
+UNJUDGED = {"topk", "random", "cyclic"}
+"""Presets of a selection that ask no judge."""
 LIMITS = """* Numbers hold for {dtype}: vectors and log-odds then agree with those of unijudge to 1e-4 or better.
 * Turn photographs, and put transparent pictures on white, before you give them: unijudge does (by their EXIF data), the
   libraries above do not.
@@ -75,17 +76,17 @@ def card(of: Artefact, story: Story, *, tiled: bool, license: str | None) -> str
     """
     sections = [
         _front_matter(of, license),
-        f"# {of.name}\n\n{ABOUT[of.kind]}",
+        f"# {of.name}\n\n{ABOUT[of.kind]} {_how(story)}",
         loading(of),
         _limits(of, tiled=tiled),
         _training(of, story),
         _rows(story),
-        *(f"## Judge\n\n{facts(judge)}" for judge in story.judges),
+        *(f"## Judge\n\n{facts(judge)}" for judge in story.judges if _is_judged(story)),
         _measured(story),
         _origin(story),
         "## Licence\n\n"
         + (f"{license}, as stated by who exported this." if license else "None was stated by who exported this.")
-        + f" The model that it was made of, `{of.base}`, has a licence of its own, and so has the training data.",
+        + f" The model that it was made of, `{of.base_name}`, has a licence of its own, and so has the training data.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -100,12 +101,43 @@ def _front_matter(of: Artefact, license: str | None) -> str:  # noqa: A002
     return "\n".join([*lines, "---"])
 
 
+def _preset(story: Story) -> str | None:
+    """How the rows' negatives were chosen, where that is still known."""
+    return story.triples.selection.get("preset") if story.triples else None
+
+
+def _is_taught(story: Story) -> bool:
+    """Whether a judge's scores are in the loss; a reranker's say which negative is the hardest."""
+    settings = story.settings
+    return settings.loss.name != "infonce" if isinstance(settings, EmbedderSettings) else _preset(story) != "random"
+
+
+def _is_judged(story: Story) -> bool:
+    """Whether a judge had a part in it: in the loss, or in what the rows are."""
+    suspects = story.triples.selection.get("suspects", "keep") if story.triples else "keep"
+    return _is_taught(story) or _preset(story) not in UNJUDGED or suspects != "keep"
+
+
+def _how(story: Story) -> str:
+    """How it was trained, in a sentence: by its loss, and by what the manifest of its rows says."""
+    settings, preset, how = story.settings, _preset(story), "Trained by unijudge"
+    like_the_paper = preset is not None and preset not in UNJUDGED
+    if isinstance(settings, EmbedderSettings):
+        like_the_paper &= settings.loss.name == "symmetric_kl"
+        agree = "so that its similarities agree with a multimodal LLM's judgements"
+        how += f" {agree if _is_taught(story) else 'contrastively, from labels alone'}"
+    if preset is not None:
+        unjudged = f"negatives that the selection `{preset}` took without a judge"
+        how += f", on {unjudged if preset in UNJUDGED else 'hard negatives that a multimodal LLM judged'}"
+    return f"{how} ({PAPER})." if like_the_paper else f"{how}."
+
+
 def _limits(of: Artefact, *, tiled: bool) -> str:
     lines = [LIMITS, SQUASHED if of.edge else TILED if tiled else SCALED]
     lines += [BARE] if of.bare else []
     lines += [CANDIDATE_FIRST] if of.kind == "reranker" and not of.pairs else []
     lines += [ADAPTER] if of.form == "adapter" else []
-    return "\n".join(["## Limits", "", *lines]).format(**vars(of))
+    return "\n".join(["## Limits", "", *lines]).format(**vars(of) | {"base": of.base_name})
 
 
 def _training(of: Artefact, story: Story) -> str:
@@ -115,7 +147,7 @@ def _training(of: Artefact, story: Story) -> str:
         for group, value in settings.items()
         for name, inner in (value.items() if isinstance(value, dict) else [("", value)])
     }
-    model = {"base model": of.base, "revision": of.revision or "none was pinned", "form": of.form}
+    model = {"base model": of.base_name, "revision": of.revision or "none was pinned", "form": of.form}
     inputs = {"pixels": f"{of.min_pixels} to {of.max_pixels}", "longest input": f"{of.max_tokens} tokens"}
     inputs |= story.settings.model.model_dump(include={"encoding", "resize"}) if of.kind == "embedder" else {}
     last = {f"{name}, at the last step": f"{value:.6g}" for name, value in story.last.items() if name != "step"}

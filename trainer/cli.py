@@ -172,7 +172,7 @@ def _tell(subsets: dict[str, dict[str, float]]) -> None:
     names = list(dict.fromkeys(name for values in subsets.values() for name in values))
     typer.echo(f"{'subset':<24}" + "".join(f"{name:>{len(name) + 3}}" for name in names))
     for subset, values in subsets.items():
-        cells = (f"{values[name]:.3f}".replace(".000", "    ") if name in values else "–" for name in names)
+        cells = (f"{values[name]:.3f}".removesuffix(".000") if name in values else "–" for name in names)
         typer.echo(f"{subset:<24}" + "".join(c.rjust(len(name) + 3) for c, name in zip(cells, names, strict=True)))
 
 

@@ -53,7 +53,8 @@ class Examples:
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
                 raise TrainingError(
-                    f"negatives = {negatives}, but {triples} stores {len(row.negatives)}; select with a larger `stored`"
+                    f"negatives = {negatives}, but {triples} stores {len(row.negatives)}; select with a larger "
+                    "`stored`, or lower `negatives`"
                 )
             taken = replace(row, negatives=row.negatives[:negatives])
             mixed += len(taken.judges) > 1 and not manifest.calibrated

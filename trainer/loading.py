@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from unijudge.prompt import Prompt
@@ -40,6 +41,11 @@ class Artefact:
     """The word of a picture, where an embedder reads strings without a template, and pictures count on like text."""
     edge: int | None
     """To how many pixels on each side pictures are squashed, where they are."""
+
+    @property
+    def base_name(self) -> str:
+        """The model that was trained, as a reader knows it: a hub name, or the name of its folder."""
+        return Path(self.base).resolve().name if Path(self.base).is_dir() else self.base
 
     @property
     def photo(self) -> str:
@@ -198,7 +204,7 @@ meta = ModelMeta.create_empty(
         model_type=["{kind}"],
         modalities=["image", "text"],
         framework=["Sentence Transformers", "PyTorch"],
-        adapted_from={json.dumps(of.base)},
+        adapted_from={json.dumps(of.base_name)},
     )
 )
 model = meta.load_model()  # for mteb.evaluate(model, tasks)

@@ -4,6 +4,7 @@ What an update is made of, its rows and what dropout draws for each batch, depen
 on how often the run was interrupted, nor on how many processes share it.
 """
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from trainer.runs import Run
 from trainer.training_settings import LoopSettings
 from unijudge.entries import Rows
 from unijudge.errors import NonFiniteLoss, TrainingError
+
+logger = logging.getLogger(__name__)
 
 B = TypeVar("B")
 
@@ -206,4 +209,6 @@ def _resume(run: Run, weights: Weights, optimizer: Any, schedule: Any, accelerat
         step = int(state["step"])
     if accelerator.is_main_process:
         run.forget_after(step)
+        if step:
+            logger.info("%s: going on from step %d", run.folder, step)
     return step

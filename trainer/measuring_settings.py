@@ -42,14 +42,14 @@ class RerankSettings(Settings):
     """A file that holds the service's bearer key, where it wants one."""
     method: Literal["pointwise", "listwise", "fused"] = "pointwise"
     """`pointwise`: in the order of Yes against No, pair by pair; `listwise`: one list, its best item goes first, as in
-    UniME-V2; `fused`: by both, ln P(number) + ln P(Yes)."""
+    UniME-V2; `fused`: by both, ln P(number) + ln P(Yes), and where a list has no choice by ln P(Yes) alone."""
     top: int = Field(10, gt=1)
     """`pointwise`: items of each ranking that are judged; the others keep their places after them."""
     list_size: int = Field(5, ge=2, le=LONGEST_LIST)
     """`listwise` and `fused`: how many instead. The authors say 5; their code has 10."""
     min_mass: float = Field(0.5, ge=0, le=1)
-    """Least probability of all numbers of a list together; below it the embedder's order stands, as it does where the
-    likeliest answer is no number."""
+    """Least probability of all numbers of a list together. Below it, and where the likeliest answer is no number, the
+    list has no choice: the embedder's order stands (`fused`: the pairs' own)."""
     rerank: Literal["always", "auto"] = "always"
     """`auto`: leaves alone the subsets in which reranking did not help on held-out queries: a half that the hash of
     their ids decides, or those of `held_out`. Only the others are reported."""

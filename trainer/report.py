@@ -48,6 +48,9 @@ OTHERS = (
     Figure("learning rate", ["learning_rate"], "", noisy=False),
 )
 SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gradient_norm")
+OWN = {"made.created", "made.command", "settings.out"}
+"""What every run has of its own: it explains no difference."""
+INCOMPARABLE = "The runs have losses of different kinds (loss.name): their heights are not comparable."
 NO_TERMS = {"step", *(metric for figure in (LOSS, *OTHERS) for metric in figure.metrics)}
 
 
@@ -85,6 +88,11 @@ class Reading:
         values = [value for _, value in self.points(metric)]
         last = values[-max(1, len(values) // 10) :]
         return sum(last) / len(last) if last else None
+
+    @property
+    def loss(self) -> str | None:
+        """Its kind; a reranker's has no name."""
+        return self.begun.settings.get("loss", {}).get("name")
 
     @property
     def terms(self) -> list[str]:
@@ -134,18 +142,23 @@ def _steps(path: Path) -> Iterator[dict[str, float]]:
 
 
 def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:
-    """What is said of a chart, and the chart: of one run a line for each metric, of several one for each run."""
+    """What is said of a chart, and the chart: of one run a line for each metric, of several one for each run.
+
+    Of the charts of one figure the first says it for all.
+    """
     terms = dict.fromkeys(term for run in runs.values() for term in run.terms)
-    for figure in (replace(LOSS, metrics=[*LOSS.metrics, *terms]), *OTHERS):
+    said = LOSS.said if len({run.loss for run in runs.values()}) == 1 else f"{LOSS.said} {INCOMPARABLE}"
+    for figure in (replace(LOSS, metrics=[*LOSS.metrics, *terms], said=said), *OTHERS):
         logged = [metric for metric in figure.metrics if any(run.points(metric) for run in runs.values())]
         if len(runs) == 1:
             (run,) = runs.values()
             shown = {figure.y_label: {_spoken(metric): run.points(metric) for metric in logged}}
         else:
             shown = {_spoken(metric): {name: run.points(metric) for name, run in runs.items()} for metric in logged}
-        for label, series in shown.items():
+        for place, (label, series) in enumerate(shown.items()):
             if series:
-                yield figure.said, curves(series, x_label="step", y_label=label, smooth=figure.noisy)
+                chart = curves(series, x_label="step", y_label=label, smooth=figure.noisy)
+                yield "" if place else figure.said, chart
 
 
 def _spoken(metric: str) -> str:
@@ -181,9 +194,9 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _compared(facts: Sequence[Mapping[str, str]]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """What differs between runs, and what is the same in all."""
+    """What differs between runs, but for what is each one's own, and what is the same in all."""
     rows = {
         name: [run.get(name, "–") for run in facts] for name in dict.fromkeys(name for run in facts for name in run)
     }
-    differing = {name: values for name, values in rows.items() if len(set(values)) > 1}
-    return differing, {name: values[0] for name, values in rows.items() if name not in differing}
+    common = {name: values[0] for name, values in rows.items() if len(set(values)) == 1}
+    return {name: values for name, values in rows.items() if name not in common and name not in OWN}, common

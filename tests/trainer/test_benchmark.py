@@ -69,11 +69,11 @@ def test_the_list_says_what_is_found_and_where_the_rest_was_looked_for(root, cap
     cli.run(["train", "benchmark", "--list", "--set", f"root={root}"])
     lines = {line.split()[0]: line.split(maxsplit=2)[1:] for line in capsys.readouterr().out.splitlines()}
     assert len(lines) == 36 + 5
-    assert lines["mmeb/VOC2007"] == ["found", "1,000 queries as published"]
+    assert lines["mmeb/VOC2007"] == ["found;", "1,000 queries are expected"]
     assert lines["mmeb/OVEN"] == ["missing", f"{root}/MMEB-eval/OVEN/test-*.parquet"]
-    assert lines["sugarcrepe"] == ["found", "7,511 queries as published"]
+    assert lines["sugarcrepe"] == ["found;", "7,511 queries are expected"]
     assert lines["coco"] == ["missing", f"{root}/coco/dataset_coco.json"]
-    found = {name for name, (state, _) in lines.items() if state == "found"}
+    found = {name for name, (state, _) in lines.items() if state == "found;"}
     assert found == {"mmeb/HatefulMemes", "mmeb/VOC2007", "flickr30k", "sharegpt4v", "urban1k", "sugarcrepe"}
 
 
@@ -85,7 +85,10 @@ def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colo
     with pytest.raises(DataError) as refusal:
         benchmark(settings(root, tmp_path / "out", only=only), quiet)
     assert "8 faults" in str(refusal.value)
-    assert "mmeb/VOC2007: VOC2007 has 3 queries, but 1000 were published" in str(refusal.value)
+    counted = (
+        "mmeb/VOC2007: VOC2007 has 3 queries, but 1000 were published; none were rejected: the source holds only 3"
+    )
+    assert counted in str(refusal.value)
     assert not colors.embedded
     assert not (tmp_path / "out" / "table.md").exists()
     with pytest.raises(SettingsError, match="only: mmmeb: no such benchmark"):
@@ -106,7 +109,7 @@ def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors
         benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
     table = benchmark(settings(tmp_path, tmp_path / "out", allow_partial=True, **only), quiet)
     assert table.systems["colors"].cells["HatefulMemes"].partial
-    assert "HatefulMemes is partial: 750 of 1000 queries" in table.text()
+    assert "colors: partial are HatefulMemes (750 of 1,000 queries)." in table.text()
     write_mmeb(tmp_path, "HatefulMemes", 1000)  # mended: made anew, and not taken for what was measured
     with pytest.raises(
         DataError, match="HatefulMemes: was measured with another corpus; delete it to measure it again"

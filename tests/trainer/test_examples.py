@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from trainer.examples import Examples
+from unijudge.errors import TrainingError
 from unijudge.files import read_json
 from unijudge.triples import Scale, TripleManifest, finish_triples, read_triples, write_triples
 
@@ -20,3 +23,8 @@ def test_labels_of_two_judges_that_are_not_calibrated_are_named(corpus, triples,
         Examples(corpus, tmp_path, negatives=1)
         assert len(caplog.messages) == told
         assert all(f"1 of {len(rows)} rows have soft labels of two judges" in message for message in caplog.messages)
+
+
+def test_more_negatives_than_are_stored_are_refused_with_both_cures(corpus, triples):
+    with pytest.raises(TrainingError, match="stores 7; select with a larger `stored`, or lower `negatives`"):
+        Examples(corpus, triples, negatives=50)

@@ -6,6 +6,7 @@ import re
 import resource
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,6 +226,8 @@ def test_the_card_says_how_the_model_came_to_be(licence, embedder, corpus, tripl
     assert rows["loss.name"] == "symmetric_kl"
     assert rows["rows"] == str(len(corpus.queries))
     assert rows["fingerprint of the corpus"] == corpus.fingerprint
+    assert rows["base model"] == Path(wide.name).name
+    assert wide.name not in text, "no path of this machine"
     assert f"| squares | {len(corpus.queries)} |" in text.split("## Measured")[1]
 
 

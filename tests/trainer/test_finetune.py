@@ -22,10 +22,11 @@ from trainer.embedder import embed
 from trainer.examples import Examples
 from trainer.runs import Run
 from trainer.train_embedder import train_embedder
-from trainer.training_settings import LoraSettings
+from trainer.training_settings import EmbedderSettings, LoraSettings
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError, TrainingError
 from unijudge.files import locate
+from unijudge.settings import load_settings
 
 
 @pytest.fixture
@@ -158,9 +159,12 @@ def test_dora_and_a_gaussian_start(model):
 
 def test_one_target_that_does_not_exist_is_refused_though_others_do(model):
     with pytest.raises(
-        ModelError, match=r"targets: v_porj: no such linear layer .*of the targets it has q_proj\); name"
+        ModelError,
+        match=r"targets: v_porj: no such linear layer .*; it has down_proj, gate_proj, k_proj, o_proj, q_proj",
     ):
         add_lora(open_backbone(model), LoraSettings(targets=("q_proj", "v_porj")))
+    with pytest.raises(SettingsError, match=r"lora\.targets"):
+        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "lora.targets=[]"])
 
 
 def test_a_disk_that_fills_up_under_the_weights_is_an_error_of_the_disk(model, tmp_path):

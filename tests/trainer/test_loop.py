@@ -71,11 +71,14 @@ def lines(run):
 
 
 @pytest.mark.parametrize("stop_at", [3, 8])
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_at):
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_at, caplog):
     """To the bit, dropout included: weights, optimizer, schedule, order of rows; what dropout draws is the step's."""
+    caplog.set_level("INFO")
     whole, run, _ = train(tmp_path / "whole")
     train(tmp_path / "twice", stop_at=stop_at)
+    assert "going on" not in caplog.text
     resumed, again, steps = train(tmp_path / "twice")
+    assert ("twice: going on from step 5" in caplog.text) == (stop_at == 8)
     assert steps[0] == (6 if stop_at == 8 else 1)
     assert torch.equal(whole.weight, resumed.weight)
     assert lines(run) == lines(again)

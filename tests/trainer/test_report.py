@@ -8,14 +8,14 @@ from typer.testing import CliRunner
 from trainer.cli import app
 from trainer.report import Reading, write_report
 from trainer.runs import Run
-from trainer.training_settings import LoopSettings
+from trainer.training_settings import LoopSettings, LossSettings
 from unijudge.charts import SERIES
 from unijudge.errors import DataError
 
 
-def made(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1):
+def made(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1, settings=None):
     """A run whose loss is its step."""
-    run = Run(folder, LoopSettings(steps=20, seed=seed), {"the rows": "5e1ec7ed"})
+    run = Run(folder, settings or LoopSettings(steps=20, seed=seed), {"the rows": "5e1ec7ed"})
     for step in range(1, steps + 1):
         values = {name: step / len(terms) for name in terms}
         run.log(step=step, loss=float(step), **values, student_entropy=0.5, teacher_entropy=0.25, teacher_one_hot=0.125,
@@ -23,6 +23,13 @@ def made(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1):
     if finished:
         run.adapter.mkdir()
     return folder
+
+
+class Taught(LoopSettings):
+    """As far as a page reads it."""
+
+    out: str
+    loss: LossSettings
 
 
 def labels(html):
@@ -78,6 +85,26 @@ def test_several_runs_lie_over_one_another_and_what_differs_stands_first(tmp_pat
     assert re.search(r'settings.seed</td><td class="text">1</td><td class="text">2</td>', differs)
     assert "settings.batch_size" in same
     assert "settings.batch_size" not in differs
+
+
+def test_losses_of_different_kinds_are_said_to_be_incomparable_once(tmp_path):
+    """What every run has of its own, as its folder and its time, explains nothing."""
+    runs = [tmp_path / name for name in ("a", "b", "c")]
+    for run, name in zip(runs, ("kl", "infonce", "kl"), strict=True):
+        settings = Taught(steps=20, out=str(run), loss=LossSettings(name=name))
+        made(run, settings=settings, terms=(name, "in_batch"))
+    pages = []
+    for chosen in (runs, [runs[0], runs[2]]):
+        write_report(chosen, tmp_path / "report.html")
+        pages.append((tmp_path / "report.html").read_text())
+    different, same = pages
+    assert different.count("not comparable") == 1
+    assert "not comparable" in different.split('<text x="4" y="12">loss</text>')[1].split("</figure>")[0]
+    assert "not comparable" not in same
+    assert [page.count("Entropies of Q") for page in pages] == [1, 1]
+    assert "loss.name" in different.split("What differs")[1].split("The same in all")[0]
+    assert str(runs[0]) not in different
+    assert "What differs" not in same
 
 
 def test_a_line_that_is_being_written_is_left_out_and_a_broken_one_is_named(tmp_path):

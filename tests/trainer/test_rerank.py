@@ -132,16 +132,17 @@ def test_listwise_puts_the_choice_first(corpus, job):
     ],
     ids=["no number", "little mass", "an error"],
 )
-def test_a_list_without_a_choice_leaves_the_embedders_order(answer, job):
+def test_a_list_without_a_choice_leaves_the_embedders_order(answer, job, caplog):
     report, before, after = run(Answering(answer), job(method="listwise"))
     assert report.unparsable == len(before)
     measures = report.subsets["squares"]
     assert (measures["unparsable"], measures["gained"], measures["lost"]) == (1, 0, 0)
     assert [new.item_ids for new in after] == [old.item_ids for old in before]
     assert [new.gold_rank for new in after] == [old.gold_rank for old in before]
+    assert "8 of 8 lists got no choice: for these the embedder's order stands" in caplog.text
 
 
-def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, job):
+def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, job, caplog):
     judge = Answering(3)
     _, before, after = run(judge, job(method="fused"))
     for old, new in zip(before, after, strict=True):
@@ -149,8 +150,10 @@ def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, jo
         best = sorted(range(5), key=lambda place: -scores[place])
         assert new.item_ids[:5] == [old.item_ids[place] for place in best]
         assert new.list_logprobs[best.index(3)] == pytest.approx(-0.1)
+    assert "got no choice" not in caplog.text
     report, _, after = run(Answering(PairError(code="too_long", message="")), job(method="fused"))
     assert report.unparsable == len(before)
+    assert "8 of 8 lists got no choice: for these the pairs' own order stands" in caplog.text
     pointwise = run(judge, job())[2]
     assert [new.item_ids for new in after] == [new.item_ids for new in pointwise]
 

@@ -42,8 +42,8 @@ def choose(root: Path, only: Sequence[str]) -> list[BenchmarkSet]:
 
 
 def listing(root: Path) -> Iterator[str]:
-    """A line for each set: whether it is there, with its queries as published, or what was looked for."""
+    """A line for each set: whether it is there, with the queries that were published, or what was looked for."""
     for one in SETS:
         _, lacking = one.found(root)
-        queries = f"found     {sum(one.queries.values()):>6,} queries as published"
-        yield f"{one.name:<24} " + (f"missing   {'; '.join(lacking)}" if lacking else queries)
+        found = f"found;    {sum(one.queries.values()):>6,} queries are expected"
+        yield f"{one.name:<24} " + (f"missing   {'; '.join(lacking)}" if lacking else found)

@@ -112,11 +112,12 @@ def _miscounts(folder: Path, one: BenchmarkSet) -> list[str]:
     found = Counter(corpus.queries.table["subset"].to_pylist())
     if not found:
         raise DataError(f"{one.name}: no row of it can be used; see {folder / 'rejects.jsonl'}, and mend it")
+    rejected = f"rows that were left out are in {folder / 'rejects.jsonl'}" if corpus.manifest.rejects else ""
     return [
-        f"{one.name}: {subset} has {found[subset]} queries, but {one.queries.get(subset, 0)} were published; rows that "
-        f"were left out are in {folder / 'rejects.jsonl'}"
+        f"{one.name}: {subset} has {count} queries, but {published} were published; "
+        + (rejected or f"none were rejected: the source holds {'only ' if count < published else ''}{count}")
         for subset in sorted({*one.queries, *found})
-        if found[subset] != one.queries.get(subset, 0)
+        if (count := found[subset]) != (published := one.queries.get(subset, 0))
     ]
 
 

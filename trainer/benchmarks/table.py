@@ -89,9 +89,13 @@ def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
         known = {key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")}
         identity = ", ".join(f"{key} {value}" for key, value in known.items())
         yield f"* {name}: {identity}."
-        for subset, measures in one.subsets.items():
-            if one.cells[subset].partial:
-                yield f"* \\* {name}: {subset} is partial: {measures['queries']:.0f} of {EXPECTED[subset]} queries."
+        partial = [
+            f"{subset} ({measures['queries']:,.0f} of {EXPECTED[subset]:,} queries)"
+            for subset, measures in one.subsets.items()
+            if one.cells[subset].partial
+        ]
+        if partial:
+            yield f"* \\* {name}: partial are {', '.join(partial)}."
 
 
 def _heading(name: str, title: str = "") -> str:
