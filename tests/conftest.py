@@ -11,16 +11,6 @@ import pytest
 
 from unijudge.verdicts import JudgeIdentity
 
-ENGINES = {"system", "vllm", "demo"}
-"""Folders whose tests fill the machine: clusters, engines, the pipeline. One at a time."""
-
-
-def pytest_collection_modifyitems(items):
-    """What `make test` runs side by side: these folders in one process, file by file of the others in another."""
-    for item in items:
-        group = "engines" if item.path.parent.name in ENGINES else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
 
 @pytest.fixture
 def identity():
