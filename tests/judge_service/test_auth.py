@@ -42,7 +42,7 @@ def ask(app, method, path, headers=(), body=None):
         None, "", "Bearer", "Bearer ", f"Bearer {KEY[:-1]}", f"Bearer {KEY}x", f"Bearer {KEY.upper()}", KEY,
         f"Basic {KEY}", f"Bearer {DIGEST}", f"Bearer  {KEY}", f"Bearer {KEY} ,", "Bearer " + "x" * 5000,
     ],
-    ids=range(13),  # keys are new each time; a name is the same in all processes
+    ids=range(13),  # keys are new each time, and no names
 )  # fmt: skip
 def test_no_key_no_answer(app, header):
     answer = ask(app, "POST", "/v1/score", {"Authorization": header} if header is not None else {}, BODY)
