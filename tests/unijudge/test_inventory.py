@@ -115,15 +115,13 @@ def test_another_minute_is_no_other_plan(folders, identity):
     assert differences(plan.model_copy(update={"made": early}), plan.model_copy(update={"made": late})) == []
     assert differences(plan, plan.model_copy(update={"k": 9, "made": late})) == ["k"]
 
-    (folders["vectors"] / "vectors.json").rename(folders["vectors"] / "before.json")
-    for part in folders["vectors"].glob("*.parquet"):
-        part.rename(part.with_suffix(".kept"))
-    plain = read_json(folders["vectors"] / "before.json", VectorManifest)
+    plain = read_json(folders["vectors"] / "vectors.json", VectorManifest)
+    folders["vectors"].rename(folders["vectors"].with_name("before"))
     for made in (early, late):
         start_vectors(folders["vectors"], plain.model_copy(update={"made": made}))
     assert read_json(folders["vectors"] / "vectors.json", VectorManifest).made == early
-    for part in folders["vectors"].glob("*.kept"):
-        part.rename(part.with_suffix(".parquet"))
+    for part in folders["vectors"].with_name("before").glob("*.parquet"):
+        part.rename(folders["vectors"] / part.name)
     assert check(folders["vectors"]).endswith("vectors, whole: 6 rows read")
     with pytest.raises(DataError, match=r"holds other vectors .model differ"):
         start_vectors(folders["vectors"], plain.model_copy(update={"made": late, "model": "n"}))
