@@ -1,21 +1,47 @@
-"""Asks a judge service about rankings: which of the first items are right, which is the best, or both."""
+"""Asks a judge service about rankings: which of the first items are right, which is the best, or both.
+
+What it answered is kept, part by part, so that a job that was interrupted asks only for the rest.
+"""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+from pydantic import BaseModel, ConfigDict
 
 from trainer.measuring_settings import RerankSettings
 from trainer.reordering import fused, promoted, reranked
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
-from unijudge.rankings import Ranking
-from unijudge.verdicts import PairError, Verdict
+from unijudge.files import publish_json, read_json
+from unijudge.rankings import ANSWERS, Ranking
+from unijudge.verdicts import Choice, PairError, Verdict
 
 logger = logging.getLogger(__name__)
 
-WAITING = 1024
-"""Queries that exist as tasks at once."""
+PART = 1024
+"""Queries of one file of answers; as many exist as tasks at once."""
+
+
+class Answer(BaseModel):
+    """What the judge said of one ranking's first items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    log_odds: list[float | None] | None
+    """Of each pair, None for one without a verdict; null where pairs were not asked about."""
+    choice: Choice | None
+    """Of their list; null where it was not asked about, or has none."""
+
+
+class Answers(BaseModel):
+    """answers/….json: those of one part, in the order of its rankings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answers: list[Answer]
 
 
 @dataclass(frozen=True)
@@ -52,10 +78,18 @@ class Asking:
     async def about(self, rankings: Sequence[Ranking]) -> list[Outcome]:
         """One outcome for each ranking, in order; where most lists got no choice, that is said."""
         made: list[Outcome] = []
-        for start in range(0, len(rankings), WAITING):
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(ranking)) for ranking in rankings[start : start + WAITING]]
-            made += [task.result() for task in tasks]
+        for start in range(0, len(rankings), PART):
+            part = rankings[start : start + PART]
+            path = self._settings.out / ANSWERS / f"{self._name(part)}.json"
+            if path.exists():
+                answers = read_json(path, Answers).answers
+                self._advance(len(answers))
+            else:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._answer(ranking)) for ranking in part]
+                answers = [task.result() for task in tasks]
+                publish_json(path, Answers(answers=answers))
+            made += map(self._outcome, part, answers)
         if 2 * (without := sum(outcome.unparsable for outcome in made)) > len(made):
             logger.warning(
                 "%d of %d lists got no choice: for these %s order stands. The judge hardly answers lists; serve a "
@@ -66,32 +100,45 @@ class Asking:
             )
         return made
 
-    async def _one(self, ranking: Ranking) -> Outcome:
-        query = self._queries[ranking.query_id]
-        positives = query.positive_ids
-        async with self._slots:
-            corpus, judged = self._corpus, ranking.item_ids[: self._settings.judged]
-            pair = corpus.content(query), [corpus.content(corpus.items[corpus.row_of[item_id]]) for item_id in judged]
-            log_odds = None if self._settings.method == "listwise" else await self._log_odds(*pair)
-            logprobs, place = (None, None) if self._settings.method == "pointwise" else await self._choice(*pair)
-        self._done += 1
+    def _name(self, rankings: Sequence[Ranking]) -> str:
+        """By all that answers depend on."""
+        judged = [(ranking.query_id, ranking.item_ids[: self._settings.judged]) for ranking in rankings]
+        asked = (self._corpus.fingerprint, self._judge.identity.model_dump_json(), self._settings.method, judged)
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:32]
+
+    def _advance(self, queries: int) -> None:
+        self._done += queries
         self._report(self._done, self.total)
-        told = replace(ranking, log_odds=log_odds, list_logprobs=logprobs)
+
+    async def _answer(self, ranking: Ranking) -> Answer:
+        corpus, method = self._corpus, self._settings.method
+        judged = [corpus.items[corpus.row_of[item_id]] for item_id in ranking.item_ids[: self._settings.judged]]
+        async with self._slots:
+            pair = corpus.content(self._queries[ranking.query_id]), [corpus.content(item) for item in judged]
+            answer = Answer(
+                log_odds=None if method == "listwise" else await self._log_odds(*pair),
+                choice=None if method == "pointwise" else await self._choice(*pair),
+            )
+        self._advance(1)
+        return answer
+
+    def _outcome(self, ranking: Ranking, answer: Answer) -> Outcome:
+        positives = self._queries[ranking.query_id].positive_ids
+        log_odds, choice = answer.log_odds, answer.choice
+        place = choice.place if choice is not None and choice.mass >= self._settings.min_mass else None
+        told = replace(ranking, log_odds=log_odds, list_logprobs=None if choice is None else choice.logprobs)
         if log_odds is None:
             after = told if place is None else promoted(told, place, positives)
-        elif logprobs is None or place is None:
+        elif choice is None or place is None:
             after = reranked(told, log_odds, positives)
         else:
-            after = reranked(told, fused(log_odds, logprobs), positives)
+            after = reranked(told, fused(log_odds, choice.logprobs), positives)
         return Outcome(ranking, after, unparsable=self._settings.method != "pointwise" and place is None)
 
     async def _log_odds(self, query: Content, items: list[Content]) -> list[float | None]:
         answers = await self._judge.judge(query, items)
         return [answer.log_odds if isinstance(answer, Verdict) else None for answer in answers]
 
-    async def _choice(self, query: Content, items: list[Content]) -> tuple[list[float] | None, int | None]:
-        """The numbers' log-probabilities, if there are any, and the place that was chosen, if one was."""
+    async def _choice(self, query: Content, items: list[Content]) -> Choice | None:
         answer = await self._judge.choose(query, items)
-        if isinstance(answer, PairError):
-            return None, None
-        return answer.logprobs, answer.place if answer.mass >= self._settings.min_mass else None
+        return None if isinstance(answer, PairError) else answer

@@ -18,6 +18,7 @@ from unijudge.corpus import Corpus
 from unijudge.errors import DataError, UnijudgeError
 from unijudge.files import file_sha256, publish_json, read_json
 from unijudge.keys import read_key
+from unijudge.leases import lease
 from unijudge.metrics import mean_reciprocal_rank, precision_at_1
 from unijudge.outputs import check_file, check_folder, is_json_of
 from unijudge.provenance import Provenance
@@ -49,7 +50,7 @@ class RerankReport(Evaluation):
 
 
 def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> RerankReport:
-    """Writes metrics.json and rankings.parquet.
+    """Writes metrics.json and rankings.parquet; what an interrupted job was answered is not asked again.
 
     Args:
         settings: The job.
@@ -58,6 +59,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     Raises:
         DataError: The rankings are of another corpus, what was held out was reranked otherwise, or `out` holds another
             kind of measures, as the evaluation itself.
+        FolderBusy: Another process reranks into `out`.
         JudgeError: The service cannot be used.
     """
     check_file(settings.out / "metrics.json", is_json_of(RerankReport), "report of `train rerank`")
@@ -65,10 +67,22 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     corpus = Corpus(settings.corpus)
     rankings = _read(settings, corpus)
     ranked = file_sha256(settings.rankings / "rankings.parquet")
-    try:
-        outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, ranked, report))
-    except* UnijudgeError as group:
-        raise next(iter(group.exceptions)) from None
+    with lease(settings.out):
+        try:
+            outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, ranked, report))
+        except* UnijudgeError as group:
+            raise next(iter(group.exceptions)) from None
+        return _publish(settings, corpus, outcomes, decisions, judge, ranked)
+
+
+def _publish(
+    settings: RerankSettings,
+    corpus: Corpus,
+    outcomes: Sequence[Outcome],
+    decisions: dict[str, Decision] | None,
+    judge: JudgeIdentity,
+    ranked: str,
+) -> RerankReport:
     after = [outcome.after for outcome in outcomes]
     write_rankings(settings.out / "rankings.parquet", after)
     made = RerankReport(

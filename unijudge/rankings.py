@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from unijudge.provenance import Provenance
 from unijudge.tables import Table
 
-EVALUATION_FILES = {"rankings.parquet", "metrics.json", "vectors"}
+ANSWERS = "answers"
+"""The folder of what a judge answered about an evaluation."""
+EVALUATION_FILES = {"rankings.parquet", "metrics.json", "vectors", ANSWERS}
 """What may lie in an evaluation's folder; a benchmark has a set's vectors there."""
 
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving
+from trainer import asking
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
@@ -15,8 +16,9 @@ from trainer.reordering import fused
 from trainer.rerank import rerank
 from trainer.settings import EmbedSettings
 from trainer.switching import is_held_out
-from unijudge.errors import DataError, JudgeRefused
+from unijudge.errors import DataError, FolderBusy, JudgeRefused, UnijudgeError
 from unijudge.inventory import check
+from unijudge.leases import lease
 from unijudge.prompt import Prompt
 from unijudge.rankings import Ranking, read_rankings, write_rankings
 from unijudge.verdicts import Choice, PairError
@@ -50,6 +52,11 @@ class Answering(ScriptedJudge):
         super().__init__(Prompt())
         self.answer = answer
         self.listed = []
+
+    @property
+    def identity(self):
+        """Another judge for another answer."""
+        return super().identity.model_copy(update={"weights": repr(self.answer)})
 
     async def choose(self, query, candidates):
         self.listed.append(list(candidates))
@@ -108,6 +115,43 @@ def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, e
     with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train evaluate`"):
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out))
     assert (evaluation / "metrics.json").read_bytes() == before
+
+
+def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
+    """Stopped in its third part of two queries; then the same command, and one with other rules on the same answers."""
+    monkeypatch.setattr(asking, "PART", 2)
+    whole = run(judge := Answering(1), job(method="fused", list_size=2, out=tmp_path / "whole"))
+    queries = len(judge.listed)
+
+    def stop(done, _):
+        if done == 5:
+            raise UnijudgeError("stopped")
+
+    settings = job(method="fused", list_size=2, in_flight=1)
+    with serving(Answering(1)) as url, pytest.raises(UnijudgeError, match="stopped"):
+        rerank(settings.model_copy(update={"service": url}), stop)
+    assert not (settings.out / "metrics.json").exists()
+    resumed = run(judge := Answering(1), settings)
+    assert len(judge.listed) == queries - 4
+    assert resumed[1:] == whole[1:]
+    assert resumed[0].subsets == whole[0].subsets
+    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_mass": 1.0}))
+    assert (judge.listed, stricter.unparsable) == ([], queries)
+
+
+def test_two_jobs_never_write_one_folder(job):
+    settings = job()
+    with lease(settings.out), pytest.raises(FolderBusy):
+        rerank(settings, quiet)
+
+
+def test_a_torn_file_of_answers_is_named(job):
+    settings = job()
+    run(ScriptedJudge(Prompt()), settings)
+    (one,) = (settings.out / "answers").iterdir()
+    one.write_bytes(one.read_bytes()[:100])
+    with pytest.raises(DataError, match=rf"{one.name}: no answers of this version"):
+        run(ScriptedJudge(Prompt()), settings)
 
 
 def test_listwise_puts_the_choice_first(corpus, job):
@@ -171,13 +215,14 @@ def world(corpus, tmp_path):
     return tmp_path / "world"
 
 
-def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world):
+def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world, tmp_path):
     """Promoting the second item gains where it is right and loses where the first was: the hashes' halves decide."""
     halves = {query.query_id: is_held_out(query.query_id) for query in corpus.queries}
     assert 0 < sum(halves.values()) < len(halves)
     for place, min_held_out in [(1, 1), (7, 1), (1, 50)]:
         judge = Answering(place)
-        settings = job(method="listwise", list_size=8, rerank="auto", rankings=world, min_held_out=min_held_out)
+        rules = {"method": "listwise", "list_size": 8, "rerank": "auto", "min_held_out": min_held_out}
+        settings = job(**rules, rankings=world, out=tmp_path / f"{place} {min_held_out}")
         report, before, after = run(judge, settings)
         trial = [old for old in before if halves[old.query_id]]
         gained = sum(old.gold_rank == place + 1 == 2 for old in trial)
