@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from miner.settings import listed
-from unijudge.files import Location
+from unijudge.locations import Location
 from unijudge.settings import Settings
 
 Preset = Literal["unime-v2", "paper", "topk", "random", "cyclic"]

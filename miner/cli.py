@@ -18,7 +18,7 @@ from miner.importers.cli import imports
 from miner.settings import ScoreSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 from unijudge.errors import SettingsError
-from unijudge.files import locate
+from unijudge.locations import locate
 
 if TYPE_CHECKING:
     from miner.score import Progress as ScoreProgress

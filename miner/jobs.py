@@ -10,7 +10,8 @@ from typing import Any
 
 from miner.settings import ScoreSettings
 from unijudge.errors import SettingsError
-from unijudge.files import locate, read_json
+from unijudge.files import read_json
+from unijudge.locations import locate
 from unijudge.scores import ScoreManifest, missing_shards
 from unijudge.settings import overrides_of
 

@@ -17,8 +17,9 @@ from miner.card import card
 from unijudge.corpus import Corpus
 from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import is_local, publish_json, publish_text, publishing_folder
+from unijudge.files import publish_json, publish_text, publishing_folder
 from unijudge.leases import lease
+from unijudge.locations import is_local
 from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path

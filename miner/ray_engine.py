@@ -24,7 +24,8 @@ from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
 from unijudge.corpus import Corpus
 from unijudge.errors import JudgeChanged, SettingsError, UnijudgeError
-from unijudge.files import DRAFT_SUFFIX, is_local
+from unijudge.files import DRAFT_SUFFIX
+from unijudge.locations import is_local
 from unijudge.scores import ScoreManifest
 
 LOOK_EVERY_S = 1.0

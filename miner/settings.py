@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from unijudge.files import Location, is_local
+from unijudge.locations import Location, is_local
 from unijudge.settings import Settings
 
 

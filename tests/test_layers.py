@@ -35,7 +35,7 @@ ONLY_IN = {
     "httpx2": {"unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
     "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
     "jinja2": {"unijudge/pages.py"},
-    "upath": {"unijudge/files.py"},
+    "upath": {"unijudge/locations.py"},
     "typer": {
         "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
         "miner/jobs_cli.py",

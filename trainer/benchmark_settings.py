@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from trainer.settings import BackboneSettings
-from unijudge.files import Location
+from unijudge.locations import Location
 from unijudge.settings import Settings
 
 INSTRUCTION = "Find an image caption describing the given image."

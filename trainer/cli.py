@@ -15,7 +15,7 @@ from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
-from unijudge.files import locate
+from unijudge.locations import locate
 
 logger = logging.getLogger(__name__)
 

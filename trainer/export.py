@@ -27,9 +27,10 @@ from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
 from unijudge.errors import DataError, ModelError
 from unijudge.families import QwenVL
-from unijudge.files import file_sha256, folder_sha256, locate, publish_text, publishing_folder, read_json, read_text
+from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
 from unijudge.inputs import ModelInputs
 from unijudge.leases import lease
+from unijudge.locations import locate
 from unijudge.outputs import check_folder
 from unijudge.prompt import Prompt
 from unijudge.provenance import Beginning

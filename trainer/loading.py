@@ -43,6 +43,11 @@ class Artefact:
     """To how many pixels on each side pictures are squashed, where they are."""
 
     @property
+    def quoted(self) -> str:
+        """The name as Python reads it."""
+        return json.dumps(self.name, ensure_ascii=False)
+
+    @property
     def base_name(self) -> str:
         """The model that was trained, as a reader knows it: a hub name, or the name of its folder."""
         return Path(self.base).resolve().name if Path(self.base).is_dir() else self.base
@@ -69,11 +74,11 @@ def loading(of: Artefact) -> str:
 def _transformers(of: Artefact) -> str:
     options = "".join(f", {name}={value!r}" for name, value in of.processor.items())
     revision = f', revision="{of.revision}"' if of.form == "adapter" and of.revision else ""
-    weights = json.dumps(of.base if of.form == "adapter" else of.name)
+    weights = json.dumps(of.base, ensure_ascii=False) if of.form == "adapter" else of.quoted
     library, peft, adapted = "transformers", "", ""
     if of.form == "adapter":
         library, peft = "transformers and PEFT", "from peft import PeftModel\n"
-        adapted = f'model = PeftModel.from_pretrained(model, "{of.name}").eval().get_base_model()\n'
+        adapted = f"model = PeftModel.from_pretrained(model, {of.quoted}).eval().get_base_model()\n"
     use = _log_odds(of) if of.kind == "reranker" else _raw_embedding(of.bare) if of.bare else _EMBEDDING
     return f"""**{library}**:
 
@@ -82,7 +87,7 @@ import torch
 {peft}from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-processor = AutoProcessor.from_pretrained("{of.name}"{options})
+processor = AutoProcessor.from_pretrained({of.quoted}{options})
 model = AutoModelForImageTextToText.from_pretrained({weights}{revision}, dtype=torch.{of.dtype}).eval()
 {adapted}image = {of.photo}
 {use}
@@ -128,7 +133,7 @@ def _sentence_transformers(of: Artefact) -> str:
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer("{of.name}")
+model = SentenceTransformer({of.quoted})
 image = {of.photo}
 vectors = model.encode(["a red fox", image, {{"image": image, "text": "Find an image like this one."}}])
 print(model.similarity(vectors, vectors))
@@ -142,7 +147,7 @@ def _cross_encoder(of: Artefact) -> str:
 from PIL import Image
 from sentence_transformers import CrossEncoder
 
-model = CrossEncoder("{of.name}")
+model = CrossEncoder({of.quoted})
 image = {of.photo}
 query = {{"image": image, "text": "Find an image like this one."}}
 scores = model.predict([(query, "a red fox"), (query, image)])
@@ -169,7 +174,7 @@ from PIL import Image
 from vllm import LLM
 
 llm = LLM(
-    "{of.name}",
+    {of.quoted},
     runner="pooling",
     dtype="{of.dtype}",
     max_model_len={of.max_tokens},
@@ -194,12 +199,12 @@ from mteb.models import ModelMeta, {wrapper}
 
 
 def load(name: str, revision: str | None = None, **options):
-    return {wrapper}("{of.name}", **options)
+    return {wrapper}({of.quoted}, **options)
 
 
 meta = ModelMeta.create_empty(
     overwrites=dict(
-        name="me/{of.name}",
+        name={json.dumps(f"me/{of.name}", ensure_ascii=False)},
         loader=load,
         model_type=["{kind}"],
         modalities=["image", "text"],

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from unijudge.files import Location
+from unijudge.locations import Location
 from unijudge.prompt import LONGEST_LIST
 from unijudge.settings import Settings
 

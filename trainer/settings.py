@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from unijudge.files import Location
 from unijudge.images import MAX_PIXELS
+from unijudge.locations import Location
 from unijudge.pictures import Resize
 from unijudge.settings import Settings
 

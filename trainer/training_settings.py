@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trainer.settings import BackboneSettings
-from unijudge.files import Location, is_local
+from unijudge.locations import Location, is_local
 from unijudge.prompt import LONGEST_LIST, Prompt
 from unijudge.settings import Settings
 

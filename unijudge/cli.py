@@ -16,7 +16,7 @@ import typer
 
 from unijudge import inventory
 from unijudge.errors import UnijudgeError
-from unijudge.files import locate
+from unijudge.locations import locate
 from unijudge.settings import Settings, load_settings
 from unijudge.settings import example as print_example
 

@@ -4,7 +4,6 @@ It never opens an image for you and never scores twice what was answered. Idempo
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
@@ -16,20 +15,14 @@ from pydantic import BaseModel
 from unijudge.connection import Connection
 from unijudge.corpus import Content
 from unijudge.cost import ModelShape, TokenCount
-from unijudge.errors import BlobRefused, BlobsMissing, JudgeBroken, JudgeChanged, JudgeError, JudgeRefused
+from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeRefused
 from unijudge.parts import Part, body_of, chunks
+from unijudge.uploads import Uploads
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 from unijudge.wire import ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
 
 BLOB_ROUNDS = 3
 """How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
-UPLOADS_AT_ONCE = 8
-UPLOAD_RETRY_S = 10
-REMEMBERED_UPLOADS = 4096
-INSIDE_S = 30
-"""How long no image is named after one could not be kept, whatever the reason: it is never a reason to lose a pair."""
-
-logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=BaseModel)
 Split = TypeVar("Split", ScoreResponse, CountResponse)
@@ -76,10 +69,7 @@ class JudgeClient:
         self._expect = expect
         self._info: ServiceInfo | None = None
         self._counted: CountResponse | None = None  # the latest: it knows the shape
-        self._uploads: dict[str, asyncio.Task[bool]] = {}  # in work
-        self._stored_at: dict[str, float] = {}
-        self._upload_slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
-        self._inside_until = float("-inf")
+        self._uploads = Uploads(self._connection)
 
     async def __aenter__(self) -> Self:
         """Asks the service who it is.
@@ -102,8 +92,7 @@ class JudgeClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for upload in list(self._uploads.values()):
-            upload.cancel()
+        self._uploads.cancel()
         await self._connection.close()
 
     @property
@@ -177,7 +166,7 @@ class JudgeClient:
         named = {part.name: part.image for part in (Part.of(one, by_name=self.info.limits.blobs) for one in contents)}
         named.pop(None, None)
         now = time.monotonic()
-        await asyncio.gather(*(self._upload(name, image, now) for name, image in named.items() if name))
+        await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name))
 
     @property
     def shape(self) -> ModelShape | None:
@@ -208,7 +197,7 @@ class JudgeClient:
     def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[Part, list[Part], int]:
         """What a request is made of, and the bytes that it has for candidates beside its query."""
         limits = self.info.limits
-        by_name = limits.blobs and time.monotonic() > self._inside_until
+        by_name = limits.blobs and self._uploads.work
         asked = Part.of(query, by_name=by_name)
         room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
         if room < 0:
@@ -226,35 +215,11 @@ class JudgeClient:
             except BlobsMissing as missing:
                 lacking = [name for name in missing.names if name in images]
                 if lacking and attempt < BLOB_ROUNDS - 1:
-                    kept = await asyncio.gather(*(self._upload(name, images[name], asked_at) for name in lacking))
+                    kept = await asyncio.gather(*(self._uploads.send(name, images[name], asked_at) for name in lacking))
                     inside |= {name for name, is_kept in zip(lacking, kept, strict=True) if not is_kept}
                 else:
                     inside |= images.keys()
         raise JudgeBroken(f"{self._connection.url}: asks for images that the request holds")
-
-    async def _upload(self, name: str, image: bytes, asked_at: float) -> bool:
-        """Sends an image, unless another request does so now or has since `asked_at`; false if it is not kept."""
-        if self._stored_at.get(name, float("-inf")) >= asked_at:
-            return True
-        if name not in self._uploads:
-            task = self._uploads[name] = asyncio.create_task(self._put(name, image))
-            task.add_done_callback(lambda _: self._uploads.pop(name, None))
-        return await asyncio.shield(self._uploads[name])  # others may wait for the image when this request is cancelled
-
-    async def _put(self, name: str, image: bytes) -> bool:
-        async with self._upload_slots:
-            try:
-                await self._connection.put(f"/v1/blobs/{name}", image, retry_for_s=UPLOAD_RETRY_S)
-            except BlobRefused:  # this image; it travels inside the request and gets its own error there
-                return False
-            except JudgeError as error:
-                logger.warning("images travel inside the requests for %d s: %s", INSIDE_S, error)
-                self._inside_until = time.monotonic() + INSIDE_S
-                return False
-        while len(self._stored_at) >= REMEMBERED_UPLOADS:
-            del self._stored_at[next(iter(self._stored_at))]
-        self._stored_at[name] = time.monotonic()
-        return True
 
 
 def judge_now(

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 
 from unijudge.entries import Entries, RowIndex, Rows
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, is_local, locate, publish_json, read_json
+from unijudge.files import file_sha256, publish_json, read_json
+from unijudge.locations import is_local, locate
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
 from unijudge.tables import Table

@@ -14,7 +14,8 @@ from unijudge.candidates import missing_parts as missing_candidates
 from unijudge.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.datasets import DatasetManifest, check_files, each, read_parts
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, is_local, read_json, read_text
+from unijudge.files import file_sha256, read_json, read_text
+from unijudge.locations import is_local
 from unijudge.provenance import MADE, Beginning
 from unijudge.rankings import Evaluation, read_rankings
 from unijudge.refused import unreadable

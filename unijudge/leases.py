@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from unijudge.errors import FolderBusy
-from unijudge.files import is_local
+from unijudge.locations import is_local
 from unijudge.refused import unwritable
 
 logger = logging.getLogger(__name__)

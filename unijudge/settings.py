@@ -51,9 +51,11 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        place = str(path) if path else "settings"
-        lines = [_explain(kind, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
-        raise SettingsError("\n".join(f"{place}: {line}" for line in lines)) from error
+        lines = []
+        for fault in error.errors():
+            place = "--set" if _is_set(fault["loc"], overrides) else path or "settings"
+            lines.append(f"{place}: {_explain(kind, fault['loc'], fault['type'], fault['msg'])}")
+        raise SettingsError("\n".join(lines)) from error
 
 
 def example(kind: type[Settings]) -> str:
@@ -107,6 +109,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise SettingsError(f"--set {override}: {table} is a value, not a table of settings")
     values[last] = value
+
+
+def _is_set(location: tuple[int | str, ...], overrides: Sequence[str]) -> bool:
+    """Whether an override gave the value at a place."""
+    keys = [override.partition("=")[0].strip().split(".") for override in overrides]
+    return any([str(part) for part in location[: len(key)]] == key for key in keys)
 
 
 def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unijudge.errors import DataError
-from unijudge.files import is_local, publishing
+from unijudge.files import publishing
+from unijudge.locations import is_local
 from unijudge.refused import unreadable
 
 ROWS_AT_ONCE = 4096

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unijudge.files import locate
+from unijudge.locations import locate
 
 if TYPE_CHECKING:
     from miner.exporters.rows import Rows

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from unijudge.corpus import Corpus, Item, Query
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import is_local, publishing, read_json
+from unijudge.files import publishing, read_json
+from unijudge.locations import is_local
 from unijudge.scores import Judged
 from unijudge.triples import Negative, Triple, TripleManifest, read_triples
 

@@ -21,8 +21,9 @@ from miner.importers.published import Published, check_scores, write_scores
 from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
-from unijudge.files import is_local, publishing, scratch
+from unijudge.files import publishing, scratch
 from unijudge.leases import lease
+from unijudge.locations import is_local
 
 SIDES_REMEMBERED = 16_384
 """Items that are found again without asking the ledger; closed lists repeat theirs a thousand times."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unijudge.corpus import CorpusManifest
-from unijudge.files import locate
+from unijudge.locations import locate
 
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 

@@ -14,8 +14,9 @@ from tests.pictures import png
 from unijudge.corpus import Corpus, Item
 from unijudge.datasets import MANIFEST, UNFINISHED, DatasetManifest, Stored, pull
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import locate, publish_json, read_json
+from unijudge.files import publish_json, read_json
 from unijudge.inventory import check, describe
+from unijudge.locations import locate
 from unijudge.scores import read_scores
 from unijudge.triples import TripleManifest, read_triples
 

@@ -12,9 +12,9 @@ from tests.miner.conftest import embed, quiet, serving
 from tests.miner.test_crash import Counting
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, FolderBusy
-from unijudge.files import locate
 from unijudge.inventory import check
 from unijudge.leases import lease
+from unijudge.locations import locate
 from unijudge.scores import read_scores, shard_path
 from unijudge.triples import read_triples
 

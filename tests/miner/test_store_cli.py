@@ -13,8 +13,8 @@ from tests.miner.selections import lines, opened
 from tests.pictures import png
 from unijudge.corpus import Corpus
 from unijudge.errors import SettingsError
-from unijudge.files import is_local, locate
 from unijudge.inventory import check
+from unijudge.locations import is_local, locate
 
 
 @pytest.fixture

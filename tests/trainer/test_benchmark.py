@@ -91,7 +91,7 @@ def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colo
     assert counted in str(refusal.value)
     assert not colors.embedded
     assert not (tmp_path / "out" / "table.md").exists()
-    with pytest.raises(SettingsError, match="only: mmmeb: no such benchmark"):
+    with pytest.raises(SettingsError, match=r"only: mmmeb: no such benchmark or set; did you mean mmeb\?"):
         benchmark(settings(root, tmp_path / "out", only=("mmmeb",)), quiet)
     with pytest.raises(DataError, match="41 of 41 sets are not there"):
         benchmark(settings(tmp_path, tmp_path / "out"), quiet)

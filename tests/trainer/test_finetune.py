@@ -25,7 +25,7 @@ from trainer.train_embedder import train_embedder
 from trainer.training_settings import EmbedderSettings, LoraSettings
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError, TrainingError
-from unijudge.files import locate
+from unijudge.locations import locate
 from unijudge.settings import load_settings
 
 

@@ -15,9 +15,10 @@ from unijudge.candidates import CandidateManifest, start_candidates
 from unijudge.candidates import missing_parts as missing_candidates
 from unijudge.datasets import pull
 from unijudge.errors import DataError
-from unijudge.files import locate, publish_text, read_json, read_text
+from unijudge.files import publish_text, read_json, read_text
 from unijudge.inventory import describe
 from unijudge.leases import lease
+from unijudge.locations import locate
 from unijudge.refused import unwritable
 from unijudge.scores import ScoreManifest, missing_shards, read_scores
 from unijudge.triples import read_triples

@@ -17,9 +17,10 @@ from trainer.measuring_settings import EvaluateSettings
 from trainer.training_settings import EmbedderSettings
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, FolderBusy, SettingsError
-from unijudge.files import file_sha256, is_local, locate, publish_text, publishing, publishing_folder
+from unijudge.files import file_sha256, publish_text, publishing, publishing_folder
 from unijudge.inventory import check, describe
 from unijudge.leases import lease
+from unijudge.locations import is_local, locate
 from unijudge.scores import read_scores
 from unijudge.settings import load_settings
 from unijudge.triples import read_triples
@@ -192,7 +193,7 @@ def test_a_void_lease_is_taken_over(bucket):
 HOLD = """
 import sys, time
 from unijudge import leases
-from unijudge.files import locate
+from unijudge.locations import locate
 leases.VOID_AFTER_S, leases.RENEW_EVERY_S = 2, 0.5
 with leases.lease(locate(sys.argv[1])):
     print("held", flush=True)

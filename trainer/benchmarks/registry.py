@@ -1,5 +1,6 @@
 """All benchmarks, and the averages that reach over several of them."""
 
+import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def choose(root: Path, only: Sequence[str]) -> list[BenchmarkSet]:
     """
     known = {name for one in SETS for name in (one.name, one.name.partition("/")[0])}
     if unknown := [name for name in only if name not in known]:
-        raise SettingsError(f"only: {unknown[0]}: no such benchmark or set; there are {sorted(known)}")
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        names = f"did you mean {near[0]}?" if near else f"there are {sorted({one.partition('/')[0] for one in known})}"
+        raise SettingsError(f"only: {unknown[0]}: no such benchmark or set; {names} `--list` names every set")
     named = [one for one in SETS if not only or {one.name, one.name.partition("/")[0]} & set(only)]
     lacking = {one.name: one.found(root)[1] for one in named}
     found = [one for one in named if not lacking[one.name]]
