@@ -49,7 +49,7 @@ lint: .venv/ready
 	.venv/bin/mypy
 
 test: lint
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 2
 
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header \

@@ -8,8 +8,23 @@ import urllib.request
 import uuid
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from unijudge.verdicts import JudgeIdentity
+
+ENGINES = ("tests/system/", "tests/vllm/", "tests/demo/")
+"""Their tests fill the machine: clusters, engines, the pipeline. One at a time."""
+
+
+class _Side(LoadScopeScheduling):
+    """What `make test` runs side by side: engines in one process, and file by file of the rest in the other."""
+
+    def _split_scope(self, nodeid):
+        return "engines" if nodeid.startswith(ENGINES) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _Side(config, log)
 
 
 @pytest.fixture
