@@ -97,11 +97,12 @@ class BandQuestions:
 
     def _question(self, row: int, first: JudgedQuery) -> Question:
         unsure = in_band(first, self._band.beta, self._band.width)
-        asked = [*first.positives, *unsure] if unsure else []
-        return Question(
-            row,
-            [Asked(self._corpus.row_of[judged.item_id], judged.similarity, judged.rank) for judged in asked],
-        )
+        if not unsure:
+            return Question(row, [])
+        places = {one.item_id: place for place, one in enumerate(first.candidates)}  # published scores name no rank
+        asked = [(one, None) for one in first.positives]
+        asked += [(one, places[one.item_id] if one.rank is None else one.rank) for one in unsure]
+        return Question(row, [Asked(self._corpus.row_of[one.item_id], one.similarity, rank) for one, rank in asked])
 
 
 def in_band(query: JudgedQuery, beta: float, width: float) -> list[Judged]:

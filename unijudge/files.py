@@ -22,7 +22,8 @@ from unijudge.errors import DataError
 from unijudge.locations import is_local
 from unijudge.refused import missing, unreadable, unwritable
 
-DRAFT_SUFFIX = ".draft"
+DRAFT_SUFFIX = ".unijudge-draft"
+"""What nobody else calls a file of theirs: one with it is removed or written over."""
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -25,15 +25,15 @@ def test_what_was_used_longest_ago_goes_first_and_nothing_young(tmp_path):
     for age, (name, image) in enumerate(zip(names[:4], IMAGES, strict=False)):
         store.put(name, image)
         os.utime(tmp_path / name, (time.time() - 1000 + age,) * 2)
-    (tmp_path / f"{names[5]}.0.draft").write_bytes(b"x")  # of a replica that was killed
-    os.utime(tmp_path / f"{names[5]}.0.draft", (0, 0))
+    (tmp_path / f"{names[5]}.0.unijudge-draft").write_bytes(b"x")  # of a replica that was killed
+    os.utime(tmp_path / f"{names[5]}.0.unijudge-draft", (0, 0))
     (tmp_path / "README").write_text("not ours")
     assert store.get(names[0]) == IMAGES[0]  # now it is young
     store.put(names[4], IMAGES[4])
     left = {path.name for path in tmp_path.iterdir()}
     assert {names[0], names[4], "README"} <= left
     assert names[1] not in left
-    assert not any(name.endswith(".draft") for name in left)
+    assert not any(name.endswith(".unijudge-draft") for name in left)
     assert sum((tmp_path / name).stat().st_size for name in left) <= room + 20
     for name in left - {"README"}:
         os.utime(tmp_path / name)

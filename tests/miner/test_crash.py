@@ -78,7 +78,7 @@ def test_killed_at_each_of_its_writes_nothing_is_lost_and_nothing_stands_twice(s
         out = settings.out / str(at)
         assert list(read_scores(out)) == rows
         assert "whole" in check(out)
-        assert not list(out.rglob("*.draft"))
+        assert not list(out.rglob("*.unijudge-draft"))
         finished = [int(name[5:10]) for name in end["left"] if name.startswith("part-")]
         left = [row for number, row in enumerate(rows) if number // SHARD not in finished]
         assert end["asked"] <= sum(len(row.positives) + len(row.candidates) for row in left)
@@ -134,7 +134,7 @@ def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path
             with pytest.raises(DataError, match=re.escape(f"cannot be written ({os.strerror(reason)})")):
                 score(settings, quiet)
             monkeypatch.undo()
-            assert not list(settings.out.rglob("*.draft"))
+            assert not list(settings.out.rglob("*.unijudge-draft"))
             if at % 5 == 0:
                 score(settings, quiet)
                 assert set(pairs_of(settings.out).values()) == {1}
@@ -151,7 +151,7 @@ def test_a_full_disk_in_the_middle_of_a_file(small, tmp_path):
             [sys.executable, "-c", code, settings.model_dump_json()], capture_output=True, text=True, check=False
         )
         assert re.search(r"DataError: .*part-00000\.parquet: cannot be written \(.*File too large", ended.stderr)
-        assert not list(settings.out.rglob("*.draft"))
+        assert not list(settings.out.rglob("*.unijudge-draft"))
         score(settings, quiet)
     assert set(pairs_of(settings.out).values()) == {1}
 

@@ -204,11 +204,11 @@ def test_an_import_has_one_writer_and_leaves_no_scratch(tmp_path, images):
     (tmp_path / "p.jsonl").write_text(json.dumps({"query_text": "q", "positive_text": "p"}) + "\n")
     with lease(tmp_path / "corpus"), pytest.raises(FolderBusy, match=r"corpus: process [0-9]+ is writing"):
         take(read_pairs(tmp_path / "p.jsonl"), tmp_path, images)
-    (tmp_path / ".corpus.import.draft").write_text("what a killed import left")
+    (tmp_path / ".corpus.import.unijudge-draft").write_text("what a killed import left")
     corpus, _ = take(read_pairs(tmp_path / "p.jsonl"), tmp_path, images)
     assert len(corpus.queries) == 1
-    assert not list(tmp_path.glob("*.draft"))
-    (tmp_path / ".other.import.draft").mkdir()
+    assert not list(tmp_path.glob("*.unijudge-draft"))
+    (tmp_path / ".other.import.unijudge-draft").mkdir()
     with pytest.raises(DataError, match=r"other\.import: cannot be written"):
         build(read_pairs(tmp_path / "p.jsonl"), images=images, out=tmp_path / "other", source="t", max_rejects=0)
 

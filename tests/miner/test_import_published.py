@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from judge_service.backends.scripted import ScriptedJudge
 from miner.choice_settings import SelectSettings
 from miner.cli import app
 from miner.exporters.sentence_transformers import export_sentence_transformers
@@ -15,15 +16,18 @@ from miner.importers.published import Published
 from miner.importers.sentence_transformers import read_tuples
 from miner.importers.unime import read_unime
 from miner.publish import publish
+from miner.score import score
 from miner.select import score_of
 from miner.selection import select
-from tests.miner.conftest import embed
+from miner.settings import BandSettings, ScoreSettings
+from tests.miner.conftest import embed, serving
 from tests.miner.layouts import images_under, take
 from tests.miner.selections import opened
 from tests.pictures import png
 from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.inventory import check
+from unijudge.prompt import Prompt
 from unijudge.scores import ScoreManifest, read_scores
 from unijudge.triples import read_triples
 
@@ -83,6 +87,21 @@ def test_released_scores_are_selected_at_once(tmp_path, images):
     (triple,) = read_triples(tmp_path / "triples", corpus.fingerprint)
     assert [corpus.items[corpus.row_of[n.item_id]].text for n in triple.negatives] == ["sitting", "shown"]
     assert [negative.similarity for negative in triple.negatives] == [None, None]
+
+
+def test_a_second_judge_is_asked_about_released_scores_near_the_cut(tmp_path, images):
+    """Of 0.9, within 0.35 of the cut at 0.8: 0.85 and 0.5. They stay candidates, though nobody published their rank."""
+    path, published = unime(tmp_path, [unime_row()])
+    corpus, _ = take(read_unime(path), tmp_path, images, published=published)
+    with serving(ScriptedJudge(Prompt())) as url:
+        band = BandSettings(scores=tmp_path / "scores", width=0.35)
+        score(ScoreSettings(corpus=corpus.folder, out=tmp_path / "second", service=url, band=band), print)
+    (row,) = read_scores(tmp_path / "second")
+    texts = [
+        [corpus.items[corpus.row_of[one.item_id]].text for one in part] for part in (row.positives, row.candidates)
+    ]
+    assert texts == [["parking"], ["too good", "sitting"]]
+    assert [one.rank for one in row.candidates] == [0, 1]
 
 
 def test_a_score_folder_is_not_overwritten(tmp_path, images):

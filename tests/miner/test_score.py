@@ -104,7 +104,7 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
     assert [row.query_id for row in rows] == [query.query_id for query in corpus.queries]
     first_left = sum(len(r.positives) + len(r.candidates) for r in rows[8 * finished[1] :])
     assert done.counts.asked <= first_left
-    assert not list(settings.out.glob("*.draft"))
+    assert not list(settings.out.glob("*.unijudge-draft"))
     # and the whole is what one run without kills writes
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url, out=tmp_path / "again"), quiet)
@@ -132,7 +132,7 @@ def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch)
     monkeypatch.setattr(app, "_check_pin", later)
     with pytest.raises(JudgeChanged, match=r"412: asked for judge .* but here judges scripted"):
         score(job(service), quiet)
-    assert not list(job(service).out.glob("*.draft"))
+    assert not list(job(service).out.glob("*.unijudge-draft"))
 
 
 def test_a_plan_never_changes(job, service):

@@ -30,7 +30,7 @@ def test_a_folder_may_hold_what_the_command_writes_there(tmp_path):
     check_folder(out)
     out.mkdir()
     check_folder(out)
-    for name in ("a.json", "b.json.draft"):
+    for name in ("a.json", "b.json.unijudge-draft"):
         (out / name).touch()
     check_folder(out, {"a.json", "b.json"})
     for name in "vwxyz":
