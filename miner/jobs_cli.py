@@ -10,13 +10,16 @@ from unijudge.cli import Example, Overrides, SettingsFile, command_settings
 Address = Annotated[str, typer.Option(help="Of the cluster's dashboard.")]
 Job = Annotated[str, typer.Argument(help="The id that `mine submit` printed.")]
 HERE = "http://127.0.0.1:8265"
+STOP_WAIT_S = 600
 
 
 def submit(
     settings: SettingsFile = None,
     overrides: Overrides = None,
     address: Address = HERE,
-    stop_wait: Annotated[int, typer.Option(min=1, help="Seconds that a cancelled job has for its shards.")] = 600,
+    stop_wait: Annotated[
+        int, typer.Option(min=1, help="Seconds that a cancelled job has for its shards.")
+    ] = STOP_WAIT_S,
     example: Example = False,
 ) -> None:
     """Score on a cluster: the settings of `score`, as a Ray job that goes on without this machine."""

@@ -100,7 +100,7 @@ class BandQuestions:
         if not unsure:
             return Question(row, [])
         places = {one.item_id: place for place, one in enumerate(first.candidates)}  # published scores name no rank
-        asked = [(one, None) for one in first.positives]
+        asked: list[tuple[Judged, int | None]] = [(one, None) for one in first.positives]
         asked += [(one, places[one.item_id] if one.rank is None else one.rank) for one in unsure]
         return Question(row, [Asked(self._corpus.row_of[one.item_id], one.similarity, rank) for one, rank in asked])
 

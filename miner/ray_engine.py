@@ -1,7 +1,7 @@
 """A scoring job's shards as Ray tasks: each finds its inputs on storage that all machines see, and writes its file.
 
 A task that dies with its machine is run again elsewhere; since a shard is one file, whole or absent, nothing is lost
-and nothing is written twice. A question that several rows ask may be asked by two tasks at once.
+and nothing is written twice. A question that rows of several shards ask may be asked by each of their tasks.
 """
 
 import asyncio
@@ -123,4 +123,4 @@ def _inputs(settings_text: str, plan_text: str) -> tuple[Corpus, Questions, Know
     settings = ScoreSettings.model_validate_json(settings_text)
     plan = ScoreManifest.model_validate_json(plan_text)
     corpus = Corpus(settings.corpus)
-    return corpus, questions_of(settings, corpus), KnownScores(settings.reuse, plan.judge)
+    return corpus, questions_of(settings, corpus), KnownScores([*settings.reuse, settings.out], plan.judge)

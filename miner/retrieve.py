@@ -16,6 +16,8 @@ import numpy.typing as npt
 from unijudge.entries import Rows
 from unijudge.vectors import VectorFolder, Vectors
 
+MOST_ON_A_GPU = 2048
+"""Neighbours that FAISS finds there at most."""
 NOTHING = -1
 """The row number where a pool has no more items."""
 
@@ -52,7 +54,7 @@ class ExactRetriever:
 
 
 class FaissRetriever:
-    """The same with FAISS' brute force, block by block; on a GPU where faiss-gpu finds one."""
+    """The same with FAISS' brute force, block by block; on a GPU where faiss-gpu finds one and k allows it."""
 
     def __init__(self, vectors: VectorFolder):
         """Reads nothing yet."""
@@ -63,7 +65,11 @@ class FaissRetriever:
         self._knn: Any = faiss.knn
         if getattr(faiss, "get_num_gpus", int)():
             resources = faiss.StandardGpuResources()
-            self._knn = lambda *arguments, **options: faiss.knn_gpu(resources, *arguments, **options)
+            self._knn = lambda queries, items, k, **options: (
+                faiss.knn_gpu(resources, queries, items, k, **options)
+                if k <= MOST_ON_A_GPU
+                else faiss.knn(queries, items, k, **options)
+            )
 
     def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
         """See `Retriever.search`."""

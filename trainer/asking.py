@@ -15,13 +15,14 @@ from trainer.measuring_settings import RerankSettings
 from trainer.reordering import fused, promoted, reranked
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
+from unijudge.errors import JudgeRefused
 from unijudge.files import publish_json, read_json
 from unijudge.rankings import ANSWERS, Ranking
 from unijudge.verdicts import Choice, PairError, Verdict
 
 logger = logging.getLogger(__name__)
 
-PART = 1024
+PART = 128
 """Queries of one file of answers; as many exist as tasks at once."""
 
 
@@ -34,6 +35,8 @@ class Answer(BaseModel):
     """Of each pair, None for one without a verdict; null where pairs were not asked about."""
     choice: Choice | None
     """Of their list; null where it was not asked about, or has none."""
+    refused: str | None = None
+    """Why the judge takes nothing of this query."""
 
 
 class Answers(BaseModel):
@@ -88,6 +91,7 @@ class Asking:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._answer(ranking)) for ranking in part]
                 answers = [task.result() for task in tasks]
+                self._check(part, answers, first=not made)
                 publish_json(path, Answers(answers=answers))
             made += map(self._outcome, part, answers)
         if 2 * (without := sum(outcome.unparsable for outcome in made)) > len(made):
@@ -99,6 +103,15 @@ class Asking:
                 "the pairs' own" if self._settings.method == "fused" else "the embedder's",
             )
         return made
+
+    def _check(self, rankings: Sequence[Ranking], answers: Sequence[Answer], *, first: bool) -> None:
+        refused = [
+            (one.query_id, answer.refused) for one, answer in zip(rankings, answers, strict=True) if answer.refused
+        ]
+        if first and len(refused) == len(answers):
+            raise JudgeRefused("every query so far, {}: {}".format(*refused[0]))
+        if refused:
+            logger.warning("%d queries keep their order: the judge refuses them, %s: %s", len(refused), *refused[0])
 
     def _name(self, rankings: Sequence[Ranking]) -> str:
         """By all that answers depend on."""
@@ -115,10 +128,14 @@ class Asking:
         judged = [corpus.items[corpus.row_of[item_id]] for item_id in ranking.item_ids[: self._settings.judged]]
         async with self._slots:
             pair = corpus.content(self._queries[ranking.query_id]), [corpus.content(item) for item in judged]
-            answer = Answer(
-                log_odds=None if method == "listwise" else await self._log_odds(*pair),
-                choice=None if method == "pointwise" else await self._choice(*pair),
-            )
+            try:
+                answer = Answer(
+                    log_odds=None if method == "listwise" else await self._log_odds(*pair),
+                    choice=None if method == "pointwise" else await self._choice(*pair),
+                )
+            except JudgeRefused as error:
+                nothing = None if method == "listwise" else [None] * len(judged)
+                answer = Answer(log_odds=nothing, choice=None, refused=str(error))
         self._advance(1)
         return answer
 

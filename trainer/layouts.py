@@ -91,7 +91,7 @@ def reranker_template(template: str, prompt: Prompt, picture: str) -> str:
         prompt: What the judge is asked.
         picture: What the model's own template writes for a picture.
     """
-    asked = [json.dumps(prompt.instruction)]
+    asked = [json.dumps(prompt.instruction, ensure_ascii=False)]
     for role in _SIDES[prompt.order]:
         asked += [json.dumps(_NAMES[role]), f"side({json.dumps(role)})"]
     return _PAIR.replace("PICTURE", json.dumps(picture)).replace("PARTS", " ~ ".join(asked)) + template

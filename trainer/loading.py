@@ -219,7 +219,7 @@ model = meta.load_model()  # for mteb.evaluate(model, tasks)
 def _service(of: Artefact) -> str:
     if of.form == "adapter":
         return "**unijudge's own service** takes the merged form: `unijudge train export --form merged`."
-    model = {"name": of.name, "dtype": of.dtype, "min_pixels": of.min_pixels, "max_pixels": of.max_pixels}
+    model = {"name": of.quoted, "dtype": of.dtype, "min_pixels": of.min_pixels, "max_pixels": of.max_pixels}
     given = [f"model.{name}={value}" for name, value in model.items()]
     given += [f"prompt.{override}" for override in overrides_of(of.prompt)]
     options = " \\\n    ".join(f"--set {shlex.quote(one)}" for one in given)

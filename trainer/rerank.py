@@ -66,13 +66,12 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     check_folder(settings.out, EVALUATION_FILES)
     corpus = Corpus(settings.corpus)
     rankings = _read(settings, corpus)
-    ranked = file_sha256(settings.rankings / "rankings.parquet")
     with lease(settings.out):
         try:
-            outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, ranked, report))
+            outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, report))
         except* UnijudgeError as group:
             raise next(iter(group.exceptions)) from None
-        return _publish(settings, corpus, outcomes, decisions, judge, ranked)
+        return _publish(settings, corpus, outcomes, decisions, judge)
 
 
 def _publish(
@@ -81,7 +80,6 @@ def _publish(
     outcomes: Sequence[Outcome],
     decisions: dict[str, Decision] | None,
     judge: JudgeIdentity,
-    ranked: str,
 ) -> RerankReport:
     after = [outcome.after for outcome in outcomes]
     write_rankings(settings.out / "rankings.parquet", after)
@@ -92,7 +90,7 @@ def _publish(
         method=settings.method,
         top=settings.judged,
         subsets=_measures(settings, corpus, outcomes),
-        inputs={"corpus": corpus.fingerprint, "rankings": ranked},
+        inputs={"corpus": corpus.fingerprint, "rankings": file_sha256(settings.rankings / "rankings.parquet")},
         rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
         made=Provenance.now(settings),
         unjudged=sum(log_odds is None for ranking in after for log_odds in ranking.log_odds or []),
@@ -122,7 +120,6 @@ async def _rerank(
     settings: RerankSettings,
     corpus: Corpus,
     rankings: list[Ranking],
-    ranked: str,
     report: Callable[[int, int], None],
 ) -> tuple[list[Outcome], dict[str, Decision] | None, JudgeIdentity]:
     """What is to be reported, in order; and what `auto` decided, before the queries were asked that it spares."""
@@ -132,7 +129,8 @@ async def _rerank(
             return await ask.about(rankings), None, judge.identity
         names = sorted({ranking.subset for ranking in rankings})
         if settings.held_out is not None:
-            decisions = _decided_by(settings, names, judge.identity, ranked)
+            reported = {ranking.query_id for ranking in rankings}
+            decisions = _decided_by(settings, names, judge.identity, corpus.fingerprint, reported)
         else:
             trial = await ask.about([ranking for ranking in rankings if is_held_out(ranking.query_id)])
             decisions = {
@@ -155,7 +153,7 @@ def _decided(settings: RerankSettings, outcomes: Sequence[Outcome]) -> Decision:
 
 
 def _decided_by(
-    settings: RerankSettings, names: Sequence[str], judge: JudgeIdentity, ranked: str
+    settings: RerankSettings, names: Sequence[str], judge: JudgeIdentity, corpus: str, reported: set[str]
 ) -> dict[str, Decision]:
     """By an earlier reranking of other queries.
 
@@ -169,8 +167,12 @@ def _decided_by(
             f"{settings.held_out}: reranks {earlier.top} items {earlier.method} by {earlier.judge}; here it is "
             f"{settings.judged} {settings.method} by {judge}. Rerank the held-out queries so, with rerank = 'always'"
         )
-    if earlier.inputs.get("rankings") == ranked:
-        raise DataError(f"{settings.held_out}: reranks these very rankings; give other queries, or leave it out")
+    same = {one.query_id for one in read_rankings(settings.held_out / "rankings.parquet")} & reported
+    if earlier.inputs.get("corpus") == corpus and same:
+        raise DataError(
+            f"{settings.held_out}: reranks {len(same)} of these very queries, as {min(same)}; give others, or leave "
+            "held_out away"
+        )
 
     def decision(name: str) -> Decision:
         found = earlier.subsets.get(name, {"queries": 0, "gained": 0, "lost": 0})

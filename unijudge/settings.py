@@ -53,7 +53,7 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
     except ValidationError as error:
         lines = []
         for fault in error.errors():
-            place = "--set" if _is_set(fault["loc"], overrides) else path or "settings"
+            place = _place(fault["loc"], path, overrides)
             lines.append(f"{place}: {_explain(kind, fault['loc'], fault['type'], fault['msg'])}")
         raise SettingsError("\n".join(lines)) from error
 
@@ -92,7 +92,7 @@ def _flat(prefix: str, values: dict[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _flat(f"{prefix}{name}.", value)
         else:
-            yield f"{prefix}{name}={json.dumps(value)}"
+            yield f"{prefix}{name}={json.dumps(value, ensure_ascii=False)}"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -111,10 +111,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _is_set(location: tuple[int | str, ...], overrides: Sequence[str]) -> bool:
-    """Whether an override gave the value at a place."""
+def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequence[str]) -> str:
+    """Who gave the value at a place; where an override gave a part of it only, both."""
     keys = [override.partition("=")[0].strip().split(".") for override in overrides]
-    return any([str(part) for part in location[: len(key)]] == key for key in keys)
+    places = [str(part) for part in location]
+    near = [key for key in keys if all(one == other for one, other in zip(key, places, strict=False))]
+    if not near or path is None:
+        return "--set" if near else str(path or "settings")
+    return "--set" if any(len(key) <= len(places) for key in near) else f"{path} with --set"
 
 
 def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:

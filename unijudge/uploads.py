@@ -54,6 +54,8 @@ class Uploads:
 
     async def _put(self, name: str, image: bytes) -> bool:
         async with self._slots:
+            if not self.work:  # another one failed while this one waited
+                return False
             try:
                 await self._connection.put(f"/v1/blobs/{name}", image, retry_for_s=RETRY_FOR_S)
             except BlobRefused:  # this image; it travels inside the request and gets its own error there

@@ -17,6 +17,7 @@ from unijudge.client import JudgeClient
 from unijudge.corpus import Content
 from unijudge.parts import INLINE_BYTES
 from unijudge.prompt import Prompt
+from unijudge.uploads import AT_ONCE
 from unijudge.verdicts import PairError, Verdict
 
 IMAGES = [noise(seed) for seed in range(6)]
@@ -230,6 +231,15 @@ def test_whatever_is_in_the_way_of_images_no_pair_is_lost(store, status, code, o
     transport = Broken(app_of(store), status, code, only=only)
     answers = judge_all(transport, [(QUERY, CANDIDATES)] * 3)
     assert answers == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
+
+
+def test_one_failure_ends_all_that_wait_to_be_sent(store, monkeypatch):
+    """A busy store is tried for a while; images that waited for their turn meanwhile are not, and lose no time."""
+    monkeypatch.setattr("unijudge.uploads.RETRY_FOR_S", 0.2)
+    candidates = [Content(image=noise(seed)) for seed in range(4 * AT_ONCE)]
+    transport = Broken(app_of(store), 503, "busy")
+    assert judge_all(transport, [(QUERY, candidates)]) == judge_all(Replicas(app_of(None)), [(QUERY, candidates)])
+    assert len({request.url.path for request in transport.seen if request.method == "PUT"}) == AT_ONCE
 
 
 def test_a_folder_that_went_away_loses_no_pair(tmp_path):

@@ -1,5 +1,6 @@
 """FAISS against its specification, and the filter below the positive."""
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,24 @@ def definition(similarities, ceiling, barred, pool, window):
     order = sorted((row for row in pool if row not in barred), key=lambda row: (-similarities[row], row))
     ranked = order[window.skip : window.depth]
     return [row for row in ranked if similarities[row] < ceiling - EQUAL][: window.k]
+
+
+def test_a_gpu_is_asked_where_it_can_answer(monkeypatch):
+    """By a stand-in for faiss-gpu: how often it is called, and that the answers are the same."""
+    dice, asked = np.random.default_rng(0), []
+
+    def knn_gpu(resources, queries_QD, items_ND, k, **options):
+        asked.append(k)
+        return faiss.knn(queries_QD, items_ND, k, **options)
+
+    for name, stand_in in {"get_num_gpus": lambda: 1, "StandardGpuResources": object, "knn_gpu": knn_gpu}.items():
+        monkeypatch.setattr(faiss, name, stand_in, raising=False)
+    vectors = Blocks(unit(dice, 2100), size=2100)
+    queries_QD, pool = unit(dice, 2), np.arange(2100)
+    for k, calls in [(5, [5]), (2049, [5])]:
+        found, exact = (kind(vectors).search(queries_QD, pool, k)[0] for kind in (FaissRetriever, ExactRetriever))
+        assert found == pytest.approx(exact, abs=1e-6)
+        assert asked == calls
 
 
 @settings(deadline=None, max_examples=80)

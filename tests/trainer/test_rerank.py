@@ -16,6 +16,7 @@ from trainer.reordering import fused
 from trainer.rerank import rerank
 from trainer.settings import EmbedSettings
 from trainer.switching import is_held_out
+from unijudge.client import JudgeClient
 from unijudge.errors import DataError, FolderBusy, JudgeRefused, UnijudgeError
 from unijudge.inventory import check
 from unijudge.leases import lease
@@ -238,24 +239,27 @@ def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world
             assert len(judge.listed) == len(trial), "what is left alone is not asked about"
 
 
-def test_auto_by_another_reranking(corpus, job, world, evaluation, tmp_path):
-    """The right item second is taken in every held-out query: all of these are reranked, and all are reported."""
+def test_auto_by_another_reranking(job, world, tmp_path):
+    """The right item second is taken in both held-out queries: all the others are reranked, and all are reported."""
     judge = Answering(1)
-    second = [old for old in read_rankings(world / "rankings.parquet") if old.gold_rank == 2]
-    write_rankings(tmp_path / "second" / "rankings.parquet", second)
-    earlier = job(method="listwise", rankings=tmp_path / "second", out=tmp_path / "earlier")
+    old = list(read_rankings(world / "rankings.parquet"))
+    held_out = [ranking for ranking in old if ranking.gold_rank == 2][:2]
+    rest = [ranking for ranking in old if ranking not in held_out]
+    for name, rankings in {"held out": held_out, "rest": rest}.items():
+        write_rankings(tmp_path / name / "rankings.parquet", rankings)
+    earlier = job(method="listwise", rankings=tmp_path / "held out", out=tmp_path / "earlier")
     run(judge, earlier)
-    settings = job(method="listwise", rankings=world, rerank="auto", held_out=earlier.out)
+    settings = job(method="listwise", rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out)
     report, before, after = run(judge, settings)
     decision = report.auto["squares"]
-    assert (decision.queries, decision.gained, decision.lost, decision.reranked) == (4, 4, 0, True)
-    assert str(decision) == "reranked: +1.000 ± 0.500 on 4 held-out queries, 4 gained, 0 lost"
-    assert len(after) == len(before)
-    assert report.subsets["squares"]["gained"] == report.subsets["squares"]["lost"] == 0.5
+    assert (decision.queries, decision.gained, decision.lost, decision.reranked) == (2, 2, 0, True)
+    assert str(decision) == "reranked: +1.000 ± 0.707 on 2 held-out queries, 2 gained, 0 lost"
+    assert len(after) == len(before) == 6
+    assert (report.subsets["squares"]["gained"], report.subsets["squares"]["lost"]) == (2 / 6, 4 / 6)
     with pytest.raises(DataError, match=r"reranks 5 items listwise .* here it is 5 pointwise"):
-        run(judge, job(rankings=world, rerank="auto", held_out=earlier.out))
-    with pytest.raises(DataError, match="reranks these very rankings"):
-        run(judge, settings.model_copy(update={"rankings": tmp_path / "second"}))
+        run(judge, job(rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out))
+    with pytest.raises(DataError, match="reranks 2 of these very queries, as squares"):
+        run(judge, settings.model_copy(update={"rankings": world}))
     with pytest.raises(ValidationError, match="set rerank = 'auto'"):
         job(held_out=earlier.out)
 
@@ -271,12 +275,33 @@ def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
         rerank(job(rankings=tmp_path / "foreign"), quiet)
 
 
-def test_a_judge_that_fails_is_one_error(job, monkeypatch):
+def test_a_judge_that_refuses_everything_is_one_error(job, monkeypatch):
     async def refuse(*_):
         raise JudgeRefused("the query itself cannot be judged")
 
     monkeypatch.setattr("trainer.asking.JudgeClient.judge", refuse)
     settings = job()
-    with pytest.raises(JudgeRefused, match="cannot be judged"):
+    with pytest.raises(JudgeRefused, match=r"every query so far, .*: the query itself cannot be judged"):
         run(ScriptedJudge(Prompt()), settings)
     assert not settings.out.exists()
+
+
+@pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])
+def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monkeypatch, caplog, method):
+    bad = corpus.queries[1]
+
+    def refusing(real):
+        async def ask(self, query, candidates):
+            if query == corpus.content(bad):
+                raise JudgeRefused("its image cannot be decoded")
+            return await real(self, query, candidates)
+
+        return ask
+
+    for real in (JudgeClient.judge, JudgeClient.choose):
+        monkeypatch.setattr(JudgeClient, real.__name__, refusing(real))
+    report, before, after = run(Answering(1), job(method=method, list_size=2))
+    place = [ranking.query_id for ranking in before].index(bad.query_id)
+    assert after[place].item_ids == before[place].item_ids
+    assert report.unjudged == (0 if method == "listwise" else report.top)
+    assert f"1 queries keep their order: the judge refuses them, {bad.query_id}: its image cannot" in caplog.text

@@ -12,7 +12,8 @@ from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.errors import SettingsError
-from unijudge.settings import example, load_settings
+from unijudge.prompt import Prompt
+from unijudge.settings import example, load_settings, overrides_of
 
 ALL = [
     ServiceSettings,
@@ -70,6 +71,20 @@ def test_a_wrong_setting_is_named(tmp_path, text, overrides, reason):
     path.write_text(text)
     with pytest.raises(SettingsError, match=reason):
         load_settings(ServiceSettings, path, overrides)
+
+
+def test_who_gave_what_does_not_fit_is_named(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text("corpus = 'c'\nrankings = 'r'\nout = 'o'\ntop = 1\n")
+    with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\n--set: in_flight: input"):
+        load_settings(RerankSettings, path, ["in_flight=0"])
+    with pytest.raises(SettingsError, match=r"s\.toml with --set: settings: value error, held_out is given"):
+        load_settings(RerankSettings, path, ["top=5", "held_out=h"])
+
+
+def test_any_text_survives_as_an_override():
+    prompt = Prompt(instruction='Match? 😀 "ü"\n', yes="true")
+    assert load_settings(Prompt, None, overrides_of(prompt)) == prompt
 
 
 def test_a_missing_file_or_a_missing_key_is_named(tmp_path):
