@@ -2,7 +2,8 @@
 
 * MMEB-eval: a folder of Parquet files for each set, with qry_text, qry_img_path, tgt_text, tgt_img_path; the first
   target is right (the dataset card of TIGER-Lab/MMEB-eval).
-* flickr30k: Karpathy's dataset_flickr30k.json (karpathy/neuraltalk2).
+* flickr30k, coco: Karpathy's dataset_flickr30k.json and dataset_coco.json, which alone has a filepath
+  (karpathy/neuraltalk2).
 * sharegpt4v: share-captioner_coco_lcs_sam_1246k_1107.json (Lin-Chen/ShareGPT4V; the loader of beichenzbc/Long-CLIP).
 * Urban1k: image/N.jpg and caption/N.txt (the loader of beichenzbc/Long-CLIP).
 * sugar-crepe: a JSON object for each kind (RAIVNLab/sugar-crepe), images of COCO's val2017.
@@ -46,16 +47,16 @@ def jpeg(color):
     return out.getvalue()
 
 
-def write_flickr(root):
+def write_karpathy(root, name, images, **more):
     """Two test images with six captions each, of which five are taken, and one of another split."""
-    folder = root / "flickr30k"
-    (folder / "flickr30k-images").mkdir(parents=True)
-    images = []
-    for color, split in [("red", "test"), ("green", "test"), ("blue", "train")]:
-        (folder / "flickr30k-images" / f"{color}.png").write_bytes(png(color))
+    folder = root / name
+    (folder / images).mkdir(parents=True)
+    rows = []
+    for color, split in [("red", "test"), ("green", "test"), ("blue", "val")]:
+        (folder / images / f"{color}.png").write_bytes(png(color))
         sentences = [{"raw": f"{color} square number {number}"} for number in range(6)]
-        images.append({"filename": f"{color}.png", "split": split, "sentences": sentences})
-    (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": images, "dataset": "flickr30k"}))
+        rows.append({"filename": f"{color}.png", "split": split, "sentences": sentences, **more})
+    (folder / f"dataset_{name}.json").write_text(json.dumps({"images": rows, "dataset": name}))
 
 
 def write_long(root):
@@ -93,10 +94,11 @@ def write_sugarcrepe(root, kinds=SUGARCREPE):
 
 
 def write_all(root):
-    """Everything but COCO: one set of MMEB with the published number of queries, all else too small."""
+    """Every benchmark: one set of MMEB with the published number of queries, all else too small."""
     write_mmeb(root, "HatefulMemes", 1000)
     write_mmeb(root, "VOC2007", 3)
-    write_flickr(root)
+    write_karpathy(root, "flickr30k", "flickr30k-images")
+    write_karpathy(root, "coco", "val2014", filepath="val2014")
     write_long(root)
     write_sugarcrepe(root)
     return root

@@ -24,6 +24,8 @@ TASKS = {
     "Grounding": (("MSCOCO",), ("RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing")),
 }
 """Task → (sets in the training distribution, sets out of it)."""
+IMAGES = ("MMEB-eval/*.zip", "MMEB-eval/*/*.zip", "MMEB-eval/*/**/*[gG]")
+"""The last: jpg, JPEG and png in any folder, as images.zip unpacks into those of the sets."""
 
 IND = tuple(name for inside, _ in TASKS.values() for name in inside)
 OOD = tuple(name for _, outside in TASKS.values() for name in outside)
@@ -34,9 +36,10 @@ SETS = tuple(
         layout="mmeb-eval",
         source="MMEB-eval",
         files=f"MMEB-eval/{name}/test-*.parquet",
-        images=("MMEB-eval",),
+        images=IMAGES,
         queries={name: QUERIES},
         options=("--subset", name),
+        named_from="MMEB-eval",
         instructed=False,
     )
     for inside, outside in TASKS.values()

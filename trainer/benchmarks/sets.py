@@ -29,25 +29,27 @@ class BenchmarkSet:
     files: str
     """A pattern under the root; one file at least must be there."""
     images: tuple[str, ...]
-    """Where its images may be, under the root: the first that is there is taken."""
+    """Where its images may be: patterns under the root; the first that is there is taken."""
     queries: Mapping[str, int]
     """Subset → queries, as published."""
     options: tuple[str, ...] = ()
     """Of the command."""
+    named_from: str | None = None
+    """The folder under the root that image names are relative to; the place of the images itself if none."""
     instructed: bool = True
     """Whether an instruction is put beside each image; MMEB's texts hold their own."""
 
     def found(self, root: Path) -> tuple[Path | None, list[str]]:
         """Where its images are, and what is not there."""
         lacking = [] if any(root.glob(self.files)) else [str(root / self.files)]
-        images = next((root / name for name in self.images if (root / name).exists()), None)
+        images = next((place for pattern in self.images for place in root.glob(pattern)), None)
         if images is None:
-            lacking.append(" or ".join(str(root / name) for name in self.images))
+            lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
         return images, lacking
 
     def words(self, root: Path, out: Path, instruction: str) -> list[str]:
         """The command that makes its corpus, after `unijudge`."""
-        images, _ = self.found(root)
+        images = root / self.named_from if self.named_from else self.found(root)[0]
         beside = ["--instruction", instruction] if self.instructed and instruction else []
         places = [str(root / self.source), str(out), "--images", str(images)]
         return ["mine", "import", self.layout, *places, *self.options, *beside]

@@ -1,6 +1,7 @@
 """ShareGPT4V: the first 1,000 images of its caption file with one long caption each, both ways (Long-CLIP's protocol).
 
-Data: Lin-Chen/ShareGPT4V on the Hugging Face hub, with the folders of its images (sam/, coco/, …) beside the file.
+Data: Lin-Chen/ShareGPT4V on the Hugging Face hub, with the folders of its images (sam/, coco/, llava/), or zip files,
+beside the file.
 """
 
 from trainer.benchmarks.sets import BenchmarkSet
@@ -13,8 +14,9 @@ SETS = (
         layout="sharegpt4v",
         source=FILE,
         files=FILE,
-        images=("sharegpt4v",),
+        images=("sharegpt4v/sam", "sharegpt4v/coco", "sharegpt4v/llava", "sharegpt4v/*.zip"),
         queries={"sharegpt4v_t2i": 1000, "sharegpt4v_i2t": 1000},
         options=("--first", "1000"),
+        named_from="sharegpt4v",
     ),
 )
