@@ -1,7 +1,7 @@
 """The miner, side by side: a scoring job of a million pairs, and retrieval against sentence-transformers.
 
     .venv/bin/python bench/miner.py score        the job, and one pair a request, against the same service
-    .venv/bin/python bench/miner.py retrieve     the same vectors through both; needs the library `datasets`
+    .venv/bin/python bench/miner.py retrieve     the same vectors through both
 
 Made-up texts and vectors, the scripted judge behind Ray Serve: what is measured is the miner, HTTP and the service
 around a judge, not a judge. Each way runs in a process of its own; memory is the most that it held, of retrieval beyond

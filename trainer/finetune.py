@@ -76,6 +76,8 @@ def finetune(
     if (settings.out / "settings.json").exists():
         run = Run(settings.out, settings, inputs)
         if run.adapter.exists():
+            if accelerator.is_main_process and not (run.folder / "report.html").exists():  # killed just before
+                write_report([run.folder], run.folder / "report.html")
             return run
     examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
     backbone = open_backbone(settings.model)

@@ -190,7 +190,8 @@ def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
     print(f"{loss}: precision@1 {before:.2f} -> {after:.2f}")
     assert after >= before + 0.4
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["torch"]
-    assert train_embedder(settings, quiet) == adapter, "a finished run is not repeated"
+    (tmp_path / "run" / "report.html").unlink()
+    assert train_embedder(settings, quiet) == adapter, "a finished run is not repeated, but its page is drawn"
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     other = math.exp(-8)  # seven of them: the judge says .9 and .1, at a temperature of .1
     entropy = math.log(1 + 7 * other) + 8 * 7 * other / (1 + 7 * other)
