@@ -29,6 +29,8 @@ class Explained:
     """`chosen` as a negative; `kept` by the filter, but not taken; `dropped` as a false negative; `error`: no
     verdict; `positive`."""
     reason: str
+    alpha: float | None = None
+    """σ⁺ − β, both by its own judge: the cut that it was held against; None where there was none."""
 
 
 def views_of(query: JudgedQuery, choice: Choice, stored: int) -> list[View]:
@@ -78,7 +80,7 @@ def explain(
     large: JudgedQuery | None = None,
     said: Said = NOTHING_SAID,
     scales: Sequence[Scale] | None = None,
-) -> tuple[list[Explained], list[Explained], float | None]:
+) -> tuple[list[Explained], list[Explained]]:
     """What became of each item of a query.
 
     Args:
@@ -90,8 +92,7 @@ def explain(
         scales: How log-odds become scores.
 
     Returns:
-        The positives, the candidates, both in their order, and α = σ⁺ − β, above which a candidate was dropped; None
-        where no judge decided.
+        The positives and the candidates, both in their order.
     """
     scales = scales or plain_scales(settings)
     standing = stand(query, scales, large=large, said=said, k=settings.k)
@@ -112,7 +113,7 @@ def explain(
             candidates.append(_candidate(stood[one.item_id], choice, beta, betas))
         else:
             candidates.append(_not_held(one, one.item_id in near, query, said, scales[0]))
-    return positives, candidates, None if best is None or beta is None else best.score - beta
+    return positives, candidates
 
 
 def compared(score: float, positive: float, beta: float) -> str:
@@ -169,7 +170,7 @@ def _candidate(stood: Scored, choice: Choice, beta: float | None, betas: Sequenc
     if beta is None:
         words = "passed over by the walk" if place is None else f"negative {place}, without asking the judge"
         return Explained(stood.judged, stood.score, "kept" if place is None else "chosen", words)
-    words = compared(stood.score, stood.positive, beta)
+    words, alpha = compared(stood.score, stood.positive, beta), stood.positive - beta
     if beta != betas[0]:
         words += f" (β relaxed from {betas[0]:g})"
     if stood.judge:
@@ -178,10 +179,10 @@ def _candidate(stood: Scored, choice: Choice, beta: float | None, betas: Sequenc
         words = f"a person: no answer; {words}"
     if not stood.survives(beta):
         drawn = "" if place is None else f"; drawn at random all the same, as negative {place}"
-        return Explained(stood.judged, stood.score, "dropped" if place is None else "chosen", words + drawn)
+        return Explained(stood.judged, stood.score, "dropped" if place is None else "chosen", words + drawn, alpha)
     if place is None:
-        return Explained(stood.judged, stood.score, "kept", words)
-    return Explained(stood.judged, stood.score, "chosen", f"{words}; negative {place}")
+        return Explained(stood.judged, stood.score, "kept", words, alpha)
+    return Explained(stood.judged, stood.score, "chosen", f"{words}; negative {place}", alpha)
 
 
 def _place(judged: Judged, choice: Choice) -> int | None:

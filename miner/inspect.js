@@ -103,7 +103,7 @@ function drawPicture(place, name) { // a thumbnail, or why there is none: one of
   return [null, element("p", {class: "gone"}, element("b", {}, "no picture"), ` ${why}`)];
 }
 
-function drawCell(row, [item, rank, similarity, score, fateAt, reason]) {
+function drawCell(row, [item, rank, similarity, score, alpha, fateAt, reason]) {
   const [id, text, picture] = data.items[item], fate = data.fates[fateAt];
   const number = (value) => value === null ? "–" : value.toFixed(3);
   const [thumb, gone] = drawPicture(picture, id);
@@ -115,12 +115,12 @@ function drawCell(row, [item, rank, similarity, score, fateAt, reason]) {
     thumb,
     element("div", {class: "said"},
       element("b", {class: "fate"}, element("span", {"aria-hidden": "true"}, SIGNS[fate]), ` ${WORDS[fate]}`), facts,
-      drawBar(score, row.alpha), gone, drawText(textOf(text)),
+      drawBar(score, alpha), gone, drawText(textOf(text)),
       element("p", {class: "reason"}, reason),
       element("div", {class: "foot"}, drawDecision(row, id), element("code", {title: id}, ...marked(id)))));
 }
 
-function drawBar(score, alpha) { // the judge's score as a length, α as a tick on it
+function drawBar(score, alpha) { // the judge's score as a length, the α that it was held against as a tick on it
   if (score === null) return null;
   const bar = element("div", {class: "bar", "aria-hidden": "true"}, element("i", {}), alpha === null ? null : element("s", {}));
   bar.style.setProperty("--score", `${100 * score}%`);
@@ -147,10 +147,12 @@ function drawDecision(row, item) {
 }
 
 function drawRow(row) {
+  const fateOf = ([, , , , , fateAt]) => data.fates[fateAt];
+  const alphas = new Set(row.candidates.map(([, , , , alpha]) => alpha).filter((alpha) => alpha !== null)); // one for each judge that decided
   const open = state.unfolded.has(row.id);
   const isHit = ([item]) => state.needle !== "" && itemHolds(data.items[item]);
-  const shown = row.candidates.filter((cell) => open || data.fates[cell[4]] !== "kept" || isHit(cell));
-  const kept = row.candidates.filter((cell) => data.fates[cell[4]] === "kept").length;
+  const shown = row.candidates.filter((cell) => open || fateOf(cell) !== "kept" || isHit(cell));
+  const kept = row.candidates.filter((cell) => fateOf(cell) === "kept").length;
   const [thumb, gone] = drawPicture(row.asks[1], row.id);
   const fold = kept === 0 ? null : element("button", {type: "button", class: "fold", "aria-expanded": String(open), onclick: () => {
     if (!state.unfolded.delete(row.id)) state.unfolded.add(row.id);
@@ -170,7 +172,7 @@ function drawRow(row) {
       ...row.positives.map((cell) => drawCell(row, cell))),
     element("div", {class: "between"},
       element("h3", {}, row.candidates.length === 1 ? "1 candidate" : `${row.candidates.length} candidates`),
-      element("span", {class: "faint"}, row.alpha === null ? "by similarity" : `by similarity; dropped above α = ${row.alpha.toFixed(3)}`), fold),
+      element("span", {class: "faint"}, alphas.size === 1 ? `by similarity; dropped above α = ${[...alphas][0].toFixed(3)}` : "by similarity"), fold),
     shown.length === 0 ? null : element("div", {class: "cells"}, ...shown.map((cell) => drawCell(row, cell))));
   return article;
 }

@@ -42,8 +42,8 @@ class Counts:
     scores: dict[str, list[int]] = field(default_factory=lambda: {"positives": [0] * BINS, "candidates": [0] * BINS})
     margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * BINS})
 
-    def add(self, case: Case, choice: Choice, views: list[View], scales: Sequence[Scale]) -> None:
-        """Counts one row."""
+    def add(self, case: Case, choice: Choice, views: list[View], scales: Sequence[Scale], k: int | None) -> None:
+        """Counts one row; margins are of the first k candidates, those that selection sees."""
         query = case.query
         self.reasons[choice.reason] += 1
         self.views.update(views)
@@ -54,7 +54,7 @@ class Counts:
             for judged in getattr(query, name):
                 if judged.log_odds is not None:
                     self.scores[name][bin_of(scales[0].score(judged), 0.0, 1.0, BINS)] += 1
-        for one in stand(query, scales, large=case.large, said=case.said).candidates:
+        for one in stand(query, scales, large=case.large, said=case.said, k=k).candidates:
             if one.score is not None and one.positive is not None:
                 self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, BINS)] += 1
 
@@ -75,7 +75,7 @@ def inspect(settings: InspectSettings) -> str:
     for case in sources.cases():
         choice = choose(case.query, settings, large=case.large, said=case.said, scales=sources.scales)
         views = views_of(case.query, choice, settings.stored)
-        counts.add(case, choice, views, sources.scales)
+        counts.add(case, choice, views, sources.scales, settings.k)
         sample.add(case.query.query_id, views, (case, choice))
     shown = shown_rows(corpus, sample.rows(), settings, sources.scales)
     html = _page(settings, corpus, sources, counts, sample, shown)

@@ -104,16 +104,13 @@ class _Tables:
     def row(self, case: Case, choice: Choice, settings: InspectSettings, scales: Sequence[Scale]) -> dict[str, Any]:
         judged = case.query
         query = self._queries[judged.query_id]
-        positives, candidates, alpha = explain(
-            judged, choice, settings, large=case.large, said=case.said, scales=scales
-        )
+        positives, candidates = explain(judged, choice, settings, large=case.large, said=case.said, scales=scales)
         return {
             "id": judged.query_id,
             "subset": judged.subset,
             "asks": self._content(query, 0),
             "views": [VIEWS.index(view) for view in views_of(judged, choice, settings.stored)],
             "outcome": outcome(choice, settings.stored),
-            "alpha": None if alpha is None else round(alpha, 4),
             "positives": [self._cell(explained) for explained in positives],
             "candidates": [self._cell(explained) for explained in candidates],
         }
@@ -125,6 +122,7 @@ class _Tables:
             judged.rank,
             None if judged.similarity is None else round(judged.similarity, 3),
             None if explained.score is None else round(explained.score, 3),
+            None if explained.alpha is None else round(explained.alpha, 4),
             FATES.index(explained.fate),
             _cut(explained.reason, TEXT_CHARS[0]),
         ]

@@ -41,15 +41,20 @@ def row(positives, scores):
     return JudgedQuery("q", "s", bytes(16), known, candidates)
 
 
+def rounded(value):
+    return None if value is None else round(value, 4)
+
+
 def told(query, chosen_by):
     choice = choose(query, chosen_by)
-    positives, candidates, alpha = explain(query, choice, chosen_by)
-    return choice, [(e.fate, e.reason) for e in positives], [(e.fate, e.reason) for e in candidates], alpha
+    positives, candidates = explain(query, choice, chosen_by)
+    alphas = [rounded(e.alpha) for e in candidates]
+    return choice, [(e.fate, e.reason) for e in positives], [(e.fate, e.reason) for e in candidates], alphas
 
 
 def test_every_fate_has_its_reason_in_words():
     made = settings(stored=2, stride=2)
-    choice, positives, candidates, alpha = told(row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made)
+    choice, positives, candidates, alphas = told(row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made)
     assert positives == [
         ("positive", "as labelled"),
         ("positive", "not the best of the row's positives; suspect: score 0.200 < 0.5"),
@@ -61,7 +66,7 @@ def test_every_fate_has_its_reason_in_words():
         ("kept", "score 0.200 ≤ 0.710 − 0.1"),
         ("chosen", "score 0.300 ≤ 0.710 − 0.1; negative 2"),
     ]
-    assert alpha == pytest.approx(0.61)
+    assert alphas == [0.61, 0.61, None, 0.61, 0.61]
     assert outcome(choice, 2) == "2 negatives, β = 0.1"
 
 
@@ -80,12 +85,12 @@ def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
 
 
 def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
-    _, _, candidates, alpha = told(row([0.5], [0.9, 0.1]), settings("topk", stored=1))
+    _, _, candidates, alphas = told(row([0.5], [0.9, 0.1]), settings("topk", stored=1))
     assert candidates == [
         ("chosen", "negative 1, without asking the judge"),
         ("kept", "passed over by the walk"),
     ]
-    assert alpha is None
+    assert alphas == [None, None]
     choice, positives, candidates, _ = told(row([None], [0.1]), settings())
     assert positives == [("error", "no verdict: bad_image: x")]
     assert candidates == [("kept", "nothing to compare with: no positive has a verdict")]
@@ -103,7 +108,7 @@ def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
     made = settings(preset, log_odds_divisor=divisor)
     query = row(positives, scores)
     choice = choose(query, made)
-    _, candidates, _ = explain(query, choice, made)
+    _, candidates = explain(query, choice, made)
     fates = [explained.fate for explained in candidates]
     chosen = {explained.judged.item_id for explained in candidates if explained.fate == "chosen"}
     assert chosen == ({negative.item_id for negative in choice.triple.negatives} if choice.triple else set())
@@ -210,27 +215,27 @@ def test_overrides_of_another_corpus_are_refused(tmp_path):
 
 def seen(query, chosen_by, **said):
     choice = choose(query, chosen_by, **said)
-    _, candidates, alpha = explain(query, choice, chosen_by, **said)
-    return [(e.fate, None if e.score is None else round(e.score, 4), e.reason) for e in candidates], alpha
+    _, candidates = explain(query, choice, chosen_by, **said)
+    return [(e.fate, rounded(e.score), e.reason) for e in candidates], [rounded(e.alpha) for e in candidates]
 
 
 def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
-    """Small: σ⁺ = .9, c0 .85, c1 .5; large: σ⁺ = .6, c0 .4, c2 .55, and c3 that the first could not judge."""
-    small = row([0.9], [0.85, 0.5, 0.82, None])
+    """Small: σ⁺ = .9, c0 .85, c1 .7; large: σ⁺ = .6, c0 .4, c2 .55, and c3 that the first could not judge."""
+    small = row([0.9], [0.85, 0.7, 0.82, None])
     items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(4)]
     again = [judged(items[rank], score, rank) for rank, score in [(0, 0.4), (2, 0.55), (3, 0.1)]]
     large = replace(small, positives=[judged(Item("p0.9", ("s",), "p"), 0.6)], candidates=again)
-    told, alpha = seen(small, settings(stored=9, stride=1), large=large)
+    told, alphas = seen(small, settings(stored=9, stride=1), large=large)
     assert told == [
         ("chosen", 0.4, "score 0.400 ≤ 0.600 − 0.1, by the second judge; negative 1"),
-        ("chosen", 0.5, "score 0.500 ≤ 0.900 − 0.1; negative 2"),
+        ("chosen", 0.7, "score 0.700 ≤ 0.900 − 0.1; negative 2"),
         ("dropped", 0.55, "score 0.550 > 0.600 − 0.1, by the second judge"),
         ("chosen", 0.1, "score 0.100 ≤ 0.600 − 0.1, by the second judge; negative 3"),
     ]
-    assert alpha == pytest.approx(0.5)
+    assert alphas == [0.5, 0.8, 0.5, 0.5], "c1 is held against the first judge's positive, as nobody else saw it"
     lost = replace(small, positives=[Judged("p0.9", bytes(16), None, 0.5, error="bad_image: x")])
     told, _ = seen(lost, settings(stored=9, stride=1), large=large)
-    assert told[1] == ("kept", 0.5, "nothing to compare with: no positive has a verdict"), "by the judge that saw it"
+    assert told[1] == ("kept", 0.7, "nothing to compare with: no positive has a verdict"), "by the judge that saw it"
 
 
 def test_a_persons_word_is_told():
@@ -241,15 +246,15 @@ def test_a_persons_word_is_told():
         ("chosen", 0.95, "a person: no answer; score 0.950 > 0.900 − 0.1; negative 1"),
         ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1"),
     ]
-    told, alpha = seen(query, settings(stored=1), said={None: "drop"})
+    told, alphas = seen(query, settings(stored=1), said={None: "drop"})
     assert told[2] == ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1")
-    assert alpha == pytest.approx(0.8)
-    told, alpha = seen(query, settings(stored=1, k=2), said={"p0.9": "negative"})
+    assert alphas == [0.8, 0.8, 0.8]
+    told, alphas = seen(query, settings(stored=1, k=2), said={"p0.9": "negative"})
     without = "nothing to compare with: a person left no positive with a verdict"
     assert told == [("kept", 0.85, without), ("kept", 0.95, without), ("kept", 0.2, "beyond the first k")]
-    assert alpha is None
+    assert alphas == [None, None, None]
     choice = choose(query, settings(), said={"p0.9": "negative"})
-    positives, _, _ = explain(query, choice, settings(), said={"p0.9": "negative"})
+    positives, _ = explain(query, choice, settings(), said={"p0.9": "negative"})
     assert [one.reason for one in positives] == ["a person: not an answer, so no positive of this row"]
 
 

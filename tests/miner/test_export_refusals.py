@@ -116,31 +116,49 @@ MEASURE = """
 import sys
 from pathlib import Path
 from miner.exporters.rows import Rows
-from miner.exporters.unime import export_unime
-here = Path(sys.argv[1])
-def peak(name):
-    export_unime(Rows(here / name, here / "corpus"), here / f"{name}.json", negatives=1)
+from tests.miner.test_export_refusals import EXPORTS
+export, name = EXPORTS[sys.argv[1]]
+def peak(triples):
+    rows = Rows(triples, corpus)
+    (out / triples.name).mkdir()
+    export(rows, out / triples.name / name)
     status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with what the parent had
-    return int(status.split("VmHWM:")[1].split()[0]) // 1024
-small = peak("small")
-print(peak("large") - small)
+    return rows.written, int(status.split("VmHWM:")[1].split()[0]) // 1024
+small, large, corpus, out = map(Path, sys.argv[2:])
+_, before = peak(small)
+written, after = peak(large)
+print(written, after - before)
 """
 
 
-def test_memory_does_not_grow_with_the_rows(make, tmp_path):
-    """From 10,000 rows to 100,000. The rows, kept, would add 100 MB. Parquet goes out in groups of 4,096."""
-    corpus = make(TEXT_ITEMS, TEXT_QUERIES).corpus
-    row = asdict(replace(TRIPLES[1], negatives=TRIPLES[1].negatives[:1]))
-    TABLE.write(tmp_path / "small/part-00000.parquet", itertools.repeat(row, 10_000))
-    finish_triples(tmp_path / "small", manifest(corpus.fingerprint, 10_000))
-    finish_triples(tmp_path / "large", manifest(corpus.fingerprint, 100_000))
-    for part in range(10):
-        shutil.copy(tmp_path / "small/part-00000.parquet", tmp_path / f"large/part-{part:05d}.parquet")
-    done = subprocess.run([sys.executable, "-c", MEASURE, tmp_path], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Selections of 8,192 rows and of five times as many, and their corpus."""
+    folder = tmp_path_factory.mktemp("many")
+    corpus = opened(folder, TEXT_ITEMS, TEXT_QUERIES).corpus
+    small, large = folder / "small", folder / "large"
+    TABLE.write(small / "part-00000.parquet", itertools.repeat(asdict(TRIPLES[1]), 8_192))
+    finish_triples(small, manifest(corpus.fingerprint, 8_192))
+    finish_triples(large, manifest(corpus.fingerprint, 40_960))
+    for part in range(5):
+        shutil.copy(small / "part-00000.parquet", large / f"part-{part:05d}.parquet")
+    return small, large, corpus.folder
+
+
+@pytest.mark.parametrize("layout", EXPORTS)
+def test_memory_does_not_grow_with_the_rows(many, tmp_path, layout):
+    """From 8,192 rows to 40,960. The rows, kept, would add 25 MB or more; it is 5 at most."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, layout, *many, tmp_path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 30
-    with (tmp_path / "large.json").open() as file:
-        assert sum(1 for _ in file) == 100_002
-    export_sentence_transformers(Rows(tmp_path / "small", tmp_path / "corpus"), tmp_path / "st.parquet", negatives=1)
+    written, grown = map(int, done.stdout.split())
+    assert written == 40_960
+    assert grown < 15
+
+
+def test_parquet_goes_out_in_groups(many, tmp_path):
+    small, _, corpus = many
+    export_sentence_transformers(Rows(small, corpus), tmp_path / "st.parquet")
     groups = pq.ParquetFile(tmp_path / "st.parquet").metadata
-    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [4096, 4096, 1808]
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [4096, 4096]

@@ -54,6 +54,15 @@ def test_a_sample_says_so_and_counts_everything(folder):
     assert html == (inspect(settings(folder, rows=12)), (folder / "page.html").read_text())[1]
 
 
+def test_margins_are_of_the_candidates_that_selection_saw(folder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("miner.inspect.bars", lambda series, **_: drawn.append(series["candidates"]))
+    inspect(settings(folder))
+    inspect(settings(folder, k=2))
+    _, every, _, near = map(sum, drawn)  # on a page scores come first, then margins
+    assert (every, near) == (35 * 4 - 1, 35 * 2 - 1), "one candidate has no verdict"
+
+
 def test_only_an_older_page_is_replaced(folder):
     inspect(settings(folder))
     first = (folder / "page.html").read_text()

@@ -132,6 +132,18 @@ def test_a_person_finds_rows_and_reads_why(person):
     assert person.errors() == []
 
 
+def test_each_bar_bears_its_own_cut_and_the_row_says_one_that_held_for_all(person):
+    tick = "article .asked ~ .cells .bar s", "e.parentElement.style.getPropertyValue('--alpha')"
+    line = "article .between .faint", "e.innerText"
+    assert person.read(*tick)[:3] == [["61%"]] * 3
+    assert person.read(*line)[0] == ["by similarity; dropped above α = 0.610"]
+    assert not person.all("article .asked .bar s"), "a positive meets no cut"
+    person.driver.execute_script("data.rows[0].candidates[1][4] = 0.8; render()")  # as if another judge had cut here
+    assert person.read(*tick)[:3] == [["61%"], ["80%"], ["61%"]]
+    assert person.read(*line)[0] == ["by similarity"]
+    assert person.errors() == []
+
+
 def test_a_search_reads_queries_candidates_and_ids(person, folder):
     corpus = Corpus(folder / "corpus")
     texts = {item.item_id: (item.text or "").lower() for item in corpus.items}
