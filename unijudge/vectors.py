@@ -194,7 +194,10 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
         raise DataError(f"{path}: its columns are not those of vectors; delete it and run `train embed` again")
     kind = schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.width:
-        raise DataError(f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}")
+        raise DataError(
+            f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}; delete it and run `train embed` "
+            "again"
+        )
     return file
 
 
