@@ -204,8 +204,10 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
 def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa.Array, Vectors]:
     with reading(path):
         table = file.read_row_group(group)
-    flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = flat.reshape(-1, width).astype(np.float32)
+    column = table.column("vector").combine_chunks()
+    if column.null_count:  # flattened, they would be passed over, and what follows would stand under other ids
+        raise DataError(f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again")
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
     _check(path, vectors)
     return table.column("id").combine_chunks(), vectors
 

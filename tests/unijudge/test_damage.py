@@ -54,7 +54,7 @@ def test_a_renamed_column_of_vectors_is_named(tmp_path):
         check_part(path, made)
 
 
-def test_vectors_of_another_width_or_length_are_found_when_they_are_read(tmp_path):
+def test_vectors_that_are_none_of_the_manifests_are_found_when_they_are_read(tmp_path):
     """Their file bears the right marks, and another program wrote it."""
     corpus = make_corpus(tmp_path / "c", tmp_path)
     folder = make_vectors(tmp_path / "v", corpus)
@@ -78,6 +78,11 @@ def test_vectors_of_another_width_or_length_are_found_when_they_are_read(tmp_pat
         for read in (lambda: VectorFolder(folder, corpus).whole("items"), lambda: check(folder)):
             with pytest.raises(DataError, match=why):
                 read()
+    table = pq.read_table(path)
+    missing = pa.array([None, *table["vector"].to_pylist()[1:]], table.schema.field("vector").type)
+    pq.write_table(pa.table({"id": corpus.item_ids, "vector": missing}, metadata=marks), path)
+    with pytest.raises(DataError, match=r"items-00000\.parquet: 1 vectors are null; delete it"):
+        VectorFolder(folder, corpus).take("items", np.array([0]))
 
 
 def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
