@@ -194,15 +194,20 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
         raise DataError(f"{path}: its columns are not those of vectors; delete it and run `train embed` again")
     kind = schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.width:
-        raise DataError(f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}")
+        raise DataError(
+            f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}; delete it and run `train embed` "
+            "again"
+        )
     return file
 
 
 def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa.Array, Vectors]:
     with reading(path):
         table = file.read_row_group(group)
-    flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = flat.reshape(-1, width).astype(np.float32)
+    column = table.column("vector").combine_chunks()
+    if column.null_count:  # flattened, they would be passed over, and what follows would stand under other ids
+        raise DataError(f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again")
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
     _check(path, vectors)
     return table.column("id").combine_chunks(), vectors
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,24 @@ def test_a_plan_never_changes(job, service):
     score(job(service), quiet)
     with pytest.raises(DataError, match=r"another plan .k was 10, is 11"):
         score(job(service, k=11), quiet)
+
+
+def test_a_begun_job_takes_no_vectors_of_another_model(tmp_path, corpus, job, service):
+    """They were made anew where the old ones lay; then the same of a folder that has its candidates and no plan yet."""
+    score(job(service), quiet)
+    shard_path(job(service).out, 3).unlink()
+    shutil.rmtree(tmp_path / "vectors")
+    embed(corpus, tmp_path / "vectors", width=8)
+    with pytest.raises(
+        DataError, match=r"scores: was begun with another plan .vectors was \w{64}, is \w{64}.; .*another f"
+    ):
+        score(job(service), quiet)
+    for path in [*job(service).out.glob("part-*"), job(service).out / "manifest.json"]:
+        path.unlink()
+    with pytest.raises(
+        DataError, match=r"scores/candidates: holds other candidates .vectors differ.; give another folder"
+    ):
+        score(job(service), quiet)
 
 
 def test_shards_without_their_plan_are_refused(job, service):

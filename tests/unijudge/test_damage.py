@@ -1,5 +1,6 @@
 """Bytes that changed, columns that are others, a disk that refuses late: found, named, and told apart."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +12,7 @@ from unijudge.candidates import write_part as write_candidates
 from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.inventory import check
-from unijudge.vectors import VectorManifest, check_part
+from unijudge.vectors import VectorFolder, VectorManifest, check_part
 
 
 @pytest.mark.parametrize("name", ["vectors", "scores", "triples", "candidates"])
@@ -51,6 +52,37 @@ def test_a_renamed_column_of_vectors_is_named(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}, metadata=table.schema.metadata), path)
     with pytest.raises(DataError, match=r"items-00000\.parquet: its columns are not those of vectors"):
         check_part(path, made)
+
+
+def test_vectors_that_are_none_of_the_manifests_are_found_when_they_are_read(tmp_path):
+    """Their file bears the right marks, and another program wrote it."""
+    corpus = make_corpus(tmp_path / "c", tmp_path)
+    folder = make_vectors(tmp_path / "v", corpus)
+    path = folder / "items-00000.parquet"
+    marks = pq.read_schema(path).metadata
+
+    def put(matrix):
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), matrix.shape[1])
+        pq.write_table(pa.table({"id": corpus.item_ids, "vector": vectors}, metadata=marks), path)
+
+    put(np.eye(8)[: len(corpus.items)])
+    with pytest.raises(
+        DataError, match=r"items-00000\.parquet: vectors of .*\[8\], but vectors\.json says width 4; delete"
+    ):
+        VectorFolder(folder, corpus).whole("items")
+    for value, length in [(np.nan, "nan"), (2.0, "2")]:
+        unit = np.eye(4)[: len(corpus.items)]
+        unit[1, 1] = value
+        put(unit)
+        why = rf"items-00000\.parquet: 1 vectors are not of unit length .row 1: {length}."
+        for read in (lambda: VectorFolder(folder, corpus).whole("items"), lambda: check(folder)):
+            with pytest.raises(DataError, match=why):
+                read()
+    table = pq.read_table(path)
+    missing = pa.array([None, *table["vector"].to_pylist()[1:]], table.schema.field("vector").type)
+    pq.write_table(pa.table({"id": corpus.item_ids, "vector": missing}, metadata=marks), path)
+    with pytest.raises(DataError, match=r"items-00000\.parquet: 1 vectors are null; delete it"):
+        VectorFolder(folder, corpus).take("items", np.array([0]))
 
 
 def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
