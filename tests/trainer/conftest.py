@@ -8,7 +8,10 @@ import pytest
 from miner.importers.build import build
 from miner.importers.pairs import read_pairs
 from tests.pictures import png
-from trainer.settings import BackboneSettings
+from trainer.embed import embed_corpus
+from trainer.evaluate import evaluate
+from trainer.measuring_settings import EvaluateSettings, RerankSettings
+from trainer.settings import BackboneSettings, EmbedSettings
 from unijudge.corpus import Corpus
 from unijudge.scores import Judged
 from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
@@ -68,3 +71,20 @@ def write_rows(corpus, folder, *, judged=True, fallback=False, scores="s"):
 @pytest.fixture(scope="module")
 def triples(folder, corpus):
     return write_rows(corpus, folder / "triples")
+
+
+@pytest.fixture(scope="module")
+def evaluation(corpus, model, folder):
+    vectors = folder / "vectors"
+    embed_corpus(EmbedSettings(corpus=corpus.folder, out=vectors, model=model, dtype="float32"), lambda *_: None)
+    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder / "evaluation"))
+    return folder / "evaluation"
+
+
+@pytest.fixture
+def job(corpus, evaluation, tmp_path):
+    def made(**changes):
+        settings = {"corpus": corpus.folder, "rankings": evaluation, "out": tmp_path / "r", "top": 5}
+        return RerankSettings(**settings | changes)
+
+    return made

@@ -7,72 +7,18 @@ import pytest
 from pydantic import ValidationError
 
 from judge_service.backends.scripted import ScriptedJudge
-from tests.miner.conftest import serving
-from trainer import asking
-from trainer.embed import embed_corpus
+from tests.trainer.exported import quiet
+from tests.trainer.reranking import Answering, run
 from trainer.evaluate import evaluate
-from trainer.measuring_settings import EvaluateSettings, RerankSettings
+from trainer.measuring_settings import EvaluateSettings
 from trainer.reordering import fused
 from trainer.rerank import rerank
-from trainer.settings import EmbedSettings
 from trainer.switching import is_held_out
-from unijudge.client import JudgeClient
-from unijudge.errors import DataError, FolderBusy, JudgeRefused, UnijudgeError
+from unijudge.errors import DataError
 from unijudge.inventory import check
-from unijudge.leases import lease
 from unijudge.prompt import Prompt
 from unijudge.rankings import Ranking, read_rankings, write_rankings
 from unijudge.verdicts import Choice, PairError
-
-
-def quiet(*_):
-    pass
-
-
-@pytest.fixture(scope="module")
-def evaluation(corpus, model, folder):
-    vectors = folder / "vectors"
-    embed_corpus(EmbedSettings(corpus=corpus.folder, out=vectors, model=model, dtype="float32"), quiet)
-    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder / "evaluation"))
-    return folder / "evaluation"
-
-
-@pytest.fixture
-def job(corpus, evaluation, tmp_path):
-    def made(**changes):
-        settings = {"corpus": corpus.folder, "rankings": evaluation, "out": tmp_path / "r", "top": 5}
-        return RerankSettings(**settings | changes)
-
-    return made
-
-
-class Answering(ScriptedJudge):
-    """The scripted judge, but of a list it always takes the same place, or gives the same answer."""
-
-    def __init__(self, answer):
-        super().__init__(Prompt())
-        self.answer = answer
-        self.listed = []
-
-    @property
-    def identity(self):
-        """Another judge for another answer."""
-        return super().identity.model_copy(update={"weights": repr(self.answer)})
-
-    async def choose(self, query, candidates):
-        self.listed.append(list(candidates))
-        if not isinstance(self.answer, int):
-            return self.answer
-        logprobs = [-3.0] * len(candidates)
-        logprobs[self.answer] = -0.1
-        return Choice.of(logprobs, argmax_is_number=True)
-
-
-def run(judge, settings):
-    """(report, rankings before, rankings after)"""
-    with serving(judge) as url:
-        report = rerank(settings.model_copy(update={"service": url}), quiet)
-    return report, *(list(read_rankings(path / "rankings.parquet")) for path in (settings.rankings, settings.out))
 
 
 def said(judge, corpus, old, size=5):
@@ -116,43 +62,6 @@ def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, e
     with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train evaluate`"):
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out))
     assert (evaluation / "metrics.json").read_bytes() == before
-
-
-def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
-    """Stopped in its third part of two queries; then the same command, and one with other rules on the same answers."""
-    monkeypatch.setattr(asking, "PART", 2)
-    whole = run(judge := Answering(1), job(method="fused", list_size=2, out=tmp_path / "whole"))
-    queries = len(judge.listed)
-
-    def stop(done, _):
-        if done == 5:
-            raise UnijudgeError("stopped")
-
-    settings = job(method="fused", list_size=2, in_flight=1)
-    with serving(Answering(1)) as url, pytest.raises(UnijudgeError, match="stopped"):
-        rerank(settings.model_copy(update={"service": url}), stop)
-    assert not (settings.out / "metrics.json").exists()
-    resumed = run(judge := Answering(1), settings)
-    assert len(judge.listed) == queries - 4
-    assert resumed[1:] == whole[1:]
-    assert resumed[0].subsets == whole[0].subsets
-    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_mass": 1.0}))
-    assert (judge.listed, stricter.unparsable) == ([], queries)
-
-
-def test_two_jobs_never_write_one_folder(job):
-    settings = job()
-    with lease(settings.out), pytest.raises(FolderBusy):
-        rerank(settings, quiet)
-
-
-def test_a_torn_file_of_answers_is_named(job):
-    settings = job()
-    run(ScriptedJudge(Prompt()), settings)
-    (one,) = (settings.out / "answers").iterdir()
-    one.write_bytes(one.read_bytes()[:100])
-    with pytest.raises(DataError, match=rf"{one.name}: no answers of this version"):
-        run(ScriptedJudge(Prompt()), settings)
 
 
 def test_listwise_puts_the_choice_first(corpus, job):
@@ -273,35 +182,3 @@ def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
     write_rankings(tmp_path / "foreign" / "rankings.parquet", [foreign])
     with pytest.raises(DataError, match="ranks other queries or items"):
         rerank(job(rankings=tmp_path / "foreign"), quiet)
-
-
-def test_a_judge_that_refuses_everything_is_one_error(job, monkeypatch):
-    async def refuse(*_):
-        raise JudgeRefused("the query itself cannot be judged")
-
-    monkeypatch.setattr("trainer.asking.JudgeClient.judge", refuse)
-    settings = job()
-    with pytest.raises(JudgeRefused, match=r"every query so far, .*: the query itself cannot be judged"):
-        run(ScriptedJudge(Prompt()), settings)
-    assert not settings.out.exists()
-
-
-@pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])
-def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monkeypatch, caplog, method):
-    bad = corpus.queries[1]
-
-    def refusing(real):
-        async def ask(self, query, candidates):
-            if query == corpus.content(bad):
-                raise JudgeRefused("its image cannot be decoded")
-            return await real(self, query, candidates)
-
-        return ask
-
-    for real in (JudgeClient.judge, JudgeClient.choose):
-        monkeypatch.setattr(JudgeClient, real.__name__, refusing(real))
-    report, before, after = run(Answering(1), job(method=method, list_size=2))
-    place = [ranking.query_id for ranking in before].index(bad.query_id)
-    assert after[place].item_ids == before[place].item_ids
-    assert report.unjudged == (0 if method == "listwise" else report.top)
-    assert f"1 queries keep their order: the judge refuses them, {bad.query_id}: its image cannot" in caplog.text

@@ -1,0 +1,38 @@
+"""Judges whose lists have a known answer, and a reranking by them over HTTP."""
+
+from judge_service.backends.scripted import ScriptedJudge
+from tests.miner.conftest import serving
+from tests.trainer.exported import quiet
+from trainer.rerank import rerank
+from unijudge.prompt import Prompt
+from unijudge.rankings import read_rankings
+from unijudge.verdicts import Choice
+
+
+class Answering(ScriptedJudge):
+    """The scripted judge, but of a list it always takes the same place, or gives the same answer."""
+
+    def __init__(self, answer):
+        super().__init__(Prompt())
+        self.answer = answer
+        self.listed = []
+
+    @property
+    def identity(self):
+        """Another judge for another answer."""
+        return super().identity.model_copy(update={"weights": repr(self.answer)})
+
+    async def choose(self, query, candidates):
+        self.listed.append(list(candidates))
+        if not isinstance(self.answer, int):
+            return self.answer
+        logprobs = [-3.0] * len(candidates)
+        logprobs[self.answer] = -0.1
+        return Choice.of(logprobs, argmax_is_number=True)
+
+
+def run(judge, settings):
+    """(report, rankings before, rankings after)"""
+    with serving(judge) as url:
+        report = rerank(settings.model_copy(update={"service": url}), quiet)
+    return report, *(list(read_rankings(path / "rankings.parquet")) for path in (settings.rankings, settings.out))

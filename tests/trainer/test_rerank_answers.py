@@ -1,0 +1,83 @@
+"""What `train rerank` keeps of a judge's answers: interrupted, refused, torn."""
+
+import pytest
+
+from judge_service.backends.scripted import ScriptedJudge
+from tests.miner.conftest import serving
+from tests.trainer.exported import quiet
+from tests.trainer.reranking import Answering, run
+from trainer import asking
+from trainer.rerank import rerank
+from unijudge.client import JudgeClient
+from unijudge.errors import DataError, FolderBusy, JudgeRefused, UnijudgeError
+from unijudge.leases import lease
+from unijudge.prompt import Prompt
+
+
+def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
+    """Stopped in its third part of two queries; then the same command, and one with other rules on the same answers."""
+    monkeypatch.setattr(asking, "PART", 2)
+    whole = run(judge := Answering(1), job(method="fused", list_size=2, out=tmp_path / "whole"))
+    queries = len(judge.listed)
+
+    def stop(done, _):
+        if done == 5:
+            raise UnijudgeError("stopped")
+
+    settings = job(method="fused", list_size=2, in_flight=1)
+    with serving(Answering(1)) as url, pytest.raises(UnijudgeError, match="stopped"):
+        rerank(settings.model_copy(update={"service": url}), stop)
+    assert not (settings.out / "metrics.json").exists()
+    resumed = run(judge := Answering(1), settings)
+    assert len(judge.listed) == queries - 4
+    assert resumed[1:] == whole[1:]
+    assert resumed[0].subsets == whole[0].subsets
+    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_mass": 1.0}))
+    assert (judge.listed, stricter.unparsable) == ([], queries)
+
+
+def test_two_jobs_never_write_one_folder(job):
+    settings = job()
+    with lease(settings.out), pytest.raises(FolderBusy):
+        rerank(settings, quiet)
+
+
+def test_a_torn_file_of_answers_is_named(job):
+    settings = job()
+    run(ScriptedJudge(Prompt()), settings)
+    (one,) = (settings.out / "answers").iterdir()
+    one.write_bytes(one.read_bytes()[:100])
+    with pytest.raises(DataError, match=rf"{one.name}: no answers of this version"):
+        run(ScriptedJudge(Prompt()), settings)
+
+
+def test_a_judge_that_refuses_everything_is_one_error(job, monkeypatch):
+    async def refuse(*_):
+        raise JudgeRefused("the query itself cannot be judged")
+
+    monkeypatch.setattr("trainer.asking.JudgeClient.judge", refuse)
+    settings = job()
+    with pytest.raises(JudgeRefused, match=r"every query so far, .*: the query itself cannot be judged"):
+        run(ScriptedJudge(Prompt()), settings)
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])
+def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monkeypatch, caplog, method):
+    bad = corpus.queries[1]
+
+    def refusing(real):
+        async def ask(self, query, candidates):
+            if query == corpus.content(bad):
+                raise JudgeRefused("its image cannot be decoded")
+            return await real(self, query, candidates)
+
+        return ask
+
+    for real in (JudgeClient.judge, JudgeClient.choose):
+        monkeypatch.setattr(JudgeClient, real.__name__, refusing(real))
+    report, before, after = run(Answering(1), job(method=method, list_size=2))
+    place = [ranking.query_id for ranking in before].index(bad.query_id)
+    assert after[place].item_ids == before[place].item_ids
+    assert report.unjudged == (0 if method == "listwise" else report.top)
+    assert f"1 queries keep their order: the judge refuses them, {bad.query_id}: its image cannot" in caplog.text
