@@ -2,12 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from judge_service.settings import ServiceSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
 
@@ -29,16 +32,23 @@ def verify(
     queries: Annotated[int, typer.Option(min=1, help="Of 14 pairs each.")] = 15,
     tolerance: Annotated[float | None, typer.Option(help="In log-odds; default: by the service's dtype.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Holds the service's key, where it wants one.")] = None,
+    device: Annotated[Device, typer.Option(help="Where the reference runs.")] = "cpu",
+    dtype: Annotated[Dtype, typer.Option(help="What the reference computes in.")] = "float32",
 ) -> None:
-    """Compare a running service with the model itself, given by the settings of `serve`; status 1 if they differ."""
+    """Compare a running service with the model itself, given by the settings of `serve`; status 1 if they differ.
+
+    The reference is a second copy of the model in this process, by default on the CPU in float32: exact, and slow for a
+    large model (fewer --queries help). On a GPU it needs room beside the service: --device cuda --dtype bfloat16.
+    """
     resolved = command_settings(ServiceSettings, settings, overrides, example=False)
     from judge_service.backends import open_judge
     from judge_service.verify import verify as run
     from unijudge.client import JudgeClient
     from unijudge.keys import read_key
 
-    exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": "float32"})
-    reference = open_judge(resolved.model_copy(update={"model": exact, "tensor_parallel_size": 1}))
+    exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": dtype, "device": device})
+    here = {"model": exact, "tensor_parallel_size": 1, "gpus_per_replica": 0}
+    reference = open_judge(resolved.model_copy(update=here))
 
     async def compare() -> bool:
         async with JudgeClient(url, key=read_key(key_file)) as served:

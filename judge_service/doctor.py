@@ -15,8 +15,12 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from judge_service.backends import open_judge
+from judge_service.backends.engine_options import step_tokens_of
+from judge_service.backends.model_sizes import load_sizes
+from judge_service.gpus import Gpu, driver_version, visible_gpus
 from judge_service.health import KNOWN_NO, KNOWN_QUERY, KNOWN_YES
 from judge_service.ports import check_free
+from judge_service.preflight import gpu_faults, needs_gpu, passed_names, runs_vllm
 from judge_service.settings import ServiceSettings
 from unijudge.errors import UnijudgeError
 from unijudge.families import FAMILIES
@@ -51,8 +55,10 @@ async def examine(settings: ServiceSettings) -> list[Finding]:
     for thing, look in looks.items():
         try:
             findings += look(settings)
-        except ImportError as error:  # the packages' own line says what to install
+        except (ImportError, UnijudgeError) as error:  # the packages' own line says what to install
             findings.append(Finding("LACKS", thing, f"not looked at: {error}"))
+    if any(finding.state == "LACKS" and finding.thing == "gpus" for finding in findings):
+        return [*findings, Finding("note", "a pair", "not scored: the engine cannot start without the GPUs above")]
     return [*findings, await _pair(settings)]
 
 
@@ -87,20 +93,43 @@ def _families(_: ServiceSettings) -> Iterator[Finding]:
 
 
 def _devices(settings: ServiceSettings) -> Iterator[Finding]:
-    import torch
-
     cores = len(os.sched_getaffinity(0))
     wanted = settings.cpus_per_replica * settings.replicas
     yield Finding("ok" if wanted <= cores else "note", "cpus", f"{cores}, and the replicas reserve {wanted:g}")
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    gpus = settings.gpus_per_replica * settings.replicas
-    if gpus > len(names) and settings.address is None:
-        cure = f"{len(names)}, and the replicas need {gpus:g}: lower replicas or gpus_per_replica, or set address"
-        yield Finding("LACKS", "gpus", cure)
-    elif names and not gpus:
-        yield Finding("note", "gpus", f"{', '.join(names)}, and no replica is given one: set gpus_per_replica = 1")
-    else:
-        yield Finding("ok", "gpus", ", ".join(names) or "none, and none is needed")
+    yield from _gpus(settings)
+
+
+def _gpus(settings: ServiceSettings) -> Iterator[Finding]:
+    """What stands against the GPUs here, or what the engine will hold on one."""
+    if settings.address is not None:
+        yield Finding("note", "gpus", f"those of the cluster at {settings.address}: each replica checks its own")
+        names = ", ".join(passed_names(settings)) or "none of this shell"
+        yield Finding("ok", "environment", f"the replicas get: {names} (pass_environment)")
+        return
+    if not needs_gpu(settings) and driver_version() is None:
+        yield Finding("ok", "gpus", "none is visible, and these settings need none")
+        return
+    gpus = visible_gpus()
+    seen = ", ".join(map(str, gpus.found))
+    if not needs_gpu(settings):
+        yield Finding("note", "gpus", f"{seen or gpus.why_none()}. No replica is given one: set gpus_per_replica = 1")
+        return
+    found = list(gpu_faults(settings, gpus))
+    yield from (Finding("LACKS", "gpus", fault) for fault in found)
+    if not found:
+        yield Finding("ok", "gpus", f"{seen}; driver {gpus.driver}, CUDA {gpus.cuda}")
+        if settings.model.name and runs_vllm(settings):
+            yield _engine_memory(settings, gpus.found[0])
+
+
+def _engine_memory(settings: ServiceSettings, gpu: Gpu) -> Finding:
+    sizes = load_sizes(settings.model.name, settings.model.revision)
+    step_tokens, memory = step_tokens_of(settings, sizes, gpu)
+    found = f"{memory}; {step_tokens} tokens a step"
+    if memory.fits:
+        return Finding("ok", "gpu memory", found)
+    cure = "lower model.max_tokens or engine.batched_tokens, or set a larger tensor_parallel_size"
+    return Finding("note", "gpu memory", f"{found}. A prompt of model.max_tokens does not fit the cache: {cure}")
 
 
 def _memory(settings: ServiceSettings) -> Iterator[Finding]:

@@ -131,6 +131,7 @@ class Inputs:
             min_pixels=self.settings.min_pixels,
             max_pixels=self.settings.max_pixels,
             dtype=self.settings.dtype,
+            head_dtype=self.settings.dtype if self.settings.head_dtype == "model" else self.settings.head_dtype,
             backend=backend,
             backend_version=version,
         )

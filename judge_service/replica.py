@@ -4,6 +4,7 @@ The only file of this package that imports ray. A request goes whole to one repl
 """
 
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ from judge_service.blobs import BlobStore
 from judge_service.counting import counter_of
 from judge_service.health import WatchedJudge
 from judge_service.ports import check_free
+from judge_service.preflight import check_machine, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
 
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 APPLICATION = "judge"
 PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
+OBJECT_STORE_BYTES = 2**30
+"""Of a local Ray. Nothing large passes through it; Ray's own choice can be more than a container's /dev/shm."""
 
 
 @serve.deployment(name="judge")
@@ -90,6 +94,7 @@ def run(settings: ServiceSettings) -> None:
 
 
 def _serve(settings: ServiceSettings) -> None:
+    check_machine(settings)
     _check_cluster(settings)
     stop = threading.Event()
 
@@ -115,7 +120,12 @@ def _serve(settings: ServiceSettings) -> None:
             graceful_shutdown_timeout_s=settings.drain_s,
             health_check_period_s=10,
             health_check_timeout_s=settings.health.timeout_s + 10,
-            ray_actor_options={"num_cpus": settings.cpus_per_replica, "num_gpus": settings.gpus_per_replica},
+            max_constructor_retry_count=settings.start_attempts,
+            ray_actor_options={
+                "num_cpus": settings.cpus_per_replica,
+                "num_gpus": settings.gpus_per_replica,
+                "runtime_env": {"env_vars": replica_environment(settings)},
+            },
         )
         try:
             begun = True
@@ -136,6 +146,19 @@ def _serve(settings: ServiceSettings) -> None:
         ray.shutdown()
 
 
+def replica_environment(settings: ServiceSettings) -> dict[str, str]:
+    """The variables that replicas get beside those of their machine.
+
+    On a cluster these are variables of this shell; a local Ray's replicas inherit all of them anyway. A replica without
+    a GPU must not see one: Ray would leave all GPUs of the machine visible to it.
+    """
+    names = passed_names(settings) if settings.address is not None else []
+    environment = {name: os.environ[name] for name in names}
+    if not settings.gpus_per_replica:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
 def _check_cluster(settings: ServiceSettings) -> None:
     """Joins or starts Ray, and makes sure that the replicas fit: Ray itself would wait for ever."""
     needed = {
@@ -145,7 +168,13 @@ def _check_cluster(settings: ServiceSettings) -> None:
     if settings.address is None:
         check_free(settings.host, settings.port)
         # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
-        ray.init(address="local", num_cpus=int(needed["CPU"]) + 2, include_dashboard=False, log_to_driver=False)
+        ray.init(
+            address="local",
+            num_cpus=int(needed["CPU"]) + 2,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
     else:
         _join(settings.address)
     # What other jobs hold on a shared cluster is not there for us; a local Ray has no other jobs.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from unijudge.images import MAX_PIXELS
 from unijudge.prompt import Prompt
@@ -22,7 +22,12 @@ class ModelSettings(Settings):
     revision: str | None = None
     """The commit of a hub model; pin it, or a new upload becomes another judge."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """bfloat16 halves memory and time on a GPU, and rounds scores: expect differences of 0.1 in log-odds."""
+    """The dtype of the weights. bfloat16 halves memory and time on a GPU, and rounds scores: expect differences of 0.1
+    in log-odds."""
+    head_dtype: Literal["float32", "model"] = "float32"
+    """The dtype in which the last layer makes logits from hidden states. `model` is the model's own: in bfloat16,
+    logits between 16 and 32 then differ by multiples of 0.125, so many pairs get equal scores. The released scores of
+    UniME-V2 look like that. A model with a quantised last layer needs `model`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; `auto` takes a GPU when this replica has one."""
     min_pixels: int = Field(4 * 28 * 28, gt=0)
@@ -38,6 +43,29 @@ class ModelSettings(Settings):
     """vLLM: how many pairs run at once."""
     scripted_delay_s: float = Field(0.0, ge=0)
     """How long the scripted judge takes for a request, in seconds."""
+
+
+class EngineSettings(Settings):
+    """How vLLM runs on a GPU. What is left out is computed from the model and the GPU."""
+
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    """The share of a whole GPU's memory that one replica may use: weights, work space and cache. Left out: 0.92, times
+    gpus_per_replica where that is less than 1."""
+    batched_tokens: int | None = Field(None, ge=512)
+    """Tokens that the engine computes in one step. Left out: up to 8,192 (16,384 on a GPU of 140 GB), less where the
+    memory is needed for the cache."""
+    graphs: Literal["off", "piecewise"] = "off"
+    """`off` runs kernels one by one. `piecewise` compiles the model and records its steps as CUDA graphs: a start that
+    takes minutes longer, and less time in the CPU for small steps. A judge computes one token, so it has no decoding
+    that graphs would speed up."""
+    attention: Literal["auto", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN"] = "auto"
+    """The attention kernels of the language model. `auto` leaves the choice to vLLM, except on Blackwell: there vLLM
+    would take FLASHINFER, which compiles kernels at its first use and needs nvcc, and `auto` takes FLASH_ATTN."""
+    sampler: Literal["torch", "flashinfer"] = "torch"
+    """What draws a token. A judge reads probabilities and draws nothing; `flashinfer` compiles a kernel at start: it
+    needs nvcc."""
+    multiprocessing: bool | None = None
+    """Whether the engine runs in a process of its own. Left out: yes on a GPU, no on a CPU."""
 
 
 class LimitSettings(Settings):
@@ -90,9 +118,9 @@ class ServiceSettings(Settings):
     address: str | None = None
     """An existing Ray cluster to join, as in `auto` or `ray://head:10001`; without it a local Ray is started."""
     gpus_per_replica: float = Field(0, ge=0)
-    """GPUs that Ray reserves for each replica."""
+    """GPUs that Ray reserves for each replica. 0.5 puts two replicas on one GPU."""
     cpus_per_replica: float = Field(1, gt=0)
-    """CPU cores that Ray reserves for each replica."""
+    """CPU cores that Ray reserves for each replica. On a GPU take 4: preparing images is work for the CPU."""
     tensor_parallel_size: int = Field(1, gt=0)
     """GPUs over which one copy of the model is split, with vLLM; the transformers backend takes 1 only."""
     max_ongoing_requests: int = Field(4, gt=0)
@@ -101,10 +129,30 @@ class ServiceSettings(Settings):
     """Requests that may wait; beyond it they are refused with 429, and clients come back later."""
     request_timeout_s: float = Field(300, gt=0)
     """How long a request may take, waiting included, in seconds."""
+    start_attempts: int = Field(1, gt=0)
+    """How often the service tries to start its replicas before it stops with the reason."""
+    pass_environment: tuple[str, ...] = (
+        "CC", "CUDA_HOME", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "NCCL_DEBUG", "NCCL_P2P_*",
+        "PYTORCH_ALLOC_CONF", "TRANSFORMERS_OFFLINE", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "VLLM_LOGGING_LEVEL",
+        "VLLM_USE_*",
+    )  # fmt: skip
+    """With `address`: environment variables of this shell that the replicas get, by name or pattern. Ray keeps their
+    values where everyone on the cluster can read them, so name no secret here."""
+    log_folder: Path | None = None
+    """Where each replica writes the log of its engine, on its own machine. Left out: `unijudge-logs` in the temporary
+    folder."""
     drain_s: float = Field(20, ge=0)
     """How long requests in flight may still take when the service stops, in seconds."""
     model: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
     prompt: Prompt = Prompt()
     limits: LimitSettings = LimitSettings()
     blobs: BlobSettings = BlobSettings()
     health: HealthSettings = HealthSettings()
+
+    @field_validator("gpus_per_replica")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"{gpus:g} GPUs: Ray gives a replica a share of one GPU, or whole ones. Set 0.5, 1, 2, …")
+        return gpus

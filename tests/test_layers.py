@@ -25,7 +25,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "transformers": {
         "unijudge/inputs.py",
-        "judge_service/backends/transformers.py",
+        "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
         "trainer/backbone.py",
         "trainer/runs.py",
     },

@@ -7,9 +7,9 @@ that can also say at once which of some candidates is the best are choosers.
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Annotated, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unijudge.corpus import Content
 
@@ -130,11 +130,20 @@ class JudgeIdentity(BaseModel):
     min_pixels: int | None
     max_pixels: int | None
     dtype: str
+    head_dtype: str
+    """Of the logits. Manifests of earlier versions do not have it: the logits then had the model's dtype."""
     quantisation: str = "none"
     adapter: str = "none"
     """A digest of a LoRA adapter's files, where there is one."""
     backend: str
     backend_version: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "head_dtype" not in values and "dtype" in values:
+            return values | {"head_dtype": values["dtype"]}
+        return values
 
     @property
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 
+from judge_service.gpus import current_gpu
 from judge_service.settings import ServiceSettings
 from unijudge.errors import SettingsError
 from unijudge.verdicts import Judge
@@ -40,11 +41,13 @@ def open_judge(settings: ServiceSettings) -> Judge:
         )
     from judge_service.rendering import open_inputs
 
+    device = settings.model.device
+    gpu = current_gpu(required=device == "cuda" or settings.gpus_per_replica > 0) if device != "cpu" else None
     inputs = open_inputs(settings.model, settings.prompt, settings.limits.max_pixels)
     if backend == "vllm":
         from judge_service.backends.vllm import VllmJudge
 
-        return VllmJudge(inputs, settings.tensor_parallel_size)
+        return VllmJudge(inputs, settings, gpu)
     from judge_service.backends.transformers import TransformersJudge
 
-    return TransformersJudge(inputs)
+    return TransformersJudge(inputs, "cuda" if gpu else "cpu")

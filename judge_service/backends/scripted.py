@@ -34,6 +34,7 @@ class ScriptedJudge:
             min_pixels=1,
             max_pixels=1,
             dtype="none",
+            head_dtype="none",
             backend="scripted",
             backend_version="1",
         )

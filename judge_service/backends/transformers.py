@@ -28,8 +28,12 @@ from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 class TransformersJudge:
     """Judges with transformers. One request at a time runs on the device; the others wait."""
 
-    def __init__(self, inputs: Inputs):
+    def __init__(self, inputs: Inputs, device: str):
         """Loads the weights.
+
+        Args:
+            inputs: What makes its prompts.
+            device: Where it runs: `cpu` or `cuda`.
 
         Raises:
             ModelError: They cannot be loaded.
@@ -37,7 +41,7 @@ class TransformersJudge:
         self._inputs = inputs
         self._labels = [inputs.renderer.yes_id, inputs.renderer.no_id]
         settings = inputs.settings
-        self._device = _device(settings.device)
+        self._device = torch.device(device)
         try:
             self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
                 settings.name,
@@ -45,9 +49,14 @@ class TransformersJudge:
                 dtype=getattr(torch, settings.dtype),
                 attn_implementation="sdpa",
             )
-        except (OSError, ValueError, SafetensorError) as error:
+            self._model.eval().to(self._device)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{settings.name}: the weights in {settings.dtype} do not fit the GPU ({_figures(error)}). Set "
+                "model.dtype = 'bfloat16', take a smaller model, or set model.device = 'cpu'"
+            ) from error
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
-        self._model.eval().to(self._device)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge")
         self._identity = inputs.identity("transformers", transformers.__version__)
 
@@ -89,7 +98,10 @@ class TransformersJudge:
         try:
             (logprobs_V,) = self._logprobs_BV([stream], 0, None)
         except torch.OutOfMemoryError as error:
-            raise JudgeRefused(f"out of memory on a list of {len(candidates)}; list fewer ({error})") from error
+            raise JudgeRefused(
+                f"a list of {len(candidates)} candidates: out of memory ({_figures(error)}). List fewer candidates, or "
+                "lower model.max_pixels"
+            ) from error
         return choice(logprobs_V[numbers].tolist(), argmax_is_number=int(logprobs_V.argmax()) in numbers)
 
     def _judge(self, query: Content, candidates: list[Content]) -> list[Verdict | PairError]:
@@ -110,7 +122,10 @@ class TransformersJudge:
                 for (yes, no), token in zip(logprobs_BV[:, self._labels].tolist(), likeliest, strict=True):
                     yield answer(yes, no, argmax_is_label=token in self._labels)
         except torch.OutOfMemoryError as error:
-            raise JudgeRefused(f"out of memory on {len(streams)} pairs; lower model.batch_tokens ({error})") from error
+            raise JudgeRefused(
+                f"{len(streams)} pairs: out of memory ({_figures(error)}). Lower model.batch_tokens (now "
+                f"{self._inputs.settings.batch_tokens}) or model.max_pixels"
+            ) from error
 
     def _chunks(self, streams: list[Stream]) -> Iterator[list[Stream]]:
         """Cuts the candidates, in order, so that no batch exceeds `batch_tokens` (a single pair always fits)."""
@@ -136,7 +151,16 @@ class TransformersJudge:
             cache = copy.deepcopy(cache)
             cache.batch_repeat_interleave(len(streams))
         hidden_BD = self._forward(streams, cut, cache)
-        return self._model.lm_head(hidden_BD).float().log_softmax(-1)
+        return self._logits_BV(hidden_BD).log_softmax(-1)
+
+    def _logits_BV(self, hidden_BD: Tensor) -> Tensor:
+        """In float32; the last layer's product is made in the dtype that `model.head_dtype` names."""
+        head = self._model.lm_head
+        if self._inputs.settings.head_dtype == "model" or hidden_BD.dtype == torch.float32:
+            return head(hidden_BD).float()
+        if hidden_BD.is_cuda:  # sixteen-bit factors, summed and returned in 32 bits: no copy of the weights is made
+            return torch.mm(hidden_BD, head.weight.t(), out_dtype=torch.float32)
+        return torch.nn.functional.linear(hidden_BD.float(), head.weight.float())
 
     def _forward(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:
         """The last hidden state of each stream, (B, D). What stands before `cut` comes from the cache."""
@@ -156,11 +180,6 @@ class TransformersJudge:
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
 
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "model.device: cuda, but this process sees no GPU; set gpus_per_replica = 1, or device = 'cpu'"
-        )
-    return torch.device(wanted)
+def _figures(error: BaseException) -> str:
+    """How much was wanted and how much was free, in torch's words; the rest of its advice is left out."""
+    return ". ".join(str(error).split(". ")[:3])[:200]

@@ -6,25 +6,27 @@ how many tokens vLLM made of them is compared with ours, prompt by prompt.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from judge_service.backends.engine_log import explained, new_log, printing_to
+from judge_service.backends.engine_options import engine_plan
+from judge_service.backends.model_sizes import sizes_of
 from judge_service.backends.vllm_engines import AsyncEngine, Engine, InProcessEngine, PromptRefused
+from judge_service.gpus import Gpu, has_cuda_vllm
 from judge_service.rendering import Inputs, answer, choice
+from judge_service.settings import ServiceSettings
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
 from unijudge.errors import JudgeUnavailable, ModelError
-from unijudge.prompt import LONGEST_LIST
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
-CPU_ENVIRONMENT = {
-    "TORCH_COMPILE_DISABLE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-}
+logger = logging.getLogger(__name__)
+
 Prompt = tuple[dict[str, Any], int]
 """A stream as vLLM takes it, and its length in tokens."""
 
@@ -32,32 +34,33 @@ Prompt = tuple[dict[str, Any], int]
 class VllmJudge:
     """Judges with vLLM. All candidates of a query are in work at once; siblings share the query's cache blocks."""
 
-    def __init__(self, inputs: Inputs, tensor_parallel_size: int):
+    def __init__(self, inputs: Inputs, settings: ServiceSettings, gpu: Gpu | None):
         """Starts the engine.
 
-        Raises:
-            ModelError: vLLM is not installed, or cannot run this model here.
-        """
-        import torch
+        Args:
+            inputs: What makes its prompts.
+            settings: Of the service.
+            gpu: The GPU to run on; None for a CPU.
 
-        on_cpu = not torch.cuda.is_available()
-        if inputs.settings.device not in ("auto", "cpu" if on_cpu else "cuda"):
+        Raises:
+            ModelError: vLLM is not installed, or cannot run this model here; the message has the cause and its cure.
+        """
+        if gpu is None and has_cuda_vllm():
             raise ModelError(
-                f"model.device: {inputs.settings.device}, but vLLM would run on {'a CPU' if on_cpu else 'the GPU'} "
-                "here: set gpus_per_replica to give a replica its GPU, or backend = 'transformers' to leave it alone"
+                "vLLM is a CUDA build, and this process has no GPU. Set gpus_per_replica = 1; without a GPU install "
+                "the extra judge-cpu, or set model.backend = 'transformers'"
             )
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        if on_cpu:
-            for name, value in CPU_ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+        plan = engine_plan(settings, sizes_of(inputs.model.config), gpu)
+        for name, value in plan.environment.items():
+            os.environ.setdefault(name, value)
         try:
             import vllm
         except ImportError as error:
             raise ModelError("vLLM is not installed; install the extra judge or judge-cpu, or set backend") from error
-        settings, renderer = inputs.settings, inputs.renderer
+        if plan.memory is not None:
+            logger.info("%s: %s", settings.model.name, plan.memory)
         self._inputs = inputs
-        self._labels = (renderer.yes_id, renderer.no_id)
+        self._labels = (inputs.renderer.yes_id, inputs.renderer.no_id)
         self._parameters = partial(
             vllm.SamplingParams,
             max_tokens=1,
@@ -70,26 +73,8 @@ class VllmJudge:
             frequency_penalty=0.0,
             detokenize=False,
         )
-        options = {
-            "model": settings.name,
-            "revision": settings.revision,
-            "dtype": settings.dtype,
-            "max_model_len": settings.max_tokens + 1,
-            "max_num_seqs": settings.max_sequences,
-            "tensor_parallel_size": tensor_parallel_size,
-            # A replica's GPUs are on its machine: vLLM would otherwise look for places of its own in the cluster.
-            "distributed_executor_backend": "mp" if tensor_parallel_size > 1 else None,
-            "generation_config": "vllm",
-            "enable_prefix_caching": True,
-            "limit_mm_per_prompt": {"image": 1 + LONGEST_LIST, "video": 0},
-            "mm_processor_kwargs": dict(inputs.model.family.engine_options),
-            "disable_log_stats": True,
-            "seed": 0,
-        }
-        try:
-            self._engine: Engine = InProcessEngine(options) if on_cpu else AsyncEngine(options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{settings.name}: vLLM cannot run it here ({error})") from error
+        options = plan.options | {"mm_processor_kwargs": dict(inputs.model.family.engine_options)}
+        self._engine = _started(plan.own_process, options, new_log(settings.log_folder))
         self._identity = inputs.identity("vllm", vllm.__version__)
         self.prompt_tokens = self.cached_tokens = 0
         """Of all pairs so far; the second: how many of the first came from the prefix cache."""
@@ -174,3 +159,16 @@ class VllmJudge:
         self.cached_tokens += output.num_cached_tokens or 0
         (first,) = output.outputs[0].logprobs
         return [first[token].logprob for token in ids], output.outputs[0].token_ids[0]
+
+
+def _started(own_process: bool, options: dict[str, Any], log: Path) -> Engine:
+    """The engine, ready. What it prints goes to the log.
+
+    Raises:
+        ModelError: It does not start.
+    """
+    try:
+        with printing_to(log):
+            return AsyncEngine(options, log) if own_process else InProcessEngine(options)
+    except Exception as error:  # engines are many libraries, each with errors of its own
+        raise ModelError(f"{options['model']}: vLLM cannot run it here: {explained(error, log)}") from error

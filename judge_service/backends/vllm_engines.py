@@ -9,12 +9,11 @@ import contextlib
 import queue
 import threading
 import uuid
+from pathlib import Path
 from typing import Any, Protocol
 
+from judge_service.backends.engine_log import explained
 from unijudge.errors import JudgeUnavailable
-
-CPU_BLOCK_SIZE = 32
-"""Tokens in a cache block: CPU attention wants a multiple of 32, and the default of 128 would hide short prefixes."""
 
 
 class PromptRefused(Exception):
@@ -37,10 +36,17 @@ class Engine(Protocol):
 class AsyncEngine:
     """vLLM's own, in processes of its own."""
 
-    def __init__(self, options: dict[str, Any]):
+    def __init__(self, options: dict[str, Any], log: Path):
+        """Starts it.
+
+        Args:
+            options: Of `AsyncEngineArgs`.
+            log: Where its processes print.
+        """
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        self._log = log
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
 
     async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
@@ -52,7 +58,7 @@ class AsyncEngine:
             async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
                 last = output
         except EngineDeadError as error:
-            raise JudgeUnavailable(f"the engine has died: {error}") from error
+            raise JudgeUnavailable(f"the engine has died: {explained(error, self._log)}") from error
         except Exception as refusal:  # this prompt alone, whatever vLLM found in it; the engine goes on
             raise PromptRefused(f"{type(refusal).__name__}: {refusal}") from refusal
         return last
@@ -64,7 +70,7 @@ class InProcessEngine:
     def __init__(self, options: dict[str, Any]):
         from vllm import LLM
 
-        self._engine = LLM(**options, block_size=CPU_BLOCK_SIZE, enforce_eager=True).llm_engine
+        self._engine = LLM(**options).llm_engine
         self._inbox: queue.Queue[tuple[str, tuple[dict[str, Any], Any] | None]] = queue.Queue()
         self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
         self._death: BaseException | None = None

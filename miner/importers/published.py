@@ -50,6 +50,7 @@ class Published:
         return JudgeIdentity(
             model="released", weights=file_sha256(self.source)[:16], prompt_fingerprint="unknown", yes="Yes", no="No",
             yes_id=None, no_id=None, order="unknown", min_pixels=None, max_pixels=None, dtype="unknown",
+            head_dtype="unknown",
             quantisation="unknown", adapter="unknown", backend="released", backend_version="unknown",
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ def test_a_machine_that_has_all(tiny_model):
 @pytest.mark.parametrize(
     ("settings", "thing", "cure"),
     [
-        ("gpus_per_replica=2 replicas=3", "gpus", "0, and the replicas need 6: lower replicas or gpus_per_replica"),
+        ("gpus_per_replica=2 replicas=3", "gpus", "no GPU is visible: torch is a CPU build"),
         ("model.name=/nowhere", "a pair", "/nowhere: cannot be loaded as a judge"),
         ("model.name=TINY model.max_tokens=99999", "a pair", "but it takes 16383: set that, or less"),
         ("model.name=TINY health.min_mass=0.9", "a pair", "chat template, label words or model do not fit"),
@@ -76,12 +76,12 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
     assert found["vllm"][0] == "LACKS"
 
 
-def test_a_package_that_cannot_be_imported_ends_no_examination(monkeypatch):
-    monkeypatch.setitem(doctor.sys.modules, "torch", None)
-    status, found = run("model.backend=transformers", "model.name=/nowhere", "port=0")
+def test_a_package_that_cannot_be_imported_ends_no_examination(monkeypatch, tiny_model):
+    monkeypatch.setitem(doctor.sys.modules, "safetensors", None)
+    status, found = run("model.backend=transformers", f"model.name={tiny_model}", "port=0")
     assert status == 1
-    assert found["devices"][0] == "LACKS"
-    assert "torch" in found["devices"][1]
+    assert found["memory"][0] == "LACKS"
+    assert "safetensors" in found["memory"][1]
     assert found["port"][0] == "ok"
 
 

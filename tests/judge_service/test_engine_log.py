@@ -1,0 +1,111 @@
+"""Why an engine died is found in what it printed: the first error, not its consequences, with a cure."""
+
+import subprocess
+import sys
+
+import pytest
+
+from judge_service.backends.engine_log import FILES_KEPT, cause_in, explained, new_log
+
+PARENT = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}")
+HEAD = "(EngineCore pid=4711) ERROR 11-29 20:26:37 [core.py:1187] "
+NO_MEMORY = (
+    "ValueError: Free memory on device cuda:0 (20.1/79.1 GiB) on startup is less than desired GPU memory utilization "
+    "(0.92, 72.8 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
+)
+
+
+def log_of(cause):
+    """What vLLM prints of a dead engine: the error in the log, again bare, and what its parent made of it."""
+    trace = [
+        "EngineCore failed to start.",
+        "Traceback (most recent call last):",
+        '  File "vllm/v1/engine/core.py", line 1161, in run_engine_core',
+        "    engine_core = EngineCoreProc(...)",
+        cause,
+    ]  # fmt: skip
+    bare = ["Process EngineCore:", *trace[1:]]
+    return "\n".join([*(HEAD + line for line in trace), *bare, f"RuntimeError: {PARENT}"]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("cause", "cure"),
+    [
+        (NO_MEMORY, "Lower engine.gpu_memory_utilization, or stop what else uses the GPU"),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 22 GiB",
+            "Lower engine.batched_tokens or model.max_sequences, or split the model with tensor_parallel_size",
+        ),
+        (
+            "RuntimeError: Failed to find C compiler. Please specify via CC environment variable",
+            "Install gcc and its headers, or set CC to a compiler",
+        ),
+        ("RuntimeError: Ninja build failed", "Set engine.sampler = 'torch'"),
+        ("ValueError: No available memory for the cache blocks.", "Lower model.max_tokens or engine.batched_tokens"),
+        ("safetensors_rust.SafetensorError: Error while deserializing header: incomplete", "download the model again"),
+        (
+            "ValueError: A head_dtype different from the model dtype is only supported for an unquantized lm_head.",
+            "Set model.head_dtype = 'model'",
+        ),
+        ("AssertionError: something new", "The log holds the whole error"),
+    ],
+)
+def test_the_cause_and_its_cure(tmp_path, cause, cure):
+    log = tmp_path / "engine.log"
+    log.write_text("(EngineCore pid=4711) WARNING 11-29 20:26:30 [x.py:1] a warning\n" + log_of(cause))
+    message = explained(PARENT, log)
+    assert message.startswith(cause[:60])
+    assert cure in message
+    assert message.endswith(f"Log: {log}")
+    assert "\n" not in message
+    assert len(message) < 700
+
+
+def test_a_worker_of_several_gpus_names_the_cause_first(tmp_path):
+    """With tensor parallelism the engine's own error is a consequence too."""
+    log = tmp_path / "engine.log"
+    worker = log_of(NO_MEMORY).replace("(EngineCore pid=4711)", "(Worker_TP1 pid=4712)")
+    log.write_text(worker + log_of("Exception: WorkerProc initialization failed due to an exception"))
+    assert explained(PARENT, log).startswith("ValueError: Free memory on device cuda:0")
+
+
+def test_without_a_cause_the_parents_words_are_told(tmp_path):
+    log = tmp_path / "engine.log"
+    log.write_bytes(b"\xff killed\n")
+    assert cause_in(log.read_text(errors="replace")) == ""
+    assert explained(PARENT, log).startswith("Engine core initialization failed. See root cause above")
+    assert explained(ValueError("max_num_seqs is wrong"), log).startswith("max_num_seqs is wrong. The log holds")
+
+
+PRINTS = """
+import os, subprocess, sys
+from pathlib import Path
+from judge_service.backends.engine_log import printing_to
+
+print("before", flush=True)
+with printing_to(Path(sys.argv[1])):
+    print("ours")
+    os.write(2, b"from C\\n")
+    other = subprocess.Popen([sys.executable, "-c", "input(); print('later')"], stdin=subprocess.PIPE)
+print("after", flush=True)
+other.communicate(b"\\n")
+"""
+
+
+def test_all_that_is_printed_goes_to_the_log(tmp_path):
+    """By this process, by another language, and by a process that outlives the start."""
+    log = new_log(tmp_path)
+    done = subprocess.run([sys.executable, "-c", PRINTS, log], check=True, capture_output=True, text=True)
+    assert sorted(log.read_text().split("\n")) == ["", "from C", "later", "ours"]
+    assert (done.stdout, done.stderr) == ("before\nafter\n", "")
+
+
+def test_old_logs_are_removed(tmp_path):
+    for number in range(FILES_KEPT + 5):
+        (tmp_path / f"engine-2026010{number // 10}T00000{number % 10}-1.log").touch()
+    (tmp_path / "something else").touch()
+    newest = new_log(tmp_path)
+    left = sorted(tmp_path.glob("engine-*.log"))
+    assert len(left) == FILES_KEPT
+    assert newest == left[-1]
+    assert (tmp_path / "something else").exists()
