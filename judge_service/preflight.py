@@ -16,7 +16,7 @@ from judge_service.backends.engine_options import LIBRARY_BYTES, MemoryEstimate,
 from judge_service.backends.model_sizes import ModelSizes, load_sizes
 from judge_service.gpus import GIB, Gpu, Gpus, has_cuda_vllm, visible_gpus
 from judge_service.settings import ServiceSettings
-from unijudge.errors import SettingsError
+from unijudge.errors import ModelError, SettingsError
 
 OLDEST_CAPABILITY = (7, 5)
 """What the CUDA 13 builds of torch and vLLM hold kernels for."""
@@ -48,13 +48,31 @@ def gpu_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
     yield from machine
     if machine:
         return
-    yield from chip_faults(settings, gpus.found[0])
-    if runs_vllm(settings):
-        yield from tool_faults(settings)
-        yield from memory_faults(settings, gpus.found[0])
-        if settings.model.name:
-            sizes = load_sizes(settings.model.name, settings.model.revision)
-            yield from model_faults(settings, sizes, gpus.found[0])
+    gpu = gpus.found[0]
+    if not runs_vllm(settings):
+        yield from chip_faults(settings, gpu)
+        return
+    named = settings.model.name
+    yield from engine_faults(settings, load_sizes(named, settings.model.revision) if named else None, gpu)
+
+
+def check_engine(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> None:
+    """Returns if nothing about this replica's GPU is known to stop vLLM.
+
+    Raises:
+        ModelError: Something is: every fault is listed, each with its cure.
+    """
+    if found := list(engine_faults(settings, sizes, gpu)):
+        raise ModelError("; ".join(found))
+
+
+def engine_faults(settings: ServiceSettings, sizes: ModelSizes | None, gpu: Gpu) -> Iterator[str]:
+    """What would stop vLLM on one GPU; of the model only where its sizes are known."""
+    yield from chip_faults(settings, gpu)
+    yield from tool_faults(settings)
+    yield from memory_faults(settings, gpu)
+    if sizes is not None:
+        yield from model_faults(settings, sizes, gpu)
 
 
 def passed_names(settings: ServiceSettings) -> list[str]:

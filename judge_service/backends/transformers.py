@@ -42,6 +42,8 @@ class TransformersJudge:
         self._labels = [inputs.renderer.yes_id, inputs.renderer.no_id]
         settings = inputs.settings
         self._device = torch.device(device)
+        if settings.dtype == "float32":  # else the tower's convolution rounds its factors to ten bits on a GPU
+            torch.backends.cudnn.allow_tf32 = False
         try:
             self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
                 settings.name,

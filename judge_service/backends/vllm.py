@@ -18,6 +18,7 @@ from judge_service.backends.engine_options import engine_plan
 from judge_service.backends.model_sizes import sizes_of
 from judge_service.backends.vllm_engines import AsyncEngine, Engine, InProcessEngine, PromptRefused
 from judge_service.gpus import Gpu, has_cuda_vllm
+from judge_service.preflight import check_engine
 from judge_service.rendering import Inputs, answer, choice
 from judge_service.settings import ServiceSettings
 from unijudge.corpus import Content
@@ -50,7 +51,10 @@ class VllmJudge:
                 "vLLM is a CUDA build, and this process has no GPU. Set gpus_per_replica = 1; without a GPU install "
                 "the extra judge-cpu, or set model.backend = 'transformers'"
             )
-        plan = engine_plan(settings, sizes_of(inputs.model.config), gpu)
+        sizes = sizes_of(inputs.model.config)
+        if gpu is not None:
+            check_engine(settings, sizes, gpu)
+        plan = engine_plan(settings, sizes, gpu)
         for name, value in plan.environment.items():
             os.environ.setdefault(name, value)
         try:

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -226,7 +227,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
     ("settings", "reason"),
     [
         (["address=127.0.0.1:9"], "address: no Ray cluster lets us in at '127.0.0.1:9'"),
-        (["gpus_per_replica=1"], "1 replicas need 1 GPUs, but this Ray has 0 free"),
+        (["gpus_per_replica=1"], "no GPU is visible: torch is a CPU build"),
+        (["gpus_per_replica=1", "model.backend=scripted"], "1 replicas need 1 GPUs, but this Ray has 0 free"),
         (["model.name=/nowhere"], "/nowhere: cannot be loaded as a judge"),
         (["model.name=TINY", "model.backend=transformers"], "cannot tell them apart|the model is not answering"),
     ],
@@ -236,3 +238,21 @@ def test_what_cannot_start_says_why(tmp_path, tiny_model, settings, reason):
     with service(tmp_path, *settings, wait=False) as (process, _, log):
         assert process.wait(120) == 1, log.read_text()
         assert [line for line in log.read_text().splitlines() if line.startswith("error: ") and re.search(reason, line)]
+
+
+def test_an_engine_that_dies_at_start_names_its_cause(tmp_path, tiny_model):
+    """Torn weights, found in the engine's own process: one attempt, one line, and a log that holds the rest."""
+    pytest.importorskip("vllm")
+    torn = tmp_path / "torn"
+    shutil.copytree(tiny_model, torn)
+    weights = torn / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200_000])
+    settings = (f"model.name={torn}", "model.backend=vllm", "engine.multiprocessing=true", f"log_folder={tmp_path}")
+    with service(tmp_path, *settings, wait=False) as (process, _, log):
+        assert process.wait(240) == 1, log.read_text()
+        (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert "SafetensorError: Error while deserializing header: incomplete metadata" in line
+    assert "The weights are damaged or incomplete: download the model again" in line
+    (engine_log,) = tmp_path.glob("engine-*.log")
+    assert f"Log: {engine_log}" in line
+    assert "EngineCore failed to start" in engine_log.read_text()
