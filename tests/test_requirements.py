@@ -1,6 +1,7 @@
-"""What `make pins-check` looks at, and that it notices a contradiction. Nothing here asks a package index."""
+"""`make pins-check` and `make images-check`: what they look at, and that they notice a fault. No index is asked."""
 
 import importlib.util
+import re
 import sys
 import tomllib
 import zipfile
@@ -23,6 +24,7 @@ def load_script(path):
 
 
 check = load_script(ROOT / "requirements" / "check.py")
+images_check = load_script(ROOT / "deploy" / "images_check.py")
 
 
 def make_wheel(folder, name, version, *requires):
@@ -99,3 +101,74 @@ def test_pins_lie_in_the_ranges_of_the_extras(file):
             if wanted.name in check.KEPT_APART | {"unijudge"}:
                 continue
             assert all(wanted.specifier.contains(version) for version in pins[wanted.name]), wanted
+
+
+def test_every_file_of_pins_is_an_image():
+    assert set(images_check.CHECKS) == set(check.PINS)
+    offered = re.search(r"--build-arg PROGRAM=(\S+)", images_check.DOCKERFILE.read_text())[1]
+    assert offered.split("|") == list(check.PINS)
+
+
+def test_steps_are_read_as_docker_reads_them():
+    steps = images_check.read_steps(
+        "# a comment\nFROM python:3.12-slim\n\nRUN one \\\n# in between\n    && two\nUSER me\n"
+    )
+    assert [(step.instruction, step.text) for step in steps] == [
+        ("FROM", "python:3.12-slim"),
+        ("RUN", "one && two"),
+        ("USER", "me"),
+    ]
+
+
+@pytest.fixture
+def image(tmp_path):
+    return images_check.Image("mine", tmp_path / "mine", sys.executable)
+
+
+def test_the_dockerfile_has_no_step_that_is_unknown(image, monkeypatch):
+    """All steps are taken; what a RUN would do is only recorded."""
+    ran = []
+    monkeypatch.setattr(images_check.Image, "run", lambda self, command: ran.append(command))
+    monkeypatch.setattr(images_check.Image, "_start_from", lambda self, base: None)
+    steps = images_check.read_steps(images_check.DOCKERFILE.read_text())
+    for step in steps:
+        image.take(step)
+
+    system = [step for step in steps if step.instruction == "RUN" and step.text not in ran]
+    assert [re.findall("apt-get|useradd", step.text)[0] for step in system] == ["apt-get", "useradd"]
+    assert len(ran) == 3
+    assert all("pip install" in command for command in ran)
+    assert (image.workdir / "judge_service" / "cli.py").is_file()
+    assert (image.workdir / "requirements" / "mine.txt").is_file()
+    assert (image.environment["PROGRAM"], "UV_SYSTEM_PYTHON" in image.environment) == ("mine", False)
+
+
+def test_an_unknown_instruction_is_refused(image):
+    with pytest.raises(ValueError, match=r"VOLUME: images_check.py does not know it"):
+        image.take(images_check.Step("VOLUME", "/data"))
+
+
+def test_another_python_than_the_base_images_is_refused(image):
+    with pytest.raises(ValueError, match=r"not Python 2.7 \(3.\d+\). Name one: make images-check IMAGE_PYTHON=PATH"):
+        image.take(images_check.Step("FROM", "python:2.7-slim"))
+
+
+@pytest.mark.parametrize(
+    ("command", "failed"),
+    [
+        ("true", False),
+        ("exit 3", True),
+        ("echo 'Traceback (most recent call last):'", True),
+        ("unijudge judge doctor", False),  # lacks something: status 1
+    ],
+)
+def test_a_step_fails_by_its_status_or_its_traceback(image, command, failed, capsys):
+    # A stand-in for the installed command, which ends as the doctor does where a GPU is missing.
+    scripts = image.folder / "venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "unijudge").write_text("#!/bin/sh\nexit 1\n")
+    (scripts / "unijudge").chmod(0o755)
+
+    image.run(command)
+    assert image.failed is failed
+    assert f"| `{command}` | {'FAILS' if failed else 'ok'}" in capsys.readouterr().out
