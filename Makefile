@@ -68,9 +68,7 @@ pins: .venv/bin/uv
 	$(CPU) --extra mine -c requirements/dev.txt -o requirements/mine.txt
 	$(CPU) --extra mine-gpu -c requirements/dev.txt -o requirements/mine-gpu.txt
 	$(CUDA) --upgrade --extra judge -o requirements/judge.txt
-	$(CUDA) --extra train --extra qlora -c requirements/dev.txt -o requirements/train.txt
-	cp requirements/train.txt requirements/train-trackers.txt  # trackio needs an older Pillow; all else stays as it is
-	$(CUDA) --extra train --extra qlora --extra trackers -o requirements/train-trackers.txt
+	$(CUDA) --extra train --extra qlora --extra trackers -c requirements/dev.txt -o requirements/train.txt
 
 pins-check: .venv/bin/uv
 	.venv/bin/python requirements/check.py

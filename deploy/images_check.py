@@ -40,9 +40,8 @@ CHECKS = {
     "train": (
         "unijudge train --help",
         "torchrun --help",
-        'python -c "import torch, transformers, peft, accelerate, bitsandbytes"',
+        'python -c "import torch, transformers, peft, accelerate, bitsandbytes, tensorboard, wandb"',
     ),
-    "train-trackers": ("unijudge train --help", 'python -c "import torch, tensorboard, trackio, wandb"'),
 }
 """What must answer in each image, after `unijudge --help`."""
 MAY_FAIL = ("unijudge judge doctor",)

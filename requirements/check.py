@@ -33,8 +33,7 @@ PINS = {
     "judge": ("judge",),
     "mine": ("mine",),
     "mine-gpu": ("mine-gpu",),
-    "train": ("train", "qlora"),
-    "train-trackers": ("train", "qlora", "trackers"),
+    "train": ("train", "qlora", "trackers"),
 }
 """Each image's file of pins, and the extras that it serves."""
 WITHOUT_TORCH = ("mine", "mine-gpu")
