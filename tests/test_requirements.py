@@ -175,7 +175,7 @@ def test_a_step_fails_by_its_status_or_its_traceback(image, command, failed, cap
 
 
 def test_every_program_scales_pictures_with_the_same_pillow():
-    files = [*check.PINS, "dev", "vllm-cpu"]
-    pins = [re.findall(r"^pillow==(\S+)", (ROOT / "requirements" / f"{file}.txt").read_text(), re.M) for file in files]
-    assert pins == [pins[0]] * len(files)
+    texts = [(ROOT / "requirements" / f"{file}.txt").read_text() for file in (*check.PINS, "dev", "vllm-cpu")]
+    pins = [re.findall(r"^pillow==(\S+)", text, re.MULTILINE) for text in texts]
     assert len(pins[0]) == 1
+    assert pins == [pins[0]] * len(texts)
