@@ -122,12 +122,8 @@ class Image:
         wanted = re.fullmatch(r"python:(\d+\.\d+)-slim", base)
         if wanted is None:
             raise ValueError(f"FROM {base}: not a python:X.Y-slim. Change Image._start_from with the base image.")
-        here = subprocess.run(
-            [self.python, "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
-            check=False, capture_output=True, text=True,
-        )  # fmt: skip
-        if here.stdout.strip() != wanted[1]:
-            found = here.stdout.strip() or here.stderr.strip()
+        found = python_version(self.python)
+        if found != wanted[1]:
             raise ValueError(
                 f"{self.python}: not Python {wanted[1]} ({found}). Name one: make images-check IMAGE_PYTHON=PATH"
             )
@@ -166,6 +162,18 @@ class Image:
     def _say(self, state: str, command: str) -> None:
         columns = state if "|" in state else f"{state} | – | –"
         print(f"| {self.program} | `{command}` | {columns} |", flush=True)
+
+
+def python_version(python: str) -> str:
+    """The version of an interpreter as X.Y, or why it does not run."""
+    code = "import sys; print('{}.{}'.format(*sys.version_info))"
+    try:
+        done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    except subprocess.CalledProcessError as error:
+        return error.stderr.strip()
+    return done.stdout.strip()
 
 
 def gib(folder: Path) -> float:
@@ -209,6 +217,9 @@ def main() -> int:
             good = build(program, folder, arguments.python) and good
             if kept is None:
                 shutil.rmtree(folder / program)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        good = False
     finally:
         if kept is None:
             shutil.rmtree(folder)

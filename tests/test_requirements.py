@@ -153,6 +153,14 @@ def test_another_python_than_the_base_images_is_refused(image):
         image.take(images_check.Step("FROM", "python:2.7-slim"))
 
 
+def test_a_python_that_is_not_there_is_said_in_words(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["images_check.py", "mine", "--python", "no-such-python", "--folder", str(tmp_path)]
+    )
+    assert images_check.main() == 1
+    assert "no-such-python: not Python 3.12 ([Errno 2]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "failed"),
     [
