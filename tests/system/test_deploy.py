@@ -12,7 +12,8 @@ from tests.system.test_service import service
 from unijudge.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+COMPOSE_FILE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE = COMPOSE_FILE["services"]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
@@ -24,6 +25,16 @@ def test_every_path_of_the_dockerfile_exists():
     for name in COMPOSE:
         assert (ROOT / COMPOSE[name]["build"]["dockerfile"]).is_file()
         assert (ROOT / "requirements" / f"{COMPOSE[name]['build']['args']['PROGRAM']}.txt").is_file()
+
+
+def test_the_user_owns_the_folders_of_the_named_volumes():
+    owned = re.search(r"install --directory --owner unijudge --group unijudge (.+)$", DOCKERFILE, re.MULTILINE)[
+        1
+    ].split()
+    mounts = [volume.partition(":") for service in COMPOSE.values() for volume in service.get("volumes", [])]
+    named = {name: folder for name, _, folder in mounts if name in COMPOSE_FILE["volumes"]}
+    assert set(named) == set(COMPOSE_FILE["volumes"])
+    assert set(named.values()) == set(owned)
 
 
 def test_the_judges_command_serves_where_its_port_and_its_health_check_look(tmp_path, monkeypatch):
