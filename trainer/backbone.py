@@ -17,6 +17,7 @@ from torch import Tensor
 from trainer.buckets import buckets
 from trainer.encodings import Reader, check_reads_alike, reader_of
 from trainer.head import float32_logits
+from trainer.out_of_memory import loading_cures, out_of_memory_named
 from trainer.pretrained import device_of, pretrained_options
 from trainer.settings import BackboneSettings
 from trainer.vision import Vision
@@ -108,8 +109,7 @@ class Backbone:
             embedded_BSD = embedded_BSD.masked_scatter(spots_BS[..., None], levels_LTD[0])
             if len(levels_LTD) > 1:
                 deepstack = {"visual_pos_masks": spots_BS, "deepstack_visual_embeds": list(levels_LTD[1:])}
-        low = embedded_BSD.dtype == torch.bfloat16  # then the adapter's products are made in bfloat16 too
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        with self.autocast():
             hidden_BSD = self.language_model(
                 inputs_embeds=embedded_BSD, attention_mask=mask_BS, position_ids=positions, use_cache=False, **deepstack
             ).last_hidden_state
@@ -125,6 +125,11 @@ class Backbone:
     def language_model(self) -> Any:
         """The decoder, without its head; under an adapter too."""
         return self._base.model.language_model
+
+    def autocast(self) -> Any:
+        """In which the decoder runs: on weights in bfloat16 the adapter's products are made in bfloat16 too."""
+        low = self.language_model.get_input_embeddings().weight.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     @property
     def _base(self) -> Any:
@@ -154,12 +159,11 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         sources = settings.max_source_pixels
         inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
         read = reader_of(settings.encoding, inputs)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            settings.name,
-            revision=settings.revision,
-            device_map={"": device},
-            **pretrained_options(settings, inputs.config.model_type, device),
-        )
+        options = pretrained_options(settings, inputs.config.model_type, device)
+        with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                settings.name, revision=settings.revision, device_map={"": device}, **options
+            )
     except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
     model.requires_grad_(requires_grad=False)
