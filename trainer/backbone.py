@@ -159,6 +159,8 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         sources = settings.max_source_pixels
         inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
         read = reader_of(settings.encoding, inputs)
+        if settings.dtype == "float32":  # cuDNN would make a tower's first convolution in TF32, of 10 bits
+            torch.backends.cudnn.allow_tf32 = False
         options = pretrained_options(settings, inputs.config.model_type, device)
         with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
             model = transformers.AutoModelForImageTextToText.from_pretrained(

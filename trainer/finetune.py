@@ -107,6 +107,7 @@ def _train(
     report: Callable[[int, float], None],
     accelerator: Accelerator,
 ) -> Run:
+    """Opens everything, estimates the memory, and trains; settings and inputs are checked already."""
     examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
     backbone = open_backbone(settings.model)
     torch.manual_seed(settings.seed)
@@ -171,7 +172,7 @@ def _warn(need: TrainingMemory, settings: FinetuneSettings, device: torch.device
 def _guarded(
     settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], part: Part, batch: B
 ) -> AbstractContextManager[None]:
-    """Around the passes of one batch: memory that runs out is said with the batch's size."""
+    """Stands around the passes of one batch: an error of memory names the batch's size."""
 
     def doing() -> str:
         together = objective.streams(batch)

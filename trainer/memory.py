@@ -17,7 +17,7 @@ from trainer.out_of_memory import DeviceMemory, advice, gib
 from unijudge.encoding import Stream
 
 SAMPLE_TOKENS = 4096
-"""Of the batch that a block is measured with: so many that what does not grow with them does not count."""
+"""Of the batch that a block is measured with: enough that what does not grow with them is too small to matter."""
 LOGIT_COPIES = 4
 """Of a question's logits in float32: themselves, their targets, their log-softmax and a gradient."""
 

@@ -129,7 +129,7 @@ def test_the_warning_by_hand():
 
 
 def test_a_training_that_will_not_fit_is_told_before_it_starts(corpus, triples, model, tmp_path, monkeypatch, caplog):
-    """A stand-in for the GPU that the estimate is held against; the training itself goes on."""
+    """A stand-in for the GPU that the estimate is held against; the training itself runs to its end."""
     monkeypatch.setattr(DeviceMemory, "of", lambda device: SMALL_GPU)
     settings = run_settings(corpus, triples, model, tmp_path / "run", steps=1, warmup_steps=0)
     plain = run_settings(corpus, triples, model, tmp_path / "plain", steps=1, warmup_steps=0)
@@ -152,7 +152,7 @@ def warned(settings, caplog):
 def test_hidden_states_are_computed_again_on_a_gpu_unless_told_otherwise(
     corpus, triples, model, tmp_path, monkeypatch, kind
 ):
-    """What was resolved is written down, and a run goes on with `auto`."""
+    """settings.json holds what was resolved; the finished run is found again by `auto`."""
     monkeypatch.setattr("trainer.finetune.device_of", lambda wanted: torch.device(kind))
     settings = run_settings(corpus, triples, model, tmp_path / "run", steps=1)
     assert settings.gradient_checkpointing == "auto"

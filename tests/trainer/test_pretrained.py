@@ -93,3 +93,13 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
     assert device_of("auto") == device_of("cuda") == torch.device("cuda", 3)
     assert device_of("cpu") == torch.device("cpu")
+
+
+def test_float32_means_float32_in_convolutions_too(model, monkeypatch):
+    """Those that cut a picture into patches: torch's default for cuDNN is TF32, for products it is not."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    open_backbone(model.model_copy(update={"dtype": "bfloat16"}))
+    assert torch.backends.cudnn.allow_tf32
+    open_backbone(model)
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
