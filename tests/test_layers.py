@@ -27,6 +27,7 @@ ONLY_IN = {
         "unijudge/inputs.py",
         "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
         "trainer/backbone.py",
+        "trainer/pretrained.py",
         "trainer/runs.py",
     },
     "ray": {"judge_service/replica.py", "miner/ray_engine.py", "miner/jobs.py"},

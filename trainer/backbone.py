@@ -3,7 +3,6 @@
 Letters: B streams of one forward pass · U distinct streams · S tokens of the longest · D width · L T as in `vision`.
 """
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from torch import Tensor
 
 from trainer.buckets import buckets
 from trainer.encodings import Reader, check_reads_alike, reader_of
+from trainer.head import float32_logits
+from trainer.out_of_memory import loading_cures, out_of_memory_named
+from trainer.pretrained import device_of, pretrained_options
 from trainer.settings import BackboneSettings
 from trainer.vision import Vision
 from unijudge.encoding import Stream
@@ -68,25 +70,37 @@ class Backbone:
 
         Equal streams and equal pictures are run once; streams of like length run together.
         """
-        places: dict[tuple[int | bytes, ...], int] = {}
-        rows = [places.setdefault(tuple(stream), len(places)) for stream in streams]
-        distinct = [list(stream) for stream in places]
+        distinct, rows = _distinct(streams)
         features = self.vision.features(self._base.model, dict.fromkeys(_pictures(distinct)))
-        lengths = [self.inputs.length(stream) for stream in distinct]
-        groups = buckets(lengths, self.batch_tokens)
-        row_of = {place: row for row, place in enumerate(place for group in groups for place in group)}
+        groups, lengths = self._groups(distinct)
+
+        # With split weights every process must make the same number of passes: the shortest stream fills up, unread.
         shortest = min(range(len(lengths)), key=lengths.__getitem__)
-        groups += [[shortest]] * (self.passes(len(groups)) - len(groups))
-        hidden_UD = torch.cat([self._forward([distinct[place] for place in group], features) for group in groups])
-        return hidden_UD[[row_of[place] for place in rows]]
+        missing = self.passes(len(groups)) - len(groups)
+        hidden = [self._forward([distinct[place] for place in group], features) for group in groups]
+        hidden += [self._forward([distinct[shortest]], features) for _ in range(missing)]
+
+        # The groups are in order of length; each row's hidden state stands where its stream was run.
+        order = [place for group in groups for place in group]
+        row_of = {place: row for row, place in enumerate(order)}
+        return torch.cat(hidden)[[row_of[place] for place in rows]]
+
+    def padded_tokens(self, streams: Sequence[Stream]) -> list[int]:
+        """Of each forward pass that `last_hidden` would make of these streams: its tokens, padding included."""
+        groups, lengths = self._groups(_distinct(streams)[0])
+        return [len(group) * lengths[group[0]] for group in groups]
+
+    def _groups(self, distinct: Sequence[Stream]) -> tuple[list[list[int]], list[int]]:
+        """Places of streams that run together, the longest of a group first; and the length of each stream."""
+        lengths = [self.inputs.length(stream) for stream in distinct]
+        return buckets(lengths, self.batch_tokens), lengths
 
     def _forward(self, streams: Sequence[Stream], features: Mapping[bytes, Tensor]) -> Tensor:
         """Runs the language model on one padded batch, with these features where the pictures stand."""
         arrays = self.inputs.token_arrays(streams)
         names = ("input_ids", "attention_mask", "position_ids")
         ids_BS, mask_BS, positions = (torch.from_numpy(arrays[name]).to(self.device) for name in names)
-        language_model = self._base.model.language_model
-        embedded_BSD = language_model.get_input_embeddings()(ids_BS)
+        embedded_BSD = self.language_model.get_input_embeddings()(ids_BS)
         deepstack: dict[str, Any] = {}
         seen = [features[picture] for picture in _pictures(streams)]
         if seen:
@@ -95,18 +109,27 @@ class Backbone:
             embedded_BSD = embedded_BSD.masked_scatter(spots_BS[..., None], levels_LTD[0])
             if len(levels_LTD) > 1:
                 deepstack = {"visual_pos_masks": spots_BS, "deepstack_visual_embeds": list(levels_LTD[1:])}
-        low = embedded_BSD.dtype == torch.bfloat16  # then the adapter's products are made in bfloat16 too
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            hidden_BSD = language_model(
+        with self.autocast():
+            hidden_BSD = self.language_model(
                 inputs_embeds=embedded_BSD, attention_mask=mask_BS, position_ids=positions, use_cache=False, **deepstack
             ).last_hidden_state
-        last: Tensor = hidden_BSD[torch.arange(len(streams)), mask_BS.sum(1) - 1]
+        last: Tensor = hidden_BSD[torch.arange(len(streams), device=self.device), mask_BS.sum(1) - 1]
         return last
 
     def next_token_logits(self, streams: Sequence[Stream]) -> Tensor:
-        """What the model would say next after each stream, (streams, vocabulary), float32."""
-        logits: Tensor = self._base.get_output_embeddings()(self.last_hidden(streams))
-        return logits.float()
+        """What the model would say next after each stream, (streams, vocabulary), computed in float32."""
+        head = self._base.get_output_embeddings()
+        return float32_logits(self.last_hidden(streams), head.weight)
+
+    @property
+    def language_model(self) -> Any:
+        """The decoder, without its head; under an adapter too."""
+        return self._base.model.language_model
+
+    def autocast(self) -> Any:
+        """In which the decoder runs: on weights in bfloat16 the adapter's products are made in bfloat16 too."""
+        low = self.language_model.get_input_embeddings().weight.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     @property
     def _base(self) -> Any:
@@ -123,7 +146,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     if not settings.name:
         raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
     check_reads_alike(settings)
-    device = _device(settings.device)
+    device = device_of(settings.device)
     try:
         inputs = ModelInputs(
             settings.name,
@@ -136,13 +159,13 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         sources = settings.max_source_pixels
         inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
         read = reader_of(settings.encoding, inputs)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            settings.name,
-            revision=settings.revision,
-            attn_implementation="sdpa",
-            device_map={"": device},
-            **_weights(settings.dtype, device),
-        )
+        if settings.dtype == "float32":  # cuDNN would make a tower's first convolution in TF32, of 10 bits
+            torch.backends.cudnn.allow_tf32 = False
+        options = pretrained_options(settings, inputs.config.model_type, device)
+        with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                settings.name, revision=settings.revision, device_map={"": device}, **options
+            )
     except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
     model.requires_grad_(requires_grad=False)
@@ -160,6 +183,13 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     )
 
 
+def _distinct(streams: Sequence[Stream]) -> tuple[list[Stream], list[int]]:
+    """Each stream once, and where each of the given ones stands among them."""
+    places: dict[tuple[int | bytes, ...], int] = {}
+    rows = [places.setdefault(tuple(stream), len(places)) for stream in streams]
+    return [list(stream) for stream in places], rows
+
+
 def _pictures(streams: Sequence[Stream]) -> Iterator[bytes]:
     """In reading order."""
     return (entry for stream in streams for entry in stream if isinstance(entry, bytes))
@@ -173,36 +203,6 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")  # PEFT would leave those layers as they were
-            return peft.PeftModel.from_pretrained(model, str(folder))
+            return peft.PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
     except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
-
-
-def _weights(dtype: str, device: torch.device) -> dict[str, Any]:
-    """How `from_pretrained` loads the frozen weights.
-
-    Raises:
-        ModelError: Four bits, without what they need.
-    """
-    if dtype != "nf4":
-        return {"dtype": getattr(torch, dtype)}
-    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(
-            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install 'unijudge[qlora]'); or set "
-            "'bfloat16'"
-        )
-    quantised = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    return {"dtype": torch.bfloat16, "quantization_config": quantised}
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ModelError("model.device: cuda, but this process sees no GPU; set device = 'cpu'")
-    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)

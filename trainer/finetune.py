@@ -1,8 +1,11 @@
 """What all trainings have in common: rows of a selection, a LoRA on a frozen model, a run's folder, one loop."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,18 +17,25 @@ from trainer.adapters import Adapter, add_lora
 from trainer.backbone import Backbone, open_backbone
 from trainer.encodings import EmbeddingManifest
 from trainer.examples import Example, Examples
-from trainer.loop import Terms, fit
+from trainer.loop import Part, Terms, fit, parts_of
+from trainer.memory import TrainingMemory, training_memory, will_not_fit
 from trainer.order import Order
+from trainer.out_of_memory import DeviceMemory, out_of_memory_named, training_cures
+from trainer.pretrained import device_of
 from trainer.report import write_report
 from trainer.runs import Run
 from trainer.sharding import shard_frozen
 from trainer.training_settings import FinetuneSettings
 from unijudge.corpus import Corpus, CorpusManifest
+from unijudge.encoding import Stream
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, read_json
 from unijudge.settings import overrides_of
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_BATCHES = 4
+"""Of the run's first ones, whose sizes say what memory it needs."""
 
 B = TypeVar("B")
 
@@ -38,6 +48,10 @@ class Objective(Generic[B]):
     """Rows and the step → one batch; called in threads, while the model is busy with the batch before."""
     loss: Callable[[B], Terms]
     """The mean loss of a batch."""
+    streams: Callable[[B], list[list[Stream]]]
+    """A batch's inputs, by what is kept at the same time for the backward pass."""
+    questions: bool = False
+    """Whether each input is a question, with logits over the vocabulary."""
     embedding: EmbeddingManifest | None = None
     """How an embedder reads its inputs: written beside its weights."""
 
@@ -79,32 +93,98 @@ def finetune(
             if accelerator.is_main_process and not (run.folder / "report.html").exists():  # killed just before
                 write_report([run.folder], run.folder / "report.html")
             return run
+    device = device_of(settings.model.device)
+    if settings.gradient_checkpointing == "auto":
+        settings = settings.model_copy(update={"gradient_checkpointing": device.type == "cuda"})
+    with out_of_memory_named(device, lambda: f"{settings.out}: the training", lambda: _cures(settings)):
+        return _train(settings, inputs, objective_of, report, accelerator)
+
+
+def _train(
+    settings: FinetuneSettings,
+    inputs: Mapping[str, str],
+    objective_of: Callable[[Backbone, Examples], Objective[B]],
+    report: Callable[[int, float], None],
+    accelerator: Accelerator,
+) -> Run:
+    """Opens everything, estimates the memory, and trains; settings and inputs are checked already."""
     examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
     backbone = open_backbone(settings.model)
     torch.manual_seed(settings.seed)
     add_lora(backbone, settings.lora)
     if settings.gradient_checkpointing:
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    objective = objective_of(backbone, examples)
+    order = _order(settings, examples)
+
+    def batch_of(rows: Sequence[int], step: int) -> B:
+        return _batch(objective, examples, rows, step)
+
+    # A block is measured before the weights are split, since the first process alone runs it; what is free, after.
+    need = None
+    if accelerator.is_main_process and DeviceMemory.of(backbone.device) is not None:
+        sample = islice(parts_of(order, range(1, settings.steps + 1), accelerator), SAMPLE_BATCHES)
+        need = _needed(settings, backbone, objective, [batch_of(part.rows.tolist(), part.step) for part in sample])
     if accelerator.distributed_type == DistributedType.FSDP:
         shard_frozen(backbone)
+    if need is not None:
+        _warn(need, settings, backbone.device)
+
     with accelerator.main_process_first():  # last: a model or rows that do not fit leave nothing behind
         run = Run(settings.out, settings, inputs)
     accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
-    objective = objective_of(backbone, examples)
     fit(
         backbone.model,
-        _order(settings, examples),
-        lambda rows, step: _batch(objective, examples, rows, step),
+        order,
+        batch_of,
         lambda _, batch: objective.loss(batch),
         run,
         settings,
         Adapter(backbone.model, objective.embedding),
         report,
         accelerator,
+        partial(_guarded, settings, backbone, objective),
     )
     if accelerator.is_main_process:
         write_report([run.folder], run.folder / "report.html")
     return run
+
+
+def _needed(
+    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], batches: Sequence[B]
+) -> TrainingMemory:
+    """What the largest of some batches will take."""
+    return training_memory(
+        backbone,
+        [objective.streams(batch) for batch in batches],
+        checkpointing=settings.gradient_checkpointing is True,
+        questions=objective.questions,
+    )
+
+
+def _warn(need: TrainingMemory, settings: FinetuneSettings, device: torch.device) -> None:
+    memory = DeviceMemory.of(device)
+    doubt = will_not_fit(need, memory, _cures(settings)) if memory else None
+    if doubt is not None:
+        logger.warning("%s", doubt)
+
+
+def _guarded(
+    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], part: Part, batch: B
+) -> AbstractContextManager[None]:
+    """Stands around the passes of one batch: an error of memory names the batch's size."""
+
+    def doing() -> str:
+        together = objective.streams(batch)
+        inputs = sum(len(streams) for streams in together)
+        tokens = sum(sum(backbone.padded_tokens(streams)) for streams in together)
+        return f"step {part.step}: {len(part.rows)} rows, {inputs} inputs, {tokens:,} tokens, padding included"
+
+    return out_of_memory_named(backbone.device, doing, lambda: _cures(settings))
+
+
+def _cures(settings: FinetuneSettings) -> list[str]:
+    return training_cures(settings, checkpointing=settings.gradient_checkpointing is True)
 
 
 def _order(settings: FinetuneSettings, examples: Examples) -> Order:

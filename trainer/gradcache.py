@@ -19,7 +19,7 @@ from unijudge.corpus import Content
 def embed_in_chunks(backbone: Backbone, contents: Sequence[Content], size: int) -> Tensor:
     """Embeds contents, in order, keeping the hidden states of at most `size` of them at once.
 
-    Dropout draws the same in both passes: the random state of each chunk is kept.
+    Dropout draws the same in both passes, on any device: each chunk has a seed of its own, drawn from torch's state.
 
     Args:
         backbone: The model.
@@ -37,4 +37,18 @@ def embed_in_chunks(backbone: Backbone, contents: Sequence[Content], size: int) 
     """
     chunks = [contents[start : start + size] for start in range(0, len(contents), size)]
     chunks += [contents[:1]] * (backbone.passes(len(chunks)) - len(chunks))
-    return torch.cat([checkpoint(embed, backbone, chunk, use_reentrant=False) for chunk in chunks])[: len(contents)]
+    seeds = torch.randint(2**63 - 1, (len(chunks),)).tolist()
+    vectors = [
+        checkpoint(_embed_seeded, backbone, chunk, seed, use_reentrant=False, preserve_rng_state=False)
+        for chunk, seed in zip(chunks, seeds, strict=True)
+    ]
+    return torch.cat(vectors)[: len(contents)]
+
+
+def _embed_seeded(backbone: Backbone, chunk: Sequence[Content], seed: int) -> Tensor:
+    """The same in the forward and in the backward pass.
+
+    `checkpoint` alone would not do: it restores a GPU's random state only where a tensor on that GPU is an argument.
+    """
+    torch.manual_seed(seed)
+    return embed(backbone, chunk)

@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -68,6 +68,10 @@ class Part(NamedTuple):
     """Of its dropout."""
 
 
+def _unguarded(_part: Part, _batch: object) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def fit(
     model: nn.Module,
     order: Order,
@@ -78,6 +82,7 @@ def fit(
     weights: Weights,
     report: Callable[[int, float], None],
     accelerator: Accelerator,
+    guard: Callable[[Part, B], AbstractContextManager[None]] = _unguarded,
 ) -> None:
     """Trains the parameters of `model` that require a gradient, from the run's last checkpoint on.
 
@@ -91,6 +96,7 @@ def fit(
         weights: Saves and loads the trained parameters.
         report: Is called with (step, loss) after each update, in the first process.
         accelerator: The processes.
+        guard: Is entered around the passes of each batch: turns a foreign error into one that says what to do.
 
     Raises:
         NonFiniteLoss: In every process, before the update.
@@ -102,14 +108,15 @@ def fit(
     )
     done = _resume(run, weights, optimizer, schedule, accelerator)
     steps = range(done + 1, settings.steps + 1)
-    parts = _parts(order, steps, accelerator)
+    parts = parts_of(order, steps, accelerator)
     model.train()
     with closing(ahead(parts, lambda part: batch_of(part.rows.tolist(), part.step), settings.workers)) as batches:
         for step in steps:
             found = Counter[str]()
             for part, batch in islice(batches, each):
                 torch.manual_seed(part.seed)
-                found.update(_backward(loss_of(model, batch), part.share))
+                with guard(part, batch):
+                    found.update(_backward(loss_of(model, batch), part.share))
             add_up_gradients(trainable, accelerator)
             metrics = _sums(gather_object([found]))
             metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(trainable, settings.max_gradient_norm))
@@ -157,7 +164,7 @@ def _batches_each(order: Order, accelerator: Accelerator) -> int:
     return order.accumulate // accelerator.num_processes
 
 
-def _parts(order: Order, steps: range, accelerator: Accelerator) -> Iterator[Part]:
+def parts_of(order: Order, steps: range, accelerator: Accelerator) -> Iterator[Part]:
     """What this process does of each update."""
     for step in steps:
         batches = order.batches(step)

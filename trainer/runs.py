@@ -24,7 +24,7 @@ from unijudge.refused import unwritable
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
 HOW = {
     "out", "corpus", "triples", "workers", "trackers", "save_every_steps", "gradient_checkpointing", "model.device",
-    "model.vision_cache_mb",
+    "model.attention", "model.vision_cache_mb",
 }  # fmt: skip
 """Settings that change how a run is done or how its folders are spelled, not what comes of it: it may go on with
 others. What corpus and triples hold is known by digest."""

@@ -11,6 +11,7 @@ from unijudge.pictures import Resize
 from unijudge.settings import Settings
 
 Encoding = Literal["chat", "vlm2vec"]
+Attention = Literal["auto", "sdpa", "flash_attention_2"]
 
 
 class BackboneSettings(Settings):
@@ -25,9 +26,12 @@ class BackboneSettings(Settings):
     """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
     dtype: Literal["float32", "bfloat16", "nf4"] = "float32"
     """Of the frozen weights; an adapter is always trained in float32. `nf4` is four bits a weight (QLoRA, arXiv
-    2305.14314), computed in bfloat16: it needs a GPU and the package bitsandbytes."""
+    2305.14314) of the language model, computed in bfloat16: it needs a GPU and the package bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs. Of several processes each takes a GPU of its own."""
+    attention: Attention = "auto"
+    """Of the vision tower; the language model has `sdpa`, torch's own. `auto`: `flash_attention_2` for Qwen's models
+    where the package flash-attn is installed, on a GPU and not in float32; elsewhere `sdpa`."""
     encoding: Encoding = "chat"
     """How an embedder reads a text and an image: `chat`, a user's turn in the model's chat template, up to its answer;
     `vlm2vec`, the strings of the released checkpoints of VLM2Vec and UniME-V2 (Qwen's models and LLaVA-OneVision).

@@ -22,7 +22,7 @@ def shard_frozen(backbone: Backbone) -> None:
     """
     from torch.distributed.fsdp import fully_shard
 
-    language_model = backbone.model.get_base_model().model.language_model
+    language_model = backbone.language_model
     inside = {parameter for block in language_model.layers for parameter in block.parameters()}
     if not all(parameter.is_floating_point() for parameter in inside):
         raise ModelError("quantised weights cannot be split among processes; set dtype = 'bfloat16', or use DDP")

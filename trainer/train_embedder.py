@@ -21,6 +21,7 @@ from trainer.losses import js_divergence, kl, margin_mse, symmetric_kl
 from trainer.processes import processes
 from trainer.teaching import cannot_teach, observed
 from trainer.training_settings import EmbedderSettings, LossSettings
+from unijudge.encoding import Stream
 from unijudge.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
         return Objective(
             lambda examples, _: _ready(backbone, collate(examples)),
             partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
-            EmbeddingManifest.of(settings.model),
+            partial(_streams, backbone, settings.cache_chunk),
+            embedding=EmbeddingManifest.of(settings.model),
         )
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
@@ -63,6 +65,13 @@ def _ready(backbone: Backbone, batch: Batch) -> Batch:
     for content in (*batch.queries, *batch.candidates):
         stream_of(backbone, content)
     return batch
+
+
+def _streams(backbone: Backbone, cache_chunk: int, batch: Batch) -> list[list[Stream]]:
+    """A batch's inputs, or those of each chunk of it."""
+    streams = [stream_of(backbone, content) for content in (*batch.queries, *batch.candidates)]
+    size = cache_chunk or len(streams)
+    return [streams[start : start + size] for start in range(0, len(streams), size)]
 
 
 def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, cache_chunk: int = 0) -> Terms:

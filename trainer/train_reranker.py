@@ -11,6 +11,7 @@ from trainer.finetune import Objective, finetune
 from trainer.processes import processes
 from trainer.reranker import Lesson, Lessons, reranker_loss
 from trainer.training_settings import RerankerSettings
+from unijudge.encoding import Stream
 from unijudge.files import publishing_folder
 
 
@@ -30,7 +31,7 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
 
     def objective(backbone: Backbone, _: Examples) -> Objective[Lesson]:
         lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
-        return Objective(lessons.of, partial(reranker_loss, backbone, settings.loss))
+        return Objective(lessons.of, partial(reranker_loss, backbone, settings.loss), _streams, questions=True)
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
         run = finetune(settings, objective, report, accelerator)
@@ -38,3 +39,8 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
             with publishing_folder(run.merged) as draft:
                 save_merged(settings.model, run.adapter, draft)
         return run.merged
+
+
+def _streams(lesson: Lesson) -> list[list[Stream]]:
+    """All questions of a batch: their hidden states are kept at the same time."""
+    return [[question.stream for question in (*lesson.pairs, *lesson.lists)]]

@@ -88,8 +88,9 @@ class FinetuneSettings(LoopSettings):
     lora: LoraSettings = LoraSettings()
     negatives: int = Field(8, gt=0)
     """Negatives of each row: the first ones stored."""
-    gradient_checkpointing: bool = False
-    """Compute hidden states again in the backward pass instead of keeping them: far less memory, a third more work."""
+    gradient_checkpointing: Literal["auto", True, False] = "auto"
+    """Compute hidden states again in the backward pass instead of keeping them: far less memory, a third more work.
+    `auto`: true on a GPU, false on a CPU. It changes no gradient, so a run may go on with the other."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics are sent beside metrics.jsonl, which is always written. Each is a package of its own."""
 

@@ -40,16 +40,15 @@ class Vision:
         if not frozen:
             return self._see(model, list(pictures))
         keys = {picture: hashlib.sha256(picture).digest() for picture in pictures}
-        known = {picture: self._kept.get(key) for picture, key in keys.items()}
-        found = {picture: kept.to(model.device) for picture, kept in known.items() if kept is not None}
+        found = {picture: kept for picture, key in keys.items() if (kept := self._kept.get(key)) is not None}
         for part in eyes:
             part.eval()  # without dropout: what is kept holds for every step
         with torch.inference_mode(mode=False), torch.no_grad():
-            new = self._see(model, [picture for picture in known if picture not in found])
-            for picture, seen in new.items():
-                kept = seen.to("cpu", copy=True)  # a part of a batch would keep all of it
+            new = self._see(model, [picture for picture in pictures if picture not in found])
+            for picture, seen in _moved(new, torch.device("cpu")).items():
+                kept = seen.clone()  # a part of a batch would keep all of it
                 self._kept.put(keys[picture], kept, kept.nbytes)
-        return found | new
+        return _moved(found, model.device) | new
 
     def _see(self, model: Any, pictures: Sequence[bytes]) -> dict[bytes, Tensor]:
         """Runs the vision tower over pictures, those of like size together."""
@@ -64,3 +63,12 @@ class Vision:
             features_LTD = torch.stack([torch.cat(tuple(level)) for level in levels])
             found |= zip(files, features_LTD.split([sizes[place] for place in group], dim=1), strict=True)
         return found
+
+
+def _moved(features: dict[bytes, Tensor], device: torch.device) -> dict[bytes, Tensor]:
+    """The features of pictures on a device, copied there at once: each copy would wait for the GPU."""
+    if not features:
+        return {}
+    together = torch.cat(list(features.values()), dim=1).to(device)
+    lengths = [one.shape[1] for one in features.values()]
+    return dict(zip(features, together.split(lengths, dim=1), strict=True))

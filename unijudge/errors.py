@@ -16,6 +16,7 @@
     ├─ EndpointError         an embedding endpoint gave no embeddings
     │  └─ EndpointBusy       busy or unreachable (429, 5xx, transport): retried                   retryable
     ├─ ModelError            a model cannot be loaded, or does not fit its use
+    ├─ OutOfMemory           a GPU's memory is full: the message names the settings that help
     └─ TrainingError         a training cannot go on
        └─ NonFiniteLoss      stopped before the update
 
@@ -100,6 +101,10 @@ class EndpointBusy(EndpointError):
 
 class ModelError(UnijudgeError):
     """A model cannot be loaded, or does not fit what it is asked to do."""
+
+
+class OutOfMemory(UnijudgeError):
+    """A GPU's memory is full; the message has the figures, and names the settings that help."""
 
 
 class TrainingError(UnijudgeError):

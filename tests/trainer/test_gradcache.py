@@ -7,7 +7,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from trainer.adapters import add_lora
 from trainer.backbone import open_backbone
 from trainer.collate import collate
-from trainer.embedder import embed
 from trainer.examples import Examples
 from trainer.gradcache import embed_in_chunks
 from trainer.train_embedder import loss_of
@@ -65,25 +64,46 @@ def test_gradients_are_those_of_the_whole_batch(backbone, corpus, triples):
         assert kept < everything / 20
 
 
-def test_dropout_draws_the_same_in_both_passes(backbone):
-    """Against the same chunks, embedded with all their hidden states kept."""
+def against_the_same_chunks_kept_whole(backbone, monkeypatch):
+    """The gradients through `embed_in_chunks`, with checkpointing and without; the same dice."""
     target = torch.randn(len(WORDS), backbone.width, generator=torch.Generator().manual_seed(2))
     backbone.model.train()
-
-    def kept():
-        return (
-            torch.cat([embed(backbone, WORDS[:2]), embed(backbone, WORDS[2:4]), embed(backbone, WORDS[4:])]) * target
-        ).sum()
 
     def cached():
         return (embed_in_chunks(backbone, WORDS, 2) * target).sum()
 
-    expected, found = gradients(backbone, kept)[0], gradients(backbone, cached)[0]
-    assert (expected - found).abs().max() < 1e-6
+    found = gradients(backbone, cached)[0]
+    monkeypatch.setattr("trainer.gradcache.checkpoint", lambda function, *given, **_: function(*given))
+    expected = gradients(backbone, cached)[0]
     torch.manual_seed(3)
-    kept().backward()
+    cached().backward()
     other = torch.cat([one.grad.ravel() for one in backbone.model.parameters() if one.requires_grad])
     assert (expected - other).abs().max() > 1e-3, "dropout is at work"
+    return expected, found
+
+
+def test_dropout_draws_the_same_in_both_passes(backbone, monkeypatch):
+    expected, found = against_the_same_chunks_kept_whole(backbone, monkeypatch)
+    assert (expected - found).abs().max() < 1e-6
+
+
+def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(backbone, monkeypatch):
+    """As a GPU's is: `torch.manual_seed` seeds it too, but its state is restored only for tensors among arguments."""
+    device = torch.Generator()
+    seed_all = torch.manual_seed
+
+    def manual_seed(seed):
+        device.manual_seed(seed)
+        return seed_all(seed)
+
+    def dropout(self, given):
+        kept = torch.rand(given.shape, generator=device) >= self.p
+        return given * kept / (1 - self.p) if self.training else given
+
+    monkeypatch.setattr("torch.manual_seed", manual_seed)
+    monkeypatch.setattr("torch.nn.Dropout.forward", dropout)
+    expected, found = against_the_same_chunks_kept_whole(backbone, monkeypatch)
+    assert (expected - found).abs().max() < 1e-6
 
 
 def test_it_is_refused_where_rows_do_not_interact():

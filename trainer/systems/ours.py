@@ -7,6 +7,7 @@ import torch
 
 from trainer.backbone import open_backbone
 from trainer.embedder import embed_streams, stream_of
+from trainer.out_of_memory import embedding_cures, out_of_memory_named
 from trainer.settings import BackboneSettings
 from trainer.systems.system import Identity
 from unijudge.corpus import Content
@@ -19,6 +20,7 @@ class OurModel:
 
     def __init__(self, settings: BackboneSettings):
         """Loads the model; see `open_backbone`."""
+        self._settings = settings
         self._backbone = open_backbone(settings)
         self.width = self._backbone.width
         self.identity = Identity(
@@ -38,5 +40,15 @@ class OurModel:
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Stream]) -> Vectors:
-        """See `System`."""
-        return np.asarray(embed_streams(self._backbone, prepared).cpu().numpy(), np.float32)
+        """See `System`.
+
+        Raises:
+            OutOfMemory: The GPU's memory is full.
+        """
+
+        def doing() -> str:
+            tokens = sum(self._backbone.padded_tokens(prepared))
+            return f"embedding {len(prepared)} inputs of {tokens:,} tokens, padding included"
+
+        with out_of_memory_named(self._backbone.device, doing, lambda: embedding_cures(self._settings)):
+            return np.asarray(embed_streams(self._backbone, prepared).cpu().numpy(), np.float32)
