@@ -6,6 +6,9 @@ found so far. IVF and HNSW hold all items in memory, and miss some: `recall` say
 Letters: N items · Q queries · D vector width · K found.
 """
 
+import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,6 +19,16 @@ import numpy.typing as npt
 from unijudge.entries import Rows
 from unijudge.vectors import VectorFolder, Vectors
 
+logger = logging.getLogger(__name__)
+
+GPU_TRIAL = """
+import faiss, numpy
+ones = numpy.ones((9, 8), "float32")
+faiss.knn_gpu(faiss.StandardGpuResources(), ones, ones, 3)
+"""
+"""A search that is tried in a child process before the first real one."""
+LONGEST_REASON = 200
+"""Characters of a foreign reason in a message."""
 MOST_ON_A_GPU = 2048
 """Neighbours that FAISS finds there at most."""
 NOTHING = -1
@@ -63,7 +76,7 @@ class FaissRetriever:
         self._vectors = vectors
         self._metric = faiss.METRIC_INNER_PRODUCT
         self._knn: Any = faiss.knn
-        if getattr(faiss, "get_num_gpus", int)():
+        if gpu_works(faiss):
             resources = faiss.StandardGpuResources()
             self._knn = lambda queries, items, k, **options: (
                 faiss.knn_gpu(resources, queries, items, k, **options)
@@ -78,6 +91,31 @@ class FaissRetriever:
             values, places = self._knn(queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric)
             best.add(values, rows[places])
         return best.similarities_QK, best.rows_QK
+
+
+def gpu_works(faiss: Any) -> bool:
+    """Whether faiss-gpu is installed and can search on a GPU here; says so where it is installed and cannot.
+
+    A child process tries it: FAISS ends the whole process where a GPU's driver or its kernels do not fit.
+    """
+    if not hasattr(faiss, "StandardGpuResources"):
+        return False
+    if not faiss.get_num_gpus():
+        logger.warning(
+            "faiss-gpu: no GPU is visible, so candidates are searched on the CPU, slower. Check `nvidia-smi` and "
+            "CUDA_VISIBLE_DEVICES"
+        )
+        return False
+    command = [sys.executable, "-c", GPU_TRIAL]
+    trial = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603  our own script
+    if trial.returncode:
+        last = (trial.stderr.strip().splitlines() or ["no message"])[-1]
+        logger.warning(
+            "faiss-gpu: a trial search on the GPU failed, so candidates are searched on the CPU, slower: %s. Check "
+            "that the driver and this kind of GPU fit the installed faiss-gpu",
+            last[:LONGEST_REASON],
+        )
+    return trial.returncode == 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from miner import retrieve
 from miner.below import EQUAL, Window, candidates_below
 from miner.retrieve import NOTHING, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
 from miner.settings import RetrievalSettings
@@ -60,12 +61,38 @@ def test_a_gpu_is_asked_where_it_can_answer(monkeypatch):
 
     for name, stand_in in {"get_num_gpus": lambda: 1, "StandardGpuResources": object, "knn_gpu": knn_gpu}.items():
         monkeypatch.setattr(faiss, name, stand_in, raising=False)
+    monkeypatch.setattr(retrieve, "GPU_TRIAL", "pass")
     vectors = Blocks(unit(dice, 2100), size=2100)
     queries_QD, pool = unit(dice, 2), np.arange(2100)
     for k, calls in [(5, [5]), (2049, [5])]:
         found, exact = (kind(vectors).search(queries_QD, pool, k)[0] for kind in (FaissRetriever, ExactRetriever))
         assert found == pytest.approx(exact, abs=1e-6)
         assert asked == calls
+
+
+ABORT = """
+import os
+os.write(2, b"Faiss assertion 'err__ == cudaSuccess' failed in getCurrentDevice()")
+os.abort()
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "trial", "reason"),
+    [
+        (1, ABORT, "a trial search on the GPU failed, so candidates are searched on the CPU, slower: Faiss assertion"),
+        (0, "pass", "no GPU is visible, so candidates are searched on the CPU, slower. Check `nvidia-smi`"),
+    ],
+)
+def test_a_gpu_that_cannot_search_is_named_and_left_alone(monkeypatch, caplog, gpus, trial, reason):
+    """FAISS ends its process where CUDA does not work: this process must not be the one."""
+    for name, stand_in in {"get_num_gpus": lambda: gpus, "StandardGpuResources": object}.items():
+        monkeypatch.setattr(faiss, name, stand_in, raising=False)
+    monkeypatch.setattr(retrieve, "GPU_TRIAL", trial)
+    dice = np.random.default_rng(0)
+    found = FaissRetriever(Blocks(unit(dice, 50), size=50)).search(unit(dice, 2), np.arange(50), 3)
+    assert found[1].shape == (2, 3)
+    assert reason in caplog.text
 
 
 @settings(deadline=None, max_examples=80)
