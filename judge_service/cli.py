@@ -42,13 +42,16 @@ def verify(
     """
     resolved = command_settings(ServiceSettings, settings, overrides, example=False)
     from judge_service.backends import open_judge
+    from judge_service.verify import check_memory
     from judge_service.verify import verify as run
     from unijudge.client import JudgeClient
     from unijudge.keys import read_key
 
     exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": dtype, "device": device})
     here = {"model": exact, "tensor_parallel_size": 1, "gpus_per_replica": 0}
-    reference = open_judge(resolved.model_copy(update=here))
+    alone = resolved.model_copy(update=here)
+    check_memory(alone)
+    reference = open_judge(alone)
 
     async def compare() -> bool:
         async with JudgeClient(url, key=read_key(key_file)) as served:

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from judge_service.backends import open_judge
 from judge_service.backends.engine_options import step_tokens_of
 from judge_service.backends.model_sizes import load_sizes
-from judge_service.gpus import Gpu, driver_version, visible_gpus
+from judge_service.gpus import GIB, Gpu, driver_version, visible_gpus
 from judge_service.health import KNOWN_NO, KNOWN_QUERY, KNOWN_YES
 from judge_service.ports import check_free
 from judge_service.preflight import gpu_faults, needs_gpu, passed_names, runs_vllm
@@ -26,7 +26,6 @@ from unijudge.errors import UnijudgeError
 from unijudge.families import FAMILIES
 from unijudge.verdicts import Verdict
 
-GIB = 2**30
 RAY_SHARED_MEMORY = GIB // 2
 """Less, and Ray moves its object store to the disk."""
 
@@ -136,7 +135,7 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
     shared = shutil.disk_usage("/dev/shm").free  # noqa: S108  what Ray uses
     few = "" if shared >= RAY_SHARED_MEMORY else ": Ray's object store will be slow; docker run --shm-size=8g"
     yield Finding("note" if few else "ok", "shared memory", f"{shared / GIB:.1f} GiB free in /dev/shm{few}")
-    available = _available_bytes()
+    available = available_bytes()
     found = f"{available / GIB:.1f} GiB free"
     if settings.gpus_per_replica or not Path(settings.model.name or "/nowhere").is_dir():
         yield Finding("ok", "memory", found + ("" if settings.gpus_per_replica else ", weights not counted: no folder"))
@@ -149,7 +148,7 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
         yield Finding("ok", "memory", found)
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
     """What Linux would give to a new process, within the container's limit."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

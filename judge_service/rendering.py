@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from judge_service.backends.model_sizes import quantisation_of
 from judge_service.settings import ModelSettings
 from unijudge.corpus import Content
 from unijudge.encoding import ChatEncoder, Stream, shared_prefix
@@ -132,6 +133,7 @@ class Inputs:
             max_pixels=self.settings.max_pixels,
             dtype=self.settings.dtype,
             head_dtype=self.settings.dtype if self.settings.head_dtype == "model" else self.settings.head_dtype,
+            quantisation=quantisation_of(self.model.config),
             backend=backend,
             backend_version=version,
         )

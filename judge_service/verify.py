@@ -9,8 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from judge_service.backends.model_sizes import load_sizes
+from judge_service.doctor import available_bytes
+from judge_service.gpus import GIB
+from judge_service.settings import ServiceSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
+from unijudge.errors import SettingsError
 from unijudge.metrics import kendall_tau
 from unijudge.verdicts import Judge, JudgeIdentity, Verdict
 
@@ -74,6 +79,24 @@ class Verification:
             + ("the model's own scores" if self.passed else "NOT the model's own scores"),
         ]
         return report + ([] if self.passed else [f"likely cause: {cause}" for cause in self.causes])
+
+
+def check_memory(settings: ServiceSettings) -> None:
+    """Returns if the reference's weights fit the memory of its device, as far as that is known.
+
+    Raises:
+        SettingsError: They do not.
+    """
+    model = settings.model
+    if model.backend == "scripted" or model.device != "cpu":
+        return
+    needed = load_sizes(model.name, model.revision).weight_bytes(4 if model.dtype == "float32" else 2)
+    available = available_bytes()
+    if needed > available:
+        raise SettingsError(
+            f"{model.name}: the reference's weights take {needed / GIB:.1f} GiB in {model.dtype}, and "
+            f"{available / GIB:.1f} GiB of memory are free. Use --dtype bfloat16, or a machine with more memory"
+        )
 
 
 def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]]]:
@@ -155,6 +178,10 @@ def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
         (
             served.dtype != reference.dtype,
             f"the service computes in {served.dtype}, the reference in {reference.dtype}",
+        ),
+        (
+            served.head_dtype != reference.head_dtype,
+            f"the service's logits are made in {served.head_dtype}, the reference's in {reference.head_dtype}",
         ),
     ]
     return [cause for differs, cause in wrong if differs] or [

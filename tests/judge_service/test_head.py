@@ -28,7 +28,7 @@ ENGINES = [
 
 
 ROOT = Path(__file__).parents[2]
-PAIRS = 400
+PAIRS = 240
 
 
 def load(folder, backend, **model):
@@ -91,6 +91,13 @@ def test_a_float32_model_does_not_change(tiny_model):
 def test_the_identity_says_which(tiny_model, dtype, head, found):
     judge = load(tiny_model, "transformers", dtype=dtype, head_dtype=head)
     assert judge.identity.head_dtype == found
+
+
+def test_packed_weights_are_part_of_the_identity(tiny_model):
+    judge = load(tiny_model, "transformers")
+    assert judge.identity.quantisation == "none"
+    judge.inputs.model.config.quantization_config = {"quant_method": "awq", "bits": 4}
+    assert judge.inputs.identity("vllm", "0").quantisation == "awq"
 
 
 def test_an_older_manifest_is_read(tiny_model):

@@ -9,8 +9,9 @@ import pytest
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
-from judge_service.verify import golden_set
+from judge_service.verify import check_memory, golden_set
 from tests.miner.conftest import serving
+from unijudge.errors import SettingsError
 from unijudge.prompt import Prompt
 
 UNIJUDGE = Path(sys.executable).parent / "unijudge"
@@ -52,6 +53,17 @@ def test_other_scores_fail_with_their_cause(tiny_model, prompt, changes, cause):
     assert done.returncode == 1
     assert "NOT the model's own scores" in done.stdout
     assert f"likely cause: {cause}" in done.stdout
+
+
+def test_a_reference_that_does_not_fit_the_memory(tiny_model, monkeypatch):
+    monkeypatch.setattr("judge_service.verify.available_bytes", lambda: 2**20)
+    model = ModelSettings(name=str(tiny_model), device="cpu", **MODEL)
+    with pytest.raises(
+        SettingsError, match=r"weights take 0\.0 GiB in float32, and 0\.0 GiB of memory"
+    ):
+        check_memory(ServiceSettings(model=model))
+    monkeypatch.setattr("judge_service.verify.available_bytes", lambda: 2**30)
+    check_memory(ServiceSettings(model=model))
 
 
 def test_bfloat16_passes_within_its_own_band(tiny_model):
