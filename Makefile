@@ -8,13 +8,18 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
+<<<<<<< HEAD
 .PHONY: demo test lint pins pins-check images-check clean vllm-cpu help
+=======
+.PHONY: demo test lint pins clean vllm-cpu gpu help
+>>>>>>> bench-gpu
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the whole pipeline on this machine, on a CPU (SEEDS=3: three training worlds; BACKEND=transformers)"
 	@echo "make test   linters, types, tests"
 	@echo "make lint   linters and types only"
+	@echo "make gpu    measure this machine's GPU: build/gpu/gpu.md (GPU='--model NAME', '--steps judge', '--dry-run', …)"
 	@echo "make pins   compile requirements/*.txt anew"
 	@echo "make pins-check    every file of pins and every extra resolves, with torch's CUDA build (half a minute)"
 	@echo "make images-check  the steps of deploy/Dockerfile without Docker (IMAGES=mine: one image; the judge's downloads 4 GB)"
@@ -44,6 +49,10 @@ SEEDS ?= 1
 BACKEND ?= auto
 demo: .venv/ready
 	.venv/bin/python -m demo build/demo --seeds $(SEEDS) --backend $(BACKEND)
+
+# Uses the environment that is there, since the extras for a GPU (docs/gpu.md) are not those of the tests.
+gpu: $(if $(wildcard .venv/bin/python),,.venv/ready)
+	.venv/bin/python -m bench.gpu $(GPU)
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -1,6 +1,6 @@
 """Judging, side by side: the same pairs and the same weights through every way, each in a process of its own.
 
-    .venv/bin/python bench/judge.py          prints a Markdown table for each scenario
+    .venv/bin/python -m bench.judge          prints a Markdown table for each scenario
 
 A 45-million-parameter Qwen2.5-VL with random weights, float32, one thread for each process. Ratios are to transformers
 with one pair at a time; differences are in log-odds to the same. Before the clock starts every way has scored other
@@ -14,23 +14,20 @@ import json
 import os
 import random
 import re
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 from PIL import Image
 
+from bench.made_up import serving
 from unijudge.corpus import Content
 from unijudge.verdicts import Judge, Verdict
 
 Work = list[tuple[Content, list[Content]]]
+UNTRAINED = {"health.min_mass": 0, "health.canary_every_s": 0}
 MODEL = {"min_pixels": 3136, "max_pixels": 224 * 224, "max_tokens": 1024}
 SCENARIOS = {"image → image, 12 candidates": (4, 12, True), "image → text, 50 candidates": (2, 50, False)}
 WAYS = {
@@ -43,8 +40,8 @@ WAYS = {
 }
 
 
-def work(queries: int, candidates: int, *, images: bool, seed: int) -> Work:
-    """Made-up queries with an image, and their candidates."""
+def work(queries: int, candidates: int, *, images: bool, seed: int, side: int = 224) -> Work:
+    """Made-up queries with an image, and their candidates. Images are squares of `side` pixels."""
     dice = random.Random(seed)  # noqa: S311  reproducible, not secret
 
     def text(words: int) -> str:
@@ -52,7 +49,7 @@ def work(queries: int, candidates: int, *, images: bool, seed: int) -> Work:
 
     def picture() -> bytes:
         out = io.BytesIO()
-        Image.frombytes("RGB", (4, 4), dice.randbytes(48)).resize((224, 224)).save(out, "PNG")
+        Image.frombytes("RGB", (4, 4), dice.randbytes(48)).resize((side, side)).save(out, "PNG", compress_level=1)
         return out.getvalue()
 
     def candidate() -> Content:
@@ -109,13 +106,18 @@ def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[
 
 def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
     """VLLM's LLM.generate on rendered prompts, with the defaults that a person gets."""
-    from judge_service.backends.vllm import CPU_ENVIRONMENT
+    from judge_service.backends.engine_options import engine_plan
+    from judge_service.backends.model_sizes import load_sizes
+    from judge_service.gpus import current_gpu
     from judge_service.rendering import open_inputs
 
-    os.environ.update(CPU_ENVIRONMENT)
+    # The environment of our backend: on a GPU it has the engine's process spawned, since a fork would break CUDA there.
+    chosen = settings(folder, "vllm")
+    plan = engine_plan(chosen, load_sizes(folder, None), current_gpu(required=False))
+    for name, value in plan.environment.items():
+        os.environ.setdefault(name, value)
     from vllm import LLM, SamplingParams
 
-    chosen = settings(folder, "vllm")
     inputs = open_inputs(chosen.model, chosen.prompt, chosen.limits.max_pixels)
     size = {"shortest_edge": MODEL["min_pixels"], "longest_edge": MODEL["max_pixels"]}
     engine = LLM(
@@ -157,32 +159,11 @@ def run_vllm(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Cal
     return score, lambda: computed
 
 
-@contextlib.contextmanager
-def service(folder: str) -> Iterator[str]:
-    """The service as a person starts it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    chosen = {f"model.{name}": value for name, value in MODEL.items()}
-    chosen |= {"port": port, "model.name": folder, "model.backend": "vllm"}
-    chosen |= {"health.min_mass": 0, "health.canary_every_s": 0, "max_ongoing_requests": 16}
-    overrides = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
-    command = [Path(sys.executable).parent / "unijudge", "judge", "serve", *overrides]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"{url}/readyz", timeout=5).close()  # noqa: S310  our own http:// URL
-                break
-            time.sleep(0.5)
-        else:
-            sys.exit("the service did not start; try the same settings with `unijudge judge serve`")
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+def service_settings(folder: str) -> dict[str, object]:
+    """Of a service with this model, whose weights are random: it cannot tell a match from a mismatch."""
+    chosen: dict[str, object] = {f"model.{name}": value for name, value in MODEL.items()}
+    chosen |= {"model.name": folder, "model.backend": "vllm", "max_ongoing_requests": 16}
+    return chosen | UNTRAINED
 
 
 async def measure(way: str, folder: str) -> dict[str, dict[str, object]]:
@@ -191,7 +172,7 @@ async def measure(way: str, folder: str) -> dict[str, dict[str, object]]:
         if way == "http":
             from unijudge.client import JudgeClient
 
-            url = stack.enter_context(service(folder))
+            url = stack.enter_context(serving(service_settings(folder), start_s=180))
 
             async def score(todo: Work) -> list[float]:
                 async with JudgeClient(url) as judge:
@@ -226,7 +207,7 @@ def main() -> None:
         measured = {}
         for way in WAYS:
             done = subprocess.run(
-                [sys.executable, __file__, way, folder], check=True, capture_output=True, text=True,
+                [sys.executable, "-m", "bench.judge", way, folder], check=True, capture_output=True, text=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": "."},
             )  # fmt: skip
             measured[way] = json.loads(re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)[-1])

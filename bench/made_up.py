@@ -12,9 +12,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,8 @@ from trainer.examples import Example
 from unijudge.corpus import Content, Corpus
 from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
 
-UNIJUDGE = Path(sys.executable).parent / "unijudge"
+UNIJUDGE = (sys.executable, "-m", "unijudge")
+SCRIPTED_JUDGE = {"model.backend": "scripted", "max_ongoing_requests": 32}
 WORDS = "red seven bridge photo under table cat street green blue train window two child river stone"
 
 BATCH, NEGATIVES = 8, 8
@@ -95,31 +96,47 @@ def _example(query: Content, pool: list[Content], dice: random.Random) -> Exampl
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[str]:
-    """A scripted judge on Ray Serve, one replica."""
+def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 120) -> Iterator[str]:
+    """A judge service on a free port of this machine, ready; stopped at the end.
+
+    Args:
+        settings: Overrides of the service's settings, by their dotted names.
+        start_s: How long the start may take, in seconds.
+
+    Raises:
+        RuntimeError: The service did not become ready; the message has the last error that it printed.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        UNIJUDGE,
-        "judge",
-        "serve",
-        "--set",
-        "model.backend=scripted",
-        "--set",
-        f"port={port}",
-        "--set",
-        "max_ongoing_requests=32",
-    ]
-    with tempfile.TemporaryFile() as log:
-        service = subprocess.Popen(command, stdout=log, stderr=log)
+    command = [*UNIJUDGE, "judge", "serve", "--set", f"port={port}"]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            for _ in range(240):
-                with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
-                    break
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
+            _wait_until_ready(process, url, log, start_s)
+            yield url
         finally:
-            service.send_signal(signal.SIGINT)
-            service.wait(120)
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            process.wait(120)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: TextIO, start_s: float) -> None:
+    deadline = time.monotonic() + start_s
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"{url}/readyz", timeout=5).close()  # noqa: S310  our own http:// URL
+            return
+        time.sleep(0.2)
+
+    log.seek(0)
+    lines = [line.strip() for line in log if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    said = (errors or lines or ["it printed nothing"])[-1]
+    ended = process.poll() is not None
+    state = f"ended with status {process.returncode}" if ended else f"was not ready after {start_s:g} s"
+    raise RuntimeError(f"the service {state}: {said}")

@@ -74,10 +74,12 @@ def bench_score(queries: int) -> None:
             "out": folder / "scores",
             "service": url,
         }
-        command = [UNIJUDGE, "mine", "score"]
+        command = [*UNIJUDGE, "mine", "score"]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
-        plan = subprocess.run([UNIJUDGE, "mine", "plan", *command[3:]], check=True, capture_output=True, text=True)
+        plan = subprocess.run(
+            [*UNIJUDGE, "mine", "plan", *command[len(UNIJUDGE) + 2 :]], check=True, capture_output=True, text=True
+        )
         print(plan.stdout)
         seconds, most, printed = watched(command)
         pairs = int(re.search(r"this run wrote (\d+) pairs", printed)[1])  # type: ignore[index]

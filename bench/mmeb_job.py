@@ -65,7 +65,7 @@ def run(*words: object) -> tuple[str, float]:
     """One command: what it printed, and its seconds."""
     begun = time.perf_counter()
     done = subprocess.run(
-        [UNIJUDGE, *map(str, words)],
+        [*UNIJUDGE, *map(str, words)],
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,6 @@
 """Training the embedder, side by side: the same rows and weights through every way, each in a process of its own.
 
-    .venv/bin/python -m bench.trainer                 prints a Markdown table for each set of rows
-    .venv/bin/python -m bench.trainer --gpu 2b        prints the useful share of a GPU's peak, for Qwen2-VL's shape (7b)
+    .venv/bin/python -m bench.trainer          prints a Markdown table for each set of rows
 
 A 33-million-parameter Qwen2.5-VL with random weights and a LoRA (rank 16, all linear layers of the language model),
 float32, one thread, whose own seconds are counted. Rows are of MMEB's mix, with 1 + 8 candidates, eight in a batch.
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -29,7 +27,6 @@ from torch import Tensor
 
 import trainer.buckets
 from bench.made_up import BATCH, NEGATIVES, training_rows
-from demo.tiny_model import make_tokenizer, save_model
 from judge_service.shapes import shape_of
 from trainer.adapters import add_lora
 from trainer.backbone import Backbone, open_backbone
@@ -44,13 +41,6 @@ from unijudge.cost import ModelShape, text_flops, vision_flops
 from unijudge.pictures import PictureReader
 
 UNBOUNDED = 10**9
-SHAPES = {
-    "2b": {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2},
-    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4},
-}
-"""What differs between Qwen2-VL-2B and 7B, but for the vocabulary."""
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A800": 312e12}
-"""Of dense bfloat16 products, in FLOP/s, by their makers."""
 WAYS = {
     "reference": "UniME-V2's scheme",
     "plain": "transformers, one padded batch, one pass",
@@ -121,7 +111,8 @@ def reference(backbone: Backbone, examples: Sequence[Example]) -> None:
 
 def opened(folder: str, **chosen: Any) -> Backbone:
     """The model with a LoRA of random weights: half of a fresh one is zero, and so is the other half's gradient."""
-    backbone = open_backbone(BackboneSettings(name=folder, batch_tokens=UNBOUNDED, **chosen))
+    chosen = {"batch_tokens": UNBOUNDED} | chosen
+    backbone = open_backbone(BackboneSettings(name=folder, **chosen))
     torch.manual_seed(0)
     add_lora(backbone, LoraSettings())
     for one in trained(backbone).values():
@@ -204,46 +195,8 @@ def flops(backbone: Backbone, examples: Sequence[Example]) -> float:
     return text + sum(vision_flops(shape.vision, len(backbone.inputs.pictures(one).token_ids)) for one in pictures)
 
 
-def make_qwen2_vl(folder: Path, text: dict[str, int]) -> None:
-    """Writes a model of this shape, with the tower of Qwen2-VL, random weights in bfloat16 and a small tokenizer."""
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
-    tokenizer = make_tokenizer()
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
-    config = Qwen2VLConfig(
-        text_config=text | {"num_hidden_layers": 28, "vocab_size": 151936, "rope_parameters": rope},
-        vision_config={"hidden_size": text["hidden_size"]},
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-    )
-    with torch.device("cuda"):
-        save_model(folder, Qwen2VLForConditionalGeneration(config).bfloat16(), tokenizer)
-
-
-def utilise(size: str) -> None:
-    """Trains a model of Qwen2-VL's shape on a GPU, and prints how much of its peak is useful work."""
-    name = torch.cuda.get_device_name()
-    peak = next((peak for known, peak in PEAKS.items() if known in name), None)
-    with tempfile.TemporaryDirectory() as folder:
-        make_qwen2_vl(Path(folder), SHAPES[size])
-        backbone = opened(folder, device="cuda", dtype="bfloat16", max_pixels=672 * 672, vision_cache_mb=0)
-    todo = [[batch[0], batch[5]] for batch in training_rows(4, 1, seed=1)]  # as much as fits into 80 GB
-    ours(backbone, todo[0])
-    torch.cuda.synchronize()
-    begun = time.perf_counter()
-    for examples in todo:
-        ours(backbone, examples)
-    torch.cuda.synchronize()
-    seconds = time.perf_counter() - begun
-    useful = sum(flops(backbone, examples) for examples in todo) / seconds
-    share = f"{useful / peak:.0%}" if peak else "peak not known"
-    print(f"| Qwen2-VL-{size.upper()}, {name} | rows/s | useful TFLOP/s | of the peak |\n|---|---|---|---|")
-    print(f"| unijudge | {sum(map(len, todo)) / seconds:.2f} | {useful / 1e12:.0f} | {share} |")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--gpu"]:
-        utilise(sys.argv[2])
-    elif len(sys.argv) > 1:
+    if len(sys.argv) > 1:
         print("RESULT " + json.dumps(measure(*sys.argv[1:3], *map(int, sys.argv[3:]))))
     else:
         main()

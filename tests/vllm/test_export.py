@@ -5,7 +5,10 @@ import gc
 import numpy as np
 import pytest
 
-from judge_service.backends.vllm import CPU_ENVIRONMENT
+from judge_service.backends.engine_options import engine_plan
+from judge_service.backends.model_sizes import load_sizes
+from judge_service.gpus import current_gpu
+from judge_service.settings import ServiceSettings
 from tests.trainer.conftest import corpus, folder, model, triples  # noqa: F401
 from tests.trainer.exported import CONTENTS, TALL, as_given, run_card, trained_embedder, vectors
 from trainer.export import export
@@ -18,7 +21,8 @@ def test_vllm_gives_our_vectors(corpus, triples, model, tmp_path, monkeypatch): 
     model = model.model_copy(update={"max_pixels": 112 * 112})
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
     export(run, tmp_path / "exported")
-    for name, value in CPU_ENVIRONMENT.items():
+    plan = engine_plan(ServiceSettings(), load_sizes(model.name, None), current_gpu(required=False))
+    for name, value in plan.environment.items():
         monkeypatch.setenv(name, value)
     made = run_card(tmp_path / "exported", "vLLM", monkeypatch)
     llm = made.pop("llm")

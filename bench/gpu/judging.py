@@ -1,0 +1,192 @@
+"""Step 3: how many pairs a second does the judge score, and how far is that from what the GPU could do?"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+from bench.gpu.options import Options, service_settings
+from bench.gpu.product import device_name, product_rate
+from bench.gpu.step import Case, Figures, Outcome, Skipped, Step, Table, number
+from bench.judge import Work, work
+from bench.peaks import peak_of
+
+IN_FLIGHT = 16
+"""Queries that the judge has at the same time."""
+COUNTED = 8
+"""Queries whose tokens are counted; all have the same lengths, within a few tokens."""
+SCENARIOS = {"image → image, 12 candidates": (12, True), "image → text, 50 candidates": (50, False)}
+"""How many candidates a query has, and whether they are images."""
+
+
+def multiply(options: Options) -> Figures:
+    """The rate of a large product, and the GPU's peak by its maker."""
+    name = device_name(options.device)
+    rate = product_rate(options.device, options.scale.product_size)
+    return {"device": name, "maker_peak": peak_of(name), "product_rate": rate}
+
+
+def judge_pairs(
+    options: Options, *, backend: Literal["vllm", "transformers"], graphs: Literal["off", "piecewise"] = "off"
+) -> Figures:
+    """Pairs a second in each scenario, and what a pair costs at least."""
+    if options.dry_run and graphs == "piecewise":
+        raise Skipped("vLLM records graphs on a GPU only")
+    from judge_service.backends import open_judge
+
+    scale = options.scale
+    begun = time.perf_counter()
+    judge = open_judge(service_settings(options, backend, graphs=graphs))
+    start_s = time.perf_counter() - begun
+
+    found = {}
+    for name, (candidates, images) in SCENARIOS.items():
+        queries = scale.judge_images if images else scale.judge_texts
+        todo = work(queries, candidates, images=images, seed=1, side=scale.image_side)
+
+        # Other pairs first: nothing is compiled or loaded on the clock.
+        asyncio.run(flow(judge, work(1, candidates, images=images, seed=7, side=scale.image_side), 60))
+        computed_before = _computed(judge)
+        pairs, seconds = asyncio.run(flow(judge, todo, scale.judge_seconds))
+
+        computed = _computed(judge)
+        tokens = (computed - computed_before) / pairs if computed is not None else None
+        flops, least_tokens = cost_of(judge, todo[:COUNTED])
+        found[name] = {
+            "pairs": pairs, "seconds": seconds, "flops_per_pair": flops, "least_tokens": least_tokens, "tokens": tokens,
+        }  # fmt: skip
+    return {"start_s": start_s, "scenarios": found}
+
+
+async def flow(judge: Any, todo: Work, seconds: float) -> tuple[int, float]:
+    """Judges queries, `IN_FLIGHT` at the same time, and begins none after some seconds.
+
+    Returns:
+        How many pairs got a verdict, and the seconds until the last one.
+
+    Raises:
+        RuntimeError: A pair got no verdict.
+    """
+    from unijudge.verdicts import PairError
+
+    waiting = iter(todo)
+    begun = time.perf_counter()
+    judged = 0
+
+    async def worker() -> None:
+        nonlocal judged
+        while time.perf_counter() - begun < seconds:
+            query, candidates = next(waiting, (None, []))
+            if query is None:
+                return
+            answers = await judge.judge(query, candidates)
+            errors = [answer.message for answer in answers if isinstance(answer, PairError)]
+            if errors:
+                raise RuntimeError(f"a pair got no verdict: {errors[0]}")
+            judged += len(answers)
+
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    return judged, time.perf_counter() - begun
+
+
+def cost_of(judge: Any, some: Work) -> tuple[float | None, float]:
+    """The mean FLOPs of a pair where nothing is computed twice; and its mean tokens, likewise.
+
+    FLOPs are None for a model whose vision tower is not worked out.
+    """
+    from judge_service.counting import counter_of
+    from unijudge.cost import pair_flops
+
+    counter = counter_of(judge)
+    counts = [counter.count(query, candidates) for query, candidates in some]
+    pairs = sum(map(len, counts))
+
+    tokens = 0.0
+    flops = 0.0
+    for found in counts:
+        for count in found:
+            tokens += count.tokens - count.shared_tokens + count.shared_tokens / len(found)
+            if counter.shape is not None:
+                price = pair_flops(
+                    counter.shape, count, candidates_of_query=len(found), queries_of_candidate=1, wasted_tokens=0
+                )
+                flops += price.prefix_cached
+    return (flops / pairs if counter.shape is not None else None), tokens / pairs
+
+
+def _computed(judge: Any) -> int | None:
+    """Tokens that were computed until now; None for a judge that does not count them."""
+    if not hasattr(judge, "cached_tokens"):
+        return None
+    return judge.prompt_tokens - judge.cached_tokens
+
+
+def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
+    """One row a scenario and way."""
+    measured = outcomes["product"].figures
+    peak = measured.get("maker_peak") or measured.get("product_rate")
+    rows = []
+    for scenario, (name, case) in itertools.product(SCENARIOS, STEP.cases.items()):
+        if name == "product":
+            continue
+        figures = outcomes[name].figures
+        found = figures["scenarios"][scenario] if figures else None
+        rows.append([scenario, case.title, *_row(found, peak), number(figures.get("start_s"), ".0f")])
+    header = [
+        "pairs", "way", "pairs/s", "limit, pairs/s", "model FLOPs utilisation", "useful TFLOP/s",
+        "tokens computed a pair", "least tokens a pair", "start, s",
+    ]  # fmt: skip
+    return [Table(header, rows, _note(measured))]
+
+
+def _row(found: Mapping[str, Any] | None, peak: float | None) -> list[str]:
+    if found is None:
+        return [number(None, "")] * 6
+    rate = found["pairs"] / found["seconds"]
+    flops = found["flops_per_pair"]
+    useful = rate * flops if flops else None
+    return [
+        number(rate, ".1f"),
+        number(peak / flops if peak and flops else None, ".1f"),
+        number(useful / peak if peak and useful else None, ".1%"),
+        number(useful / 1e12 if useful else None, ".3g"),
+        number(found["tokens"], ".0f"),
+        number(found["least_tokens"], ".0f"),
+    ]
+
+
+def _note(measured: Mapping[str, Any]) -> str:
+    if not measured:
+        return "The limit needs the rate of a large product, which was not measured."
+    rate = f"{measured['product_rate'] / 1e12:.3g} TFLOP/s"
+    if measured["maker_peak"]:
+        peak = f"the maker's peak of a {measured['device']}, {measured['maker_peak'] / 1e12:.4g} TFLOP/s"
+        used = f"{peak}; a large product was measured at {rate}"
+    else:
+        used = f"a large product in bfloat16, measured at {rate}: the table of peaks does not know this device"
+    return (
+        f"The limit is what the GPU would score if it computed at its peak rate, and nothing twice: the beginning that "
+        f"a query's candidates share, and each image, once (`unijudge.cost.pair_flops`). Peak: {used}. The "
+        f"time of a pair includes decoding of images and making of prompts; {IN_FLIGHT} queries run at once."
+    )
+
+
+STEP = Step(
+    name="judge",
+    title="Judge",
+    about="Pairs a second in bfloat16, with a head in float32.",
+    cases={
+        "product": Case("a large product", multiply, ["torch"]),
+        "transformers": Case(
+            "transformers backend", partial(judge_pairs, backend="transformers"), ["torch", "transformers"]
+        ),
+        "vllm": Case("vLLM backend, graphs off", partial(judge_pairs, backend="vllm"), ["vllm"]),
+        "vllm-graphs": Case(
+            "vLLM backend, piecewise graphs", partial(judge_pairs, backend="vllm", graphs="piecewise"), ["vllm"]
+        ),
+    },
+    tables=tables,
+    models=["judge"],
+)

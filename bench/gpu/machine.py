@@ -1,0 +1,79 @@
+"""Step 1: does torch use the GPU, which tools are there, and what says `judge doctor`?"""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import astuple
+
+from bench.gpu.options import Options, service_settings
+from bench.gpu.step import Case, Figures, Outcome, Step, Table
+
+TOOLS = {
+    "cc": "Triton compiles with it at start, unless CC or gcc is there",
+    "gcc": "the same",
+    "nvcc": "FlashInfer compiles with it; not needed by default",
+    "ninja": "FlashInfer builds with it; not needed by default",
+}
+DRIVER_FIELDS = "name,driver_version,memory.total,memory.used,power.limit,clocks.max.sm"
+
+
+def nvidia_smi() -> str:
+    """What `nvidia-smi` says of the first GPU, in one line; or that it says nothing."""
+    if not shutil.which("nvidia-smi"):
+        return "not installed"
+    command = ["nvidia-smi", f"--query-gpu={DRIVER_FIELDS}", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    return lines[0] if lines else f"printed nothing, status {done.returncode}"
+
+
+def use_torch(options: Options) -> Figures:
+    """Multiplies on the device, and looks for compilers."""
+    import torch
+
+    checks = [["nvidia-smi", nvidia_smi()], ["CUDA of torch", torch.version.cuda or "none: a CPU build"]]
+
+    # A product of whole numbers is exact in bfloat16, so it must be equal to the CPU's.
+    numbers = torch.arange(64, dtype=torch.float32).remainder(5).reshape(8, 8)
+    expected = numbers @ numbers.T
+    found = numbers.bfloat16().to(options.device)
+    equal = torch.equal((found @ found.T).float().cpu(), expected)
+    checks.append([f"product on {options.device} in bfloat16", "right" if equal else "WRONG"])
+
+    for tool, use in TOOLS.items():
+        there = "found" if shutil.which(tool) else "missing"
+        checks.append([tool, f"{there} ({use})"])
+    return {"checks": checks}
+
+
+def ask_doctor(options: Options) -> Figures:
+    """What `judge doctor` finds. A pair is scored only with a real checkpoint: random weights answer nothing."""
+    from judge_service.doctor import examine
+
+    settings = service_settings(options, "auto")
+    model = settings.model.model_copy(update={"name": options.model})
+    findings = asyncio.run(examine(settings.model_copy(update={"model": model, "port": 0})))
+    return {"findings": [astuple(finding) for finding in findings]}
+
+
+def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
+    """Checks, and findings."""
+    found = []
+    if checks := outcomes["torch"].figures.get("checks"):
+        found.append(Table(["check", "found"], checks))
+    if findings := outcomes["doctor"].figures.get("findings"):
+        found.append(Table(["`judge doctor`", "thing", "found"], findings))
+    return found
+
+
+STEP = Step(
+    name="preflight",
+    title="Pre-flight",
+    about="Whether torch computes on the device, which tools are installed, and what `judge doctor` finds.",
+    cases={
+        "torch": Case("torch and tools", use_torch, ["torch"]),
+        "doctor": Case("judge doctor", ask_doctor, ["torch", "transformers"]),
+    },
+    tables=tables,
+)

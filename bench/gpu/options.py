@@ -1,0 +1,125 @@
+"""What a measurement is told, and how large its steps are: on a GPU, and in a dry run on a CPU."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from judge_service.settings import EngineSettings, ModelSettings, ServiceSettings
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much each step does."""
+
+    min_pixels: int
+    max_pixels: int
+    max_tokens: int
+    parity_queries: int
+    """Of 14 pairs each."""
+    verify_queries: int
+    judge_images: int
+    """Queries with 12 images as candidates."""
+    judge_texts: int
+    """Queries with 50 texts as candidates."""
+    judge_seconds: float
+    """After this time no query is begun."""
+    image_side: int
+    """Of the judge's images, in pixels."""
+    product_size: int
+    """Rows and columns of the matrices whose product is timed."""
+    training_batches: int
+    training_pixels: int
+    search_items: int
+    search_queries: int
+    search_width: int
+
+
+ON_A_GPU = Scale(
+    min_pixels=4 * 28 * 28, max_pixels=300 * 28 * 28, max_tokens=4096, parity_queries=40, verify_queries=3,
+    judge_images=96, judge_texts=40, judge_seconds=15, image_side=448, product_size=8192,
+    training_batches=4, training_pixels=672 * 672, search_items=262_144, search_queries=1024, search_width=1536,
+)  # fmt: skip
+DRY = Scale(
+    min_pixels=56 * 56, max_pixels=112 * 112, max_tokens=1024, parity_queries=2, verify_queries=1,
+    judge_images=2, judge_texts=1, judge_seconds=5, image_side=56, product_size=256,
+    training_batches=1, training_pixels=56 * 56, search_items=2048, search_queries=16, search_width=32,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a measurement is told."""
+
+    dry_run: bool
+    """Whether everything is tiny and runs on the CPU."""
+    model: str
+    """A checkpoint for the judge: a hub name or a folder. Empty: a model with random weights is made."""
+    size: str
+    """Of the models that are made: `3b` or `7b`."""
+    scratch: str
+    """A folder for the models that are made."""
+    logs: str
+    """A folder for what the cases print."""
+
+    @property
+    def scale(self) -> Scale:
+        """How much each step does."""
+        return DRY if self.dry_run else ON_A_GPU
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where everything runs."""
+        return "cpu" if self.dry_run else "cuda"
+
+    @property
+    def judge_folder(self) -> Path:
+        """Of the judge's model, where it is made."""
+        return Path(self.scratch) / "judge"
+
+    @property
+    def training_folder(self) -> Path:
+        """Of the trainer's model."""
+        return Path(self.scratch) / "training"
+
+    def as_json(self) -> dict[str, Any]:
+        """For a case's process."""
+        return asdict(self)
+
+
+def service_settings(
+    options: Options,
+    backend: Literal["auto", "vllm", "transformers"],
+    *,
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    head_dtype: Literal["float32", "model"] = "float32",
+    graphs: Literal["off", "piecewise"] = "off",
+    memory_share: float | None = None,
+) -> ServiceSettings:
+    """The settings of a judge with the model that is measured.
+
+    Args:
+        options: Of the measurement.
+        backend: What runs the model.
+        dtype: Of the weights.
+        head_dtype: Of the logits.
+        graphs: Whether vLLM compiles the model and records graphs.
+        memory_share: Of the GPU's memory, for vLLM; None: vLLM's own choice.
+    """
+    scale = options.scale
+    model = ModelSettings(
+        name=options.model or str(options.judge_folder),
+        backend=backend,
+        dtype=dtype,
+        head_dtype=head_dtype,
+        device=options.device,
+        min_pixels=scale.min_pixels,
+        max_pixels=scale.max_pixels,
+        max_tokens=scale.max_tokens,
+    )
+    return ServiceSettings(
+        model=model,
+        engine=EngineSettings(graphs=graphs, gpu_memory_utilization=memory_share),
+        gpus_per_replica=0 if options.dry_run else 1,
+        cpus_per_replica=1 if options.dry_run else 4,
+        log_folder=Path(options.logs).absolute(),
+    )

@@ -1,0 +1,78 @@
+"""Step 4: does `judge serve` start on the GPU, and does `judge verify` find the model's own scores there?"""
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+
+from bench.gpu.options import Options, service_settings
+from bench.gpu.step import Case, Figures, Outcome, Step, Table, number
+from bench.judge import UNTRAINED
+from bench.made_up import UNIJUDGE, serving
+from unijudge.settings import overrides_of
+
+SERVICE_SHARE = 0.5
+"""Of the GPU's memory: the reference of `judge verify` needs a place beside the service."""
+ROOM_FOR_FLOAT32 = 60 * 2**30
+"""Bytes of a GPU on which the reference runs in float32; on a smaller one it runs in bfloat16."""
+
+
+def serve_and_verify(options: Options) -> Figures:
+    """Starts a service with one replica, compares its scores with transformers, and stops it."""
+    settings = service_settings(options, "auto", memory_share=None if options.dry_run else SERVICE_SHARE)
+    overrides = overrides_of(settings)
+    chosen = dict(line.split("=", 1) for line in overrides)
+    begun = time.perf_counter()
+    with serving(chosen | ({} if options.model else UNTRAINED), start_s=90) as url:
+        ready_s = time.perf_counter() - begun
+        command = [*UNIJUDGE, "judge", "verify", url, "--queries", str(options.scale.verify_queries)]
+        command += ["--device", options.device, "--dtype", reference_dtype(options)]
+        for override in overrides:
+            command += ["--set", override]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1) or "verdict" not in done.stdout:
+        raise RuntimeError(f"judge verify: {(done.stderr.strip().splitlines() or ['it printed nothing'])[-1]}")
+    return {"ready_s": ready_s, "reference": reference_dtype(options), "report": report_of(done.stdout)}
+
+
+def reference_dtype(options: Options) -> str:
+    """What the reference computes in, so that it fits beside the service."""
+    if options.dry_run:
+        return "float32"
+    from judge_service.gpus import visible_gpus
+
+    return "float32" if visible_gpus().found[0].memory_bytes >= ROOM_FOR_FLOAT32 else "bfloat16"
+
+
+def report_of(printed: str) -> list[list[str]]:
+    r"""The lines of `judge verify` as names and values.
+
+    Example:
+        >>> report_of("http://x: model\npairs                        14\nlikely cause: another prompt")
+        [['pairs', '14'], ['likely cause', 'another prompt']]
+    """
+    rows = []
+    for line in printed.splitlines():
+        parts = re.split(r"\s{2,}|(?<=^likely cause): ", line.strip(), maxsplit=1)
+        if len(parts) == 2:
+            rows.append(parts)
+    return rows
+
+
+def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
+    """What was found."""
+    figures = outcomes["serve"].figures
+    rows = [["from start to ready, s", number(figures.get("ready_s"), ".1f")]]
+    rows.append(["reference", f"transformers in {figures['reference']}" if figures else number(None, "")])
+    rows += figures.get("report", [["judge verify", number(None, "")]])
+    return [Table(["judge serve and judge verify", "found"], rows)]
+
+
+STEP = Step(
+    name="service",
+    title="Service",
+    about="`judge serve` on Ray Serve with one replica in bfloat16, then `judge verify`.",
+    cases={"serve": Case("serve, verify, stop", serve_and_verify, ["ray", "fastapi", "torch", "transformers"])},
+    tables=tables,
+    models=["judge"],
+)

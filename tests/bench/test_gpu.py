@@ -1,0 +1,220 @@
+"""`make gpu`: a dry run without engines, a model that is broken, processes that die, and figures worked out by hand."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+
+from bench.gpu import judging, parity, search, training
+from bench.gpu.lines import one_line
+from bench.gpu.models import JUDGES, STUDENTS
+from bench.gpu.page import page
+from bench.gpu.running import ROOT, _outcome, _watched
+from bench.gpu.step import Case, Outcome, Step, Table
+from bench.gpu.steps import NAMES, STEPS
+
+OWN_PATH = re.compile(r"(?<![\w.:/…])/\w")
+"""The beginning of an absolute path."""
+
+
+def measure(out, *options, hidden=()):
+    """Runs `python -m bench.gpu --dry-run` where some packages cannot be found; its status, page and figures."""
+    hiding = out / "hiding"
+    hiding.mkdir(parents=True)
+    (hiding / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", str(out), *options],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{hiding}:{ROOT}"},
+    )  # fmt: skip
+    assert (out / "gpu.md").exists(), done.stdout + done.stderr
+    return done.returncode, (out / "gpu.md").read_text(), json.loads((out / "gpu.json").read_text())["outcomes"]
+
+
+def states(outcomes):
+    return {f"{step}/{case}": one["state"] for step, cases in outcomes.items() for case, one in cases.items()}
+
+
+def test_a_dry_run_without_engines(tmp_path):
+    """Torch, transformers and the trainer's libraries: the rest is skipped with its reason, and the page is whole."""
+    status, text, outcomes = measure(tmp_path, hidden=("vllm", "ray", "faiss", "bitsandbytes", "sklearn"))
+    assert status == 0, text
+    assert {name for name, state in states(outcomes).items() if state == "skipped"} == {
+        "parity/vllm-float32-head", "parity/vllm-bfloat16-head", "judge/vllm", "judge/vllm-graphs", "service/serve",
+        "faiss/knn", "nf4/nf4",
+    }  # fmt: skip
+    assert set(states(outcomes).values()) == {"ok", "skipped"}
+
+    # The page: every step, every case with its outcome, no empty cell, no path of this machine.
+    assert [step.title for step in STEPS] == re.findall(r"^## (.+)$", text, re.MULTILINE)[2:]
+    for step in STEPS:
+        for case in step.cases.values():
+            assert re.search(
+                rf"^\| {step.title} \| {re.escape(case.title)} \| .* \| (ok|skipped: .+) \|$", text, re.MULTILINE
+            )
+    assert "skipped: not installed: vllm" in text
+    assert "| vLLM, bfloat16, head in float32 | not measured |" in text
+    assert "||" not in text.replace(" ", "").replace("||found|", "")
+    assert not OWN_PATH.search(text)
+
+    # The figures: bfloat16 rounds, and checkpointing changes no useful work.
+    exact, rounded = (outcomes["parity"][way]["figures"]["log_odds"] for way in list(parity.STEP.cases)[:2])
+    assert 0 < max(parity.differences(rounded, exact)) < 0.5
+    kept, again = (outcomes["trainer"][way]["figures"] for way in ("kept", "checkpointing"))
+    assert kept["rows"] == again["rows"] == 2
+    assert kept["flops"] == again["flops"] > 0
+    assert outcomes["judge"]["transformers"]["figures"]["scenarios"].keys() == judging.SCENARIOS.keys()
+
+
+def test_a_broken_model_fails_its_cases_alone(tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    status, text, outcomes = measure(
+        tmp_path / "out", "--model", str(broken), "--steps", "judge", "faiss", hidden=("vllm", "faiss")
+    )
+    assert status == 1
+    assert states(outcomes) == {
+        "models/judge": "skipped", "judge/product": "ok", "judge/transformers": "failed", "judge/vllm": "skipped",
+        "judge/vllm-graphs": "skipped", "faiss/knn": "skipped",
+    }  # fmt: skip
+    assert re.search(
+        r"\| Judge \| transformers backend \| [\d.]+ \| failed: …/broken: cannot be loaded as a judge", text
+    )
+    assert "| image → text, 50 candidates | transformers backend | not measured |" in text
+    assert not OWN_PATH.search(text)
+
+
+def test_without_a_gpu_it_says_so(tmp_path):
+    """On the CPU build of torch."""
+    command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no GPU to measure: ")
+    assert not list(tmp_path.iterdir())
+
+
+def ended(tmp_path, code, limit_s):
+    """What the page would say of a process that runs this code."""
+    log = tmp_path / "log"
+    seconds, status = _watched([sys.executable, "-c", code], log, limit_s)
+    return _outcome(tmp_path / "result.json", log, seconds, status, limit_s)
+
+
+def test_a_process_that_aborts_ends_its_case_alone(tmp_path):
+    """As FAISS does on a broken CUDA."""
+    outcome = ended(tmp_path, "import os; print('CUDA error 35', flush=True); os.abort()", 60)
+    assert (outcome.state, outcome.cause) == ("failed", "the process died of SIGABRT; its last line: CUDA error 35")
+
+
+def test_a_process_that_hangs_is_ended_with_its_children(tmp_path):
+    """The child ignores a polite request, as an engine may."""
+    child = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    code = f"""import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(600)"""
+    outcome = ended(tmp_path, code, 5)
+    pid = int((tmp_path / "log").read_text())
+    assert (outcome.state, outcome.cause) == ("failed", f"not done after 5 s; its last line: {pid}")
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_result_that_was_written_counts_though_the_process_does_not_end(tmp_path):
+    written = {"state": "ok", "seconds": None, "cause": "", "figures": {"rows": 2}}
+    (tmp_path / "result.json").write_text(json.dumps(written))
+    outcome = ended(tmp_path, "import time; time.sleep(600)", 1)
+    assert (outcome.state, outcome.figures) == ("ok", {"rows": 2})
+
+
+def test_parity_by_hand():
+    exact = Outcome("ok", figures={"log_odds": [[1.0, 2.0, 3.0], [4.0]], "errors": []})
+    found = Outcome("ok", figures={"log_odds": [[1.5, 1.5, None], [4.25]], "errors": ["too long"]})
+    lost = Outcome("failed", cause="why")
+    names = list(parity.STEP.cases)
+    (table,) = parity.tables(dict(zip(names, [exact, found, lost, lost], strict=True)))
+    assert table.rows[0][1:] == ["4", "0", "0.0e+00", "0.0e+00", "0", "4"]
+    assert table.rows[1][1:] == ["4", "1", "5.0e-01", "4.2e-01", "1", "2"]
+    assert table.rows[2][1:] == ["not measured"] * 6
+    assert table.note.endswith("the first pair without a verdict says: too long.")
+
+
+def test_parity_without_its_reference():
+    found = Outcome("ok", figures={"log_odds": [[1.0]], "errors": []})
+    lost = Outcome("failed", cause="why")
+    (table,) = parity.tables(dict(zip(parity.STEP.cases, [lost, found, lost, lost], strict=True)))
+    assert table.rows[1][1:] == ["1", "0", "not measured", "not measured", "0", "1"]
+
+
+@pytest.mark.parametrize(("maker", "peak"), [(None, 1e12), (4e12, 4e12)])
+def test_the_judges_utilisation_by_hand(maker, peak):
+    """100 pairs of 20 GFLOP in 5 s are 0.4 TFLOP/s."""
+    product = Outcome("ok", figures={"device": "GPU", "maker_peak": maker, "product_rate": 1e12})
+    scenario = {"pairs": 100, "seconds": 5.0, "flops_per_pair": 20e9, "least_tokens": 30.0, "tokens": None}
+    one = Outcome("ok", figures={"start_s": 7.0, "scenarios": dict.fromkeys(judging.SCENARIOS, scenario)})
+    lost = Outcome("failed", cause="why")
+    outcomes = dict(zip(judging.STEP.cases, [product, one, lost, lost], strict=True))
+    (table,) = judging.tables(outcomes)
+    assert len(table.rows) == 6
+    share = f"{0.4e12 / peak:.1%}"
+    assert table.rows[0][2:] == ["20.0", f"{peak / 20e9:.1f}", share, "0.4", "not measured", "30", "7"]
+
+    # Without a peak there is no limit, and pairs/s stay.
+    (table,) = judging.tables(outcomes | {"product": lost})
+    assert table.rows[0][2:5] == ["20.0", "not measured", "not measured"]
+
+
+def test_the_trainers_row_by_hand():
+    figures = {
+        "device": "GPU", "maker_peak": None, "product_rate": 1e12, "rows": 8, "seconds": 4.0, "flops": 2e12,
+        "weights_bytes": 2**30, "peak_bytes": 3 * 2**30, "estimate_bytes": None,
+    }  # fmt: skip
+    outcomes = {"kept": Outcome("ok", figures=figures), "checkpointing": Outcome("failed", cause="out of memory")}
+    (table,) = training.TRAINER.tables(outcomes)
+    assert table.rows[0][1:] == ["2.00", "0.5", "50.0%", "1", "3", "not measured"]
+    assert table.rows[1][1:] == ["not measured"] * 6
+
+
+def test_two_searches_are_compared_place_by_place():
+    first = np.array([[0.9, 0.5]], np.float32), np.array([[3, 1]])
+    second = np.array([[0.9, 0.25]], np.float32), np.array([[3, 2]])
+    found = search.compared(lambda: first, lambda: second)
+    assert (found["equal_places"], found["largest_difference"]) == (0.5, 0.25)
+
+
+def test_a_page_escapes_what_would_break_its_tables():
+    case = Case("a | b", lambda options: {})
+    step = Step("one", "One", "About.", {"x": case}, lambda outcomes: [Table(["h"], [["v|w"]], "A note.")])
+    outcomes = {"one": {"x": Outcome("ok", 1.25, figures={"v": 1})}}
+    text = page("Title", "Made /here/now.", {"GPU": "none"}, [step], outcomes)
+    assert r"| One | a \| b | 1.2 | ok |" in text
+    assert r"| v\|w |" in text
+    assert "Made …/now." in text
+
+
+def test_a_cause_is_one_line():
+    assert one_line("\x1b[31mRuntimeError\x1b[0m: a\n  b") == "RuntimeError: a b"
+    assert len(one_line("x" * 1000)) == 400
+
+
+def test_the_models_have_shapes_that_can_be_split():
+    """Heads that share keys and values evenly, and positions that fill half a head."""
+    for text, _ in (*JUDGES.values(), *STUDENTS.values()):
+        heads, width = text["num_attention_heads"], text["hidden_size"]
+        assert width % heads == 0
+        assert heads % text.get("num_key_value_heads", 2) == 0
+        sections = text.get("rope_parameters", {"mrope_section": [4, 6, 6]})["mrope_section"]
+        assert 2 * sum(sections) == width // heads
+
+
+def test_names_of_steps_are_those_that_docs_list():
+    listed = re.findall(
+        r"^\| `(\w+)` \|", (ROOT / "docs/gpu.md").read_text().split("# Measuring a GPU")[1], re.MULTILINE
+    )
+    assert tuple(listed[-len(NAMES) :]) == NAMES
