@@ -8,11 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-<<<<<<< HEAD
-.PHONY: demo test lint pins pins-check images-check clean vllm-cpu help
-=======
-.PHONY: demo test lint pins clean vllm-cpu gpu help
->>>>>>> bench-gpu
+.PHONY: demo test lint pins pins-check images-check clean vllm-cpu gpu help
 .DEFAULT_GOAL := help
 
 help:
