@@ -49,13 +49,13 @@ def main() -> None:
     logs.mkdir(parents=True, exist_ok=True)
     begun = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="unijudge-gpu-", dir=asked.scratch) as scratch:
-        options = Options(asked.dry_run, asked.model, asked.size, scratch, str(logs.absolute()))
+        options = Options(asked.dry_run, asked.model, asked.size, scratch, str(logs.absolute()), asked.limit_s)
         steps = _chosen(asked.steps)
-        outcomes = run_steps(steps, options, asked.limit_s)
+        outcomes = run_steps(steps, options)
 
     machine = _machine(gpus)
     title = "Dry run of `make gpu`, on a CPU" if asked.dry_run else f"unijudge on a {gpus.found[0].name}"
-    text = page(title, _about(options, begun, asked.limit_s), machine, steps, outcomes)
+    text = page(title, _about(options, begun), machine, steps, outcomes)
     (asked.out / "gpu.md").write_text(text, encoding="utf-8")
     figures = {"begun": begun.isoformat(), "machine": machine, "outcomes": _as_json(outcomes)}
     (asked.out / "gpu.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -86,7 +86,7 @@ def _chosen(names: list[str]) -> list[Step]:
     return [replace(models.STEP, cases=made), *chosen]
 
 
-def _about(options: Options, begun: datetime, limit_s: float) -> str:
+def _about(options: Options, begun: datetime) -> str:
     if options.dry_run:
         model = "Tiny models with random weights ran on the CPU: this page shows that each step runs, and no speed."
     elif options.model:
@@ -95,7 +95,7 @@ def _about(options: Options, begun: datetime, limit_s: float) -> str:
         model = f"Models of published shapes with random weights ({options.size})."
     return (
         f"Made by `python -m bench.gpu` on {begun:%Y-%m-%d}. {model} Each case ran in a process of its own, for "
-        f"{limit_s:g} s at most. Its time includes imports and loading."
+        f"{options.limit_s:g} s at most. Its time includes imports and loading."
     )
 
 

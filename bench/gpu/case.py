@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.gpu.lines import one_line
 from bench.gpu.options import Options
-from bench.gpu.step import Outcome, Skipped
+from bench.gpu.step import Outcome, Skipped, Wrong
 from bench.gpu.steps import STEPS
 from unijudge.errors import UnijudgeError
 
@@ -26,6 +26,8 @@ def outcome_of(step_name: str, case_name: str, options: Options) -> Outcome:
         return Outcome("ok", figures=step.cases[case_name].measure(options))
     except Skipped as reason:
         return Outcome("skipped", cause=one_line(str(reason)))
+    except Wrong as fault:
+        return Outcome("failed", cause=one_line(str(fault)), figures=fault.figures)
     except UnijudgeError as error:
         traceback.print_exc()
         return Outcome("failed", cause=one_line(str(error)))

@@ -13,8 +13,8 @@ from bench.gpu.step import Case, Figures, Outcome, Skipped, Step, Table, number
 from bench.judge import Work, work
 from bench.peaks import peak_of
 
-IN_FLIGHT = 16
-"""Queries that the judge has at the same time."""
+IN_FLIGHT = {"vllm": 16, "transformers": 2}
+"""Queries that a judge has at the same time. The transformers backend runs one, while the other waits."""
 COUNTED = 8
 """Queries whose tokens are counted; all have the same lengths, within a few tokens."""
 SCENARIOS = {"image → image, 12 candidates": (12, True), "image → text, 50 candidates": (50, False)}
@@ -36,20 +36,27 @@ def judge_pairs(
         raise Skipped("vLLM records graphs on a GPU only")
     from judge_service.backends import open_judge
 
-    scale = options.scale
     begun = time.perf_counter()
-    judge = open_judge(service_settings(options, backend, graphs=graphs))
+    # A process of its own for the engine, so that a dry run takes the way of a GPU.
+    judge = open_judge(service_settings(options, backend, graphs=graphs, own_process=True))
     start_s = time.perf_counter() - begun
 
+    # One event loop for everything: vLLM's engine stays bound to the first one that it meets.
+    return {"start_s": start_s, "scenarios": asyncio.run(_scenarios(options, judge, IN_FLIGHT[backend]))}
+
+
+async def _scenarios(options: Options, judge: Any, in_flight: int) -> Figures:
+    """Of each scenario what was measured."""
+    scale = options.scale
     found = {}
     for name, (candidates, images) in SCENARIOS.items():
         queries = scale.judge_images if images else scale.judge_texts
         todo = work(queries, candidates, images=images, seed=1, side=scale.image_side)
 
         # Other pairs first: nothing is compiled or loaded on the clock.
-        asyncio.run(flow(judge, work(1, candidates, images=images, seed=7, side=scale.image_side), 60))
+        await flow(judge, work(1, candidates, images=images, seed=7, side=scale.image_side), in_flight, 60)
         computed_before = _computed(judge)
-        pairs, seconds = asyncio.run(flow(judge, todo, scale.judge_seconds))
+        pairs, seconds = await flow(judge, todo, in_flight, scale.judge_seconds)
 
         computed = _computed(judge)
         tokens = (computed - computed_before) / pairs if computed is not None else None
@@ -57,11 +64,11 @@ def judge_pairs(
         found[name] = {
             "pairs": pairs, "seconds": seconds, "flops_per_pair": flops, "least_tokens": least_tokens, "tokens": tokens,
         }  # fmt: skip
-    return {"start_s": start_s, "scenarios": found}
+    return found
 
 
-async def flow(judge: Any, todo: Work, seconds: float) -> tuple[int, float]:
-    """Judges queries, `IN_FLIGHT` at the same time, and begins none after some seconds.
+async def flow(judge: Any, todo: Work, in_flight: int, seconds: float) -> tuple[int, float]:
+    """Judges queries, some at the same time, and begins none after some seconds.
 
     Returns:
         How many pairs got a verdict, and the seconds until the last one.
@@ -87,7 +94,7 @@ async def flow(judge: Any, todo: Work, seconds: float) -> tuple[int, float]:
                 raise RuntimeError(f"a pair got no verdict: {errors[0]}")
             judged += len(answers)
 
-    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    await asyncio.gather(*(worker() for _ in range(in_flight)))
     return judged, time.perf_counter() - begun
 
 
@@ -167,9 +174,9 @@ def _note(measured: Mapping[str, Any]) -> str:
     else:
         used = f"a large product in bfloat16, measured at {rate}: the table of peaks does not know this device"
     return (
-        f"The limit is what the GPU would score if it computed at its peak rate, and nothing twice: the beginning that "
-        f"a query's candidates share, and each image, once (`unijudge.cost.pair_flops`). Peak: {used}. The "
-        f"time of a pair includes decoding of images and making of prompts; {IN_FLIGHT} queries run at once."
+        "The limit is what the GPU would score if it computed at its peak rate, and nothing twice: the beginning that "
+        f"a query's candidates share, and each image, once (`unijudge.cost.pair_flops`). Peak: {used}. The time of a "
+        f"pair includes decoding of images and making of prompts; vLLM has {IN_FLIGHT['vllm']} queries at once."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import astuple
 
 from bench.gpu.options import Options, service_settings
-from bench.gpu.step import Case, Figures, Outcome, Step, Table
+from bench.gpu.step import Case, Figures, Outcome, Step, Table, Wrong
 
 TOOLS = {
     "cc": "Triton compiles with it at start, unless CC or gcc is there",
@@ -44,6 +44,8 @@ def use_torch(options: Options) -> Figures:
     for tool, use in TOOLS.items():
         there = "found" if shutil.which(tool) else "missing"
         checks.append([tool, f"{there} ({use})"])
+    if not equal:
+        raise Wrong("torch multiplies whole numbers wrongly on this device", {"checks": checks})
     return {"checks": checks}
 
 

@@ -36,7 +36,7 @@ class Scale:
 
 ON_A_GPU = Scale(
     min_pixels=4 * 28 * 28, max_pixels=300 * 28 * 28, max_tokens=4096, parity_queries=40, verify_queries=3,
-    judge_images=96, judge_texts=40, judge_seconds=15, image_side=448, product_size=8192,
+    judge_images=64, judge_texts=40, judge_seconds=12, image_side=448, product_size=8192,
     training_batches=4, training_pixels=672 * 672, search_items=262_144, search_queries=1024, search_width=1536,
 )  # fmt: skip
 DRY = Scale(
@@ -60,6 +60,8 @@ class Options:
     """A folder for the models that are made."""
     logs: str
     """A folder for what the cases print."""
+    limit_s: float
+    """How long one case may take, in seconds."""
 
     @property
     def scale(self) -> Scale:
@@ -94,6 +96,7 @@ def service_settings(
     head_dtype: Literal["float32", "model"] = "float32",
     graphs: Literal["off", "piecewise"] = "off",
     memory_share: float | None = None,
+    own_process: bool | None = None,
 ) -> ServiceSettings:
     """The settings of a judge with the model that is measured.
 
@@ -104,6 +107,7 @@ def service_settings(
         head_dtype: Of the logits.
         graphs: Whether vLLM compiles the model and records graphs.
         memory_share: Of the GPU's memory, for vLLM; None: vLLM's own choice.
+        own_process: Whether vLLM's engine runs in a process of its own; None: on a GPU.
     """
     scale = options.scale
     model = ModelSettings(
@@ -118,7 +122,7 @@ def service_settings(
     )
     return ServiceSettings(
         model=model,
-        engine=EngineSettings(graphs=graphs, gpu_memory_utilization=memory_share),
+        engine=EngineSettings(graphs=graphs, gpu_memory_utilization=memory_share, multiprocessing=own_process),
         gpus_per_replica=0 if options.dry_run else 1,
         cpus_per_replica=1 if options.dry_run else 4,
         log_folder=Path(options.logs).absolute(),

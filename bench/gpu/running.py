@@ -22,27 +22,26 @@ Outcomes = dict[str, dict[str, Outcome]]
 """By the names of step and case."""
 
 
-def run_steps(steps: Sequence[Step], options: Options, limit_s: float) -> Outcomes:
+def run_steps(steps: Sequence[Step], options: Options) -> Outcomes:
     """Runs every case of some steps, and prints a line for each.
 
     Args:
         steps: In the order in which they run.
         options: Of the measurement; its folders exist.
-        limit_s: How long one case may take, in seconds.
     """
     outcomes: Outcomes = {}
     for step in steps:
         outcomes[step.name] = {}
         for name, case in step.cases.items():
             print(f"{step.title}: {case.title} … ", end="", flush=True)
-            outcome = run_case(step, name, case, options, limit_s, outcomes)
+            outcome = run_case(step, name, case, options, outcomes)
             outcomes[step.name][name] = outcome
             took = "" if outcome.seconds is None else f" in {outcome.seconds:.0f} s"
             print(f"{outcome.state}{took}{': ' if outcome.cause else ''}{outcome.cause}", flush=True)
     return outcomes
 
 
-def run_case(step: Step, name: str, case: Case, options: Options, limit_s: float, before: Outcomes) -> Outcome:
+def run_case(step: Step, name: str, case: Case, options: Options, before: Outcomes) -> Outcome:
     """Runs one case, unless a package or a model that it needs is not there."""
     missing = [package for package in case.packages if importlib.util.find_spec(package) is None]
     if missing:
@@ -56,8 +55,8 @@ def run_case(step: Step, name: str, case: Case, options: Options, limit_s: float
     result = Path(options.scratch) / f"{step.name}-{name}.json"
     log = Path(options.logs) / f"{step.name}-{name}.log"
     command = [sys.executable, "-m", "bench.gpu.case", step.name, name, str(options_file), str(result)]
-    seconds, status = _watched(command, log, limit_s)
-    return _outcome(result, log, seconds, status, limit_s)
+    seconds, status = _watched(command, log, options.limit_s)
+    return _outcome(result, log, seconds, status)
 
 
 def _watched(command: Sequence[str], log: Path, limit_s: float) -> tuple[float, int | None]:
@@ -91,7 +90,7 @@ def _signal(session: int, what: signal.Signals) -> None:
         os.killpg(session, what)
 
 
-def _outcome(result: Path, log: Path, seconds: float, status: int | None, limit_s: float) -> Outcome:
+def _outcome(result: Path, log: Path, seconds: float, status: int | None) -> Outcome:
     """What the process wrote; or, where it wrote nothing, how it ended."""
     if result.exists():
         written = json.loads(result.read_text(encoding="utf-8"))
@@ -99,6 +98,6 @@ def _outcome(result: Path, log: Path, seconds: float, status: int | None, limit_
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "it printed nothing"
     if status is None:
-        return Outcome("failed", seconds, one_line(f"not done after {limit_s:g} s; its last line: {last}"))
+        return Outcome("failed", seconds, one_line(f"not done in time (--limit-s allows more); its last line: {last}"))
     ended = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     return Outcome("failed", seconds, one_line(f"the process {ended}; its last line: {last}"))

@@ -6,13 +6,15 @@ import time
 from collections.abc import Mapping
 
 from bench.gpu.options import Options, service_settings
-from bench.gpu.step import Case, Figures, Outcome, Step, Table, number
+from bench.gpu.step import NOT_MEASURED, Case, Figures, Outcome, Step, Table, Wrong, number
 from bench.judge import UNTRAINED
 from bench.made_up import UNIJUDGE, serving
 from unijudge.settings import overrides_of
 
 SERVICE_SHARE = 0.5
 """Of the GPU's memory: the reference of `judge verify` needs a place beside the service."""
+STOP_S = 25
+"""Of a case's time, in seconds, for imports before the service and its stop after it."""
 ROOM_FOR_FLOAT32 = 60 * 2**30
 """Bytes of a GPU on which the reference runs in float32; on a smaller one it runs in bfloat16."""
 
@@ -23,16 +25,24 @@ def serve_and_verify(options: Options) -> Figures:
     overrides = overrides_of(settings)
     chosen = dict(line.split("=", 1) for line in overrides)
     begun = time.perf_counter()
-    with serving(chosen | ({} if options.model else UNTRAINED), start_s=90) as url:
+    with serving(chosen | ({} if options.model else UNTRAINED), start_s=options.limit_s - STOP_S) as url:
         ready_s = time.perf_counter() - begun
         command = [*UNIJUDGE, "judge", "verify", url, "--queries", str(options.scale.verify_queries)]
         command += ["--device", options.device, "--dtype", reference_dtype(options)]
         for override in overrides:
             command += ["--set", override]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1) or "verdict" not in done.stdout:
-        raise RuntimeError(f"judge verify: {(done.stderr.strip().splitlines() or ['it printed nothing'])[-1]}")
-    return {"ready_s": ready_s, "reference": reference_dtype(options), "report": report_of(done.stdout)}
+        left_s = max(1, options.limit_s - STOP_S - ready_s)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=left_s)
+        except subprocess.TimeoutExpired as late:
+            cause = f"judge verify: not done in the {left_s:.0f} s that were left (--limit-s allows more)"
+            raise Wrong(cause, {"ready_s": ready_s}) from late
+
+    figures = {"ready_s": ready_s, "reference": reference_dtype(options), "report": report_of(done.stdout)}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["NOT the model's own scores"])[-1]
+        raise Wrong(f"judge verify: {last}", figures)
+    return figures
 
 
 def reference_dtype(options: Options) -> str:
@@ -63,8 +73,8 @@ def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
     """What was found."""
     figures = outcomes["serve"].figures
     rows = [["from start to ready, s", number(figures.get("ready_s"), ".1f")]]
-    rows.append(["reference", f"transformers in {figures['reference']}" if figures else number(None, "")])
-    rows += figures.get("report", [["judge verify", number(None, "")]])
+    rows.append(["dtype of the reference", figures.get("reference", NOT_MEASURED)])
+    rows += figures.get("report", [["judge verify", NOT_MEASURED]])
     return [Table(["judge serve and judge verify", "found"], rows)]
 
 

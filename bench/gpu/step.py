@@ -15,6 +15,14 @@ class Skipped(Exception):
     """A case cannot run on this machine; the message says why."""
 
 
+class Wrong(Exception):
+    """A case ran, and found something wrong; the message says what."""
+
+    def __init__(self, message: str, figures: Figures):
+        super().__init__(message)
+        self.figures = figures
+
+
 @dataclass(frozen=True)
 class Case:
     """One thing to measure."""
@@ -59,7 +67,7 @@ class Step:
     """What is measured, in sentences."""
     cases: Mapping[str, Case]
     tables: Callable[[Mapping[str, Outcome]], list[Table]]
-    """Makes tables of the outcomes, by the names of the cases. A case that was not ok has no figures."""
+    """Makes tables of the outcomes, by the names of the cases. A case that was not ok may have no figures."""
     models: Sequence[str] = ()
     """Cases of the step `models` that must run before."""
 

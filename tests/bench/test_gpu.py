@@ -1,22 +1,27 @@
 """`make gpu`: a dry run without engines, a model that is broken, processes that die, and figures worked out by hand."""
 
+import doctest
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
 import pytest
 
-from bench.gpu import judging, parity, search, training
+from bench import peaks
+from bench.gpu import case, judging, lines, parity, search, serving, step, training
 from bench.gpu.lines import one_line
 from bench.gpu.models import JUDGES, STUDENTS
+from bench.gpu.options import Options
 from bench.gpu.page import page
 from bench.gpu.running import ROOT, _outcome, _watched
-from bench.gpu.step import Case, Outcome, Step, Table
+from bench.gpu.step import Case, Outcome, Skipped, Step, Table, Wrong
 from bench.gpu.steps import NAMES, STEPS
+from unijudge.errors import ModelError
 
 OWN_PATH = re.compile(r"(?<![\w.:/…])/\w")
 """The beginning of an absolute path."""
@@ -36,7 +41,7 @@ def measure(out, *options, hidden=()):
 
 
 def states(outcomes):
-    return {f"{step}/{case}": one["state"] for step, cases in outcomes.items() for case, one in cases.items()}
+    return {f"{name}/{way}": one["state"] for name, ways in outcomes.items() for way, one in ways.items()}
 
 
 def test_a_dry_run_without_engines(tmp_path):
@@ -50,12 +55,11 @@ def test_a_dry_run_without_engines(tmp_path):
     assert set(states(outcomes).values()) == {"ok", "skipped"}
 
     # The page: every step, every case with its outcome, no empty cell, no path of this machine.
-    assert [step.title for step in STEPS] == re.findall(r"^## (.+)$", text, re.MULTILINE)[2:]
-    for step in STEPS:
-        for case in step.cases.values():
-            assert re.search(
-                rf"^\| {step.title} \| {re.escape(case.title)} \| .* \| (ok|skipped: .+) \|$", text, re.MULTILINE
-            )
+    assert [each.title for each in STEPS] == re.findall(r"^## (.+)$", text, re.MULTILINE)[2:]
+    for each in STEPS:
+        for one in each.cases.values():
+            row = rf"^\| {each.title} \| {re.escape(one.title)} \| .* \| (ok|skipped: .+) \|$"
+            assert re.search(row, text, re.MULTILINE)
     assert "skipped: not installed: vllm" in text
     assert "| vLLM, bfloat16, head in float32 | not measured |" in text
     assert "||" not in text.replace(" ", "").replace("||found|", "")
@@ -99,37 +103,47 @@ def test_without_a_gpu_it_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def ended(tmp_path, code, limit_s):
-    """What the page would say of a process that runs this code."""
+def ended(tmp_path, script, limit_s):
+    """What the page would say of a process that runs this shell script."""
     log = tmp_path / "log"
-    seconds, status = _watched([sys.executable, "-c", code], log, limit_s)
-    return _outcome(tmp_path / "result.json", log, seconds, status, limit_s)
+    seconds, status = _watched(["sh", "-c", script], log, limit_s)
+    return _outcome(tmp_path / "result.json", log, seconds, status)
 
 
 def test_a_process_that_aborts_ends_its_case_alone(tmp_path):
     """As FAISS does on a broken CUDA."""
-    outcome = ended(tmp_path, "import os; print('CUDA error 35', flush=True); os.abort()", 60)
+    outcome = ended(tmp_path, "echo CUDA error 35; kill -ABRT $$", 60)
     assert (outcome.state, outcome.cause) == ("failed", "the process died of SIGABRT; its last line: CUDA error 35")
+
+
+def runs(pid):
+    """Whether a process is there, and is more than an entry that nobody has collected yet."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_process_that_hangs_is_ended_with_its_children(tmp_path):
     """The child ignores a polite request, as an engine may."""
-    child = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
-    code = f"""import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)
-child.stdout.readline()
-print(child.pid, flush=True)
-time.sleep(600)"""
-    outcome = ended(tmp_path, code, 5)
+    outcome = ended(tmp_path, "(trap '' TERM; exec sleep 600) & echo $!; sleep 600", 3)
     pid = int((tmp_path / "log").read_text())
-    assert (outcome.state, outcome.cause) == ("failed", f"not done after 5 s; its last line: {pid}")
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert outcome.state == "failed"
+    assert outcome.cause == f"not done in time (--limit-s allows more); its last line: {pid}"
+    wait_for(lambda: not runs(pid))
 
 
 def test_a_result_that_was_written_counts_though_the_process_does_not_end(tmp_path):
     written = {"state": "ok", "seconds": None, "cause": "", "figures": {"rows": 2}}
     (tmp_path / "result.json").write_text(json.dumps(written))
-    outcome = ended(tmp_path, "import time; time.sleep(600)", 1)
+    outcome = ended(tmp_path, "sleep 600", 1)
     assert (outcome.state, outcome.figures) == ("ok", {"rows": 2})
 
 
@@ -189,10 +203,10 @@ def test_two_searches_are_compared_place_by_place():
 
 
 def test_a_page_escapes_what_would_break_its_tables():
-    case = Case("a | b", lambda options: {})
-    step = Step("one", "One", "About.", {"x": case}, lambda outcomes: [Table(["h"], [["v|w"]], "A note.")])
+    one = Case("a | b", lambda options: {})
+    made = Step("one", "One", "About.", {"x": one}, lambda outcomes: [Table(["h"], [["v|w"]], "A note.")])
     outcomes = {"one": {"x": Outcome("ok", 1.25, figures={"v": 1})}}
-    text = page("Title", "Made /here/now.", {"GPU": "none"}, [step], outcomes)
+    text = page("Title", "Made /here/now.", {"GPU": "none"}, [made], outcomes)
     assert r"| One | a \| b | 1.2 | ok |" in text
     assert r"| v\|w |" in text
     assert "Made …/now." in text
@@ -218,3 +232,36 @@ def test_names_of_steps_are_those_that_docs_list():
         r"^\| `(\w+)` \|", (ROOT / "docs/gpu.md").read_text().split("# Measuring a GPU")[1], re.MULTILINE
     )
     assert tuple(listed[-len(NAMES) :]) == NAMES
+
+
+@pytest.mark.parametrize("module", [lines, parity, peaks, serving, step])
+def test_examples_are_right(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_a_service_with_other_scores_has_failed_and_keeps_its_figures():
+    found = Outcome("failed", cause="judge verify: NOT the model's own scores", figures={"ready_s": 3.0})
+    (table,) = serving.tables({"serve": found})
+    assert table.rows == [
+        ["from start to ready, s", "3.0"], ["dtype of the reference", "not measured"], ["judge verify", "not measured"],
+    ]  # fmt: skip
+
+
+def test_what_a_case_raises_becomes_its_outcome(tmp_path, monkeypatch):
+    options = Options(dry_run=True, model="", size="3b", scratch=str(tmp_path), logs=str(tmp_path), limit_s=60)
+
+    def outcome(error):
+        def measure(_):
+            raise error
+
+        failing = Step("one", "One", "", {"x": Case("x", measure)}, lambda outcomes: [])
+        monkeypatch.setattr(case, "STEPS", (failing,))
+        return case.outcome_of("one", "x", options)
+
+    assert outcome(Skipped("no GPU")) == Outcome("skipped", cause="no GPU")
+    assert outcome(Wrong("not equal", {"rows": 1})) == Outcome("failed", cause="not equal", figures={"rows": 1})
+    assert outcome(ModelError("a: why. Do b")) == Outcome("failed", cause="a: why. Do b")
+    assert outcome(SystemExit("no")) == Outcome("failed", cause="SystemExit: no")
+    assert outcome(KeyError("x")) == Outcome("failed", cause="KeyError: 'x'")

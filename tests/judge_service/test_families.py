@@ -13,6 +13,7 @@ from PIL import Image
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
+from tests.engines import ENGINE
 from tests.families import MAKERS
 from tests.pictures import png
 from unijudge.corpus import Content
@@ -26,7 +27,8 @@ LABELS = {"llava_next": {"yes": "Y", "no": "N"}}
 
 def load(folder, family, backend="transformers", **prompt):
     model = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 2048}
-    return open_judge(ServiceSettings(model=ModelSettings(**model), prompt=Prompt(**LABELS.get(family, {}) | prompt)))
+    chosen = Prompt(**LABELS.get(family, {}) | prompt)
+    return open_judge(ServiceSettings(model=ModelSettings(**model), prompt=chosen, engine=ENGINE))
 
 
 @pytest.fixture(scope="module", params=MAKERS)

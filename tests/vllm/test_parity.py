@@ -12,6 +12,7 @@ import pytest
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
+from tests.engines import ENGINE
 from unijudge.corpus import Content
 from unijudge.errors import JudgeRefused, JudgeUnavailable, ModelError
 from unijudge.prompt import LONGEST_LIST, Prompt
@@ -25,7 +26,7 @@ TOLERANCE = 1e-4
 
 def load(folder, backend, **model):
     settings = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
-    return open_judge(ServiceSettings(model=ModelSettings(**settings | model)))
+    return open_judge(ServiceSettings(model=ModelSettings(**settings | model), engine=ENGINE))
 
 
 @pytest.fixture(scope="module")
