@@ -1,7 +1,6 @@
 """What this machine lacks to serve a judge, each with its cure; and a pair scored, if a model is named."""
 
 import importlib.util
-import math
 import os
 import shutil
 import sys
@@ -17,10 +16,9 @@ from packaging.requirements import Requirement
 from judge_service.backends import open_judge
 from judge_service.backends.engine_options import step_tokens_of
 from judge_service.backends.model_sizes import load_sizes
-from judge_service.gpus import GIB, Gpu, driver_version, visible_gpus
+from judge_service.gpus import GIB, Gpu, available_bytes, has_cuda_torch, visible_gpus
 from judge_service.health import KNOWN_NO, KNOWN_QUERY, KNOWN_YES
-from judge_service.ports import check_free
-from judge_service.preflight import gpu_faults, needs_gpu, passed_names, runs_vllm
+from judge_service.preflight import check_free, gpu_faults, needs_gpu, passed_names, runs_vllm
 from judge_service.settings import ServiceSettings
 from unijudge.errors import UnijudgeError
 from unijudge.families import FAMILIES
@@ -75,12 +73,11 @@ def _versions(settings: ServiceSettings) -> Iterator[Finding]:
                 yield Finding("LACKS", required.name, "not installed: pip install 'unijudge[judge]', or [judge-cpu]")
             continue
         fits = required.specifier.contains(found.partition("+")[0], prereleases=True)
-        cure = (
-            ""
-            if fits
-            else f", but {required.name}{required.specifier} is what is tested: reinstall unijudge with its extra"
-        )
-        yield Finding("ok" if fits else "LACKS", required.name, found + cure)
+        if fits:
+            yield Finding("ok", required.name, found)
+        else:
+            tested = f"{required.name}{required.specifier} is what is tested"
+            yield Finding("LACKS", required.name, f"{found}, but {tested}: reinstall unijudge with its extra")
     if importlib.util.find_spec("vllm") is None:
         needed = settings.model.backend == "vllm"
         cure = "not installed: judging would be exact and slower with transformers; pip install 'unijudge[judge]'"
@@ -105,18 +102,22 @@ def _gpus(settings: ServiceSettings) -> Iterator[Finding]:
         names = ", ".join(passed_names(settings)) or "none of this shell"
         yield Finding("ok", "environment", f"the replicas get: {names} (pass_environment)")
         return
-    if not needs_gpu(settings) and driver_version() is None:
-        yield Finding("ok", "gpus", "none is visible, and these settings need none")
+    if not needs_gpu(settings) and not has_cuda_torch():
+        yield Finding("ok", "gpus", "these settings need no GPU, and torch is a CPU build")
         return
     gpus = visible_gpus()
     seen = ", ".join(map(str, gpus.found))
     if not needs_gpu(settings):
-        yield Finding("note", "gpus", f"{seen or gpus.why_none()}. No replica is given one: set gpus_per_replica = 1")
+        unused = f"{seen}. No replica is given one: set gpus_per_replica = 1"
+        yield Finding("note", "gpus", unused if seen else f"these settings need no GPU; {gpus.why_none()}")
         return
     found = list(gpu_faults(settings, gpus))
     yield from (Finding("LACKS", "gpus", fault) for fault in found)
     if not found:
-        yield Finding("ok", "gpus", f"{seen}; driver {gpus.driver}, CUDA {gpus.cuda}")
+        driver = f"driver {gpus.driver}, " if gpus.driver else ""
+        yield Finding("ok", "gpus", f"{seen}; {driver}CUDA {gpus.cuda}")
+        if gpus.problem:
+            yield Finding("note", "gpus", f"not usable: {gpus.problem}")
         if settings.model.name and runs_vllm(settings):
             yield _engine_memory(settings, gpus.found[0])
 
@@ -140,35 +141,13 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
     if settings.gpus_per_replica or not Path(settings.model.name or "/nowhere").is_dir():
         yield Finding("ok", "memory", found + ("" if settings.gpus_per_replica else ", weights not counted: no folder"))
         return
-    needed = settings.replicas * _weight_bytes(Path(settings.model.name), settings.model.dtype)
+    sizes = load_sizes(settings.model.name, settings.model.revision)
+    needed = settings.replicas * sizes.weight_bytes(4 if settings.model.dtype == "float32" else 2)
     found += f", and {settings.replicas} copies of the weights take {needed / GIB:.1f} GiB at least"
     if needed > available:
         yield Finding("LACKS", "memory", f"{found}: lower replicas, or take a smaller model")
     else:
         yield Finding("ok", "memory", found)
-
-
-def available_bytes() -> int:
-    """What Linux would give to a new process, within the container's limit."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return available
-    return available if limit == "max" else min(available, int(limit) - int(used))
-
-
-def _weight_bytes(folder: Path, dtype: str) -> int:
-    """Parameters times the bytes of the dtype that they are loaded in."""
-    from safetensors import safe_open
-
-    parameters = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="np") as file:
-            parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return parameters * (4 if dtype == "float32" else 2)
 
 
 def _disk(settings: ServiceSettings) -> Iterator[Finding]:

@@ -1,18 +1,21 @@
-"""What would stop a judge on this machine's GPUs, found before Ray and the engine start.
+"""What would stop a judge on this machine, found before Ray and the engine start.
 
-`judge serve` refuses to start with a fault; `judge doctor` lists them. It looks at this machine: on a cluster
-(`address`) the GPUs are elsewhere, and each replica finds its own faults when it starts.
+`judge serve` refuses to start with a fault; `judge doctor` lists them. Of GPUs it looks at those of this machine: on a
+cluster (`address`) they are elsewhere, and each replica finds the faults of its own GPU when it starts.
 """
 
 import fnmatch
 import importlib.util
+import math
 import os
 import shutil
+import socket
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from judge_service.backends.engine_options import LIBRARY_BYTES, MemoryEstimate, memory_share, step_tokens_of
+from judge_service.backends.engine_log import log_folder
+from judge_service.backends.engine_options import MemoryEstimate, memory_share, replicas_on_a_gpu, step_tokens_of
 from judge_service.backends.model_sizes import ModelSizes, load_sizes
 from judge_service.gpus import GIB, Gpu, Gpus, has_cuda_vllm, visible_gpus
 from judge_service.settings import ServiceSettings
@@ -20,10 +23,29 @@ from unijudge.errors import ModelError, SettingsError
 
 OLDEST_CAPABILITY = (7, 5)
 """What the CUDA 13 builds of torch and vLLM hold kernels for."""
-BFLOAT16_CAPABILITY = (8, 0)
+SIXTEEN_BIT_CAPABILITY = (8, 0)
+"""The oldest chips that compute bfloat16, and that vLLM's FLASH_ATTN and FLASHINFER run on."""
+CUDA_FOLDER = Path("/usr/local/cuda")
+"""Where NVIDIA's packages put the toolkit."""
 PARALLEL_SIZES = (1, 2, 4, 8, 16)
 SIXTEEN_BIT_METHODS = ("awq", "gptq", "fp8")
 """Ways of packing weights whose kernels in vLLM compute in float16 or bfloat16 alone."""
+
+
+def check_free(host: str, port: int) -> None:
+    """Returns if the service can listen there. Ray would share a port with another judge of the same user, silently.
+
+    Raises:
+        SettingsError: Another program listens there, or the host is not one of this machine.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}:{port} ({error.strerror}); is another judge running there? Set host or port"
+        ) from error
 
 
 def check_machine(settings: ServiceSettings) -> None:
@@ -32,28 +54,12 @@ def check_machine(settings: ServiceSettings) -> None:
     Raises:
         SettingsError: Something is: every fault is listed, each with its cure.
     """
-    if found := list(faults(settings)):
+    if settings.address is not None:
+        return
+    log_folder(settings.log_folder)
+    found = list(gpu_faults(settings, visible_gpus())) if needs_gpu(settings) else []
+    if found:
         raise SettingsError("\n".join(found))
-
-
-def faults(settings: ServiceSettings) -> Iterator[str]:
-    """Everything that would stop the service, in words."""
-    if settings.address is None and needs_gpu(settings):
-        yield from gpu_faults(settings, visible_gpus())
-
-
-def gpu_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
-    """What would stop the service on these GPUs: faults of the machine, or else of chip, tools, memory and model."""
-    machine = list(machine_faults(settings, gpus))
-    yield from machine
-    if machine:
-        return
-    gpu = gpus.found[0]
-    if not runs_vllm(settings):
-        yield from chip_faults(settings, gpu)
-        return
-    named = settings.model.name
-    yield from engine_faults(settings, load_sizes(named, settings.model.revision) if named else None, gpu)
 
 
 def check_engine(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> None:
@@ -64,6 +70,22 @@ def check_engine(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> None
     """
     if found := list(engine_faults(settings, sizes, gpu)):
         raise ModelError("; ".join(found))
+
+
+def gpu_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
+    """What would stop the service on these GPUs: faults of the machine, or else of each GPU that it will use."""
+    machine = list(machine_faults(settings, gpus))
+    yield from machine
+    if machine:
+        return
+    name = settings.model.name
+    sizes = load_sizes(name, settings.model.revision) if runs_vllm(settings) and name else None
+    # Ray hands out the first GPUs first.
+    used = gpus.found[: math.ceil(settings.replicas * settings.gpus_per_replica)]
+    of_each: list[str] = []
+    for gpu in used:
+        of_each += engine_faults(settings, sizes, gpu) if runs_vllm(settings) else chip_faults(settings, gpu)
+    yield from dict.fromkeys(of_each)  # GPUs of one kind have the same faults
 
 
 def engine_faults(settings: ServiceSettings, sizes: ModelSizes | None, gpu: Gpu) -> Iterator[str]:
@@ -77,8 +99,10 @@ def engine_faults(settings: ServiceSettings, sizes: ModelSizes | None, gpu: Gpu)
 
 def passed_names(settings: ServiceSettings) -> list[str]:
     """The environment variables of this shell that replicas on a cluster get, by `pass_environment`."""
-    patterns = settings.pass_environment
-    return [name for name in sorted(os.environ) if any(fnmatch.fnmatchcase(name, one) for one in patterns)]
+    names: set[str] = set()
+    for pattern in settings.pass_environment:
+        names.update(fnmatch.filter(os.environ, pattern))
+    return sorted(names)
 
 
 def runs_vllm(settings: ServiceSettings) -> bool:
@@ -96,9 +120,10 @@ def needs_gpu(settings: ServiceSettings) -> bool:
 
 
 def machine_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
-    """GPUs that are asked for and not there, or there and not asked for."""
+    """GPUs that are asked for and missing, or visible and not asked for."""
+    vllm_needs_gpu = runs_vllm(settings) and has_cuda_vllm()
     if why := gpus.why_none():
-        if runs_vllm(settings) and has_cuda_vllm():
+        if vllm_needs_gpu:
             yield (
                 f"vLLM is a CUDA build, and no GPU is visible: {why}. To use the CPU, set gpus_per_replica = 0, and "
                 "install the extra judge-cpu or set model.backend = 'transformers'"
@@ -107,15 +132,26 @@ def machine_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
             asked = f"gpus_per_replica = {settings.gpus_per_replica:g}, model.device = {settings.model.device!r}"
             yield f"{asked}: no GPU is visible: {why}. To use the CPU, set gpus_per_replica = 0 and device = 'auto'"
         return
-    if not settings.gpus_per_replica:
+    if vllm_needs_gpu and settings.model.device == "cpu":
         yield (
-            "vLLM is a CUDA build, and no replica is given a GPU. Set gpus_per_replica = 1; to leave the GPUs alone, "
-            "set model.backend = 'transformers'"
+            "model.device = 'cpu': vLLM is a CUDA build and needs a GPU. Leave model.device out, or set "
+            "model.backend = 'transformers'"
         )
-        return
-    # Ray gives a replica whole GPUs, or a share of one.
-    per_gpu = int(1 / settings.gpus_per_replica) if settings.gpus_per_replica < 1 else 1
-    room = len(gpus.found) * per_gpu // max(1, int(settings.gpus_per_replica))
+    elif not settings.gpus_per_replica:
+        yield (
+            "gpus_per_replica = 0: the judge needs a GPU, and no replica is given one. Set gpus_per_replica = 1; to "
+            "leave the GPUs alone, set model.backend = 'transformers' and model.device = 'cpu'"
+        )
+    else:
+        yield from _crowding(settings, gpus)
+
+
+def _crowding(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
+    """More replicas than the GPUs have room for: Ray gives a replica whole GPUs, or a share of one."""
+    if settings.gpus_per_replica < 1:
+        room = len(gpus.found) * int(1 / settings.gpus_per_replica)
+    else:
+        room = len(gpus.found) // int(settings.gpus_per_replica)
     if settings.replicas > room:
         yield (
             f"replicas = {settings.replicas} with gpus_per_replica = {settings.gpus_per_replica:g}: this machine has "
@@ -128,8 +164,8 @@ def tool_faults(settings: ServiceSettings) -> Iterator[str]:
     """Compilers that the engine calls while it starts."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         yield (
-            "C compiler: none is installed, and Triton, a part of vLLM, compiles a small driver when it starts. "
-            "Install gcc (on Debian and Ubuntu: apt install gcc libc6-dev), or set CC to a compiler"
+            "C compiler: not installed, and Triton, a part of vLLM, compiles a small driver when it starts. Install "
+            "gcc (on Debian and Ubuntu: apt install gcc libc6-dev), or set CC to a compiler"
         )
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.is_file():
@@ -137,48 +173,54 @@ def tool_faults(settings: ServiceSettings) -> Iterator[str]:
             f"Python headers: {header} is missing, and Triton needs it. Install python3-dev (on Debian and Ubuntu), or "
             "use a Python that brings its headers"
         )
-    wanted = [
-        name
-        for name, chosen in (
-            ("engine.sampler = 'flashinfer'", settings.engine.sampler == "flashinfer"),
-            ("engine.attention = 'FLASHINFER'", settings.engine.attention == "FLASHINFER"),
-        )
-        if chosen
-    ]
-    if wanted and not (os.environ.get("CUDA_HOME") or shutil.which("nvcc")):
+    wanted = []
+    if settings.engine.sampler == "flashinfer":
+        wanted.append("engine.sampler = 'flashinfer'")
+    if settings.engine.attention == "FLASHINFER":
+        wanted.append("engine.attention = 'FLASHINFER'")
+    if wanted and not _has_flashinfer_kernels():
         yield (
-            f"{' and '.join(wanted)}: FlashInfer compiles kernels with nvcc, and there is none. Install the CUDA "
+            f"{' and '.join(wanted)}: FlashInfer compiles kernels with nvcc, which is not installed. Install the CUDA "
             "toolkit, or leave the setting out"
         )
 
 
+def _has_flashinfer_kernels() -> bool:
+    """Whether FlashInfer finds nvcc where it looks for it, or brings its kernels ready-made."""
+    toolkit = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or shutil.which("nvcc")
+    found = bool(toolkit) or (CUDA_FOLDER / "bin" / "nvcc").is_file()
+    return found or importlib.util.find_spec("flashinfer_cubin") is not None
+
+
 def chip_faults(settings: ServiceSettings, gpu: Gpu) -> Iterator[str]:
     """What this kind of GPU cannot compute."""
-    capability = ".".join(map(str, gpu.capability))
+    capability = f"{gpu.name} has compute capability {'.'.join(map(str, gpu.capability))}"
+    attention = settings.engine.attention
+    kernels = f"engine.attention = {attention!r}"
     if gpu.capability < OLDEST_CAPABILITY:
-        yield (
-            f"{gpu.name}: compute capability {capability}, and the CUDA 13 builds of torch and vLLM need "
-            f"{'.'.join(map(str, OLDEST_CAPABILITY))}. Use a newer GPU"
-        )
-    elif settings.model.dtype == "bfloat16" and gpu.capability < BFLOAT16_CAPABILITY:
-        yield (
-            f"model.dtype = 'bfloat16': {gpu.name} has compute capability {capability}, and bfloat16 needs "
-            f"{'.'.join(map(str, BFLOAT16_CAPABILITY))}. Set model.dtype = 'float16'"
-        )
+        oldest = ".".join(map(str, OLDEST_CAPABILITY))
+        yield f"{capability}, and the CUDA 13 builds of torch and vLLM need {oldest}. Use a newer GPU"
+    elif settings.model.dtype == "bfloat16" and gpu.capability < SIXTEEN_BIT_CAPABILITY:
+        yield f"model.dtype = 'bfloat16': {capability}, and bfloat16 needs 8.0. Set model.dtype = 'float16'"
+    elif attention in ("FLASH_ATTN", "FLASHINFER"):
+        if gpu.capability < SIXTEEN_BIT_CAPABILITY:
+            yield f"{kernels}: {capability}, and these kernels need 8.0. Leave the setting out"
+        elif settings.model.dtype == "float32":
+            yield f"{kernels}: these kernels compute in sixteen bits. Set model.dtype = 'bfloat16'"
 
 
 def memory_faults(settings: ServiceSettings, gpu: Gpu) -> Iterator[str]:
     """Memory that the replicas of one GPU do not have together, or that another process holds."""
     share = memory_share(settings)
-    neighbours = int(1 / settings.gpus_per_replica) if 0 < settings.gpus_per_replica < 1 else 1
+    neighbours = replicas_on_a_gpu(settings)
     if neighbours * share > 1:
         yield (
             f"engine.gpu_memory_utilization = {share:g}: gpus_per_replica = {settings.gpus_per_replica:g} puts "
             f"{neighbours} replicas on one GPU, and each would take that share of the whole GPU. Set at most "
             f"{int(100 / neighbours) / 100:g}, or leave the setting out"
         )
-    elif share * gpu.memory_bytes + LIBRARY_BYTES > gpu.free_bytes:
-        possible = max(0, int(100 * (gpu.free_bytes - LIBRARY_BYTES) / gpu.memory_bytes) / 100)
+    elif share * gpu.memory_bytes > gpu.free_bytes:
+        possible = int(100 * gpu.free_bytes / gpu.memory_bytes) / 100
         yield (
             f"engine.gpu_memory_utilization = {share:g}: that is {share * gpu.memory_bytes / GIB:.1f} GiB of {gpu}. "
             f"Set at most {possible:g}, or stop what uses the GPU"
@@ -199,13 +241,12 @@ def model_faults(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> Iter
             "sixteen bits. Set model.dtype = 'bfloat16', or 'float16' where the model's card says so"
         )
         return
-    memory = plan_on(settings, sizes, gpu)
+    memory = _memory_on(settings, sizes, gpu)
     if memory.cache < 0:
         yield f"{settings.model.name} does not fit a {gpu.name}: {memory}. {_more_memory(settings, sizes, gpu)}"
 
 
-def plan_on(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> MemoryEstimate:
-    """What one GPU of a replica would hold."""
+def _memory_on(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> MemoryEstimate:
     return step_tokens_of(settings, sizes, gpu)[1]
 
 
@@ -213,6 +254,6 @@ def _more_memory(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> str:
     """The smallest number of such GPUs that holds the model, as a sentence."""
     for parts in PARALLEL_SIZES:
         split = settings.model_copy(update={"tensor_parallel_size": parts, "gpus_per_replica": float(parts)})
-        if sizes.heads % parts == 0 and plan_on(split, sizes, gpu).fits:
+        if sizes.heads % parts == 0 and _memory_on(split, sizes, gpu).fits:
             return f"Set tensor_parallel_size = {parts} and gpus_per_replica = {parts}, or take a smaller model"
     return "Take a smaller or a quantised model"

@@ -10,6 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import AuthenticationError
 from ray.serve.config import BackpressureConfig
+from ray.serve.schema import ApplicationStatus
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from judge_service.app import create_app
@@ -26,8 +28,7 @@ from judge_service.backends import open_judge
 from judge_service.blobs import BlobStore
 from judge_service.counting import counter_of
 from judge_service.health import WatchedJudge
-from judge_service.ports import check_free
-from judge_service.preflight import check_machine, passed_names
+from judge_service.preflight import check_free, check_machine, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 APPLICATION = "judge"
 PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
+START_POLL_S = 0.5
 OBJECT_STORE_BYTES = 2**30
 """Of a local Ray. Nothing large passes through it; Ray's own choice can be more than a container's /dev/shm."""
 
@@ -90,7 +92,10 @@ def run(settings: ServiceSettings) -> None:
             blobs = blobs.model_copy(update={"folder": blobs.folder.absolute()})  # replicas work elsewhere
         elif blobs.folder is not None and not blobs.folder.is_absolute():
             raise SettingsError(f"blobs.folder: {blobs.folder}: on a cluster, give the whole path")
-        _serve(settings.model_copy(update={"blobs": blobs}))
+        here: dict[str, Any] = {"blobs": blobs}
+        if settings.address is None and settings.log_folder is not None:
+            here["log_folder"] = settings.log_folder.absolute()
+        _serve(settings.model_copy(update=here))
 
 
 def _serve(settings: ServiceSettings) -> None:
@@ -127,11 +132,10 @@ def _serve(settings: ServiceSettings) -> None:
                 "runtime_env": {"env_vars": replica_environment(settings)},
             },
         )
-        try:
-            begun = True
-            serve.run(deployment.bind(settings), name=APPLICATION, route_prefix="/")
-        except RuntimeError as error:
-            raise JudgeError(f"the replicas did not start: {_reason()}") from error
+        begun = True
+        target = serve.RunTarget(target=deployment.bind(settings), name=APPLICATION, route_prefix="/")
+        serve.run_many([target], wait_for_applications_running=False)
+        _wait_until_running(settings.start_attempts)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, on_signal)
         logger.info(
@@ -144,6 +148,27 @@ def _serve(settings: ServiceSettings) -> None:
         if settings.address is None:
             serve.shutdown()
         ray.shutdown()
+
+
+def _wait_until_running(start_attempts: int) -> None:
+    """Returns when every replica has started.
+
+    Ray itself would retry for ever as soon as one replica of several runs, and say nothing.
+
+    Raises:
+        JudgeError: As many starts failed as there are attempts; the last one's error is in the message.
+    """
+    failures: set[str] = set()
+    while True:
+        application = serve.status().applications[APPLICATION]
+        if application.status == ApplicationStatus.RUNNING:
+            return
+        # Each failure has its own text: it names the replica's process.
+        failures |= {one.message for one in application.deployments.values() if "failed to start" in one.message}
+        gave_up = application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+        if gave_up or len(failures) >= start_attempts:
+            raise JudgeError(f"the replicas did not start: {_reason()}")
+        time.sleep(START_POLL_S)
 
 
 def replica_environment(settings: ServiceSettings) -> dict[str, str]:

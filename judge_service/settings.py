@@ -1,13 +1,16 @@
 """The settings of the service: one TOML file, `unijudge judge serve --example` prints it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from unijudge.images import MAX_PIXELS
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
+
+SMALLEST_SHARE = 0.01
+"""Of a GPU, for one replica."""
 
 
 class ModelSettings(Settings):
@@ -150,9 +153,19 @@ class ServiceSettings(Settings):
     blobs: BlobSettings = BlobSettings()
     health: HealthSettings = HealthSettings()
 
+    @model_validator(mode="after")
+    def _split_over_its_own_gpus(self) -> Self:
+        if self.tensor_parallel_size > max(1.0, self.gpus_per_replica):
+            raise ValueError(
+                f"tensor_parallel_size is {self.tensor_parallel_size}, but gpus_per_replica is "
+                f"{self.gpus_per_replica:g}; a replica's GPUs are the ones its copy is split over: set both alike"
+            )
+        return self
+
     @field_validator("gpus_per_replica")
     @classmethod
     def _whole_above_one(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
+        share_is_odd = 0 < gpus < SMALLEST_SHARE
+        if share_is_odd or (gpus > 1 and gpus != int(gpus)):
             raise ValueError(f"{gpus:g} GPUs: Ray gives a replica a share of one GPU, or whole ones. Set 0.5, 1, 2, …")
         return gpus

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from judge_service.backends.model_sizes import load_sizes
-from judge_service.doctor import available_bytes
-from judge_service.gpus import GIB
+from judge_service.gpus import GIB, available_bytes
 from judge_service.settings import ServiceSettings
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
@@ -88,7 +87,7 @@ def check_memory(settings: ServiceSettings) -> None:
         SettingsError: They do not.
     """
     model = settings.model
-    if model.backend == "scripted" or model.device != "cpu":
+    if not model.name or model.device != "cpu":  # without a name nothing can be loaded, and the loader says so
         return
     needed = load_sizes(model.name, model.revision).weight_bytes(4 if model.dtype == "float32" else 2)
     available = available_bytes()
@@ -125,9 +124,9 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
 
     Args:
         served: The running service, entered.
-        reference: The model itself, in transformers and float32.
+        reference: The model itself, in transformers.
         queries: How many, of 14 pairs each.
-        tolerance: In log-odds; None: by the dtype of the service.
+        tolerance: In log-odds; None: by the dtypes of service and reference.
     """
     differences: list[float] = []
     taus: list[float] = []
@@ -152,9 +151,14 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
         rank_correlation=float(np.mean(taus)) if taus else float("nan"),
         mass=float(np.mean(masses)) if masses else float("nan"),
         ties=ties,
-        tolerance=TOLERANCES[served.identity.dtype] if tolerance is None else tolerance,
+        tolerance=_tolerance(served.identity, reference.identity) if tolerance is None else tolerance,
         causes=likely_causes(served.identity, reference.identity),
     )
+
+
+def _tolerance(served: JudgeIdentity, reference: JudgeIdentity) -> float:
+    """What the dtypes of both sides allow; the service's identity says `none` where it is no model."""
+    return max(TOLERANCES.get(identity.dtype, 0.0) for identity in (served, reference))
 
 
 def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:

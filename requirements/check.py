@@ -47,7 +47,7 @@ EXTRAS = (
     ("mine",),
     ("mine", "mine-ray", "s3"),
     ("mine-gpu",),
-    ("mine-gpu", "train", "qlora"),
+    ("judge", "train", "mine-gpu", "qlora"),
     ("train",),
     ("train", "qlora", "trackers"),
     ("demo",),
@@ -69,13 +69,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it."""
+    """The result of one resolution."""
 
     name: str
     packages: int
     seconds: float
     fault: str
-    """Empty: all is well."""
+    """Why it failed. Empty where it resolved."""
 
 
 def pins_check(file: str, python: str, processor: str) -> Check:

@@ -17,7 +17,7 @@ ROWS_AT_ONCE = 16_384
 def float32_logits(hidden_QD: Tensor, weight_VD: Tensor) -> Tensor:
     """Multiplies hidden states by the head, with products and sums in float32.
 
-    A head in bfloat16 is never copied whole: a part of its rows is cast, used and let go, and is cast again in the
+    A head in bfloat16 is never copied whole: a part of its rows is cast, used and dropped, and is cast again in the
     backward pass. The weight itself is what is kept for that pass, so a head that is tied to the embeddings stays one.
 
     Args:

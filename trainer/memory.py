@@ -46,7 +46,7 @@ class TrainingMemory:
     tokens: int
     """Of the largest batch, padding included."""
     batches: int
-    """How many were looked at."""
+    """The number of batches behind the estimate."""
 
     @property
     def total(self) -> int:

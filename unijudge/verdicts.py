@@ -148,7 +148,9 @@ class JudgeIdentity(BaseModel):
     @property
     def digest(self) -> str:
         """Sixteen hex digits: the ETag of the service, and what `If-Match` pins."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        # Logits in the model's own dtype are left out: the digests of manifests without `head_dtype` stay as they were.
+        left_out = {"head_dtype"} if self.head_dtype == self.dtype else set()
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:16]
 
     def difference(self, found: "JudgeIdentity") -> str:
         """In words, what another judge has otherwise than this one."""

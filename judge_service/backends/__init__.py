@@ -34,11 +34,6 @@ def open_judge(settings: ServiceSettings) -> Judge:
             f"tensor_parallel_size: {settings.tensor_parallel_size}, but the transformers backend runs one copy on one "
             "GPU; set 1 and more replicas, or the vllm backend"
         )
-    if settings.tensor_parallel_size > max(1.0, settings.gpus_per_replica):
-        raise SettingsError(
-            f"tensor_parallel_size: {settings.tensor_parallel_size}, but gpus_per_replica is "
-            f"{settings.gpus_per_replica:g}; a replica's GPUs are the ones its copy is split over: set both alike"
-        )
     from judge_service.rendering import open_inputs
 
     device = settings.model.device

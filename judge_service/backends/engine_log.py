@@ -1,7 +1,6 @@
-"""What the engine prints goes to a file; when the engine dies, its cause is found there, with a cure.
+"""What an engine prints while it starts goes to a file. When the engine dies, the file holds the cause.
 
-vLLM's engine runs in processes of its own. When one dies, its parent hears only that it died: the cause stands in what
-the process printed.
+vLLM's engine runs in processes of its own. Their parent learns that one died, and not why: the process printed why.
 """
 
 import contextlib
@@ -13,16 +12,29 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from unijudge.errors import SettingsError
+
 FILES_KEPT = 20
-"""Logs that stay in the folder; older ones are removed when a new one begins."""
+"""Logs of ended processes that stay in the folder; older ones are removed when a new one begins."""
 LONGEST_CAUSE = 300
 """Characters of a cause in a message."""
 
-_PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)?((ERROR|WARNING|INFO|DEBUG)\s+\S+\s+\S+\s+\[[^\]]*\]\s?)?")
-_EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\w*)(?::\s*(.*))?$")
-_SECONDARY = re.compile(r"Engine core initialization failed|EngineDeadError|EngineCore encountered")
+_NAME = re.compile(r"engine-\d{8}T\d{6}-(\d+)\.log")
+_PREFIX = re.compile(
+    r"^(\([^)]*pid=\d+\)\s?)?((ERROR|WARNING|INFO|DEBUG)\s+\S+\s+\S+\s+\[[^\]]*\]\s?)?(\[rank\d+\]:\s?)?"
+)
+_TRACEBACK = "Traceback (most recent call last):"
+_FATAL = "fatal error"
+"""vLLM's words for the death of an engine that had started."""
+_SECONDARY = re.compile(
+    r"Engine core initialization failed|EngineDeadError|EngineCore encountered|WorkerProc initialization failed"
+)
 
 CURES = (
+    (
+        r"'EngineCore\w*': -9|SIGKILL",
+        "the system killed the engine, most likely since main memory ran out: lower replicas, or add memory",
+    ),
     (r"Failed to find C compiler", "install gcc and its headers, or set CC to a compiler"),
     (r"Python\.h", "install the headers of Python (python3-dev on Debian and Ubuntu)"),
     (r"[Nn]inja|nvcc|CUDA_HOME", "set engine.sampler = 'torch' and engine.attention = 'FLASH_ATTN', or install nvcc"),
@@ -42,22 +54,48 @@ CURES = (
         "the weights are damaged or incomplete: download the model again",
     ),
     (
-        r"size mismatch|exceeds dimension size|shape|[Nn]o module or parameter named",
+        r"size mismatch|exceeds dimension size|[Nn]o module or parameter named",
         "weights and config.json do not fit: download them again",
     ),
 )
 """What a cause says (a regular expression) → what helps."""
+SAID_ELSEWHERE = (r"Python\.h: No such file",)
+"""Signs that a compiler prints before the error that names only its command."""
+
+
+def log_folder(folder: Path | None) -> Path:
+    """The folder of the logs, made if it does not exist.
+
+    Args:
+        folder: The setting `log_folder`.
+
+    Raises:
+        SettingsError: The folder cannot be made or written.
+    """
+    chosen = folder or Path(tempfile.gettempdir()) / f"unijudge-logs-{os.getuid()}"
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=chosen):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"log_folder: {chosen}: cannot be written ({error.strerror}). Set it to a folder that this user may write"
+        ) from error
+    return chosen
 
 
 def new_log(folder: Path | None) -> Path:
     """A file for one engine's log, in a folder that keeps the newest ones.
 
     Args:
-        folder: Where; None: `unijudge-logs` in the temporary folder.
+        folder: The setting `log_folder`.
+
+    Raises:
+        SettingsError: The folder cannot be written.
     """
-    chosen = folder or Path(tempfile.gettempdir()) / f"unijudge-logs-{os.getuid()}"
-    chosen.mkdir(parents=True, exist_ok=True)
-    for old in sorted(chosen.glob("engine-*.log"))[: -(FILES_KEPT - 1)]:
+    chosen = log_folder(folder)
+    ended = [path for path in sorted(chosen.glob("engine-*.log")) if _has_ended(path)]
+    for old in ended[: -(FILES_KEPT - 1)]:
         old.unlink(missing_ok=True)
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     path = chosen / f"engine-{started}-{os.getpid()}.log"
@@ -65,11 +103,17 @@ def new_log(folder: Path | None) -> Path:
     return path
 
 
+def _has_ended(log: Path) -> bool:
+    """Whether it is the log of an engine whose process has ended; other people's files are not."""
+    name = _NAME.fullmatch(log.name)
+    return name is not None and not Path(f"/proc/{name.group(1)}").exists()
+
+
 @contextlib.contextmanager
 def printing_to(log: Path) -> Iterator[None]:
-    """While it lasts, all that this process prints goes to the file, and so does what it starts, for good.
+    """Sends what this process prints to a file until the block ends; processes that start meanwhile keep the file.
 
-    Works on the file descriptors, since engines are other processes and partly other languages.
+    It works on file descriptors, since engines are other processes and partly written in other languages.
     """
     saved = [os.dup(number) for number in (1, 2)]
     try:
@@ -86,16 +130,23 @@ def printing_to(log: Path) -> Iterator[None]:
 
 
 def cause_in(text: str) -> str:
-    r"""The first error of a log: what follows is about its consequences. Empty where the log holds none.
+    r"""The first error of a log that is not a consequence of another one. Empty where the log holds no error.
 
     Example:
-        >>> cause_in("(EngineCore pid=7) ERROR 11-29 20:00:00 [core.py:9] ValueError: no room\nRuntimeError: failed")
+        >>> cause_in("Traceback (most recent call last):\n  File 'x.py'\nValueError: no room\nRuntimeError: failed")
         'ValueError: no room'
     """
-    for line in text.splitlines():
-        bare = _PREFIX.sub("", line.rstrip())
-        if _EXCEPTION.match(bare) and not _SECONDARY.search(bare):
-            return bare
+    lines = [_PREFIX.sub("", line.rstrip()) for line in text.splitlines()]
+    # What a running engine printed before its death is about other requests.
+    deaths = [number for number, line in enumerate(lines) if _FATAL in line]
+    inside = False
+    for line in lines[deaths[-1] if deaths else 0 :]:
+        if line.startswith(_TRACEBACK):
+            inside = True
+        elif inside and line and not line[0].isspace():
+            inside = False
+            if not _SECONDARY.search(line):
+                return line
     return ""
 
 
@@ -103,12 +154,17 @@ def explained(error: BaseException, log: Path) -> str:
     """Why an engine died: the cause, its cure, and the file that holds the rest.
 
     Args:
-        error: What the parent heard.
-        log: What the engine printed.
+        error: What the parent learned.
+        log: What the engine printed; it may be gone.
     """
     heard = str(error).strip() or type(error).__name__
-    text = log.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
     cause = heard if not _SECONDARY.search(heard) else cause_in(text) or heard
     line = " ".join(cause.split())[:LONGEST_CAUSE]
-    cure = next((cure for pattern, cure in CURES if re.search(pattern, cause)), "the log holds the whole error")
+    elsewhere = [match.group() for sign in SAID_ELSEWHERE if (match := re.search(sign, text))]
+    searched = "\n".join([*elsewhere, cause])
+    cure = next((cure for pattern, cure in CURES if re.search(pattern, searched)), "the log holds the whole error")
     return f"{line.rstrip('.')}. {cure[0].upper()}{cure[1:]}. Log: {log}"

@@ -15,7 +15,7 @@ from unijudge.prompt import LONGEST_LIST
 GPU_SHARE = 0.92
 """Of a GPU's memory, vLLM's own default."""
 STEP_TOKENS = (16384, 8192, 4096, 2048)
-"""How many tokens a step may have, the first of them on GPUs of `LARGE_GPU_BYTES` alone."""
+"""How many tokens a step may have. The largest is for GPUs of `LARGE_GPU_BYTES` only."""
 LARGE_GPU_BYTES = 140 * 10**9
 CACHED_STEPS = 4
 """How many steps' tokens the cache should hold: the step in work, the next one, and the prefixes that they share."""
@@ -41,11 +41,13 @@ class MemoryEstimate:
     """For one step: hidden states, those of the vision tower, logits, and what CUDA's libraries take."""
     cache_needed: int
     """For one prompt of `model.max_tokens`."""
+    cache_part: float
+    """Of what is left, the part that becomes the cache."""
 
     @property
     def cache(self) -> int:
-        """What is left for keys and values; negative where weights and work space do not fit."""
-        return self.budget - self.weights - self.work_space
+        """For keys and values; negative where weights and work space do not fit."""
+        return int(self.cache_part * (self.budget - self.weights - self.work_space))
 
     @property
     def fits(self) -> bool:
@@ -110,9 +112,11 @@ def _on_cpu(settings: ServiceSettings, options: dict[str, Any], environment: dic
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(own_process)),
     }
-    options |= {"block_size": CPU_BLOCK_SIZE, "enforce_eager": True, "max_num_seqs": settings.model.max_sequences}
+    sequences = settings.model.max_sequences
     if settings.engine.batched_tokens is not None:
         options["max_num_batched_tokens"] = settings.engine.batched_tokens
+        sequences = min(sequences, settings.engine.batched_tokens)
+    options |= {"block_size": CPU_BLOCK_SIZE, "enforce_eager": True, "max_num_seqs": sequences}
     return EnginePlan(options, environment, own_process, memory=None)
 
 
@@ -135,9 +139,9 @@ def _on_gpu(
         # A replica's GPUs are on its machine: vLLM would otherwise look for places of its own in the cluster.
         "distributed_executor_backend": "mp" if settings.tensor_parallel_size > 1 else None,
     }
-    if 0 < settings.gpus_per_replica < 1 and memory.cache > 0:
+    if memory.cache_part < 1 and memory.cache > 0:
         # vLLM would measure what is left, and count a neighbour that starts at the same time as its own.
-        options["kv_cache_memory_bytes"] = int(SHARED_CACHE_PART * memory.cache)
+        options["kv_cache_memory_bytes"] = memory.cache
     if engine.graphs == "off":
         options["enforce_eager"] = True
     else:
@@ -145,6 +149,13 @@ def _on_gpu(
     if attention := _attention(settings, gpu):
         options["attention_backend"] = attention
     return EnginePlan(options, environment, own_process, memory)
+
+
+def replicas_on_a_gpu(settings: ServiceSettings) -> int:
+    """How many replicas Ray puts on one GPU."""
+    if not 0 < settings.gpus_per_replica < 1:
+        return 1
+    return min(settings.replicas, int(1 / settings.gpus_per_replica))
 
 
 def memory_share(settings: ServiceSettings) -> float:
@@ -155,7 +166,7 @@ def memory_share(settings: ServiceSettings) -> float:
 
 
 def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step_tokens: int) -> MemoryEstimate:
-    """What one GPU holds when a step has so many tokens.
+    """What one GPU holds for steps of a given length.
 
     Work space, of tensors that live at the same time:
 
@@ -181,6 +192,7 @@ def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step
         budget=int(gpu.memory_bytes * memory_share(settings)),
         weights=sizes.weight_bytes(number_bytes) // parts,
         work_space=max(language, vision) + logits + LIBRARY_BYTES,
+        cache_part=SHARED_CACHE_PART if replicas_on_a_gpu(settings) > 1 else 1.0,
         cache_needed=_whole_blocks(settings.model.max_tokens + 1) * _cached_token_bytes(settings, sizes),
     )
 

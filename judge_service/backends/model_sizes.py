@@ -8,9 +8,8 @@ from typing import Any
 
 from unijudge.errors import ModelError
 
-SIXTEEN_BITS = 2
-PACKED_BITS = {"awq": 4, "gptq": 4, "fp8": 8, "bitsandbytes": 4, "compressed-tensors": 8}
-"""Bits of a weight where a configuration does not say it."""
+FEWEST_BITS = 4
+"""Of a packed weight where a configuration does not say it: an estimate that is too low refuses no model that fits."""
 GROUP_BITS = 20 / 128
 """Of each weight for its group's scale and zero: 16 and 4 bits for each 128 weights, as AWQ and GPTQ have them."""
 
@@ -41,7 +40,11 @@ class ModelSizes:
     """Of each of the layers' weights; 0 where they are not packed."""
 
     def weight_bytes(self, number_bytes: int) -> int:
-        """All weights, when those that are not packed take so many bytes each."""
+        """All weights.
+
+        Args:
+            number_bytes: Of a weight that is not packed.
+        """
         layers = self.layer_weights * (self.packed_bits / 8 if self.packed_bits else number_bytes)
         return int(layers + self.other_weights * number_bytes)
 
@@ -93,7 +96,7 @@ def load_sizes(name: str, revision: str | None) -> ModelSizes:
 
     try:
         return sizes_of(transformers.AutoConfig.from_pretrained(name, revision=revision))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except Exception as error:  # other people's configurations fail in transformers in many ways
         raise ModelError(f"{name}: its configuration cannot be used ({str(error)[:200]}). Check model.name") from error
 
 
@@ -108,5 +111,15 @@ def _packing(config: Any) -> tuple[str, float]:
         return "none", 0.0
     fields = config if isinstance(config, dict) else config.to_dict()
     method = str(fields.get("quant_method", "unknown"))
-    bits = fields.get("bits") or fields.get("w_bit") or PACKED_BITS.get(method, 8 * SIXTEEN_BITS)
-    return method, bits + (GROUP_BITS if method in ("awq", "gptq") else 0.0)
+    return method, _weight_bits(method, fields) + (GROUP_BITS if method in ("awq", "gptq") else 0.0)
+
+
+def _weight_bits(method: str, fields: dict[str, Any]) -> float:
+    """Of one weight, as the configurations of AWQ, GPTQ, FP8, compressed-tensors and ModelOpt say it."""
+    groups = fields.get("config_groups") or {}
+    of_groups = [group["weights"]["num_bits"] for group in groups.values() if group.get("weights")]
+    said = fields.get("bits") or fields.get("w_bit") or (max(of_groups) if of_groups else None)
+    if said is not None:
+        return float(said)
+    is_fp8 = "fp8" in f"{method} {fields.get('quant_algo', '')}".lower()
+    return 8.0 if is_fp8 else float(FEWEST_BITS)

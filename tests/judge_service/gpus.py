@@ -1,6 +1,8 @@
 """GPUs and models that no machine of ours has: what is known of them, as published."""
 
+import tomllib
 from functools import cache
+from pathlib import Path
 
 import transformers
 
@@ -76,6 +78,7 @@ def sizes(size):
 
 
 def settings(*, model=None, **service):
-    """The shipped settings of a judge on one GPU, but for what is given."""
-    defaults = {"backend": "vllm", "name": "the-model", "dtype": "bfloat16"}
-    return ServiceSettings(**{"gpus_per_replica": 1} | service, model=ModelSettings(**defaults | (model or {})))
+    """The shipped settings of a judge on one GPU, but for the model's name and what is given."""
+    shipped = tomllib.loads((Path(__file__).parents[2] / "deploy" / "judge.toml").read_text())
+    named = shipped["model"] | {"name": "the-model"}
+    return ServiceSettings(**shipped | service | {"model": ModelSettings(**named | (model or {}))})

@@ -5,7 +5,7 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-from judge_service import doctor
+from judge_service import doctor, gpus
 from judge_service.cli import app
 
 
@@ -77,11 +77,14 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
 
 
 def test_a_package_that_cannot_be_imported_ends_no_examination(monkeypatch, tiny_model):
-    monkeypatch.setitem(doctor.sys.modules, "safetensors", None)
+    def gone(*_):
+        raise ImportError("No module named 'torch'")
+
+    monkeypatch.setattr(doctor, "load_sizes", gone)
     status, found = run("model.backend=transformers", f"model.name={tiny_model}", "port=0")
     assert status == 1
     assert found["memory"][0] == "LACKS"
-    assert "safetensors" in found["memory"][1]
+    assert "No module named 'torch'" in found["memory"][1]
     assert found["port"][0] == "ok"
 
 
@@ -89,9 +92,22 @@ def test_weights_are_counted_as_they_are_loaded(tiny_model):
     from safetensors.numpy import load_file
 
     stored = sum(array.size for array in load_file(tiny_model / "model.safetensors").values())
-    assert doctor._weight_bytes(tiny_model, "float32") == 4 * stored
-    assert doctor._weight_bytes(tiny_model, "bfloat16") == 2 * stored
-    assert doctor.available_bytes() > 2**28
+    sizes = doctor.load_sizes(str(tiny_model), None)
+    assert sizes.weight_bytes(4) == 4 * stored
+    assert sizes.weight_bytes(2) == 2 * stored
+
+
+def test_files_that_were_read_lately_are_free_memory(tmp_path, monkeypatch):
+    """A container of 8 GiB whose processes hold 2 and whose files fill 5."""
+    monkeypatch.setattr(gpus, "CGROUP", tmp_path)
+    without_limit = gpus.available_bytes()
+    assert without_limit > 2**28
+    (tmp_path / "memory.max").write_text(f"{8 * 2**20}\n")
+    (tmp_path / "memory.current").write_text(f"{7 * 2**20}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {2 * 2**20}\ninactive_file {5 * 2**20}\n")
+    assert gpus.available_bytes() == 6 * 2**20
+    (tmp_path / "memory.max").write_text("max\n")
+    assert gpus.available_bytes() > 2**28
 
 
 def test_a_service_for_everybody_without_a_key_is_noted():

@@ -1,11 +1,14 @@
 """Why an engine died is found in what it printed: the first error, not its consequences, with a cure."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from judge_service.backends.engine_log import FILES_KEPT, cause_in, explained, new_log
+from unijudge.errors import SettingsError
 
 PARENT = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}")
 HEAD = "(EngineCore pid=4711) ERROR 11-29 20:26:37 [core.py:1187] "
@@ -48,6 +51,8 @@ def log_of(cause):
             "Set model.head_dtype = 'model'",
         ),
         ("AssertionError: something new", "The log holds the whole error"),
+        ("triton.runtime.errors.OutOfResources: out of resource: shared memory", "The log holds the whole error"),
+        ("RuntimeError: shape '[2, 8]' is invalid for input of size 3", "The log holds the whole error"),
     ],
 )
 def test_the_cause_and_its_cure(tmp_path, cause, cure):
@@ -67,6 +72,31 @@ def test_a_worker_of_several_gpus_names_the_cause_first(tmp_path):
     worker = log_of(NO_MEMORY).replace("(EngineCore pid=4711)", "(Worker_TP1 pid=4712)")
     log.write_text(worker + log_of("Exception: WorkerProc initialization failed due to an exception"))
     assert explained(PARENT, log).startswith("ValueError: Free memory on device cuda:0")
+
+
+def test_an_engine_that_the_system_killed(tmp_path):
+    """It could print nothing: the parent knows the signal alone."""
+    killed = RuntimeError(
+        "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -9}"
+    )
+    message = explained(killed, tmp_path / "gone.log")
+    assert "The system killed the engine, most likely since main memory ran out: lower replicas" in message
+
+
+def test_a_compiler_that_names_only_its_command(tmp_path):
+    log = tmp_path / "engine.log"
+    failed = log_of("subprocess.CalledProcessError: Command '['/usr/bin/gcc', ...]' returned status 1.")
+    log.write_text("main.c:5:10: fatal: Python.h: No such file or directory\n" + failed)
+    assert "Install the headers of Python" in explained(PARENT, log)
+
+
+def test_the_death_of_a_running_engine_is_not_an_earlier_request(tmp_path):
+    log = tmp_path / "engine.log"
+    earlier = "Traceback (most recent call last):\n  File x\nValueError: a picture of one request\n"
+    died = HEAD + "EngineCore encountered a fatal error.\n" + log_of("RuntimeError: CUDA error: an illegal access")
+    log.write_text(earlier + died)
+    dead = Exception("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+    assert explained(dead, log).startswith("RuntimeError: CUDA error: an illegal access")
 
 
 def test_without_a_cause_the_parents_words_are_told(tmp_path):
@@ -101,11 +131,24 @@ def test_all_that_is_printed_goes_to_the_log(tmp_path):
 
 
 def test_old_logs_are_removed(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
     for number in range(FILES_KEPT + 5):
-        (tmp_path / f"engine-2026010{number // 10}T00000{number % 10}-1.log").touch()
-    (tmp_path / "something else").touch()
+        (tmp_path / f"engine-2026010{number // 10}T00000{number % 10}-{ended.pid}.log").touch()
+    foreign = tmp_path / "engine-room-1.log"
+    living = tmp_path / f"engine-20250101T000000-{os.getppid()}.log"
+    foreign.touch()
+    living.touch()
     newest = new_log(tmp_path)
-    left = sorted(tmp_path.glob("engine-*.log"))
-    assert len(left) == FILES_KEPT
-    assert newest == left[-1]
-    assert (tmp_path / "something else").exists()
+    left = sorted(tmp_path.glob("engine-2*.log"))
+    assert len(left) == FILES_KEPT + 1, "twenty, and the log of a process that lives"
+    assert newest in left
+    assert living.exists()
+    assert foreign.exists()
+
+
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "FILE"])
+def test_a_folder_that_cannot_be_written(tmp_path, folder):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"log_folder: .*: cannot be written \(.+\)\. Set it to a folder"):
+        new_log(Path(folder.replace("FILE", str(tmp_path / "file"))))

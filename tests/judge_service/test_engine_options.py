@@ -1,14 +1,17 @@
 """The engine's options, for GPUs that are not here: what is chosen, and whether the model fits by estimate."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 from transformers import AutoModelForImageTextToText
 
 from judge_service.backends.engine_options import engine_plan, memory_share, step_tokens_of
-from judge_service.backends.model_sizes import sizes_of
+from judge_service.backends.model_sizes import load_sizes, sizes_of
 from judge_service.gpus import GIB
 from tests.families import MAKERS
 from tests.judge_service.gpus import CHIPS, QWEN25_VL, config, gpu, settings, sizes
+from unijudge.errors import ModelError
 
 # The number of parameters that each published checkpoint says of itself.
 PUBLISHED = {"3B": 3_754_622_976, "7B": 8_292_166_656, "32B": 33_452_718_336, "72B": 73_410_777_344}
@@ -41,6 +44,42 @@ def test_packed_weights_take_what_their_file_takes():
     """Qwen2.5-VL-7B-Instruct-AWQ is published as 6.93 GB of files."""
     assert sizes("7B AWQ").weight_bytes(2) == pytest.approx(6.93e9, rel=0.005)
     assert sizes("7B AWQ").quantisation == "awq"
+
+
+@pytest.mark.parametrize(
+    ("packed", "method", "bits"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, "awq", 4 + 20 / 128),
+        ({"quant_method": "gptq", "bits": 8}, "gptq", 8 + 20 / 128),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, "fp8", 8),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4}}}},
+            "compressed-tensors", 4,
+        ),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 8}}}},
+            "compressed-tensors", 8,
+        ),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "modelopt", 8),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt", 4),
+        ({"quant_method": "something new"}, "something new", 4),
+    ],
+)  # fmt: skip
+def test_packed_weights_as_their_publishers_say_it(packed, method, bits):
+    """Of an unknown method the fewest bits: a model that fits is not refused."""
+    packed_config = config("3B")
+    packed_config.quantization_config = packed
+    found = sizes_of(packed_config)
+    assert (found.quantisation, found.packed_bits) == (method, bits)
+
+
+def test_a_configuration_that_is_not_one_is_named(tmp_path):
+    for fault in ({"hidden_size": None}, {"num_attention_heads": 0}, {"hidden_act": "foo"}):
+        made = json.loads(config("3B").to_json_string())
+        made["text_config"] |= fault
+        (tmp_path / "config.json").write_text(json.dumps(made))
+        with pytest.raises(ModelError, match="its configuration cannot be used"):
+            load_sizes(str(tmp_path), None)
 
 
 @pytest.mark.parametrize("family", MAKERS)
@@ -143,11 +182,12 @@ def test_attention_kernels_that_need_no_compiler(chip, dtype, attention):
 
 @pytest.mark.parametrize(("gpus_per_replica", "share"), [(1, 0.92), (0.5, 0.46), (0.25, 0.23), (4, 0.92)])
 def test_a_part_of_a_gpu_is_a_part_of_its_memory(gpus_per_replica, share):
-    chosen = settings(gpus_per_replica=gpus_per_replica)
+    chosen = settings(gpus_per_replica=gpus_per_replica, replicas=4)
     assert memory_share(chosen) == share
     plan = engine_plan(chosen, sizes("3B"), gpu("H100 80"))
     if gpus_per_replica < 1:
-        assert plan.options["kv_cache_memory_bytes"] == int(0.9 * plan.memory.cache)
+        left = plan.memory.budget - plan.memory.weights - plan.memory.work_space
+        assert plan.options["kv_cache_memory_bytes"] == plan.memory.cache == int(0.9 * left)
     else:
         assert "kv_cache_memory_bytes" not in plan.options
 

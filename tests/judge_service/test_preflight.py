@@ -1,11 +1,11 @@
 """What would stop a judge on a GPU is found before Ray starts: each fault with its reason and its cure."""
 
-import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from judge_service import doctor, gpus, preflight
+from judge_service import doctor, gpus, preflight, replica
 from judge_service.cli import app
 from judge_service.gpus import Gpus, current_gpu, driver_version, visible_gpus
 from judge_service.preflight import gpu_faults
@@ -26,6 +26,8 @@ def _tools(monkeypatch, tmp_path):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B"))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setattr(preflight, "CUDA_FOLDER", tmp_path)
 
 
 def found(chosen, gpus):
@@ -42,9 +44,14 @@ def test_the_shipped_judge_starts_on_every_new_gpu(chip):
 @pytest.mark.parametrize(
     ("driver", "problem", "reason", "cure"),
     [
-        ("550.90.07", OLD_DRIVER, "driver 550.90.07 is too old for CUDA 13.0", "Install driver 580 or newer"),
-        (None, NO_DRIVER, "no NVIDIA driver is loaded here", "docker run --gpus all"),
-        ("580.65.06", HIDDEN, "this process sees no GPU (No CUDA GPUs are available)", "Check CUDA_VISIBLE_DEVICES"),
+        (
+            "550.90.07",
+            OLD_DRIVER,
+            "is too old (found version 12040)",
+            "driver 580 or newer; this machine has 550.90.07",
+        ),
+        (None, NO_DRIVER, "sees no GPU (Found no NVIDIA driver on your system", "docker run --gpus all"),
+        ("580.65.06", HIDDEN, "sees no GPU (No CUDA GPUs are available)", "Check CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_no_gpu_is_visible(driver, problem, reason, cure):
@@ -59,11 +66,13 @@ def test_a_cuda_build_without_a_gpu(monkeypatch):
     for chosen in (settings(), settings(gpus_per_replica=0)):
         (fault,) = found(chosen, Gpus("13.0", None, (), NO_DRIVER))
         assert fault.startswith(
-            "vLLM is a CUDA build, and no GPU is visible: torch is built for CUDA 13.0, and no NVIDIA"
+            "vLLM is a CUDA build, and no GPU is visible: torch is built for CUDA 13.0, and sees no GPU"
         )
         assert "install the extra judge-cpu or set model.backend = 'transformers'" in fault
     (fault,) = found(settings(gpus_per_replica=0), machine("L4"))
-    assert "no replica is given a GPU. Set gpus_per_replica = 1" in fault
+    assert "no replica is given one. Set gpus_per_replica = 1" in fault
+    (fault,) = found(settings(model={"device": "cpu"}), machine("L4"))
+    assert fault.startswith("model.device = 'cpu': vLLM is a CUDA build and needs a GPU")
     assert preflight.needs_gpu(settings(gpus_per_replica=0))
     assert not preflight.needs_gpu(settings(gpus_per_replica=0, model={"backend": "transformers"}))
     assert not preflight.needs_gpu(settings(gpus_per_replica=0, model={"backend": "scripted"}))
@@ -90,6 +99,8 @@ def test_half_a_gpu_with_nearly_all_of_its_memory():
     assert "puts 2 replicas on one GPU" in fault
     assert "Set at most 0.5, or leave the setting out" in fault
     assert found(settings(**half), machine("H100 80")) == []
+    alone = {"gpus_per_replica": 0.5, "replicas": 1}
+    assert found(settings(**alone, engine={"gpu_memory_utilization": 0.9}), machine("H100 80")) == []
 
 
 def test_a_neighbour_holds_memory():
@@ -97,8 +108,30 @@ def test_a_neighbour_holds_memory():
     assert fault.startswith(
         "engine.gpu_memory_utilization = 0.92: that is 72.8 GiB of NVIDIA H100 80GB HBM3 (79 GiB, 47"
     )
-    assert "Set at most 0.59, or stop what uses the GPU" in fault
-    assert found(settings(engine={"gpu_memory_utilization": 0.59}), machine("H100 80", free=0.6)) == []
+    assert "Set at most 0.6, or stop what uses the GPU" in fault
+    assert found(settings(engine={"gpu_memory_utilization": 0.6}), machine("H100 80", free=0.6)) == []
+
+
+def test_every_gpu_that_will_be_used_is_looked_at():
+    busy, old = gpu("H100 80", free=0.1), gpu("V100")
+    mixed = Gpus("13.0", "580.65.06", (gpu("H100 80"), busy, old), "")
+    assert found(settings(), mixed) == []
+    (fault,) = found(settings(replicas=2), mixed)
+    assert "NVIDIA H100 80GB HBM3 (79 GiB, 8 GiB free). Set at most 0.09" in fault
+    assert [text for text in found(settings(replicas=3), mixed) if "V100-SXM2-16GB has compute capability 7.0" in text]
+
+
+@pytest.mark.parametrize(
+    ("chip", "dtype", "reason"),
+    [
+        ("T4", "float16", "Tesla T4 has compute capability 7.5, and these kernels need 8.0"),
+        ("L4", "float32", "these kernels compute in sixteen bits. Set model.dtype = 'bfloat16'"),
+    ],
+)
+def test_attention_kernels_that_do_not_run_there(monkeypatch, chip, dtype, reason):
+    monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("3B"))
+    chosen = settings(model={"dtype": dtype}, engine={"attention": "FLASH_ATTN"})
+    assert reason in found(chosen, machine(chip))[0]
 
 
 def test_chips_that_are_too_old(monkeypatch):
@@ -106,7 +139,7 @@ def test_chips_that_are_too_old(monkeypatch):
     (fault,) = found(settings(), machine("T4"))
     assert "Tesla T4 has compute capability 7.5, and bfloat16 needs 8.0. Set model.dtype = 'float16'" in fault
     faults = found(settings(model={"dtype": "float16"}), machine("V100"))
-    assert "Tesla V100-SXM2-16GB: compute capability 7.0" in faults[0]
+    assert "Tesla V100-SXM2-16GB has compute capability 7.0" in faults[0]
 
 
 def test_packed_weights_in_another_dtype(monkeypatch):
@@ -141,15 +174,15 @@ def test_compilers_that_the_engine_calls(monkeypatch, tmp_path):
 
 
 def test_serve_and_doctor_say_the_same_before_ray_starts(monkeypatch, tmp_path):
-    """Nothing of Ray is loaded for a service that cannot start."""
-    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    """A service that cannot start does not start Ray."""
     seen = machine("L4", free=0.5)
     for module in (preflight, doctor):
         monkeypatch.setattr(module, "visible_gpus", lambda: seen)
     file = tmp_path / "judge.toml"
     file.write_text('gpus_per_replica = 1\nport = 0\n[model]\nbackend = "vllm"\nname = "m"\ndtype = "bfloat16"\n')
-    with pytest.raises(SettingsError, match=r"engine\.gpu_memory_utilization = 0\.92: .*Set at most 0\.47"):
-        preflight.check_machine(settings())
+    monkeypatch.setattr(replica.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    with pytest.raises(SettingsError, match=r"engine\.gpu_memory_utilization = 0\.92: .*Set at most 0\.5"):
+        replica.run(settings(port=0))
     done = CliRunner().invoke(app, ["doctor", str(file)])
     assert done.exit_code == 1
     assert "LACKS  gpus           engine.gpu_memory_utilization = 0.92" in done.stdout
@@ -179,8 +212,8 @@ def test_the_gpus_of_a_cluster_are_not_looked_for_here(monkeypatch):
 
 def test_what_this_machine_has():
     here = visible_gpus()
-    assert here.found or here.why_none()
     if here.cuda is None:
+        assert here.found == ()
         assert here.why_none() == "torch is a CPU build. To use a GPU, install the extra judge"
         assert current_gpu(required=False) is None
         with pytest.raises(ModelError, match="a GPU is asked for, and this process sees none: torch is a CPU build"):
@@ -204,3 +237,25 @@ def test_the_drivers_version(tmp_path, text):
     (tmp_path / "version").write_text(text)
     assert driver_version(tmp_path / "version") == "550.90.07"
     assert str(gpu("L4")) == "NVIDIA L4 (22 GiB, 22 GiB free)"
+
+
+def test_a_gpu_that_cannot_be_used_hides_no_other(monkeypatch):
+    """One GPU in exclusive mode, in use by another process."""
+    torch = pytest.importorskip("torch")
+
+    def properties(index):
+        if index == 1:
+            raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nmore")
+        return SimpleNamespace(name=f"GPU {index}", major=9, minor=0, is_integrated=False)
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    for name, stand_in in {
+        "init": lambda: None,
+        "device_count": lambda: 3,
+        "get_device_properties": properties,
+        "mem_get_info": lambda _: (70 * 2**30, 80 * 2**30),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    seen = gpus._probe()
+    assert [one.name for one in seen.found] == ["GPU 0", "GPU 2"]
+    assert seen.problem == "GPU 1: CUDA error: CUDA-capable device(s) is/are busy or unavailable"

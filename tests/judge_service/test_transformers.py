@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
@@ -182,11 +183,11 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         load(tmp_path / "nowhere")
     with pytest.raises(SettingsError, match=r"model\.name: required"):
         open_judge(ServiceSettings())
+    split = {"model": ModelSettings(name="x", backend="transformers"), "tensor_parallel_size": 2}
     with pytest.raises(SettingsError, match="tensor_parallel_size: 2"):
-        open_judge(ServiceSettings(model=ModelSettings(name="x", backend="transformers"), tensor_parallel_size=2))
-    split = ServiceSettings(model=ModelSettings(name="x", backend="vllm"), tensor_parallel_size=2, gpus_per_replica=1)
-    with pytest.raises(SettingsError, match="tensor_parallel_size: 2, but gpus_per_replica is 1"):
-        open_judge(split)
+        open_judge(ServiceSettings(**split, gpus_per_replica=2))
+    with pytest.raises(ValidationError, match="tensor_parallel_size is 2, but gpus_per_replica is 1"):
+        ServiceSettings(**split, gpus_per_replica=1)
 
 
 def test_other_weights_are_another_judge(judge, tiny_model, tmp_path):
