@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bench.gpu.options import Options, service_settings
 from bench.gpu.product import device_name, product_rate
-from bench.gpu.step import Case, Figures, Outcome, Skipped, Step, Table, number
+from bench.gpu.step import Case, Figures, Outcome, Skipped, Step, Table, check_engine, number
 from bench.judge import Work, work
 from bench.peaks import peak_of
 
@@ -34,6 +34,7 @@ def judge_pairs(
     """Pairs a second in each scenario, and what a pair costs at least."""
     if options.dry_run and graphs == "piecewise":
         raise Skipped("vLLM records graphs on a GPU only")
+    check_engine(options, backend)
     from judge_service.backends import open_judge
 
     begun = time.perf_counter()

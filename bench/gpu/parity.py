@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from bench.gpu.options import Options, service_settings
-from bench.gpu.step import Case, Figures, Outcome, Step, Table, number
+from bench.gpu.step import Case, Figures, Outcome, Step, Table, check_engine, number
 
 REFERENCE = "transformers-float32"
 LogOdds = Sequence[Sequence[float | None]]
@@ -23,6 +23,7 @@ def score(
     head_dtype: Literal["float32", "model"] = "float32",
 ) -> Figures:
     """The log-odds of pairs of every kind, as `judge verify` asks them."""
+    check_engine(options, backend)
     from judge_service.backends import open_judge
     from judge_service.verify import golden_set
     from unijudge.verdicts import PairError, Verdict

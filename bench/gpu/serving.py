@@ -9,6 +9,7 @@ from bench.gpu.options import Options, service_settings
 from bench.gpu.step import NOT_MEASURED, Case, Figures, Outcome, Step, Table, Wrong, number
 from bench.judge import UNTRAINED
 from bench.made_up import UNIJUDGE, serving
+from judge_service.gpus import has_cuda_vllm, visible_gpus
 from unijudge.settings import overrides_of
 
 SERVICE_SHARE = 0.5
@@ -21,7 +22,9 @@ ROOM_FOR_FLOAT32 = 60 * 2**30
 
 def serve_and_verify(options: Options) -> Figures:
     """Starts a service with one replica, compares its scores with transformers, and stops it."""
-    settings = service_settings(options, "auto", memory_share=None if options.dry_run else SERVICE_SHARE)
+    # A CUDA build of vLLM cannot run on the CPU of a dry run.
+    backend = "transformers" if options.dry_run and has_cuda_vllm() else "auto"
+    settings = service_settings(options, backend, memory_share=None if options.dry_run else SERVICE_SHARE)
     overrides = overrides_of(settings)
     chosen = dict(line.split("=", 1) for line in overrides)
     begun = time.perf_counter()
@@ -49,8 +52,6 @@ def reference_dtype(options: Options) -> str:
     """What the reference computes in, so that it fits beside the service."""
     if options.dry_run:
         return "float32"
-    from judge_service.gpus import visible_gpus
-
     return "float32" if visible_gpus().found[0].memory_bytes >= ROOM_FOR_FLOAT32 else "bfloat16"
 
 

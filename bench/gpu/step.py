@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.gpu.options import Options
+from judge_service.gpus import has_cuda_vllm
 
 NOT_MEASURED = "not measured"
 Figures = dict[str, Any]
@@ -70,6 +71,16 @@ class Step:
     """Makes tables of the outcomes, by the names of the cases. A case that was not ok may have no figures."""
     models: Sequence[str] = ()
     """Cases of the step `models` that must run before."""
+
+
+def check_engine(options: Options, backend: str) -> None:
+    """Returns if this backend can run where the measurement runs.
+
+    Raises:
+        Skipped: It is vLLM's CUDA build, in a dry run on the CPU.
+    """
+    if options.dry_run and backend == "vllm" and has_cuda_vllm():
+        raise Skipped("vLLM is a CUDA build here, and a dry run uses no GPU")
 
 
 def number(value: float | None, form: str) -> str:

@@ -33,7 +33,7 @@ def measure(out, *options, hidden=()):
     hiding.mkdir(parents=True)
     (hiding / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n")
     done = subprocess.run(
-        [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", str(out), *options],
+        [sys.executable, "-m", "bench.gpu", "--dry-run", "--limit-s", "240", "--out", str(out), *options],
         capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{hiding}:{ROOT}"},
     )  # fmt: skip
     assert (out / "gpu.md").exists(), done.stdout + done.stderr
@@ -249,16 +249,26 @@ def test_a_service_with_other_scores_has_failed_and_keeps_its_figures():
     ]  # fmt: skip
 
 
-def test_what_a_case_raises_becomes_its_outcome(tmp_path, monkeypatch):
-    options = Options(dry_run=True, model="", size="3b", scratch=str(tmp_path), logs=str(tmp_path), limit_s=60)
+DRY = Options(dry_run=True, model="", size="3b", scratch="scratch", logs="logs", limit_s=60)
 
+
+def test_a_dry_run_leaves_a_cuda_build_of_vllm_alone(monkeypatch):
+    monkeypatch.setattr(step, "has_cuda_vllm", lambda: False)
+    step.check_engine(DRY, "vllm")
+    monkeypatch.setattr(step, "has_cuda_vllm", lambda: True)
+    step.check_engine(DRY, "transformers")
+    with pytest.raises(Skipped, match="vLLM is a CUDA build here"):
+        step.check_engine(DRY, "vllm")
+
+
+def test_what_a_case_raises_becomes_its_outcome(monkeypatch):
     def outcome(error):
         def measure(_):
             raise error
 
         failing = Step("one", "One", "", {"x": Case("x", measure)}, lambda outcomes: [])
         monkeypatch.setattr(case, "STEPS", (failing,))
-        return case.outcome_of("one", "x", options)
+        return case.outcome_of("one", "x", DRY)
 
     assert outcome(Skipped("no GPU")) == Outcome("skipped", cause="no GPU")
     assert outcome(Wrong("not equal", {"rows": 1})) == Outcome("failed", cause="not equal", figures={"rows": 1})
