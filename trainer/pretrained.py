@@ -86,8 +86,8 @@ def attention_of(
         lacking.append("the package flash-attn, or kernels")
     if lacking:
         raise ModelError(
-            f"model.attention = 'flash_attention_2': needs {', '.join(lacking)}. Install or change that, or set model.attention = "
-            "'auto'"
+            f"model.attention = 'flash_attention_2': needs {', '.join(lacking)}. Install or change that, or set "
+            "model.attention = 'auto'"
         )
     return flash
 
