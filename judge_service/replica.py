@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import AuthenticationError
 from ray.serve.config import BackpressureConfig
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from judge_service.app import create_app
@@ -167,7 +167,7 @@ def _wait_until_running(start_attempts: int) -> None:
         failures |= {one.message for one in application.deployments.values() if "failed to start" in one.message}
         gave_up = application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
         if gave_up or len(failures) >= start_attempts:
-            raise JudgeError(f"the replicas did not start: {_reason()}")
+            raise JudgeError(f"the replicas did not start: {_reason(application)}")
         time.sleep(START_POLL_S)
 
 
@@ -249,10 +249,9 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _reason() -> str:
+def _reason(application: ApplicationStatusOverview) -> str:
     """The message of the replicas' own failure, out of Ray's status."""
-    status = serve.status().applications.get(APPLICATION)
-    messages = [d.message for d in status.deployments.values()] if status else []
-    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
+    messages = [deployment.message for deployment in application.deployments.values()]
+    lines = [line.strip() for line in "\n".join(messages).splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("unijudge.errors.")]
     return (ours or lines or ["no message"])[-1].removeprefix("unijudge.errors.")
