@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 
 from miner.card import card
 from unijudge.corpus import Corpus
-from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored
+from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read_parts, stored
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, publish_text, publishing_folder
+from unijudge.image_roots import MANIFEST
 from unijudge.leases import lease
 from unijudge.locations import is_local
 from unijudge.outputs import check_folder
@@ -153,13 +154,8 @@ def _image_files(corpus: Corpus) -> list[_File]:
         [entries.table.select(["image", "image_sha256"]) for entries in (corpus.items, corpus.queries)]
     )
     distinct = both.filter(pc.is_valid(both["image"])).group_by(["image", "image_sha256"]).aggregate([])
-    files = []
-    for image, sha256 in zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True):
-        try:
-            files.append(_File(corpus.images, image, f"{IMAGES}/{inside(image)}", sha256))
-        except ValueError as error:
-            raise DataError(f"{corpus.folder}: {error}; import again") from error
-    return files
+    names = zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True)
+    return [_File(corpus.images, image, f"{IMAGES}/{image}", sha256) for image, sha256 in names]
 
 
 def _check_scores(folder: Path, manifest: ScoreManifest) -> None:

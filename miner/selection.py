@@ -15,7 +15,7 @@ from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.leases import lease
-from unijudge.provenance import Provenance
+from unijudge.provenance import Provenance, without_passwords_in
 from unijudge.scores import Judged
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
@@ -42,7 +42,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 corpus=job.corpus.fingerprint,
                 scores=first,
                 large_scores=next(iter(second), None),
-                selection=settings.model_dump(mode="json"),
+                selection=without_passwords_in(settings.model_dump(mode="json")),
                 scales=tuple(job.sources.scales),
                 calibrated=job.sources.calibrated,
                 rows=rows,

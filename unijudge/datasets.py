@@ -15,10 +15,12 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from unijudge.corpus import CorpusManifest
+from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publishing, read_json
+from unijudge.image_roots import MANIFEST, UNFINISHED
 from unijudge.leases import lease
+from unijudge.names import inside
 from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
@@ -26,9 +28,6 @@ from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity
 
-MANIFEST = "dataset.json"
-UNFINISHED = "dataset.unfinished.json"
-"""What `pull` is fetching, until it is whole."""
 AT_ONCE = 16
 """Files that are copied at the same time."""
 BLOCK = 1 << 20
@@ -48,17 +47,10 @@ class Stored:
     sha256: str
 
 
-def inside(name: str) -> str:
-    """The name of a file in a dataset, as it is.
-
-    Raises:
-        ValueError: It leads out of the folder, or is the manifest's own.
-    """
-    path = PurePosixPath(name)
-    foreign = not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
-    if foreign or str(path) in (MANIFEST, UNFINISHED):
-        raise ValueError(f"{name!r} is not a path inside the dataset")
-    return name
+def _listed(name: str) -> str:
+    if str(PurePosixPath(name)) in (MANIFEST, UNFINISHED):
+        raise ValueError(f"{name!r} is the manifest's own name, and no file of the dataset")
+    return inside(name)
 
 
 class DatasetManifest(BaseModel):
@@ -78,7 +70,7 @@ class DatasetManifest(BaseModel):
     images: bool
     """Whether the images are inside."""
     license: str | None = None
-    files: dict[Annotated[str, AfterValidator(inside)], Stored]
+    files: dict[Annotated[str, AfterValidator(_listed)], Stored]
     """Path inside the folder → what must be there; dataset.json itself is none of them."""
     made: Provenance | None = None
 
@@ -183,7 +175,8 @@ def pull(source: Path, out: Path) -> DatasetManifest:
         out: Where to. dataset.json appears there last.
 
     Raises:
-        DataError: `out` holds something else, or a file is not what dataset.json says: it is named.
+        DataError: `out` holds something else, a file is not what dataset.json says, or its corpus names files outside
+            of the dataset: it is named.
     """
     manifest = read_json(source / MANIFEST, DatasetManifest)
 
@@ -200,6 +193,7 @@ def pull(source: Path, out: Path) -> DatasetManifest:
                 break
         else:
             check_folder(out)
+            Corpus(source / "corpus")  # what it names lies inside, or nothing is written
         publish_json(out / UNFINISHED, manifest)
         (out / MANIFEST).unlink(missing_ok=True)
         each(fetch, list(manifest.files))

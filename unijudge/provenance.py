@@ -18,6 +18,10 @@ from pydantic import BaseModel, ConfigDict
 
 MADE = {"made"}
 """The fields that are no part of a plan."""
+USER = re.compile(r"""([a-zA-Z][\w.+-]*)://[^/\s"'<>]*@""")
+"""The beginning of a URL up to its last @ before a slash: a password may hold one too."""
+NO_USER = ("abfs", "abfss", "wasb", "wasbs", "github")
+"""Schemes whose @ parts a container or a repository from its place."""
 
 
 class Provenance(BaseModel):
@@ -43,7 +47,7 @@ class Provenance(BaseModel):
         return cls(
             unijudge=version("unijudge"),
             command=without_passwords(command),
-            settings=None if settings is None else _safe(settings.model_dump(mode="json")),
+            settings=None if settings is None else without_passwords_in(settings.model_dump(mode="json")),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             python=platform.python_version(),
             platform=platform.platform(),
@@ -70,19 +74,20 @@ def without_passwords(text: str) -> str:
     """A text whose URLs name no user and no password.
 
     Example:
-        >>> without_passwords("--set service=https://me:secret@judge:8000/v1 s3://bucket/a@b")
+        >>> without_passwords("--set service=https://me:s@cret@judge:8000/v1 s3://bucket/a@b")
         '--set service=https://judge:8000/v1 s3://bucket/a@b'
     """
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    return USER.sub(lambda found: found[0] if found[1] in NO_USER else f"{found[1]}://", text)
 
 
-def _safe(value: Any) -> Any:
+def without_passwords_in(value: Any) -> Any:
+    """The same of every text in a mapping or a list."""
     match value:
         case str():
             return without_passwords(value)
         case Mapping():
-            return {name: _safe(inner) for name, inner in value.items()}
+            return {name: without_passwords_in(inner) for name, inner in value.items()}
         case list():
-            return [_safe(inner) for inner in value]
+            return [without_passwords_in(inner) for inner in value]
         case _:
             return value

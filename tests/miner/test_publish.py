@@ -1,6 +1,5 @@
 """A scored dataset: what is published is what was judged, what is pulled is what was published, or it is refused."""
 
-import hashlib
 import json
 import re
 
@@ -9,27 +8,19 @@ import yaml
 
 from miner.card import FOLDERS, columns
 from miner.publish import publish
-from tests.folders import files_of, make_corpus, make_scores, make_triples
+from tests.folders import files_of, make_corpus, make_scores
 from tests.pictures import png
 from unijudge.corpus import Corpus, Item
-from unijudge.datasets import MANIFEST, UNFINISHED, DatasetManifest, Stored, pull
+from unijudge.datasets import DatasetManifest, Stored, pull
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, read_json
+from unijudge.image_roots import MANIFEST, UNFINISHED
 from unijudge.inventory import check, describe
 from unijudge.locations import locate
 from unijudge.scores import read_scores
 from unijudge.triples import TripleManifest, read_triples
 
 IMAGES = [f"images/a b/{color}#1.png" for color in ("red", "green", "blue")]
-
-
-@pytest.fixture
-def parts(tmp_path, identity):
-    """The folders of a corpus, its scores and its training rows."""
-    root = tmp_path / "parts"
-    corpus = make_corpus(root / "corpus", root / "pictures")
-    scores = make_scores(root / "scores", corpus, identity)
-    return root / "corpus", scores, make_triples(root / "triples", corpus, scores)
 
 
 @pytest.fixture(params=["disk", "store"])
@@ -156,7 +147,7 @@ def test_a_dataset_that_names_files_outside_of_itself_is_refused(parts, tmp_path
     hostile = made.model_copy(update={"files": {**made.files, name: Stored(7, "0" * 64)}})
     (tmp_path / "published" / MANIFEST).write_text(hostile.model_dump_json())
     (tmp_path / "outside").write_text("outside")
-    with pytest.raises(DataError, match="is not a path inside the dataset"):
+    with pytest.raises(DataError, match=r"is not a path inside the folder|manifest's own name"):
         pull(tmp_path / "published", tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
 
@@ -209,16 +200,6 @@ def test_what_is_not_whole_or_has_changed_is_not_published(parts, tmp_path):
     with pytest.raises(DataError, match=r"triples: 0 rows, but triples\.json says 3"):
         publish(tmp_path / "out", corpus, None, triples)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
-
-
-def test_an_image_outside_of_its_root_is_not_published(tmp_path, identity):
-    sha256 = hashlib.sha256(png("white")).hexdigest()
-    (tmp_path / "white.png").write_bytes(png("white"))
-    outside = Item("i-white", ("colors",), image="../white.png", image_sha256=sha256)
-    corpus = make_corpus(tmp_path / "corpus", tmp_path / "pictures", extra=[outside])
-    scores = make_scores(tmp_path / "scores", corpus, identity)
-    with pytest.raises(DataError, match=r"corpus: '\.\./white\.png' is not a path inside the dataset"):
-        publish(tmp_path / "out", tmp_path / "corpus", scores)
 
 
 @pytest.mark.parametrize("part", ["corpus", "scores", "triples"])
