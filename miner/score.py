@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from miner.candidates import Stopped
 from miner.known import KnownScores
 from miner.plan import plan_of, questions_of, start_plan
 from miner.pools import repeated_questions
 from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
+from miner.stopping import Stopped
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, FolderBusy, SettingsError, UnijudgeError

@@ -119,8 +119,7 @@ class _Draws:
 
     def of(self, query_id: str) -> list[Judged]:
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
-        row = self._corpus.query_row_of[query_id]
-        excluded, pool = set(self._pools.excluded(row).tolist()), self._pools.rows(row)
-        picks = dice.sample(range(len(pool)), min(len(pool), self._settings.stored + len(excluded)))
-        items = [int(pool[pick]) for pick in picks if int(pool[pick]) not in excluded][: self._settings.stored]
+        allowed = self._pools.allowed(self._corpus.query_row_of[query_id])
+        picks = dice.sample(range(len(allowed)), min(len(allowed), self._settings.stored))
+        items = allowed.take(picks).tolist()
         return [Judged(self._corpus.items[item].item_id, self._corpus.items[item].key, None, None) for item in items]

@@ -84,7 +84,7 @@ class CorpusBuilder:
         if known is None:
             self._ledger.add_query(query_id, pair.subset, query, answers)
         else:
-            self._ledger.add_answers(query_id, known.answers, answers)
+            self._ledger.add_answers(known, answers)
 
     def _checked(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Checked]:
         return [
