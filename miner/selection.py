@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from miner.choice_settings import SelectSettings
 from miner.comparison import Comparison
@@ -15,6 +16,7 @@ from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.leases import lease
+from unijudge.locations import is_local
 from unijudge.provenance import Provenance, without_passwords_in
 from unijudge.scores import Judged
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
@@ -42,7 +44,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 corpus=job.corpus.fingerprint,
                 scores=first,
                 large_scores=next(iter(second), None),
-                selection=without_passwords_in(settings.model_dump(mode="json")),
+                selection=_told(settings),
                 scales=tuple(job.sources.scales),
                 calibrated=job.sources.calibrated,
                 rows=rows,
@@ -60,6 +62,12 @@ def select(settings: SelectSettings) -> dict[str, float]:
             mixed,
         )
     return statistics
+
+
+def _told(settings: SelectSettings) -> dict[str, Any]:
+    """The settings, as the manifest keeps them; the corpus by its whole path, by which `check` finds it."""
+    corpus = settings.corpus.resolve() if is_local(settings.corpus) else settings.corpus
+    return without_passwords_in(settings.model_dump(mode="json")) | {"corpus": str(corpus)}
 
 
 class _Job:

@@ -211,7 +211,7 @@ class Corpus:
             return DataError(f"{path}: cannot be read (no such file); restore it or import again")
         return DataError(
             f"{path}: cannot be read: the images are not here, {self.images} does not exist. A dataset may be "
-            "published without them: its card says where they lay; put them there, by the paths of the tables"
+            "published without them: put them there, by the paths of the tables"
         )
 
 

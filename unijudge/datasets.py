@@ -33,6 +33,7 @@ AT_ONCE = 16
 BLOCK = 1 << 20
 """Bytes that are copied together."""
 FILES_BETWEEN_NEWS = 1024
+FAULTS_NAMED = 5
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -167,6 +168,31 @@ def each(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
     return done
 
 
+def every(work: Callable[[T], int], things: Sequence[T]) -> int:
+    """Reads each of many files or pictures, goes on after a fault, and returns the sum of what they hold.
+
+    Raises:
+        DataError: What `work` raised: of several faults how many, and the first few.
+    """
+    faults: dict[str, None] = {}
+
+    def attempt(thing: T) -> int:
+        try:
+            return work(thing)
+        except DataError as error:
+            faults[str(error)] = None
+            return 0
+
+    total = sum(each(attempt, things))
+    if len(faults) == 1:
+        raise DataError(next(iter(faults)))
+    if faults:
+        named = [f"  {fault}" for fault in list(faults)[:FAULTS_NAMED]]
+        named += [f"  … and {len(faults) - FAULTS_NAMED:,} more"] if len(faults) > FAULTS_NAMED else []
+        raise DataError("\n".join([f"{len(faults):,} faults:", *named]))
+    return total
+
+
 def pull(source: Path, out: Path) -> DatasetManifest:
     """Fetches a scored dataset, or what is left of it: files that are there already, and whole, are not fetched again.
 
@@ -202,15 +228,12 @@ def pull(source: Path, out: Path) -> DatasetManifest:
     return manifest
 
 
-def check_files(folder: Path, manifest: DatasetManifest) -> None:
-    """Reads every file of a dataset.
+def check_file(folder: Path, manifest: DatasetManifest, name: str) -> int:
+    """Reads one file of a dataset; returns 1.
 
     Raises:
-        DataError: One is missing, or is not what dataset.json says: it is named.
+        DataError: It is missing, or is not what dataset.json says: it is named.
     """
-
-    def check(name: str) -> None:
-        if file_sha256(folder / name) != manifest.files[name].sha256:
-            raise DataError(f"{folder / name}: changed: it is not what {MANIFEST} says; run `train pull` again")
-
-    each(check, list(manifest.files))
+    if file_sha256(folder / name) != manifest.files[name].sha256:
+        raise DataError(f"{folder / name}: changed: it is not what {MANIFEST} says; run `train pull` again")
+    return 1

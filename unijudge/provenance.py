@@ -8,10 +8,10 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,8 @@ MADE = {"made"}
 """The fields that are no part of a plan."""
 USER = re.compile(r"""([a-zA-Z][\w.+-]*)://[^/\s"'<>]*@""")
 """The beginning of a URL up to its last @ before a slash: a password may hold one too."""
+PLACE = re.compile(r"""(^|[="'])(?:file://)?(/[^"']*)""")
+"""A whole path of a machine, in a word of a command or a setting."""
 NO_USER = ("abfs", "abfss", "wasb", "wasbs", "github")
 """Schemes whose @ parts a container or a repository from its place."""
 
@@ -39,6 +41,11 @@ class Provenance(BaseModel):
     """UTC, to the second; of the first run, where several made the folder."""
     python: str
     platform: str
+
+    def published(self) -> "Provenance":
+        """The same without what the folders of one machine are called."""
+        words = [without_places(word) for word in shlex.split(self.command)]
+        return self.model_copy(update={"command": shlex.join(words), "settings": without_places_in(self.settings)})
 
     @classmethod
     def now(cls, settings: BaseModel | None = None) -> "Provenance":
@@ -82,12 +89,31 @@ def without_passwords(text: str) -> str:
 
 def without_passwords_in(value: Any) -> Any:
     """The same of every text in a mapping or a list."""
+    return _each_text(without_passwords, value)
+
+
+def without_places(word: str) -> str:
+    """A word of a command or a setting, whole paths shortened to their last part.
+
+    Example:
+        >>> [without_places(word) for word in ("/home/me/a b", 'scores=["/data/x", "s3://bucket/y"]', "a/b", "p / q")]
+        ['a b', 'scores=["x", "s3://bucket/y"]', 'a/b', 'p / q']
+    """
+    return PLACE.sub(lambda found: found[1] + PurePosixPath(found[2]).name, word)
+
+
+def without_places_in(value: Any) -> Any:
+    """The same of every text in a mapping or a list."""
+    return _each_text(without_places, value)
+
+
+def _each_text(change: Callable[[str], str], value: Any) -> Any:
     match value:
         case str():
-            return without_passwords(value)
+            return change(value)
         case Mapping():
-            return {name: without_passwords_in(inner) for name, inner in value.items()}
+            return {name: _each_text(change, inner) for name, inner in value.items()}
         case list():
-            return [without_passwords_in(inner) for inner in value]
+            return [_each_text(change, inner) for inner in value]
         case _:
             return value
