@@ -78,17 +78,8 @@ def test_every_column_has_a_meaning(name):
 def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch):
     """In no text file and in no table: not in the command, not in the settings, not in the source."""
     corpus, scores, triples = parts
-    command = [
-        "/usr/bin/unijudge",
-        "mine",
-        "score",
-        "--set",
-        f"corpus={corpus}",
-        "--set",
-        f'reuse=["{scores}"]',
-        str(corpus),
-    ]
-    monkeypatch.setattr("sys.argv", [*command, "https://me:secret@host/x"])
+    words = ["--set", f"corpus={corpus}", "--set", f'reuse=["{scores}"]', str(corpus), "https://me:secret@host/x"]
+    monkeypatch.setattr("sys.argv", ["/usr/bin/unijudge", "mine", "score", *words])
     made = Provenance.now(_Settings(corpus=corpus, other=(str(scores), "a/b", "s3://bucket/x")))
     for folder, name, kind in [
         (corpus, "corpus.json", CorpusManifest), (scores, "manifest.json", ScoreManifest),

@@ -1,4 +1,4 @@
-"""What a check goes on to, and the folders that are made on the way: planned scores, models, rows whose corpus is gone."""
+"""A check goes on after a fault; planned scores and models are folders too; rows whose corpus is gone are not whole."""
 
 import json
 import shutil
@@ -9,6 +9,7 @@ from demo.tiny_model import make_model
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.pictures import png
 from unijudge.candidates import CandidateManifest, Near, start_candidates, write_part
+from unijudge.corpus import Item
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
 from unijudge.inventory import check, describe
@@ -55,9 +56,7 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
     shutil.move(tmp_path / "moved" / "corpus", tmp_path / "away")
     with pytest.raises(DataError, match=rf"{gone} .*, and no corpus is there; put it back there or beside this folder"):
         check(rows)
-    make_corpus(
-        tmp_path / "moved" / "corpus", tmp_path / "moved" / "images", extra=[corpus.items[0].__class__("x", ())]
-    )
+    make_corpus(tmp_path / "moved" / "corpus", tmp_path / "moved" / "images", extra=[Item("x", ())])
     with pytest.raises(DataError, match=rf"{gone} .*, and another corpus lies in .*moved/corpus"):
         check(rows)
 
