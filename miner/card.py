@@ -12,6 +12,7 @@ import pyarrow as pa
 from unijudge.cards import facts, made_by, table
 from unijudge.corpus import ITEMS, QUERIES
 from unijudge.datasets import Parts, Stored
+from unijudge.locations import is_local
 from unijudge.scores import JUDGED, SCORES
 from unijudge.tables import Table
 from unijudge.triples import TRIPLES
@@ -125,9 +126,10 @@ def _contents(names: list[str], parts: Parts, files: Mapping[str, Stored]) -> st
 
 def _images(files: Mapping[str, Stored], root: Path, *, images: bool) -> str:
     if not images:
+        there = "Put them" if is_local(root) else f"Fetch them from `{root}`, and put them"
         return (
-            f"The images are not inside. Where this was made they lay under `{root}`; put them under `images/`, by the "
-            "paths that the tables name. Each is known by its sha256, and another one is refused."
+            f"The images are not inside. {there} under `images/`, by the paths that the tables name. Each is "
+            "known by its sha256, and another one is refused."
         )
     count = sum(name.startswith("images/") for name in files)
     return (
@@ -155,7 +157,7 @@ def _loading(out: Path, names: list[str]) -> str:
 Fetch it, each file checked against its sha256, and train on it:
 
 ```bash
-unijudge train pull {out} dataset
+unijudge train pull {out.name if is_local(out) else out} dataset
 unijudge check dataset{_training(names)}
 ```
 

@@ -72,8 +72,13 @@ def plan(
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
     resolved = command_settings(ScoreSettings, settings, overrides, example)
     from miner.bill import make_bill
+    from miner.stopping import Stopped
 
-    made = make_bill(resolved, probe, lambda text: logger.info("%s", text))
+    try:
+        made = make_bill(resolved, probe, lambda text: logger.info("%s", text))
+    except Stopped:
+        typer.echo("stopped as asked; the same command goes on")
+        raise typer.Exit(130) from None
     typer.echo("\n".join(made.lines(replicas or (), budget)))
 
 

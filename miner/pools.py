@@ -7,7 +7,7 @@ one that says the same as a positive, or shows the query's own picture, is exclu
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -46,6 +46,9 @@ class Pools:
         self._has_picture = np.array([bool(picture) for picture in pictures])
         self._modality = self._has_picture * 2 + np.array([bool(text) for text in _values(items["text"])])
         self._known: dict[str, Rows] = {}
+        self._excluded_of: dict[int, Rows] = {}
+        """Of questions that several rows ask, by their first row."""
+        self._allowed: dict[tuple[int, str], Allowed] = {}
 
     def name(self, row: int) -> str:
         """The name of the pool in which a query's candidates are sought."""
@@ -76,14 +79,36 @@ class Pools:
         return self.of(self.name(row))
 
     def excluded(self, row: int) -> Rows:
-        """Items that say what a positive of this question says, or show the query's own picture; ascending."""
+        """Items that say what a positive of this question says, or show the query's own picture; ascending.
+
+        Rows that ask one question get one and the same array.
+        """
         same = self._queries_by_content.equal_to(row)
-        positives = np.concatenate([self._corpus.positives(int(other)) for other in same])
-        found = [self._items_by_content.like(self._contents[positive]) for positive in positives]
-        picture = self._corpus.queries.table["image_sha256"][row].as_py()
+        if len(same) == 1:
+            return self._excluded(same)
+        first = int(same[0])
+        if first not in self._excluded_of:
+            self._excluded_of[first] = self._excluded(same)
+        return self._excluded_of[first]
+
+    def _excluded(self, same: Rows) -> Rows:
+        """Of all rows that ask one question."""
+        positives = np.unique(np.concatenate([self._corpus.positives(int(row)) for row in same]))
+        found = [self._items_by_content.like(value) for value in np.unique(self._contents[positives])]
+        picture = self._corpus.queries.table["image_sha256"][int(same[0])].as_py()
         if picture and not self._own_picture:
             found.append(self._items_by_picture.like(_hash(picture)))
         return np.unique(np.concatenate(found))
+
+    def allowed(self, row: int) -> "Allowed":
+        """What a query's pool holds beside what is excluded."""
+        same = self._queries_by_content.equal_to(row)
+        if len(same) == 1:
+            return Allowed(self.rows(row), self.excluded(row))
+        known = int(same[0]), self.name(row)
+        if known not in self._allowed:
+            self._allowed[known] = Allowed(self.rows(row), self.excluded(row))
+        return self._allowed[known]
 
     @cached_property
     def _queries_by_content(self) -> "_Groups":
@@ -103,6 +128,32 @@ def repeated_questions(corpus: Corpus, rows: Iterable[int] | None = None) -> dic
     queries = corpus.queries if rows is None else (corpus.queries[row] for row in rows)
     counts = Counter(query.key for query in queries)
     return {key: count for key, count in counts.items() if count > 1}
+
+
+class Allowed:
+    """A pool without what is excluded, from which items are drawn by their place: no list of it is made."""
+
+    def __init__(self, pool: Rows, excluded: Rows):
+        """Both ascending."""
+        places = np.searchsorted(pool, excluded)
+        inside = places < len(pool)
+        inside[inside] = pool[places[inside]] == excluded[inside]
+        out = places[inside]
+        self._pool = pool
+        self._before = out - np.arange(len(out))  # how many allowed ones stand before each excluded one
+
+    def __len__(self) -> int:
+        return len(self._pool) - len(self._before)
+
+    def take(self, places: Sequence[int]) -> Rows:
+        """The item rows at some places.
+
+        Example:
+            >>> Allowed(np.array([2, 3, 5, 7, 9]), np.array([3, 4, 7])).take([0, 1, 2]).tolist()
+            [2, 5, 9]
+        """
+        wanted = np.asarray(places, np.int64)
+        return self._pool[wanted + np.searchsorted(self._before, wanted, side="right")]
 
 
 class _Groups:

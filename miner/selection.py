@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from miner.choice_settings import SelectSettings
 from miner.comparison import Comparison
@@ -15,7 +16,8 @@ from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.leases import lease
-from unijudge.provenance import Provenance
+from unijudge.locations import is_local
+from unijudge.provenance import Provenance, without_passwords_in
 from unijudge.scores import Judged
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
@@ -42,7 +44,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 corpus=job.corpus.fingerprint,
                 scores=first,
                 large_scores=next(iter(second), None),
-                selection=settings.model_dump(mode="json"),
+                selection=_told(settings),
                 scales=tuple(job.sources.scales),
                 calibrated=job.sources.calibrated,
                 rows=rows,
@@ -60,6 +62,12 @@ def select(settings: SelectSettings) -> dict[str, float]:
             mixed,
         )
     return statistics
+
+
+def _told(settings: SelectSettings) -> dict[str, Any]:
+    """The settings, as the manifest keeps them; the corpus by its whole path, by which `check` finds it."""
+    corpus = settings.corpus.resolve() if is_local(settings.corpus) else settings.corpus
+    return without_passwords_in(settings.model_dump(mode="json")) | {"corpus": str(corpus)}
 
 
 class _Job:
@@ -119,8 +127,7 @@ class _Draws:
 
     def of(self, query_id: str) -> list[Judged]:
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
-        row = self._corpus.query_row_of[query_id]
-        excluded, pool = set(self._pools.excluded(row).tolist()), self._pools.rows(row)
-        picks = dice.sample(range(len(pool)), min(len(pool), self._settings.stored + len(excluded)))
-        items = [int(pool[pick]) for pick in picks if int(pool[pick]) not in excluded][: self._settings.stored]
+        allowed = self._pools.allowed(self._corpus.query_row_of[query_id])
+        picks = dice.sample(range(len(allowed)), min(len(allowed), self._settings.stored))
+        items = allowed.take(picks).tolist()
         return [Judged(self._corpus.items[item].item_id, self._corpus.items[item].key, None, None) for item in items]

@@ -20,6 +20,7 @@ from unijudge.errors import (
 )
 from unijudge.files import in_words
 from unijudge.keys import checked_key
+from unijudge.provenance import without_passwords
 from unijudge.wire import ErrorBody
 
 R = TypeVar("R", bound=BaseModel)
@@ -43,7 +44,7 @@ class Connection:
         transport: httpx2.AsyncBaseTransport | None,
     ):
         """See `JudgeClient`."""
-        self.url = url
+        self.url = without_passwords(url)  # for messages
         self._retry_for_s = retry_for_s
         self._quiet_until = float("-inf")
         checked = checked_key(key, "key")
@@ -55,7 +56,7 @@ class Connection:
                 headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
             )
         except httpx2.InvalidURL as error:
-            raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
+            raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
 
     async def close(self) -> None:
         """Lets go of the sockets."""

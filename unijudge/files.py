@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
+from unijudge.leases import check_held
 from unijudge.locations import is_local
 from unijudge.refused import missing, unreadable, unwritable
 
@@ -229,7 +230,12 @@ def _uploading(path: Path) -> Iterator[Path]:
 
 
 def _send(draft: Path, path: Any) -> None:
-    """One object, whole or absent."""
+    """One object, whole or absent.
+
+    Raises:
+        FolderBusy: The lease of its folder was lost.
+    """
+    check_held(path)
     try:
         path.fs.put_file(str(draft), path.path)
     except Exception as error:  # each store has its own family of errors
