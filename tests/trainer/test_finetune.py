@@ -12,7 +12,7 @@ from accelerate.tracking import GeneralTracker
 from safetensors.torch import load_file
 from torch.autograd.graph import saved_tensors_hooks
 
-from tests.trainer.conftest import write_rows
+from tests.trainer.conftest import COLORS, write_rows
 from tests.trainer.test_embedder import quiet, run_settings
 from tests.trainer.test_loop import SETTINGS, train
 from trainer.adapters import Adapter, add_lora, save_merged
@@ -23,6 +23,7 @@ from trainer.examples import Examples
 from trainer.runs import Run
 from trainer.train_embedder import train_embedder
 from trainer.training_settings import EmbedderSettings, LoraSettings
+from unijudge.alike import sign_of
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError, TrainingError
 from unijudge.locations import locate
@@ -92,7 +93,10 @@ def test_rows_of_another_version_are_refused(corpus, triples, tmp_path):
 
 def test_known_positives_are_those_of_every_query_with_the_same_content(corpus, triples):
     examples = Examples(corpus, triples, negatives=3)
-    assert [examples[row].positive_keys for row in range(8)] == [frozenset([item.key]) for item in corpus.items]
+    for row in range(8):
+        assert [examples[row].excluded.holds(sign_of(color, None)) for color in COLORS] == [
+            color == COLORS[row] for color in COLORS
+        ]
     assert examples.groups.tolist() == [0] * 8
     assert examples.query_id(2) == corpus.queries[2].query_id
 

@@ -1,0 +1,184 @@
+"""What can be no wrong answer to a question: one rule for candidates, for negatives in a batch, and for evaluation.
+
+A content that says the same as a positive of the question (of any row that asks it) can be none; nor can one that says
+the same as the question itself, or shows its picture. Texts that differ in letter case or blanks alone say the same.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from unijudge.corpus import Corpus
+from unijudge.entries import Rows
+
+Hashes = npt.NDArray[np.int64]
+NO_PICTURE = 0
+
+
+class Sign(NamedTuple):
+    """By what a content is known among its like: two hashes."""
+
+    content: int
+    """Of its text, letter case and blanks aside, and its picture."""
+    picture: int
+    """Of its picture alone; `NO_PICTURE` without one."""
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """What can be no wrong answer to one question."""
+
+    contents: frozenset[int]
+    picture: int = NO_PICTURE
+    """Of the question; `NO_PICTURE` where it has none, or where its picture may be a wrong answer."""
+
+    def holds(self, sign: Sign) -> bool:
+        """Whether a content is among it.
+
+        Example:
+            >>> same = Excluded(frozenset([sign_of("a  Cat", None).content]))
+            >>> same.holds(sign_of("A cat", None)), same.holds(sign_of("a cat", "aa"))
+            (True, False)
+        """
+        return self.says(sign) or self.shows(sign)
+
+    def says(self, sign: Sign) -> bool:
+        """Whether a content says what a positive or the question itself says."""
+        return sign.content in self.contents
+
+    def shows(self, sign: Sign) -> bool:
+        """Whether a content shows the question's picture."""
+        return sign.picture == self.picture != NO_PICTURE
+
+    def and_contents(self, contents: Iterable[int]) -> "Excluded":
+        """The same, and more contents."""
+        return replace(self, contents=self.contents.union(contents))
+
+
+class Exclusions:
+    """The rule, for the questions and the items of one corpus."""
+
+    def __init__(self, corpus: Corpus, *, fold_case: bool = True, own_picture: bool = False):
+        """Hashes every item once.
+
+        Args:
+            corpus: Items and queries.
+            fold_case: Whether texts that differ in letter case or blanks alone are the same.
+            own_picture: Whether items that show the query's own picture may be wrong answers.
+        """
+        self._corpus = corpus
+        self._fold_case = fold_case
+        self._own_picture = own_picture
+        items = corpus.items.table
+        pictures = _values(items["image_sha256"])
+        pairs = zip(_values(items["text"]), pictures, strict=True)
+        self.contents = np.fromiter((_content(*pair, fold_case=fold_case) for pair in pairs), np.int64)
+        """Of each item, the hash of what it says."""
+        self._pictures = np.fromiter(map(_picture, pictures), np.int64)
+        self._of_repeated: dict[int, Excluded] = {}
+
+    def sign(self, item: int) -> Sign:
+        """Of an item, by its row."""
+        return Sign(int(self.contents[item]), int(self._pictures[item]))
+
+    def same_question(self, query: int) -> Rows:
+        """The query rows that ask the same as one, itself among them; ascending."""
+        return self._questions.equal_to(query)
+
+    def positives(self, query: int) -> Rows:
+        """The item rows of the positives of all rows that ask the same as one; ascending."""
+        same = self.same_question(query)
+        return np.unique(np.concatenate([self._corpus.positives(int(other)) for other in same]))
+
+    def of(self, query: int) -> Excluded:
+        """What can be no wrong answer to a query's question, by the query's row."""
+        question = int(self._questions.hashes[query])
+        if question in self._of_repeated:
+            return self._of_repeated[question]
+        asked = self._corpus.queries.table
+        text, picture = (asked[name][query].as_py() for name in ("text", "image_sha256"))
+        own = _content(text, picture, fold_case=self._fold_case)
+        known = frozenset([own, *self.contents[self.positives(query)].tolist()])
+        excluded = Excluded(known, NO_PICTURE if self._own_picture else _picture(picture))
+        if len(self.same_question(query)) > 1:  # kept: together no larger than the corpus
+            self._of_repeated[question] = excluded
+        return excluded
+
+    def rows(self, query: int) -> Rows:
+        """The item rows that `of` holds, ascending."""
+        excluded = self.of(query)
+        found = self._by_content.any_of(np.fromiter(excluded.contents, np.int64))
+        if excluded.picture == NO_PICTURE:
+            return found
+        return np.union1d(found, self._by_picture.any_of(np.array([excluded.picture])))
+
+    @cached_property
+    def _questions(self) -> "_Groups":
+        return _Groups(np.array([int.from_bytes(query.key[:8], signed=True) for query in self._corpus.queries]))
+
+    @cached_property
+    def _by_content(self) -> "_Groups":
+        return _Groups(self.contents)
+
+    @cached_property
+    def _by_picture(self) -> "_Groups":
+        return _Groups(self._pictures)
+
+
+def sign_of(text: str | None, image_sha256: str | None, *, fold_case: bool = True) -> Sign:
+    """Of any content."""
+    return Sign(_content(text, image_sha256, fold_case=fold_case), _picture(image_sha256))
+
+
+def folded(text: str | None) -> str:
+    r"""What of a text counts: one letter case, single blanks.
+
+    Example:
+        >>> folded(" Director  and Executive SECRETARY\n") == folded("director and executive secretary")
+        True
+        >>> folded("10²") == folded("102")
+        False
+    """
+    return " ".join(unicodedata.normalize("NFC", text or "").casefold().split())
+
+
+class _Groups:
+    """Rows by their hash."""
+
+    def __init__(self, hashes: Hashes):
+        self.hashes = hashes
+        self._order = np.argsort(hashes, kind="stable")
+        self._sorted = hashes[self._order]
+
+    def equal_to(self, row: int) -> Rows:
+        """The rows with the hash of a row, itself among them; ascending."""
+        return self.any_of(self.hashes[row : row + 1])
+
+    def any_of(self, values: Hashes) -> Rows:
+        """The rows with any of these hashes, ascending."""
+        left, right = np.searchsorted(self._sorted, values, "left"), np.searchsorted(self._sorted, values, "right")
+        found: Sequence[Rows] = [self._order[start:end] for start, end in zip(left, right, strict=True)]
+        return np.sort(np.concatenate([*found, np.empty(0, np.int64)]))
+
+
+def _content(text: str | None, image_sha256: str | None, *, fold_case: bool) -> int:
+    return _hash(f"{folded(text) if fold_case else text or ''}\0{image_sha256 or ''}")
+
+
+def _picture(image_sha256: str | None) -> int:
+    return _hash(image_sha256) if image_sha256 else NO_PICTURE
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
+
+
+def _values(column: pa.ChunkedArray) -> list[str | None]:
+    return [value for chunk in column.chunks for value in chunk.to_pylist()]
