@@ -77,7 +77,7 @@ class SelectSettings(Selection):
     vectors: Location | None = None
     """Its embeddings, for the diversity of a row's negatives; without them it is not measured."""
     out: Location
-    """The folder of training rows; must not exist yet."""
+    """The folder of training rows."""
     compare: Location | None = None
     """Another selection's folder: how much of it this one reproduces is counted."""
 

@@ -20,7 +20,7 @@ from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, publish_text, publishing_folder
 from unijudge.leases import lease
 from unijudge.locations import is_local
-from unijudge.outputs import check_folder
+from unijudge.outputs import check_absent
 from unijudge.provenance import Provenance
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
 from unijudge.triples import TRIPLES, TripleManifest
@@ -71,7 +71,7 @@ def publish(
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
     files += _image_files(opened) if images else []
     with lease(out):
-        check_folder(out)
+        check_absent(out)
         with _draft(out) as draft:
             found = _copy(files, draft)
             publish_json(draft / "corpus" / "corpus.json", parts.corpus.model_copy(update={"images": f"../{IMAGES}"}))

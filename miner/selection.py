@@ -12,9 +12,9 @@ from miner.pools import PoolKind, Pools
 from miner.select import choose, rule_of
 from miner.sources import Sources
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.leases import lease
+from unijudge.outputs import taken
 from unijudge.provenance import Provenance
 from unijudge.scores import Judged
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
@@ -30,7 +30,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
         DataError: The folders do not belong together, the scores are not whole, or `out` exists.
     """
     if settings.out.exists():
-        raise DataError(f"{settings.out}: exists already; a selection is free: give another folder, or delete this one")
+        raise taken(settings.out)
     job = _Job(settings)
     with lease(settings.out), publishing_folder(settings.out) as draft:
         rows = write_triples(draft, job.triples())

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unijudge.cli import Overwrite
 from unijudge.locations import locate
+from unijudge.outputs import replacing
 
 if TYPE_CHECKING:
     from miner.exporters.rows import Rows
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 exports = typer.Typer(help="A selection into the layouts of other trainers.", no_args_is_help=True)
 
 Triples = Annotated[Path, typer.Argument(help="The folder that `mine select` wrote.", parser=locate)]
-Out = Annotated[Path, typer.Argument(help="The file to write; must not exist yet.", parser=locate)]
+Out = Annotated[Path, typer.Argument(help="The file to write.", parser=locate)]
 CorpusFolder = Annotated[Path, typer.Option(help="The corpus that the rows were selected from.", parser=locate)]
 ImageRoot = Annotated[
     str | None,
@@ -37,13 +39,15 @@ def sentence_transformers(
     no_scores: NoScores = False,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Parquet: query, positive, negative_1 …, label (the judge's scores, positive first)."""
     from miner.exporters.rows import Rows
     from miner.exporters.sentence_transformers import export_sentence_transformers
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    export_sentence_transformers(rows, out, negatives=negatives, scores=not no_scores)
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_sentence_transformers(rows, out, negatives=negatives, scores=not no_scores)
     _tell(out, rows)
 
 
@@ -60,6 +64,7 @@ def flagembedding(
     prompt: Annotated[str | None, typer.Option(help="The `prompt` of every row.")] = None,
     kind: Annotated[str | None, typer.Option("--type", help="The `type` of every row.")] = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
     from miner.exporters.flagembedding import export_flagembedding
@@ -67,14 +72,15 @@ def flagembedding(
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
     constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
-    export_flagembedding(
-        rows,
-        out,
-        scores=not no_scores,
-        teacher_temperature=teacher_temperature,
-        extra_positives=extra_positives,
-        constants=constants,
-    )
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_flagembedding(
+            rows,
+            out,
+            scores=not no_scores,
+            teacher_temperature=teacher_temperature,
+            extra_positives=extra_positives,
+            constants=constants,
+        )
     _tell(out, rows)
 
 
@@ -85,31 +91,35 @@ def swift(
     corpus: CorpusFolder,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
     from miner.exporters.rows import Rows
     from miner.exporters.swift import export_swift
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    export_swift(rows, out)
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_swift(rows, out)
     _tell(out, rows)
 
 
 @exports.command("tevatron")
 def tevatron(
     triples: Triples,
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist yet.", parser=locate)],
+    out: Annotated[Path, typer.Argument(help="The folder to write.", parser=locate)],
     corpus: CorpusFolder,
     extra_positives: ExtraPositives = False,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Two folders of Parquet: queries, whose rows name documents, and corpus."""
     from miner.exporters.rows import Rows
     from miner.exporters.tevatron import export_tevatron
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    export_tevatron(rows, out, extra_positives=extra_positives)
+    with replacing(out, lambda folder: (folder / "queries").is_dir(), "export for Tevatron", overwrite=overwrite):
+        export_tevatron(rows, out, extra_positives=extra_positives)
     _tell(out, rows)
 
 
@@ -120,13 +130,15 @@ def unime(
     corpus: CorpusFolder,
     negatives: Annotated[int, typer.Option(min=1, help="In every row, fewer are left out.")] = 10,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
     from miner.exporters.rows import Rows
     from miner.exporters.unime import export_unime
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
-    export_unime(rows, out, negatives=negatives)
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_unime(rows, out, negatives=negatives)
     _tell(out, rows)
 
 

@@ -16,6 +16,7 @@ from unijudge.corpus import Corpus, Item, Query
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publishing, read_json
 from unijudge.locations import is_local
+from unijudge.outputs import taken
 from unijudge.scores import Judged
 from unijudge.triples import Negative, Triple, TripleManifest, read_triples
 
@@ -234,7 +235,7 @@ def check_free(out: Path) -> None:
         DataError: It exists.
     """
     if out.exists():
-        raise DataError(f"{out}: exists already; give another output, or delete this one")
+        raise taken(out)
 
 
 def write_jsonl(out: Path, lines: Iterable[Mapping[str, Any]]) -> None:
