@@ -19,6 +19,7 @@ from unijudge.corpus import Corpus
 from unijudge.entries import Rows
 
 Hashes = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 NO_PICTURE = 0
 
 
@@ -70,7 +71,7 @@ class Exclusions:
 
         Args:
             corpus: Items and queries.
-            fold_case: Whether texts that differ in letter case or blanks alone are the same.
+            fold_case: Whether texts that differ in letter case or blanks alone are the same; outer blanks never count.
             own_picture: Whether items that show the query's own picture may be wrong answers.
         """
         self._corpus = corpus
@@ -119,9 +120,49 @@ class Exclusions:
             return found
         return np.union1d(found, self._by_picture.any_of(np.array([excluded.picture])))
 
+    def question(self, query: int) -> int:
+        """What rows that ask the same have in common, by the query's row."""
+        return int(self._questions.hashes[query])
+
+    def pairs(self, queries: Rows, items: Rows) -> Bools:
+        """Of each query and the item beside it, by their rows: whether `rows` of the query has the item."""
+        numbers, places = self._numbered
+        codes = numbers[queries] * len(self.contents) + places[items]
+        pictures = self._question_pictures[queries]
+        return _among(codes, self._known_codes) | ((pictures == self._pictures[items]) & (pictures != NO_PICTURE))
+
+    @cached_property
+    def _numbered(self) -> tuple[Rows, Rows]:
+        """Of each query the number of its question, of each item the number of its content."""
+        questions = np.unique(self._questions.hashes, return_inverse=True)[1]
+        contents = np.unique(self.contents, return_inverse=True)[1]
+        return questions.astype(np.int64), contents.astype(np.int64)
+
+    @cached_property
+    def _known_codes(self) -> Rows:
+        """Question × content, as one number, of all that can be no wrong answer but for its picture; ascending."""
+        numbers, places = self._numbered
+        positives = [self._corpus.positives(row) for row in range(len(numbers))]
+        asked = np.repeat(numbers, [len(rows) for rows in positives])
+        labelled = asked * len(self.contents) + places[np.concatenate([*positives, np.empty(0, np.int64)])]
+
+        # An item that says what a question says is found by the hash that both have.
+        sorted_contents, first = np.unique(self.contents, return_index=True)
+        own = _among(self._questions.hashes, sorted_contents)
+        found = first[np.searchsorted(sorted_contents, self._questions.hashes[own])]
+        return np.unique(np.concatenate([labelled, numbers[own] * len(self.contents) + places[found]]))
+
+    @cached_property
+    def _question_pictures(self) -> Hashes:
+        """Of each query, the hash of its picture; `NO_PICTURE` where that may be a wrong answer."""
+        pictures = np.fromiter(map(_picture, _values(self._corpus.queries.table["image_sha256"])), np.int64)
+        return np.full_like(pictures, NO_PICTURE) if self._own_picture else pictures
+
     @cached_property
     def _questions(self) -> "_Groups":
-        return _Groups(np.array([int.from_bytes(query.key[:8], signed=True) for query in self._corpus.queries]))
+        asked = self._corpus.queries.table
+        pairs = zip(_values(asked["text"]), _values(asked["image_sha256"]), strict=True)
+        return _Groups(np.fromiter((_content(*pair, fold_case=self._fold_case) for pair in pairs), np.int64))
 
     @cached_property
     def _by_content(self) -> "_Groups":
@@ -149,6 +190,18 @@ def folded(text: str | None) -> str:
     return " ".join(unicodedata.normalize("NFC", text or "").casefold().split())
 
 
+def normal(text: str | None) -> str:
+    r"""A text in NFC without outer blanks: an import joins entries that differ in nothing else.
+
+    What is stored, judged and embedded is the text that came first, to the letter.
+
+    Example:
+        >>> normal("a cat\n") == normal("a cat")
+        True
+    """
+    return unicodedata.normalize("NFC", text or "").strip()
+
+
 class _Groups:
     """Rows by their hash."""
 
@@ -168,8 +221,17 @@ class _Groups:
         return np.sort(np.concatenate([*found, np.empty(0, np.int64)]))
 
 
+def _among(values: Hashes, ascending: Hashes) -> Bools:
+    """Which values are among others, that ascend."""
+    if not len(ascending):
+        return np.zeros(len(values), bool)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return ascending[places] == values
+
+
 def _content(text: str | None, image_sha256: str | None, *, fold_case: bool) -> int:
-    return _hash(f"{folded(text) if fold_case else text or ''}\0{image_sha256 or ''}")
+    said = folded(text) if fold_case else normal(text)
+    return _hash(f"{said}\0{image_sha256 or ''}")
 
 
 def _picture(image_sha256: str | None) -> int:

@@ -81,6 +81,25 @@ def test_a_question_that_two_rows_ask_is_asked_once(job, corpus):
     assert done.counts.asked < done.counts.pairs
 
 
+def test_a_text_with_another_line_break_is_another_question_to_the_judge(job, tmp_path, corpus):
+    """Corpus B is A with a line break after each query: the judge sees other words, so nothing is known of them."""
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    changed = [row | {"query_text": row["query_text"] + "\n"} for row in rows]
+    (tmp_path / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    other = tmp_path / "other"
+    build(read_pairs(tmp_path / "broken.jsonl"), images=corpus.images, out=other, source="t", max_rejects=0)
+    embed(Corpus(other), tmp_path / "other_vectors")
+    common = {"corpus": other, "vectors": tmp_path / "other_vectors"}
+    with serving(ScriptedJudge(Prompt())) as url:
+        score(job(url), quiet)
+        reused = job(url, **common, out=tmp_path / "reused", reuse=(job(url).out,))
+        done = score(reused, quiet)
+        fresh = job(url, **common, out=tmp_path / "fresh")
+        score(fresh, quiet)
+    assert done.counts.asked == len(pairs_in(fresh.out)) > 0
+    assert verdicts(reused.out) == verdicts(fresh.out) != verdicts(job(url).out)
+
+
 def test_errors_are_asked_again(job, corpus, tmp_path):
     picture = corpus.images / "10.png"
     data = picture.read_bytes()

@@ -1,5 +1,6 @@
 """What can be no wrong answer: signs and rows say the same of every item, for odd corpora too."""
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -55,6 +56,8 @@ def test_rows_and_signs_agree(tmp_path_factory, contents, rows, fold, own):
         excluded = exclusions.of(row)
         held = [item for item in range(6) if excluded.holds(exclusions.sign(item))]
         assert exclusions.rows(row).tolist() == held
+        beside = exclusions.pairs(np.full(6, row), np.arange(6))
+        assert np.flatnonzero(beside).tolist() == held
         assert {place for _, places in [rows[row]] for place in places} <= set(held)
 
 
