@@ -55,7 +55,7 @@ class Counts:
                 if judged.log_odds is not None:
                     self.scores[name][bin_of(scales[0].score(judged), 0.0, 1.0, BINS)] += 1
         for one in stand(query, scales, large=case.large, said=case.said, k=k).candidates:
-            if one.score is not None and one.positive is not None:
+            if one.score is not None and one.positive is not None and not one.overruled:
                 self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, BINS)] += 1
 
 

@@ -82,13 +82,13 @@ class _Job:
         random_walk = rule_of(self._settings).walk == "random"
         draws = _Draws(self._settings, self.corpus, self.sources.manifests[0].pool) if random_walk else None
         for case in self.sources.cases():
+            query_id = case.query.query_id
+            drawn, said = [], case.said
+            if draws is not None:
+                drawn = draws.of(query_id)
+                said = {**self.sources.words.of(query_id, [], [one.item_id for one in drawn]), **said}
             choice = choose(
-                case.query,
-                self._settings,
-                large=case.large,
-                said=case.said,
-                scales=self.sources.scales,
-                drawn=draws.of(case.query.query_id) if draws is not None else (),
+                case.query, self._settings, large=case.large, said=said, scales=self.sources.scales, drawn=drawn
             )
             self._statistics.count(choice, self._settings.stored)
             if choice.triple is not None:

@@ -29,7 +29,7 @@ TEXT_CHARS = (400, 200, 100, 50)
 TEXT_SHARE = 0.5
 FRAME_BYTES = 200_000
 """For the page around its rows: styles, script, charts."""
-FIRST = ("positive", "dropped", "chosen", "error", "kept")
+FIRST = ("positive", "answer", "dropped", "chosen", "error", "kept")
 """In which order pictures get their room."""
 
 

@@ -3,14 +3,18 @@
 It checks that they belong together, and yields queries; it chooses nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from miner.calibration import read_calibration
 from miner.choice_settings import ScoreFolders
 from miner.overrides import read_overrides
-from miner.standing import NOTHING_SAID, Said, Word
+from miner.standing import Said
+from miner.words import Words
 from unijudge.corpus import Corpus
+from unijudge.entries import Rows
 from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
@@ -48,7 +52,7 @@ class Sources:
                 f"({self.manifests[1].judge}); a cascade takes a small judge's folder, then a large one's"
             )
         self.scales, self.calibrated = self._read_scales()
-        self.said = self._read_said()
+        self.words = self._read_words()
 
     def cases(self) -> Iterator[Case]:
         """Every query, in the order of the corpus.
@@ -56,14 +60,20 @@ class Sources:
         Raises:
             DataError: Shards are missing, torn or foreign; or a person's word is about what was never scored.
         """
-        unheard = set(self.said)
+        unheard = set(self.words.rows)
         for query, large in self._rows():
-            if query.query_id in self.said:
-                self.check_heard(query.query_id, {one.item_id for one in (*query.positives, *query.candidates)})
+            positives = [one.item_id for one in query.positives]
+            candidates = [one.item_id for one in query.candidates]
+            if query.query_id in self.words.rows:
+                self.check_heard(query.query_id, {*positives, *candidates})
                 unheard.discard(query.query_id)
-            yield Case(query, large, self.said.get(query.query_id, NOTHING_SAID))
+            yield Case(query, large, self.words.of(query.query_id, positives, candidates))
         if unheard and not self._settings.partial:
             self.check_heard(min(unheard), None)
+
+    def rows_of(self, query_ids: Sequence[str]) -> Rows:
+        """The rows of queries in the corpus."""
+        return self._corpus.query_row_of.rows(pa.array(query_ids, pa.string()))
 
     def check_heard(self, query_id: str, items: set[str] | None) -> None:
         """Refuses a person's word about a query that is about none of its items; None: the query was not scored.
@@ -71,8 +81,8 @@ class Sources:
         Raises:
             DataError: There is such a word.
         """
-        said = self.said[query_id]
-        strange = [item for item in said if items is None or (item is not None and item not in items)]
+        named = sorted(self.words.rows[query_id], key=lambda item: item or "")
+        strange = [item for item in named if items is None or (item is not None and item not in items)]
         if strange:
             about = "" if strange[0] is None else f", item {strange[0]!r}"
             raise DataError(
@@ -120,10 +130,7 @@ class Sources:
         scales = [Scale(slope=scale.slope / divisor, intercept=scale.intercept) for scale in scales]
         return scales, all(digest in fitted for digest in digests)
 
-    def _read_said(self) -> dict[str, Said]:
-        if self._settings.overrides is None:
-            return {}
-        said: dict[str, dict[str | None, Word]] = {}
-        for one in read_overrides(self._settings.overrides, self._corpus.fingerprint).overrides:
-            said.setdefault(one.query_id, {})[one.item_id] = one.verdict
-        return dict(said)
+    def _read_words(self) -> Words:
+        path = self._settings.overrides
+        overrides = () if path is None else read_overrides(path, self._corpus.fingerprint).overrides
+        return Words(self._corpus, self.manifests[0], overrides, path)

@@ -54,7 +54,7 @@ class Examples:
         manifest = read_json(triples / "triples.json", TripleManifest)
         mixed = repeated = 0
         subsets: dict[str, int] = {}
-        further: dict[bytes, set[int]] = defaultdict(set)
+        further: dict[int, set[int]] = defaultdict(set)
         queries, groups, items, teachers, weights = array("q"), array("q"), array("q"), array("d"), array("d")
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
@@ -72,7 +72,7 @@ class Examples:
             weights.append(row.weight)
             if row.extra_positives:
                 found = (self._exclusions.sign(corpus.row_of[one.item_id]).content for one in row.extra_positives)
-                further[corpus.queries[queries[-1]].key].update(found)
+                further[self._exclusions.question(queries[-1])].update(found)
         if not queries:
             raise TrainingError(f"{triples}: has no rows; see what `mine select` printed")
         if mixed:
@@ -96,7 +96,7 @@ class Examples:
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
         self._weights = np.array(weights)
         self._further = dict(further)
-        """Of a question, by its key, what the selection holds for right besides its positives."""
+        """Of a question, what the selection holds for right besides its positives."""
 
     @property
     def teacher_NK(self) -> NDArray[np.float64]:
@@ -128,7 +128,7 @@ class Examples:
         """
         query_row, item_rows = int(self._query_rows[index]), self._item_rows[index].tolist()
         query, items = self._corpus.queries[query_row], [self._corpus.items[row] for row in item_rows]
-        teacher = self._teachers[index]
+        teacher, further = self._teachers[index], self._further.get(self._exclusions.question(query_row), ())
         try:
             contents = [self._corpus.content(entry) for entry in (query, *items)]
         except DataError as error:
@@ -139,7 +139,7 @@ class Examples:
             candidate_keys=[item.key for item in items],
             signs=[self._exclusions.sign(row) for row in item_rows],
             teacher=None if np.isnan(teacher).any() else teacher.tolist(),
-            excluded=self._exclusions.of(query_row).and_contents(self._further.get(query.key, ())),
+            excluded=self._exclusions.of(query_row).and_contents(further),
             weight=float(self._weights[index]),
         )
 

@@ -131,6 +131,11 @@ class Exclusions:
         pictures = self._question_pictures[queries]
         return _among(codes, self._known_codes) | ((pictures == self._pictures[items]) & (pictures != NO_PICTURE))
 
+    @property
+    def content_numbers(self) -> Rows:
+        """Of each item the number of its content: smaller than the number of items, and shared by items alike."""
+        return self._numbered[1]
+
     @cached_property
     def _numbered(self) -> tuple[Rows, Rows]:
         """Of each query the number of its question, of each item the number of its content."""

@@ -166,7 +166,7 @@ def test_an_extra_positive_keeps_the_judge_that_scored_it(tmp_path):
     finish_triples(tmp_path, manifest("c" * 64, 1, scales=scales))
     (read,) = read_triples(tmp_path, "c" * 64)
     labels = [one.label(scales) for one in read.extra_positives]
-    assert labels == pytest.approx([0.09 / 0.58, 0.7, 0.64 / 0.68]), "p² / (p² + (1 − p)²) at a slope of 2"
+    assert labels == pytest.approx([1.0, 0.7, 0.64 / 0.68]), "p² / (p² + (1 − p)²) at a slope of 2; 1 by a person"
 
 
 def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog):
