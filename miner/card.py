@@ -48,7 +48,7 @@ MEANINGS = {
     "beta": "the margin under the positive's score at which it survived",
     "duplicate": "stands in the row already, and fills it up",
     "fallback": "nothing survived; drawn at random",
-    "extra_positives": "candidates that the judge finds at least as good as the positive, or that a person calls a match",
+    "extra_positives": "candidates at least as good as the positive by the judge, or a match by a person",
     "suspect": "the judge does not believe in the positive",
     "weight": "of the row in the loss, 0 … 1",
     "judge": "whose log-probabilities these are: a place in `triples.json`'s `scales`",
