@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from miner.settings import listed
+from miner.settings import check_one_scale, listed
 from unijudge.locations import Location
 from unijudge.settings import Settings
 
@@ -29,7 +29,7 @@ class ScoreFolders(Settings):
     """Files of `mine calibrate`, at most one for each judge: they make scores into chances."""
     log_odds_divisor: float = Field(1.0, gt=0)
     """Divides every log-odds before the score is taken. 1.05 puts a bfloat16 judge's scores on the grid of UniME-V2's
-    released ones, which went through a repetition penalty."""
+    released ones, which went through a repetition penalty. Not with a calibration, which is fitted without it."""
     overrides: Location | None = None
     """What a person decided against the judge: a JSON file that the page of `mine inspect` exports. It holds
     {"version": 1, "corpus": the `corpus` of the scores' manifest.json, "overrides": [{"query_id", "item_id",
@@ -50,6 +50,7 @@ class ScoreFolders(Settings):
     def _one_for_each(self) -> Self:
         if len(self.calibration) > len(self.scores):
             raise ValueError(f"calibration: {len(self.calibration)} files for {len(self.scores)} folders of scores")
+        check_one_scale(self.log_odds_divisor, calibrated=bool(self.calibration))
         return self
 
 

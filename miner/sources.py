@@ -3,12 +3,13 @@
 It checks that they belong together, and yields queries; it chooses nothing.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.calibration import read_calibration
+from miner.calibration import calibration_of
 from miner.choice_settings import ScoreFolders
 from miner.overrides import read_overrides
 from miner.standing import Said
@@ -19,6 +20,8 @@ from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
 from unijudge.triples import Scale
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,21 +117,26 @@ class Sources:
 
     def _read_scales(self) -> tuple[list[Scale], bool]:
         """Each judge's scale, and whether a fitted calibration stands behind all of them."""
-        divisor = self._settings.log_odds_divisor
-        digests = [manifest.judge.digest for manifest in self.manifests]
-        fitted: dict[str, Scale] = {}
-        for path in self._settings.calibration:
-            read = read_calibration(path)
-            if read.judge not in digests or read.judge in fitted:
-                judges = " and ".join(str(manifest.judge) for manifest in self.manifests)
-                raise DataError(
-                    f"{path}: was fitted to judge {read.judge}, the scores are of {judges}; give one calibration "
-                    "for each, made by `mine calibrate` on these scores"
-                )
-            fitted[read.judge] = read.scale
-        scales = [fitted.get(digest, Scale()) for digest in digests]
-        scales = [Scale(slope=scale.slope / divisor, intercept=scale.intercept) for scale in scales]
-        return scales, all(digest in fitted for digest in digests)
+        fitted = calibration_of(self.manifests, self._settings.calibration)
+        plain = Scale(slope=1 / self._settings.log_odds_divisor)
+        scales = [plain if scale is None else scale for scale in fitted]
+        self._check_band(scales[0])
+        return scales, None not in fitted
+
+    def _check_band(self, first: Scale) -> None:
+        """Warns where the second judge was asked about candidates near another cut than the one that is made here."""
+        band = self.manifests[-1].band
+        if band is None or len(self.manifests) == 1:
+            return
+        drawn = Scale(slope=band["slope"], intercept=band["intercept"])
+        if drawn != first:
+            logger.warning(
+                "%s: its band was drawn around the cut of scores with slope %.4g and intercept %.4g, but this "
+                "selection cuts scores of the first judge with %.4g and %.4g: candidates near this cut may not have "
+                "been asked about. Score the second step again, with band.calibration and band.log_odds_divisor as "
+                "here",
+                self._settings.scores[-1], drawn.slope, drawn.intercept, first.slope, first.intercept,
+            )  # fmt: skip
 
     def _read_words(self) -> Words:
         path = self._settings.overrides

@@ -100,7 +100,8 @@ class ScoreManifest(BaseModel):
     retrieval: dict[str, Any] = {}
     """The other settings of the search."""
     band: dict[str, Any] | None = None
-    """In a cascade's second step: the first step's folder (sha256 of its manifest), the cut and the width."""
+    """In a cascade's second step: the first step's folder (sha256 of its manifest), the cut, the width, and the slope
+    and intercept of the first judge's scores."""
     judge: JudgeIdentity
     made: Provenance | None = None
 
