@@ -2,11 +2,12 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator
 
 from miner.choice_settings import SelectSettings
 from miner.comparison import Comparison
-from miner.counts import Statistics
+from miner.counts import Statistics, had_by_most
 from miner.likeness import Reservoir, likeness
 from miner.pools import PoolKind, Pools
 from miner.select import choose, rule_of
@@ -51,14 +52,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 made=Provenance.now(),
             ),
         )
-    if mixed := job.of_two_judges:
-        logger.warning(
-            "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would compare "
-            "what cannot be compared; fit each judge (`mine calibrate`), and select again with both files as "
-            "`calibration`",
-            settings.out,
-            mixed,
-        )
+    job.warn(rows)
     return statistics
 
 
@@ -74,8 +68,10 @@ class _Job:
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)
         self._comparison = None if settings.compare is None else Comparison(settings.compare, self.corpus)
         self._extra_positives = 0
-        self.of_two_judges = 0
+        self._of_two_judges = 0
         """Rows with scores that cannot be compared with one another."""
+        self._distinct: Counter[int] = Counter()
+        """Number of distinct negatives → rows that have it."""
 
     def triples(self) -> Iterator[Triple]:
         """The training rows, in the order of the corpus."""
@@ -101,9 +97,28 @@ class _Job:
         table = self._statistics.table(alike) | {"extra positives offered": self._extra_positives}
         return table | ({} if self._comparison is None else self._comparison.table())
 
+    def warn(self, rows: int) -> None:
+        """Says what a training may trip over, once all rows went by."""
+        if self._of_two_judges:
+            logger.warning(
+                "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would "
+                "compare what cannot be compared; fit each judge (`mine calibrate`), and select again with both files "
+                "as `calibration`",
+                self._settings.out, self._of_two_judges,
+            )  # fmt: skip
+        stored = self._settings.stored
+        if repeated := rows - self._distinct[stored]:
+            logger.warning(
+                "%s: %d of %d rows have fewer than stored = %d distinct negatives, and repeat some to fill up. Score "
+                "with a larger k, select with a smaller `stored`, or use fewer of each row: %d in nine rows of ten "
+                "are distinct (`negatives` of a training, `--negatives` of an export)",
+                self._settings.out, repeated, rows, stored, had_by_most(self._distinct),
+            )  # fmt: skip
+
     def _note(self, triple: Triple) -> None:
         self._extra_positives += len(triple.extra_positives)
-        self.of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
+        self._distinct[sum(not negative.duplicate for negative in triple.negatives)] += 1
+        self._of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
         self._sample.add([negative.item_id for negative in triple.negatives])
         if self._comparison is not None:
             self._comparison.add(triple)

@@ -23,6 +23,7 @@ ImageRoot = Annotated[
 ]
 SkipSuspects = Annotated[bool, typer.Option("--skip-suspects", help="Leave out rows with a suspect positive.")]
 NoScores = Annotated[bool, typer.Option("--no-scores", help="Leave out the judge's scores.")]
+Negatives = Annotated[int | None, typer.Option(min=1, help="In every row; a row with fewer distinct ones is left out.")]
 ExtraPositives = Annotated[
     bool, typer.Option("--extra-positives", help="Also take the candidates that the judge finds as good.")
 ]
@@ -48,7 +49,7 @@ def sentence_transformers(
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
         export_sentence_transformers(rows, out, negatives=negatives, scores=not no_scores)
-    _tell(out, rows)
+    _tell(out, rows, negatives, option=True)
 
 
 @exports.command("flagembedding")
@@ -81,7 +82,7 @@ def flagembedding(
             extra_positives=extra_positives,
             constants=constants,
         )
-    _tell(out, rows)
+    _tell(out, rows, fate="written with those that they have")
 
 
 @exports.command("swift")
@@ -89,6 +90,7 @@ def swift(
     triples: Triples,
     out: Out,
     corpus: CorpusFolder,
+    negatives: Negatives = None,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
     overwrite: Overwrite = False,
@@ -99,8 +101,8 @@ def swift(
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
-        export_swift(rows, out)
-    _tell(out, rows)
+        export_swift(rows, out, negatives=negatives)
+    _tell(out, rows, negatives, fate="written with those that they have", option=True)
 
 
 @exports.command("tevatron")
@@ -120,7 +122,7 @@ def tevatron(
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing(out, lambda folder: (folder / "queries").is_dir(), "export for Tevatron", overwrite=overwrite):
         export_tevatron(rows, out, extra_positives=extra_positives)
-    _tell(out, rows)
+    _tell(out, rows, fate="written with those that they have")
 
 
 @exports.command("unime")
@@ -139,12 +141,33 @@ def unime(
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
     with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
         export_unime(rows, out, negatives=negatives)
-    _tell(out, rows)
+    _tell(out, rows, negatives, fate="filled up with repeated ones, as the released file is", option=True)
 
 
-def _tell(out: Path, rows: "Rows") -> None:
+def _tell(
+    out: Path, rows: "Rows", negatives: int | None = None, *, fate: str | None = None, option: bool = False
+) -> None:
+    """Says what was written, what was not, and which rows are short.
+
+    Args:
+        out: What was written.
+        rows: The selection.
+        negatives: Of every row, as the person asked.
+        fate: What became of rows with fewer distinct negatives; None where they are among those left out.
+        option: Whether the command has `--negatives`.
+    """
+    from miner.counts import had_by_most
+
     typer.echo(f"{out}: {rows.written:,} rows written")
     for reason, left in rows.left_out.items():
         typer.echo(f"left out, {reason}: {left.rows:,}, the first is query {left.first!r}")
     if rows.weighted:
         typer.echo(f"weight below 1, which no layout can say: {rows.weighted:,}, written as whole rows")
+    wanted, total = negatives or rows.manifest.negatives_in_row, rows.distinct.total()
+    short, most = rows.with_fewer(wanted), had_by_most(rows.distinct)
+    if not short:
+        return
+    if fate is not None:
+        typer.echo(f"fewer than {wanted} distinct negatives: {short:,} of {total:,} rows, {fate}")
+    if option and 0 < most < wanted:
+        typer.echo(f"--negatives {most} would take {total - rows.with_fewer(most):,} of {total:,} rows without repeats")

@@ -177,7 +177,7 @@ def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog
     rows = list(read_triples(settings.out, corpus.fingerprint))
     mixed = sum(len({row.positive_judge, *(n.judge for n in row.negatives)}) == 2 for row in rows)
     assert 0 < mixed < len(rows), "the example says something"
-    (warning,) = caplog.messages
+    (warning,) = [message for message in caplog.messages if "two judges" in message]
     assert f"{mixed} rows have the scores of two judges, and these are not both calibrated" in warning
     assert not read_json(settings.out / "triples.json", TripleManifest).calibrated
     caplog.clear()
@@ -187,7 +187,7 @@ def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog
         publish_json(path, calibration(identity(path.stem).digest, 1.0))
     select(settings.model_copy(update={"calibration": files, "out": tmp_path / "fitted"}))
     assert read_json(tmp_path / "fitted" / "triples.json", TripleManifest).calibrated
-    assert not caplog.messages
+    assert not any("two judges" in message for message in caplog.messages)
 
 
 def test_a_band_around_another_cut_is_named(tmp_path, caplog):

@@ -125,3 +125,14 @@ def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp
     select(settings)
     for row in read_triples(settings.out, corpus.fingerprint):
         assert {corpus.items[corpus.row_of[one.item_id]].text for one in row.negatives} == {"a cow"}
+
+
+def test_rows_that_repeat_negatives_are_said_with_the_number_that_most_have(world, caplog):
+    """q0 and q2 have two distinct negatives, q1 has one."""
+    world(stored=3)
+    (warning,) = caplog.messages
+    assert "3 of 3 rows have fewer than stored = 3 distinct negatives, and repeat some to fill up" in warning
+    assert "1 in nine rows of ten are distinct (`negatives` of a training, `--negatives` of an export)" in warning
+    caplog.clear()
+    world(stored=1)
+    assert not caplog.messages
