@@ -115,7 +115,8 @@ class CalibrateSettings(Settings):
     scores: Location
     """The folder of score shards that holds the pairs."""
     labels: Location
-    """Labelled pairs: the overrides of a page (.json), or rows of query_id, item_id, match (.jsonl, .parquet, .csv)."""
+    """Labelled pairs: the labels that a page of `mine inspect` exports (.json), or rows of query_id, item_id, match
+    (.jsonl, .parquet, .csv). They must be a random sample, not pairs that were picked by what the judge got wrong."""
     out: Location
     """The file to write; `mine select` reads it as `calibration`. An older one is replaced, another file is not."""
     kind: Literal["temperature", "platt"] = "platt"
@@ -139,6 +140,8 @@ class InspectSettings(Selection):
     """The HTML file; an older page is replaced, another file is not."""
     rows: int = Field(1000, gt=0)
     """Rows that it shows, at most; of more, a sample that prefers those of interest."""
+    label: int = Field(100, ge=0)
+    """Judged pairs of a random sample that it offers to label, for `mine calibrate`; 0: none."""
     max_mb: float = Field(20, ge=1)
     """Its largest size, in megabytes of 10⁶ bytes. Pictures that do not fit give way, those of the plainest candidates
     first."""

@@ -46,6 +46,7 @@ class Words:
             fold_case=manifest.retrieval.get("fold_case", True),
             own_picture=manifest.retrieval.get("own_picture", False),
         )
+        self.overrides = overrides
         self.rows: dict[str, set[str | None]] = {}
         """Query id → the items that the file names for it; None for the whole row."""
         self._dropped: set[str] = set()

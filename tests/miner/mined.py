@@ -95,7 +95,7 @@ def plausible(rows, candidates, seed=0):
 
 
 def settings(folder, **changes):
-    values = {"stored": 2, "stride": 2} | changes
+    values = {"stored": 2, "stride": 2, "label": 0} | changes
     return InspectSettings(scores=folder / "scores", corpus=folder / "corpus", out=folder / "page.html", **values)
 
 
