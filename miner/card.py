@@ -49,12 +49,14 @@ MEANINGS = {
     "beta": "the margin under the positive's score at which it survived",
     "duplicate": "stands in the row already, and fills it up",
     "fallback": "nothing survived; drawn at random",
-    "extra_positives": "candidates that the judge holds for at least as good as the positive",
+    "extra_positives": "candidates at least as good as the positive by the judge, or a match by a person",
     "suspect": "the judge does not believe in the positive",
     "weight": "of the row in the loss, 0 … 1",
     "judge": "whose log-probabilities these are: a place in `triples.json`'s `scales`",
     "positive_judge": "the same of the positive",
-    "overruled": "a person says that it does not answer the query, whatever the judge says",
+    "positive_affirmed": "a person calls the positive a match: its label is 1, whatever the judge says",
+    "affirmed": "a person calls it a match: its label is 1, whatever the judge says",
+    "overruled": "a person says that it does not answer the query: its label is 0, whatever the judge says",
 }
 """Column, or table.column where a name means two things → what stands there."""
 ABOUT = """A scored dataset of unijudge: hard negatives for universal multimodal embeddings, judged by a multimodal LLM

@@ -24,7 +24,7 @@ from unijudge.files import file_sha256, publish_json, publish_text, publishing_f
 from unijudge.image_roots import MANIFEST, PUBLISHED_IMAGES
 from unijudge.leases import lease
 from unijudge.locations import is_local
-from unijudge.outputs import check_folder
+from unijudge.outputs import check_absent
 from unijudge.provenance import Provenance, without_places, without_places_in
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
 from unijudge.triples import TRIPLES, TripleManifest
@@ -77,7 +77,7 @@ def publish(
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
     files += _image_files(opened) if images else []
     with lease(out):
-        check_folder(out)
+        check_absent(out)
         with _draft(out) as draft:
             found = _copy(files, draft)
             parts = _write_manifests(parts, draft)

@@ -2,21 +2,22 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from miner.choice_settings import SelectSettings
 from miner.comparison import Comparison
-from miner.counts import Statistics
+from miner.counts import Statistics, had_by_most
 from miner.likeness import Reservoir, likeness
 from miner.pools import PoolKind, Pools
 from miner.select import choose, rule_of
 from miner.sources import Sources
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.leases import lease
 from unijudge.locations import is_local
+from unijudge.outputs import taken
 from unijudge.provenance import Provenance, without_passwords_in
 from unijudge.scores import Judged
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
@@ -32,7 +33,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
         DataError: The folders do not belong together, the scores are not whole, or `out` exists.
     """
     if settings.out.exists():
-        raise DataError(f"{settings.out}: exists already; a selection is free: give another folder, or delete this one")
+        raise taken(settings.out)
     job = _Job(settings)
     with lease(settings.out), publishing_folder(settings.out) as draft:
         rows = write_triples(draft, job.triples())
@@ -53,14 +54,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 made=Provenance.now(),
             ),
         )
-    if mixed := job.of_two_judges:
-        logger.warning(
-            "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would compare "
-            "what cannot be compared; fit each judge (`mine calibrate`), and select again with both files as "
-            "`calibration`",
-            settings.out,
-            mixed,
-        )
+    job.warn(rows)
     return statistics
 
 
@@ -82,21 +76,23 @@ class _Job:
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)
         self._comparison = None if settings.compare is None else Comparison(settings.compare, self.corpus)
         self._extra_positives = 0
-        self.of_two_judges = 0
+        self._of_two_judges = 0
         """Rows with scores that cannot be compared with one another."""
+        self._distinct: Counter[int] = Counter()
+        """Number of distinct negatives → rows that have it."""
 
     def triples(self) -> Iterator[Triple]:
         """The training rows, in the order of the corpus."""
         random_walk = rule_of(self._settings).walk == "random"
         draws = _Draws(self._settings, self.corpus, self.sources.manifests[0].pool) if random_walk else None
         for case in self.sources.cases():
+            query_id = case.query.query_id
+            drawn, said = [], case.said
+            if draws is not None:
+                drawn = draws.of(query_id)
+                said = {**self.sources.words.of(query_id, [], [one.item_id for one in drawn]), **said}
             choice = choose(
-                case.query,
-                self._settings,
-                large=case.large,
-                said=case.said,
-                scales=self.sources.scales,
-                drawn=draws.of(case.query.query_id) if draws is not None else (),
+                case.query, self._settings, large=case.large, said=said, scales=self.sources.scales, drawn=drawn
             )
             self._statistics.count(choice, self._settings.stored)
             if choice.triple is not None:
@@ -109,9 +105,28 @@ class _Job:
         table = self._statistics.table(alike) | {"extra positives offered": self._extra_positives}
         return table | ({} if self._comparison is None else self._comparison.table())
 
+    def warn(self, rows: int) -> None:
+        """Says what a training may trip over, once all rows went by."""
+        if self._of_two_judges:
+            logger.warning(
+                "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would "
+                "compare what cannot be compared; fit each judge (`mine calibrate`), and select again with both files "
+                "as `calibration`",
+                self._settings.out, self._of_two_judges,
+            )  # fmt: skip
+        stored = self._settings.stored
+        if repeated := rows - self._distinct[stored]:
+            logger.warning(
+                "%s: %d of %d rows have fewer than stored = %d distinct negatives, and repeat some to fill up. Score "
+                "with a larger k, select with a smaller `stored`, or use fewer of each row: %d in nine rows of ten "
+                "are distinct (`negatives` of a training, `--negatives` of an export)",
+                self._settings.out, repeated, rows, stored, had_by_most(self._distinct),
+            )  # fmt: skip
+
     def _note(self, triple: Triple) -> None:
         self._extra_positives += len(triple.extra_positives)
-        self.of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
+        self._distinct[sum(not negative.duplicate for negative in triple.negatives)] += 1
+        self._of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
         self._sample.add([negative.item_id for negative in triple.negatives])
         if self._comparison is not None:
             self._comparison.add(triple)

@@ -31,7 +31,7 @@ from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_
 from unijudge.inputs import ModelInputs
 from unijudge.leases import lease
 from unijudge.locations import locate
-from unijudge.outputs import check_folder
+from unijudge.outputs import check_absent
 from unijudge.prompt import Prompt
 from unijudge.provenance import Beginning
 from unijudge.rankings import Evaluation
@@ -68,7 +68,7 @@ def export(
     _check_base(adapter, settings.model)
     story = _story(run, begun, settings, evaluations)
     with lease(out):
-        check_folder(out)
+        check_absent(out)
         with publishing_folder(out) as draft:
             save = save_merged if form == "merged" else _save_adapter
             inputs = save(settings.model, adapter, draft)
@@ -78,6 +78,12 @@ def export(
             tiled = not isinstance(inputs.family, QwenVL)
             publish_text(draft / "README.md", card(made, story, tiled=tiled, license=license))
     return made
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is what `export` wrote."""
+    card = folder / "README.md"
+    return card.is_file() and "- unijudge" in read_text(card)
 
 
 def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:

@@ -17,7 +17,7 @@ from trainer.adapters import Adapter, add_lora
 from trainer.backbone import Backbone, open_backbone
 from trainer.encodings import EmbeddingManifest
 from trainer.examples import Example, Examples
-from trainer.loop import Part, Terms, fit, parts_of
+from trainer.loop import Part, Terms, batches_each, fit, parts_of
 from trainer.memory import TrainingMemory, training_memory, will_not_fit
 from trainer.order import Order
 from trainer.out_of_memory import DeviceMemory, out_of_memory_named, training_cures
@@ -77,6 +77,7 @@ def finetune(
         raise SettingsError(
             "model.adapter: a training starts a new adapter; merge the old one into a model, or leave it out"
         )
+    batches_each(settings.accumulate, accelerator)
     inputs = {
         "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
         "the rows": file_sha256(settings.triples / "triples.json"),

@@ -26,6 +26,7 @@ S = TypeVar("S", bound=Settings)
 SettingsFile = Annotated[Path | None, typer.Argument(help="A TOML file of settings; --example prints one.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
 Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output of the same kind that exists already.")]
 Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
 
 

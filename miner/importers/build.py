@@ -20,6 +20,7 @@ from miner.importers.older import older_corpus, tell_replaced
 from miner.importers.pictures import Picture, Pictures, inspect
 from miner.importers.published import Published, check_scores, write_scores
 from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
+from unijudge.alike import normal
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing, scratch
@@ -111,7 +112,7 @@ class CorpusBuilder:
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
         image = self._pictures.relative(side.image) if side.image and isinstance(side.image, str) else None
-        key = content_key(side.text, picture.sha256 if picture else None)
+        key = content_key(normal(side.text), picture.sha256 if picture else None)
         return Entry(key, side.text or None, image, picture)
 
     def _picture(self, name: str, image: str | bytes) -> Picture:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from miner.importers.pictures import Picture
 from miner.importers.rows import Rejected
-from unijudge.corpus import Item, Query
+from unijudge.corpus import Item, Query, content_key
 
 SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -35,6 +35,7 @@ class Entry:
     """An item or a query, as it is put down."""
 
     key: bytes
+    """Of its normal text and its picture: entries with the same key are one."""
     text: str | None
     image: str | None
     """Its name, where it has one."""
@@ -99,10 +100,11 @@ class Ledger:
             "INSERT OR IGNORE INTO items (key, pools, text, image, sha256, ending) VALUES (?, ?, ?, ?, ?, ?)",
             (entry.key, json.dumps([] if pool is None else [pool]), *entry.columns),
         )
-        row, found = self._db.execute("SELECT row, pools FROM items WHERE key = ?", (entry.key,)).fetchone()
+        select = "SELECT row, pools, text, sha256 FROM items WHERE key = ?"
+        row, found, text, sha256 = self._db.execute(select, (entry.key,)).fetchone()
         if not made.rowcount and pool is not None and pool not in (pools := json.loads(found)):
             self._db.execute("UPDATE items SET pools = ? WHERE row = ?", (json.dumps([*pools, pool]), row))
-        return row - 1, entry.key.hex()
+        return row - 1, content_key(text, sha256).hex()
 
     def query(self, query_id: str) -> Known | None:
         """The query that bears an id, if there is one."""
@@ -161,9 +163,10 @@ class Ledger:
 
     def items(self) -> Iterator[Item]:
         """Every item, by row number."""
-        select = "SELECT key, pools, text, image, sha256, ending FROM items ORDER BY row"
-        for key, pools, text, *image in self._db.execute(select):
-            yield Item(key.hex(), tuple(json.loads(pools)), text, self._path(*image), image[1])
+        select = "SELECT pools, text, image, sha256, ending FROM items ORDER BY row"
+        for pools, text, *image in self._db.execute(select):
+            item_id = content_key(text, image[1]).hex()
+            yield Item(item_id, tuple(json.loads(pools)), text, self._path(*image), image[1])
 
     def queries(self) -> Iterator[Query]:
         """Every query, in order of first appearance."""
@@ -175,9 +178,9 @@ class Ledger:
 
     def scored(self) -> Iterator[tuple[str, str, bytes, Answers]]:
         """Id, subset, content hash and answers of every query, in the same order."""
-        select = "SELECT row, answers, query_id, subset, key FROM queries ORDER BY row"
-        for row, given, *query in self._db.execute(select):
-            yield *query, self._answers(row, given)
+        select = "SELECT row, answers, query_id, subset, text, sha256 FROM queries ORDER BY row"
+        for row, given, query_id, subset, text, sha256 in self._db.execute(select):
+            yield query_id, subset, content_key(text, sha256), self._answers(row, given)
 
     def _answers(self, row: int, given: str) -> Answers:
         more = self._db.execute("SELECT answers FROM more WHERE query = ? ORDER BY row", (row,))

@@ -56,7 +56,8 @@ def test_what_is_published_is_pulled_whole(parts, place, tmp_path, identity):
 def test_a_dataset_is_published_once(parts, place):
     publish(place, *parts, images=False)
     with pytest.raises(
-        DataError, match=r"published: holds README\.md, corpus, dataset\.json and 2 more already.*give another folder"
+        DataError,
+        match=r"published: exists already .it holds README\.md, corpus, dataset\.json and 2 more.; .*--overwrite",
     ):
         publish(place, *parts)
     assert "images" not in {name.partition("/")[0] for name in read_json(place / MANIFEST, DatasetManifest).files}

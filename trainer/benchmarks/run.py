@@ -139,7 +139,9 @@ def _measure(
     if not embedded:
         embed_set(settings, system, corpus, vectors, accelerator, report)
     if accelerator.is_main_process:
-        evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder))
+        evaluate(
+            EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder, to_the_letter=True), overwrite=True
+        )
 
 
 def _is_measured(folder: Path) -> bool:
