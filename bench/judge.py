@@ -109,7 +109,7 @@ def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[
 
 def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
     """VLLM's LLM.generate on rendered prompts, with the defaults that a person gets."""
-    from judge_service.backends.vllm import CPU_ENVIRONMENT
+    from judge_service.backends.engine_options import CPU_ENVIRONMENT
     from judge_service.rendering import open_inputs
 
     os.environ.update(CPU_ENVIRONMENT)

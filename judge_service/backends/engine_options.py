@@ -29,6 +29,14 @@ SHARED_CACHE_PART = 0.9
 CPU_BLOCK_SIZE = 32
 """Tokens in a cache block: CPU attention wants a multiple of 32, and the default of 128 would hide short prefixes."""
 
+CPU_ENVIRONMENT = {
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+"""Variables with which vLLM runs on a CPU, inside the process that starts it."""
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
@@ -104,12 +112,7 @@ def engine_plan(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu | None) -
 
 def _on_cpu(settings: ServiceSettings, options: dict[str, Any], environment: dict[str, str]) -> EnginePlan:
     own_process = bool(settings.engine.multiprocessing)
-    environment |= {
-        "TORCH_COMPILE_DISABLE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(own_process)),
-    }
+    environment |= CPU_ENVIRONMENT | {"VLLM_ENABLE_V1_MULTIPROCESSING": str(int(own_process))}
     options |= {"block_size": CPU_BLOCK_SIZE, "enforce_eager": True, "max_num_seqs": settings.model.max_sequences}
     if settings.engine.batched_tokens is not None:
         options["max_num_batched_tokens"] = settings.engine.batched_tokens

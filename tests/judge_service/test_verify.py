@@ -58,9 +58,7 @@ def test_other_scores_fail_with_their_cause(tiny_model, prompt, changes, cause):
 def test_a_reference_that_does_not_fit_the_memory(tiny_model, monkeypatch):
     monkeypatch.setattr("judge_service.verify.available_bytes", lambda: 2**20)
     model = ModelSettings(name=str(tiny_model), device="cpu", **MODEL)
-    with pytest.raises(
-        SettingsError, match=r"weights take 0\.0 GiB in float32, and 0\.0 GiB of memory"
-    ):
+    with pytest.raises(SettingsError, match=r"weights take 0\.0 GiB in float32, and 0\.0 GiB of memory"):
         check_memory(ServiceSettings(model=model))
     monkeypatch.setattr("judge_service.verify.available_bytes", lambda: 2**30)
     check_memory(ServiceSettings(model=model))

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from judge_service.backends.vllm import CPU_ENVIRONMENT
+from judge_service.backends.engine_options import CPU_ENVIRONMENT
 from tests.trainer.conftest import corpus, folder, model, triples  # noqa: F401
 from tests.trainer.exported import CONTENTS, TALL, as_given, run_card, trained_embedder, vectors
 from trainer.export import export
