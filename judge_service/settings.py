@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from unijudge.images import MAX_PIXELS
+from unijudge.pictures import PixelBudget
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
 
@@ -34,7 +35,7 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; `auto` takes a GPU when this replica has one."""
     min_pixels: int = Field(4 * 28 * 28, gt=0)
-    """Smaller images are scaled up to this many pixels."""
+    """Smaller images are scaled up to this many pixels, or as near to it as `max_pixels` allows."""
     max_pixels: int = Field(300 * 28 * 28, gt=0)
     """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
@@ -46,6 +47,11 @@ class ModelSettings(Settings):
     """vLLM: how many pairs run at once."""
     scripted_delay_s: float = Field(0.0, ge=0)
     """How long the scripted judge takes for a request, in seconds."""
+
+    @model_validator(mode="after")
+    def _a_size_fits(self) -> Self:
+        PixelBudget(self.min_pixels, self.max_pixels)  # refuses bounds that no size meets
+        return self
 
 
 class EngineSettings(Settings):

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from trainer.backbone import Backbone, open_backbone
+from trainer.backbone import Backbone, check_adapter, open_backbone
 from trainer.encodings import FILE, EmbeddingManifest
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
@@ -65,10 +65,19 @@ class Adapter:
             publish_json(folder / FILE, self._embedding)
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote into the same adapter."""
+        """Reads what `save` wrote into the same adapter.
+
+        Raises:
+            ModelError: It is another adapter's.
+        """
         import peft
 
-        peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
+        weights = peft.load_peft_weights(str(folder), device="cpu")
+        try:
+            check_adapter(self._model, weights)
+        except ModelError as error:
+            raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+        peft.set_peft_model_state_dict(self._model, weights)
 
 
 def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:

@@ -21,6 +21,7 @@ from trainer.out_of_memory import loading_cures, out_of_memory_named
 from trainer.pretrained import device_of, pretrained_options
 from trainer.settings import BackboneSettings
 from trainer.vision import Vision
+from unijudge.checkpoints import check_checkpoint, check_tensors
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import folder_sha256
@@ -161,6 +162,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         read = reader_of(settings.encoding, inputs)
         if settings.dtype == "float32":  # cuDNN would make a tower's first convolution in TF32, of 10 bits
             torch.backends.cudnn.allow_tf32 = False
+        check_checkpoint(settings.name, settings.revision)
         options = pretrained_options(settings, inputs.config.model_type, device)
         with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
             model = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -201,8 +203,23 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder}: no adapter there (adapter_config.json is missing); give the adapter/ of a run")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Found missing adapter keys")  # PEFT would leave those layers as they were
-            return peft.PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
-    except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
+        with warnings.catch_warnings(action="ignore"):  # what is missing or does not fit is looked at below
+            adapted = peft.PeftModel.from_pretrained(
+                model, str(folder), torch_device=str(model.device), ignore_mismatched_sizes=True
+            )
+        check_adapter(adapted, peft.load_peft_weights(str(folder), device="cpu"))
+    except (OSError, ValueError, RuntimeError, SafetensorError, ModelError) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+    return adapted
+
+
+def check_adapter(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Returns if an adapter's file has every tensor of the adapter that is on a model, and no other: PEFT drops those.
+
+    Raises:
+        ModelError: It has not.
+    """
+    import peft
+
+    wanted = {name: tuple(tensor.shape) for name, tensor in peft.get_peft_model_state_dict(model).items()}
+    check_tensors(wanted, {name: tuple(tensor.shape) for name, tensor in weights.items()})
