@@ -174,7 +174,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(
         model=model.eval(),
         inputs=inputs,
-        vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20, batch_tokens=settings.batch_tokens),
+        vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20),
         read=read,
         max_tokens=settings.max_tokens,
         batch_tokens=settings.batch_tokens,
