@@ -30,6 +30,7 @@ from judge_service.ports import check_free
 from judge_service.preflight import check_machine, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
+from unijudge.judging import served_otherwise
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,9 @@ def run(settings: ServiceSettings) -> None:
 
 def _serve(settings: ServiceSettings) -> None:
     check_machine(settings)
+    model = settings.model
+    for doubt in served_otherwise(Path(model.name), settings.prompt, model.min_pixels, model.max_pixels):
+        logger.warning("%s", doubt)
     _check_cluster(settings)
     stop = threading.Event()
 

@@ -1,8 +1,8 @@
 """What the vision tower makes of pictures: each is seen once, and what a frozen tower saw is kept for later steps.
 
-Each is seen alone. In company its features would differ in their last bits, by who is there, and a cache decides who is:
-a run that went on from a checkpoint, or two processes instead of one, would make other numbers. On a CPU that costs a
-third more for pictures of 112 × 112 pixels and nothing from 224 × 224 on (a tower of 6 blocks, width 512); it was not
+Each is seen alone. In company its features would differ in their last bits, by who is there, and a cache decides who
+is: a run that went on from a checkpoint, or two processes instead of one, would make other numbers. On a CPU that costs
+a third more for pictures of 112 × 112 pixels and nothing from 224 × 224 on (a tower of 6 blocks, width 512); it was not
 measured on a GPU.
 
 Letters: T image tokens of a picture · D width of the language model · L levels: 1, and those of Qwen3-VL's deepstack.

@@ -243,7 +243,7 @@ def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_pa
     table = benchmark(newer.model_copy(update={"name": "newer"}), quiet)
     assert set(table.systems["newer"].subsets) == {"urban1k_t2i", "urban1k_i2t"}
     assert set(table.systems["colors"].subsets) == {"sharegpt4v_t2i", "sharegpt4v_i2t"}
-    assert "* colors: not shown are urban1k: measured on another corpus than the one that is there now" in table.text()
+    assert "* colors: not shown are urban1k: measured on another corpus than the one that is now" in table.text()
     assert json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["others"] == ["urban1k"]
 
 

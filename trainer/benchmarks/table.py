@@ -96,8 +96,8 @@ def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
         yield f"* {name}: {identity}."
         if one.others:
             yield (
-                f"* {name}: not shown are {', '.join(one.others)}: measured on another corpus than the one that is there "
-                "now (another instruction, or other data); measure them again."
+                f"* {name}: not shown are {', '.join(one.others)}: measured on another corpus than the one that is now "
+                "there (another instruction, or other data); measure them again."
             )
         partial = [
             f"{subset} ({measures['queries']:,.0f} of {EXPECTED[subset]:,} queries)"
