@@ -31,6 +31,7 @@ from judge_service.health import WatchedJudge
 from judge_service.preflight import check_free, check_machine, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
+from unijudge.judging import served_otherwise
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,9 @@ def run(settings: ServiceSettings) -> None:
 
 def _serve(settings: ServiceSettings) -> None:
     check_machine(settings)
+    model = settings.model
+    for doubt in served_otherwise(Path(model.name), settings.prompt, model.min_pixels, model.max_pixels):
+        logger.warning("%s", doubt)
     _check_cluster(settings)
     stop = threading.Event()
 

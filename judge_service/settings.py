@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from unijudge.images import MAX_PIXELS
+from unijudge.judging import JUDGE_MAX_PIXELS, JUDGE_MIN_PIXELS
 from unijudge.pictures import PixelBudget
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
@@ -34,9 +35,9 @@ class ModelSettings(Settings):
     UniME-V2 look like that. A model with a quantised last layer needs `model`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; `auto` takes a GPU when this replica has one."""
-    min_pixels: int = Field(4 * 28 * 28, gt=0)
+    min_pixels: int = Field(JUDGE_MIN_PIXELS, gt=0)
     """Smaller images are scaled up to this many pixels, or as near to it as `max_pixels` allows."""
-    max_pixels: int = Field(300 * 28 * 28, gt=0)
+    max_pixels: int = Field(JUDGE_MAX_PIXELS, gt=0)
     """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(8192, gt=0)

@@ -1,20 +1,25 @@
 """The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import nn
 
 from trainer.backbone import Backbone, check_adapter, open_backbone
-from trainer.encodings import FILE, EmbeddingManifest
+from trainer.encodings import FILE as EMBEDDING
+from trainer.encodings import EmbeddingManifest
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.errors import ModelError
-from unijudge.files import publish_json
+from unijudge.files import publish_json, read_json
 from unijudge.inputs import ModelInputs
+from unijudge.judging import FILE as JUDGING
+from unijudge.judging import JudgingManifest
 
 
 def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
@@ -53,16 +58,16 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
 class Adapter:
     """The trained part of a model, as PEFT writes and reads it."""
 
-    def __init__(self, model: Any, embedding: EmbeddingManifest | None = None):
+    def __init__(self, model: Any, beside: Mapping[str, BaseModel] = MappingProxyType({})):
         self._model = model
-        self._embedding = embedding
+        self._beside = beside
 
     def save(self, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors; an embedder's embedding.json too."""
+        """Writes adapter_config.json and adapter_model.safetensors, and what stands beside them."""
         with _refused_by_the_disk():
             self._model.save_pretrained(str(folder))
-        if self._embedding is not None:
-            publish_json(folder / FILE, self._embedding)
+        for name, manifest in self._beside.items():
+            publish_json(folder / name, manifest)
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote into the same adapter.
@@ -89,6 +94,8 @@ def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
 def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
     """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
 
+    What says how the adapter reads its inputs goes along.
+
     Returns:
         What turns contents into its inputs; it is written beside the weights.
 
@@ -100,6 +107,9 @@ def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> Mode
     with _refused_by_the_disk():
         backbone.model.merge_and_unload().save_pretrained(folder)
     backbone.inputs.save(folder)
+    for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
+        if (adapter / name).is_file():
+            publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
     return backbone.inputs
 
 

@@ -15,15 +15,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.buckets import buckets
-from trainer.encodings import Reader, check_reads_alike, reader_of
+from trainer.encodings import Reader, check_base, check_reads_alike, reader_of
 from trainer.head import float32_logits
 from trainer.out_of_memory import loading_cures, out_of_memory_named
-from trainer.pretrained import device_of, pretrained_options
+from trainer.pretrained import check_named, device_of, pretrained_options
 from trainer.settings import BackboneSettings
 from trainer.vision import Vision
 from unijudge.checkpoints import check_checkpoint, check_tensors
 from unijudge.encoding import Stream
-from unijudge.errors import DataError, ModelError, SettingsError
+from unijudge.errors import DataError, ModelError
 from unijudge.files import folder_sha256
 from unijudge.inputs import ModelInputs
 from unijudge.pictures import PictureReader
@@ -144,8 +144,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         SettingsError: No model is named, or it or its adapter is not for this encoding.
         ModelError: The model or the adapter cannot be loaded, or is of another family.
     """
-    if not settings.name:
-        raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+    check_named(settings)
     check_reads_alike(settings)
     device = device_of(settings.device)
     try:
@@ -157,6 +156,8 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             max_source_pixels=settings.max_source_pixels,
             resize=settings.resize,
         )
+        if settings.adapter is not None:
+            check_base(settings.adapter, inputs.weights)
         sources = settings.max_source_pixels
         inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
         read = reader_of(settings.encoding, inputs)
@@ -176,7 +177,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(
         model=model.eval(),
         inputs=inputs,
-        vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20, batch_tokens=settings.batch_tokens),
+        vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20),
         read=read,
         max_tokens=settings.max_tokens,
         batch_tokens=settings.batch_tokens,

@@ -11,7 +11,7 @@ from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
 from trainer.contrast import in_batch_contrast, infonce
 from trainer.embedder import embed, stream_of
-from trainer.encodings import EmbeddingManifest
+from trainer.encodings import FILE, EmbeddingManifest
 from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.gather import gathered
@@ -53,7 +53,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
             lambda examples, _: _ready(backbone, collate(examples)),
             partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
             partial(_streams, backbone, settings.cache_chunk),
-            embedding=EmbeddingManifest.of(settings.model),
+            beside={FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
         )
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:

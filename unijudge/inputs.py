@@ -6,6 +6,7 @@ The one place of this package that imports transformers, when a model's tokenize
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from unijudge.errors import ModelError
 from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
+
+UNKNOWN = "unknown"
+"""The weights of a hub model whose revision is not known."""
 
 
 class ModelInputs:
@@ -59,7 +63,7 @@ class ModelInputs:
         tokenizer.chat_template = layout.get("chat_template") or tokenizer.chat_template
         folder = Path(name)
         self.name = folder.name if folder.is_dir() else name
-        self.weights = folder_sha256(folder) if folder.is_dir() else (self.config._commit_hash or "unknown")  # noqa: SLF001
+        self.weights = weights_of(name, self.config)
         """The hub revision, or a digest of the folder."""
         family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
         self.chat_template: str = tokenizer.chat_template
@@ -122,6 +126,12 @@ class ModelInputs:
 
     def _entries(self, stream: Stream) -> list[Entry]:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
+
+
+def weights_of(name: str, config: Any) -> str:
+    """By what a model's weights are known: the hub revision that its configuration came from, or a folder's digest."""
+    folder = Path(name)
+    return folder_sha256(folder) if folder.is_dir() else (config._commit_hash or UNKNOWN)  # noqa: SLF001
 
 
 def _expanded(entries: Sequence[Entry]) -> list[int]:

@@ -167,7 +167,13 @@ def test_the_settings_that_help_an_embedding_and_a_loading():
 def test_a_reranker_says_its_size_too(corpus, triples, model, tmp_path, short):
     """Of 8 rows 16 pairs and 8 lists."""
     settings = RerankerSettings(
-        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model, negatives=7, steps=1, warmup_steps=0
+        corpus=corpus.folder,
+        triples=triples,
+        out=tmp_path / "run",
+        model=model.model_dump(),
+        negatives=7,
+        steps=1,
+        warmup_steps=0,
     )
     short(1)
     with pytest.raises(OutOfMemory, match=r"^step 1: 8 rows, 24 inputs, [\d,]+ tokens.* loss\.list_size_max below 6"):

@@ -232,7 +232,8 @@ def test_a_repeated_negative_is_listed_once(backbone):
 def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tmp_path):
     """Merged, it is an ordinary model: the judge's own backend gives the scores of model and adapter, to 1e-4."""
     settings = RerankerSettings(
-        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model, negatives=7, steps=60, batch_size=4,
+        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model.model_dump(), negatives=7, steps=60,
+        batch_size=4,
         learning_rate=3e-3, warmup_steps=3, save_every_steps=40, lora=RerankerLoraSettings(rank=8, alpha=16),
         loss=RerankerLossSettings(hardest=7, list_size_max=3),
     )  # fmt: skip
