@@ -24,6 +24,7 @@ from unijudge.errors import DataError
 from unijudge.files import publishing, scratch
 from unijudge.leases import lease
 from unijudge.locations import is_local
+from unijudge.prompt import is_blank
 
 SIDES_REMEMBERED = 16_384
 """Items that are found again without asking the ledger; closed lists repeat theirs a thousand times."""
@@ -102,7 +103,7 @@ class CorpusBuilder:
         for value in (side.text, side.image):
             if isinstance(value, str):
                 check_clean(name, value)
-        if not side.image and not (side.text or "").strip():
+        if not side.image and is_blank(side.text):
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
         image = self._pictures.relative(side.image) if isinstance(side.image, str) else None
