@@ -16,7 +16,7 @@ from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
 from unijudge.cost import PairFlops, TokenCount, pair_flops
 from unijudge.errors import DataError, JudgeRefused, JudgeUncounted, SettingsError
-from unijudge.verdicts import JudgeIdentity, Verdict
+from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
 COUNTED_QUERIES = 40
 """Whole queries whose tokens are counted; no model runs for it."""
@@ -30,6 +30,8 @@ class Probe:
     pairs: int
     failed: int
     """Of these, without a verdict."""
+    reason: str
+    """Why the first of those has none; empty where all have one."""
     seconds: float
     """That scoring took, when the service had the pictures."""
     pictures: int
@@ -80,12 +82,14 @@ async def probe(
     wanted = round(pairs / (tally.pairs(tally.k) / asking))
     some = _sample(questions, tally, max(wanted, in_flight, 2 * judge.info.replicas))
     pictures, picture_seconds = await _sent(judge, corpus, some)
-    scored, judged, seconds = await _timed(judge, corpus, some, in_flight)
+    reasons: list[str] = []
+    scored, judged, seconds = await _timed(judge, corpus, some, in_flight, reasons)
     counts, flops = await _counts(judge, corpus, _sample(questions, tally, COUNTED_QUERIES))
     return Probe(
         judge=judge.identity,
         pairs=scored,
         failed=scored - judged,
+        reason=reasons[0] if reasons else "",
         seconds=seconds,
         pictures=pictures,
         picture_seconds=picture_seconds,
@@ -116,18 +120,22 @@ async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[Question]) ->
 
 
 async def _timed(
-    judge: JudgeClient, corpus: Corpus, some: Sequence[Question], in_flight: int
+    judge: JudgeClient, corpus: Corpus, some: Sequence[Question], in_flight: int, reasons: list[str]
 ) -> tuple[int, int, float]:
-    """How many pairs of some queries were scored, how many of them got a verdict, and the seconds that it took."""
+    """How many pairs of some queries were scored, how many of them got a verdict, and the seconds that it took.
+
+    Reasons of those without one are added to `reasons`.
+    """
     room = asyncio.Semaphore(in_flight)
 
     async def verdicts(question: Question) -> int:
         async with room:
-            return await _verdicts(judge, corpus, question)
+            return await _verdicts(judge, corpus, question, reasons)
 
     first, *others = some
     if others:
         await verdicts(first)  # the first request of all pays for compiling and waking up
+        reasons.clear()
     timed = others or [first]
     begun = time.monotonic()
     judged = sum(await asyncio.gather(*map(verdicts, timed)))
@@ -135,13 +143,18 @@ async def _timed(
     return sum(len(question.asked) for question in timed), judged, seconds
 
 
-async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question) -> int:
-    """How many pairs of a query got one; as in the job, what cannot be read or is refused got none."""
+async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question, reasons: list[str]) -> int:
+    """How many pairs of a query got one; as in the job, what cannot be read or is refused got none, for a reason."""
     try:
         query, items = await asyncio.to_thread(_contents, corpus, question)
-        return sum(isinstance(answer, Verdict) for answer in (await judge.judge(query, items) if items else []))
-    except (DataError, JudgeRefused):
+        answers = await judge.judge(query, items) if items else []
+    except (DataError, JudgeRefused) as error:
+        reasons.append(str(error))
         return 0
+    reasons += [f"{answer.code}: {answer.message}" for answer in answers if isinstance(answer, PairError)]
+    if len(items) < len(question.asked):
+        reasons.append(f"{corpus.folder}: {len(question.asked) - len(items)} items of a query cannot be read")
+    return sum(isinstance(answer, Verdict) for answer in answers)
 
 
 async def _counts(
