@@ -73,7 +73,8 @@ class JudgeReplica:
         )
 
     async def check_health(self) -> None:
-        """Ray asks; a replica that cannot score a pair is replaced."""
+        """Ray asks; a replica that cannot score a pair, or is unfit to, is replaced."""
+        self._judge.check_fit()
         await self._judge.check_alive()
 
 

@@ -102,7 +102,7 @@ class BlobSettings(Settings):
 
 
 class HealthSettings(Settings):
-    """When a replica counts as alive and as fit. One not alive is replaced; one not fit does not start."""
+    """When a replica counts as alive and as fit. One that is not is replaced; one that is not fit scores nothing."""
 
     fresh_s: float = Field(30, gt=0)
     """Alive without a question is who scored a pair in the last so many seconds; else a known pair is tried."""
@@ -111,7 +111,8 @@ class HealthSettings(Settings):
     min_mass: float = Field(0.5, ge=0, le=1)
     """Least probability of Yes and No together on known pairs; below it the model is not answering the question."""
     canary_every_s: float = Field(300, ge=0)
-    """How often a known match must beat a known mismatch, and both be answered, in seconds; 0: never."""
+    """How often each replica makes sure, by itself, that a known match beats a known mismatch and that a picture gets a
+    verdict, in seconds; 0: never."""
 
 
 class ServiceSettings(Settings):

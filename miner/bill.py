@@ -161,7 +161,22 @@ async def _bill(
             tell("scoring a sample")
             at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
             probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
+            _check_judged(probed, settings.max_error_share)
             return Bill(tally, probed, in_band=settings.band.scores is not None)
+
+
+def _check_judged(probed: Probe, max_error_share: float) -> None:
+    """Returns if the sample has as many verdicts as a shard of the job must have: else its price means nothing.
+
+    Raises:
+        DataError: It has not.
+    """
+    if probed.failed > max_error_share * probed.pairs:
+        raise DataError(
+            f"the sample: {probed.failed} of {probed.pairs} pairs have no verdict, more than max_error_share = "
+            f"{max_error_share:g}, so the job would stop. Mend the cause, or raise max_error_share. First reason: "
+            f"{probed.reason}"
+        )
 
 
 def _hours(hours: float) -> str:

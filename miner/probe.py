@@ -18,7 +18,7 @@ from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
 from unijudge.cost import PairFlops, TokenCount, pair_flops
 from unijudge.errors import DataError, JudgeRefused, JudgeUncounted, SettingsError
-from unijudge.verdicts import JudgeIdentity, Verdict
+from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
 COUNTED_QUERIES = 40
 """Whole queries whose tokens are counted; no model runs for it."""
@@ -32,6 +32,8 @@ class Probe:
     pairs: int
     failed: int
     """Of these, without a verdict."""
+    reason: str
+    """Why the first of those has none; empty where all have one."""
     seconds: float
     """That scoring took, when the service had the pictures."""
     query_seconds: float
@@ -92,15 +94,19 @@ async def probe(
     first, *others = _sample(corpus, questions, tally, 2 * number + 1)
     whole, short = others[: -(-len(others) // 2)] or [first], [_short(one) for one in others[-(-len(others) // 2) :]]
     pictures, picture_seconds = await _sent(judge, corpus, [first, *whole, *short])
+    reasons: list[str] = []
     if others:
-        await _timed(judge, corpus, [first], in_flight)  # the first request of all pays for compiling and waking up
-    large, small = await _timed(judge, corpus, whole, in_flight), await _timed(judge, corpus, short, in_flight)
+        await _timed(judge, corpus, [first], in_flight, reasons)  # the first request pays for compiling and waking up
+        reasons.clear()
+    large = await _timed(judge, corpus, whole, in_flight, reasons)
+    small = await _timed(judge, corpus, short, in_flight, reasons)
     counts, flops = await _counts(judge, corpus, _sample(corpus, questions, tally, COUNTED_QUERIES))
     query_seconds, pair_seconds = costs(large, small)
     return Probe(
         judge=judge.identity,
         pairs=large.pairs + small.pairs,
         failed=large.failed + small.failed,
+        reason=reasons[0] if reasons else "",
         seconds=large.seconds + small.seconds,
         query_seconds=query_seconds,
         pair_seconds=pair_seconds,
@@ -171,13 +177,18 @@ async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[Question]) ->
     return len(shown), time.monotonic() - begun
 
 
-async def _timed(judge: JudgeClient, corpus: Corpus, some: Sequence[Question], in_flight: int) -> Timed:
-    """Scores some queries, as many at once as the job has waiting."""
+async def _timed(
+    judge: JudgeClient, corpus: Corpus, some: Sequence[Question], in_flight: int, reasons: list[str]
+) -> Timed:
+    """Scores some queries, as many at once as the job has waiting.
+
+    Reasons of pairs without a verdict are added to `reasons`.
+    """
     room = asyncio.Semaphore(in_flight)
 
     async def verdicts(question: Question) -> int:
         async with room:
-            return await _verdicts(judge, corpus, question)
+            return await _verdicts(judge, corpus, question, reasons)
 
     begun = time.monotonic()
     judged = sum(await asyncio.gather(*map(verdicts, some)))
@@ -185,13 +196,18 @@ async def _timed(judge: JudgeClient, corpus: Corpus, some: Sequence[Question], i
     return Timed(len(some), pairs, pairs - judged, time.monotonic() - begun)
 
 
-async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question) -> int:
-    """How many pairs of a query got one; as in the job, what cannot be read or is refused got none."""
+async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question, reasons: list[str]) -> int:
+    """How many pairs of a query got one; as in the job, what cannot be read or is refused got none, for a reason."""
     try:
         query, items = await asyncio.to_thread(_contents, corpus, question)
-        return sum(isinstance(answer, Verdict) for answer in (await judge.judge(query, items) if items else []))
-    except (DataError, JudgeRefused):
+        answers = await judge.judge(query, items) if items else []
+    except (DataError, JudgeRefused) as error:
+        reasons.append(str(error))
         return 0
+    reasons += [f"{answer.code}: {answer.message}" for answer in answers if isinstance(answer, PairError)]
+    if len(items) < len(question.asked):
+        reasons.append(f"{corpus.folder}: {len(question.asked) - len(items)} items of a query cannot be read")
+    return sum(isinstance(answer, Verdict) for answer in answers)
 
 
 async def _counts(

@@ -18,7 +18,7 @@ from unijudge.inputs import UNKNOWN, ModelInputs
 from unijudge.judging import FILE as JUDGING
 from unijudge.judging import JudgingManifest
 from unijudge.pictures import Resize
-from unijudge.prompt import Part
+from unijudge.prompt import Part, content_parts
 from unijudge.provenance import differences
 
 logger = logging.getLogger(__name__)
@@ -106,8 +106,10 @@ def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
 
     Raises:
         SettingsError: `vlm2vec`, for a model of a kind of which there is no such checkpoint.
+        ModelError: `chat`, for a model whose chat template takes no picture.
     """
     if encoding == "chat":
+        inputs.encoder.stream([b"a picture", "a"])  # no picture is opened for its place in a prompt
         return partial(_chat, inputs)
     kind = inputs.config.model_type
     if kind not in RELEASED:
@@ -120,7 +122,7 @@ def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
 
 def _chat(inputs: ModelInputs, content: Content) -> Stream:
     """One user's turn in the model's own template: image, then text; up to where its answer begins."""
-    return inputs.encoder.stream([part for part in (content.image, content.text) if part])
+    return inputs.encoder.stream(content_parts(content))
 
 
 def _bare(inputs: ModelInputs, content: Content) -> Stream:

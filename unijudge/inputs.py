@@ -5,6 +5,7 @@ The one place of this package that imports transformers, when a model's tokenize
 
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class ModelInputs:
         self.weights = weights_of(name, self.config)
         """The hub revision, or a digest of the folder."""
         family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
+        libraries = ["transformers", "tokenizers", "pillow"]
+        if options["backend"] == "torchvision":
+            libraries.append("torchvision")
+        self.version = ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
+        """Of what makes tokens and pixels."""
         self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
         self.family = family

@@ -26,6 +26,7 @@ from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing, scratch
 from unijudge.leases import lease
 from unijudge.locations import is_local, locate
+from unijudge.prompt import is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class CorpusBuilder:
         for value in (side.text, side.image):
             if isinstance(value, str):
                 check_clean(name, value)
-        if not side.image and not (side.text or "").strip():
+        if not side.image and is_blank(side.text):
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
         image = self._pictures.relative(side.image) if side.image and isinstance(side.image, str) else None

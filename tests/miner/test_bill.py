@@ -16,9 +16,10 @@ from miner.settings import BandSettings
 from tests.miner.conftest import embed, quiet, serving
 from tests.miner.test_crash import Counting
 from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.errors import JudgeRefused, SettingsError
+from unijudge.errors import DataError, JudgeRefused, SettingsError
 from unijudge.prompt import Prompt
 from unijudge.scores import read_scores
+from unijudge.verdicts import PairError
 
 
 def test_the_bill_is_what_the_job_takes(job):
@@ -163,7 +164,7 @@ def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypa
 
     monkeypatch.setattr(probe, "_timed", noted)
     with serving(Refusing()) as url:
-        made = make_bill(job(url, k=12, in_flight=100), 5000)
+        made = make_bill(job(url, k=12, in_flight=100, max_error_share=1), 5000)
         done = score(job(url, k=12, max_error_share=1), quiet)
     assert 0 < made.probe.failed < made.probe.pairs
     rows = list(read_scores(job(url).out))
@@ -173,6 +174,26 @@ def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypa
     assert sorted(len(some) for some in timed) == [1, 30, 30], "one query warms up"
     assert made.probe.failed == sum(sum(lost[question.row][: len(question.asked)]) for question in asked)
     assert sum(map(sum, lost)) == done.counts.errors
+
+
+def test_a_sample_that_lacks_too_many_verdicts_has_no_price(job):
+    """Its seconds are those of errors; the job itself would stop as well."""
+    with serving(LosesPictures()) as url:
+        with pytest.raises(DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than") as stopped:
+            make_bill(job(url, k=12), 200)
+        made = make_bill(job(url, k=12, max_error_share=1), 200)
+    assert "First reason: token_count: the engine made 261 tokens of a prompt of 257" in str(stopped.value)
+    assert made.probe.failed > 0
+    assert made.probe.reason == "token_count: the engine made 261 tokens of a prompt of 257"
+
+
+class LosesPictures(Counting):
+    """Has no verdict for a pair with a picture."""
+
+    async def judge(self, query, candidates):
+        lost = PairError(code="token_count", message="the engine made 261 tokens of a prompt of 257")
+        found = await super().judge(query, candidates)
+        return [lost if query.image or one.image else answer for one, answer in zip(candidates, found, strict=True)]
 
 
 class Refusing(Counting):
