@@ -38,7 +38,10 @@ def sentence(dice: random.Random, words: int) -> str:
 
 
 def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
-    """Vectors in clusters of about a hundred: each query stands near its positive, and nearer to a few others."""
+    """Vectors in clusters of about a hundred: each query stands near its positive, and nearer to a few others.
+
+    Queries that ask the same have the same vector, as a model would give them.
+    """
     corpus, numbers = Corpus(corpus_folder), np.random.default_rng(1)
     num_items, num_queries = len(corpus.items), len(corpus.queries)
     centres = numbers.normal(size=(max(1, num_items // 100), width)).astype(np.float32)
@@ -46,6 +49,8 @@ def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
     items += 0.8 * numbers.normal(size=items.shape).astype(np.float32)
     positives = items[[int(corpus.positives(row)[0]) for row in range(num_queries)]]
     queries = positives + 0.8 * numbers.normal(size=positives.shape).astype(np.float32)
+    first: dict[bytes, int] = {}
+    queries = queries[[first.setdefault(query.key, row) for row, query in enumerate(corpus.queries)]]
     manifest = VectorManifest(
         corpus=corpus.fingerprint, model="made up", weights="0", encoding="none", width=width, dtype="float32",
         items=num_items, queries=num_queries, min_pixels=1, max_pixels=1, model_dtype="none",

@@ -139,8 +139,12 @@ def _block_by_block(search: _Search, queries: Sequence[int]) -> list[Found]:
     above_Q = np.zeros(len(queries), np.int64)
     for rows, vectors_ND in search.blocks():
         values_QN = queries_QD @ vectors_ND.T
+        outs: dict[int, Rows] = {}  # rows of one question have one array, which may be long
         for place, query in enumerate(queries):
-            values_QN[place, _places(rows, search.excluded[query])] = -np.inf
+            excluded = search.excluded[query]
+            if id(excluded) not in outs:
+                outs[id(excluded)] = _places(rows, excluded)
+            values_QN[place, outs[id(excluded)]] = -np.inf
         too_near_QN = values_QN >= (ceilings_Q - EQUAL)[:, None]
         above_Q += too_near_QN.sum(1)
         best.add(np.where(too_near_QN, -np.inf, values_QN), np.broadcast_to(rows, values_QN.shape))

@@ -27,8 +27,10 @@ def locate(place: str | Path) -> Path:
         SettingsError: No such kind of URL, or its library is not installed.
         ValueError: Neither a text nor a path.
     """
-    if not isinstance(place, str | Path) and not hasattr(place, "fs"):
+    if not isinstance(place, str | Path) and not hasattr(type(place), "fs"):
         raise ValueError(f"expected a path or a URL, found {place!r}; quote it if it is a name")
+    if not isinstance(place, str | Path):
+        return place
     if place == "":
         raise ValueError("expected a path or a URL, found nothing")
     if not isinstance(place, str) or "://" not in place:

@@ -38,6 +38,7 @@ def test_a_location_is_called_by_its_url_without_the_user(url):
     assert str(child) == f"{URLS[url]}/b/c.png"
     assert address(child) == f"{url}/b/c.png"
     assert locate(address(child)) == child
+    assert locate(child) is child
     assert str(child.parent.with_name("d")) == f"{URLS[url]}/d"
     assert child.relative_to(place).as_posix() == "b/c.png"
     assert child.storage_options == place.storage_options
