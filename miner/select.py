@@ -12,7 +12,7 @@ from itertools import chain, cycle, islice
 from typing import Literal, TypeVar
 
 from miner.choice_settings import Selection
-from miner.standing import NEVER_NEGATIVE, NOTHING_SAID, Positive, Said, Scored, Standing, at_most, stand
+from miner.standing import NOTHING_SAID, RIGHT, Positive, Said, Scored, Standing, at_most, stand
 from unijudge.scores import Judged, JudgedQuery
 from unijudge.triples import Extra, Negative, Scale, Triple
 
@@ -104,7 +104,7 @@ def choose(
     choice = Choice(None, "suspect", standing.listed, suspect=suspect)
     if suspect and settings.suspects == "leave_out":
         return choice
-    unjudged = [_drawn(one, said) for one in drawn if said.get(one.item_id) not in NEVER_NEGATIVE]
+    unjudged = [_drawn(one, said) for one in drawn if said.get(one.item_id) not in RIGHT]
     pool = unjudged if rule_of(settings).walk == "random" else standing.candidates
     return _from_pool(pool, query, standing, standing.positive, settings, choice)
 

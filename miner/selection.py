@@ -10,16 +10,18 @@ from miner.choice_settings import SelectSettings
 from miner.comparison import Comparison
 from miner.counts import Statistics, had_by_most
 from miner.likeness import Reservoir, likeness
-from miner.pools import PoolKind, Pools
+from miner.pools import Pools
 from miner.select import choose, rule_of
 from miner.sources import Sources
+from miner.standing import RIGHT, Said
+from miner.words import Words
 from unijudge.corpus import Corpus
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.leases import lease
 from unijudge.locations import is_local
 from unijudge.outputs import taken
 from unijudge.provenance import Provenance, without_passwords_in
-from unijudge.scores import Judged
+from unijudge.scores import Judged, ScoreManifest
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
 
@@ -84,13 +86,15 @@ class _Job:
     def triples(self) -> Iterator[Triple]:
         """The training rows, in the order of the corpus."""
         random_walk = rule_of(self._settings).walk == "random"
-        draws = _Draws(self._settings, self.corpus, self.sources.manifests[0].pool) if random_walk else None
+        draws = None
+        if random_walk:
+            draws = _Draws(self._settings, self.corpus, self.sources.manifests[0], self.sources.words)
         for case in self.sources.cases():
-            query_id = case.query.query_id
-            drawn, said = [], case.said
+            drawn: list[Judged] = []
+            said = case.said
             if draws is not None:
-                drawn = draws.of(query_id)
-                said = {**self.sources.words.of(query_id, [], [one.item_id for one in drawn]), **said}
+                drawn, more = draws.of(case.query.query_id)
+                said = {**said, **more}
             choice = choose(
                 case.query, self._settings, large=case.large, said=said, scales=self.sources.scales, drawn=drawn
             )
@@ -133,16 +137,26 @@ class _Job:
 
 
 class _Draws:
-    """Random items of a query's pool, never one of its positives; unjudged and unmeasured."""
+    """Random items of a query's pool, never one that can be no wrong answer; unjudged and unmeasured."""
 
-    def __init__(self, settings: SelectSettings, corpus: Corpus, pool: PoolKind):
+    def __init__(self, settings: SelectSettings, corpus: Corpus, manifest: ScoreManifest, words: Words):
         self._settings = settings
         self._corpus = corpus
-        self._pools = Pools(corpus, pool)
+        self._words = words
+        same = {name: manifest.retrieval[name] for name in ("fold_case", "own_picture") if name in manifest.retrieval}
+        self._pools = Pools(corpus, manifest.pool, **same)
 
-    def of(self, query_id: str) -> list[Judged]:
+    def of(self, query_id: str) -> tuple[list[Judged], Said]:
+        """As many as a row has, or as the pool has, and what is said about them."""
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
-        allowed = self._pools.allowed(self._corpus.query_row_of[query_id])
-        picks = dice.sample(range(len(allowed)), min(len(allowed), self._settings.stored))
-        items = allowed.take(picks).tolist()
-        return [Judged(self._corpus.items[item].item_id, self._corpus.items[item].key, None, None) for item in items]
+        row = self._corpus.query_row_of[query_id]
+        allowed = self._pools.allowed(row)
+
+        # A few more, so that enough are left where people ruled some of them out.
+        wanted = self._settings.stored + self._words.heard_of(row)
+        picks = dice.sample(range(len(allowed)), min(len(allowed), wanted))
+        items = [self._corpus.items[item] for item in allowed.take(picks).tolist()]
+        said = self._words.of(query_id, [], [item.item_id for item in items])
+        left = [item for item in items if said.get(item.item_id) not in RIGHT][: self._settings.stored]
+        drawn = [Judged(item.item_id, item.key, None, None) for item in left]
+        return drawn, {item.item_id: said[item.item_id] for item in left if item.item_id in said}

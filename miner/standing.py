@@ -24,7 +24,8 @@ another row's positive of the same question; `twin`, which says the same as a mo
 Said = Mapping[str | None, Word]
 """What is said about the items of one query; the word about None is about the whole row."""
 NOTHING_SAID: Said = {}
-NEVER_NEGATIVE: tuple[Word, ...] = ("match", "known", "twin")
+RIGHT: tuple[Word, ...] = ("match", "known")
+NEVER_NEGATIVE: tuple[Word, ...] = (*RIGHT, "twin")
 
 TOLERANCE = 1e-6
 """Scores closer than this are equal: stored log-probabilities are float32, and published scores have two decimals."""

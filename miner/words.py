@@ -4,6 +4,7 @@ A person's word about an item of a question holds for every row that asks the sa
 same. So does a label: another row's positive of the same question is no negative. A person's word stands above a label.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Words:
         for one in overrides:
             self.rows.setdefault(one.query_id, set()).add(one.item_id)
             self._hear(one, place)
+        self._about = Counter(question for question, _ in self._heard)
         self._spoken_of = np.array(sorted({question for question, _ in self._heard}), np.int64)
 
     def of(self, query_id: str, positives: Sequence[str], candidates: Sequence[str]) -> Said:
@@ -104,6 +106,10 @@ class Words:
         repeats_N[np.unique(alike_N, return_index=True)[1]] = False
         codes_N[there_N & repeats_N] = CODE["twin"]
         return codes_N
+
+    def heard_of(self, query: int) -> int:
+        """About how many contents people had a say under the question of a query, by its row."""
+        return self._about[self._exclusions.question(query)]
 
     def dropped(self, query_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which rows a person leaves out."""
