@@ -103,7 +103,11 @@ def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> Mode
         ModelError: Model or adapter cannot be loaded, or do not fit.
         OSError: The disk refused.
     """
-    backbone = open_whole(settings, adapter)
+    return write_merged(open_whole(settings, adapter), adapter, folder)
+
+
+def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs:
+    """The same of a model that is open with its adapter, which is no longer to be used."""
     with _refused_by_the_disk():
         backbone.model.merge_and_unload().save_pretrained(folder)
     backbone.inputs.save(folder)
