@@ -129,5 +129,5 @@ class _Draws:
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
         allowed = self._pools.allowed(self._corpus.query_row_of[query_id])
         picks = dice.sample(range(len(allowed)), min(len(allowed), self._settings.stored))
-        items = [self._corpus.items[item] for item in allowed.take(picks).tolist()]
-        return [Judged(item.item_id, item.key, None, None) for item in items]
+        items = allowed.take(picks).tolist()
+        return [Judged(self._corpus.items[item].item_id, self._corpus.items[item].key, None, None) for item in items]
