@@ -20,7 +20,7 @@ from unijudge.corpus import Corpus, Item, Query, write_corpus
 def test_a_smaller_k_and_a_rest_are_billed_by_queries_and_pairs(job, tmp_path, monkeypatch, query, pair):
     """A judge whose cost lies in the query, in the pair, or in both: what the job would take at k, and after reuse."""
 
-    async def timed(judge, corpus, some, in_flight):
+    async def timed(judge, corpus, some, in_flight, *_):
         pairs = sum(len(question.asked) for question in some)
         return Timed(len(some), pairs, 0, len(some) * query + pairs * pair)
 
