@@ -83,9 +83,11 @@ class Words:
         Returns:
             A code for each pair: a place in `WORDS`.
         """
+        codes_N = np.zeros(len(at_N), np.int8)
+        if positives and not len(self._spoken_of):
+            return codes_N
         rows_N = self._corpus.row_of.rows(items)
         there_N = rows_N >= 0
-        codes_N = np.zeros(len(rows_N), np.int8)
         if not positives:
             codes_N[there_N] = CODE["known"] * self._exclusions.pairs(queries[at_N][there_N], rows_N[there_N])
 

@@ -6,6 +6,7 @@ from typing import TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 E = TypeVar("E")
 Rows = npt.NDArray[np.int64]
@@ -70,7 +71,7 @@ class RowIndex:
         rows = self._rows[places]
 
         # Two ids may share a hash: what was not found at the first place is looked up alone.
-        found = np.array(self._ids.take(pa.array(rows)).to_pylist(), object) == np.array(wanted, object)
+        found = pc.equal(self._ids.take(pa.array(rows)), pa.chunked_array([names])).to_numpy()
         for place in np.flatnonzero(~found).tolist():
             row = self.get(wanted[place])
             rows[place] = -1 if row is None else row
