@@ -138,3 +138,16 @@ def test_the_command_takes_two_folders_and_a_file_as_options(tmp_path):
     assert made.large_scores is not None
     assert made.statistics["left out by a person"] == 1
     assert "mean similarity among a row's negatives" not in made.statistics, "no vectors, no such line"
+
+
+def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
+    corpus = text_corpus(tmp_path, 20)
+    folder = score_folder(tmp_path / "a", corpus, random_rows(corpus, 0), "a")
+    words = ["select", "--scores", str(folder), "--set", f"corpus={corpus.folder}", "--set", f"out={tmp_path / 't'}"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    refused = CliRunner().invoke(app, [*words, "--set", "stored=3"])
+    assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(refused.exception)
+    assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row != 3
+    assert CliRunner().invoke(app, [*words, "--set", "stored=3", "--overwrite"]).exit_code == 0
+    assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row == 3
+    assert not list(tmp_path.glob(".t*"))
