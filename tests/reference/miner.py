@@ -85,46 +85,86 @@ def score(log_odds, scale):
     return 1 / (1 + math.exp(-(scale[0] * log_odds + scale[1])))
 
 
-def select_row(world, query, settings):  # noqa: C901  the whole method, from top to bottom
-    """One query: {reason, listed, pool, kept, positive, negatives, extras, suspect, weight}.
+def cuts_of(world, query, rows, scales):
+    """By each judge: σ⁺, its best score of a positive that nobody denies; and the positives that people vouch for.
 
-    A negative is (item, score, judge, by a person). Where the paper draws at random, `drawn_from` stands in the place
-    of negatives.
+    σ⁺ is 1 where it scored none of those that people vouch for, and None where it knows no positive.
     """
-    fold, own = world["fold_case"], world["own_picture"]
-    judges = world["scores"]
-    rows = [judge.get(query, {"positives": [], "candidates": []}) for judge in judges]
-
-    # By each judge: its best score of a positive that nobody denies; 1 where only a person vouches for one.
     cuts, vouched = [], []
-    for row, scale in zip(rows, settings["scales"], strict=False):
-        scores = []
-        sure = []
+    for row, scale in zip(rows, scales, strict=False):
+        scores, sure = [], []
         for item, log_odds, _ in row["positives"]:
-            if word(world, query, item) == "negative":
+            said = word(world, query, item)
+            if said == "negative":
                 continue
             if log_odds is not None:
                 scores.append(score(log_odds, scale))
-            if word(world, query, item) == "match":
+            if said == "match":
                 sure.append(item)
         cuts.append(max(scores) if scores else (1.0 if sure else None))
         vouched.append(sure)
+    return cuts, vouched
 
-    # Candidates: the first k, without those that the corpus knows to be right, each content once.
+
+def listed_of(world, query, row, k):
+    """The first k candidates, without those that the corpus knows to be right, each content once; and the matches."""
     listed, matches, seen = [], [], set()
-    for place, (item, log_odds, rank) in enumerate(rows[0]["candidates"]):
-        if says(world["items"][item], fold) in seen:
+    for place, (item, log_odds, rank) in enumerate(row["candidates"]):
+        content = says(world["items"][item], world["fold_case"])
+        if content in seen:
             continue
-        seen.add(says(world["items"][item], fold))
+        seen.add(content)
         said = word(world, query, item)
-        if said is None and known_answer(world, query, item, fold, own):
+        if said is None and known_answer(world, query, item, world["fold_case"], world["own_picture"]):
             continue
         if said == "match":
             matches.append(item)
-        near = rank if rank is not None else place
-        if settings["k"] is None or near < settings["k"]:
+        near = place if rank is None else rank
+        if k is None or near < k:
             listed.append((item, log_odds, said))
+    return listed, matches
 
+
+def pool_of(listed, rows, cuts, scales):
+    """(item, score, judge, σ⁺) of each candidate that may be chosen; σ⁺ is None where a person decided."""
+    pool = []
+    for item, log_odds, said in listed:
+        who, odds = 0, log_odds
+        if len(rows) > 1 and cuts[1] is not None:
+            for again, second, _ in rows[1]["candidates"]:
+                if again == item and second is not None:
+                    who, odds = 1, second
+        if said == "negative":
+            pool.append((item, 0.0, who, None))
+        elif said is None and odds is not None and cuts[who] is not None:
+            pool.append((item, score(odds, scales[who]), who, cuts[who]))
+    return pool
+
+
+def picked_of(pool, settings):
+    """The survivors, the margin that was reached, and the negatives in the order of the walk."""
+    kept, beta = pool, None
+    if LADDERS[settings["preset"]]:
+        for beta in settings["betas"] or LADDERS[settings["preset"]]:
+            kept = [one for one in pool if one[3] is None or one[1] <= one[3] - beta + EQUAL]
+            if kept:
+                break
+    walk = []
+    stride = settings["stride"] if settings["preset"] in ("unime-v2", "paper", "cyclic") else 1
+    for start in range(stride):
+        walk += [kept[place] for place in range(start, len(kept), stride)]
+    return kept, beta, walk[: settings["stored"]]
+
+
+def select_row(world, query, settings):
+    """One query: reason, listed, pool, kept, positive, label, negatives, beta, extras, suspect, weight.
+
+    Where the paper draws at random, `drawn_from` stands in the place of negatives.
+    """
+    rows = [judge.get(query, {"positives": [], "candidates": []}) for judge in world["scores"]]
+    scales = settings["scales"]
+    cuts, vouched = cuts_of(world, query, rows, scales)
+    listed, matches = listed_of(world, query, rows[0], settings["k"])
     result = {"listed": len(listed), "pool": [], "kept": [], "negatives": [], "extras": [], "suspect": False}
     denied = [word(world, query, item) == "negative" for item, _, _ in rows[0]["positives"]]
     if (query, None, "drop") in world["words"] or (denied and all(denied)):
@@ -135,55 +175,28 @@ def select_row(world, query, settings):  # noqa: C901  the whole method, from to
     if cuts[judge] is None:
         return result | {"reason": "unjudged"}
     label = 1.0 if vouched[judge] else cuts[judge]
-    result["label"], result["judge"] = label, judge
-    result["positive"] = best_positive(world, query, rows[judge], settings["scales"][judge])
+    result |= {"label": label, "positive": best_positive(world, query, rows[judge], scales[judge])}
     result["suspect"] = label < settings["suspect_below"] - EQUAL
     if result["suspect"] and settings["suspects"] == "leave_out":
         return result | {"reason": "suspect"}
     lighter = result["suspect"] and settings["suspects"] == "down_weight"
     result["weight"] = label / settings["suspect_below"] if lighter else 1.0
 
-    # Each candidate against the positive by one judge.
-    pool = []
-    for item, log_odds, said in listed:
-        who, by = 0, log_odds
-        if len(rows) > 1 and cuts[1] is not None:
-            for again, odds, _ in rows[1]["candidates"]:
-                if again == item and odds is not None:
-                    who, by = 1, odds
-        if said == "negative":
-            pool.append((item, 0.0, who, None))
-        elif said is None and by is not None and cuts[who] is not None:
-            pool.append((item, score(by, settings["scales"][who]), who, cuts[who]))
-    result["pool"] = pool
+    # Each candidate against the positive by one judge; the first margin that leaves any; the walk.
+    result["pool"] = pool = pool_of(listed, rows, cuts, scales)
     if not pool:
         return result | {"reason": "no candidate"}
-
-    # The first margin that leaves any.
-    ladder = settings["betas"] or LADDERS[settings["preset"]]
-    kept, beta = pool, None
-    if LADDERS[settings["preset"]]:
-        for beta in ladder:
-            kept = [one for one in pool if one[3] is None or one[1] <= one[3] - beta + EQUAL]
-            if kept:
-                break
-    result["kept"] = kept
+    kept, beta, picked = picked_of(pool, settings)
+    result |= {"kept": kept, "beta": beta}
     if not kept and settings["preset"] != "paper":
         return result | {"reason": "no survivor"}
+    result["negatives"], result["drawn_from"] = picked, [] if kept else pool
 
-    # Every fifth, then from one further on; what is short repeats itself.
-    walk = []
-    stride = settings["stride"] if settings["preset"] in ("unime-v2", "paper", "cyclic") else 1
-    for start in range(stride):
-        walk += [kept[place] for place in range(start, len(kept), stride)]
-    picked = walk[: settings["stored"]]
-    result["negatives"], result["beta"] = picked, beta
-    result["drawn_from"] = pool if not kept else []
+    # Further positives: what people call one, and what beats the positive.
     taken = {item for item, *_ in picked}
-    for item in matches:
-        result["extras"].append((item, 1.0))
-    for item, value, _, cut in pool:
-        if settings["extra_positives"] and kept and cut is not None and value >= cut - EQUAL and item not in taken:
+    result["extras"] = [(item, 1.0) for item in matches]
+    for item, value, _, cut in pool if settings["extra_positives"] and kept else []:
+        if cut is not None and value >= cut - EQUAL and item not in taken:
             result["extras"].append((item, value))
     return result | {"reason": "kept"}
 
@@ -211,41 +224,3 @@ def distribution(values, temperature):
     top = max(values)
     weights = [math.exp((value - top) / temperature) for value in values]
     return [weight / sum(weights) for weight in weights]
-
-
-def statistics(results, settings, similarity):
-    """What a selection prints, but for means of means. `results` has no row that was drawn at random."""
-    kept = [one for one in results if one["reason"] == "kept"]
-    negatives = [(query, *one) for query, result in enumerate(results) for one in result["negatives"]]
-    ties = 0
-    for result in kept:
-        values = [value for _, value, *_ in result["negatives"]]
-        ties += len(set(values)) < len(values)
-    tried = [one for one in results if one["reason"] in ("kept", "no survivor")]
-    table = {
-        "queries": len(results),
-        "rows kept": len(kept),
-        "left out, positive without verdict": sum(one["reason"] == "unjudged" for one in results),
-        "left out, no candidate": sum(one["reason"] == "no candidate" for one in results),
-        "left out, no survivor": sum(one["reason"] == "no survivor" for one in results),
-        "left out, suspect positive": sum(one["reason"] == "suspect" for one in results),
-        "left out by a person": sum(one["reason"] == "override" for one in results),
-        "rows filled by fallback": 0,
-        "rows under-filled (duplicates)": sum(len(one["negatives"]) < settings["stored"] for one in kept),
-        "rows short of survivors": sum(len(one["kept"]) < settings["stored"] for one in tried),
-        "candidates": sum(one["listed"] for one in results),
-        "candidates dropped as false negatives": sum(len(one["pool"]) - len(one["kept"]) for one in results),
-        "suspect positives": sum(one["suspect"] for one in results),
-        "rows with tied negatives": ties,
-        "negatives chosen": len(negatives),
-    }
-    if kept:
-        table["mean survivors of a row"] = sum(len(one["kept"]) for one in results) / len(kept)
-    if table["candidates"]:
-        table["share of candidates dropped"] = table["candidates dropped as false negatives"] / table["candidates"]
-    if negatives:
-        scores = [value for _, _, value, *_ in negatives]
-        table["expected false negatives"] = sum(scores)
-        table["mean score of a negative"] = sum(scores) / len(scores)
-        table["mean similarity of a negative"] = sum(similarity[item] for _, item, *_ in negatives) / len(negatives)
-    return table

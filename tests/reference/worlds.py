@@ -1,16 +1,27 @@
 """Odd worlds, drawn by hypothesis, and how they are written as our folders."""
 
+import itertools
 import json
 import math
+import os
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tests.miner.rows import identity
+from miner.choice_settings import SelectSettings
+from miner.selection import select
+from tests.miner.rows import calibration, identity
+from tests.reference import miner as reference
 from unijudge.corpus import Corpus, Item, Query, content_key, write_corpus
-from unijudge.files import publish_json
+from unijudge.files import publish_json, read_json
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
-from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.triples import TripleManifest, read_triples
+
+often = settings(
+    max_examples=int(os.environ.get("REFERENCE_EXAMPLES", "25")), deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
 
 TEXTS = ["a cat", "A  Cat", "a cat\n", "a dog", "a DOG ", "a cow", "", None, "cafe\u0301", "café", "10²", "102"]
 PICTURES = [None, None, None, "a" * 64, "b" * 64]
@@ -137,37 +148,47 @@ def write_words(path, corpus, words):
     return path
 
 
-def vectors_of(world, seed, width=6):
-    """(query, item) → cosine, and the unit vectors; items that say the same letter for letter have the same one."""
-    dice = np.random.default_rng(seed)
-    known = {}
-
-    def vector(entry):
-        name = entry["text"] or "", entry["picture"]
-        if name not in known:
-            made = dice.normal(size=width)
-            known[name] = (made / np.linalg.norm(made)).astype(np.float32)
-        return known[name]
-
-    items = {name: vector(item) for name, item in world["items"].items()}
-    queries = {name: vector(asked) for name, asked in world["queries"].items()}
-    cosines = {
-        (query, item): float(queries[query].astype(np.float64) @ items[item].astype(np.float64))
-        for query in queries
-        for item in items
-    }
-    return cosines, queries, items
+@st.composite
+def worlds(draw):
+    world = draw(corpora())
+    world |= {"fold_case": True, "own_picture": draw(st.booleans()), "scores": [draw(judged(world))], "words": []}
+    if draw(st.booleans()):
+        world["scores"].append(draw(judged(world, world["scores"][0])))
+    if draw(st.booleans()):
+        world["words"] = draw(words_about(world, reference.says))
+    return world
 
 
-def write_vectors(folder, corpus, queries, items):
-    width = len(next(iter(items.values())))
-    manifest = VectorManifest(
-        corpus=corpus.fingerprint, model="drawn", weights="0", encoding="none", width=width, dtype="float32",
-        items=len(items), queries=len(queries), min_pixels=1, max_pixels=1, model_dtype="none",
-    )  # fmt: skip
-    start_vectors(folder, manifest)
-    for kind, named in [("items", items), ("queries", queries)]:
-        for path, rows in missing_parts(folder, manifest, kind):
-            names = list(named)[rows.start : rows.stop]
-            write_part(path, manifest, names, np.array([named[name] for name in names]))
-    return folder
+class Folders:
+    """A world as folders, and settings that name them."""
+
+    numbers = itertools.count()
+
+    def __init__(self, folder, world, scale, in_shard=2):
+        self.folder, self.world, self.corpus = folder, world, write_world(folder, world)
+        self.similarity = {item: 0.9 - 0.01 * place for place, item in enumerate(world["items"])}
+        self.common = {"corpus": self.corpus.folder}
+        self.common["scores"] = tuple(
+            write_judge(folder / f"judge {number}", self.corpus, world, number, self.similarity, in_shard)
+            for number in range(len(world["scores"]))
+        )
+        if world["words"]:
+            self.common["overrides"] = write_words(folder / "words.json", self.corpus, world["words"])
+        self.scales = [(1.0, 0.0)] * 2
+        if isinstance(scale, float):
+            self.common["log_odds_divisor"] = scale
+            self.scales = [(1 / scale, 0.0)] * 2
+        elif scale is not None:
+            self.scales = list(scale)
+            files = []
+            for number in range(len(world["scores"])):
+                files.append(folder / f"fit {number}.json")
+                publish_json(files[-1], calibration(identity(f"judge {number}").digest, *scale[number]))
+            self.common["calibration"] = tuple(files)
+
+    def select(self, **changes):
+        """The rows by their query, the statistics, and the scales."""
+        out = self.folder / f"triples {next(self.numbers)}"
+        table = select(SelectSettings(**self.common | changes, out=out))
+        rows = {row.query_id: row for row in read_triples(out, self.corpus.fingerprint)}
+        return rows, table, read_json(out / "triples.json", TripleManifest).scales
