@@ -158,9 +158,9 @@ def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypa
         (corpus.images / f"{number}.png").write_bytes(b"changed")
     timed = []
 
-    async def noted(judge, corpus, some, in_flight, timing=probe._timed):
+    async def noted(judge, corpus, some, *rest, timing=probe._timed):
         timed.append(some)
-        return await timing(judge, corpus, some, in_flight)
+        return await timing(judge, corpus, some, *rest)
 
     monkeypatch.setattr(probe, "_timed", noted)
     with serving(Refusing()) as url:
