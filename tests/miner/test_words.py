@@ -136,3 +136,26 @@ def test_rows_that_repeat_negatives_are_said_with_the_number_that_most_have(worl
     caplog.clear()
     world(stored=1)
     assert not caplog.messages
+
+
+def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_score(tmp_path):
+    """σ⁺ = .05 and β = .1: the cut lies below 0, where a person's negative still survives, and nothing else does."""
+    items = [Item(name, ("s",), text=name) for name in ("p", "c0", "c1")]
+    write_corpus(
+        tmp_path / "c", items, [Query("q", "s", ("p",), text="?")], images=tmp_path, rejects=0, source="t"
+    )  # fmt: skip
+    corpus = Corpus(tmp_path / "c")
+    row = JudgedQuery(
+        "q", "s", corpus.queries[0].key, [judged("p", 0.05)], [judged("c0", 0.01, 0), judged("c1", 0.9, 1)]
+    )
+    given = {
+        "scores": score_folder(tmp_path / "scores", corpus, [row]), "corpus": corpus.folder, "stored": 1,
+        "overrides": override_file(tmp_path / "o.json", corpus, ("q", "c1", "negative")),
+    }  # fmt: skip
+    table = select(SelectSettings(**given, out=tmp_path / "t"))
+    (made,) = read_triples(tmp_path / "t", corpus.fingerprint)
+    assert [(one.item_id, one.overruled) for one in made.negatives] == [("c1", True)]
+    assert made.negatives[0].beta == pytest.approx(0.1)
+    del table["extra positives offered"]
+    (point,) = sweep(SweepSettings(**given, presets=("unime-v2",), betas=((0.1, 0.01, 0.001),))).points
+    assert point.statistics == pytest.approx(table, abs=1.1e-4)

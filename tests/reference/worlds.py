@@ -23,12 +23,20 @@ often = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
-TEXTS = ["a cat", "A  Cat", "a cat\n", "a dog", "a DOG ", "a cow", "", None, "cafe\u0301", "café", "10²", "102"]
+TEXTS = ["a cat", "A  Cat", "a cat\n", "a dog", "a DOG ", "", None, "cafe\u0301", "café", "10²", "102"]
 PICTURES = [None, None, None, "a" * 64, "b" * 64]
 SUBSETS = ["x", "y"]
-CHANCES = st.none() | st.integers(1, 99).map(lambda hundredths: hundredths / 100)
 
-CONTENTS = st.fixed_dictionaries({"text": st.sampled_from(TEXTS), "picture": st.sampled_from(PICTURES)})
+
+def content(dice):
+    """Often what another entry says too."""
+    text = f"thing {dice.randrange(12)}" if dice.random() < 0.5 else dice.choice(TEXTS)
+    return {"text": text, "picture": dice.choice(PICTURES)}
+
+
+def chance(dice):
+    """Of two decimals, so that some lie at a cut; one in ten has no verdict."""
+    return None if dice.random() < 0.1 else dice.randint(1, 99) / 100
 
 
 def log_odds(p):
@@ -42,53 +50,54 @@ def log_odds(p):
 @st.composite
 def corpora(draw):
     """Items that may say the same, questions that may be the same, or be what an item says."""
+    dice = draw(st.randoms(use_true_random=True))
     items, queries = {}, {}
-    for number in range(draw(st.integers(2, 9))):
-        pools = draw(st.sets(st.sampled_from(SUBSETS)))
-        items[f"i{number}"] = draw(CONTENTS) | {"pools": tuple(sorted(pools))}
-    for number in range(draw(st.integers(1, 5))):
-        positives = draw(st.lists(st.sampled_from(sorted(items)), min_size=1, max_size=2, unique=True))
-        asked = draw(CONTENTS) | {"subset": draw(st.sampled_from(SUBSETS))}
-        queries[f"q{number}"] = asked | {"positives": tuple(positives)}
+    for number in range(dice.randint(3, 14)):
+        pools = [name for name in SUBSETS if dice.random() < 0.6]
+        items[f"i{number}"] = content(dice) | {"pools": tuple(pools)}
+    for number in range(dice.randint(1, 5)):
+        positives = dice.sample(sorted(items), dice.randint(1, 2))
+        asked = content(dice)
+        if queries and dice.random() < 0.3:  # asked before, in this spelling or another
+            before = dice.choice(list(queries.values()))
+            asked = {"text": before["text"] and dice.choice([before["text"], f" {before['text'].upper()}"])}
+            asked["picture"] = before["picture"]
+        queries[f"q{number}"] = asked | {"subset": dice.choice(SUBSETS), "positives": tuple(positives)}
     return {"items": items, "queries": queries}
 
 
-@st.composite
-def judged(draw, world, beside=None):
+def judged(dice, world, beside=None):
     """A judge's row for every query; of a second judge, some of what the first one saw of some queries."""
     rows = {}
     for name, asked in world["queries"].items():
         others = [item for item in world["items"] if item not in asked["positives"]]
+        positives = list(asked["positives"])
         if beside is None:
-            seen = draw(st.lists(st.sampled_from(others), unique=True) if others else st.just([]))
-            start = draw(st.none() | st.integers(0, 3))
-            ranks = [None if start is None else start + place for place in range(len(seen))]
+            start = dice.choice([None, 0, 3])
+            seen = dice.sample(others, dice.randint(len(others) // 2, len(others)))
+            pairs = [(item, None if start is None else start + place) for place, item in enumerate(seen)]
         else:
-            before = [(item, rank) for item, _, rank in beside[name]["candidates"] if draw(st.booleans())]
-            seen, ranks = [item for item, _ in before], [rank for _, rank in before]
-        asked_again = beside is None or (bool(seen) and draw(st.booleans()))
-        if beside is not None and not asked_again:
-            seen, ranks = [], []
-        positives = asked["positives"] if asked_again else ()
+            pairs = [(item, rank) for item, _, rank in beside[name]["candidates"] if dice.random() < 0.5]
+            if not pairs or dice.random() < 0.3:
+                positives, pairs = [], []
         rows[name] = {
-            "positives": [(item, log_odds(draw(CHANCES)), None) for item in positives],
-            "candidates": [(item, log_odds(draw(CHANCES)), rank) for item, rank in zip(seen, ranks, strict=True)],
+            "positives": [(item, log_odds(chance(dice)), None) for item in positives],
+            "candidates": [(item, log_odds(chance(dice)), rank) for item, rank in pairs],
         }
     return rows
 
 
-@st.composite
-def words_about(draw, world, says):
+def words_about(dice, world, says):
     """What people said, never two things of one content under one question."""
     said, heard = [], {}
     for query in world["queries"]:
         row = world["scores"][0][query]
         for item, *_ in [*row["positives"], *row["candidates"]]:
-            verdict = draw(st.sampled_from([None, None, None, "match", "negative"]))
+            verdict = dice.choice([None, None, "match", "negative"])
             name = says(world["queries"][query]), says(world["items"][item])
             if verdict is not None and heard.setdefault(name, verdict) == verdict:
                 said.append((query, item, verdict))
-        if draw(st.integers(0, 9)) == 0:
+        if dice.random() < 0.1:
             said.append((query, None, "drop"))
     return said
 
@@ -150,12 +159,13 @@ def write_words(path, corpus, words):
 
 @st.composite
 def worlds(draw):
-    world = draw(corpora())
-    world |= {"fold_case": True, "own_picture": draw(st.booleans()), "scores": [draw(judged(world))], "words": []}
+    """A corpus with the scores of one judge or two, and people's words about some."""
+    world, dice = draw(corpora()), draw(st.randoms(use_true_random=True))
+    world |= {"fold_case": True, "own_picture": draw(st.booleans()), "scores": [judged(dice, world)], "words": []}
     if draw(st.booleans()):
-        world["scores"].append(draw(judged(world, world["scores"][0])))
+        world["scores"].append(judged(dice, world, world["scores"][0]))
     if draw(st.booleans()):
-        world["words"] = draw(words_about(world, reference.says))
+        world["words"] = words_about(dice, world, reference.says)
     return world
 
 
