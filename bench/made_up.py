@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image
 
 from trainer.examples import Example
-from unijudge.alike import Excluded, sign_of
 from unijudge.corpus import Content, Corpus
 from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
 
@@ -92,9 +91,7 @@ def _example(query: Content, pool: list[Content], dice: random.Random) -> Exampl
     taken = [pool.pop() for _ in range(1 + NEGATIVES)]
     keys = [hashlib.sha256(repr(one).encode()).digest() for one in taken]
     teacher = [dice.uniform(0.5, 0.9), *(dice.uniform(0.0, 0.8) for _ in range(NEGATIVES))]
-    digests = [one.image and hashlib.sha256(one.image).hexdigest() for one in taken]
-    signs = [sign_of(one.text, digest) for one, digest in zip(taken, digests, strict=True)]
-    return Example(query, taken, keys, signs, teacher, Excluded(frozenset([signs[0].content])))
+    return Example(query, taken, keys, teacher, frozenset(keys[:1]))
 
 
 @contextlib.contextmanager
