@@ -120,4 +120,4 @@ def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row != 3
     assert CliRunner().invoke(app, [*words, "--set", "stored=3", "--overwrite"]).exit_code == 0
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row == 3
-    assert not list(tmp_path.glob(".t*"))
+    assert not list(tmp_path.glob(".t.replaced*"))
