@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.examples import Example
+from unijudge.alike import Excluded, sign_of
 from unijudge.corpus import Content, Corpus
 from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
 
@@ -38,7 +39,10 @@ def sentence(dice: random.Random, words: int) -> str:
 
 
 def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
-    """Vectors in clusters of about a hundred: each query stands near its positive, and nearer to a few others."""
+    """Vectors in clusters of about a hundred: each query stands near its positive, and nearer to a few others.
+
+    Queries that ask the same have the same vector, as a model would give them.
+    """
     corpus, numbers = Corpus(corpus_folder), np.random.default_rng(1)
     num_items, num_queries = len(corpus.items), len(corpus.queries)
     centres = numbers.normal(size=(max(1, num_items // 100), width)).astype(np.float32)
@@ -46,6 +50,8 @@ def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
     items += 0.8 * numbers.normal(size=items.shape).astype(np.float32)
     positives = items[[int(corpus.positives(row)[0]) for row in range(num_queries)]]
     queries = positives + 0.8 * numbers.normal(size=positives.shape).astype(np.float32)
+    first: dict[bytes, int] = {}
+    queries = queries[[first.setdefault(query.key, row) for row, query in enumerate(corpus.queries)]]
     manifest = VectorManifest(
         corpus=corpus.fingerprint, model="made up", weights="0", encoding="none", width=width, dtype="float32",
         items=num_items, queries=num_queries, min_pixels=1, max_pixels=1, model_dtype="none",
@@ -91,8 +97,9 @@ def training_rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:
 def _example(query: Content, pool: list[Content], dice: random.Random) -> Example:
     taken = [pool.pop() for _ in range(1 + NEGATIVES)]
     keys = [hashlib.sha256(repr(one).encode()).digest() for one in taken]
+    signs = [sign_of(one.text, hashlib.sha256(one.image).hexdigest() if one.image else None) for one in taken]
     teacher = [dice.uniform(0.5, 0.9), *(dice.uniform(0.0, 0.8) for _ in range(NEGATIVES))]
-    return Example(query, taken, keys, teacher, frozenset(keys[:1]))
+    return Example(query, taken, keys, signs, teacher, Excluded(frozenset([signs[0].content])))
 
 
 @contextlib.contextmanager

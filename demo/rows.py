@@ -88,6 +88,6 @@ def _ranked(corpus: Corpus, query: Query, ranking: Ranking, cards: int) -> Strip
         ):
             content = corpus.content(corpus.items[corpus.row_of[item_id]])
             score = None if odds is None else sigmoid(odds)
-            yield Card(content, rank, similarity, score, "", item_id in query.positive_ids)
+            yield Card(content, rank, similarity, score, "", item_id in ranking.positive_ids)
 
     return Strip(ranking.subset, corpus.content(query), list(made())[:cards])

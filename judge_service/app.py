@@ -34,7 +34,7 @@ def create_app(
     counter: PairCounter | None = None,
     replicas: int = 1,
 ) -> FastAPI:
-    """The application; it does not start before its judge has scored known pairs.
+    """The application; it does not start before its judge has scored known pairs, and tries them again by itself.
 
     Args:
         judge: Who answers.
@@ -55,7 +55,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await judge.check_ready()
-        yield
+        watching = asyncio.create_task(judge.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
 
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
     app.add_exception_handler(Refusal, refuse)

@@ -35,7 +35,7 @@ class PairCounter:
         """One count for each candidate, in order, or the error that the judge would give in its place.
 
         Raises:
-            JudgeRefused: The query's own image cannot be decoded.
+            JudgeRefused: The query is empty, or its image cannot be decoded.
         """
         answers, streams = self._inputs.prepare(query, candidates)
         counts: dict[int, TokenCount | PairError] = {

@@ -15,18 +15,18 @@ from unijudge.encoding import ChatEncoder, Stream, shared_prefix
 from unijudge.errors import BadImage, JudgeRefused, ModelError
 from unijudge.inputs import ModelInputs
 from unijudge.lists import ListQuestion
-from unijudge.prompt import Prompt
-from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.prompt import Prompt, content_parts
+from unijudge.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
 
 
 class Renderer:
     """The judge prompt for one tokenizer."""
 
     def __init__(self, encoder: ChatEncoder, prompt: Prompt):
-        """Proves the labels.
+        """Proves the labels, and that the chat template takes pictures on both sides.
 
         Raises:
-            ModelError: A label is not one token where the answer stands, or both are the same.
+            ModelError: A label is not one token where the answer stands, both are the same, or a picture has no place.
         """
         self._prompt = prompt
         self._encoder = encoder
@@ -36,6 +36,8 @@ class Renderer:
             raise ModelError(
                 f"labels {prompt.yes!r} and {prompt.no!r} are the same token; set prompt.yes and prompt.no"
             )
+        shown = Content("a", b"a picture")  # no picture is opened for its place in a prompt
+        self.streams(shown, [shown])
 
     def streams(self, query: Content, candidates: Sequence[Content]) -> list[Stream]:
         """One prompt for each candidate."""
@@ -57,21 +59,19 @@ class Inputs:
         """The prompts of the candidates that can be judged, by place; an error in the place of each other one.
 
         Raises:
-            JudgeRefused: The query's own image cannot be decoded.
+            JudgeRefused: The query is empty, or its image cannot be decoded.
         """
         self._check_query(query)
-        answers: list[Verdict | PairError | None] = [None] * len(candidates)
+        answers: list[Verdict | PairError | None] = [self._fault_of(candidate) for candidate in candidates]
+        sound = [place for place, fault in enumerate(answers) if fault is None]
         streams: dict[int, Stream] = {}
-        for place, stream in enumerate(self.renderer.streams(query, candidates)):
-            try:
-                length = self.model.length(stream)
-            except BadImage as error:
-                answers[place] = PairError(code="bad_image", message=str(error))
-                continue
+        rendered = self.renderer.streams(query, [candidates[place] for place in sound])
+        for place, stream in zip(sound, rendered, strict=True):
+            length = self.model.length(stream)
             if length > self.settings.max_tokens:
                 answers[place] = self._too_long(length, "shorten the text or the image")
-                continue
-            streams[place] = stream
+            else:
+                streams[place] = stream
         return answers, streams
 
     @cached_property
@@ -90,25 +90,30 @@ class Inputs:
         """The prompt of one list, or why it cannot be asked.
 
         Raises:
-            JudgeRefused: The query's own image cannot be decoded, or this model cannot answer listwise.
+            JudgeRefused: The query is empty, or its image cannot be decoded, or this model cannot answer listwise.
         """
         self._check_query(query)
         for number, candidate in enumerate(candidates, start=1):
-            try:
-                if candidate.image is not None:
-                    self.model.pictures(candidate.image)
-            except BadImage as error:
-                return PairError(code="bad_image", message=f"candidate {number}: {error}")
+            if fault := self._fault_of(candidate):
+                return fault.model_copy(update={"message": f"candidate {number}: {fault.message}"})
         stream = self.lists.stream(query, candidates)
         length = self.model.length(stream)
         return self._too_long(length, "list fewer candidates") if length > self.settings.max_tokens else stream
 
     def _check_query(self, query: Content) -> None:
+        if fault := self._fault_of(query):
+            raise JudgeRefused(f"query: {fault.message}")
+
+    def _fault_of(self, content: Content) -> PairError | None:
+        """Why a content cannot be judged, whatever stands beside it."""
+        if not content_parts(content):
+            return EMPTY
         try:
-            if query.image is not None:
-                self.model.pictures(query.image)
+            if content.image is not None:
+                self.model.pictures(content.image)
         except BadImage as error:
-            raise JudgeRefused(f"query: {error}") from error
+            return PairError(code="bad_image", message=str(error))
+        return None
 
     def _too_long(self, length: int, cure: str) -> PairError:
         message = f"{length} tokens; this judge takes {self.settings.max_tokens}: {cure}"
@@ -136,6 +141,7 @@ class Inputs:
             quantisation=quantisation_of(self.model.config),
             backend=backend,
             backend_version=version,
+            inputs_version=self.model.version,
         )
 
 

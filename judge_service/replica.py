@@ -31,6 +31,7 @@ from judge_service.health import WatchedJudge
 from judge_service.preflight import check_free, check_machine, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
+from unijudge.judging import served_otherwise
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ class JudgeReplica:
         )
 
     async def check_health(self) -> None:
-        """Ray asks; a replica that cannot score a pair is replaced."""
+        """Ray asks; a replica that cannot score a pair, or is unfit to, is replaced."""
+        self._judge.check_fit()
         await self._judge.check_alive()
 
 
@@ -100,6 +102,9 @@ def run(settings: ServiceSettings) -> None:
 
 def _serve(settings: ServiceSettings) -> None:
     check_machine(settings)
+    model = settings.model
+    for doubt in served_otherwise(Path(model.name), settings.prompt, model.min_pixels, model.max_pixels):
+        logger.warning("%s", doubt)
     _check_cluster(settings)
     stop = threading.Event()
 

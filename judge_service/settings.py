@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from unijudge.images import MAX_PIXELS
+from unijudge.judging import JUDGE_MAX_PIXELS, JUDGE_MIN_PIXELS
+from unijudge.pictures import PixelBudget
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
 
@@ -33,9 +35,9 @@ class ModelSettings(Settings):
     UniME-V2 look like that. A model with a quantised last layer needs `model`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; `auto` takes a GPU when this replica has one."""
-    min_pixels: int = Field(4 * 28 * 28, gt=0)
-    """Smaller images are scaled up to this many pixels."""
-    max_pixels: int = Field(300 * 28 * 28, gt=0)
+    min_pixels: int = Field(JUDGE_MIN_PIXELS, gt=0)
+    """Smaller images are scaled up to this many pixels, or as near to it as `max_pixels` allows."""
+    max_pixels: int = Field(JUDGE_MAX_PIXELS, gt=0)
     """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(8192, gt=0)
@@ -46,6 +48,11 @@ class ModelSettings(Settings):
     """vLLM: how many pairs run at once."""
     scripted_delay_s: float = Field(0.0, ge=0)
     """How long the scripted judge takes for a request, in seconds."""
+
+    @model_validator(mode="after")
+    def _a_size_fits(self) -> Self:
+        PixelBudget(self.min_pixels, self.max_pixels)  # refuses bounds that no size meets
+        return self
 
 
 class EngineSettings(Settings):
@@ -95,7 +102,7 @@ class BlobSettings(Settings):
 
 
 class HealthSettings(Settings):
-    """When a replica counts as alive and as fit. One not alive is replaced; one not fit does not start."""
+    """When a replica counts as alive and as fit. One that is not is replaced; one that is not fit scores nothing."""
 
     fresh_s: float = Field(30, gt=0)
     """Alive without a question is who scored a pair in the last so many seconds; else a known pair is tried."""
@@ -104,7 +111,8 @@ class HealthSettings(Settings):
     min_mass: float = Field(0.5, ge=0, le=1)
     """Least probability of Yes and No together on known pairs; below it the model is not answering the question."""
     canary_every_s: float = Field(300, ge=0)
-    """How often a known match must beat a known mismatch, and both be answered, in seconds; 0: never."""
+    """How often each replica makes sure, by itself, that a known match beats a known mismatch and that a picture gets a
+    verdict, in seconds; 0: never."""
 
 
 class ServiceSettings(Settings):

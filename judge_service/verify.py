@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from unijudge.client import JudgeClient
 from unijudge.corpus import Content
 from unijudge.errors import SettingsError
 from unijudge.metrics import kendall_tau
-from unijudge.verdicts import Judge, JudgeIdentity, Verdict
+from unijudge.verdicts import Judge, JudgeIdentity, PairError, Verdict
 
 CANDIDATES = 14
 WORDS = (
@@ -36,6 +37,7 @@ WORDS = (
 )
 TOLERANCES = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.5}
 """In log-odds, by the dtype that the service runs in: sixteen bits round, and kernels round differently by batch."""
+SHOWN_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Verification:
     tolerance: float
     causes: list[str]
     """In words, what may explain a difference."""
+    reasons: dict[str, int]
+    """Of pairs that one side did not answer: which side it was and the pair's own error, and for how many pairs."""
 
     @property
     def passed(self) -> bool:
@@ -77,7 +81,12 @@ class Verification:
             "verdict                      "
             + ("the model's own scores" if self.passed else "NOT the model's own scores"),
         ]
-        return report + ([] if self.passed else [f"likely cause: {cause}" for cause in self.causes])
+        report += [f"{number} pairs without a verdict from {reason}" for reason, number in self._commonest()]
+        differs = not len(self.differences) or float(self.differences.max()) > self.tolerance
+        return report + [f"likely cause: {cause}" for cause in self.causes if differs]
+
+    def _commonest(self) -> list[tuple[str, int]]:
+        return Counter(self.reasons).most_common(SHOWN_REASONS)
 
 
 def check_memory(settings: ServiceSettings) -> None:
@@ -127,17 +136,26 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
         reference: The model itself, in transformers.
         queries: How many, of 14 pairs each.
         tolerance: In log-odds; None: by the dtypes of service and reference.
+
+    Raises:
+        SettingsError: The service runs no model.
     """
+    if served.identity.dtype not in TOLERANCES:
+        raise SettingsError(
+            f"{served.identity}: it runs no model, so there is nothing to compare. Verify a service that has one"
+        )
+    reasons: Counter[str] = Counter()
     differences: list[float] = []
     taus: list[float] = []
     masses: list[float] = []
-    errors = ties = pairs = 0
+    ties = pairs = 0
     for query, candidates in golden_set(queries):
         theirs = await served.judge(query, candidates)
         ours = [(await reference.judge(query, [candidate]))[0] for candidate in candidates]
         pairs += len(candidates)
         both = [(t, o) for t, o in zip(theirs, ours, strict=True) if isinstance(t, Verdict) and isinstance(o, Verdict)]
-        errors += sum(isinstance(t, Verdict) != isinstance(o, Verdict) for t, o in zip(theirs, ours, strict=True))
+        one_sided = [pair for pair in zip(theirs, ours, strict=True) if _is_one_sided(*pair)]
+        reasons.update(_reason(*pair) for pair in one_sided)
         served_odds, own_odds = (np.array([pair[side].log_odds for pair in both]) for side in (0, 1))
         differences += np.abs(served_odds - own_odds).tolist()
         masses += [t.mass for t, _ in both]
@@ -146,19 +164,31 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
             taus.append(kendall_tau(served_odds, own_odds))
     return Verification(
         pairs=pairs,
-        errors=errors,
+        errors=reasons.total(),
         differences=np.array(differences),
         rank_correlation=float(np.mean(taus)) if taus else float("nan"),
         mass=float(np.mean(masses)) if masses else float("nan"),
         ties=ties,
         tolerance=_tolerance(served.identity, reference.identity) if tolerance is None else tolerance,
         causes=likely_causes(served.identity, reference.identity),
+        reasons=reasons,
     )
 
 
 def _tolerance(served: JudgeIdentity, reference: JudgeIdentity) -> float:
-    """What the dtypes of both sides allow; the service's identity says `none` where it is no model."""
-    return max(TOLERANCES.get(identity.dtype, 0.0) for identity in (served, reference))
+    """What the dtypes of both sides allow."""
+    return max(TOLERANCES[identity.dtype] for identity in (served, reference))
+
+
+def _is_one_sided(theirs: Verdict | PairError, ours: Verdict | PairError) -> bool:
+    return isinstance(theirs, Verdict) != isinstance(ours, Verdict)
+
+
+def _reason(theirs: Verdict | PairError, ours: Verdict | PairError) -> str:
+    """Which side has no verdict for a pair, and why."""
+    side, error = ("the service", theirs) if isinstance(theirs, PairError) else ("the reference", ours)
+    assert isinstance(error, PairError)  # noqa: S101  one side has none
+    return f"{side}: {error.code}: {error.message}"
 
 
 def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
@@ -176,6 +206,10 @@ def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
                 f"another pixel budget: {served.min_pixels}–{served.max_pixels} there, "
                 f"{reference.min_pixels}–{reference.max_pixels} here"
             ),
+        ),
+        (
+            served.inputs_version != reference.inputs_version,
+            f"tokens and pixels are made by {served.inputs_version} there, by {reference.inputs_version} here",
         ),
         (served.adapter != reference.adapter, "an adapter on one side only"),
         (served.quantisation != reference.quantisation, f"quantised weights ({served.quantisation})"),

@@ -5,6 +5,8 @@ scoring that sample. What it cannot know: how fast other replicas are, and wheth
 """
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +15,11 @@ from miner.plan import plan_of, questions_of
 from miner.probe import Probe, probe
 from miner.score import open_client
 from miner.settings import ScoreSettings
+from miner.stopping import Stopped, listening
 from miner.tally import PairTally, tally_pairs
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
-from unijudge.leases import lease
+from unijudge.leases import lease, lost_lease
 
 TABLE_OF_K = (1, 5, 10, 20, 50, 100, 200)
 
@@ -41,7 +44,7 @@ class Bill:
 
     def _seconds(self, k: int, replicas: int) -> float:
         ask = self.tally.to_ask(k)
-        return self.probe.seconds_for(ask, self.tally.pictures(k) if ask else 0, replicas)
+        return self.probe.seconds_for(self.tally.asking(k), ask, self.tally.pictures(k) if ask else 0, replicas)
 
     def lines(self, replicas: Sequence[int] = (), budget_hours: float | None = None) -> list[str]:
         """For people; the job itself first, then what a smaller k would cost."""
@@ -55,6 +58,7 @@ class Bill:
             ("distinct images", f"{tally.pictures(k):,}"),
             *self._costs(ask),
             ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
+            ("", f"a query costs {probe.query_seconds:.3g} s, and each of its pairs {probe.pair_seconds:.3g} s"),
             *self._sending(),
             ("price", f"{_hours(hours)} replica-hours: GPU-hours where a replica has one GPU"),
             *(("time", f"{_duration(self._seconds(k, number))} on {number} replicas") for number in numbers),
@@ -113,28 +117,66 @@ def make_bill(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], N
 
     Raises:
         UnijudgeError: As of the job itself.
+        Stopped: A signal asked to; the candidates that were found stay.
     """
     corpus = Corpus(settings.corpus)
     if not len(corpus.queries):
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
-    return asyncio.run(_bill(settings, corpus, probe_pairs, tell))
+    heard: list[signal.Signals] = []
+    # The lease outlives the event loop, which ends only when its threads have: none of them writes without it.
+    with lease(settings.out) as stop:
+        try:
+            return asyncio.run(_bill(settings, corpus, probe_pairs, tell, stop, heard))
+        except (Stopped, asyncio.CancelledError):
+            if not heard:
+                raise lost_lease(settings.out) from None
+    raise Stopped
 
 
-async def _bill(settings: ScoreSettings, corpus: Corpus, probe_pairs: int, tell: Callable[[str], None]) -> Bill:
+async def _bill(
+    settings: ScoreSettings,
+    corpus: Corpus,
+    probe_pairs: int,
+    tell: Callable[[str], None],
+    stop: threading.Event,
+    heard: list[signal.Signals],
+) -> Bill:
+    task = asyncio.current_task()
+
+    def asked_to_stop(_: signal.Signals) -> None:
+        stop.set()  # for the threads
+        if task is not None:
+            task.cancel()
+
     async with open_client(settings) as judge:
-        plan = plan_of(settings, corpus, judge.identity)
-        if settings.band.scores is None:
-            tell("searching candidates")
-        with lease(settings.out):
-            questions = await asyncio.to_thread(questions_of, settings, corpus)
-        tell("counting pairs")
-        done = [settings.out] if (settings.out / "manifest.json").exists() else []
-        known = await asyncio.to_thread(KnownScores, [*settings.reuse, *done], plan.judge)
-        tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k)
-        tell("scoring a sample")
-        at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
-        probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
-        return Bill(tally, probed, in_band=settings.band.scores is not None)
+        with listening(heard, asked_to_stop):
+            plan = plan_of(settings, corpus, judge.identity)
+            if settings.band.scores is None:
+                tell("searching candidates")
+            questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
+            tell("counting pairs")
+            done = [settings.out] if (settings.out / "manifest.json").exists() else []
+            known = await asyncio.to_thread(KnownScores, [*settings.reuse, *done], plan.judge)
+            tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k, stop)
+            tell("scoring a sample")
+            at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
+            probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
+            _check_judged(probed, settings.max_error_share)
+            return Bill(tally, probed, in_band=settings.band.scores is not None)
+
+
+def _check_judged(probed: Probe, max_error_share: float) -> None:
+    """Returns if the sample has as many verdicts as a shard of the job must have: else its price means nothing.
+
+    Raises:
+        DataError: It has not.
+    """
+    if probed.failed > max_error_share * probed.pairs:
+        raise DataError(
+            f"the sample: {probed.failed} of {probed.pairs} pairs have no verdict, more than max_error_share = "
+            f"{max_error_share:g}, so the job would stop. Mend the cause, or raise max_error_share. First reason: "
+            f"{probed.reason}"
+        )
 
 
 def _hours(hours: float) -> str:

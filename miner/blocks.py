@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from miner.calibration import chances
 from miner.choice_settings import ScoreFolders
 from miner.sources import Sources
+from miner.words import CODE, Codes
 from unijudge.scores import SCORES, ScoreManifest, present_shards, shard_path
 from unijudge.triples import Scale
 
@@ -31,16 +32,14 @@ class Block:
     query_ids: list[str]
     overridden_Q: Bools
     """A person left no positive, or wants no row."""
-    trusted_Q: Bools
-    """A person says that the positive is one."""
     positive_Q: Floats
-    """The score of the row's positive."""
+    """The label of the row's positive: its score, or 1 where a person calls it a match."""
     rank_QK: Floats
-    """Of every candidate, with a verdict or without."""
+    """Of every candidate, with a verdict or without; not of those that the corpus rules out."""
     score_QK: Floats
-    """Of those that may be chosen."""
+    """Of those that may be chosen; 0 where a person says that it does not answer the query."""
     ceiling_QK: Floats
-    """σ⁺ by the same judge; infinite where a person overruled it."""
+    """σ⁺ by the same judge; infinite where a person overruled the judge."""
     similarity_QK: Floats
     items: pa.ListArray
     """The candidates' ids."""
@@ -56,7 +55,7 @@ def read_blocks(sources: Sources, settings: ScoreFolders) -> Iterator[Block]:
         _Folder(folder, manifest, partial=settings.partial)
         for folder, manifest in zip(settings.scores, sources.manifests, strict=True)
     )
-    unheard = set(sources.said)
+    unheard = set(sources.words.rows)
     for rows, table in small.tables():
         tables = [table, *(_beside(table, large.of(rows)) for large in rest)]
         block = _block(sources, tables)
@@ -114,6 +113,11 @@ class _Lists:
         made[self.rows_N, self.places_N] = values_N
         return made
 
+    @property
+    def item_ids(self) -> pa.Array:
+        """Of each pair."""
+        return self._pairs.field("item_id")
+
     def ids(self) -> pa.ListArray:
         """The items' ids, as the lists had them."""
         ends = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int32)
@@ -123,12 +127,6 @@ class _Lists:
     def names(self) -> pa.Array:
         """What names each pair within the block: its row and its item."""
         return pc.binary_join_element_wise(pa.array(self.rows_N).cast(pa.string()), self._pairs.field("item_id"), "/")
-
-    def said(self, names: list[str]) -> Bools:
-        """Which of the pairs have one of these names."""
-        if not names:
-            return np.zeros(len(self.rows_N), bool)
-        return pc.is_in(self.names, value_set=pa.array(names)).to_numpy(zero_copy_only=False)
 
 
 def _beside(small: pa.Table, large: pa.Table) -> pa.Table:
@@ -140,51 +138,56 @@ def _block(sources: Sources, tables: Sequence[pa.Table]) -> Block:
     query_ids = tables[0]["query_id"].to_pylist()
     positives = [_Lists(t["positives"], scale) for t, scale in zip(tables, sources.scales, strict=True)]
     candidates = [_Lists(t["candidates"], scale) for t, scale in zip(tables, sources.scales, strict=True)]
-    said = _said(sources, query_ids, positives[0], candidates[0])
-    bests_Q, trusts_Q = zip(*(_best(lists, said) for lists in positives), strict=True)
     first, at = candidates[0], candidates[0].rows_N
-    score_N, ceiling_N = first.score_N, bests_Q[0][at]
-    for again, best_Q in zip(candidates[1:], bests_Q[1:], strict=True):
+    _check_heard(sources, query_ids, positives[0], first)
+    rows = sources.rows_of(query_ids)
+    codes_N = sources.words.codes(rows, at, first.item_ids)
+    match_N, overruled_N, known_N, twin_N = (codes_N == CODE[word] for word in ("match", "negative", "known", "twin"))
+
+    # The row's positive, and the cut by each judge.
+    said = [sources.words.codes(rows, lists.rows_N, lists.item_ids, positives=True) for lists in positives]
+    cuts_Q, labels_Q = zip(*(_cut_and_label(*one) for one in zip(positives, said, strict=True)), strict=True)
+
+    # What the second judge answered is decided by its own scores.
+    score_N, cut_N = first.score_N, cuts_Q[0][at]
+    for again, cut_Q in zip(candidates[1:], cuts_Q[1:], strict=True):
         again_N = np.full_like(score_N, np.nan)
         places = pc.index_in(again.names, value_set=first.names)
         if places.null_count:
             raise sources.no_cascade()
         again_N[places.to_numpy(zero_copy_only=False).astype(np.int64)] = again.score_N
-        decides_N = ~np.isnan(again_N) & ~np.isnan(best_Q[at])
-        score_N, ceiling_N = np.where(decides_N, again_N, score_N), np.where(decides_N, best_Q[at], ceiling_N)
-    score_N = np.where(np.isnan(ceiling_N) | first.said(said["match"]), np.nan, score_N)
-    has_large_Q = ~np.isnan(bests_Q[-1])
-    denied_Q = np.bincount(positives[0].rows_N, positives[0].said(said["negative"]), len(query_ids))
+        decides_N = ~np.isnan(again_N) & ~np.isnan(cut_Q[at])
+        score_N, cut_N = np.where(decides_N, again_N, score_N), np.where(decides_N, cut_Q[at], cut_N)
+
+    # A person's word stands above both judges.
+    score_N = np.where(np.isnan(cut_N) | match_N | known_N | twin_N, np.nan, score_N)
+    score_N, cut_N = np.where(overruled_N, 0.0, score_N), np.where(overruled_N, np.inf, cut_N)
     rank_N = first.floats("rank")
+    rank_N = np.where(np.isnan(rank_N), first.places_N, rank_N)
+    denied_Q = np.bincount(positives[0].rows_N, said[0] == CODE["negative"], len(query_ids))
     return Block(
         query_ids=query_ids,
-        overridden_Q=np.array([None in sources.said.get(query_id, {}) for query_id in query_ids])
-        | ((denied_Q == positives[0].sizes) & (denied_Q > 0)),
-        trusted_Q=np.where(has_large_Q, trusts_Q[-1], trusts_Q[0]),
-        positive_Q=np.where(has_large_Q, bests_Q[-1], bests_Q[0]),
-        rank_QK=first.matrix(np.where(np.isnan(rank_N), first.places_N, rank_N)),
+        overridden_Q=sources.words.dropped(query_ids) | ((denied_Q == positives[0].sizes) & (denied_Q > 0)),
+        positive_Q=np.where(np.isnan(labels_Q[-1]), labels_Q[0], labels_Q[-1]),
+        rank_QK=first.matrix(np.where(known_N | twin_N, np.nan, rank_N)),
         score_QK=first.matrix(score_N),
-        ceiling_QK=first.matrix(np.where(first.said(said["negative"]), np.inf, ceiling_N)),
+        ceiling_QK=first.matrix(cut_N),
         similarity_QK=first.matrix(first.floats("similarity")),
         items=first.ids(),
     )
 
 
-def _said(sources: Sources, query_ids: Sequence[str], positives: _Lists, candidates: _Lists) -> dict[str, list[str]]:
-    """Verdict → the names of the pairs that a person gave it."""
-    found: dict[str, list[str]] = {"match": [], "negative": [], "drop": []}
+def _check_heard(sources: Sources, query_ids: Sequence[str], positives: _Lists, candidates: _Lists) -> None:
+    """Refuses a person's words about items that these queries were not scored with."""
     for row, query_id in enumerate(query_ids):
-        if query_id in sources.said:
-            items = {*positives.ids()[row].as_py(), *candidates.ids()[row].as_py()}
-            sources.check_heard(query_id, items)
-            for item_id, verdict in sources.said[query_id].items():
-                found[verdict].append(f"{row}/{item_id}")
-    return found
+        if query_id in sources.words.rows:
+            sources.check_heard(query_id, {*positives.ids()[row].as_py(), *candidates.ids()[row].as_py()})
 
 
-def _best(positives: _Lists, said: dict[str, list[str]]) -> tuple[Floats, Bools]:
-    """The best positive's score of each query, and whether a person trusts it."""
-    score_QP = positives.matrix(np.where(positives.said(said["negative"]), np.nan, positives.score_N))
-    trusted_QP = positives.matrix(positives.said(said["match"])) == 1
-    best_Q = np.where(np.isnan(score_QP), -np.inf, score_QP).argmax(1)[:, None]
-    return np.take_along_axis(score_QP, best_Q, 1)[:, 0], np.take_along_axis(trusted_QP, best_Q, 1)[:, 0]
+def _cut_and_label(positives: _Lists, codes_N: Codes) -> tuple[Floats, Floats]:
+    """σ⁺ of each query by one judge, and the label of its positive; NaN where it has none. See `standing.Positive`."""
+    score_QP = positives.matrix(np.where(codes_N == CODE["negative"], np.nan, positives.score_N))
+    affirmed_Q = np.bincount(positives.rows_N, codes_N == CODE["match"], len(positives.sizes)) > 0
+    best_Q = np.where(np.isnan(score_QP), -np.inf, score_QP).max(1)
+    cut_Q = np.where(np.isinf(best_Q), np.where(affirmed_Q, 1.0, np.nan), best_Q)
+    return cut_Q, np.where(affirmed_Q, 1.0, cut_Q)

@@ -9,7 +9,7 @@ import numpy as np
 from miner.calibration import Bools, Calibration, Measures, chances, cross_validated, fit, measures
 from miner.choice_settings import CalibrateSettings
 from miner.importers.tables import read_rows
-from miner.overrides import read_overrides
+from miner.labels import read_label_file
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
 from unijudge.outputs import check_file, is_json_of
@@ -31,7 +31,7 @@ def calibrate(settings: CalibrateSettings) -> Calibration:
     """
     check_file(settings.out, is_json_of(Calibration), "calibration")
     manifest = read_json(settings.scores / "manifest.json", ScoreManifest)
-    labels = read_labels(settings.labels, manifest.corpus)
+    labels = read_labels(settings.labels, manifest)
     pairs = list(_joined(settings, labels))
     judged = [(log_odds, match) for log_odds, match in pairs if log_odds is not None]
     log_odds_N = np.array([log_odds for log_odds, _ in judged])
@@ -67,14 +67,15 @@ def calibrate(settings: CalibrateSettings) -> Calibration:
     return made
 
 
-def read_labels(path: Path, corpus: str) -> Labels:
-    """Labelled pairs: a page's overrides (.json), or rows of query_id, item_id, match.
+def read_labels(path: Path, manifest: ScoreManifest) -> Labels:
+    """Labelled pairs: the labels of a page's random sample (.json), or rows of query_id, item_id, match.
 
     Raises:
-        DataError: The file cannot be read, is of another corpus, says no clear match, or two things about one pair.
+        DataError: The file cannot be read, holds overrides, is of another corpus or judge, says no clear match, or two
+            things about one pair.
     """
     labels: Labels = {}
-    for place, query_id, item_id, match in _overrides(path, corpus) if path.suffix == ".json" else _rows(path):
+    for place, query_id, item_id, match in _sampled(path, manifest) if path.suffix == ".json" else _rows(path):
         if labels.setdefault(query_id, {}).setdefault(item_id, match) != match:
             raise DataError(
                 f"{place}: query {query_id!r}, item {item_id!r} is both a match and none; leave one of the two"
@@ -82,10 +83,21 @@ def read_labels(path: Path, corpus: str) -> Labels:
     return labels
 
 
-def _overrides(path: Path, corpus: str) -> Iterator[tuple[str, str, str, bool]]:
-    for one in read_overrides(path, corpus).overrides:
-        if one.item_id is not None:
-            yield str(path), one.query_id, one.item_id, one.verdict == "match"
+def _sampled(path: Path, manifest: ScoreManifest) -> Iterator[tuple[str, str, str, bool]]:
+    read = read_label_file(path, manifest.corpus)
+    if read.judge != manifest.judge.digest:
+        raise DataError(
+            f"{path}: its sample was drawn from the scores of judge {read.judge}, evenly over them; these are of "
+            f"{manifest.judge}. Label a sample of these scores (`mine inspect`)"
+        )
+    if len(read.labels) < read.sampled:
+        logger.warning(
+            "%s: %d of the %d sampled pairs have a label; if the others were passed over because they are hard, the "
+            "fit is biased. Label them too",
+            path, len(read.labels), read.sampled,
+        )  # fmt: skip
+    for one in read.labels:
+        yield str(path), one.query_id, one.item_id, one.match
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str, bool]]:

@@ -4,6 +4,7 @@ The fit is Platt's, with his smoothed targets, which also keep it finite where t
 method with backtracking. It cannot mend a judge that is wrong in its order, and refuses one that is wrong in its sign.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.metrics import calibration_error
+from unijudge.scores import ScoreManifest
 from unijudge.triples import Scale
 
 Floats = npt.NDArray[np.float64]
@@ -73,6 +76,26 @@ def read_calibration(path: Path) -> Calibration:
         DataError: No such file, or not one of ours.
     """
     return read_json(path, Calibration)
+
+
+def calibration_of(manifests: Sequence[ScoreManifest], files: Sequence[Path]) -> list[Scale | None]:
+    """The fitted scale of each folder's judge; None for a judge that no file is of.
+
+    Raises:
+        DataError: A file cannot be read, is of a judge that scored none of these folders, or two are of one judge.
+    """
+    digests = [manifest.judge.digest for manifest in manifests]
+    fitted: dict[str, Scale] = {}
+    for path in files:
+        read = read_calibration(path)
+        if read.judge not in digests or read.judge in fitted:
+            judges = " and ".join(str(manifest.judge) for manifest in manifests)
+            raise DataError(
+                f"{path}: was fitted to judge {read.judge}, the scores are of {judges}; give one calibration "
+                "for each, made by `mine calibrate` on these scores"
+            )
+        fitted[read.judge] = read.scale
+    return [fitted.get(digest) for digest in digests]
 
 
 def fit(log_odds_N: Floats, matches_N: Bools, kind: Kind) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from miner.below import Window, candidates_below
 from miner.pools import Pools
 from miner.retrieve import ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, Retriever, recall
 from miner.settings import RetrievalSettings
+from miner.strata import drawn
 from unijudge.candidates import (
     CandidateFolder,
     CandidateManifest,
@@ -27,10 +28,6 @@ logger = logging.getLogger(__name__)
 
 RECALL_QUERIES = 256
 RECALL_K = 50
-
-
-class Stopped(Exception):
-    """The job was asked to stop; what is written stays."""
 
 
 def find_candidates(
@@ -52,13 +49,11 @@ def find_candidates(
     manifest = start_candidates(folder, manifest)
     if missing := missing_parts(folder, manifest):
         pools = Pools(corpus, settings.pool, fold_case=settings.fold_case, own_picture=settings.own_picture)
-        retriever = open_retriever(settings, vectors, pools)
+        retriever = open_retriever(settings, vectors, pools, stop)
         wider = settings.model_copy(update={"k": manifest.k})
         for part in missing:
-            if stop is not None and stop.is_set():
-                raise Stopped
             rows = manifest.parts()[part]
-            write_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider))
+            write_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider, stop))
             logger.info("candidates of %d queries of %d", rows.stop, manifest.queries)
     found = CandidateFolder(folder)
     counts = found.counts()
@@ -70,17 +65,22 @@ def find_candidates(
     return found
 
 
-def open_retriever(settings: RetrievalSettings, vectors: VectorFolder, pools: Pools) -> Retriever:
-    """The retriever that the settings ask for; an approximate one says what it misses."""
-    flat = FaissRetriever(vectors)
+def open_retriever(
+    settings: RetrievalSettings, vectors: VectorFolder, pools: Pools, stop: threading.Event | None = None
+) -> Retriever:
+    """The retriever that the settings ask for; an approximate one says what it misses.
+
+    Raises:
+        Stopped: `stop` was set meanwhile.
+    """
+    flat = FaissRetriever(vectors, stop)
     if settings.index == "flat":
         return flat
     if settings.index == "exact":
         return ExactRetriever(vectors)
     shape = IndexShape(settings.index, settings.lists, settings.probes, settings.links, settings.breadth)
-    index = IndexRetriever(vectors, shape)
-    num = vectors.manifest.queries
-    sample = np.linspace(0, num - 1, min(num, RECALL_QUERIES), dtype=np.int64)
+    index = IndexRetriever(vectors, shape, stop)
+    sample = drawn(vectors.manifest.queries, RECALL_QUERIES)
     queries_QD = vectors.take("queries", sample)
     names = np.array([pools.name(int(row)) for row in sample])
 
@@ -100,18 +100,20 @@ def _found(
     pools: Pools,
     retriever: Retriever,
     settings: RetrievalSettings,
+    stop: threading.Event | None,
 ) -> Iterator[Near]:
     queries_QD = vectors.take("queries", np.arange(rows.start, rows.stop))
     positives = _positive_similarities(rows, corpus, vectors, queries_QD)
     ceilings = np.array([settings.ceiling(float(values.max())) for values in positives])
-    names = [pools.name(row) for row in rows]
+    members_of: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        members_of.setdefault(pools.name(row), []).append(place)
     window = Window(settings.k, settings.skip, settings.depth)
     found: dict[int, tuple[Rows, Vectors]] = {}
-    for name in dict.fromkeys(names):
-        members = [place for place, other in enumerate(names) if other == name]
+    for name, members in members_of.items():
         excluded = [pools.excluded(rows[place]) for place in members]
         near = candidates_below(
-            retriever, vectors, queries_QD[members], pools.of(name), ceilings[members], excluded, window
+            retriever, vectors, queries_QD[members], pools.of(name), ceilings[members], excluded, window, stop
         )
         found |= dict(zip(members, near, strict=True))
     for place, values in enumerate(positives):

@@ -12,6 +12,7 @@ import pyarrow as pa
 from unijudge.cards import facts, made_by, table
 from unijudge.corpus import ITEMS, QUERIES
 from unijudge.datasets import Parts, Stored
+from unijudge.locations import is_local
 from unijudge.scores import JUDGED, SCORES
 from unijudge.tables import Table
 from unijudge.triples import TRIPLES
@@ -48,12 +49,14 @@ MEANINGS = {
     "beta": "the margin under the positive's score at which it survived",
     "duplicate": "stands in the row already, and fills it up",
     "fallback": "nothing survived; drawn at random",
-    "extra_positives": "candidates that the judge holds for at least as good as the positive",
+    "extra_positives": "candidates at least as good as the positive by the judge, or a match by a person",
     "suspect": "the judge does not believe in the positive",
     "weight": "of the row in the loss, 0 … 1",
     "judge": "whose log-probabilities these are: a place in `triples.json`'s `scales`",
     "positive_judge": "the same of the positive",
-    "overruled": "a person says that it does not answer the query, whatever the judge says",
+    "positive_affirmed": "a person calls the positive a match: its label is 1, whatever the judge says",
+    "affirmed": "a person calls it a match: its label is 1, whatever the judge says",
+    "overruled": "a person says that it does not answer the query: its label is 0, whatever the judge says",
 }
 """Column, or table.column where a name means two things → what stands there."""
 ABOUT = """A scored dataset of unijudge: hard negatives for universal multimodal embeddings, judged by a multimodal LLM
@@ -125,9 +128,10 @@ def _contents(names: list[str], parts: Parts, files: Mapping[str, Stored]) -> st
 
 def _images(files: Mapping[str, Stored], root: Path, *, images: bool) -> str:
     if not images:
+        there = "Put them" if is_local(root) else f"Fetch them from `{root}`, and put them"
         return (
-            f"The images are not inside. Where this was made they lay under `{root}`; put them under `images/`, by the "
-            "paths that the tables name. Each is known by its sha256, and another one is refused."
+            f"The images are not inside. {there} under `images/`, by the paths that the tables name. Each is "
+            "known by its sha256, and another one is refused."
         )
     count = sum(name.startswith("images/") for name in files)
     return (
@@ -155,7 +159,7 @@ def _loading(out: Path, names: list[str]) -> str:
 Fetch it, each file checked against its sha256, and train on it:
 
 ```bash
-unijudge train pull {out} dataset
+unijudge train pull {out.name if is_local(out) else out} dataset
 unijudge check dataset{_training(names)}
 ```
 

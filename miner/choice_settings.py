@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from miner.settings import listed
+from miner.settings import check_one_scale, listed
 from unijudge.locations import Location
 from unijudge.settings import Settings
 
@@ -29,7 +29,7 @@ class ScoreFolders(Settings):
     """Files of `mine calibrate`, at most one for each judge: they make scores into chances."""
     log_odds_divisor: float = Field(1.0, gt=0)
     """Divides every log-odds before the score is taken. 1.05 puts a bfloat16 judge's scores on the grid of UniME-V2's
-    released ones, which went through a repetition penalty."""
+    released ones, which went through a repetition penalty. Not with a calibration, which is fitted without it."""
     overrides: Location | None = None
     """What a person decided against the judge: a JSON file that the page of `mine inspect` exports. It holds
     {"version": 1, "corpus": the `corpus` of the scores' manifest.json, "overrides": [{"query_id", "item_id",
@@ -50,6 +50,7 @@ class ScoreFolders(Settings):
     def _one_for_each(self) -> Self:
         if len(self.calibration) > len(self.scores):
             raise ValueError(f"calibration: {len(self.calibration)} files for {len(self.scores)} folders of scores")
+        check_one_scale(self.log_odds_divisor, calibrated=bool(self.calibration))
         return self
 
 
@@ -77,7 +78,7 @@ class SelectSettings(Selection):
     vectors: Location | None = None
     """Its embeddings, for the diversity of a row's negatives; without them it is not measured."""
     out: Location
-    """The folder of training rows; must not exist yet."""
+    """The folder of training rows."""
     compare: Location | None = None
     """Another selection's folder: how much of it this one reproduces is counted."""
 
@@ -114,7 +115,8 @@ class CalibrateSettings(Settings):
     scores: Location
     """The folder of score shards that holds the pairs."""
     labels: Location
-    """Labelled pairs: the overrides of a page (.json), or rows of query_id, item_id, match (.jsonl, .parquet, .csv)."""
+    """Labelled pairs: the labels that a page of `mine inspect` exports (.json), or rows of query_id, item_id, match
+    (.jsonl, .parquet, .csv). They must be a random sample, not pairs that were picked by what the judge got wrong."""
     out: Location
     """The file to write; `mine select` reads it as `calibration`. An older one is replaced, another file is not."""
     kind: Literal["temperature", "platt"] = "platt"
@@ -138,6 +140,8 @@ class InspectSettings(Selection):
     """The HTML file; an older page is replaced, another file is not."""
     rows: int = Field(1000, gt=0)
     """Rows that it shows, at most; of more, a sample that prefers those of interest."""
+    label: int = Field(100, ge=0)
+    """Judged pairs of a random sample that it offers to label, for `mine calibrate`; 0: none."""
     max_mb: float = Field(20, ge=1)
     """Its largest size, in megabytes of 10⁶ bytes. Pictures that do not fit give way, those of the plainest candidates
     first."""

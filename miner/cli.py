@@ -16,9 +16,10 @@ from miner.choice_settings import CalibrateSettings, InspectSettings, SelectSett
 from miner.exporters.cli import exports
 from miner.importers.cli import imports
 from miner.settings import ScoreSettings
-from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
 from unijudge.errors import SettingsError
 from unijudge.locations import locate
+from unijudge.outputs import replacing
 
 if TYPE_CHECKING:
     from miner.score import Progress as ScoreProgress
@@ -72,8 +73,13 @@ def plan(
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
     resolved = command_settings(ScoreSettings, settings, overrides, example)
     from miner.bill import make_bill
+    from miner.stopping import Stopped
 
-    made = make_bill(resolved, probe, lambda text: logger.info("%s", text))
+    try:
+        made = make_bill(resolved, probe, lambda text: logger.info("%s", text))
+    except Stopped:
+        typer.echo("stopped as asked; the same command goes on")
+        raise typer.Exit(130) from None
     typer.echo("\n".join(made.lines(replicas or (), budget)))
 
 
@@ -84,6 +90,7 @@ def select(
     example: Example = False,
     scores: Annotated[list[str] | None, typer.Option(help="Instead of --set scores=…; twice: a cascade.")] = None,
     overrides_file: Annotated[str | None, typer.Option("--overrides", help="Instead of --set overrides=….")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Choose hard negatives from score shards. Free: nothing is judged again."""
     if settings is not None and settings.is_dir():
@@ -94,7 +101,9 @@ def select(
     resolved = command_settings(SelectSettings, settings, [*(overrides or []), *given], example)
     from miner.selection import select as run
 
-    for name, value in run(resolved).items():
+    with replacing(resolved.out, _holds("triples.json"), "selection", overwrite=overwrite):
+        statistics = run(resolved)
+    for name, value in statistics.items():
         typer.echo(f"{name:<42} {value:>12,}")
 
 
@@ -109,17 +118,19 @@ def inspect(settings: SettingsFile = None, overrides: Overrides = None, example:
 
 @app.command()
 def publish(
-    out: Annotated[Path, typer.Argument(help="The folder or URL of the dataset; must not exist yet.", parser=locate)],
+    out: Annotated[Path, typer.Argument(help="The folder or URL of the dataset.", parser=locate)],
     corpus: Annotated[Path, typer.Option(help="The corpus folder.", parser=locate)],
     scores: Annotated[Path | None, typer.Option(help="Its judge scores.", parser=locate)] = None,
     triples: Annotated[Path | None, typer.Option(help="The training rows selected from them.", parser=locate)] = None,
     images: Annotated[bool, typer.Option(help="Copy the images too.")] = True,
     license: Annotated[str | None, typer.Option(help="For the card, such as cc-by-4.0.")] = None,  # noqa: A002
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a scored dataset of a corpus, scores and training rows, with a card; `train pull` fetches it."""
     from miner.publish import publish as run
 
-    made = run(out, corpus, scores, triples, images=images, license=license)
+    with replacing(out, _holds("dataset.json"), "scored dataset", overwrite=overwrite):
+        made = run(out, corpus, scores, triples, images=images, license=license)
     typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
 
 
@@ -151,6 +162,10 @@ def calibrate(settings: SettingsFile = None, overrides: Overrides = None, exampl
         typer.echo(
             f"{name.replace('_', ' '):<18} {before:.4f} as it was, {after:.4f} after, in {done.folds} held-out parts"
         )
+
+
+def _holds(manifest: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / manifest).is_file()
 
 
 def _show(rows: list[list[str]], marked: int | None) -> None:

@@ -5,6 +5,27 @@ from dataclasses import dataclass, field
 
 from miner.select import Choice
 
+MOST = 0.9
+"""Of the rows: a number of negatives that so many have is worth a hint."""
+
+
+def had_by_most(distinct: Counter[int]) -> int:
+    """The largest number of distinct negatives that at least nine rows in ten have.
+
+    Args:
+        distinct: Number of distinct negatives → how many rows have it.
+
+    Example:
+        >>> had_by_most(Counter({10: 5, 4: 4, 1: 1}))
+        4
+    """
+    needed, rows = MOST * distinct.total(), 0
+    for number in sorted(distinct, reverse=True):
+        rows += distinct[number]
+        if rows >= needed:
+            return number
+    return 0
+
 
 @dataclass
 class Statistics:

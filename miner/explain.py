@@ -9,12 +9,17 @@ from typing import Literal, get_args
 
 from miner.choice_settings import Selection
 from miner.select import Choice, plain_scales, rule_of, survivors
-from miner.standing import NOTHING_SAID, Said, Scored, Standing, stand, within
+from miner.standing import NEVER_NEGATIVE, NOTHING_SAID, Said, Scored, Standing, Word, at_most, stand, within
 from unijudge.scores import Judged, JudgedQuery
 from unijudge.triples import Scale
 
-Fate = Literal["chosen", "kept", "dropped", "error", "positive"]
+Fate = Literal["chosen", "kept", "dropped", "error", "positive", "answer"]
 View = Literal["suspected false negatives", "suspect positives", "under-filled", "left out", "ties", "errors"]
+RULED_OUT: dict[Word | None, str] = {
+    "match": "a person: an answer, so never a negative",
+    "known": "known to the corpus as an answer to this question, or as its own picture, so never a negative",
+    "twin": "says the same as a candidate before it, which stands for both",
+}
 VIEWS: tuple[View, ...] = get_args(View)
 
 
@@ -27,7 +32,7 @@ class Explained:
     """The judge's, in (0, 1); None where there is no verdict."""
     fate: Fate
     """`chosen` as a negative; `kept` by the filter, but not taken; `dropped` as a false negative; `error`: no
-    verdict; `positive`."""
+    verdict; `positive`; `answer`: a person or a label says that it is one, or another candidate stands for it."""
     reason: str
     alpha: float | None = None
     """σ⁺ − β, both by its own judge: the cut that it was held against; None where there was none."""
@@ -58,7 +63,7 @@ def outcome(choice: Choice, stored: int) -> str:
     if choice.triple is None:
         return {
             "unjudged": "left out: no positive has a verdict",
-            "no candidate": "left out: no candidate has a verdict",
+            "no candidate": "left out: no candidate may be chosen",
             "no survivor": "left out: every candidate is dropped as a false negative",
             "suspect": "left out: its positive is suspect",
             "override": "left out: a person said so",
@@ -107,10 +112,11 @@ def explain(
     near = {one.item_id for one in within(query.candidates, settings.k)}
     candidates = []
     for one in query.candidates:
-        if said.get(one.item_id) == "match":
-            candidates.append(_by_hand(one, scales[0]))
+        word = said.get(one.item_id)
+        if word in NEVER_NEGATIVE:
+            candidates.append(Explained(one, _score(one, scales[0]), "answer", RULED_OUT[word]))
         elif one.item_id in stood:
-            candidates.append(_candidate(stood[one.item_id], choice, beta, betas))
+            candidates.append(_candidate(stood[one.item_id], choice, beta, betas, scales))
         else:
             candidates.append(_not_held(one, one.item_id in near, query, said, scales[0]))
     return positives, candidates
@@ -123,7 +129,7 @@ def compared(score: float, positive: float, beta: float) -> str:
         >>> compared(0.62, 0.71, 0.1), compared(0.61004, 0.71, 0.1)
         ('score 0.620 > 0.710 − 0.1', 'score 0.61004 > 0.71000 − 0.1')
     """
-    above = score > positive - beta
+    above = not at_most(score, positive - beta)
     for digits in range(3, 10):
         shown = round(score, digits), round(positive, digits)
         if (shown[0] > round(shown[1] - beta, digits + 3)) == above:
@@ -132,24 +138,23 @@ def compared(score: float, positive: float, beta: float) -> str:
 
 
 def _positive(judged: Judged, standing: Standing, settings: Selection, said: Said, scale: Scale) -> Explained:
-    if judged.log_odds is None:
-        return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    value, best = scale.score(judged), standing.positive
-    if said.get(judged.item_id) == "negative":
+    value, word, best = _score(judged, scale), said.get(judged.item_id), standing.positive
+    if word == "negative":
         return Explained(judged, value, "positive", "a person: not an answer, so no positive of this row")
-    words = (
-        [] if best is not None and judged.item_id == best.judged.item_id else ["not the best of the row's positives"]
-    )
-    if said.get(judged.item_id) == "match":
+    if value is None and word != "match":
+        return Explained(judged, None, "error", f"no verdict: {judged.error}")
+    words = []
+    if best is None or judged.item_id != best.judged.item_id:
+        words.append("not the best of the row's positives")
+    if word == "match":
         words.append("a person: an answer")
-    elif value < settings.suspect_below:
+    elif value is not None and not at_most(settings.suspect_below, value):
         words.append(f"suspect: score {value:.3f} < {settings.suspect_below:g}")
     return Explained(judged, value, "positive", "; ".join(words) or "as labelled")
 
 
-def _by_hand(judged: Judged, scale: Scale) -> Explained:
-    score = None if judged.log_odds is None else scale.score(judged)
-    return Explained(judged, score, "dropped", "a person: an answer, so never a negative")
+def _score(judged: Judged, scale: Scale) -> float | None:
+    return None if judged.log_odds is None else scale.score(judged)
 
 
 def _not_held(judged: Judged, near: bool, query: JudgedQuery, said: Said, scale: Scale) -> Explained:
@@ -163,26 +168,29 @@ def _not_held(judged: Judged, near: bool, query: JudgedQuery, said: Said, scale:
     )
 
 
-def _candidate(stood: Scored, choice: Choice, beta: float | None, betas: Sequence[float]) -> Explained:
+def _candidate(
+    stood: Scored, choice: Choice, beta: float | None, betas: Sequence[float], scales: Sequence[Scale]
+) -> Explained:
     """One candidate that no person calls an answer."""
-    assert stood.score is not None and stood.positive is not None  # noqa: S101, PT018  candidates of a folder are judged
-    place = _place(stood.judged, choice)
+    score, place = _score(stood.judged, scales[stood.judge]), _place(stood.judged, choice)
+    if stood.overruled:
+        words = "a person: no answer" + ("" if place is None else f"; negative {place}")
+        return Explained(stood.judged, score, "kept" if place is None else "chosen", words)
+    assert score is not None and stood.positive is not None  # noqa: S101, PT018  else it would not stand
     if beta is None:
         words = "passed over by the walk" if place is None else f"negative {place}, without asking the judge"
-        return Explained(stood.judged, stood.score, "kept" if place is None else "chosen", words)
-    words, alpha = compared(stood.score, stood.positive, beta), stood.positive - beta
+        return Explained(stood.judged, score, "kept" if place is None else "chosen", words)
+    words, alpha = compared(score, stood.positive, beta), stood.positive - beta
     if beta != betas[0]:
         words += f" (β relaxed from {betas[0]:g})"
     if stood.judge:
         words += ", by the second judge"
-    if stood.overruled:
-        words = f"a person: no answer; {words}"
     if not stood.survives(beta):
         drawn = "" if place is None else f"; drawn at random all the same, as negative {place}"
-        return Explained(stood.judged, stood.score, "dropped" if place is None else "chosen", words + drawn, alpha)
+        return Explained(stood.judged, score, "dropped" if place is None else "chosen", words + drawn, alpha)
     if place is None:
-        return Explained(stood.judged, stood.score, "kept", words, alpha)
-    return Explained(stood.judged, stood.score, "chosen", f"{words}; negative {place}", alpha)
+        return Explained(stood.judged, score, "kept", words, alpha)
+    return Explained(stood.judged, score, "chosen", f"{words}; negative {place}", alpha)
 
 
 def _place(judged: Judged, choice: Choice) -> int | None:

@@ -12,6 +12,7 @@ from miner.blocks import Block, Bools
 from miner.choice_settings import Selection
 from miner.counts import Statistics
 from miner.select import fallback_places, rule_of
+from miner.standing import at_most
 
 Ints = npt.NDArray[np.int64]
 
@@ -37,8 +38,8 @@ class Decided:
 def decide(block: Block, settings: Selection) -> Decided:
     """Chooses the negatives of every query of a block."""
     rule = rule_of(settings)
-    suspect_Q = (block.positive_Q < settings.suspect_below) & ~block.trusted_Q & ~block.overridden_Q
     unjudged_Q = np.isnan(block.positive_Q) & ~block.overridden_Q
+    suspect_Q = ~at_most(settings.suspect_below, block.positive_Q) & ~block.overridden_Q & ~unjudged_Q
     left_Q = suspect_Q & (settings.suspects == "leave_out")
     open_Q = ~(block.overridden_Q | unjudged_Q | left_Q)
     near_QK = block.rank_QK < (np.inf if settings.k is None else settings.k)
@@ -87,7 +88,7 @@ def _survivors(block: Block, pool_QK: Bools, betas: tuple[float, ...]) -> Bools:
     kept_QK = np.zeros_like(pool_QK)
     for beta in betas:
         todo_Q = ~kept_QK.any(1)
-        kept_QK[todo_Q] = pool_QK[todo_Q] & (block.score_QK[todo_Q] <= block.ceiling_QK[todo_Q] - beta)
+        kept_QK[todo_Q] = pool_QK[todo_Q] & at_most(block.score_QK[todo_Q], block.ceiling_QK[todo_Q] - beta)
     return kept_QK
 
 

@@ -4,12 +4,13 @@ const ROWS_IN_PAGE = 25;
 const LONG = 150;
 const WORDS = {
   chosen: "chosen as negative", kept: "survived, not taken", dropped: "dropped as false negative", error: "no verdict",
-  positive: "positive",
+  positive: "positive", answer: "never a negative", matched: "a match, by a person", denied: "no answer, by a person",
 };
-const SIGNS = {chosen: "✓", kept: "·", dropped: "✕", error: "!", positive: "★"};
+const SIGNS = {chosen: "✓", kept: "·", dropped: "✕", error: "!", positive: "★", answer: "○", matched: "★", denied: "✓"};
 const find = (id) => document.getElementById(id);
 const state = {view: "all", subset: "", needle: "", page: 0, unfolded: new Set()};
-const overrides = new Overrides(data.corpus, showOverrides, render);
+const overrides = new Overrides(data.corpus, data.given, showOverrides, render);
+const labels = new Labels(data.corpus, data.sample);
 
 function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
@@ -29,6 +30,7 @@ const itemHolds = ([id, text]) => holds(id) || holds(textOf(text));
 
 function inView(rows, view) {
   if (view === "all") return rows;
+  if (view === "label") return data.sample.pairs;
   if (view === "overridden") { const touched = overrides.rows; return rows.filter((row) => touched.has(row.id)); }
   const at = data.views.indexOf(view);
   return rows.filter((row) => row.views.includes(at));
@@ -57,7 +59,7 @@ function render() {
     back.disabled = state.page === 0;
     next.disabled = state.page === pages - 1;
   }
-  find("list").replaceChildren(...here.map(drawRow));
+  find("list").replaceChildren(...here.map(state.view === "label" ? drawPair : drawRow));
   find("empty").hidden = rows.length > 0;
 }
 
@@ -111,13 +113,21 @@ function drawCell(row, [item, rank, similarity, score, alpha, fateAt, reason]) {
     ...(rank === null ? [] : [element("div", {}, element("dt", {}, "rank"), element("dd", {}, String(rank + 1)))]),
     element("div", {}, element("dt", {}, "similarity"), element("dd", {}, number(similarity))),
     element("div", {}, element("dt", {}, "judge"), element("dd", {class: "judge"}, number(score))));
-  return element("section", {class: `cell ${fate}`, tabindex: "-1", "aria-label": `${WORDS[fate]}: ${id}`},
-    thumb,
-    element("div", {class: "said"},
-      element("b", {class: "fate"}, element("span", {"aria-hidden": "true"}, SIGNS[fate]), ` ${WORDS[fate]}`), facts,
-      drawBar(score, alpha), gone, drawText(textOf(text)),
-      element("p", {class: "reason"}, reason),
-      element("div", {class: "foot"}, drawDecision(row, id), element("code", {title: id}, ...marked(id)))));
+  const head = element("b", {class: "fate"}), why = element("p", {class: "reason"});
+  const cell = element("section", {tabindex: "-1"});
+  const tell = () => { // what a person says after the page was made shows at once; its effect on the row does not
+    const said = overrides.get(row.id, id), isNew = overrides.isNew(row.id, id);
+    const now = isNew && said ? {match: fate === "positive" ? fate : "matched", negative: "denied"}[said.verdict] : fate;
+    cell.className = now === fate ? `cell ${fate}` : `cell ${fate} ${now}`;
+    cell.setAttribute("aria-label", `${WORDS[now]}: ${id}`);
+    head.replaceChildren(element("span", {"aria-hidden": "true"}, SIGNS[now]), ` ${WORDS[now]}`);
+    why.textContent = isNew ? `${said ? "decided" : "taken back"} here, after this page was made; before: ${reason}` : reason;
+  };
+  tell();
+  cell.append(...(thumb === null ? [] : [thumb]), element("div", {class: "said"}, head, facts, drawBar(score, alpha), gone,
+    drawText(textOf(text)), why,
+    element("div", {class: "foot"}, drawDecision(row, id, tell), element("code", {title: id}, ...marked(id)))));
+  return cell;
 }
 
 function drawBar(score, alpha) { // the judge's score as a length, the α that it was held against as a tick on it
@@ -128,7 +138,7 @@ function drawBar(score, alpha) { // the judge's score as a length, the α that i
   return bar;
 }
 
-function drawDecision(row, item) {
+function drawDecision(row, item, tell) {
   const place = element("div", {class: "decide"});
   const update = () => {
     const said = overrides.get(row.id, item);
@@ -136,7 +146,7 @@ function drawDecision(row, item) {
     place.replaceChildren(
       ...verdicts.map((verdict) => element("button", {
         type: "button", "data-verdict": verdict, "aria-pressed": String(said !== undefined && said.verdict === verdict),
-        onclick: () => { overrides.toggle(row.id, item, verdict); update(); place.querySelector(`[data-verdict=${verdict}]`).focus(); },
+        onclick: () => { overrides.toggle(row.id, item, verdict); update(); tell(); place.querySelector(`[data-verdict=${verdict}]`).focus(); },
       }, verdict === "drop" ? "leave row out" : verdict)),
       said === undefined ? "" : element("input", {
         value: said.note, placeholder: "why? (a note)", "aria-label": "note", onchange: (event) => overrides.note(row.id, item, event.target.value),
@@ -165,7 +175,7 @@ function drawRow(row) {
       element("div", {}, element("span", {class: "subset"}, row.subset), element("code", {}, ...marked(row.id))),
       element("p", {class: "outcome"}, row.outcome),
       row.views.length === 0 ? null : element("ul", {class: "flags"}, ...row.views.map((at) => element("li", {}, data.views[at]))),
-      drawDecision(row, null)),
+      drawDecision(row, null, () => {})),
     element("div", {class: "cells asked"},
       element("section", {class: "cell query", tabindex: "-1", "aria-label": "the query"}, thumb,
         element("div", {class: "said"}, element("b", {class: "fate"}, "query"), gone, drawText(textOf(row.asks[0])))),
@@ -187,13 +197,6 @@ function showOverrides() {
   find("export").disabled = all.length === 0;
   const button = document.querySelector("[data-view=overridden] span");
   button.textContent = inView(searched(), "overridden").length.toLocaleString("en");
-}
-
-function exportFile() {
-  const url = URL.createObjectURL(new Blob([overrides.json()], {type: "application/json"}));
-  element("a", {href: url, download: `overrides-${data.corpus.slice(0, 12)}.json`}).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
-  find("told").textContent = "exported; give the file to mine select: --set overrides=FILE";
 }
 
 async function importFile(event) {
@@ -230,7 +233,7 @@ function onKey(event) {
 for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => change({view: button.dataset.view}));
 find("subset").addEventListener("change", (event) => change({subset: event.target.value}));
 find("search").addEventListener("input", (event) => change({needle: event.target.value.trim().toLowerCase()}));
-find("export").addEventListener("click", exportFile);
+find("export").addEventListener("click", () => exportFile("overrides", overrides.json(), "mine select: --set overrides=FILE"));
 find("import").addEventListener("change", importFile);
 find("reset").addEventListener("click", () => {
   find("search").value = find("subset").value = "";
@@ -243,5 +246,9 @@ for (const pager of document.querySelectorAll(".pager")) {
   }
 }
 document.addEventListener("keydown", onKey);
+if (find("export-labels") !== null) {
+  find("export-labels").addEventListener("click", () => exportFile("labels", labels.json(), "mine calibrate: --set labels=FILE"));
+}
 render();
 showOverrides();
+showLabels();

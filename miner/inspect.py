@@ -12,6 +12,7 @@ from pathlib import Path
 
 from miner.choice_settings import InspectSettings
 from miner.explain import VIEWS, View, views_of
+from miner.labels import LabelSample
 from miner.sample import FILES, Sample
 from miner.select import Choice, choose, rule_of
 from miner.shown import Shown, shown_rows
@@ -55,7 +56,7 @@ class Counts:
                 if judged.log_odds is not None:
                     self.scores[name][bin_of(scales[0].score(judged), 0.0, 1.0, BINS)] += 1
         for one in stand(query, scales, large=case.large, said=case.said, k=k).candidates:
-            if one.score is not None and one.positive is not None:
+            if one.score is not None and one.positive is not None and not one.overruled:
                 self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, BINS)] += 1
 
 
@@ -72,12 +73,14 @@ def inspect(settings: InspectSettings) -> str:
     sources = Sources(settings, corpus)
     counts = Counts()
     sample: Sample[tuple[Case, Choice]] = Sample(settings.rows, settings.seed)
+    to_label = LabelSample(settings.label, settings.seed)
     for case in sources.cases():
         choice = choose(case.query, settings, large=case.large, said=case.said, scales=sources.scales)
         views = views_of(case.query, choice, settings.stored)
         counts.add(case, choice, views, sources.scales, settings.k)
         sample.add(case.query.query_id, views, (case, choice))
-    shown = shown_rows(corpus, sample.rows(), settings, sources.scales)
+        to_label.add(case.query)
+    shown = shown_rows(corpus, sample.rows(), to_label.pairs(), settings, sources)
     html = _page(settings, corpus, sources, counts, sample, shown)
     publish_text(settings.out, html)
     read, rows = sample.read.total(), sample.shown.total()
@@ -112,7 +115,9 @@ def _page(
         score_chart=_scores(settings, counts),
         margin_chart=_margins(settings, counts),
         data=data("rows", shown.values),
-        script=Script("".join((HERE / name).read_text(encoding="utf-8") for name in ("overrides.js", "inspect.js"))),
+        script=Script(
+            "".join((HERE / name).read_text(encoding="utf-8") for name in ("overrides.js", "labels.js", "inspect.js"))
+        ),
     )
 
 

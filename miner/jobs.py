@@ -11,7 +11,8 @@ from typing import Any
 from miner.settings import ScoreSettings
 from unijudge.errors import SettingsError
 from unijudge.files import read_json
-from unijudge.locations import locate
+from unijudge.locations import WHOLE, locate
+from unijudge.provenance import without_passwords
 from unijudge.scores import ScoreManifest, missing_shards
 from unijudge.settings import overrides_of
 
@@ -43,7 +44,18 @@ def cluster(address: str) -> Iterator[Client]:
 
 
 def submit(client: Client, settings: ScoreSettings, stop_wait_s: int) -> str:
-    """Starts a job, and returns its id; the cluster's machines must see the folders under the same paths."""
+    """Starts a job, and returns its id; the cluster's machines must see the folders under the same paths.
+
+    Raises:
+        SettingsError: A URL holds a user or a password: everybody who may list the cluster's jobs would see it.
+    """
+    for override in overrides_of(settings, context=WHOLE):
+        safe = without_passwords(override)
+        if safe != override:
+            raise SettingsError(
+                f"{safe}: this URL holds a user or a password, which would stand in the cluster's list of jobs; "
+                "give it without, and the credentials to the cluster's machines"
+            )
     settings = settings.absolute().model_copy(update={"engine": "ray", "ray_address": "auto"})
     words = ["unijudge", "mine", "score"]
     for override in overrides_of(settings):

@@ -4,7 +4,7 @@ A pair is known by the content hashes of its query and its item, so a larger k, 
 corpus ask only for pairs that nobody scored. Errors are asked again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from unijudge.tables import reading
 from unijudge.verdicts import JudgeIdentity
 
 GROUPS_IN_MEMORY = 64
+QUESTIONS_IN_MEMORY = 64
 
 
 def check_reuse(folders: Sequence[Path], judge: JudgeIdentity) -> list[ScoreManifest]:
@@ -61,15 +62,19 @@ class KnownScores:
         self._sorted = all_keys[order]
         self._places = np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order] if keys else np.empty((0, 2))
         self._group = lru_cache(GROUPS_IN_MEMORY)(self._read_group)
+        self._of = lru_cache(QUESTIONS_IN_MEMORY)(self._read)
 
     def __len__(self) -> int:
         return len(self._sorted)
 
-    def of(self, query_key: bytes) -> dict[bytes, Judged]:
-        """What is known of a query: item_key → its verdict."""
+    def of(self, query_key: bytes) -> Mapping[bytes, Judged]:
+        """What is known of a query: item_key → its verdict; rows that ask one question share the answer."""
+        return self._of(query_key)
+
+    def _read(self, query_key: bytes) -> dict[bytes, Judged]:
         left, right = (np.searchsorted(self._sorted, np.bytes_(query_key), side) for side in ("left", "right"))
         found: dict[bytes, Judged] = {}
-        for file, group in self._places[left:right].tolist():
+        for file, group in np.unique(self._places[left:right], axis=0).tolist():
             found |= self._group(file, group).get(query_key, {})
         return found
 

@@ -2,8 +2,9 @@
 "use strict";
 
 class Overrides {
-  constructor(corpus, changed, recalled) {
+  constructor(corpus, given, changed, recalled) { // given: the file with which the page was made
     this.corpus = corpus;
+    this.given = new Map(given.map((override) => [Overrides.key(override.query_id, override.item_id), override]));
     this.place = `unijudge.overrides.${corpus}`;
     this.changed = changed;
     this.said = new Map();
@@ -16,12 +17,22 @@ class Overrides {
 
   static key(query, item) { return JSON.stringify([query, item]); }
 
-  recall() {
+  recall() { // what was decided in this browser stands above the file
+    this.said = new Map(this.given);
     try {
       const text = localStorage.getItem(this.place);
-      if (text) this.said = this.parse(text);
+      if (text) {
+        const here = this.parse(text);
+        for (const key of JSON.parse(text).taken_back || []) this.said.delete(key);
+        for (const [key, override] of here) this.said.set(key, override);
+      }
     } catch (error) { this.kept = false; }
     return this.kept;
+  }
+
+  isNew(query, item) { // whether it was decided after the page was made: the page does not show its effect yet
+    const now = this.get(query, item), then = this.given.get(Overrides.key(query, item));
+    return (now && now.verdict) !== (then && then.verdict);
   }
 
   get(query, item) { return this.said.get(Overrides.key(query, item)); }
@@ -42,11 +53,14 @@ class Overrides {
   }
 
   save() {
-    try { localStorage.setItem(this.place, this.json()); } catch (error) { this.kept = false; }
+    const taken_back = [...this.given.keys()].filter((key) => !this.said.has(key));
+    try { localStorage.setItem(this.place, JSON.stringify({...this.file(), taken_back})); } catch (error) { this.kept = false; }
     this.changed();
   }
 
-  json() { return JSON.stringify({version: 1, corpus: this.corpus, overrides: [...this.said.values()]}, null, 2) + "\n"; }
+  file() { return {version: 1, corpus: this.corpus, overrides: [...this.said.values()]}; }
+
+  json() { return JSON.stringify(this.file(), null, 2) + "\n"; }
 
   add(text) { // a file's overrides win over those that stand here
     const read = this.parse(text);

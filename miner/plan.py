@@ -36,14 +36,15 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
     shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
     shape |= {"queries_in_shard": settings.queries_in_shard, "made": Provenance.now(settings)}
     if settings.band.scores is not None:
-        first = BandQuestions(corpus, settings.band).manifest
+        questions = BandQuestions(corpus, settings.band)
+        first = questions.manifest
         if first.judge == judge:
             raise SettingsError(
                 f"band.scores: {settings.band.scores} was scored by the judge that answers now ({judge}); the second "
                 "step of a cascade needs another one"
             )
         sha = file_sha256(settings.band.scores / "manifest.json")
-        band = {"scores": sha, "beta": settings.band.beta, "width": settings.band.width}
+        band = {"scores": sha, "beta": settings.band.beta, "width": settings.band.width} | questions.scale.model_dump()
         kept = first.model_dump(include={"vectors", "k", "pool", "retrieval"})
         return ScoreManifest(**shape, **kept, band=band)
     if settings.vectors is None:

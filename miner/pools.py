@@ -1,25 +1,21 @@
 """Which items may be a candidate of which query: the pool it is sought in, and what is never one. Known by content.
 
 An item that says the same as an earlier one (letter case and blanks aside, and the same picture) is left out of a pool;
-one that says the same as a positive, or shows the query's own picture, is excluded for that query.
+what is excluded for a query is said in `unijudge/alike.py`.
 """
 
-import hashlib
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
+from unijudge.alike import Exclusions
 from unijudge.corpus import Corpus
 from unijudge.entries import Rows
 
 PoolKind = Literal["global", "subset", "modality"]
-Hashes = npt.NDArray[np.int64]
+COLUMNS = ("image_sha256", "text")
 
 
 class Pools:
@@ -37,15 +33,14 @@ class Pools:
         """
         self._corpus = corpus
         self._kind = kind
-        self._own_picture = own_picture
+        self._exclusions = Exclusions(corpus, fold_case=fold_case, own_picture=own_picture)
         items = corpus.items.table
-        texts = (_normal(text) if fold_case else (text or "") for text in _values(items["text"]))
-        pictures = [picture or "" for picture in _values(items["image_sha256"])]
-        self._contents = _hashes(f"{text}\0{picture}" for text, picture in zip(texts, pictures, strict=True))
-        self._pictures = _hashes(iter(pictures))
-        self._has_picture = np.array([bool(picture) for picture in pictures])
-        self._modality = self._has_picture * 2 + np.array([bool(text) for text in _values(items["text"])])
+        has_picture, has_text = (np.array([bool(one) for one in items[name].to_pylist()], bool) for name in COLUMNS)
+        self._modality = has_picture * 2 + has_text
         self._known: dict[str, Rows] = {}
+        self._excluded_of: dict[int, Rows] = {}
+        """Of questions that several rows ask."""
+        self._allowed: dict[tuple[int, str], Allowed] = {}
 
     def name(self, row: int) -> str:
         """The name of the pool in which a query's candidates are sought."""
@@ -67,7 +62,7 @@ class Pools:
                     rows = self._corpus.pool_rows(name)
                 case "modality":
                     rows = np.flatnonzero(self._modality == int(name))
-            _, first = np.unique(self._contents[rows], return_index=True)
+            _, first = np.unique(self._exclusions.contents[rows], return_index=True)
             self._known[name] = rows[np.sort(first)]
         return self._known[name]
 
@@ -76,26 +71,25 @@ class Pools:
         return self.of(self.name(row))
 
     def excluded(self, row: int) -> Rows:
-        """Items that say what a positive of this question says, or show the query's own picture; ascending."""
-        same = self._queries_by_content.equal_to(row)
-        positives = np.concatenate([self._corpus.positives(int(other)) for other in same])
-        found = [self._items_by_content.like(self._contents[positive]) for positive in positives]
-        picture = self._corpus.queries.table["image_sha256"][row].as_py()
-        if picture and not self._own_picture:
-            found.append(self._items_by_picture.like(_hash(picture)))
-        return np.unique(np.concatenate(found))
+        """Items that can be no wrong answer to a query: `unijudge.alike.Exclusions.rows`.
 
-    @cached_property
-    def _queries_by_content(self) -> "_Groups":
-        return _Groups(np.array([int.from_bytes(query.key[:8], signed=True) for query in self._corpus.queries]))
+        Rows that ask one question get one and the same array.
+        """
+        if not self._exclusions.is_repeated(row):
+            return self._exclusions.rows(row)
+        question = self._exclusions.question(row)
+        if question not in self._excluded_of:
+            self._excluded_of[question] = self._exclusions.rows(row)
+        return self._excluded_of[question]
 
-    @cached_property
-    def _items_by_content(self) -> "_Groups":
-        return _Groups(self._contents)
-
-    @cached_property
-    def _items_by_picture(self) -> "_Groups":
-        return _Groups(np.where(self._has_picture, self._pictures, 0))
+    def allowed(self, row: int) -> "Allowed":
+        """What a query's pool holds beside what is excluded."""
+        if not self._exclusions.is_repeated(row):
+            return Allowed(self.rows(row), self.excluded(row))
+        known = self._exclusions.question(row), self.name(row)
+        if known not in self._allowed:
+            self._allowed[known] = Allowed(self.rows(row), self.excluded(row))
+        return self._allowed[known]
 
 
 def repeated_questions(corpus: Corpus, rows: Iterable[int] | None = None) -> dict[bytes, int]:
@@ -105,41 +99,27 @@ def repeated_questions(corpus: Corpus, rows: Iterable[int] | None = None) -> dic
     return {key: count for key, count in counts.items() if count > 1}
 
 
-class _Groups:
-    """Rows by their hash."""
+class Allowed:
+    """A pool without what is excluded, from which items are drawn by their place: no list of it is made."""
 
-    def __init__(self, hashes: Hashes):
-        self._hashes = hashes
-        self._order = np.argsort(hashes, kind="stable")
-        self._sorted = hashes[self._order]
+    def __init__(self, pool: Rows, excluded: Rows):
+        """Both ascending."""
+        places = np.searchsorted(pool, excluded)
+        inside = places < len(pool)
+        inside[inside] = pool[places[inside]] == excluded[inside]
+        out = places[inside]
+        self._pool = pool
+        self._before = out - np.arange(len(out))  # how many allowed ones stand before each excluded one
 
-    def like(self, value: np.int64 | int) -> Rows:
-        """The rows with this hash, ascending."""
-        left, right = np.searchsorted(self._sorted, value, "left"), np.searchsorted(self._sorted, value, "right")
-        return self._order[left:right]
+    def __len__(self) -> int:
+        return len(self._pool) - len(self._before)
 
-    def equal_to(self, row: int) -> Rows:
-        """The rows with the hash of a row, itself among them."""
-        return self.like(self._hashes[row])
+    def take(self, places: Sequence[int]) -> Rows:
+        """The item rows at some places.
 
-
-def _normal(text: str | None) -> str:
-    r"""What of a text counts: one letter case, single blanks, compatible characters as one.
-
-    Example:
-        >>> _normal(" Director  and Executive SECRETARY\n") == _normal("director and executive secretary")
-        True
-    """
-    return " ".join(unicodedata.normalize("NFKC", text or "").casefold().split())
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
-
-
-def _hashes(texts: Iterable[str]) -> Hashes:
-    return np.fromiter((_hash(text) for text in texts), np.int64)
-
-
-def _values(column: pa.ChunkedArray) -> list[str | None]:
-    return [value for chunk in column.chunks for value in chunk.to_pylist()]
+        Example:
+            >>> Allowed(np.array([2, 3, 5, 7, 9]), np.array([3, 4, 7])).take([0, 1, 2]).tolist()
+            [2, 5, 9]
+        """
+        wanted = np.asarray(places, np.int64)
+        return self._pool[wanted + np.searchsorted(self._before, wanted, side="right")]

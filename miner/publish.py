@@ -1,31 +1,37 @@
 """Makes a scored dataset of a corpus, its scores and its training rows, with a card that says what is in it.
 
 What it promises: the parts belong together, are whole, and are what their manifests say; every image is the one that
-was judged. What it does not do: choose, judge, or go on with a publication that was stopped.
+was judged; no path of this machine is told. What it does not do: choose, judge, or go on with a publication that was
+stopped.
 """
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel
 
 from miner.card import card
 from unijudge.corpus import Corpus
-from unijudge.datasets import MANIFEST, DatasetManifest, Parts, Stored, copied, each, inside, read_parts, stored
+from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read_parts, stored
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import publish_json, publish_text, publishing_folder
+from unijudge.files import file_sha256, publish_json, publish_text, publishing_folder
+from unijudge.image_roots import MANIFEST, PUBLISHED_IMAGES
 from unijudge.leases import lease
 from unijudge.locations import is_local
-from unijudge.outputs import check_folder
-from unijudge.provenance import Provenance
+from unijudge.outputs import check_absent
+from unijudge.provenance import Provenance, without_places, without_places_in
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
 from unijudge.triples import TRIPLES, TripleManifest
 
 IMAGES = "images"
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +77,12 @@ def publish(
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
     files += _image_files(opened) if images else []
     with lease(out):
-        check_folder(out)
+        check_absent(out)
         with _draft(out) as draft:
             found = _copy(files, draft)
-            publish_json(draft / "corpus" / "corpus.json", parts.corpus.model_copy(update={"images": f"../{IMAGES}"}))
+            parts = _write_manifests(parts, draft)
             publish_text(draft / "README.md", card(out, parts, found, opened.images, license=license, images=images))
-            found |= {name: stored(draft / name) for name in ("corpus/corpus.json", "README.md")}
+            found |= {name: stored(draft / name) for name in (*_manifests(parts), "README.md")}
             manifest = _manifest(parts, found, images=images, license=license)
             publish_json(draft / MANIFEST, manifest)
     return manifest
@@ -90,6 +96,39 @@ def _check_cascade(scores: Path | None, triples: Path | None, parts: Parts) -> N
             f"manifest.json has the sha256 {parts.triples.large_scores}) would be missing; publish these rows without "
             "--scores, they hold what both judges said, and each folder of scores as a dataset of its own"
         )
+
+
+def _manifests(parts: Parts) -> dict[str, BaseModel]:
+    """Path in the dataset → manifest, of each part."""
+    made = {
+        "corpus/corpus.json": parts.corpus,
+        "scores/manifest.json": parts.scores,
+        "triples/triples.json": parts.triples,
+    }
+    return {name: manifest for name, manifest in made.items() if manifest is not None}
+
+
+def _write_manifests(parts: Parts, draft: Path) -> Parts:
+    """Writes the manifests as strangers may read them, without the paths of this machine, and ties them anew."""
+    corpus = _without_place(parts.corpus, images=PUBLISHED_IMAGES, source=without_places(parts.corpus.source))
+    publish_json(draft / "corpus" / "corpus.json", corpus)
+    parts = replace(parts, corpus=corpus)
+    if parts.scores is not None:
+        scores = _without_place(parts.scores)
+        publish_json(draft / "scores" / "manifest.json", scores)
+        parts = replace(parts, scores=scores, scores_sha256=file_sha256(draft / "scores" / "manifest.json"))
+    if parts.triples is not None:
+        tied = {} if parts.scores_sha256 is None else {"scores": parts.scores_sha256}
+        triples = _without_place(parts.triples, selection=without_places_in(parts.triples.selection), **tied)
+        publish_json(draft / "triples" / "triples.json", triples)
+        parts = replace(parts, triples=triples, triples_sha256=file_sha256(draft / "triples" / "triples.json"))
+    return parts
+
+
+def _without_place(manifest: M, **changes: Any) -> M:
+    """A manifest with some changes, whose `made` names no path of this machine."""
+    made: Provenance | None = getattr(manifest, "made", None)
+    return manifest.model_copy(update={"made": made and made.published(), **changes})
 
 
 def _copy(files: Sequence[_File], draft: Path) -> dict[str, Stored]:
@@ -112,7 +151,7 @@ def _manifest(
         images=images,
         license=license,
         files=files,
-        made=Provenance.now(),
+        made=Provenance.now().published(),
     )
 
 
@@ -131,7 +170,6 @@ def _score_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
     if folder is None or parts.scores is None:
         return
     _check_scores(folder, parts.scores)
-    yield _File(folder, "manifest.json", "scores/manifest.json", parts.scores_sha256)
     for shard in range(parts.scores.shards):
         name = shard_path(folder, shard).name
         yield _File(folder, name, f"scores/{name}", None)
@@ -142,7 +180,6 @@ def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
         return
     names = sorted(path.name for path in folder.glob("part-*.parquet"))
     _check_triples(folder, names, parts.triples)
-    yield _File(folder, "triples.json", "triples/triples.json", parts.triples_sha256)
     for name in names:
         yield _File(folder, name, f"triples/{name}", None)
 
@@ -153,13 +190,8 @@ def _image_files(corpus: Corpus) -> list[_File]:
         [entries.table.select(["image", "image_sha256"]) for entries in (corpus.items, corpus.queries)]
     )
     distinct = both.filter(pc.is_valid(both["image"])).group_by(["image", "image_sha256"]).aggregate([])
-    files = []
-    for image, sha256 in zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True):
-        try:
-            files.append(_File(corpus.images, image, f"{IMAGES}/{inside(image)}", sha256))
-        except ValueError as error:
-            raise DataError(f"{corpus.folder}: {error}; import again") from error
-    return files
+    names = zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True)
+    return [_File(corpus.images, image, f"{IMAGES}/{image}", sha256) for image, sha256 in names]
 
 
 def _check_scores(folder: Path, manifest: ScoreManifest) -> None:

@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from miner.select import score_of
+from miner.calibration import calibration_of
 from miner.settings import BandSettings
+from miner.standing import Said, at_most
+from miner.words import Words
 from unijudge.candidates import CandidateFolder
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, read_shard
+from unijudge.triples import Scale
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,14 @@ class BandQuestions:
         """Reads the first folder's manifest.
 
         Raises:
-            DataError: It is not whole, or of another corpus.
+            DataError: It is not whole, or of another corpus; or the calibration is another judge's.
         """
         assert band.scores is not None  # noqa: S101  who asks for a cascade names its folder
         self._corpus, self._band, self._folder = corpus, band, band.scores
         self.manifest = read_json(self._folder / "manifest.json", ScoreManifest)
+        self.scale = Scale(slope=1 / band.log_odds_divisor)
+        if band.calibration is not None:
+            self.scale = calibration_of([self.manifest], [band.calibration])[0] or self.scale
         if self.manifest.corpus != corpus.fingerprint:
             raise DataError(f"{self._folder}: was scored from another corpus than {corpus.folder}; give that one")
         if missing := missing_shards(self._folder, self.manifest):
@@ -81,6 +87,8 @@ class BandQuestions:
                 f"{self._folder}: {len(missing)} shards are missing; finish this first step of the cascade with the "
                 "same `mine score`"
             )
+        # A search leaves out what can be no negative; published scores hold it.
+        self._words = Words(corpus, self.manifest, (), None) if self.manifest.vectors is None else None
 
     def of(self, rows: range) -> list[Question]:
         """See `Questions.of`."""
@@ -96,7 +104,11 @@ class BandQuestions:
                     yield judged
 
     def _question(self, row: int, first: JudgedQuery) -> Question:
-        unsure = in_band(first, self._band.beta, self._band.width)
+        ruled_out: Said = {}
+        if self._words is not None:
+            ruled_out = self._words.of(first.query_id, [], [one.item_id for one in first.candidates])
+        near = in_band(first, self._band.beta, self._band.width, self.scale)
+        unsure = [one for one in near if one.item_id not in ruled_out]
         if not unsure:
             return Question(row, [])
         places = {one.item_id: place for place, one in enumerate(first.candidates)}  # published scores name no rank
@@ -105,7 +117,7 @@ class BandQuestions:
         return Question(row, [Asked(self._corpus.row_of[one.item_id], one.similarity, rank) for one, rank in asked])
 
 
-def in_band(query: JudgedQuery, beta: float, width: float) -> list[Judged]:
+def in_band(query: JudgedQuery, beta: float, width: float, scale: Scale) -> list[Judged]:
     """The candidates whose score lies within `width` of the cut σ⁺ − β, and those without a score.
 
     Where no positive has a score there is no cut: all of them.
@@ -114,9 +126,10 @@ def in_band(query: JudgedQuery, beta: float, width: float) -> list[Judged]:
         query: As the first judge scored it.
         beta: β, in scores.
         width: In scores.
+        scale: How log-odds become scores; the same as in the selection, since the cut is made there.
     """
-    positives = [score_of(positive) for positive in query.positives if positive.log_odds is not None]
+    positives = [scale.score(positive) for positive in query.positives if positive.log_odds is not None]
     if not positives:
         return query.candidates
     cut = max(positives) - beta
-    return [one for one in query.candidates if one.log_odds is None or abs(score_of(one) - cut) <= width]
+    return [one for one in query.candidates if one.log_odds is None or at_most(abs(scale.score(one) - cut), width)]

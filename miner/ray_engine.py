@@ -25,7 +25,8 @@ from miner.shards import Counts, ShardScorer
 from unijudge.corpus import Corpus
 from unijudge.errors import JudgeChanged, SettingsError, UnijudgeError
 from unijudge.files import DRAFT_SUFFIX
-from unijudge.locations import is_local
+from unijudge.locations import WHOLE, is_local
+from unijudge.provenance import without_passwords
 from unijudge.scores import ScoreManifest
 
 LOOK_EVERY_S = 1.0
@@ -74,7 +75,7 @@ def score_shards(
         UnijudgeError: What stopped a task; the others in work are waited for.
     """
     task = ray.remote(max_retries=-1, num_cpus=1)(_score_shard)
-    texts = (settings.absolute().model_dump_json(), plan.model_dump_json())
+    texts = (settings.absolute().model_dump_json(context=WHOLE), plan.model_dump_json())
     left = iter(shards)
     working: list[Any] = []
     fault: UnijudgeError | None = None
@@ -107,7 +108,8 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> Counts:
     async def run() -> Counts:
         async with open_client(settings) as judge:
             if judge.identity != plan.judge:
-                raise JudgeChanged(f"{settings.service}: begun with {plan.judge}, but now {judge.identity} answers")
+                service = without_passwords(settings.service)
+                raise JudgeChanged(f"{service}: begun with {plan.judge}, but now {judge.identity} answers")
             repeated = repeated_questions(corpus, plan.rows(shard))
             return await ShardScorer(settings, plan, corpus, questions, judge, known, repeated).score(shard)
 

@@ -9,6 +9,7 @@ Letters: N items · Q queries · D vector width · K found.
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,6 +17,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from miner.stopping import check
+from miner.strata import drawn
 from unijudge.entries import Rows
 from unijudge.vectors import VectorFolder, Vectors
 
@@ -31,6 +34,8 @@ LONGEST_REASON = 200
 """Characters of a foreign reason in a message."""
 MOST_ON_A_GPU = 2048
 """Neighbours that FAISS finds there at most."""
+QUERIES_AT_ONCE = 1024
+"""Of a search in an index, between two looks whether to stop."""
 NOTHING = -1
 """The row number where a pool has no more items."""
 
@@ -69,11 +74,12 @@ class ExactRetriever:
 class FaissRetriever:
     """The same with FAISS' brute force, block by block; on a GPU where faiss-gpu finds one and k allows it."""
 
-    def __init__(self, vectors: VectorFolder):
+    def __init__(self, vectors: VectorFolder, stop: threading.Event | None = None):
         """Reads nothing yet."""
         import faiss
 
         self._vectors = vectors
+        self._stop = stop
         self._metric = faiss.METRIC_INNER_PRODUCT
         self._knn: Any = faiss.knn
         if gpu_works(faiss):
@@ -87,7 +93,7 @@ class FaissRetriever:
     def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
         """See `Retriever.search`."""
         best = Best(len(queries_QD), k)
-        for rows, vectors_ND in pool_blocks(self._vectors, pool):
+        for rows, vectors_ND in pool_blocks(self._vectors, pool, self._stop):
             values, places = self._knn(queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric)
             best.add(values, rows[places])
         return best.similarities_QK, best.rows_QK
@@ -136,10 +142,14 @@ class IndexShape:
 class IndexRetriever:
     """FAISS' IVF or HNSW over all items; those outside of a pool are passed over while searching."""
 
-    def __init__(self, vectors: VectorFolder, shape: IndexShape):
-        """Builds the index in memory, block by block: half of float32 where the vectors are stored as float16."""
+    def __init__(self, vectors: VectorFolder, shape: IndexShape, stop: threading.Event | None = None):
+        """Builds the index in memory, block by block: half of float32 where the vectors are stored as float16.
+
+        Its cells are fitted to a random sample: an even one would meet one of the kinds that alternate in a corpus.
+        """
         import faiss
 
+        self._stop = stop
         self._faiss: Any = faiss
         self._shape = shape
         self._size, width = vectors.manifest.items, vectors.manifest.width
@@ -147,9 +157,9 @@ class IndexRetriever:
         lists = min(shape.lists or int(4 * self._size**0.5), max(1, self._size // 39))  # FAISS wants 39 items a cell
         name = f"IVF{lists},{codes}" if shape.kind == "ivf" else f"HNSW{shape.links},{codes}"
         self._index: Any = faiss.index_factory(width, name, faiss.METRIC_INNER_PRODUCT)
-        sample = np.linspace(0, self._size - 1, min(self._size, 64 * lists), dtype=np.int64)
-        self._index.train(vectors.take("items", sample))
+        self._index.train(vectors.take("items", drawn(self._size, 64 * lists)))
         for _, vectors_ND in vectors.blocks("items"):
+            check(stop)
             self._index.add(vectors_ND)
 
     def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
@@ -162,10 +172,15 @@ class IndexRetriever:
             parameters = self._faiss.SearchParametersIVF(sel=selector, nprobe=self._shape.probes)
         else:
             parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=max(k, self._shape.breadth))
-        values, rows = self._index.search(np.ascontiguousarray(queries_QD), k, params=parameters)
-        best = Best(len(queries_QD), k)
-        best.add(np.where(rows == NOTHING, -np.inf, values), rows)
-        return best.similarities_QK, best.rows_QK
+        found = []
+        for start in range(0, len(queries_QD), QUERIES_AT_ONCE):
+            check(self._stop)
+            some_QD = np.ascontiguousarray(queries_QD[start : start + QUERIES_AT_ONCE])
+            values, rows = self._index.search(some_QD, k, params=parameters)
+            best = Best(len(some_QD), k)
+            best.add(np.where(rows == NOTHING, -np.inf, values), rows)
+            found.append((best.similarities_QK, best.rows_QK))
+        return np.concatenate([values for values, _ in found]), np.concatenate([rows for _, rows in found])
 
 
 def recall(approximate_QK: Rows, exact_QK: Rows) -> float:
@@ -208,11 +223,18 @@ class Best:
         self.rows_QK = np.take_along_axis(rows, order, axis=1)
 
 
-def pool_blocks(vectors: VectorFolder, pool: Rows) -> Iterator[tuple[Rows, Vectors]]:
-    """The rows of a pool, block by block, with their vectors."""
+def pool_blocks(
+    vectors: VectorFolder, pool: Rows, stop: threading.Event | None = None
+) -> Iterator[tuple[Rows, Vectors]]:
+    """The rows of a pool, block by block, with their vectors.
+
+    Raises:
+        Stopped: `stop` was set meanwhile.
+    """
     if not len(pool):
         return
     for block, vectors_ND in vectors.blocks("items", range(int(pool[0]), int(pool[-1]) + 1)):
+        check(stop)
         left, right = np.searchsorted(pool, [block.start, block.stop])
         rows = pool[left:right]
         if len(rows):

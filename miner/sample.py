@@ -4,9 +4,10 @@ Every row is filed under the first view that applies to it, rare ones first, or 
 number of places; where one has fewer rows than places, the others share what is left.
 """
 
+import hashlib
 import heapq
-import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from miner.explain import View
@@ -28,11 +29,11 @@ FILES: tuple[str, ...] = (*ORDER, PLAIN)
 class Sample(Generic[T]):
     """At most `size` rows of a stream; never holds more, but for the newest."""
 
-    def __init__(self, size: int, seed: int):
+    def __init__(self, size: int, seed: int, files: Sequence[str] = FILES):
         """Holds nothing yet."""
         self._size = size
         self._seed = seed
-        self._held: dict[str, list[tuple[float, int, T]]] = {file: [] for file in FILES}
+        self._held: dict[str, list[tuple[int, int, T]]] = {file: [] for file in files}
         self.read: Counter[str] = Counter()
         """File → rows of it that came by."""
 
@@ -44,8 +45,11 @@ class Sample(Generic[T]):
             views: Those that apply to it.
             row: What to hold.
         """
-        file = next((view for view in ORDER if view in views), PLAIN)
-        luck = random.Random(f"{self._seed}/{name}").random()  # noqa: S311  reproducible, not secret
+        self.put(name, next((view for view in ORDER if view in views), PLAIN), row)
+
+    def put(self, name: str, file: str, row: T) -> None:
+        """The same, for a row whose file is known."""
+        luck = int.from_bytes(hashlib.blake2b(f"{self._seed}/{name}".encode(), digest_size=8).digest())
         heapq.heappush(self._held[file], (-luck, self.read.total(), row))
         self.read[file] += 1
         if sum(map(len, self._held.values())) > self._size:
@@ -60,3 +64,8 @@ class Sample(Generic[T]):
         """What is held, in the order in which it came."""
         held = [entry for entries in self._held.values() for entry in entries]
         return [row for _, _, row in sorted(held, key=lambda entry: entry[1])]
+
+    def shuffled(self) -> list[T]:
+        """What is held, by luck: whoever stops halfway has seen a sample too."""
+        held = [entry for entries in self._held.values() for entry in entries]
+        return [row for _, _, row in sorted(held, key=lambda entry: entry[:2])]

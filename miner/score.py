@@ -15,17 +15,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from miner.candidates import Stopped
 from miner.known import KnownScores
 from miner.plan import plan_of, questions_of, start_plan
 from miner.pools import repeated_questions
 from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
+from miner.stopping import Stopped, listening
 from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError, FolderBusy, SettingsError, UnijudgeError
+from unijudge.errors import DataError, SettingsError, UnijudgeError
 from unijudge.keys import read_key
-from unijudge.leases import lease
+from unijudge.leases import lease, lost_lease
 from unijudge.scores import ScoreManifest, missing_shards
 
 logger = logging.getLogger(__name__)
@@ -78,16 +78,12 @@ def score(settings: ScoreSettings, report: Report) -> Progress:
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
     try:
         with lease(settings.out) as stop, _engine(settings):
-            signals: list[signal.Signals] = []
-            done = asyncio.run(_run(settings, corpus, report, stop, signals))
+            heard: list[signal.Signals] = []
+            done = asyncio.run(_run(settings, corpus, report, stop, heard))
     except* UnijudgeError as group:
         raise _first(group) from None
-    if stop.is_set() and not signals and done.shards_done < done.shards:
-        raise FolderBusy(
-            f"{settings.out}: its lease was lost to another process, or not renewed in time, so this job stopped at "
-            f"{done.shards_done} of {done.shards} shards; what is written stays. See that no other job writes there, "
-            "and give the same command again"
-        )
+    if stop.is_set() and not heard and done.shards_done < done.shards:
+        raise lost_lease(settings.out)
     return done
 
 
@@ -115,41 +111,52 @@ def open_client(settings: ScoreSettings) -> JudgeClient:
 
 
 async def _run(
-    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, signals: list[signal.Signals]
+    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, heard: list[signal.Signals]
 ) -> Progress:
     """Stops early when `stop` is set: by a signal, which is noted, or because the lease was lost."""
+
+    def asked_to_stop(number: signal.Signals) -> None:
+        stop.set()
+        logger.info("%s: the shards in work finish first; a second signal ends at once", number.name)
+
     async with open_client(settings) as judge:
-        _listen(stop, signals)
-        plan = plan_of(settings, corpus, judge.identity)
-        start_plan(settings.out, plan)
-        todo = missing_shards(settings.out, plan)
-        tally = _Tally(plan, len(todo), report)
-        try:
-            questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
-        except Stopped:
-            return tally.progress
-        tally.begin()
-        if settings.engine == "ray":
-            from miner.ray_engine import score_shards
+        with listening(heard, asked_to_stop):
+            return await _scored(settings, corpus, report, stop, judge)
 
-            await asyncio.to_thread(score_shards, settings, plan, todo, tally.add, stop)
-            return tally.progress
-        known = await asyncio.to_thread(KnownScores, [*settings.reuse, settings.out], plan.judge)
-        rows = None if len(todo) == plan.shards else chain.from_iterable(map(plan.rows, todo))
-        repeated = await asyncio.to_thread(repeated_questions, corpus, rows)
-        scorer = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
-        left = iter(todo)
 
-        async def worker() -> None:
-            for shard in left:
-                if stop.is_set():
-                    return
-                tally.add(await scorer.score(shard))
-
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(AT_ONCE):
-                workers.create_task(worker())
+async def _scored(
+    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, judge: JudgeClient
+) -> Progress:
+    plan = plan_of(settings, corpus, judge.identity)
+    start_plan(settings.out, plan)
+    todo = missing_shards(settings.out, plan)
+    tally = _Tally(plan, len(todo), report)
+    try:
+        questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
+    except Stopped:
         return tally.progress
+    tally.begin()
+    if settings.engine == "ray":
+        from miner.ray_engine import score_shards
+
+        await asyncio.to_thread(score_shards, settings, plan, todo, tally.add, stop)
+        return tally.progress
+    known = await asyncio.to_thread(KnownScores, [*settings.reuse, settings.out], plan.judge)
+    rows = None if len(todo) == plan.shards else chain.from_iterable(map(plan.rows, todo))
+    repeated = await asyncio.to_thread(repeated_questions, corpus, rows)
+    scorer = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
+    left = iter(todo)
+
+    async def worker() -> None:
+        for shard in left:
+            if stop.is_set():
+                return
+            tally.add(await scorer.score(shard))
+
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(AT_ONCE):
+            workers.create_task(worker())
+    return tally.progress
 
 
 class _Tally:
@@ -170,22 +177,6 @@ class _Tally:
         done, counts = self.progress.shards_done + 1, self.progress.counts + counts
         self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)
         self._report(self.progress)
-
-
-def _listen(stop: threading.Event, signals: list[signal.Signals]) -> None:
-    """The first SIGINT or SIGTERM is noted and sets the event; a second one ends the process as usual."""
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: signal.Signals) -> None:
-        signals.append(number)
-        stop.set()
-        for one in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(one)
-        logger.info("%s: the shards in work finish first; a second signal ends at once", number.name)
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal, number)
 
 
 def _first(group: BaseExceptionGroup[UnijudgeError]) -> UnijudgeError:

@@ -12,7 +12,7 @@ from itertools import chain, cycle, islice
 from typing import Literal, TypeVar
 
 from miner.choice_settings import Selection
-from miner.standing import NOTHING_SAID, Positive, Said, Scored, Standing, stand
+from miner.standing import NOTHING_SAID, RIGHT, Positive, Said, Scored, Standing, at_most, stand
 from unijudge.scores import Judged, JudgedQuery
 from unijudge.triples import Extra, Negative, Scale, Triple
 
@@ -83,13 +83,14 @@ def choose(
 ) -> Choice:
     """Chooses the negatives of one query.
 
-    With several positives σ⁺ is the highest of their scores, and that positive stands in the row.
+    With several positives σ⁺ is the highest of their scores, and that positive stands in the row, unless a person
+    calls another one a match.
 
     Args:
         query: As the first judge saw it.
         settings: Preset, margins, stride, how many.
         large: In a cascade, the second judge's row of the same query; see `stand`.
-        said: A person's word about its items; see `stand`.
+        said: What is said about its items; see `stand`.
         scales: How log-odds become scores, one for each judge; by default plainly, over the settings' divisor.
         drawn: Items drawn from the whole pool, which the preset `random` takes in the place of candidates.
     """
@@ -99,11 +100,11 @@ def choose(
         return Choice(None, "override", standing.listed)
     if standing.positive is None:
         return Choice(None, "unjudged", standing.listed)
-    suspect = standing.positive.score < settings.suspect_below and not standing.trusted
+    suspect = not at_most(settings.suspect_below, standing.positive.label)
     choice = Choice(None, "suspect", standing.listed, suspect=suspect)
     if suspect and settings.suspects == "leave_out":
         return choice
-    unjudged = [Scored(one) for one in drawn if said.get(one.item_id) != "match"]
+    unjudged = [_drawn(one, said) for one in drawn if said.get(one.item_id) not in RIGHT]
     pool = unjudged if rule_of(settings).walk == "random" else standing.candidates
     return _from_pool(pool, query, standing, standing.positive, settings, choice)
 
@@ -151,6 +152,11 @@ def fallback_places(settings: Selection, query_id: str, size: int) -> list[int]:
     """Which of `size` candidates the paper's fallback draws."""
     dice = random.Random(f"{settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
     return dice.sample(range(size), min(settings.stored, size))
+
+
+def _drawn(judged: Judged, said: Said) -> Scored:
+    overruled = said.get(judged.item_id) == "negative"
+    return Scored(judged, score=0.0 if overruled else None, overruled=overruled)
 
 
 def _from_pool(
@@ -222,6 +228,7 @@ def _triple(
         negatives=negatives,
         extra_positives=[*standing.matches, *better],
         suspect=suspect,
-        weight=positive.score / settings.suspect_below if lighter else 1.0,
+        weight=positive.label / settings.suspect_below if lighter else 1.0,
         positive_judge=positive.judge,
+        positive_affirmed=positive.affirmed,
     )

@@ -2,21 +2,26 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from miner.choice_settings import SelectSettings
 from miner.comparison import Comparison
-from miner.counts import Statistics
+from miner.counts import Statistics, had_by_most
 from miner.likeness import Reservoir, likeness
-from miner.pools import PoolKind, Pools
+from miner.pools import Pools
 from miner.select import choose, rule_of
 from miner.sources import Sources
+from miner.standing import RIGHT, Said
+from miner.words import Words
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.leases import lease
-from unijudge.provenance import Provenance
-from unijudge.scores import Judged
+from unijudge.locations import is_local
+from unijudge.outputs import taken
+from unijudge.provenance import Provenance, without_passwords_in
+from unijudge.scores import Judged, ScoreManifest
 from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
 
@@ -30,7 +35,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
         DataError: The folders do not belong together, the scores are not whole, or `out` exists.
     """
     if settings.out.exists():
-        raise DataError(f"{settings.out}: exists already; a selection is free: give another folder, or delete this one")
+        raise taken(settings.out)
     job = _Job(settings)
     with lease(settings.out), publishing_folder(settings.out) as draft:
         rows = write_triples(draft, job.triples())
@@ -42,7 +47,7 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 corpus=job.corpus.fingerprint,
                 scores=first,
                 large_scores=next(iter(second), None),
-                selection=settings.model_dump(mode="json"),
+                selection=_told(settings),
                 scales=tuple(job.sources.scales),
                 calibrated=job.sources.calibrated,
                 rows=rows,
@@ -51,15 +56,14 @@ def select(settings: SelectSettings) -> dict[str, float]:
                 made=Provenance.now(),
             ),
         )
-    if mixed := job.of_two_judges:
-        logger.warning(
-            "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would compare "
-            "what cannot be compared; fit each judge (`mine calibrate`), and select again with both files as "
-            "`calibration`",
-            settings.out,
-            mixed,
-        )
+    job.warn(rows)
     return statistics
+
+
+def _told(settings: SelectSettings) -> dict[str, Any]:
+    """The settings, as the manifest keeps them; the corpus by its whole path, by which `check` finds it."""
+    corpus = settings.corpus.resolve() if is_local(settings.corpus) else settings.corpus
+    return without_passwords_in(settings.model_dump(mode="json")) | {"corpus": str(corpus)}
 
 
 class _Job:
@@ -74,21 +78,25 @@ class _Job:
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)
         self._comparison = None if settings.compare is None else Comparison(settings.compare, self.corpus)
         self._extra_positives = 0
-        self.of_two_judges = 0
+        self._of_two_judges = 0
         """Rows with scores that cannot be compared with one another."""
+        self._distinct: Counter[int] = Counter()
+        """Number of distinct negatives → rows that have it."""
 
     def triples(self) -> Iterator[Triple]:
         """The training rows, in the order of the corpus."""
         random_walk = rule_of(self._settings).walk == "random"
-        draws = _Draws(self._settings, self.corpus, self.sources.manifests[0].pool) if random_walk else None
+        draws = None
+        if random_walk:
+            draws = _Draws(self._settings, self.corpus, self.sources.manifests[0], self.sources.words)
         for case in self.sources.cases():
+            drawn: list[Judged] = []
+            said = case.said
+            if draws is not None:
+                drawn, more = draws.of(case.query.query_id)
+                said = {**said, **more}
             choice = choose(
-                case.query,
-                self._settings,
-                large=case.large,
-                said=case.said,
-                scales=self.sources.scales,
-                drawn=draws.of(case.query.query_id) if draws is not None else (),
+                case.query, self._settings, large=case.large, said=said, scales=self.sources.scales, drawn=drawn
             )
             self._statistics.count(choice, self._settings.stored)
             if choice.triple is not None:
@@ -101,26 +109,54 @@ class _Job:
         table = self._statistics.table(alike) | {"extra positives offered": self._extra_positives}
         return table | ({} if self._comparison is None else self._comparison.table())
 
+    def warn(self, rows: int) -> None:
+        """Says what a training may trip over, once all rows went by."""
+        if self._of_two_judges:
+            logger.warning(
+                "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would "
+                "compare what cannot be compared; fit each judge (`mine calibrate`), and select again with both files "
+                "as `calibration`",
+                self._settings.out, self._of_two_judges,
+            )  # fmt: skip
+        stored = self._settings.stored
+        if repeated := rows - self._distinct[stored]:
+            logger.warning(
+                "%s: %d of %d rows have fewer than stored = %d distinct negatives, and repeat some to fill up. Score "
+                "with a larger k, select with a smaller `stored`, or use fewer of each row: %d in nine rows of ten "
+                "are distinct (`negatives` of a training, `--negatives` of an export)",
+                self._settings.out, repeated, rows, stored, had_by_most(self._distinct),
+            )  # fmt: skip
+
     def _note(self, triple: Triple) -> None:
         self._extra_positives += len(triple.extra_positives)
-        self.of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
+        self._distinct[sum(not negative.duplicate for negative in triple.negatives)] += 1
+        self._of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
         self._sample.add([negative.item_id for negative in triple.negatives])
         if self._comparison is not None:
             self._comparison.add(triple)
 
 
 class _Draws:
-    """Random items of a query's pool, never one of its positives; unjudged and unmeasured."""
+    """Random items of a query's pool, never one that can be no wrong answer; unjudged and unmeasured."""
 
-    def __init__(self, settings: SelectSettings, corpus: Corpus, pool: PoolKind):
+    def __init__(self, settings: SelectSettings, corpus: Corpus, manifest: ScoreManifest, words: Words):
         self._settings = settings
         self._corpus = corpus
-        self._pools = Pools(corpus, pool)
+        self._words = words
+        same = {name: manifest.retrieval[name] for name in ("fold_case", "own_picture") if name in manifest.retrieval}
+        self._pools = Pools(corpus, manifest.pool, **same)
 
-    def of(self, query_id: str) -> list[Judged]:
+    def of(self, query_id: str) -> tuple[list[Judged], Said]:
+        """As many as a row has, or as the pool has, and what is said about them."""
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
         row = self._corpus.query_row_of[query_id]
-        excluded, pool = set(self._pools.excluded(row).tolist()), self._pools.rows(row)
-        picks = dice.sample(range(len(pool)), min(len(pool), self._settings.stored + len(excluded)))
-        items = [int(pool[pick]) for pick in picks if int(pool[pick]) not in excluded][: self._settings.stored]
-        return [Judged(self._corpus.items[item].item_id, self._corpus.items[item].key, None, None) for item in items]
+        allowed = self._pools.allowed(row)
+
+        # A few more, so that enough are left where people ruled some of them out.
+        wanted = self._settings.stored + self._words.heard_of(row)
+        picks = dice.sample(range(len(allowed)), min(len(allowed), wanted))
+        items = [self._corpus.items[item] for item in allowed.take(picks).tolist()]
+        said = self._words.of(query_id, [], [item.item_id for item in items])
+        left = [item for item in items if said.get(item.item_id) not in RIGHT][: self._settings.stored]
+        drawn = [Judged(item.item_id, item.key, None, None) for item in left]
+        return drawn, {item.item_id: said[item.item_id] for item in left if item.item_id in said}

@@ -14,6 +14,19 @@ def listed(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path) else value
 
 
+def check_one_scale(log_odds_divisor: float, *, calibrated: bool) -> None:
+    """Refuses a divisor beside a calibration.
+
+    Raises:
+        ValueError: Both are given.
+    """
+    if calibrated and log_odds_divisor != 1:
+        raise ValueError(
+            f"log_odds_divisor = {log_odds_divisor:g} and a calibration: a calibration was fitted to log-odds that "
+            "nothing divided. Leave out one of the two"
+        )
+
+
 class RetrievalSettings(Settings):
     """Which items may be candidates of a query."""
 
@@ -81,6 +94,15 @@ class BandSettings(Settings):
     """The margin under the positive's score at which the selection will cut."""
     width: float = Field(0.2, gt=0)
     """Candidates whose first score lies within this of the cut are asked again."""
+    calibration: Location | None = None
+    """The first judge's file of `mine calibrate`, where the selection will use it: the cut is in calibrated scores."""
+    log_odds_divisor: float = Field(1.0, gt=0)
+    """As the selection will have it; not with a calibration."""
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        check_one_scale(self.log_odds_divisor, calibrated=self.calibration is not None)
+        return self
 
 
 class ScoreSettings(RetrievalSettings):
@@ -122,5 +144,6 @@ class ScoreSettings(RetrievalSettings):
             return path.absolute() if path is not None and is_local(path) else path
 
         paths = {name: whole(getattr(self, name)) for name in ("corpus", "vectors", "out", "key_file")}
-        band = self.band.model_copy(update={"scores": whole(self.band.scores)})
+        given = {"scores": whole(self.band.scores), "calibration": whole(self.band.calibration)}
+        band = self.band.model_copy(update=given)
         return self.model_copy(update=paths | {"reuse": tuple(map(whole, self.reuse)), "band": band})

@@ -109,12 +109,14 @@ class ShardScorer:
 
     async def _answers(
         self, query: Query, items: Sequence[Item], answered: Mapping[bytes, Judged]
-    ) -> tuple[dict[bytes, Judged], list[Judged | Verdict | PairError]]:
-        """What was known of the query, and for each item that, or else a fresh answer."""
+    ) -> tuple[Mapping[bytes, Judged], list[Judged | Verdict | PairError]]:
+        """What was known of the query's items, and for each item that, or else a fresh answer."""
         async with self._room:
-            known = dict(answered)
+            keys = [item.key for item in items]
+            known = {key: answered[key] for key in keys if key in answered}
             if len(self._known):
-                known |= await asyncio.to_thread(self._known.of, query.key)
+                before = await asyncio.to_thread(self._known.of, query.key)
+                known |= {key: before[key] for key in keys if key in before}
             unknown = [item for item in items if item.key not in known]
             fresh = iter(await self._ask(query, unknown) if unknown else [])
         return known, [known[item.key] if item.key in known else next(fresh) for item in items]

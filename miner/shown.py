@@ -12,8 +12,9 @@ from typing import Any, get_args
 
 from miner.choice_settings import InspectSettings
 from miner.explain import VIEWS, Explained, Fate, explain, outcome, views_of
+from miner.labels import Pair
 from miner.select import Choice
-from miner.sources import Case
+from miner.sources import Case, Sources
 from unijudge.corpus import Corpus, Item, Query
 from unijudge.errors import DataError, SettingsError
 from unijudge.images import open_image
@@ -29,7 +30,7 @@ TEXT_CHARS = (400, 200, 100, 50)
 TEXT_SHARE = 0.5
 FRAME_BYTES = 200_000
 """For the page around its rows: styles, script, charts."""
-FIRST = ("positive", "dropped", "chosen", "error", "kept")
+FIRST = ("positive", "answer", "dropped", "chosen", "error", "kept")
 """In which order pictures get their room."""
 
 
@@ -49,24 +50,36 @@ class Shown:
     """Of these, those for which there was no room."""
     broken: int
     """Of these, those that cannot be read or decoded."""
+    sampled: int
+    """Pairs that a person may label."""
 
 
 def shown_rows(
-    corpus: Corpus, rows: Sequence[tuple[Case, Choice]], settings: InspectSettings, scales: Sequence[Scale]
+    corpus: Corpus,
+    rows: Sequence[tuple[Case, Choice]],
+    pairs: Sequence[Pair],
+    settings: InspectSettings,
+    sources: Sources,
 ) -> Shown:
     """Collects what the page needs.
 
     Args:
         corpus: To which the scores belong.
         rows: Those to show, in order, and what selection made of each.
+        pairs: To label, in order.
         settings: With which it did; `max_mb` bounds the page.
-        scales: How each judge's log-odds become scores.
+        sources: Of the selection: how each judge's log-odds become scores, and which overrides it had.
 
     Raises:
         SettingsError: Not even the rows' shortest texts fit into `max_mb`.
     """
-    tables = _Tables(corpus, {case.query.query_id for case, _ in rows})
-    values = {"rows": [tables.row(case, choice, settings, scales) for case, choice in rows]}
+    tables = _Tables(corpus, {case.query.query_id for case, _ in rows} | {query_id for query_id, *_ in pairs})
+    judge = sources.manifests[0].judge.digest
+    values = {
+        "rows": [tables.row(case, choice, settings, sources.scales) for case, choice in rows],
+        "sample": {"judge": judge, "seed": settings.seed, "pairs": [tables.pair(*pair) for pair in pairs]},
+        "given": [override.model_dump() for override in sources.words.overrides],
+    }
     room = int(settings.max_mb * 1_000_000) - FRAME_BYTES
     for chars in TEXT_CHARS:
         cut = values | {"texts": [_cut(text, chars) for text in tables.texts], "items": tables.items}
@@ -85,6 +98,7 @@ def shown_rows(
         pictures=len(pictures),
         left_out=pictures.count(None),
         broken=sum(isinstance(picture, dict) for picture in pictures),
+        sampled=len(pairs),
     )
 
 
@@ -114,6 +128,10 @@ class _Tables:
             "positives": [self._cell(explained) for explained in positives],
             "candidates": [self._cell(explained) for explained in candidates],
         }
+
+    def pair(self, query_id: str, subset: str, item_id: str) -> list[Any]:
+        """One pair to label, without its score: that would sway the person."""
+        return [query_id, subset, self._content(self._queries[query_id], 0), self._item(item_id, 0)]
 
     def _cell(self, explained: Explained) -> list[Any]:
         judged = explained.judged

@@ -3,18 +3,25 @@
 It checks that they belong together, and yields queries; it chooses nothing.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from miner.calibration import read_calibration
+import pyarrow as pa
+
+from miner.calibration import calibration_of
 from miner.choice_settings import ScoreFolders
 from miner.overrides import read_overrides
-from miner.standing import NOTHING_SAID, Said, Word
+from miner.standing import Said
+from miner.words import Words
 from unijudge.corpus import Corpus
+from unijudge.entries import Rows
 from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
 from unijudge.triples import Scale
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Sources:
                 f"({self.manifests[1].judge}); a cascade takes a small judge's folder, then a large one's"
             )
         self.scales, self.calibrated = self._read_scales()
-        self.said = self._read_said()
+        self.words = self._read_words()
 
     def cases(self) -> Iterator[Case]:
         """Every query, in the order of the corpus.
@@ -56,14 +63,20 @@ class Sources:
         Raises:
             DataError: Shards are missing, torn or foreign; or a person's word is about what was never scored.
         """
-        unheard = set(self.said)
+        unheard = set(self.words.rows)
         for query, large in self._rows():
-            if query.query_id in self.said:
-                self.check_heard(query.query_id, {one.item_id for one in (*query.positives, *query.candidates)})
+            positives = [one.item_id for one in query.positives]
+            candidates = [one.item_id for one in query.candidates]
+            if query.query_id in self.words.rows:
+                self.check_heard(query.query_id, {*positives, *candidates})
                 unheard.discard(query.query_id)
-            yield Case(query, large, self.said.get(query.query_id, NOTHING_SAID))
+            yield Case(query, large, self.words.of(query.query_id, positives, candidates))
         if unheard and not self._settings.partial:
             self.check_heard(min(unheard), None)
+
+    def rows_of(self, query_ids: Sequence[str]) -> Rows:
+        """The rows of queries in the corpus."""
+        return self._corpus.query_row_of.rows(pa.array(query_ids, pa.string()))
 
     def check_heard(self, query_id: str, items: set[str] | None) -> None:
         """Refuses a person's word about a query that is about none of its items; None: the query was not scored.
@@ -71,8 +84,8 @@ class Sources:
         Raises:
             DataError: There is such a word.
         """
-        said = self.said[query_id]
-        strange = [item for item in said if items is None or (item is not None and item not in items)]
+        named = sorted(self.words.rows[query_id], key=lambda item: item or "")
+        strange = [item for item in named if items is None or (item is not None and item not in items)]
         if strange:
             about = "" if strange[0] is None else f", item {strange[0]!r}"
             raise DataError(
@@ -104,26 +117,28 @@ class Sources:
 
     def _read_scales(self) -> tuple[list[Scale], bool]:
         """Each judge's scale, and whether a fitted calibration stands behind all of them."""
-        divisor = self._settings.log_odds_divisor
-        digests = [manifest.judge.digest for manifest in self.manifests]
-        fitted: dict[str, Scale] = {}
-        for path in self._settings.calibration:
-            read = read_calibration(path)
-            if read.judge not in digests or read.judge in fitted:
-                judges = " and ".join(str(manifest.judge) for manifest in self.manifests)
-                raise DataError(
-                    f"{path}: was fitted to judge {read.judge}, the scores are of {judges}; give one calibration "
-                    "for each, made by `mine calibrate` on these scores"
-                )
-            fitted[read.judge] = read.scale
-        scales = [fitted.get(digest, Scale()) for digest in digests]
-        scales = [Scale(slope=scale.slope / divisor, intercept=scale.intercept) for scale in scales]
-        return scales, all(digest in fitted for digest in digests)
+        fitted = calibration_of(self.manifests, self._settings.calibration)
+        plain = Scale(slope=1 / self._settings.log_odds_divisor)
+        scales = [plain if scale is None else scale for scale in fitted]
+        self._check_band(scales[0])
+        return scales, None not in fitted
 
-    def _read_said(self) -> dict[str, Said]:
-        if self._settings.overrides is None:
-            return {}
-        said: dict[str, dict[str | None, Word]] = {}
-        for one in read_overrides(self._settings.overrides, self._corpus.fingerprint).overrides:
-            said.setdefault(one.query_id, {})[one.item_id] = one.verdict
-        return dict(said)
+    def _check_band(self, first: Scale) -> None:
+        """Warns where the second judge was asked about candidates near another cut than the one that is made here."""
+        band = self.manifests[-1].band
+        if band is None or len(self.manifests) == 1:
+            return
+        drawn = Scale(slope=band["slope"], intercept=band["intercept"])
+        if drawn != first:
+            logger.warning(
+                "%s: its band was drawn around the cut of scores with slope %.4g and intercept %.4g, but this "
+                "selection cuts scores of the first judge with %.4g and %.4g: candidates near this cut may not have "
+                "been asked about. Score the second step again, with band.calibration and band.log_odds_divisor as "
+                "here",
+                self._settings.scores[-1], drawn.slope, drawn.intercept, first.slope, first.intercept,
+            )  # fmt: skip
+
+    def _read_words(self) -> Words:
+        path = self._settings.overrides
+        overrides = () if path is None else read_overrides(path, self._corpus.fingerprint).overrides
+        return Words(self._corpus, self.manifests[0], overrides, path)

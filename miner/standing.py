@@ -2,30 +2,64 @@
 
 A cascade has a second judge's row of the same query, with those candidates that the first one was unsure of. What the
 second answered is decided by its own scores, everything else by the first one's; scores of two judges are never
-compared. A person's word stands above both.
+compared. A person's word stands above both: a match has the label 1, a negative the score 0, and neither needs a
+verdict. The cut is the judge's own all the same: a judge that gave a true match 0.6 gives others of its kind no more.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from unijudge.scores import Judged, JudgedQuery
 from unijudge.triples import Extra, Scale
 
-Word = Literal["match", "negative", "drop"]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Word = Literal["match", "negative", "drop", "known", "twin"]
+"""Of a person: `match`, `negative`, `drop`. Of the corpus: `known`, an item that can be no wrong answer, such as
+another row's positive of the same question; `twin`, which says the same as a more similar candidate."""
 Said = Mapping[str | None, Word]
-"""A person's word about the items of one query; that of None is about the whole row."""
+"""What is said about the items of one query; the word about None is about the whole row."""
 NOTHING_SAID: Said = {}
+RIGHT: tuple[Word, ...] = ("match", "known")
+NEVER_NEGATIVE: tuple[Word, ...] = (*RIGHT, "twin")
+
+TOLERANCE = 1e-6
+"""Scores closer than this are equal: stored log-probabilities are float32, and published scores have two decimals."""
+
+
+@overload
+def at_most(score: float, limit: float) -> bool: ...
+@overload
+def at_most(score: float | Floats, limit: Floats) -> Bools: ...
+def at_most(score: float | Floats, limit: float | Floats) -> bool | Bools:
+    """Whether a score is at most a limit; likewise for arrays of both.
+
+    Example:
+        >>> 0.2 <= 0.3 - 0.1, at_most(0.2, 0.3 - 0.1), at_most(0.20001, 0.3 - 0.1)
+        (False, True, False)
+    """
+    return score <= limit + TOLERANCE
 
 
 @dataclass(frozen=True)
 class Positive:
-    """The best positive of a query by one judge."""
+    """The positive of a query by one judge: one that a person calls a match, else the one with the best score."""
 
     judged: Judged
-    score: float
-    """σ⁺, in (0, 1)."""
+    cut: float
+    """σ⁺, in (0, 1]: the judge's best score of any positive; 1 where it has none of those that a person calls one."""
     judge: int
+    affirmed: bool = False
+    """A person calls it a match."""
+
+    @property
+    def label(self) -> float:
+        """1 where a person calls it a match, else the judge's score, which is the best one."""
+        return 1.0 if self.affirmed else self.cut
 
 
 @dataclass(frozen=True)
@@ -34,7 +68,7 @@ class Scored:
 
     judged: Judged
     score: float | None = None
-    """In (0, 1); None for one that was drawn and that nobody judged."""
+    """In (0, 1), and 0 where a person says so; None for one that was drawn and that nobody judged."""
     positive: float | None = None
     """σ⁺ by the same judge."""
     judge: int = 0
@@ -44,14 +78,16 @@ class Scored:
 
     def survives(self, beta: float) -> bool:
         """Whether its score is at most σ⁺ − β, or a person said so."""
-        judged = self.score is not None and self.positive is not None and self.score <= self.positive - beta
-        return self.overruled or judged
+        if self.overruled:
+            return True
+        return self.score is not None and self.positive is not None and at_most(self.score, self.positive - beta)
 
     @property
     def beats_positive(self) -> bool:
         """Whether the judge holds it for at least as good as the positive, and no person says otherwise."""
-        judged = self.score is not None and self.positive is not None and self.score >= self.positive
-        return judged and not self.overruled
+        if self.overruled or self.score is None or self.positive is None:
+            return False
+        return at_most(self.positive, self.score)
 
 
 @dataclass(frozen=True)
@@ -59,11 +95,9 @@ class Standing:
     """One query's items."""
 
     positive: Positive | None
-    """The second judge's where it has one; None where no positive has a verdict."""
-    trusted: bool
-    """A person says that this positive is one."""
+    """By the second judge where it has one; None where none has a verdict or a person's word."""
     listed: int
-    """Candidates among the first k, with a verdict or without."""
+    """Candidates among the first k, with a verdict or without; not those that the corpus rules out."""
     candidates: list[Scored]
     """Those that may be chosen, by similarity."""
     matches: list[Extra]
@@ -86,26 +120,24 @@ def stand(
         query: As the first judge saw it.
         scales: How log-odds become scores; one for each judge.
         large: The second judge's row: some of the candidates, or none at all.
-        said: A person's word: a `match` is never a negative; a `negative` survives every margin, or is no positive any
-            more; `drop` leaves the row out.
+        said: What is said about its items: a `match` is never a negative; a `negative` survives every margin, or is no
+            positive any more; `drop` leaves the row out; `known` and `twin` are no candidates.
         k: Only so many candidates, the most similar ones.
     """
     small_positive = _positive(query, scales[0], 0, said)
     large_positive = _positive(large, scales[1], 1, said) if large is not None else None
-    again = {one.item_id: one for one in large.candidates if one.log_odds is not None} if large is not None else {}
-    if large_positive is None:
-        again = {}
-    near = list(within(query.candidates, k))
-    positive = large_positive or small_positive
+    again: dict[str, Judged] = {}
+    if large is not None and large_positive is not None:
+        again = {one.item_id: one for one in large.candidates if one.log_odds is not None}
+    near = [one for one in within(query.candidates, k) if said.get(one.item_id) not in ("known", "twin")]
+    matches = [one for one in query.candidates if said.get(one.item_id) == "match"]
     return Standing(
-        positive=positive,
-        trusted=positive is not None and said.get(positive.judged.item_id) == "match",
+        positive=large_positive or small_positive,
         listed=len(near),
         candidates=list(_candidates(near, again, (small_positive, large_positive), scales, said)),
         matches=[
-            Extra(**vars(again.get(one.item_id, one)), judge=int(one.item_id in again))
-            for one in query.candidates
-            if said.get(one.item_id) == "match"
+            Extra(**vars(again.get(one.item_id, one)), judge=int(one.item_id in again), affirmed=True)
+            for one in matches
         ],
         overridden=None in said or _none_left(query, said),
     )
@@ -123,12 +155,17 @@ def _none_left(query: JudgedQuery, said: Said) -> bool:
 
 
 def _positive(row: JudgedQuery, scale: Scale, judge: int, said: Said) -> Positive | None:
-    found = [
-        Positive(one, scale.score(one), judge)
-        for one in row.positives
-        if one.log_odds is not None and said.get(one.item_id) != "negative"
-    ]
-    return max(found, key=lambda positive: positive.score, default=None)
+    left = [one for one in row.positives if said.get(one.item_id) != "negative"]
+    scores = {one.item_id: scale.score(one) for one in left if one.log_odds is not None}
+    cut = max(scores.values(), default=1.0)
+    affirmed = [one for one in left if said.get(one.item_id) == "match"]
+    # Of several the best one by the judge; among those that a person affirms, one without a verdict comes last.
+    chosen = max(
+        affirmed or [one for one in left if one.item_id in scores],
+        key=lambda one: scores.get(one.item_id, -1.0),
+        default=None,
+    )
+    return None if chosen is None else Positive(chosen, cut, judge, affirmed=bool(affirmed))
 
 
 def _candidates(
@@ -139,8 +176,10 @@ def _candidates(
     said: Said,
 ) -> Iterator[Scored]:
     for one in near:
-        judge = int(one.item_id in again)
+        word, judge = said.get(one.item_id), int(one.item_id in again)
         judged, positive = again.get(one.item_id, one), positives[judge]
-        if judged.log_odds is not None and positive is not None and said.get(one.item_id) != "match":
-            overruled = said.get(one.item_id) == "negative"
-            yield Scored(judged, scales[judge].score(judged), positive.score, judge, overruled)
+        cut = None if positive is None else positive.cut
+        if word == "negative":
+            yield Scored(judged, 0.0, cut, judge, overruled=True)
+        elif judged.log_odds is not None and cut is not None and word not in NEVER_NEGATIVE:
+            yield Scored(judged, scales[judge].score(judged), cut, judge)

@@ -3,6 +3,7 @@
 Letters: K candidates of a query.
 """
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from miner.known import KnownScores
 from miner.pools import repeated_questions
 from miner.questions import Questions
+from miner.stopping import check
 from unijudge.corpus import Corpus
 
 QUERIES_AT_ONCE = 4096
@@ -31,6 +33,8 @@ class PairTally:
     """Pairs whose candidate stands at each rank."""
     new_at_rank_K: Counts
     """Of these, pairs that nobody scored, each distinct one once."""
+    new_queries_at_rank_K: Counts
+    """Queries by the rank of the first of their pairs that nobody scored; 0 for a positive."""
     candidates_Q: Counts
     """How many candidates each query has."""
     picture_rank: Counts
@@ -49,6 +53,10 @@ class PairTally:
         """Pairs that nobody scored."""
         return self.new_positives + int(self.new_at_rank_K[:k].sum())
 
+    def asking(self, k: int) -> int:
+        """Queries of which at least one pair will be asked."""
+        return int(self.new_queries_at_rank_K[: max(1, k)].sum())
+
     def pictures(self, k: int) -> int:
         """Distinct ones."""
         return int((self.picture_rank < max(1, k)).sum())
@@ -58,7 +66,9 @@ class PairTally:
         return int((self.candidates_Q < k).sum())
 
 
-def tally_pairs(corpus: Corpus, questions: Questions, known: KnownScores, k: int) -> PairTally:
+def tally_pairs(
+    corpus: Corpus, questions: Questions, known: KnownScores, k: int, stop: threading.Event | None = None
+) -> PairTally:
     """Goes through all questions of a job.
 
     Args:
@@ -66,35 +76,64 @@ def tally_pairs(corpus: Corpus, questions: Questions, known: KnownScores, k: int
         questions: What it will ask.
         known: What others scored.
         k: The job's own.
+        stop: Ends the count early.
+
+    Raises:
+        Stopped: `stop` was set meanwhile.
     """
-    repeated = repeated_questions(corpus)
-    anything_known = len(known) > 0
-    asked: dict[bytes, set[int]] = {key: set() for key in repeated}
+    new_of = _NewPairs(corpus, known)
     positives = new_positives = 0
-    at_rank, new_at_rank = np.zeros(k, np.int64), np.zeros(k, np.int64)
+    at_rank, new_at_rank, new_queries = (np.zeros(k, np.int64) for _ in range(3))
     lengths = np.zeros(len(corpus.queries), np.int64)
     item_rank = np.full(len(corpus.items), NEVER, np.int64)
     for start in range(0, len(corpus.queries), QUERIES_AT_ONCE):
+        check(stop)
         for question in questions.of(range(start, min(start + QUERIES_AT_ONCE, len(corpus.queries)))):
             items = np.array([one.row for one in question.asked], np.int64)
             ranks = np.array([-1 if one.rank is None else one.rank for one in question.asked], np.int64)
             np.minimum.at(item_rank, items, np.maximum(ranks, 0))
             lengths[question.row] = (ranks >= 0).sum()
-            new = np.ones(len(items), bool)
-            if anything_known or repeated:
-                key = corpus.queries[question.row].key
-                have = known.of(key)
-                mine = asked.get(key, set())
-                new = np.array([row not in mine and corpus.items[row].key not in have for row in items.tolist()], bool)
-                if key in asked:
-                    mine |= set(items.tolist())
+            new = new_of.among(question.row, items)
             positives += int((ranks < 0).sum())
             new_positives += int((new & (ranks < 0)).sum())
             np.add.at(at_rank, ranks[ranks >= 0], 1)
             np.add.at(new_at_rank, ranks[new & (ranks >= 0)], 1)
+            if new.any():
+                new_queries[max(0, ranks[new].min())] += 1
     return PairTally(
-        len(corpus.queries), positives, new_positives, at_rank, new_at_rank, lengths, _pictures(corpus, item_rank)
-    )
+        len(corpus.queries), positives, new_positives, at_rank, new_at_rank, new_queries, lengths,
+        _pictures(corpus, item_rank),
+    )  # fmt: skip
+
+
+class _NewPairs:
+    """Tells pairs that nobody scored, each distinct one once."""
+
+    def __init__(self, corpus: Corpus, known: KnownScores):
+        self._corpus, self._known = corpus, known
+        self._asked: dict[bytes, set[int]] = {key: set() for key in repeated_questions(corpus)}
+        """Of questions that several rows ask, the items that a row before asked about."""
+        self._keys: dict[int, bytes] = {}
+
+    def among(self, row: int, items: Counts) -> npt.NDArray[np.bool_]:
+        """Which of a query's items make a new pair; only what may be known is looked up."""
+        if not len(self._known) and not self._asked:
+            return np.ones(len(items), bool)
+        key = self._corpus.queries[row].key
+        have = self._known.of(key) if len(self._known) else {}
+        mine = self._asked.get(key)
+        if not have and mine is None:
+            return np.ones(len(items), bool)
+        before = mine or ()
+        new = [item not in before and not (have and self._key(item) in have) for item in items.tolist()]
+        if mine is not None:
+            mine.update(items.tolist())
+        return np.array(new, bool)
+
+    def _key(self, item: int) -> bytes:
+        if item not in self._keys:
+            self._keys[item] = self._corpus.items[item].key
+        return self._keys[item]
 
 
 def _pictures(corpus: Corpus, item_rank: Counts) -> Counts:

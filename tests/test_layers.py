@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 ONLY_IN = {
     "transformers": {
-        "unijudge/inputs.py",
+        "unijudge/inputs.py", "unijudge/checkpoints.py",
         "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
         "trainer/backbone.py",
         "trainer/pretrained.py",

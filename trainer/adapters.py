@@ -1,20 +1,25 @@
 """The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import nn
 
-from trainer.backbone import Backbone, open_backbone
-from trainer.encodings import FILE, EmbeddingManifest
+from trainer.backbone import Backbone, check_adapter, open_backbone
+from trainer.encodings import FILE as EMBEDDING
+from trainer.encodings import EmbeddingManifest
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.errors import ModelError
-from unijudge.files import publish_json
+from unijudge.files import publish_json, read_json
 from unijudge.inputs import ModelInputs
+from unijudge.judging import FILE as JUDGING
+from unijudge.judging import JudgingManifest
 
 
 def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
@@ -53,22 +58,31 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
 class Adapter:
     """The trained part of a model, as PEFT writes and reads it."""
 
-    def __init__(self, model: Any, embedding: EmbeddingManifest | None = None):
+    def __init__(self, model: Any, beside: Mapping[str, BaseModel] = MappingProxyType({})):
         self._model = model
-        self._embedding = embedding
+        self._beside = beside
 
     def save(self, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors; an embedder's embedding.json too."""
+        """Writes adapter_config.json and adapter_model.safetensors, and what stands beside them."""
         with _refused_by_the_disk():
             self._model.save_pretrained(str(folder))
-        if self._embedding is not None:
-            publish_json(folder / FILE, self._embedding)
+        for name, manifest in self._beside.items():
+            publish_json(folder / name, manifest)
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote into the same adapter."""
+        """Reads what `save` wrote into the same adapter.
+
+        Raises:
+            ModelError: It is another adapter's.
+        """
         import peft
 
-        peft.set_peft_model_state_dict(self._model, peft.load_peft_weights(str(folder), device="cpu"))
+        weights = peft.load_peft_weights(str(folder), device="cpu")
+        try:
+            check_adapter(self._model, weights)
+        except ModelError as error:
+            raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+        peft.set_peft_model_state_dict(self._model, weights)
 
 
 def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
@@ -80,6 +94,8 @@ def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
 def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
     """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
 
+    What says how the adapter reads its inputs goes along.
+
     Returns:
         What turns contents into its inputs; it is written beside the weights.
 
@@ -87,10 +103,17 @@ def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> Mode
         ModelError: Model or adapter cannot be loaded, or do not fit.
         OSError: The disk refused.
     """
-    backbone = open_whole(settings, adapter)
+    return write_merged(open_whole(settings, adapter), adapter, folder)
+
+
+def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs:
+    """The same of a model that is open with its adapter, which is no longer to be used."""
     with _refused_by_the_disk():
         backbone.model.merge_and_unload().save_pretrained(folder)
     backbone.inputs.save(folder)
+    for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
+        if (adapter / name).is_file():
+            publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
     return backbone.inputs
 
 

@@ -140,16 +140,15 @@ class Asking:
         return answer
 
     def _outcome(self, ranking: Ranking, answer: Answer) -> Outcome:
-        positives = self._queries[ranking.query_id].positive_ids
         log_odds, choice = answer.log_odds, answer.choice
         place = choice.place if choice is not None and choice.mass >= self._settings.min_mass else None
         told = replace(ranking, log_odds=log_odds, list_logprobs=None if choice is None else choice.logprobs)
         if log_odds is None:
-            after = told if place is None else promoted(told, place, positives)
+            after = told if place is None else promoted(told, place)
         elif choice is None or place is None:
-            after = reranked(told, log_odds, positives)
+            after = reranked(told, log_odds)
         else:
-            after = reranked(told, fused(log_odds, choice.logprobs), positives)
+            after = reranked(told, fused(log_odds, choice.logprobs))
         return Outcome(ranking, after, unparsable=self._settings.method != "pointwise" and place is None)
 
     async def _log_odds(self, query: Content, items: list[Content]) -> list[float | None]:

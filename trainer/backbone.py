@@ -15,14 +15,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.buckets import buckets
-from trainer.encodings import Reader, check_reads_alike, reader_of
+from trainer.encodings import Reader, check_base, check_reads_alike, reader_of
 from trainer.head import float32_logits
 from trainer.out_of_memory import loading_cures, out_of_memory_named
-from trainer.pretrained import device_of, pretrained_options
+from trainer.pretrained import check_named, device_of, pretrained_options
 from trainer.settings import BackboneSettings
 from trainer.vision import Vision
+from unijudge.checkpoints import check_checkpoint, check_tensors
 from unijudge.encoding import Stream
-from unijudge.errors import DataError, ModelError, SettingsError
+from unijudge.errors import DataError, ModelError
 from unijudge.files import folder_sha256
 from unijudge.inputs import ModelInputs
 from unijudge.pictures import PictureReader
@@ -143,8 +144,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         SettingsError: No model is named, or it or its adapter is not for this encoding.
         ModelError: The model or the adapter cannot be loaded, or is of another family.
     """
-    if not settings.name:
-        raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+    check_named(settings)
     check_reads_alike(settings)
     device = device_of(settings.device)
     try:
@@ -156,11 +156,14 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
             max_source_pixels=settings.max_source_pixels,
             resize=settings.resize,
         )
+        if settings.adapter is not None:
+            check_base(settings.adapter, inputs.weights)
         sources = settings.max_source_pixels
         inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
         read = reader_of(settings.encoding, inputs)
         if settings.dtype == "float32":  # cuDNN would make a tower's first convolution in TF32, of 10 bits
             torch.backends.cudnn.allow_tf32 = False
+        check_checkpoint(settings.name, settings.revision)
         options = pretrained_options(settings, inputs.config.model_type, device)
         with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
             model = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -174,7 +177,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(
         model=model.eval(),
         inputs=inputs,
-        vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20, batch_tokens=settings.batch_tokens),
+        vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20),
         read=read,
         max_tokens=settings.max_tokens,
         batch_tokens=settings.batch_tokens,
@@ -201,8 +204,23 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder}: no adapter there (adapter_config.json is missing); give the adapter/ of a run")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Found missing adapter keys")  # PEFT would leave those layers as they were
-            return peft.PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
-    except (OSError, ValueError, RuntimeError, SafetensorError, UserWarning) as error:
+        with warnings.catch_warnings(action="ignore"):  # what is missing or does not fit is looked at below
+            adapted = peft.PeftModel.from_pretrained(
+                model, str(folder), torch_device=str(model.device), ignore_mismatched_sizes=True
+            )
+        check_adapter(adapted, peft.load_peft_weights(str(folder), device="cpu"))
+    except (OSError, ValueError, RuntimeError, SafetensorError, ModelError) as error:
         raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+    return adapted
+
+
+def check_adapter(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Returns if an adapter's file has every tensor of the adapter that is on a model, and no other: PEFT drops those.
+
+    Raises:
+        ModelError: It has not.
+    """
+    import peft
+
+    wanted = {name: tuple(tensor.shape) for name, tensor in peft.get_peft_model_state_dict(model).items()}
+    check_tensors(wanted, {name: tuple(tensor.shape) for name, tensor in weights.items()})

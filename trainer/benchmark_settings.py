@@ -44,7 +44,7 @@ class EndpointSettings(Settings):
     timeout_s: float = Field(120, gt=0)
     """How long one request may take."""
     retry_for_s: float = Field(300, gt=0)
-    """How long to go on trying while it is busy or away."""
+    """How long to go on trying while it answers nobody: one clock for all requests."""
 
 
 class BenchmarkSettings(Settings):

@@ -26,7 +26,7 @@ No; the log-odds of the two is the score.""",
 PAPER = "the method of UniME-V2, arXiv 2510.13515"
 UNJUDGED = {"topk", "random", "cyclic"}
 """Presets of a selection that ask no judge."""
-LIMITS = """* Numbers hold for {dtype}: vectors and log-odds then agree with those of unijudge to 1e-4 or better.
+LIMITS = """* Numbers hold for {dtype}, and for other libraries up to what they round otherwise. {agreement}
 * Turn photographs, and put transparent pictures on white, before you give them: unijudge does (by their EXIF data), the
   libraries above do not.
 * Text that spells one of the model's control tokens becomes that token here; in unijudge it stays text.
@@ -63,6 +63,8 @@ class Story:
     """Who scored them, where that can still be read."""
     evaluations: Mapping[str, Evaluation]
     """Folder → what was measured."""
+    agreement: str = ""
+    """How far the exported numbers are from those of the run."""
 
 
 def card(of: Artefact, story: Story, *, tiled: bool, license: str | None) -> str:  # noqa: A002  what the hub calls it
@@ -78,7 +80,7 @@ def card(of: Artefact, story: Story, *, tiled: bool, license: str | None) -> str
         _front_matter(of, license),
         f"# {of.name}\n\n{ABOUT[of.kind]} {_how(story)}",
         loading(of),
-        _limits(of, tiled=tiled),
+        _limits(of, story, tiled=tiled),
         _training(of, story),
         _rows(story),
         *(f"## Judge\n\n{facts(judge)}" for judge in story.judges if _is_judged(story)),
@@ -96,9 +98,15 @@ def _front_matter(of: Artefact, license: str | None) -> str:  # noqa: A002
     if not Path(of.base).is_dir():
         relation = "adapter" if of.form == "adapter" else "finetune"
         lines += [f"base_model: {json.dumps(of.base)}", f"base_model_relation: {relation}"]
-    lines += ["library_name: sentence-transformers", f"pipeline_tag: {PIPELINE[of.kind]}"]
+    lines += [f"library_name: {_library(of)}", f"pipeline_tag: {PIPELINE[of.kind]}"]
     lines += ["tags:", *(f"- {tag}" for tag in ("unijudge", "multimodal", of.kind))]
     return "\n".join([*lines, "---"])
+
+
+def _library(of: Artefact) -> str:
+    """By what the hub says it is loaded: sentence-transformers, where the folder is one of its models."""
+    is_one = of.pairs if of.kind == "reranker" else not of.bare
+    return "sentence-transformers" if is_one else "transformers"
 
 
 def _preset(story: Story) -> str | None:
@@ -132,12 +140,14 @@ def _how(story: Story) -> str:
     return f"{how} ({PAPER})." if like_the_paper else f"{how}."
 
 
-def _limits(of: Artefact, *, tiled: bool) -> str:
+def _limits(of: Artefact, story: Story, *, tiled: bool) -> str:
     lines = [LIMITS, SQUASHED if of.edge else TILED if tiled else SCALED]
     lines += [BARE] if of.bare else []
     lines += [CANDIDATE_FIRST] if of.kind == "reranker" and not of.pairs else []
     lines += [ADAPTER] if of.form == "adapter" else []
-    return "\n".join(["## Limits", "", *lines]).format(**vars(of) | {"base": of.base_name})
+    return "\n".join(["## Limits", "", *lines]).format(
+        **vars(of) | {"base": of.base_name, "agreement": story.agreement}
+    )
 
 
 def _training(of: Artefact, story: Story) -> str:

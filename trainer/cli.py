@@ -14,8 +14,9 @@ from trainer.loading import Form
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
-from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
 from unijudge.locations import locate
+from unijudge.outputs import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -96,25 +97,30 @@ def report(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a finished training.")],
-    out: Annotated[Path, typer.Argument(help="The folder or URL to write; must not exist yet.", parser=locate)],
+    out: Annotated[Path, typer.Argument(help="The folder or URL to write.", parser=locate)],
     form: Annotated[Form, typer.Option(help="Whole weights, or the adapter alone.")] = "merged",
     evaluation: Annotated[list[Path] | None, typer.Option(help="A folder of measures, for the card.")] = None,
     license: Annotated[str | None, typer.Option(help="For the card, such as apache-2.0.")] = None,  # noqa: A002
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a folder that transformers, PEFT, sentence-transformers, vLLM and mteb load, with a model card."""
     from trainer.export import export as run_export
+    from trainer.export import is_exported
 
-    made = run_export(run, out, form, evaluation or (), license=license)
+    with replacing(out, is_exported, "exported model", overwrite=overwrite):
+        made = run_export(run, out, form, evaluation or (), license=license)
     typer.echo(f"{out}: the {made.kind}, {made.form}; its README.md says how each library loads it")
 
 
 @app.command()
-def evaluate(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+def evaluate(
+    settings: SettingsFile = None, overrides: Overrides = None, example: Example = False, overwrite: Overwrite = False
+) -> None:
     """Rank candidates by similarity; precision@1, recall@k, MRR and nDCG for each subset."""
     resolved = command_settings(EvaluateSettings, settings, overrides, example)
     from trainer.evaluate import evaluate as run
 
-    _tell(run(resolved).subsets)
+    _tell(run(resolved, overwrite=overwrite).subsets)
 
 
 @app.command()
@@ -141,14 +147,16 @@ def benchmark(
 
 
 @app.command()
-def rerank(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+def rerank(
+    settings: SettingsFile = None, overrides: Overrides = None, example: Example = False, overwrite: Overwrite = False
+) -> None:
     """Have a judge service order the best items of an evaluation again; what it gains and loses for each subset."""
     resolved = command_settings(RerankSettings, settings, overrides, example)
     from trainer.rerank import rerank as run
 
     with _bar() as bar:
         task = bar.add_task("rerank", total=None, note="")
-        report = run(resolved, lambda done, total: bar.update(task, completed=done, total=total))
+        report = run(resolved, lambda done, total: bar.update(task, completed=done, total=total), overwrite=overwrite)
     _tell(report.subsets)
     typer.echo(
         f"{report.method} by {report.judge}; {report.unjudged} pairs without a verdict, {report.unparsable} lists "

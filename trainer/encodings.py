@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -11,11 +12,13 @@ from pydantic import BaseModel, ConfigDict
 from trainer.settings import BackboneSettings, Encoding
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.errors import SettingsError
+from unijudge.errors import ModelError, SettingsError
 from unijudge.files import read_json
-from unijudge.inputs import ModelInputs
+from unijudge.inputs import UNKNOWN, ModelInputs
+from unijudge.judging import FILE as JUDGING
+from unijudge.judging import JudgingManifest
 from unijudge.pictures import Resize
-from unijudge.prompt import Part
+from unijudge.prompt import Part, content_parts
 from unijudge.provenance import differences
 
 logger = logging.getLogger(__name__)
@@ -36,35 +39,66 @@ class EmbeddingManifest(BaseModel):
     pooling: Literal["last"] = "last"
     """Of the last token's hidden state."""
     normalize: Literal[True] = True
+    base: str | None = None
+    """The weights that the adapter was trained on: a hub revision, or a digest; None where its own lie beside it."""
 
     @classmethod
-    def of(cls, model: BackboneSettings) -> "EmbeddingManifest":
+    def of(cls, model: BackboneSettings, base: str | None = None) -> "EmbeddingManifest":
         """What a model's settings say."""
         return cls(
-            encoding=model.encoding, resize=model.resize, min_pixels=model.min_pixels, max_pixels=model.max_pixels
+            encoding=model.encoding,
+            resize=model.resize,
+            min_pixels=model.min_pixels,
+            max_pixels=model.max_pixels,
+            base=base,
         )
 
 
 def check_reads_alike(model: BackboneSettings) -> None:
-    """Compares the settings with how the adapter was trained, if its folder tells; warns of other pictures.
+    """Compares the settings with how the adapter, or a merged model, was trained, if its folder tells.
+
+    Warns of other pictures.
 
     Raises:
         SettingsError: It was trained with another encoding.
         DataError: Its embedding.json cannot be read.
     """
-    if model.adapter is None or not (model.adapter / FILE).is_file():
+    folder = model.adapter or Path(model.name)
+    if not (folder / FILE).is_file():
         return
-    trained, wanted = read_json(model.adapter / FILE, EmbeddingManifest), EmbeddingManifest.of(model)
+    trained = read_json(folder / FILE, EmbeddingManifest)
+    wanted = EmbeddingManifest.of(model, trained.base)
     if trained.encoding != wanted.encoding:
         raise SettingsError(
-            f"model.encoding: {wanted.encoding!r}, but {model.adapter} was trained with {trained.encoding!r}: its "
+            f"model.encoding: {wanted.encoding!r}, but {folder} was trained with {trained.encoding!r}: its "
             f"vectors would mean nothing; set model.encoding = {trained.encoding!r}"
         )
     for name in differences(trained, wanted):
         logger.warning(
             "model.%s is %s, but %s was trained with %s; set it so, unless you mean to compare",
-            name, getattr(wanted, name), model.adapter, getattr(trained, name),
+            name, getattr(wanted, name), folder, getattr(trained, name),
         )  # fmt: skip
+
+
+def check_base(adapter: Path, weights: str) -> None:
+    """Compares the weights under an adapter with those that it was trained on, if its folder tells.
+
+    Raises:
+        ModelError: They are others: its shapes may fit, but what it makes means nothing.
+        DataError: What the folder tells cannot be read.
+    """
+    kinds: dict[str, type[EmbeddingManifest | JudgingManifest]] = {FILE: EmbeddingManifest, JUDGING: JudgingManifest}
+    found = [read_json(adapter / name, kind).base for name, kind in kinds.items() if (adapter / name).is_file()]
+    trained = found[0] if found else None
+    if trained in (None, UNKNOWN, weights):
+        return
+    if weights == UNKNOWN or len(trained) != len(weights):  # a hub revision and a folder's digest say nothing together
+        logger.warning("%s: was trained on %s; whether %s is the same cannot be seen", adapter, trained, weights)
+        return
+    raise ModelError(
+        f"{adapter}: was trained on other weights ({trained}) than these ({weights}), so what it makes would mean "
+        "nothing; give the base model that it was trained on"
+    )
 
 
 def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
@@ -72,8 +106,10 @@ def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
 
     Raises:
         SettingsError: `vlm2vec`, for a model of a kind of which there is no such checkpoint.
+        ModelError: `chat`, for a model whose chat template takes no picture.
     """
     if encoding == "chat":
+        inputs.encoder.stream([b"a picture", "a"])  # no picture is opened for its place in a prompt
         return partial(_chat, inputs)
     kind = inputs.config.model_type
     if kind not in RELEASED:
@@ -86,7 +122,7 @@ def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
 
 def _chat(inputs: ModelInputs, content: Content) -> Stream:
     """One user's turn in the model's own template: image, then text; up to where its answer begins."""
-    return inputs.encoder.stream([part for part in (content.image, content.text) if part])
+    return inputs.encoder.stream(content_parts(content))
 
 
 def _bare(inputs: ModelInputs, content: Content) -> Stream:

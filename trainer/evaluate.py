@@ -2,18 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.measuring_settings import EvaluateSettings
+from unijudge.alike import Exclusions
 from unijudge.corpus import Corpus, Query
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, publish_json
+from unijudge.files import file_sha256, publish_json, read_json
 from unijudge.metrics import (
     bootstrap_shares,
-    gold_rank,
+    gold_ranks,
     interval,
     mean_reciprocal_rank,
     modality_gap,
@@ -33,63 +35,103 @@ Vectors = npt.NDArray[np.float32]
 class Report(Evaluation):
     """metrics.json: every measure of every subset; `candidates` (mean number of them) is one too.
 
-    `low` and `high` are the 95 % bootstrap interval of precision@1. `modality gap` is missing where all contents of a
-    subset's queries and candidates have an image, or none has.
+    `left out` (mean number of items) and `united` (share of queries that other rows' positives are right for too) say
+    what was done in open pools: see `EvaluateSettings.to_the_letter`. `low` and `high` are the 95 % bootstrap interval
+    of precision@1. `modality gap` is missing where all contents of a subset's queries and candidates have an image, or
+    none has.
     """
 
     vectors: str
     pool: str
 
 
-def evaluate(settings: EvaluateSettings) -> Report:
-    """Writes metrics.json and rankings.parquet.
+def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
+    """Writes metrics.json and rankings.parquet; the same evaluation once more replaces itself.
+
+    Args:
+        settings: What to measure.
+        overwrite: Replace an evaluation of something else, or by other settings.
 
     Raises:
         DataError: Vectors and corpus do not belong together, a query's positives are not among its candidates, or `out`
-            holds another kind of measures.
+            holds another evaluation, or another kind of measures.
     """
-    check_file(settings.out / "metrics.json", is_json_of(Report), "report of `train evaluate`")
+    path = settings.out / "metrics.json"
+    check_file(path, is_json_of(Report), "report of `train evaluate`")
     check_folder(settings.out, EVALUATION_FILES)
     corpus = Corpus(settings.corpus)
     if not corpus.queries:
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to evaluate")
+    report = Report(
+        corpus=str(settings.corpus),
+        vectors=str(settings.vectors),
+        pool=settings.pool,
+        subsets={},
+        inputs={"corpus": corpus.fingerprint, "vectors": file_sha256(settings.vectors / "vectors.json")},
+        made=Provenance.now(settings),
+    )
+    if path.exists() and not overwrite:
+        read_json(path, Report).check_same(path, report, {"out"})
     folder = VectorFolder(settings.vectors, corpus)
     items_ND, queries_QD = folder.whole("items"), folder.whole("queries")
     measured: dict[str, list[dict[str, float]]] = defaultdict(list)
     seen: dict[str, npt.NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(corpus.items), bool))
 
     def rankings() -> Iterator[Ranking]:
-        for query, candidates, scores, gold in _rankings(settings, corpus, items_ND, queries_QD):
-            seen[query.subset][candidates] = True
-            rank = gold_rank(scores, gold)
+        for case in _cases(settings, corpus, items_ND, queries_QD):
+            query, ranks = case.query, gold_ranks(case.scores, case.gold)
+            seen[query.subset][case.candidates] = True
             measured[query.subset].append(
-                {"rank": rank, "candidates": len(candidates), "ndcg": ndcg(scores, gold, settings.cutoffs[-1])}
+                {
+                    "rank": ranks[0],
+                    "candidates": len(case.candidates),
+                    "ndcg": ndcg(case.scores, case.gold, settings.cutoffs[-1]),
+                    "left out": case.left_out,
+                    "united": float(len(case.gold) > len(set(query.positive_ids))),
+                }
             )
-            best = np.argsort(-scores, kind="stable")[: settings.keep]
-            item_ids = [corpus.items[candidates[place]].item_id for place in best]
-            yield Ranking(query.query_id, query.subset, rank, item_ids, scores[best].tolist())
+            best = np.argsort(-case.scores, kind="stable")[: settings.keep]
+            item_ids, right = (
+                [corpus.items[case.candidates[place]].item_id for place in places] for places in (best, case.gold)
+            )
+            yield Ranking(
+                query.query_id,
+                query.subset,
+                int(ranks[0]),
+                item_ids,
+                case.scores[best].tolist(),
+                right,
+                len(case.candidates),
+            )
 
     write_rankings(settings.out / "rankings.parquet", rankings())
     gaps = {name: _gap(corpus, name, rows_N, items_ND, queries_QD) for name, rows_N in seen.items()}
-    report = Report(
-        corpus=str(settings.corpus),
-        vectors=str(settings.vectors),
-        pool=settings.pool,
-        subsets={name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)},
-        inputs={"corpus": corpus.fingerprint, "vectors": file_sha256(settings.vectors / "vectors.json")},
-        rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
-        made=Provenance.now(settings),
-    )
-    publish_json(settings.out / "metrics.json", report)
+    subsets = {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
+    digest = file_sha256(settings.out / "rankings.parquet")
+    report = report.model_copy(update={"subsets": subsets, "rankings_sha256": digest})
+    publish_json(path, report)
     return report
 
 
-def _rankings(
-    settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, queries_QD: Vectors
-) -> Iterator[tuple[Query, Rows, Vectors, list[int]]]:
-    """Each query with its candidates (item rows), their similarities, and the places of its positives among them."""
+@dataclass(frozen=True)
+class _Case:
+    """One query as it is measured."""
+
+    query: Query
+    candidates: Rows
+    scores: Vectors
+    """Their similarities."""
+    gold: list[int]
+    """The places of what is right among them."""
+    left_out: int
+    """Items of the pool that are no candidates."""
+
+
+def _cases(settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, queries_QD: Vectors) -> Iterator[_Case]:
     pools: dict[str | None, tuple[Rows, Vectors]] = {}
-    for query, vector_D in zip(corpus.queries, queries_QD, strict=True):
+    exclusions = Exclusions(corpus)
+    for row, (query, vector_D) in enumerate(zip(corpus.queries, queries_QD, strict=True)):
+        right, excluded = corpus.positives(row), np.empty(0, np.int64)
         if query.candidates is not None:
             candidates = np.array(query.candidates, np.int64)
             vectors_ND = items_ND[candidates]
@@ -99,11 +141,15 @@ def _rankings(
                 rows = corpus.pool_rows(name)
                 pools[name] = rows, items_ND if name is None else items_ND[rows]
             candidates, vectors_ND = pools[name]
-        positives = [corpus.row_of[item_id] for item_id in query.positive_ids]
-        gold = np.flatnonzero(np.isin(candidates, positives)).tolist()
+            if not settings.to_the_letter:
+                right = exclusions.positives(row)
+                excluded = np.setdiff1d(exclusions.rows(row), right)
+        # The product is made with the whole pool, which is never copied; what is left out goes afterwards.
+        kept = np.flatnonzero(~np.isin(candidates, excluded))
+        gold = np.flatnonzero(np.isin(candidates[kept], right)).tolist()
         if not gold:
             raise DataError(f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates")
-        yield query, candidates, vectors_ND @ vector_D, gold
+        yield _Case(query, candidates[kept], (vectors_ND @ vector_D)[kept], gold, len(candidates) - len(kept))
 
 
 def _gap(
@@ -134,4 +180,5 @@ def _measures(name: str, found: list[dict[str, float]], cutoffs: tuple[int, ...]
         **{f"recall@{k}": recall_at(ranks_Q, k) for k in cutoffs},
         "mrr": mean_reciprocal_rank(ranks_Q),
         f"ndcg@{cutoffs[-1]}": float(np.mean([one["ndcg"] for one in found])),
+        **{name: float(np.mean([one[name] for one in found])) for name in ("left out", "united")},
     }

@@ -3,12 +3,14 @@
 import logging
 import math
 from array import array
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unijudge.alike import Excluded, Exclusions, Sign
 from unijudge.corpus import Content, Corpus
 from unijudge.entries import Rows
 from unijudge.errors import DataError, TrainingError
@@ -27,10 +29,12 @@ class Example:
     """The positive first."""
     candidate_keys: list[bytes]
     """Content hashes, in the same order."""
+    signs: list[Sign]
+    """By what they are known among their like, in the same order."""
     teacher: list[float] | None
     """Judge scores in [0, 1], in the same order; None where the row was selected without a judge."""
-    positive_keys: frozenset[bytes]
-    """Content hashes of every known positive of this question."""
+    excluded: Excluded
+    """What can be no negative of this question, further positives of the selection among it."""
     weight: float = 1.0
     """Of the row in the loss, 0 … 1."""
 
@@ -46,9 +50,11 @@ class Examples:
             TrainingError: No rows, or fewer negatives stored than asked for.
         """
         self._corpus = corpus
+        self._exclusions = Exclusions(corpus)
         manifest = read_json(triples / "triples.json", TripleManifest)
-        mixed = 0
+        mixed = repeated = 0
         subsets: dict[str, int] = {}
+        further: dict[int, set[int]] = defaultdict(set)
         queries, groups, items, teachers, weights = array("q"), array("q"), array("q"), array("d"), array("d")
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
@@ -58,11 +64,15 @@ class Examples:
                 )
             taken = replace(row, negatives=row.negatives[:negatives])
             mixed += len(taken.judges) > 1 and not manifest.calibrated
+            repeated += any(negative.duplicate for negative in taken.negatives)
             queries.append(corpus.query_row_of[row.query_id])
             groups.append(subsets.setdefault(row.subset, len(subsets)))
             items.extend(corpus.row_of[one.item_id] for one in (taken.positive, *taken.negatives))
             teachers.extend(math.nan if label is None else label for label in taken.labels(manifest.scales))
             weights.append(row.weight)
+            if row.extra_positives:
+                found = (self._exclusions.sign(corpus.row_of[one.item_id]).content for one in row.extra_positives)
+                further[self._exclusions.question(queries[-1])].update(found)
         if not queries:
             raise TrainingError(f"{triples}: has no rows; see what `mine select` printed")
         if mixed:
@@ -73,18 +83,39 @@ class Examples:
                 mixed,
                 len(queries),
             )
+        if repeated:
+            logger.warning(
+                "%s: %d of %d rows repeat negatives, since fewer than negatives = %d survived; lower `negatives`, or "
+                "select with a larger k, unless you mean to weigh them so",
+                triples, repeated, len(queries), negatives,
+            )  # fmt: skip
         self.groups: Rows = np.array(groups)
         """Of each row, the number of its subset."""
         self._query_rows = np.array(queries)
         self._item_rows = np.array(items).reshape(-1, 1 + negatives)
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
         self._weights = np.array(weights)
-        self._same_question = _SameQuestion(corpus)
+        self._further = dict(further)
+        """Of a question, what the selection holds for right besides its positives."""
 
     @property
     def teacher_NK(self) -> NDArray[np.float64]:
         """Judge scores in [0, 1] of every row that was judged whole, the positive first."""
         return self._teachers[~np.isnan(self._teachers).any(1)]
+
+    def check_judged(self, why: str) -> None:
+        """Refuses rows without a label of their positive or of a negative.
+
+        Raises:
+            TrainingError: There are some: their number, and the first query.
+        """
+        lacking = np.flatnonzero(np.isnan(self._teachers).any(1))
+        if len(lacking):
+            raise TrainingError(
+                f"{why} needs a judge's scores, but {len(lacking)} of {len(self)} rows lack some (the first: query "
+                f"{self.query_id(int(lacking[0]))!r}); set loss.name = 'infonce', or select with a preset that keeps "
+                "judged candidates"
+            )
 
     def __len__(self) -> int:
         return len(self._query_rows)
@@ -95,9 +126,9 @@ class Examples:
         Raises:
             DataError: An image is gone or changed; the row's query is named.
         """
-        query = self._corpus.queries[self._query_rows[index]]
-        items = [self._corpus.items[row] for row in self._item_rows[index]]
-        teacher = self._teachers[index]
+        query_row, item_rows = int(self._query_rows[index]), self._item_rows[index].tolist()
+        query, items = self._corpus.queries[query_row], [self._corpus.items[row] for row in item_rows]
+        teacher, further = self._teachers[index], self._further.get(self._exclusions.question(query_row), ())
         try:
             contents = [self._corpus.content(entry) for entry in (query, *items)]
         except DataError as error:
@@ -106,30 +137,12 @@ class Examples:
             query=contents[0],
             candidates=contents[1:],
             candidate_keys=[item.key for item in items],
+            signs=[self._exclusions.sign(row) for row in item_rows],
             teacher=None if np.isnan(teacher).any() else teacher.tolist(),
-            positive_keys=self._positive_keys(self._query_rows[index]),
+            excluded=self._exclusions.of(query_row).and_contents(further),
             weight=float(self._weights[index]),
         )
 
     def query_id(self, index: int) -> str:
         """Who a row belongs to, for messages."""
         return str(self._corpus.query_ids[self._query_rows[index]].as_py())
-
-    def _positive_keys(self, query_row: int) -> frozenset[bytes]:
-        rows = {row for other in self._same_question.rows(query_row) for row in self._corpus.positives(other).tolist()}
-        return frozenset(self._corpus.items[row].key for row in rows)
-
-
-class _SameQuestion:
-    """Which queries of a corpus ask the same: 24 bytes for each in memory."""
-
-    def __init__(self, corpus: Corpus):
-        keys = np.array([np.frombuffer(query.key, np.int64)[0] for query in corpus.queries])
-        self._order = np.argsort(keys, kind="stable")
-        self._sorted = keys[self._order]
-        self._key_of = keys
-
-    def rows(self, query_row: int) -> Rows:
-        """The query rows with the content of one, itself among them."""
-        key = self._key_of[query_row]
-        return self._order[np.searchsorted(self._sorted, key) : np.searchsorted(self._sorted, key, side="right")]

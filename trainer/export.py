@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainer.adapters import open_whole, save_merged
+from trainer.adapters import open_whole, write_merged
+from trainer.agreement import open_exported, sample_of
 from trainer.card import Story, card
 from trainer.layouts import (
     Files,
@@ -31,7 +32,7 @@ from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_
 from unijudge.inputs import ModelInputs
 from unijudge.leases import lease
 from unijudge.locations import locate
-from unijudge.outputs import check_folder
+from unijudge.outputs import check_absent
 from unijudge.prompt import Prompt
 from unijudge.provenance import Beginning
 from unijudge.rankings import Evaluation
@@ -68,16 +69,25 @@ def export(
     _check_base(adapter, settings.model)
     story = _story(run, begun, settings, evaluations)
     with lease(out):
-        check_folder(out)
+        check_absent(out)
         with publishing_folder(out) as draft:
-            save = save_merged if form == "merged" else _save_adapter
-            inputs = save(settings.model, adapter, draft)
+            inputs, agreement = _weights(form, settings, begun, adapter, draft)
             made = _artefact(out.name, form, settings, inputs)
             for name, text in _layout(made, settings, inputs).items():
                 publish_text(draft / name, text)
             tiled = not isinstance(inputs.family, QwenVL)
-            publish_text(draft / "README.md", card(made, story, tiled=tiled, license=license))
+            told = replace(story, agreement=agreement)
+            publish_text(draft / "README.md", card(made, told, tiled=tiled, license=license))
     return made
+
+
+NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is what `export` wrote."""
+    card = folder / "README.md"
+    return card.is_file() and "- unijudge" in read_text(card)
 
 
 def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
@@ -107,15 +117,33 @@ def _check_base(adapter: Path, model: BackboneSettings) -> None:
         )
 
 
-def _save_adapter(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
+def _weights(
+    form: Form, settings: FinetuneSettings, begun: Beginning, adapter: Path, folder: Path
+) -> tuple[ModelInputs, str]:
+    """Writes them, and says how far their numbers are from those of the run."""
+    backbone, model = open_whole(settings.model, adapter), settings.model
+    sample = sample_of(settings, begun.inputs)
+    of_run = None if isinstance(sample, str) else sample.measured(backbone, together=True)
+    inputs = backbone.inputs
+    if form == "merged":
+        write_merged(backbone, adapter, folder)
+    else:
+        _save_adapter(model, inputs, adapter, folder)
+    del backbone  # before what was written is opened
+    if isinstance(sample, str) or of_run is None:
+        return inputs, sample if isinstance(sample, str) else ""
+    exported = open_exported(model, folder, merged=form == "merged")
+    dtype = "bfloat16" if model.dtype == "nf4" else model.dtype
+    return inputs, sample.said(of_run, sample.measured(exported, together=False), dtype)
+
+
+def _save_adapter(settings: BackboneSettings, inputs: ModelInputs, adapter: Path, folder: Path) -> None:
     """Copies an adapter that was seen to fit, and says where its base is to be found."""
-    inputs = open_whole(settings, adapter).inputs
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
     config = json.loads(read_text(adapter / "adapter_config.json"))
     config |= {"base_model_name_or_path": _base(settings), "revision": settings.revision}
     publish_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
     inputs.save(folder)
-    return inputs
 
 
 def _base(settings: BackboneSettings) -> str:
@@ -177,7 +205,11 @@ def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations:
         last=json.loads(read_text(run / "metrics.jsonl").splitlines()[-1]),
         triples=manifest,
         judges=[] if manifest is None else list(_judges(settings.triples, manifest)),
-        evaluations={str(folder): _evaluation(folder, run / "adapter") for folder in evaluations},
+        evaluations={
+            f"{folder}{'' if verified else NOT_VERIFIED}": found
+            for folder in evaluations
+            for found, verified in [_evaluation(folder, run / "adapter")]
+        },
     )
 
 
@@ -191,8 +223,8 @@ def _judges(triples: Path, manifest: TripleManifest) -> Iterator[JudgeIdentity]:
                 break
 
 
-def _evaluation(folder: Path, adapter: Path) -> Evaluation:
-    """Of this run, as far as that can be seen: its vectors name the adapter that made them."""
+def _evaluation(folder: Path, adapter: Path) -> tuple[Evaluation, bool]:
+    """And whether it is seen to be of this run: its vectors, where they still are the same, name their adapter."""
     found = read_json(folder / "metrics.json", Evaluation)
     vectors = (found.model_extra or {}).get("vectors")
     manifest = locate(vectors) / "vectors.json" if vectors else None
@@ -203,7 +235,8 @@ def _evaluation(folder: Path, adapter: Path) -> Evaluation:
                 f"{folder}: measures vectors of another adapter ({made_by}) than that of this run "
                 f"({folder_sha256(adapter)}); give the evaluation of this one"
             )
-    return found
+        return found, True
+    return found, False
 
 
 def _same(file: Path, sha256: str | None) -> bool:

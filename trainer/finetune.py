@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from pydantic import BaseModel
 
 from trainer.adapters import Adapter, add_lora
 from trainer.backbone import Backbone, open_backbone
-from trainer.encodings import EmbeddingManifest
 from trainer.examples import Example, Examples
-from trainer.loop import Part, Terms, fit, parts_of
+from trainer.loop import Part, Terms, batches_each, fit, parts_of
 from trainer.memory import TrainingMemory, training_memory, will_not_fit
 from trainer.order import Order
 from trainer.out_of_memory import DeviceMemory, out_of_memory_named, training_cures
-from trainer.pretrained import device_of
+from trainer.pretrained import base_weights, device_of
 from trainer.report import write_report
 from trainer.runs import Run
 from trainer.sharding import shard_frozen
@@ -52,8 +52,8 @@ class Objective(Generic[B]):
     """A batch's inputs, by what is kept at the same time for the backward pass."""
     questions: bool = False
     """Whether each input is a question, with logits over the vocabulary."""
-    embedding: EmbeddingManifest | None = None
-    """How an embedder reads its inputs: written beside its weights."""
+    beside: Mapping[str, BaseModel] = field(default_factory=dict)
+    """Files that say how the model reads its inputs, written beside its weights."""
 
 
 def finetune(
@@ -77,9 +77,11 @@ def finetune(
         raise SettingsError(
             "model.adapter: a training starts a new adapter; merge the old one into a model, or leave it out"
         )
+    batches_each(settings.accumulate, accelerator)
     inputs = {
         "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
         "the rows": file_sha256(settings.triples / "triples.json"),
+        "the base model": base_weights(settings.model),
     }
     if settings.warmup_steps >= settings.steps:
         logger.warning(
@@ -140,7 +142,7 @@ def _train(
         lambda _, batch: objective.loss(batch),
         run,
         settings,
-        Adapter(backbone.model, objective.embedding),
+        Adapter(backbone.model, objective.beside),
         report,
         accelerator,
         partial(_guarded, settings, backbone, objective),

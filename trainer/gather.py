@@ -13,7 +13,8 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from trainer.collate import Batch, known
+from trainer.collate import Batch, excluded_among
+from unijudge.alike import Sign
 
 
 def gathered(batch: Batch, candidates_UD: Tensor) -> tuple[Batch, Tensor]:
@@ -29,26 +30,31 @@ def gathered(batch: Batch, candidates_UD: Tensor) -> tuple[Batch, Tensor]:
         candidates_UD: Its embedded candidates; the processes may hold different numbers of them.
 
     Returns:
-        The batch with `candidate_keys`, `columns_BK` and `known_BU` over V (its contents stay this process's own), and
-        the V vectors.
+        The batch with `candidate_keys`, their signs, `columns_BK` and the masks over V (its contents stay this
+        process's own), and the V vectors.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return batch, candidates_UD
-    keys: list[list[bytes]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(keys, batch.candidate_keys)
+    names: list[list[tuple[bytes, Sign]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(names, [*zip(batch.candidate_keys, batch.candidate_signs, strict=True)])
     place: dict[bytes, int] = {}
     first: list[int] = []
-    for row, key in enumerate(chain(*keys)):
+    signs: list[Sign] = []
+    for row, (key, sign) in enumerate(chain(*names)):
         if key not in place:
             place[key] = len(first)
             first.append(row)
-    everybodys: Tensor = _EveryRow.apply(candidates_UD, [len(one) for one in keys])
+            signs.append(sign)
+    everybodys: Tensor = _EveryRow.apply(candidates_UD, [len(one) for one in names])
     columns_U = torch.tensor([place[key] for key in batch.candidate_keys])
+    says_BV, shows_BV = excluded_among(batch.excluded, signs)
     among = replace(
         batch,
         candidate_keys=list(place),
+        candidate_signs=signs,
         columns_BK=columns_U[batch.columns_BK],
-        known_BU=known(batch.positive_keys, place),
+        says_BU=says_BV,
+        shows_BU=shows_BV,
     )
     return among, everybodys[first]
 

@@ -173,18 +173,19 @@ or inside a program:
 from PIL import Image
 from vllm import LLM
 
-llm = LLM(
-    {of.quoted},
-    runner="pooling",
-    dtype="{of.dtype}",
-    max_model_len={of.max_tokens},
-    limit_mm_per_prompt={{"image": 1, "video": 0}},
-    mm_processor_kwargs={dict(of.processor)},
-)
-content = [{{"type": "image"}}, {{"type": "text", "text": "Find an image like this one."}}]
-prompt = llm.get_tokenizer().apply_chat_template([{{"role": "user", "content": content}}], tokenize=False)
-(output,) = llm.embed([{{"prompt": prompt, "multi_modal_data": {{"image": {of.photo}}}}}])
-vector = output.outputs.embedding
+if __name__ == "__main__":  # vLLM starts processes, which read this file again
+    llm = LLM(
+        {of.quoted},
+        runner="pooling",
+        dtype="{of.dtype}",
+        max_model_len={of.max_tokens},
+        limit_mm_per_prompt={{"image": 1, "video": 0}},
+        mm_processor_kwargs={dict(of.processor)},
+    )
+    content = [{{"type": "image"}}, {{"type": "text", "text": "Find an image like this one."}}]
+    prompt = llm.get_tokenizer().apply_chat_template([{{"role": "user", "content": content}}], tokenize=False)
+    (output,) = llm.embed([{{"prompt": prompt, "multi_modal_data": {{"image": {of.photo}}}}}])
+    vector = output.outputs.embedding
 ```"""
 
 

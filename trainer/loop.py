@@ -101,7 +101,7 @@ def fit(
     Raises:
         NonFiniteLoss: In every process, before the update.
     """
-    trainable, each = _trainable(model), _batches_each(order, accelerator)
+    trainable, each = _trainable(model), batches_each(order.accumulate, accelerator)
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_schedule(step, settings.warmup_steps, settings.steps)
@@ -154,14 +154,18 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return trainable
 
 
-def _batches_each(order: Order, accelerator: Accelerator) -> int:
-    """How many batches of an update each process does."""
-    if order.accumulate % accelerator.num_processes:
+def batches_each(accumulate: int, accelerator: Accelerator) -> int:
+    """How many batches of an update each process does.
+
+    Raises:
+        TrainingError: They cannot be shared out evenly.
+    """
+    if accumulate % accelerator.num_processes:
         raise TrainingError(
-            f"accumulate = {order.accumulate}: the batches of an update cannot be shared out evenly among "
+            f"accumulate = {accumulate}: the batches of an update cannot be shared out evenly among "
             f"{accelerator.num_processes} processes; make it a multiple of that"
         )
-    return order.accumulate // accelerator.num_processes
+    return accumulate // accelerator.num_processes
 
 
 def parts_of(order: Order, steps: range, accelerator: Accelerator) -> Iterator[Part]:

@@ -21,10 +21,15 @@ class EvaluateSettings(Settings):
     """The folder for metrics.json and rankings.parquet."""
     pool: Literal["subset", "global"] = "subset"
     """Queries without a closed list are ranked against their subset's items, or against all."""
+    to_the_letter: bool = False
+    """Closed lists are ranked as they are. In an open pool the positives of all rows that ask the same are right, and
+    what can be no wrong answer is left out: what says the same as a positive or as the query (letter case and blanks
+    aside), or shows the query's picture. True: only a row's own positives are right, and nothing is left out, as in
+    published benchmarks."""
     cutoffs: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (5, 10)
     """The k of recall@k; nDCG is taken at the last."""
     keep: int = Field(10, gt=0)
-    """Items of each ranking to write."""
+    """Items of each ranking to write; no more can be reranked."""
 
 
 class RerankSettings(Settings):

@@ -7,7 +7,8 @@ import torch
 import transformers
 
 from trainer.settings import Attention, BackboneSettings
-from unijudge.errors import ModelError
+from unijudge.errors import ModelError, SettingsError
+from unijudge.inputs import weights_of
 
 KEPT_WHOLE = ("model.visual", "model.vision_tower", "model.multi_modal_projector", "lm_head")
 """What four bits leave alone: the towers and projectors of all families here, and the head. transformers compares the
@@ -34,6 +35,32 @@ def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if wanted == "cpu" or not seen:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def check_named(settings: BackboneSettings) -> None:
+    """Refuses settings that name no model.
+
+    Raises:
+        SettingsError: They do not.
+    """
+    if not settings.name:
+        raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+
+
+def base_weights(settings: BackboneSettings) -> str:
+    """By what the weights of a model are known, before it is loaded.
+
+    Raises:
+        SettingsError: No model is named.
+        ModelError: It is not there.
+    """
+    check_named(settings)
+    try:
+        return weights_of(
+            settings.name, transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
 
 
 def pretrained_options(settings: BackboneSettings, kind: str, device: torch.device) -> dict[str, Any]:

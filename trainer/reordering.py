@@ -3,54 +3,53 @@
 Only the first items were judged; the others keep their places after them. Gold ranks count ties against the positive.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from unijudge.metrics import gold_rank
+from unijudge.metrics import TIE, gold_rank
 from unijudge.rankings import Ranking
 
 
-def reranked(ranking: Ranking, scores: Sequence[float | None], positives: Collection[str]) -> Ranking:
+def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
     """A ranking with its first items in the order of their scores, those without any behind them.
 
     Args:
         ranking: The embedder's, with what the judge said of its first items.
         scores: Of its first items, in its order; more is better.
-        positives: The items that are right.
 
     Returns:
         The new ranking. Its gold rank stays as it was if no positive was judged.
 
     Example:
-        >>> reranked(Ranking("q", "s", 2, ["a", "b", "c"], [0.9, 0.8, 0.7]), [0.0, 3.0], {"b"}).item_ids
+        >>> reranked(Ranking("q", "s", 2, ["a", "b", "c"], [0.9, 0.8, 0.7], ["b"], 3), [0.0, 3.0]).item_ids
         ['b', 'a', 'c']
     """
     scores_N = np.array([-np.inf if score is None else score for score in scores])
     order = [*np.argsort(-scores_N, kind="stable").tolist(), *range(len(scores), len(ranking.item_ids))]
-    gold = [place for place, item_id in enumerate(ranking.item_ids[: len(scores)]) if item_id in positives]
+    gold = [place for place, item_id in enumerate(ranking.item_ids[: len(scores)]) if item_id in ranking.positive_ids]
     return _ordered(ranking, order, gold_rank(scores_N, gold) if gold else ranking.gold_rank)
 
 
-def promoted(ranking: Ranking, place: int, positives: Collection[str]) -> Ranking:
+def promoted(ranking: Ranking, place: int) -> Ranking:
     """A ranking with one of its items in front; the others keep their order.
 
     Args:
         ranking: The embedder's, with what the judge said of its first items.
         place: Of the item, from 0.
-        positives: The items that are right.
 
     Example:
-        >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7]), 2, {"a"}).item_ids
+        >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7], ["a"], 3), 2).item_ids
         ['c', 'a', 'b']
     """
     others = [other for other in range(len(ranking.item_ids)) if other != place]
-    golden = [s for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True) if item_id in positives]
-    if ranking.item_ids[place] in positives:
+    right = ranking.positive_ids
+    golden = [s for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True) if item_id in right]
+    if ranking.item_ids[place] in right:
         rank = 1
     else:  # it is one more before the positive, unless it stood there already
-        rank = ranking.gold_rank + bool(golden and ranking.similarities[place] < max(golden))
+        rank = ranking.gold_rank + bool(golden and ranking.similarities[place] < max(golden) - TIE)
     return _ordered(ranking, [place, *others], rank)
 
 

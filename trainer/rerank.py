@@ -4,8 +4,10 @@ The judge is a service: as it comes, or with a trained reranker's weights. Nothi
 """
 
 import asyncio
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,8 @@ from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, read_rankin
 from unijudge.verdicts import JudgeIdentity
 
 Ranks = npt.NDArray[np.int64]
+HOW = {"out", "service", "key_file", "in_flight"}
+"""Settings that do not change what comes of a reranking; who judges is known by his identity."""
 
 
 class RerankReport(Evaluation):
@@ -49,16 +53,17 @@ class RerankReport(Evaluation):
     """Which subsets were reranked, and why; null where all are."""
 
 
-def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> RerankReport:
+def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, overwrite: bool = False) -> RerankReport:
     """Writes metrics.json and rankings.parquet; what an interrupted job was answered is not asked again.
 
     Args:
         settings: The job.
         report: Is called with (queries done, queries in all).
+        overwrite: Replace a reranking of something else, by another judge or by other settings.
 
     Raises:
-        DataError: The rankings are of another corpus, what was held out was reranked otherwise, or `out` holds another
-            kind of measures, as the evaluation itself.
+        DataError: The rankings are of another corpus or too short, what was held out was reranked otherwise, or `out`
+            holds another reranking, or another kind of measures, as the evaluation itself.
         FolderBusy: Another process reranks into `out`.
         JudgeError: The service cannot be used.
     """
@@ -67,11 +72,28 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None]) -> Rera
     corpus = Corpus(settings.corpus)
     rankings = _read(settings, corpus)
     with lease(settings.out):
+        allowed = partial(_check_same, settings, corpus) if not overwrite else None
         try:
-            outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, report))
+            outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, report, allowed))
         except* UnijudgeError as group:
             raise next(iter(group.exceptions)) from None
         return _publish(settings, corpus, outcomes, decisions, judge)
+
+
+def _inputs(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> dict[str, str]:
+    return {
+        "corpus": corpus.fingerprint,
+        "rankings": file_sha256(settings.rankings / "rankings.parquet"),
+        "judge": hashlib.sha256(judge.model_dump_json().encode()).hexdigest(),
+    }
+
+
+def _check_same(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> None:
+    """Refuses to replace a reranking of something else, before anything is asked."""
+    path = settings.out / "metrics.json"
+    if path.exists():
+        ours = Evaluation(corpus="", subsets={}, inputs=_inputs(settings, corpus, judge), made=Provenance.now(settings))
+        read_json(path, RerankReport).check_same(path, ours, HOW)
 
 
 def _publish(
@@ -89,8 +111,8 @@ def _publish(
         judge=judge,
         method=settings.method,
         top=settings.judged,
-        subsets=_measures(settings, corpus, outcomes),
-        inputs={"corpus": corpus.fingerprint, "rankings": file_sha256(settings.rankings / "rankings.parquet")},
+        subsets=_measures(settings, outcomes),
+        inputs=_inputs(settings, corpus, judge),
         rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
         made=Provenance.now(settings),
         unjudged=sum(log_odds is None for ranking in after for log_odds in ranking.log_odds or []),
@@ -113,6 +135,13 @@ def _read(settings: RerankSettings, corpus: Corpus) -> list[Ranking]:
             f"{settings.rankings}: ranks other queries or items than those of {settings.corpus}; give the corpus that "
             "was evaluated"
         )
+    cut = [len(one.item_ids) for one in rankings if len(one.item_ids) < min(settings.judged, one.candidates)]
+    if cut:
+        name = "top" if settings.method == "pointwise" else "list_size"
+        raise DataError(
+            f"{name} = {settings.judged}, but {settings.rankings} holds only the best {min(cut)} items of each query; "
+            f"evaluate again with keep = {settings.judged}, or set {name} = {min(cut)}"
+        )
     return rankings
 
 
@@ -121,9 +150,12 @@ async def _rerank(
     corpus: Corpus,
     rankings: list[Ranking],
     report: Callable[[int, int], None],
+    check: Callable[[JudgeIdentity], None] | None,
 ) -> tuple[list[Outcome], dict[str, Decision] | None, JudgeIdentity]:
     """What is to be reported, in order; and what `auto` decided, before the queries were asked that it spares."""
     async with JudgeClient(settings.service, key=read_key(settings.key_file)) as judge:
+        if check is not None:
+            check(judge.identity)
         ask = Asking(settings, corpus, judge, len(rankings), report)
         if settings.rerank == "always":
             return await ask.about(rankings), None, judge.identity
@@ -193,15 +225,14 @@ def _gained_Q(before_Q: Ranks, after_Q: Ranks) -> npt.NDArray[np.bool_]:
     return (before_Q > 1) & (after_Q == 1)
 
 
-def _measures(settings: RerankSettings, corpus: Corpus, outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+def _measures(settings: RerankSettings, outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
     subsets: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         subsets[outcome.before.subset].append(outcome)
-    positives = {query.query_id: set(query.positive_ids) for query in corpus.queries}
 
     def measures(found: list[Outcome]) -> dict[str, float]:
         before_Q, after_Q = _gold_ranks(found)
-        in_top = [bool(positives[one.before.query_id] & {*one.before.item_ids[: settings.judged]}) for one in found]
+        in_top = [not {*one.before.positive_ids}.isdisjoint(one.before.item_ids[: settings.judged]) for one in found]
         made = {
             "queries": len(found),
             "in_top": float(np.mean(in_top)),

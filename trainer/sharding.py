@@ -3,6 +3,9 @@
 Each block's weights are gathered while it computes, and let go again. The adapter is small: it stays whole in every
 process, so training, saving and resuming are what they are without sharding. So does the vision tower, which is run by
 each process when it meets a picture that is new to it.
+
+What it does not do: load a model in parts. Each process has loaded the whole model before it is split, so a model must
+fit one GPU; what is saved is the room that its weights would take while hidden states are kept.
 """
 
 import torch

@@ -11,7 +11,7 @@ from trainer.backbone import Backbone
 from trainer.collate import Batch, collate
 from trainer.contrast import in_batch_contrast, infonce
 from trainer.embedder import embed, stream_of
-from trainer.encodings import EmbeddingManifest
+from trainer.encodings import FILE, EmbeddingManifest
 from trainer.examples import Examples
 from trainer.finetune import Objective, finetune
 from trainer.gather import gathered
@@ -22,7 +22,6 @@ from trainer.processes import processes
 from trainer.teaching import cannot_teach, observed
 from trainer.training_settings import EmbedderSettings, LossSettings
 from unijudge.encoding import Stream
-from unijudge.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +45,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
 
     def objective(backbone: Backbone, rows: Examples) -> Objective[Batch]:
         if settings.loss.name in AGREEMENTS:
+            rows.check_judged(f"loss.name = {settings.loss.name!r}")
             doubt = cannot_teach(rows.teacher_NK, settings.loss.teacher_temperature)
             if doubt is not None:
                 logger.warning("%s: %s", settings.triples, doubt)
@@ -53,7 +53,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
             lambda examples, _: _ready(backbone, collate(examples)),
             partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
             partial(_streams, backbone, settings.cache_chunk),
-            embedding=EmbeddingManifest.of(settings.model),
+            beside={FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
         )
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
@@ -78,9 +78,6 @@ def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, cache_c
     """The loss of one batch by its terms, and what was observed of its rows.
 
     Its inputs keep their hidden states for the backward pass, or those of `cache_chunk` inputs at a time do.
-
-    Raises:
-        TrainingError: The loss needs a judge's scores, and a row has none.
     """
     contents = [*batch.queries, *batch.candidates]
     vectors = embed_in_chunks(backbone, contents, cache_chunk) if cache_chunk else embed(backbone, contents)
@@ -106,11 +103,7 @@ def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidate
 
 
 def _agreement(settings: LossSettings, batch: Batch, similarities_BU: Tensor) -> Tensor:
-    if batch.teacher_BK is None:
-        raise TrainingError(
-            f"loss.name = {settings.name!r} needs a judge's scores, but these rows were selected without one; set "
-            "loss.name = 'infonce', or select with a preset that keeps judged candidates"
-        )
+    assert batch.teacher_BK is not None  # noqa: S101  `Examples.check_judged`, before the first step
     return AGREEMENTS[settings.name](
         similarities_BU.gather(1, batch.columns_BK),
         batch.teacher_BK,

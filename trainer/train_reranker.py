@@ -13,6 +13,7 @@ from trainer.reranker import Lesson, Lessons, reranker_loss
 from trainer.training_settings import RerankerSettings
 from unijudge.encoding import Stream
 from unijudge.files import publishing_folder
+from unijudge.judging import FILE, JudgingManifest
 
 
 def train_reranker(settings: RerankerSettings, report: Callable[[int, float], None]) -> Path:
@@ -31,7 +32,14 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
 
     def objective(backbone: Backbone, _: Examples) -> Objective[Lesson]:
         lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
-        return Objective(lessons.of, partial(reranker_loss, backbone, settings.loss), _streams, questions=True)
+        asked = JudgingManifest(
+            prompt=settings.prompt,
+            min_pixels=settings.model.min_pixels,
+            max_pixels=settings.model.max_pixels,
+            base=backbone.inputs.weights,
+        )
+        loss = partial(reranker_loss, backbone, settings.loss)
+        return Objective(lessons.of, loss, _streams, questions=True, beside={FILE: asked})
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
         run = finetune(settings, objective, report, accelerator)

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trainer.settings import BackboneSettings
+from unijudge.judging import JUDGE_MAX_PIXELS, JUDGE_MIN_PIXELS
 from unijudge.locations import Location, is_local
 from unijudge.prompt import LONGEST_LIST, Prompt
 from unijudge.settings import Settings
@@ -157,8 +158,20 @@ class RerankerLoraSettings(LoraSettings):
     """On the input of the updates."""
 
 
+class RerankerBackboneSettings(BackboneSettings):
+    """The judge that a reranker starts from: it sees pictures as the judge service does."""
+
+    min_pixels: int = Field(JUDGE_MIN_PIXELS, gt=0)
+    """Smaller images are scaled up to this many pixels, as in the service that will serve it."""
+    max_pixels: int = Field(JUDGE_MAX_PIXELS, gt=0)
+    """Larger images are scaled down to this many pixels, as in the service that will serve it; 28 × 28 are one token of
+    Qwen2-VL and Qwen2.5-VL."""
+
+
 class RerankerSettings(FinetuneSettings):
     """One training of the reranker; `model` is the judge that it starts from."""
+
+    model: RerankerBackboneSettings = RerankerBackboneSettings()
 
     lora: RerankerLoraSettings = RerankerLoraSettings()
     loss: RerankerLossSettings = RerankerLossSettings()
@@ -166,7 +179,7 @@ class RerankerSettings(FinetuneSettings):
 
     @field_validator("model")
     @classmethod
-    def _reads_as_a_judge(cls, model: BackboneSettings) -> BackboneSettings:
+    def _reads_as_a_judge(cls, model: RerankerBackboneSettings) -> RerankerBackboneSettings:
         if (model.encoding, model.resize) != ("chat", "keep"):
             raise ValueError(
                 "encoding and resize are an embedder's; a reranker reads as the judge does: leave them out"

@@ -17,6 +17,7 @@ import typer
 from unijudge import inventory
 from unijudge.errors import UnijudgeError
 from unijudge.locations import locate
+from unijudge.provenance import without_passwords
 from unijudge.settings import Settings, load_settings
 from unijudge.settings import example as print_example
 
@@ -25,6 +26,7 @@ S = TypeVar("S", bound=Settings)
 SettingsFile = Annotated[Path | None, typer.Argument(help="A TOML file of settings; --example prints one.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
 Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output of the same kind that exists already.")]
 Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
 
 
@@ -78,11 +80,20 @@ def run(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Safe("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("httpx2", "faiss.loader", "aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         whole()()
     except UnijudgeError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {without_passwords(str(error))}", fg="red", err=True)
         sys.exit(1)
+
+
+class _Safe(logging.Formatter):
+    """Lines of a log without the passwords of the URLs in them, which other libraries print too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(super().format(record))

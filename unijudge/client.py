@@ -5,12 +5,11 @@ It never opens an image for you and never scores twice what was answered. Idempo
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx2
-from pydantic import BaseModel
 
 from unijudge.connection import Connection
 from unijudge.corpus import Content
@@ -19,12 +18,12 @@ from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeRefuse
 from unijudge.parts import Part, body_of, chunks
 from unijudge.uploads import Uploads
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
-from unijudge.wire import ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
+from unijudge.wire import Answer, ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
 
 BLOB_ROUNDS = 3
 """How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
 
-R = TypeVar("R", bound=BaseModel)
+A = TypeVar("A", bound=Answer)
 Split = TypeVar("Split", ScoreResponse, CountResponse)
 """Of what may be asked in several requests."""
 
@@ -35,8 +34,9 @@ class JudgeClient:
         async with JudgeClient("http://127.0.0.1:8000") as judge:
             answers = await judge.judge(Content(text="a cat"), [Content(image=data)])
 
-    On entry it asks the service who it is; from then on every request is pinned to that judge (`If-Match`), so no
-    answer of another one can slip in. Images are named by their hashes; what the service lacks is sent once.
+    On entry it asks the service who it is; from then on every request is pinned to that judge (`If-Match`), and who
+    answered is compared, so no answer of another one can slip in. Images are named by their hashes; what the service
+    lacks is sent once.
     """
 
     def __init__(
@@ -110,14 +110,16 @@ class JudgeClient:
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         """One answer for each candidate, in order. A query too large for one request becomes several.
 
+        Where some of these are refused, their candidates alone get an error.
+
         Raises:
-            JudgeRefused: The query itself cannot be judged.
+            JudgeRefused: The query itself cannot be judged, or the service failed on it again and again.
             JudgeUnavailable: Busy or away for longer than `retry_for_s`.
             JudgeChanged: Another judge answered.
             JudgeBroken: The answer is not one for each candidate.
         """
         answers: list[Verdict | PairError] = []
-        async for found in self._asked("/v1/score", ScoreResponse, query, candidates):
+        for found in await self._asked("/v1/score", ScoreResponse, query, candidates):
             answers += [found] if isinstance(found, PairError) else found.results
         return answers
 
@@ -153,7 +155,7 @@ class JudgeClient:
             JudgeRefused, JudgeUnavailable, JudgeChanged, JudgeBroken: As of `judge`.
         """
         counts: list[TokenCount | PairError] = []
-        async for found in self._asked("/v1/count", CountResponse, query, candidates):
+        for found in await self._asked("/v1/count", CountResponse, query, candidates):
             if isinstance(found, PairError):
                 counts.append(found)
             else:
@@ -164,9 +166,8 @@ class JudgeClient:
     async def store(self, contents: Iterable[Content]) -> None:
         """Sends images ahead of the questions that will name them; one that is not kept travels inside those."""
         named = {part.name: part.image for part in (Part.of(one, by_name=self.info.limits.blobs) for one in contents)}
-        named.pop(None, None)
         now = time.monotonic()
-        await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name))
+        await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name and image))
 
     @property
     def shape(self) -> ModelShape | None:
@@ -177,22 +178,41 @@ class JudgeClient:
 
     async def _asked(
         self, path: str, kind: type[Split], query: Content, candidates: Sequence[Content]
-    ) -> AsyncIterator[Split | PairError]:
-        """Asks in as many requests as it takes; in order, their answers, and an error for what is too large for any."""
+    ) -> list[Split | PairError]:
+        """Asks in as many requests as it takes. In order: their answers, and an error for each candidate without one.
+
+        Raises:
+            JudgeRefused: All requests were refused: the query is at fault.
+        """
         limits = self.info.limits
         asked, parts, room = self._parts(query, candidates)
+        found: list[Split | PairError] = []
+        refusals: list[JudgeRefused] = []
+        answered = False
         for chunk in chunks(parts, limits.max_candidates, room):
             if len(chunk) == 1 and chunk[0].inline_bytes > room:
                 message = f"{chunk[0].inline_bytes} bytes with its query; a request takes {limits.max_body_bytes}"
-                yield PairError(code="too_large", message=message)
+                found.append(PairError(code="too_large", message=message))
                 continue
-            response = await self._send(path, kind, asked, chunk)
-            if len(response.results) != len(chunk):
-                raise JudgeBroken(
-                    f"{self._connection.url}: {len(chunk)} candidates sent, {len(response.results)} answers returned; "
-                    f"the service and this client disagree on {path}: run the same version on both sides"
-                )
-            yield response
+            try:
+                found.append(await self._answered(path, kind, asked, chunk))
+                answered = True
+            except JudgeRefused as refusal:
+                refusals.append(refusal)
+                found += [PairError(code="refused", message=str(refusal))] * len(chunk)
+        if refusals and not answered:
+            raise refusals[0]
+        return found
+
+    async def _answered(self, path: str, kind: type[Split], asked: Part, chunk: Sequence[Part]) -> Split:
+        """One request's answer, which has one entry for each candidate."""
+        response = await self._send(path, kind, asked, chunk)
+        if len(response.results) != len(chunk):
+            raise JudgeBroken(
+                f"{self._connection.url}: {len(chunk)} candidates sent, {len(response.results)} answers returned; "
+                f"the service and this client disagree on {path}: run the same version on both sides"
+            )
+        return response
 
     def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[Part, list[Part], int]:
         """What a request is made of, and the bytes that it has for candidates beside its query."""
@@ -204,14 +224,14 @@ class JudgeClient:
             raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
         return asked, [Part.of(candidate, by_name=by_name) for candidate in candidates], room
 
-    async def _send(self, path: str, kind: type[R], query: Part, candidates: Sequence[Part]) -> R:
-        images = {part.name: part.image for part in (query, *candidates) if part.name}
+    async def _send(self, path: str, kind: type[A], query: Part, candidates: Sequence[Part]) -> A:
+        images = {part.name: part.image for part in (query, *candidates) if part.name and part.image}
         inside: set[str] = set()  # images that the service does not keep
         for attempt in range(1, BLOB_ROUNDS + 1):
             body = body_of(query, candidates, inside)
             asked_at = time.monotonic()
             try:
-                return await self._connection.post(path, kind, body, self.info.digest)
+                return await self._connection.post(path, kind, body, self.identity)
             except BlobsMissing as missing:
                 lacking = [name for name in missing.names if name in images]
                 if lacking and attempt < BLOB_ROUNDS - 1:

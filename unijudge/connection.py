@@ -14,19 +14,25 @@ from unijudge.errors import (
     JudgeBroken,
     JudgeChanged,
     JudgeError,
+    JudgeFailed,
     JudgeRefused,
     JudgeUnavailable,
     JudgeUncounted,
 )
 from unijudge.files import in_words
 from unijudge.keys import checked_key
-from unijudge.wire import ErrorBody
+from unijudge.provenance import without_passwords
+from unijudge.verdicts import JudgeIdentity
+from unijudge.wire import Answer, ErrorBody
 
 R = TypeVar("R", bound=BaseModel)
+A = TypeVar("A", bound=Answer)
 
 logger = logging.getLogger(__name__)
 
 TELL_AFTER_S, TELL_EVERY_S = 3, 60
+FAILED_TRIES = 3
+"""How often a request is sent on which the service itself fails; then it is a refusal, and other requests go on."""
 JSON, BINARY = "application/json", "application/octet-stream"
 
 
@@ -43,7 +49,7 @@ class Connection:
         transport: httpx2.AsyncBaseTransport | None,
     ):
         """See `JudgeClient`."""
-        self.url = url
+        self.url = without_passwords(url)  # for messages
         self._retry_for_s = retry_for_s
         self._quiet_until = float("-inf")
         checked = checked_key(key, "key")
@@ -55,7 +61,7 @@ class Connection:
                 headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
             )
         except httpx2.InvalidURL as error:
-            raise JudgeRefused(f"{url}: not a URL ({error}); expected http://host:port") from error
+            raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
 
     async def close(self) -> None:
         """Lets go of the sockets."""
@@ -65,10 +71,20 @@ class Connection:
         """Reads a resource."""
         return self._parsed(path, kind, await self._retrying("GET", path, b"", {}))
 
-    async def post(self, path: str, kind: type[R], body: bytes, pin: str) -> R:
-        """Sends JSON to the judge whose digest is `pin`, and to no other."""
-        headers = {"Content-Type": JSON, "If-Match": f'"{pin}"'}
-        return self._parsed(path, kind, await self._retrying("POST", path, body, headers))
+    async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity) -> A:
+        """Sends JSON to one judge, and takes an answer from no other.
+
+        Raises:
+            JudgeChanged: Another one is there, or answered: what stands between may drop the pin.
+        """
+        headers = {"Content-Type": JSON, "If-Match": f'"{judge.digest}"'}
+        answer = self._parsed(path, kind, await self._retrying("POST", path, body, headers))
+        if answer.identity != judge:
+            raise JudgeChanged(
+                f"{self.url}{path}: asked {judge}, but {judge.difference(answer.identity)}. Ask without what stands "
+                "between, or begin anew with that judge"
+            )
+        return answer
 
     async def put(self, path: str, body: bytes, *, retry_for_s: float) -> None:
         """Stores a resource."""
@@ -84,7 +100,20 @@ class Connection:
             before_sleep=self._tell,
             reraise=True,
         )
-        return await retrying(self._once, method, path, body, headers)
+        failed = 0
+
+        async def once() -> bytes:
+            nonlocal failed
+            try:
+                return await self._once(method, path, body, headers)
+            except JudgeFailed as error:
+                failed += 1
+                if failed == FAILED_TRIES:
+                    reason = f"{error}. It was sent {failed} times; look there, or leave it out"
+                    raise JudgeRefused(reason) from error
+                raise
+
+        return await retrying(once)
 
     def _tell(self, state: RetryCallState) -> None:
         """Says, once a minute, for what a person waits."""
@@ -144,7 +173,7 @@ class Connection:
         busy = response.status_code in (408, 429) or (response.status_code >= 500 and body.code != "no_room")
         gone = response.status_code == 404 and body.code == "unknown" and path != "/v1/identity"
         if busy or gone:  # a judge answered on entry: what knows no such path now is being stopped, or started again
-            error = JudgeUnavailable(message)
+            error = (JudgeFailed if body.code == "internal" else JudgeUnavailable)(message)
             error.retry_after_s = _seconds(response.headers.get("Retry-After"))
             return error
         return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass

@@ -5,8 +5,6 @@ sha256 of their bytes: an image that changed since the import is refused, never 
 """
 
 import hashlib
-import os
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +19,8 @@ from pydantic import BaseModel
 from unijudge.entries import Entries, RowIndex, Rows
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, read_json
-from unijudge.locations import is_local, locate
+from unijudge.image_roots import check_names, image_root, root_name
+from unijudge.images import read_bounded
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
 from unijudge.tables import Table
@@ -72,14 +71,13 @@ class Query:
 
 
 def content_key(text: str | None, image_sha256: str | None) -> bytes:
-    """The 16-byte hash by which equal contents are known everywhere: NFC text without outer blanks, and image bytes.
+    """The 16-byte hash of exactly what a judge or an embedder is given: a line break more is another content.
 
     Example:
-        >>> content_key("a cat ", None) == content_key("a cat", None) != content_key(None, None)
-        True
+        >>> content_key("a cat", None) == content_key("a cat ", None)
+        False
     """
-    normal = unicodedata.normalize("NFC", text or "").strip()
-    return hashlib.sha256(f"{normal}\0{image_sha256 or ''}".encode()).digest()[:16]
+    return hashlib.sha256(f"{text or ''}\0{image_sha256 or ''}".encode()).digest()[:16]
 
 
 _CONTENT = [("text", pa.string()), ("image", pa.string()), ("image_sha256", pa.string())]
@@ -126,17 +124,18 @@ class Corpus:
         """Opens and checks the folder.
 
         Raises:
-            DataError: It is incomplete, damaged, has an id twice, or a query's positive is not among its items.
+            DataError: It is incomplete, damaged, has an id twice, a query's positive is not among its items, or a
+                picture lies outside of the image root.
         """
         self.folder = folder
         self.manifest = read_json(folder / "corpus.json", CorpusManifest)
         for name, expected in [("items", self.manifest.items_sha256), ("queries", self.manifest.queries_sha256)]:
             if file_sha256(folder / f"{name}.parquet") != expected:
                 raise DataError(f"{folder / name}.parquet: changed since it was written; import again")
-        images = self.manifest.images
-        self.images = locate(images) if "://" in images else (folder / images).resolve()
+        self.images = image_root(folder, self.manifest.images)
         self.items = Entries(ITEMS.whole(folder / "items.parquet"), _item)
         self.queries = Entries(QUERIES.whole(folder / "queries.parquet"), _query)
+        check_names(folder, {"items": self.items.table, "queries": self.queries.table})
         self.item_ids: pa.ChunkedArray = self.items.table["item_id"]
         self.query_ids: pa.ChunkedArray = self.queries.table["query_id"]
         for kind, ids in [("item", self.item_ids), ("query", self.query_ids)]:
@@ -194,7 +193,9 @@ class Corpus:
             return Content(text=entry.text)
         path = self.images / entry.image
         try:
-            data = path.read_bytes()
+            data = read_bounded(path)
+        except DataError:
+            raise
         except FileNotFoundError as error:
             raise self._no_picture(path) from error
         except Exception as error:  # each store has its own family of errors
@@ -208,7 +209,7 @@ class Corpus:
             return DataError(f"{path}: cannot be read (no such file); restore it or import again")
         return DataError(
             f"{path}: cannot be read: the images are not here, {self.images} does not exist. A dataset may be "
-            "published without them: its card says where they lay; put them there, by the paths of the tables"
+            "published without them: put them there, by the paths of the tables"
         )
 
 
@@ -232,7 +233,7 @@ def write_corpus(
     num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))
     num_queries = QUERIES.write(folder / "queries.parquet", (vars(query) for query in queries))
     manifest = CorpusManifest(
-        images=_relative(images, folder),
+        images=root_name(images, folder),
         items=num_items,
         queries=num_queries,
         rejects=rejects,
@@ -243,14 +244,3 @@ def write_corpus(
     )
     publish_json(folder / "corpus.json", manifest)
     return manifest
-
-
-def _relative(images: Path, folder: Path) -> str:
-    """The image root as a corpus names it: relative, unless only one of the two is in an object store."""
-    if is_local(images) and is_local(folder):
-        return os.path.relpath(images.resolve(), folder.resolve())
-    if not is_local(images) and images.is_relative_to(folder):
-        return images.relative_to(folder).as_posix()
-    if is_local(images):
-        raise DataError(f"{folder}: is in an object store, but its images ({images}) are not; put them there first")
-    return str(images)

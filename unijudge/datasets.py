@@ -15,10 +15,12 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from unijudge.corpus import CorpusManifest
+from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publishing, read_json
+from unijudge.image_roots import MANIFEST, UNFINISHED
 from unijudge.leases import lease
+from unijudge.names import inside
 from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
@@ -26,14 +28,12 @@ from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity
 
-MANIFEST = "dataset.json"
-UNFINISHED = "dataset.unfinished.json"
-"""What `pull` is fetching, until it is whole."""
 AT_ONCE = 16
 """Files that are copied at the same time."""
 BLOCK = 1 << 20
 """Bytes that are copied together."""
 FILES_BETWEEN_NEWS = 1024
+FAULTS_NAMED = 5
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,17 +48,10 @@ class Stored:
     sha256: str
 
 
-def inside(name: str) -> str:
-    """The name of a file in a dataset, as it is.
-
-    Raises:
-        ValueError: It leads out of the folder, or is the manifest's own.
-    """
-    path = PurePosixPath(name)
-    foreign = not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
-    if foreign or str(path) in (MANIFEST, UNFINISHED):
-        raise ValueError(f"{name!r} is not a path inside the dataset")
-    return name
+def _listed(name: str) -> str:
+    if str(PurePosixPath(name)) in (MANIFEST, UNFINISHED):
+        raise ValueError(f"{name!r} is the manifest's own name, and no file of the dataset")
+    return inside(name)
 
 
 class DatasetManifest(BaseModel):
@@ -78,7 +71,7 @@ class DatasetManifest(BaseModel):
     images: bool
     """Whether the images are inside."""
     license: str | None = None
-    files: dict[Annotated[str, AfterValidator(inside)], Stored]
+    files: dict[Annotated[str, AfterValidator(_listed)], Stored]
     """Path inside the folder → what must be there; dataset.json itself is none of them."""
     made: Provenance | None = None
 
@@ -175,6 +168,31 @@ def each(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
     return done
 
 
+def every(work: Callable[[T], int], things: Sequence[T]) -> int:
+    """Reads each of many files or pictures, goes on after a fault, and returns the sum of what they hold.
+
+    Raises:
+        DataError: What `work` raised: of several faults how many, and the first few.
+    """
+    faults: dict[str, None] = {}
+
+    def attempt(thing: T) -> int:
+        try:
+            return work(thing)
+        except DataError as error:
+            faults[str(error)] = None
+            return 0
+
+    total = sum(each(attempt, things))
+    if len(faults) == 1:
+        raise DataError(next(iter(faults)))
+    if faults:
+        named = [f"  {fault}" for fault in list(faults)[:FAULTS_NAMED]]
+        named += [f"  … and {len(faults) - FAULTS_NAMED:,} more"] if len(faults) > FAULTS_NAMED else []
+        raise DataError("\n".join([f"{len(faults):,} faults:", *named]))
+    return total
+
+
 def pull(source: Path, out: Path) -> DatasetManifest:
     """Fetches a scored dataset, or what is left of it: files that are there already, and whole, are not fetched again.
 
@@ -183,7 +201,8 @@ def pull(source: Path, out: Path) -> DatasetManifest:
         out: Where to. dataset.json appears there last.
 
     Raises:
-        DataError: `out` holds something else, or a file is not what dataset.json says: it is named.
+        DataError: `out` holds something else, a file is not what dataset.json says, or its corpus names files outside
+            of the dataset: it is named.
     """
     manifest = read_json(source / MANIFEST, DatasetManifest)
 
@@ -200,6 +219,7 @@ def pull(source: Path, out: Path) -> DatasetManifest:
                 break
         else:
             check_folder(out)
+            Corpus(source / "corpus")  # what it names lies inside, or nothing is written
         publish_json(out / UNFINISHED, manifest)
         (out / MANIFEST).unlink(missing_ok=True)
         each(fetch, list(manifest.files))
@@ -208,15 +228,12 @@ def pull(source: Path, out: Path) -> DatasetManifest:
     return manifest
 
 
-def check_files(folder: Path, manifest: DatasetManifest) -> None:
-    """Reads every file of a dataset.
+def check_file(folder: Path, manifest: DatasetManifest, name: str) -> int:
+    """Reads one file of a dataset; returns 1.
 
     Raises:
-        DataError: One is missing, or is not what dataset.json says: it is named.
+        DataError: It is missing, or is not what dataset.json says: it is named.
     """
-
-    def check(name: str) -> None:
-        if file_sha256(folder / name) != manifest.files[name].sha256:
-            raise DataError(f"{folder / name}: changed: it is not what {MANIFEST} says; run `train pull` again")
-
-    each(check, list(manifest.files))
+    if file_sha256(folder / name) != manifest.files[name].sha256:
+        raise DataError(f"{folder / name}: changed: it is not what {MANIFEST} says; run `train pull` again")
+    return 1

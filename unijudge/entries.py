@@ -6,6 +6,7 @@ from typing import TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 E = TypeVar("E")
 Rows = npt.NDArray[np.int64]
@@ -59,6 +60,22 @@ class RowIndex:
                 return row
             place += 1
         return None
+
+    def rows(self, names: pa.Array) -> Rows:
+        """The rows of many ids at once; −1 for an id that is not among them."""
+        wanted = names.to_pylist()
+        if not len(self._hashes):
+            return np.full(len(wanted), -1)
+        hashes = np.fromiter(map(hash, wanted), np.int64, len(wanted))
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        rows = self._rows[places]
+
+        # Two ids may share a hash: what was not found at the first place is looked up alone.
+        found = pc.equal(self._ids.take(pa.array(rows)), pa.chunked_array([names])).to_numpy()
+        for place in np.flatnonzero(~found).tolist():
+            row = self.get(wanted[place])
+            rows[place] = -1 if row is None else row
+        return rows
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None

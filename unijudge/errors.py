@@ -11,6 +11,7 @@
     │  ├─ BlobRefused        an image that is sent ahead is none: send it inside its request
     │  ├─ JudgeUncounted     it has no tokens to count: it is no model
     │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
+    │  │  └─ JudgeFailed     it failed on this very request (500, `internal`): retried a few times
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
     ├─ EndpointError         an embedding endpoint gave no embeddings
@@ -81,8 +82,12 @@ class JudgeUnavailable(JudgeError):
     """How long the service asks to wait, where it said so."""
 
 
+class JudgeFailed(JudgeUnavailable):
+    """The service failed on this request, while it may well answer others: after a few tries it is a refusal."""
+
+
 class JudgeChanged(JudgeError):
-    """Another judge answers than the one that the caller pinned; nothing was scored."""
+    """Another judge answers than the one that the caller pinned; nothing that it said is used."""
 
 
 class JudgeBroken(JudgeError):

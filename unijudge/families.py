@@ -14,7 +14,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from unijudge.errors import ModelError
-from unijudge.images import MAX_ASPECT_RATIO
 from unijudge.pictures import Picture, PictureFormat, PixelBudget
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -52,23 +51,19 @@ class QwenVL:
 
     def __init__(self, config: Any, processor: Any, budget: PixelBudget):
         self.image_id: int = config.image_token_id
-        self.engine_options: Mapping[str, Any] = {
-            "size": {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
-        }
         self._vision_start: int = config.vision_start_token_id
         self._processor = processor
-        processor.size = self.engine_options["size"]  # for those who load what is saved; here pictures come scaled
+        # For those who load what is saved; here pictures come scaled.
+        processor.size = {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
         self._side: int = processor.patch_size * processor.merge_size
         self._budget = budget
+        # An engine must leave every size of ours alone, also those below `min_pixels` and a single token.
+        largest = max(budget.max_pixels, self._side**2)
+        self.engine_options: Mapping[str, Any] = {"size": {"shortest_edge": 1, "longest_edge": largest}}
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """Sides that are multiples of a token's: every processor of this kind leaves such a picture as it is."""
-        before, size = (0, 0), self._budget.fit(height, width, self._side)
-        # Of a long picture one side may be a token already.
-        while size[0] * size[1] > self._budget.max_pixels and size != before:
-            before, size = size, self._budget.fit(*size, self._side)
-        longest = MAX_ASPECT_RATIO * min(size) // self._side * self._side
-        return min(size[0], longest), min(size[1], longest)
+        return self._budget.fit(height, width, self._side)
 
     def picture(self, image: Image.Image) -> Picture:
         """One token for each square of `side` pixels."""

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
+from unijudge.leases import check_held
 from unijudge.locations import is_local
 from unijudge.refused import missing, unreadable, unwritable
 
@@ -205,14 +206,19 @@ def file_sha256(path: Path) -> str:
         raise unreadable(path, error) from error
 
 
+LOADED = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}
+"""Endings of the files that make a model what it is: weights, configurations, tokenizer and template. A card, or what a
+file manager leaves, is none."""
+
+
 def folder_sha256(folder: Path) -> str:
-    """Sixteen hex digits over the names and bytes of a folder's files (not of its subfolders), in order of name.
+    """Sixteen hex digits over the names and bytes of a model's files (not of its subfolders), in order of name.
 
     Raises:
         DataError: A file cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in LOADED and path.name[0] != "."):
         digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -229,7 +235,12 @@ def _uploading(path: Path) -> Iterator[Path]:
 
 
 def _send(draft: Path, path: Any) -> None:
-    """One object, whole or absent."""
+    """One object, whole or absent.
+
+    Raises:
+        FolderBusy: The lease of its folder was lost.
+    """
+    check_held(path)
     try:
         path.fs.put_file(str(draft), path.path)
     except Exception as error:  # each store has its own family of errors

@@ -1,16 +1,21 @@
 """Pictures are decoded in one place, safely: the format and the size are checked before any pixel is."""
 
 import io
+import stat
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unijudge.errors import BadImage
+from unijudge.locations import is_local
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 MAX_ASPECT_RATIO = 200
+MAX_BYTES = 200 * 2**20
+"""Of one encoded picture: what is larger is never read."""
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -45,6 +50,22 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImage("not a JPEG, PNG or WebP image") from error
     except Exception as error:
         raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a picture's file; never of a device, and never more than `MAX_BYTES`.
+
+    Raises:
+        BadImage: It is no file, or is larger.
+        Exception: What the disk or the store raises.
+    """
+    if is_local(path) and not stat.S_ISREG(path.stat().st_mode):
+        raise BadImage(f"{path}: no regular file, so no picture; import again")
+    with path.open("rb") as file:
+        data: bytes = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"{path}: larger than {MAX_BYTES:,} bytes; scale it down, and import again")
+    return data
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -5,7 +5,9 @@ The one place of this package that imports transformers, when a model's tokenize
 
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from unijudge.errors import ModelError
 from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
+
+UNKNOWN = "unknown"
+"""The weights of a hub model whose revision is not known."""
 
 
 class ModelInputs:
@@ -59,9 +64,14 @@ class ModelInputs:
         tokenizer.chat_template = layout.get("chat_template") or tokenizer.chat_template
         folder = Path(name)
         self.name = folder.name if folder.is_dir() else name
-        self.weights = folder_sha256(folder) if folder.is_dir() else (self.config._commit_hash or "unknown")  # noqa: SLF001
+        self.weights = weights_of(name, self.config)
         """The hub revision, or a digest of the folder."""
         family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
+        libraries = ["transformers", "tokenizers", "pillow"]
+        if options["backend"] == "torchvision":
+            libraries.append("torchvision")
+        self.version = ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
+        """Of what makes tokens and pixels."""
         self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
         self.family = family
@@ -122,6 +132,12 @@ class ModelInputs:
 
     def _entries(self, stream: Stream) -> list[Entry]:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
+
+
+def weights_of(name: str, config: Any) -> str:
+    """By what a model's weights are known: the hub revision that its configuration came from, or a folder's digest."""
+    folder = Path(name)
+    return folder_sha256(folder) if folder.is_dir() else (config._commit_hash or UNKNOWN)  # noqa: SLF001
 
 
 def _expanded(entries: Sequence[Entry]) -> list[int]:

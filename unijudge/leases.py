@@ -27,13 +27,20 @@ logger = logging.getLogger(__name__)
 RENEW_EVERY_S = 15
 VOID_AFTER_S = 60
 """How long an unrenewed lease on an object store keeps others out."""
+STOP_BEFORE_S = 10
+"""How long before that its holder stops writing."""
+LOOK_EVERY_S = 1
+
+_held: dict[str, threading.Event] = {}
+"""Outputs in stores whose lease this process holds, and whether it was lost."""
 
 
 @contextlib.contextmanager
 def lease(path: Path) -> Iterator[threading.Event]:
     """Holds an output path for this process. Freed when the block or the process ends.
 
-    Yields an event that is set if the lease is lost, which only one in an object store can be: its holder stops then.
+    Yields an event that is set if the lease is lost, which only one in an object store can be: its holder stops then,
+    and whatever it still writes there is refused (`check_held`).
 
     The lock lies beside the output, so that it works for a folder that is published all at once too.
 
@@ -88,12 +95,12 @@ def _object(path: Any) -> Iterator[threading.Event]:
     token = uuid.uuid4().hex
     try:
         try:
-            _claim(lock, token, "create")
+            until = _claim(lock, token, "create")
         except FileExistsError:
             other = _found(lock)
             if other.until > time.time():
                 raise _busy(path, other.holder) from None
-            _claim(lock, token, "overwrite")
+            until = _claim(lock, token, "overwrite")
             time.sleep(1)  # others may have found it void too: the last word counts
             if not _holds(lock, token):
                 raise _busy(path, "another process") from None
@@ -101,43 +108,82 @@ def _object(path: Any) -> Iterator[threading.Event]:
         raise
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
+    holder = _Holder(lock, token, until)
+    _held[str(path)] = holder.lost
     try:
-        with _renewed(lock, token) as lost:
-            yield lost
+        with holder.renewed():
+            yield holder.lost
     finally:
+        del _held[str(path)]
         with contextlib.suppress(Exception):  # it is void in a minute; what was written is written
             if _holds(lock, token):
                 lock.fs.rm_file(lock.path)
 
 
-@contextlib.contextmanager
-def _renewed(lock: Any, token: str) -> Iterator[threading.Event]:
-    done, lost = threading.Event(), threading.Event()
+class _Holder:
+    """Renews a lease on an object store, and says when it is lost: taken over, or not renewed until it is void."""
 
-    def renew() -> None:
-        while not done.wait(RENEW_EVERY_S):
+    def __init__(self, lock: Any, token: str, until: float):
+        self._lock, self._token, self._until = lock, token, until
+        self.lost = threading.Event()
+        self._done = threading.Event()
+
+    @contextlib.contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renews it during the block; a second thread watches the clock, since a store may not answer for minutes."""
+        threads = [threading.Thread(target=work, name="lease", daemon=True) for work in (self._renew, self._watch)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._done.set()
+            threads[1].join()
+            threads[0].join(RENEW_EVERY_S)
+
+    def _renew(self) -> None:
+        while not self._done.wait(RENEW_EVERY_S) and not self.lost.is_set():
             try:
-                if not _holds(lock, token):  # this process slept for a minute, and another took it over
-                    logger.error("%s: lost to another process", lock)
-                    lost.set()
+                if not _holds(self._lock, self._token):  # this process slept for a minute, and another took it over
+                    logger.error("%s: lost to another process", self._lock)
+                    self.lost.set()
                     return
-                _claim(lock, token, "overwrite")
+                self._until = _claim(self._lock, self._token, "overwrite")
             except Exception as error:  # noqa: BLE001  the next attempt may reach the store
-                logger.warning("%s: not renewed: %s", lock, error)
+                logger.warning("%s: not renewed: %s", self._lock, error)
 
-    renewing = threading.Thread(target=renew, name="lease", daemon=True)
-    renewing.start()
-    try:
-        yield lost
-    finally:
-        done.set()
-        renewing.join()
+    def _watch(self) -> None:
+        while not self._done.wait(LOOK_EVERY_S) and not self.lost.is_set():
+            if time.time() > self._until - STOP_BEFORE_S:
+                logger.error("%s: lost: not renewed in time, so it is void", self._lock)
+                self.lost.set()
 
 
-def _claim(lock: Any, token: str, mode: str) -> None:
+def lost_lease(path: Path | str) -> FolderBusy:
+    """What to raise where the lease of an output was lost."""
+    return FolderBusy(
+        f"{path}: its lease was lost to another process, or not renewed in time, so nothing more is written there; "
+        "what is written stays. See that no other job writes there, and give the same command again"
+    )
+
+
+def check_held(path: Path) -> None:
+    """Refuses to write below an output whose lease this process has lost; every write to a store asks.
+
+    Raises:
+        FolderBusy: It has.
+    """
+    for held, lost in list(_held.items()):
+        if lost.is_set() and f"{path}/".startswith(f"{held}/"):
+            raise lost_lease(held)
+
+
+def _claim(lock: Any, token: str, mode: str) -> float:
+    """Writes the lease object, and returns until when it holds."""
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     made = _Claim(holder=holder, token=token, until=time.time() + VOID_AFTER_S)
     lock.fs.pipe_file(lock.path, made.model_dump_json().encode(), mode=mode)
+    return made.until
 
 
 def _found(lock: Any) -> _Claim:

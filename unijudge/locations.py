@@ -1,42 +1,125 @@
-"""Where a file or folder lies: on a disk, or in any store that fsspec knows."""
+"""Where a file or folder lies: on a disk, or in any store that fsspec knows.
 
+What a location is called has one form, `str(location)`: host and port stand in it, user and password never, so that it
+may be written, printed and published. `address(location)` is the whole URL, for another process that must open it.
+"""
+
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import PlainSerializer, PlainValidator, SerializationInfo
 
 from unijudge.errors import SettingsError
+from unijudge.provenance import without_passwords
+
+WHOLE = {"locations": "whole"}
+"""The context of a `model_dump` for another process: locations as URLs that can be opened there."""
 
 
 def locate(place: str | Path) -> Path:
     """A path, or the URL of a folder on any store that fsspec knows (`s3://`, `gs://`, …), as something path-like.
 
     What a URL becomes has the methods of a `Path` and passes for one everywhere here; it is none, so `isinstance` says
-    which it is. Listings are never cached: other processes write too.
+    which it is. Listings are never cached: other processes write too. A path has a name: `.` and `..` become whole.
 
     Raises:
         SettingsError: No such kind of URL, or its library is not installed.
         ValueError: Neither a text nor a path.
     """
-    if not isinstance(place, str | Path) and not hasattr(place, "fs"):
+    if not isinstance(place, str | Path) and not hasattr(type(place), "fs"):
         raise ValueError(f"expected a path or a URL, found {place!r}; quote it if it is a name")
+    if not isinstance(place, str | Path):
+        return place
     if place == "":
         raise ValueError("expected a path or a URL, found nothing")
     if not isinstance(place, str) or "://" not in place:
-        return Path(place)
+        path = Path(place)
+        return path.resolve() if path.name in ("", "..") else path
     from upath import UPath
 
     try:
         found: Any = UPath(place, use_listings_cache=False)
-        return Path(found.path) if found.protocol in ("", "file", "local") else found
+        return Path(found.path) if found.protocol in ("", "file", "local") else _told_safely(found, place)
     except (ImportError, ValueError) as error:
-        raise SettingsError(f"{place}: this kind of URL cannot be opened here ({error})") from error
+        reason = without_passwords(str(error))
+        raise SettingsError(f"{without_passwords(place)}: this kind of URL cannot be opened here ({reason})") from error
 
 
-Location = Annotated[Path, PlainValidator(locate), PlainSerializer(str)]
+def address(location: Path) -> str:
+    """The path, or the whole URL, with user and password where it was given with them: never to be shown or stored."""
+    return str(getattr(location, "address", location))
+
+
+def _serialised(location: Path | None, info: SerializationInfo) -> str | None:
+    if location is None:
+        return None
+    return address(location) if info.context == WHOLE else without_passwords(str(location))
+
+
+Location = Annotated[Path, PlainValidator(locate), PlainSerializer(_serialised)]
 """A setting that takes a path or a URL."""
 
 
 def is_local(path: Path) -> bool:
     """Whether a path lies in a file system, not in an object store."""
     return isinstance(path, Path)
+
+
+def inside_store(folder: Path, url: str) -> Path:
+    """What a URL in a folder's manifest names; in the folder's own store, as the user who opened the folder."""
+    found: Any = locate(url)
+    mine: Any = folder
+    same = not is_local(folder) and getattr(mine, "origin", None) == url.partition("://")[2].partition("/")[0]
+    return mine.with_segments(found.path) if same and mine.protocol == found.protocol else found
+
+
+def _told_safely(found: Any, url: str) -> Any:
+    """A store's path whose text is the URL as it was given, user and password aside.
+
+    The library's own text lacks the host of hdfs, sftp, smb and others, and holds the password of https.
+    """
+    scheme, _, rest = url.partition("://")
+    origin, slash, path = rest.partition("/")
+    base, tail = str(found).rstrip("/"), f"{slash}{path}".rstrip("/")
+    if "::" in url or not base.endswith(tail):  # a chain of stores
+        return found
+    start = base[: len(base) - len(tail)].rstrip("/")
+    start = f"{start}//" if start.endswith(":") else start
+    given, shown = f"{scheme}://{origin}", without_passwords(f"{scheme}://{origin}")
+    if start == given == shown:
+        return found
+    kind: Any = type(found)
+    return _safe_kind(kind, start, shown, given)(found.path, protocol=found.protocol, **found.storage_options)
+
+
+@cache
+def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
+    """A kind of path in one store, of which the library's text begins with `start`."""
+    from upath import UPath
+
+    def plain(cls: Any, *_: object, **__: object) -> Any:  # the library would look for the kind of the URL's scheme
+        return object.__new__(cls)
+
+    def text(self: Any, begin: str = shown) -> str:
+        base: str = kind.__str__(self)
+        if self._relative_base is not None:
+            return base
+        return f"{begin}/{base[len(start) :].lstrip('/')}"
+
+    def resolved(self: Any, strict: bool = False) -> Any:  # that of https asks the text's own URL, without the user
+        return UPath.resolve(self, strict=strict)
+
+    def reduced(self: Any) -> Any:
+        return locate, (self.address,)
+
+    members = {
+        "__slots__": (),
+        "__new__": plain,
+        "__str__": text,
+        "__reduce__": reduced,
+        "resolve": resolved,
+        "address": property(lambda self: text(self, full)),
+        "origin": shown.partition("://")[2],
+    }
+    return type(kind)(f"Safe{kind.__name__}", (kind,), members)

@@ -1,20 +1,90 @@
 """What may lie where an output is to go: no command replaces what it did not make.
 
-A file of the command's own kind is replaced; a folder may hold what the command itself writes. Anything else is
-refused, before the work begins.
+A page or a table that is drawn anew replaces a file of its own kind; a folder may hold what the command itself writes.
+A result that exists already (a selection, an export, a dataset, a model, an evaluation of something else) is refused
+before the work begins, unless `--overwrite` is given: then one of the command's own kind is replaced.
 """
 
-from collections.abc import Callable, Collection
+import contextlib
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
 from unijudge.files import DRAFT_SUFFIX, names_in
+from unijudge.locations import is_local
 from unijudge.refused import unreadable
 
+OR_ELSE = "give another output, or replace this one with --overwrite"
 NAMED = 3
 """Names of strange files in a message."""
+
+
+def taken(path: Path) -> DataError:
+    """The refusal of an output that exists already."""
+    held = "" if path.is_file() else f" (it holds {_some(names_in(path))})"
+    return DataError(f"{path}: exists already{held}; {OR_ELSE}")
+
+
+def _some(names: Collection[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(sorted(names)[:NAMED])}{more}"
+
+
+def check_absent(path: Path) -> None:
+    """Refuses an output that exists already; an empty folder is none.
+
+    Raises:
+        DataError: It does.
+    """
+    if path.is_file() or names_in(path):
+        raise taken(path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[None]:
+    """Around a command that writes `path`: with `overwrite` an older one goes when, and only if, the new one is whole.
+
+    Until then it lies beside; where the command fails, it comes back, also after a kill, when the command is run again.
+
+    Args:
+        path: A file or a folder.
+        is_own: Whether what lies there is of the command's own kind.
+        what: That kind, in words.
+        overwrite: Whether to replace it.
+
+    Raises:
+        DataError: Something is there, and may not be replaced.
+    """
+    aside = path.with_name(f".{path.name}.replaced{DRAFT_SUFFIX}")
+    if is_local(path) and aside.exists() and not path.exists():
+        aside.replace(path)
+    if not overwrite or not path.exists() or (path.is_dir() and not names_in(path)):
+        yield
+        return
+    if not is_own(path):
+        raise DataError(f"{path}: exists already, and is no {what}; give another output, or move this one away")
+    if not is_local(path):
+        raise DataError(f"{path}: exists already; --overwrite replaces nothing in an object store: delete it there")
+    _remove(aside)
+    path.replace(aside)
+    try:
+        yield
+    except BaseException:
+        if not path.exists():
+            aside.replace(path)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_file(path: Path, is_own: Callable[[bytes], bool], what: str) -> None:
@@ -65,9 +135,8 @@ def check_folder(folder: Path, own: Collection[str] = ()) -> None:
     """
     if folder.is_file():
         raise DataError(f"{folder}: is a file; give a folder")
-    if strange := sorted(name for name in names_in(folder) if name.removesuffix(DRAFT_SUFFIX) not in own):
-        more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
+    if strange := {name for name in names_in(folder) if name.removesuffix(DRAFT_SUFFIX) not in own}:
         raise DataError(
-            f"{folder}: holds {', '.join(strange[:NAMED])}{more} already, which would be mixed with what is written; "
-            "give another folder, or move that away"
+            f"{folder}: holds {_some(strange)} already, which would be mixed with what is written; give another "
+            "folder, or move that away"
         )

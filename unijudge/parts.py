@@ -16,7 +16,7 @@ class Part:
     """A query or a candidate, ready to be written into a request."""
 
     text: str | None
-    image: bytes
+    image: bytes | None
     name: str | None
     """The image's hash, where it is worth naming."""
     inline_bytes: int
@@ -25,17 +25,17 @@ class Part:
     @classmethod
     def of(cls, content: Content, *, by_name: bool) -> "Part":
         """Wraps a content; its image is named by its hash if it is large and `by_name` allows it."""
-        image = content.image or b""
-        if not by_name or len(image) < INLINE_BYTES:
+        image = content.image
+        if image is None or not by_name or len(image) < INLINE_BYTES:
             whole = cls(content.text, image, None, 0)
             return replace(whole, inline_bytes=len(whole.encoded()))
-        bare = len(cls(content.text, b"", None, 0).encoded())
+        bare = len(cls(content.text, None, None, 0).encoded())
         return cls(content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20)
 
     def encoded(self, inside: Collection[str] = ()) -> bytes:
         """As JSON; the image is named unless its name is among those `inside`."""
         named = self.name if self.name not in inside else None
-        content = WireContent.of(Content(self.text, self.image or None), named)
+        content = WireContent.of(Content(self.text, self.image), named)
         return content.model_dump_json(exclude_none=True).encode()
 
 

@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 
 from PIL import Image
 
-from unijudge.images import open_image
+from unijudge.errors import SettingsError
+from unijudge.images import MAX_ASPECT_RATIO, open_image
 from unijudge.recent import Recent
 
 Resize = Literal["keep", "square"]
@@ -24,20 +25,50 @@ class PixelBudget:
     max_pixels: int
     resize: Resize = "keep"
 
+    def __post_init__(self) -> None:
+        """Refuses bounds that no size meets.
+
+        Raises:
+            SettingsError: The smallest size is above the largest.
+        """
+        if self.resize == "keep" and self.min_pixels > self.max_pixels:
+            raise SettingsError(
+                f"model.min_pixels: {self.min_pixels} is more than model.max_pixels = {self.max_pixels}, so no picture "
+                "fits. Lower one or raise the other"
+            )
+
     def fit(self, height: int, width: int, side: int) -> tuple[int, int]:
         """The (height, width) to which a picture is scaled, multiples of `side`, which is an image token's.
 
-        `keep` is `fitted`. `square` is the largest square within `max_pixels`, whatever the picture's own size, as the
+        `keep` is `fitted`, repeated until nothing changes: what was scaled once stays as it is. No size exceeds
+        `max_pixels`, but for one token. A size below `min_pixels` remains where the next larger one would exceed
+        `max_pixels`. `square` is the largest square within `max_pixels`, whatever the picture's own size, as the
         reference makes its pictures before any processor sees them.
 
         Example:
             >>> PixelBudget(3136, 451584).fit(500, 900, 28), PixelBudget(3136, 451584, "square").fit(500, 900, 28)
             ((504, 896), (672, 672))
+            >>> PixelBudget(3136, 3136).fit(100, 110, 28), PixelBudget(3136, 3136).fit(28, 56, 28)
+            ((28, 56), (28, 56))
         """
         if self.resize == "square":
             edge = max(math.isqrt(self.max_pixels) // side, 1) * side
             return edge, edge
-        return fitted(height, width, side, self.min_pixels, self.max_pixels)
+        before, size = (0, 0), (height, width)
+        while size != before:
+            before, size = size, self._nearer(*size, side)
+        return size
+
+    def _nearer(self, height: int, width: int, side: int) -> tuple[int, int]:
+        """`fitted`, never above `max_pixels` where it can be avoided, and never longer than pictures may be.
+
+        It ends: a size above `max_pixels` shrinks with each step, and one below `min_pixels` loses no side.
+        """
+        tall, wide = fitted(height, width, side, self.min_pixels, self.max_pixels)
+        if tall * wide > self.max_pixels:
+            tall, wide = _largest(height, width, side, self.max_pixels)
+        longest = MAX_ASPECT_RATIO * min(tall, wide)
+        return min(tall, longest), min(wide, longest)
 
 
 @dataclass(frozen=True)
@@ -122,11 +153,17 @@ def fitted(height: int, width: int, side: int, min_pixels: int, max_pixels: int)
     """
     tall, wide = round(height / side) * side, round(width / side) * side
     if tall * wide > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        tall = max(side, math.floor(height / shrink / side) * side)
-        wide = max(side, math.floor(width / shrink / side) * side)
-    elif tall * wide < min_pixels:
+        return _largest(height, width, side, max_pixels)
+    if tall * wide < min_pixels:
         grow = math.sqrt(min_pixels / (height * width))
         tall = math.ceil(height * grow / side) * side
         wide = math.ceil(width * grow / side) * side
+    return tall, wide
+
+
+def _largest(height: int, width: int, side: int, max_pixels: int) -> tuple[int, int]:
+    """The largest size of about this aspect ratio within `max_pixels`, but for one token at least on each side."""
+    shrink = math.sqrt(height * width / max_pixels)
+    tall = max(side, math.floor(height / shrink / side) * side)
+    wide = max(side, math.floor(width / shrink / side) * side)
     return tall, wide

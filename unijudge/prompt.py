@@ -5,6 +5,8 @@ reranker and serves it. Which tokens stand around the parts is the model's chat 
 """
 
 import hashlib
+import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
@@ -55,13 +57,15 @@ class Prompt(Settings):
             sides.reverse()
         parts: list[Part] = [self.instruction]
         for name, content in sides:
-            parts += [name, *_parts(content)]
+            parts += [name, *content_parts(content)]
         return parts
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with any word or the order."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """Sixteen hex digits that change with any word or the order, of a pair's question and of a list's."""
+        one, other = Content("one"), Content("other")
+        words = [self.model_dump(), self.parts(one, other), list_parts(one, [one, other]), list_answer(1)]
+        return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
 def list_parts(query: Content, candidates: Sequence[Content]) -> list[Part]:
@@ -71,9 +75,9 @@ def list_parts(query: Content, candidates: Sequence[Content]) -> list[Part]:
         >>> list_parts(Content("a cat"), [Content("x"), Content(image=b"...")])[1:]
         ['Query:', 'a cat', 'Candidates:', '(1) ', 'x', '(2) ', b'...']
     """
-    parts: list[Part] = [LIST_INSTRUCTION, QUERY, *_parts(query), "Candidates:"]
+    parts: list[Part] = [LIST_INSTRUCTION, QUERY, *content_parts(query), "Candidates:"]
     for number, candidate in enumerate(candidates, start=1):
-        parts += [f"({number}) ", *_parts(candidate)]
+        parts += [f"({number}) ", *content_parts(candidate)]
     return parts
 
 
@@ -87,6 +91,24 @@ def list_answer(number: int) -> str:
     return f"Ans: ({number})"
 
 
-def _parts(content: Content) -> list[Part]:
-    """A content's image, then its text; what it lacks is left out."""
-    return [part for part in (content.image, content.text) if part]
+def content_parts(content: Content) -> list[Part]:
+    """A content's image, then its text; what it lacks is left out, and a text of blanks says nothing.
+
+    An image without bytes is an image that cannot be decoded, not the lack of one.
+
+    Example:
+        >>> content_parts(Content(" ", b"...")), content_parts(Content("a ")), content_parts(Content("", None))
+        ([b'...'], ['a '], [])
+    """
+    parts: list[Part] = [] if content.image is None else [content.image]
+    return parts if is_blank(content.text) else [*parts, content.text or ""]
+
+
+def is_blank(text: str | None) -> bool:
+    r"""Whether nothing of a text would be seen: blanks, line breaks, and characters without width.
+
+    Example:
+        >>> is_blank(None), is_blank(" \u200b\n"), is_blank("0")
+        (True, True, False)
+    """
+    return all(one.isspace() or unicodedata.category(one) in ("Cc", "Cf") for one in text or "")

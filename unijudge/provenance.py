@@ -8,16 +8,22 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 MADE = {"made"}
 """The fields that are no part of a plan."""
+USER = re.compile(r"""([a-zA-Z][\w.+-]*)://[^/\s"'<>]*@""")
+"""The beginning of a URL up to its last @ before a slash: a password may hold one too."""
+PLACE = re.compile(r"""(^|[="'])(?:file://)?(/[^"']*)""")
+"""A whole path of a machine, in a word of a command or a setting."""
+NO_USER = ("abfs", "abfss", "wasb", "wasbs", "github")
+"""Schemes whose @ parts a container or a repository from its place."""
 
 
 class Provenance(BaseModel):
@@ -36,6 +42,11 @@ class Provenance(BaseModel):
     python: str
     platform: str
 
+    def published(self) -> "Provenance":
+        """The same without what the folders of one machine are called."""
+        words = [without_places(word) for word in shlex.split(self.command)]
+        return self.model_copy(update={"command": shlex.join(words), "settings": without_places_in(self.settings)})
+
     @classmethod
     def now(cls, settings: BaseModel | None = None) -> "Provenance":
         """Of what this process begins to write at this moment."""
@@ -43,7 +54,7 @@ class Provenance(BaseModel):
         return cls(
             unijudge=version("unijudge"),
             command=without_passwords(command),
-            settings=None if settings is None else _safe(settings.model_dump(mode="json")),
+            settings=None if settings is None else without_passwords_in(settings.model_dump(mode="json")),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             python=platform.python_version(),
             platform=platform.platform(),
@@ -70,19 +81,39 @@ def without_passwords(text: str) -> str:
     """A text whose URLs name no user and no password.
 
     Example:
-        >>> without_passwords("--set service=https://me:secret@judge:8000/v1 s3://bucket/a@b")
+        >>> without_passwords("--set service=https://me:s@cret@judge:8000/v1 s3://bucket/a@b")
         '--set service=https://judge:8000/v1 s3://bucket/a@b'
     """
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    return USER.sub(lambda found: found[0] if found[1] in NO_USER else f"{found[1]}://", text)
 
 
-def _safe(value: Any) -> Any:
+def without_passwords_in(value: Any) -> Any:
+    """The same of every text in a mapping or a list."""
+    return _each_text(without_passwords, value)
+
+
+def without_places(word: str) -> str:
+    """A word of a command or a setting, whole paths shortened to their last part.
+
+    Example:
+        >>> [without_places(word) for word in ("/home/me/a b", 'scores=["/data/x", "s3://bucket/y"]', "a/b", "p / q")]
+        ['a b', 'scores=["x", "s3://bucket/y"]', 'a/b', 'p / q']
+    """
+    return PLACE.sub(lambda found: found[1] + PurePosixPath(found[2]).name, word)
+
+
+def without_places_in(value: Any) -> Any:
+    """The same of every text in a mapping or a list."""
+    return _each_text(without_places, value)
+
+
+def _each_text(change: Callable[[str], str], value: Any) -> Any:
     match value:
         case str():
-            return without_passwords(value)
+            return change(value)
         case Mapping():
-            return {name: _safe(inner) for name, inner in value.items()}
+            return {name: _each_text(change, inner) for name, inner in value.items()}
         case list():
-            return [_safe(inner) for inner in value]
+            return [_each_text(change, inner) for inner in value]
         case _:
             return value

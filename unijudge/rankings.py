@@ -3,13 +3,15 @@
 Written by `train evaluate` and, in a judge's order, by `train rerank`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from unijudge.errors import DataError
+from unijudge.outputs import OR_ELSE
 from unijudge.provenance import Provenance
 from unijudge.tables import Table
 
@@ -30,6 +32,10 @@ class Ranking:
     item_ids: list[str]
     """Best first."""
     similarities: list[float]
+    positive_ids: list[str]
+    """What was counted as right."""
+    candidates: int
+    """How many items were ranked, written or not."""
     log_odds: list[float | None] | None = None
     """The judge's, of the first items, where a judge was asked about each; None for one without a verdict."""
     list_logprobs: list[float] | None = None
@@ -38,7 +44,7 @@ class Ranking:
 
 RANKINGS = Table(
     "rankings",
-    3,
+    4,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -46,6 +52,8 @@ RANKINGS = Table(
             ("gold_rank", pa.int32()),
             ("item_ids", pa.list_(pa.string())),
             ("similarities", pa.list_(pa.float32())),
+            ("positive_ids", pa.list_(pa.string())),
+            ("candidates", pa.int32()),
             ("log_odds", pa.list_(pa.float32())),
             ("list_logprobs", pa.list_(pa.float32())),
         ]
@@ -66,6 +74,23 @@ class Evaluation(BaseModel):
     rankings_sha256: str | None = None
     """Of rankings.parquet."""
     made: Provenance | None = None
+
+    def check_same(self, path: Path, wanted: "Evaluation", ignored: Collection[str] = ()) -> None:
+        """Refuses to replace an evaluation of something else, or by other settings.
+
+        Args:
+            path: Of the one that is there.
+            wanted: The one to be written, as far as it is known.
+            ignored: Settings that do not change what comes of it.
+
+        Raises:
+            DataError: They differ: it is said in what.
+        """
+        theirs, ours = (dict(one.made.settings or {}) if one.made else {} for one in (self, wanted))
+        names = [name for name in ours if name not in ignored and theirs.get(name) != ours[name]]
+        names += [name for name, digest in wanted.inputs.items() if self.inputs.get(name) != digest]
+        if names:
+            raise DataError(f"{path}: is there already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}")
 
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:

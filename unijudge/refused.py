@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 from unijudge.errors import DataError
+from unijudge.provenance import without_passwords
 
 CURES: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space"),
@@ -17,7 +18,7 @@ CURES: dict[int | None, str] = {
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to raise where a disk or a store refused a read."""
-    return DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
+    return DataError(f"{path}: cannot be read ({_reason(getattr(error, 'strerror', None) or error)})")
 
 
 def missing(path: Path, error: FileNotFoundError) -> DataError:
@@ -25,14 +26,19 @@ def missing(path: Path, error: FileNotFoundError) -> DataError:
     reason = error.__cause__
     if reason is None:
         return DataError(f"{path}: no such file; check the path, and that what writes it has finished")
-    return DataError(f"{path}: not found ({reason}); check the URL, and that it can be reached from here")
+    return DataError(f"{path}: not found ({_reason(reason)}); check the URL, and that it can be reached from here")
 
 
 def unwritable(path: Path, error: Exception) -> DataError:
     """What to raise where a disk or a store refused a write."""
-    reason = getattr(error, "strerror", None) or error
+    reason = _reason(getattr(error, "strerror", None) or error)
     cure = CURES.get(getattr(error, "errno", None), "Mend the disk or the store")
     return DataError(
         f"{path}: cannot be written ({reason}); nothing half-written was left there. {cure}, then run the same command "
         "again"
     )
+
+
+def _reason(reason: object) -> str:
+    """A foreign reason: it may repeat the whole URL, password and all."""
+    return without_passwords(str(reason))

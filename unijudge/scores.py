@@ -26,7 +26,7 @@ class Judged:
 
     item_id: str
     item_key: bytes
-    """16-byte content hash."""
+    """16-byte content hash: `unijudge.corpus.content_key`."""
     rank: int | None
     """Place among the candidates by similarity, from 0; None for a positive, and where nobody said."""
     similarity: float | None
@@ -70,7 +70,7 @@ JUDGED = [
 ]
 SCORES = Table(
     "scores",
-    2,
+    3,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -88,7 +88,7 @@ class ScoreManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     corpus: str
     """Fingerprint of the corpus."""
     vectors: str | None
@@ -100,7 +100,8 @@ class ScoreManifest(BaseModel):
     retrieval: dict[str, Any] = {}
     """The other settings of the search."""
     band: dict[str, Any] | None = None
-    """In a cascade's second step: the first step's folder (sha256 of its manifest), the cut and the width."""
+    """In a cascade's second step: the first step's folder (sha256 of its manifest), the cut, the width, and the slope
+    and intercept of the first judge's scores."""
     judge: JudgeIdentity
     made: Provenance | None = None
 

@@ -74,8 +74,12 @@ def example(kind: type[Settings]) -> str:
     return "\n".join(_example_lines(kind, prefix="")) + "\n"
 
 
-def overrides_of(settings: Settings) -> list[str]:
+def overrides_of(settings: Settings, context: dict[str, str] | None = None) -> list[str]:
     """The overrides that make these settings of the defaults; `load_settings` reads them back.
+
+    Args:
+        settings: Whatever they are.
+        context: Of pydantic's serialisation; see `unijudge/locations.py`.
 
     Example:
         >>> class Bench(Settings):
@@ -84,7 +88,7 @@ def overrides_of(settings: Settings) -> list[str]:
         >>> overrides_of(Bench(sizes=(1, 2)))
         ['sizes=[1, 2]']
     """
-    return list(_flat("", settings.model_dump(mode="json", exclude_defaults=True)))
+    return list(_flat("", settings.model_dump(mode="json", exclude_defaults=True, context=context)))
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> Iterator[str]:

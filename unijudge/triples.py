@@ -61,7 +61,7 @@ class Negative(Judged):
     judge: int = 0
     """Whose log-probabilities these are: a place in the manifest's `scales`."""
     overruled: bool = False
-    """A person says that it does not answer the query, whatever the judge says."""
+    """A person says that it does not answer the query, whatever the judge says, or without a verdict."""
 
     def label(self, scales: Sequence[Scale]) -> float | None:
         """Its soft label, in [0, 1]; None where nobody judged.
@@ -81,9 +81,13 @@ class Extra(Judged):
 
     judge: int = 0
     """Whose log-probabilities these are: a place in the manifest's `scales`."""
+    affirmed: bool = False
+    """A person calls it a match, whatever the judge says, or without a verdict."""
 
     def label(self, scales: Sequence[Scale]) -> float | None:
-        """Its score, in (0, 1); None where nobody judged."""
+        """Its soft label, in (0, 1]: 1 where a person calls it a match, else its score; None where nobody judged."""
+        if self.affirmed:
+            return 1.0
         return None if self.log_odds is None else scales[self.judge].score(self)
 
 
@@ -103,17 +107,20 @@ class Triple:
     """Of the row in the loss, 0 … 1."""
     positive_judge: int = 0
     """Whose log-probabilities the positive's are: a place in the manifest's `scales`."""
+    positive_affirmed: bool = False
+    """A person calls the positive a match: its label is 1, whatever the judge says, or without a verdict."""
 
     def labels(self, scales: Sequence[Scale]) -> list[float | None]:
         """The soft labels in [0, 1] of the positive and of the negatives, in order; None where nobody judged."""
-        positive = None if self.positive.log_odds is None else scales[self.positive_judge].score(self.positive)
-        return [positive, *(negative.label(scales) for negative in self.negatives)]
+        positive = Extra(**vars(self.positive), judge=self.positive_judge, affirmed=self.positive_affirmed)
+        return [positive.label(scales), *(negative.label(scales) for negative in self.negatives)]
 
     @property
     def judges(self) -> set[int]:
         """Whose scores its labels are; of two judges, they are comparable only where both were calibrated."""
         asked = [one for one in self.negatives if not one.fallback and not one.overruled and one.log_odds is not None]
-        return {self.positive_judge, *(one.judge for one in asked)}
+        judged_positive = set() if self.positive_affirmed else {self.positive_judge}
+        return judged_positive | {one.judge for one in asked}
 
 
 NEGATIVE = [
@@ -127,17 +134,18 @@ NEGATIVE = [
 
 TRIPLES = Table(
     "triples",
-    4,
+    5,
     pa.schema(
         [
             ("query_id", pa.string()),
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
             ("negatives", pa.list_(pa.struct(NEGATIVE))),
-            ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8())]))),
+            ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8()), ("affirmed", pa.bool_())]))),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
             ("positive_judge", pa.int8()),
+            ("positive_affirmed", pa.bool_()),
         ]
     ),
 )
@@ -148,7 +156,7 @@ class TripleManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     corpus: str
     """Fingerprint of the corpus."""
     scores: str

@@ -104,9 +104,14 @@ class PairError(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
-    """For programs: `bad_image`, `too_long`, `too_large`, `not_finite`, `token_count`, `refused`, `unreadable`."""
+    """For programs: `empty`, `bad_image`, `too_long`, `too_large`, `out_of_memory`, `not_finite`, `token_count`,
+    `refused`, `unreadable`."""
     message: str
     """A sentence for people."""
+
+
+EMPTY = PairError(code="empty", message="neither text nor image, so there is nothing to judge; leave it out")
+"""Of a candidate without any content."""
 
 
 class JudgeIdentity(BaseModel):
@@ -137,6 +142,8 @@ class JudgeIdentity(BaseModel):
     """A digest of a LoRA adapter's files, where there is one."""
     backend: str
     backend_version: str
+    inputs_version: str = "unknown"
+    """Of what makes tokens and pixels, whatever engine runs. Manifests of earlier versions do not have it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -44,7 +44,7 @@ class Wire(BaseModel):
 
 
 class WireContent(Wire):
-    """A query or a candidate: text, an image, or both."""
+    """A query or a candidate: text, an image, or both. One without either is answered as any other, with its error."""
 
     text: str | None = None
     image: Base64 | None = None
@@ -53,10 +53,8 @@ class WireContent(Wire):
     """In the place of `image`: the hash of a blob that the service was sent before."""
 
     @model_validator(mode="after")
-    def _not_empty(self) -> "WireContent":
-        if not self.text and not self.image and not self.image_sha256:
-            raise ValueError("neither text nor image: there is nothing to judge")
-        if self.image and self.image_sha256:
+    def _one_image(self) -> "WireContent":
+        if self.image is not None and self.image_sha256:
             raise ValueError("both an image and the hash of one: send either")
         return self
 
@@ -79,24 +77,28 @@ class ScoreRequest(Wire):
     candidates: Annotated[list[WireContent], Field(min_length=1)]
 
 
-class ScoreResponse(Wire):
-    """One verdict or one error for each candidate, in the order of the request."""
+class Answer(Wire):
+    """The base of what a judge answers."""
 
     identity: JudgeIdentity
+    """Who answered."""
+
+
+class ScoreResponse(Answer):
+    """One verdict or one error for each candidate, in the order of the request."""
+
     results: list[Verdict | PairError]
 
 
-class ChooseResponse(Wire):
+class ChooseResponse(Answer):
     """The best of the candidates, or why this list cannot be asked about."""
 
-    identity: JudgeIdentity
     result: Choice | PairError
 
 
-class CountResponse(Wire):
+class CountResponse(Answer):
     """One count or one error for each candidate, in the order of the request."""
 
-    identity: JudgeIdentity
     shape: ModelShape | None
     """What a token costs; null for a model of which it is not known."""
     results: list[TokenCount | PairError]

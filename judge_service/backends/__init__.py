@@ -5,7 +5,8 @@ import logging
 
 from judge_service.gpus import current_gpu
 from judge_service.settings import ServiceSettings
-from unijudge.errors import SettingsError
+from unijudge.checkpoints import check_checkpoint
+from unijudge.errors import ModelError, SettingsError
 from unijudge.verdicts import Judge
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ def open_judge(settings: ServiceSettings) -> Judge:
     device = settings.model.device
     gpu = current_gpu(required=device == "cuda" or settings.gpus_per_replica > 0) if device != "cpu" else None
     inputs = open_inputs(settings.model, settings.prompt, settings.limits.max_pixels)
+    try:
+        check_checkpoint(settings.model.name, settings.model.revision)
+    except ModelError as error:
+        raise ModelError(f"{settings.model.name}: {error}") from error
     if backend == "vllm":
         from judge_service.backends.vllm import VllmJudge
 

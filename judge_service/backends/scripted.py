@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, JudgeRefused
 from unijudge.images import open_image
-from unijudge.prompt import Prompt
-from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.prompt import Prompt, content_parts
+from unijudge.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
 
 
 class ScriptedJudge:
@@ -62,16 +62,12 @@ class ScriptedJudge:
 
     async def _begin(self, query: Content) -> None:
         await asyncio.sleep(self._delay_s)
-        try:
-            _look(query)
-        except BadImage as error:
-            raise JudgeRefused(f"query: {error}") from error
+        if fault := _fault_of(query):
+            raise JudgeRefused(f"query: {fault.message}")
 
     def _answer(self, query: Content, candidate: Content) -> Verdict | PairError:
-        try:
-            _look(candidate)
-        except BadImage as error:
-            return PairError(code="bad_image", message=str(error))
+        if fault := _fault_of(candidate):
+            return fault
         digest = hashlib.sha256()
         for content in (query, candidate):
             digest.update(f"{content.text}\0".encode() + (content.image or b"") + b"\0")
@@ -79,6 +75,13 @@ class ScriptedJudge:
         return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
 
 
-def _look(content: Content) -> None:
-    if content.image is not None:
-        open_image(content.image)
+def _fault_of(content: Content) -> PairError | None:
+    """Why a content cannot be judged, as the real judges say it."""
+    if not content_parts(content):
+        return EMPTY
+    try:
+        if content.image is not None:
+            open_image(content.image)
+    except BadImage as error:
+        return PairError(code="bad_image", message=str(error))
+    return None

@@ -76,7 +76,7 @@ class TransformersJudge:
         """One answer for each candidate, in order.
 
         Raises:
-            JudgeRefused: The query's own image cannot be decoded, or its pairs do not fit into memory.
+            JudgeRefused: The query is empty, its image cannot be decoded, or it does not fit into memory.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._judge, query, list(candidates))
@@ -85,8 +85,8 @@ class TransformersJudge:
         """Which of the candidates is the best, or why this list cannot be asked about.
 
         Raises:
-            JudgeRefused: The query's own image cannot be decoded, the list does not fit into memory, or this model
-                cannot answer listwise.
+            JudgeRefused: The query is empty, its image cannot be decoded, the list does not fit into memory, or this
+                model cannot answer listwise.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._choose, query, list(candidates))
@@ -118,16 +118,33 @@ class TransformersJudge:
         cut = self._inputs.shared(streams)
         try:
             cache = self._prefix_cache(streams[0][:cut]) if cut else None
-            for chunk in self._chunks(streams):
-                logprobs_BV = self._logprobs_BV(chunk, cut, cache)
-                likeliest = logprobs_BV.argmax(-1).tolist()
-                for (yes, no), token in zip(logprobs_BV[:, self._labels].tolist(), likeliest, strict=True):
-                    yield answer(yes, no, argmax_is_label=token in self._labels)
         except torch.OutOfMemoryError as error:
-            raise JudgeRefused(
-                f"{len(streams)} pairs: out of memory ({_figures(error)}). Lower model.batch_tokens (now "
-                f"{self._inputs.settings.batch_tokens}) or model.max_pixels"
-            ) from error
+            raise JudgeRefused(f"query: {self._no_room(error)}") from error
+        for chunk in self._chunks(streams):
+            yield from self._score_chunk(chunk, cut, cache)
+
+    def _score_chunk(self, chunk: list[Stream], cut: int, cache: Any) -> Iterator[Verdict | PairError]:
+        """The answers of some candidates; where memory is short, in halves, down to a single one."""
+        try:
+            logprobs_BV = self._logprobs_BV(chunk, cut, cache)
+        except torch.OutOfMemoryError as error:
+            failure = self._no_room(error)
+        else:
+            likeliest = logprobs_BV.argmax(-1).tolist()
+            for (yes, no), token in zip(logprobs_BV[:, self._labels].tolist(), likeliest, strict=True):
+                yield answer(yes, no, argmax_is_label=token in self._labels)
+            return
+        if len(chunk) == 1:
+            yield PairError(code="out_of_memory", message=failure)
+            return
+        # Outside of the handler: the error holds the tensors that did not fit.
+        half = len(chunk) // 2
+        yield from self._score_chunk(chunk[:half], cut, cache)
+        yield from self._score_chunk(chunk[half:], cut, cache)
+
+    def _no_room(self, error: BaseException) -> str:
+        budget = self._inputs.settings.max_pixels
+        return f"out of memory ({_figures(error)}). Lower model.max_pixels (now {budget}), or shorten the text"
 
     def _chunks(self, streams: list[Stream]) -> Iterator[list[Stream]]:
         """Cuts the candidates, in order, so that no batch exceeds `batch_tokens` (a single pair always fits)."""

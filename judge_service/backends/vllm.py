@@ -97,7 +97,7 @@ class VllmJudge:
         """One answer for each candidate, in order.
 
         Raises:
-            JudgeRefused: The query's own image cannot be decoded.
+            JudgeRefused: The query is empty, or its image cannot be decoded.
             JudgeUnavailable: The engine has died.
         """
         answers, prompts = await asyncio.to_thread(self._prepare, query, candidates)
@@ -114,7 +114,7 @@ class VllmJudge:
         """Which of the candidates is the best, or why this list cannot be asked about.
 
         Raises:
-            JudgeRefused: The query's own image cannot be decoded, or this model cannot answer listwise.
+            JudgeRefused: The query is empty, or its image cannot be decoded, or this model cannot answer listwise.
             JudgeUnavailable: The engine has died.
         """
         stream = await asyncio.to_thread(self._inputs.prepare_list, query, candidates)

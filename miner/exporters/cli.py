@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unijudge.cli import Overwrite
 from unijudge.locations import locate
+from unijudge.outputs import replacing
 
 if TYPE_CHECKING:
     from miner.exporters.rows import Rows
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 exports = typer.Typer(help="A selection into the layouts of other trainers.", no_args_is_help=True)
 
 Triples = Annotated[Path, typer.Argument(help="The folder that `mine select` wrote.", parser=locate)]
-Out = Annotated[Path, typer.Argument(help="The file to write; must not exist yet.", parser=locate)]
+Out = Annotated[Path, typer.Argument(help="The file to write.", parser=locate)]
 CorpusFolder = Annotated[Path, typer.Option(help="The corpus that the rows were selected from.", parser=locate)]
 ImageRoot = Annotated[
     str | None,
@@ -21,6 +23,7 @@ ImageRoot = Annotated[
 ]
 SkipSuspects = Annotated[bool, typer.Option("--skip-suspects", help="Leave out rows with a suspect positive.")]
 NoScores = Annotated[bool, typer.Option("--no-scores", help="Leave out the judge's scores.")]
+Negatives = Annotated[int | None, typer.Option(min=1, help="In every row; a row with fewer distinct ones is left out.")]
 ExtraPositives = Annotated[
     bool, typer.Option("--extra-positives", help="Also take the candidates that the judge finds as good.")
 ]
@@ -37,14 +40,16 @@ def sentence_transformers(
     no_scores: NoScores = False,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Parquet: query, positive, negative_1 …, label (the judge's scores, positive first)."""
     from miner.exporters.rows import Rows
     from miner.exporters.sentence_transformers import export_sentence_transformers
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    export_sentence_transformers(rows, out, negatives=negatives, scores=not no_scores)
-    _tell(out, rows)
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_sentence_transformers(rows, out, negatives=negatives, scores=not no_scores)
+    _tell(out, rows, negatives, option=True)
 
 
 @exports.command("flagembedding")
@@ -60,6 +65,7 @@ def flagembedding(
     prompt: Annotated[str | None, typer.Option(help="The `prompt` of every row.")] = None,
     kind: Annotated[str | None, typer.Option("--type", help="The `type` of every row.")] = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
     from miner.exporters.flagembedding import export_flagembedding
@@ -67,15 +73,16 @@ def flagembedding(
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
     constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
-    export_flagembedding(
-        rows,
-        out,
-        scores=not no_scores,
-        teacher_temperature=teacher_temperature,
-        extra_positives=extra_positives,
-        constants=constants,
-    )
-    _tell(out, rows)
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_flagembedding(
+            rows,
+            out,
+            scores=not no_scores,
+            teacher_temperature=teacher_temperature,
+            extra_positives=extra_positives,
+            constants=constants,
+        )
+    _tell(out, rows, fate="written with those that they have")
 
 
 @exports.command("swift")
@@ -83,34 +90,39 @@ def swift(
     triples: Triples,
     out: Out,
     corpus: CorpusFolder,
+    negatives: Negatives = None,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
     from miner.exporters.rows import Rows
     from miner.exporters.swift import export_swift
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    export_swift(rows, out)
-    _tell(out, rows)
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_swift(rows, out, negatives=negatives)
+    _tell(out, rows, negatives, fate="written with those that they have", option=True)
 
 
 @exports.command("tevatron")
 def tevatron(
     triples: Triples,
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist yet.", parser=locate)],
+    out: Annotated[Path, typer.Argument(help="The folder to write.", parser=locate)],
     corpus: CorpusFolder,
     extra_positives: ExtraPositives = False,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Two folders of Parquet: queries, whose rows name documents, and corpus."""
     from miner.exporters.rows import Rows
     from miner.exporters.tevatron import export_tevatron
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    export_tevatron(rows, out, extra_positives=extra_positives)
-    _tell(out, rows)
+    with replacing(out, lambda folder: (folder / "queries").is_dir(), "export for Tevatron", overwrite=overwrite):
+        export_tevatron(rows, out, extra_positives=extra_positives)
+    _tell(out, rows, fate="written with those that they have")
 
 
 @exports.command("unime")
@@ -120,19 +132,42 @@ def unime(
     corpus: CorpusFolder,
     negatives: Annotated[int, typer.Option(min=1, help="In every row, fewer are left out.")] = 10,
     skip_suspects: SkipSuspects = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
     from miner.exporters.rows import Rows
     from miner.exporters.unime import export_unime
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
-    export_unime(rows, out, negatives=negatives)
-    _tell(out, rows)
+    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+        export_unime(rows, out, negatives=negatives)
+    _tell(out, rows, negatives, fate="filled up with repeated ones, as the released file is", option=True)
 
 
-def _tell(out: Path, rows: "Rows") -> None:
+def _tell(
+    out: Path, rows: "Rows", negatives: int | None = None, *, fate: str | None = None, option: bool = False
+) -> None:
+    """Says what was written, what was not, and which rows are short.
+
+    Args:
+        out: What was written.
+        rows: The selection.
+        negatives: Of every row, as the person asked.
+        fate: What became of rows with fewer distinct negatives; None where they are among those left out.
+        option: Whether the command has `--negatives`.
+    """
+    from miner.counts import had_by_most
+
     typer.echo(f"{out}: {rows.written:,} rows written")
     for reason, left in rows.left_out.items():
         typer.echo(f"left out, {reason}: {left.rows:,}, the first is query {left.first!r}")
     if rows.weighted:
         typer.echo(f"weight below 1, which no layout can say: {rows.weighted:,}, written as whole rows")
+    wanted, total = negatives or rows.manifest.negatives_in_row, rows.distinct.total()
+    short, most = rows.with_fewer(wanted), had_by_most(rows.distinct)
+    if not short:
+        return
+    if fate is not None:
+        typer.echo(f"fewer than {wanted} distinct negatives: {short:,} of {total:,} rows, {fate}")
+    if option and 0 < most < wanted:
+        typer.echo(f"--negatives {most} would take {total - rows.with_fewer(most):,} of {total:,} rows without repeats")

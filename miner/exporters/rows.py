@@ -6,6 +6,7 @@ by the one that the receiving machine has.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from unijudge.corpus import Corpus, Item, Query
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publishing, read_json
 from unijudge.locations import is_local
+from unijudge.outputs import taken
 from unijudge.scores import Judged
 from unijudge.triples import Negative, Triple, TripleManifest, read_triples
 
@@ -102,6 +104,8 @@ class Rows:
         """Written rows whose weight in the loss is below 1: no layout has a place for it."""
         self.left_out: dict[str, Count] = {}
         """Reason → how often."""
+        self.distinct: Counter[int] = Counter()
+        """Number of distinct negatives → rows that have it, written or left out for having too few."""
         self._triples = triples
         self._image_root = image_root
         self._skip_suspects = skip_suspects
@@ -117,9 +121,11 @@ class Rows:
         """
         self.written = self.weighted = 0
         self.left_out = {}
+        self.distinct = Counter()
         for triple in read_triples(self._triples, self.corpus.fingerprint):
             try:
                 self._check(triple)
+                self.distinct[sum(not one.duplicate for one in triple.negatives)] += 1
                 made = make(self._row(triple))
             except LeftOut as reason:
                 self.left_out.setdefault(str(reason), Count(triple.query_id)).rows += 1
@@ -171,6 +177,10 @@ class Rows:
             )
         root = str(self.corpus.images) if self._image_root is None else self._image_root
         return f"{root.rstrip('/')}/{entry.image}"
+
+    def with_fewer(self, wanted: int) -> int:
+        """How many rows have fewer distinct negatives."""
+        return sum(rows for number, rows in self.distinct.items() if number < wanted)
 
     def check_negatives(self, wanted: int) -> None:
         """Refuses a number of negatives that no row has.
@@ -234,7 +244,7 @@ def check_free(out: Path) -> None:
         DataError: It exists.
     """
     if out.exists():
-        raise DataError(f"{out}: exists already; give another output, or delete this one")
+        raise taken(out)
 
 
 def write_jsonl(out: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -19,23 +19,26 @@ IMAGES = ("images", "positive_images", "negative_images")
 TAGS = ("<image>", "<video>", "<audio>")
 
 
-def export_swift(rows: Rows, out: Path) -> None:
+def export_swift(rows: Rows, out: Path, *, negatives: int | None = None) -> None:
     """Writes one JSONL file.
 
     Args:
         rows: The selection.
         out: Ends in .jsonl.
+        negatives: In every row; a row with fewer distinct ones is left out. Default: as many distinct ones as each has.
 
     Raises:
         DataError: `out` exists, a folder is damaged, or no row is left.
-        SettingsError: Another ending.
+        SettingsError: More negatives than the rows have, or another ending.
     """
     check_out(out, ".jsonl")
+    if negatives is not None:
+        rows.check_negatives(negatives)
     query_images = any(query.image for query in rows.corpus.queries)
     item_images = any(item.image for item in rows.corpus.items)
 
     def lines() -> Iterator[dict[str, Any]]:
-        return rows.export(lambda row: _line(rows, row, query_images, item_images))
+        return rows.export(lambda row: _line(rows, row, negatives, query_images, item_images))
 
     write_jsonl(out, _led(lines(), _leaders(lines())))
 
@@ -61,10 +64,12 @@ def _led(lines: Iterable[dict[str, Any]], leaders: dict[int, dict[str, Any]]) ->
             yield line
 
 
-def _line(rows: Rows, row: Row, query_images: bool, item_images: bool) -> dict[str, Any]:
+def _line(rows: Rows, row: Row, wanted: int | None, query_images: bool, item_images: bool) -> dict[str, Any]:
     if row.holds(TAGS):
         raise LeftOut(f"a text contains {' or '.join(TAGS)}")
-    negatives = [one.item for one in row.distinct_negatives]
+    negatives = [one.item for one in row.distinct_negatives[:wanted]]
+    if wanted is not None and len(negatives) < wanted:
+        raise LeftOut(f"fewer than {wanted} distinct negatives")
     line: dict[str, Any] = {
         "messages": _messages(row.query),
         "positive_messages": [_messages(row.positive.item)],

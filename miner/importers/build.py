@@ -8,6 +8,7 @@ into the corpus folder, by content. Copies that an import made before it failed 
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -19,11 +20,15 @@ from miner.importers.older import older_corpus, tell_replaced
 from miner.importers.pictures import Picture, Pictures, inspect
 from miner.importers.published import Published, check_scores, write_scores
 from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
+from unijudge.alike import normal
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
-from unijudge.files import publishing, scratch
+from unijudge.files import file_sha256, publishing, scratch
 from unijudge.leases import lease
-from unijudge.locations import is_local
+from unijudge.locations import is_local, locate
+from unijudge.prompt import is_blank
+
+logger = logging.getLogger(__name__)
 
 SIDES_REMEMBERED = 16_384
 """Items that are found again without asking the ledger; closed lists repeat theirs a thousand times."""
@@ -42,6 +47,8 @@ class CorpusBuilder:
         self._scored = scored
         self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
         self._rows = 0
+        self.mended = 0
+        """Copied pictures of an earlier import that were damaged, and are whole again."""
         ledger.copied = pictures.root is None or (is_local(pictures.root) and not is_local(out))
 
     def add(self, row: Pair | Unread) -> None:
@@ -79,7 +86,7 @@ class CorpusBuilder:
         if known is None:
             self._ledger.add_query(query_id, pair.subset, query, answers)
         else:
-            self._ledger.add_answers(query_id, known.answers, answers)
+            self._ledger.add_answers(known, answers)
 
     def _checked(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Checked]:
         return [
@@ -102,12 +109,12 @@ class CorpusBuilder:
         for value in (side.text, side.image):
             if isinstance(value, str):
                 check_clean(name, value)
-        if not side.image and not (side.text or "").strip():
+        if not side.image and is_blank(side.text):
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
-        image = self._pictures.relative(side.image) if isinstance(side.image, str) else None
-        key = content_key(side.text, picture.sha256 if picture else None)
-        return Entry(key, side.text or None, image or None, picture)
+        image = self._pictures.relative(side.image) if side.image and isinstance(side.image, str) else None
+        key = content_key(normal(side.text), picture.sha256 if picture else None)
+        return Entry(key, side.text or None, image, picture)
 
     def _picture(self, name: str, image: str | bytes) -> Picture:
         known_as = image if isinstance(image, str) else hashlib.sha256(image).digest()
@@ -130,12 +137,15 @@ class CorpusBuilder:
         return picture
 
     def _copy(self, picture: Picture, data: bytes) -> None:
-        """By content: what an earlier import left there is this picture."""
+        """By content: what an earlier import left there is this picture, unless it was damaged since."""
         self._ledger.copied = True
         path = self._out / "images" / copied_path(picture.sha256, picture.ending)
-        if not path.exists():
-            with publishing(path) as draft:
-                draft.write_bytes(data)
+        there = path.exists()
+        if there and file_sha256(path) == picture.sha256:
+            return
+        with publishing(path) as draft:
+            draft.write_bytes(data)
+        self.mended += there
 
     def write(self, *, source: str, max_rejects: float) -> CorpusManifest:
         """Writes the corpus, and `rejects.jsonl` beside it.
@@ -191,7 +201,7 @@ def build(
         rows: What a reader yields.
         images: The root of the image names: a folder, which may hold zip files, or a zip file.
         out: The corpus folder; it may hold an older corpus of the same source, which is replaced.
-        source: What the rows came from, for the manifest.
+        source: What the rows came from, for the manifest: a whole path, or two sources could have one name.
         max_rejects: Share of rejected rows above which no corpus is written.
         published: Where the scores of the rows go, and who gave them; every row must have some then.
 
@@ -199,6 +209,7 @@ def build(
         DataError: No rows, too many rejects, no such images, `out` holds something else, or the disk refused.
         FolderBusy: Another import writes there.
     """
+    out = locate(out)
     older = older_corpus(out, source)
     if published is not None:
         published.check_free()
@@ -212,6 +223,8 @@ def build(
             write_scores(published, made, ledger.scored)
     if older is not None:
         tell_replaced(out, older, made)
+    if builder.mended:
+        logger.warning("%s: %d copied pictures were damaged, and are whole again", out, builder.mended)
     return made
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unijudge.corpus import CorpusManifest
-from unijudge.locations import locate
+from unijudge.locations import is_local, locate
 
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 
@@ -33,7 +33,7 @@ def import_pairs(
     from miner.importers.pairs import read_pairs
 
     rows = read_pairs(file, subset)
-    _tell(out, build(rows, images=images, out=out, source=str(file), max_rejects=max_rejects))
+    _tell(out, build(rows, images=images, out=out, source=_source(file), max_rejects=max_rejects))
 
 
 @imports.command("mmeb")
@@ -57,7 +57,7 @@ def import_mmeb(
     from miner.importers.mmeb import read_mmeb
 
     rows = read_mmeb(root, split=split, cap_per_subset=cap_per_subset, subsets=subset or ())
-    _tell(out, build(rows, images=images or root, out=out, source=f"{root} ({split})", max_rejects=max_rejects))
+    _tell(out, build(rows, images=images or root, out=out, source=_source(root, split), max_rejects=max_rejects))
 
 
 @imports.command("mmeb-eval")
@@ -78,7 +78,7 @@ def import_mmeb_eval(
     from miner.importers.mmeb import read_mmeb_eval
 
     rows = read_mmeb_eval(root, split=split, subsets=subset or ())
-    _tell(out, build(rows, images=images or root, out=out, source=f"{root} ({split})", max_rejects=max_rejects))
+    _tell(out, build(rows, images=images or root, out=out, source=_source(root, split), max_rejects=max_rejects))
 
 
 @imports.command("unime")
@@ -95,7 +95,7 @@ def import_unime(
     from miner.importers.unime import read_unime
 
     published, rows = Published(scores, source=file), read_unime(file)
-    made = build(rows, images=images, out=out, source=str(file), max_rejects=max_rejects, published=published)
+    made = build(rows, images=images, out=out, source=_source(file), max_rejects=max_rejects, published=published)
     _tell(out, made)
 
 
@@ -119,7 +119,7 @@ def import_sentence_transformers(
 
     published = None if scores is None else Published(scores, source=file)
     rows = read_tuples(file, subset)
-    made = build(rows, images=images, out=out, source=str(file), max_rejects=max_rejects, published=published)
+    made = build(rows, images=images, out=out, source=_source(file), max_rejects=max_rejects, published=published)
     _tell(out, made)
 
 
@@ -139,7 +139,7 @@ def import_karpathy(
     from miner.importers.karpathy import read_karpathy
 
     rows = read_karpathy(file, split=split, captions=captions, subset=subset, instruction=instruction)
-    _tell(out, build(rows, images=images, out=out, source=f"{file} ({split})", max_rejects=max_rejects))
+    _tell(out, build(rows, images=images, out=out, source=_source(file, split), max_rejects=max_rejects))
 
 
 @imports.command("sharegpt4v")
@@ -157,7 +157,7 @@ def import_sharegpt4v(
     from miner.importers.sharegpt4v import read_sharegpt4v
 
     rows = read_sharegpt4v(file, first=first, subset=subset, instruction=instruction)
-    _tell(out, build(rows, images=images, out=out, source=f"{file} (first {first})", max_rejects=max_rejects))
+    _tell(out, build(rows, images=images, out=out, source=_source(file, f"first {first}"), max_rejects=max_rejects))
 
 
 @imports.command("urban1k")
@@ -176,7 +176,7 @@ def import_urban1k(
     from miner.importers.urban1k import read_urban1k
 
     rows = read_urban1k(folder, subset=subset, instruction=instruction)
-    made = build(rows, images=images or folder / "image", out=out, source=str(folder), max_rejects=max_rejects)
+    made = build(rows, images=images or folder / "image", out=out, source=_source(folder), max_rejects=max_rejects)
     _tell(out, made)
 
 
@@ -193,7 +193,13 @@ def import_sugarcrepe(
     from miner.importers.sugarcrepe import read_sugarcrepe
 
     rows = read_sugarcrepe(folder, instruction=instruction)
-    _tell(out, build(rows, images=images, out=out, source=str(folder), max_rejects=max_rejects))
+    _tell(out, build(rows, images=images, out=out, source=_source(folder), max_rejects=max_rejects))
+
+
+def _source(place: Path, part: str | None = None) -> str:
+    """What rows came from, named so that no other source is called the same."""
+    name = str(place.resolve() if is_local(place) else place)
+    return name if part is None else f"{name} ({part})"
 
 
 def _tell(out: Path, made: CorpusManifest) -> None:

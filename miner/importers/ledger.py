@@ -5,13 +5,13 @@ Items and queries come out again in the order in which they first appeared.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from miner.importers.pictures import Picture
 from miner.importers.rows import Rejected
-from unijudge.corpus import Item, Query
+from unijudge.corpus import Item, Query, content_key
 
 SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -22,6 +22,8 @@ CREATE TABLE items (row INTEGER PRIMARY KEY, key BLOB UNIQUE, pools, text, image
 CREATE TABLE queries (
     row INTEGER PRIMARY KEY, query_id TEXT UNIQUE, key BLOB, subset, text, image, sha256, ending, answers
 );
+CREATE TABLE more (row INTEGER PRIMARY KEY, query INTEGER, answers);
+CREATE INDEX more_of_query ON more (query, row);
 CREATE TABLE pictures (name PRIMARY KEY, sha256, ending, plain, reason) WITHOUT ROWID;
 CREATE TABLE rejects (row INTEGER PRIMARY KEY, line TEXT);
 BEGIN;
@@ -33,6 +35,7 @@ class Entry:
     """An item or a query, as it is put down."""
 
     key: bytes
+    """Of its normal text and its picture: entries with the same key are one."""
     text: str | None
     image: str | None
     """Its name, where it has one."""
@@ -56,21 +59,26 @@ class Answers:
     scores: dict[str, float] | None = None
     """Item id → published score, of positives and negatives."""
 
-    def joined(self, more: "Answers") -> "Answers":
-        """With another row's answers after its own; of an item that has two scores, the first stays."""
-        return Answers(
-            list(dict.fromkeys([*self.positives, *more.positives])),
-            list(dict.fromkeys([*(self.candidates or []), *(more.candidates or [])])) or None,
-            {**(self.scores or {}), **(more.scores or {}), **(self.scores or {})} or None,
-        )
+    @classmethod
+    def joined(cls, rows: Sequence["Answers"]) -> "Answers":
+        """Of several rows, each thing once, in order; of an item that has two scores, the first stays."""
+        if len(rows) == 1:
+            return rows[0]
+        positives = dict.fromkeys(item for row in rows for item in row.positives)
+        candidates = dict.fromkeys(item for row in rows for item in row.candidates or ())
+        scores: dict[str, float] = {}
+        for row in rows:
+            for item, score in (row.scores or {}).items():
+                scores.setdefault(item, score)
+        return cls(list(positives), list(candidates) or None, scores or None)
 
 
 @dataclass(frozen=True)
 class Known:
     """A query that was put down before."""
 
+    row: int
     key: bytes
-    answers: Answers
 
 
 class Ledger:
@@ -92,15 +100,16 @@ class Ledger:
             "INSERT OR IGNORE INTO items (key, pools, text, image, sha256, ending) VALUES (?, ?, ?, ?, ?, ?)",
             (entry.key, json.dumps([] if pool is None else [pool]), *entry.columns),
         )
-        row, found = self._db.execute("SELECT row, pools FROM items WHERE key = ?", (entry.key,)).fetchone()
+        select = "SELECT row, pools, text, sha256 FROM items WHERE key = ?"
+        row, found, text, sha256 = self._db.execute(select, (entry.key,)).fetchone()
         if not made.rowcount and pool is not None and pool not in (pools := json.loads(found)):
             self._db.execute("UPDATE items SET pools = ? WHERE row = ?", (json.dumps([*pools, pool]), row))
-        return row - 1, entry.key.hex()
+        return row - 1, content_key(text, sha256).hex()
 
     def query(self, query_id: str) -> Known | None:
         """The query that bears an id, if there is one."""
-        known = self._db.execute("SELECT key, answers FROM queries WHERE query_id = ?", (query_id,)).fetchone()
-        return known and Known(known[0], Answers(**json.loads(known[1])))
+        known = self._db.execute("SELECT row, key FROM queries WHERE query_id = ?", (query_id,)).fetchone()
+        return known and Known(*known)
 
     def add_query(self, query_id: str, subset: str, entry: Entry, answers: Answers) -> None:
         """Puts down a query."""
@@ -110,10 +119,9 @@ class Ledger:
             (query_id, entry.key, subset, *entry.columns, json.dumps(vars(answers))),
         )
 
-    def add_answers(self, query_id: str, known: Answers, more: Answers) -> None:
-        """Joins another row's answers to a query's."""
-        joined = json.dumps(vars(known.joined(more)))
-        self._db.execute("UPDATE queries SET answers = ? WHERE query_id = ?", (joined, query_id))
+    def add_answers(self, known: Known, more: Answers) -> None:
+        """Puts down what another row answers to a query; all are joined when they are read."""
+        self._db.execute("INSERT INTO more (query, answers) VALUES (?, ?)", (known.row, json.dumps(vars(more))))
 
     def picture(self, name: str | bytes) -> Picture | Rejected | None:
         """What was found under a name, or under the sha256 of bytes that have none; None before it was opened."""
@@ -155,23 +163,28 @@ class Ledger:
 
     def items(self) -> Iterator[Item]:
         """Every item, by row number."""
-        select = "SELECT key, pools, text, image, sha256, ending FROM items ORDER BY row"
-        for key, pools, text, *image in self._db.execute(select):
-            yield Item(key.hex(), tuple(json.loads(pools)), text, self._path(*image), image[1])
+        select = "SELECT pools, text, image, sha256, ending FROM items ORDER BY row"
+        for pools, text, *image in self._db.execute(select):
+            item_id = content_key(text, image[1]).hex()
+            yield Item(item_id, tuple(json.loads(pools)), text, self._path(*image), image[1])
 
     def queries(self) -> Iterator[Query]:
         """Every query, in order of first appearance."""
-        select = "SELECT query_id, subset, text, image, sha256, ending, answers FROM queries ORDER BY row"
-        for query_id, subset, text, *image, given in self._db.execute(select):
-            answers = Answers(**json.loads(given))
+        select = "SELECT row, answers, query_id, subset, text, image, sha256, ending FROM queries ORDER BY row"
+        for row, given, query_id, subset, text, *image in self._db.execute(select):
+            answers = self._answers(row, given)
             closed = None if answers.candidates is None else tuple(answers.candidates)
             yield Query(query_id, subset, tuple(answers.positives), text, self._path(*image), image[1], closed)
 
     def scored(self) -> Iterator[tuple[str, str, bytes, Answers]]:
         """Id, subset, content hash and answers of every query, in the same order."""
-        select = "SELECT query_id, subset, key, answers FROM queries ORDER BY row"
-        for query_id, subset, key, given in self._db.execute(select):
-            yield query_id, subset, key, Answers(**json.loads(given))
+        select = "SELECT row, answers, query_id, subset, text, sha256 FROM queries ORDER BY row"
+        for row, given, query_id, subset, text, sha256 in self._db.execute(select):
+            yield query_id, subset, content_key(text, sha256), self._answers(row, given)
+
+    def _answers(self, row: int, given: str) -> Answers:
+        more = self._db.execute("SELECT answers FROM more WHERE query = ? ORDER BY row", (row,))
+        return Answers.joined([Answers(**json.loads(text)) for text in (given, *(found for (found,) in more))])
 
     def _path(self, image: str | None, sha256: str | None, ending: str | None) -> str | None:
         return copied_path(sha256, ending or "") if sha256 and self.copied else image

@@ -9,18 +9,19 @@ import hashlib
 import lzma
 import zipfile
 import zlib
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
-from unijudge.images import open_image
+from unijudge.images import MAX_BYTES, open_image
+from unijudge.names import inside
 
-MAX_BYTES = 200 * 2**20
-"""Of one encoded picture. What is larger is rejected, whatever its archive declares."""
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
@@ -75,6 +76,7 @@ class Pictures:
 
     def relative(self, name: str) -> str:
         """The name of a picture under the root: a corpus holds no whole path, so that it can be moved and published."""
+        name = _usual(name)
         if not isinstance(self.root, Path) or not name.startswith("/"):
             return name
         path = Path(name).resolve()
@@ -84,10 +86,10 @@ class Pictures:
         """The bytes of a picture, and whether it is a plain file.
 
         Raises:
-            Rejected: No such picture, or it cannot be read.
+            Rejected: No such picture, it cannot be read, or its name is one that a corpus cannot hold.
             DataError: An archive is not a whole zip file.
         """
-        data = None if self.root is None else self._file(self.root, name)
+        data = None if self.root is None else self._file(self.root, self.relative(name))
         return (self._member(name), False) if data is None else (data, True)
 
     def _file(self, root: Path, name: str) -> bytes | None:
@@ -97,6 +99,10 @@ class Pictures:
             raise Rejected("a loop of symbolic links") from error
         if not path.is_relative_to(root):
             raise Rejected(f"outside of {root}")
+        try:
+            inside(name)
+        except ValueError as error:
+            raise Rejected(f"{error}; name it by its path under --images, without ..") from error
         try:
             with path.open("rb") as file:
                 return _bounded(file)
@@ -121,20 +127,45 @@ class Pictures:
             raise DataError(f"{path}: not a whole zip file ({error}); fetch it again, or move it away") from error
 
     def _member(self, name: str) -> bytes:
-        """By its name, also under a folder called like the archive, or without folders that the name begins with."""
-        parts = PurePosixPath(name).parts
-        for start in range(1 if ".." in parts else max(1, len(parts) - 1)):
-            tail = name if start == 0 else "/".join(parts[start:])
-            found = [
-                (archive, info)
-                for stem, archive in self._archives
-                if (info := _info(archive, tail) or _info(archive, f"{stem}/{tail}"))
-            ]
-            if len(found) > 1:
-                raise Rejected(f"{tail} is in {len(found)} zip files; give --images the one that is meant")
-            if found:
-                return _read_member(*found[0])
+        """By its name, where the archives are unpacked at the root or in a folder called like the archive.
+
+        A name may begin with folders that the archive leaves out, if the last of them is called like the archive:
+        else it would be found in the archive of another data set.
+        """
+        found = self._members(lambda _: [name])
+        found = found or self._members(lambda stem: _after(stem, name))
+        if len(found) > 1:
+            raise Rejected(f"{name} is in {len(found)} zip files; give --images the one that is meant")
+        if found:
+            return _read_member(*found[0])
         raise Rejected("no such file" + (f", nor in {len(self._archives)} zip files" if self._archives else ""))
+
+    def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+        """At most one of each archive."""
+        found = []
+        for stem, archive in self._archives:
+            names = [name for tail in tails(stem) for name in (tail, f"{stem}/{tail}")]
+            infos = filter(None, (_info(archive, name) for name in names))
+            found += [(archive, info) for info in islice(infos, 1)]
+        return found
+
+
+def _usual(name: str) -> str:
+    """One way to write a name: `/` between folders, no `.` and no empty folder in it."""
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+
+def _after(stem: str, name: str) -> list[str]:
+    """What of a name stands after a folder called `stem`; longest first.
+
+    Example:
+        >>> _after("CIRR", "images/CIRR/Train/a.png"), _after("SUN397", "images/CIRR/Train/a.png")
+        (['Train/a.png'], [])
+    """
+    *folders, _ = parts = PurePosixPath(_usual(name)).parts
+    if ".." in parts:
+        return []
+    return ["/".join(parts[place + 1 :]) for place, folder in enumerate(folders) if folder == stem]
 
 
 def _info(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:

@@ -105,8 +105,9 @@ def write_scores(published: Published, corpus: CorpusManifest, scored: Callable[
 
 def _judged_query(query_id: str, subset: str, key: bytes, answers: Answers) -> JudgedQuery:
     judged = [_judged(item_id, score) for item_id, score in (answers.scores or {}).items()]
-    positives = [one for one in judged if one.item_id in answers.positives]
-    return JudgedQuery(query_id, subset, key, positives, [one for one in judged if one not in positives])
+    right = set(answers.positives)
+    positives = [one for one in judged if one.item_id in right]
+    return JudgedQuery(query_id, subset, key, positives, [one for one in judged if one.item_id not in right])
 
 
 def _judged(item_id: str, score: float) -> Judged:

@@ -132,7 +132,7 @@ def test_another_judge_scores_nothing(app, identity):
         (b"{", 400, "body: Invalid JSON"),
         (b"\xff\xfe", 400, "body"),
         ({}, 400, "query: Field required"),
-        ({"query": {}, "candidates": [{"text": "b"}]}, 400, "neither text nor image"),
+        ({"query": {}, "candidates": [{"text": "b"}]}, 422, "query: neither text nor image"),
         ({"query": {"text": "a"}, "candidates": []}, 400, "candidates: List should have at least 1"),
         ({"query": {"text": "a"}, "candidates": [{"text": "b"}], "typo": 1}, 400, "typo: Extra inputs"),
         ({"query": {"text": "a"}, "candidates": [{"image": "http://x/y.png"}]}, 400, "URLs and paths are never opened"),

@@ -179,8 +179,11 @@ def test_a_judge_that_cannot_choose_says_so(identity, judge, monkeypatch):
         choose(serve(judge), QUERY, TEXTS[:2])
 
 
-def test_too_few_numbers_stop_the_caller(identity):
-    short = {"identity": identity.model_dump(), "result": {"place": 0, "logprobs": [-1.0], "mass": 0.4}}
+def test_too_few_numbers_stop_the_caller():
+    short = {
+        "identity": ScriptedJudge(Prompt()).identity.model_dump(),
+        "result": {"place": 0, "logprobs": [-1.0], "mass": 0.4},
+    }
     transport = Counting(serve(ScriptedJudge(Prompt())), [httpx2.Response(200, json=short)])
     with pytest.raises(JudgeBroken, match="2 candidates sent, 1 answered"):
         choose(None, QUERY, TEXTS[:2], transport)

@@ -1,27 +1,28 @@
 """`judge verify`: passes the model's own scores, and names what is wrong with others."""
 
+import asyncio
+import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
-from judge_service.verify import check_memory, golden_set
+from judge_service.verify import check_memory, golden_set, verify
 from tests.miner.conftest import serving
 from unijudge.errors import SettingsError
 from unijudge.prompt import Prompt
+from unijudge.verdicts import PairError, Verdict
 
-UNIJUDGE = Path(sys.executable).parent / "unijudge"
 MODEL = {"min_pixels": 3136, "max_pixels": 12544, "backend": "transformers"}
 
 
-def verify(url, folder, *options):
+def verified(url, folder, *options):
     settings = [f"model.name={folder}", *(f"model.{name}={value}" for name, value in MODEL.items())]
     overrides = [part for setting in settings for part in ("--set", setting)]
-    command = [UNIJUDGE, "judge", "verify", url, *overrides, "--queries", "3", *options]
+    command = [sys.executable, "-m", "unijudge", "judge", "verify", url, *overrides, "--queries", "3", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -32,7 +33,7 @@ def served(folder, prompt=None, **changes):
 
 def test_the_models_own_scores_pass(tiny_model):
     with served(tiny_model) as url:
-        done = verify(url, tiny_model)
+        done = verified(url, tiny_model)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pairs                        42" in done.stdout
     assert "verdict                      the model's own scores" in done.stdout
@@ -49,7 +50,7 @@ def test_the_models_own_scores_pass(tiny_model):
 )
 def test_other_scores_fail_with_their_cause(tiny_model, prompt, changes, cause):
     with served(tiny_model, prompt, **changes) as url:
-        done = verify(url, tiny_model, "--tolerance", "1e-4")
+        done = verified(url, tiny_model, "--tolerance", "1e-4")
     assert done.returncode == 1
     assert "NOT the model's own scores" in done.stdout
     assert f"likely cause: {cause}" in done.stdout
@@ -66,11 +67,42 @@ def test_a_reference_that_does_not_fit_the_memory(tiny_model, monkeypatch):
 
 def test_bfloat16_passes_within_its_own_band(tiny_model):
     with served(tiny_model, dtype="bfloat16") as url:
-        assert verify(url, tiny_model).returncode == 0
+        assert verified(url, tiny_model).returncode == 0
+
+
+class Known:
+    """Gives every pair one verdict, and pairs with pictures an error where it has one."""
+
+    def __init__(self, identity, error=None, yes=0.5):
+        self.identity, self.error = identity, error
+        self.verdict = Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
+
+    async def judge(self, query, candidates):
+        return [self.error if self.error and one.image else self.verdict for one in candidates]
+
+
+def test_pairs_without_a_verdict_give_their_own_reason(identity):
+    error = PairError(code="token_count", message="the engine made 261 tokens of a prompt of 257")
+    found = asyncio.run(verify(Known(identity, error), Known(identity), queries=3, tolerance=None))
+    lost = sum(candidate.image is not None for _, candidates in golden_set(3) for candidate in candidates)
+    assert found.errors == lost
+    assert not found.passed
+    assert found.lines()[-1] == f"{lost} pairs without a verdict from the service: token_count: {error.message}"
+    found = asyncio.run(verify(Known(identity), Known(identity, error), queries=3, tolerance=None))
+    assert found.lines()[-1] == f"{lost} pairs without a verdict from the reference: token_count: {error.message}"
+    found = asyncio.run(verify(Known(identity, error, yes=0.9), Known(identity), queries=3, tolerance=None))
+    assert found.lines()[-1].startswith("likely cause: identities agree: the engine's kernels")
+
+
+def test_a_service_without_a_model_is_refused_before_it_is_asked(identity):
+    scripted = Known(identity.model_copy(update={"dtype": "none"}))
+    scripted.judge = None
+    with pytest.raises(SettingsError, match="it runs no model, so there is nothing to compare"):
+        asyncio.run(verify(scripted, Known(identity), queries=1, tolerance=None))
 
 
 def test_nobody_there_is_one_line(tiny_model):
-    done = verify("http://127.0.0.1:nonsense", tiny_model)
+    done = verified("http://127.0.0.1:nonsense", tiny_model)
     assert done.returncode == 1
     assert "not a URL" in done.stderr
     assert "Traceback" not in done.stderr

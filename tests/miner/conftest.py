@@ -17,6 +17,7 @@ from judge_service.settings import HealthSettings, LimitSettings
 from miner.importers.build import build
 from miner.importers.pairs import read_pairs
 from miner.settings import ScoreSettings
+from tests.folders import make_corpus, make_scores, make_triples
 from tests.pictures import png
 from unijudge.corpus import Corpus
 from unijudge.prompt import Prompt
@@ -103,3 +104,12 @@ def job(tmp_path, corpus):
 
 def quiet(progress):
     pass
+
+
+@pytest.fixture
+def parts(tmp_path, identity):
+    """The folders of a corpus, its scores and its training rows."""
+    root = tmp_path / "parts"
+    corpus = make_corpus(root / "corpus", root / "pictures")
+    scores = make_scores(root / "scores", corpus, identity)
+    return root / "corpus", scores, make_triples(root / "triples", corpus, scores)

@@ -44,17 +44,19 @@ def make(folder, identity, row_scores, *, pictures, items, text=sentence, seed=0
         (images / name).write_bytes(pattern(number, (96, 72)))
         hashes[name] = file_sha256(images / name)
     names = list(hashes)
-    entries = [
-        Item(f"item-{n}", ("s",), text(dice) if n % 3 else None, names[n % pictures], hashes[names[n % pictures]])
-        if n % 4 else Item(f"item-{n}", ("s",), text(dice))
-        for n in range(items)
-    ]  # fmt: skip
+    entries, bare = [], set()
+    for n in range(items):  # no two say the same
+        image = names[n % pictures]
+        words = None if n % 3 == 0 and n % 4 and image not in bare else f"{text(dice)} {n}"
+        shown = (image, hashes[image]) if n % 4 else ()
+        bare |= {image} if words is None else set()
+        entries.append(Item(f"item-{n}", ("s",), words, *shown))
     queries, rows = [], []
     for number, (positive, *scores) in enumerate(row_scores):
         first, *others = dice.sample(entries, len(scores) + 1)
         image = names[number % pictures] if number % 2 == 0 else None
         query = Query(
-            f"query-{number}", f"subset {number % 3}", (first.item_id,), f"find: {text(dice)}", image,
+            f"query-{number}", f"subset {number % 3}", (first.item_id,), f"find: {text(dice)} {number}", image,
             hashes[image] if image else None,
         )  # fmt: skip
         queries.append(query)
@@ -72,7 +74,7 @@ def make(folder, identity, row_scores, *, pictures, items, text=sentence, seed=0
 def write_scores(folder, fingerprint, identity, rows):
     plan = ScoreManifest(
         corpus=fingerprint, vectors="0", queries=len(rows), queries_in_shard=max(1, len(rows)), k=50, pool="global",
-        judge=identity,
+        retrieval={"own_picture": True}, judge=identity,
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(plan.model_dump_json())
@@ -93,7 +95,7 @@ def plausible(rows, candidates, seed=0):
 
 
 def settings(folder, **changes):
-    values = {"stored": 2, "stride": 2} | changes
+    values = {"stored": 2, "stride": 2, "label": 0} | changes
     return InspectSettings(scores=folder / "scores", corpus=folder / "corpus", out=folder / "page.html", **values)
 
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from miner.calibration import Calibration, Measures
 from unijudge.corpus import Corpus, Item, Query, write_corpus
 from unijudge.files import publish_json
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
@@ -72,15 +73,24 @@ def random_rows(corpus, seed=0, longest=12):
     return rows
 
 
-def score_folder(folder, corpus, rows, judge="small", in_shard=16):
+def score_folder(folder, corpus, rows, judge="small", in_shard=16, **changes):
     plan = ScoreManifest(
         corpus=corpus.fingerprint, vectors="v", queries=len(rows), queries_in_shard=in_shard, k=50, pool="global",
-        judge=identity(judge),
+        judge=identity(judge), **changes,
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)
     for shard in range(plan.shards):
         write_shard(folder, plan, shard, [rows[row] for row in plan.rows(shard)])
     return folder
+
+
+def calibration(judge, slope, intercept=0.0):
+    """A fit to the judge with this digest."""
+    measures = Measures(log_loss=0.5, calibration_error=0.1)
+    return Calibration(
+        judge=judge, kind="platt", slope=slope, intercept=intercept, matches=10, negatives=10, without_verdict=0,
+        before=measures, after=measures, folds=5,
+    )  # fmt: skip
 
 
 def override_file(path, corpus, *entries):

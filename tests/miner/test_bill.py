@@ -9,15 +9,17 @@ import pytest
 from judge_service.backends import open_judge
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.settings import ServiceSettings
+from miner import probe
 from miner.bill import make_bill
 from miner.score import score
 from miner.settings import BandSettings
 from tests.miner.conftest import embed, quiet, serving
 from tests.miner.test_crash import Counting
 from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.errors import JudgeRefused, SettingsError
+from unijudge.errors import DataError, JudgeRefused, SettingsError
 from unijudge.prompt import Prompt
 from unijudge.scores import read_scores
+from unijudge.verdicts import PairError
 
 
 def test_the_bill_is_what_the_job_takes(job):
@@ -59,19 +61,23 @@ def test_pictures_are_sent_before_the_clock_runs(job):
     with serving(judge) as url:
         made = make_bill(job(url, k=12), 50)
     assert made.probe.pictures > 0
-    probe = replace(made.probe, pairs=100, seconds=10.0, pictures=4, picture_seconds=2.0, replicas=1)
-    assert probe.seconds_for(1000, 8, replicas=1) == pytest.approx(100 + 4)
-    assert probe.seconds_for(1000, 8, replicas=4) == pytest.approx(25 + 4)
-    assert replace(probe, pictures=0).seconds_for(1000, 0, replicas=2) == pytest.approx(50)
+    costs = {"query_seconds": 0.5, "pair_seconds": 0.05, "pictures": 4, "picture_seconds": 2.0, "replicas": 1}
+    probed = replace(made.probe, **costs)
+    assert probed.seconds_for(100, 1000, 8, replicas=1) == pytest.approx(50 + 50 + 4)
+    assert probed.seconds_for(100, 1000, 8, replicas=4) == pytest.approx(25 + 4)
+    assert replace(probed, pictures=0).seconds_for(100, 1000, 0, replicas=2) == pytest.approx(50)
 
 
 def test_the_largest_k_within_a_budget(job):
     with serving(Counting()) as url:
         made = make_bill(job(url, k=12), 50)
+    made = replace(made, probe=replace(made.probe, query_seconds=0.3, pair_seconds=0.01))
     hours = np.array([made.hours(k) for k in range(1, 13)])
     assert (np.diff(hours) > 0).all()
-    sending = made.tally.pictures(7) * made.probe.picture_seconds / made.probe.pictures
-    assert made.hours(7) == pytest.approx((made.tally.to_ask(7) / made.probe.pairs_per_second + sending) / 3600)
+    probed, tally = made.probe, made.tally
+    sending = tally.pictures(7) * probed.picture_seconds / probed.pictures
+    scoring = tally.asking(7) * probed.query_seconds + tally.to_ask(7) * probed.pair_seconds
+    assert made.hours(7) == pytest.approx((scoring + sending) / 3600)
     assert made.largest_k(float(hours[6] + hours[7]) / 2) == 7
     assert made.largest_k(0.0) is None
     assert made.largest_k(1e9) == 12
@@ -133,7 +139,8 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
         made = make_bill(job(url, out=tmp_path / "large", vectors=None, band=band, in_flight=1), 25)
     asking = np.count_nonzero(made.tally.candidates_Q)
     assert 15 < asking < 0.7 * made.tally.queries, "the example says something"
-    assert made.probe.pairs <= 25 + made.tally.pairs(made.tally.k) / asking * 3
+    whole = made.tally.pairs(made.tally.k) / asking
+    assert made.probe.pairs <= 25 + whole * 3 + 2 * 25 / whole, "whole queries, and as many short ones"
     text = "\n".join(made.lines(budget_hours=1e9))
     assert f"{made.tally.queries - asking} have no candidate in the band" in text
     assert "k = " not in text, "the band decides, no k"
@@ -143,20 +150,50 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
     assert last.endswith(f"not this band, which takes {takes:.2g}; a smaller band.width asks about fewer pairs")
 
 
-def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus):
+def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypatch):
     """As in the job; a query whose own picture is refused fails whole, and the others go on."""
     for number in (10, 12):
         (corpus.images / f"{number}.png").unlink()
     for number in (11, 13):
         (corpus.images / f"{number}.png").write_bytes(b"changed")
+    timed = []
+
+    async def noted(judge, corpus, some, *rest, timing=probe._timed):
+        timed.append(some)
+        return await timing(judge, corpus, some, *rest)
+
+    monkeypatch.setattr(probe, "_timed", noted)
     with serving(Refusing()) as url:
-        made = make_bill(job(url, k=12, in_flight=100), 5000)
+        made = make_bill(job(url, k=12, in_flight=100, max_error_share=1), 5000)
         done = score(job(url, k=12, max_error_share=1), quiet)
     assert 0 < made.probe.failed < made.probe.pairs
     rows = list(read_scores(job(url).out))
-    lost = [sum(one.error is not None for one in [*row.positives, *row.candidates]) for row in rows]
-    assert made.probe.failed == sum(lost[1:]), "all but the first query, which warms up"
-    assert sum(lost) == done.counts.errors
+    lost = [[one.error is not None for one in [*row.positives, *row.candidates]] for row in rows]
+    _, *measured = timed
+    asked = [question for some in measured for question in some]
+    assert sorted(len(some) for some in timed) == [1, 30, 30], "one query warms up"
+    assert made.probe.failed == sum(sum(lost[question.row][: len(question.asked)]) for question in asked)
+    assert sum(map(sum, lost)) == done.counts.errors
+
+
+def test_a_sample_that_lacks_too_many_verdicts_has_no_price(job):
+    """Its seconds are those of errors; the job itself would stop as well."""
+    with serving(LosesPictures()) as url:
+        with pytest.raises(DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than") as stopped:
+            make_bill(job(url, k=12), 200)
+        made = make_bill(job(url, k=12, max_error_share=1), 200)
+    assert "First reason: token_count: the engine made 261 tokens of a prompt of 257" in str(stopped.value)
+    assert made.probe.failed > 0
+    assert made.probe.reason == "token_count: the engine made 261 tokens of a prompt of 257"
+
+
+class LosesPictures(Counting):
+    """Has no verdict for a pair with a picture."""
+
+    async def judge(self, query, candidates):
+        lost = PairError(code="token_count", message="the engine made 261 tokens of a prompt of 257")
+        found = await super().judge(query, candidates)
+        return [lost if query.image or one.image else answer for one, answer in zip(candidates, found, strict=True)]
 
 
 class Refusing(Counting):

@@ -14,10 +14,11 @@ from miner.calibrate import calibrate
 from miner.calibration import Calibration, chances, cross_validated, fit, measures
 from miner.choice_settings import CalibrateSettings
 from miner.cli import app
+from miner.labels import Label, LabelFile, LabelSample
 from tests.miner.rows import identity, override_file, random_rows, score_folder, text_corpus
 from unijudge.errors import DataError
-from unijudge.files import read_json
-from unijudge.scores import read_scores
+from unijudge.files import publish_json, read_json
+from unijudge.scores import Judged, JudgedQuery, read_scores
 
 
 def simulated(slope, intercept, size=20_000, seed=0):
@@ -103,13 +104,60 @@ def write(path, labels):
     return path
 
 
+def sampled(path, corpus, labels, judge="small", more=0):
+    """What a page exports, when all but `more` pairs of its sample are labelled."""
+    said = [Label(query_id=q, item_id=i, match=match) for q, i, match in labels]
+    digest = identity(judge).digest
+    sample = {"corpus": corpus.fingerprint, "judge": digest, "seed": 0, "sampled": len(said) + more}
+    publish_json(path, LabelFile(**sample, labels=said))
+    return path
+
+
+def test_overrides_are_no_sample_and_a_sample_should_be_labelled_whole(world, tmp_path, caplog):
+    folder, corpus, labels, _ = world
+    verdicts = [(q, i, "match" if match else "negative") for q, i, match in labels]
+    common = {"scores": folder / "scores", "out": tmp_path / "c.json"}
+
+    def fitted(file):
+        return calibrate(CalibrateSettings(**common, labels=file))
+
+    overrides = override_file(tmp_path / "overrides.json", corpus, *verdicts)
+    with pytest.raises(DataError, match=r"overrides\.json: holds overrides, .* biased\. Label the random sample"):
+        fitted(overrides)
+    with pytest.raises(DataError, match=r"its sample was drawn from the scores of judge .*, evenly over them; these"):
+        fitted(sampled(tmp_path / "other.json", corpus, labels, judge="large"))
+    assert not (tmp_path / "c.json").exists()
+    fitted(sampled(tmp_path / "half.json", corpus, labels, more=30))
+    assert any(f"{len(labels)} of the {len(labels) + 30} sampled pairs have a label" in one for one in caplog.messages)
+
+
+def test_a_fit_to_overrides_would_be_wrong_and_one_to_the_sample_is_not():
+    """A judge whose scores are chances: slope 1. A person corrects it, and confirms three right verdicts in ten."""
+    log_odds, matches = simulated(1.0, 0.0)
+    dice = np.random.default_rng(0)
+    corrected = ((log_odds > 0) != matches) | (dice.random(len(matches)) < 0.3)
+    assert fit(log_odds[corrected], matches[corrected], "platt")[0] < 0.6
+    rows = [
+        JudgedQuery(f"q{n}", "s", bytes(16), [], [Judged("i", bytes(16), 0, 0.5, value, 0.0)])
+        for n, value in enumerate(log_odds.tolist())
+    ]
+    sample = LabelSample(4000, seed=0)
+    for row in rows:
+        sample.add(row)
+    places = np.array([int(query_id[1:]) for query_id, _, _ in sample.pairs()])
+    assert len(places) == 4000
+    assert fit(log_odds[places], matches[places], "platt")[0] == pytest.approx(1, abs=0.1)
+    tenths = np.histogram(chances(log_odds[places]), bins=10, range=(0, 1))[0]
+    assert tenths.max() - tenths.min() <= 1, "evenly over the scores"
+    assert sample.pairs() != sorted(sample.pairs(), key=lambda pair: int(pair[0][1:]))
+
+
 def test_a_folder_is_calibrated_from_any_kind_of_labels(world, tmp_path):
     folder, corpus, labels, failed = world
-    verdicts = [(q, i, "match" if match else "negative") for q, i, match in labels]
     files = [
         write(tmp_path / "labels.jsonl", [*labels, (*failed, True)]),
         write(tmp_path / "labels.parquet", [*labels, (*failed, True)]),
-        override_file(tmp_path / "labels.json", corpus, *verdicts, (*failed, "match"), ("q0", None, "drop")),
+        sampled(tmp_path / "labels.json", corpus, [*labels, (*failed, True)]),
     ]
     made = [
         calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / f"{file.suffix}.json"))

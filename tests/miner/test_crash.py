@@ -144,7 +144,7 @@ def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path
 def test_a_full_disk_in_the_middle_of_a_file(small, tmp_path):
     """The kernel itself refuses the bytes: no file may grow beyond a limit."""
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); import tests.miner.run_score as r; r.main()"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); import tests.miner.run_score as r; r.main()"
     with serving(Counting()) as url:
         settings = small(url)
         ended = subprocess.run(

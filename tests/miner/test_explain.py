@@ -13,6 +13,7 @@ from miner.explain import compared, explain, outcome, views_of
 from miner.overrides import Override, read_overrides
 from miner.sample import ORDER, PLAIN, Sample
 from miner.select import choose
+from miner.standing import TOLERANCE
 from tests.miner.mined import judged
 from unijudge.corpus import Item
 from unijudge.errors import DataError, SettingsError
@@ -95,7 +96,7 @@ def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
     assert positives == [("error", "no verdict: bad_image: x")]
     assert candidates == [("kept", "nothing to compare with: no positive has a verdict")]
     assert outcome(choice, 10) == "left out: no positive has a verdict"
-    assert outcome(choose(row([0.5], [None]), settings()), 10) == "left out: no candidate has a verdict"
+    assert outcome(choose(row([0.5], [None]), settings()), 10) == "left out: no candidate may be chosen"
 
 
 @given(
@@ -122,7 +123,7 @@ def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
 def test_a_comparison_is_seen_to_hold(score, positive, beta):
     _, left, sign, right, _, _ = compared(score, positive, beta).split()
     holds = float(left) > round(float(right) - beta, 12)
-    if abs(score - (positive - beta)) > 1e-8:
+    if abs(score - (positive - beta)) > 2 * TOLERANCE:
         assert holds == (sign == ">") == (score > positive - beta)
 
 
@@ -239,13 +240,20 @@ def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
 
 
 def test_a_persons_word_is_told():
-    query = row([0.9], [0.85, 0.95, 0.2])
-    told, _ = seen(query, settings(stored=1), said={"c0": "match", "c1": "negative"})
+    query = row([0.9], [0.85, 0.95, 0.2, None, 0.1, 0.1])
+    said = {"c0": "match", "c1": "negative", "c3": "negative", "c4": "known", "c5": "twin"}
+    told, alphas = seen(query, settings(stored=1), said=said)
+    known = "known to the corpus as an answer to this question, or as its own picture, so never a negative"
     assert told == [
-        ("dropped", 0.85, "a person: an answer, so never a negative"),
-        ("chosen", 0.95, "a person: no answer; score 0.950 > 0.900 − 0.1; negative 1"),
+        ("answer", 0.85, "a person: an answer, so never a negative"),
+        ("chosen", 0.95, "a person: no answer; negative 1"),
         ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1"),
+        ("kept", None, "a person: no answer"),
+        ("answer", 0.1, known),
+        ("answer", 0.1, "says the same as a candidate before it, which stands for both"),
     ]
+    assert alphas == [None, None, 0.8, None, None, None]
+    query = row([0.9], [0.85, 0.95, 0.2])
     told, alphas = seen(query, settings(stored=1), said={None: "drop"})
     assert told[2] == ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1")
     assert alphas == [0.8, 0.8, 0.8]

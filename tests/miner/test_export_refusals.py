@@ -112,6 +112,35 @@ def test_the_commands_say_what_they_wrote(make, tmp_path):
     assert lines(tmp_path / "f.jsonl")[0]["type"] == "normal"
 
 
+def test_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_path):
+    """Ten rows of three negatives: nine have two distinct ones, the tenth has three."""
+    short = replace(TRIPLES[0], query_id="q0")
+    make(TEXT_ITEMS, TEXT_QUERIES, [short] * 9 + [TRIPLES[1]])
+    told = {}
+    for layout, name, *options in [
+        ("sentence-transformers", "st.parquet"), ("swift", "swift.jsonl"), ("swift", "two.jsonl", "--negatives", "2"),
+        ("swift", "three.jsonl", "--negatives", "3"), ("unime", "unime.json", "--negatives", "3"),
+        ("flagembedding", "f.jsonl"), ("tevatron", "tevatron"),
+    ]:  # fmt: skip
+        corpus = ["--corpus", str(tmp_path / "corpus")]
+        command = ["export", layout, str(tmp_path / "triples"), str(tmp_path / name), *corpus, *options]
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        told[name] = done.output
+    advice = "--negatives 2 would take 10 of 10 rows without repeats"
+    few = "fewer than 3 distinct negatives: 9 of 10 rows, "
+    assert "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'" in told["st.parquet"]
+    assert few + "filled up with repeated ones, as the released file is" in told["unime.json"]
+    for name in ("swift.jsonl", "f.jsonl", "tevatron"):
+        assert few + "written with those that they have" in told[name]
+    assert "distinct" not in told["two.jsonl"]
+    assert {len(line["negative_messages"]) for line in lines(tmp_path / "two.jsonl")} == {2}
+    assert len(lines(tmp_path / "three.jsonl")) == 1
+    assert [name for name, text in told.items() if advice in text] == [
+        "st.parquet", "swift.jsonl", "three.jsonl", "unime.json",
+    ]  # fmt: skip
+
+
 MEASURE = """
 import sys
 from pathlib import Path

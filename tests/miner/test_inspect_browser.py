@@ -6,6 +6,7 @@ import time
 import pytest
 
 from miner.inspect import inspect
+from miner.labels import read_label_file
 from miner.overrides import Override, read_overrides
 from tests.miner.mined import HOSTILE, make_odd, settings
 from unijudge.corpus import Corpus
@@ -216,6 +217,70 @@ def test_overrides_are_set_kept_exported_and_read_again(person, folder):
         assert told in person.one("#told").text
         assert person.pressed() == ["match", "drop"]
     assert person.errors() == []
+
+
+def waited(path):
+    deadline = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return path
+
+
+def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(person, folder, chromium):
+    chosen = "article .asked ~ .cells .cell.chosen"
+    item = person.one(f"{chosen} code").text
+    reason = person.one(f"{chosen} .reason").text
+    person.click(f"{chosen} [data-verdict=match]")
+    assert person.cells("query-0")[1] == (
+        "★ a match, by a person", f"decided here, after this page was made; before: {reason}",
+    )  # fmt: skip
+    assert person.pressed() == ["match"]
+    person.click(f"{chosen}.matched [data-verdict=match]")
+    assert person.cells("query-0")[1] == ("✓ chosen as negative", reason)
+    person.click(f"{chosen} [data-verdict=match]")
+    dropped = "article[aria-label='query query-0'] .cell.dropped"
+    person.click(f"{dropped} [data-verdict=negative]")
+    assert person.cells("query-0")[0][0] == "✓ no answer, by a person"
+    person.click("#export")
+    corpus = Corpus(folder / "corpus").fingerprint
+    file = waited(folder / "downloads" / f"overrides-{corpus[:12]}.json")
+
+    inspect(settings(folder, overrides=file))
+    again = Person(chromium, folder / "page.html")
+    assert again.pressed() == ["negative", "match"], "though this browser remembers nothing"
+    assert again.cells("query-0")[0] == ("✓ chosen as negative", "a person: no answer; negative 1")
+    assert again.cells("query-0")[1] == ("○ never a negative", "a person: an answer, so never a negative")
+    again.click("article .cell.answer [data-verdict=match]")
+    assert again.cells("query-0")[1][1].startswith("taken back here, after this page was made; before: a person")
+    again.driver.refresh()
+    assert again.pressed() == ["negative"], "what is taken back stays so, in this browser"
+    assert again.read("article .cell.answer code", "e.innerText")[0] == [item]
+    assert again.errors() == []
+
+
+def test_a_random_sample_is_labelled_without_its_scores(person, folder, chromium):
+    inspect(settings(folder, label=12))
+    page = Person(chromium, folder / "page.html")
+    page.click("[data-view=label]")
+    assert page.views()["label"] == len(page.all("article")) == 12
+    assert not page.all("article .judge, article .bar, article .reason"), "a score would sway the person"
+    assert page.one("#export-labels").text == "export 0 of 12 labels"
+    page.click("article:nth-child(1) [data-verdict=match]")
+    page.click("article:nth-child(2) [data-verdict=negative]")
+    page.click("article:nth-child(3) [data-verdict=negative]")
+    page.click("article:nth-child(3) [data-verdict=negative]")
+    page.driver.refresh()
+    assert page.one("#export-labels").text == "export 2 of 12 labels"
+    page.click("#export-labels")
+    corpus = Corpus(folder / "corpus").fingerprint
+    read = read_label_file(waited(folder / "downloads" / f"labels-{corpus[:12]}.json"), corpus)
+    assert (read.sampled, [one.match for one in read.labels]) == (12, [True, False])
+    pairs = {
+        (row.query_id, one.item_id) for row in read_scores(folder / "scores") for one in row.positives + row.candidates
+    }
+    assert {(one.query_id, one.item_id) for one in read.labels} <= pairs
+    assert page.one("#overrides").text == "0 overrides", "a label is no override"
+    assert page.errors() == []
 
 
 def test_hostile_texts_stay_texts_and_missing_pictures_say_why(person):

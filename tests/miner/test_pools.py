@@ -56,7 +56,14 @@ def test_positives_of_the_question_are_excluded_in_every_spelling(corpus):
     """q0 and q1 ask the same: what is right for one is right for the other."""
     pools = Pools(corpus, "global")
     assert names(corpus, pools.excluded(0)) == names(corpus, pools.excluded(1)) == ["cat", "CAT", "dog"]
-    assert repeated_questions(corpus) == {corpus.queries[0].key: 2}
+
+
+def test_rows_repeat_a_question_only_where_the_judge_reads_the_same(tmp_path):
+    items = [Item("cat", ("x",), text="a cat")]
+    asked = [Query(f"q{n}", "x", ("cat",), text=text) for n, text in enumerate(["which?", "which? ", "which?"])]
+    write_corpus(tmp_path / "c", items, asked, images=tmp_path, rejects=0, source="t")
+    corpus = Corpus(tmp_path / "c")
+    assert repeated_questions(corpus) == {asked[0].key: 2}
     assert repeated_questions(corpus, [1, 2]) == {}
 
 

@@ -1,5 +1,7 @@
 """FAISS against its specification, and the filter below the positive."""
 
+import threading
+
 import faiss
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from miner import retrieve
 from miner.below import EQUAL, Window, candidates_below
 from miner.retrieve import NOTHING, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
 from miner.settings import RetrievalSettings
+from miner.stopping import Stopped
 
 
 def unit(dice, rows, width=8):
@@ -117,6 +120,44 @@ def test_both_retrievers_agree_with_the_definition(seed, num_items, k, skip, dep
         assert ids(found) == expected
         for query, (rows, values) in zip(queries, found, strict=True):
             np.testing.assert_allclose(values, items[rows] @ query, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10_000), st.integers(1, 80), st.integers(1, 30), st.integers(0, 9), st.none() | st.integers(1, 90),
+    st.integers(1, 4),
+)  # fmt: skip
+def test_rows_that_ask_one_question_are_answered_like_any_other(seed, num_items, k, skip, depth, many):
+    """Each has a ceiling of its own; most items are excluded, so the nearest few are not enough."""
+    dice = np.random.default_rng(seed)
+    items, questions = unit(dice, num_items), unit(dice, 3)
+    barred = [np.flatnonzero(dice.uniform(size=num_items) < share) for share in (0.9, 0.3, 1)]
+    asks = dice.integers(0, 3, 12)
+    ceilings = np.where(dice.uniform(size=12) < 0.3, 2, dice.uniform(-1, 1, 12))
+    pool, window = np.flatnonzero(dice.uniform(size=num_items) < 0.8), Window(k, skip, depth)
+    expected = [
+        definition((questions[ask] @ items.T).tolist(), ceiling, set(barred[ask].tolist()), pool.tolist(), window)
+        for ask, ceiling in zip(asks, ceilings, strict=True)
+    ]
+    vectors = Blocks(items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("miner.below.MANY", many)
+        found = candidates_below(
+            FaissRetriever(vectors), vectors, questions[asks], pool, ceilings, [barred[ask] for ask in asks], window
+        )
+    assert ids(found) == expected
+
+
+def test_a_search_that_is_asked_to_stop_ends_inside_of_a_part():
+    vectors = Blocks(unit(np.random.default_rng(0), 500))
+    stop = threading.Event()
+    stop.set()
+    search = (vectors, vectors.items_ND[:1], np.arange(500), np.array([-0.9]), [np.array([0])], Window(50), stop)
+    for retriever in (ExactRetriever(vectors), FaissRetriever(vectors, stop)):
+        vectors.read.clear()
+        with pytest.raises(Stopped):
+            candidates_below(retriever, *search)
+        assert len(vectors.read) <= 1
 
 
 @settings(deadline=None, max_examples=40)

@@ -14,12 +14,14 @@ from miner.score import score
 from miner.select import score_of
 from miner.settings import BandSettings
 from tests.miner.conftest import embed, quiet, serving
+from tests.miner.rows import calibration
 from tests.miner.test_crash import Counting
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, JudgeChanged, SettingsError
-from unijudge.files import read_json
+from unijudge.files import publish_json, read_json
 from unijudge.prompt import Prompt
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path
+from unijudge.triples import Scale
 
 
 def pairs_in(folder):
@@ -81,6 +83,25 @@ def test_a_question_that_two_rows_ask_is_asked_once(job, corpus):
     assert done.counts.asked < done.counts.pairs
 
 
+def test_a_text_with_another_line_break_is_another_question_to_the_judge(job, tmp_path, corpus):
+    """Corpus B is A with a line break after each query: the judge sees other words, so nothing is known of them."""
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    changed = [row | {"query_text": row["query_text"] + "\n"} for row in rows]
+    (tmp_path / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    other = tmp_path / "other"
+    build(read_pairs(tmp_path / "broken.jsonl"), images=corpus.images, out=other, source="t", max_rejects=0)
+    embed(Corpus(other), tmp_path / "other_vectors")
+    common = {"corpus": other, "vectors": tmp_path / "other_vectors"}
+    with serving(ScriptedJudge(Prompt())) as url:
+        score(job(url), quiet)
+        reused = job(url, **common, out=tmp_path / "reused", reuse=(job(url).out,))
+        done = score(reused, quiet)
+        fresh = job(url, **common, out=tmp_path / "fresh")
+        score(fresh, quiet)
+    assert done.counts.asked == len(pairs_in(fresh.out)) > 0
+    assert verdicts(reused.out) == verdicts(fresh.out) != verdicts(job(url).out)
+
+
 def test_errors_are_asked_again(job, corpus, tmp_path):
     picture = corpus.images / "10.png"
     data = picture.read_bytes()
@@ -123,10 +144,47 @@ def test_the_band_by_hand():
     near = [judged("a", 1.0), judged("b", 0.5), judged("c", 3.0), judged("d", 0.0), judged("e", None)]
     query = JudgedQuery("q", "s", b"k", [replace(positive, rank=None)], near)
     assert score_of(positive) == pytest.approx(0.8808, abs=1e-4)
-    assert [one.item_id for one in in_band(query, beta=0.1, width=0.2)] == ["a", "b", "c", "e"]
-    assert [one.item_id for one in in_band(query, beta=0.1, width=0.1)] == ["a", "e"]
+    assert [one.item_id for one in in_band(query, 0.1, 0.2, Scale())] == ["a", "b", "c", "e"]
+    assert [one.item_id for one in in_band(query, 0.1, 0.1, Scale())] == ["a", "e"]
     unknown = replace(query, positives=[replace(judged("p", None), rank=None)])
-    assert in_band(unknown, beta=0.1, width=0.1) == near
+    assert in_band(unknown, 0.1, 0.1, Scale()) == near
+
+
+def test_the_band_is_drawn_around_the_cut_of_calibrated_scores():
+    """Slope ½, intercept −1: σ⁺ = σ(0) = .5, the cut at .4; a gets σ(−.5) = .378, c σ(.5) = .622, d σ(−1) = .269.
+
+    Without the calibration c, at .953, is far above the cut of .781, and d, at .5, far below it.
+    """
+    near = [judged("a", 1.0), judged("c", 3.0), judged("d", 0.0)]
+    query = JudgedQuery("q", "s", b"k", [replace(judged("p", 2.0), rank=None)], near)
+    fitted = Scale(slope=0.5, intercept=-1.0)
+    assert [one.item_id for one in in_band(query, 0.1, 0.15, fitted)] == ["a", "d"]
+    assert [one.item_id for one in in_band(query, 0.1, 0.15, Scale())] == ["a"]
+    assert [one.item_id for one in in_band(query, 0.1, 0.25, fitted)] == ["a", "c", "d"]
+
+
+def test_a_band_remembers_its_scale_and_refuses_another_judges(job, tmp_path):
+    with serving(ScriptedJudge(Prompt())) as url:
+        small = job(url, k=20)
+        score(small, quiet)
+    judge = read_json(small.out / "manifest.json", ScoreManifest).judge
+    files = [tmp_path / "fit.json", tmp_path / "stranger.json"]
+    for file, digest in zip(files, [judge.digest, "0" * 16], strict=True):
+        publish_json(file, calibration(digest, slope=0.5, intercept=-1.0))
+    second = Counting()
+    second._identity = second._identity.model_copy(update={"weights": "large"})
+    with serving(second) as url:
+        band = BandSettings(scores=small.out, width=0.1, calibration=files[0])
+        large = job(url, out=tmp_path / "large", vectors=None, band=band)
+        score(large, quiet)
+        with pytest.raises(DataError, match=r"stranger\.json: was fitted to judge 0000"):
+            score(job(url, out=tmp_path / "no", band=band.model_copy(update={"calibration": files[1]})), quiet)
+    assert not (tmp_path / "no").exists()
+    kept = read_json(large.out / "manifest.json", ScoreManifest).band
+    assert (kept["slope"], kept["intercept"]) == (0.5, -1.0)
+    for first, row in zip(read_scores(small.out), read_scores(large.out), strict=True):
+        doubtful = in_band(first, 0.1, 0.1, Scale(slope=0.5, intercept=-1.0))
+        assert [one.item_id for one in row.candidates] == [one.item_id for one in doubtful]
 
 
 def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path):
@@ -144,7 +202,7 @@ def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path
     assert manifest.band is not None
     assert manifest.k == 20
     for first, row in zip(read_scores(small.out), read_scores(large.out), strict=True):
-        doubtful = in_band(first, 0.1, 0.1)
+        doubtful = in_band(first, 0.1, 0.1, Scale())
         assert [one.item_id for one in row.candidates] == [one.item_id for one in doubtful]
         assert [(one.rank, one.similarity) for one in row.candidates] == [(o.rank, o.similarity) for o in doubtful]
         assert [one.item_id for one in row.positives] == [one.item_id for one in first.positives if doubtful]

@@ -159,9 +159,7 @@ def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(job, s
         if progress.shards_done == 2:
             lost.set()
 
-    with pytest.raises(
-        FolderBusy, match=r"scores: its lease was lost .* stopped at [2-4] of 8 shards; what is written"
-    ):
+    with pytest.raises(FolderBusy, match=r"scores: its lease was lost .*; what is written stays"):
         score(job(service), lose)
     lost.clear()
     assert score(job(service), quiet).shards_done == 8
@@ -182,7 +180,7 @@ def test_a_job_with_errors_says_how_to_ask_again(corpus, job, service):
 
 
 def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, job, service, monkeypatch):
-    """Parts of ten queries; the signal comes while the third is sought."""
+    """Parts of ten queries; the signal comes while the third is sought, which is given up."""
     monkeypatch.setattr("unijudge.candidates.QUERIES_IN_PART", 10)
     found = candidates._found
 
@@ -194,7 +192,8 @@ def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, jo
     monkeypatch.setattr(candidates, "_found", third)
     stopped = score(job(service), quiet)
     assert stopped.shards_done == 0
-    assert len(list((job(service).out / "candidates").glob("part-*"))) == 3
+    assert len(list((job(service).out / "candidates").glob("part-*"))) == 2
+    monkeypatch.setattr(candidates, "_found", found)
     assert score(job(service), quiet).shards_done == 8
     assert [row.query_id for row in read_scores(job(service).out)] == [query.query_id for query in corpus.queries]
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from miner.score import score
 from miner.select import choose, score_of, strided, survivors
 from miner.selection import select
 from miner.settings import ScoreSettings
-from miner.standing import Scored
+from miner.standing import TOLERANCE, Scored
 from tests.miner.rows import judged, names, query
 from unijudge.errors import DataError
 from unijudge.inventory import check
@@ -164,7 +165,31 @@ def test_no_chosen_negative_beats_the_margin(positive, scores, preset):
     if choice.triple:
         assert len(choice.triple.negatives) == 10
         for negative in choice.triple.negatives:
-            assert negative.fallback or score_of(negative) <= score_of(choice.triple.positive) - negative.beta
+            cut = score_of(choice.triple.positive) - (negative.beta or 0)
+            assert negative.fallback or score_of(negative) <= cut + TOLERANCE
+
+
+def in_float32(row):
+    """As it comes back from a score folder."""
+
+    def narrowed(one):
+        return replace(
+            one, yes_logprob=float(np.float32(one.yes_logprob)), no_logprob=float(np.float32(one.no_logprob))
+        )
+
+    return replace(row, positives=[*map(narrowed, row.positives)], candidates=[*map(narrowed, row.candidates)])
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.05, 0.1, 0.2, 0.3])
+def test_scores_of_two_decimals_exactly_at_the_cut_survive(beta):
+    """Published 0.80 and a positive of 0.90 at β = 0.1: score ≤ σ⁺ − β, whatever float32 and 0.9 − 0.1 make of it."""
+    made = settings("unime-v2", betas=(beta,), stored=1, suspect_below=0.3)
+    for hundredths in range(round(beta * 100) + 1, 100):
+        positive, cut = hundredths / 100, hundredths / 100 - beta
+        row = in_float32(query(positive, [cut, min(0.999, cut + 0.001)]))
+        choice = choose(row, made)
+        assert (names(choice), choice.dropped) == (["c0"], 1), positive
+        assert choice.suspect == (hundredths < 30)
 
 
 @pytest.fixture

@@ -8,17 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from miner.calibration import Calibration, Measures
 from miner.choice_settings import SelectSettings, SweepSettings
 from miner.cli import app
 from miner.select import choose
 from miner.selection import select
+from miner.settings import ScoreSettings
 from miner.sweep import sweep
-from tests.miner.rows import identity, judged, names, query, random_rows, score_folder, text_corpus
+from tests.miner.rows import calibration, identity, judged, names, query, random_rows, score_folder, text_corpus
 from tests.miner.selections import manifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, read_json
 from unijudge.scores import JudgedQuery, read_scores
+from unijudge.settings import load_settings
 from unijudge.triples import Scale, TripleManifest, finish_triples, read_triples, write_triples
 
 SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", stored=2)
@@ -131,20 +132,15 @@ def test_a_calibration_for_each_judge_is_read_and_travels_along(tmp_path):
         score_folder(tmp_path / "small", corpus, small, "small"),
         score_folder(tmp_path / "large", corpus, large, "large"),
     )
-    measures = Measures(log_loss=0.5, calibration_error=0.1)
     files = {}
     for name, slope in [("small", 0.5), ("large", 2.0), ("other", 1.0)]:
         files[name] = tmp_path / f"{name}.json"
-        made = Calibration(
-            judge=identity(name).digest, kind="platt", slope=slope, intercept=-1.0, matches=10, negatives=10,
-            without_verdict=0, before=measures, after=measures, folds=5,
-        )  # fmt: skip
-        publish_json(files[name], made)
-    common = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t", log_odds_divisor=2.0)
+        publish_json(files[name], calibration(identity(name).digest, slope, -1.0))
+    common = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t")
     table = select(common.model_copy(update={"calibration": (files["large"], files["small"])}))
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).scales == (
-        Scale(slope=0.25, intercept=-1.0),
-        Scale(slope=1.0, intercept=-1.0),
+        Scale(slope=0.5, intercept=-1.0),
+        Scale(slope=2.0, intercept=-1.0),
     )
     assert "expected false negatives" in table
     half = select(common.model_copy(update={"calibration": (files["large"],), "out": tmp_path / "half"}))
@@ -166,7 +162,7 @@ def test_an_extra_positive_keeps_the_judge_that_scored_it(tmp_path):
     finish_triples(tmp_path, manifest("c" * 64, 1, scales=scales))
     (read,) = read_triples(tmp_path, "c" * 64)
     labels = [one.label(scales) for one in read.extra_positives]
-    assert labels == pytest.approx([0.09 / 0.58, 0.7, 0.64 / 0.68]), "p² / (p² + (1 − p)²) at a slope of 2"
+    assert labels == pytest.approx([1.0, 0.7, 0.64 / 0.68]), "p² / (p² + (1 − p)²) at a slope of 2; 1 by a person"
 
 
 def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog):
@@ -181,22 +177,53 @@ def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog
     rows = list(read_triples(settings.out, corpus.fingerprint))
     mixed = sum(len({row.positive_judge, *(n.judge for n in row.negatives)}) == 2 for row in rows)
     assert 0 < mixed < len(rows), "the example says something"
-    (warning,) = caplog.messages
+    (warning,) = [message for message in caplog.messages if "two judges" in message]
     assert f"{mixed} rows have the scores of two judges, and these are not both calibrated" in warning
     assert not read_json(settings.out / "triples.json", TripleManifest).calibrated
     caplog.clear()
     select(settings.model_copy(update={"scores": folders[:1], "out": tmp_path / "one"}))
-    measures = Measures(log_loss=0.5, calibration_error=0.1)
     files = (tmp_path / "small.json", tmp_path / "large.json")
     for path in files:
-        made = Calibration(
-            judge=identity(path.stem).digest, kind="platt", slope=1.0, intercept=0.0, matches=10, negatives=10,
-            without_verdict=0, before=measures, after=measures, folds=5,
-        )  # fmt: skip
-        publish_json(path, made)
+        publish_json(path, calibration(identity(path.stem).digest, 1.0))
     select(settings.model_copy(update={"calibration": files, "out": tmp_path / "fitted"}))
     assert read_json(tmp_path / "fitted" / "triples.json", TripleManifest).calibrated
-    assert not caplog.messages
+    assert not any("two judges" in message for message in caplog.messages)
+
+
+def test_a_band_around_another_cut_is_named(tmp_path, caplog):
+    corpus = text_corpus(tmp_path, 20)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    folders = (
+        score_folder(tmp_path / "small", corpus, small, "small"),
+        score_folder(
+            tmp_path / "band", corpus, list(band(small, large, 2)), "large", band={"slope": 1, "intercept": 0}
+        ),
+    )
+    files = (tmp_path / "small.json", tmp_path / "large.json")
+    for path in files:
+        publish_json(path, calibration(identity(path.stem).digest, 0.5, -1.0))
+    settings = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t", calibration=files)
+    select(settings)
+    (warning,) = [message for message in caplog.messages if "its band" in message]
+    assert (
+        "its band was drawn around the cut of scores with slope 1 and intercept 0, but this selection cuts" in warning
+    )
+    assert "with band.calibration and band.log_odds_divisor as here" in warning
+    caplog.clear()
+    plain = settings.model_copy(update={"calibration": (), "out": tmp_path / "plain"})
+    select(plain)
+    assert not any("its band" in message for message in caplog.messages)
+    select(plain.model_copy(update={"log_odds_divisor": 1.05, "out": tmp_path / "divided"}))
+    assert any("its band" in message for message in caplog.messages)
+
+
+def test_a_divisor_beside_a_calibration_is_refused():
+    words = ["scores=a", "corpus=b", "out=c", "calibration=d", "log_odds_divisor=1.05"]
+    with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 and a calibration: .* Leave out one of the two"):
+        load_settings(SelectSettings, None, words)
+    words = ["corpus=b", "out=c", "band.calibration=d", "band.log_odds_divisor=1.05"]
+    with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 and a calibration"):
+        load_settings(ScoreSettings, None, words)
 
 
 def test_two_folders_after_one_option_are_refused(tmp_path):

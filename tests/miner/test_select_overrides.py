@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from miner.choice_settings import SelectSettings
 from miner.cli import app
+from miner.counts import Statistics
 from miner.select import choose
 from miner.selection import select
 from tests.miner.rows import judged, names, override_file, query, random_rows, score_folder, text_corpus
@@ -38,7 +39,36 @@ def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
     assert [one.item_id for one in choice.triple.extra_positives] == ["c1"]
     assert choice.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
     row.candidates[:] = [judged("c0", None, 0)]
-    assert choose(row, SETTINGS, said={"c0": "negative"}).reason == "no candidate", "without a verdict it has no margin"
+    unjudged = choose(row, SETTINGS, said={"c0": "negative"})
+    assert names(unjudged) == ["c0", "c0"], "a person's word needs no verdict"
+    assert unjudged.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
+
+
+def test_a_positive_that_a_person_calls_one_has_the_label_1_and_needs_no_verdict():
+    """The cut stays the judge's own: σ⁺ = .4 of p2, and 1 where it has no score at all."""
+    row = query(None, [0.25, 0.35, 0.95])
+    assert choose(row, SETTINGS).reason == "unjudged"
+    choice = choose(row, SETTINGS, said={"p": "match"})
+    assert names(choice) == ["c0", "c1"]
+    assert choice.triple.labels([Scale()]) == pytest.approx([1.0, 0.25, 0.35])
+    assert not choice.suspect
+    row.positives.append(judged("p2", 0.4))
+    choice = choose(row, SETTINGS, said={"p": "match"})
+    assert (choice.triple.positive.item_id, names(choice)) == ("p", ["c0", "c0"])
+    assert choice.triple.judges == {0}
+    row.positives[:] = [judged("p", 0.4), judged("p2", 0.9)]
+    choice = choose(row, SETTINGS, said={"p": "match"})
+    assert (choice.triple.positive.item_id, choice.dropped) == ("p", 1), "what a person affirms stands in the row"
+
+
+def test_a_match_has_the_label_1_whatever_the_judge_says():
+    row = query(0.9, [0.02, None, 0.3])
+    choice = choose(row, SETTINGS, said={"c0": "match", "c1": "match"})
+    assert [one.label([Scale()]) for one in choice.triple.extra_positives] == [1.0, 1.0]
+    assert names(choice) == ["c2", "c2"]
+    counted = Statistics()
+    counted.count(choose(row, SETTINGS, said={"c2": "negative", "c0": "match"}), 2)
+    assert counted.table(None)["expected false negatives (at face value)"] == 0
 
 
 def test_a_positive_that_is_none_leaves_the_row_to_the_others():
@@ -108,3 +138,16 @@ def test_the_command_takes_two_folders_and_a_file_as_options(tmp_path):
     assert made.large_scores is not None
     assert made.statistics["left out by a person"] == 1
     assert "mean similarity among a row's negatives" not in made.statistics, "no vectors, no such line"
+
+
+def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
+    corpus = text_corpus(tmp_path, 20)
+    folder = score_folder(tmp_path / "a", corpus, random_rows(corpus, 0), "a")
+    words = ["select", "--scores", str(folder), "--set", f"corpus={corpus.folder}", "--set", f"out={tmp_path / 't'}"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    refused = CliRunner().invoke(app, [*words, "--set", "stored=3"])
+    assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(refused.exception)
+    assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row != 3
+    assert CliRunner().invoke(app, [*words, "--set", "stored=3", "--overwrite"]).exit_code == 0
+    assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row == 3
+    assert {path.suffix for path in tmp_path.glob(".t*")} <= {".lease"}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from miner.calibration import Calibration, Measures
 from miner.choice_settings import SelectSettings, SweepSettings
 from miner.cli import app
 from miner.likeness import SAMPLED_ROWS, Reservoir
@@ -14,7 +13,7 @@ from miner.points import Point, recommend, side_by_side
 from miner.selection import select
 from miner.sweep import Sweep, grid, sweep
 from tests.miner.conftest import embed
-from tests.miner.rows import identity, override_file, random_rows, score_folder, text_corpus
+from tests.miner.rows import calibration, identity, override_file, random_rows, score_folder, text_corpus
 from tests.miner.test_select_cascade import band
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
@@ -38,13 +37,8 @@ def world(tmp_path_factory):
     small, large = random_rows(corpus, 1), random_rows(corpus, 2)
     score_folder(folder / "small", corpus, small, "small")
     score_folder(folder / "band", corpus, list(band(small, large, 3)), "large", in_shard=7)
-    measures = Measures(log_loss=0.5, calibration_error=0.1)
     for name, slope in [("small", 0.7), ("large", 1.5)]:
-        made = Calibration(
-            judge=identity(name).digest, kind="platt", slope=slope, intercept=-0.3, matches=10, negatives=10,
-            without_verdict=0, before=measures, after=measures, folds=5,
-        )  # fmt: skip
-        publish_json(folder / f"{name}.json", made)
+        publish_json(folder / f"{name}.json", calibration(identity(name).digest, slope, -0.3))
     long = [row for row in small if len(row.candidates) > 3]
     override_file(
         folder / "overrides.json", corpus, ("q1", None, "drop"), ("q7", "i7", "negative"), ("q7", "i8", "match"),
@@ -57,7 +51,7 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        {"log_odds_divisor": 1.3},
         {"suspects": "leave_out", "suspect_below": 0.6, "stored": 3},
         {"overrides": "overrides.json", "calibration": ["small.json"]},
         {"scores": ["small", "band"], "calibration": ["small.json", "large.json"], "overrides": "overrides.json"},
@@ -65,7 +59,7 @@ def world(tmp_path_factory):
 )
 def test_every_point_counts_what_a_selection_counts(world, tmp_path, changes):
     folder, corpus = world
-    inputs = {"scores": ["small"], "log_odds_divisor": 1.3} | changes
+    inputs = {"scores": ["small"]} | changes
     for name in ("scores", "calibration"):
         inputs[name] = tuple(folder / one for one in inputs.get(name, ()))
     if "overrides" in inputs:

@@ -45,7 +45,8 @@ def trained_embedder(corpus, triples, model, out):
 
 def trained_reranker(corpus, triples, model, out, **changes):
     settings = RerankerSettings(
-        corpus=corpus.folder, triples=triples, out=out, model=model, lora=RerankerLoraSettings(rank=4, alpha=8),
+        corpus=corpus.folder, triples=triples, out=out, model=model.model_dump(),
+        lora=RerankerLoraSettings(rank=4, alpha=8),
         loss=RerankerLossSettings(listwise=0), **LOOP | changes,
     )  # fmt: skip
     train_reranker(settings, quiet)

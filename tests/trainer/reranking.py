@@ -31,8 +31,8 @@ class Answering(ScriptedJudge):
         return Choice.of(logprobs, argmax_is_number=True)
 
 
-def run(judge, settings):
+def run(judge, settings, **options):
     """(report, rankings before, rankings after)"""
     with serving(judge) as url:
-        report = rerank(settings.model_copy(update={"service": url}), quiet)
+        report = rerank(settings.model_copy(update={"service": url}), quiet, **options)
     return report, *(list(read_rankings(path / "rankings.parquet")) for path in (settings.rankings, settings.out))

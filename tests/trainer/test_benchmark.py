@@ -1,6 +1,7 @@
 """From data on disk, as it is published, to the table: what is found, refused, measured, and never shown as zero."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -232,3 +233,25 @@ def test_the_numbers_are_the_same_on_one_two_and_three_processes(root, model, tm
     assert set(tables[1]["subsets"]) == {"VOC2007", "flickr30k_t2i", "flickr30k_i2t", *SUGARCREPE}
     assert tables[1] == tables[2] == tables[3]
     assert capfd.readouterr().out.count("tiny: model ") == 3, "the first process alone tells"
+
+
+def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_path, colors):
+    """Another instruction makes another corpus: what an older system measured there stands beside nothing."""
+    only = {"only": ("sharegpt4v", "urban1k"), "allow_partial": True}
+    benchmark(settings(root, tmp_path, **only), quiet)
+    newer = settings(root, tmp_path, only=("urban1k",), allow_partial=True, instruction="What is this?")
+    table = benchmark(newer.model_copy(update={"name": "newer"}), quiet)
+    assert set(table.systems["newer"].subsets) == {"urban1k_t2i", "urban1k_i2t"}
+    assert set(table.systems["colors"].subsets) == {"sharegpt4v_t2i", "sharegpt4v_i2t"}
+    assert "* colors: not shown are urban1k: measured on another corpus than the one that is now" in table.text()
+    assert json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["others"] == ["urban1k"]
+
+
+def test_a_row_of_the_table_is_one_system(root, tmp_path, colors):
+    """Another budget of pixels for a second set: refused before anything is embedded."""
+    benchmark(settings(root, tmp_path, only=("sharegpt4v",), allow_partial=True), quiet)
+    colors.embedded.clear()
+    colors.identity = replace(colors.identity, max_pixels=7)
+    with pytest.raises(DataError, match="sharegpt4v: was measured with another max_pixels; delete it to measure it"):
+        benchmark(settings(root, tmp_path, only=("urban1k",), allow_partial=True), quiet)
+    assert not colors.embedded

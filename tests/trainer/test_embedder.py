@@ -89,8 +89,8 @@ def test_a_batch_holds_each_content_once_and_masks_known_positives(corpus, tripl
 
 def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
     examples = Examples(corpus, triples, negatives=7)
-    other = examples[1].candidate_keys[0]
-    first = replace(examples[0], positive_keys=examples[0].positive_keys | {other})
+    other = examples[1].signs[0]
+    first = replace(examples[0], excluded=examples[0].excluded.and_contents([other.content]))
     batch = collate([first, examples[3]])
     masked = batch.masked_BU(in_batch=True)
     assert masked.sum() == 1
@@ -102,8 +102,8 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
         Examples(corpus, triples, negatives=8)
     unjudged = Examples(corpus, write_rows(corpus, tmp_path / "unjudged", judged=False), negatives=3)
     batch = collate([unjudged[0], unjudged[1]])
-    with pytest.raises(TrainingError, match="needs a judge's scores"):
-        loss_of(backbone, LossSettings(), batch)
+    with pytest.raises(TrainingError, match="'kl' needs a judge's scores, but 8 of 8 rows lack some"):
+        unjudged.check_judged("loss.name = 'kl'")
     assert loss_of(backbone, LossSettings(name="infonce"), batch)["infonce"].isfinite()
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
     assert drawn.teacher[1:] == [1.0, 1.0]

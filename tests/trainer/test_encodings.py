@@ -25,7 +25,7 @@ from trainer.train_embedder import train_embedder
 from trainer.training_settings import EmbedderSettings, LoraSettings, RerankerSettings
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import SettingsError
-from unijudge.files import read_json
+from unijudge.files import folder_sha256, read_json
 from unijudge.settings import load_settings
 from unijudge.vectors import VectorManifest
 
@@ -199,7 +199,9 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
     weights = load_file(adapter / "adapter_model.safetensors")
     assert len(weights) == 2 * 7 * 3, "A and B of seven layers in three blocks of the language model"
     assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
-    assert read_json(adapter / "embedding.json", EmbeddingManifest) == EmbeddingManifest.of(student)
+    assert read_json(adapter / "embedding.json", EmbeddingManifest) == EmbeddingManifest.of(
+        student, folder_sha256(folder_of(family))
+    )
     job = EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=student.model_copy(update={"adapter": adapter}))
     made = embed_corpus(job, lambda *_: None)
     assert (made.encoding, made.resize) == ("vlm2vec", "square")

@@ -7,6 +7,7 @@ import resource
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from tests.trainer.exported import (
     trained_reranker,
     vectors,
 )
+from trainer.card import _library
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
 from trainer.export import export
@@ -278,7 +280,7 @@ def test_a_torn_adapter_or_one_with_layers_missing_is_refused(form, embedder, tm
     weights = run / "adapter" / "adapter_model.safetensors"
     kept = {name: tensor for name, tensor in load_file(weights).items() if ".layers.0." in name}
     save_file(kept, weights, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"does not fit the model .*missing adapter keys"):
+    with pytest.raises(ModelError, match=r"does not fit the model \(tensors missing: 28 "):
         export(run, tmp_path / "out", form)
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(ModelError, match="does not fit the model"):
@@ -296,3 +298,64 @@ def test_a_full_disk_leaves_nothing(embedder, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.glob("out*"))
+
+
+def limits(folder):
+    return (folder / "README.md").read_text().split("## Limits")[1].split("\n## ")[0]
+
+
+def test_the_card_holds_what_was_measured_and_not_more(corpus, triples, wide, tmp_path):
+    """In float32 next to nothing; merged in bfloat16 what it really costs, which is no 1e-4."""
+    for dtype, least, most in [("float32", 0, 1e-5), ("bfloat16", 1e-4, 0.1)]:
+        model = wide.model_copy(update={"dtype": dtype})
+        run = trained_embedder(corpus, triples, model, tmp_path / f"{dtype}-run")
+        export(run, tmp_path / dtype)
+        said = limits(tmp_path / dtype)
+        found = re.search(
+            rf"Measured at export in {dtype}, on 8 of the run's own rows, .* differ by at most (\S+), their "
+            r"cosine is (\S+) or more, and the nearest of 16 items is the same for (\d) of 8 queries",
+            said,
+        )
+        gap_said, cosine, _ = map(float, found.groups())
+        assert least <= gap_said <= most
+        negatives = [corpus.items[1], *[corpus.items[0]] * 7]
+        rows = [corpus.content(entry) for entry in [*corpus.queries, *corpus.items, *negatives]]
+        merged = model.model_copy(update={"name": str(tmp_path / dtype)})
+        ours = vectors(model, run / "adapter", rows)
+        theirs = np.concatenate([vectors(merged, None, [row]) for row in rows])
+        assert gap(ours, theirs) <= gap_said + 1e-6
+        assert (ours * theirs).sum(1).min() >= cosine - 1e-5
+
+
+def test_rows_that_are_gone_are_not_claimed(corpus, model, tmp_path):
+    write_rows(corpus, tmp_path / "triples")
+    run = trained_reranker(corpus, tmp_path / "triples", model, tmp_path / "run")
+    export(run, tmp_path / "measured")
+    assert "on 8 of the run's own rows, against the run's base and adapter: log-odds differ by" in limits(
+        tmp_path / "measured"
+    )
+    shutil.rmtree(tmp_path / "triples")
+    export(run, tmp_path / "gone", "adapter")
+    assert "was not measured: the training rows are not there any more" in limits(tmp_path / "gone")
+
+
+def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(embedder, corpus, wide, tmp_path):
+    evaluated = evaluation_of(corpus, wide.model_copy(update={"adapter": embedder / "adapter"}), tmp_path)
+    export(embedder, tmp_path / "seen", evaluations=[evaluated])
+    assert "not verified" not in (tmp_path / "seen" / "README.md").read_text()
+    (tmp_path / "vectors").rename(tmp_path / "moved")
+    export(embedder, tmp_path / "unseen", evaluations=[evaluated])
+    assert f"{evaluated} (not verified: the vectors" in (tmp_path / "unseen" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "library"),
+    [
+        ({}, "sentence-transformers"),
+        ({"bare": "<|image_pad|>"}, "transformers"),
+        ({"kind": "reranker", "pairs": True}, "sentence-transformers"),
+        ({"kind": "reranker", "pairs": False}, "transformers"),
+    ],
+)
+def test_the_hub_is_told_the_library_that_loads_it(changes, library):
+    assert _library(SimpleNamespace(**{"kind": "embedder", "pairs": False, "bare": None} | changes)) == library

@@ -4,6 +4,7 @@ import hashlib
 import json
 import resource
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from accelerate.tracking import GeneralTracker
 from safetensors.torch import load_file
 from torch.autograd.graph import saved_tensors_hooks
 
-from tests.trainer.conftest import write_rows
+from tests.trainer.conftest import COLORS, write_rows
 from tests.trainer.test_embedder import quiet, run_settings
 from tests.trainer.test_loop import SETTINGS, train
 from trainer.adapters import Adapter, add_lora, save_merged
@@ -22,11 +23,14 @@ from trainer.embedder import embed
 from trainer.examples import Examples
 from trainer.runs import Run
 from trainer.train_embedder import train_embedder
-from trainer.training_settings import EmbedderSettings, LoraSettings
+from trainer.training_settings import EmbedderSettings, LoraSettings, LossSettings
+from unijudge.alike import sign_of
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError, TrainingError
+from unijudge.files import read_json
 from unijudge.locations import locate
 from unijudge.settings import load_settings
+from unijudge.triples import TripleManifest, finish_triples, read_triples, write_triples
 
 
 @pytest.fixture
@@ -92,7 +96,10 @@ def test_rows_of_another_version_are_refused(corpus, triples, tmp_path):
 
 def test_known_positives_are_those_of_every_query_with_the_same_content(corpus, triples):
     examples = Examples(corpus, triples, negatives=3)
-    assert [examples[row].positive_keys for row in range(8)] == [frozenset([item.key]) for item in corpus.items]
+    for row in range(8):
+        assert [examples[row].excluded.holds(sign_of(color, None)) for color in COLORS] == [
+            color == COLORS[row] for color in COLORS
+        ]
     assert examples.groups.tolist() == [0] * 8
     assert examples.query_id(2) == corpus.queries[2].query_id
 
@@ -225,3 +232,29 @@ def test_trackers_get_what_the_metrics_file_has(tmp_path):
     accelerator.init_trackers("unijudge", {})
     _, run, _ = train(tmp_path / "run", settings=SETTINGS.model_copy(update={"steps": 3}), accelerator=accelerator)
     assert notebook.lines[1:] == [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, model, tmp_path):
+    """One of eight rows, with one negative that nobody judged: not at the step that meets it."""
+    rows = list(read_triples(triples, corpus.fingerprint))
+    rows[5].negatives[1] = replace(rows[5].negatives[1], yes_logprob=None, no_logprob=None, error="too_long")
+    write_triples(tmp_path / "rows", rows)
+    finish_triples(tmp_path / "rows", read_json(triples / "triples.json", TripleManifest))
+    settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", steps=1)
+    with pytest.raises(TrainingError, match=r"but 1 of 8 rows lack some .the first: query 'squares\.jsonl:6'"):
+        train_embedder(settings, quiet)
+    assert not (tmp_path / "run" / "settings.json").exists()
+    infonce = settings.model_copy(update={"loss": LossSettings(name="infonce")})
+    train_embedder(infonce, quiet)
+
+
+def test_rows_that_repeat_negatives_are_counted(corpus, triples, tmp_path, caplog):
+    rows = list(read_triples(triples, corpus.fingerprint))
+    for row in rows[:3]:
+        row.negatives[2] = replace(row.negatives[0], duplicate=True)
+    write_triples(tmp_path / "rows", rows)
+    finish_triples(tmp_path / "rows", read_json(triples / "triples.json", TripleManifest))
+    Examples(corpus, tmp_path / "rows", negatives=2)
+    assert not caplog.messages, "the third is not taken"
+    Examples(corpus, tmp_path / "rows", negatives=3)
+    assert "3 of 8 rows repeat negatives, since fewer than negatives = 3 survived" in caplog.text

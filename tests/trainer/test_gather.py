@@ -15,6 +15,7 @@ from trainer.examples import Example
 from trainer.loop import Observed
 from trainer.train_embedder import terms_of
 from trainer.training_settings import LossSettings
+from unijudge.alike import Excluded, sign_of
 from unijudge.corpus import Content
 
 NAMES = ("symmetric_kl", "js", "kl", "margin_mse", "infonce")
@@ -37,8 +38,9 @@ def example(row):
         query=Content(text=f"query {row}"),
         candidates=[Content(text=key) for key in keys],
         candidate_keys=[key.encode() for key in keys],
+        signs=[sign_of(key, None) for key in keys],
         teacher=[0.9 - 0.05 * row, 0.2 + 0.1 * (row % 3), 0.1 * (row % 5)],
-        positive_keys=frozenset(key.encode() for key in (keys[0], *ALSO_KNOWN.get(row, ()))),
+        excluded=Excluded(frozenset(sign_of(key, None).content for key in (keys[0], *ALSO_KNOWN.get(row, ())))),
         weight=1 - row / 10,
     )
 
@@ -102,4 +104,4 @@ def test_the_rows_of_the_test_share_candidates_unevenly_and_know_positives_of_ot
     assert len(set(sizes)) > 1
     whole = collate([example(row) for row in range(8)])
     assert len(whole.candidates) < sum(sizes), "one content on two processes"
-    assert whole.known_BU.sum() > sum(share.known_BU.sum() for share in shares), "a known positive on another process"
+    assert whole.says_BU.sum() > sum(share.says_BU.sum() for share in shares), "a known positive on another process"

@@ -108,7 +108,7 @@ def test_a_batch_runs_what_is_distinct_and_looks_once_at_a_picture(model, corpus
     for _ in range(2):
         loss_of(backbone, LossSettings(), batch)
     assert seen["rows"] == 2 * (len({(one.text, one.image) for one in [*batch.queries, *batch.candidates]}))
-    assert seen["looks"] == 1
+    assert seen["looks"] == len({one.image for one in [*batch.queries, *batch.candidates] if one.image})
     assert set(opens.values()) == {1}
 
 
@@ -127,6 +127,21 @@ def test_kept_features_stay_within_their_bytes_and_the_last_used_stay(model):
         looks.append(seen["looks"])
         assert backbone.vision._kept.free_bytes == room - len(backbone.vision._kept) * one.nbytes >= 0
     assert looks == [1, 2, 2, 3, 3, 4], "2 took the place of 1, which was not used since"
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", *MAKERS])
+def test_what_is_seen_does_not_depend_on_the_company(family, model, tmp_path):
+    """To the bit: else a cache, which decides who is in company, would change numbers."""
+    if family in MAKERS:
+        MAKERS[family](tmp_path)
+        model = model.model_copy(update={"name": str(tmp_path)})
+    pictures = [pattern(seed, shape) for seed, shape in enumerate([(60, 60), (200, 60), (30, 90), (100, 100)])]
+    with torch.inference_mode():
+        backbone = opened(model, vision_cache_mb=0, max_pixels=112 * 112)
+        together = backbone.vision.features(backbone.model.model, pictures)
+        for company in ([1], [3, 1], [0, 1, 2]):
+            found = backbone.vision.features(backbone.model.model, [pictures[place] for place in company])
+            assert all(torch.equal(found[pictures[place]], together[pictures[place]]) for place in company)
 
 
 def test_without_a_cache_every_step_looks(model):

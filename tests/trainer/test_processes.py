@@ -117,6 +117,18 @@ def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
     launched(functools.partial(uneven, tmp_path / "run"), 4, tmp_path / "ranks")
 
 
+def uneven_training(settings):
+    with pytest.raises(TrainingError, match=r"accumulate = 1: the batches of an update .* among 2 processes"):
+        train_embedder(settings, quiet)
+
+
+def test_batches_that_cannot_be_shared_out_leave_no_folder_that_refuses_the_cure(corpus, triples, model, tmp_path):
+    """As README's own line with the default: the refusal comes before the run's settings are written."""
+    settings = run_settings(corpus, triples, model, tmp_path / "run", accumulate=1)
+    launched(functools.partial(uneven_training, settings), 2, tmp_path / "ranks")
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
 def as_fsdp(plugin):
     """What accelerate makes of its FSDP configuration on GPUs; it knows none for CPUs."""
     state = Accelerator(cpu=True).state

@@ -11,32 +11,36 @@ from unijudge.metrics import gold_rank
 from unijudge.rankings import Ranking
 
 
-def ranking(gold_rank=2, items="abcd", similarities=(0.9, 0.8, 0.7, 0.6), **judged):
-    return Ranking("q", "s", gold_rank, list(items), list(similarities)[: len(items)], **judged)
+def ranking(gold_rank=2, items="abcd", similarities=(0.9, 0.8, 0.7, 0.6), right="b", **judged):
+    return Ranking("q", "s", gold_rank, list(items), list(similarities)[: len(items)], [*right], len(items), **judged)
 
 
 def test_reranking_by_hand():
-    up = reranked(ranking(log_odds=[0.0, 3.0, -1.0]), [0.0, 3.0, -1.0], ("b",))
+    up = reranked(ranking(log_odds=[0.0, 3.0, -1.0]), [0.0, 3.0, -1.0])
     assert (up.item_ids, up.gold_rank) == (["b", "a", "c", "d"], 1)
     assert up.log_odds == [3.0, 0.0, -1.0]
     assert up.similarities == [0.8, 0.9, 0.7, 0.6]
-    assert reranked(ranking(), [1.0, 1.0], ("b",)).gold_rank == 2, "a tie counts against the positive"
-    failed = reranked(ranking(log_odds=[None, -5.0, None]), [None, -5.0, None], ("b",))
+    assert reranked(ranking(), [1.0, 1.0]).gold_rank == 2, "a tie counts against the positive"
+    failed = reranked(ranking(log_odds=[None, -5.0, None]), [None, -5.0, None])
     assert (failed.item_ids, failed.gold_rank, failed.log_odds) == (["b", "a", "c", "d"], 1, [-5.0, None, None])
-    assert reranked(ranking(), [1.0, None, 0.0], ("b",)).gold_rank == 3
-    assert reranked(ranking(gold_rank=7), [1.0, 2.0], ("z",)).gold_rank == 7, "what was not judged stays where it was"
-    assert reranked(ranking(), [0.0, 3.0], ("a", "b")).gold_rank == 1
+    assert reranked(ranking(), [1.0, None, 0.0]).gold_rank == 3
+    assert reranked(ranking(gold_rank=7, right="z"), [1.0, 2.0]).gold_rank == 7, (
+        "what was not judged stays where it was"
+    )
+    assert reranked(ranking(right="ab"), [0.0, 3.0]).gold_rank == 1
 
 
 def test_a_choice_goes_first_and_moves_nothing_else():
-    up = promoted(ranking(list_logprobs=[-2.0, -3.0, -0.3]), 2, ("b",))
+    up = promoted(ranking(list_logprobs=[-2.0, -3.0, -0.3]), 2)
     assert (up.item_ids, up.similarities) == (["c", "a", "b", "d"], [0.7, 0.9, 0.8, 0.6])
     assert up.list_logprobs == [-0.3, -2.0, -3.0]
     assert up.gold_rank == 3, "one more stands before it"
-    assert promoted(ranking(), 1, ("b",)).gold_rank == 1
-    assert promoted(ranking(), 0, ("b",)) == ranking(), "what was first stays so"
-    assert promoted(ranking(gold_rank=9), 2, ("z",)).gold_rank == 9, "it was before the positive already"
-    assert promoted(ranking(gold_rank=2, similarities=(0.9, 0.9, 0.7, 0.6)), 1, ("a",)).gold_rank == 2, "as a tie was"
+    assert promoted(ranking(), 1).gold_rank == 1
+    assert promoted(ranking(), 0) == ranking(), "what was first stays so"
+    assert promoted(ranking(gold_rank=9, right="z"), 2).gold_rank == 9, "it was before the positive already"
+    for second in (0.9, 0.9 - 1e-7):
+        tied = ranking(gold_rank=2, similarities=(0.9, second, 0.7, 0.6), right="a")
+        assert promoted(tied, 1).gold_rank == 2, "as a tie was"
 
 
 def test_the_gold_rank_of_a_choice_is_that_of_the_whole_ranking():
@@ -48,8 +52,8 @@ def test_the_gold_rank_of_a_choice_is_that_of_the_whole_ranking():
         for place in range(5):
             chosen_N = scores_N.copy()
             chosen_N[place] = 2
-            old = ranking(gold_rank(scores_N, [gold]), "abcdefg", scores_N.tolist())
-            assert promoted(old, place, ("abcdefg"[gold],)).gold_rank == gold_rank(chosen_N, [gold])
+            old = ranking(gold_rank(scores_N, [gold]), "abcdefg", scores_N.tolist(), "abcdefg"[gold])
+            assert promoted(old, place).gold_rank == gold_rank(chosen_N, [gold])
 
 
 def test_fusing_by_hand():

@@ -105,10 +105,10 @@ def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, jo
         assert new.item_ids[:5] == [old.item_ids[place] for place in best]
         assert new.list_logprobs[best.index(3)] == pytest.approx(-0.1)
     assert "got no choice" not in caplog.text
-    report, _, after = run(Answering(PairError(code="too_long", message="")), job(method="fused"))
+    report, _, after = run(Answering(PairError(code="too_long", message="")), job(method="fused"), overwrite=True)
     assert report.unparsable == len(before)
     assert "8 of 8 lists got no choice: for these the pairs' own order stands" in caplog.text
-    pointwise = run(judge, job())[2]
+    pointwise = run(judge, job(), overwrite=True)[2]
     assert [new.item_ids for new in after] == [new.item_ids for new in pointwise]
 
 
@@ -120,7 +120,8 @@ def world(corpus, tmp_path):
         (gold,) = query.positive_ids
         others = [item.item_id for item in corpus.items if item.item_id != gold]
         order = [gold, *others] if number % 2 else [others[0], gold, *others[1:]]
-        rankings.append(Ranking(query.query_id, query.subset, 2 - number % 2, order, [0.9 - n / 10 for n in range(8)]))
+        scores = [0.9 - n / 10 for n in range(8)]
+        rankings.append(Ranking(query.query_id, query.subset, 2 - number % 2, order, scores, [gold], 8))
     write_rankings(tmp_path / "world" / "rankings.parquet", rankings)
     return tmp_path / "world"
 
@@ -166,19 +167,46 @@ def test_auto_by_another_reranking(job, world, tmp_path):
     assert len(after) == len(before) == 6
     assert (report.subsets["squares"]["gained"], report.subsets["squares"]["lost"]) == (2 / 6, 4 / 6)
     with pytest.raises(DataError, match=r"reranks 5 items listwise .* here it is 5 pointwise"):
-        run(judge, job(rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out))
+        run(judge, job(rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out), overwrite=True)
     with pytest.raises(DataError, match="reranks 2 of these very queries, as squares"):
-        run(judge, settings.model_copy(update={"rankings": world}))
+        run(judge, settings.model_copy(update={"rankings": world}), overwrite=True)
     with pytest.raises(ValidationError, match="set rerank = 'auto'"):
         job(held_out=earlier.out)
 
 
 def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
-    write_rankings(tmp_path / "other" / "rankings.parquet", [Ranking("q", "s", 2, ["a"], [0.9])])
+    write_rankings(tmp_path / "other" / "rankings.parquet", [Ranking("q", "s", 2, ["a"], [0.9], ["a"], 1)])
     with pytest.raises(DataError, match="ranks other queries or items"):
         rerank(job(rankings=tmp_path / "other"), quiet)
     query = corpus.queries[0]
-    foreign = Ranking(query.query_id, query.subset, 1, ["an item of another corpus"], [0.5])
+    foreign = Ranking(query.query_id, query.subset, 1, ["an item of another corpus"], [0.5], ["a"], 1)
     write_rankings(tmp_path / "foreign" / "rankings.parquet", [foreign])
     with pytest.raises(DataError, match="ranks other queries or items"):
         rerank(job(rankings=tmp_path / "foreign"), quiet)
+
+
+def test_more_than_was_kept_is_refused_with_both_cures(corpus, evaluation, folder, job, tmp_path):
+    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=tmp_path / "three", keep=3))
+    for changes, name in [({"top": 5}, "top"), ({"method": "listwise", "list_size": 5}, "list_size")]:
+        with pytest.raises(DataError, match=rf"{name} = 5, but .* the best 3 items .* keep = 5, or set {name} = 3"):
+            rerank(job(rankings=tmp_path / "three", **changes), quiet)
+        assert not (tmp_path / "r").exists(), "nothing was written"
+    run(ScriptedJudge(Prompt()), job(rankings=tmp_path / "three", top=3))
+    run(ScriptedJudge(Prompt()), job(top=50, out=tmp_path / "all"))  # there are eight in all
+
+
+def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, tmp_path):
+    run(Answering(1), job(method="listwise"))
+    before = (tmp_path / "r" / "metrics.json").read_bytes()
+    for judge, settings, what in [
+        (Answering(2), job(method="listwise"), "judge"),
+        (Answering(1), job(method="fused"), "method"),
+        (Answering(1), job(method="listwise", rankings=world), "rankings"),
+    ]:
+        with pytest.raises(DataError, match=rf"is there already, and differs in {what}; give another .* --overwrite"):
+            run(judge, settings)
+        assert not judge.listed, "nothing was asked"
+        assert (tmp_path / "r" / "metrics.json").read_bytes() == before
+    run(Answering(1), job(method="listwise", in_flight=3))  # the same once more
+    run(Answering(2), job(method="listwise"), overwrite=True)
+    assert (tmp_path / "r" / "metrics.json").read_bytes() != before

@@ -32,7 +32,7 @@ def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
     assert len(judge.listed) == queries - 4
     assert resumed[1:] == whole[1:]
     assert resumed[0].subsets == whole[0].subsets
-    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_mass": 1.0}))
+    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_mass": 1.0}), overwrite=True)
     assert (judge.listed, stricter.unparsable) == ([], queries)
 
 

@@ -19,6 +19,7 @@ from trainer.examples import Example
 from trainer.reranker import Lesson, Lessons, Question, reranker_loss
 from trainer.train_reranker import train_reranker
 from trainer.training_settings import RerankerLoraSettings, RerankerLossSettings, RerankerSettings
+from unijudge.alike import Excluded, sign_of
 from unijudge.corpus import Content
 from unijudge.errors import DataError, ModelError
 from unijudge.lists import ListQuestion
@@ -43,8 +44,9 @@ def example(number=0, *, teacher=(0.9, 0.1, 0.8, 0.3, 0.2, 0.1)):
         query=Content(f"Which one is meant, number {number}?", png("orange")),
         candidates=[Content(f"It is {color}.", png(color)) for color in COLORS],
         candidate_keys=[bytes([number]) + color.encode() for color in COLORS],
+        signs=[sign_of(color, None) for color in COLORS],
         teacher=None if teacher is None else list(teacher),
-        positive_keys=frozenset(),
+        excluded=Excluded(frozenset()),
     )
 
 
@@ -216,11 +218,12 @@ def test_a_list_that_is_too_long_loses_candidates_and_keeps_its_positive(backbon
 
 def test_a_repeated_negative_is_listed_once(backbone):
     row = example()
-    fewer = Example(
-        row.query, [*row.candidates[:3], row.candidates[1], row.candidates[2], row.candidates[1]],
-        [*row.candidate_keys[:3], row.candidate_keys[1], row.candidate_keys[2], row.candidate_keys[1]],
-        row.teacher, row.positive_keys,
-    )  # fmt: skip
+    places = [0, 1, 2, 1, 2, 1]
+    fewer = replace(
+        row,
+        candidates=[row.candidates[place] for place in places],
+        candidate_keys=[row.candidate_keys[place] for place in places],
+    )
     (question,) = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([fewer], 1).lists
     listed = decoded(backbone, question.stream)
     assert [listed.count(f"It is {color}.") for color in COLORS] == [1, 1, 1, 0, 0, 0]
@@ -229,7 +232,8 @@ def test_a_repeated_negative_is_listed_once(backbone):
 def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tmp_path):
     """Merged, it is an ordinary model: the judge's own backend gives the scores of model and adapter, to 1e-4."""
     settings = RerankerSettings(
-        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model, negatives=7, steps=60, batch_size=4,
+        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model.model_dump(), negatives=7, steps=60,
+        batch_size=4,
         learning_rate=3e-3, warmup_steps=3, save_every_steps=40, lora=RerankerLoraSettings(rank=8, alpha=16),
         loss=RerankerLossSettings(hardest=7, list_size_max=3),
     )  # fmt: skip

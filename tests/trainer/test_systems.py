@@ -11,6 +11,7 @@ import pytest
 
 from tests.pictures import png
 from trainer.benchmark_settings import BenchmarkSettings
+from trainer.systems.endpoint import Patience
 from trainer.systems.system import open_system
 from unijudge.corpus import Content
 from unijudge.errors import DataError, EndpointBusy, EndpointError, ModelError, SettingsError
@@ -188,3 +189,35 @@ def test_a_model_of_texts_alone_refuses_images(tiny_model, tmp_path):
     assert vectors_of(system, CONTENTS[:1]).shape == (1, 8)
     with pytest.raises(DataError, match=r"cannot embed this .+; it takes text"):
         vectors_of(system, CONTENTS[1:2])
+
+
+def test_a_dead_endpoint_is_waited_for_once(tmp_path):
+    """Not once for each wave of requests: whoever gives up first gives up for all, and what waits never begins."""
+    asked, lock = set(), threading.Lock()
+
+    def dead(path, headers, body):
+        with lock:
+            asked.add(content_of(body["messages"][0]).text)
+        return 503, "loading"
+
+    with serving(dead) as url:
+        options = {"url": url, "model": "tiny", "retry_for_s": 0.3, "in_flight": 2}
+        system = opened(tmp_path, system="endpoint", endpoint=options)
+        with pytest.raises(EndpointBusy, match="503: loading"):
+            vectors_of(system, [Content(text=f"text {number}") for number in range(40)])
+    assert asked == {"text 0", "text 1"}
+
+
+def test_patience_counts_from_the_last_answer_to_anybody(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    patience = Patience(10)
+    now[0] = 109.0
+    assert not patience.is_over(None)
+    patience.answered()
+    now[0] = 118.0
+    assert not patience.is_over(None)
+    now[0] = 119.5
+    assert patience.is_over(None)
+    patience.answered()
+    assert patience.is_over(None), "who gave up has given up for all"

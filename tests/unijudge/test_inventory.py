@@ -31,7 +31,7 @@ def folders(tmp_path, identity):
     (run / "adapter").mkdir()
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (run / "adapter" / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    write_rankings(tmp_path / "evaluation" / "rankings.parquet", [Ranking("q", "s", 1, ["i"], [0.5])])
+    write_rankings(tmp_path / "evaluation" / "rankings.parquet", [Ranking("q", "s", 1, ["i"], [0.5], ["i"], 1)])
     subsets = {"s": {"queries": 1, "mrr": 1}}
     publish_json(tmp_path / "evaluation" / "metrics.json", Evaluation(corpus="c", subsets=subsets))
     return {kind: tmp_path / kind for kind in KINDS}

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel
 
 from unijudge.errors import DataError
-from unijudge.outputs import check_file, check_folder, is_json_of
+from unijudge.outputs import check_absent, check_file, check_folder, is_json_of, replacing
 
 
 class Small(BaseModel):
@@ -39,3 +39,31 @@ def test_a_folder_may_hold_what_the_command_writes_there(tmp_path):
         check_folder(out, {"a.json", "b.json"})
     with pytest.raises(DataError, match="is a file; give a folder"):
         check_folder(out / "a.json")
+
+
+def test_an_older_output_goes_when_the_new_one_is_whole_and_comes_back_when_it_is_not(tmp_path):
+    out = tmp_path / "out"
+
+    def write(text, *, fails=False, overwrite=True, own=True):
+        with replacing(out, lambda _: own, "thing", overwrite=overwrite):
+            check_absent(out)
+            if fails:
+                raise RuntimeError("full disk")
+            out.mkdir(exist_ok=True)
+            (out / "thing.txt").write_text(text)
+
+    write("first")
+    with pytest.raises(DataError, match=r"out: exists already .it holds thing\.txt.; .* --overwrite"):
+        write("second", overwrite=False)
+    with pytest.raises(DataError, match="exists already, and is no thing; give another output"):
+        write("second", own=False)
+    with pytest.raises(RuntimeError):
+        write("second", fails=True)
+    assert (out / "thing.txt").read_text() == "first"
+    write("second")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "thing.txt").read_text() == "second"
+    out.rename(tmp_path / ".out.replaced.unijudge-draft")  # as a kill leaves it
+    with pytest.raises(DataError, match="exists already"):
+        write("third", overwrite=False)
+    assert (out / "thing.txt").read_text() == "second"

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
+from judge_service.settings import ModelSettings
+from unijudge.errors import SettingsError
 from unijudge.families import QwenVL
 from unijudge.pictures import PictureReader, PixelBudget, fitted
 
 BUDGET = {"min_pixels": 56 * 56, "max_pixels": 168 * 168}
 
 
-def family_of(*budget):
-    return QwenVL(
-        SimpleNamespace(image_token_id=7, vision_start_token_id=8), Qwen2VLImageProcessorPil(), PixelBudget(*budget)
-    )
+def family_of(*budget, patch=14):
+    config = SimpleNamespace(image_token_id=7, vision_start_token_id=8)
+    return QwenVL(config, Qwen2VLImageProcessorPil(patch_size=patch), PixelBudget(*budget))
 
 
 def reader_of(*resize, **options):
@@ -49,13 +50,53 @@ def test_pixels_are_the_processors_own(height, width, seed):
     assert (mine["pixel_values"] == theirs["pixel_values"]).all()
 
 
-@given(st.integers(1, 6000), st.integers(1, 6000), st.sampled_from([(3136, 12544), (3136, 235200)]))
-def test_no_processor_scales_what_was_scaled(height, width, budget):
-    """However long: each engine's own processor then leaves a picture as it is."""
+@st.composite
+def budgets(draw):
+    """Any two bounds, most often close together: there a size may lie below the one and the next above the other."""
+    least = draw(st.integers(1, 250_000))
+    return least, least + draw(st.sampled_from([0, 1, 28, 784, 3136, 10**6]))
+
+
+@settings(max_examples=1000)
+@given(st.integers(1, 6000), st.integers(1, 6000), budgets(), st.sampled_from([14, 16]))
+def test_no_processor_scales_what_was_scaled(height, width, budget, patch):
+    """However long, and whatever the budget: the size is settled, within the budget, and left alone by an engine."""
+    if max(height, width) > 200 * min(height, width):
+        return
+    side = 2 * patch
+    family = family_of(*budget, patch=patch)
+    ours = family.fit(height, width)
+    assert family.fit(*ours) == ours
+    assert ours[0] % side == ours[1] % side == 0
+    assert math.prod(ours) <= max(budget[1], side**2)
+    assert max(ours) <= 200 * min(ours)
+    bounds = family.engine_options["size"]
+    theirs = smart_resize(*ours, side, min_pixels=bounds["shortest_edge"], max_pixels=bounds["longest_edge"])
+    assert theirs == ours
+
+
+@given(st.integers(1, 6000), st.integers(1, 6000), budgets())
+def test_sizes_without_tokens_are_settled_too(height, width, budget):
+    """As for the families that cut tiles: a token's side is one pixel."""
     if max(height, width) <= 200 * min(height, width):
-        ours = family_of(*budget).fit(height, width)
-        assert smart_resize(*ours, factor=28, min_pixels=budget[0], max_pixels=budget[1]) == ours
-        assert math.prod(family_of(budget[0], budget[0]).fit(height, width)) <= budget[0]
+        ours = PixelBudget(*budget).fit(height, width, 1)
+        assert PixelBudget(*budget).fit(*ours, 1) == ours
+        assert math.prod(ours) <= budget[1]
+
+
+def test_a_size_below_the_least_remains_where_the_next_is_above_the_most():
+    """100 × 110 in four tokens: 1 × 2; 2 × 3 would be six. With room for six they are taken."""
+    assert PixelBudget(3136, 3136).fit(100, 110, 28) == (28, 56)
+    assert PixelBudget(3136, 3136).fit(64, 48, 28) == (56, 56)
+    assert PixelBudget(3136, 3136).fit(20, 30, 28) == (28, 56)
+    assert PixelBudget(3136, 6 * 784).fit(20, 30, 28) == (56, 84)
+
+
+def test_bounds_that_no_size_meets_are_refused():
+    with pytest.raises(SettingsError, match=r"^model.min_pixels: 5000 is more than model.max_pixels = 3136"):
+        PixelBudget(5000, 3136)
+    with pytest.raises(SettingsError, match=r"^model.min_pixels: 5000 is more than model.max_pixels = 3136"):
+        ModelSettings(min_pixels=5000, max_pixels=3136)
 
 
 @pytest.mark.parametrize("most", [451584, 1280 * 28 * 28, 3000, 100])

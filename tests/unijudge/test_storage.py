@@ -15,6 +15,7 @@ from tests.pictures import png
 from trainer.evaluate import evaluate
 from trainer.measuring_settings import EvaluateSettings
 from trainer.training_settings import EmbedderSettings
+from unijudge import leases
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, FolderBusy, SettingsError
 from unijudge.files import file_sha256, publish_text, publishing, publishing_folder
@@ -188,6 +189,29 @@ def test_a_void_lease_is_taken_over(bucket):
     lock.fs.pipe_file(lock.path, b"foreign")
     with pytest.raises(DataError, match="out: cannot be written"), lease(out):
         pass
+
+
+def test_a_holder_that_cannot_renew_is_told_and_writes_no_more(bucket, monkeypatch):
+    """Before the lease is void for others; what it writes elsewhere is its own affair."""
+    monkeypatch.setattr(leases, "RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr(leases, "LOOK_EVERY_S", 0.05)
+    out, away = locate(bucket) / "out", locate(bucket) / "outer"
+    with lease(out) as lost:
+        publish_text(out / "a.txt", "a")
+        monkeypatch.setattr(leases, "_claim", refuse)
+        monkeypatch.setattr(leases, "STOP_BEFORE_S", leases.VOID_AFTER_S - 1)
+        assert lost.wait(30)
+        with pytest.raises(FolderBusy, match=r"out: its lease was lost .*; what is written stays"):
+            publish_text(out / "b.txt", "b")
+        with pytest.raises(FolderBusy), publishing_folder(out / "folder") as draft:
+            publish_text(draft / "c.txt", "c")
+        publish_text(away / "d.txt", "d")
+    assert names(locate(bucket)) == ["out/a.txt", "outer/d.txt"]
+    publish_text(out / "e.txt", "e")
+
+
+def refuse(*_):
+    raise OSError("the store is away")
 
 
 HOLD = """

@@ -32,7 +32,9 @@ def failure(folder, logs, **engine):
 
 
 @pytest.fixture
-def torn(tiny_model, tmp_path):
+def torn(tiny_model, tmp_path, monkeypatch):
+    """Torn after the judge looked at its files."""
+    monkeypatch.setattr("judge_service.backends.check_checkpoint", lambda *_: None)
     folder = tmp_path / "torn"
     shutil.copytree(tiny_model, folder)
     weights = folder / "model.safetensors"

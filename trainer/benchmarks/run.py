@@ -30,7 +30,7 @@ from trainer.measuring_settings import EvaluateSettings
 from trainer.processes import processes
 from trainer.systems.system import Identity, System, open_system
 from unijudge.cli import run
-from unijudge.corpus import Corpus
+from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
 from unijudge.outputs import check_file, is_json_of
@@ -67,6 +67,7 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
             _import_all(settings, chosen)
         accelerator.wait_for_everyone()
         system = open_system(settings)
+        _check_identity(settings.out / settings.label, system.identity)
         for one in chosen:
             _measure(settings, system, one, accelerator, partial(report, one.name))
         if not accelerator.is_main_process:
@@ -131,7 +132,7 @@ def _measure(
     corpus = Corpus(settings.out / CORPORA / one.name)
     folder = settings.out / settings.label / one.name
     vectors = folder / "vectors"
-    embedded = _is_embedded(vectors, corpus, system.identity)
+    embedded = _is_embedded(vectors, corpus)
     measured = embedded and _is_measured(folder)
     accelerator.wait_for_everyone()  # all have seen the same
     if measured:
@@ -139,7 +140,9 @@ def _measure(
     if not embedded:
         embed_set(settings, system, corpus, vectors, accelerator, report)
     if accelerator.is_main_process:
-        evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder))
+        evaluate(
+            EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder, to_the_letter=True), overwrite=True
+        )
 
 
 def _is_measured(folder: Path) -> bool:
@@ -148,32 +151,56 @@ def _is_measured(folder: Path) -> bool:
     return path.exists() and read_json(path, Report).inputs.get("vectors") == vectors
 
 
-def _is_embedded(vectors: Path, corpus: Corpus, identity: Identity) -> bool:
-    """Whether all vectors are there; those of another corpus or system are never taken for this one's."""
+def _is_embedded(vectors: Path, corpus: Corpus) -> bool:
+    """Whether all vectors are there; those of another corpus are never taken for this one's."""
     if not (vectors / "vectors.json").exists():
         return False
     there = read_json(vectors / "vectors.json", VectorManifest)
-    wanted = {"corpus": corpus.fingerprint, **asdict(identity)}
-    differing = [name for name, value in wanted.items() if getattr(there, name) != value]
-    if differing:
+    if there.corpus != corpus.fingerprint:
         raise DataError(
-            f"{vectors.parent}: was measured with another {' and '.join(differing)}; delete it to measure it again, or "
-            "give this system another `name`"
+            f"{vectors.parent}: was measured with another corpus; delete it to measure it again, or give this system "
+            "another `name`"
         )
     return not any(missing_parts(vectors, there, "items")) and not any(missing_parts(vectors, there, "queries"))
 
 
+def _check_identity(folder: Path, identity: Identity) -> None:
+    """A row of the table is one system: whatever set was measured before was measured with the same."""
+    for one in SETS:
+        path = folder / one.name / "vectors" / "vectors.json"
+        if not path.exists():
+            continue
+        there = read_json(path, VectorManifest)
+        if differing := [name for name, value in asdict(identity).items() if getattr(there, name) != value]:
+            raise DataError(
+                f"{folder / one.name}: was measured with another {' and '.join(differing)}; delete it to measure it "
+                "again, or give this system another `name`"
+            )
+
+
 def _measured(out: Path) -> dict[str, Measured]:
-    """What every system measured so far."""
+    """What every system measured so far, of the corpora that are there now: of others, only the names of the sets."""
     systems = {}
     for folder in sorted(path for path in out.iterdir() if path.is_dir() and path.name != CORPORA):
         subsets: dict[str, dict[str, float]] = {}
         identity: dict[str, str | int] = {}
+        others: list[str] = []
         for one in SETS:
-            if (folder / one.name / "metrics.json").exists():
-                subsets |= read_json(folder / one.name / "metrics.json", Report).subsets
-                manifest = read_json(folder / one.name / "vectors" / "vectors.json", VectorManifest)
-                identity = {name: getattr(manifest, name) for name in Identity.__dataclass_fields__}
-        if subsets:
-            systems[folder.name] = Measured.of(identity, subsets)
+            if not (folder / one.name / "metrics.json").exists():
+                continue
+            report = read_json(folder / one.name / "metrics.json", Report)
+            if report.inputs.get("corpus") != _present(out / CORPORA / one.name):
+                others.append(one.name)
+                continue
+            subsets |= report.subsets
+            manifest = read_json(folder / one.name / "vectors" / "vectors.json", VectorManifest)
+            identity = {name: getattr(manifest, name) for name in Identity.__dataclass_fields__}
+        if subsets or others:
+            systems[folder.name] = Measured.of(identity, subsets, others)
     return systems
+
+
+def _present(corpus: Path) -> str | None:
+    """The fingerprint of a corpus, if it is there."""
+    path = corpus / "corpus.json"
+    return read_json(path, CorpusManifest).fingerprint if path.exists() else None

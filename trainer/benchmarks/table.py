@@ -26,12 +26,17 @@ class Measured(BaseModel):
     """Subset → every measure of it."""
     cells: dict[str, Cell]
     """Subset or average → what the table shows."""
+    others: list[str] = []
+    """Sets that were measured on another corpus than the one that is there now, so that nothing of them is shown."""
 
     @classmethod
-    def of(cls, identity: dict[str, Any], subsets: dict[str, dict[str, float]]) -> "Measured":
+    def of(
+        cls, identity: dict[str, Any], subsets: dict[str, dict[str, float]], others: Sequence[str] = ()
+    ) -> "Measured":
         """With its averages; subsets in the order of the benchmarks, others left out."""
         subsets = {name: subsets[name] for name in EXPECTED if name in subsets}
-        return cls(identity=identity, subsets=subsets, cells=cells_of(subsets, EXPECTED, AVERAGES))
+        cells = cells_of(subsets, EXPECTED, AVERAGES)
+        return cls(identity=identity, subsets=subsets, cells=cells, others=list(others))
 
 
 class Table(BaseModel):
@@ -89,6 +94,11 @@ def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
         known = {key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")}
         identity = ", ".join(f"{key} {value}" for key, value in known.items())
         yield f"* {name}: {identity}."
+        if one.others:
+            yield (
+                f"* {name}: not shown are {', '.join(one.others)}: measured on another corpus than the one that is now "
+                "there (another instruction, or other data); measure them again."
+            )
         partial = [
             f"{subset} ({measures['queries']:,.0f} of {EXPECTED[subset]:,} queries)"
             for subset, measures in one.subsets.items()

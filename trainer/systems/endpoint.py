@@ -15,6 +15,8 @@ embeddings".
 """
 
 import base64
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 import httpx2
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_random_exponential
 
 from trainer.benchmark_settings import EndpointSettings
 from trainer.systems.system import Identity
@@ -42,6 +44,26 @@ class _Embedding(BaseModel):
 
 class _Answer(BaseModel):
     data: list[_Embedding]
+
+
+class Patience:
+    """How long all requests together go on trying: until nothing was answered for some seconds, or one has given up."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._answered = time.monotonic()
+        self.over = threading.Event()
+        """Set when nothing more is to be tried; it wakes those who wait for their next try."""
+
+    def answered(self) -> None:
+        """Somebody got an answer."""
+        self._answered = time.monotonic()
+
+    def is_over(self, _: RetryCallState) -> bool:
+        """Whether to give up."""
+        if time.monotonic() - self._answered > self._seconds:
+            self.over.set()
+        return self.over.is_set()
 
 
 class Endpoint:
@@ -79,24 +101,33 @@ class Endpoint:
         if texts:
             requests.append((list(texts), {"input": list(texts.values())}))
         found: dict[int, list[float]] = {}
+        patience = Patience(self._settings.retry_for_s)
         with ThreadPoolExecutor(self._settings.in_flight) as pool:
-            answers = pool.map(lambda request: self._ask(request[1], len(request[0])), requests)
-            for (places, _), vectors in zip(requests, answers, strict=True):
-                found.update(zip(places, vectors, strict=True))
+            asked = [pool.submit(self._ask, what, len(places), patience) for places, what in requests]
+            try:
+                for (places, _), answer in zip(requests, asked, strict=True):
+                    found.update(zip(places, answer.result(), strict=True))
+            finally:  # after an error: those that wait for their next try are woken, the others never begin
+                patience.over.set()
+                pool.shutdown(wait=False, cancel_futures=True)
         widths = {len(vector) for vector in found.values()}
         if len(widths) > 1:
             raise EndpointError(f"{self._settings.url}: vectors of widths {sorted(widths)}; is it one model?")
         return np.array([found[place] for place in range(len(prepared))], np.float32)
 
-    def _ask(self, what: dict[str, Any], expected: int) -> list[list[float]]:
+    def _ask(self, what: dict[str, Any], expected: int, patience: Patience) -> list[list[float]]:
+        if patience.over.is_set():
+            raise EndpointBusy(f"{self._settings.url}: not asked, since others got no answer")
         retrying = Retrying(
-            stop=stop_after_delay(self._settings.retry_for_s),
+            stop=patience.is_over,
+            sleep=sleep_using_event(patience.over),
             wait=wait_random_exponential(multiplier=0.25, max=10),
             retry=retry_if_exception(lambda error: isinstance(error, EndpointBusy)),
             reraise=True,
         )
         body = {"model": self._settings.model, "encoding_format": "float", **self._settings.extra, **what}
         content = retrying(self._once, body)
+        patience.answered()
         url = self._settings.url
         try:
             answer = sorted(_Answer.model_validate_json(content).data, key=lambda one: one.index)

@@ -1,0 +1,140 @@
+"""Data in which one question has many rows, at two sizes: import, plan and select, each in a process of its own.
+
+    .venv/bin/python bench/repeats.py --rows 12500 50000
+
+`question`: all rows ask the same question, each with an item of its own (a label and its pictures). `labels`: ten
+questions. `id`: all rows share one query_id, so they are one query with as many positives. Beside them stand a fifth as
+many rows that ask something of their own. A scripted judge; the scores that `select` reads are made up, since only the
+time of the miner counts. What grows with the square of the rows takes sixteen times as long at four times the rows.
+"""
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: there, miner is this file
+
+from bench.made_up import make_vectors, sentence, serving
+from unijudge.candidates import CandidateFolder
+from unijudge.corpus import Corpus
+from unijudge.files import publish_json
+from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.verdicts import JudgeIdentity
+
+KINDS = ("question", "labels", "id")
+COMMAND = [sys.executable, "-m", "unijudge", "mine"]
+QUERIES_IN_SHARD = 256
+
+
+def write_pairs(path: Path, rows: int, kind: str) -> None:
+    """The rows of a data set."""
+    dice = random.Random(1)  # noqa: S311  reproducible, not secret
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            asks = {"question": "what is it?", "labels": f"label {number % 10}", "id": "what is it?"}[kind]
+            row = {"query_text": asks, "positive_text": f"{number}: {sentence(dice, 9)}", "subset": "many"}
+            file.write(json.dumps(row | ({"query_id": "one"} if kind == "id" else {})) + "\n")
+        for number in range(rows // 5):
+            row = {"query_text": f"find {number}", "positive_text": f"own {number}: {sentence(dice, 9)}"}
+            file.write(json.dumps(row | {"subset": "own"}) + "\n")
+
+
+def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder) -> None:
+    """A folder of scores for the candidates that were found."""
+    numbers = np.random.default_rng(0)
+    judge = JudgeIdentity(
+        model="made up", weights="0", prompt_fingerprint="0", yes="Yes", no="No", yes_id=None, no_id=None, order="0",
+        min_pixels=None, max_pixels=None, dtype="float32", backend="scripted", backend_version="0",
+    )  # fmt: skip
+    plan = ScoreManifest(
+        corpus=corpus.fingerprint, vectors=None, queries=len(corpus.queries), queries_in_shard=QUERIES_IN_SHARD,
+        k=candidates.manifest.k, pool="global", judge=judge,
+    )  # fmt: skip
+    publish_json(folder / "manifest.json", plan)
+    items = corpus.items.table["item_id"].to_pylist()
+
+    def judged(item: int, rank: int | None) -> Judged:
+        odds = float(numbers.normal(2 if rank is None else -1))
+        return Judged(
+            items[item], bytes(16), rank, 0.5, -float(np.log1p(np.exp(-odds))), -float(np.log1p(np.exp(odds)))
+        )
+
+    for shard in range(plan.shards):
+        found = zip(plan.rows(shard), candidates.of(plan.rows(shard)), strict=True)
+        judgements = []
+        for row, near in found:
+            query = corpus.queries[row]
+            right = [judged(item, None) for item in corpus.positives(row).tolist()]
+            wrong = [judged(item, rank) for rank, item in enumerate(near.items)]
+            judgements.append(JudgedQuery(query.query_id, query.subset, query.key, right, wrong))
+        write_shard(folder, plan, shard, judgements)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a command took: on the clock, and of the processors, which says more on a machine that others use too."""
+
+    clock: float
+    processors: float
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.clock + other.clock, self.processors + other.processors)
+
+    def __str__(self) -> str:
+        return f"{self.clock:.1f} ({self.processors:.1f})"
+
+
+def seconds_of(words: list[str]) -> Seconds:
+    """Of one command."""
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Seconds(time.perf_counter() - begun, used)
+
+
+def measure(kind: str, rows: int, width: int, url: str) -> dict[str, Seconds]:
+    """Of each command, and of the three together."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pairs(folder / "pairs.jsonl", rows, kind)
+        took = {"import": seconds_of(["import", "pairs", str(folder / "pairs.jsonl"), str(folder / "corpus")])}
+        make_vectors(folder / "corpus", folder / "vectors", width)
+        common = ["--set", f"corpus={folder / 'corpus'}"]
+        job = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'plan'}"]
+        took["plan"] = seconds_of(["plan", *job, "--set", f"service={url}"])
+        made_up_scores(folder / "scores", Corpus(folder / "corpus"), CandidateFolder(folder / "plan" / "candidates"))
+        chosen = [*common, "--set", f"scores={folder / 'scores'}"]
+        took["select"] = seconds_of(["select", *chosen, "--set", f"out={folder / 'triples'}"])
+        took["the three"] = took["import"] + took["plan"] + took["select"]
+        random_walk = [*chosen, "--set", "preset=random", "--set", f"out={folder / 'random'}"]
+        took["select, preset random"] = seconds_of(["select", *random_walk])
+    return took
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs=2, default=[12_500, 50_000])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--width", type=int, default=256)
+    options = parser.parse_args()
+    small, large = options.rows
+    with serving() as url:
+        print("Seconds on the clock (of the processors); the ratio is of the processors'.\n")
+        print(f"| rows of | command | {small:,} rows | {large:,} rows | ratio |\n|---|---|---|---|---|")
+        for kind in options.kinds:
+            before, after = (measure(kind, rows, options.width, url) for rows in (small, large))
+            for name, one in before.items():
+                ratio = after[name].processors / one.processors
+                print(f"| {kind} | {name} | {one} | {after[name]} | {ratio:.1f} |", flush=True)

@@ -1,0 +1,134 @@
+"""What the client makes of refusals, of failures of the service, and of answers that another judge gave."""
+
+import asyncio
+from itertools import count
+
+import httpx2
+import pytest
+
+from judge_service.app import create_app
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.health import WatchedJudge
+from judge_service.settings import HealthSettings, LimitSettings
+from tests.judge_service.test_app import Counting
+from unijudge.client import JudgeClient
+from unijudge.connection import FAILED_TRIES
+from unijudge.corpus import Content
+from unijudge.errors import JudgeChanged, JudgeRefused, JudgeUnavailable
+from unijudge.prompt import Prompt
+from unijudge.verdicts import PairError, Verdict
+from unijudge.wire import ErrorBody
+
+QUERY = Content("a query")
+SEVEN = [Content(f"candidate {number}") for number in range(7)]
+"""Three requests, of three candidates at most."""
+
+
+@pytest.fixture
+def app():
+    judge = WatchedJudge(ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0))
+    return create_app(judge, LimitSettings(max_candidates=3))
+
+
+def asked(app, method="judge", candidates=SEVEN, spoil=(), change=None, retry_for_s=30):
+    """The answers, and how many questions were sent."""
+
+    async def ask():
+        transport = Counting(app, spoil)
+        if change is not None:
+            transport = Changing(app, change)
+        async with JudgeClient("http://judge", transport=transport, retry_for_s=retry_for_s) as client:
+            found = await getattr(client, method)(QUERY, candidates)
+        return found, sum(request.method == "POST" for request in transport.seen)
+
+    return asyncio.run(ask())
+
+
+class Changing(Counting):
+    """What stands between a client and its judge, and changes what passes: requests of a number, or their answers."""
+
+    def __init__(self, app, change):
+        super().__init__(app)
+        self.change, self.numbers = change, count(1)
+
+    async def handle_async_request(self, request):
+        if request.method != "POST":
+            return await super().handle_async_request(request)
+        self.seen.append(request)
+        go_on = super(Counting, self).handle_async_request
+        return await self.change(next(self.numbers), request, go_on)
+
+
+def refusing(*numbers, status=422, code="bad_query"):
+    async def change(number, request, go_on):
+        if number in numbers:
+            return httpx2.Response(status, json=ErrorBody(code=code, message="no").model_dump())
+        return await go_on(request)
+
+    return change
+
+
+@pytest.mark.parametrize(("status", "code"), [(422, "bad_query"), (400, "bad_request"), (413, "too_large")])
+@pytest.mark.parametrize("refused", [1, 2, 3])
+def test_a_refused_request_costs_its_own_candidates_alone(app, refused, status, code):
+    whole, _ = asked(app)
+    found, sent = asked(app, change=refusing(refused, status=status, code=code))
+    lost = range(3 * (refused - 1), min(3 * refused, 7))
+    assert sent == 3
+    for place, (answer, expected) in enumerate(zip(found, whole, strict=True)):
+        if place in lost:
+            assert answer == PairError(code="refused", message=f"http://judge/v1/score: {status}: no")
+        else:
+            assert answer == expected
+
+
+def test_a_query_that_every_request_is_refused_for_is_refused(app):
+    with pytest.raises(JudgeRefused, match="422: no"):
+        asked(app, change=refusing(1, 2, 3))
+    with pytest.raises(JudgeRefused, match="422: no"):
+        asked(app, candidates=SEVEN[:2], change=refusing(1))
+
+
+def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, monkeypatch):
+    """Another error than being busy: that is tried for as long as the settings say."""
+    monkeypatch.setattr("unijudge.connection._backoff", lambda _: 0.01)
+    broken = httpx2.Response(500, json=ErrorBody(code="internal", message="its log says why").model_dump())
+    with pytest.raises(JudgeRefused, match=r"500: its log says why\. It was sent 3 times"):
+        asked(app, candidates=SEVEN[:1], spoil=[broken] * 9)
+    found, sent = asked(app, candidates=SEVEN[:1], spoil=[broken] * (FAILED_TRIES - 1))
+    assert isinstance(found[0], Verdict)
+    assert sent == FAILED_TRIES
+    busy = httpx2.Response(503)
+    found, sent = asked(app, candidates=SEVEN[:1], spoil=[busy, broken, busy, busy, broken, busy])
+    assert isinstance(found[0], Verdict)
+    assert sent == 7
+    with pytest.raises(JudgeUnavailable, match="503"):
+        asked(app, candidates=SEVEN[:1], spoil=[busy] * 99, retry_for_s=0.5)
+
+
+def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
+    """Its failures stop neither the other requests nor the job that asks."""
+    monkeypatch.setattr("unijudge.connection._backoff", lambda _: 0.01)
+
+    async def change(number, request, go_on):
+        if b"candidate 4" in request.content:
+            return httpx2.Response(500, json=ErrorBody(code="internal", message="no").model_dump())
+        return await go_on(request)
+
+    found, sent = asked(app, change=change)
+    assert [isinstance(answer, Verdict) for answer in found] == [True] * 3 + [False] * 3 + [True]
+    assert sent == 2 + FAILED_TRIES
+
+
+@pytest.mark.parametrize("method", ["judge", "choose"])
+def test_an_answer_of_another_judge_is_not_taken(app, method):
+    """A hop drops the pin and sends the request to another judge."""
+    other = WatchedJudge(ScriptedJudge(Prompt(instruction="Another?")), HealthSettings(canary_every_s=0))
+    elsewhere = httpx2.ASGITransport(create_app(other, LimitSettings(max_candidates=3)))
+
+    async def change(number, request, go_on):
+        del request.headers["If-Match"]
+        return await elsewhere.handle_async_request(request)
+
+    with pytest.raises(JudgeChanged, match=r"/v1/\w+: asked scripted \(.*answers: prompt_fingerprint is '\w+', not '"):
+        asked(app, method, SEVEN[:3], change=change)

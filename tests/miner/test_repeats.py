@@ -1,0 +1,126 @@
+"""Rows that share a question or an id: the same results, and work that grows with the rows, counted, not timed."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miner.choice_settings import SelectSettings
+from miner.importers import ledger
+from miner.importers.build import build
+from miner.importers.ledger import Answers
+from miner.importers.pairs import read_pairs
+from miner.known import KnownScores
+from miner.plan import questions_of
+from miner.pools import Allowed, Pools
+from miner.score import score
+from miner.selection import select
+from miner.settings import ScoreSettings
+from miner.tally import tally_pairs
+from tests.miner.conftest import embed, quiet, serving
+from tests.miner.test_crash import Counting
+from unijudge.corpus import Corpus, Item
+from unijudge.files import read_json
+from unijudge.scores import ScoreManifest, read_scores
+from unijudge.triples import read_triples
+
+
+def label_corpus(tmp_path, rows):
+    """Rows that ask one question, each with an item of its own, and some that ask something else."""
+    lines = [{"query_text": "what is it?", "positive_text": f"right {number}"} for number in range(rows)]
+    lines += [{"query_text": f"find {number}", "positive_text": f"own {number}"} for number in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / f"corpus-{rows}"
+    build(read_pairs(tmp_path / "rows.jsonl"), images=tmp_path, out=out, source="t", max_rejects=0)
+    return Corpus(out)
+
+
+@pytest.mark.parametrize("own_picture", [False, True])
+def test_what_a_question_excludes_is_found_once(tmp_path, own_picture, monkeypatch):
+    corpus, looked = label_corpus(tmp_path, 50), []
+    monkeypatch.setattr(corpus, "positives", lambda row, find=corpus.positives: looked.append(row) or find(row))
+    pools = Pools(corpus, "global", own_picture=own_picture)
+    found = [pools.excluded(row) for row in range(70)]
+    assert all(one is found[0] for one in found[:50])
+    assert found[0].tolist() == list(range(50))
+    assert [one.tolist() for one in found[50:]] == [[row] for row in range(50, 70)]
+    assert len(looked) <= 3 * 70
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)))
+def test_what_is_allowed_is_the_pool_without_what_is_excluded(pool, excluded):
+    allowed = Allowed(np.array(sorted(pool), np.int64), np.array(sorted(excluded), np.int64))
+    assert allowed.take(range(len(allowed))).tolist() == sorted(pool - excluded)
+
+
+def test_random_draws_are_never_excluded_and_never_twice(tmp_path):
+    corpus = label_corpus(tmp_path, 40)
+    embed(corpus, tmp_path / "vectors")
+    places = {"corpus": corpus.folder, "vectors": tmp_path / "vectors", "out": tmp_path / "scores"}
+    with serving(Counting()) as url:
+        score(ScoreSettings(**places, service=url, k=5), quiet)
+    select(SelectSettings(corpus=corpus.folder, scores=tmp_path / "scores", out=tmp_path / "t", preset="random"))
+    for row in read_triples(tmp_path / "t", corpus.fingerprint):
+        asked = corpus.queries[corpus.query_row_of[row.query_id]].text
+        texts = {corpus.items[corpus.row_of[one.item_id]].text for one in row.negatives}
+        assert len(texts) == 10
+        assert not any(text.startswith("right") for text in texts) or asked != "what is it?"
+        assert asked.replace("find", "own") not in texts
+
+
+def test_an_import_puts_each_answer_down_once(tmp_path, monkeypatch):
+    """What is written to the ledger for a row does not grow with the rows that share its id."""
+    written = []
+    make = json.dumps
+    monkeypatch.setattr(ledger.json, "dumps", lambda value, **more: written.append(value) or make(value, **more))
+    rows = [{"query_id": "q", "query_text": "all", "positive_text": f"right {number % 90}"} for number in range(100)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.JSONEncoder().encode(row)}\n" for row in rows))
+    build(read_pairs(tmp_path / "rows.jsonl"), images=tmp_path, out=tmp_path / "c", source="t", max_rejects=0)
+    answers = [value for value in written if isinstance(value, dict) and "positives" in value]
+    assert [len(value["positives"]) for value in answers] == [1] * 100
+    corpus = Corpus(tmp_path / "c")
+    assert len(corpus.queries) == 1
+    assert [corpus.items[row].text for row in corpus.positives(0)] == [f"right {number}" for number in range(90)]
+
+
+def test_the_answers_of_several_rows_are_joined_in_order():
+    one = Answers(["a", "b"], [3, 1], {"a": 0.9, "x": 0.1})
+    two = Answers(["b", "c"], [1, 2], {"x": 0.2, "c": 0.8})
+    assert Answers.joined([one, two]) == Answers(["a", "b", "c"], [3, 1, 2], {"a": 0.9, "x": 0.1, "c": 0.8})
+    assert Answers.joined([Answers(["a"]), Answers(["a"])]) == Answers(["a"])
+    assert Answers.joined([one]) is one
+
+
+def test_a_count_looks_up_only_what_may_be_known(job, corpus, monkeypatch):
+    """Two rows ask one question: the pairs of the others are counted without a look at an item."""
+    with serving(Counting()) as url:
+        score(job(url), quiet)
+    questions = questions_of(job("x"), corpus)
+    looked = []
+    key = Item.key.fget
+    monkeypatch.setattr(Item, "key", property(lambda item: looked.append(item.item_id) or key(item)))
+    tally = tally_pairs(corpus, questions, KnownScores([], None), 10)
+    assert tally.to_ask(10) == tally.pairs(10) - len(shared(job("x").out))
+    assert not looked
+
+
+def shared(out):
+    """The pairs that the second of two rows has in common with the first."""
+    first, *_, last = read_scores(out)
+    pairs = [{one.item_id for one in [*row.positives, *row.candidates]} for row in (first, last)]
+    assert first.query_key == last.query_key
+    return pairs[0] & pairs[1]
+
+
+def test_what_is_known_of_a_question_is_read_once(job):
+    with serving(Counting()) as url:
+        score(job(url), quiet)
+    rows = list(read_scores(job("x").out))
+    judge = read_json(job("x").out / "manifest.json", ScoreManifest).judge
+    known = KnownScores([job("x").out], judge)
+    found = known.of(rows[0].query_key)
+    assert found is known.of(rows[-1].query_key)
+    assert set(found) == {one.item_key for row in (rows[0], rows[-1]) for one in [*row.positives, *row.candidates]}

@@ -1,0 +1,67 @@
+"""A dataset of a stranger decides nothing about which files are read."""
+
+import hashlib
+
+import pytest
+
+from miner.publish import publish
+from tests.folders import make_corpus
+from tests.pictures import png
+from unijudge.corpus import CorpusManifest, Item
+from unijudge.datasets import pull, stored
+from unijudge.errors import DataError
+from unijudge.files import publish_json, read_json
+from unijudge.image_roots import MANIFEST
+from unijudge.inventory import check
+
+
+@pytest.mark.parametrize(
+    "name", ["../white.png", "/dev/zero", "a/../../white.png", "a\\\\white.png", "s3://b/white.png"]
+)
+def test_an_image_outside_of_its_root_is_read_by_nobody(parts, tmp_path, name):
+    """A corpus with one is not opened, so not judged, exported or published; nor is a dataset with it pulled."""
+    sha256 = hashlib.sha256(png("white")).hexdigest()
+    (tmp_path / "white.png").write_bytes(png("white"))
+    outside = Item("i-white", ("colors",), image=name, image_sha256=sha256)
+    refusal = r"items\.parquet: row 3: image '.*' is not a path inside the image root, so nothing was read"
+    with pytest.raises(DataError, match=refusal):
+        make_corpus(tmp_path / "corpus", tmp_path / "pictures", extra=[outside])
+    with pytest.raises(DataError, match=refusal):
+        check(tmp_path / "corpus")
+    spoil(tmp_path, parts, tmp_path / "corpus")
+    with pytest.raises(DataError, match=refusal):
+        pull(tmp_path / "published", tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+
+
+@pytest.mark.parametrize("root", ["../../..", "/dev", "https://me:secret@host/x", "images"])
+def test_a_dataset_reads_its_images_from_itself(parts, tmp_path, root):
+    made = read_json(parts[0] / "corpus.json", CorpusManifest).model_copy(update={"images": root})
+    spoil(tmp_path, parts, parts[0], made)
+    refusal = r"corpus: is part of a dataset, whose images lie in \.\./images, but it names"
+    for action in (lambda: pull(tmp_path / "published", tmp_path / "pulled"), lambda: check(tmp_path / "published")):
+        with pytest.raises(DataError, match=refusal):
+            action()
+    assert not (tmp_path / "pulled").exists()
+
+
+def spoil(tmp_path, parts, corpus, manifest=None):
+    """A dataset whose every file is what dataset.json says, with another corpus in it."""
+    made = publish(tmp_path / "published", *parts)
+    place = tmp_path / "published" / "corpus"
+    for name in ("items.parquet", "queries.parquet", "corpus.json"):
+        (place / name).write_bytes((corpus / name).read_bytes())
+    found = manifest or read_json(place / "corpus.json", CorpusManifest).model_copy(update={"images": "../images"})
+    publish_json(place / "corpus.json", found)
+    files = {name: stored(tmp_path / "published" / name) for name in made.files}
+    spoilt = made.model_copy(update={"files": files, "corpus": found.fingerprint})
+    publish_json(tmp_path / "published" / MANIFEST, spoilt)
+
+
+def test_a_device_is_no_picture(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", tmp_path / "pictures")
+    picture = corpus.images / corpus.items[0].image
+    picture.unlink()
+    picture.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="no regular file, so no picture"):
+        corpus.content(corpus.items[0])

@@ -1,0 +1,108 @@
+"""What an evaluation counts: ties, questions that several rows ask, and queries that are items themselves. By hand."""
+
+import numpy as np
+import pytest
+
+from trainer.evaluate import evaluate
+from trainer.measuring_settings import EvaluateSettings
+from unijudge.corpus import Corpus, Item, Query, write_corpus
+from unijudge.errors import DataError
+from unijudge.metrics import gold_rank, ndcg
+from unijudge.rankings import read_rankings
+from unijudge.vectors import VectorManifest, start_vectors, write_part
+
+
+def measured(folder, items, queries, vectors, asked, *, weights="w", **settings):
+    """The report and the rankings of a corpus whose vectors are given."""
+    folder.mkdir(exist_ok=True)
+    write_corpus(folder, items, queries, images=folder, rejects=0, source="t")
+    corpus = Corpus(folder)
+    arrays = {"items": np.array(vectors, np.float32), "queries": np.array(asked, np.float32)}
+    manifest = VectorManifest(
+        corpus=corpus.fingerprint, width=arrays["items"].shape[1], dtype="float32", items=len(items), model="m",
+        queries=len(queries), weights=weights, encoding="e", min_pixels=1, max_pixels=2, model_dtype="float32",
+    )  # fmt: skip
+    start_vectors(folder / "v", manifest)
+    ids = {"items": [item.item_id for item in items], "queries": [query.query_id for query in queries]}
+    for kind, array in arrays.items():
+        unit = array / np.linalg.norm(array, axis=1, keepdims=True)
+        write_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[kind], unit)
+    job = EvaluateSettings(corpus=folder, vectors=folder / "v", out=folder / "e", **settings)
+    return evaluate(job), list(read_rankings(folder / "e" / "rankings.parquet"))
+
+
+def texts(*names):
+    return [Item(name, ("x",), text=name) for name in names]
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 8, 33])
+def test_equal_vectors_tie_whatever_their_place(tmp_path, count):
+    """BLAS gives equal rows other last bits where their number is no multiple of four."""
+    dice = np.random.default_rng(count)
+    vector = dice.normal(size=301)
+    items = texts(*(f"i{n}" for n in range(count)))
+    queries = [Query(f"q{n}", "x", (f"i{n}",), text=f"ask {n}") for n in range(count)]
+    report, _ = measured(tmp_path / "c", items, queries, [vector] * count, dice.normal(size=(count, 301)))
+    assert report.subsets["x"]["precision@1"] == 0
+    assert report.subsets["x"]["mrr"] == pytest.approx(1 / count)
+
+
+def test_scores_within_the_tolerance_are_ties():
+    assert gold_rank(np.array([0.5, 0.5 - 4e-7, 0.4], np.float32), [0]) == 2
+    assert gold_rank(np.array([0.5, 0.5 - 4e-6, 0.4], np.float32), [0]) == 1
+    assert ndcg(np.array([0.5, 0.5 - 4e-7], np.float32), [0], 5) == pytest.approx(1 / np.log2(3))
+    assert gold_rank(np.array([-np.inf, -np.inf, 1.0]), [0]) == 3
+
+
+SWAPPED = texts("A", "B", "C", "D")
+BOTH_WAYS = [Query(f"q{n}", "x", (gold,), text=asked) for n, (asked, gold) in enumerate(["AB", "BA", "CD", "DC"])]
+PAIRS = [[1, 0.1, 0], [1, -0.1, 0], [0, 0.1, 1], [0, -0.1, 1]]
+
+
+def test_a_query_is_no_wrong_answer_to_itself(tmp_path):
+    """Rows A→B and B→A: each query is an item, at cosine 1."""
+    report, rows = measured(tmp_path / "open", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
+    measures = report.subsets["x"]
+    assert (measures["precision@1"], measures["left out"], measures["candidates"]) == (1, 1, 3)
+    assert rows[0].item_ids[0] == "B"
+    assert (rows[0].positive_ids, rows[0].candidates) == (["B"], 3)
+    letter, rows = measured(tmp_path / "letter", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, to_the_letter=True)
+    assert (letter.subsets["x"]["precision@1"], letter.subsets["x"]["left out"]) == (0, 0)
+    assert rows[0].item_ids[:2] == ["A", "B"]
+
+
+def test_a_closed_list_is_ranked_as_it_is(tmp_path):
+    closed = [Query(query.query_id, "x", query.positive_ids, text=query.text, candidates=(0, 1, 2, 3))
+              for query in BOTH_WAYS]  # fmt: skip
+    report, _ = measured(tmp_path, SWAPPED, closed, PAIRS, PAIRS)
+    assert (report.subsets["x"]["precision@1"], report.subsets["x"]["left out"]) == (0, 0)
+
+
+def test_positives_of_all_rows_that_ask_the_same_are_right(tmp_path):
+    """The first is nearer; for the second row it is right too. A spelling of a positive is neither right nor wrong."""
+    items = texts("cat", "kitten", "CAT ", "dog")
+    queries = [Query("q0", "x", ("cat",), text="meows?"), Query("q1", "x", ("kitten",), text=" meows?")]
+    vectors, asked = [[1, 0], [0.9, 0.1], [1, 0], [0.95, 0.05]], [[1, 0], [1, 0]]
+    report, rows = measured(tmp_path / "a", items, queries, vectors, asked)
+    assert report.subsets["x"]["precision@1"] == 1
+    assert (report.subsets["x"]["united"], report.subsets["x"]["left out"]) == (1, 1)
+    assert [row.positive_ids for row in rows] == [["cat", "kitten"]] * 2
+    assert report.subsets["x"]["ndcg@10"] == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
+    letter, _ = measured(tmp_path / "b", items, queries, vectors, asked, to_the_letter=True)
+    assert (letter.subsets["x"]["precision@1"], letter.subsets["x"]["united"]) == (0, 0)
+
+
+def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):
+    measured(tmp_path, SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
+    job = EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e")
+    before = (tmp_path / "e" / "rankings.parquet").read_bytes()
+    evaluate(job)  # the same once more
+    (tmp_path / "v").rename(tmp_path / "older")
+    other = [[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1]]
+    with pytest.raises(DataError, match=r"metrics\.json: is there already, and differs in vectors; .* --overwrite"):
+        measured(tmp_path, SWAPPED, BOTH_WAYS, other, other, weights="others")
+    with pytest.raises(DataError, match="differs in keep, vectors; give another output"):
+        evaluate(job.model_copy(update={"keep": 3}))
+    assert (tmp_path / "e" / "rankings.parquet").read_bytes() == before
+    evaluate(job, overwrite=True)
+    assert (tmp_path / "e" / "rankings.parquet").read_bytes() != before

@@ -1,0 +1,133 @@
+"""Whether a checkpoint holds exactly the tensors of its model: what it lacks would be random, and nobody would be told.
+
+Judges, embedders and adapters are all held to it, whatever engine runs them. Only the files' headers are read.
+"""
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from unijudge.errors import ModelError
+
+NAMED = 5
+"""How many tensors of a kind a message names."""
+
+LONGEST_NAME = 120
+"""Characters of a name that are shown."""
+
+Shape = tuple[int, ...]
+
+
+def check_checkpoint(name: str, revision: str | None) -> None:
+    """Returns if a model's checkpoint has every tensor of the model that its configuration describes, and no other.
+
+    The model is built without memory and transformers finds each tensor's place, old names and tied weights included.
+    Of packed weights (AWQ and its like) only this is compared: that a layer has some.
+
+    Args:
+        name: A hub name, or a folder. A hub model is fetched, as any engine would fetch it.
+        revision: The commit of a hub model.
+
+    Raises:
+        ModelError: A tensor is missing, of another shape, or without a place; or the files cannot be read.
+    """
+    import transformers
+
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = copy.deepcopy(transformers.AutoConfig.from_pretrained(name, revision=revision))
+        packed = getattr(config, "quantization_config", None) is not None
+        if packed:  # the packing's own library may be missing here
+            del config.quantization_config
+        model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+            name,
+            revision=revision,
+            config=config,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except Exception as error:  # a file may be anything, and each library has errors of its own
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ModelError(f"its weights cannot be read ({reason}). Download the model again") from error
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+    missing, unexpected = found["missing_keys"], found["unexpected_keys"]
+    reshaped = {key: (tuple(there), tuple(wanted)) for key, there, wanted in found["mismatched_keys"]}
+    if packed:
+        missing, unexpected, reshaped = _without_packed(model, missing, unexpected, reshaped)
+    fault = _misfit(missing, unexpected, reshaped)
+    if fault:
+        raise ModelError(
+            f"its checkpoint does not hold this model: {fault}. Download it again, or take the config.json of these "
+            "weights"
+        )
+
+
+def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """Returns if two sets of tensors have the same names and shapes.
+
+    Args:
+        wanted: What has a place.
+        found: What a file holds.
+
+    Raises:
+        ModelError: They have not; the message has numbers, and five names at most of each kind.
+
+    Example:
+        >>> check_tensors({"a": (2, 3), "b": (4,)}, {"a": (2, 5)})
+        Traceback (most recent call last):
+        unijudge.errors.ModelError: tensors missing: 1 (b); of another shape: 1 (a: 2×5, not 2×3)
+    """
+    both = wanted.keys() & found.keys()
+    reshaped = {name: (found[name], wanted[name]) for name in both if found[name] != wanted[name]}
+    if fault := _misfit(wanted.keys() - found.keys(), found.keys() - wanted.keys(), reshaped):
+        raise ModelError(fault)
+
+
+def _misfit(
+    missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
+) -> str | None:
+    """What does not fit, in words; None where all does."""
+    shapes = [f"{name}: {_by(found)}, not {_by(wanted)}" for name, (found, wanted) in reshaped.items()]
+    kinds = [("missing", missing), ("without a place", unexpected), ("of another shape", shapes)]
+    faults = [f"{kind}: {len(names):,} ({_some(names)})" for kind, names in kinds if names]
+    return "tensors " + "; ".join(faults) if faults else None
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(name[:LONGEST_NAME] for name in sorted(names)[:NAMED])
+    return shown + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
+def _by(shape: Shape) -> str:
+    return "×".join(map(str, shape)) or "a single number"
+
+
+def _without_packed(
+    model: Any, missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
+) -> tuple[set[str], set[str], dict[str, tuple[Shape, Shape]]]:
+    """The same, less what packing explains: a linear layer's weight that is there under other names or in other shapes.
+
+    Args:
+        model: Built without packing.
+        missing: Its tensors that the checkpoint lacks.
+        unexpected: The checkpoint's tensors that have no place.
+        reshaped: Those of another shape.
+    """
+    linear = {name for name, module in model.named_modules() if type(module).__name__ == "Linear"}
+    packed = {name: _owner(name, linear) for name in unexpected}
+    filled = {owner for owner in packed.values() if owner}
+    return (
+        {name for name in missing if name.rpartition(".")[0] not in filled},
+        {name for name, owner in packed.items() if owner is None},
+        {name: shapes for name, shapes in reshaped.items() if name.rpartition(".")[0] not in linear},
+    )
+
+
+def _owner(name: str, layers: Collection[str]) -> str | None:
+    """Of the layers the one whose name stands before a tensor's."""
+    parts = name.split(".")
+    return next((".".join(parts[:end]) for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in layers), None)
