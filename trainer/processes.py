@@ -48,6 +48,7 @@ def processes(
     folder = {"project_dir": str(out / "trackers"), "log_with": list(trackers)} if trackers else {}
     waiting = [] if patience is None else [InitProcessGroupKwargs(timeout=patience)]
     on_cpu = device == "cpu" or not torch.cuda.is_available()
+    group_of_others = torch.distributed.is_initialized()
     accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise SettingsError(
@@ -65,7 +66,11 @@ def processes(
     with lease(out) if accelerator.is_main_process else contextlib.nullcontext():
         accelerator.wait_for_everyone()
         yield accelerator
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        # What else runs in this process, vLLM for example, may have made the group and still use it.
+        if not group_of_others:
+            accelerator.state.destroy_process_group()
 
 
 def add_up_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:

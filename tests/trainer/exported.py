@@ -90,6 +90,6 @@ def run_card(folder, library, monkeypatch):
     """Runs it where a reader would: beside the folder; returns its variables."""
     (folder.parent / "photo.jpg").write_bytes(TALL)
     monkeypatch.chdir(folder.parent)
-    variables = {}
+    variables = {"__name__": "__main__"}  # the code asks whether it is the program
     exec(code_of(folder, library), variables)  # noqa: S102
     return variables

@@ -258,3 +258,14 @@ def refused(plugin, folder):
     with pytest.raises(SettingsError) as error, processes("cpu", folder):
         pass
     return str(error.value)
+
+
+def test_a_process_group_of_other_libraries_stays(tmp_path):
+    """vLLM in the same process makes one."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with processes("cpu", tmp_path / "out"):
+            pass
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
