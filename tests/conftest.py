@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from unijudge.verdicts import JudgeIdentity
 
-ENGINES = ("tests/system/", "tests/vllm/", "tests/demo/")
+ENGINES = ("tests/system/", "tests/vllm/", "tests/demo/", "tests/hostile/")
 """Their tests fill the machine: clusters, engines, the pipeline. One at a time."""
 
 
