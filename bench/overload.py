@@ -132,7 +132,7 @@ async def measure(url: str, slots: int, loads: list[float], seconds: float) -> N
     caller = Caller(url)
     alone = Load(seconds)
     for _ in range(20):
-        await caller._counted(alone)  # noqa: SLF001  the same file
+        await caller._counted(alone)
     capacity = await caller.closed_loop(slots, seconds)
     print(f"capacity {capacity:.1f} requests/s, by {slots} callers that wait; alone: p99 {max(alone.times):.2f} s")
     for multiple in loads:

@@ -90,6 +90,8 @@ class Gate:
         path = request.scope["path"]
         if not is_allowed(path, request.header(b"authorization"), self._rules.key_sha256):
             raise Refusal(401, "no_key", "this service wants a key: Authorization: Bearer KEY")
+        if not path.startswith("/"):
+            raise Refusal(404, "no_route", "this service has paths that begin with /")
         if self._state is not None and await self._answered(request, path):
             return
         self._check_length(request)
