@@ -155,6 +155,7 @@ def test_headers_that_steer_ray_are_taken_away():
         (Inner(500, [(b"content-type", b"text/plain")], b"The replica died"), 503, "not_ready"),
         (Inner(404, [(b"content-type", b"text/plain; charset=utf-8")], b"Path not found"), 503, "not_ready"),
         (Inner(error=RuntimeError("secret")), 500, "internal"),
+        (Inner(error=asyncio.CancelledError("secret")), 503, "not_ready"),
     ],
 )
 def test_what_others_say_in_our_place_is_said_in_our_words(inner, status, code):
@@ -220,6 +221,31 @@ def test_a_check_is_asked_before_the_body_is_read():
     inner = Inner()
     asyncio.run(Caller(b"x", headers=[(b"judge-timeout", b"12.5")]).ask(Gate(inner, RULES, check=check)))
     assert asked == [("/v1/score", "12.5")]
+
+
+def test_what_waits_for_a_replica_is_refused_when_the_last_one_dies(tmp_path):
+    """Ray would let it wait; what is answered by then stays answered."""
+
+    async def story():
+        file = tmp_path / "state.json"
+        ServiceState(phase="serving", ready=True).write(file)
+        inner = Inner()
+        inner.hold = asyncio.Event()
+        gate = Gate(inner, RULES, StateFile(file))
+        waiting = asyncio.create_task(Caller(b"x").ask(gate))
+        await asyncio.sleep(0.05)
+        ServiceState(phase="broken", reason="no such folder").write(file)
+        refused = await waiting
+        ServiceState(phase="serving", ready=True).write(file)
+        inner.hold.set()
+        async with asyncio.timeout(30):
+            while (again := await Caller(b"x").ask(gate)).status != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        return refused, again
+
+    refused, _ = asyncio.run(story())
+    assert (refused.status, refused.code) == (503, "not_ready")
+    assert json.loads(refused.sent[1]["body"])["message"] == "no such folder"
 
 
 def test_websockets_are_closed():
