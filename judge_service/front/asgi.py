@@ -94,9 +94,9 @@ class AsgiRequest:
                 raise
             logger.exception("%s %s failed", self.scope["method"], self.scope["path"])
             raise Refusal(500, "internal", "the judge failed on this request; its log says why") from error
-        if self._foreign:
-            message = f"no replica answered (status {self._foreign} in between). Try again"
-            raise Refusal(503, "not_ready", message, retry=1)
+        if not self._begun:
+            message = f"no replica answered (status {self._foreign or 'unknown'} in between). Try again"
+            raise Refusal(503, "not_ready", self._abandoned or message, retry=1)
 
     async def _receive_whole(self) -> Message:
         """The body in one message, then what the connection says."""

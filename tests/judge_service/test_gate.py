@@ -16,8 +16,8 @@ JSON = [(b"content-type", b"application/json")]
 class Inner:
     """An application that keeps what reached it, and answers as it is told."""
 
-    def __init__(self, status=200, headers=JSON, body=b"{}", error=None):
-        self.status, self.headers, self.body, self.error = status, headers, body, error
+    def __init__(self, status=200, headers=JSON, body=b"{}", error=None, silent=False):
+        self.status, self.headers, self.body, self.error, self.silent = status, headers, body, error, silent
         self.scopes, self.bodies = [], []
         self.hold = None
 
@@ -29,6 +29,8 @@ class Inner:
             await self.hold.wait()
         if self.error:
             raise self.error
+        if self.silent:
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
@@ -154,6 +156,7 @@ def test_headers_that_steer_ray_are_taken_away():
     [
         (Inner(500, [(b"content-type", b"text/plain")], b"The replica died"), 503, "not_ready"),
         (Inner(404, [(b"content-type", b"text/plain; charset=utf-8")], b"Path not found"), 503, "not_ready"),
+        (Inner(silent=True), 503, "not_ready"),
         (Inner(error=RuntimeError("secret")), 500, "internal"),
         (Inner(error=asyncio.CancelledError("secret")), 503, "not_ready"),
     ],
