@@ -7,8 +7,9 @@ import torch
 import transformers
 
 from trainer.settings import Attention, BackboneSettings
-from unijudge.errors import ModelError, SettingsError
-from unijudge.inputs import weights_of
+from unijudge.errors import DataError, ModelError, SettingsError
+from unijudge.inputs import commit_of, weights_of
+from unijudge.refused import in_one_line
 
 KEPT_WHOLE = ("model.visual", "model.vision_tower", "model.multi_modal_projector", "lm_head")
 """What four bits leave alone: the towers and projectors of all families here, and the head. transformers compares the
@@ -56,11 +57,14 @@ def base_weights(settings: BackboneSettings) -> str:
     """
     check_named(settings)
     try:
-        return weights_of(
-            settings.name, transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
+        commit = commit_of(settings.name, settings.revision)
+        transformers.AutoConfig.from_pretrained(settings.name, revision=commit)
+        return weights_of(settings.name, commit)
+    except DataError:
+        raise
+    except Exception as error:  # a configuration may hold anything, and transformers has many errors
+        reason = str(error) if isinstance(error, ModelError) else in_one_line(error)
+        raise ModelError(f"{settings.name}: cannot be loaded as a model ({reason})") from error
 
 
 def pretrained_options(settings: BackboneSettings, kind: str, device: torch.device) -> dict[str, Any]:
