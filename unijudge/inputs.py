@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
 from unijudge.refused import in_one_line
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file by which peft knows an adapter."""
 
 
 class ModelInputs:
@@ -52,9 +56,9 @@ class ModelInputs:
         self.revision = commit_of(name, revision)
         """The commit of a hub model, of which the weights must be too; None for a folder."""
         pinned = self.revision
+        self.config = load_config(name, pinned)
+        kind = family_of(self.config.model_type)
         try:
-            self.config = transformers.AutoConfig.from_pretrained(name, revision=pinned)
-            kind = family_of(self.config.model_type)
             # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
             tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=pinned, padding_side="left")
             loader, options = kind.loader
@@ -62,8 +66,6 @@ class ModelInputs:
             # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
             layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
             template = layout.get("chat_template") or tokenizer.chat_template
-        except ModelError:
-            raise
         except Exception as error:  # a file may hold anything, and each library has errors of its own
             raise _unusable(error) from error
         tokenizer.chat_template = template
@@ -166,6 +168,30 @@ def commit_of(name: str, revision: str | None) -> str | None:
     if commit is None:
         raise ModelError(f"{name}: its commit is not known here; download the model again, or give a folder")
     return commit
+
+
+def load_config(name: str, commit: str | None) -> Any:
+    """A model's configuration, of the Hugging Face kind.
+
+    Args:
+        name: A hub name, or a folder.
+        commit: Of a hub model.
+
+    Raises:
+        ModelError: It is not there or damaged, or the folder holds an adapter alone.
+    """
+    import transformers
+
+    folder = Path(name)
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise ModelError(
+            "this folder holds an adapter and no model. Of a reranker's run serve the folder merged/ beside it; of an "
+            "embedder's run name the base model, and set model.adapter to this folder"
+        )
+    try:
+        return transformers.AutoConfig.from_pretrained(name, revision=commit)
+    except Exception as error:  # a file may hold anything, and each library has errors of its own
+        raise _unusable(error) from error
 
 
 def weights_of(name: str, revision: str | None) -> str:
