@@ -94,6 +94,23 @@ def test_pairs_without_a_verdict_give_their_own_reason(identity):
     assert found.lines()[-1].startswith("likely cause: identities agree: the engine's kernels")
 
 
+def test_pairs_that_neither_side_answers_are_not_compared(identity):
+    """Both sides lack the same library, say: what was not compared cannot pass."""
+    error = PairError(code="bad_image", message="no decoder")
+    broken = Known(identity, error)
+    found = asyncio.run(verify(broken, broken, queries=3, tolerance=None))
+    lost = sum(candidate.image is not None for _, candidates in golden_set(3) for candidate in candidates)
+    assert (found.errors, found.unanswered, found.passed) == (0, lost, False)
+    assert len(found.differences) == 42 - lost
+    lines = found.lines()
+    assert f"answered by neither side     {lost}" in lines
+    assert lines[-3].endswith(f"not shown: only {42 - lost} of 42 pairs were compared")
+    assert lines[-2:] == [
+        f"{lost} pairs without a verdict from {side}: bad_image: no decoder"
+        for side in ("the service", "the reference")
+    ]
+
+
 def test_a_service_without_a_model_is_refused_before_it_is_asked(identity):
     scripted = Known(identity.model_copy(update={"dtype": "none"}))
     scripted.judge = None
