@@ -118,6 +118,18 @@ def check_memory(settings: ServiceSettings) -> None:
         )
 
 
+def check_comparable(served: JudgeIdentity) -> None:
+    """Returns if a service runs a model, so that a reference can be compared with it.
+
+    Raises:
+        SettingsError: It does not.
+    """
+    if served.dtype not in TOLERANCES:
+        raise SettingsError(
+            f"{served}: it runs no model, so there is nothing to compare. Verify a service that has one"
+        )
+
+
 def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]]]:
     """Made-up queries and candidates of every kind: text, picture, both; short and long; wide and tall."""
     dice = random.Random(seed)  # noqa: S311  reproducible, not secret
@@ -151,10 +163,7 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
     Raises:
         SettingsError: The service runs no model.
     """
-    if served.identity.dtype not in TOLERANCES:
-        raise SettingsError(
-            f"{served.identity}: it runs no model, so there is nothing to compare. Verify a service that has one"
-        )
+    check_comparable(served.identity)
     reasons: Counter[str] = Counter()
     lacking: Counter[int] = Counter()  # by how many sides gave no verdict
     differences: list[float] = []
