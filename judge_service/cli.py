@@ -42,20 +42,24 @@ def verify(
     """
     resolved = command_settings(ServiceSettings, settings, overrides, example=False)
     from judge_service.backends import open_judge
-    from judge_service.verify import check_memory
+    from judge_service.verify import check_comparable, check_memory
     from judge_service.verify import verify as run
     from unijudge.client import JudgeClient
     from unijudge.keys import read_key
+    from unijudge.provenance import without_passwords
 
     exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": dtype, "device": device})
     here = {"model": exact, "tensor_parallel_size": 1, "gpus_per_replica": 0}
     alone = resolved.model_copy(update=here)
-    check_memory(alone)
-    reference = open_judge(alone)
+    key = read_key(key_file)
 
     async def compare() -> bool:
-        async with JudgeClient(url, key=read_key(key_file)) as served:
-            typer.echo(f"{url}: {served.identity}")
+        async with JudgeClient(url, key=key) as served:
+            typer.echo(f"{without_passwords(url)}: {served.identity}")
+            # What is quick to refuse comes before the reference: a large model takes minutes to load.
+            check_comparable(served.identity)
+            check_memory(alone)
+            reference = await asyncio.to_thread(open_judge, alone)
             found = await run(served, reference, queries=queries, tolerance=tolerance)
         typer.echo("\n".join(found.lines()))
         return found.passed

@@ -164,7 +164,7 @@ class Inputs:
 
 
 def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int) -> Inputs:
-    """Loads a model's configuration, tokenizer and image processor.
+    """Loads a model's configuration, tokenizer and image processor; its settings then name the commit that they are of.
 
     Raises:
         ModelError: They cannot be loaded, are of another family, or the labels do not fit.
@@ -182,7 +182,9 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int)
             raise ModelError(f"model.max_tokens: {settings.max_tokens}, but it takes {longest}: set that, or less")
     except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
-    return Inputs(model=model, renderer=Renderer(model.encoder, prompt), settings=settings, prompt=prompt)
+    # An upload in between would give the weights of another commit.
+    pinned = settings.model_copy(update={"revision": model.revision})
+    return Inputs(model=model, renderer=Renderer(model.encoder, prompt), settings=pinned, prompt=prompt)
 
 
 def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> Verdict | PairError:

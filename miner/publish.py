@@ -119,7 +119,9 @@ def _write_manifests(parts: Parts, draft: Path) -> Parts:
         parts = replace(parts, scores=scores, scores_sha256=file_sha256(draft / "scores" / "manifest.json"))
     if parts.triples is not None:
         tied = {} if parts.scores_sha256 is None else {"scores": parts.scores_sha256}
-        triples = _without_place(parts.triples, selection=without_places_in(parts.triples.selection), **tied)
+        # The corpus lies beside the rows now, wherever it was.
+        selection = without_places_in(parts.triples.selection) | {"corpus": "corpus"}
+        triples = _without_place(parts.triples, selection=selection, **tied)
         publish_json(draft / "triples" / "triples.json", triples)
         parts = replace(parts, triples=triples, triples_sha256=file_sha256(draft / "triples" / "triples.json"))
     return parts

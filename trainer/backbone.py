@@ -163,11 +163,11 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         read = reader_of(settings.encoding, inputs)
         if settings.dtype == "float32":  # cuDNN would make a tower's first convolution in TF32, of 10 bits
             torch.backends.cudnn.allow_tf32 = False
-        check_checkpoint(settings.name, settings.revision)
+        check_checkpoint(settings.name, inputs.revision)
         options = pretrained_options(settings, inputs.config.model_type, device)
         with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
             model = transformers.AutoModelForImageTextToText.from_pretrained(
-                settings.name, revision=settings.revision, device_map={"": device}, **options
+                settings.name, revision=inputs.revision, device_map={"": device}, **options
             )
     except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error

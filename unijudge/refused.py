@@ -16,6 +16,22 @@ CURES: dict[int | None, str] = {
 """What helps against an error of a disk."""
 
 
+LONGEST_REASON = 200
+"""Characters of a foreign error's own text in a message."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """A foreign error for a message: its type and the beginning of its text.
+
+    Example:
+        >>> in_one_line(KeyError("added_tokens"))
+        "KeyError: 'added_tokens'"
+    """
+    text = " ".join(str(error).split())
+    short = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+    return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
+
+
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to raise where a disk or a store refused a read."""
     return DataError(f"{path}: cannot be read ({_reason(getattr(error, 'strerror', None) or error)})")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from judge_service.backends.engine_log import FILES_KEPT, cause_in, explained, new_log
+from judge_service.backends.engine_log import FILES_KEPT, cause_in, explained, new_log, printing_to
 from unijudge.errors import SettingsError
 
 PARENT = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}")
@@ -145,6 +145,48 @@ def test_old_logs_are_removed(tmp_path):
     assert newest in left
     assert living.exists()
     assert foreign.exists()
+
+
+def test_logs_are_for_this_user_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first, second = new_log(None), new_log(None)
+    assert first != second
+    assert first.parent.stat().st_mode & 0o777 == 0o700
+    assert first.stat().st_mode & 0o777 == 0o600
+    assert new_log(tmp_path / "mine" / "logs").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("trap", "reason"),
+    [
+        (lambda folder: folder.symlink_to("/etc"), "is a link or a file, not a folder"),
+        (lambda folder: folder.touch(), "is a link or a file, not a folder"),
+        (lambda folder: (folder.mkdir(), folder.chmod(0o777)), "can be written by other users"),
+    ],
+)
+def test_a_folder_that_somebody_else_made_is_no_place_for_logs(tmp_path, monkeypatch, trap, reason):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"unijudge-logs-{os.getuid()}"
+    trap(folder)
+    with pytest.raises(SettingsError, match=rf"^log_folder: {folder}: {reason}\. Set it to a folder that this user"):
+        new_log(None)
+
+
+def test_a_folder_of_another_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    (tmp_path / "unijudge-logs-4711").mkdir(mode=0o700)
+    with pytest.raises(SettingsError, match="belongs to another user"):
+        new_log(None)
+
+
+def test_a_log_that_became_a_link_is_not_written(tmp_path):
+    log, victim = tmp_path / "engine.log", tmp_path / "victim"
+    victim.write_text("whole")
+    log.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"), printing_to(log):
+        pass
+    assert victim.read_text() == "whole"
 
 
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "FILE"])

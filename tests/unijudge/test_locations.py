@@ -8,7 +8,7 @@ import pytest
 
 from unijudge.cli import _Safe
 from unijudge.locations import WHOLE, Location, address, inside_store, locate
-from unijudge.provenance import without_passwords
+from unijudge.provenance import Provenance, without_passwords, without_places
 from unijudge.refused import unreadable
 from unijudge.settings import Settings, overrides_of
 
@@ -72,6 +72,47 @@ def test_no_message_of_others_repeats_a_password():
     assert str(said) == "https://host/a: cannot be read (https://host/a: 404)"
     record = logging.LogRecord("x", logging.INFO, "", 0, "asked %s", ("https://me:s@cret@host/a",), None)
     assert _Safe("%(message)s").format(record) == "asked https://host/a"
+
+
+@pytest.mark.parametrize("password", ["a'b", 'a"b', "a<b>", "a/b", "a@b", "a/b@c'd", "12a/b"])
+@pytest.mark.parametrize(
+    "text", ["https://me:{}@judge:8000/v1", "--set=service=s3://me:{}@judge:8000", "me:{}@judge:8000"]
+)
+def test_whatever_stands_in_a_password_goes_with_it(password, text):
+    for words in ("{}", "asked {} twice", '["{}", 1]', "({}: 404)"):
+        whole = words.format(text.format(password))
+        assert without_passwords(whole) == words.format(text.replace("me:{}@", ""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://judge:8000/v1/a@b", "s3://bucket/a@b", "judge:8000/a@b", "abfs://box@account/x", "me@home",
+        "git@github.com:org/name", "rows.jsonl:12: me@home", '["https://judge:8000","me@home"]', '{"a":"b@c"}',
+    ],
+)  # fmt: skip
+def test_what_is_no_password_stays(text):
+    assert without_passwords(text) == text
+
+
+def test_a_command_is_kept_without_passwords_however_it_is_quoted(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["unijudge", "mine", "score", "--set", "service=https://me:a'b\"c@judge:8000"])
+    assert Provenance.now().command == "unijudge mine score --set service=https://judge:8000"
+
+
+@pytest.mark.parametrize(
+    ("word", "safe"),
+    [
+        ("/home/o'brien/data", "data"),
+        ("corpus=/home/o'brien/data", "corpus=data"),
+        ("file:///home/o'brien/data", "data"),
+        ('scores=["/home/o\'brien/a", "/b/c"]', 'scores=["a", "c"]'),
+        ("scores=['/home/me/a']", "scores=['a']"),
+        ("it's a/b", "it's a/b"),
+    ],
+)
+def test_no_place_stays_in_what_is_published(word, safe):
+    assert without_places(word) == safe
 
 
 def test_the_last_at_before_a_slash_ends_a_password():
