@@ -27,10 +27,15 @@ def gold_rank(scores_N: Floats, gold: Sequence[int]) -> int:
 def gold_ranks(scores_N: Floats, gold: Sequence[int]) -> npt.NDArray[np.int64]:
     """The ranks, from 1, of all gold items, the best-placed first; non-gold items of equal score stand before them.
 
+    Raises:
+        ValueError: A score is not a finite number: it has no place in an order.
+
     Example:
         >>> gold_ranks(np.array([0.9, 0.5, 0.5, 0.1]), [3, 0]).tolist()
         [1, 4]
     """
+    if not np.isfinite(scores_N).all():
+        raise ValueError("a score is not a finite number, so it has no rank; find where it was made")
     golden = np.zeros(len(scores_N), bool)
     golden[list(gold)] = True
     others = np.sort(scores_N[~golden])
