@@ -102,6 +102,7 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
                 case.scores[best].tolist(),
                 right,
                 len(case.candidates),
+                query.key,
             )
 
     write_rankings(settings.out / "rankings.parquet", rankings())

@@ -24,8 +24,8 @@ def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
         among the first items.
 
     Example:
-        >>> reranked(Ranking("q", "s", 2, ["a", "b", "c"], [0.9, 0.8, 0.7], ["b"], 3), [0.0, 3.0]).item_ids
-        ['b', 'a', 'c']
+        >>> reranked(Ranking("q", "s", 2, ["a", "b"], [0.9, 0.8], ["b"], 2, bytes(16)), [0.0, 3.0]).item_ids
+        ['b', 'a']
     """
     scored = [place for place, score in enumerate(scores) if score is not None]
     unscored = [place for place, score in enumerate(scores) if score is None]
@@ -52,7 +52,7 @@ def promoted(ranking: Ranking, place: int) -> Ranking:
         place: Of the item, from 0.
 
     Example:
-        >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7], ["a"], 3), 2).item_ids
+        >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7], ["a"], 3, bytes(16)), 2).item_ids
         ['c', 'a', 'b']
     """
     others = [other for other in range(len(ranking.item_ids)) if other != place]

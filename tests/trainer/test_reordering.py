@@ -12,7 +12,9 @@ from unijudge.rankings import Ranking
 
 
 def ranking(gold_rank=2, items="abcd", similarities=(0.9, 0.8, 0.7, 0.6), right="b", **judged):
-    return Ranking("q", "s", gold_rank, list(items), list(similarities)[: len(items)], [*right], len(items), **judged)
+    return Ranking(
+        "q", "s", gold_rank, list(items), list(similarities)[: len(items)], [*right], len(items), bytes(16), **judged
+    )
 
 
 def test_reranking_by_hand():
