@@ -134,6 +134,8 @@ def _train(
 
     with accelerator.main_process_first():  # last: a model or rows that do not fit leave nothing behind
         run = Run(settings.out, settings, inputs)
+    if accelerator.is_main_process:
+        run.note_versions()
     accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
     fit(
         backbone.model,
