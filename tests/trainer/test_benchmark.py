@@ -32,6 +32,9 @@ class Colors:
         self.embedded = []
         self.broken = broken
 
+    def check_texts(self, corpus):
+        pass
+
     def prepare(self, content):
         return content
 

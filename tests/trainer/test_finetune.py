@@ -249,6 +249,11 @@ def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, m
     train_embedder(infonce, quiet)
 
 
+def test_rows_say_which_negatives_were_drawn_at_random(corpus, triples, tmp_path):
+    drawn = Examples(corpus, write_rows(corpus, tmp_path / "rows", fallback=True), negatives=3)
+    assert (drawn[0].drawn, Examples(corpus, triples, negatives=3)[0].drawn) == ({1, 2, 3}, frozenset())
+
+
 def test_rows_that_repeat_negatives_are_counted(corpus, triples, tmp_path, caplog):
     rows = list(read_triples(triples, corpus.fingerprint))
     for row in rows[:3]:

@@ -69,6 +69,8 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
         system = open_system(settings)
         _check_identity(settings.out / settings.label, system.identity)
         for one in chosen:
+            system.check_texts(Corpus(settings.out / CORPORA / one.name))
+        for one in chosen:
             _measure(settings, system, one, accelerator, partial(report, one.name))
         if not accelerator.is_main_process:
             return None

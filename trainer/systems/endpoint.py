@@ -28,7 +28,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_e
 
 from trainer.benchmark_settings import EndpointSettings
 from trainer.systems.system import Identity
-from unijudge.corpus import Content
+from unijudge.corpus import Content, Corpus
 from unijudge.errors import EndpointBusy, EndpointError, SettingsError
 from unijudge.keys import read_key
 from unijudge.vectors import Vectors
@@ -85,6 +85,9 @@ class Endpoint:
         )
         form = ", ".join(["endpoint", settings.texts, *(f"{name}={value}" for name, value in settings.extra.items())])
         self.identity = Identity(model=settings.model, weights="as served", encoding=form)
+
+    def check_texts(self, corpus: Corpus) -> None:
+        """See `System`. Nothing is known of the server's limit: it says so itself."""
 
     def prepare(self, content: Content) -> str | dict[str, Any]:
         """See `System`: a text for `input`, or one turn of a chat."""

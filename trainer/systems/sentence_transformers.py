@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.benchmark_settings import SentenceTransformersSettings
 from trainer.systems.system import Identity
-from unijudge.corpus import Content
+from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import folder_sha256
 from unijudge.images import open_image
@@ -48,6 +48,9 @@ class SentenceTransformersModel:
             weights=_folders_sha256(folder) if folder.is_dir() else settings.revision or "unpinned",
             encoding=f"sentence-transformers {library.__version__}",
         )
+
+    def check_texts(self, corpus: Corpus) -> None:
+        """See `System`. `encode` cuts texts at its own limit."""
 
     def prepare(self, content: Content) -> Any:
         """See `System`: a text, a picture, or both."""
