@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from unijudge.alike import Excluded, Exclusions, Sign
@@ -139,15 +138,12 @@ class Examples:
         """The same row without its pictures, which are not read."""
         return self._example(index, lambda entry: Content(entry.text))
 
-    def most_text(self, sizes_of: Callable[[pa.Table], NDArray[np.int64]]) -> NDArray[np.int64]:
-        """Of each row, how much text stands together at most: its query's, its positive's and its longest negative's.
-
-        Args:
-            sizes_of: A table of the corpus → the size of each entry's text.
-        """
-        asked, items = sizes_of(self._corpus.queries.table), sizes_of(self._corpus.items.table)
-        candidates = items[self._item_rows]
-        return asked[self._query_rows] + candidates[:, 0] + candidates[:, 1:].max(1)
+    @property
+    def most_text(self) -> Rows:
+        """Of each row the most bytes of text that stand together: query, positive and longest negative."""
+        asked, candidates = self._corpus.queries.text_bytes, self._corpus.items.text_bytes[self._item_rows]
+        together: Rows = asked[self._query_rows] + candidates[:, 0] + candidates[:, 1:].max(1)
+        return together
 
     def _example(self, index: int, content_of: Callable[[Item | Query], Content]) -> Example:
         query_row, item_rows = int(self._query_rows[index]), self._item_rows[index].tolist()

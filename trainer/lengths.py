@@ -8,20 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from trainer.examples import Example, Examples
 from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError
 
 SHORT = "a"
-
-
-def text_bytes(table: pa.Table) -> NDArray[np.int64]:
-    """Of each entry of a corpus' table, the bytes of its text: it has no more tokens than that."""
-    return pc.fill_null(pc.binary_length(table["text"]), 0).to_numpy().astype(np.int64)
 
 
 def check_contents(corpus: Corpus, limit: int, length: Callable[[Content], int]) -> None:
@@ -38,7 +30,7 @@ def check_contents(corpus: Corpus, limit: int, length: Callable[[Content], int])
     room = limit - length(Content(SHORT))  # of a text that has a token for each byte
     found: list[tuple[int, str]] = []
     for entries in (corpus.items, corpus.queries):
-        for row in np.flatnonzero(text_bytes(entries.table) > room).tolist():
+        for row in np.flatnonzero(entries.text_bytes > room).tolist():
             entry: Item | Query = entries[row]
             found.append((length(Content(entry.text)), entry.item_id if isinstance(entry, Item) else entry.query_id))
     _refuse(f"{corpus.folder}: {{}} of {len(corpus.items) + len(corpus.queries)} texts", limit, found)
@@ -58,7 +50,7 @@ def check_rows(triples: Path, examples: Examples, limit: int, longest: Callable[
     """
     first = examples.texts(0)
     room = limit - longest(replace(first, query=Content(SHORT), candidates=[Content(SHORT)] * len(first.candidates)))
-    doubtful = np.flatnonzero(examples.most_text(text_bytes) > room).tolist()
+    doubtful = np.flatnonzero(examples.most_text > room).tolist()
     found = [(longest(examples.texts(row)), examples.query_id(row)) for row in doubtful]
     _refuse(f"{triples}: {{}} of {len(examples)} rows have texts that", limit, found)
 
