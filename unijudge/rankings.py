@@ -35,7 +35,7 @@ class Ranking:
     """Best first."""
     similarities: list[float]
     positive_ids: list[str]
-    """What was counted as right."""
+    """What was counted as right: the row's own positives, and of others those among `item_ids`."""
     candidates: int
     """How many items were ranked, written or not."""
     query_key: bytes
