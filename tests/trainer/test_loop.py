@@ -123,6 +123,26 @@ def test_terms_are_summed_and_logged_by_name(tmp_path):
         assert line["loss"] == pytest.approx(line["squared"] + line["shrink"])
 
 
+def test_what_some_batches_alone_show_is_the_mean_over_their_rows(tmp_path):
+    """Rows without a judge's score have no entropy: they must not make that of the others smaller."""
+    marked = DATA.flatten()[0].item()
+
+    def watched(module, batch):
+        seen = {} if (batch == marked).any() else {"size": Observed(batch.abs().mean())}
+        return {"squared": (module(batch) ** 2).mean()} | seen
+
+    _, run, _ = train(tmp_path / "run", loss=watched, settings=SETTINGS.model_copy(update={"accumulate": 2}))
+    partly = 0
+    for line in lines(run):
+        batches = order_of(SETTINGS.model_copy(update={"accumulate": 2})).batches(line["step"])
+        showing = [rows for rows in batches if 0 not in rows]
+        partly += 0 < len(showing) < len(batches)
+        assert not any(name.startswith("share") for name in line)
+        if showing:
+            assert line["size"] == pytest.approx(DATA[np.concatenate(showing)].abs().mean().item())
+    assert partly
+
+
 def test_what_is_observed_is_logged_and_does_not_train(tmp_path):
     def plain(module, batch):
         return {"squared": (module(batch) ** 2).mean()}
