@@ -1,4 +1,4 @@
-"""Data in which one question has many rows, at two sizes: import, plan and select, each in a process of its own.
+"""Data in which one question has many rows, at two sizes: import, plan, select, evaluate, each in its own process.
 
     .venv/bin/python bench/repeats.py --rows 12500 50000
 
@@ -31,7 +31,7 @@ from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.verdicts import JudgeIdentity
 
 KINDS = ("question", "labels", "id")
-COMMAND = [sys.executable, "-m", "unijudge", "mine"]
+COMMAND = [sys.executable, "-m", "unijudge"]
 QUERIES_IN_SHARD = 256
 
 
@@ -93,10 +93,10 @@ class Seconds:
         return f"{self.clock:.1f} ({self.processors:.1f})"
 
 
-def seconds_of(words: list[str]) -> Seconds:
+def seconds_of(words: list[str], program: str = "mine") -> Seconds:
     """Of one command."""
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([*COMMAND, program, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -120,6 +120,8 @@ def measure(kind: str, rows: int, width: int, url: str) -> dict[str, Seconds]:
         took["the three"] = took["import"] + took["plan"] + took["select"]
         random_walk = [*chosen, "--set", "preset=random", "--set", f"out={folder / 'random'}"]
         took["select, preset random"] = seconds_of(["select", *random_walk])
+        measured = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'evaluation'}"]
+        took["evaluate"] = seconds_of(["evaluate", *measured], "train")
     return took
 
 

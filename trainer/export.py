@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from trainer.adapters import open_whole, write_merged
 from trainer.agreement import open_exported, sample_of
 from trainer.card import Story, card
@@ -24,6 +22,7 @@ from trainer.layouts import (
     reranker_template,
 )
 from trainer.loading import Artefact, Form
+from trainer.runs import settings_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
 from unijudge.errors import DataError, ModelError
@@ -34,7 +33,7 @@ from unijudge.leases import lease
 from unijudge.locations import locate
 from unijudge.outputs import check_absent
 from unijudge.prompt import Prompt
-from unijudge.provenance import Beginning
+from unijudge.provenance import Beginning, Versions
 from unijudge.rankings import Evaluation
 from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
@@ -93,14 +92,7 @@ def is_exported(folder: Path) -> bool:
 def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
     begun = read_json(run / "settings.json", Beginning)
     kind = RerankerSettings if "prompt" in begun.settings else EmbedderSettings
-    try:
-        settings = kind.model_validate(begun.settings)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise DataError(
-            f"{run / 'settings.json'}: not the settings of a training of this version "
-            f"({'.'.join(map(str, fault['loc']))}: {fault['msg']}); export it with the version that trained it"
-        ) from error
+    settings = settings_of(run / "settings.json", begun, kind)
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise DataError(
             f"{run}: not finished, it has no adapter/ yet; start its training again: it goes on where it was"
@@ -201,7 +193,7 @@ def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations:
     return Story(
         settings=settings,
         begun=begun,
-        environment=json.loads(read_text(run / "environment.json")),
+        environment=read_json(run / "environment.json", Versions).root,
         last=json.loads(read_text(run / "metrics.jsonl").splitlines()[-1]),
         triples=manifest,
         judges=[] if manifest is None else list(_judges(settings.triples, manifest)),

@@ -13,7 +13,7 @@ from unijudge.candidates import missing_parts as missing_candidate_parts
 from unijudge.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.datasets import DatasetManifest, check_file, every, read_parts
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, names_in, read_json, read_text
+from unijudge.files import names_in, read_json, read_text
 from unijudge.locations import inside_store, is_local, locate
 from unijudge.model_folders import check_weights
 from unijudge.provenance import Beginning
@@ -190,8 +190,7 @@ def check_run(folder: Path, _: Beginning) -> str:
 def check_evaluation(folder: Path, manifest: Evaluation) -> str:
     """The rankings."""
     path = folder / "rankings.parquet"
-    if manifest.rankings_sha256 not in (None, file_sha256(path)):
-        raise DataError(f"{path}: changed since it was written; evaluate again")
+    manifest.check_rankings(path)
     rows = sum(1 for _ in read_rankings(path))
     queries = sum(measures["queries"] for measures in manifest.subsets.values())
     if rows != queries:

@@ -40,6 +40,12 @@ class Entries(Sequence[E]):
             for row in batch.to_pylist():
                 yield self._make(**row)
 
+    @property
+    def text_bytes(self) -> npt.NDArray[np.int64]:
+        """Of each row, the bytes of its text; 0 without one."""
+        sizes = pc.fill_null(pc.binary_length(self.table["text"]), 0)
+        return sizes.to_numpy(zero_copy_only=False).astype(np.int64)
+
 
 class RowIndex:
     """id → row, in 16 bytes an id."""

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 MADE = {"made"}
 """The fields that are no part of a plan."""
@@ -83,6 +83,12 @@ class Beginning(BaseModel):
     inputs: dict[str, str]
     """Name → digest of everything that is trained on."""
     made: Provenance | None = None
+
+
+class Versions(RootModel[dict[str, str]]):
+    """environment.json: library → the version under which a run was trained, or several in order."""
+
+    model_config = ConfigDict(title="run's environment")
 
 
 def differences(found: BaseModel, wanted: BaseModel) -> list[str]:

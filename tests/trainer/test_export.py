@@ -263,7 +263,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
     (older / "settings.json").write_text(
         (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
     )
-    refused(DataError, r"not the settings of a training of this version \(rows_at_once: ", run=older)
+    refused(DataError, r"not the settings of such a training of this version \(rows_at_once: ", run=older)
     other = evaluation_of(corpus, wide, tmp_path)
     refused(DataError, "measures vectors of another adapter", evaluations=[other])
 
