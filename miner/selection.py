@@ -73,6 +73,7 @@ class _Job:
         self._settings = settings
         self.corpus = Corpus(settings.corpus)
         self.sources = Sources(settings, self.corpus)
+        self.sources.check_margins(rule_of(settings).betas)
         self._vectors = None if settings.vectors is None else VectorFolder(settings.vectors, self.corpus)
         self._statistics = Statistics(calibrated=self.sources.calibrated)
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)
