@@ -22,9 +22,8 @@ from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, publishing_folder
 from unijudge.image_roots import MANIFEST, PUBLISHED_IMAGES
-from unijudge.leases import lease
 from unijudge.locations import is_local
-from unijudge.outputs import check_absent
+from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_places, without_places_in
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
 from unijudge.triples import TRIPLES, TripleManifest
@@ -32,6 +31,9 @@ from unijudge.triples import TRIPLES, TripleManifest
 IMAGES = "images"
 
 M = TypeVar("M", bound=BaseModel)
+
+is_dataset = is_folder_of(MANIFEST, DatasetManifest, lambda manifest, name: name in manifest.files)
+"""Whether a folder is what `publish` writes, and holds nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def publish(
     *,
     images: bool = True,
     license: str | None = None,  # noqa: A002  what the hub calls it
+    overwrite: bool = False,
 ) -> DatasetManifest:
     """Writes a scored dataset; dataset.json comes last.
 
@@ -64,6 +67,7 @@ def publish(
         triples: The training rows that were selected from them. One of the two is needed.
         images: Copy the images too.
         license: What the card says, in the hub's short form, such as `cc-by-4.0`.
+        overwrite: Replace an older scored dataset.
 
     Raises:
         SettingsError: Neither scores nor triples; or one of the two folders of scores that triples were selected from.
@@ -76,9 +80,9 @@ def publish(
     opened = Corpus(corpus)
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
     files += _image_files(opened) if images else []
-    with lease(out):
-        check_absent(out)
-        with _draft(out) as draft:
+    with replacing(out, is_dataset, "scored dataset", overwrite=overwrite) as place:
+        check_absent(place)
+        with _draft(place) as draft:
             found = _copy(files, draft)
             parts = _write_manifests(parts, draft)
             publish_text(draft / "README.md", card(out, parts, found, opened.images, license=license, images=images))
