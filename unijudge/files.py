@@ -48,6 +48,7 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
     draft = path.with_name(path.name + (f".{uuid.uuid4().hex}" if rivals else "") + DRAFT_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)  # of a killed process; or a link, through which something else would be written
         yield draft
         _sync(draft)
         draft.replace(path)
