@@ -4,6 +4,7 @@ What a location is called has one form, `str(location)`: host and port stand in 
 may be written, printed and published. `address(location)` is the whole URL, for another process that must open it.
 """
 
+import errno
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +65,16 @@ Location = Annotated[Path, PlainValidator(locate), PlainSerializer(_serialised)]
 def is_local(path: Path) -> bool:
     """Whether a path lies in a file system, not in an object store."""
     return isinstance(path, Path)
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what is no regular file on a disk: a device or a pipe may never end.
+
+    Raises:
+        OSError: It is there, and is none.
+    """
+    if is_local(path) and path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "no regular file")
 
 
 def inside_store(folder: Path, url: str) -> Path:
