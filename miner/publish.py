@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from miner.card import card
+from miner.told import copied_table
 from unijudge.corpus import Corpus
 from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read_parts, stored
 from unijudge.errors import DataError, SettingsError
@@ -26,6 +27,7 @@ from unijudge.locations import is_local
 from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_places, without_places_in
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
+from unijudge.tables import Table
 from unijudge.triples import TRIPLES, TripleManifest
 
 IMAGES = "images"
@@ -44,8 +46,18 @@ class _File:
     path: str
     name: str
     """In the dataset."""
-    sha256: str | None
+    sha256: str | None = None
     """What it must be, where that is known."""
+    table: Table | None = None
+    """Whose errors may name a place of the machine that scored."""
+    stamp: str = ""
+    """Of the table."""
+
+    def copied(self, draft: Path) -> Stored:
+        """Copies it into the dataset."""
+        if self.table is not None:
+            return copied_table(self.root / self.path, draft / self.name, self.table, self.stamp)
+        return copied(self.root / self.path, draft / self.name, self.sha256)
 
 
 def publish(
@@ -136,7 +148,7 @@ def _without_place(manifest: M, **changes: Any) -> M:
 
 
 def _copy(files: Sequence[_File], draft: Path) -> dict[str, Stored]:
-    copies = each(lambda file: copied(file.root / file.path, draft / file.name, file.sha256), files)
+    copies = each(lambda file: file.copied(draft), files)
     return {file.name: copy for file, copy in zip(files, copies, strict=True)}
 
 
@@ -176,7 +188,7 @@ def _score_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
     _check_scores(folder, parts.scores)
     for shard in range(parts.scores.shards):
         name = shard_path(folder, shard).name
-        yield _File(folder, name, f"scores/{name}", None)
+        yield _File(folder, name, f"scores/{name}", table=SCORES, stamp=parts.scores.stamp(shard))
 
 
 def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
@@ -185,7 +197,7 @@ def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
     names = sorted(path.name for path in folder.glob("part-*.parquet"))
     _check_triples(folder, names, parts.triples)
     for name in names:
-        yield _File(folder, name, f"triples/{name}", None)
+        yield _File(folder, name, f"triples/{name}", table=TRIPLES)
 
 
 def _image_files(corpus: Corpus) -> list[_File]:

@@ -15,6 +15,7 @@ from miner.questions import Asked, Question, Questions
 from miner.settings import ScoreSettings
 from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError, JudgeBroken, JudgeRefused
+from unijudge.provenance import without_passwords
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
 
@@ -137,7 +138,9 @@ class ShardScorer:
         try:
             answers = iter(await self._judge.judge(asked, readable) if readable else [])
         except JudgeRefused as error:
-            return [PairError(code="refused", message=str(error))] * len(items)
+            service = without_passwords(self._settings.service).rstrip("/")  # errors are published, addresses are not
+            message = str(error).replace(service, "the service")
+            return [PairError(code="refused", message=message)] * len(items)
         return [next(answers) if isinstance(content, Content) else content for content in contents]
 
     def _read(self, query: Query, items: Sequence[Item]) -> tuple[Content | PairError, list[Content | PairError]]:
@@ -147,7 +150,7 @@ class ShardScorer:
         try:
             return self._corpus.content(entry)
         except DataError as error:
-            return PairError(code="unreadable", message=str(error))
+            return PairError(code="unreadable", message=self._corpus.told(error))
 
     def _check(self, shard: int, judged: list[JudgedQuery]) -> None:
         settings = self._settings

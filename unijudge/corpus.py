@@ -221,6 +221,10 @@ class Corpus:
             raise DataError(f"{path}: changed since it was imported; restore it or import again")
         return Content(text=entry.text, image=data)
 
+    def told(self, error: DataError) -> str:
+        """What an error of `content` says, to be stored: pictures by their names, without folders of this machine."""
+        return str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "their root ")
+
     def _no_picture(self, path: Path) -> DataError:
         if self.images.exists():
             return DataError(f"{path}: cannot be read (no such file); restore it or import again")
