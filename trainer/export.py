@@ -17,6 +17,7 @@ from trainer.layouts import (
     Files,
     embedder_files,
     embedder_template,
+    is_exported,
     processor_options,
     reranker_files,
     reranker_template,
@@ -29,9 +30,8 @@ from unijudge.errors import DataError, ModelError
 from unijudge.families import QwenVL
 from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
 from unijudge.inputs import ModelInputs
-from unijudge.leases import lease
 from unijudge.locations import locate
-from unijudge.outputs import check_absent
+from unijudge.outputs import check_absent, replacing
 from unijudge.prompt import Prompt
 from unijudge.provenance import Beginning, Versions
 from unijudge.rankings import Evaluation
@@ -48,6 +48,7 @@ def export(
     evaluations: Sequence[Path] = (),
     *,
     license: str | None = None,  # noqa: A002  what the hub calls it
+    overwrite: bool = False,
 ) -> Artefact:
     """Writes the folder, all at once.
 
@@ -57,6 +58,7 @@ def export(
         form: `merged`, whole weights; or `adapter`, which needs the base model wherever it is loaded.
         evaluations: Folders of `train evaluate` or `train rerank`, for the card.
         license: What the card says, in the hub's short form, such as `apache-2.0`.
+        overwrite: Replace an older export.
 
     Raises:
         DataError: The run is not finished or not ours, an evaluation is of something else, `out` exists, or the disk
@@ -67,9 +69,9 @@ def export(
     adapter = run / "adapter"
     _check_base(adapter, settings.model)
     story = _story(run, begun, settings, evaluations)
-    with lease(out):
-        check_absent(out)
-        with publishing_folder(out) as draft:
+    with replacing(out, is_exported, "exported model", overwrite=overwrite) as place:
+        check_absent(place)
+        with publishing_folder(place) as draft:
             inputs, agreement = _weights(form, settings, begun, adapter, draft)
             made = _artefact(out.name, form, settings, inputs)
             for name, text in _layout(made, settings, inputs).items():
@@ -81,12 +83,6 @@ def export(
 
 
 NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
-
-
-def is_exported(folder: Path) -> bool:
-    """Whether a folder is what `export` wrote."""
-    card = folder / "README.md"
-    return card.is_file() and "- unijudge" in read_text(card)
 
 
 def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:

@@ -12,6 +12,7 @@ CURES: dict[int | None, str] = {
     **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "Something else is there: give another place"),
     errno.ENOTDIR: "A part of the path is a file: give another place",
     errno.ENAMETOOLONG: "Give a shorter name",
+    errno.ELOOP: "A symbolic link is there: remove it",
 }
 """What helps against an error of a disk."""
 

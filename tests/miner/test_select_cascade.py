@@ -18,7 +18,7 @@ from tests.miner.rows import calibration, identity, judged, names, query, random
 from tests.miner.selections import manifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, read_json
-from unijudge.scores import JudgedQuery, read_scores
+from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
 from unijudge.settings import load_settings
 from unijudge.triples import Scale, TripleManifest, finish_triples, read_triples, write_triples
 
@@ -193,12 +193,10 @@ def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog
 def test_a_band_around_another_cut_is_named(tmp_path, caplog):
     corpus = text_corpus(tmp_path, 20)
     small, large = random_rows(corpus, 1), random_rows(corpus, 2)
-    folders = (
-        score_folder(tmp_path / "small", corpus, small, "small"),
-        score_folder(
-            tmp_path / "band", corpus, list(band(small, large, 2)), "large", band={"slope": 1, "intercept": 0}
-        ),
-    )
+    first = score_folder(tmp_path / "small", corpus, small, "small")
+    drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
+    second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
+    folders = (first, second)
     files = (tmp_path / "small.json", tmp_path / "large.json")
     for path in files:
         publish_json(path, calibration(identity(path.stem).digest, 0.5, -1.0))
@@ -215,6 +213,42 @@ def test_a_band_around_another_cut_is_named(tmp_path, caplog):
     assert not any("its band" in message for message in caplog.messages)
     select(plain.model_copy(update={"log_odds_divisor": 1.05, "out": tmp_path / "divided"}))
     assert any("its band" in message for message in caplog.messages)
+
+
+def fingerprint(folder):
+    return read_json(folder / "manifest.json", ScoreManifest).fingerprint
+
+
+def test_a_band_of_other_scores_is_refused(tmp_path):
+    """Two small judges: the second step was drawn from the doubts of one, and is given beside the other."""
+    corpus = text_corpus(tmp_path, 20)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    first = score_folder(tmp_path / "small", corpus, small, "small")
+    other = score_folder(tmp_path / "other", corpus, small, "another small one")
+    drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
+    second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
+    reason = rf"band: is the second step .* fingerprint {drawn['scores'][:16]}, but .*other has .*; give the folder"
+    for run, kind in ((select, SelectSettings), (sweep, SweepSettings)):
+        with pytest.raises(DataError, match=reason):
+            run(kind(scores=(other, second), corpus=corpus.folder, out=tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+    select(SelectSettings(scores=(first, second), corpus=corpus.folder, out=tmp_path / "yes"))
+
+
+@pytest.mark.parametrize(
+    ("betas", "far"), [(None, None), (0.3, None), (0.31, "0.31"), ((0.1, 0.5), "0.5"), ((0.5, 0.4), "0.4, 0.5")]
+)
+def test_a_margin_outside_of_the_band_is_named(tmp_path, caplog, betas, far):
+    """The band was drawn at β = 0.1, 0.2 wide; the preset's own margins, 0.1 … 0.001, lie inside."""
+    corpus = text_corpus(tmp_path, 20)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    first = score_folder(tmp_path / "small", corpus, small, "small")
+    drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
+    second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
+    select(SelectSettings(scores=(first, second), corpus=corpus.folder, out=tmp_path / "t", betas=betas))
+    said = [message for message in caplog.messages if "the second judge was not asked" in message]
+    assert len(said) == (far is not None)
+    assert far is None or f"within 0.2 of the cut at β = 0.1, but this cuts at β = {far}: " in said[0]
 
 
 def test_a_divisor_beside_a_calibration_is_refused():

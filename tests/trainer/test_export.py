@@ -36,6 +36,7 @@ from trainer.card import _library
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
 from trainer.export import export
+from trainer.layouts import is_exported
 from trainer.measuring_settings import EvaluateSettings
 from trainer.settings import EmbedSettings
 from unijudge.corpus import Content
@@ -71,6 +72,7 @@ def reranker(corpus, triples, wide, folder):
 def exported(request, embedder, folder):
     out = folder / f"embedder-{request.param}"
     export(embedder, out, request.param)
+    assert is_exported(out)
     return out
 
 
@@ -78,6 +80,7 @@ def exported(request, embedder, folder):
 def exported_reranker(request, reranker, folder):
     out = folder / f"reranker-{request.param}"
     export(reranker, out, request.param)
+    assert is_exported(out)
     return out
 
 

@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from unijudge.cli import _Safe
+from unijudge.errors import SettingsError
 from unijudge.locations import WHOLE, Location, address, inside_store, locate
 from unijudge.provenance import Provenance, without_passwords, without_places
 from unijudge.refused import unreadable
@@ -36,6 +37,8 @@ def test_a_location_is_called_by_its_url_without_the_user(url):
     assert f"{place}" == URLS[url]
     child = place / "b" / "c.png"
     assert str(child) == f"{URLS[url]}/b/c.png"
+    assert "secret" not in repr(child)
+    assert "s@cret" not in repr(child)
     assert address(child) == f"{url}/b/c.png"
     assert locate(address(child)) == child
     assert locate(child) is child
@@ -44,6 +47,24 @@ def test_a_location_is_called_by_its_url_without_the_user(url):
     assert child.storage_options == place.storage_options
     for again in (pickle.loads(pickle.dumps(child)), copy.deepcopy(child)):  # noqa: S301  our own bytes
         assert (again, str(again), address(again)) == (child, str(child), address(child))
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("simplecache::https://me:secret@host/x", "simplecache::https://host/x: a chain of URLs may hold no user"),
+        ("zip://a::https://me:secret@host/x.zip", "zip://a::https://host/x.zip: a chain of URLs may hold no user"),
+        ("https://host/x?token=secret", "https://host/x: a location may have no query"),
+        ("https://me:secret@host/x?a=secret", "https://host/x: a location may have no query"),
+        ("zip://a::https://host/x.zip?a=secret", "zip://a::https://host/x.zip: a location may have no query"),
+    ],
+)
+def test_a_secret_that_would_be_shown_is_refused(url, reason):
+    with pytest.raises(SettingsError) as refused:
+        locate(url)
+    assert str(refused.value).startswith(reason)
+    assert "secret" not in str(refused.value).partition(": a ")[0]
+    assert str(locate("s3://bucket/is it?")) == "s3://bucket/is it?", "a name in a store may hold a question mark"
 
 
 class _Job(Settings):
