@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from judge_service.backends.one_thread import OneThread
-from judge_service.progress import Progress
+from judge_service.health import Progress
 from judge_service.rendering import Inputs
 from tests.judge_service.test_transformers import load
 from unijudge.corpus import Content

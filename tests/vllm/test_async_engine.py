@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from judge_service.backends import open_judge
-from judge_service.progress import Progress
+from judge_service.health import Progress
 from judge_service.settings import EngineSettings, ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.pictures import pattern
