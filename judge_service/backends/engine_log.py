@@ -29,6 +29,7 @@ _FATAL = "fatal error"
 """vLLM's words for the death of an engine that had started."""
 _SECONDARY = re.compile(
     r"Engine core initialization failed|EngineDeadError|EngineCore encountered|WorkerProc initialization failed"
+    r"|was ended by "
 )
 
 CURES = (
@@ -176,19 +177,21 @@ def cause_in(text: str) -> str:
     return ""
 
 
-def explained(error: BaseException, log: Path) -> str:
+def explained(error: BaseException, log: Path, *, had_started: bool = False) -> str:
     """Why an engine died: the cause, its cure, and the file that holds the rest.
 
     Args:
         error: What the parent learned.
         log: What the engine printed; it may be gone.
+        had_started: Whether it died at work: errors of single requests may then stand in its log, and are no cause.
     """
     heard = str(error).strip() or type(error).__name__
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    cause = heard if not _SECONDARY.search(heard) else cause_in(text) or heard
+    told = "" if had_started and _FATAL not in text else cause_in(text)
+    cause = heard if not _SECONDARY.search(heard) else told or heard
     line = " ".join(cause.split())[:LONGEST_CAUSE]
     elsewhere = [match.group() for sign in SAID_ELSEWHERE if (match := re.search(sign, text))]
     searched = "\n".join([*elsewhere, cause])

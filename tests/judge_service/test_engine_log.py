@@ -99,6 +99,19 @@ def test_the_death_of_a_running_engine_is_not_an_earlier_request(tmp_path):
     assert explained(dead, log).startswith("RuntimeError: CUDA error: an illegal access")
 
 
+def test_a_signal_is_the_cause_unless_the_log_has_one(tmp_path):
+    """A running engine that is killed prints nothing: what stands in its log is about single requests."""
+    log = tmp_path / "engine.log"
+    earlier = "Traceback (most recent call last):\n  File x\nValueError: a picture of one request\n"
+    log.write_text(earlier)
+    killed = RuntimeError("EngineCore was ended by SIGKILL")
+    message = explained(killed, log, had_started=True)
+    assert message.startswith("EngineCore was ended by SIGKILL. The system killed the engine, most likely since main")
+    log.write_text(earlier + HEAD + "EngineCore encountered a fatal error.\n" + log_of("RuntimeError: CUDA error: x"))
+    ended = RuntimeError("EngineCore was ended by SIGTERM")
+    assert explained(ended, log, had_started=True).startswith("RuntimeError: CUDA error: x. The log holds the whole")
+
+
 def test_without_a_cause_the_parents_words_are_told(tmp_path):
     log = tmp_path / "engine.log"
     log.write_bytes(b"\xff killed\n")
