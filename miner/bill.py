@@ -148,7 +148,8 @@ async def _bill(
         if task is not None:
             task.cancel()
 
-    async with open_client(settings) as judge:
+    at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
+    async with open_client(settings, at_once) as judge:
         with listening(heard, asked_to_stop):
             plan = plan_of(settings, corpus, judge.identity)
             if settings.band.scores is None:
@@ -159,7 +160,6 @@ async def _bill(
             known = await asyncio.to_thread(KnownScores, [*settings.reuse, *done], plan.judge)
             tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k, stop)
             tell("scoring a sample")
-            at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
             probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
             _check_judged(probed, settings.max_error_share)
             return Bill(tally, probed, in_band=settings.band.scores is not None)
