@@ -5,6 +5,7 @@ round trip of quick answers adds one. It is halved once for all that was in flig
 not halve it again.
 """
 
+import time
 from types import TracebackType
 from typing import Self
 
@@ -79,7 +80,7 @@ class Place:
     def __init__(self, limit: AdaptiveLimit, places: CapacityLimiter):
         """Holds none yet."""
         self._limit, self._places = limit, places
-        self._is_held = False
+        self._taken_at: float | None = None
         self._halvings = 0
 
     async def __aenter__(self) -> Self:
@@ -94,7 +95,7 @@ class Place:
         """Before each try: waits until this request may be sent, behind all that wait already."""
         self._give_back()
         await self._places.acquire_on_behalf_of(self)
-        self._is_held = True
+        self._taken_at = time.monotonic()
         self._halvings = self._limit.halvings
 
     def answered(self, *, is_slow: bool = False) -> None:
@@ -105,7 +106,12 @@ class Place:
         """The service had too much to do, or did not answer in time."""
         self._limit.refused(self._halvings)
 
+    @property
+    def held_s(self) -> float:
+        """For how long it has held its place, in seconds: the last try, and the wait after it."""
+        return 0.0 if self._taken_at is None else time.monotonic() - self._taken_at
+
     def _give_back(self) -> None:
-        if self._is_held:
+        if self._taken_at is not None:
             self._places.release_on_behalf_of(self)
-            self._is_held = False
+            self._taken_at = None

@@ -13,16 +13,16 @@ from collections.abc import Awaitable, Callable
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from unijudge.concurrency import AdaptiveLimit
-from unijudge.errors import JudgeBusy, JudgeError, JudgeFailed, JudgeLate, JudgeRefused, JudgeUnavailable
+from unijudge.errors import JudgeBusy, JudgeError, JudgeFailed, JudgeRefused, JudgeUnavailable
 
 logger = logging.getLogger(__name__)
 
 TELL_AFTER_S, TELL_EVERY_S = 3, 60
 FAILED_TRIES = 3
 """How often a request is sent on which the service itself fails; then it is a refusal, and other requests go on."""
-LATE_TIMES = 8
-"""How many times `request_timeout_s` a request waits in vain while others are answered; then it is a refusal. Eight
-halvings bring 128 requests in flight down to one: what is late then is late by itself."""
+VAIN_TIMES = 8
+"""How many times `request_timeout_s`, and at least `retry_for_s`, a request is in flight in vain while others are
+answered; then it is a refusal. Eight halvings bring 128 in flight down to one: what is late then is late by itself."""
 SLOW_SHARE = 0.25
 """An answer that takes more of `request_timeout_s` is slow. Where the number in flight doubles, so does the time that
 each waits: it must not reach the timeout before the first slow answer is seen."""
@@ -67,36 +67,35 @@ class Retrying:
         Raises:
             JudgeError: It was not answered.
         """
-        late_s = 0.0
+        in_vain_s = 0.0
         async with self._limit.place() as place:
 
             async def once_in_flight() -> bytes:
-                nonlocal late_s
+                nonlocal in_vain_s
+                in_vain_s += place.held_s
                 await place.take()
                 begun = time.monotonic()
                 try:
                     content = await once()
                 except JudgeBusy as error:
                     place.refused()
-                    if isinstance(error, JudgeLate):
-                        late_s += time.monotonic() - begun
-                        self._check_late(error, late_s, begun)
+                    self._check_vain(error, in_vain_s + place.held_s, begun)
                     raise
                 self._answered_at = time.monotonic()
-                place.answered(is_slow=self._answered_at - begun > SLOW_SHARE * self._request_timeout_s)
+                place.answered(is_slow=place.held_s > SLOW_SHARE * self._request_timeout_s)
                 return content
 
             return await self._until_answered(once_in_flight, self._is_away)
 
-    def _check_late(self, error: JudgeLate, late_s: float, begun: float) -> None:
-        """Returns unless it is the request's own fault that it is late.
+    def _check_vain(self, error: JudgeBusy, in_vain_s: float, begun: float) -> None:
+        """Returns unless it is the request's own fault that it is not answered.
 
         Raises:
-            JudgeRefused: It waited in vain, again and again, and others were answered.
+            JudgeRefused: It was in flight for long, and others were answered.
         """
-        others_are_answered = self._answered_at > begun
-        if others_are_answered and late_s >= LATE_TIMES * self._request_timeout_s:
-            reason = f"{error}; or leave it out: it waited {late_s:.0f} s in all, while others were answered"
+        others_are_answered = self._answered_at > begun - self._request_timeout_s
+        if others_are_answered and in_vain_s >= max(VAIN_TIMES * self._request_timeout_s, self._retry_for_s):
+            reason = f"{error}; or leave it out: it was tried for {in_vain_s:.0f} s, in which others were answered"
             raise JudgeRefused(reason) from error
 
     async def _until_answered(self, once: Try, stop: Callable[[RetryCallState], bool]) -> bytes:

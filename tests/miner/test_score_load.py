@@ -34,8 +34,12 @@ class Slowing(ScriptedJudge):
             self.inside -= 1
 
 
-def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(tmp_path, corpus, job):
-    """A request may wait for eight others. All 61 at once would be late for ever, and the job would stop."""
+def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(tmp_path, corpus, job, monkeypatch):
+    """A request may wait for eight others. All 61 at once would be late for ever, and the job would stop.
+
+    The backoff is short beside the timeout, as it is in a job of five minutes a request.
+    """
+    monkeypatch.setattr("unijudge.retrying._backoff", lambda _: 0.02)
     slow = Slowing(delay_s=0.005, quick=25)
     with serving(slow) as url:
         changes = {"in_flight": 128, "queries_in_shard": 61, "request_timeout_s": 0.4}
