@@ -77,7 +77,7 @@ class JudgeClient:
             key=key,
             request_timeout_s=request_timeout_s,
             retry_for_s=retry_for_s,
-            limit=AdaptiveLimit(in_flight, first),
+            limit=AdaptiveLimit(in_flight, first=first, timeout_s=request_timeout_s),
             transport=transport,
         )
         self._expect = expect

@@ -1,10 +1,11 @@
 """How many requests a client has in flight: more while answers come, half as many when the service has too much to do.
 
-As TCP does it (RFC 5681). Up to the first refusal or slow answer the number doubles in each round trip; from then on a
-round trip of quick answers adds one. It is halved once for all that was in flight: what was sent before a halving does
-not halve it again.
+As TCP does it (RFC 5681). At first the number doubles in each round trip, until answers take twice as long (HyStart,
+RFC 9406): what is sent waits by then, and ten clients that all double would fill any queue. From then on a round trip
+adds one. The number is halved once for all that was in flight: what was sent before a halving does not halve it again.
 """
 
+import math
 import time
 from types import TracebackType
 from typing import Self
@@ -13,21 +14,30 @@ from anyio import CapacityLimiter
 
 FIRST = 4
 """Requests in flight before anything is known of the service."""
+SLOW_SHARE = 0.25
+"""An answer that takes more of a request's time is slow. With twice as many in flight each waits twice as long: that
+must not reach the timeout before the first slow answer is seen."""
+QUEUED = 2.0
+"""How many times as long the quickest answer of a round trip takes when requests have begun to wait."""
 
 
 class AdaptiveLimit:
     """The places of one client's requests. A place that becomes free goes to the request that has waited longest."""
 
-    def __init__(self, ceiling: int, first: int):
+    def __init__(self, ceiling: int, *, first: int, timeout_s: float):
         """All places are free.
 
         Args:
             ceiling: Never more than these are in flight.
             first: With how many to begin.
+            timeout_s: How long a request may take.
         """
         self._ceiling = ceiling
+        self._slow_s = SLOW_SHARE * timeout_s
         self._places = CapacityLimiter(min(first, ceiling))
         self._doubling = True
+        self._quickest_s = self._round_quickest_s = math.inf  # answer of the round trips before, and of this one
+        self._round_left = self.number  # answers until this round trip is over
         self._answers = 0  # since the number last changed
         self.halvings = 0
         """How often the number was halved."""
@@ -46,13 +56,12 @@ class AdaptiveLimit:
         """For one request: `async with limit.place() as place`."""
         return Place(self, self._places)
 
-    def answered(self, halvings: int, *, is_slow: bool) -> None:
-        """Counts an answer; `halvings` there were when its request was sent. A slow one raises nothing."""
-        if is_slow:
-            self._doubling = False
-            return
+    def answered(self, halvings: int, took_s: float) -> None:
+        """Counts an answer that took so long; `halvings` there were when its request was sent."""
+        if self._doubling:
+            self._doubling = took_s < self._slow_s and not self._waits(took_s)
         # Nothing is learned from what was sent before the last halving, or while places are free.
-        if halvings < self.halvings or self.taken < self.number:
+        if took_s > self._slow_s or halvings < self.halvings or self.taken < self.number:
             return
         self._answers += 1
         if self._doubling or self._answers >= self.number:
@@ -65,6 +74,17 @@ class AdaptiveLimit:
         self.halvings += 1
         self._doubling = False
         self._set(max(min(self.number, self.taken) // 2, 1))
+
+    def _waits(self, took_s: float) -> bool:
+        """Whether a round trip ends with this answer, in which even the quickest had to wait."""
+        self._round_quickest_s = min(self._round_quickest_s, took_s)
+        self._round_left -= 1
+        if self._round_left > 0:
+            return False
+        waited = self._round_quickest_s > QUEUED * self._quickest_s
+        self._quickest_s = min(self._quickest_s, self._round_quickest_s)
+        self._round_quickest_s, self._round_left = math.inf, self.number
+        return waited
 
     def _set(self, number: int) -> None:
         self._answers = 0
@@ -98,9 +118,9 @@ class Place:
         self._taken_at = time.monotonic()
         self._halvings = self._limit.halvings
 
-    def answered(self, *, is_slow: bool = False) -> None:
-        """The try was answered; slowly, if it had no time to wait behind many more."""
-        self._limit.answered(self._halvings, is_slow=is_slow)
+    def answered(self) -> None:
+        """The try was answered."""
+        self._limit.answered(self._halvings, self.held_s)
 
     def refused(self) -> None:
         """The service had too much to do, or did not answer in time."""

@@ -23,9 +23,6 @@ FAILED_TRIES = 3
 VAIN_TIMES = 8
 """How many times `request_timeout_s`, and at least `retry_for_s`, a request is in flight in vain while others are
 answered; then it is a refusal. Eight halvings bring 128 in flight down to one: what is late then is late by itself."""
-SLOW_SHARE = 0.25
-"""An answer that takes more of `request_timeout_s` is slow. Where the number in flight doubles, so does the time that
-each waits: it must not reach the timeout before the first slow answer is seen."""
 SHORTEST_WAIT_S, WAIT_SPREAD = 0.25, 0.5
 """The least time that a service can ask for, and the share of it by which each request comes back later."""
 
@@ -82,7 +79,7 @@ class Retrying:
                     self._check_vain(error, in_vain_s + place.held_s, begun)
                     raise
                 self._answered_at = time.monotonic()
-                place.answered(is_slow=place.held_s > SLOW_SHARE * self._request_timeout_s)
+                place.answered()
                 return content
 
             return await self._until_answered(once_in_flight, self._is_away)

@@ -5,7 +5,12 @@ import random
 
 import pytest
 
+from tests import virtual_time
 from unijudge.concurrency import AdaptiveLimit
+
+
+def limit_of(ceiling, first, timeout_s=100):
+    return AdaptiveLimit(ceiling, first=first, timeout_s=timeout_s)
 
 
 async def taken(limit, number):
@@ -21,47 +26,70 @@ async def leave(*places):
         await place.__aexit__(None, None, None)
 
 
-def rounds(limit, requests, refused=()):
-    """How many are in flight in each round, while more wait; a service answers or refuses a round as a whole."""
-    in_flight = []
+@pytest.fixture
+def rounds(monkeypatch):
+    """How many are in flight in each round trip, while more wait; a service answers or refuses a round as a whole.
 
-    async def request():
-        async with limit.place() as place:
-            is_answered = False
-            while not is_answered:
-                await place.take()
-                future = asyncio.get_running_loop().create_future()
-                in_flight.append(future)
-                is_answered = await future
-                if is_answered:
-                    place.answered()
-                else:
-                    place.refused()
+    A round trip takes a second, or what `seconds` gives for so many in flight.
+    """
 
-    async def run():
-        tasks, sizes = [asyncio.create_task(request()) for _ in range(requests)], []
-        while not all(task.done() for task in tasks):
-            await asyncio.sleep(0.01)
-            sizes.append(len(in_flight))
-            for future in in_flight:
-                future.set_result(len(sizes) not in refused)
-            in_flight.clear()
-        return sizes[:-1]
+    def sizes(limit, requests, refused=(), seconds=lambda in_flight: 1):
+        in_flight = []
 
-    return asyncio.run(run())
+        async def request():
+            async with limit.place() as place:
+                is_answered = False
+                while not is_answered:
+                    await place.take()
+                    future = asyncio.get_running_loop().create_future()
+                    in_flight.append(future)
+                    is_answered = await future
+                    if is_answered:
+                        place.answered()
+                    else:
+                        place.refused()
+
+        async def run():
+            tasks, sizes = [asyncio.create_task(request()) for _ in range(requests)], []
+            while not all(task.done() for task in tasks):
+                await asyncio.sleep(0.001)
+                sizes.append(len(in_flight))
+                await asyncio.sleep(seconds(len(in_flight)))
+                for future in in_flight:
+                    future.set_result(len(sizes) not in refused)
+                in_flight.clear()
+            return sizes[:-1]
+
+        return virtual_time.run(run(), monkeypatch)
+
+    return sizes
 
 
-def test_until_the_first_refusal_a_round_of_answers_doubles_it():
-    assert rounds(AdaptiveLimit(40, first=4), 130) == [4, 8, 16, 32, 40, 30]
+def test_until_the_first_refusal_a_round_of_answers_doubles_it(rounds):
+    assert rounds(limit_of(40, 4), 130) == [4, 8, 16, 32, 40, 30]
 
 
-def test_after_a_refusal_it_halves_and_each_round_adds_one():
-    assert rounds(AdaptiveLimit(40, first=4), 122, refused=[4, 8]) == [4, 8, 16, 32, 16, 17, 18, 19, 9, 10, 11, 12, 1]
+def test_after_a_refusal_it_halves_and_each_round_adds_one(rounds):
+    refused = [4, 8]
+    assert rounds(limit_of(40, 4), 122, refused) == [4, 8, 16, 32, 16, 17, 18, 19, 9, 10, 11, 12, 1]
+
+
+def test_when_requests_begin_to_wait_it_does_not_double_any_more(rounds):
+    """Sixteen work at once in a second; 32 take two, which is not twice as long, 64 take four."""
+    sizes = rounds(limit_of(200, 4), 317, seconds=lambda in_flight: max(1, in_flight / 16))
+    assert sizes == [4, 8, 16, 32, 64, 64, 65, 64]
+
+
+def test_slow_answers_raise_nothing_and_end_the_doubling(rounds):
+    """What waits for a quarter of its time already must not wait behind more."""
+    seconds = iter([26, 24, 24, 26, 24, 24, 24, 24, 24])
+    sizes = rounds(limit_of(200, 4), 40, seconds=lambda in_flight: next(seconds))
+    assert sizes == [4, 4, 5, 6, 6, 7, 8]
 
 
 def test_refusals_of_one_round_halve_it_once():
     async def numbers():
-        limit, seen = AdaptiveLimit(64, first=16), []
+        limit, seen = limit_of(64, 16), []
         for _ in range(6):
             places = await taken(limit, limit.number)
             for place in places:
@@ -75,7 +103,7 @@ def test_refusals_of_one_round_halve_it_once():
 
 def test_answers_to_what_was_sent_before_a_refusal_raise_nothing():
     async def numbers():
-        limit = AdaptiveLimit(64, first=16)
+        limit = limit_of(64, 16)
         places = await taken(limit, 16)
         places[0].refused()
         for place in places:
@@ -91,28 +119,11 @@ def test_answers_to_what_was_sent_before_a_refusal_raise_nothing():
     assert asyncio.run(numbers()) == [8] + [8] * 7 + [9]
 
 
-def test_slow_answers_raise_nothing_and_end_the_doubling():
-    """What waits for a quarter of its time already must not wait behind more."""
-
-    async def numbers():
-        limit, seen = AdaptiveLimit(64, first=4), []
-        places = await taken(limit, 4)
-        for place in places:
-            place.answered(is_slow=True)
-        seen.append(limit.number)
-        for place in [*places, *places]:
-            place.answered()
-            seen.append(limit.number)
-        return seen
-
-    assert asyncio.run(numbers()) == [4] + [4] * 3 + [5] * 5
-
-
 def test_answers_raise_nothing_while_places_are_free():
     """Else a quiet hour would allow any number."""
 
     async def number():
-        limit = AdaptiveLimit(64, first=4)
+        limit = limit_of(64, 4)
         (place,) = await taken(limit, 1)
         for _ in range(100):
             place.answered()
@@ -123,7 +134,7 @@ def test_answers_raise_nothing_while_places_are_free():
 
 def test_a_refusal_halves_what_is_in_flight_not_what_might_be():
     async def number():
-        limit = AdaptiveLimit(64, first=64)
+        limit = limit_of(64, 64)
         places = await taken(limit, 10)
         places[0].refused()
         return limit.number
@@ -133,7 +144,7 @@ def test_a_refusal_halves_what_is_in_flight_not_what_might_be():
 
 def test_a_refused_request_keeps_its_place_until_it_comes_back_and_then_waits_its_turn():
     async def order():
-        limit, came = AdaptiveLimit(4, first=1), []
+        limit, came = limit_of(4, 1), []
 
         async def request(name):
             async with limit.place() as place:
@@ -156,7 +167,7 @@ def test_a_refused_request_keeps_its_place_until_it_comes_back_and_then_waits_it
 
 def test_after_a_halving_nothing_is_sent_until_few_enough_are_left():
     async def left():
-        limit = AdaptiveLimit(8, first=8)
+        limit = limit_of(8, 8)
         first, *others = await taken(limit, 8)
         first.refused()
         back = asyncio.create_task(first.take())
@@ -177,7 +188,7 @@ def test_whatever_happens_no_place_is_lost_and_none_is_made(seed):
     """Answers, refusals, failures and callers who leave, at any moment."""
     dice = random.Random(seed)
     ceiling = dice.randint(1, 30)
-    limit = AdaptiveLimit(ceiling, first=dice.randint(1, 30))
+    limit = limit_of(ceiling, dice.randint(1, 30))
     most = sent = 0
 
     async def request():
