@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-.PHONY: demo test lint pins pins-check images-check clean vllm-cpu gpu help
+.PHONY: demo test hostile lint pins pins-check images-check clean vllm-cpu gpu help
 .DEFAULT_GOAL := help
 
 help:
@@ -57,6 +57,10 @@ lint: .venv/ready
 
 test: lint
 	.venv/bin/pytest --numprocesses 2
+
+# All of what `make test` runs a sample of: 20,000 mutated requests, 10,000 silent connections.
+hostile: .venv/ready
+	HOSTILE_REQUESTS=20000 HOSTILE_CONNECTIONS=10000 .venv/bin/pytest --numprocesses 1 -rP tests/hostile
 
 # torch's two builds share a version, so torch and what is built against it stay out of the files (requirements/torch.txt).
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

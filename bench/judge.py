@@ -162,7 +162,7 @@ def run_vllm(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Cal
 def service_settings(folder: str) -> dict[str, object]:
     """Of a service with this model, whose weights are random: it cannot tell a match from a mismatch."""
     chosen: dict[str, object] = {f"model.{name}": value for name, value in MODEL.items()}
-    chosen |= {"model.name": folder, "model.backend": "vllm", "max_ongoing_requests": 16}
+    chosen |= {"model.name": folder, "model.backend": "vllm", "front.max_ongoing_requests": 16}
     return chosen | UNTRAINED
 
 

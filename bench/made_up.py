@@ -25,7 +25,7 @@ from unijudge.corpus import Content, Corpus
 from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
 
 UNIJUDGE = (sys.executable, "-m", "unijudge")
-SCRIPTED_JUDGE = {"model.backend": "scripted", "max_ongoing_requests": 32}
+SCRIPTED_JUDGE = {"model.backend": "scripted", "front.max_ongoing_requests": 32}
 WORDS = "red seven bridge photo under table cat street green blue train window two child river stone"
 
 BATCH, NEGATIVES = 8, 8

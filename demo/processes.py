@@ -69,7 +69,7 @@ def serving(model: Path, backend: str, log: Path) -> Iterator[str]:
         f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas=2 --set gpus_per_replica=0 "
         f"--set model.name={model.absolute()} --set model.backend={backend} --set model.dtype=float32 "
         "--set model.min_pixels=3136 --set model.max_pixels=3136 --set model.max_tokens=1024 "
-        "--set max_ongoing_requests=32 "
+        "--set front.max_ongoing_requests=32 "
         "--set health.canary_every_s=0"  # the known pairs are plain English; this judge reads its own world only
     )
     print(f"\n$ {command} &", flush=True)

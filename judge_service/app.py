@@ -1,8 +1,8 @@
 """The HTTP application around any judge. Knows nothing of Ray, and runs under uvicorn as well.
 
 It promises to read no more than the limits allow, to open no URL and no path that a client names, to answer one verdict
-or one error for each candidate in order, and to score nothing for a client that pinned another judge. The images of a
-request are in memory before its work begins: no eviction can take them.
+or one error for each candidate in order, to score nothing for a client that pinned another judge, and to refuse at once
+what it cannot answer in time. The images of a request are in memory before its work begins: no eviction can take them.
 """
 
 import asyncio
@@ -10,17 +10,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
-from pydantic import ValidationError
 
-from judge_service.blobs import BlobStore
 from judge_service.counting import PairCounter
+from judge_service.front.admission import Admission
+from judge_service.front.blobs import BlobStore
+from judge_service.front.gate import Gate, rules_of
+from judge_service.front.questions import Questions
+from judge_service.front.refusals import Refusal, refuse
+from judge_service.front.state import READ_EVERY_S, StateFile
 from judge_service.health import WatchedJudge
-from judge_service.refusals import Refusal, border, refusals, refuse
-from judge_service.settings import LimitSettings
+from judge_service.settings import FrontSettings, LimitSettings
 from unijudge.corpus import Content
-from unijudge.errors import BadImage, DataError, JudgeBroken, JudgeUnavailable
+from unijudge.errors import BadImage, DataError, JudgeUnavailable
 from unijudge.prompt import LONGEST_LIST
-from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import ChooseResponse, CountResponse, Limits, ScoreRequest, ScoreResponse, ServiceInfo
 
 
@@ -33,6 +35,8 @@ def create_app(
     *,
     counter: PairCounter | None = None,
     replicas: int = 1,
+    front: FrontSettings | None = None,
+    state: StateFile | None = None,
 ) -> FastAPI:
     """The application; it does not start before its judge has scored known pairs, and tries them again by itself.
 
@@ -44,26 +48,36 @@ def create_app(
         replica: Its name, in its answers.
         counter: What counts the tokens of this judge's prompts; None for a judge that has none.
         replicas: How many applications like this one stand behind the same address, itself included.
+        front: How many requests work and wait here, and for how long.
+        state: Of the service: once it is being stopped, what waits here is refused.
     """
+    front = front or FrontSettings()
     info = ServiceInfo(
         identity=judge.identity,
         digest=judge.identity.digest,
         limits=Limits(**limits.model_dump(), blobs=blobs is not None),
         replicas=replicas,
     )
+    admission = Admission(
+        slots=front.max_ongoing_requests, max_waiting=front.max_queued_requests, max_wait_s=front.max_wait_s
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await judge.check_ready()
-        watching = asyncio.create_task(judge.watch())
+        background = [asyncio.create_task(judge.watch())]
+        if state is not None:
+            background.append(asyncio.create_task(_close_when_stopping(admission, state)))
         try:
             yield
         finally:
-            watching.cancel()
+            for task in background:
+                task.cancel()
 
+    questions = Questions(info, limits, blobs, admission, front.request_timeout_s, replica)
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
     app.add_exception_handler(Refusal, refuse)
-    app.middleware("http")(border(key_sha256))
+    app.add_middleware(Gate, rules=rules_of(front, limits, key_sha256), check=questions.check)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -72,11 +86,11 @@ def create_app(
 
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """A real pair was scored lately, and the judge is fit to judge."""
+        """The judge works, and is fit to judge, as far as it was seen lately: nothing is tried for this answer."""
         try:
-            await judge.check_ready()
-        except (JudgeUnavailable, JudgeBroken) as error:
-            raise Refusal(503, "not_ready", str(error)) from error
+            judge.check_well()
+        except JudgeUnavailable as error:
+            raise Refusal(503, "not_ready", str(error), retry=1) from error
         return {"status": "ready"}
 
     @app.get("/v1/identity")
@@ -85,128 +99,69 @@ def create_app(
         response.headers["ETag"] = f'"{info.digest}"'
         return info
 
-    _add_pairs(app, info, judge, counter, limits, blobs, replica)
-    _add_blobs(app, blobs, limits)
+    _add_pairs(app, questions, judge, counter)
+    _add_blobs(app, blobs)
     _document_bodies(app)
     return app
 
 
-def _add_pairs(
-    app: FastAPI,
-    info: ServiceInfo,
-    judge: WatchedJudge,
-    counter: PairCounter | None,
-    limits: LimitSettings,
-    blobs: BlobStore | None,
-    replica: str,
-) -> None:
-    async def asked(http: Request) -> tuple[Content, list[Content]]:
-        request = await _read(http, limits)
-        images = await asyncio.to_thread(_load_images, request, blobs, limits.max_body_bytes)
-        query, *candidates = (content.content(images) for content in (request.query, *request.candidates))
-        return query, candidates
-
-    def answered(answer: ScoreResponse | ChooseResponse | CountResponse) -> Response:
-        headers = {"ETag": f'"{info.digest}"', "Judge-Replica": replica}
-        return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
+def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter: PairCounter | None) -> None:
+    identity = questions.info.identity
 
     @app.post("/v1/score", response_model=ScoreResponse, openapi_extra=_JSON_BODY)
     async def score(http: Request) -> Response:
         """One verdict or one error for each candidate, in order."""
-        _check_pin(http, info.identity)
-        query, candidates = await asked(http)
-        with refusals():
-            results = await judge.judge(query, candidates)
-        return answered(ScoreResponse(identity=info.identity, results=results))
+
+        async def work(query: Content, candidates: list[Content]) -> ScoreResponse:
+            return ScoreResponse(identity=identity, results=await judge.judge(query, candidates))
+
+        return await questions.answer(http, work)
 
     @app.post("/v1/choose", response_model=ChooseResponse, openapi_extra=_JSON_BODY)
     async def choose(http: Request) -> Response:
         """Which of at most nine candidates, listed in their order, is the best; no number, no choice."""
-        _check_pin(http, info.identity)
-        query, candidates = await asked(http)
-        if len(candidates) > LONGEST_LIST:
-            message = f"{len(candidates)} candidates; a list takes {LONGEST_LIST}, whose numbers are one token each"
-            raise Refusal(422, "too_many", message)
-        with refusals():
-            result = await judge.choose(query, candidates)
-        return answered(ChooseResponse(identity=info.identity, result=result))
+
+        async def work(query: Content, candidates: list[Content]) -> ChooseResponse:
+            if len(candidates) > LONGEST_LIST:
+                message = f"{len(candidates)} candidates; a list takes {LONGEST_LIST}, whose numbers are one token each"
+                raise Refusal(422, "too_many", message)
+            return ChooseResponse(identity=identity, result=await judge.choose(query, candidates))
+
+        return await questions.answer(http, work)
 
     @app.post("/v1/count", response_model=CountResponse, openapi_extra=_JSON_BODY)
     async def count(http: Request) -> Response:
         """How long each candidate's prompt is, or the error that it would get, in order; no model runs."""
-        _check_pin(http, info.identity)
-        if counter is None:
-            raise Refusal(404, "no_tokens", f"{info.identity} has no tokens to count; ask a service that runs a model")
-        query, candidates = await asked(http)
-        with refusals():
+
+        async def work(query: Content, candidates: list[Content]) -> CountResponse:
+            if counter is None:
+                raise Refusal(404, "no_tokens", f"{identity} has no tokens to count; ask a service that runs a model")
             counts = await asyncio.to_thread(counter.count, query, candidates)
-        return answered(CountResponse(identity=info.identity, shape=counter.shape, results=counts))
+            return CountResponse(identity=identity, shape=counter.shape, results=counts)
+
+        return await questions.answer(http, work)
 
 
-def _add_blobs(app: FastAPI, blobs: BlobStore | None, limits: LimitSettings) -> None:
+async def _close_when_stopping(admission: Admission, state: StateFile) -> None:
+    """Refuses what waits as soon as the service is being stopped."""
+    while state.read().phase != "stopping":  # noqa: ASYNC110  another process writes it
+        await asyncio.sleep(READ_EVERY_S)
+    admission.close()
+
+
+def _add_blobs(app: FastAPI, blobs: BlobStore | None) -> None:
     @app.put("/v1/blobs/{name}", responses={200: {}, 201: {}}, openapi_extra=_BINARY_BODY)
     async def put_blob(name: str, http: Request) -> Response:
         """Keeps an image under its sha256: 201, or 200 if it was there."""
         if blobs is None:
             raise Refusal(404, "no_blobs", "this service keeps no images: send them inside the requests")
-        data = await _body(http, limits.max_body_bytes, "a smaller image")
         try:
-            new = await asyncio.to_thread(blobs.put, name, data)
+            new = await asyncio.to_thread(blobs.put, name, await http.body())
         except BadImage as error:
             raise Refusal(422, "bad_blob", str(error)) from error
         except DataError as error:
             raise Refusal(507, "no_room", str(error)) from error
         return Response(status_code=201 if new else 200)
-
-
-def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int) -> dict[str, bytes]:
-    """The images that a request names by their hashes."""
-    names = {content.image_sha256 for content in (request.query, *request.candidates) if content.image_sha256}
-    if names and blobs is None:
-        raise Refusal(400, "no_blobs", "this service keeps no images: send them inside the request")
-    images: dict[str, bytes] = {}
-    room = max_bytes
-    for name in sorted(names):
-        data = blobs.get(name) if blobs else None
-        if data is not None:
-            images[name] = data
-            room -= len(data)
-        if room < 0:
-            message = f"the images of this request exceed {max_bytes} bytes; send fewer candidates"
-            raise Refusal(413, "too_large", message)
-    missing = sorted(names - images.keys())
-    if missing:
-        message = f"{len(missing)} images are not here; send each with PUT /v1/blobs/SHA256, then the same request"
-        raise Refusal(409, "unknown_blobs", message, missing)
-    return images
-
-
-def _check_pin(http: Request, identity: JudgeIdentity) -> None:
-    pins = [pin.strip().removeprefix("W/").strip('"') for pin in http.headers.get("If-Match", "*").split(",")]
-    if "*" not in pins and identity.digest not in pins:
-        raise Refusal(412, "other_judge", f"asked for judge {', '.join(pins)}, but here judges {identity}")
-
-
-async def _body(http: Request, max_bytes: int, cure: str) -> bytes:
-    body = bytearray()
-    async for chunk in http.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise Refusal(413, "too_large", f"the body exceeds {max_bytes} bytes; send {cure}")
-    return bytes(body)
-
-
-async def _read(http: Request, limits: LimitSettings) -> ScoreRequest:
-    body = await _body(http, limits.max_body_bytes, "fewer candidates")
-    try:
-        request = ScoreRequest.model_validate_json(body)
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors()[:3]]
-        raise Refusal(400, "bad_request", "; ".join(faults)) from error
-    if len(request.candidates) > limits.max_candidates:
-        message = f"{len(request.candidates)} candidates; one request takes {limits.max_candidates}"
-        raise Refusal(413, "too_large", message)
-    return request
 
 
 _BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}

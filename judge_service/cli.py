@@ -19,7 +19,7 @@ app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
 def serve(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
     """Start N replicas on a local Ray or an existing cluster; Ctrl-C drains and stops."""
     resolved = command_settings(ServiceSettings, settings, overrides, example)
-    from judge_service.replica import run
+    from judge_service.service import run
 
     run(resolved)
 
@@ -80,7 +80,7 @@ def doctor(settings: SettingsFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def key() -> None:
     """Make a bearer key for clients, and the digest of it for the service's settings."""
-    from judge_service.auth import new_key
+    from judge_service.front.auth import new_key
 
     made, digest = new_key()
     typer.echo(f"key, for the clients' key file:      {made}\ndigest, for key_sha256 in judge.toml: {digest}")

@@ -2,7 +2,8 @@
 
 Alive: a real pair was scored in the last seconds, or one is scored now. Fit: Yes and No are what the model answers
 with, a pair that anybody would call a match scores above one that nobody would, and a picture gets a verdict. A judge
-that was found unfit scores nothing until it is fit again; it tries known pairs by itself.
+that was found unfit scores nothing until it is fit again. It tries known pairs by itself, so that a probe is answered
+from memory: a probe never waits behind the work. A judge that is busy is never called dead.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import io
 import logging
 import time
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -39,6 +41,20 @@ KNOWN_PICTURE = Content(image=_picture())
 """What it shows does not matter: it must get a verdict."""
 
 
+@runtime_checkable
+class Progress(Protocol):
+    """A judge that says when it last finished a part of any request, even of one whose caller has left."""
+
+    @property
+    def progressed_at(self) -> float:
+        """Of time.monotonic()."""
+        ...
+
+
+class _Busy(Exception):
+    """A known pair got no answer in time, but others did."""
+
+
 class WatchedJudge:
     """Any judge, watched: every answer counts as a sign of life."""
 
@@ -47,6 +63,7 @@ class WatchedJudge:
         self._settings = settings
         self._scored_at = self._canary_at = float("-inf")
         self._unfit: str | None = None  # why, since the last look
+        self._dead: str | None = None  # likewise
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -84,13 +101,20 @@ class WatchedJudge:
         return result
 
     async def check_alive(self) -> None:
-        """Returns if a real pair was scored lately, or can be scored now.
+        """Returns if a real pair was scored lately, or can be scored now, or others are.
 
         Raises:
             JudgeUnavailable: It cannot, or not in time.
         """
-        if time.monotonic() - self._scored_at > self._settings.fresh_s:
-            await self._probe()
+        try:
+            if time.monotonic() - self._sign_of_life() > self._settings.fresh_s:
+                await self._probe()
+        except JudgeUnavailable as error:
+            self._dead = str(error)
+            raise
+        except _Busy:
+            logger.info("known pairs wait behind other work")
+        self._dead = None
 
     async def check_ready(self) -> None:
         """As `check_alive`; and the judge is fit to judge.
@@ -103,27 +127,41 @@ class WatchedJudge:
         await self.check_alive()
         due = self._settings.canary_every_s
         if due and time.monotonic() - self._canary_at >= due:
-            self._unfit = await self._fault()
-            if self._unfit is None:
-                self._canary_at = time.monotonic()
-            else:  # looked at again with the next question
-                self._canary_at = float("-inf")
+            try:
+                self._unfit = await self._fault()
+            except _Busy:
+                return  # tried again at the next look
+            # An unfit judge is looked at again at the next look.
+            self._canary_at = time.monotonic() if self._unfit is None else float("-inf")
         if self._unfit is not None:
             raise JudgeBroken(self._unfit)
 
     async def watch(self) -> None:
-        """Looks whether the judge is fit, as often as the settings say, until it is cancelled."""
-        while self._settings.canary_every_s:
-            await asyncio.sleep(self._settings.canary_every_s if self._unfit is None else self._settings.fresh_s)
+        """Looks whether the judge works and is fit, as often as the settings say, until it is cancelled."""
+        every = min(self._settings.fresh_s, self._settings.canary_every_s or self._settings.fresh_s)
+        while True:
+            await asyncio.sleep(every)
             try:
                 await self.check_ready()
             except JudgeBroken as error:
                 logger.warning("this judge scores nothing until it is fit again: %s", error)
-            except JudgeUnavailable as error:  # busy or dead: that is not unfit, and every caller is told
-                logger.warning("known pairs could not be tried: %s", error)
+            except JudgeUnavailable as error:
+                logger.warning("this judge does not answer: %s", error)
+            except Exception:  # a failure of this look must not be the last one
+                logger.exception("known pairs could not be tried")
+
+    def check_well(self) -> None:
+        """Returns unless the judge was found dead or unfit when it was last looked at. Tries nothing.
+
+        Raises:
+            JudgeUnavailable: It was; another replica may be well.
+        """
+        self.check_fit()
+        if self._dead is not None:
+            raise JudgeUnavailable(f"this judge was found dead: {self._dead}")
 
     def check_fit(self) -> None:
-        """Returns unless the judge was found unfit when known pairs were last tried.
+        """Returns unless the judge was found unfit when it was last looked at. Tries nothing.
 
         Raises:
             JudgeUnavailable: It was; another replica may be fit.
@@ -131,16 +169,21 @@ class WatchedJudge:
         if self._unfit is not None:
             raise JudgeUnavailable(f"this judge was found unfit, and scores nothing: {self._unfit}")
 
+    def _sign_of_life(self) -> float:
+        """When the judge last finished something, of time.monotonic()."""
+        judge = self._judge
+        return max(self._scored_at, judge.progressed_at) if isinstance(judge, Progress) else self._scored_at
+
     async def _fault(self) -> str | None:
         """Why this judge is not fit to judge, by known pairs; None where it is.
 
         Raises:
-            JudgeUnavailable: They get no answer now.
+            JudgeUnavailable, _Busy: They get no answer now.
         """
         try:
             yes, no = await self._probe()
             (shown,) = await self._known(KNOWN_PICTURE)
-        except JudgeUnavailable:
+        except (JudgeUnavailable, _Busy):
             raise
         except Exception as error:  # noqa: BLE001  a model or an engine may fail in any way
             return f"known pairs cannot be judged ({type(error).__name__}: {error}). {DO_NOT_FIT}"
@@ -171,10 +214,14 @@ class WatchedJudge:
 
         Raises:
             JudgeUnavailable: There are none in time.
+            _Busy: There are none in time, but others got theirs.
         """
+        asked_at = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 return await self._answers(KNOWN_QUERY, candidates)
         except TimeoutError as error:
-            message = f"no pair was scored in {self._settings.timeout_s:g} s: the engine hangs, or is swamped"
+            if self._sign_of_life() > asked_at:
+                raise _Busy from error
+            message = f"no pair was scored in {self._settings.timeout_s:g} s: the engine hangs"
             raise JudgeUnavailable(message) from error

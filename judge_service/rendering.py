@@ -18,6 +18,9 @@ from unijudge.lists import ListQuestion
 from unijudge.prompt import Prompt, content_parts
 from unijudge.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
 
+CHARACTERS_IN_TOKEN = 16
+"""A longer text than so many times the longest prompt is refused before it is tokenised. English has about four."""
+
 
 class Renderer:
     """The judge prompt for one tokenizer."""
@@ -65,14 +68,25 @@ class Inputs:
         answers: list[Verdict | PairError | None] = [self._fault_of(candidate) for candidate in candidates]
         sound = [place for place, fault in enumerate(answers) if fault is None]
         streams: dict[int, Stream] = {}
-        rendered = self.renderer.streams(query, [candidates[place] for place in sound])
-        for place, stream in zip(sound, rendered, strict=True):
-            length = self.model.length(stream)
-            if length > self.settings.max_tokens:
-                answers[place] = self._too_long(length, "shorten the text or the image")
+        # A long query is tokenised once to be refused, not once for each candidate.
+        if len(sound) > 1 and len(query.text or "") > self.settings.max_tokens:
+            _, too_long = self._stream(query, Content(text="a"))
+            if too_long is not None:
+                return [fault or too_long for fault in answers], streams
+        for place in sound:
+            stream, too_long = self._stream(query, candidates[place])
+            if too_long:
+                answers[place] = too_long
             else:
                 streams[place] = stream
         return answers, streams
+
+    def _stream(self, query: Content, candidate: Content) -> tuple[Stream, PairError | None]:
+        """The prompt of one pair, and why it cannot be asked."""
+        (stream,) = self.renderer.streams(query, [candidate])
+        length = self.model.length(stream)
+        fits = length <= self.settings.max_tokens
+        return stream, None if fits else self._too_long(length, "shorten the text or the image")
 
     @cached_property
     def lists(self) -> ListQuestion:
@@ -108,6 +122,10 @@ class Inputs:
         """Why a content cannot be judged, whatever stands beside it."""
         if not content_parts(content):
             return EMPTY
+        longest = CHARACTERS_IN_TOKEN * self.settings.max_tokens
+        if len(content.text or "") > longest:
+            message = f"a text of {len(content.text or '')} characters: more than {longest} are not read; shorten it"
+            return PairError(code="too_long", message=message)
         try:
             if content.image is not None:
                 self.model.pictures(content.image)

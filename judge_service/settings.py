@@ -89,6 +89,27 @@ class LimitSettings(Settings):
     """Width × height of an image before any scaling; larger ones are answered with an error, undecoded."""
 
 
+class FrontSettings(Settings):
+    """Who works and who waits. A request that cannot be answered in time is refused at once, with 429."""
+
+    max_ongoing_requests: int = Field(4, gt=0)
+    """Requests that a replica works on at once; the rest wait."""
+    max_queued_requests: int = Field(256, gt=0)
+    """Requests that may wait for one replica."""
+    max_wait_s: float = Field(30, gt=0)
+    """How long a request may wait for its turn, in seconds. What would wait longer is refused before its body is
+    read; the estimate comes from the work that waits and the time that earlier work took."""
+    request_timeout_s: float = Field(300, gt=0)
+    """How long a request may take, waiting included, in seconds; a caller says with `Judge-Timeout` if it waits for a
+    shorter time. What is not answered by then is not worked on any further."""
+    body_timeout_s: float = Field(60, gt=0)
+    """How long the body of a request may take to arrive, in seconds."""
+    max_held_bytes: int = Field(2**30, gt=0)
+    """Size of all bodies of requests that are not answered yet, in bytes; in each replica, and in Ray's proxy."""
+    max_requests: int = Field(4096, gt=0)
+    """Requests that are not answered yet, those whose body is still arriving included; likewise."""
+
+
 class BlobSettings(Settings):
     """Where images are kept that clients send once and name by their hash from then on."""
 
@@ -134,12 +155,6 @@ class ServiceSettings(Settings):
     """CPU cores that Ray reserves for each replica. On a GPU take 4: preparing images is work for the CPU."""
     tensor_parallel_size: int = Field(1, gt=0)
     """GPUs over which one copy of the model is split, with vLLM; the transformers backend takes 1 only."""
-    max_ongoing_requests: int = Field(4, gt=0)
-    """Requests that a replica works on at once; the rest wait."""
-    max_queued_requests: int = Field(64, gt=0)
-    """Requests that may wait; beyond it they are refused with 429, and clients come back later."""
-    request_timeout_s: float = Field(300, gt=0)
-    """How long a request may take, waiting included, in seconds."""
     start_attempts: int = Field(1, gt=0)
     """How often the service tries to start its replicas before it stops with the reason."""
     pass_environment: tuple[str, ...] = (
@@ -158,6 +173,7 @@ class ServiceSettings(Settings):
     engine: EngineSettings = EngineSettings()
     prompt: Prompt = Prompt()
     limits: LimitSettings = LimitSettings()
+    front: FrontSettings = FrontSettings()
     blobs: BlobSettings = BlobSettings()
     health: HealthSettings = HealthSettings()
 

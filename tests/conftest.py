@@ -12,15 +12,18 @@ from xdist.scheduler import LoadScopeScheduling
 
 from unijudge.verdicts import JudgeIdentity
 
-ENGINES = ("tests/system/", "tests/vllm/", "tests/demo/")
-"""Their tests fill the machine: clusters, engines, the pipeline. One at a time."""
+CLUSTERS = ("tests/system/", "tests/hostile/")
+"""Their tests fill the machine: clusters, and the whole pipeline. One at a time, in one of the two processes."""
 
 
 class _Side(LoadScopeScheduling):
-    """What `make test` runs side by side: engines in one process, and file by file of the rest in the other."""
+    """What `make test` runs side by side: clusters in one process, and file by file of the rest in the other.
+
+    Both take about as long: whoever adds a long test looks at --durations.
+    """
 
     def _split_scope(self, nodeid):
-        return "engines" if nodeid.startswith(ENGINES) else nodeid.partition("::")[0]
+        return "clusters" if nodeid.startswith(CLUSTERS) else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -13,8 +13,8 @@ MAY_IMPORT = {
         "markupsafe", "upath",
     },
     "judge_service": {
-        "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "typer", "torch", "transformers",
-        "safetensors", "ray", "vllm", "packaging",
+        "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "torch",
+        "transformers", "safetensors", "ray", "vllm", "packaging",
     },
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray"},
     "trainer": {
@@ -30,7 +30,9 @@ ONLY_IN = {
         "trainer/pretrained.py",
         "trainer/runs.py",
     },
-    "ray": {"judge_service/replica.py", "miner/ray_engine.py", "miner/jobs.py"},
+    "ray": {
+        "judge_service/replica.py", "judge_service/service.py", "judge_service/cluster.py",
+        "miner/ray_engine.py", "miner/jobs.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
     "anyio": {"unijudge/concurrency.py"},

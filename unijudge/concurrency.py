@@ -18,7 +18,7 @@ SLOW_SHARE = 0.25
 """An answer that takes more of a request's time is slow. With twice as many in flight each waits twice as long: that
 must not reach the timeout before the first slow answer is seen."""
 QUEUED = 2.0
-"""How many times as long the quickest answer of a round trip takes when requests have begun to wait."""
+"""How many times as long as before an answer takes when requests have begun to wait."""
 
 
 class AdaptiveLimit:
@@ -36,8 +36,8 @@ class AdaptiveLimit:
         self._slow_s = SLOW_SHARE * timeout_s
         self._places = CapacityLimiter(min(first, ceiling))
         self._doubling = True
-        self._quickest_s = self._round_quickest_s = math.inf  # answer of the round trips before, and of this one
-        self._round_left = self.number  # answers until this round trip is over
+        self._quickest_s = math.inf  # answer of the round trips before
+        self._round_began, self._round_answers, self._round_quickest_s = -math.inf, 0, math.inf
         self._answers = 0  # since the number last changed
         self.halvings = 0
         """How often the number was halved."""
@@ -56,12 +56,13 @@ class AdaptiveLimit:
         """For one request: `async with limit.place() as place`."""
         return Place(self, self._places)
 
-    def answered(self, halvings: int, took_s: float) -> None:
-        """Counts an answer that took so long; `halvings` there were when its request was sent."""
+    def answered(self, halvings: int, sent_at: float) -> None:
+        """Counts an answer; `halvings` there were when its request was sent."""
+        is_slow = time.monotonic() - sent_at > self._slow_s
         if self._doubling:
-            self._doubling = took_s < self._slow_s and not self._waits(took_s)
+            self._doubling = not is_slow and not self._are_waiting(sent_at)
         # Nothing is learned from what was sent before the last halving, or while places are free.
-        if took_s > self._slow_s or halvings < self.halvings or self.taken < self.number:
+        if is_slow or halvings < self.halvings or self.taken < self.number:
             return
         self._answers += 1
         if self._doubling or self._answers >= self.number:
@@ -75,16 +76,15 @@ class AdaptiveLimit:
         self._doubling = False
         self._set(max(min(self.number, self.taken) // 2, 1))
 
-    def _waits(self, took_s: float) -> bool:
-        """Whether a round trip ends with this answer, in which even the quickest had to wait."""
-        self._round_quickest_s = min(self._round_quickest_s, took_s)
-        self._round_left -= 1
-        if self._round_left > 0:
-            return False
-        waited = self._round_quickest_s > QUEUED * self._quickest_s
-        self._quickest_s = min(self._quickest_s, self._round_quickest_s)
-        self._round_quickest_s, self._round_left = math.inf, self.number
-        return waited
+    def _are_waiting(self, sent_at: float) -> bool:
+        """Whether the first few answers of a round trip all took longer than those before: requests wait by now."""
+        now = time.monotonic()
+        if sent_at >= self._round_began:  # the first answer to what was sent in this round trip: the next one begins
+            self._quickest_s = min(self._quickest_s, self._round_quickest_s)
+            self._round_began, self._round_answers, self._round_quickest_s = now, 0, math.inf
+        self._round_answers += 1
+        self._round_quickest_s = min(self._round_quickest_s, now - sent_at)
+        return self._round_answers >= FIRST and self._round_quickest_s > QUEUED * self._quickest_s
 
     def _set(self, number: int) -> None:
         self._answers = 0
@@ -120,7 +120,8 @@ class Place:
 
     def answered(self) -> None:
         """The try was answered."""
-        self._limit.answered(self._halvings, self.held_s)
+        assert self._taken_at is not None  # noqa: S101  what is answered was sent
+        self._limit.answered(self._halvings, self._taken_at)
 
     def refused(self) -> None:
         """The service had too much to do, or did not answer in time."""

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from judge_service.app import create_app
-from judge_service.auth import digest_of, new_key
 from judge_service.backends.scripted import ScriptedJudge
+from judge_service.front.auth import digest_of, new_key
 from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings, ServiceSettings
 from unijudge.client import JudgeClient

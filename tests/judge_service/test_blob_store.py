@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from judge_service.blobs import BlobStore
+from judge_service.front.blobs import BlobStore
 from tests.judge_service.test_blobs import IMAGES, sha
 from tests.pictures import noise
 from unijudge.errors import BadImage, DataError

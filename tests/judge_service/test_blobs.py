@@ -8,7 +8,7 @@ import pytest
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.blobs import BlobStore
+from judge_service.front.blobs import BlobStore
 from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.judge_service.test_app import Counting
@@ -134,7 +134,13 @@ def test_what_is_refused(store):
         ("..%2f..%2fetc%2fpasswd", good, 404, None, ""),
         (sha(b"GIF89a"), b"GIF89a", 422, "bad_blob", "not a JPEG, PNG or WebP"),
         (sha(b""), b"", 422, "bad_blob", "not a JPEG, PNG or WebP"),
-        (sha(bytes(200_001)), bytes(200_001), 413, "too_large", "exceeds 200000 bytes; send a smaller image"),
+        (
+            sha(bytes(200_001)),
+            bytes(200_001),
+            413,
+            "too_large",
+            "exceeds 200000 bytes. Send fewer",
+        ),
     ]
     for name, data, status, code, reason in cases:
         answer = put(name, data)

@@ -10,7 +10,7 @@ import transformers
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.blobs import BlobStore
+from judge_service.front.blobs import BlobStore
 from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.contents import CONTENTS

@@ -1,6 +1,8 @@
-"""Hours of one client, or of ten, with a service that is slow or full, in virtual time: none is lost, all get their share."""
+"""Hours of one client, or of ten, with a slow or a full service, in virtual time: none is lost, each has its share."""
 
 import asyncio
+import contextlib
+import itertools
 import random
 from collections import Counter
 
@@ -87,28 +89,60 @@ MINER = {"in_flight": 128, "request_timeout_s": 300, "retry_for_s": 600}
 
 
 @pytest.mark.parametrize("drops", [True, False])
-@pytest.mark.parametrize("seconds", [0.01, 4.5, 19, 60])
+@pytest.mark.parametrize("seconds", [0.1, 4.5, 19, 60])
 def test_a_miner_with_128_in_flight_finishes_on_one_slow_replica(monkeypatch, seconds, drops):
-    """All at once would wait beyond five minutes from 2.4 s a request on; for nine tenths of them in vain, at 19 s."""
+    """From 2.4 s a request on, 128 in flight would wait for more than the five minutes that each has.
+
+    The replica is never idle, and does nothing in vain, though it may not notice that a caller has left.
+    """
+
     async def run():
         service = Service(seconds=seconds, drops=drops)
-        answers = await job(service, 1000, **MINER)
-        await asyncio.gather(*service.working)
+        answers = await job(service, 500, **MINER)
         return answers, service, asyncio.get_running_loop().time()
+
+    answers, service, time_s = virtual_time.run(run(), monkeypatch)
+    assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
+    assert len(service.answered) == 500
+    assert set(service.answered.values()) == {1}
+    assert 500 * seconds > 0.97 * time_s
+    assert sum(service.begun.values()) < 1.02 * 500
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_a_miner_outlives_a_service_that_becomes_ten_times_as_slow(monkeypatch, drops):
+    """What was in flight is late then. Nothing is lost or answered twice, and the job goes on at the new pace."""
+
+    async def run():
+        service = Service(seconds=0.5, drops=drops)
+        working = asyncio.create_task(job(service, 1000, **MINER))
+        await asyncio.sleep(250)  # half of it, at half a second each
+        service.seconds = 5
+        return await working, service, asyncio.get_running_loop().time()
 
     answers, service, time_s = virtual_time.run(run(), monkeypatch)
     assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
     assert len(service.answered) == 1000
     assert set(service.answered.values()) == {1}
-    print(f"{seconds=} {drops=} busy {1000 * seconds / time_s:.3f} begun {sum(service.begun.values())}")
-    assert 1000 * seconds / time_s > 0.95
+    assert 0.8 * time_s < 500 * (0.5 + 5)
 
 
-def jain(shares):
-    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+@pytest.mark.parametrize(("waiting", "fair"), [(64, 0.9), (256, 0.95)])
+def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, waiting, fair):
+    """Each would have 64 in flight, which is more than ten times what there is room for, or more than twice.
+
+    Of two minutes, in which a short queue is shared less well than a long one: who finds it full first has less.
+    """
+    random.seed(0)
+    alone, together = (
+        virtual_time.run(shares(Service(seconds=0.2, slots=4, waiting=waiting), clients), monkeypatch)
+        for clients in (1, 10)
+    )
+    assert sum(together) ** 2 / (10 * sum(share**2 for share in together)) > fair  # Jain's fairness index
+    assert sum(together) > 0.95 * sum(alone)
 
 
-async def shares(service, clients, for_s, in_flight):
+async def shares(service, clients, for_s=120, in_flight=64):
     """How many answers each client got in some time."""
     counts = [0] * clients
 
@@ -116,30 +150,13 @@ async def shares(service, clients, for_s, in_flight):
         async with JudgeClient("http://judge", transport=service, in_flight=in_flight) as judge:
 
             async def asking(worker):
-                for query in range(10**9):
+                for query in itertools.count():
                     await judge.judge(Content(f"{number}.{worker}.{query}"), ONE)
                     counts[number] += 1
 
-            async with asyncio.TaskGroup() as group:
-                for worker in range(in_flight):
-                    group.create_task(asking(worker))
+            await asyncio.gather(*map(asking, range(in_flight)))
 
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(for_s):
-            await asyncio.gather(*(client(number) for number in range(clients)))
-    except TimeoutError:
-        return counts
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("waiting", [16, 64, 256])
-@pytest.mark.parametrize("in_flight", [16, 128])
-def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, in_flight, waiting, seed):
-    random.seed(seed)
-    found = {}
-    for clients in (1, 10):
-        service = Service(seconds=0.2, slots=4, waiting=waiting)
-        found[clients] = virtual_time.run(shares(service, clients, 300, in_flight), monkeypatch)
-        print(f"{clients=} {in_flight=} {waiting=} total {sum(found[clients])} of {300*20} refused {service.refused} jain {jain(found[clients]):.4f} {min(found[clients])}–{max(found[clients])}")
-    assert jain(found[10]) >= 0.95
-    assert sum(found[10]) >= 0.95 * sum(found[1])
+            await asyncio.gather(*map(client, range(clients)))
+    return counts

@@ -9,8 +9,8 @@ import pytest
 from judge_service.app import create_app
 from judge_service.backends import open_judge
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.blobs import BlobStore
 from judge_service.counting import counter_of
+from judge_service.front.blobs import BlobStore
 from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings, ModelSettings, ServiceSettings
 from tests.contents import CONTENTS

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from judge_service import doctor, gpus, preflight, replica
+from judge_service import cluster, doctor, gpus, preflight, service
 from judge_service.cli import app
 from judge_service.gpus import Gpus, current_gpu, driver_version, visible_gpus
 from judge_service.preflight import gpu_faults
@@ -180,9 +180,9 @@ def test_serve_and_doctor_say_the_same_before_ray_starts(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "visible_gpus", lambda: seen)
     file = tmp_path / "judge.toml"
     file.write_text('gpus_per_replica = 1\nport = 0\n[model]\nbackend = "vllm"\nname = "m"\ndtype = "bfloat16"\n')
-    monkeypatch.setattr(replica.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: pytest.fail("Ray was started"))
     with pytest.raises(SettingsError, match=r"engine\.gpu_memory_utilization = 0\.92: .*Set at most 0\.5"):
-        replica.run(settings(port=0))
+        service.run(settings(port=0))
     done = CliRunner().invoke(app, ["doctor", str(file)])
     assert done.exit_code == 1
     assert "LACKS  gpus           engine.gpu_memory_utilization = 0.92" in done.stdout

@@ -1,14 +1,14 @@
-"""Waiting for replicas: all run, or the service ends with the reason, also where some of them run."""
+"""What the service makes of what Ray says of its replicas: ready, in part, broken; when it gives up, and why."""
 
 from types import SimpleNamespace
 
 import pytest
 from ray.serve.schema import ApplicationStatus
 
-from judge_service import replica
+from judge_service.service import Replicas
 from unijudge.errors import JudgeError
 
-STARTING, RUNNING = ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING
+STARTING, RUNNING, FAILED = ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING, ApplicationStatus.DEPLOY_FAILED
 
 
 def failure(pid):
@@ -20,43 +20,59 @@ def failure(pid):
     )
 
 
-@pytest.fixture
-def reported(monkeypatch):
-    """Sets what Ray reports, one status after the other; the last one stays."""
-    reports = []
-
-    def status():
-        state, message = reports.pop(0) if len(reports) > 1 else reports[0]
-        deployments = {"judge": SimpleNamespace(message=message)}
-        return SimpleNamespace(applications={"judge": SimpleNamespace(status=state, deployments=deployments)})
-
-    monkeypatch.setattr(replica.serve, "status", status)
-    monkeypatch.setattr(replica, "START_POLL_S", 0)
-    return reports
+def said(status, running, message=""):
+    """Ray's words."""
+    deployment = SimpleNamespace(message=message, replica_states={"RUNNING": running, "STARTING": 2 - running})
+    return SimpleNamespace(status=status, deployments={"judge": deployment})
 
 
-def test_all_replicas_run(reported):
-    reported += [(STARTING, ""), (STARTING, ""), (RUNNING, "")]
-    replica._wait_until_running(start_attempts=1)
-    assert len(reported) == 1
+def states(replicas, *reports):
+    return [(state.phase, state.ready) for state in map(replicas.state, reports)]
 
 
-def test_one_replica_fails_while_another_runs(reported):
+def test_ready_is_every_replica():
+    replicas = Replicas(2, start_attempts=1)
+    assert states(replicas, said(STARTING, 0), said(STARTING, 1), said(RUNNING, 2)) == [
+        ("starting", False), ("starting", False), ("serving", True),
+    ]  # fmt: skip
+
+
+def test_one_that_is_replaced_leaves_the_other_serving():
+    replicas = Replicas(2, start_attempts=2)
+    found = states(replicas, said(RUNNING, 2), said(STARTING, 1), said(STARTING, 0), said(RUNNING, 2))
+    assert found == [("serving", True), ("serving", False), ("starting", False), ("serving", True)]
+    assert replicas.state(said(STARTING, 1)).reason == "1 of 2 replicas run"
+
+
+def test_one_replica_fails_at_the_first_start_while_another_runs():
     """Ray would stay in this state for ever."""
-    reported += [(STARTING, ""), (STARTING, failure(1))]
     with pytest.raises(JudgeError, match=r"the replicas did not start: ModelError: /models/judge: no such folder"):
-        replica._wait_until_running(start_attempts=1)
+        Replicas(2, start_attempts=1).state(said(STARTING, 1, failure(1)))
 
 
-def test_attempts_are_counted_once(reported):
-    reported += [(STARTING, failure(1))] * 5 + [(STARTING, failure(2)), (STARTING, ""), (RUNNING, "")]
+def test_attempts_are_counted_once():
+    replicas = Replicas(2, start_attempts=2)
+    for _ in range(5):
+        broken = replicas.state(said(STARTING, 0, failure(1)))
+    assert (broken.phase, broken.reason) == (
+        "broken", "0 of 2 replicas run: ModelError: /models/judge: no such folder",
+    )  # fmt: skip
     with pytest.raises(JudgeError, match="no such folder"):
-        replica._wait_until_running(start_attempts=2)
-    reported[:] = [(STARTING, failure(1))] * 5 + [(STARTING, failure(2)), (STARTING, ""), (RUNNING, "")]
-    replica._wait_until_running(start_attempts=3)
+        replicas.state(said(STARTING, 0, failure(2)))
 
 
-def test_ray_gives_up(reported):
-    reported += [(ApplicationStatus.DEPLOY_FAILED, failure(1))]
+def test_later_failures_end_the_service_only_where_no_replica_is_left(caplog):
+    replicas = Replicas(2, start_attempts=2)
+    replicas.state(said(RUNNING, 2))
+    for pid in range(5):
+        assert replicas.state(said(STARTING, 1, failure(pid))).phase == "serving"
+    assert len(caplog.messages) == 5
+    replicas.state(said(RUNNING, 2))
+    assert replicas.state(said(STARTING, 0, failure(7))).phase == "broken"
     with pytest.raises(JudgeError, match="no such folder"):
-        replica._wait_until_running(start_attempts=9)
+        replicas.state(said(STARTING, 0, failure(8)))
+
+
+def test_ray_gives_up():
+    with pytest.raises(JudgeError, match="no such folder"):
+        Replicas(2, start_attempts=9).state(said(FAILED, 0, failure(1)))

@@ -142,7 +142,7 @@ class Counting(httpx2.AsyncHTTPTransport):
 
 def test_replicas_share_the_images(tmp_path):
     """Each of 12 images crosses the network once, whichever replica it reaches; nothing is left when it stops."""
-    folders = set(Path(tempfile.gettempdir()).glob("unijudge-images-*"))
+    folders = set(Path(tempfile.gettempdir()).glob("unijudge-judge-*/images"))
     images = [noise(seed) for seed in range(12)]
     transport = Counting()
 
@@ -154,7 +154,7 @@ def test_replicas_share_the_images(tmp_path):
 
     with service(tmp_path, "replicas=2", "model.backend=scripted") as (_, url, _):
         asyncio.run(ask(url))
-        (folder,) = set(Path(tempfile.gettempdir()).glob("unijudge-images-*")) - folders
+        (folder,) = set(Path(tempfile.gettempdir()).glob("unijudge-judge-*/images")) - folders
         kept = sorted(path.name for path in folder.iterdir())
     assert kept == sorted(hashlib.sha256(image).hexdigest() for image in images)
     assert sorted(transport.sent["PUT"]) == sorted(map(len, images))
@@ -205,7 +205,7 @@ def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
     """More at once than may wait: some are refused with 429 and nothing else; patient clients all get through."""
-    limits = ("max_ongoing_requests=1", "max_queued_requests=1", "model.scripted_delay_s=0.3")
+    limits = ("front.max_ongoing_requests=1", "front.max_queued_requests=1", "model.scripted_delay_s=0.3")
     body = b'{"query": {"text": "a"}, "candidates": [{"text": "b"}]}'
 
     async def crowd(url):

@@ -218,7 +218,7 @@ HOLD = """
 import sys, time
 from unijudge import leases
 from unijudge.locations import locate
-leases.VOID_AFTER_S, leases.RENEW_EVERY_S = 2, 0.5
+leases.VOID_AFTER_S, leases.RENEW_EVERY_S = 8, 0.5
 with leases.lease(locate(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

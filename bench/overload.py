@@ -1,0 +1,168 @@
+"""What a service delivers when it is asked for more than it can do: python -m bench.overload.
+
+Open loop: requests are sent at a rate, whether or not earlier ones were answered, as many independent callers send
+them. For each load, as a multiple of the capacity: the goodput (answers within the caller's time, as a share of the
+capacity), the time that answered requests took, what the others were told, and how much memory the service took. At the
+end: how long after the last load one request takes as long as before.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx2
+import psutil
+
+from bench.made_up import serving
+
+PATIENCE_S = 10.0
+"""How long a caller waits for its answer; the header `Judge-Timeout` says it."""
+SETTLED_S = 60.0
+
+
+@dataclass
+class Load:
+    """What came of the requests of one load."""
+
+    seconds: float
+    offered: int = 0
+    times: list[float] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    rss: int = 0
+
+    def goodput(self) -> float:
+        """Answers in time, per second."""
+        return sum(one <= PATIENCE_S for one in self.times) / self.seconds
+
+    def line(self, multiple: float, capacity: float) -> str:
+        """A row of the table."""
+        worst = _quantile(self.times, 0.99)
+        told = ", ".join(f"{status} × {number}" for status, number in sorted(self.others.items())) or "nothing"
+        return (
+            f"{multiple:5g} × {self.offered / self.seconds:8.1f}/s  goodput {self.goodput():7.1f}/s "
+            f"{100 * self.goodput() / capacity:6.1f} %  median {statistics.median(self.times or [0]):6.2f} s  "
+            f"p99 {worst:6.2f} s  {self.rss / 2**20:7.0f} MiB  refused: {told}"
+        )
+
+
+class Caller:
+    """Sends requests about one pair, none of which is asked twice."""
+
+    def __init__(self, url: str):
+        self._url = url
+        self._number = 0
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256)
+        self._http = httpx2.AsyncClient(timeout=PATIENCE_S + 5, limits=limits)
+
+    async def once(self) -> tuple[int, float, str]:
+        """Status, seconds, and `Retry-After`."""
+        self._number += 1
+        body = b'{"query":{"text":"query %d"},"candidates":[{"text":"a candidate"}]}' % self._number
+        begun = time.monotonic()
+        answer = await self._http.post(
+            f"{self._url}/v1/score", content=body, headers={"Judge-Timeout": f"{PATIENCE_S:g}"}
+        )
+        return answer.status_code, time.monotonic() - begun, answer.headers.get("Retry-After", "")
+
+    async def closed_loop(self, callers: int, seconds: float) -> float:
+        """Answers per second while some callers ask, each one request after the other."""
+        answered = 0
+        end = time.monotonic() + seconds
+
+        async def ask() -> None:
+            nonlocal answered
+            while time.monotonic() < end:
+                status, _, _ = await self.once()
+                answered += status == 200
+
+        begun = time.monotonic()
+        await asyncio.gather(*(ask() for _ in range(callers)))
+        return answered / (time.monotonic() - begun)
+
+    async def open_loop(self, rate: float, seconds: float, load: Load) -> None:
+        """Sends at a rate, at random moments, and waits for what was sent."""
+        dice = random.Random(0)  # noqa: S311  reproducible, not secret
+        end = time.monotonic() + seconds
+        due = time.monotonic()
+        tasks = []
+        while due < end:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            tasks.append(asyncio.create_task(self._counted(load)))
+            load.offered += 1
+            due += dice.expovariate(rate)
+        await asyncio.gather(*tasks)
+
+    async def _counted(self, load: Load) -> None:
+        try:
+            status, took, retry_after = await self.once()
+        except httpx2.HTTPError as error:
+            load.others[type(error).__name__] += 1
+            return
+        if status == 200:
+            load.times.append(took)
+        else:
+            load.others[f"{status}{'' if retry_after else ' without Retry-After'}"] += 1
+
+    async def recovered_s(self, normal: float) -> float:
+        """Seconds until one request takes no longer than usual."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < SETTLED_S:
+            status, took, _ = await self.once()
+            if status == 200 and took <= 2 * normal:
+                break
+        return time.monotonic() - begun
+
+
+def _quantile(times: list[float], share: float) -> float:
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def _memory() -> int:
+    """Of the service and all that it started, in bytes."""
+    return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
+
+
+async def measure(url: str, slots: int, loads: list[float], seconds: float) -> None:
+    """Prints the table."""
+    caller = Caller(url)
+    alone = Load(seconds)
+    for _ in range(20):
+        await caller._counted(alone)
+    capacity = await caller.closed_loop(slots, seconds)
+    print(f"capacity {capacity:.1f} requests/s, by {slots} callers that wait; alone: p99 {max(alone.times):.2f} s")
+    for multiple in loads:
+        load = Load(seconds)
+        await caller.open_loop(multiple * capacity, seconds, load)
+        load.rss = _memory()
+        print(load.line(multiple, capacity), flush=True)
+    recovered = await caller.recovered_s(max(alone.times))
+    print(f"{recovered:.1f} s after the last load a request takes as long as before")
+
+
+def main() -> None:
+    """Starts a service and measures it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loads", type=float, nargs="+", default=[1, 2, 4, 8, 16], help="multiples of the capacity")
+    parser.add_argument("--seconds", type=float, default=20, help="of each load")
+    parser.add_argument("--slots", type=int, default=4, help="requests that the replica works on at once")
+    parser.add_argument("--delay", type=float, default=0.2, help="how long the scripted judge takes, in seconds")
+    parser.add_argument("--model", help="the folder of a real model, in the place of the scripted judge")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="more settings of the service")
+    given = parser.parse_args()
+    settings: dict[str, object] = {"front.max_ongoing_requests": given.slots, "front.max_wait_s": 1}
+    if given.model:
+        settings |= {"model.name": given.model, "health.min_mass": 0, "health.canary_every_s": 0}
+    else:
+        settings |= {"model.backend": "scripted", "model.scripted_delay_s": given.delay}
+    settings |= dict(one.split("=", 1) for one in given.set)
+    with serving(settings) as url:
+        asyncio.run(measure(url, given.slots, given.loads, given.seconds))
+
+
+if __name__ == "__main__":
+    main()

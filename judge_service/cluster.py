@@ -1,0 +1,95 @@
+"""The Ray cluster that the replicas run on: our own, or one of others that is joined."""
+
+import os
+import socket
+
+import ray
+from ray.exceptions import AuthenticationError
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from judge_service.preflight import check_free, passed_names
+from judge_service.settings import ServiceSettings
+from unijudge.errors import SettingsError
+
+PLACEMENT_S = 10
+"""How long a cluster may take to find places for all replicas."""
+OBJECT_STORE_BYTES = 2**30
+"""Of a local Ray. Nothing large passes through it; Ray's own choice can be more than a container's /dev/shm."""
+
+
+def replica_environment(settings: ServiceSettings) -> dict[str, str]:
+    """The variables that replicas get beside those of their machine.
+
+    On a cluster these are variables of this shell; a local Ray's replicas inherit all of them anyway. A replica without
+    a GPU must not see one: Ray would leave all GPUs of the machine visible to it.
+    """
+    names = passed_names(settings) if settings.address is not None else []
+    environment = {name: os.environ[name] for name in names}
+    if not settings.gpus_per_replica:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
+def join(settings: ServiceSettings) -> None:
+    """Joins or starts Ray, and makes sure that the replicas fit: Ray itself would wait for ever."""
+    needed = {
+        "CPU": settings.cpus_per_replica * settings.replicas,
+        "GPU": settings.gpus_per_replica * settings.replicas,
+    }
+    if settings.address is None:
+        check_free(settings.host, settings.port)
+        # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
+        ray.init(
+            address="local",
+            num_cpus=int(needed["CPU"]) + 2,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+    else:
+        _connect(settings.address)
+    # What other jobs hold on a shared cluster is not there for us; a local Ray has no other jobs.
+    have = ray.cluster_resources() if settings.address is None else ray.available_resources()
+    for kind, amount in needed.items():
+        if amount > have.get(kind, 0):
+            ray.shutdown()
+            raise SettingsError(
+                f"{settings.replicas} replicas need {amount:g} {kind}s, but this Ray has {have.get(kind, 0):g} free; "
+                f"lower replicas or {kind.lower()}s_per_replica, or join a larger cluster with address"
+            )
+
+    _check_placement(settings)
+
+
+def _check_placement(settings: ServiceSettings) -> None:
+    """Reserves a place for every replica, all GPUs of one on one machine, and gives them back: totals do not say it."""
+    bundle = {"CPU": settings.cpus_per_replica, "GPU": settings.gpus_per_replica}
+    trial = placement_group([{k: v for k, v in bundle.items() if v}] * settings.replicas, strategy="PACK")
+    fits = trial.wait(timeout_seconds=PLACEMENT_S)
+    remove_placement_group(trial)
+    if not fits:
+        machines = ", ".join(
+            f"{node['Resources'].get('GPU', 0):g} GPUs and {node['Resources'].get('CPU', 0):g} CPUs"
+            for node in ray.nodes()
+            if node["Alive"]
+        )
+        ray.shutdown()
+        raise SettingsError(
+            f"{settings.replicas} replicas cannot be placed: each needs {settings.gpus_per_replica:g} GPUs and "
+            f"{settings.cpus_per_replica:g} CPUs on one machine, and this Ray's machines have {machines}, less what "
+            "other jobs hold; lower gpus_per_replica with tensor_parallel_size, or replicas"
+        )
+
+
+def _connect(address: str) -> None:
+    """Connects to a running Ray; looks first whether anybody listens there, which Ray would wait minutes for."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address)
+    except (OSError, ValueError, AuthenticationError) as error:
+        raise SettingsError(
+            f"address: no Ray cluster lets us in at {address!r} ({error}); is it running, and are RAY_AUTH_MODE and "
+            "the token here those of the cluster?"
+        ) from error

@@ -1,0 +1,117 @@
+"""What the routes that take a query and candidates have in common: read, wait for a turn, work, answer."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+
+from judge_service.front.admission import Admission
+from judge_service.front.blobs import BlobStore
+from judge_service.front.bodies import read_request, work_of
+from judge_service.front.refusals import Refusal, refusals
+from judge_service.settings import LimitSettings
+from unijudge.corpus import Content
+from unijudge.verdicts import JudgeIdentity
+from unijudge.wire import ChooseResponse, CountResponse, ScoreRequest, ScoreResponse, ServiceInfo
+
+PATHS = frozenset({"/v1/score", "/v1/choose", "/v1/count"})
+
+A = TypeVar("A", ScoreResponse, ChooseResponse, CountResponse)
+
+
+class Questions:
+    """Answers questions about pairs, each in its turn."""
+
+    def __init__(
+        self,
+        info: ServiceInfo,
+        limits: LimitSettings,
+        blobs: BlobStore | None,
+        admission: Admission,
+        request_timeout_s: float,
+        replica: str,
+    ):
+        self.info = info
+        self._limits = limits
+        self._blobs = blobs
+        self._admission = admission
+        self._request_timeout_s = request_timeout_s
+        self._replica = replica
+
+    async def answer(self, http: Request, work: Callable[[Content, list[Content]], Coroutine[Any, Any, A]]) -> Response:
+        """Answers one request.
+
+        Args:
+            http: The request.
+            work: From query and candidates to the answer.
+
+        Raises:
+            Refusal: There is no answer.
+        """
+        _check_pin(http, self.info.identity)
+        patience = self._patience_s(http.headers.get("Judge-Timeout"))
+        with refusals():
+            query, candidates = await self._contents(await http.body())
+            async with self._admission.turn(work_of(query, candidates), patience):
+                answer = await work(query, candidates)
+        headers = {"ETag": f'"{self.info.digest}"', "Judge-Replica": self._replica}
+        return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
+
+    def check(self, path: str, judge_timeout: str | None) -> None:
+        """Refuses a question that could not be answered in time. The gate calls it before it reads the body.
+
+        Args:
+            path: Of the request.
+            judge_timeout: The header of this name.
+
+        Raises:
+            Refusal: The queue is too long, or the service is being stopped.
+        """
+        if path in PATHS:
+            with refusals():
+                self._admission.check(self._patience_s(judge_timeout))
+
+    def _patience_s(self, judge_timeout: str | None) -> float:
+        """How long the caller waits for its answer, in seconds: never longer than the service lets it."""
+        if judge_timeout is None:
+            return self._request_timeout_s
+        with suppress(ValueError):
+            if (seconds := float(judge_timeout)) > 0:
+                return min(seconds, self._request_timeout_s)
+        raise Refusal(400, "bad_request", f"Judge-Timeout: {judge_timeout[:40]!r} is not a number of seconds above 0")
+
+    async def _contents(self, body: bytes) -> tuple[Content, list[Content]]:
+        request = await asyncio.to_thread(read_request, body, self._limits)
+        images = await asyncio.to_thread(_load_images, request, self._blobs, self._limits.max_body_bytes)
+        query, *candidates = (content.content(images) for content in (request.query, *request.candidates))
+        return query, candidates
+
+
+def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int) -> dict[str, bytes]:
+    """The images that a request names by their hashes."""
+    names = {content.image_sha256 for content in (request.query, *request.candidates) if content.image_sha256}
+    if names and blobs is None:
+        raise Refusal(400, "no_blobs", "this service keeps no images: send them inside the request")
+    images: dict[str, bytes] = {}
+    room = max_bytes
+    for name in sorted(names):
+        data = blobs.get(name) if blobs else None
+        if data is not None:
+            images[name] = data
+            room -= len(data)
+        if room < 0:
+            message = f"the images of this request exceed {max_bytes} bytes; send fewer candidates"
+            raise Refusal(413, "too_large", message)
+    missing = sorted(names - images.keys())
+    if missing:
+        message = f"{len(missing)} images are not here; send each with PUT /v1/blobs/SHA256, then the same request"
+        raise Refusal(409, "unknown_blobs", message, missing)
+    return images
+
+
+def _check_pin(http: Request, identity: JudgeIdentity) -> None:
+    pins = [pin.strip().removeprefix("W/").strip('"') for pin in http.headers.get("If-Match", "*").split(",")]
+    if "*" not in pins and identity.digest not in pins:
+        raise Refusal(412, "other_judge", f"asked for judge {', '.join(pins)}, but here judges {identity}")

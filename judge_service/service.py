@@ -1,0 +1,226 @@
+"""The service from its start to its end: `unijudge judge serve`.
+
+It watches its replicas as long as it runs, and writes what it sees to a file (`front.state`). A signal ends it:
+requests in work are finished, for `drain_s`; requests that wait or come are refused.
+"""
+
+import logging
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from judge_service.cluster import join, replica_environment
+from judge_service.front.gate import rules_of
+from judge_service.front.proxy import ProxyOrders
+from judge_service.front.state import ServiceState, StateFile
+from judge_service.preflight import check_machine
+from judge_service.process import handle_signals, port_lock, service_folder, stopping_at_signals
+from judge_service.replica import DEPLOYMENT, deployment_of
+from judge_service.settings import ServiceSettings
+from unijudge.errors import JudgeError, SettingsError
+from unijudge.judging import served_otherwise
+
+logger = logging.getLogger(__name__)
+
+APPLICATION = "judge"
+POLL_S = 0.5
+RAY_MARGIN_S = 30
+"""Ray's own limit of a request's time is longer than ours by this: our answer says why."""
+
+
+def run(settings: ServiceSettings) -> None:
+    """Starts the replicas and serves until SIGINT, SIGTERM or SIGHUP; then requests in work finish, for `drain_s`.
+
+    Raises:
+        SettingsError: The port is taken, or the cluster cannot be reached, lacks GPUs or CPUs for the replicas, or runs
+            such a service already.
+        JudgeError: The replicas did not start, or can no longer start; their own error is in the message.
+    """
+    stop = threading.Event()
+    with stopping_at_signals(stop), port_lock(settings), service_folder() as folder:
+        check_machine(settings)
+        model = settings.model
+        for doubt in served_otherwise(Path(model.name), settings.prompt, model.min_pixels, model.max_pixels):
+            logger.warning("%s", doubt)
+        _Service(_with_folders(settings, folder), folder / "state.json", stop).run()
+
+
+class _Service:
+    """One service on one cluster."""
+
+    def __init__(self, settings: ServiceSettings, state: Path, stop: threading.Event):
+        self._settings = settings
+        self._state_path = state
+        self._stop = stop
+        self._state = ServiceState(phase="starting", reason="the service starts")
+        self._replicas = Replicas(settings.replicas, settings.start_attempts)
+
+    def run(self) -> None:
+        """Deploys, watches, drains."""
+        settings = self._settings
+        local = settings.address is None
+        self._publish(self._state)
+        if local:
+            rules = rules_of(settings.front, settings.limits, settings.key_sha256)
+            os.environ |= ProxyOrders(rules=rules, state=self._state_path).environment()
+        join(settings)
+        # Ray has set handlers of its own.
+        handle_signals(self._stop)
+        deployed = False
+        try:
+            check_alone(settings)
+            front = settings.front
+            longest = front.body_timeout_s + front.request_timeout_s + RAY_MARGIN_S
+            serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": longest})
+            state = StateFile(self._state_path) if local else None
+            application = deployment_of(settings, state, replica_environment(settings))
+            deployed = True
+            target = serve.RunTarget(target=application, name=APPLICATION, route_prefix="/")
+            serve.run_many([target], wait_for_applications_running=False)
+            self._watch()
+        finally:
+            self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Come back later"))
+            if deployed:  # on a cluster of others too: replicas that failed to start would go on holding their GPUs
+                serve.delete(APPLICATION)
+            if local:
+                serve.shutdown()
+            ray.shutdown()
+
+    def _watch(self) -> None:
+        """Looks at the replicas until the service is stopped.
+
+        Raises:
+            JudgeError: They cannot start, or somebody removed them.
+        """
+        started = False
+        while not self._stop.wait(POLL_S):
+            try:
+                application = serve.status().applications.get(APPLICATION)
+            except RayError as error:  # Ray starts its controller again by itself
+                logger.warning("Ray does not answer: %s", error)
+                continue
+            if application is None:
+                raise JudgeError(f"the application {APPLICATION!r} was removed from the cluster by somebody else")
+            self._publish(self._replicas.state(application))
+            if self._state.ready and not started:
+                started = True
+                where = f"http://{self._settings.host}:{self._settings.port}"
+                logger.info("judge ready: %s, %d replicas; Ctrl-C drains", where, self._settings.replicas)
+
+    def _publish(self, state: ServiceState) -> None:
+        """Writes the state where it has changed."""
+        if state != self._state or not self._state_path.exists():
+            self._state = state
+            state.write(self._state_path)
+
+
+class Replicas:
+    """What was seen of the replicas so far, and what follows from it."""
+
+    def __init__(self, number: int, start_attempts: int):
+        """Nothing was seen yet.
+
+        Args:
+            number: How many replicas there shall be.
+            start_attempts: How many starts may fail.
+        """
+        self._number = number
+        self._start_attempts = start_attempts
+        self._was_ready = False
+        self._failures: set[str] = set()  # messages of starts that failed since all replicas last ran
+
+    def state(self, application: ApplicationStatusOverview) -> ServiceState:
+        """The state of the service that follows from Ray's.
+
+        Ray itself would start failing replicas again for ever, and say nothing.
+
+        Raises:
+            JudgeError: As many starts failed as there are attempts, and not all replicas ever ran, or none does now;
+                the last one's error is in the message.
+        """
+        deployments = application.deployments
+        states: dict[str, int] = deployments[DEPLOYMENT].replica_states if DEPLOYMENT in deployments else {}
+        running = states.get("RUNNING", 0)
+        if running == self._number and application.status == ApplicationStatus.RUNNING:
+            self._was_ready = True
+            self._failures.clear()
+            return ServiceState(phase="serving", ready=True)
+        self._remember({one.message for one in deployments.values() if "failed to start" in one.message})
+        gave_up = application.status == ApplicationStatus.DEPLOY_FAILED
+        enough = gave_up or len(self._failures) >= self._start_attempts
+        if enough and not (running and self._was_ready):
+            messages = [one.message for one in deployments.values()]
+            raise JudgeError(f"the replicas did not start: {_reason(*messages)}")
+        known = f": {_reason(*self._failures)}" if self._failures else ""
+        reason = f"{running} of {self._number} replicas run{known}"
+        if running and self._was_ready:
+            return ServiceState(phase="serving", reason=reason)
+        return ServiceState(phase="broken" if self._failures else "starting", reason=reason)
+
+    def _remember(self, failed: set[str]) -> None:
+        """Keeps each failure once, and logs it: each has its own text, which names the replica's process."""
+        for message in failed - self._failures:
+            logger.warning("a replica did not start: %s", _reason(message))
+        self._failures |= failed
+
+
+def check_alone(settings: ServiceSettings) -> None:
+    """Makes sure that no other service has this application's name or this Serve's address on a cluster.
+
+    Raises:
+        SettingsError: One has.
+    """
+    if settings.address is None:
+        return
+    try:
+        # Ray keeps the name for as long as this process lives, and gives it to one process only.
+        owner: Any = _Owner
+        owner.options(name="unijudge-judge-owner", namespace="unijudge", num_cpus=0).remote()
+    except ValueError as error:
+        raise SettingsError(_other(settings)) from error
+    if APPLICATION in serve.status().applications:
+        raise SettingsError(_other(settings))
+
+
+def _other(settings: ServiceSettings) -> str:
+    return (
+        f"address: the cluster at {settings.address!r} runs an application {APPLICATION!r} already, and this service "
+        "would replace it. Stop the other one first, or start a cluster for this one"
+    )
+
+
+@ray.remote
+class _Owner:
+    """Holds a name."""
+
+
+def _with_folders(settings: ServiceSettings, folder: Path) -> ServiceSettings:
+    """The settings with whole paths, since replicas work elsewhere; and with a folder for images."""
+    blobs = settings.blobs
+    if settings.address is None and blobs.folder is None:  # all replicas are on this machine
+        images = folder / "images"
+        images.mkdir()
+        room = min(blobs.max_bytes, shutil.disk_usage(images).free // 2)
+        blobs = blobs.model_copy(update={"folder": images, "max_bytes": room})
+    elif settings.address is None and blobs.folder is not None:
+        blobs = blobs.model_copy(update={"folder": blobs.folder.absolute()})
+    elif blobs.folder is not None and not blobs.folder.is_absolute():
+        raise SettingsError(f"blobs.folder: {blobs.folder}: on a cluster, give the whole path")
+    here: dict[str, Any] = {"blobs": blobs}
+    if settings.address is None and settings.log_folder is not None:
+        here["log_folder"] = settings.log_folder.absolute()
+    return settings.model_copy(update=here)
+
+
+def _reason(*messages: str) -> str:
+    """The replicas' own failure, out of Ray's messages."""
+    lines = [line.strip() for line in "\n".join(messages).splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("unijudge.errors.")]
+    return (ours or lines or ["no message"])[-1].removeprefix("unijudge.errors.")

@@ -1,0 +1,196 @@
+"""The queue of a replica: order, estimated waits, deadlines, and its end."""
+
+import asyncio
+
+import pytest
+
+from judge_service.front.admission import Admission, Closed, Overloaded, TooLate
+
+
+class Clock:
+    """Time that moves only when a test says so."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("judge_service.front.admission._now", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def queue(slots=1, max_waiting=100, max_wait_s=10.0):
+    return Admission(slots=slots, max_waiting=max_waiting, max_wait_s=max_wait_s)
+
+
+async def settled():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def measured(admission, clock, *, work, seconds):
+    """Teaches the queue its pace."""
+    async with admission.turn(work, 1000):
+        clock.now += seconds
+
+
+class Held:
+    """A request that works until it is let go."""
+
+    def __init__(self, admission, name, order, *, work=1.0, patience_s=1000.0):
+        self.end = asyncio.Event()
+        self.task = asyncio.create_task(self._run(admission, name, order, work, patience_s))
+
+    async def _run(self, admission, name, order, work, patience_s):
+        async with admission.turn(work, patience_s):
+            order.append(name)
+            await self.end.wait()
+
+
+def test_as_many_work_as_there_are_slots_and_the_others_in_order():
+    async def story():
+        admission, order = queue(slots=2), []
+        requests = [Held(admission, name, order) for name in "abcd"]
+        await settled()
+        begun = list(order)
+        for request in requests:
+            request.end.set()
+            await settled()
+        await asyncio.gather(*(request.task for request in requests))
+        return begun, order
+
+    assert asyncio.run(story()) == (["a", "b"], ["a", "b", "c", "d"])
+
+
+def test_a_wait_is_estimated_from_the_work_that_stands_before(clock):
+    """A unit takes 0.5 s. Two slots: 10 units begun 1 s ago leave 4 s each, 8 units wait: (4 + 4 + 4) / 2 = 6 s."""
+
+    async def story():
+        admission = queue(slots=2, max_wait_s=7)
+        await measured(admission, clock, work=4, seconds=2)
+        requests = [Held(admission, name, [], work=work) for name, work in (("a", 10), ("b", 10), ("c", 8))]
+        await settled()
+        clock.now += 1
+        admission.check(1000)
+        admission.check(6.0)
+        with pytest.raises(Overloaded, match="1 requests wait, and a new one would wait about 6 s") as refusal:
+            admission.check(5.9)
+        assert refusal.value.retry_after_s == 1
+        with pytest.raises(Overloaded) as refusal:  # its own 4 units take 2 s
+            async with admission.turn(4, 5.5):
+                pass
+        assert refusal.value.retry_after_s == 3  # until 6 s have become 3.5
+        for request in requests:
+            request.task.cancel()
+
+    asyncio.run(story())
+
+
+def test_nobody_waits_longer_than_the_setting(clock):
+    async def story():
+        admission = queue(max_wait_s=3)
+        await measured(admission, clock, work=1, seconds=2)
+        first = Held(admission, "a", [])
+        await settled()
+        admission.check(1000)  # 2 s
+        second = Held(admission, "b", [])
+        await settled()
+        with pytest.raises(Overloaded):  # 4 s
+            admission.check(1000)
+        first.task.cancel()
+        second.task.cancel()
+
+    asyncio.run(story())
+
+
+def test_an_idle_queue_takes_what_it_measured_as_too_slow(clock):
+    """Else one bad moment would refuse for ever."""
+
+    async def story():
+        admission = queue()
+        await measured(admission, clock, work=1, seconds=500)
+        admission.check(1)
+        await measured(admission, clock, work=1, seconds=0.1)
+
+    asyncio.run(story())
+
+
+def test_only_so_many_may_wait():
+    async def story():
+        admission = queue(max_waiting=1)
+        requests = [Held(admission, name, []) for name in "ab"]
+        await settled()
+        with pytest.raises(Overloaded, match="1 requests wait"):
+            admission.check(1000)
+        requests[0].end.set()
+        await settled()
+        admission.check(1000)
+        requests[1].task.cancel()
+
+    asyncio.run(story())
+
+
+def test_what_is_late_is_not_worked_on_any_further():
+    async def story():
+        admission, reached = queue(), []
+
+        async def late(name):
+            async with admission.turn(0, 0.02):
+                reached.append(name)
+                await asyncio.sleep(60)
+
+        with pytest.raises(TooLate, match=r"not answered within 0\.02 s"):
+            await late("begun")
+        first = Held(admission, "a", [], work=0)
+        await settled()
+        with pytest.raises(TooLate, match="the queue did not move in time"):
+            await late("never begun")
+        first.end.set()
+        await first.task
+        return reached
+
+    assert asyncio.run(story()) == ["begun"]
+
+
+def test_an_error_of_the_work_itself_passes_and_frees_its_slot():
+    async def story():
+        admission = queue()
+        for error in (TimeoutError("of the engine"), ValueError("x")):
+            with pytest.raises(type(error), match=str(error)):
+                async with admission.turn(1, 1000):
+                    raise error
+        admission.check(0.001)
+
+    asyncio.run(story())
+
+
+def test_a_caller_that_leaves_gives_its_place_to_the_next():
+    async def story():
+        admission, order = queue(), []
+        requests = [Held(admission, name, order) for name in "abc"]
+        await settled()
+        requests[1].task.cancel()
+        requests[0].task.cancel()
+        await settled()
+        requests[2].end.set()
+        await requests[2].task
+        return order
+
+    assert asyncio.run(story()) == ["a", "c"]
+
+
+def test_closing_refuses_what_waits_and_lets_finish_what_works():
+    async def story():
+        admission, order = queue(), []
+        requests = [Held(admission, name, order) for name in "abc"]
+        await settled()
+        admission.close()
+        await settled()
+        with pytest.raises(Closed):
+            admission.check(1000)
+        requests[0].end.set()
+        ends = await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
+        return order, [type(end) for end in ends]
+
+    assert asyncio.run(story()) == (["a"], [type(None), Closed, Closed])

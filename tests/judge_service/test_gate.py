@@ -1,0 +1,235 @@
+"""The gate: what it refuses before it reads, how long and how much it reads, and what it makes of Ray's own answers."""
+
+import asyncio
+import json
+
+import pytest
+
+from judge_service.front.auth import digest_of
+from judge_service.front.gate import Gate, GateRules
+from judge_service.front.state import ServiceState, StateFile
+
+RULES = GateRules(max_body_bytes=100, body_timeout_s=0.05, max_held_bytes=150, max_requests=2)
+JSON = [(b"content-type", b"application/json")]
+
+
+class Inner:
+    """An application that keeps what reached it, and answers as it is told."""
+
+    def __init__(self, status=200, headers=JSON, body=b"{}", error=None):
+        self.status, self.headers, self.body, self.error = status, headers, body, error
+        self.scopes, self.bodies = [], []
+        self.hold = None
+
+    async def __call__(self, scope, receive, send):
+        self.scopes.append(scope)
+        message = await receive()
+        self.bodies.append(message.get("body"))
+        if self.hold:
+            await self.hold.wait()
+        if self.error:
+            raise self.error
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class Caller:
+    """Sends one request in pieces; hears the answer."""
+
+    def __init__(self, *pieces, path="/v1/score", headers=(), stall=False):
+        self.pieces, self.stall, self.read = list(pieces), stall, 0
+        length = [] if any(name == b"transfer-encoding" for name, _ in headers) else sum(map(len, pieces))
+        given = dict(headers)
+        if length and b"content-length" not in given:
+            given[b"content-length"] = str(length).encode()
+        self.scope = {"type": "http", "method": "POST", "path": path, "headers": list(given.items())}
+        self.sent = []
+
+    async def receive(self):
+        if not self.pieces:
+            if self.stall:
+                await asyncio.sleep(60)
+            return {"type": "http.disconnect"}
+        piece = self.pieces.pop(0)
+        self.read += len(piece)
+        return {"type": "http.request", "body": piece, "more_body": bool(self.pieces) or self.stall}
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    async def ask(self, gate):
+        await gate(self.scope, self.receive, self.send)
+        return self
+
+    @property
+    def status(self):
+        return self.sent[0]["status"]
+
+    @property
+    def code(self):
+        return json.loads(self.sent[1]["body"])["code"]
+
+    @property
+    def headers(self):
+        return dict(self.sent[0]["headers"])
+
+
+CHUNKED = [(b"transfer-encoding", b"chunked")]
+
+
+def test_a_body_is_handed_on_whole_and_once():
+    inner = Inner()
+    caller = asyncio.run(Caller(b"ab", b"cd", b"e").ask(Gate(inner, RULES)))
+    assert (caller.status, inner.bodies) == (200, [b"abcde"])
+
+
+@pytest.mark.parametrize(
+    ("caller", "status", "code"),
+    [
+        (Caller(b"x", headers=[(b"content-length", b"101")], stall=True), 413, "too_large"),
+        (Caller(b"x", headers=[(b"content-length", b"-1")]), 400, "bad_request"),
+        (Caller(b"x", headers=[(b"content-length", b"9" * 30)]), 400, "bad_request"),
+        (Caller(b"x", headers=[(b"content-encoding", b"gzip")]), 415, "bad_request"),
+        (Caller(b"x" * 60, b"x" * 60, headers=CHUNKED), 413, "too_large"),
+        (Caller(b"x", headers=CHUNKED, stall=True), 408, "slow_body"),
+    ],
+)
+def test_what_does_not_pass_never_reaches_the_application(caller, status, code):
+    inner = Inner()
+    gate = Gate(inner, RULES)
+    asyncio.run(caller.ask(gate))
+    assert (caller.status, caller.code, inner.bodies) == (status, code, [])
+    assert asyncio.run(Caller(b"x" * 100).ask(gate)).status == 200, "nothing stays held"
+
+
+def test_without_the_key_nothing_is_read():
+    inner = Inner()
+    gate = Gate(inner, RULES.model_copy(update={"key_sha256": (digest_of("k"),)}))
+    caller = Caller(b"x", headers=[(b"expect", b"100-continue"), (b"content-length", b"9")], stall=True)
+    asyncio.run(caller.ask(gate))
+    assert (caller.status, caller.read, inner.scopes) == (401, 0, [])
+    assert caller.headers[b"WWW-Authenticate"] == b"Bearer"
+    assert caller.headers[b"connection"] == b"close"
+    assert asyncio.run(Caller(b"x", headers=[(b"authorization", b"Bearer k")]).ask(gate)).status == 200
+
+
+def test_a_refused_body_is_thrown_away_so_that_the_caller_hears_why():
+    caller = Caller(*[b"x" * 60] * 50, headers=CHUNKED)
+    asyncio.run(caller.ask(Gate(Inner(), RULES)))
+    assert (caller.status, caller.pieces) == (413, [])
+    assert b"connection" not in caller.headers
+
+
+def test_all_bodies_together_and_all_requests_together_are_bounded():
+    async def story():
+        inner = Inner()
+        gate = Gate(inner, RULES)
+        inner.hold = asyncio.Event()
+        first = asyncio.create_task(Caller(b"x" * 90).ask(gate))
+        await asyncio.sleep(0.01)
+        too_much = await Caller(b"x" * 90).ask(gate)
+        second = asyncio.create_task(Caller(b"x" * 9).ask(gate))
+        await asyncio.sleep(0.01)
+        too_many = await Caller(b"x").ask(gate)
+        inner.hold.set()
+        done = [await first, await second]
+        after = await Caller(b"x" * 90).ask(gate)
+        return [caller.status for caller in (too_much, too_many, *done, after)], too_much.headers
+
+    statuses, headers = asyncio.run(story())
+    assert statuses == [429, 429, 200, 200, 200]
+    assert headers[b"Retry-After"] == b"1"
+
+
+def test_headers_that_steer_ray_are_taken_away():
+    inner = Inner()
+    given = [(b"X-Request-Timeout-Seconds", b"0"), (b"x-request-disconnect-disabled", b"?1"), (b"if-match", b'"a"')]
+    asyncio.run(Caller(b"x", headers=given).ask(Gate(inner, RULES)))
+    names = {name for name, _ in inner.scopes[0]["headers"]}
+    assert names == {b"if-match", b"content-length"}
+
+
+@pytest.mark.parametrize(
+    ("inner", "status", "code"),
+    [
+        (Inner(500, [(b"content-type", b"text/plain")], b"The replica died"), 503, "not_ready"),
+        (Inner(404, [(b"content-type", b"text/plain; charset=utf-8")], b"Path not found"), 503, "not_ready"),
+        (Inner(error=RuntimeError("secret")), 500, "internal"),
+    ],
+)
+def test_what_others_say_in_our_place_is_said_in_our_words(inner, status, code):
+    caller = asyncio.run(Caller(b"x").ask(Gate(inner, RULES)))
+    assert (caller.status, caller.code) == (status, code)
+    assert b"secret" not in caller.sent[1]["body"]
+
+
+def test_our_own_refusals_pass_as_they_are():
+    body = b'{"code":"busy","message":"m","missing":[]}'
+    caller = asyncio.run(Caller(b"x").ask(Gate(Inner(429, [*JSON, (b"Retry-After", b"7")], body), RULES)))
+    assert (caller.status, caller.sent[1]["body"], caller.headers[b"Retry-After"]) == (429, body, b"7")
+
+
+def test_a_caller_that_leaves_while_it_sends_leaves_nothing(tmp_path):
+    inner = Inner()
+    gate = Gate(inner, RULES)
+    gone = Caller(b"x" * 90, headers=[(b"content-length", b"99")])
+    gone.stall = False
+    gone.pieces = [b"x" * 90]
+    original = gone.receive
+
+    async def receive():
+        message = await original()
+        return message | {"more_body": True} if message["type"] == "http.request" else message
+
+    gone.receive = receive
+    asyncio.run(gone.ask(gate))
+    assert (gone.sent, inner.bodies) == ([], [])
+    assert asyncio.run(Caller(b"x" * 100).ask(gate)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("state", "healthz", "readyz", "score"),
+    [
+        (None, 200, 503, 503),
+        (ServiceState(phase="broken", reason="no such folder"), 200, 503, 503),
+        (ServiceState(phase="serving", reason="1 of 2 replicas run"), 200, 503, 200),
+        (ServiceState(phase="serving", ready=True), 200, 200, 200),
+        (ServiceState(phase="stopping", reason="stops"), 200, 503, 503),
+    ],
+)
+def test_probes_are_answered_without_a_replica(tmp_path, state, healthz, readyz, score):
+    file = tmp_path / "state.json"
+    if state is not None:
+        state.write(file)
+    inner = Inner()
+    gate = Gate(inner, RULES, StateFile(file))
+    asked = [asyncio.run(Caller(path=path).ask(gate)) for path in ("/healthz", "/readyz", "/v1/score")]
+    assert [caller.status for caller in asked] == [healthz, readyz, score]
+    assert len(inner.scopes) == (score == 200)
+    if state is not None and state.reason:
+        assert json.loads(asked[1].sent[1]["body"])["message"] == state.reason
+        assert asked[1].headers[b"Retry-After"] == b"1"
+
+
+def test_a_check_is_asked_before_the_body_is_read():
+    asked = []
+
+    def check(path, judge_timeout):
+        asked.append((path, judge_timeout))
+
+    inner = Inner()
+    asyncio.run(Caller(b"x", headers=[(b"judge-timeout", b"12.5")]).ask(Gate(inner, RULES, check=check)))
+    assert asked == [("/v1/score", "12.5")]
+
+
+def test_websockets_are_closed():
+    async def story():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        await Gate(Inner(), RULES)({"type": "websocket", "path": "/", "headers": []}, None, send)
+        return sent
+
+    assert asyncio.run(story()) == [{"type": "websocket.close", "code": 1008}]
