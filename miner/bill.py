@@ -149,7 +149,8 @@ async def _bill(
         if task is not None:
             task.cancel()
 
-    async with open_client(settings) as judge:
+    at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
+    async with open_client(settings, at_once) as judge:
         with listening(heard, asked_to_stop):
             plan = plan_of(settings, corpus, judge.identity)
             if settings.band.scores is None:
@@ -166,7 +167,6 @@ async def _bill(
             known = await asyncio.to_thread(KnownScores, folders, plan.judge)
             tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k, stop, division)
             tell("scoring a sample")
-            at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
             probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
             _check_judged(probed, settings.max_error_share)
             return Bill(tally, probed, in_band=settings.band.scores is not None)

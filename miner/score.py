@@ -22,6 +22,7 @@ from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
 from miner.stopping import Stopped, listening
 from unijudge.client import JudgeClient
+from unijudge.concurrency import FIRST
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, SettingsError, UnijudgeError
 from unijudge.keys import read_key
@@ -100,13 +101,20 @@ def _engine(settings: ScoreSettings) -> AbstractContextManager[None]:
     return connected(settings)
 
 
-def open_client(settings: ScoreSettings) -> JudgeClient:
-    """The service of a job, not yet connected."""
+def open_client(settings: ScoreSettings, at_once: int | None = None) -> JudgeClient:
+    """The service of a job, not yet connected. How many requests are in flight follows what the service can do.
+
+    Args:
+        settings: The job.
+        at_once: So many are from the first one on, unless the service refuses them: to measure what the job will have.
+    """
     return JudgeClient(
         settings.service,
         key=read_key(settings.key_file),
         request_timeout_s=settings.request_timeout_s,
         retry_for_s=settings.retry_for_s,
+        in_flight=at_once or settings.in_flight,
+        first=at_once or FIRST,
     )
 
 

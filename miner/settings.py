@@ -121,7 +121,8 @@ class ScoreSettings(RetrievalSettings):
     queries_in_shard: int = Field(256, gt=0)
     """Queries in one file. After a kill at most so many are scored again, and those that were in flight."""
     in_flight: int = Field(16, gt=0)
-    """Queries that wait for the service at once; with `engine = "ray"`, of each task."""
+    """At most so many queries wait for the service at once, with `engine = "ray"` of each task; fewer while it has too
+    much to do."""
     engine: Literal["local", "ray"] = "local"
     """One process, or a Ray task for each shard: every machine must see the folders."""
     ray_address: str = "auto"
@@ -129,9 +130,9 @@ class ScoreSettings(RetrievalSettings):
     tasks: int = Field(4, gt=0)
     """Shards in work at once on Ray."""
     request_timeout_s: float = Field(300, gt=0)
-    """How long one request may take, in seconds."""
+    """How long one try of a request may take, to the last byte of its answer, in seconds."""
     retry_for_s: float = Field(600, gt=0)
-    """How long to go on trying while the service is busy or away, in seconds."""
+    """How long to go on trying while the service answers nothing, be it busy or away, in seconds."""
     max_error_share: float = Field(0.05, ge=0, le=1)
     """Stop, before writing, at a shard with more pairs without a verdict than this share."""
     min_mass: float = Field(0.5, ge=0, le=1)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 MAY_IMPORT = {
     "unijudge": {
-        "pydantic", "numpy", "pyarrow", "PIL", "httpx2", "tenacity", "typer", "transformers", "jinja2",
+        "pydantic", "numpy", "pyarrow", "PIL", "anyio", "httpx2", "tenacity", "typer", "transformers", "jinja2",
         "markupsafe", "upath",
     },
     "judge_service": {
@@ -35,6 +35,7 @@ ONLY_IN = {
         "miner/ray_engine.py", "miner/jobs.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
+    "anyio": {"unijudge/concurrency.py"},
     "httpx2": {"unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
     "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
     "jinja2": {"unijudge/pages.py"},

@@ -63,7 +63,7 @@ class RerankSettings(Settings):
     min_held_out: int = Field(50, gt=0)
     """`auto`: with fewer held-out queries, a subset's gain must exceed its standard error."""
     in_flight: int = Field(16, gt=0)
-    """Queries that wait for the service at once."""
+    """At most so many queries wait for the service at once; fewer while it has too much to do."""
 
     @property
     def judged(self) -> int:

@@ -151,7 +151,8 @@ async def _rerank(
     check: Callable[[JudgeIdentity], None] | None,
 ) -> tuple[list[Outcome], dict[str, Decision] | None, JudgeIdentity]:
     """What is to be reported, in order; and what `auto` decided, before the queries were asked that it spares."""
-    async with JudgeClient(settings.service, key=read_key(settings.key_file)) as judge:
+    key = read_key(settings.key_file)
+    async with JudgeClient(settings.service, key=key, in_flight=settings.in_flight) as judge:
         if check is not None:
             check(judge.identity)
         ask = Asking(settings, corpus, judge, len(rankings), report)

@@ -1,6 +1,7 @@
 """The judge service as a `Judge`: splits large queries, and sends each image once.
 
 It never opens an image for you and never scores twice what was answered. Idempotent: a retry asks the same question.
+Ask as much at once as you like: what the service cannot take yet waits here.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from typing import Self, TypeVar
 
 import httpx2
 
+from unijudge.concurrency import FIRST, AdaptiveLimit
 from unijudge.connection import Connection
 from unijudge.corpus import Content
 from unijudge.cost import ModelShape, TokenCount
@@ -37,6 +39,9 @@ class JudgeClient:
     On entry it asks the service who it is; from then on every request is pinned to that judge (`If-Match`), and who
     answered is compared, so no answer of another one can slip in. Images are named by their hashes; what the service
     lacks is sent once.
+
+    It has as many requests in flight as the service can answer: more while answers come, half as many at a 429, a 503
+    or a timeout.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class JudgeClient:
         key: str | None = None,
         request_timeout_s: float = 120,
         retry_for_s: float = 300,
+        in_flight: int = 64,
+        first: int = FIRST,
         transport: httpx2.AsyncBaseTransport | None = None,
     ):
         """Opens nothing yet.
@@ -55,8 +62,10 @@ class JudgeClient:
             url: Where the service listens, as in `http://127.0.0.1:8000`.
             expect: Refuse any other judge than this one.
             key: The bearer key, where the service wants one (`read_key` takes it from a file).
-            request_timeout_s: How long one request may take.
-            retry_for_s: How long to go on trying while the service is busy or away.
+            request_timeout_s: How long one try of a request may take, from connecting to the last byte of its answer.
+            retry_for_s: How long to go on trying while the service answers nothing, be it busy or away.
+            in_flight: At most so many requests wait for the service at once; the number follows what it can do.
+            first: How many these are before anything is known of the service.
             transport: In the place of the network, for tests: an in-process application, say.
 
         Raises:
@@ -64,7 +73,12 @@ class JudgeClient:
             JudgeRefused: The URL is none.
         """
         self._connection = Connection(
-            url, key=key, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s, transport=transport
+            url,
+            key=key,
+            request_timeout_s=request_timeout_s,
+            retry_for_s=retry_for_s,
+            limit=AdaptiveLimit(in_flight, first=first, timeout_s=request_timeout_s),
+            transport=transport,
         )
         self._expect = expect
         self._info: ServiceInfo | None = None
@@ -114,7 +128,7 @@ class JudgeClient:
 
         Raises:
             JudgeRefused: The query itself cannot be judged, or the service failed on it again and again.
-            JudgeUnavailable: Busy or away for longer than `retry_for_s`.
+            JudgeUnavailable: The service answered nothing for `retry_for_s`.
             JudgeChanged: Another judge answered.
             JudgeBroken: The answer is not one for each candidate.
         """

@@ -1,20 +1,25 @@
-"""HTTP to the judge service: retries what can be retried, and maps every foreign error once. Idempotent calls only."""
+"""HTTP to the judge service: retries what can be retried, and maps every foreign error once. Idempotent calls only.
 
-import logging
-import time
+A try has one deadline: for connecting, sending, and the answer to its last byte. The service is told
+(`Judge-Timeout`), and need not work for a caller who has left.
+"""
+
+import asyncio
 from typing import TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from unijudge.concurrency import AdaptiveLimit
 from unijudge.errors import (
     BlobRefused,
     BlobsMissing,
     JudgeBroken,
+    JudgeBusy,
     JudgeChanged,
     JudgeError,
     JudgeFailed,
+    JudgeLate,
     JudgeRefused,
     JudgeUnavailable,
     JudgeUncounted,
@@ -22,17 +27,15 @@ from unijudge.errors import (
 from unijudge.files import in_words
 from unijudge.keys import checked_key
 from unijudge.provenance import without_passwords
+from unijudge.retrying import Retrying
 from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import Answer, ErrorBody
 
 R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A", bound=Answer)
 
-logger = logging.getLogger(__name__)
-
-TELL_AFTER_S, TELL_EVERY_S = 3, 60
-FAILED_TRIES = 3
-"""How often a request is sent on which the service itself fails; then it is a refusal, and other requests go on."""
+WAY_BACK_S, WAY_BACK_SHARE = 0.5, 0.1
+"""What the service is not given of a try's time, in seconds and at most as a share: its answer has to travel."""
 JSON, BINARY = "application/json", "application/octet-stream"
 
 
@@ -46,17 +49,20 @@ class Connection:
         key: str | None,
         request_timeout_s: float,
         retry_for_s: float,
+        limit: AdaptiveLimit,
         transport: httpx2.AsyncBaseTransport | None,
     ):
-        """See `JudgeClient`."""
+        """See `JudgeClient`; `limit` is for the requests that a judge has to answer."""
         self.url = without_passwords(url)  # for messages
-        self._retry_for_s = retry_for_s
-        self._quiet_until = float("-inf")
+        self._request_timeout_s = request_timeout_s
+        self._retrying = Retrying(limit, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s)
         checked = checked_key(key, "key")
         try:
             self._http = httpx2.AsyncClient(
                 base_url=url,
-                timeout=request_timeout_s,
+                timeout=None,  # the deadline is one for the whole try, in `_once`
+                # Requests wait for a place of `limit`, where their time does not run yet, never for a connection.
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
                 transport=transport,
                 headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
             )
@@ -69,16 +75,18 @@ class Connection:
 
     async def get(self, path: str, kind: type[R]) -> R:
         """Reads a resource."""
-        return self._parsed(path, kind, await self._retrying("GET", path, b"", {}))
+        content = await self._retrying.call(lambda: self._once("GET", path, b"", {}))
+        return self._parsed(path, kind, content)
 
     async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity) -> A:
-        """Sends JSON to one judge, and takes an answer from no other.
+        """Sends JSON to one judge, and takes an answer from no other; waits for a place among those in flight.
 
         Raises:
             JudgeChanged: Another one is there, or answered: what stands between may drop the pin.
         """
         headers = {"Content-Type": JSON, "If-Match": f'"{judge.digest}"'}
-        answer = self._parsed(path, kind, await self._retrying("POST", path, body, headers))
+        content = await self._retrying.question(lambda: self._once("POST", path, body, headers))
+        answer = self._parsed(path, kind, content)
         if answer.identity != judge:
             raise JudgeChanged(
                 f"{self.url}{path}: asked {judge}, but {judge.difference(answer.identity)}. Ask without what stands "
@@ -88,50 +96,24 @@ class Connection:
 
     async def put(self, path: str, body: bytes, *, retry_for_s: float) -> None:
         """Stores a resource."""
-        await self._retrying("PUT", path, body, {"Content-Type": BINARY}, min(retry_for_s, self._retry_for_s))
-
-    async def _retrying(
-        self, method: str, path: str, body: bytes, headers: dict[str, str], retry_for_s: float | None = None
-    ) -> bytes:
-        retrying = AsyncRetrying(
-            stop=stop_after_delay(self._retry_for_s if retry_for_s is None else retry_for_s),
-            wait=_wait,
-            retry=retry_if_exception(lambda error: isinstance(error, JudgeError) and error.retryable),
-            before_sleep=self._tell,
-            reraise=True,
-        )
-        failed = 0
-
-        async def once() -> bytes:
-            nonlocal failed
-            try:
-                return await self._once(method, path, body, headers)
-            except JudgeFailed as error:
-                failed += 1
-                if failed == FAILED_TRIES:
-                    reason = f"{error}. It was sent {failed} times; look there, or leave it out"
-                    raise JudgeRefused(reason) from error
-                raise
-
-        return await retrying(once)
-
-    def _tell(self, state: RetryCallState) -> None:
-        """Says, once a minute, for what a person waits."""
-        error = state.outcome.exception() if state.outcome else None
-        asked_to_wait = isinstance(error, JudgeUnavailable) and error.retry_after_s is not None
-        now = time.monotonic()
-        if not asked_to_wait and (state.seconds_since_start or 0) > TELL_AFTER_S and now > self._quiet_until:
-            self._quiet_until = now + TELL_EVERY_S
-            logger.warning("%s; trying on for up to %.0f s", error, self._retry_for_s)
+        headers = {"Content-Type": BINARY}
+        await self._retrying.call(lambda: self._once("PUT", path, body, headers), retry_for_s)
 
     async def _once(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        """One try, from connecting to the last byte of the answer within `request_timeout_s`."""
+        timeout_s = self._request_timeout_s
+        there_s = timeout_s - min(WAY_BACK_S, WAY_BACK_SHARE * timeout_s)
         try:
-            response = await self._http.request(method, path, content=body, headers=headers)
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.request(
+                    method, path, content=body, headers=headers | {"Judge-Timeout": f"{there_s:g}"}
+                )
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
-        except httpx2.ReadTimeout as error:
-            raise JudgeUnavailable(
-                f"{self.url}{path}: no answer in time; raise request_timeout_s, or send fewer queries at once"
+        except TimeoutError as error:
+            raise JudgeLate(
+                f"{self.url}{path}: no whole answer within {timeout_s:g} s. Raise request_timeout_s, or send fewer "
+                "candidates in a query"
             ) from error
         except httpx2.TransportError as error:
             raise JudgeUnavailable(
@@ -170,26 +152,30 @@ class Connection:
             return JudgeChanged(message)
         if response.status_code in (400, 413, 422):
             return JudgeRefused(message)
-        busy = response.status_code in (408, 429) or (response.status_code >= 500 and body.code != "no_room")
-        gone = response.status_code == 404 and body.code == "unknown" and path != "/v1/identity"
-        if busy or gone:  # a judge answered on entry: what knows no such path now is being stopped, or started again
-            error = (JudgeFailed if body.code == "internal" else JudgeUnavailable)(message)
+        unavailable = _unavailable(path, response.status_code, body.code)
+        if unavailable is not None:
+            error = unavailable(message)
             error.retry_after_s = _seconds(response.headers.get("Retry-After"))
             return error
         return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
 
 
-_backoff = wait_random_exponential(multiplier=0.25, max=10)
-
-
-def _wait(state: RetryCallState) -> float:
-    """What the service asked for (`Retry-After`), and never less than the backoff: clients must not return at once."""
-    error = state.outcome.exception() if state.outcome else None
-    return max(_backoff(state), (error.retry_after_s or 0.0) if isinstance(error, JudgeUnavailable) else 0.0)
+def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | None:
+    """What a refusal says of the service, where another try may be answered."""
+    if code == "internal":
+        return JudgeFailed
+    if code == "too_late" or status in (408, 504):
+        return JudgeLate
+    if status in (429, 503):
+        return JudgeBusy
+    # A judge answered on entry: what knows no such path now is being stopped, or started again.
+    is_gone = status == 404 and code == "unknown" and path != "/v1/identity"
+    is_broken = status >= 500 and code != "no_room"
+    return JudgeUnavailable if is_gone or is_broken else None
 
 
 def _seconds(header: str | None) -> float | None:
     try:
-        return min(60.0, max(0.0, float(header))) if header else None
+        return max(0.0, float(header)) if header else None
     except ValueError:  # an HTTP date: rare, and the backoff serves as well
         return None

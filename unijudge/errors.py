@@ -10,7 +10,9 @@
     │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
     │  ├─ BlobRefused        an image that is sent ahead is none: send it inside its request
     │  ├─ JudgeUncounted     it has no tokens to count: it is no model
-    │  ├─ JudgeUnavailable   busy or unreachable (429, 5xx, transport): retried              retryable
+    │  ├─ JudgeUnavailable   unreachable (5xx, transport): retried                           retryable
+    │  │  ├─ JudgeBusy       it has too much to do, starts or stops (429, 503): retried, with fewer at once
+    │  │  │  └─ JudgeLate    no whole answer in time: retried in the same way
     │  │  └─ JudgeFailed     it failed on this very request (500, `internal`): retried a few times
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
@@ -81,6 +83,14 @@ class JudgeUnavailable(JudgeError):
     retryable = True
     retry_after_s: float | None = None
     """How long the service asks to wait, where it said so."""
+
+
+class JudgeBusy(JudgeUnavailable):
+    """The service has too much to do, starts or stops; the client sends fewer requests at once."""
+
+
+class JudgeLate(JudgeBusy):
+    """No whole answer came before the request's deadline; or the service said at once that none would."""
 
 
 class JudgeFailed(JudgeUnavailable):

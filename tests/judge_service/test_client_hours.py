@@ -1,0 +1,162 @@
+"""Hours of one client, or of ten, with a slow or a full service, in virtual time: none is lost, each has its share."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections import Counter
+
+import httpx2
+import pytest
+
+from judge_service.backends.scripted import ScriptedJudge
+from tests import virtual_time
+from unijudge.client import JudgeClient
+from unijudge.corpus import Content
+from unijudge.prompt import Prompt
+from unijudge.verdicts import Verdict
+from unijudge.wire import ErrorBody, ScoreResponse
+
+JUDGE = ScriptedJudge(Prompt())
+ONE = [Content("candidate")]
+(ANSWER,) = asyncio.run(JUDGE.judge(Content("query"), ONE))
+INFO = {
+    "identity": JUDGE.identity.model_dump(),
+    "digest": JUDGE.identity.digest,
+    "limits": {"max_candidates": 64, "max_body_bytes": 2**20, "max_pixels": 1, "blobs": False},
+    "replicas": 1,
+}
+
+
+class Service(httpx2.AsyncBaseTransport):
+    """Slots that take some seconds for each request, and a queue in order."""
+
+    def __init__(self, *, seconds, slots=1, waiting=10**9, drops=True, retry_after_s=1):
+        """An idle one.
+
+        Args:
+            seconds: That a request takes in its slot.
+            slots: How many work at once.
+            waiting: How many may wait; beyond it they are refused with 429.
+            drops: Whether it gives up the work for callers who have left.
+            retry_after_s: What it tells those that it refuses.
+        """
+        self.seconds, self.slots, self.waiting, self.drops = seconds, slots, waiting, drops
+        self.retry_after_s = retry_after_s
+        self.free = asyncio.Semaphore(slots)
+        self.inside = 0
+        self.begun, self.answered, self.refused = Counter(), Counter(), 0
+        self.working = set()
+
+    async def handle_async_request(self, request):
+        if request.method == "GET":
+            return httpx2.Response(200, json=INFO)
+        if self.inside >= self.slots + self.waiting:
+            self.refused += 1
+            body = ErrorBody(code="busy", message="no").model_dump()
+            return httpx2.Response(429, json=body, headers={"Retry-After": str(self.retry_after_s)})
+        work = asyncio.create_task(self.work(request.content))
+        self.working.add(work)
+        work.add_done_callback(self.working.discard)
+        await (work if self.drops else asyncio.shield(work))
+        self.answered[request.content] += 1
+        answer = ScoreResponse(identity=JUDGE.identity, results=[ANSWER])
+        return httpx2.Response(200, content=answer.model_dump_json())
+
+    async def work(self, content):
+        self.inside += 1
+        try:
+            async with self.free:
+                self.begun[content] += 1
+                await asyncio.sleep(self.seconds)
+        finally:
+            self.inside -= 1
+
+
+async def job(service, queries, **options):
+    """All queries at once, as many in flight as the client finds right; gives their answers and the hours it took."""
+    async with JudgeClient("http://judge", transport=service, **options) as client:
+        slots = asyncio.Semaphore(options["in_flight"])
+
+        async def ask(number):
+            async with slots:
+                return await client.judge(Content(f"query {number}"), ONE)
+
+        return await asyncio.gather(*(ask(number) for number in range(queries)))
+
+
+MINER = {"in_flight": 128, "request_timeout_s": 300, "retry_for_s": 600}
+
+
+@pytest.mark.parametrize("drops", [True, False])
+@pytest.mark.parametrize("seconds", [0.1, 4.5, 19, 60])
+def test_a_miner_with_128_in_flight_finishes_on_one_slow_replica(monkeypatch, seconds, drops):
+    """From 2.4 s a request on, 128 in flight would wait for more than the five minutes that each has.
+
+    The replica is never idle, and does nothing in vain, though it may not notice that a caller has left.
+    """
+
+    async def run():
+        service = Service(seconds=seconds, drops=drops)
+        answers = await job(service, 500, **MINER)
+        return answers, service, asyncio.get_running_loop().time()
+
+    answers, service, time_s = virtual_time.run(run(), monkeypatch)
+    assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
+    assert len(service.answered) == 500
+    assert set(service.answered.values()) == {1}
+    assert 500 * seconds > 0.97 * time_s
+    assert sum(service.begun.values()) < 1.02 * 500
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_a_miner_outlives_a_service_that_becomes_ten_times_as_slow(monkeypatch, drops):
+    """What was in flight is late then. Nothing is lost or answered twice, and the job goes on at the new pace."""
+
+    async def run():
+        service = Service(seconds=0.5, drops=drops)
+        working = asyncio.create_task(job(service, 1000, **MINER))
+        await asyncio.sleep(250)  # half of it, at half a second each
+        service.seconds = 5
+        return await working, service, asyncio.get_running_loop().time()
+
+    answers, service, time_s = virtual_time.run(run(), monkeypatch)
+    assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
+    assert len(service.answered) == 1000
+    assert set(service.answered.values()) == {1}
+    assert 0.8 * time_s < 500 * (0.5 + 5)
+
+
+@pytest.mark.parametrize(("waiting", "fair"), [(64, 0.9), (256, 0.95)])
+def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, waiting, fair):
+    """Each would have 64 in flight, which is more than ten times what there is room for, or more than twice.
+
+    Of two minutes, in which a short queue is shared less well than a long one: who finds it full first has less.
+    """
+    random.seed(0)
+    alone, together = (
+        virtual_time.run(shares(Service(seconds=0.2, slots=4, waiting=waiting), clients), monkeypatch)
+        for clients in (1, 10)
+    )
+    assert sum(together) ** 2 / (10 * sum(share**2 for share in together)) > fair  # Jain's fairness index
+    assert sum(together) > 0.95 * sum(alone)
+
+
+async def shares(service, clients, for_s=120, in_flight=64):
+    """How many answers each client got in some time."""
+    counts = [0] * clients
+
+    async def client(number):
+        async with JudgeClient("http://judge", transport=service, in_flight=in_flight) as judge:
+
+            async def asking(worker):
+                for query in itertools.count():
+                    await judge.judge(Content(f"{number}.{worker}.{query}"), ONE)
+                    counts[number] += 1
+
+            await asyncio.gather(*map(asking, range(in_flight)))
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(for_s):
+            await asyncio.gather(*map(client, range(clients)))
+    return counts
