@@ -54,6 +54,13 @@ def test_the_second_judge_decides_only_where_it_answered():
     assert choose(small, SETTINGS, large=large_row(None, c0=0.1)) == alone, "without its σ⁺ nothing can be said"
 
 
+def test_a_persons_negative_needs_no_positive_of_its_judge():
+    """The first judge has no σ⁺: a person's word counts, and what the second judge answered; c0 is out."""
+    offering = SETTINGS.model_copy(update={"extra_positives": True})
+    choice = choose(query(None, [0.3, 0.95, 0.2]), offering, large=large_row(0.6, c2=0.4), said={"c1": "negative"})
+    assert (names(choice), choice.triple.extra_positives) == (["c1", "c2"], [])
+
+
 probabilities = st.floats(0.01, 0.99)
 
 
