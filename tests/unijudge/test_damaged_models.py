@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from judge_service.rendering import open_inputs
-from judge_service.settings import ModelSettings
+from judge_service.settings import LimitSettings, ModelSettings
 from trainer.pretrained import base_weights
 from trainer.settings import BackboneSettings
 from unijudge.errors import ModelError
@@ -41,7 +41,7 @@ def test_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
     name = damaged(tiny_model, tmp_path / "model", file, text)
     cure = r"\. Check the name, or download its files again\)$"
     with pytest.raises(ModelError, match=f"{name}: cannot be loaded as a judge .*{reason}.*{cure}") as refused:
-        open_inputs(ModelSettings(name=name), Prompt(), 10**7)
+        open_inputs(ModelSettings(name=name), Prompt(), LimitSettings())
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400 + len(name)
 
