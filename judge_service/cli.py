@@ -1,6 +1,7 @@
 """`unijudge judge`: start the service, see what it lacks, verify one, make a key."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,8 +20,11 @@ app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
 def serve(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
     """Start N replicas on a local Ray or an existing cluster; Ctrl-C drains and stops."""
     resolved = command_settings(ServiceSettings, settings, overrides, example)
+    # Ray reads it when it is imported: a SIGTERM while Ray starts would end this process with a stack trace.
+    os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
     from judge_service.service import run
 
+    del os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"]  # Ray's own processes keep their handlers
     run(resolved)
 
 
