@@ -1,7 +1,11 @@
 """The Ray cluster that the replicas run on: our own, or one of others that is joined."""
 
+import logging
 import os
 import socket
+import threading
+from concurrent.futures import Future
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -55,6 +59,25 @@ def join(settings: ServiceSettings) -> None:
     _check_placement(settings)
 
 
+def _init(**options: Any) -> None:
+    """`ray.init` in a thread of its own: there it leaves the handlers of signals alone, and no signal interrupts it."""
+    logging.getLogger("ray._private.worker").addFilter(lambda record: "SIGTERM handler" not in str(record.msg))
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            ray.init(**options)
+        except BaseException as error:  # noqa: BLE001  for who waits
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        # Linux ends Ray's processes when the thread that started them ends.
+        threading.Event().wait()
+
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    started.result()
+
+
 def _start_ray(cpus: int) -> None:
     """Starts a Ray of our own.
 
@@ -62,7 +85,7 @@ def _start_ray(cpus: int) -> None:
         JudgeError: It does not start.
     """
     try:
-        ray.init(
+        _init(
             address="local",
             num_cpus=cpus,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -102,7 +125,7 @@ def _connect(address: str) -> None:
     try:
         if host:
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address)
+        _init(address=address)
     except (OSError, ValueError, AuthenticationError) as error:
         raise SettingsError(
             f"address: no Ray cluster lets us in at {address!r} ({error}); is it running, and are RAY_AUTH_MODE and "

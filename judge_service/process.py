@@ -70,7 +70,7 @@ def port_lock(settings: ServiceSettings) -> Iterator[None]:
 def stopping_at_signals(stop: threading.Event) -> Iterator[None]:
     """Sets the event at a signal, instead of what the signals did before, until the block ends."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    handle_signals(stop)
+    _handle_signals(stop)
     try:
         yield
     finally:
@@ -78,7 +78,7 @@ def stopping_at_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def handle_signals(stop: threading.Event) -> None:
+def _handle_signals(stop: threading.Event) -> None:
     """Lets the signals that end a service set the event."""
 
     def on_signal(number: int, _: FrameType | None) -> None:

@@ -21,7 +21,7 @@ from judge_service.front.gate import rules_of
 from judge_service.front.proxy import ProxyOrders
 from judge_service.front.state import ServiceState, StateFile
 from judge_service.preflight import check_machine
-from judge_service.process import handle_signals, port_lock, service_folder, stopping_at_signals
+from judge_service.process import port_lock, service_folder, stopping_at_signals
 from judge_service.replica import DEPLOYMENT, deployment_of
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
@@ -73,9 +73,9 @@ class _Service:
         deployed = False
         try:
             join(settings)
-            # Ray has set handlers of its own.
-            handle_signals(self._stop)
             check_alone(settings)
+            if self._stop.is_set():
+                return
             front = settings.front
             longest = front.body_timeout_s + front.request_timeout_s + RAY_MARGIN_S
             serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": longest})
@@ -85,9 +85,6 @@ class _Service:
             target = serve.RunTarget(target=application, name=APPLICATION, route_prefix="/")
             serve.run_many([target], wait_for_applications_running=False)
             self._watch()
-        except SystemExit:  # what Ray makes of a signal while it starts
-            handle_signals(self._stop)
-            logger.info("stopped while Ray started")
         finally:
             self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Come back later"))
             if deployed:  # on a cluster of others too: replicas that failed to start would go on holding their GPUs
