@@ -189,6 +189,6 @@ def _among(rows: Rows, ascending: Rows) -> npt.NDArray[np.bool_]:
 
 
 def _places(rows: Rows, wanted: Rows) -> Rows:
-    """Where in ascending rows those of another ascending array stand."""
-    near = wanted[slice(*np.searchsorted(wanted, [rows[0], rows[-1] + 1]))] if len(rows) else wanted[:0]
+    """Where in ascending rows, of which there is one at least, those of another ascending array stand."""
+    near = wanted[slice(*np.searchsorted(wanted, [rows[0], rows[-1] + 1]))]
     return np.searchsorted(rows, near)[_among(near, rows)]

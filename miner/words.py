@@ -103,10 +103,10 @@ class Words:
             return codes_N
 
         # Of candidates alike the first one stands for all.
-        alike_N = at_N * len(self._corpus.items) + self._exclusions.content_numbers[rows_N]
-        repeats_N = np.ones(len(rows_N), bool)
-        repeats_N[np.unique(alike_N, return_index=True)[1]] = False
-        codes_N[there_N & repeats_N] = CODE["twin"]
+        there = np.flatnonzero(there_N)
+        alike = at_N[there] * len(self._corpus.items) + self._exclusions.content_numbers[rows_N[there]]
+        first = np.unique(alike, return_index=True)[1]
+        codes_N[np.delete(there, first)] = CODE["twin"]
         return codes_N
 
     def heard_of(self, query: int) -> int:

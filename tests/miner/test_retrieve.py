@@ -142,10 +142,14 @@ def test_rows_that_ask_one_question_are_answered_like_any_other(seed, num_items,
     vectors = Blocks(items)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("miner.below.MANY", many)
+        patch.setattr("miner.below.QUERIES_AT_ONCE", many)
+        patch.setattr("miner.below.SIMILARITIES_AT_ONCE", many * 20)  # questions that are put in order together
         found = candidates_below(
             FaissRetriever(vectors), vectors, questions[asks], pool, ceilings, [barred[ask] for ask in asks], window
         )
     assert ids(found) == expected
+    for ask, (rows, values) in zip(asks, found, strict=True):
+        np.testing.assert_allclose(values, items[rows] @ questions[ask], atol=1e-5)
 
 
 def test_a_search_that_is_asked_to_stop_ends_inside_of_a_part():

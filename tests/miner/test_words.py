@@ -2,15 +2,20 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from miner.choice_settings import SelectSettings, SweepSettings
 from miner.importers.build import build
 from miner.importers.published import Published
 from miner.importers.sentence_transformers import read_tuples
+from miner.overrides import Override
 from miner.selection import select
 from miner.sweep import sweep
+from miner.words import WORDS, Words
 from tests.miner.rows import judged, override_file, score_folder
 from unijudge.corpus import Corpus, Item, Query, write_corpus
 from unijudge.errors import DataError
@@ -159,3 +164,18 @@ def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_
     del table["extra positives offered"]
     (point,) = sweep(SweepSettings(**given, presets=("unime-v2",), betas=((0.1, 0.01, 0.001),))).points
     assert point.statistics == pytest.approx(table, abs=1.1e-4)
+
+
+def test_nothing_is_said_of_an_item_that_the_corpus_lacks(tmp_path):
+    """The last item is denied for q0 and right for q1; what is not there must not be taken for it, nor for a twin."""
+    items = [Item(name, ("s",), text=name) for name in ("first", "last")]
+    queries = [Query("q0", "s", ("first",), text="one?"), Query("q1", "s", ("last",), text="two?")]
+    write_corpus(tmp_path / "corpus", items, queries, images=tmp_path, rejects=0, source="t")
+    denied = [Override(query_id="q0", item_id="last", verdict="negative")]
+    words = Words(Corpus(tmp_path / "corpus"), SimpleNamespace(retrieval={}), denied, None)
+    names = ["gone", "last", "lost", "gone", "last"]
+    codes = words.codes(np.arange(2), np.repeat(np.arange(2), 5), pa.array(names + names))
+    first, second = [None, "negative", None, None, "twin"], [None, "known", None, None, "twin"]
+    assert [WORDS[code] for code in codes.tolist()] == [*first, *second]
+    codes = words.codes(np.arange(2), np.repeat(np.arange(2), 5), pa.array(names + names), positives=True)
+    assert [WORDS[code] for code in codes.tolist()] == [None, "negative", None, None, "negative", *[None] * 5]

@@ -75,8 +75,9 @@ def test_a_query_is_no_wrong_answer_to_itself(tmp_path):
 def test_a_closed_list_is_ranked_as_it_is(tmp_path):
     closed = [Query(query.query_id, "x", query.positive_ids, text=query.text, candidates=(0, 1, 2, 3))
               for query in BOTH_WAYS]  # fmt: skip
-    report, _ = measured(tmp_path, SWAPPED, closed, PAIRS, PAIRS)
+    report, rows = measured(tmp_path, SWAPPED, closed, PAIRS, PAIRS, keep=2)
     assert (report.subsets["x"]["precision@1"], report.subsets["x"]["left out"]) == (0, 0)
+    assert [(row.item_ids, row.candidates) for row in rows[:2]] == [(["A", "B"], 4), (["B", "A"], 4)], "two are kept"
 
 
 def test_positives_of_all_rows_that_ask_the_same_are_right(tmp_path):
@@ -111,6 +112,24 @@ def test_two_evaluations_never_write_one_folder(tmp_path):
     measured(tmp_path, SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     with lease(tmp_path / "e"), pytest.raises(FolderBusy):
         evaluate(EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e"))
+
+
+def test_a_pool_holds_its_own_subset_or_everything(tmp_path):
+    """The item of the other subset is nearer."""
+    items = [Item("near", ("y",), text="near"), Item("far", ("x",), text="far")]
+    queries = [Query("q0", "x", ("far",), text="one?"), Query("q1", "y", ("near",), text="two?")]
+    vectors, asked = [[1, 0], [0.6, 0.8]], [[1, 0], [1, 0]]
+    for pool, ranks, candidates in [("subset", [1, 1], [1, 1]), ("global", [2, 1], [2, 2])]:
+        _, rows = measured(tmp_path / pool, items, queries, vectors, asked, pool=pool)
+        assert [row.gold_rank for row in rows] == ranks
+        assert [row.candidates for row in rows] == candidates
+
+
+def test_a_corpus_without_queries_is_refused(tmp_path):
+    write_corpus(tmp_path, SWAPPED, [], images=tmp_path, rejects=0, source="t")
+    with pytest.raises(DataError, match="has no queries; there is nothing to evaluate"):
+        evaluate(EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e"))
+    assert not (tmp_path / "e").exists()
 
 
 def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,9 +103,13 @@ def test_the_querys_picture_is_a_negative_only_where_the_selection_chose_it(tmp_
     assert masked(examples) == [set(), {"shown"}]
 
 
-def test_a_batch_moves_whole(tmp_path):
+def test_a_batch_has_scores_if_all_rows_have_them_and_moves_whole(tmp_path):
     items = texts(("p", "one"), ("n", "two"))
     (example,) = examples_of(tmp_path, items, [Query("q0", "x", ("p",), text="?")], {"q0": ["n"]})
+    assert collate([example]).teacher_BK is None
+    judged = replace(example, teacher=[0.9, 0.1])
+    assert collate([judged, judged]).teacher_BK.tolist() == [[pytest.approx(0.9), pytest.approx(0.1)]] * 2
+    assert collate([judged, example]).teacher_BK is None, "one row without a judge's scores"
     moved = vars(collate([example]).to(torch.device("meta")))
     tensors = {name: value.device.type for name, value in moved.items() if isinstance(value, torch.Tensor)}
     assert tensors == dict.fromkeys(("columns_BK", "says_BU", "shows_BU", "weights_B"), "meta")
