@@ -181,8 +181,8 @@ def check_run(folder: Path, _: Beginning) -> str:
     for number, line in enumerate(read_text(folder / "metrics.jsonl").splitlines(), start=1):
         try:
             json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error.msg}); train again") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}); train again") from error
         steps = number
     return f"{steps} steps and {check_weights(folder)} files of weights read"
 

@@ -58,8 +58,8 @@ def check_model(folder: Path, _: ModelConfig | AdapterConfig) -> str:
     def read(path: Path) -> int:
         try:
             json.loads(read_text(path))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: not JSON ({error.msg}); export or merge again") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not JSON ({error}); export or merge again") from error
         return 1
 
     small = every(read, sorted(folder.rglob("*.json")))

@@ -41,16 +41,17 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / WEIGHTS_INDEX
     shards = set(read_json(index, WeightsIndex).weight_map.values()) if index.is_file() else set()
     single = {WEIGHTS} if (folder / WEIGHTS).is_file() else set()
+    pickled = {path.name for path in folder.glob("pytorch_model*.bin")}
     found = {path.name for path in folder.glob("*.safetensors")}
     # transformers takes the single file before the index. vLLM takes what the index names; else all that there is.
-    by_transformers = single or shards
-    by_vllm = {name for name in found if name.startswith("consolidated")} or shards or found
+    by_transformers = single or shards or pickled
+    by_vllm = {name for name in found if name.startswith("consolidated")} or shards or found or pickled
     if by_transformers and by_transformers != by_vllm:
         raise ModelError(
             f"its folder holds two sets of weights: transformers would read {_named(by_transformers)}, vLLM "
             f"{_named(by_vllm)}. Move away the files that are not this model's"
         )
-    return [folder / name for name in sorted(by_transformers)]
+    return [folder / name for name in sorted(by_transformers - pickled)]
 
 
 def check_numbers(paths: Sequence[Path], method: str) -> None:

@@ -22,6 +22,8 @@ CACHED_STEPS = 4
 LIBRARY_BYTES = GIB // 2
 """What CUDA's libraries and the allocator take beside the tensors."""
 FLOAT32_BYTES = 4
+EXACT_FLOAT32 = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
+"""Without them Triton's products, those of attention in float32, round their factors to the ten bits of TF32."""
 GPU_BLOCK_SIZE = 16
 """Tokens in a cache block on a GPU, vLLM's own choice."""
 SHARED_CACHE_PART = 0.9
@@ -69,6 +71,8 @@ class EnginePlan:
     """Of vLLM's `EngineArgs`."""
     environment: dict[str, str]
     """Variables that are set where the caller has not set them."""
+    precision: dict[str, str]
+    """Variables that are set whatever the caller has set: the judge's identity promises this dtype."""
     own_process: bool
     """Whether the engine runs in a process of its own."""
     memory: MemoryEstimate | None
@@ -117,7 +121,7 @@ def _on_cpu(settings: ServiceSettings, options: dict[str, Any], environment: dic
         options["max_num_batched_tokens"] = settings.engine.batched_tokens
         sequences = min(sequences, settings.engine.batched_tokens)
     options |= {"block_size": CPU_BLOCK_SIZE, "enforce_eager": True, "max_num_seqs": sequences}
-    return EnginePlan(options, environment, own_process, memory=None)
+    return EnginePlan(options, environment, {}, own_process, memory=None)
 
 
 def _on_gpu(
@@ -131,9 +135,6 @@ def _on_gpu(
         # A fork after CUDA was touched would break the engine's process.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
-    if settings.model.dtype == "float32":
-        # Triton's products of float32, those of attention here, would round their factors to the ten bits of TF32.
-        environment |= {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
     step_tokens, memory = step_tokens_of(settings, sizes, gpu)
     options |= {
         "gpu_memory_utilization": memory_share(settings),
@@ -151,7 +152,8 @@ def _on_gpu(
         options["compilation_config"] = {"cudagraph_mode": "PIECEWISE"}
     if attention := _attention(settings, gpu):
         options["attention_backend"] = attention
-    return EnginePlan(options, environment, own_process, memory)
+    precision = EXACT_FLOAT32 if settings.model.dtype == "float32" else {}
+    return EnginePlan(options, environment, precision, own_process, memory)
 
 
 def replicas_on_a_gpu(settings: ServiceSettings) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unijudge.errors import ModelError
+from unijudge.refused import in_one_line
 from unijudge.weight_files import packing_of
 
 FEWEST_BITS = 4
@@ -98,7 +99,9 @@ def load_sizes(name: str, revision: str | None) -> ModelSizes:
     try:
         return sizes_of(transformers.AutoConfig.from_pretrained(name, revision=revision))
     except Exception as error:  # other people's configurations fail in transformers in many ways
-        raise ModelError(f"{name}: its configuration cannot be used ({str(error)[:200]}). Check model.name") from error
+        raise ModelError(
+            f"{name}: its configuration cannot be used ({in_one_line(error)}). Check model.name"
+        ) from error
 
 
 def quantisation_of(config: Any) -> str:

@@ -58,6 +58,7 @@ class VllmJudge:
         plan = engine_plan(settings, sizes, gpu)
         for name, value in plan.environment.items():
             os.environ.setdefault(name, value)
+        os.environ.update(plan.precision)
         try:
             import vllm
         except ImportError as error:

@@ -1,14 +1,19 @@
 """The engine's options, for GPUs that are not here: what is chosen, and whether the model fits by estimate."""
 
 import json
+import os
+from unittest import mock
 
 import pytest
 from pydantic import ValidationError
 from transformers import AutoModelForImageTextToText
 
+from judge_service import backends
+from judge_service.backends import open_judge
 from judge_service.backends.engine_options import engine_plan, memory_share, step_tokens_of
 from judge_service.backends.model_sizes import load_sizes, sizes_of
 from judge_service.gpus import GIB
+from judge_service.settings import ModelSettings, ServiceSettings
 from tests.families import MAKERS
 from tests.judge_service.gpus import CHIPS, QWEN25_VL, config, gpu, settings, sizes
 from unijudge.errors import ModelError
@@ -183,10 +188,29 @@ def test_attention_kernels_that_need_no_compiler(chip, dtype, attention):
 def test_float32_is_float32_on_a_gpu():
     """Triton's and torch's products would round their factors to TF32 otherwise."""
     exact = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
-    for dtype in ("float32", "bfloat16", "float16"):
-        environment = engine_plan(settings(model={"dtype": dtype}), sizes("3B"), gpu("H100 80")).environment
-        assert (environment | exact == environment) == (dtype == "float32")
-        assert bool(environment.keys() & exact.keys()) == (dtype == "float32")
+    for dtype, wanted in [("float32", exact), ("bfloat16", {}), ("float16", {})]:
+        assert engine_plan(settings(model={"dtype": dtype}), sizes("3B"), gpu("H100 80")).precision == wanted
+    assert engine_plan(settings(model={"dtype": "float32"}), sizes("3B"), None).precision == {}
+
+
+def test_a_shell_cannot_make_float32_less(tiny_model, monkeypatch):
+    """What this process has already is written over, before the engine's own process begins."""
+    pytest.importorskip("vllm")
+    seen = {}
+
+    def started(*_):
+        seen.update(os.environ)
+        raise ModelError("no engine here")
+
+    monkeypatch.setattr(backends, "current_gpu", lambda **_: gpu("H100 80"))
+    monkeypatch.setattr("judge_service.backends.vllm._started", started)
+    monkeypatch.setattr("judge_service.backends.vllm.check_engine", lambda *_: None)
+    model = ModelSettings(name=str(tiny_model), backend="vllm", dtype="float32")
+    shell = {"TRITON_F32_DEFAULT": "tf32", "VLLM_FLOAT32_MATMUL_PRECISION": "medium", "VLLM_LOGGING_LEVEL": "ERROR"}
+    with mock.patch.dict(os.environ, shell), pytest.raises(ModelError, match="no engine here"):
+        open_judge(ServiceSettings(gpus_per_replica=1, model=model))
+    assert (seen["TRITON_F32_DEFAULT"], seen["VLLM_FLOAT32_MATMUL_PRECISION"]) == ("ieee", "highest")
+    assert seen["VLLM_LOGGING_LEVEL"] == "ERROR", "the caller's"
 
 
 @pytest.mark.parametrize(("gpus_per_replica", "share"), [(1, 0.92), (0.5, 0.46), (0.25, 0.23), (4, 0.92)])

@@ -75,7 +75,8 @@ def test_every_column_has_a_meaning(name):
     assert all(described.values())
 
 
-def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch):
+@pytest.mark.parametrize("was", [None, "s3://bucket/corpus-of-mine"])
+def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch, was):
     """In no text file and in no table: not in the command, not in the settings, not in the source."""
     corpus, scores, triples = parts
     words = ["--set", f"corpus={corpus}", "--set", f'reuse=["{scores}"]', str(corpus), "https://me:secret@host/x"]
@@ -89,7 +90,7 @@ def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch):
         if kind is CorpusManifest:
             found = found.model_copy(update={"source": f"{tmp_path}/pairs.jsonl (original)"})
         if kind is TripleManifest:
-            new = {"corpus": str(corpus), "scores": [str(scores)], "preset": "paper"}
+            new = {"corpus": was or str(corpus), "scores": [str(scores)], "preset": "paper"}
             sha = file_sha256(scores / "manifest.json")
             found = found.model_copy(update={"selection": new, "scores": sha})
         publish_json(folder / name, found)

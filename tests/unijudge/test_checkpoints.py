@@ -238,6 +238,18 @@ def test_two_sets_of_weights_are_refused(tiny_model, tmp_path):
         check_checkpoint(str(folder), None)
 
 
+def test_pickled_weights_beside_others(tiny_model, tmp_path):
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_model, folder)
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    check_checkpoint(str(folder), None)  # both engines take the other format first
+    (folder / WEIGHTS).rename(folder / "older.safetensors")
+    with pytest.raises(ModelError, match=r"transformers would read pytorch_model.bin, vLLM older.safetensors\. Move"):
+        check_checkpoint(str(folder), None)
+    (folder / "older.safetensors").unlink()
+    check_checkpoint(str(folder), None)
+
+
 ADAPTERS = {
     "missing": (without("layers.1."), r"tensors missing: 4 \(base_model\S+layers.1\."),
     "without a place": (

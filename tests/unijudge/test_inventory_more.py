@@ -112,6 +112,9 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
     (model / "model.safetensors").write_bytes(whole[:-1])
     with pytest.raises(DataError, match=r"notes\.json: not JSON"):
         check(model)
+    (model / "notes.json").write_text("[" * 99_999)
+    with pytest.raises(DataError, match=r"notes\.json: not JSON \(maximum recursion depth"):
+        check(model)
     (model / "notes.json").unlink()
     with pytest.raises(DataError, match=r"model\.safetensors: .* but its header says"):
         check(model)
