@@ -22,6 +22,7 @@ from trainer.layouts import (
     reranker_template,
 )
 from trainer.loading import Artefact, Form
+from trainer.report import read_steps
 from trainer.runs import settings_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
@@ -31,9 +32,10 @@ from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_
 from unijudge.inputs import ModelInputs
 from unijudge.leases import lease
 from unijudge.locations import locate
+from unijudge.model_folders import AdapterConfig
 from unijudge.outputs import check_absent
 from unijudge.prompt import Prompt
-from unijudge.provenance import Beginning, Versions
+from unijudge.provenance import Beginning, Versions, without_places
 from unijudge.rankings import Evaluation
 from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
@@ -102,7 +104,7 @@ def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
 
 def _check_base(adapter: Path, model: BackboneSettings) -> None:
     """A foreign adapter may fit by its shapes."""
-    base = json.loads(read_text(adapter / "adapter_config.json")).get("base_model_name_or_path")
+    base = read_json(adapter / "adapter_config.json", AdapterConfig).base_model_name_or_path
     if base != model.name:
         raise ModelError(
             f"{adapter}: is an adapter of {base}, but the run trained one of {model.name}; put back the run's own"
@@ -194,14 +196,14 @@ def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations:
         settings=settings,
         begun=begun,
         environment=read_json(run / "environment.json", Versions).root,
-        last=json.loads(read_text(run / "metrics.jsonl").splitlines()[-1]),
+        last=read_steps(run)[-1],
         triples=manifest,
         judges=[] if manifest is None else list(_judges(settings.triples, manifest)),
-        evaluations={
-            f"{folder}{'' if verified else NOT_VERIFIED}": found
+        evaluations=[
+            (f"{without_places(str(folder))}{'' if verified else NOT_VERIFIED}", found)
             for folder in evaluations
             for found, verified in [_evaluation(folder, run / "adapter")]
-        },
+        ],
     )
 
 

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from unijudge.datasets import every
 from unijudge.errors import DataError
@@ -37,6 +38,15 @@ class AdapterConfig(BaseModel):
 
 class _WeightsIndex(BaseModel):
     weight_map: dict[str, str]
+
+
+class _Tensor(BaseModel):
+    """What a header of safetensors says of one tensor."""
+
+    data_offsets: tuple[int, int]
+
+
+_OBJECT, _TENSORS = TypeAdapter(dict[str, Any]), TypeAdapter(dict[str, _Tensor])
 
 
 def missing_weights(folder: Path, manifest: ModelConfig | AdapterConfig, sizes: Mapping[str, int]) -> list[str]:
@@ -75,12 +85,14 @@ def check_safetensors(path: Path) -> int:
         with path.open("rb") as file:
             found = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, found)))
-    except ValueError as error:
-        raise DataError(f"{path}: torn or foreign ({error}); train again") from error
+            header = _OBJECT.validate_json(file.read(min(length, found)))
+        header.pop("__metadata__", None)
+        ends = [tensor.data_offsets[1] for tensor in _TENSORS.validate_python(header).values()]
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise DataError(f"{path}: torn or foreign (its header: {reason}); train again") from error
     except OSError as error:
         raise unreadable(path, error) from error
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     if found != 8 + length + max(ends, default=0):
         raise DataError(f"{path}: {found} bytes, but its header says {8 + length + max(ends, default=0)}; train again")
     return 1

@@ -264,6 +264,15 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
         (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
     )
     refused(DataError, r"not the settings of such a training of this version \(rows_at_once: ", run=older)
+    for name, torn, match in [
+        ("environment.json", '{"torch":', r"environment\.json: no run's environment of this version .Invalid JSON"),
+        ("metrics.jsonl", "", "torn: no step is logged yet"),
+        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl:1: no metrics of a step"),
+        ("adapter/adapter_config.json", '{"peft_ty', r"adapter_config\.json: no adapter config of this version"),
+    ]:
+        broken = shutil.copytree(embedder, tmp_path / "torn", dirs_exist_ok=True)
+        (broken / name).write_text(torn)
+        refused(DataError, match, run=broken)
     other = evaluation_of(corpus, wide, tmp_path)
     refused(DataError, "measures vectors of another adapter", evaluations=[other])
 
@@ -345,7 +354,7 @@ def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(embedder, 
     assert "not verified" not in (tmp_path / "seen" / "README.md").read_text()
     (tmp_path / "vectors").rename(tmp_path / "moved")
     export(embedder, tmp_path / "unseen", evaluations=[evaluated])
-    assert f"{evaluated} (not verified: the vectors" in (tmp_path / "unseen" / "README.md").read_text()
+    assert f"\n{evaluated.name} (not verified: the vectors" in (tmp_path / "unseen" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,12 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
     (model / "notes.json").unlink()
     with pytest.raises(DataError, match=r"model\.safetensors: .* but its header says"):
         check(model)
-    (model / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x7f" + b"{")
-    with pytest.raises(DataError, match=r"model\.safetensors: torn or foreign"):
-        check(model)
+    lengths = [(b"\xff" * 7 + b"\x7f", b"{")]  # longer than the file
+    lengths += [(len(one).to_bytes(8, "little"), one) for one in (b"[]", b'{"a":1}', b'{"a":{}}')]
+    for length, header in lengths:
+        (model / "model.safetensors").write_bytes(length + header)
+        with pytest.raises(DataError, match=r"model\.safetensors: torn or foreign .its header"):
+            check(model)
     (model / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"1 files are missing, first model\.safetensors"):
         check(model)
