@@ -70,7 +70,7 @@ class ModelInputs:
         libraries = ["transformers", "tokenizers", "pillow"]
         if options["backend"] == "torchvision":
             libraries.append("torchvision")
-        self.version = ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
+        self.version = versions_of(*libraries)
         """Of what makes tokens and pixels."""
         self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
@@ -138,6 +138,11 @@ def weights_of(name: str, config: Any) -> str:
     """By what a model's weights are known: the hub revision that its configuration came from, or a folder's digest."""
     folder = Path(name)
     return folder_sha256(folder) if folder.is_dir() else (config._commit_hash or UNKNOWN)  # noqa: SLF001
+
+
+def versions_of(*libraries: str) -> str:
+    """The names and versions of libraries, as an identity holds them; a build's own suffix is left out."""
+    return ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
 
 
 def _expanded(entries: Sequence[Entry]) -> list[int]:
