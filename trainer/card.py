@@ -1,7 +1,8 @@
 """The card of an exported model: README.md, with the front matter by which the Hugging Face hub shows it.
 
 Everything on it comes from the run, from the manifests that the run names, and from evaluations that are given; nothing
-is measured here. It names no path of the machine that exported it.
+is measured here. It names no path of the machine that exported it, but that of an adapter's base on a disk: its code
+would not run without.
 """
 
 import json

@@ -83,6 +83,7 @@ def export(
 
 
 NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
+OTHER_JUDGE = " (reranked by {model}, whose weights {weights} are not those of this run)"
 
 
 def is_exported(folder: Path) -> bool:
@@ -200,9 +201,9 @@ def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations:
         triples=manifest,
         judges=[] if manifest is None else list(_judges(settings.triples, manifest)),
         evaluations=[
-            (f"{without_places(str(folder))}{'' if verified else NOT_VERIFIED}", found)
+            (f"{without_places(str(folder))}{mark}", found)
             for folder in evaluations
-            for found, verified in [_evaluation(folder, run / "adapter")]
+            for found, mark in [_evaluation(folder, run)]
         ],
     )
 
@@ -217,10 +218,14 @@ def _judges(triples: Path, manifest: TripleManifest) -> Iterator[JudgeIdentity]:
                 break
 
 
-def _evaluation(folder: Path, adapter: Path) -> tuple[Evaluation, bool]:
-    """And whether it is seen to be of this run: its vectors, where they still are the same, name their adapter."""
-    found = read_json(folder / "metrics.json", Evaluation)
-    vectors = (found.model_extra or {}).get("vectors")
+def _evaluation(folder: Path, run: Path) -> tuple[Evaluation, str]:
+    """And a mark, where it is not seen to be of this run: by the adapter of its vectors, or by who reranked."""
+    found, adapter = read_json(folder / "metrics.json", Evaluation), run / "adapter"
+    extra = found.model_extra or {}
+    if judge := extra.get("judge"):
+        ours = (run / "merged").is_dir() and folder_sha256(run / "merged") == judge["weights"]
+        return found, "" if ours else OTHER_JUDGE.format(**judge)
+    vectors = extra.get("vectors")
     manifest = locate(vectors) / "vectors.json" if vectors else None
     if manifest and _same(manifest, found.inputs.get("vectors")):
         made_by = read_json(manifest, VectorManifest).adapter
@@ -229,8 +234,8 @@ def _evaluation(folder: Path, adapter: Path) -> tuple[Evaluation, bool]:
                 f"{folder}: measures vectors of another adapter ({made_by}) than that of this run "
                 f"({folder_sha256(adapter)}); give the evaluation of this one"
             )
-        return found, True
-    return found, False
+        return found, ""
+    return found, NOT_VERIFIED
 
 
 def _same(file: Path, sha256: str | None) -> bool:
