@@ -47,7 +47,7 @@ def shows_its_picture(content, query):
 
 def right_of(row, rows):
     """What is right for a row's question: by all rows that ask it."""
-    asking = [other for other in rows if exact(other.query) == exact(row.query)]
+    asking = [other for other in rows if alike(other.query, row.query)]
     return [content for other in asking for content in other.positives + other.further]
 
 
@@ -134,7 +134,7 @@ def ranked(query, items, queries, similarity, *, to_the_letter=False):
         candidates, left_out = list(range(len(items))), 0
     else:
         for other in queries:
-            if exact(other["content"]) == exact(query["content"]):
+            if alike(other["content"], query["content"]):
                 right |= set(other["positives"])
         candidates = []
         for place, item in enumerate(items):
