@@ -58,6 +58,7 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
                 selection=_told(settings),
                 scales=tuple(job.sources.scales),
                 calibrated=job.sources.calibrated,
+                fold_case=job.sources.manifests[0].retrieval.get("fold_case", True),
                 rows=rows,
                 negatives_in_row=settings.stored,
                 statistics=statistics,

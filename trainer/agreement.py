@@ -20,11 +20,13 @@ from trainer.settings import BackboneSettings
 from trainer.training_settings import FinetuneSettings, RerankerSettings
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError, TrainingError
+from unijudge.files import file_sha256
 from unijudge.prompt import Prompt
 
 ROWS = 16
 """Of the run: of each its query, its positive and its first negative."""
 NOT_MEASURED = "How far they are from those of the run was not measured: {}."
+GONE = "the training rows are not there any more, or are others"
 
 Numbers = npt.NDArray[np.float32]
 
@@ -77,11 +79,13 @@ def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> Sampl
         corpus = Corpus(settings.corpus)
         if corpus.fingerprint != fingerprints.get("the corpus"):
             return NOT_MEASURED.format("the corpus is another one now")
+        if file_sha256(settings.triples / "triples.json") != fingerprints.get("the rows"):
+            return NOT_MEASURED.format(GONE)
         examples = Examples(corpus, settings.triples, settings.negatives)
         places = np.unique(np.linspace(0, len(examples) - 1, ROWS).astype(int))
         rows = [examples[int(place)] for place in places]
     except (DataError, TrainingError):
-        return NOT_MEASURED.format("the training rows are not there any more, or are others")
+        return NOT_MEASURED.format(GONE)
     return Sample(rows, settings.prompt if isinstance(settings, RerankerSettings) else None)
 
 

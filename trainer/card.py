@@ -1,7 +1,8 @@
 """The card of an exported model: README.md, with the front matter by which the Hugging Face hub shows it.
 
 Everything on it comes from the run, from the manifests that the run names, and from evaluations that are given; nothing
-is measured here.
+is measured here. It names no path of the machine that exported it, but that of an adapter's base on a disk: its code
+would not run without.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from trainer.loading import Artefact, loading
 from trainer.training_settings import EmbedderSettings, FinetuneSettings
 from unijudge.cards import facts, made_by, table
-from unijudge.provenance import Beginning, Provenance
+from unijudge.provenance import Beginning, Provenance, without_places, without_places_in
 from unijudge.rankings import Evaluation
 from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity
@@ -61,8 +62,8 @@ class Story:
     """Of its training rows, where they still lie there as they were."""
     judges: Sequence[JudgeIdentity]
     """Who scored them, where that can still be read."""
-    evaluations: Mapping[str, Evaluation]
-    """Folder → what was measured."""
+    evaluations: Sequence[tuple[str, Evaluation]]
+    """The name of its folder, and what was measured."""
     agreement: str = ""
     """How far the exported numbers are from those of the run."""
 
@@ -170,7 +171,7 @@ def _rows(story: Story) -> str:
         gone = "The folder of the training rows is not there any more, or was written anew: all that is known of them:"
         return f"## Training data\n\n{gone}\n\n{facts(inputs)}"
     known = {"rows": story.triples.rows, "negatives stored": story.triples.negatives_in_row}
-    chosen = {f"selection: {name}": value for name, value in story.triples.selection.items()}
+    chosen = {f"selection: {name}": value for name, value in without_places_in(story.triples.selection).items()}
     scales = {f"scale of judge {place}": scale for place, scale in enumerate(story.triples.scales, start=1)}
     counts = {name: f"{value:,.10g}" for name, value in story.triples.statistics.items()}
     return f"## Training data\n\n{facts(inputs | known | chosen | scales | counts)}"
@@ -178,19 +179,20 @@ def _rows(story: Story) -> str:
 
 def _measured(story: Story) -> str:
     tables = []
-    for place, evaluation in story.evaluations.items():
+    for place, evaluation in story.evaluations:
         names = list(dict.fromkeys(name for measures in evaluation.subsets.values() for name in measures))
         rows = [
             [subset, *(f"{measures[name]:.4g}" if name in measures else "" for name in names)]
             for subset, measures in evaluation.subsets.items()
         ]
-        tables.append(f"{place}, of the corpus {evaluation.corpus}:\n\n{table(['subset', *names], rows)}")
+        of = without_places(evaluation.corpus)
+        tables.append(f"{place}, of the corpus {of}:\n\n{table(['subset', *names], rows)}")
     return "\n\n".join(["## Measured", *tables]) if tables else ""
 
 
 def _origin(story: Story) -> str:
     made = {"training": story.begun.made, "training rows": story.triples.made if story.triples else None}
     made |= {"export": Provenance.now()}
-    lines = [f"* {name}: {made_by(by)}" for name, by in made.items() if by is not None]
+    lines = [f"* {name}: {made_by(by.published())}" for name, by in made.items() if by is not None]
     versions = ", ".join(f"{name} {version}" for name, version in story.environment.items())
     return "\n".join(["## Where it comes from", "", *lines, f"* trained with {versions}"])

@@ -53,8 +53,8 @@ class Examples:
             TrainingError: No rows, or fewer negatives stored than asked for.
         """
         self._corpus = corpus
-        self._exclusions = Exclusions(corpus)
         manifest = read_json(triples / "triples.json", TripleManifest)
+        self._exclusions = Exclusions(corpus, fold_case=manifest.fold_case)
         mixed = repeated = 0
         subsets: dict[str, int] = {}
         further: dict[int, set[int]] = defaultdict(set)

@@ -23,6 +23,7 @@ from trainer.layouts import (
     reranker_template,
 )
 from trainer.loading import Artefact, Form
+from trainer.report import read_steps
 from trainer.runs import settings_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
@@ -31,9 +32,10 @@ from unijudge.families import QwenVL
 from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
 from unijudge.inputs import ModelInputs
 from unijudge.locations import locate
+from unijudge.model_folders import AdapterConfig
 from unijudge.outputs import check_absent, replacing
 from unijudge.prompt import Prompt
-from unijudge.provenance import Beginning, Versions
+from unijudge.provenance import Beginning, Versions, without_places
 from unijudge.rankings import Evaluation
 from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
@@ -83,6 +85,7 @@ def export(
 
 
 NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
+OTHER_JUDGE = " (reranked by {model}, whose weights {weights} are not those of this run)"
 
 
 def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
@@ -98,7 +101,7 @@ def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
 
 def _check_base(adapter: Path, model: BackboneSettings) -> None:
     """A foreign adapter may fit by its shapes."""
-    base = json.loads(read_text(adapter / "adapter_config.json")).get("base_model_name_or_path")
+    base = read_json(adapter / "adapter_config.json", AdapterConfig).base_model_name_or_path
     if base != model.name:
         raise ModelError(
             f"{adapter}: is an adapter of {base}, but the run trained one of {model.name}; put back the run's own"
@@ -190,14 +193,14 @@ def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations:
         settings=settings,
         begun=begun,
         environment=read_json(run / "environment.json", Versions).root,
-        last=json.loads(read_text(run / "metrics.jsonl").splitlines()[-1]),
+        last=read_steps(run)[-1],
         triples=manifest,
         judges=[] if manifest is None else list(_judges(settings.triples, manifest)),
-        evaluations={
-            f"{folder}{'' if verified else NOT_VERIFIED}": found
+        evaluations=[
+            (f"{without_places(str(folder))}{mark}", found)
             for folder in evaluations
-            for found, verified in [_evaluation(folder, run / "adapter")]
-        },
+            for found, mark in [_evaluation(folder, run)]
+        ],
     )
 
 
@@ -211,10 +214,14 @@ def _judges(triples: Path, manifest: TripleManifest) -> Iterator[JudgeIdentity]:
                 break
 
 
-def _evaluation(folder: Path, adapter: Path) -> tuple[Evaluation, bool]:
-    """And whether it is seen to be of this run: its vectors, where they still are the same, name their adapter."""
-    found = read_json(folder / "metrics.json", Evaluation)
-    vectors = (found.model_extra or {}).get("vectors")
+def _evaluation(folder: Path, run: Path) -> tuple[Evaluation, str]:
+    """And a mark, where it is not seen to be of this run: by the adapter of its vectors, or by who reranked."""
+    found, adapter = read_json(folder / "metrics.json", Evaluation), run / "adapter"
+    extra = found.model_extra or {}
+    if judge := extra.get("judge"):
+        ours = (run / "merged").is_dir() and folder_sha256(run / "merged") == judge["weights"]
+        return found, "" if ours else OTHER_JUDGE.format(**judge)
+    vectors = extra.get("vectors")
     manifest = locate(vectors) / "vectors.json" if vectors else None
     if manifest and _same(manifest, found.inputs.get("vectors")):
         made_by = read_json(manifest, VectorManifest).adapter
@@ -223,8 +230,8 @@ def _evaluation(folder: Path, adapter: Path) -> tuple[Evaluation, bool]:
                 f"{folder}: measures vectors of another adapter ({made_by}) than that of this run "
                 f"({folder_sha256(adapter)}); give the evaluation of this one"
             )
-        return found, True
-    return found, False
+        return found, ""
+    return found, NOT_VERIFIED
 
 
 def _same(file: Path, sha256: str | None) -> bool:

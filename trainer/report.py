@@ -3,11 +3,12 @@
 It opens from a disk, without a server and without a network. It can be made of a run that is still going on.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from unijudge.charts import SERIES, Points, curves
 from unijudge.errors import DataError
@@ -51,6 +52,7 @@ SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gra
 OWN = {"made.created", "made.command", "settings.out"}
 """What every run has of its own: it explains no difference."""
 INCOMPARABLE = "The runs have losses of different kinds (loss.name): their heights are not comparable."
+_LINE = TypeAdapter(dict[str, float])
 NO_TERMS = {"step", *(metric for figure in (LOSS, *OTHERS) for metric in figure.metrics)}
 
 
@@ -74,9 +76,7 @@ class Reading:
         """
         begun = read_json(folder / "settings.json", Beginning)
         environment = read_json(folder / "environment.json", Versions).root
-        steps = list(_steps(folder / "metrics.jsonl"))
-        if not steps:
-            raise DataError(f"{folder}: no step is logged yet; ask again when the training runs")
+        steps = read_steps(folder)
         return cls(folder.resolve().name, begun, environment, steps, (folder / "adapter").exists())
 
     def points(self, metric: str) -> Points:
@@ -130,15 +130,22 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     publish_text(out, html)
 
 
-def _steps(path: Path) -> Iterator[dict[str, float]]:
-    """The lines of a run's metrics; the last one may be torn by a kill, or being written."""
-    if not path.exists():
-        return
-    for number, line in enumerate(read_text(path).split("\n")[:-1], start=1):
+def read_steps(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics; the last one may be torn by a kill, or being written.
+
+    Raises:
+        DataError: A line is none, or there is no line yet.
+    """
+    path, steps = run / "metrics.jsonl", []
+    for number, line in enumerate(read_text(path).split("\n")[:-1] if path.exists() else [], start=1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error}); train again") from error
+            steps.append(_LINE.validate_json(line))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise DataError(f"{path}:{number}: no metrics of a step ({reason}); train again") from error
+    if not steps:
+        raise DataError(f"{run}: no step is logged yet; ask again when the training runs")
+    return steps
 
 
 def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:

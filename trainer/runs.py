@@ -162,5 +162,5 @@ def _step(line: str) -> float:
     """The step of a line; a line torn by a kill belongs to no step that is kept."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return float("inf")

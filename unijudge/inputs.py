@@ -75,7 +75,7 @@ class ModelInputs:
         libraries = ["transformers", "tokenizers", "pillow"]
         if options["backend"] == "torchvision":
             libraries.append("torchvision")
-        self.version = ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
+        self.version = versions_of(*libraries)
         """Of what makes tokens and pixels."""
         self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
@@ -207,6 +207,11 @@ def weights_of(name: str, revision: str | None) -> str:
 def _unusable(error: Exception) -> ModelError:
     """What to raise where a library refuses a model's files."""
     return ModelError(f"{in_one_line(error)}. Check the name, or download its files again")
+
+
+def versions_of(*libraries: str) -> str:
+    """The names and versions of libraries, as an identity holds them; a build's own suffix is left out."""
+    return ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
 
 
 def _expanded(entries: Sequence[Entry]) -> list[int]:

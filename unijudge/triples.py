@@ -157,7 +157,7 @@ class TripleManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     corpus: str
     """Fingerprint of the corpus."""
     scores: str
@@ -170,6 +170,8 @@ class TripleManifest(BaseModel):
     """How scores were made of log-odds, one for each judge; readers who make scores do the same."""
     calibrated: bool = False
     """Whether a fitted calibration stands behind all scales: if not, scores of two judges are not comparable."""
+    fold_case: bool = True
+    """Whether texts that differ in letter case or blanks alone were the same, and are so for the batch of a row."""
     rows: int
     negatives_in_row: int
     statistics: dict[str, float]

@@ -39,7 +39,7 @@ class VectorManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     corpus: str
     """Fingerprint of the corpus."""
     model: str
@@ -54,6 +54,8 @@ class VectorManifest(BaseModel):
     """How pictures were scaled; left out where it is `keep`, as in folders that are older than squares."""
     model_dtype: str
     """Of the computation."""
+    inputs_version: str = "unknown"
+    """Of what makes tokens and pixels."""
     width: int
     dtype: Literal["float16", "float32"]
     """Of the stored vectors."""

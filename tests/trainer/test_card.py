@@ -6,7 +6,8 @@ from trainer.card import Story, card
 from trainer.loading import Artefact
 from trainer.training_settings import EmbedderSettings, LossSettings, RerankerSettings
 from unijudge.prompt import Prompt
-from unijudge.provenance import Beginning
+from unijudge.provenance import Beginning, Provenance
+from unijudge.rankings import Evaluation
 from unijudge.triples import TripleManifest
 
 AGREEING = "so that its similarities agree with a multimodal LLM's judgements"
@@ -27,13 +28,16 @@ def text_of(kind, identity, base="owner/base", selection=None, **settings):
         last={},
         triples=None if selection is None else TripleManifest(**rows, selection=selection),
         judges=[identity],
-        evaluations={},
+        evaluations=[],
     )
-    made = Artefact(
+    return card(artefact(kind, base), story, tiled=False, license=None)
+
+
+def artefact(kind, base):
+    return Artefact(
         name="made", kind=kind, form="merged", base=base, revision=None, dtype="float32", min_pixels=1, max_pixels=2,
         max_tokens=3, processor={}, prompt=Prompt(), labels=(0, 1), pairs=True, bare=None, edge=None,
     )  # fmt: skip
-    return card(made, story, tiled=False, license=None)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,24 @@ def test_a_rerankers_card_does_too(preset, how, judged, identity):
     text = text_of("reranker", identity, selection={"preset": preset})
     assert f"is the score. Trained by unijudge{how}\n" in text
     assert ("## Judge" in text) == judged
+
+
+def test_a_card_names_no_path_of_the_machine(identity):
+    """Neither the selection's, nor the training's, nor the evaluations'; two of one name are both there."""
+    home = "/home/me/client-x"
+    made = Provenance.now().model_copy(update={"command": f"unijudge train embedder --set corpus={home}/pictures"})
+    rows = TripleManifest(
+        corpus="c", scores="s", rows=1, negatives_in_row=1, statistics={}, made=made,
+        selection={"preset": "paper", "scores": [f"{home}/scores-of-2b"], "corpus": f"{home}/pictures"},
+    )  # fmt: skip
+    measured = [("eval", Evaluation(corpus=f"{home}/{name}", subsets={"s": {"mrr": 1.0}})) for name in ("val", "test")]
+    settings = EmbedderSettings(corpus=f"{home}/pictures", triples=f"{home}/t", out=f"{home}/o")
+    begun = Beginning(settings={}, inputs={}, made=made)
+    story = Story(settings, begun, {}, {}, rows, [identity], measured)
+    text = card(artefact("embedder", "owner/base"), story, tiled=False, license=None)
+    assert "client-x" not in text
+    for said in ("scores-of-2b", "corpus=pictures", "eval, of the corpus val:", "eval, of the corpus test:"):
+        assert said in text
 
 
 def test_a_base_on_a_disk_is_named_by_its_folder(tmp_path, identity):

@@ -220,7 +220,7 @@ def test_an_interrupted_training_resumes_to_the_bit(corpus, triples, model, tmp_
     assert (whole / name).read_bytes() == (twice / name).read_bytes()
 
 
-def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_path):
+def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_path, monkeypatch):
     settings = EmbedSettings(corpus=corpus.folder, out=tmp_path / "vectors", model=model)
     embed_corpus(settings, quiet)
     first = VectorFolder(settings.out, corpus).whole("items")
@@ -228,6 +228,11 @@ def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_p
     other = settings.model_copy(update={"model": model.model_copy(update={"max_pixels": 6272})})
     with pytest.raises(DataError, match=r"holds other vectors .max_pixels differ"):
         embed_corpus(other, quiet)
+    monkeypatch.setattr("unijudge.inputs.version", lambda library: "0.1+cpu")
+    with pytest.raises(DataError, match=r"holds other vectors .inputs_version differ"):
+        embed_corpus(settings, quiet)
+    monkeypatch.undo()
+    assert "pillow" in VectorFolder(settings.out, corpus).manifest.inputs_version
     seen = []
     embed_corpus(settings, lambda done, total: seen.append(total))
     assert set(seen) == {len(corpus.items)}

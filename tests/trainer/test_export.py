@@ -32,17 +32,21 @@ from tests.trainer.exported import (
     trained_reranker,
     vectors,
 )
+from trainer.agreement import sample_of
 from trainer.card import _library
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
-from trainer.export import export
+from trainer.export import _evaluation, export
 from trainer.layouts import is_exported
 from trainer.measuring_settings import EvaluateSettings
 from trainer.settings import EmbedSettings
+from trainer.training_settings import RerankerSettings
 from unijudge.corpus import Content
 from unijudge.errors import DataError, ModelError
-from unijudge.files import file_sha256, publish_json
+from unijudge.files import file_sha256, folder_sha256, publish_json, read_json
 from unijudge.prompt import Prompt
+from unijudge.provenance import Beginning
+from unijudge.rankings import Evaluation
 from unijudge.scores import ScoreManifest
 from unijudge.settings import load_settings
 
@@ -267,6 +271,15 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
         (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
     )
     refused(DataError, r"not the settings of such a training of this version \(rows_at_once: ", run=older)
+    for name, torn, match in [
+        ("environment.json", '{"torch":', r"environment\.json: no run's environment of this version .Invalid JSON"),
+        ("metrics.jsonl", "", "torn: no step is logged yet"),
+        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl:1: no metrics of a step"),
+        ("adapter/adapter_config.json", '{"peft_ty', r"adapter_config\.json: no adapter config of this version"),
+    ]:
+        broken = shutil.copytree(embedder, tmp_path / "torn", dirs_exist_ok=True)
+        (broken / name).write_text(torn)
+        refused(DataError, match, run=broken)
     other = evaluation_of(corpus, wide, tmp_path)
     refused(DataError, "measures vectors of another adapter", evaluations=[other])
 
@@ -337,9 +350,23 @@ def test_rows_that_are_gone_are_not_claimed(corpus, model, tmp_path):
     assert "on 8 of the run's own rows, against the run's base and adapter: log-odds differ by" in limits(
         tmp_path / "measured"
     )
+    write_rows(corpus, tmp_path / "triples", scores="another selection of the same corpus")
+    settings = RerankerSettings(corpus=corpus.folder, triples=tmp_path / "triples", out=run, negatives=3)
+    begun = read_json(run / "settings.json", Beginning).inputs
+    assert "was not measured: the training rows are not there any more" in sample_of(settings, begun)
     shutil.rmtree(tmp_path / "triples")
     export(run, tmp_path / "gone", "adapter")
     assert "was not measured: the training rows are not there any more" in limits(tmp_path / "gone")
+
+
+def test_a_reranking_is_marked_unless_this_runs_model_reranked(identity, reranker, tmp_path):
+    merged = folder_sha256(reranker / "merged")
+    for weights, mark in [(merged, ""), ("0123", "(reranked by some-judge, whose weights 0123 are not those of this")]:
+        judge = identity.model_copy(update={"weights": weights, "model": "some-judge"}).model_dump()
+        publish_json(tmp_path / "metrics.json", Evaluation(corpus="c", subsets={}, judge=judge))
+        found = _evaluation(tmp_path, reranker)[1].strip()
+        assert found.startswith(mark)
+        assert bool(found) == bool(mark)
 
 
 def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(embedder, corpus, wide, tmp_path):
@@ -348,7 +375,7 @@ def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(embedder, 
     assert "not verified" not in (tmp_path / "seen" / "README.md").read_text()
     (tmp_path / "vectors").rename(tmp_path / "moved")
     export(embedder, tmp_path / "unseen", evaluations=[evaluated])
-    assert f"{evaluated} (not verified: the vectors" in (tmp_path / "unseen" / "README.md").read_text()
+    assert f"\n{evaluated.name} (not verified: the vectors" in (tmp_path / "unseen" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

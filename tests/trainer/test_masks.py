@@ -16,7 +16,7 @@ from unijudge.scores import Judged
 from unijudge.triples import Extra, Negative, Triple, TripleManifest, finish_triples, write_triples
 
 
-def examples_of(folder, items, queries, chosen, extras=None):
+def examples_of(folder, items, queries, chosen, extras=None, *, fold_case=True):
     """`chosen`: of each query, its negatives."""
     folder.mkdir(exist_ok=True)
     write_corpus(folder, items, queries, images=folder, rejects=0, source="t")
@@ -39,7 +39,13 @@ def examples_of(folder, items, queries, chosen, extras=None):
     write_triples(folder / "triples", rows)
     width = len(next(iter(chosen.values())))
     manifest = TripleManifest(
-        corpus=corpus.fingerprint, scores="s", selection={}, rows=len(rows), negatives_in_row=width, statistics={}
+        corpus=corpus.fingerprint,
+        scores="s",
+        selection={},
+        rows=len(rows),
+        negatives_in_row=width,
+        statistics={},
+        fold_case=fold_case,
     )
     finish_triples(folder / "triples", manifest)
     return Examples(corpus, folder / "triples", width)
@@ -62,6 +68,15 @@ def test_spellings_of_a_positive_and_further_positives_are_no_negatives(tmp_path
                Query("q2", "x", ("e",), text="fox?")]  # fmt: skip
     examples = examples_of(tmp_path, items, queries, {"q0": ["n"], "q1": ["m"], "q2": ["n"]}, {"q0": ["e"]})
     assert masked(examples) == [{"A Red  Fox", "a fox"}, {"a red fox"}, set()]
+
+
+@pytest.mark.parametrize(("fold", "expected"), [(True, [{"a red fox"}, set()]), (False, [set(), set()])])
+def test_spellings_are_what_they_were_to_the_selection(tmp_path, fold, expected):
+    """One that told letter cases apart chose a spelling of the query as a negative: it stays one."""
+    items = texts(("p", "fox"), ("P", "a red fox"), ("r", "cow"), ("n", "hen"))
+    queries = [Query("q0", "x", ("p",), text="A red fox"), Query("q1", "x", ("r",), text="moo?")]
+    chosen = {"q0": ["P"], "q1": ["n"]}
+    assert masked(examples_of(tmp_path, items, queries, chosen, fold_case=fold)) == expected
 
 
 def test_further_positives_hold_for_every_row_that_asks_the_same(tmp_path):

@@ -114,7 +114,7 @@ def test_a_line_that_is_being_written_is_left_out_and_a_broken_one_is_named(tmp_
     assert [line["step"] for line in Reading.of(folder).steps] == [1, 2, 3]
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl:4: not JSON"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:4: no metrics of a step .Invalid JSON"):
         Reading.of(folder)
 
 

@@ -33,6 +33,7 @@ class OurModel:
             max_pixels=settings.max_pixels,
             resize=settings.resize,
             model_dtype=settings.dtype,
+            inputs_version=self._backbone.inputs.version,
         )
 
     def check_texts(self, corpus: Corpus) -> None:

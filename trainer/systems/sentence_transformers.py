@@ -18,6 +18,7 @@ from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import LOADED, file_sha256
 from unijudge.images import open_image
+from unijudge.inputs import versions_of
 from unijudge.vectors import Vectors
 
 
@@ -48,6 +49,7 @@ class SentenceTransformersModel:
             model=settings.name,
             weights=_files_sha256(folder) if folder.is_dir() else settings.revision or "unpinned",
             encoding=f"sentence-transformers {library.__version__}",
+            inputs_version=versions_of("transformers", "tokenizers", "pillow"),
         )
 
     def check_texts(self, corpus: Corpus) -> None:

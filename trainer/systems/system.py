@@ -24,6 +24,8 @@ class Identity:
     max_pixels: int = 0
     resize: str = "keep"
     model_dtype: str = "unknown"
+    inputs_version: str = "unknown"
+    """Of what makes tokens and pixels, where that is known."""
 
 
 class System(Protocol):
