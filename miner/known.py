@@ -21,7 +21,7 @@ from unijudge.tables import reading
 from unijudge.verdicts import JudgeIdentity
 
 GROUPS_IN_MEMORY = 1024
-"""Of 64 queries each: with fifty candidates, 90 kB."""
+"""Of 64 queries each: with fifty candidates and a positive, 64 · 51 · 33 bytes."""
 QUESTIONS_IN_MEMORY = 64
 
 

@@ -5,7 +5,7 @@ class Labels {
   constructor(corpus, sample) {
     this.corpus = corpus;
     this.sample = sample;
-    this.place = `unijudge.labels.${corpus}.${sample.judge}.${sample.seed}.${sample.pairs.length}`;
+    this.place = `unijudge.labels.${corpus}.${sample.judge}.${sample.seed}.${sample.digest}`;
     this.said = new Map();
     try { this.said = new Map(JSON.parse(localStorage.getItem(this.place) || "[]")); } catch (error) { /* nothing is kept */ }
   }

@@ -4,6 +4,9 @@ The sample is drawn evenly over the judge's scores, and without regard to what a
 holds for all pairs. Overrides are of another kind: a person overrides what the judge got wrong.
 """
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +24,11 @@ PLAIN = Scale()
 
 Pair = tuple[str, str, str]
 """A query's id and subset, and an item's id."""
+
+
+def digest_of(pairs: Sequence[Pair]) -> str:
+    """Sixteen hex digits of a sample of pairs, in any order: a browser keeps what was said about this one."""
+    return hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()[:16]
 
 
 class Label(BaseModel):

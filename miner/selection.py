@@ -17,6 +17,7 @@ from miner.sources import Sources
 from miner.standing import RIGHT, Said
 from miner.words import Words
 from unijudge.corpus import Corpus
+from unijudge.errors import NothingSelected
 from unijudge.files import file_sha256, publishing_folder
 from unijudge.locations import is_local
 from unijudge.outputs import check_absent, is_folder_of, replacing
@@ -37,6 +38,7 @@ def select(settings: SelectSettings, *, overwrite: bool = False) -> dict[str, fl
     Raises:
         DataError: The folders do not belong together, the scores are not whole, or `out` exists and is no selection
             that may be overwritten.
+        NothingSelected: No row is kept.
     """
     with replacing(settings.out, is_selection, "selection", overwrite=overwrite) as out:
         check_absent(out)
@@ -48,6 +50,8 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
     with publishing_folder(out) as draft:
         rows = write_triples(draft, job.triples())
         statistics = job.table()
+        if not rows:
+            raise _nothing(out, statistics)
         first, *second = [file_sha256(folder / "manifest.json") for folder in settings.scores]
         finish_triples(
             draft,
@@ -67,6 +71,17 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
         )
     job.warn(rows)
     return statistics
+
+
+def _nothing(out: Path, statistics: dict[str, float]) -> NothingSelected:
+    """What to raise where no row is kept: nobody could train on an empty selection."""
+    reasons = [f"{name}: {value:,}" for name, value in statistics.items() if name.startswith("left out") and value]
+    error = NothingSelected(
+        f"{out}: no row is kept of {statistics['queries']:,} queries ({'; '.join(reasons) or 'none were scored'}), so "
+        "nothing was written. Score more pairs, or select with other `betas`, `suspects` or `overrides`"
+    )
+    error.statistics = statistics
+    return error
 
 
 def _told(settings: SelectSettings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from miner.choice_settings import InspectSettings
 from miner.explain import VIEWS, Explained, Fate, explain, outcome, views_of
-from miner.labels import Pair
+from miner.labels import Pair, digest_of
 from miner.select import Choice
 from miner.sources import Case, Sources
 from unijudge.corpus import Corpus, Item, Query
@@ -77,7 +77,12 @@ def shown_rows(
     judge = sources.manifests[0].judge.digest
     values = {
         "rows": [tables.row(case, choice, settings, sources.scales) for case, choice in rows],
-        "sample": {"judge": judge, "seed": settings.seed, "pairs": [tables.pair(*pair) for pair in pairs]},
+        "sample": {
+            "judge": judge,
+            "seed": settings.seed,
+            "digest": digest_of(pairs),
+            "pairs": [tables.pair(*pair) for pair in pairs],
+        },
         "given": [override.model_dump() for override in sources.words.overrides],
     }
     room = int(settings.max_mb * 1_000_000) - FRAME_BYTES

@@ -4,7 +4,8 @@
     ├─ SettingsError         the settings are wrong: edit them
     ├─ DataError             a file is missing, torn, foreign or of another version: the path is in the message
     │  ├─ BadImage           bytes that are not a picture we open
-    │  └─ FolderBusy         another process writes this folder
+    │  ├─ FolderBusy         another process writes this folder
+    │  └─ NothingSelected    a selection keeps no row
     ├─ JudgeError            the judge gave no answer
     │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
     │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
@@ -28,7 +29,8 @@ A new error is a class here with one sentence. No class has an `__init__` of its
 message names the thing, the reason and the cure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 
 class UnijudgeError(Exception):
@@ -52,6 +54,13 @@ class BadImage(DataError):
 
 class FolderBusy(DataError):
     """Another process holds the lease of an output folder."""
+
+
+class NothingSelected(DataError):
+    """A selection keeps no row of its scores, so nothing is written; the message counts why."""
+
+    statistics: Mapping[str, float] = MappingProxyType({})
+    """Name → value, as of a selection that is written."""
 
 
 class JudgeError(UnijudgeError):

@@ -68,7 +68,10 @@ def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrit
         DataError: Something is there, and may not be replaced.
         FolderBusy: Another process writes there.
     """
-    place = path.resolve() if is_local(path) else path
+    try:
+        place = path.resolve() if is_local(path) else path
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise unreadable(path, error) from error
     with lease(place), _moved_aside(place, is_own, what, overwrite=overwrite):
         yield place
 
@@ -131,7 +134,7 @@ def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ that can also say at once which of some candidates is the best are choosers.
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.corpus import Content
 
@@ -136,28 +136,19 @@ class JudgeIdentity(BaseModel):
     max_pixels: int | None
     dtype: str
     head_dtype: str
-    """Of the logits. Manifests of earlier versions do not have it: the logits then had the model's dtype."""
+    """Of the logits."""
     quantisation: str = "none"
     adapter: str = "none"
     """A digest of a LoRA adapter's files, where there is one."""
     backend: str
     backend_version: str
     inputs_version: str = "unknown"
-    """Of what makes tokens and pixels, whatever engine runs. Manifests of earlier versions do not have it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_earlier_versions(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "head_dtype" not in values and "dtype" in values:
-            return values | {"head_dtype": values["dtype"]}
-        return values
+    """Of what makes tokens and pixels, whatever engine runs."""
 
     @property
     def digest(self) -> str:
         """Sixteen hex digits: the ETag of the service, and what `If-Match` pins."""
-        # Logits in the model's own dtype are left out: the digests of manifests without `head_dtype` stay as they were.
-        left_out = {"head_dtype"} if self.head_dtype == self.dtype else set()
-        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def difference(self, found: "JudgeIdentity") -> str:
         """In words, what another judge has otherwise than this one."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from demo.commands import JUDGE
 from demo.lessons import Album, Lessons
@@ -100,9 +101,10 @@ def test_packed_weights_are_part_of_the_identity(tiny_model):
     assert judge.inputs.identity("vllm", "0").quantisation == "awq"
 
 
-def test_an_older_manifest_is_read(tiny_model):
-    """It does not name the head: its logits had the model's dtype."""
-    identity = load(tiny_model, "transformers", dtype="bfloat16", head_dtype="model").identity
+def test_who_made_the_logits_is_a_part_of_the_judge(identity):
+    """Two judges that differ in it alone are two; a manifest that does not say it is of no judge."""
+    assert identity.model_copy(update={"head_dtype": "bfloat16"}).digest != identity.digest
     fields = identity.model_dump(mode="json")
     del fields["head_dtype"]
-    assert JudgeIdentity.model_validate(fields) == identity
+    with pytest.raises(ValidationError, match="head_dtype"):
+        JudgeIdentity.model_validate(fields)

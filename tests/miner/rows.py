@@ -32,7 +32,7 @@ def names(choice):
 def identity(name):
     return JudgeIdentity(
         model=name, weights="w", prompt_fingerprint="p", yes="Yes", no="No", yes_id=1, no_id=2, order="o", min_pixels=1,
-        max_pixels=1, dtype="float32", backend="scripted", backend_version="1",
+        max_pixels=1, dtype="float32", head_dtype="float32", backend="scripted", backend_version="1",
     )  # fmt: skip
 
 

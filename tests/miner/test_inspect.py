@@ -32,6 +32,24 @@ def test_the_page_fetches_nothing_and_escapes_everything(folder):
     assert "texts are cut after 400 characters" in html
 
 
+def test_what_a_browser_keeps_is_of_one_sample_of_pairs(folder, identity):
+    """Of as many other pairs, by the same judge and seed, nothing is kept: the labels would be exported with theirs."""
+
+    def sampled():
+        inspect(settings(folder, label=3))
+        return json.loads(re.search(r'id="rows">(.+?)</script>', (folder / "page.html").read_text()).group(1))["sample"]
+
+    first, again = sampled(), sampled()
+    assert first == again
+    rows = list(read_scores(folder / "scores"))
+    write_scores(folder / "scores", Corpus(folder / "corpus").fingerprint, identity, rows[:20])
+    other = sampled()
+    assert [other[name] for name in ("judge", "seed")] == [first[name] for name in ("judge", "seed")]
+    assert len(other["pairs"]) == len(first["pairs"]) == 3
+    assert other["digest"] != first["digest"]
+    assert "${sample.digest}" in (folder / "page.html").read_text()
+
+
 def test_a_similarity_that_is_not_known_is_a_dash(folder, identity):
     rows = [
         replace(row, candidates=[replace(judged, similarity=None) for judged in row.candidates])

@@ -16,7 +16,7 @@ from miner.selection import select
 from miner.settings import ScoreSettings
 from miner.standing import TOLERANCE, Scored, at_most
 from tests.miner.rows import judged, names, query
-from unijudge.errors import DataError
+from unijudge.errors import DataError, NothingSelected
 from unijudge.inventory import check
 from unijudge.scores import Judged
 from unijudge.triples import Scale, read_triples
@@ -238,4 +238,18 @@ def test_a_partial_folder_is_refused_unless_told(tmp_path, corpus, scored):
     with pytest.raises(DataError, match="1 of 1 shards are missing"):
         select(made)
     assert not made.out.exists()
-    assert select(made.model_copy(update={"partial": True}))["queries"] == 0
+    with pytest.raises(DataError, match=r"triples: no row is kept of 0 queries \(none were scored\), so nothing was"):
+        select(made.model_copy(update={"partial": True}))
+    assert not made.out.exists()
+
+
+def test_a_selection_that_keeps_no_row_is_refused_with_its_counts(tmp_path, corpus, scored):
+    """An older one stays, with --overwrite too."""
+    made = SelectSettings(scores=scored.out, corpus=corpus.folder, out=tmp_path / "triples")
+    select(made)
+    before = (made.out / "triples.json").read_bytes()
+    strict = made.model_copy(update={"suspect_below": 1.0, "suspects": "leave_out"})
+    with pytest.raises(NothingSelected, match=r"no row is kept of 61 queries \(left out, suspect positive: 61\)") as no:
+        select(strict, overwrite=True)
+    assert no.value.statistics["left out, suspect positive"] == 61
+    assert (made.out / "triples.json").read_bytes() == before

@@ -14,6 +14,7 @@ from miner.selection import select
 from tests.miner.rows import calibration, identity
 from tests.reference import miner as reference
 from unijudge.corpus import Corpus, Item, Query, content_key, write_corpus
+from unijudge.errors import NothingSelected
 from unijudge.files import publish_json, read_json
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.triples import TripleManifest, read_triples
@@ -199,6 +200,9 @@ class Folders:
     def select(self, **changes):
         """The rows by their query, the statistics, and the scales."""
         out = self.folder / f"triples {next(self.numbers)}"
-        table = select(SelectSettings(**self.common | changes, out=out))
+        try:
+            table = select(SelectSettings(**self.common | changes, out=out))
+        except NothingSelected as nothing:
+            return {}, nothing.statistics, ()
         rows = {row.query_id: row for row in read_triples(out, self.corpus.fingerprint)}
         return rows, table, read_json(out / "triples.json", TripleManifest).scales

@@ -103,6 +103,28 @@ def test_a_symbolic_link_stays_and_what_it_names_is_replaced(tmp_path):
         check_absent(place)
 
 
+def test_a_loop_of_links_is_refused(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with (
+        pytest.raises(DataError, match=r"a: cannot be read .*loop"),
+        replacing(tmp_path / "a", lambda _: True, "thing", overwrite=True),
+    ):
+        pass
+
+
+def test_what_a_link_names_is_not_removed_with_what_was_set_aside(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious.txt").touch()
+    (tmp_path / "out").touch()
+    (tmp_path / ".out.replaced.unijudge-draft").symlink_to(victim)
+    with replacing(tmp_path / "out", lambda _: True, "thing", overwrite=True) as place:
+        place.write_text("new")
+    assert (victim / "precious.txt").exists()
+    assert (tmp_path / "out").read_text() == "new"
+
+
 @pytest.mark.parametrize("strange", ["thesis.tex", "notes/thesis.tex", ".git/config", "part-1.txt"])
 def test_a_folder_goes_only_with_its_own_files(tmp_path, strange):
     """`{}` is no manifest; an own folder that holds somebody's file is not replaced; a draft of a kill is its own."""
