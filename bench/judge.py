@@ -118,7 +118,7 @@ def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], 
         os.environ.setdefault(name, value)
     from vllm import LLM, SamplingParams
 
-    inputs = open_inputs(chosen.model, chosen.prompt, chosen.limits.max_pixels)
+    inputs = open_inputs(chosen.model, chosen.prompt, chosen.limits)
     size = {"shortest_edge": MODEL["min_pixels"], "longest_edge": MODEL["max_pixels"]}
     engine = LLM(
         model=folder, dtype="float32", enforce_eager=True, max_model_len=1024, mm_processor_kwargs={"size": size}

@@ -1,14 +1,16 @@
-"""Data in which one question has many rows, at two sizes: import, plan and select, each in a process of its own.
+"""Data in which one question has many rows, at two sizes: import, plan, select, evaluate, each in its own process.
 
     .venv/bin/python bench/repeats.py --rows 12500 50000
 
 `question`: all rows ask the same question, each with an item of its own (a label and its pictures). `labels`: ten
-questions. `id`: all rows share one query_id, so they are one query with as many positives. Beside them stand a fifth as
-many rows that ask something of their own. A scripted judge; the scores that `select` reads are made up, since only the
-time of the miner counts. What grows with the square of the rows takes sixteen times as long at four times the rows.
+questions; `questions`: five hundred, in random order. `id`: all rows share one query_id, so they are one query with as
+many positives. Beside them stand a fifth as many rows that ask something of their own. A scripted judge; the scores
+that `select` reads, and that `plan, reuse` finds known, are made up, since only the time of the miner counts. What
+grows with the square of the rows takes sixteen times as long at four times the rows.
 """
 
 import argparse
+import asyncio
 import json
 import random
 import resource
@@ -25,13 +27,15 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: there, miner is
 
 from bench.made_up import make_vectors, sentence, serving
 from unijudge.candidates import CandidateFolder
+from unijudge.client import JudgeClient
 from unijudge.corpus import Corpus
 from unijudge.files import publish_json
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.verdicts import JudgeIdentity
 
-KINDS = ("question", "labels", "id")
-COMMAND = [sys.executable, "-m", "unijudge", "mine"]
+KINDS = ("question", "labels", "questions", "id")
+QUESTIONS = 500
+COMMAND = [sys.executable, "-m", "unijudge"]
 QUERIES_IN_SHARD = 256
 
 
@@ -40,7 +44,9 @@ def write_pairs(path: Path, rows: int, kind: str) -> None:
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
-            asks = {"question": "what is it?", "labels": f"label {number % 10}", "id": "what is it?"}[kind]
+            asks = "what is it?"
+            if kind in ("labels", "questions"):
+                asks = f"label {number % 10 if kind == 'labels' else dice.randrange(QUESTIONS)}"
             row = {"query_text": asks, "positive_text": f"{number}: {sentence(dice, 9)}", "subset": "many"}
             file.write(json.dumps(row | ({"query_id": "one"} if kind == "id" else {})) + "\n")
         for number in range(rows // 5):
@@ -48,25 +54,25 @@ def write_pairs(path: Path, rows: int, kind: str) -> None:
             file.write(json.dumps(row | {"subset": "own"}) + "\n")
 
 
-def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder) -> None:
+async def judge_at(url: str) -> JudgeIdentity:
+    """Who answers there."""
+    async with JudgeClient(url) as judge:
+        return judge.identity
+
+
+def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder, judge: JudgeIdentity) -> None:
     """A folder of scores for the candidates that were found."""
     numbers = np.random.default_rng(0)
-    judge = JudgeIdentity(
-        model="made up", weights="0", prompt_fingerprint="0", yes="Yes", no="No", yes_id=None, no_id=None, order="0",
-        min_pixels=None, max_pixels=None, dtype="float32", backend="scripted", backend_version="0",
-    )  # fmt: skip
     plan = ScoreManifest(
         corpus=corpus.fingerprint, vectors=None, queries=len(corpus.queries), queries_in_shard=QUERIES_IN_SHARD,
         k=candidates.manifest.k, pool="global", judge=judge,
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)
-    items = corpus.items.table["item_id"].to_pylist()
+    items = [(item.item_id, item.key) for item in corpus.items]
 
     def judged(item: int, rank: int | None) -> Judged:
         odds = float(numbers.normal(2 if rank is None else -1))
-        return Judged(
-            items[item], bytes(16), rank, 0.5, -float(np.log1p(np.exp(-odds))), -float(np.log1p(np.exp(odds)))
-        )
+        return Judged(*items[item], rank, 0.5, -float(np.log1p(np.exp(-odds))), -float(np.log1p(np.exp(odds))))
 
     for shard in range(plan.shards):
         found = zip(plan.rows(shard), candidates.of(plan.rows(shard)), strict=True)
@@ -93,10 +99,10 @@ class Seconds:
         return f"{self.clock:.1f} ({self.processors:.1f})"
 
 
-def seconds_of(words: list[str]) -> Seconds:
+def seconds_of(words: list[str], program: str = "mine") -> Seconds:
     """Of one command."""
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([*COMMAND, program, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -114,12 +120,17 @@ def measure(kind: str, rows: int, width: int, url: str) -> dict[str, Seconds]:
         common = ["--set", f"corpus={folder / 'corpus'}"]
         job = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'plan'}"]
         took["plan"] = seconds_of(["plan", *job, "--set", f"service={url}"])
-        made_up_scores(folder / "scores", Corpus(folder / "corpus"), CandidateFolder(folder / "plan" / "candidates"))
+        corpus, judge = Corpus(folder / "corpus"), asyncio.run(judge_at(url))
+        made_up_scores(folder / "scores", corpus, CandidateFolder(folder / "plan" / "candidates"), judge)
         chosen = [*common, "--set", f"scores={folder / 'scores'}"]
         took["select"] = seconds_of(["select", *chosen, "--set", f"out={folder / 'triples'}"])
         took["the three"] = took["import"] + took["plan"] + took["select"]
+        known = ["--set", f"reuse={folder / 'scores'}"]  # the candidates are there already
+        took["plan, reuse"] = seconds_of(["plan", *job, "--set", f"service={url}", *known])
         random_walk = [*chosen, "--set", "preset=random", "--set", f"out={folder / 'random'}"]
         took["select, preset random"] = seconds_of(["select", *random_walk])
+        measured = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'evaluation'}"]
+        took["evaluate"] = seconds_of(["evaluate", *measured], "train")
     return took
 
 

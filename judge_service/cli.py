@@ -1,6 +1,7 @@
 """`unijudge judge`: start the service, see what it lacks, verify one, make a key."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,8 +20,11 @@ app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
 def serve(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
     """Start N replicas on a local Ray or an existing cluster; Ctrl-C drains and stops."""
     resolved = command_settings(ServiceSettings, settings, overrides, example)
+    # Ray reads it when it is imported: a SIGTERM while Ray starts would end this process with a stack trace.
+    os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
     from judge_service.service import run
 
+    del os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"]  # Ray's own processes keep their handlers
     run(resolved)
 
 
@@ -42,20 +46,24 @@ def verify(
     """
     resolved = command_settings(ServiceSettings, settings, overrides, example=False)
     from judge_service.backends import open_judge
-    from judge_service.verify import check_memory
+    from judge_service.verify import check_comparable, check_memory
     from judge_service.verify import verify as run
     from unijudge.client import JudgeClient
     from unijudge.keys import read_key
+    from unijudge.provenance import without_passwords
 
     exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": dtype, "device": device})
     here = {"model": exact, "tensor_parallel_size": 1, "gpus_per_replica": 0}
     alone = resolved.model_copy(update=here)
-    check_memory(alone)
-    reference = open_judge(alone)
+    key = read_key(key_file)
 
     async def compare() -> bool:
-        async with JudgeClient(url, key=read_key(key_file)) as served:
-            typer.echo(f"{url}: {served.identity}")
+        async with JudgeClient(url, key=key) as served:
+            typer.echo(f"{without_passwords(url)}: {served.identity}")
+            # What is quick to refuse comes before the reference: a large model takes minutes to load.
+            check_comparable(served.identity)
+            check_memory(alone)
+            reference = await asyncio.to_thread(open_judge, alone)
             found = await run(served, reference, queries=queries, tolerance=tolerance)
         typer.echo("\n".join(found.lines()))
         return found.passed

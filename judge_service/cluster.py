@@ -9,7 +9,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from judge_service.preflight import check_free, passed_names
 from judge_service.settings import ServiceSettings
-from unijudge.errors import SettingsError
+from unijudge.errors import JudgeError, SettingsError
 
 PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
@@ -39,13 +39,7 @@ def join(settings: ServiceSettings) -> None:
     if settings.address is None:
         check_free(settings.host, settings.port)
         # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
-        ray.init(
-            address="local",
-            num_cpus=int(needed["CPU"]) + 2,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-        )
+        _start_ray(int(needed["CPU"]) + 2)
     else:
         _connect(settings.address)
     # What other jobs hold on a shared cluster is not there for us; a local Ray has no other jobs.
@@ -59,6 +53,27 @@ def join(settings: ServiceSettings) -> None:
             )
 
     _check_placement(settings)
+
+
+def _start_ray(cpus: int) -> None:
+    """Starts a Ray of our own.
+
+    Raises:
+        JudgeError: It does not start.
+    """
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+    except Exception as error:  # Ray has no error of its own for it
+        raise JudgeError(
+            f"Ray did not start on this machine ({error}). Where the machine is busy, try again; else look into Ray's "
+            "logs, in its temporary folder under session_latest/logs"
+        ) from error
 
 
 def _check_placement(settings: ServiceSettings) -> None:

@@ -17,11 +17,12 @@ from judge_service.backends import open_judge
 from judge_service.backends.engine_options import step_tokens_of
 from judge_service.backends.model_sizes import load_sizes
 from judge_service.gpus import GIB, Gpu, available_bytes, has_cuda_torch, visible_gpus
-from judge_service.health import KNOWN_NO, KNOWN_QUERY, KNOWN_YES
+from judge_service.health import KNOWN_NO, KNOWN_QUERY, KNOWN_YES, WatchedJudge
 from judge_service.preflight import check_free, gpu_faults, needs_gpu, passed_names, runs_vllm
 from judge_service.settings import ServiceSettings
 from unijudge.errors import UnijudgeError
 from unijudge.families import FAMILIES
+from unijudge.refused import in_one_line
 from unijudge.verdicts import Verdict
 
 RAY_SHARED_MEMORY = GIB // 2
@@ -54,6 +55,8 @@ async def examine(settings: ServiceSettings) -> list[Finding]:
             findings += look(settings)
         except (ImportError, UnijudgeError) as error:  # the packages' own line says what to install
             findings.append(Finding("LACKS", thing, f"not looked at: {error}"))
+        except Exception as error:  # noqa: BLE001  one look that fails must not hide what the others found
+            findings.append(Finding("LACKS", thing, f"not looked at: {in_one_line(error)}"))
     if any(finding.state == "LACKS" and finding.thing == "gpus" for finding in findings):
         return [*findings, Finding("note", "a pair", "not scored: the engine cannot start without the GPUs above")]
     return [*findings, await _pair(settings)]
@@ -177,19 +180,23 @@ def _port(settings: ServiceSettings) -> Iterator[Finding]:
 async def _pair(settings: ServiceSettings) -> Finding:
     if not settings.model.name and settings.model.backend != "scripted":
         return Finding("note", "a pair", "not scored: no model is named; give the settings of `serve`")
+    scripted = settings.model.backend == "scripted"
+    # As each replica does it; the scripted judge cannot tell a match from a mismatch, and does not claim to.
+    health = settings.health.model_copy(update={"canary_every_s": 0}) if scripted else settings.health
+    judged_by = ""
     try:
         judge = open_judge(settings)
+        judged_by = f"by {judge.identity}: "
+        await WatchedJudge(judge, health).check_ready()
         answers = await judge.judge(KNOWN_QUERY, [KNOWN_YES, KNOWN_NO])
-    except (UnijudgeError, ImportError) as error:
-        return Finding("LACKS", "a pair", str(error))
+    except Exception as error:  # noqa: BLE001  an engine may fail in any way, and the other findings must be seen
+        reason = str(error) if isinstance(error, UnijudgeError | ImportError) else in_one_line(error)
+        return Finding("LACKS", "a pair", judged_by + reason)
     match answers:
         case [Verdict() as yes, Verdict() as no]:
-            found = f"by {judge.identity}: a match scores {yes.score:.3f}, a mismatch {no.score:.3f}"
-            mass = (yes.mass + no.mass) / 2
-            found += f"; Yes and No have {mass:.3g} of the probability"
-            if settings.model.backend == "scripted":
+            found = f"{judged_by}a match scores {yes.score:.3f}, a mismatch {no.score:.3f}"
+            found += f"; Yes and No have {(yes.mass + no.mass) / 2:.3g} of the probability"
+            if scripted:
                 return Finding("note", "a pair", f"{found}: scripted, for load and fault tests only")
-            if yes.score > no.score and mass >= settings.health.min_mass:
-                return Finding("ok", "a pair", found)
-            return Finding("LACKS", "a pair", f"{found}: chat template, label words or model do not fit")
-    return Finding("LACKS", "a pair", f"no verdict: {answers}")
+            return Finding("ok", "a pair", found)
+    return Finding("LACKS", "a pair", f"{judged_by}no verdict: {answers}")

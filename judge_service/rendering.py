@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from judge_service.backends.model_sizes import quantisation_of
-from judge_service.settings import ModelSettings
+from judge_service.settings import LimitSettings, ModelSettings
 from unijudge.corpus import Content
 from unijudge.encoding import ChatEncoder, Stream, shared_prefix
 from unijudge.errors import BadImage, JudgeRefused, ModelError
+from unijudge.images import pixels_in
 from unijudge.inputs import ModelInputs
 from unijudge.lists import ListQuestion
 from unijudge.prompt import Prompt, content_parts
@@ -55,6 +56,8 @@ class Inputs:
     renderer: Renderer
     settings: ModelSettings
     prompt: Prompt
+    max_request_pixels: int
+    """Of all images of one request together."""
 
     def prepare(
         self, query: Content, candidates: Sequence[Content]
@@ -64,6 +67,7 @@ class Inputs:
         Raises:
             JudgeRefused: The query is empty, or its image cannot be decoded.
         """
+        self._check_pixels([query, *candidates])
         self._check_query(query)
         answers: list[Verdict | PairError | None] = [self._fault_of(candidate) for candidate in candidates]
         sound = [place for place, fault in enumerate(answers) if fault is None]
@@ -106,6 +110,7 @@ class Inputs:
         Raises:
             JudgeRefused: The query is empty, or its image cannot be decoded, or this model cannot answer listwise.
         """
+        self._check_pixels([query, *candidates])
         self._check_query(query)
         for number, candidate in enumerate(candidates, start=1):
             if fault := self._fault_of(candidate):
@@ -113,6 +118,20 @@ class Inputs:
         stream = self.lists.stream(query, candidates)
         length = self.model.length(stream)
         return self._too_long(length, "list fewer candidates") if length > self.settings.max_tokens else stream
+
+    def _check_pixels(self, contents: Sequence[Content]) -> None:
+        """Refuses what would take too long to decode, before anything is decoded.
+
+        Raises:
+            JudgeRefused: The images have too many pixels together.
+        """
+        images = {content.image for content in contents if content.image is not None}
+        pixels = sum(map(pixels_in, images))
+        if pixels > self.max_request_pixels:
+            raise JudgeRefused(
+                f"the images of this request have {pixels} pixels together; one request takes "
+                f"{self.max_request_pixels}: send fewer candidates, or scale the images down"
+            )
 
     def _check_query(self, query: Content) -> None:
         if fault := self._fault_of(query):
@@ -163,8 +182,8 @@ class Inputs:
         )
 
 
-def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int) -> Inputs:
-    """Loads a model's configuration, tokenizer and image processor.
+def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) -> Inputs:
+    """Loads a model's configuration, tokenizer and image processor; its settings then name the commit that they are of.
 
     Raises:
         ModelError: They cannot be loaded, are of another family, or the labels do not fit.
@@ -175,14 +194,22 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, max_source_pixels: int)
             settings.revision,
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
-            max_source_pixels=max_source_pixels,
+            max_source_pixels=limits.max_pixels,
         )
         longest = model.config.get_text_config().max_position_embeddings - 1  # one is for the answer
         if settings.max_tokens > longest:
             raise ModelError(f"model.max_tokens: {settings.max_tokens}, but it takes {longest}: set that, or less")
     except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
-    return Inputs(model=model, renderer=Renderer(model.encoder, prompt), settings=settings, prompt=prompt)
+    # An upload in between would give the weights of another commit.
+    pinned = settings.model_copy(update={"revision": model.revision})
+    return Inputs(
+        model=model,
+        renderer=Renderer(model.encoder, prompt),
+        settings=pinned,
+        prompt=prompt,
+        max_request_pixels=limits.max_request_pixels,
+    )
 
 
 def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> Verdict | PairError:

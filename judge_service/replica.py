@@ -68,7 +68,7 @@ def deployment_of(settings: ServiceSettings, state: StateFile | None, environmen
         max_ongoing_requests=settings.front.max_requests,
         max_queued_requests=-1,
         graceful_shutdown_timeout_s=settings.drain_s,
-        health_check_period_s=10,
+        health_check_period_s=1,  # answered from memory
         health_check_timeout_s=30,
         max_constructor_retry_count=settings.start_attempts,
         ray_actor_options={

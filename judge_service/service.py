@@ -70,11 +70,11 @@ class _Service:
         if local:
             rules = rules_of(settings.front, settings.limits, settings.key_sha256)
             os.environ |= ProxyOrders(rules=rules, state=self._state_path).environment()
-        join(settings)
-        # Ray has set handlers of its own.
-        handle_signals(self._stop)
         deployed = False
         try:
+            join(settings)
+            # Ray has set handlers of its own.
+            handle_signals(self._stop)
             check_alone(settings)
             front = settings.front
             longest = front.body_timeout_s + front.request_timeout_s + RAY_MARGIN_S
@@ -85,11 +85,14 @@ class _Service:
             target = serve.RunTarget(target=application, name=APPLICATION, route_prefix="/")
             serve.run_many([target], wait_for_applications_running=False)
             self._watch()
+        except SystemExit:  # what Ray makes of a signal while it starts
+            handle_signals(self._stop)
+            logger.info("stopped while Ray started")
         finally:
             self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Come back later"))
             if deployed:  # on a cluster of others too: replicas that failed to start would go on holding their GPUs
                 serve.delete(APPLICATION)
-            if local:
+            if local and ray.is_initialized():
                 serve.shutdown()
             ray.shutdown()
 

@@ -87,6 +87,8 @@ class LimitSettings(Settings):
     """Size of a request's body, in bytes; of the images that it names by hash, too, and of one such image."""
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     """Width × height of an image before any scaling; larger ones are answered with an error, undecoded."""
+    max_request_pixels: int = Field(16 * MAX_PIXELS, gt=0)
+    """Width × height of all different images of a request together; decoding takes about ten seconds for so many."""
 
 
 class FrontSettings(Settings):

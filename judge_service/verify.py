@@ -47,6 +47,8 @@ class Verification:
     pairs: int
     errors: int
     """Pairs that only one side gave a verdict for."""
+    unanswered: int
+    """Pairs that neither side gave a verdict for."""
     differences: npt.NDArray[np.float64]
     """|served − reference| in log-odds, for each pair with two verdicts."""
     rank_correlation: float
@@ -59,12 +61,13 @@ class Verification:
     causes: list[str]
     """In words, what may explain a difference."""
     reasons: dict[str, int]
-    """Of pairs that one side did not answer: which side it was and the pair's own error, and for how many pairs."""
+    """Of pairs without two verdicts: which side gave none and the pair's own error, and for how many pairs."""
 
     @property
     def passed(self) -> bool:
-        """Every pair was answered, within the tolerance."""
-        return not self.errors and bool(len(self.differences)) and float(self.differences.max()) <= self.tolerance
+        """Every pair was answered by both sides, within the tolerance."""
+        compared = len(self.differences)
+        return 0 < compared == self.pairs and float(self.differences.max()) <= self.tolerance
 
     def lines(self) -> list[str]:
         """The report."""
@@ -73,17 +76,25 @@ class Verification:
         report = [
             f"pairs                        {self.pairs}",
             f"answered by one side only    {self.errors}",
+            f"answered by neither side     {self.unanswered}",
             f"largest difference           {largest:.2e} in log-odds (tolerance {self.tolerance:g})",
             f"99th percentile              {p99:.2e}",
             f"rank correlation             {self.rank_correlation:.4f} (Kendall tau, mean over queries)",
             f"mean label mass              {self.mass:.3g}",
             f"ties                         {self.ties}",
-            "verdict                      "
-            + ("the model's own scores" if self.passed else "NOT the model's own scores"),
+            "verdict                      " + self._verdict(),
         ]
         report += [f"{number} pairs without a verdict from {reason}" for reason, number in self._commonest()]
         differs = not len(self.differences) or float(self.differences.max()) > self.tolerance
         return report + [f"likely cause: {cause}" for cause in self.causes if differs]
+
+    def _verdict(self) -> str:
+        if self.passed:
+            return "the model's own scores"
+        differs = self.errors or not len(self.differences) or float(self.differences.max()) > self.tolerance
+        if differs:
+            return "NOT the model's own scores"
+        return f"not shown: only {len(self.differences)} of {self.pairs} pairs were compared"
 
     def _commonest(self) -> list[tuple[str, int]]:
         return Counter(self.reasons).most_common(SHOWN_REASONS)
@@ -104,6 +115,18 @@ def check_memory(settings: ServiceSettings) -> None:
         raise SettingsError(
             f"{model.name}: the reference's weights take {needed / GIB:.1f} GiB in {model.dtype}, and "
             f"{available / GIB:.1f} GiB of memory are free. Use --dtype bfloat16, or a machine with more memory"
+        )
+
+
+def check_comparable(served: JudgeIdentity) -> None:
+    """Returns if a service runs a model, so that a reference can be compared with it.
+
+    Raises:
+        SettingsError: It does not.
+    """
+    if served.dtype not in TOLERANCES:
+        raise SettingsError(
+            f"{served}: it runs no model, so there is nothing to compare. Verify a service that has one"
         )
 
 
@@ -140,11 +163,9 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
     Raises:
         SettingsError: The service runs no model.
     """
-    if served.identity.dtype not in TOLERANCES:
-        raise SettingsError(
-            f"{served.identity}: it runs no model, so there is nothing to compare. Verify a service that has one"
-        )
+    check_comparable(served.identity)
     reasons: Counter[str] = Counter()
+    lacking: Counter[int] = Counter()  # by how many sides gave no verdict
     differences: list[float] = []
     taus: list[float] = []
     masses: list[float] = []
@@ -154,8 +175,10 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
         ours = [(await reference.judge(query, [candidate]))[0] for candidate in candidates]
         pairs += len(candidates)
         both = [(t, o) for t, o in zip(theirs, ours, strict=True) if isinstance(t, Verdict) and isinstance(o, Verdict)]
-        one_sided = [pair for pair in zip(theirs, ours, strict=True) if _is_one_sided(*pair)]
-        reasons.update(_reason(*pair) for pair in one_sided)
+        for pair in zip(theirs, ours, strict=True):
+            failures = _failures(*pair)
+            reasons.update(failures)
+            lacking[len(failures)] += 1
         served_odds, own_odds = (np.array([pair[side].log_odds for pair in both]) for side in (0, 1))
         differences += np.abs(served_odds - own_odds).tolist()
         masses += [t.mass for t, _ in both]
@@ -164,7 +187,8 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
             taus.append(kendall_tau(served_odds, own_odds))
     return Verification(
         pairs=pairs,
-        errors=reasons.total(),
+        errors=lacking[1],
+        unanswered=lacking[2],
         differences=np.array(differences),
         rank_correlation=float(np.mean(taus)) if taus else float("nan"),
         mass=float(np.mean(masses)) if masses else float("nan"),
@@ -180,15 +204,10 @@ def _tolerance(served: JudgeIdentity, reference: JudgeIdentity) -> float:
     return max(TOLERANCES[identity.dtype] for identity in (served, reference))
 
 
-def _is_one_sided(theirs: Verdict | PairError, ours: Verdict | PairError) -> bool:
-    return isinstance(theirs, Verdict) != isinstance(ours, Verdict)
-
-
-def _reason(theirs: Verdict | PairError, ours: Verdict | PairError) -> str:
-    """Which side has no verdict for a pair, and why."""
-    side, error = ("the service", theirs) if isinstance(theirs, PairError) else ("the reference", ours)
-    assert isinstance(error, PairError)  # noqa: S101  one side has none
-    return f"{side}: {error.code}: {error.message}"
+def _failures(theirs: Verdict | PairError, ours: Verdict | PairError) -> list[str]:
+    """Which sides have no verdict for a pair, and why."""
+    sides = [("the service", theirs), ("the reference", ours)]
+    return [f"{side}: {answer.code}: {answer.message}" for side, answer in sides if isinstance(answer, PairError)]
 
 
 def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:

@@ -121,13 +121,14 @@ def _nearest(retriever: Retriever, search: _Search, groups: list[list[int]]) -> 
     found: dict[int, Found] = {}
     unfinished: set[int] = set()
     for group, values, rows in zip(groups, similarities_GK, rows_GK, strict=True):
+        missed = len(pool) > 0 and bool((rows == NOTHING).any())  # by an index: the pool holds as many as are sought
         inside = (rows != NOTHING) & ~_among(rows, search.excluded[group[0]])
         allowed = np.flatnonzero(inside)[window.skip : window.depth]
         at_end = window.depth is not None and len(allowed) >= window.depth - window.skip
         for query in group:
             below = allowed[values[allowed] < search.ceilings_Q[query] - EQUAL][: window.k]
             found[query] = (rows[below], values[below])
-            if len(below) < window.k and not at_end and fetch < len(pool):
+            if len(below) < window.k and not at_end and (missed or fetch < len(pool)):
                 unfinished.add(query)
     return found, unfinished
 

@@ -16,10 +16,11 @@ from miner.probe import Probe, probe
 from miner.score import open_client
 from miner.settings import ScoreSettings
 from miner.stopping import Stopped, listening
-from miner.tally import PairTally, tally_pairs
+from miner.tally import Division, PairTally, tally_pairs
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.leases import lease, lost_lease
+from unijudge.scores import present_shards
 
 TABLE_OF_K = (1, 5, 10, 20, 50, 100, 200)
 
@@ -55,7 +56,7 @@ class Bill:
         rows = [
             ("queries", f"{tally.queries:,}; {self._short()}"),
             ("pairs", f"{pairs:,}; to ask {ask:,}: the others are known, or asked by another row"),
-            ("distinct images", f"{tally.pictures(k):,}"),
+            ("distinct images", f"{tally.pictures(k):,} of the pairs to ask"),
             *self._costs(ask),
             ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
             ("", f"a query costs {probe.query_seconds:.3g} s, and each of its pairs {probe.pair_seconds:.3g} s"),
@@ -156,9 +157,15 @@ async def _bill(
                 tell("searching candidates")
             questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
             tell("counting pairs")
-            done = [settings.out] if (settings.out / "manifest.json").exists() else []
-            known = await asyncio.to_thread(KnownScores, [*settings.reuse, *done], plan.judge)
-            tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k, stop)
+            begun = (settings.out / "manifest.json").exists()
+            division = Division(
+                settings.queries_in_shard,
+                apart=settings.engine == "ray",
+                written=frozenset(present_shards(settings.out, plan, partial=True)) if begun else frozenset(),
+            )
+            folders = [*settings.reuse, *([settings.out] if begun else [])]
+            known = await asyncio.to_thread(KnownScores, folders, plan.judge)
+            tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k, stop, division)
             tell("scoring a sample")
             probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
             _check_judged(probed, settings.max_error_share)

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 RECALL_QUERIES = 256
 RECALL_K = 50
+SMALL_POOL = 8192
+"""Items of a pool that is searched exactly, whatever the index: an index over all items passes over those outside of a
+pool, and finds few or none where the pool is a small part of them."""
 
 
 def find_candidates(
@@ -79,7 +82,7 @@ def open_retriever(
     if settings.index == "exact":
         return ExactRetriever(vectors)
     shape = IndexShape(settings.index, settings.lists, settings.probes, settings.links, settings.breadth)
-    index = IndexRetriever(vectors, shape, stop)
+    index = _Indexed(IndexRetriever(vectors, shape, stop), flat)
     sample = drawn(vectors.manifest.queries, RECALL_QUERIES)
     queries_QD = vectors.take("queries", sample)
     names = np.array([pools.name(int(row)) for row in sample])
@@ -91,6 +94,18 @@ def open_retriever(
     near, exact = found(index), found(flat)
     logger.info("%s: recall@%d %.4f on %d queries", settings.index, RECALL_K, recall(near, exact), len(sample))
     return index
+
+
+class _Indexed:
+    """An index for large pools, and the exact search for small ones."""
+
+    def __init__(self, index: Retriever, flat: Retriever):
+        self._index, self._flat = index, flat
+
+    def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
+        """See `Retriever.search`."""
+        retriever = self._flat if len(pool) <= SMALL_POOL else self._index
+        return retriever.search(queries_QD, pool, k)
 
 
 def _found(

@@ -19,7 +19,6 @@ from miner.settings import ScoreSettings
 from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
 from unijudge.errors import SettingsError
 from unijudge.locations import locate
-from unijudge.outputs import replacing
 
 if TYPE_CHECKING:
     from miner.score import Progress as ScoreProgress
@@ -101,9 +100,7 @@ def select(
     resolved = command_settings(SelectSettings, settings, [*(overrides or []), *given], example)
     from miner.selection import select as run
 
-    with replacing(resolved.out, _holds("triples.json"), "selection", overwrite=overwrite):
-        statistics = run(resolved)
-    for name, value in statistics.items():
+    for name, value in run(resolved, overwrite=overwrite).items():
         typer.echo(f"{name:<42} {value:>12,}")
 
 
@@ -129,8 +126,7 @@ def publish(
     """Make a scored dataset of a corpus, scores and training rows, with a card; `train pull` fetches it."""
     from miner.publish import publish as run
 
-    with replacing(out, _holds("dataset.json"), "scored dataset", overwrite=overwrite):
-        made = run(out, corpus, scores, triples, images=images, license=license)
+    made = run(out, corpus, scores, triples, images=images, license=license, overwrite=overwrite)
     typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
 
 
@@ -162,10 +158,6 @@ def calibrate(settings: SettingsFile = None, overrides: Overrides = None, exampl
         typer.echo(
             f"{name.replace('_', ' '):<18} {before:.4f} as it was, {after:.4f} after, in {done.folds} held-out parts"
         )
-
-
-def _holds(manifest: str) -> Callable[[Path], bool]:
-    return lambda folder: (folder / manifest).is_file()
 
 
 def _show(rows: list[list[str]], marked: int | None) -> None:

@@ -71,6 +71,7 @@ def inspect(settings: InspectSettings) -> str:
     check_file(settings.out, lambda data: MARK in data, "page of `mine inspect`")
     corpus = Corpus(settings.corpus)
     sources = Sources(settings, corpus)
+    sources.check_margins(rule_of(settings).betas)
     counts = Counts()
     sample: Sample[tuple[Case, Choice]] = Sample(settings.rows, settings.seed)
     to_label = LabelSample(settings.label, settings.seed)

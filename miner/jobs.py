@@ -86,8 +86,12 @@ def jobs(client: Client) -> list[str]:
     return [_line(job) for job in sorted(ours, key=lambda job: -(job.start_time or 0))]
 
 
-def follow(client: Client, job: str, tell: Callable[[str], None]) -> None:
-    """Tells a job's log as it grows, until the job ends."""
+def follow(client: Client, job: str, tell: Callable[[str], None]) -> str:
+    """Tells a job's log as it grows, until the job ends.
+
+    Returns:
+        Its state then: SUCCEEDED, FAILED or STOPPED; another one where the log broke off.
+    """
     import asyncio
 
     async def tail() -> None:
@@ -95,6 +99,7 @@ def follow(client: Client, job: str, tell: Callable[[str], None]) -> None:
             tell(text)
 
     asyncio.run(tail())
+    return str(client.get_job_status(job).value)
 
 
 def _is_ours(job: Any) -> bool:

@@ -49,12 +49,15 @@ def status(job: Job, address: Address = HERE) -> None:
 def logs(
     job: Job, address: Address = HERE, follow: Annotated[bool, typer.Option(help="Until the job ends.")] = False
 ) -> None:
-    """What a job printed."""
+    """What a job printed; with --follow it ends with status 1 unless the job succeeded."""
     from miner import jobs
 
     with jobs.cluster(address) as client:
         if follow:
-            jobs.follow(client, job, lambda text: typer.echo(text, nl=False))
+            state = jobs.follow(client, job, lambda text: typer.echo(text, nl=False))
+            if state != "SUCCEEDED":
+                typer.echo(f"{job}: {state}", err=True)
+                raise typer.Exit(1)
         else:
             typer.echo(client.get_job_logs(job), nl=False)
 

@@ -5,11 +5,14 @@ corpus ask only for pairs that nobody scored. Errors are asked again.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from unijudge.errors import JudgeChanged
 from unijudge.files import read_json
@@ -17,7 +20,8 @@ from unijudge.scores import SCORES, Judged, ScoreManifest, missing_shards, shard
 from unijudge.tables import reading
 from unijudge.verdicts import JudgeIdentity
 
-GROUPS_IN_MEMORY = 64
+GROUPS_IN_MEMORY = 1024
+"""Of 64 queries each: with fifty candidates, 90 kB."""
 QUESTIONS_IN_MEMORY = 64
 
 
@@ -68,24 +72,22 @@ class KnownScores:
         return len(self._sorted)
 
     def of(self, query_key: bytes) -> Mapping[bytes, Judged]:
-        """What is known of a query: item_key → its verdict; rows that ask one question share the answer."""
+        """What is known of a query: item_key → its verdict, without the id and the place that the item has in a folder.
+
+        Costs a read of every row that asks this question: who asks for many rows of one question asks once.
+        """
         return self._of(query_key)
 
     def _read(self, query_key: bytes) -> dict[bytes, Judged]:
         left, right = (np.searchsorted(self._sorted, np.bytes_(query_key), side) for side in ("left", "right"))
         found: dict[bytes, Judged] = {}
         for file, group in np.unique(self._places[left:right], axis=0).tolist():
-            found |= self._group(file, group).get(query_key, {})
+            found |= self._group(file, group).of(query_key)
         return found
 
-    def _read_group(self, number: int, group: int) -> dict[bytes, dict[bytes, Judged]]:
-        found: dict[bytes, dict[bytes, Judged]] = {}
+    def _read_group(self, number: int, group: int) -> "_Group":
         path, stamp = self._files[number]
-        for row in SCORES.group(path, group, stamp).to_pylist():
-            judged = [Judged(**one) for one in [*row["positives"], *row["candidates"]]]
-            verdicts = {one.item_key: one for one in judged if one.log_odds is not None}
-            found.setdefault(row["query_key"], {}).update(verdicts)
-        return found
+        return _Group.read(SCORES.group(path, group, stamp))
 
     @staticmethod
     def _keys(path: Path, stamp: str) -> list[npt.NDArray[np.bytes_]]:
@@ -94,3 +96,51 @@ class KnownScores:
                 file.read_row_group(group, columns=["query_key"])["query_key"] for group in range(file.num_row_groups)
             ]
         return [np.array(column.to_pylist(), "S16") for column in columns]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The verdicts of some rows as columns, N pairs: a row's objects are made when its question is asked about."""
+
+    query_keys: list[bytes]
+    """Of each row."""
+    rows_N: npt.NDArray[np.int64]
+    """Ascending."""
+    item_keys_N: npt.NDArray[np.void]
+    yes_N: npt.NDArray[np.float32]
+    no_N: npt.NDArray[np.float32]
+    labels_N: npt.NDArray[np.int8]
+    """Whether the likeliest answer was a label; −1: not known."""
+
+    @classmethod
+    def read(cls, table: pa.Table) -> "_Group":
+        """The columns of a row group."""
+        parts = [_pairs(table[kind].combine_chunks()) for kind in ("positives", "candidates")]
+        rows_N, keys_N, yes_N, no_N, labels_N = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        judged = np.flatnonzero(~np.isnan(yes_N) & ~np.isnan(no_N))
+        order = judged[np.argsort(rows_N[judged], kind="stable")]
+        columns = (column[order] for column in (rows_N, keys_N, yes_N, no_N, labels_N))
+        return cls(table["query_key"].to_pylist(), *columns)
+
+    def of(self, query_key: bytes) -> dict[bytes, Judged]:
+        """The verdicts of all rows that ask this question."""
+        found: dict[bytes, Judged] = {}
+        for row, key in enumerate(self.query_keys):
+            if key != query_key:
+                continue
+            some = slice(*np.searchsorted(self.rows_N, [row, row + 1]))
+            columns = (self.item_keys_N[some], self.yes_N[some], self.no_N[some], self.labels_N[some])
+            for item, yes, no, label in zip(*(column.tolist() for column in columns), strict=True):
+                found[item] = Judged("", item, None, None, yes, no, None if label < 0 else bool(label))
+        return found
+
+
+def _pairs(lists: pa.Array) -> tuple[npt.NDArray[np.generic], ...]:
+    """The row, the item's key and the verdict of each pair; NaN where there is none."""
+    judged = pc.list_flatten(lists)
+    keys = pc.struct_field(judged, "item_key")
+    labels = pc.fill_null(pc.struct_field(judged, "argmax_is_label").cast(pa.int8()), -1)
+    yes, no = (pc.struct_field(judged, name).to_numpy(zero_copy_only=False) for name in ("yes_logprob", "no_logprob"))
+    # As void, not as bytes: numpy cuts zeros off the end of bytes.
+    keys_N = np.frombuffer(b"".join(keys.to_pylist()), "V16")
+    return pc.list_parent_indices(lists).to_numpy(), keys_N, yes, no, labels.to_numpy(zero_copy_only=False)

@@ -43,8 +43,8 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
                 f"band.scores: {settings.band.scores} was scored by the judge that answers now ({judge}); the second "
                 "step of a cascade needs another one"
             )
-        sha = file_sha256(settings.band.scores / "manifest.json")
-        band = {"scores": sha, "beta": settings.band.beta, "width": settings.band.width} | questions.scale.model_dump()
+        band: dict[str, Any] = {"scores": first.fingerprint} | settings.band.model_dump(include={"beta", "width"})
+        band |= questions.scale.model_dump()
         kept = first.model_dump(include={"vectors", "k", "pool", "retrieval"})
         return ScoreManifest(**shape, **kept, band=band)
     if settings.vectors is None:

@@ -13,9 +13,9 @@ import numpy as np
 from unijudge.alike import Exclusions
 from unijudge.corpus import Corpus
 from unijudge.entries import Rows
+from unijudge.prompt import is_blank
 
 PoolKind = Literal["global", "subset", "modality"]
-COLUMNS = ("image_sha256", "text")
 
 
 class Pools:
@@ -35,7 +35,8 @@ class Pools:
         self._kind = kind
         self._exclusions = Exclusions(corpus, fold_case=fold_case, own_picture=own_picture)
         items = corpus.items.table
-        has_picture, has_text = (np.array([bool(one) for one in items[name].to_pylist()], bool) for name in COLUMNS)
+        has_picture = np.array([bool(one) for one in items["image_sha256"].to_pylist()], bool)
+        has_text = np.array([not is_blank(one) for one in items["text"].to_pylist()], bool)  # as the judge reads it
         self._modality = has_picture * 2 + has_text
         self._known: dict[str, Rows] = {}
         self._excluded_of: dict[int, Rows] = {}

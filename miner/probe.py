@@ -16,7 +16,7 @@ from miner.strata import stratified
 from miner.tally import PairTally
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content, Corpus
-from unijudge.cost import PairFlops, TokenCount, pair_flops
+from unijudge.cost import PairFlops, TokenCount, pair_flops, sharing_of
 from unijudge.errors import DataError, JudgeRefused, JudgeUncounted, SettingsError
 from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
@@ -227,8 +227,9 @@ async def _counts(
     counts = [found for found in counts if found]
     if not counts or judge.shape is None:
         return counts, None
+    sharing = sharing_of(judge.identity.backend, judge.identity.order)
     prices = [
-        pair_flops(judge.shape, count, candidates_of_query=len(found), queries_of_candidate=1)
+        pair_flops(judge.shape, count, candidates_of_query=len(found), queries_of_candidate=1, **sharing)
         for found in counts
         for count in found
     ]

@@ -17,21 +17,25 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from miner.card import card
+from miner.told import copied_table
 from unijudge.corpus import Corpus
 from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read_parts, stored
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, publishing_folder
 from unijudge.image_roots import MANIFEST, PUBLISHED_IMAGES
-from unijudge.leases import lease
 from unijudge.locations import is_local
-from unijudge.outputs import check_absent
+from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_places, without_places_in
 from unijudge.scores import SCORES, ScoreManifest, missing_shards, shard_path
+from unijudge.tables import Table
 from unijudge.triples import TRIPLES, TripleManifest
 
 IMAGES = "images"
 
 M = TypeVar("M", bound=BaseModel)
+
+is_dataset = is_folder_of(MANIFEST, DatasetManifest, lambda manifest, name: name in manifest.files)
+"""Whether a folder is what `publish` writes, and holds nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,18 @@ class _File:
     path: str
     name: str
     """In the dataset."""
-    sha256: str | None
+    sha256: str | None = None
     """What it must be, where that is known."""
+    table: Table | None = None
+    """Whose errors may name a place of the machine that scored."""
+    stamp: str = ""
+    """Of the table."""
+
+    def copied(self, draft: Path) -> Stored:
+        """Copies it into the dataset."""
+        if self.table is not None:
+            return copied_table(self.root / self.path, draft / self.name, self.table, self.stamp)
+        return copied(self.root / self.path, draft / self.name, self.sha256)
 
 
 def publish(
@@ -54,6 +68,7 @@ def publish(
     *,
     images: bool = True,
     license: str | None = None,  # noqa: A002  what the hub calls it
+    overwrite: bool = False,
 ) -> DatasetManifest:
     """Writes a scored dataset; dataset.json comes last.
 
@@ -64,6 +79,7 @@ def publish(
         triples: The training rows that were selected from them. One of the two is needed.
         images: Copy the images too.
         license: What the card says, in the hub's short form, such as `cc-by-4.0`.
+        overwrite: Replace an older scored dataset.
 
     Raises:
         SettingsError: Neither scores nor triples; or one of the two folders of scores that triples were selected from.
@@ -76,9 +92,9 @@ def publish(
     opened = Corpus(corpus)
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
     files += _image_files(opened) if images else []
-    with lease(out):
-        check_absent(out)
-        with _draft(out) as draft:
+    with replacing(out, is_dataset, "scored dataset", overwrite=overwrite) as place:
+        check_absent(place)
+        with _draft(place) as draft:
             found = _copy(files, draft)
             parts = _write_manifests(parts, draft)
             publish_text(draft / "README.md", card(out, parts, found, opened.images, license=license, images=images))
@@ -119,7 +135,9 @@ def _write_manifests(parts: Parts, draft: Path) -> Parts:
         parts = replace(parts, scores=scores, scores_sha256=file_sha256(draft / "scores" / "manifest.json"))
     if parts.triples is not None:
         tied = {} if parts.scores_sha256 is None else {"scores": parts.scores_sha256}
-        triples = _without_place(parts.triples, selection=without_places_in(parts.triples.selection), **tied)
+        # The corpus lies beside the rows now, wherever it was.
+        selection = without_places_in(parts.triples.selection) | {"corpus": "corpus"}
+        triples = _without_place(parts.triples, selection=selection, **tied)
         publish_json(draft / "triples" / "triples.json", triples)
         parts = replace(parts, triples=triples, triples_sha256=file_sha256(draft / "triples" / "triples.json"))
     return parts
@@ -132,7 +150,7 @@ def _without_place(manifest: M, **changes: Any) -> M:
 
 
 def _copy(files: Sequence[_File], draft: Path) -> dict[str, Stored]:
-    copies = each(lambda file: copied(file.root / file.path, draft / file.name, file.sha256), files)
+    copies = each(lambda file: file.copied(draft), files)
     return {file.name: copy for file, copy in zip(files, copies, strict=True)}
 
 
@@ -172,7 +190,7 @@ def _score_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
     _check_scores(folder, parts.scores)
     for shard in range(parts.scores.shards):
         name = shard_path(folder, shard).name
-        yield _File(folder, name, f"scores/{name}", None)
+        yield _File(folder, name, f"scores/{name}", table=SCORES, stamp=parts.scores.stamp(shard))
 
 
 def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
@@ -181,7 +199,7 @@ def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
     names = sorted(path.name for path in folder.glob("part-*.parquet"))
     _check_triples(folder, names, parts.triples)
     for name in names:
-        yield _File(folder, name, f"triples/{name}", None)
+        yield _File(folder, name, f"triples/{name}", table=TRIPLES)
 
 
 def _image_files(corpus: Corpus) -> list[_File]:

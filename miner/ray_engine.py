@@ -1,7 +1,8 @@
 """A scoring job's shards as Ray tasks: each finds its inputs on storage that all machines see, and writes its file.
 
-A task that dies with its machine is run again elsewhere; since a shard is one file, whole or absent, nothing is lost
-and nothing is written twice. A question that rows of several shards ask may be asked by each of their tasks.
+A task that dies with its machine is run again elsewhere, three times at most; since a shard is one file, whole or
+absent, nothing is lost and nothing is written twice. A question that rows of several shards ask may be asked by each of
+their tasks.
 """
 
 import asyncio
@@ -23,12 +24,16 @@ from miner.score import open_client
 from miner.settings import ScoreSettings
 from miner.shards import Counts, ShardScorer
 from unijudge.corpus import Corpus
-from unijudge.errors import JudgeChanged, SettingsError, UnijudgeError
+from unijudge.errors import JudgeChanged, SettingsError, TaskFailed, UnijudgeError
 from unijudge.files import DRAFT_SUFFIX
 from unijudge.locations import WHOLE, is_local
 from unijudge.provenance import without_passwords
 from unijudge.scores import ScoreManifest
 
+RETRIES = 3
+"""How often Ray starts a task again whose process or machine died; one that kills every worker must come to an end."""
+LONGEST_REASON = 200
+"""Characters of a foreign reason in a message."""
 LOOK_EVERY_S = 1.0
 """How often the driver looks whether it was asked to stop."""
 
@@ -74,10 +79,11 @@ def score_shards(
     Raises:
         UnijudgeError: What stopped a task; the others in work are waited for.
     """
-    task = ray.remote(max_retries=-1, num_cpus=1)(_score_shard)
+    task = ray.remote(max_retries=RETRIES, num_cpus=1)(_score_shard)
     texts = (settings.absolute().model_dump_json(context=WHOLE), plan.model_dump_json())
     left = iter(shards)
     working: list[Any] = []
+    shard_of: dict[Any, int] = {}
     fault: UnijudgeError | None = None
     while True:
         while fault is None and not stop.is_set() and len(working) < settings.tasks:
@@ -85,18 +91,31 @@ def score_shards(
             if shard is None:
                 break
             working.append(task.remote(*texts, shard))
+            shard_of[working[-1]] = shard
         if not working:
             break
         done, working = ray.wait(working, timeout=LOOK_EVERY_S)
         for one in done:
+            shard = shard_of.pop(one)
             try:
                 report(ray.get(one))
-            except RayTaskError as error:
-                if not isinstance(error.cause, UnijudgeError):
-                    raise
-                fault = fault or error.cause
+            except RayError as error:
+                fault = fault or _fault(shard, error)
     if fault is not None:
         raise fault
+
+
+def _fault(shard: int, error: RayError) -> UnijudgeError:
+    """What to raise for a task that Ray gave up: its own error, or that of its machine."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if isinstance(cause, UnijudgeError):
+        return cause
+    lines = str(cause or error).strip().splitlines() or [type(error).__name__]
+    return TaskFailed(
+        f"shard {shard}: its task failed, and was tried {RETRIES + 1} times where its process died "
+        f"({lines[0][:LONGEST_REASON]}). See the log of its worker on the cluster: it may have run out of memory. The "
+        "same command goes on with what is missing"
+    )
 
 
 def _score_shard(settings_text: str, plan_text: str, shard: int) -> Counts:

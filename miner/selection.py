@@ -4,6 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from miner.choice_settings import SelectSettings
@@ -17,27 +18,34 @@ from miner.standing import RIGHT, Said
 from miner.words import Words
 from unijudge.corpus import Corpus
 from unijudge.files import file_sha256, publishing_folder
-from unijudge.leases import lease
 from unijudge.locations import is_local
-from unijudge.outputs import taken
+from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_passwords_in
 from unijudge.scores import Judged, ScoreManifest
-from unijudge.triples import Triple, TripleManifest, finish_triples, write_triples
+from unijudge.triples import PART, Triple, TripleManifest, finish_triples, write_triples
 from unijudge.vectors import VectorFolder
 
 logger = logging.getLogger(__name__)
 
+is_selection = is_folder_of("triples.json", TripleManifest, lambda _, name: PART.fullmatch(name) is not None)
+"""Whether a folder is what `select` writes, and holds nothing else."""
 
-def select(settings: SelectSettings) -> dict[str, float]:
+
+def select(settings: SelectSettings, *, overwrite: bool = False) -> dict[str, float]:
     """Writes the training rows of a score folder, or of a cascade of two, and returns what it counted.
 
     Raises:
-        DataError: The folders do not belong together, the scores are not whole, or `out` exists.
+        DataError: The folders do not belong together, the scores are not whole, or `out` exists and is no selection
+            that may be overwritten.
     """
-    if settings.out.exists():
-        raise taken(settings.out)
+    with replacing(settings.out, is_selection, "selection", overwrite=overwrite) as out:
+        check_absent(out)
+        return _select(settings, out)
+
+
+def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
     job = _Job(settings)
-    with lease(settings.out), publishing_folder(settings.out) as draft:
+    with publishing_folder(out) as draft:
         rows = write_triples(draft, job.triples())
         statistics = job.table()
         first, *second = [file_sha256(folder / "manifest.json") for folder in settings.scores]
@@ -73,6 +81,7 @@ class _Job:
         self._settings = settings
         self.corpus = Corpus(settings.corpus)
         self.sources = Sources(settings, self.corpus)
+        self.sources.check_margins(rule_of(settings).betas)
         self._vectors = None if settings.vectors is None else VectorFolder(settings.vectors, self.corpus)
         self._statistics = Statistics(calibrated=self.sources.calibrated)
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)

@@ -53,7 +53,7 @@ class RetrievalSettings(Settings):
     """Whether items that show the query's own picture may be candidates."""
     index: Literal["flat", "ivf", "hnsw", "exact"] = "flat"
     """`flat`: FAISS, exact, block by block. `ivf` and `hnsw`: faster for millions, all items in memory, some missed
-    (the job says how many). `exact`: numpy, the specification."""
+    (the job says how many); pools of at most 8,192 items are searched exactly. `exact`: numpy, the specification."""
     lists: int = Field(0, ge=0)
     """Cells of `ivf`; 0: four times the root of the number of items."""
     probes: int = Field(32, gt=0)

@@ -15,6 +15,7 @@ from miner.questions import Asked, Question, Questions
 from miner.settings import ScoreSettings
 from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError, JudgeBroken, JudgeRefused
+from unijudge.provenance import without_passwords
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
 
@@ -93,10 +94,10 @@ class ShardScorer:
         await self._ahead.acquire()  # given back when the shard is written
         repeated = self._repeats.get(query.key)
         if repeated is None:
-            known, answers = await self._answers(query, items, {})
+            known, answers = await self._answers(query, items, _Repeated(1))
         else:  # asked by several rows: one after the other, so that each pair is asked once
             async with repeated.turn:
-                known, answers = await self._answers(query, items, repeated.answered)
+                known, answers = await self._answers(query, items, repeated)
                 fresh = map(_judged, items, question.asked, answers)
                 repeated.answered |= {one.item_key: one for one in fresh if one.log_odds is not None}
                 repeated.rows_left -= 1
@@ -108,14 +109,18 @@ class ShardScorer:
         return row, sum(item.key not in known for item in items)
 
     async def _answers(
-        self, query: Query, items: Sequence[Item], answered: Mapping[bytes, Judged]
+        self, query: Query, items: Sequence[Item], question: "_Repeated"
     ) -> tuple[Mapping[bytes, Judged], list[Judged | Verdict | PairError]]:
         """What was known of the query's items, and for each item that, or else a fresh answer."""
         async with self._room:
             keys = [item.key for item in items]
-            known = {key: answered[key] for key in keys if key in answered}
-            if len(self._known):
-                before = await asyncio.to_thread(self._known.of, query.key)
+            known = {key: question.answered[key] for key in keys if key in question.answered}
+
+            # Other folders are read once for a question, however many rows ask it.
+            if len(self._known) and len(known) < len(keys):
+                if question.before is None:
+                    question.before = await asyncio.to_thread(self._known.of, query.key)
+                before = question.before
                 known |= {key: before[key] for key in keys if key in before}
             unknown = [item for item in items if item.key not in known]
             fresh = iter(await self._ask(query, unknown) if unknown else [])
@@ -133,7 +138,9 @@ class ShardScorer:
         try:
             answers = iter(await self._judge.judge(asked, readable) if readable else [])
         except JudgeRefused as error:
-            return [PairError(code="refused", message=str(error))] * len(items)
+            service = without_passwords(self._settings.service).rstrip("/")  # errors are published, addresses are not
+            message = str(error).replace(service, "the service")
+            return [PairError(code="refused", message=message)] * len(items)
         return [next(answers) if isinstance(content, Content) else content for content in contents]
 
     def _read(self, query: Query, items: Sequence[Item]) -> tuple[Content | PairError, list[Content | PairError]]:
@@ -143,7 +150,7 @@ class ShardScorer:
         try:
             return self._corpus.content(entry)
         except DataError as error:
-            return PairError(code="unreadable", message=str(error))
+            return PairError(code="unreadable", message=self._corpus.told(error))
 
     def _check(self, shard: int, judged: list[JudgedQuery]) -> None:
         settings = self._settings
@@ -175,11 +182,14 @@ class ShardScorer:
 
 @dataclass
 class _Repeated:
-    """A question that several rows ask: kept until the last of them has its answers."""
+    """A question, and what is known of it: where several rows ask it, kept until the last of them has its answers."""
 
     rows_left: int
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     answered: dict[bytes, Judged] = field(default_factory=dict)
+    """By this job."""
+    before: Mapping[bytes, Judged] | None = None
+    """What folders of scores know; None: not looked up."""
 
 
 def _judged(item: Item, asked: Asked, answer: Judged | Verdict | PairError) -> Judged:

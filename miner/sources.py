@@ -4,15 +4,16 @@ It checks that they belong together, and yields queries; it chooses nothing.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from miner.calibration import calibration_of
 from miner.choice_settings import ScoreFolders
 from miner.overrides import read_overrides
-from miner.standing import Said
+from miner.standing import Said, at_most
 from miner.words import Words
 from unijudge.corpus import Corpus
 from unijudge.entries import Rows
@@ -54,6 +55,7 @@ class Sources:
                 f"{settings.scores[1]}: was scored by the same judge as {settings.scores[0]} "
                 f"({self.manifests[1].judge}); a cascade takes a small judge's folder, then a large one's"
             )
+        self._check_band_source()
         self.scales, self.calibrated = self._read_scales()
         self.words = self._read_words()
 
@@ -93,6 +95,20 @@ class Sources:
                 f"{self._settings.scores[0]}; give the overrides of these scores, or take that one out"
             )
 
+    def check_margins(self, betas: Iterable[float]) -> None:
+        """Warns of margins whose cut lies outside of the band in which the second judge was asked."""
+        band = self._band
+        if band is None:
+            return
+        far = [beta for beta in sorted(set(betas)) if not at_most(abs(beta - band["beta"]), band["width"])]
+        if far:
+            logger.warning(
+                "%s: its band lies within %.4g of the cut at β = %.4g, but this cuts at β = %s: the second judge was "
+                "not asked about candidates near that cut. Score the second step again with another band.beta or a "
+                "larger band.width, or take a β inside of the band",
+                self._settings.scores[-1], band["width"], band["beta"], ", ".join(f"{beta:g}" for beta in far),
+            )  # fmt: skip
+
     def no_cascade(self) -> DataError:
         """What to raise where the second judge has a candidate that the first one has not."""
         first, second = self._settings.scores
@@ -123,10 +139,29 @@ class Sources:
         self._check_band(scales[0])
         return scales, None not in fitted
 
+    @property
+    def _band(self) -> dict[str, Any] | None:
+        """Which candidates of the first folder the second judge was asked about; None without a second folder."""
+        return self.manifests[-1].band if len(self.manifests) == 2 else None
+
+    def _check_band_source(self) -> None:
+        """Refuses a second folder whose band was drawn from other scores than those of the first folder.
+
+        Raises:
+            DataError: It was: what the second judge says is about the doubts of another judge.
+        """
+        band, (first, *second) = self._band, self._settings.scores
+        if band is not None and band["scores"] != self.manifests[0].fingerprint:
+            raise DataError(
+                f"{second[0]}: is the second step of a cascade, drawn from the scores with fingerprint "
+                f"{band['scores'][:16]}, but {first} has {self.manifests[0].fingerprint[:16]}; give the folder that "
+                "was its band.scores, or score the second step of this one"
+            )
+
     def _check_band(self, first: Scale) -> None:
         """Warns where the second judge was asked about candidates near another cut than the one that is made here."""
-        band = self.manifests[-1].band
-        if band is None or len(self.manifests) == 1:
+        band = self._band
+        if band is None:
             return
         drawn = Scale(slope=band["slope"], intercept=band["intercept"])
         if drawn != first:

@@ -87,6 +87,7 @@ def sweep(settings: SweepSettings) -> Sweep:
         check_file(settings.out, is_json_of(Sweep), "report of a sweep")
     corpus = Corpus(settings.corpus)
     sources = Sources(settings, corpus)
+    sources.check_margins(beta for selection in grid(settings) for beta in rule_of(selection).betas)
     vectors = None if settings.vectors is None else VectorFolder(settings.vectors, corpus)
     running = [_Running(selection, Statistics(calibrated=sources.calibrated)) for selection in grid(settings)]
     sample: Reservoir[None] = Reservoir(settings.seed)

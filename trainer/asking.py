@@ -1,12 +1,13 @@
 """Asks a judge service about rankings: which of the first items are right, which is the best, or both.
 
-What it answered is kept, part by part, so that a job that was interrupted asks only for the rest.
+What it answered is kept, part by part, so that a job that was interrupted asks only for the rest. Errors are asked
+again: a full memory or a failing service may have passed.
 """
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from trainer.measuring_settings import RerankSettings
 from trainer.reordering import fused, promoted, reranked
 from unijudge.client import JudgeClient
-from unijudge.corpus import Content, Corpus
+from unijudge.corpus import Corpus
 from unijudge.errors import JudgeRefused
 from unijudge.files import publish_json, read_json
 from unijudge.rankings import ANSWERS, Ranking
@@ -37,6 +38,13 @@ class Answer(BaseModel):
     """Of their list; null where it was not asked about, or has none."""
     refused: str | None = None
     """Why the judge takes nothing of this query."""
+    errors: list[str] = []
+    """Why a pair or the list has no answer, by code: for people."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing of it need be asked again."""
+        return self.refused is None and not self.errors
 
 
 class Answers(BaseModel):
@@ -84,13 +92,9 @@ class Asking:
         for start in range(0, len(rankings), PART):
             part = rankings[start : start + PART]
             path = self._settings.out / ANSWERS / f"{self._name(part)}.json"
-            if path.exists():
-                answers = read_json(path, Answers).answers
-                self._advance(len(answers))
-            else:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(self._answer(ranking)) for ranking in part]
-                answers = [task.result() for task in tasks]
+            kept = read_json(path, Answers).answers if path.exists() else []
+            answers = await self._completed(part, {place: one for place, one in enumerate(kept) if one.whole})
+            if answers != kept:
                 self._check(part, answers, first=not made)
                 publish_json(path, Answers(answers=answers))
             made += map(self._outcome, part, answers)
@@ -103,6 +107,17 @@ class Asking:
                 "the pairs' own" if self._settings.method == "fused" else "the embedder's",
             )
         return made
+
+    async def _completed(self, rankings: Sequence[Ranking], kept: Mapping[int, Answer]) -> list[Answer]:
+        """One answer for each ranking: a fresh one where none is kept, by its place."""
+        async with asyncio.TaskGroup() as group:
+            fresh = {
+                place: group.create_task(self._answer(ranking))
+                for place, ranking in enumerate(rankings)
+                if place not in kept
+            }
+        self._advance(len(kept))
+        return [kept[place] if place in kept else fresh[place].result() for place in range(len(rankings))]
 
     def _check(self, rankings: Sequence[Ranking], answers: Sequence[Answer], *, first: bool) -> None:
         refused = [
@@ -129,13 +144,13 @@ class Asking:
         async with self._slots:
             pair = corpus.content(self._queries[ranking.query_id]), [corpus.content(item) for item in judged]
             try:
-                answer = Answer(
-                    log_odds=None if method == "listwise" else await self._log_odds(*pair),
-                    choice=None if method == "pointwise" else await self._choice(*pair),
-                )
+                verdicts = None if method == "listwise" else await self._judge.judge(*pair)
+                choice = None if method == "pointwise" else await self._judge.choose(*pair)
             except JudgeRefused as error:
                 nothing = None if method == "listwise" else [None] * len(judged)
                 answer = Answer(log_odds=nothing, choice=None, refused=str(error))
+            else:
+                answer = _answer_of(verdicts, choice)
         self._advance(1)
         return answer
 
@@ -151,10 +166,11 @@ class Asking:
             after = reranked(told, fused(log_odds, choice.logprobs))
         return Outcome(ranking, after, unparsable=self._settings.method != "pointwise" and place is None)
 
-    async def _log_odds(self, query: Content, items: list[Content]) -> list[float | None]:
-        answers = await self._judge.judge(query, items)
-        return [answer.log_odds if isinstance(answer, Verdict) else None for answer in answers]
 
-    async def _choice(self, query: Content, items: list[Content]) -> Choice | None:
-        answer = await self._judge.choose(query, items)
-        return None if isinstance(answer, PairError) else answer
+def _answer_of(verdicts: Sequence[Verdict | PairError] | None, choice: Choice | PairError | None) -> Answer:
+    """What is kept of a judge's words about one ranking."""
+    errors = [f"{one.code}: {one.message}" for one in (*(verdicts or ()), choice) if isinstance(one, PairError)]
+    log_odds = None
+    if verdicts is not None:
+        log_odds = [one.log_odds if isinstance(one, Verdict) else None for one in verdicts]
+    return Answer(log_odds=log_odds, choice=choice if isinstance(choice, Choice) else None, errors=errors)

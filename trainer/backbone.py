@@ -22,6 +22,7 @@ from trainer.pretrained import check_named, device_of, pretrained_options
 from trainer.settings import BackboneSettings
 from trainer.vision import Vision
 from unijudge.checkpoints import check_checkpoint, check_tensors
+from unijudge.corpus import Content
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError
 from unijudge.files import folder_sha256
@@ -65,6 +66,14 @@ class Backbone:
         length = self.inputs.length(stream)
         if length > self.max_tokens:
             raise DataError(f"an input of {length} tokens; model.max_tokens is {self.max_tokens}: raise it, or shorten")
+
+    def length(self, content: Content) -> int:
+        """The tokens of a content as an embedder reads it.
+
+        Raises:
+            DataError: Its picture cannot be decoded.
+        """
+        return self.inputs.length(self.read(content))
 
     def last_hidden(self, streams: Sequence[Stream]) -> Tensor:
         """Of each stream's last token, (streams, width), with gradients if the parameters have them.
@@ -163,11 +172,11 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         read = reader_of(settings.encoding, inputs)
         if settings.dtype == "float32":  # cuDNN would make a tower's first convolution in TF32, of 10 bits
             torch.backends.cudnn.allow_tf32 = False
-        check_checkpoint(settings.name, settings.revision)
+        check_checkpoint(settings.name, inputs.revision)
         options = pretrained_options(settings, inputs.config.model_type, device)
         with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
             model = transformers.AutoModelForImageTextToText.from_pretrained(
-                settings.name, revision=settings.revision, device_map={"": device}, **options
+                settings.name, revision=inputs.revision, device_map={"": device}, **options
             )
     except (OSError, ValueError, SafetensorError, ModelError) as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publishing_folder, read_json
+from unijudge.refused import unwritable
 
 logger = logging.getLogger(__name__)
 
 KEPT = 2
+ASIDE = "damaged-"
+"""Before the name of a damaged checkpoint: it is no checkpoint any more, and a person may look at it."""
 
 
 class CheckpointFiles(BaseModel):
@@ -50,17 +53,18 @@ class Checkpoints:
     def last_whole(self) -> Path | None:
         """Where a run goes on: the last checkpoint whose bytes are as they were written. None before the first.
 
-        Damaged ones are named, and removed if a whole one stands before them.
+        Damaged ones are named, and moved aside if a whole one stands before them.
 
         Raises:
-            DataError: There are checkpoints, and all are damaged: nobody starts again from zero without knowing.
+            DataError: There are checkpoints, and all are damaged: nobody starts again from zero without knowing. Or one
+                cannot be read, which says nothing about its bytes.
         """
         damaged: list[Path] = []
         for checkpoint in reversed(self._all()):
             fault = _fault(checkpoint)
             if fault is None:
                 for one in damaged:
-                    shutil.rmtree(one)
+                    self._set_aside(one)
                 return checkpoint
             logger.warning("%s: %s; going on from the checkpoint before it", checkpoint, fault)
             damaged.append(checkpoint)
@@ -70,6 +74,14 @@ class Checkpoints:
                 "or delete this folder to train again from the start"
             )
         return None
+
+    def _set_aside(self, damaged: Path) -> None:
+        place = self.folder / f"{ASIDE}{damaged.name}"
+        shutil.rmtree(place, ignore_errors=True)  # of the same step, from an earlier time
+        try:
+            damaged.replace(place)
+        except OSError as error:
+            raise unwritable(place, error) from error
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*[0-9]"), key=lambda path: int(path.name.removeprefix("step-")))
@@ -87,9 +99,22 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _fault(checkpoint: Path) -> str | None:
+    """What is wrong with the files that were written; others, such as a file manager leaves, are nobody's concern."""
     try:
-        written, found = read_json(checkpoint / "files.json", CheckpointFiles).sha256, _digests(checkpoint)
+        written = read_json(checkpoint / "files.json", CheckpointFiles).sha256
+        wrong = [name for name, digest in sorted(written.items()) if _digest(checkpoint / name) != digest]
     except DataError as error:
-        return f"damaged ({error})"
-    wrong = [name for name in written.keys() | found.keys() if written.get(name) != found.get(name)]
-    return f"damaged ({', '.join(sorted(wrong))} not as written)" if wrong else None
+        if isinstance(error.__cause__, (FileNotFoundError, ValidationError)):
+            return f"damaged ({error})"
+        raise
+    return f"damaged ({', '.join(wrong)} not as written)" if wrong else None
+
+
+def _digest(path: Path) -> str | None:
+    """None where the file is gone."""
+    try:
+        return file_sha256(path)
+    except DataError as error:
+        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise

@@ -16,7 +16,6 @@ from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
 from unijudge.locations import locate
-from unijudge.outputs import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +104,8 @@ def export(
 ) -> None:
     """Make a folder that transformers, PEFT, sentence-transformers, vLLM and mteb load, with a model card."""
     from trainer.export import export as run_export
-    from trainer.export import is_exported
 
-    with replacing(out, is_exported, "exported model", overwrite=overwrite):
-        made = run_export(run, out, form, evaluation or (), license=license)
+    made = run_export(run, out, form, evaluation or (), license=license, overwrite=overwrite)
     typer.echo(f"{out}: the {made.kind}, {made.form}; its README.md says how each library loads it")
 
 

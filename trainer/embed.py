@@ -37,6 +37,7 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
     with processes(settings.model.device, settings.out) as accelerator:
         corpus = Corpus(settings.corpus)
         system = OurModel(settings.model)
+        system.check_texts(corpus)
         manifest = VectorManifest(
             corpus=corpus.fingerprint,
             width=system.width,

@@ -14,7 +14,7 @@ from unijudge.corpus import Content
 from unijudge.encoding import Stream
 from unijudge.errors import ModelError, SettingsError
 from unijudge.files import read_json
-from unijudge.inputs import UNKNOWN, ModelInputs
+from unijudge.inputs import ModelInputs
 from unijudge.judging import FILE as JUDGING
 from unijudge.judging import JudgingManifest
 from unijudge.pictures import Resize
@@ -90,9 +90,9 @@ def check_base(adapter: Path, weights: str) -> None:
     kinds: dict[str, type[EmbeddingManifest | JudgingManifest]] = {FILE: EmbeddingManifest, JUDGING: JudgingManifest}
     found = [read_json(adapter / name, kind).base for name, kind in kinds.items() if (adapter / name).is_file()]
     trained = found[0] if found else None
-    if trained in (None, UNKNOWN, weights):
+    if trained in (None, weights):
         return
-    if weights == UNKNOWN or len(trained) != len(weights):  # a hub revision and a folder's digest say nothing together
+    if len(trained) != len(weights):  # a hub revision and a folder's digest say nothing together
         logger.warning("%s: was trained on %s; whether %s is the same cannot be seen", adapter, trained, weights)
         return
     raise ModelError(

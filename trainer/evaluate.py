@@ -13,6 +13,7 @@ from unijudge.alike import Exclusions
 from unijudge.corpus import Corpus, Query
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, read_json
+from unijudge.leases import lease
 from unijudge.metrics import (
     bootstrap_shares,
     gold_ranks,
@@ -55,6 +56,7 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
     Raises:
         DataError: Vectors and corpus do not belong together, a query's positives are not among its candidates, or `out`
             holds another evaluation, or another kind of measures.
+        FolderBusy: Another process evaluates into `out`.
     """
     path = settings.out / "metrics.json"
     check_file(path, is_json_of(Report), "report of `train evaluate`")
@@ -70,8 +72,18 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
         inputs={"corpus": corpus.fingerprint, "vectors": file_sha256(settings.vectors / "vectors.json")},
         made=Provenance.now(settings),
     )
-    if path.exists() and not overwrite:
-        read_json(path, Report).check_same(path, report, {"out"})
+    with lease(settings.out):
+        if path.exists() and not overwrite:
+            read_json(path, Report).check_same(path, report, {"out"})
+        subsets = _write_rankings(settings, corpus)
+        digest = file_sha256(settings.out / "rankings.parquet")
+        report = report.model_copy(update={"subsets": subsets, "rankings_sha256": digest})
+        publish_json(path, report)
+    return report
+
+
+def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dict[str, float]]:
+    """And what was measured on the way, subset by subset."""
     folder = VectorFolder(settings.vectors, corpus)
     items_ND, queries_QD = folder.whole("items"), folder.whole("queries")
     measured: dict[str, list[dict[str, float]]] = defaultdict(list)
@@ -91,9 +103,8 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
                 }
             )
             best = np.argsort(-case.scores, kind="stable")[: settings.keep]
-            item_ids, right = (
-                [corpus.items[case.candidates[place]].item_id for place in places] for places in (best, case.gold)
-            )
+            told = case.gold[case.own | np.isin(case.gold, best)]
+            item_ids, right = (corpus.item_ids.take(case.candidates[places]).to_pylist() for places in (best, told))
             yield Ranking(
                 query.query_id,
                 query.subset,
@@ -102,15 +113,12 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
                 case.scores[best].tolist(),
                 right,
                 len(case.candidates),
+                query.key,
             )
 
     write_rankings(settings.out / "rankings.parquet", rankings())
     gaps = {name: _gap(corpus, name, rows_N, items_ND, queries_QD) for name, rows_N in seen.items()}
-    subsets = {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
-    digest = file_sha256(settings.out / "rankings.parquet")
-    report = report.model_copy(update={"subsets": subsets, "rankings_sha256": digest})
-    publish_json(path, report)
-    return report
+    return {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
 
 
 @dataclass(frozen=True)
@@ -121,8 +129,10 @@ class _Case:
     candidates: Rows
     scores: Vectors
     """Their similarities."""
-    gold: list[int]
+    gold: Rows
     """The places of what is right among them."""
+    own: npt.NDArray[np.bool_]
+    """Of each of these, whether it is a positive of the query's own row."""
     left_out: int
     """Items of the pool that are no candidates."""
 
@@ -143,13 +153,15 @@ def _cases(settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, querie
             candidates, vectors_ND = pools[name]
             if not settings.to_the_letter:
                 right = exclusions.positives(row)
-                excluded = np.setdiff1d(exclusions.rows(row), right)
+                excluded = exclusions.rows(row)
         # The product is made with the whole pool, which is never copied; what is left out goes afterwards.
-        kept = np.flatnonzero(~np.isin(candidates, excluded))
-        gold = np.flatnonzero(np.isin(candidates[kept], right)).tolist()
-        if not gold:
+        golden_N = np.isin(candidates, right)
+        kept = np.flatnonzero(golden_N | ~np.isin(candidates, excluded))
+        gold = np.flatnonzero(golden_N[kept])
+        if not len(gold):
             raise DataError(f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates")
-        yield _Case(query, candidates[kept], (vectors_ND @ vector_D)[kept], gold, len(candidates) - len(kept))
+        own = np.isin(candidates[kept][gold], corpus.positives(row))
+        yield _Case(query, candidates[kept], (vectors_ND @ vector_D)[kept], gold, own, len(candidates) - len(kept))
 
 
 def _gap(

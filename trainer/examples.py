@@ -4,6 +4,7 @@ import logging
 import math
 from array import array
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unijudge.alike import Excluded, Exclusions, Sign
-from unijudge.corpus import Content, Corpus
+from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.entries import Rows
 from unijudge.errors import DataError, TrainingError
 from unijudge.files import read_json
@@ -37,6 +38,8 @@ class Example:
     """What can be no negative of this question, further positives of the selection among it."""
     weight: float = 1.0
     """Of the row in the loss, 0 … 1."""
+    drawn: frozenset[int] = frozenset()
+    """Places of negatives that were drawn at random, since none survived: their 1 in `teacher` is no judge's word."""
 
 
 class Examples:
@@ -56,6 +59,7 @@ class Examples:
         subsets: dict[str, int] = {}
         further: dict[int, set[int]] = defaultdict(set)
         queries, groups, items, teachers, weights = array("q"), array("q"), array("q"), array("d"), array("d")
+        drawn = bytearray()
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
                 raise TrainingError(
@@ -69,6 +73,7 @@ class Examples:
             groups.append(subsets.setdefault(row.subset, len(subsets)))
             items.extend(corpus.row_of[one.item_id] for one in (taken.positive, *taken.negatives))
             teachers.extend(math.nan if label is None else label for label in taken.labels(manifest.scales))
+            drawn.extend([False, *(one.fallback for one in taken.negatives)])
             weights.append(row.weight)
             if row.extra_positives:
                 found = (self._exclusions.sign(corpus.row_of[one.item_id]).content for one in row.extra_positives)
@@ -94,6 +99,7 @@ class Examples:
         self._query_rows = np.array(queries)
         self._item_rows = np.array(items).reshape(-1, 1 + negatives)
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
+        self._drawn = np.frombuffer(drawn, bool).reshape(-1, 1 + negatives)
         self._weights = np.array(weights)
         self._further = dict(further)
         """Of a question, what the selection holds for right besides its positives."""
@@ -126,11 +132,25 @@ class Examples:
         Raises:
             DataError: An image is gone or changed; the row's query is named.
         """
+        return self._example(index, self._corpus.content)
+
+    def texts(self, index: int) -> Example:
+        """The same row without its pictures, which are not read."""
+        return self._example(index, lambda entry: Content(entry.text))
+
+    @property
+    def most_text(self) -> Rows:
+        """Of each row the most bytes of text that stand together: query, positive and longest negative."""
+        asked, candidates = self._corpus.queries.text_bytes, self._corpus.items.text_bytes[self._item_rows]
+        together: Rows = asked[self._query_rows] + candidates[:, 0] + candidates[:, 1:].max(1)
+        return together
+
+    def _example(self, index: int, content_of: Callable[[Item | Query], Content]) -> Example:
         query_row, item_rows = int(self._query_rows[index]), self._item_rows[index].tolist()
         query, items = self._corpus.queries[query_row], [self._corpus.items[row] for row in item_rows]
         teacher, further = self._teachers[index], self._further.get(self._exclusions.question(query_row), ())
         try:
-            contents = [self._corpus.content(entry) for entry in (query, *items)]
+            contents = [content_of(entry) for entry in (query, *items)]
         except DataError as error:
             raise DataError(f"the row of query {query.query_id!r}: {error}") from error
         return Example(
@@ -141,6 +161,7 @@ class Examples:
             teacher=None if np.isnan(teacher).any() else teacher.tolist(),
             excluded=self._exclusions.of(query_row).and_contents(further),
             weight=float(self._weights[index]),
+            drawn=frozenset(np.flatnonzero(self._drawn[index]).tolist()),
         )
 
     def query_id(self, index: int) -> str:

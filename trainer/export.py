@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from trainer.adapters import open_whole, write_merged
 from trainer.agreement import open_exported, sample_of
 from trainer.card import Story, card
@@ -19,22 +17,23 @@ from trainer.layouts import (
     Files,
     embedder_files,
     embedder_template,
+    is_exported,
     processor_options,
     reranker_files,
     reranker_template,
 )
 from trainer.loading import Artefact, Form
+from trainer.runs import settings_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
 from unijudge.errors import DataError, ModelError
 from unijudge.families import QwenVL
 from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
 from unijudge.inputs import ModelInputs
-from unijudge.leases import lease
 from unijudge.locations import locate
-from unijudge.outputs import check_absent
+from unijudge.outputs import check_absent, replacing
 from unijudge.prompt import Prompt
-from unijudge.provenance import Beginning
+from unijudge.provenance import Beginning, Versions
 from unijudge.rankings import Evaluation
 from unijudge.scores import ScoreManifest
 from unijudge.triples import TripleManifest
@@ -49,6 +48,7 @@ def export(
     evaluations: Sequence[Path] = (),
     *,
     license: str | None = None,  # noqa: A002  what the hub calls it
+    overwrite: bool = False,
 ) -> Artefact:
     """Writes the folder, all at once.
 
@@ -58,6 +58,7 @@ def export(
         form: `merged`, whole weights; or `adapter`, which needs the base model wherever it is loaded.
         evaluations: Folders of `train evaluate` or `train rerank`, for the card.
         license: What the card says, in the hub's short form, such as `apache-2.0`.
+        overwrite: Replace an older export.
 
     Raises:
         DataError: The run is not finished or not ours, an evaluation is of something else, `out` exists, or the disk
@@ -68,9 +69,9 @@ def export(
     adapter = run / "adapter"
     _check_base(adapter, settings.model)
     story = _story(run, begun, settings, evaluations)
-    with lease(out):
-        check_absent(out)
-        with publishing_folder(out) as draft:
+    with replacing(out, is_exported, "exported model", overwrite=overwrite) as place:
+        check_absent(place)
+        with publishing_folder(place) as draft:
             inputs, agreement = _weights(form, settings, begun, adapter, draft)
             made = _artefact(out.name, form, settings, inputs)
             for name, text in _layout(made, settings, inputs).items():
@@ -84,23 +85,10 @@ def export(
 NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
 
 
-def is_exported(folder: Path) -> bool:
-    """Whether a folder is what `export` wrote."""
-    card = folder / "README.md"
-    return card.is_file() and "- unijudge" in read_text(card)
-
-
 def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
     begun = read_json(run / "settings.json", Beginning)
     kind = RerankerSettings if "prompt" in begun.settings else EmbedderSettings
-    try:
-        settings = kind.model_validate(begun.settings)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise DataError(
-            f"{run / 'settings.json'}: not the settings of a training of this version "
-            f"({'.'.join(map(str, fault['loc']))}: {fault['msg']}); export it with the version that trained it"
-        ) from error
+    settings = settings_of(run / "settings.json", begun, kind)
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise DataError(
             f"{run}: not finished, it has no adapter/ yet; start its training again: it goes on where it was"
@@ -201,7 +189,7 @@ def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations:
     return Story(
         settings=settings,
         begun=begun,
-        environment=json.loads(read_text(run / "environment.json")),
+        environment=read_json(run / "environment.json", Versions).root,
         last=json.loads(read_text(run / "metrics.jsonl").splitlines()[-1]),
         triples=manifest,
         judges=[] if manifest is None else list(_judges(settings.triples, manifest)),

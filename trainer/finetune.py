@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from trainer.adapters import Adapter, add_lora
 from trainer.backbone import Backbone, open_backbone
 from trainer.examples import Example, Examples
+from trainer.lengths import check_rows
 from trainer.loop import Part, Terms, batches_each, fit, parts_of
 from trainer.memory import TrainingMemory, training_memory, will_not_fit
 from trainer.order import Order
@@ -50,6 +51,8 @@ class Objective(Generic[B]):
     """The mean loss of a batch."""
     streams: Callable[[B], list[list[Stream]]]
     """A batch's inputs, by what is kept at the same time for the backward pass."""
+    longest: Callable[[Example], int]
+    """Of a row without its pictures, the tokens of the longest input that is made of it."""
     questions: bool = False
     """Whether each input is a question, with logits over the vocabulary."""
     beside: Mapping[str, BaseModel] = field(default_factory=dict)
@@ -117,6 +120,7 @@ def _train(
     if settings.gradient_checkpointing:
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     objective = objective_of(backbone, examples)
+    check_rows(settings.triples, examples, backbone.max_tokens, objective.longest)
     order = _order(settings, examples)
 
     def batch_of(rows: Sequence[int], step: int) -> B:
@@ -134,6 +138,8 @@ def _train(
 
     with accelerator.main_process_first():  # last: a model or rows that do not fit leave nothing behind
         run = Run(settings.out, settings, inputs)
+    if accelerator.is_main_process:
+        run.note_versions()
     accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
     fit(
         backbone.model,

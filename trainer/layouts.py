@@ -9,13 +9,23 @@ Source:
 """
 
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from trainer.encodings import FILE as EMBEDDING
+from unijudge.errors import DataError
+from unijudge.files import names_in, read_json, read_text
+from unijudge.judging import FILE as JUDGING
+from unijudge.model_folders import AdapterConfig, ModelConfig, missing_weights
+from unijudge.outputs import check_only
 from unijudge.prompt import CANDIDATE, QUERY, Prompt
 
 Files = dict[str, str]
 """Path inside the folder → text."""
+EXPORTED = re.compile(r"(\d_[A-Za-z]+/)?[\w.-]+\.(json|safetensors|jinja|model)|README\.md|merges\.txt|vocab\.txt")
+"""What the files of an exported model are called: ours, and those of libraries that write weights and tokenizers."""
 
 _ST = "sentence_transformers"
 _TRANSFORMER = f"{_ST}.base.modules.transformer.Transformer"
@@ -155,3 +165,27 @@ def _transformer(task: str, output: str, dtype: str, processor: Mapping[str, Any
 
 def _text(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is an exported model: weights, how they read their inputs, our card, and nothing else.
+
+    Raises:
+        DataError: It is one, and holds files of somebody else too.
+    """
+    names = dict.fromkeys(names_in(folder), 0)
+    if not names.keys() & {EMBEDDING, JUDGING} or "README.md" not in names:
+        return False
+    if "- unijudge" not in read_text(folder / "README.md").splitlines():
+        return False
+    try:
+        if "adapter_config.json" in names:
+            found: AdapterConfig | ModelConfig = read_json(folder / "adapter_config.json", AdapterConfig)
+        else:
+            found = read_json(folder / "config.json", ModelConfig)
+        whole = not missing_weights(folder, found, names)
+    except DataError:
+        return False
+    if whole:
+        check_only(folder, lambda one: EXPORTED.fullmatch(one) is not None)
+    return whole

@@ -45,6 +45,10 @@ Terms = Mapping[str, Tensor | Observed]
 observed on the way."""
 
 
+OF = "share of rows with "
+"""Before the name of what was observed: the part of an update's rows that it was observed of."""
+
+
 class Weights(Protocol):
     """Where the trained parameters go, and come from."""
 
@@ -183,7 +187,8 @@ def _backward(terms: Terms, share: float) -> dict[str, float]:
     (loss * share).backward()
     values = {name: term.value if isinstance(term, Observed) else term for name, term in terms.items()}
     numbers = torch.stack([value.detach().float() for value in (loss, *values.values())]) * share
-    return dict(zip(("loss", *values), numbers.tolist(), strict=True))
+    seen_of = {f"{OF}{name}": share for name, term in terms.items() if isinstance(term, Observed)}
+    return dict(zip(("loss", *values), numbers.tolist(), strict=True)) | seen_of
 
 
 def _check_finite(step: int, metrics: Mapping[str, float], run: Run) -> None:
@@ -197,10 +202,11 @@ def _check_finite(step: int, metrics: Mapping[str, float], run: Run) -> None:
 
 
 def _sums(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of all processes; what was observed of a part of the rows is the mean over that part."""
     total = Counter[str]()
     for one in found:
         total.update(one)
-    return dict(total)
+    return {name: value / total.get(f"{OF}{name}", 1.0) for name, value in total.items() if not name.startswith(OF)}
 
 
 def _state(step: int, optimizer: Any, schedule: Any) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def weighted_mean(terms_B: Tensor, weights_B: Tensor | None) -> Tensor:
         >>> weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])).item()
         0.5
     """
-    return terms_B.mean() if weights_B is None else (weights_B.to(terms_B.dtype) * terms_B).mean()
+    return terms_B.mean() if weights_B is None else (weights_B * terms_B).mean()
 
 
 def _log_distributions(

@@ -9,9 +9,8 @@ import torch
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
 from unijudge.errors import OutOfMemory
+from unijudge.memory import is_out_of_memory
 
-SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
-"""In an error's text. torch has a class for its own allocator alone: CUDA's libraries raise a RuntimeError."""
 FIRST_CHUNK = 8
 """What is advised for `cache_chunk` where it is off."""
 GIB = 2**30
@@ -76,11 +75,6 @@ def out_of_memory_named(
         memory = DeviceMemory.of(device)
         where = str(memory) if memory else "the CPU"
         raise OutOfMemory(f"{doing()}: out of memory on {where}. {advice(cures())}") from error
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out: torch's own, or that of a library under it."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in SIGNS)
 
 
 def advice(cures: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import transformers
 
 from trainer.settings import Attention, BackboneSettings
 from unijudge.errors import ModelError, SettingsError
-from unijudge.inputs import weights_of
+from unijudge.inputs import commit_of, load_config, weights_of
 
 KEPT_WHOLE = ("model.visual", "model.vision_tower", "model.multi_modal_projector", "lm_head")
 """What four bits leave alone: the towers and projectors of all families here, and the head. transformers compares the
@@ -53,14 +53,15 @@ def base_weights(settings: BackboneSettings) -> str:
     Raises:
         SettingsError: No model is named.
         ModelError: It is not there.
+        DataError: A file of its folder cannot be read.
     """
     check_named(settings)
     try:
-        return weights_of(
-            settings.name, transformers.AutoConfig.from_pretrained(settings.name, revision=settings.revision)
-        )
-    except (OSError, ValueError) as error:
+        commit = commit_of(settings.name, settings.revision)
+        load_config(settings.name, commit)
+    except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
+    return weights_of(settings.name, commit)
 
 
 def pretrained_options(settings: BackboneSettings, kind: str, device: torch.device) -> dict[str, Any]:

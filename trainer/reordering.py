@@ -13,23 +13,35 @@ from unijudge.rankings import Ranking
 
 
 def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
-    """A ranking with its first items in the order of their scores, those without any behind them.
+    """A ranking with its first items in the order of their scores, those without any behind them in their own order.
 
     Args:
         ranking: The embedder's, with what the judge said of its first items.
-        scores: Of its first items, in its order; more is better.
+        scores: Of its first items, in its order; more is better, None where there is none.
 
     Returns:
-        The new ranking. Its gold rank stays as it was if no positive was judged.
+        The new ranking. Without any score it is the one that was given. Its gold rank stays as it was if no positive is
+        among the first items.
 
     Example:
-        >>> reranked(Ranking("q", "s", 2, ["a", "b", "c"], [0.9, 0.8, 0.7], ["b"], 3), [0.0, 3.0]).item_ids
-        ['b', 'a', 'c']
+        >>> reranked(Ranking("q", "s", 2, ["a", "b"], [0.9, 0.8], ["b"], 2, bytes(16)), [0.0, 3.0]).item_ids
+        ['b', 'a']
     """
-    scores_N = np.array([-np.inf if score is None else score for score in scores])
-    order = [*np.argsort(-scores_N, kind="stable").tolist(), *range(len(scores), len(ranking.item_ids))]
-    gold = [place for place, item_id in enumerate(ranking.item_ids[: len(scores)]) if item_id in ranking.positive_ids]
-    return _ordered(ranking, order, gold_rank(scores_N, gold) if gold else ranking.gold_rank)
+    scored = [place for place, score in enumerate(scores) if score is not None]
+    unscored = [place for place, score in enumerate(scores) if score is None]
+    if not scored:
+        return ranking
+    scores_N = np.array([scores[place] for place in scored], float)
+    best = [scored[place] for place in np.argsort(-scores_N, kind="stable")]
+    order = [*best, *unscored, *range(len(scores), len(ranking.item_ids))]
+    # The best-placed positive is one with a score; the others stand behind every score, in the embedder's order.
+    if gold := _right(ranking, scored):
+        rank = gold_rank(scores_N, gold)
+    elif gold := _right(ranking, unscored):
+        rank = len(scored) + gold_rank(np.array([ranking.similarities[place] for place in unscored]), gold)
+    else:
+        rank = ranking.gold_rank
+    return _ordered(ranking, order, rank)
 
 
 def promoted(ranking: Ranking, place: int) -> Ranking:
@@ -40,7 +52,7 @@ def promoted(ranking: Ranking, place: int) -> Ranking:
         place: Of the item, from 0.
 
     Example:
-        >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7], ["a"], 3), 2).item_ids
+        >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7], ["a"], 3, bytes(16)), 2).item_ids
         ['c', 'a', 'b']
     """
     others = [other for other in range(len(ranking.item_ids)) if other != place]
@@ -76,6 +88,12 @@ def fused(log_odds: Sequence[float | None], list_logprobs: Sequence[float]) -> l
         None if odds is None else logprob - float(np.logaddexp(0, -odds))
         for odds, logprob in zip(log_odds, list_logprobs, strict=True)
     ]
+
+
+def _right(ranking: Ranking, places: Sequence[int]) -> list[int]:
+    """Which of some places of a ranking hold a positive, as numbers into `places`."""
+    right = {*ranking.positive_ids}
+    return [number for number, place in enumerate(places) if ranking.item_ids[place] in right]
 
 
 def _ordered(ranking: Ranking, order: Sequence[int], rank: int) -> Ranking:

@@ -14,7 +14,7 @@ from unijudge.errors import DataError
 from unijudge.files import publish_text, read_json, read_text
 from unijudge.outputs import check_file
 from unijudge.pages import page
-from unijudge.provenance import Beginning, without_passwords
+from unijudge.provenance import Beginning, Versions, without_passwords
 
 MARK = b'<meta name="generator" content="unijudge train report">'
 """Of a page of ours."""
@@ -73,7 +73,7 @@ class Reading:
             DataError: It is no run, or no step of it has been logged.
         """
         begun = read_json(folder / "settings.json", Beginning)
-        environment = json.loads(read_text(folder / "environment.json"))
+        environment = read_json(folder / "environment.json", Versions).root
         steps = list(_steps(folder / "metrics.jsonl"))
         if not steps:
             raise DataError(f"{folder}: no step is logged yet; ask again when the training runs")

@@ -24,7 +24,7 @@ from unijudge.leases import lease
 from unijudge.metrics import mean_reciprocal_rank, precision_at_1
 from unijudge.outputs import check_file, check_folder, is_json_of
 from unijudge.provenance import Provenance
-from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, read_rankings, write_rankings
+from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, read_evaluation, write_rankings
 from unijudge.verdicts import JudgeIdentity
 
 Ranks = npt.NDArray[np.int64]
@@ -45,6 +45,8 @@ class RerankReport(Evaluation):
     method: str
     top: int
     """Items that were judged."""
+    min_mass: float
+    """Least probability of a list's numbers together."""
     unjudged: int
     """Pairs without a verdict; such an item goes behind all judged ones."""
     unparsable: int
@@ -111,6 +113,7 @@ def _publish(
         judge=judge,
         method=settings.method,
         top=settings.judged,
+        min_mass=settings.min_mass,
         subsets=_measures(settings, outcomes),
         inputs=_inputs(settings, corpus, judge),
         rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
@@ -124,16 +127,11 @@ def _publish(
 
 
 def _read(settings: RerankSettings, corpus: Corpus) -> list[Ranking]:
-    rankings = list(read_rankings(settings.rankings / "rankings.parquet"))
-    known = {(query.query_id, query.subset) for query in corpus.queries}
-    if (
-        not rankings
-        or not {(ranking.query_id, ranking.subset) for ranking in rankings} <= known
-        or not all(item_id in corpus.row_of for ranking in rankings for item_id in ranking.item_ids)
-    ):
+    evaluation, rankings = read_evaluation(settings.rankings, Evaluation)
+    if evaluation.inputs.get("corpus") != corpus.fingerprint:
         raise DataError(
-            f"{settings.rankings}: ranks other queries or items than those of {settings.corpus}; give the corpus that "
-            "was evaluated"
+            f"{settings.rankings}: evaluates another corpus than {settings.corpus}: {evaluation.corpus}, as it was "
+            "then; give that one"
         )
     cut = [len(one.item_ids) for one in rankings if len(one.item_ids) < min(settings.judged, one.candidates)]
     if cut:
@@ -162,8 +160,7 @@ async def _rerank(
             return await ask.about(rankings), None, judge.identity
         names = sorted({ranking.subset for ranking in rankings})
         if settings.held_out is not None:
-            reported = {ranking.query_id for ranking in rankings}
-            decisions = _decided_by(settings, names, judge.identity, corpus.fingerprint, reported)
+            decisions = _decided_by(settings, names, judge.identity, rankings)
         else:
             trial = await ask.about([ranking for ranking in rankings if is_held_out(ranking.query_id)])
             decisions = {
@@ -186,7 +183,7 @@ def _decided(settings: RerankSettings, outcomes: Sequence[Outcome]) -> Decision:
 
 
 def _decided_by(
-    settings: RerankSettings, names: Sequence[str], judge: JudgeIdentity, corpus: str, reported: set[str]
+    settings: RerankSettings, names: Sequence[str], judge: JudgeIdentity, reported: Sequence[Ranking]
 ) -> dict[str, Decision]:
     """By an earlier reranking of other queries.
 
@@ -194,14 +191,16 @@ def _decided_by(
         DataError: It was by another judge or method, was itself decided, or of these very queries.
     """
     assert settings.held_out is not None  # noqa: S101  the caller's condition
-    earlier = read_json(settings.held_out / "metrics.json", RerankReport)
-    if (earlier.judge, earlier.method, earlier.top) != (judge, settings.method, settings.judged) or earlier.auto:
+    earlier, theirs = read_evaluation(settings.held_out, RerankReport)
+    here = _rules(settings.method, settings.judged, settings.min_mass)
+    there = _rules(earlier.method, earlier.top, earlier.min_mass)
+    if (here, judge) != (there, earlier.judge) or earlier.auto:
         raise DataError(
-            f"{settings.held_out}: reranks {earlier.top} items {earlier.method} by {earlier.judge}; here it is "
-            f"{settings.judged} {settings.method} by {judge}. Rerank the held-out queries so, with rerank = 'always'"
+            f"{settings.held_out}: reranks {there} by {earlier.judge}; here it is {here} by {judge}. Rerank the "
+            "held-out queries so, with rerank = 'always'"
         )
-    same = {one.query_id for one in read_rankings(settings.held_out / "rankings.parquet")} & reported
-    if earlier.inputs.get("corpus") == corpus and same:
+    asked = {one.query_key for one in theirs}
+    if same := [one.query_id for one in reported if one.query_key in asked]:
         raise DataError(
             f"{settings.held_out}: reranks {len(same)} of these very queries, as {min(same)}; give others, or leave "
             "held_out away"
@@ -213,6 +212,11 @@ def _decided_by(
         return decide(int(found["queries"]), gained, lost, min_queries=settings.min_held_out)
 
     return {name: decision(name) for name in names}
+
+
+def _rules(method: str, top: int, min_mass: float) -> str:
+    """How a judge's answers make an order, in words."""
+    return f"{top} items {method}" + ("" if method == "pointwise" else f" with min_mass = {min_mass:g}")
 
 
 def _gold_ranks(outcomes: Sequence[Outcome]) -> tuple[Ranks, Ranks]:

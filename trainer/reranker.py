@@ -74,6 +74,17 @@ class Lessons:
         lists = [self._listwise(self._lists, example, dice) for example in examples] if self._lists else []
         return Lesson(pairs, lists)
 
+    def longest(self, example: Example) -> int:
+        """The tokens of the longest question that a row cannot do without: any pair, and any list of two."""
+        query, candidates = example.query, example.candidates
+        pairs = [self._prompt.parts(query, candidates[place]) for place in (0, *self._hardest(example))]
+        asked = [self._encoder.stream(parts) for parts in pairs]
+        if self._lists is not None:
+            for place in _negatives(example):
+                both = candidates[0], candidates[place]
+                asked += [self._lists.stream(query, listed) for listed in (both, both[::-1])]
+        return max(map(self._backbone.inputs.length, asked))
+
     def _pairwise(self, example: Example, dice: random.Random) -> list[Question]:
         places = (0, dice.choice(self._hardest(example)))
         prompts = [self._prompt.parts(example.query, example.candidates[place]) for place in places]
@@ -83,9 +94,9 @@ class Lessons:
         ]
 
     def _chance(self, example: Example, place: int) -> float:
-        """Of Yes, as it should be: 1 or 0, drawn as far towards the judge's score as `graded` says."""
+        """Of Yes, as it should be: 1 or 0, drawn as far towards the judge's score, if any, as `graded` says."""
         hard = float(place == 0)
-        score = hard if example.teacher is None else example.teacher[place]
+        score = hard if example.teacher is None or place in example.drawn else example.teacher[place]
         return hard + self._settings.graded * (score - hard)
 
     def _labelled(self, chance: float) -> dict[int, float]:
@@ -97,13 +108,18 @@ class Lessons:
         size = dice.randint(self._settings.list_size_min, self._settings.list_size_max)
         places = dice.sample(_negatives(example), min(size - 1, len(_negatives(example))))
 
-        def stream(listed: Sequence[int]) -> Stream:
-            return lists.stream(example.query, [example.candidates[place] for place in listed])
+        share = dice.random()  # of the list, before the positive: its place is drawn evenly whatever the list's length
 
-        while len(places) > 1 and self._backbone.inputs.length(stream([0, *places])) > self._longest:
+        def asked() -> tuple[int, Stream]:
+            gold = int(share * (len(places) + 1))
+            listed = [*places[:gold], 0, *places[gold:]]
+            return gold, lists.stream(example.query, [example.candidates[place] for place in listed])
+
+        gold, stream = asked()
+        while len(places) > 1 and self._backbone.inputs.length(stream) > self._longest:
             places.pop()
-        gold = dice.randint(0, len(places))
-        return self._checked(example, stream([*places[:gold], 0, *places[gold:]]), {lists.number_ids[gold]: 1.0})
+            gold, stream = asked()
+        return self._checked(example, stream, {lists.number_ids[gold]: 1.0})
 
     def _hardest(self, example: Example) -> list[int]:
         """The places of those negatives that one is drawn from for a pair."""

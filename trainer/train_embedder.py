@@ -53,6 +53,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
             lambda examples, _: _ready(backbone, collate(examples)),
             partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
             partial(_streams, backbone, settings.cache_chunk),
+            lambda row: max(backbone.length(content) for content in (row.query, *row.candidates)),
             beside={FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
         )
 

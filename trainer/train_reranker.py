@@ -39,7 +39,7 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
             base=backbone.inputs.weights,
         )
         loss = partial(reranker_loss, backbone, settings.loss)
-        return Objective(lessons.of, loss, _streams, questions=True, beside={FILE: asked})
+        return Objective(lessons.of, loss, _streams, lessons.longest, questions=True, beside={FILE: asked})
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
         run = finetune(settings, objective, report, accelerator)

@@ -6,21 +6,20 @@ the same as the question itself, or shows its picture. Texts that differ in lett
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from unijudge.corpus import Corpus
 from unijudge.entries import Rows
+from unijudge.groups import Bools, Groups, Hashes, among
 
-Hashes = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 NO_PICTURE = 0
+T = TypeVar("T")
 
 
 class Sign(NamedTuple):
@@ -83,7 +82,10 @@ class Exclusions:
         self.contents = np.fromiter((_content(*pair, fold_case=fold_case) for pair in pairs), np.int64)
         """Of each item, the hash of what it says."""
         self._pictures = np.fromiter(map(_picture, pictures), np.int64)
+        # What is known of a question that several rows ask: together no larger than the corpus.
         self._of_repeated: dict[int, Excluded] = {}
+        self._positives_of_repeated: dict[int, Rows] = {}
+        self._rows_of_repeated: dict[int, Rows] = {}
 
     def sign(self, item: int) -> Sign:
         """Of an item, by its row."""
@@ -99,30 +101,45 @@ class Exclusions:
 
     def positives(self, query: int) -> Rows:
         """The item rows of the positives of all rows that ask the same as one; ascending."""
-        same = self.same_question(query)
-        return np.unique(np.concatenate([self._corpus.positives(int(other)) for other in same]))
+
+        def made() -> Rows:
+            same = self.same_question(query)
+            return np.unique(np.concatenate([self._corpus.positives(int(other)) for other in same]))
+
+        return self._once(self._positives_of_repeated, query, made)
 
     def of(self, query: int) -> Excluded:
         """What can be no wrong answer to a query's question, by the query's row."""
-        question = int(self._questions.hashes[query])
-        if question in self._of_repeated:
-            return self._of_repeated[question]
-        asked = self._corpus.queries.table
-        text, picture = (asked[name][query].as_py() for name in ("text", "image_sha256"))
-        own = _content(text, picture, fold_case=self._fold_case)
-        known = frozenset([own, *self.contents[self.positives(query)].tolist()])
-        excluded = Excluded(known, NO_PICTURE if self._own_picture else _picture(picture))
-        if self.is_repeated(query):  # kept: together no larger than the corpus
-            self._of_repeated[question] = excluded
-        return excluded
+
+        def made() -> Excluded:
+            asked = self._corpus.queries.table
+            text, picture = (asked[name][query].as_py() for name in ("text", "image_sha256"))
+            own = _content(text, picture, fold_case=self._fold_case)
+            known = frozenset([own, *self.contents[self.positives(query)].tolist()])
+            return Excluded(known, NO_PICTURE if self._own_picture else _picture(picture))
+
+        return self._once(self._of_repeated, query, made)
 
     def rows(self, query: int) -> Rows:
         """The item rows that `of` holds, ascending."""
-        excluded = self.of(query)
-        found = self._by_content.any_of(np.fromiter(excluded.contents, np.int64))
-        if excluded.picture == NO_PICTURE:
-            return found
-        return np.union1d(found, self._by_picture.any_of(np.array([excluded.picture])))
+
+        def made() -> Rows:
+            excluded = self.of(query)
+            found = self._by_content.any_of(np.fromiter(excluded.contents, np.int64))
+            if excluded.picture == NO_PICTURE:
+                return found
+            return np.union1d(found, self._by_picture.any_of(np.array([excluded.picture])))
+
+        return self._once(self._rows_of_repeated, query, made)
+
+    def _once(self, kept: dict[int, T], query: int, make: Callable[[], T]) -> T:
+        """What `make` makes for a query's question, once for all rows that ask it."""
+        if not self.is_repeated(query):
+            return make()
+        question = self.question(query)
+        if question not in kept:
+            kept[question] = make()
+        return kept[question]
 
     def question(self, query: int) -> int:
         """What rows that ask the same have in common, by the query's row."""
@@ -133,7 +150,7 @@ class Exclusions:
         numbers, places = self._numbered
         codes = numbers[queries] * len(self.contents) + places[items]
         pictures = self._question_pictures[queries]
-        return _among(codes, self._known_codes) | ((pictures == self._pictures[items]) & (pictures != NO_PICTURE))
+        return among(codes, self._known_codes) | ((pictures == self._pictures[items]) & (pictures != NO_PICTURE))
 
     @property
     def content_numbers(self) -> Rows:
@@ -157,7 +174,7 @@ class Exclusions:
 
         # An item that says what a question says is found by the hash that both have.
         sorted_contents, first = np.unique(self.contents, return_index=True)
-        own = _among(self._questions.hashes, sorted_contents)
+        own = among(self._questions.hashes, sorted_contents)
         found = first[np.searchsorted(sorted_contents, self._questions.hashes[own])]
         return np.unique(np.concatenate([labelled, numbers[own] * len(self.contents) + places[found]]))
 
@@ -168,18 +185,18 @@ class Exclusions:
         return np.full_like(pictures, NO_PICTURE) if self._own_picture else pictures
 
     @cached_property
-    def _questions(self) -> "_Groups":
+    def _questions(self) -> Groups:
         asked = self._corpus.queries.table
         pairs = zip(_values(asked["text"]), _values(asked["image_sha256"]), strict=True)
-        return _Groups(np.fromiter((_content(*pair, fold_case=self._fold_case) for pair in pairs), np.int64))
+        return Groups(np.fromiter((_content(*pair, fold_case=self._fold_case) for pair in pairs), np.int64))
 
     @cached_property
-    def _by_content(self) -> "_Groups":
-        return _Groups(self.contents)
+    def _by_content(self) -> Groups:
+        return Groups(self.contents)
 
     @cached_property
-    def _by_picture(self) -> "_Groups":
-        return _Groups(self._pictures)
+    def _by_picture(self) -> Groups:
+        return Groups(self._pictures)
 
 
 def sign_of(text: str | None, image_sha256: str | None, *, fold_case: bool = True) -> Sign:
@@ -209,38 +226,6 @@ def normal(text: str | None) -> str:
         True
     """
     return unicodedata.normalize("NFC", text or "").strip()
-
-
-class _Groups:
-    """Rows by their hash."""
-
-    def __init__(self, hashes: Hashes):
-        self.hashes = hashes
-        self._order = np.argsort(hashes, kind="stable")
-        self._sorted = hashes[self._order]
-
-    def equal_to(self, row: int) -> Rows:
-        """The rows with the hash of a row, itself among them; ascending."""
-        return self.any_of(self.hashes[row : row + 1])
-
-    def count(self, row: int) -> int:
-        """How many rows have the hash of a row, itself among them."""
-        value = self.hashes[row]
-        return int(np.searchsorted(self._sorted, value, "right") - np.searchsorted(self._sorted, value, "left"))
-
-    def any_of(self, values: Hashes) -> Rows:
-        """The rows with any of these hashes, ascending."""
-        left, right = np.searchsorted(self._sorted, values, "left"), np.searchsorted(self._sorted, values, "right")
-        found: Sequence[Rows] = [self._order[start:end] for start, end in zip(left, right, strict=True)]
-        return np.sort(np.concatenate([*found, np.empty(0, np.int64)]))
-
-
-def _among(values: Hashes, ascending: Hashes) -> Bools:
-    """Which values are among others, that ascend."""
-    if not len(ascending):
-        return np.zeros(len(values), bool)
-    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    return ascending[places] == values
 
 
 def _content(text: str | None, image_sha256: str | None, *, fold_case: bool) -> int:

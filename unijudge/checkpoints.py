@@ -5,9 +5,13 @@ Judges, embedders and adapters are all held to it, whatever engine runs them. On
 
 import copy
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from unijudge.errors import ModelError
+from unijudge.model_folders import WEIGHTS_INDEX
+from unijudge.refused import in_one_line
+from unijudge.weight_files import WEIGHTS, check_numbers, is_side_tensor, packing_of, weight_files
 
 NAMED = 5
 """How many tensors of a kind a message names."""
@@ -22,23 +26,28 @@ def check_checkpoint(name: str, revision: str | None) -> None:
     """Returns if a model's checkpoint has every tensor of the model that its configuration describes, and no other.
 
     The model is built without memory and transformers finds each tensor's place, old names and tied weights included.
-    Of packed weights (AWQ and its like) only this is compared: that a layer has some.
+    Of packed weights (AWQ and its like) only this is compared: that a packed layer has all of its tensors.
 
     Args:
         name: A hub name, or a folder. A hub model is fetched, as any engine would fetch it.
         revision: The commit of a hub model.
 
     Raises:
-        ModelError: A tensor is missing, of another shape, or without a place; or the files cannot be read.
+        ModelError: A tensor is missing, of another shape, of another kind of number, or without a place; engines would
+            read different files; or the files cannot be read.
+        DataError: The headers of the files cannot be read.
     """
     import transformers
+
+    folder = _folder_of(name, revision)
+    paths = weight_files(folder) if folder else []
 
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
         config = copy.deepcopy(transformers.AutoConfig.from_pretrained(name, revision=revision))
-        packed = getattr(config, "quantization_config", None) is not None
-        if packed:  # the packing's own library may be missing here
+        packed = getattr(config, "quantization_config", None)
+        if packed is not None:  # the packing's own library may be missing here
             del config.quantization_config
         model, found = transformers.AutoModelForImageTextToText.from_pretrained(
             name,
@@ -49,14 +58,13 @@ def check_checkpoint(name: str, revision: str | None) -> None:
             ignore_mismatched_sizes=True,
         )
     except Exception as error:  # a file may be anything, and each library has errors of its own
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ModelError(f"its weights cannot be read ({reason}). Download the model again") from error
+        raise ModelError(f"its weights cannot be read ({in_one_line(error)}). Download the model again") from error
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
     missing, unexpected = found["missing_keys"], found["unexpected_keys"]
     reshaped = {key: (tuple(there), tuple(wanted)) for key, there, wanted in found["mismatched_keys"]}
-    if packed:
+    if packed is not None:
         missing, unexpected, reshaped = _without_packed(model, missing, unexpected, reshaped)
     fault = _misfit(missing, unexpected, reshaped)
     if fault:
@@ -64,6 +72,27 @@ def check_checkpoint(name: str, revision: str | None) -> None:
             f"its checkpoint does not hold this model: {fault}. Download it again, or take the config.json of these "
             "weights"
         )
+    check_numbers(paths, packing_of(packed))
+
+
+def _folder_of(name: str, revision: str | None) -> Path | None:
+    """The folder that holds a model's weights; None where they are not in files of safetensors.
+
+    Raises:
+        ModelError: An adapter lies there too.
+    """
+    from transformers.utils import find_adapter_config_file, hub
+
+    if find_adapter_config_file(name, revision=revision) is not None:
+        raise ModelError(
+            "an adapter lies beside the model's weights, and not every engine applies it. Merge it, or take the model "
+            "without adapter_config.json and adapter_model.safetensors"
+        )
+    if Path(name).is_dir():
+        return Path(name)
+    passing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = [hub.cached_file(name, file, revision=revision, **passing) for file in (WEIGHTS_INDEX, WEIGHTS)]
+    return next((Path(path).parent for path in found if path), None)
 
 
 def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
@@ -119,7 +148,8 @@ def _without_packed(
     """
     linear = {name for name, module in model.named_modules() if type(module).__name__ == "Linear"}
     packed = {name: _owner(name, linear) for name in unexpected}
-    filled = {owner for owner in packed.values() if owner}
+    # A scale alone is no weight.
+    filled = {owner for name, owner in packed.items() if owner and not is_side_tensor(name.removeprefix(owner))}
     return (
         {name for name in missing if name.rpartition(".")[0] not in filled},
         {name for name, owner in packed.items() if owner is None},

@@ -6,15 +6,15 @@ It goes on after a fault, and names the first few.
 import json
 from collections.abc import Mapping
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from unijudge.candidates import CANDIDATES, CandidateManifest, part_path
 from unijudge.candidates import missing_parts as missing_candidate_parts
 from unijudge.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.datasets import DatasetManifest, check_file, every, read_parts
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, names_in, read_json, read_text
-from unijudge.locations import locate
+from unijudge.files import names_in, read_json, read_text
+from unijudge.locations import inside_store, is_local, locate
 from unijudge.model_folders import check_weights
 from unijudge.provenance import Beginning
 from unijudge.rankings import Evaluation, read_rankings
@@ -120,16 +120,39 @@ def check_triples(folder: Path, manifest: TripleManifest) -> str:
     named = manifest.selection.get("corpus")
     if named is None:
         return f"{rows} rows read"
-    # Where it was when they were selected; or beside them, where both were moved or published together.
-    places = [locate(str(named)), folder.parent / locate(str(named)).name, folder.parent / "corpus"]
-    found = [place for place in dict.fromkeys(places) if "corpus.json" in names_in(place)]
-    if not any(read_json(place / "corpus.json", CorpusManifest).fingerprint == manifest.corpus for place in found):
-        what = f"another corpus lies in {found[0]}" if found else "no corpus is there"
+    found = {place: _corpus_at(place) for place in _places(folder, str(named))}
+    if manifest.corpus not in found.values():
+        others = [place for place, fingerprint in found.items() if fingerprint is not None]
+        what = f"another corpus lies in {others[0]}" if others else "no corpus is there"
         raise DataError(
             f"{folder}: {rows} rows are whole, but they were selected from the corpus {named} with the fingerprint "
             f"{manifest.corpus[:12]}, and {what}; put it back there or beside this folder, or select again"
         )
     return f"{rows} rows read"
+
+
+def _places(folder: Path, named: str) -> list[Path]:
+    """Where the corpus of some rows may lie: beside them, where both were moved or published; or where it was.
+
+    A manifest may be a stranger's, so it sends nobody to a store that the folder itself is not in.
+    """
+    last = PurePosixPath(named.rstrip("/")).name
+    places = [folder.parent / last, folder.parent / "corpus"]
+    scheme = named.partition("://")[0] if "://" in named else ""
+    own_store = not is_local(folder) and named.split("/")[:3] == str(folder).split("/")[:3]
+    if scheme in ("", "file", "local") or own_store:
+        places.append(inside_store(folder, named) if own_store else locate(named))
+    return list(dict.fromkeys(places))
+
+
+def _corpus_at(place: Path) -> str | None:
+    """The fingerprint of the corpus in a folder; None where none can be read."""
+    try:
+        if "corpus.json" not in names_in(place):
+            return None
+        return read_json(place / "corpus.json", CorpusManifest).fingerprint
+    except DataError:
+        return None
 
 
 def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
@@ -167,8 +190,7 @@ def check_run(folder: Path, _: Beginning) -> str:
 def check_evaluation(folder: Path, manifest: Evaluation) -> str:
     """The rankings."""
     path = folder / "rankings.parquet"
-    if manifest.rankings_sha256 not in (None, file_sha256(path)):
-        raise DataError(f"{path}: changed since it was written; evaluate again")
+    manifest.check_rankings(path)
     rows = sum(1 for _ in read_rankings(path))
     queries = sum(measures["queries"] for measures in manifest.subsets.values())
     if rows != queries:

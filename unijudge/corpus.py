@@ -124,8 +124,8 @@ class Corpus:
         """Opens and checks the folder.
 
         Raises:
-            DataError: It is incomplete, damaged, has an id twice, a query's positive is not among its items, or a
-                picture lies outside of the image root.
+            DataError: It is incomplete, damaged, has an id twice, a query has no positive, or names an item that is not
+                there, or a picture lies outside of the image root.
         """
         self.folder = folder
         self.manifest = read_json(folder / "corpus.json", CorpusManifest)
@@ -143,6 +143,7 @@ class Corpus:
                 twice = next(entry["values"] for entry in pc.value_counts(ids).to_pylist() if entry["counts"] > 1)
                 raise DataError(f"{folder}: {kind} id {twice!r} stands there twice; ids must be unique: import again")
         self._positive_rows, self._starts = self._find_positives()
+        self._check_closed_lists()
 
     def positives(self, row: int) -> Rows:
         """The item rows of one query's positives."""
@@ -154,11 +155,27 @@ class Corpus:
         ids = pc.list_flatten(lists)
         rows = pc.index_in(ids, value_set=self.item_ids)
         starts = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())])
+        if (alone := np.flatnonzero(np.diff(starts) == 0)).size:
+            query = self.queries[int(alone[0])].query_id
+            raise DataError(f"{self.folder}: query {query!r} has no positive; import again, or leave that row out")
         if rows.null_count:
             place = int(pc.index(pc.is_null(rows), True).as_py())
             query = self.queries[int(np.searchsorted(starts, place, side="right")) - 1].query_id
             raise DataError(f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items")
         return rows.to_numpy(zero_copy_only=False).astype(np.int64), starts.astype(np.int64)
+
+    def _check_closed_lists(self) -> None:
+        """Refuses a closed list that names a row of no item; −1 would be taken for the last one."""
+        lists = self.queries.table["candidates"].combine_chunks()
+        rows = pc.list_flatten(lists)
+        outside = pc.or_(pc.less(rows, 0), pc.greater_equal(rows, len(self.items)))
+        place = int(pc.index(pc.fill_null(outside, True), True).as_py())
+        if place >= 0:
+            query = self.queries[pc.list_parent_indices(lists)[place].as_py()].query_id
+            raise DataError(
+                f"{self.folder}: query {query!r}: its closed list names row {rows[place].as_py()} of the items, of "
+                f"which there are {len(self.items)}; import again"
+            )
 
     @cached_property
     def row_of(self) -> RowIndex:
@@ -203,6 +220,10 @@ class Corpus:
         if hashlib.sha256(data).hexdigest() != entry.image_sha256:
             raise DataError(f"{path}: changed since it was imported; restore it or import again")
         return Content(text=entry.text, image=data)
+
+    def told(self, error: DataError) -> str:
+        """What an error of `content` says, to be stored: pictures by their names, without folders of this machine."""
+        return str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "their root ")
 
     def _no_picture(self, path: Path) -> DataError:
         if self.images.exists():

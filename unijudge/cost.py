@@ -7,6 +7,7 @@ Letters: K candidates of one query · R queries of one candidate · V visual tok
 """
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,7 +70,33 @@ class PairFlops:
     vision_cached: float
     """Each picture is."""
     prefix_cached: float
-    """Each picture is, and the beginning that a query's candidates share."""
+    """Each picture is that the engine keeps, and the beginning that a query's candidates share."""
+
+
+class Sharing(TypedDict):
+    """What an engine computes once: arguments of `pair_flops`."""
+
+    wasted_tokens: int
+    query_picture_once: bool
+
+
+def sharing_of(backend: str, order: str) -> Sharing:
+    """What is computed once by a judge's engine.
+
+    vLLM keeps a picture's features, and its prefixes in blocks. transformers keeps the prefix to the token, and nothing
+    else: a query's picture after the candidate goes through the tower once for each candidate.
+
+    Args:
+        backend: Of the judge's identity.
+        order: Of its prompt: `query_first` or `candidate_first`.
+
+    Example:
+        >>> sharing_of("transformers", "candidate_first")
+        {'wasted_tokens': 0, 'query_picture_once': False}
+    """
+    if backend != "transformers":
+        return {"wasted_tokens": WASTED_TOKENS, "query_picture_once": True}
+    return {"wasted_tokens": 0, "query_picture_once": order == "query_first"}
 
 
 def text_flops(shape: ModelShape, new: int, cached: int) -> float:
@@ -131,6 +158,7 @@ def pair_flops(
     candidates_of_query: float,
     queries_of_candidate: float,
     wasted_tokens: int = WASTED_TOKENS,
+    query_picture_once: bool = True,
 ) -> PairFlops:
     """What one pair costs, where its query has K candidates and its candidate R queries.
 
@@ -148,6 +176,8 @@ def pair_flops(
         candidates_of_query: K, as many as are judged together; an average may be a fraction. At least 1.
         queries_of_candidate: R, as many as ask for it while its picture is still cached; 1 where it is not. At least 1.
         wasted_tokens: w: half a block of the prefix cache; 0 on the transformers backend, which has no blocks.
+        query_picture_once: Whether the engine runs the tower once for a query's picture and all its candidates. If not,
+            ViT(q) is not divided by K in the third sum.
 
     Returns:
         Three sums in FLOPs, each greater than 0.
@@ -171,12 +201,14 @@ def pair_flops(
         raise ValueError(f"{candidates_of_query} candidates of a query, {queries_of_candidate} queries of a candidate")
     query = vision_flops(shape.vision, count.query_image_tokens)
     candidate = vision_flops(shape.vision, count.candidate_image_tokens)
-    once = query / candidates_of_query + candidate / queries_of_candidate + shape.head_flops
+    candidate_once = candidate / queries_of_candidate + shape.head_flops
+    once = query / candidates_of_query + candidate_once
+    run = once if query_picture_once else query + candidate_once
     whole = text_flops(shape, count.tokens, 0)
     cached = max(0, count.shared_tokens - wasted_tokens)
     prefix = text_flops(shape, count.shared_tokens, 0) / candidates_of_query
     return PairFlops(
         naive=whole + query + candidate + shape.head_flops,
         vision_cached=whole + once,
-        prefix_cached=prefix + text_flops(shape, count.tokens - cached, cached) + once,
+        prefix_cached=prefix + text_flops(shape, count.tokens - cached, cached) + run,
     )

@@ -7,6 +7,7 @@ corpus, scores and training rows, tied by their fingerprints.
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publishing, read_json
 from unijudge.image_roots import MANIFEST, UNFINISHED
 from unijudge.leases import lease
+from unijudge.locations import check_regular
 from unijudge.names import inside
 from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
@@ -111,13 +113,14 @@ def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Parts
     return Parts(found, judged, judged_sha256, chosen, file_sha256(triples / "triples.json") if triples else None)
 
 
-def copied(source: Path, target: Path, sha256: str | None = None) -> Stored:
+def copied(source: Path, target: Path, sha256: str | None = None, size: int | None = None) -> Stored:
     """Streams one file to another place, where it is whole or absent.
 
     Args:
         source: What to read.
         target: Where to.
         sha256: What it must be, if that is known.
+        size: Likewise; whoever sends more is not listened to.
 
     Returns:
         Its size and sha256.
@@ -125,22 +128,28 @@ def copied(source: Path, target: Path, sha256: str | None = None) -> Stored:
     Raises:
         DataError: It cannot be read or written, or is not what it must be: then nothing was written.
     """
-    digest, size = hashlib.sha256(), 0
+    digest, found = hashlib.sha256(), 0
     with publishing(target) as draft, draft.open("wb") as out:
         for block in _blocks(source):
             out.write(block)
             digest.update(block)
-            size += len(block)
+            found += len(block)
+            if size is not None and found > size:
+                raise DataError(
+                    f"{source}: has more than the {size:,} bytes that its dataset lists, so it was not read on; ask "
+                    "who published it"
+                )
         if sha256 not in (None, digest.hexdigest()):
             raise DataError(
                 f"{source}: changed: its sha256 is {digest.hexdigest()}, but must be {sha256}; restore it, or make it "
                 "anew with what lists it"
             )
-    return Stored(size, digest.hexdigest())
+    return Stored(found, digest.hexdigest())
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             while block := file.read(BLOCK):
                 yield block
@@ -209,7 +218,7 @@ def pull(source: Path, out: Path) -> DatasetManifest:
     def fetch(name: str) -> None:
         wanted, target = manifest.files[name], out / name
         if not target.exists() or stored(target) != wanted:
-            copied(source / name, target, wanted.sha256)
+            copied(source / name, target, wanted.sha256, wanted.size)
 
     with lease(out):
         for begun in (out / MANIFEST, out / UNFINISHED):
@@ -219,13 +228,31 @@ def pull(source: Path, out: Path) -> DatasetManifest:
                 break
         else:
             check_folder(out)
-            Corpus(source / "corpus")  # what it names lies inside, or nothing is written
+            _check_corpus(source, manifest)
         publish_json(out / UNFINISHED, manifest)
         (out / MANIFEST).unlink(missing_ok=True)
         each(fetch, list(manifest.files))
         publish_json(out / MANIFEST, manifest)
         (out / UNFINISHED).unlink()
     return manifest
+
+
+def _check_corpus(source: Path, manifest: DatasetManifest) -> None:
+    """Opens a copy of the corpus: what it names lies inside of the dataset, or nothing is written where it is wanted.
+
+    Raises:
+        DataError: It does not, or its files are not what dataset.json says.
+    """
+    with tempfile.TemporaryDirectory(prefix="unijudge-") as name:
+        copy = Path(name)
+        publish_json(copy / MANIFEST, manifest)
+        try:
+            for file, wanted in manifest.files.items():
+                if file.startswith("corpus/"):
+                    copied(source / file, copy / file, wanted.sha256, wanted.size)
+            Corpus(copy / "corpus")
+        except DataError as error:
+            raise DataError(str(error).replace(f"{copy}/", f"{source}/")) from error
 
 
 def check_file(folder: Path, manifest: DatasetManifest, name: str) -> int:

@@ -14,7 +14,10 @@ Rows = npt.NDArray[np.int64]
 
 
 class Entries(Sequence[E]):
-    """The rows of a table as objects, each made when it is asked for: a million of them stay a table."""
+    """The rows of a table as objects, each made when it is asked for: a million of them stay a table.
+
+    A row number is never negative: a −1 that stands for nothing must not become the last row.
+    """
 
     def __init__(self, table: pa.Table, make: Callable[..., E]):
         """`make` takes a row's columns by their names."""
@@ -31,7 +34,7 @@ class Entries(Sequence[E]):
     def __getitem__(self, row: int | slice) -> E | list[E]:
         if isinstance(row, slice):
             return [self[place] for place in range(*row.indices(len(self)))]
-        if row >= len(self):
+        if not 0 <= row < len(self):
             raise IndexError(row)
         return self._make(**{name: self.table[name][row].as_py() for name in self.table.column_names})
 
@@ -39,6 +42,12 @@ class Entries(Sequence[E]):
         for batch in self.table.to_batches(max_chunksize=4096):
             for row in batch.to_pylist():
                 yield self._make(**row)
+
+    @property
+    def text_bytes(self) -> npt.NDArray[np.int64]:
+        """Of each row, the bytes of its text; 0 without one."""
+        sizes = pc.fill_null(pc.binary_length(self.table["text"]), 0)
+        return sizes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 class RowIndex:

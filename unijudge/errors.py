@@ -20,6 +20,7 @@
     │  └─ EndpointBusy       busy or unreachable (429, 5xx, transport): retried                   retryable
     ├─ ModelError            a model cannot be loaded, or does not fit its use
     ├─ OutOfMemory           a GPU's memory is full: the message names the settings that help
+    ├─ TaskFailed            a task on a cluster died, and died again when it was tried again
     └─ TrainingError         a training cannot go on
        └─ NonFiniteLoss      stopped before the update
 
@@ -120,6 +121,10 @@ class ModelError(UnijudgeError):
 
 class OutOfMemory(UnijudgeError):
     """A GPU's memory is full; the message has the figures, and names the settings that help."""
+
+
+class TaskFailed(UnijudgeError):
+    """A task on a cluster died with its process or its machine, as often as it was tried; the message names it."""
 
 
 class TrainingError(UnijudgeError):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
 from unijudge.leases import check_held
-from unijudge.locations import is_local
+from unijudge.locations import check_regular, is_local
 from unijudge.refused import missing, unreadable, unwritable
 
 DRAFT_SUFFIX = ".unijudge-draft"
@@ -48,6 +48,7 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
     draft = path.with_name(path.name + (f".{uuid.uuid4().hex}" if rivals else "") + DRAFT_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)  # of a killed process; or a link, through which something else would be written
         yield draft
         _sync(draft)
         draft.replace(path)
@@ -137,6 +138,7 @@ def read_text(path: Path) -> str:
         DataError: It cannot be read.
     """
     try:
+        check_regular(path)
         return path.read_text(encoding="utf-8")
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
@@ -149,6 +151,7 @@ def read_json(path: Path, kind: type[M]) -> M:
         DataError: No such file, or it is no `kind`.
     """
     try:
+        check_regular(path)
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise missing(path, error) from error
@@ -200,6 +203,7 @@ def file_sha256(path: Path) -> str:
         DataError: The file cannot be read.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except Exception as error:  # each store has its own family of errors

@@ -1,5 +1,6 @@
 """Where a corpus has its pictures: the root, and the names under it. Strangers may have written both."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unijudge.errors import DataError
+from unijudge.files import read_text
 from unijudge.locations import inside_store, is_local
 from unijudge.names import OUTSIDE, SHOWN
 
@@ -25,13 +27,28 @@ def image_root(folder: Path, images: str) -> Path:
     Raises:
         DataError: The corpus is part of a dataset, and the place is outside of it.
     """
-    published = any((folder.parent / name).exists() for name in (MANIFEST, UNFINISHED))
+    published = any(_lists_corpus(folder.parent / name) for name in (MANIFEST, UNFINISHED))
     if published and images != PUBLISHED_IMAGES:
         raise DataError(
             f"{folder}: is part of a dataset, whose images lie in {PUBLISHED_IMAGES}, but it names {images[:SHOWN]!r}, "
             "from which nothing was read; ask who published it"
         )
     return inside_store(folder, images) if "://" in images else (folder / images).resolve()
+
+
+def _lists_corpus(path: Path) -> bool:
+    """Whether a file is the manifest of a dataset; others have files of these names too, as Karpathy's splits.
+
+    Raises:
+        DataError: It is there, and cannot be read.
+    """
+    if not path.exists():
+        return False
+    try:
+        files = json.loads(read_text(path))["files"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return isinstance(files, dict) and "corpus/corpus.json" in files
 
 
 def root_name(images: Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import stat
+import threading
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,12 @@ MAX_PIXELS = 50_000_000
 MAX_ASPECT_RATIO = 200
 MAX_BYTES = 200 * 2**20
 """Of one encoded picture: what is larger is never read."""
+_LIMIT = threading.Lock()
+"""Pillow's limit is one for the whole process."""
+
+# Pillow warns of strange metadata and of large pictures. For one call this cannot be switched off: Python's filters
+# belong to all threads, and one that leaves may switch them off for ever.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -32,7 +39,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _lift_bomb_limit(max_pixels)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
@@ -50,6 +58,22 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImage("not a JPEG, PNG or WebP image") from error
     except Exception as error:
         raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
+
+
+def pixels_in(data: bytes) -> int:
+    """Width × height of a picture, as its header says; nothing is decoded. 0 for bytes that are no picture."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # noqa: BLE001  who opens it says what is wrong with it
+        return 0
+
+
+def _lift_bomb_limit(max_pixels: int) -> None:
+    """Lets Pillow open whatever we would: its own limit is 179 million pixels. It is never lowered again."""
+    with _LIMIT:
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
 def read_bounded(path: Path) -> bytes:

@@ -16,9 +16,10 @@ from unijudge.errors import ModelError
 from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
+from unijudge.refused import in_one_line
 
-UNKNOWN = "unknown"
-"""The weights of a hub model whose revision is not known."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file by which peft knows an adapter."""
 
 
 class ModelInputs:
@@ -38,7 +39,7 @@ class ModelInputs:
 
         Args:
             name: A hub name, or a folder.
-            revision: The commit of a hub model.
+            revision: Of a hub model: a commit, a branch or a tag. All files are taken of the commit that it names now.
             min_pixels: Smaller pictures are scaled up to this many pixels.
             max_pixels: Larger pictures are scaled down to this many pixels.
             max_source_pixels: Pictures with more pixels are not decoded at all.
@@ -50,22 +51,26 @@ class ModelInputs:
         """
         import transformers
 
-        try:
-            self.config = transformers.AutoConfig.from_pretrained(name, revision=revision)
-            kind = family_of(self.config.model_type)
-            # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
-            loader, options = kind.loader
-            processor = getattr(transformers, loader).from_pretrained(name, revision=revision, **options)
-            # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
-            layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=revision)
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(str(error)) from error
-        tokenizer.chat_template = layout.get("chat_template") or tokenizer.chat_template
         folder = Path(name)
         self.name = folder.name if folder.is_dir() else name
-        self.weights = weights_of(name, self.config)
-        """The hub revision, or a digest of the folder."""
+        self.revision = commit_of(name, revision)
+        """The commit of a hub model, of which the weights must be too; None for a folder."""
+        pinned = self.revision
+        self.config = load_config(name, pinned)
+        kind = family_of(self.config.model_type)
+        try:
+            # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=pinned, padding_side="left")
+            loader, options = kind.loader
+            processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options)
+            # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
+            layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
+            template = layout.get("chat_template") or tokenizer.chat_template
+        except Exception as error:  # a file may hold anything, and each library has errors of its own
+            raise _unusable(error) from error
+        tokenizer.chat_template = template
+        self.weights = self.revision or folder_sha256(folder)
+        """The commit of a hub model, or a digest of the folder."""
         family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
         libraries = ["transformers", "tokenizers", "pillow"]
         if options["backend"] == "torchvision":
@@ -134,10 +139,74 @@ class ModelInputs:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
 
 
-def weights_of(name: str, config: Any) -> str:
-    """By what a model's weights are known: the hub revision that its configuration came from, or a folder's digest."""
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit that a hub model's revision names at this moment.
+
+    A branch may move between two files of one model, so whoever loads it asks once, and takes all files of the answer.
+
+    Args:
+        name: A hub name, or a folder.
+        revision: A commit, a branch or a tag; None is the main branch. Of a folder it is not looked at.
+
+    Returns:
+        Forty hex digits; None for a folder.
+
+    Raises:
+        ModelError: Neither the hub nor its cache on this machine has the model.
+    """
+    if Path(name).is_dir():
+        return None
+    from transformers.utils import hub
+
+    resolved = hub.resolve_revision(name, revision)
+    if found := getattr(resolved, "resolved", None):
+        return str(found)
+    try:  # the same reason once more, in words; or a cache that holds files, and not which branch they are of
+        commit = hub.extract_commit_hash(hub.cached_file(name, "config.json", revision=revision), None)
+    except Exception as error:
+        raise _unusable(error) from error
+    if commit is None:
+        raise ModelError(f"{name}: its commit is not known here; download the model again, or give a folder")
+    return commit
+
+
+def load_config(name: str, commit: str | None) -> Any:
+    """A model's configuration, of the Hugging Face kind.
+
+    Args:
+        name: A hub name, or a folder.
+        commit: Of a hub model.
+
+    Raises:
+        ModelError: It is not there or damaged, or the folder holds an adapter alone.
+    """
+    import transformers
+
     folder = Path(name)
-    return folder_sha256(folder) if folder.is_dir() else (config._commit_hash or UNKNOWN)  # noqa: SLF001
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise ModelError(
+            "this folder holds an adapter and no model. Of a reranker's run serve the folder merged/ beside it; of an "
+            "embedder's run name the base model, and set model.adapter to this folder"
+        )
+    try:
+        return transformers.AutoConfig.from_pretrained(name, revision=commit)
+    except Exception as error:  # a file may hold anything, and each library has errors of its own
+        raise _unusable(error) from error
+
+
+def weights_of(name: str, revision: str | None) -> str:
+    """By what a model's weights are known: the commit of a hub model, or a digest of the folder.
+
+    Raises:
+        ModelError: Neither the hub nor its cache on this machine has the model.
+        DataError: A file of the folder cannot be read.
+    """
+    return commit_of(name, revision) or folder_sha256(Path(name))
+
+
+def _unusable(error: Exception) -> ModelError:
+    """What to raise where a library refuses a model's files."""
+    return ModelError(f"{in_one_line(error)}. Check the name, or download its files again")
 
 
 def _expanded(entries: Sequence[Entry]) -> list[int]:

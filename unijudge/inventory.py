@@ -83,6 +83,18 @@ def _open(folder: Path) -> tuple[_Kind, BaseModel]:
     raise DataError(f"{folder}: not a folder of unijudge (none of {names} is there), or not finished")
 
 
+def manifest_in(folder: Path) -> str | None:
+    """The name of the manifest that makes a folder one of ours; None where it is none."""
+    for kind in KINDS:
+        try:
+            if (folder / kind.file).exists():
+                read_json(folder / kind.file, kind.model)
+                return kind.file
+        except DataError:  # a file of somebody else, of the same name
+            continue
+    return None
+
+
 def _sizes(folder: Any) -> dict[str, int]:
     """The files of a folder and their bytes; of a store in one listing."""
     if is_local(folder):

@@ -62,9 +62,10 @@ def _locked(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lease")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        holder = lock.open("a+")
+        # Never through a symbolic link that somebody put there: what it names would be written over.
+        holder = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+")
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(lock, error) from error
     with holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,7 +74,8 @@ def _locked(path: Path) -> Iterator[None]:
             raise _busy(path, f"process {holder.read().strip() or 'unknown'}") from error
         except OSError as error:
             raise unwritable(path, error) from error
-        holder.truncate(0)
+        holder.seek(0)
+        holder.truncate()
         holder.write(str(os.getpid()))
         holder.flush()
         yield

@@ -4,6 +4,7 @@ What a location is called has one form, `str(location)`: host and port stand in 
 may be written, printed and published. `address(location)` is the whole URL, for another process that must open it.
 """
 
+import errno
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ def locate(place: str | Path) -> Path:
     which it is. Listings are never cached: other processes write too. A path has a name: `.` and `..` become whole.
 
     Raises:
-        SettingsError: No such kind of URL, or its library is not installed.
+        SettingsError: No such kind of URL, its library is not installed, or it holds secrets that would be shown.
         ValueError: Neither a text nor a path.
     """
     if not isinstance(place, str | Path) and not hasattr(type(place), "fs"):
@@ -36,6 +37,7 @@ def locate(place: str | Path) -> Path:
     if not isinstance(place, str) or "://" not in place:
         path = Path(place)
         return path.resolve() if path.name in ("", "..") else path
+    _check_secrets(place)
     from upath import UPath
 
     try:
@@ -44,6 +46,23 @@ def locate(place: str | Path) -> Path:
     except (ImportError, ValueError) as error:
         reason = without_passwords(str(error))
         raise SettingsError(f"{without_passwords(place)}: this kind of URL cannot be opened here ({reason})") from error
+
+
+def _check_secrets(url: str) -> None:
+    """Refuses secrets that cannot be kept apart from a location's name: in a chain of URLs, and in a query."""
+    bare, question, _ = url.partition("?")
+    web = bare.rpartition("::")[2].startswith(("http://", "https://", "webdav+http"))
+    if "::" in url and without_passwords(url) != url:
+        raise SettingsError(
+            f"{without_passwords(bare)}: a chain of URLs may hold no user or password, since its whole text is shown "
+            "and written; give it without, and the credentials in fsspec's own configuration"
+        )
+    if question and web:
+        raise SettingsError(
+            f"{without_passwords(bare)}: a location may have no query (?…): it may hold a secret, and names of files "
+            "are put behind it; give it without, and the credentials as user and password or in fsspec's own "
+            "configuration"
+        )
 
 
 def address(location: Path) -> str:
@@ -64,6 +83,16 @@ Location = Annotated[Path, PlainValidator(locate), PlainSerializer(_serialised)]
 def is_local(path: Path) -> bool:
     """Whether a path lies in a file system, not in an object store."""
     return isinstance(path, Path)
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what is no regular file on a disk: a device or a pipe may never end.
+
+    Raises:
+        OSError: It is there, and is none.
+    """
+    if is_local(path) and path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "no regular file")
 
 
 def inside_store(folder: Path, url: str) -> Path:
@@ -107,6 +136,9 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
             return base
         return f"{begin}/{base[len(start) :].lstrip('/')}"
 
+    def shown_kind(self: Any) -> str:
+        return f"{kind.__name__}({str(self)!r})"
+
     def resolved(self: Any, strict: bool = False) -> Any:  # that of https asks the text's own URL, without the user
         return UPath.resolve(self, strict=strict)
 
@@ -117,6 +149,7 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
         "__slots__": (),
         "__new__": plain,
         "__str__": text,
+        "__repr__": shown_kind,
         "__reduce__": reduced,
         "resolve": resolved,
         "address": property(lambda self: text(self, full)),

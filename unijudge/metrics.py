@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+Places = Sequence[int] | npt.NDArray[np.int64]
 TIE = 1e-6
 """Less than what tells two contents apart in float16, more than what float32 rounds of a cosine."""
 
 
-def gold_rank(scores_N: Floats, gold: Sequence[int]) -> int:
+def gold_rank(scores_N: Floats, gold: Places) -> int:
     """The rank, from 1, of the best-placed gold item; every non-gold item of equal score stands before it.
 
     Example:
@@ -24,15 +25,20 @@ def gold_rank(scores_N: Floats, gold: Sequence[int]) -> int:
     return int(gold_ranks(scores_N, gold)[0])
 
 
-def gold_ranks(scores_N: Floats, gold: Sequence[int]) -> npt.NDArray[np.int64]:
+def gold_ranks(scores_N: Floats, gold: Places) -> npt.NDArray[np.int64]:
     """The ranks, from 1, of all gold items, the best-placed first; non-gold items of equal score stand before them.
+
+    Raises:
+        ValueError: A score is not a finite number: it has no place in an order.
 
     Example:
         >>> gold_ranks(np.array([0.9, 0.5, 0.5, 0.1]), [3, 0]).tolist()
         [1, 4]
     """
+    if not np.isfinite(scores_N).all():
+        raise ValueError("a score is not a finite number, so it has no rank; find where it was made")
     golden = np.zeros(len(scores_N), bool)
-    golden[list(gold)] = True
+    golden[np.asarray(gold, np.int64)] = True
     others = np.sort(scores_N[~golden])
     ours = -np.sort(-scores_N[golden])
     before = len(others) - np.searchsorted(others, ours - TIE)
@@ -115,7 +121,7 @@ def modality_gap(images_ND: Floats, texts_MD: Floats) -> float:
     return float(np.linalg.norm(images_ND.mean(0) - texts_MD.mean(0)))
 
 
-def ndcg(scores_N: Floats, gold: Sequence[int], k: int) -> float:
+def ndcg(scores_N: Floats, gold: Places, k: int) -> float:
     """Normalised discounted cumulative gain at k with binary relevance, in [0, 1]; ties rank non-gold items first.
 
     Source:

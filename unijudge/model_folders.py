@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from unijudge.datasets import every
 from unijudge.errors import DataError
@@ -35,7 +35,9 @@ class AdapterConfig(BaseModel):
     r: int | None = None
 
 
-class _WeightsIndex(BaseModel):
+class WeightsIndex(BaseModel):
+    """model.safetensors.index.json: which file holds which tensor."""
+
     weight_map: dict[str, str]
 
 
@@ -44,7 +46,7 @@ def missing_weights(folder: Path, manifest: ModelConfig | AdapterConfig, sizes: 
     if isinstance(manifest, AdapterConfig):
         wanted = {"adapter_model.safetensors"}
     elif WEIGHTS_INDEX in sizes:
-        wanted = set(read_json(folder / WEIGHTS_INDEX, _WeightsIndex).weight_map.values())
+        wanted = set(read_json(folder / WEIGHTS_INDEX, WeightsIndex).weight_map.values())
     else:
         wanted = {"model.safetensors"}
     return sorted(wanted - set(sizes))
@@ -71,16 +73,48 @@ def check_weights(folder: Path) -> int:
 
 def check_safetensors(path: Path) -> int:
     """By the format: eight bytes of the header's length, the header with every tensor's place, the tensors."""
+    tensors, begins = read_header(path)
+    needed = begins + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if found != needed:
+        raise DataError(f"{path}: {found} bytes, but its header says {needed}; train again")
+    return 1
+
+
+class StoredTensor(BaseModel):
+    """What a safetensors file says of one tensor."""
+
+    dtype: str
+    """As in F32, BF16, I8, F8_E4M3."""
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+    """Its first byte and the one after its last, counted from the end of the header."""
+
+
+_TENSORS = TypeAdapter(dict[str, StoredTensor])
+
+
+def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
+    """The tensors of a safetensors file by name, and where in the file the first of them begins.
+
+    Raises:
+        DataError: The file cannot be read, or is no such file.
+    """
     try:
         with path.open("rb") as file:
-            found = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, found)))
+            if length > path.stat().st_size:
+                raise ValueError("it is shorter than its header")
+            header = json.loads(file.read(length))
+        if isinstance(header, dict):
+            header.pop("__metadata__", None)
+        return _TENSORS.validate_python(header), 8 + length
+    except (ValidationError, RecursionError) as error:
+        raise DataError(f"{path}: torn or foreign (its header is no table of tensors); train again") from error
     except ValueError as error:
         raise DataError(f"{path}: torn or foreign ({error}); train again") from error
     except OSError as error:
         raise unreadable(path, error) from error
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if found != 8 + length + max(ends, default=0):
-        raise DataError(f"{path}: {found} bytes, but its header says {8 + length + max(ends, default=0)}; train again")
-    return 1

@@ -9,17 +9,21 @@ import contextlib
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
-from unijudge.files import DRAFT_SUFFIX, names_in
+from unijudge.files import DRAFT_SUFFIX, names_in, read_json
+from unijudge.leases import lease
 from unijudge.locations import is_local
 from unijudge.refused import unreadable
 
 OR_ELSE = "give another output, or replace this one with --overwrite"
 NAMED = 3
 """Names of strange files in a message."""
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def taken(path: Path) -> DataError:
@@ -45,10 +49,14 @@ def check_absent(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[None]:
+def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[Path]:
     """Around a command that writes `path`: with `overwrite` an older one goes when, and only if, the new one is whole.
 
     Until then it lies beside; where the command fails, it comes back, also after a kill, when the command is run again.
+    The block holds the lease of the output: two commands cannot move each other's results.
+
+    Yields:
+        Where to write: `path`, or what it names where it is a symbolic link, which stays.
 
     Args:
         path: A file or a folder.
@@ -58,17 +66,25 @@ def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrit
 
     Raises:
         DataError: Something is there, and may not be replaced.
+        FolderBusy: Another process writes there.
     """
+    place = path.resolve() if is_local(path) else path
+    with lease(place), _moved_aside(place, is_own, what, overwrite=overwrite):
+        yield place
+
+
+@contextlib.contextmanager
+def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[None]:
     aside = path.with_name(f".{path.name}.replaced{DRAFT_SUFFIX}")
     if is_local(path) and aside.exists() and not path.exists():
         aside.replace(path)
     if not overwrite or not path.exists() or (path.is_dir() and not names_in(path)):
         yield
         return
-    if not is_own(path):
-        raise DataError(f"{path}: exists already, and is no {what}; give another output, or move this one away")
     if not is_local(path):
         raise DataError(f"{path}: exists already; --overwrite replaces nothing in an object store: delete it there")
+    if not is_own(path):
+        raise DataError(f"{path}: exists already, and is no {what}; give another output, or move this one away")
     _remove(aside)
     path.replace(aside)
     try:
@@ -78,6 +94,40 @@ def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrit
             aside.replace(path)
         raise
     _remove(aside)
+
+
+def is_folder_of(manifest: str, kind: type[M], owns: Callable[[M, str], bool]) -> Callable[[Path], bool]:
+    """Whether a folder is one of ours, for `replacing`: it holds a manifest, and nothing beside what belongs to it.
+
+    Args:
+        manifest: The name of the manifest.
+        kind: What it must be.
+        owns: Whether a file of this name, relative to the folder, belongs to it.
+    """
+
+    def fits(folder: Path) -> bool:
+        try:
+            found = read_json(folder / manifest, kind)
+        except DataError:
+            return False
+        check_only(folder, lambda name: name == manifest or owns(found, name))
+        return True
+
+    return fits
+
+
+def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
+    """Refuses a folder in which somebody put files of their own: they would go with it.
+
+    Raises:
+        DataError: One is there; the first few are named.
+    """
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    if strange := {name for name in files if not owns(name.removesuffix(DRAFT_SUFFIX))}:
+        raise DataError(
+            f"{folder}: holds {_some(strange)}, which --overwrite would delete too; move that away, or give another "
+            "output"
+        )
 
 
 def _remove(path: Path) -> None:

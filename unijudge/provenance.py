@@ -14,14 +14,26 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 MADE = {"made"}
 """The fields that are no part of a plan."""
-USER = re.compile(r"""([a-zA-Z][\w.+-]*)://[^/\s"'<>]*@""")
-"""The beginning of a URL up to its last @ before a slash: a password may hold one too."""
-PLACE = re.compile(r"""(^|[="'])(?:file://)?(/[^"']*)""")
-"""A whole path of a machine, in a word of a command or a setting."""
+USER = re.compile(
+    r"""
+    ([a-zA-Z][\w.+-]*)://  (?:
+        [^/\s"'<>:@]* : (?!\d+(?:[/"',\]]|$|\s)) (?: (?!://)\S )* @   # user:password; a port is none
+        | [^/\s"'<>]* @                                               # a user or a token alone
+    )""",
+    re.VERBOSE,
+)
+"""The beginning of a URL up to the last @ of its word: a password may hold an @, a slash or a quote too."""
+BARE_USER = re.compile(r"""(^|[\s"'=<(\[])[^\s"'=<>(\[:/@]+:(?!//)(?!\d+(?:[/"',\]]|$|\s))(?:(?!://)\S)*@(?=[\w\[])""")
+"""The same where the scheme was forgotten."""
+PLACES = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (r"(^|=)(?:file://)?(/.*)$", r'(")(?:file://)?(/[^"]*)', r"(')(?:file://)?(/[^']*)")
+)
+"""A whole path of a machine: a word of a command, the value of a setting, or what stands in quotes."""
 NO_USER = ("abfs", "abfss", "wasb", "wasbs", "github")
 """Schemes whose @ parts a container or a repository from its place."""
 
@@ -50,10 +62,11 @@ class Provenance(BaseModel):
     @classmethod
     def now(cls, settings: BaseModel | None = None) -> "Provenance":
         """Of what this process begins to write at this moment."""
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         return cls(
             unijudge=version("unijudge"),
-            command=without_passwords(command),
+            # Word by word: quoting would put more quotes into a password.
+            command=shlex.join(map(without_passwords, words)),
             settings=None if settings is None else without_passwords_in(settings.model_dump(mode="json")),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             python=platform.python_version(),
@@ -72,6 +85,12 @@ class Beginning(BaseModel):
     made: Provenance | None = None
 
 
+class Versions(RootModel[dict[str, str]]):
+    """environment.json: library → the version under which a run was trained, or several in order."""
+
+    model_config = ConfigDict(title="run's environment")
+
+
 def differences(found: BaseModel, wanted: BaseModel) -> list[str]:
     """The names of the fields in which two manifests differ; when and by whom they were made is none."""
     return [name for name, value in found if name not in MADE and value != getattr(wanted, name)]
@@ -83,8 +102,11 @@ def without_passwords(text: str) -> str:
     Example:
         >>> without_passwords("--set service=https://me:s@cret@judge:8000/v1 s3://bucket/a@b")
         '--set service=https://judge:8000/v1 s3://bucket/a@b'
+        >>> without_passwords("me:secret@judge:8000")
+        'judge:8000'
     """
-    return USER.sub(lambda found: found[0] if found[1] in NO_USER else f"{found[1]}://", text)
+    safe = USER.sub(lambda found: found[0] if found[1] in NO_USER else f"{found[1]}://", text)
+    return BARE_USER.sub(lambda found: found[1], safe)
 
 
 def without_passwords_in(value: Any) -> Any:
@@ -96,10 +118,12 @@ def without_places(word: str) -> str:
     """A word of a command or a setting, whole paths shortened to their last part.
 
     Example:
-        >>> [without_places(word) for word in ("/home/me/a b", 'scores=["/data/x", "s3://bucket/y"]', "a/b", "p / q")]
-        ['a b', 'scores=["x", "s3://bucket/y"]', 'a/b', 'p / q']
+        >>> [without_places(word) for word in ("/home/o'neil/a b", 'scores=["/data/x", "s3://bucket/y"]', "a/b")]
+        ['a b', 'scores=["x", "s3://bucket/y"]', 'a/b']
     """
-    return PLACE.sub(lambda found: found[1] + PurePosixPath(found[2]).name, word)
+    for pattern in PLACES:
+        word = pattern.sub(lambda found: found[1] + PurePosixPath(found[2]).name, word)
+    return word
 
 
 def without_places_in(value: Any) -> Any:

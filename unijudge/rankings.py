@@ -6,11 +6,13 @@ Written by `train evaluate` and, in a judge's order, by `train rerank`.
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from unijudge.errors import DataError
+from unijudge.files import file_sha256, read_json
 from unijudge.outputs import OR_ELSE
 from unijudge.provenance import Provenance
 from unijudge.tables import Table
@@ -33,9 +35,11 @@ class Ranking:
     """Best first."""
     similarities: list[float]
     positive_ids: list[str]
-    """What was counted as right."""
+    """What was counted as right: the row's own positives, and of others those among `item_ids`."""
     candidates: int
     """How many items were ranked, written or not."""
+    query_key: bytes
+    """Hash of the query's content: ids are the same in many corpora."""
     log_odds: list[float | None] | None = None
     """The judge's, of the first items, where a judge was asked about each; None for one without a verdict."""
     list_logprobs: list[float] | None = None
@@ -44,7 +48,7 @@ class Ranking:
 
 RANKINGS = Table(
     "rankings",
-    4,
+    5,
     pa.schema(
         [
             ("query_id", pa.string()),
@@ -54,6 +58,7 @@ RANKINGS = Table(
             ("similarities", pa.list_(pa.float32())),
             ("positive_ids", pa.list_(pa.string())),
             ("candidates", pa.int32()),
+            ("query_key", pa.binary(16)),
             ("log_odds", pa.list_(pa.float32())),
             ("list_logprobs", pa.list_(pa.float32())),
         ]
@@ -92,6 +97,18 @@ class Evaluation(BaseModel):
         if names:
             raise DataError(f"{path}: is there already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}")
 
+    def check_rankings(self, path: Path) -> None:
+        """Refuses rankings that are not those of this evaluation.
+
+        Raises:
+            DataError: They are missing, or others.
+        """
+        if self.rankings_sha256 != file_sha256(path):
+            raise DataError(f"{path}: changed since it was written; evaluate again")
+
+
+E = TypeVar("E", bound=Evaluation)
+
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:
     """Streams rankings into one file; returns how many."""
@@ -106,3 +123,18 @@ def read_rankings(path: Path) -> Iterator[Ranking]:
     """
     for row in RANKINGS.read(path):
         yield Ranking(**row)
+
+
+def read_evaluation(folder: Path, kind: type[E]) -> tuple[E, list[Ranking]]:
+    """What was measured, and the rankings that it was measured on.
+
+    Args:
+        folder: Of the evaluation.
+        kind: What its metrics.json holds.
+
+    Raises:
+        DataError: A file is missing, torn or foreign, or the rankings are others than those that were measured.
+    """
+    evaluation, path = read_json(folder / "metrics.json", kind), folder / "rankings.parquet"
+    evaluation.check_rankings(path)
+    return evaluation, list(read_rankings(path))

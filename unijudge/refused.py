@@ -12,8 +12,25 @@ CURES: dict[int | None, str] = {
     **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "Something else is there: give another place"),
     errno.ENOTDIR: "A part of the path is a file: give another place",
     errno.ENAMETOOLONG: "Give a shorter name",
+    errno.ELOOP: "A symbolic link is there: remove it",
 }
 """What helps against an error of a disk."""
+
+
+LONGEST_REASON = 200
+"""Characters of a foreign error's own text in a message."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """A foreign error for a message: its type and the beginning of its text.
+
+    Example:
+        >>> in_one_line(KeyError("added_tokens"))
+        "KeyError: 'added_tokens'"
+    """
+    text = " ".join(str(error).split())
+    short = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+    return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
 
 
 def unreadable(path: Path, error: Exception) -> DataError:

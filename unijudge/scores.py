@@ -88,7 +88,7 @@ class ScoreManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     corpus: str
     """Fingerprint of the corpus."""
     vectors: str | None
@@ -100,8 +100,8 @@ class ScoreManifest(BaseModel):
     retrieval: dict[str, Any] = {}
     """The other settings of the search."""
     band: dict[str, Any] | None = None
-    """In a cascade's second step: the first step's folder (sha256 of its manifest), the cut, the width, and the slope
-    and intercept of the first judge's scores."""
+    """In a cascade's second step: the first step's folder (`scores`, the fingerprint of its manifest), the cut, the
+    width, and the slope and intercept of the first judge's scores."""
     judge: JudgeIdentity
     made: Provenance | None = None
 
@@ -110,9 +110,14 @@ class ScoreManifest(BaseModel):
         """How many parts make the folder whole."""
         return -(-self.queries // self.queries_in_shard)
 
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the plan and the judge; the same where somebody published the folder."""
+        return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()
+
     def stamp(self, shard: int) -> str:
         """What marks a file as this shard of this plan."""
-        return f"{hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()[:16]}/{shard}"
+        return f"{self.fingerprint[:16]}/{shard}"
 
     def rows(self, shard: int) -> range:
         """The corpus rows of the queries of one shard."""

@@ -136,6 +136,8 @@ def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, 
         return f"{key}: a table of settings; set one of its own: " + ", ".join(
             f"{key}.{name}" for name in _group(kind, location).model_fields
         )
+    if fault == "string_type":
+        return f"{key}: a text is wanted; quotes make a number one: --set '{key}=\"…\"'"
     if fault == "missing":
         return f"{key}: required, and not set"
     return f"{key or 'settings'}: {message[0].lower()}{message[1:]}"

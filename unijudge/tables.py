@@ -29,6 +29,17 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path if is_local(path) else _Stored(path), page_checksum_verification=True)
 
 
+def table_name(path: Path) -> str | None:
+    """The name of the table that a Parquet file says it is; None where another program wrote it.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with reading(path), open_parquet(path) as file:
+        marks = file.schema_arrow.metadata or {}
+    return marks[_NAME].decode(errors="replace") if _NAME in marks else None
+
+
 class _Stored(io.RawIOBase):
     """A file in an object store; some raise what Arrow raises of torn bytes, so their errors are mapped here."""
 

@@ -5,6 +5,7 @@ labels can be made at any temperature. In a cascade a row may hold the words of 
 their scores are comparable only where both were calibrated.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -193,6 +194,10 @@ class TripleManifest(BaseModel):
             )
 
 
+PART = re.compile(r"part-\d{5,}\.parquet")
+"""What a part is called."""
+
+
 def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
     """Writes the parts, in order, and returns the number of rows. `finish_triples` makes the folder whole."""
     count = part = 0
@@ -227,7 +232,7 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
     manifest = read_json(folder / "triples.json", TripleManifest)
     manifest.check_corpus(folder, corpus)
     found = 0
-    for name in sorted(name for name in names_in(folder) if name.startswith("part-") and name.endswith(".parquet")):
+    for name in sorted(filter(PART.fullmatch, names_in(folder))):
         for row in TRIPLES.read(folder / name):
             found += 1
             row["positive"] = Judged(**row["positive"])

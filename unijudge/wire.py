@@ -112,6 +112,8 @@ class Limits(Wire):
     """Of a request's body and, apart, of the images that it names by their hashes."""
     max_pixels: int
     """Largest width × height of an image, before any resizing."""
+    max_request_pixels: int
+    """Largest width × height of all different images of a request together."""
     blobs: bool
     """Whether images can be sent once and named by their hash from then on."""
 

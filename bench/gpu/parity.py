@@ -1,4 +1,4 @@
-"""Step 2: how far are the scores in bfloat16 from those in float32, through transformers and through vLLM?"""
+"""Step 2: how far are the scores of vLLM, and of both backends in bfloat16, from those in float32?"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -122,6 +122,11 @@ STEP = Step(
             "transformers, bfloat16, head in float32",
             partial(score, backend="transformers"),
             ["torch", "transformers"],
+        ),
+        "vllm-float32": Case(
+            "vLLM, float32",
+            partial(score, backend="vllm", dtype="float32"),
+            ["vllm"],
         ),
         "vllm-float32-head": Case(
             "vLLM, bfloat16, head in float32",

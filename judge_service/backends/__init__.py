@@ -39,7 +39,8 @@ def open_judge(settings: ServiceSettings) -> Judge:
 
     device = settings.model.device
     gpu = current_gpu(required=device == "cuda" or settings.gpus_per_replica > 0) if device != "cpu" else None
-    inputs = open_inputs(settings.model, settings.prompt, settings.limits.max_pixels)
+    inputs = open_inputs(settings.model, settings.prompt, settings.limits)
+    settings = settings.model_copy(update={"model": inputs.settings})  # the weights of the same commit
     try:
         check_checkpoint(settings.model.name, settings.model.revision)
     except ModelError as error:

@@ -6,6 +6,7 @@ vLLM's engine runs in processes of its own. Their parent learns that one died, a
 import contextlib
 import os
 import re
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ FILES_KEPT = 20
 LONGEST_CAUSE = 300
 """Characters of a cause in a message."""
 
-_NAME = re.compile(r"engine-\d{8}T\d{6}-(\d+)\.log")
+_NAME = re.compile(r"engine-\d{8}T\d{6}(?:\.\d+)?-(\d+)\.log")
 _PREFIX = re.compile(
     r"^(\([^)]*pid=\d+\)\s?)?((ERROR|WARNING|INFO|DEBUG)\s+\S+\s+\S+\s+\[[^\]]*\]\s?)?(\[rank\d+\]:\s?)?"
 )
@@ -28,6 +29,7 @@ _FATAL = "fatal error"
 """vLLM's words for the death of an engine that had started."""
 _SECONDARY = re.compile(
     r"Engine core initialization failed|EngineDeadError|EngineCore encountered|WorkerProc initialization failed"
+    r"|was ended by "
 )
 
 CURES = (
@@ -70,18 +72,40 @@ def log_folder(folder: Path | None) -> Path:
         folder: The setting `log_folder`.
 
     Raises:
-        SettingsError: The folder cannot be made or written.
+        SettingsError: The folder cannot be made or written; or the default one is not this user's alone to write.
     """
     chosen = folder or Path(tempfile.gettempdir()) / f"unijudge-logs-{os.getuid()}"
     try:
-        chosen.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=chosen):
-            pass
+        if folder is None:
+            with contextlib.suppress(FileExistsError):
+                chosen.mkdir(mode=0o700)
+        else:
+            chosen.mkdir(parents=True, exist_ok=True)
+        fault = _not_ours(chosen) if folder is None else None
+        if fault is None:
+            with tempfile.TemporaryFile(dir=chosen):
+                pass
     except OSError as error:
-        raise SettingsError(
-            f"log_folder: {chosen}: cannot be written ({error.strerror}). Set it to a folder that this user may write"
-        ) from error
+        raise _unusable(chosen, f"cannot be written ({error.strerror})") from error
+    if fault is not None:
+        raise _unusable(chosen, fault)
     return chosen
+
+
+def _not_ours(folder: Path) -> str | None:
+    """Why the default folder may be a trap: anybody may make a folder of that name first, or a link."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        return "is a link or a file, not a folder"
+    if found.st_uid != os.getuid():
+        return "belongs to another user"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "can be written by other users"
+    return None
+
+
+def _unusable(folder: Path, reason: str) -> SettingsError:
+    return SettingsError(f"log_folder: {folder}: {reason}. Set it to a folder that this user may write")
 
 
 def new_log(folder: Path | None) -> Path:
@@ -97,9 +121,12 @@ def new_log(folder: Path | None) -> Path:
     ended = [path for path in sorted(chosen.glob("engine-*.log")) if _has_ended(path)]
     for old in ended[: -(FILES_KEPT - 1)]:
         old.unlink(missing_ok=True)
-    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     path = chosen / f"engine-{started}-{os.getpid()}.log"
-    path.touch()
+    try:  # an error may name what was judged, so nobody else reads it; no link is followed
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise _unusable(chosen, f"no log can be made there ({error.strerror})") from error
     return path
 
 
@@ -117,7 +144,7 @@ def printing_to(log: Path) -> Iterator[None]:
     """
     saved = [os.dup(number) for number in (1, 2)]
     try:
-        with log.open("ab", buffering=0) as file:
+        with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab", buffering=0) as file:  # noqa: PTH123
             for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
                 stream.flush()
                 os.dup2(file.fileno(), number)
@@ -150,19 +177,21 @@ def cause_in(text: str) -> str:
     return ""
 
 
-def explained(error: BaseException, log: Path) -> str:
+def explained(error: BaseException, log: Path, *, had_started: bool = False) -> str:
     """Why an engine died: the cause, its cure, and the file that holds the rest.
 
     Args:
         error: What the parent learned.
         log: What the engine printed; it may be gone.
+        had_started: Whether it died at work: errors of single requests may then stand in its log, and are no cause.
     """
     heard = str(error).strip() or type(error).__name__
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    cause = heard if not _SECONDARY.search(heard) else cause_in(text) or heard
+    told = "" if had_started and _FATAL not in text else cause_in(text)
+    cause = heard if not _SECONDARY.search(heard) else told or heard
     line = " ".join(cause.split())[:LONGEST_CAUSE]
     elsewhere = [match.group() for sign in SAID_ELSEWHERE if (match := re.search(sign, text))]
     searched = "\n".join([*elsewhere, cause])

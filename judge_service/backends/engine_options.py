@@ -131,6 +131,9 @@ def _on_gpu(
         # A fork after CUDA was touched would break the engine's process.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
+    if settings.model.dtype == "float32":
+        # Triton's products of float32, those of attention here, would round their factors to the ten bits of TF32.
+        environment |= {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
     step_tokens, memory = step_tokens_of(settings, sizes, gpu)
     options |= {
         "gpu_memory_utilization": memory_share(settings),

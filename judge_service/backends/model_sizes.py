@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unijudge.errors import ModelError
+from unijudge.weight_files import packing_of
 
 FEWEST_BITS = 4
 """Of a packed weight where a configuration does not say it: an estimate that is too low refuses no model that fits."""
@@ -102,7 +103,7 @@ def load_sizes(name: str, revision: str | None) -> ModelSizes:
 
 def quantisation_of(config: Any) -> str:
     """How a model's weights are packed: the `quant_method` of its configuration, or `none`."""
-    return _packing(getattr(config, "quantization_config", None))[0]
+    return packing_of(getattr(config, "quantization_config", None))
 
 
 def _packing(config: Any) -> tuple[str, float]:
@@ -110,7 +111,7 @@ def _packing(config: Any) -> tuple[str, float]:
     if config is None:
         return "none", 0.0
     fields = config if isinstance(config, dict) else config.to_dict()
-    method = str(fields.get("quant_method", "unknown"))
+    method = packing_of(config)
     return method, _weight_bits(method, fields) + (GROUP_BITS if method in ("awq", "gptq") else 0.0)
 
 

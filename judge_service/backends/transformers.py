@@ -3,13 +3,14 @@
 A query's prefix runs once; its candidates' suffixes run in batches on copies of the prefix' key-value cache. Equal to
 one pair at a time within 1e-4 in log-odds in float32 (a test holds it to that).
 
+A caller that leaves takes its request along: what has not begun never begins, and what has stops before its next chunk.
+
 Letters: B candidates · S longest suffix · D width · V vocabulary.
 """
 
-import asyncio
 import copy
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,11 +18,13 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
+from judge_service.backends.one_thread import Caller, OneThread
 from judge_service.rendering import Inputs, answer, choice
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.errors import JudgeRefused, ModelError
+from unijudge.errors import JudgeRefused, ModelError, OutOfMemory
 from unijudge.families import Arrays
+from unijudge.memory import one_memory_error
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 
@@ -45,21 +48,23 @@ class TransformersJudge:
         if settings.dtype == "float32":  # else the tower's convolution rounds its factors to ten bits on a GPU
             torch.backends.cudnn.allow_tf32 = False
         try:
-            self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-                settings.name,
-                revision=settings.revision,
-                dtype=getattr(torch, settings.dtype),
-                attn_implementation="sdpa",
-            )
-            self._model.eval().to(self._device)
-        except torch.OutOfMemoryError as error:
+            with one_memory_error():
+                self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+                    settings.name,
+                    revision=settings.revision,
+                    dtype=getattr(torch, settings.dtype),
+                    attn_implementation="sdpa",
+                )
+                self._model.eval().to(self._device)
+        except OutOfMemory as error:
             raise ModelError(
-                f"{settings.name}: the weights in {settings.dtype} do not fit the GPU ({_figures(error)}). Set "
+                f"{settings.name}: the weights in {settings.dtype} do not fit the GPU ({error}). Set "
                 "model.dtype = 'bfloat16', take a smaller model, or set model.device = 'cpu'"
             ) from error
         except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge")
+        self._thread = OneThread("judge")
+        self._progressed_at = float("-inf")
         self._identity = inputs.identity("transformers", transformers.__version__)
 
     @property
@@ -72,14 +77,18 @@ class TransformersJudge:
         """What turns pairs into its prompts."""
         return self._inputs
 
+    @property
+    def progressed_at(self) -> float:
+        """The `time.monotonic()` of the last chunk that was computed, for whomever."""
+        return self._progressed_at
+
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         """One answer for each candidate, in order.
 
         Raises:
             JudgeRefused: The query is empty, its image cannot be decoded, or it does not fit into memory.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._judge, query, list(candidates))
+        return await self._thread.run(self._judge, query, list(candidates))
 
     async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
         """Which of the candidates is the best, or why this list cannot be asked about.
@@ -88,49 +97,57 @@ class TransformersJudge:
             JudgeRefused: The query is empty, its image cannot be decoded, the list does not fit into memory, or this
                 model cannot answer listwise.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._choose, query, list(candidates))
+        return await self._thread.run(self._choose, query, list(candidates))
 
     @torch.inference_mode()
-    def _choose(self, query: Content, candidates: list[Content]) -> Choice | PairError:
+    def _choose(self, caller: Caller, query: Content, candidates: list[Content]) -> Choice | PairError:
         stream = self._inputs.prepare_list(query, candidates)
         if isinstance(stream, PairError):
             return stream
         numbers = self._inputs.lists.number_ids[: len(candidates)]
+        caller.check_waits()
         try:
-            (logprobs_V,) = self._logprobs_BV([stream], 0, None)
-        except torch.OutOfMemoryError as error:
+            with one_memory_error():
+                (logprobs_V,) = self._logprobs_BV([stream], 0, None)
+        except OutOfMemory as error:
             raise JudgeRefused(
-                f"a list of {len(candidates)} candidates: out of memory ({_figures(error)}). List fewer candidates, or "
+                f"a list of {len(candidates)} candidates: out of memory ({error}). List fewer candidates, or "
                 "lower model.max_pixels"
             ) from error
-        return choice(logprobs_V[numbers].tolist(), argmax_is_number=int(logprobs_V.argmax()) in numbers)
+        chosen = choice(logprobs_V[numbers].tolist(), argmax_is_number=int(logprobs_V.argmax()) in numbers)
+        self._progressed_at = time.monotonic()
+        return chosen
 
-    def _judge(self, query: Content, candidates: list[Content]) -> list[Verdict | PairError]:
+    def _judge(self, caller: Caller, query: Content, candidates: list[Content]) -> list[Verdict | PairError]:
         answers, streams = self._inputs.prepare(query, candidates)
         if streams:
-            for place, verdict in zip(streams, self._score(list(streams.values())), strict=True):
+            for place, verdict in zip(streams, self._score(list(streams.values()), caller), strict=True):
                 answers[place] = verdict
         return [found for found in answers if found is not None]
 
     @torch.inference_mode()
-    def _score(self, streams: list[Stream]) -> Iterator[Verdict | PairError]:
+    def _score(self, streams: list[Stream], caller: Caller) -> Iterator[Verdict | PairError]:
         cut = self._inputs.shared(streams)
+        caller.check_waits()
         try:
-            cache = self._prefix_cache(streams[0][:cut]) if cut else None
-        except torch.OutOfMemoryError as error:
+            with one_memory_error():
+                cache = self._prefix_cache(streams[0][:cut]) if cut else None
+        except OutOfMemory as error:
             raise JudgeRefused(f"query: {self._no_room(error)}") from error
         for chunk in self._chunks(streams):
-            yield from self._score_chunk(chunk, cut, cache)
+            yield from self._score_chunk(chunk, cut, cache, caller)
 
-    def _score_chunk(self, chunk: list[Stream], cut: int, cache: Any) -> Iterator[Verdict | PairError]:
+    def _score_chunk(self, chunk: list[Stream], cut: int, cache: Any, caller: Caller) -> Iterator[Verdict | PairError]:
         """The answers of some candidates; where memory is short, in halves, down to a single one."""
+        caller.check_waits()
         try:
-            logprobs_BV = self._logprobs_BV(chunk, cut, cache)
-        except torch.OutOfMemoryError as error:
+            with one_memory_error():
+                logprobs_BV = self._logprobs_BV(chunk, cut, cache)
+                likeliest = logprobs_BV.argmax(-1).tolist()
+        except OutOfMemory as error:
             failure = self._no_room(error)
         else:
-            likeliest = logprobs_BV.argmax(-1).tolist()
+            self._progressed_at = time.monotonic()
             for (yes, no), token in zip(logprobs_BV[:, self._labels].tolist(), likeliest, strict=True):
                 yield answer(yes, no, argmax_is_label=token in self._labels)
             return
@@ -139,12 +156,12 @@ class TransformersJudge:
             return
         # Outside of the handler: the error holds the tensors that did not fit.
         half = len(chunk) // 2
-        yield from self._score_chunk(chunk[:half], cut, cache)
-        yield from self._score_chunk(chunk[half:], cut, cache)
+        yield from self._score_chunk(chunk[:half], cut, cache, caller)
+        yield from self._score_chunk(chunk[half:], cut, cache, caller)
 
-    def _no_room(self, error: BaseException) -> str:
+    def _no_room(self, error: OutOfMemory) -> str:
         budget = self._inputs.settings.max_pixels
-        return f"out of memory ({_figures(error)}). Lower model.max_pixels (now {budget}), or shorten the text"
+        return f"out of memory ({error}). Lower model.max_pixels (now {budget}), or shorten the text"
 
     def _chunks(self, streams: list[Stream]) -> Iterator[list[Stream]]:
         """Cuts the candidates, in order, so that no batch exceeds `batch_tokens` (a single pair always fits)."""
@@ -197,8 +214,3 @@ class TransformersJudge:
 
     def _on_device(self, arrays: Arrays) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
-
-
-def _figures(error: BaseException) -> str:
-    """How much was wanted and how much was free, in torch's words; the rest of its advice is left out."""
-    return ". ".join(str(error).split(". ")[:3])[:200]

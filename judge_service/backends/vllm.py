@@ -8,6 +8,7 @@ how many tokens vLLM made of them is compared with ours, prompt by prompt.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,7 @@ class VllmJudge:
         )
         options = plan.options | {"mm_processor_kwargs": dict(inputs.model.family.engine_options)}
         self._engine = _started(plan.own_process, options, new_log(settings.log_folder))
+        self._progressed_at = float("-inf")
         self._identity = inputs.identity("vllm", vllm.__version__)
         self.prompt_tokens = self.cached_tokens = 0
         """Of all pairs so far; the second: how many of the first came from the prefix cache."""
@@ -92,6 +94,11 @@ class VllmJudge:
     def inputs(self) -> Inputs:
         """What turns pairs into its prompts."""
         return self._inputs
+
+    @property
+    def progressed_at(self) -> float:
+        """The `time.monotonic()` of the last pair or list that the engine answered, for whomever."""
+        return self._progressed_at
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         """One answer for each candidate, in order.
@@ -152,9 +159,10 @@ class VllmJudge:
         """The log-probabilities of some tokens as the first of the answer, and the likeliest token of all."""
         inputs, expected = prompt
         try:
-            output = await self._engine.generate(inputs, self._parameters(logprob_token_ids=list(ids)))
+            output = await self._output(inputs, self._parameters(logprob_token_ids=list(ids)))
         except PromptRefused as refusal:
             return PairError(code="refused", message=str(refusal))
+        self._progressed_at = time.monotonic()
         found = len(output.prompt_token_ids)
         if found != expected:
             message = f"the engine made {found} tokens of a prompt of {expected}; it scales pictures otherwise"
@@ -163,6 +171,27 @@ class VllmJudge:
         self.cached_tokens += output.num_cached_tokens or 0
         (first,) = output.outputs[0].logprobs
         return [first[token].logprob for token in ids], output.outputs[0].token_ids[0]
+
+    async def _output(self, prompt: dict[str, Any], parameters: Any) -> Any:
+        """The engine's output with its log-probabilities. Where they are missing, the engine is asked once more.
+
+        Raises:
+            PromptRefused: They are missing again.
+            JudgeUnavailable: The engine has died, or gave up what it was asked.
+        """
+        for again in (False, True):
+            output = await self._engine.generate(prompt, parameters, again=again)
+            if _has_logprobs(output):
+                return output
+        reason = output.outputs[0].finish_reason if output is not None and output.outputs else None
+        if reason != "error":
+            raise JudgeUnavailable(f"the engine gave up a prompt twice (finish reason {reason}); ask again")
+        raise PromptRefused("the engine failed on this prompt twice (finish reason error); its log has the cause")
+
+
+def _has_logprobs(output: Any) -> bool:
+    """Whether the output holds the log-probabilities of a first token."""
+    return output is not None and bool(output.outputs) and bool(output.outputs[0].logprobs)
 
 
 def _started(own_process: bool, options: dict[str, Any], log: Path) -> Engine:

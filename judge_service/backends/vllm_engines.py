@@ -7,6 +7,7 @@ by a thread: a third of the memory, a tenth of the start.
 import asyncio
 import contextlib
 import queue
+import signal
 import threading
 import uuid
 from pathlib import Path
@@ -23,8 +24,13 @@ class PromptRefused(Exception):
 class Engine(Protocol):
     """What runs one prompt to its first token."""
 
-    async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
-        """The finished output.
+    async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
+        """The finished output; it may hold no answer.
+
+        Args:
+            prompt: Tokens and pictures.
+            parameters: Of the sampling.
+            again: The engine gave no answer to this prompt before: nothing is left out that it should know already.
 
         Raises:
             PromptRefused: It does not take this one.
@@ -49,19 +55,46 @@ class AsyncEngine:
         self._log = log
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
 
-    async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
-        """The finished output."""
+    async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
+        """The finished output.
+
+        vLLM sends a picture to its engine once, and notes that the engine has it. The note is wrong where the caller
+        left between the two. Then the engine answers with an error, and the second time gets the pictures whole.
+        """
         from vllm.v1.engine.exceptions import EngineDeadError
 
         last = None
         try:
+            if again:
+                (prompt,) = await self._engine.renderer.render_cmpl_async([dict(prompt)], skip_mm_cache=True)
             async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
                 last = output
         except EngineDeadError as error:
-            raise JudgeUnavailable(f"the engine has died: {explained(error, self._log)}") from error
-        except Exception as refusal:  # this prompt alone, whatever vLLM found in it; the engine goes on
-            raise PromptRefused(f"{type(refusal).__name__}: {refusal}") from refusal
+            raise self._death(error) from error
+        except Exception as refusal:
+            if self._engine.errored:
+                raise self._death(refusal) from refusal
+            # This prompt alone, whatever vLLM found in it; the engine goes on. Some of its errors only wrap another.
+            cause = refusal if str(refusal) else refusal.__cause__ or refusal
+            raise PromptRefused(f"{type(cause).__name__}: {cause}") from refusal
         return last
+
+    def _death(self, error: BaseException) -> JudgeUnavailable:
+        """Why the engine has died: by its log, or by the signal that ended it."""
+        manager = self._engine.engine_core.resources.engine_manager
+        signals = {name: -code for name, code in manager.finished_procs().items() if code < 0}
+        if signals:
+            heard = ", ".join(f"{name} was ended by {_name(number)}" for name, number in signals.items())
+            error = RuntimeError(heard)
+        return JudgeUnavailable(f"the engine has died: {explained(error, self._log, had_started=True)}")
+
+
+def _name(number: int) -> str:
+    """Of a signal; some have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class InProcessEngine:
@@ -76,7 +109,13 @@ class InProcessEngine:
         self._death: BaseException | None = None
         threading.Thread(target=self._run, name="vllm", daemon=True).start()
 
-    async def generate(self, prompt: dict[str, Any], parameters: Any) -> Any:
+    async def generate(
+        self,
+        prompt: dict[str, Any],
+        parameters: Any,
+        *,
+        again: bool = False,  # noqa: ARG002  this engine has what it was sent
+    ) -> Any:
         """The finished output; a caller that goes away takes its request along."""
         request = uuid.uuid4().hex
         loop = asyncio.get_running_loop()

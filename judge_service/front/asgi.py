@@ -36,7 +36,11 @@ class AsgiRequest:
         self._body = bytearray()
         self._whole = not self.has_body
         self._asked_for = b"expect" not in self.headers  # the body: a caller may wait until somebody reads it
+        self._handed = not self.has_body  # the body, to the application
         self._begun = False  # the answer
+        self._foreign = 0  # the status of an error that is not in our words
+        self._task: asyncio.Task[Any] | None = None  # that forwards it
+        self._abandoned = ""  # why nobody can answer it any more
 
     @property
     def has_body(self) -> bool:
@@ -75,37 +79,48 @@ class AsgiRequest:
         Raises:
             Refusal: The application has failed, or Ray answered in its place: no replica did.
         """
-        handed = not self.has_body
-
-        async def receive() -> Message:
-            nonlocal handed
-            if handed:
-                return await self._receive()
-            handed = True
-            body, self._body = bytes(self._body), bytearray()
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        foreign = 0
-
-        async def send(message: Message) -> None:
-            nonlocal foreign
-            if message["type"] == "http.response.start":
-                kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
-                if message["status"] >= 400 and kinds != [b"application/json"]:
-                    foreign = message["status"]
-            if not foreign:
-                self._begun = True
-                await self._send(message)
-
+        self._task = asyncio.current_task()
         try:
-            await app(self.scope, receive, send)
+            await app(self.scope, self._receive_whole, self._send_ours)
+        except asyncio.CancelledError as error:
+            if self._abandoned and self._task is not None:
+                self._task.uncancel()
+            elif self._task is None or self._task.cancelling():  # the caller has left
+                raise
+            # Else Ray has cancelled what it waited for, not us.
+            raise Refusal(503, "not_ready", self._abandoned or "the replica is gone. Try again", retry=1) from error
         except Exception as error:
             if self._begun:
                 raise
             logger.exception("%s %s failed", self.scope["method"], self.scope["path"])
             raise Refusal(500, "internal", "the judge failed on this request; its log says why") from error
-        if foreign:
-            raise Refusal(503, "not_ready", f"no replica answered (status {foreign} in between). Try again", retry=1)
+        if not self._begun:
+            message = f"no replica answered (status {self._foreign or 'unknown'} in between). Try again"
+            raise Refusal(503, "not_ready", self._abandoned or message, retry=1)
+
+    async def _receive_whole(self) -> Message:
+        """The body in one message, then what the connection says."""
+        if self._handed:
+            return await self._receive()
+        self._handed = True
+        body, self._body = bytes(self._body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def _send_ours(self, message: Message) -> None:
+        """Passes an answer of ours on; an error in other words than ours is remembered instead."""
+        if message["type"] == "http.response.start":
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            if message["status"] >= 400 and kinds != [b"application/json"]:
+                self._foreign = message["status"]
+        if not self._foreign:
+            self._begun = True
+            await self._send(message)
+
+    def abandon(self, reason: str) -> None:
+        """Refuses it while it is forwarded, unless its answer has begun."""
+        if self._task is not None and not self._begun and not self._abandoned:
+            self._abandoned = reason
+            self._task.cancel()
 
     async def respond(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         """Sends a whole answer."""

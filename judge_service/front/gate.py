@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from judge_service.front.asgi import App, AsgiRequest, Gone, Message, Receive, Send
 from judge_service.front.auth import is_allowed
 from judge_service.front.refusals import Refusal
-from judge_service.front.state import StateFile
+from judge_service.front.state import READ_EVERY_S, StateFile
 from judge_service.settings import FrontSettings, LimitSettings
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,9 @@ class Gate:
         self._rules = rules
         self._state = state
         self._check = check
-        self._requests = self._held_bytes = 0
+        self._held_bytes = 0
+        self._requests: set[AsgiRequest] = set()  # that are not answered yet
+        self._watching: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handles one connection's request."""
@@ -97,9 +99,11 @@ class Gate:
         self._check_length(request)
         if self._check is not None:
             self._check(path, request.header(b"judge-timeout"))
-        if self._requests >= self._rules.max_requests:
-            raise Refusal(429, "busy", f"{self._requests} requests are not answered yet. Come back later", retry=1)
-        self._requests += 1
+        if len(self._requests) >= self._rules.max_requests:
+            raise Refusal(429, "busy", f"{len(self._requests)} requests are not answered yet. Come back later", retry=1)
+        if self._state is not None and self._watching is None:
+            self._watching = asyncio.create_task(self._abandon_without_replicas(self._state))
+        self._requests.add(request)
         held = 0
         try:
             if request.has_body:
@@ -107,8 +111,17 @@ class Gate:
             request.strip()
             await request.forward(self._app)
         finally:
-            self._requests -= 1
+            self._requests.discard(request)
             self._held_bytes -= held
+
+    async def _abandon_without_replicas(self, state: StateFile) -> None:
+        """Refuses what was let through when the last replica dies: Ray would let it wait for the next one."""
+        while True:
+            await asyncio.sleep(READ_EVERY_S)
+            seen = state.read()
+            if seen.phase in ("starting", "broken"):
+                for request in list(self._requests):
+                    request.abandon(seen.reason)
 
     async def _answered(self, request: AsgiRequest, path: str) -> bool:
         """Whether the answer is known without a replica.

@@ -7,7 +7,6 @@ import typer
 
 from unijudge.cli import Overwrite
 from unijudge.locations import locate
-from unijudge.outputs import replacing
 
 if TYPE_CHECKING:
     from miner.exporters.rows import Rows
@@ -43,12 +42,13 @@ def sentence_transformers(
     overwrite: Overwrite = False,
 ) -> None:
     """Parquet: query, positive, negative_1 …, label (the judge's scores, positive first)."""
+    from miner.exporters.own import holds_table, replacing_export
     from miner.exporters.rows import Rows
-    from miner.exporters.sentence_transformers import export_sentence_transformers
+    from miner.exporters.sentence_transformers import TABLE, export_sentence_transformers
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
-        export_sentence_transformers(rows, out, negatives=negatives, scores=not no_scores)
+    with replacing_export(out, lambda path: holds_table(path, TABLE), overwrite=overwrite) as place:
+        export_sentence_transformers(rows, place, negatives=negatives, scores=not no_scores)
     _tell(out, rows, negatives, option=True)
 
 
@@ -68,15 +68,16 @@ def flagembedding(
     overwrite: Overwrite = False,
 ) -> None:
     """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
-    from miner.exporters.flagembedding import export_flagembedding
+    from miner.exporters.flagembedding import KEYS, export_flagembedding
+    from miner.exporters.own import holds_rows, replacing_export
     from miner.exporters.rows import Rows
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
     constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
-    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
+    with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
         export_flagembedding(
             rows,
-            out,
+            place,
             scores=not no_scores,
             teacher_temperature=teacher_temperature,
             extra_positives=extra_positives,
@@ -96,12 +97,13 @@ def swift(
     overwrite: Overwrite = False,
 ) -> None:
     """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
+    from miner.exporters.own import holds_rows, replacing_export
     from miner.exporters.rows import Rows
-    from miner.exporters.swift import export_swift
+    from miner.exporters.swift import KEYS, export_swift
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
-        export_swift(rows, out, negatives=negatives)
+    with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
+        export_swift(rows, place, negatives=negatives)
     _tell(out, rows, negatives, fate="written with those that they have", option=True)
 
 
@@ -117,11 +119,12 @@ def tevatron(
 ) -> None:
     """Two folders of Parquet: queries, whose rows name documents, and corpus."""
     from miner.exporters.rows import Rows
-    from miner.exporters.tevatron import export_tevatron
+    from miner.exporters.tevatron import export_tevatron, is_tevatron
+    from unijudge.outputs import replacing
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    with replacing(out, lambda folder: (folder / "queries").is_dir(), "export for Tevatron", overwrite=overwrite):
-        export_tevatron(rows, out, extra_positives=extra_positives)
+    with replacing(out, is_tevatron, "export for Tevatron", overwrite=overwrite) as place:
+        export_tevatron(rows, place, extra_positives=extra_positives)
     _tell(out, rows, fate="written with those that they have")
 
 
@@ -135,12 +138,13 @@ def unime(
     overwrite: Overwrite = False,
 ) -> None:
     """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
+    from miner.exporters.own import holds_array, replacing_export
     from miner.exporters.rows import Rows
-    from miner.exporters.unime import export_unime
+    from miner.exporters.unime import KEYS, export_unime
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
-    with replacing(out, Path.is_file, "file of rows", overwrite=overwrite):
-        export_unime(rows, out, negatives=negatives)
+    with replacing_export(out, lambda path: holds_array(path, KEYS), overwrite=overwrite) as place:
+        export_unime(rows, place, negatives=negatives)
     _tell(out, rows, negatives, fate="filled up with repeated ones, as the released file is", option=True)
 
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from miner.exporters.rows import LeftOut, Row, Rows, check_out, write_jsonl
 
+KEYS = ("query", "pos", "neg")
+"""What every row has."""
+
 
 def export_flagembedding(
     rows: Rows,

@@ -18,6 +18,8 @@ from miner.exporters.rows import LeftOut, Row, Rows, check_out
 from unijudge.corpus import Item, Query
 from unijudge.tables import Table
 
+TABLE = "sentence-transformers"
+"""What the file calls its own table."""
 MULTIMODAL = pa.struct([("image", pa.list_(pa.string())), ("text", pa.list_(pa.string()))])
 
 
@@ -41,7 +43,7 @@ def export_sentence_transformers(rows: Rows, out: Path, *, negatives: int | None
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, wanted + 1))]
     columns = [(name, MULTIMODAL if pictures else pa.string()) for name in names]
     schema = pa.schema([*columns, ("label", pa.list_(pa.float32()))] if scores else columns)
-    table = Table("sentence-transformers", 1, schema)
+    table = Table(TABLE, 1, schema)
     table.write(out, rows.export(lambda row: _columns(rows, row, schema, wanted)))
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from miner.exporters.rows import LeftOut, Row, Rows, check_out, write_jsonl
 from unijudge.corpus import Item, Query
 
+KEYS = ("messages", "positive_messages", "negative_messages")
+"""What every row has."""
 IMAGES = ("images", "positive_images", "negative_images")
 TAGS = ("<image>", "<video>", "<audio>")
 

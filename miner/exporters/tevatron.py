@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from miner.exporters.rows import Row, Rows, check_free
 from unijudge.corpus import Item, Query
+from unijudge.errors import DataError
 from unijudge.files import publishing_folder
-from unijudge.tables import Table
+from unijudge.outputs import check_only
+from unijudge.tables import Table, table_name
 
 STRING = (pa.string(), {"_type": "Value", "dtype": "string"})
 STRINGS = (pa.list_(pa.string()), {"_type": "Sequence", "feature": STRING[1]})
@@ -62,6 +64,22 @@ def export_tevatron(rows: Rows, out: Path, *, extra_positives: bool = False) -> 
     with publishing_folder(out) as draft:
         QUERIES.write(draft / "queries" / "train.parquet", rows.export(lambda row: _query(rows, row, extra_positives)))
         DOCUMENTS.write(draft / "corpus" / "train.parquet", _documents(rows))
+
+
+def is_tevatron(folder: Path) -> bool:
+    """Whether a folder is such an export, and holds nothing else.
+
+    Raises:
+        DataError: It is one, and holds files of somebody else too.
+    """
+    files = {"queries/train.parquet": QUERIES, "corpus/train.parquet": DOCUMENTS}
+    try:
+        own = all(table_name(folder / name) == table.name for name, table in files.items())
+    except DataError:
+        return False
+    if own:
+        check_only(folder, files.__contains__)
+    return own
 
 
 def _query(rows: Rows, row: Row, extra_positives: bool) -> dict[str, Any]:

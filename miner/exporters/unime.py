@@ -17,6 +17,12 @@ from miner.importers.mmeb import MARKER
 from unijudge.corpus import Item, Query
 from unijudge.files import publishing
 
+KEYS = (
+    "query_text", "query_image", "pos_text", "pos_image", "query_pos_scores", "hard_negatives",
+    "hard_negatives_scores",
+)  # fmt: skip
+"""What every row has."""
+
 
 def export_unime(rows: Rows, out: Path, *, negatives: int = 10) -> None:
     """Writes one JSON file.

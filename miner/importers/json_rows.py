@@ -18,7 +18,23 @@ LONGEST_ROW = 2**24
 """Characters; a longer row is taken for a broken one, so that one bracket too few does not read the whole file."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder()
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for `object_pairs_hook`: the standard library keeps the last of two equal keys.
+
+    Raises:
+        ValueError: A key is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:40]!r} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=distinct_keys)
 
 
 def array_rows(path: Path, key: str | None = None) -> Iterator[Any]:

@@ -17,10 +17,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from miner.importers.rows import Pair, Rejected, Side, Unread, image_of, readable, text_of
-from miner.importers.tables import parquet_rows
+from miner.importers.tables import parquet_rows, reading_rows
 from unijudge.errors import DataError
 from unijudge.tables import open_parquet
 
@@ -72,7 +70,7 @@ def _subset(
 ) -> Iterator[Pair | Unread]:
     taken = 0
     for path in sorted(folder.glob(f"{split}-*.parquet")):
-        try:
+        with reading_rows(path):
             columns = _columns(path, layout)
             for number, row in enumerate(parquet_rows(path, columns), start=1):
                 if taken == cap:
@@ -80,8 +78,6 @@ def _subset(
                 taken += 1
                 cells = [row[column] for column in columns]
                 yield readable(make, cells, f"{folder.name}/{path.stem}:{number}", folder.name)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: not a whole Parquet file ({error})") from error
 
 
 def _columns(path: Path, layout: Sequence[Sequence[str]]) -> list[str]:

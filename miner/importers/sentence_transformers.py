@@ -1,9 +1,10 @@
 """Triplets and n-tuples as sentence-transformers trains on them, in Parquet, JSONL or CSV.
 
 Columns: `anchor` or `query`; `positive`; `negative`, or `negative_1` to `negative_n`; optionally `scores` or `label`,
-a list with the teacher's probability of the positive, then of each negative. A cell is a text, an image ({bytes, path}
-or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes them). A negative that
-is null or empty is absent, and so is its score.
+a list with the teacher's probability of the positive, then of each negative. A `label` that is one number says whether
+the two match: a row with 1 is a pair, and a row with 0, a labelled mismatch, is rejected. A cell is a text, an image
+({bytes, path} or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes them). A
+negative that is null or empty is absent, and so is its score.
 
 Scores become a score folder where one is asked for; else they are only checked.
 
@@ -83,7 +84,11 @@ def _scores(row: dict[str, Any], negatives: int, there: list[int]) -> tuple[floa
             given = json.loads(given)
         except json.JSONDecodeError as error:
             raise Rejected(f"scores {given[:40]!r} are not a JSON list") from error
-    if not given:
+    if given in (None, "", []):
+        return None
+    if row.get("label") is not None and given in (0, 1):  # a number, true or false
+        if not given:
+            raise Rejected(f"label {given}: a labelled mismatch, so the two are no pair")
         return None
     if not isinstance(given, list):
         raise Rejected(f"scores {given!r}: expected a list, the positive's first")

@@ -36,7 +36,7 @@ def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | No
 
 
 def _captioned(path: Path, *, instruction: str | None) -> Captioned:
-    lines = read_text(path).splitlines()
-    if not lines or not lines[0].strip():
+    first = read_text(path).removeprefix("\ufeff").partition("\n")[0]  # a text may hold other breaks, as U+2028
+    if not first.strip():
         raise Rejected("has no caption in its first line")
-    return Side(instruction, f"{path.stem}.jpg"), [lines[0]]
+    return Side(instruction, f"{path.stem}.jpg"), [first]

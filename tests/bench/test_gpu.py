@@ -49,8 +49,8 @@ def test_a_dry_run_without_engines(tmp_path):
     status, text, outcomes = measure(tmp_path, hidden=("vllm", "ray", "faiss", "bitsandbytes", "sklearn"))
     assert status == 0, text
     assert {name for name, state in states(outcomes).items() if state == "skipped"} == {
-        "parity/vllm-float32-head", "parity/vllm-bfloat16-head", "judge/vllm", "judge/vllm-graphs", "service/serve",
-        "faiss/knn", "nf4/nf4",
+        "parity/vllm-float32", "parity/vllm-float32-head", "parity/vllm-bfloat16-head", "judge/vllm",
+        "judge/vllm-graphs", "service/serve", "faiss/knn", "nf4/nf4",
     }  # fmt: skip
     assert set(states(outcomes).values()) == {"ok", "skipped"}
 
@@ -152,7 +152,7 @@ def test_parity_by_hand():
     found = Outcome("ok", figures={"log_odds": [[1.5, 1.5, None], [4.25]], "errors": ["too long"]})
     lost = Outcome("failed", cause="why")
     names = list(parity.STEP.cases)
-    (table,) = parity.tables(dict(zip(names, [exact, found, lost, lost], strict=True)))
+    (table,) = parity.tables(dict(zip(names, [exact, found, lost, lost, lost], strict=True)))
     assert table.rows[0][1:] == ["4", "0", "0.0e+00", "0.0e+00", "0", "4"]
     assert table.rows[1][1:] == ["4", "1", "5.0e-01", "4.2e-01", "1", "2"]
     assert table.rows[2][1:] == ["not measured"] * 6
@@ -162,7 +162,7 @@ def test_parity_by_hand():
 def test_parity_without_its_reference():
     found = Outcome("ok", figures={"log_odds": [[1.0]], "errors": []})
     lost = Outcome("failed", cause="why")
-    (table,) = parity.tables(dict(zip(parity.STEP.cases, [lost, found, lost, lost], strict=True)))
+    (table,) = parity.tables(dict(zip(parity.STEP.cases, [lost, found, lost, lost, lost], strict=True)))
     assert table.rows[1][1:] == ["1", "0", "not measured", "not measured", "0", "1"]
 
 

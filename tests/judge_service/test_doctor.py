@@ -1,5 +1,6 @@
 """`judge doctor`: what is there, what is lacking, each with its cure."""
 
+import math
 import socket
 
 import pytest
@@ -7,6 +8,8 @@ from typer.testing import CliRunner
 
 from judge_service import doctor, gpus
 from judge_service.cli import app
+from judge_service.health import KNOWN_YES
+from unijudge.verdicts import PairError, Verdict
 
 
 def run(*settings):
@@ -22,7 +25,7 @@ def test_a_machine_that_has_all(tiny_model):
     status, found = run(*model, "health.min_mass=0")
     state, text = found["a pair"]
     assert "by tiny (transformers" in text
-    assert "a match scores 0." in text
+    assert "scores 0." in text
     untrained = state == "LACKS"  # random weights may well prefer the mismatch, and the doctor says so
     assert status == int(untrained)
     assert {thing for thing, (state, _) in found.items() if state == "LACKS"} == ({"a pair"} if untrained else set())
@@ -36,7 +39,11 @@ def test_a_machine_that_has_all(tiny_model):
         ("gpus_per_replica=2 replicas=3", "gpus", "no GPU is visible: torch is a CPU build"),
         ("model.name=/nowhere", "a pair", "/nowhere: cannot be loaded as a judge"),
         ("model.name=TINY model.max_tokens=99999", "a pair", "but it takes 16383: set that, or less"),
-        ("model.name=TINY health.min_mass=0.9", "a pair", "chat template, label words or model do not fit"),
+        (
+            "model.name=TINY health.min_mass=0.9",
+            "a pair",
+            "Chat template, label words, image processor or model do not fit",
+        ),
         ("model.name=TINY replicas=9999999", "memory", "lower replicas, or take a smaller model"),
     ],
 )
@@ -45,6 +52,54 @@ def test_what_is_lacking_has_a_cure(tiny_model, settings, thing, cure):
     assert status == 1
     assert found[thing][0] == "LACKS"
     assert cure in found[thing][1]
+
+
+class Judge:
+    """Tells known pairs apart, and fails with a picture or with everything."""
+
+    def __init__(self, identity, *, pictures=True, error=None):
+        self.identity, self._pictures, self._error = identity, pictures, error
+
+    async def judge(self, query, candidates):
+        if self._error:
+            raise self._error
+        return [self._answer(candidate) for candidate in candidates]
+
+    def _answer(self, candidate):
+        if candidate.image and not self._pictures:
+            return PairError(code="token_count", message="the engine made 9 tokens of a prompt of 7")
+        yes = 0.9 if candidate == KNOWN_YES else 0.1
+        return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "text"),
+    [
+        ({}, "ok", "a match scores 0.900, a mismatch 0.100; Yes and No have 1 of the probability"),
+        ({"pictures": False}, "LACKS", "a picture gets no verdict (token_count: the engine made 9 tokens of a prompt"),
+        ({"error": RuntimeError("CUDA\nerror")}, "LACKS", "known pairs cannot be judged|RuntimeError: CUDA error"),
+    ],
+)
+def test_a_judge_that_serve_refuses_is_refused_here_too(identity, monkeypatch, changes, state, text):
+    """And whatever an engine raises, the other findings are shown."""
+    monkeypatch.setattr(doctor, "open_judge", lambda settings: Judge(identity, **changes))
+    status, found = run("model.backend=transformers", "model.name=some/model", "port=0")
+    assert status == int(state == "LACKS")
+    assert found["a pair"][0] == state
+    assert found["a pair"][1].startswith("by test (scripted")
+    assert any(part in found["a pair"][1] for part in text.split("|"))
+    assert found["port"][0] == "ok"
+
+
+def test_a_look_that_fails_hides_no_other(monkeypatch):
+    def fails(_):
+        raise PermissionError(13, "Permission denied", "shared memory")
+
+    monkeypatch.setattr(doctor.shutil, "disk_usage", fails)
+    status, found = run("model.backend=scripted", "port=0")
+    assert status == 1
+    assert found["disk"] == ("LACKS", "not looked at: PermissionError: [Errno 13] Permission denied: 'shared memory'")
+    assert found["port"][0] == "ok"
 
 
 def test_a_port_that_is_taken():

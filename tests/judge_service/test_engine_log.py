@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from judge_service.backends.engine_log import FILES_KEPT, cause_in, explained, new_log
+from judge_service.backends.engine_log import FILES_KEPT, cause_in, explained, new_log, printing_to
 from unijudge.errors import SettingsError
 
 PARENT = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}")
@@ -99,6 +99,19 @@ def test_the_death_of_a_running_engine_is_not_an_earlier_request(tmp_path):
     assert explained(dead, log).startswith("RuntimeError: CUDA error: an illegal access")
 
 
+def test_a_signal_is_the_cause_unless_the_log_has_one(tmp_path):
+    """A running engine that is killed prints nothing: what stands in its log is about single requests."""
+    log = tmp_path / "engine.log"
+    earlier = "Traceback (most recent call last):\n  File x\nValueError: a picture of one request\n"
+    log.write_text(earlier)
+    killed = RuntimeError("EngineCore was ended by SIGKILL")
+    message = explained(killed, log, had_started=True)
+    assert message.startswith("EngineCore was ended by SIGKILL. The system killed the engine, most likely since main")
+    log.write_text(earlier + HEAD + "EngineCore encountered a fatal error.\n" + log_of("RuntimeError: CUDA error: x"))
+    ended = RuntimeError("EngineCore was ended by SIGTERM")
+    assert explained(ended, log, had_started=True).startswith("RuntimeError: CUDA error: x. The log holds the whole")
+
+
 def test_without_a_cause_the_parents_words_are_told(tmp_path):
     log = tmp_path / "engine.log"
     log.write_bytes(b"\xff killed\n")
@@ -145,6 +158,48 @@ def test_old_logs_are_removed(tmp_path):
     assert newest in left
     assert living.exists()
     assert foreign.exists()
+
+
+def test_logs_are_for_this_user_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first, second = new_log(None), new_log(None)
+    assert first != second
+    assert first.parent.stat().st_mode & 0o777 == 0o700
+    assert first.stat().st_mode & 0o777 == 0o600
+    assert new_log(tmp_path / "mine" / "logs").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("trap", "reason"),
+    [
+        (lambda folder: folder.symlink_to("/etc"), "is a link or a file, not a folder"),
+        (lambda folder: folder.touch(), "is a link or a file, not a folder"),
+        (lambda folder: (folder.mkdir(), folder.chmod(0o777)), "can be written by other users"),
+    ],
+)
+def test_a_folder_that_somebody_else_made_is_no_place_for_logs(tmp_path, monkeypatch, trap, reason):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"unijudge-logs-{os.getuid()}"
+    trap(folder)
+    with pytest.raises(SettingsError, match=rf"^log_folder: {folder}: {reason}\. Set it to a folder that this user"):
+        new_log(None)
+
+
+def test_a_folder_of_another_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    (tmp_path / "unijudge-logs-4711").mkdir(mode=0o700)
+    with pytest.raises(SettingsError, match="belongs to another user"):
+        new_log(None)
+
+
+def test_a_log_that_became_a_link_is_not_written(tmp_path):
+    log, victim = tmp_path / "engine.log", tmp_path / "victim"
+    victim.write_text("whole")
+    log.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"), printing_to(log):
+        pass
+    assert victim.read_text() == "whole"
 
 
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "FILE"])

@@ -180,6 +180,15 @@ def test_attention_kernels_that_need_no_compiler(chip, dtype, attention):
     assert plan.options.get("attention_backend") == attention
 
 
+def test_float32_is_float32_on_a_gpu():
+    """Triton's and torch's products would round their factors to TF32 otherwise."""
+    exact = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
+    for dtype in ("float32", "bfloat16", "float16"):
+        environment = engine_plan(settings(model={"dtype": dtype}), sizes("3B"), gpu("H100 80")).environment
+        assert (environment | exact == environment) == (dtype == "float32")
+        assert bool(environment.keys() & exact.keys()) == (dtype == "float32")
+
+
 @pytest.mark.parametrize(("gpus_per_replica", "share"), [(1, 0.92), (0.5, 0.46), (0.25, 0.23), (4, 0.92)])
 def test_a_part_of_a_gpu_is_a_part_of_its_memory(gpus_per_replica, share):
     chosen = settings(gpus_per_replica=gpus_per_replica, replicas=4)

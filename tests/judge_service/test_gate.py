@@ -16,8 +16,8 @@ JSON = [(b"content-type", b"application/json")]
 class Inner:
     """An application that keeps what reached it, and answers as it is told."""
 
-    def __init__(self, status=200, headers=JSON, body=b"{}", error=None):
-        self.status, self.headers, self.body, self.error = status, headers, body, error
+    def __init__(self, status=200, headers=JSON, body=b"{}", error=None, silent=False):
+        self.status, self.headers, self.body, self.error, self.silent = status, headers, body, error, silent
         self.scopes, self.bodies = [], []
         self.hold = None
 
@@ -29,6 +29,8 @@ class Inner:
             await self.hold.wait()
         if self.error:
             raise self.error
+        if self.silent:
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
@@ -154,7 +156,9 @@ def test_headers_that_steer_ray_are_taken_away():
     [
         (Inner(500, [(b"content-type", b"text/plain")], b"The replica died"), 503, "not_ready"),
         (Inner(404, [(b"content-type", b"text/plain; charset=utf-8")], b"Path not found"), 503, "not_ready"),
+        (Inner(silent=True), 503, "not_ready"),
         (Inner(error=RuntimeError("secret")), 500, "internal"),
+        (Inner(error=asyncio.CancelledError("secret")), 503, "not_ready"),
     ],
 )
 def test_what_others_say_in_our_place_is_said_in_our_words(inner, status, code):
@@ -220,6 +224,31 @@ def test_a_check_is_asked_before_the_body_is_read():
     inner = Inner()
     asyncio.run(Caller(b"x", headers=[(b"judge-timeout", b"12.5")]).ask(Gate(inner, RULES, check=check)))
     assert asked == [("/v1/score", "12.5")]
+
+
+def test_what_waits_for_a_replica_is_refused_when_the_last_one_dies(tmp_path):
+    """Ray would let it wait; what is answered by then stays answered."""
+
+    async def story():
+        file = tmp_path / "state.json"
+        ServiceState(phase="serving", ready=True).write(file)
+        inner = Inner()
+        inner.hold = asyncio.Event()
+        gate = Gate(inner, RULES, StateFile(file))
+        waiting = asyncio.create_task(Caller(b"x").ask(gate))
+        await asyncio.sleep(0.05)
+        ServiceState(phase="broken", reason="no such folder").write(file)
+        refused = await waiting
+        ServiceState(phase="serving", ready=True).write(file)
+        inner.hold.set()
+        async with asyncio.timeout(30):
+            while (again := await Caller(b"x").ask(gate)).status != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        return refused, again
+
+    refused, _ = asyncio.run(story())
+    assert (refused.status, refused.code) == (503, "not_ready")
+    assert json.loads(refused.sent[1]["body"])["message"] == "no such folder"
 
 
 def test_websockets_are_closed():

@@ -3,7 +3,8 @@
 import pytest
 
 from judge_service.rendering import CHARACTERS_IN_TOKEN, open_inputs
-from judge_service.settings import ModelSettings
+from judge_service.settings import LimitSettings, ModelSettings
+from tests.pictures import noise
 from unijudge.corpus import Content
 from unijudge.encoding import ChatEncoder
 from unijudge.errors import JudgeRefused
@@ -16,7 +17,7 @@ SHORT = Content("b")
 @pytest.fixture
 def inputs(tiny_model):
     model = ModelSettings(name=str(tiny_model), min_pixels=3136, max_pixels=12544, max_tokens=MAX_TOKENS)
-    return open_inputs(model, Prompt(), 10**6)
+    return open_inputs(model, Prompt(), LimitSettings(max_request_pixels=10_000))
 
 
 @pytest.fixture
@@ -47,3 +48,14 @@ def test_a_long_candidate_leaves_its_siblings(inputs, made):
     answers, streams = inputs.prepare(Content("a"), [Content("word " * 400), SHORT])
     assert answers[0].code == "too_long"
     assert list(streams) == [1]
+
+
+def test_images_that_take_too_long_to_decode_are_refused_undecoded(inputs, made):
+    """10,000 pixels in all: two of 4,800 pass, however often; a third does not."""
+    pictures = [Content(image=noise(seed, (80, 60))) for seed in range(3)]
+    answers, _ = inputs.prepare(pictures[0], pictures[:2] * 4)
+    assert answers == [None] * 8
+    made.clear()
+    with pytest.raises(JudgeRefused, match="have 14400 pixels together; one request takes 10000: send fewer"):
+        inputs.prepare(pictures[0], pictures)
+    assert not made

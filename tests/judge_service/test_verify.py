@@ -7,12 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from judge_service.backends import open_judge
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.cli import app
 from judge_service.settings import ModelSettings, ServiceSettings
 from judge_service.verify import check_memory, golden_set, verify
 from tests.miner.conftest import serving
-from unijudge.errors import SettingsError
+from unijudge.errors import SettingsError, UnijudgeError
 from unijudge.prompt import Prompt
 from unijudge.verdicts import PairError, Verdict
 
@@ -94,11 +97,49 @@ def test_pairs_without_a_verdict_give_their_own_reason(identity):
     assert found.lines()[-1].startswith("likely cause: identities agree: the engine's kernels")
 
 
+def test_pairs_that_neither_side_answers_are_not_compared(identity):
+    """Both sides lack the same library, say: what was not compared cannot pass."""
+    error = PairError(code="bad_image", message="no decoder")
+    broken = Known(identity, error)
+    found = asyncio.run(verify(broken, broken, queries=3, tolerance=None))
+    lost = sum(candidate.image is not None for _, candidates in golden_set(3) for candidate in candidates)
+    assert (found.errors, found.unanswered, found.passed) == (0, lost, False)
+    assert len(found.differences) == 42 - lost
+    lines = found.lines()
+    assert f"answered by neither side     {lost}" in lines
+    assert lines[-3].endswith(f"not shown: only {42 - lost} of 42 pairs were compared")
+    assert lines[-2:] == [
+        f"{lost} pairs without a verdict from {side}: bad_image: no decoder"
+        for side in ("the service", "the reference")
+    ]
+
+
 def test_a_service_without_a_model_is_refused_before_it_is_asked(identity):
     scripted = Known(identity.model_copy(update={"dtype": "none"}))
     scripted.judge = None
     with pytest.raises(SettingsError, match="it runs no model, so there is nothing to compare"):
         asyncio.run(verify(scripted, Known(identity), queries=1, tolerance=None))
+
+
+def test_what_is_wrong_is_said_before_the_reference_is_loaded(tmp_path, monkeypatch):
+    """The key's file, the URL and a service without a model: each ends the command while no weights are read."""
+    from judge_service import backends
+
+    def loaded(_):
+        raise AssertionError("the reference was loaded first")
+
+    monkeypatch.setattr(backends, "open_judge", loaded)
+    scripted = serving(ScriptedJudge(Prompt()))
+    with scripted as url:
+        for arguments, message in [
+            ((url, "--key-file", str(tmp_path / "none")), "none: "),
+            (("http://127.0.0.1:nonsense",), "not a URL"),
+            ((url,), "it runs no model, so there is nothing to compare"),
+        ]:
+            done = CliRunner().invoke(app, ["verify", *arguments, "--set", "model.name=some/model"])
+            assert done.exit_code == 1
+            assert isinstance(done.exception, UnijudgeError), done.exception
+            assert message in str(done.exception)
 
 
 def test_nobody_there_is_one_line(tiny_model):

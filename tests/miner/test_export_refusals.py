@@ -112,6 +112,46 @@ def test_the_commands_say_what_they_wrote(make, tmp_path):
     assert lines(tmp_path / "f.jsonl")[0]["type"] == "normal"
 
 
+COMMANDS = {
+    "sentence-transformers": ("out.parquet", ["--no-scores"]),
+    "flagembedding": ("out.jsonl", []),
+    "swift": ("out.jsonl", []),
+    "tevatron": ("out", []),
+    "unime": ("out.json", ["--negatives", "3"]),
+}
+
+
+@pytest.mark.parametrize("layout", COMMANDS)
+def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tmp_path, layout):
+    """Not another layout's file, not a stranger's, and no file of a folder of ours."""
+    make(TEXT_ITEMS, TEXT_QUERIES)
+    name, options = COMMANDS[layout]
+    out = tmp_path / name
+
+    def export(place, *more):
+        words = ["export", layout, str(tmp_path / "triples"), str(place), "--corpus", str(tmp_path / "corpus")]
+        return CliRunner().invoke(app, [*words, *options, *more])
+
+    assert export(out).exit_code == 0
+    assert "exists already" in str(export(out).exception)
+    assert export(out, "--overwrite").exit_code == 0
+    if layout == "tevatron":
+        (out / "queries" / "mine.txt").write_text("mine")
+        assert "holds queries/mine.txt, which --overwrite would delete" in str(export(out, "--overwrite").exception)
+        foreign = tmp_path / "other"
+        (foreign / "queries").mkdir(parents=True)
+    else:
+        foreign = tmp_path / f"other{out.suffix}"
+        foreign.write_text('{"name": "a stranger"}\n')
+    assert f"{foreign.name}: exists already, and is no" in str(export(foreign, "--overwrite").exception)
+    assert foreign.exists()
+    ours = tmp_path / "corpus" / {".parquet": "items.parquet", ".json": "corpus.json"}.get(out.suffix, "rejects.jsonl")
+    ours.touch()
+    before = ours.read_bytes()
+    assert ours.name + ": exists already" in str(export(ours, "--overwrite").exception)
+    assert ours.read_bytes() == before
+
+
 def test_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_path):
     """Ten rows of three negatives: nine have two distinct ones, the tenth has three."""
     short = replace(TRIPLES[0], query_id="q0")

@@ -109,6 +109,9 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
         ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: cannot be read as csv"),
         ("a.csv", "query_text,positive_text\na\n", "not as many fields"),
         ("a.jsonl", "", "no rows"),
+        ("a.jsonl", "\n \n", "no rows"),
+        ("a.csv", "query_text,positive_text,positive_text\nq,right,wrong\n", "column 'positive_text' is there twice"),
+        ("a.jsonl", '{"query_text": "q", "query_text": "r"}', r"a\.jsonl:1: not JSON \(the key 'query_text' is there"),
         ("missing.csv", None, "no such file"),
     ],
 )
@@ -117,6 +120,22 @@ def test_files_that_are_no_pairs_are_refused(tmp_path, images, name, content, re
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=reason):
         take(read_pairs(tmp_path / name), tmp_path, images)
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path, images):
+    columns = [pa.array(["q"]), pa.array(["right"]), pa.array(["wrong"])]
+    names = ["query_text", "positive_text", "positive_text"]
+    pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: column 'positive_text' is there twice; rename or remove one"):
+        take(read_pairs(tmp_path / "a.parquet"), tmp_path, images)
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_content(tmp_path, images):
+    row = '{"query_text": "q", "positive_text": "p"}\n'
+    (tmp_path / "a.jsonl").write_text(f"\ufeff{row}\n{row}\n\n", encoding="utf-8")
+    corpus, rejects = take(read_pairs(tmp_path / "a.jsonl"), tmp_path, images)
+    assert not rejects
+    assert [(query.text, corpus.items[corpus.positives(0)[0]].text) for query in corpus.queries] == [("q", "p")] * 2
 
 
 def test_a_missing_image_root_is_named(tmp_path):
@@ -168,6 +187,16 @@ def test_mmeb_caps_splits_and_subsets(mmeb):
     write(mmeb / "WebQA" / "original-00001.parquet", [{"x": 1}])
     with pytest.raises(DataError, match="no column 'pos_image_path'"):
         list(read_mmeb(mmeb))
+
+
+def test_mmeb_text_that_is_not_utf8_is_refused(tmp_path):
+    offsets, letters = pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")
+    columns = {"qry": pa.Array.from_buffers(pa.string(), 1, [None, offsets, letters])}
+    columns |= {name: pa.array(["x"]) for name in ("qry_image_path", "pos_text", "pos_image_path")}
+    (tmp_path / "CIRR").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "CIRR" / "original-00000.parquet")
+    with pytest.raises(DataError, match=r"original-00000\.parquet: cannot be read as parquet .*; fetch the file again"):
+        list(read_mmeb(tmp_path))
 
 
 def test_an_import_in_which_every_row_is_rejected_is_none(tmp_path, images):

@@ -182,14 +182,14 @@ def test_urban1k_pairs_image_and_caption_by_name(tmp_path):
     """As Long-CLIP reads it: the first line of each caption file, and the image of the same name."""
     for folder in ("image", "caption"):
         (tmp_path / folder).mkdir()
-    for name, caption in [("1", "A red street.\nMore.\n"), ("2", "\n"), ("3", "No image.")]:
-        (tmp_path / "caption" / f"{name}.txt").write_text(caption)
+    for name, caption in [("1", "\ufeffA red\u2028street.\nMore.\n"), ("2", "\n"), ("3", "No image.")]:
+        (tmp_path / "caption" / f"{name}.txt").write_text(caption, encoding="utf-8")
     for name in ("1", "2", "4"):
         (tmp_path / "image" / f"{name}.jpg").write_bytes(png())
     corpus, rejects = take(read_urban1k(tmp_path), tmp_path, tmp_path / "image", max_rejects=0.8)
     assert [(query.subset, query.text or query.image) for query in corpus.queries] == [
         ("urban1k_i2t", "1.jpg"),
-        ("urban1k_t2i", "A red street."),
+        ("urban1k_t2i", "A red\u2028street."),
     ]
     assert rejects == [
         ("2.txt/image", "has no caption in its first line"),

@@ -219,6 +219,11 @@ def test_cells_of_triplets_are_texts_images_or_both(tmp_path, images):
     ("row", "reason"),
     [
         ({"label": 0.5}, "scores 0.5: expected a list, the positive's first"),
+        ({"scores": 0}, "scores 0: expected a list, the positive's first"),
+        ({"label": 0}, "label 0: a labelled mismatch, so the two are no pair"),
+        ({"label": 0.0}, "label 0.0: a labelled mismatch, so the two are no pair"),
+        ({"label": False}, "label False: a labelled mismatch, so the two are no pair"),
+        ({"label": "0"}, "label 0: a labelled mismatch, so the two are no pair"),
         ({"label": [0.5]}, "1 scores for a positive and 1 columns of negatives"),
         ({"label": [0.5, None]}, "scores [0.5, None] are not a list of numbers"),
         ({"label": [7.25, -3]}, "score 7.25 is not a probability, 0 … 1"),
@@ -237,6 +242,15 @@ def test_bad_tuples_are_set_aside(tmp_path, images, row, reason):
     path.write_text(json.dumps(good) + "\n" + json.dumps(good | row) + "\n")
     _, rejects = take(read_tuples(path), tmp_path, images, max_rejects=0.5)
     assert rejects == [("t.jsonl:2", reason)]
+
+
+@pytest.mark.parametrize("label", [1, 1.0, True, "1", None, "", []])
+def test_a_labelled_match_is_a_pair(tmp_path, images, label):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"anchor": "q", "positive": "p", "label": label}) + "\n")
+    corpus, rejects = take(read_tuples(path), tmp_path, images)
+    assert not rejects
+    assert [item.text for item in corpus.items] == ["p"]
 
 
 @pytest.mark.parametrize(

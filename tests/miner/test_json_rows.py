@@ -21,6 +21,7 @@ from unijudge.errors import DataError
         ('[{"a": 1}, {"a" 2}]', "broken at row 2 (Expecting ':' delimiter)"),
         ("[1, ]", "broken at row 2 (Expecting value)"),
         ("[1] x", "broken at row 1 ('x' after the end)"),
+        ('[1, {"a": 1, "b": 2, "a": 3}]', "broken at row 2 (the key 'a' is there twice)"),
         ('{"a": 1}', "broken at its beginning (expected [, found {)"),
         ("", "broken at its beginning (expected [, found the end)"),
     ],

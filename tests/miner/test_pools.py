@@ -33,6 +33,19 @@ def names(corpus, rows):
     return [corpus.items[int(row)].item_id for row in rows]
 
 
+def test_a_blank_text_makes_a_picture_no_other_kind(tmp_path):
+    """The judge reads a picture alone where the text beside it is blank."""
+    items = [
+        Item("one", ("x",), text="\n", image="a.png", image_sha256=A),
+        Item("two", ("x",), image="b.png", image_sha256=B),
+    ]
+    queries = [Query(f"q{number}", "x", (item.item_id,), text=f"{number}") for number, item in enumerate(items)]
+    write_corpus(tmp_path / "c", items, queries, images=tmp_path, rejects=0, source="t")
+    pools = Pools(Corpus(tmp_path / "c"), "modality")
+    assert pools.name(0) == pools.name(1)
+    assert pools.rows(0).tolist() == [0, 1]
+
+
 def test_each_content_stands_once_in_a_pool(corpus):
     assert names(corpus, Pools(corpus, "global").rows(0)) == ["cat", "dog", "pic", "both", "other"]
     assert names(corpus, Pools(corpus, "global", fold_case=False).rows(0)) == [

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from miner import retrieve
+from miner import candidates, retrieve
 from miner.below import EQUAL, Window, candidates_below
 from miner.retrieve import NOTHING, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
 from miner.settings import RetrievalSettings
@@ -217,6 +217,36 @@ def test_an_index_finds_most_within_a_pool(kind, dtype):
     np.testing.assert_allclose(values, (queries[:, None] * items[near]).sum(-1), atol=1e-3)
     blind = IndexRetriever(vectors, IndexShape(kind, lists=64, probes=1, links=2, breadth=10))
     assert recall(blind.search(queries, pool, 10)[1], exact) < 0.8
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_what_an_index_misses_of_a_small_pool_is_found_by_going_through_it(kind):
+    """Of 2,000 items every fortieth is in the pool: an index that passes over the others finds few of the fifty."""
+    dice = np.random.default_rng(0)
+    vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
+    index = IndexRetriever(vectors, IndexShape(kind, lists=64, probes=1, links=2, breadth=10))
+    assert (index.search(queries, pool, 50)[1] == NOTHING).any(1).all()
+    nothing = [np.array([], np.int64)] * 20
+    found = candidates_below(index, vectors, queries, pool, np.full(20, 2.0), nothing, Window(50))
+    assert [set(rows) for rows in ids(found)] == [set(pool.tolist())] * 20
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_a_small_pool_is_searched_exactly(monkeypatch, kind):
+    """Both sides of the size: as many items as `SMALL_POOL`, and one more."""
+    monkeypatch.setattr(candidates, "SMALL_POOL", 200)
+    dice = np.random.default_rng(0)
+    vectors, queries = Blocks(unit(dice, 400), 512), unit(dice, 50)
+    vectors.manifest.queries = 400
+    pools = type("Pools", (), {"name": lambda self, row: "", "of": lambda self, name: np.arange(400)})()
+    shape = {"index": kind, "lists": 8, "probes": 1, "links": 2, "breadth": 1}
+    retriever = candidates.open_retriever(RetrievalSettings(corpus="c", **shape), vectors, pools)
+    exact, shares = ExactRetriever(vectors), []
+    for pool in (np.arange(200), np.arange(201)):
+        near, right = (one.search(queries, pool, 10)[1] for one in (retriever, exact))
+        shares.append(recall(near, right))
+    assert shares[0] == 1
+    assert shares[1] < 1
 
 
 def test_recall_counts_real_items_only():

@@ -14,7 +14,7 @@ from miner.score import score
 from miner.select import choose, score_of, strided, survivors
 from miner.selection import select
 from miner.settings import ScoreSettings
-from miner.standing import TOLERANCE, Scored
+from miner.standing import TOLERANCE, Scored, at_most
 from tests.miner.rows import judged, names, query
 from unijudge.errors import DataError
 from unijudge.inventory import check
@@ -167,6 +167,17 @@ def test_no_chosen_negative_beats_the_margin(positive, scores, preset):
         for negative in choice.triple.negatives:
             cut = score_of(choice.triple.positive) - (negative.beta or 0)
             assert negative.fallback or score_of(negative) <= cut + TOLERANCE
+
+
+def test_the_tolerance_is_a_millionth():
+    assert at_most(0.5 + 0.5e-6, 0.5)
+    assert not at_most(0.5 + 1.5e-6, 0.5)
+
+
+def test_a_row_without_positives_is_unjudged_and_nobodys_choice():
+    row = query(0.9, [0.1])
+    row.positives.clear()
+    assert choose(row, settings("unime-v2")).reason == "unjudged"
 
 
 def in_float32(row):

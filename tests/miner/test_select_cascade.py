@@ -18,7 +18,7 @@ from tests.miner.rows import calibration, identity, judged, names, query, random
 from tests.miner.selections import manifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, read_json
-from unijudge.scores import JudgedQuery, read_scores
+from unijudge.scores import JudgedQuery, ScoreManifest, read_scores
 from unijudge.settings import load_settings
 from unijudge.triples import Scale, TripleManifest, finish_triples, read_triples, write_triples
 
@@ -52,6 +52,13 @@ def test_the_second_judge_decides_only_where_it_answered():
     assert choose(small, SETTINGS, large=nothing) == alone
     assert choose(small, SETTINGS, large=large_row(0.6, c0=None)).triple.negatives == alone.triple.negatives
     assert choose(small, SETTINGS, large=large_row(None, c0=0.1)) == alone, "without its σ⁺ nothing can be said"
+
+
+def test_a_persons_negative_needs_no_positive_of_its_judge():
+    """The first judge has no σ⁺: a person's word counts, and what the second judge answered; c0 is out."""
+    offering = SETTINGS.model_copy(update={"extra_positives": True})
+    choice = choose(query(None, [0.3, 0.95, 0.2]), offering, large=large_row(0.6, c2=0.4), said={"c1": "negative"})
+    assert (names(choice), choice.triple.extra_positives) == (["c1", "c2"], [])
 
 
 probabilities = st.floats(0.01, 0.99)
@@ -193,12 +200,10 @@ def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog
 def test_a_band_around_another_cut_is_named(tmp_path, caplog):
     corpus = text_corpus(tmp_path, 20)
     small, large = random_rows(corpus, 1), random_rows(corpus, 2)
-    folders = (
-        score_folder(tmp_path / "small", corpus, small, "small"),
-        score_folder(
-            tmp_path / "band", corpus, list(band(small, large, 2)), "large", band={"slope": 1, "intercept": 0}
-        ),
-    )
+    first = score_folder(tmp_path / "small", corpus, small, "small")
+    drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
+    second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
+    folders = (first, second)
     files = (tmp_path / "small.json", tmp_path / "large.json")
     for path in files:
         publish_json(path, calibration(identity(path.stem).digest, 0.5, -1.0))
@@ -215,6 +220,42 @@ def test_a_band_around_another_cut_is_named(tmp_path, caplog):
     assert not any("its band" in message for message in caplog.messages)
     select(plain.model_copy(update={"log_odds_divisor": 1.05, "out": tmp_path / "divided"}))
     assert any("its band" in message for message in caplog.messages)
+
+
+def fingerprint(folder):
+    return read_json(folder / "manifest.json", ScoreManifest).fingerprint
+
+
+def test_a_band_of_other_scores_is_refused(tmp_path):
+    """Two small judges: the second step was drawn from the doubts of one, and is given beside the other."""
+    corpus = text_corpus(tmp_path, 20)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    first = score_folder(tmp_path / "small", corpus, small, "small")
+    other = score_folder(tmp_path / "other", corpus, small, "another small one")
+    drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
+    second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
+    reason = rf"band: is the second step .* fingerprint {drawn['scores'][:16]}, but .*other has .*; give the folder"
+    for run, kind in ((select, SelectSettings), (sweep, SweepSettings)):
+        with pytest.raises(DataError, match=reason):
+            run(kind(scores=(other, second), corpus=corpus.folder, out=tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+    select(SelectSettings(scores=(first, second), corpus=corpus.folder, out=tmp_path / "yes"))
+
+
+@pytest.mark.parametrize(
+    ("betas", "far"), [(None, None), (0.3, None), (0.31, "0.31"), ((0.1, 0.5), "0.5"), ((0.5, 0.4), "0.4, 0.5")]
+)
+def test_a_margin_outside_of_the_band_is_named(tmp_path, caplog, betas, far):
+    """The band was drawn at β = 0.1, 0.2 wide; the preset's own margins, 0.1 … 0.001, lie inside."""
+    corpus = text_corpus(tmp_path, 20)
+    small, large = random_rows(corpus, 1), random_rows(corpus, 2)
+    first = score_folder(tmp_path / "small", corpus, small, "small")
+    drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
+    second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
+    select(SelectSettings(scores=(first, second), corpus=corpus.folder, out=tmp_path / "t", betas=betas))
+    said = [message for message in caplog.messages if "the second judge was not asked" in message]
+    assert len(said) == (far is not None)
+    assert far is None or f"within 0.2 of the cut at β = 0.1, but this cuts at β = {far}: " in said[0]
 
 
 def test_a_divisor_beside_a_calibration_is_refused():

@@ -38,6 +38,9 @@ def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
     assert names(choice) == ["c0", "c0"]
     assert [one.item_id for one in choice.triple.extra_positives] == ["c1"]
     assert choice.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
+    one = SETTINGS.model_copy(update={"extra_positives": True, "stored": 1})
+    choice = choose(query(0.9, [0.1, 0.99]), one, said={"c1": "negative"})
+    assert (names(choice), choice.triple.extra_positives) == (["c0"], []), "not taken, and no further positive either"
     row.candidates[:] = [judged("c0", None, 0)]
     unjudged = choose(row, SETTINGS, said={"c0": "negative"})
     assert names(unjudged) == ["c0", "c0"], "a person's word needs no verdict"

@@ -58,6 +58,33 @@ def spoil(tmp_path, parts, corpus, manifest=None):
     publish_json(tmp_path / "published" / MANIFEST, spoilt)
 
 
+@pytest.mark.parametrize("name", ["images/a b/red#1.png", "corpus/items.parquet", "scores/part-00000.parquet"])
+@pytest.mark.parametrize("endless", [True, False])
+def test_no_more_is_read_than_a_dataset_lists(parts, tmp_path, name, endless):
+    """A device is no file of a dataset, and a file that goes on is left where its listed size ends."""
+    publish(tmp_path / "published", *parts)
+    file = tmp_path / "published" / name
+    size = file.stat().st_size
+    if endless:
+        file.unlink()
+        file.symlink_to("/dev/zero")
+        refusal = rf"{file.name}: cannot be read \(no regular file\)"
+    else:
+        file.write_bytes(file.read_bytes() + bytes(9 * 2**20))
+        refusal = rf"{file.name}: has more than the {size:,} bytes that its dataset lists, so it was not read on"
+    with pytest.raises(DataError, match=refusal):
+        pull(tmp_path / "published", tmp_path / "pulled")
+    assert not (tmp_path / "pulled" / name).exists()
+    assert not (tmp_path / "pulled" / MANIFEST).exists()
+
+
+def test_a_manifest_that_never_ends_is_not_read(tmp_path):
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / MANIFEST).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"dataset\.json: cannot be read \(no regular file\)"):
+        pull(tmp_path / "published", tmp_path / "pulled")
+
+
 def test_a_device_is_no_picture(tmp_path):
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "pictures")
     picture = corpus.images / corpus.items[0].image

@@ -75,6 +75,12 @@ def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
         two = ("replicas=2", "gpus_per_replica=1")
         with service(tmp_path, *joined, *two) as (process, url, log):
             assert len(judge_now(url, CAT, [DOG])) == 1, log.read_text()
+            rival = tmp_path / "rival"
+            rival.mkdir()
+            with service(rival, *joined, wait=False) as (second, _, said):
+                assert second.wait(120) == 1
+                assert "runs an application 'judge' already, and this service would replace it" in said.read_text()
+            assert len(judge_now(url, CAT, [DOG])) == 1, "the first one is left alone"
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0, log.read_text()
         split = ("gpus_per_replica=2", "tensor_parallel_size=2")

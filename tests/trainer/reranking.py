@@ -4,8 +4,9 @@ from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving
 from tests.trainer.exported import quiet
 from trainer.rerank import rerank
+from unijudge.files import file_sha256, publish_json
 from unijudge.prompt import Prompt
-from unijudge.rankings import read_rankings
+from unijudge.rankings import Evaluation, read_rankings, write_rankings
 from unijudge.verdicts import Choice
 
 
@@ -29,6 +30,15 @@ class Answering(ScriptedJudge):
         logprobs = [-3.0] * len(candidates)
         logprobs[self.answer] = -0.1
         return Choice.of(logprobs, argmax_is_number=True)
+
+
+def write_evaluation(folder, corpus, rankings):
+    """An evaluation of these rankings, without any measure."""
+    write_rankings(folder / "rankings.parquet", rankings)
+    inputs, digest = {"corpus": corpus.fingerprint}, file_sha256(folder / "rankings.parquet")
+    made = Evaluation(corpus=str(corpus.folder), subsets={}, inputs=inputs, rankings_sha256=digest)
+    publish_json(folder / "metrics.json", made)
+    return folder
 
 
 def run(judge, settings, **options):

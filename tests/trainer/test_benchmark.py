@@ -1,6 +1,7 @@
 """From data on disk, as it is published, to the table: what is found, refused, measured, and never shown as zero."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +32,9 @@ class Colors:
     def __init__(self, broken=None):
         self.embedded = []
         self.broken = broken
+
+    def check_texts(self, corpus):
+        pass
 
     def prepare(self, content):
         return content
@@ -107,6 +111,36 @@ def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors
     (tmp_path / "MMEB-eval" / "images" / "red.png").write_bytes(b"changed since it was imported")
     with pytest.raises(DataError, match=r"HatefulMemes: HatefulMemes/.+: changed since it was imported"):
         benchmark(settings(tmp_path, tmp_path / "out", **only).model_copy(update={"name": "other"}), quiet)
+
+
+def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(root, tmp_path, colors, monkeypatch):
+    """By another file of the same name and with as many rows; a partial set stays as it was imported."""
+    imported, real = [], running.run
+    monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
+    shutil.copytree(root, tmp_path / "root")
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("mmeb/VOC2007", "flickr30k"))
+    for _ in range(2):
+        benchmark(job, quiet)
+    assert imported == ["mmeb-eval", "karpathy"]
+    path = tmp_path / "root" / "flickr30k" / "dataset_flickr30k.json"
+    path.write_text(path.read_text().replace("square number", "square_number"))
+    with pytest.raises(DataError, match="flickr30k: was measured with another corpus; delete it"):
+        benchmark(job, quiet)
+    assert imported == ["mmeb-eval", "karpathy", "karpathy"]
+
+
+def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, tmp_path, colors):
+    shutil.copytree(root, tmp_path / "root")
+    (tmp_path / "root" / "flickr30k" / "dataset_flickr30k.json").write_text('{"images": [')
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("flickr30k", "urban1k"))
+    with pytest.raises(
+        DataError, match=r"table\.md: is written, without 1 sets that cannot be read. .*: flickr30k: .*json"
+    ):
+        benchmark(job, quiet)
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert set(table["systems"]["colors"]["subsets"]) == {"urban1k_t2i", "urban1k_i2t"}
+    with pytest.raises(DataError, match="1 faults in the data, nothing was measured"):
+        benchmark(job.model_copy(update={"only": ("flickr30k",)}), quiet)
 
 
 def test_a_vector_that_is_none_stops_with_its_id(root, tmp_path, colors):

@@ -49,16 +49,47 @@ def test_a_checkpoint_cut_in_half_is_said_and_the_one_before_is_taken(checkpoint
     assert checkpoints.last_whole().name == "step-000010"
     assert "step-000015: damaged" in caplog.text
     assert name in caplog.text
-    assert names(checkpoints) == ["step-000010"], "what is damaged is not met again"
+    assert names(checkpoints) == ["damaged-step-000015", "step-000010"], "what is damaged is not met again"
+    for step in (15, 20):
+        checkpoints.save(step, {"step": step}, write)
+    assert checkpoints.last_whole().name == "step-000020"
 
 
-def test_a_file_that_is_gone_or_new_is_damage(checkpoints):
-    (checkpoints.folder / "step-000015" / "adapter" / "weights.pt").unlink()
-    assert checkpoints.last_whole().name == "step-000010"
-    (checkpoints.folder / "step-000010" / "adapter" / "more.pt").write_text("")
+def test_a_file_that_is_gone_is_damage(checkpoints):
+    for step in ("step-000015", "step-000010"):
+        (checkpoints.folder / step / "adapter" / "weights.pt").unlink()
+        if step == "step-000015":
+            assert checkpoints.last_whole().name == "step-000010"
     with pytest.raises(DataError, match=r"every checkpoint is damaged .step-000010.; restore one, or delete"):
         checkpoints.last_whole()
-    assert names(checkpoints) == ["step-000010"]
+    assert names(checkpoints) == ["damaged-step-000015", "step-000010"]
+
+
+def test_what_a_file_manager_leaves_is_no_damage(checkpoints):
+    for place in ("adapter/.DS_Store", ".DS_Store", "adapter/Thumbs.db"):
+        (checkpoints.folder / "step-000015" / place).write_text("")
+    assert checkpoints.last_whole().name == "step-000015"
+    assert names(checkpoints) == ["step-000010", "step-000015"]
+
+
+@pytest.mark.parametrize("name", ["state.pt", "files.json"])
+def test_a_file_that_cannot_be_read_now_is_no_damage(checkpoints, monkeypatch, name):
+    """A disk that is away for a moment says nothing about the bytes: nothing is moved, and nobody goes back."""
+
+    def away(method):
+        def refusing(path, *args, **options):
+            if path.name == name and "000015" in str(path):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return method(path, *args, **options)
+
+        return refusing
+
+    for method in ("open", "read_bytes"):
+        monkeypatch.setattr(Path, method, away(getattr(Path, method)))
+    with pytest.raises(DataError, match=rf"{name}: cannot be read .Stale file handle"):
+        checkpoints.last_whole()
+    monkeypatch.undo()
+    assert checkpoints.last_whole().name == "step-000015"
 
 
 def test_a_full_disk_leaves_the_one_before(checkpoints):

@@ -143,5 +143,7 @@ def test_a_batch_of_one_row_that_has_no_negative_costs_nothing_and_ends_no_train
 def test_infonce_refuses_a_masked_target_and_a_single_candidate():
     with pytest.raises(ValueError, match="target is masked"):
         infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[True, False]]), temperature=1)
+    with pytest.raises(ValueError, match="target is masked"):  # of one row of two
+        infonce(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([[False, True], [False, True]]), temperature=1)
     with pytest.raises(ValueError, match="one candidate in all"):
         infonce(torch.zeros(2, 1), torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.bool), temperature=1)

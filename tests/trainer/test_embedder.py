@@ -20,7 +20,7 @@ from trainer.measuring_settings import EvaluateSettings
 from trainer.settings import EmbedSettings
 from trainer.train_embedder import loss_of, train_embedder
 from trainer.training_settings import EmbedderSettings, LoraSettings, LossSettings
-from unijudge.corpus import Content
+from unijudge.corpus import Content, write_corpus
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
 from unijudge.inventory import check
 from unijudge.rankings import read_rankings, write_rankings
@@ -156,8 +156,9 @@ def test_a_training_does_not_start_from_an_adapter(corpus, triples, model, tmp_p
 
 
 def test_an_input_that_cannot_be_embedded_is_named(corpus, model, tmp_path):
-    short = model.model_copy(update={"max_tokens": 3})
-    with pytest.raises(DataError, match=f"{corpus.items[0].item_id}: an input of [0-9]+ tokens"):
+    """One with a picture, which is not opened before: its id, and what it lacks."""
+    short = model.model_copy(update={"max_source_pixels": 100})
+    with pytest.raises(DataError, match=f"{corpus.queries[0].query_id}: image of 60×60 pixels: more than 100"):
         embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=short), quiet)
 
 
@@ -256,9 +257,6 @@ def test_evaluation_by_hand(corpus, model, tmp_path):
 
 def test_evaluation_over_closed_lists(corpus, model, tmp_path):
     """The candidates of a query may be given; a list without its positive is refused."""
-    from dataclasses import replace
-
-    from unijudge.corpus import write_corpus
 
     def closed(name, lists):
         queries = [replace(q, candidates=rows) for q, rows in zip(corpus.queries, lists, strict=True)]

@@ -5,8 +5,10 @@ import pytest
 
 from trainer.evaluate import evaluate
 from trainer.measuring_settings import EvaluateSettings
+from unijudge.alike import Exclusions
 from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.errors import DataError
+from unijudge.errors import DataError, FolderBusy
+from unijudge.leases import lease
 from unijudge.metrics import gold_rank, ndcg
 from unijudge.rankings import read_rankings
 from unijudge.vectors import VectorManifest, start_vectors, write_part
@@ -51,7 +53,6 @@ def test_scores_within_the_tolerance_are_ties():
     assert gold_rank(np.array([0.5, 0.5 - 4e-7, 0.4], np.float32), [0]) == 2
     assert gold_rank(np.array([0.5, 0.5 - 4e-6, 0.4], np.float32), [0]) == 1
     assert ndcg(np.array([0.5, 0.5 - 4e-7], np.float32), [0], 5) == pytest.approx(1 / np.log2(3))
-    assert gold_rank(np.array([-np.inf, -np.inf, 1.0]), [0]) == 3
 
 
 SWAPPED = texts("A", "B", "C", "D")
@@ -90,6 +91,26 @@ def test_positives_of_all_rows_that_ask_the_same_are_right(tmp_path):
     assert report.subsets["x"]["ndcg@10"] == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
     letter, _ = measured(tmp_path / "b", items, queries, vectors, asked, to_the_letter=True)
     assert (letter.subsets["x"]["precision@1"], letter.subsets["x"]["united"]) == (0, 0)
+
+
+def test_a_question_of_many_rows_is_looked_at_once(tmp_path):
+    """And a row's ranking names its own positives and those that it shows, not those of all that ask the same."""
+    items = texts(*(f"i{n}" for n in range(40)))
+    queries = [Query(f"q{n}", "x", (f"i{n}",), text="which?") for n in range(40)]
+    angles = np.arange(40) / 20
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1)
+    report, rows = measured(tmp_path, items, queries, vectors, vectors, keep=3)
+    assert (report.subsets["x"]["precision@1"], report.subsets["x"]["ndcg@10"]) == (1, pytest.approx(1))
+    assert all(set(row.positive_ids) == {*row.item_ids, f"i{n}"} for n, row in enumerate(rows))
+    exclusions = Exclusions(Corpus(tmp_path))
+    for found in (exclusions.positives, exclusions.rows, exclusions.of):
+        assert found(0) is found(39)
+
+
+def test_two_evaluations_never_write_one_folder(tmp_path):
+    measured(tmp_path, SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
+    with lease(tmp_path / "e"), pytest.raises(FolderBusy):
+        evaluate(EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e"))
 
 
 def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):

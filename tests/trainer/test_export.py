@@ -36,6 +36,7 @@ from trainer.card import _library
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
 from trainer.export import export
+from trainer.layouts import is_exported
 from trainer.measuring_settings import EvaluateSettings
 from trainer.settings import EmbedSettings
 from unijudge.corpus import Content
@@ -71,6 +72,7 @@ def reranker(corpus, triples, wide, folder):
 def exported(request, embedder, folder):
     out = folder / f"embedder-{request.param}"
     export(embedder, out, request.param)
+    assert is_exported(out)
     return out
 
 
@@ -78,6 +80,7 @@ def exported(request, embedder, folder):
 def exported_reranker(request, reranker, folder):
     out = folder / f"reranker-{request.param}"
     export(reranker, out, request.param)
+    assert is_exported(out)
     return out
 
 
@@ -263,7 +266,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
     (older / "settings.json").write_text(
         (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
     )
-    refused(DataError, r"not the settings of a training of this version \(rows_at_once: ", run=older)
+    refused(DataError, r"not the settings of such a training of this version \(rows_at_once: ", run=older)
     other = evaluation_of(corpus, wide, tmp_path)
     refused(DataError, "measures vectors of another adapter", evaluations=[other])
 

@@ -44,7 +44,8 @@ def copied(folder, corpus, tmp_path):
 def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, model, tmp_path):
     settings = run_settings(corpus, triples, model, tmp_path / "run")
     Run(tmp_path / "run", settings, {})
-    elsewhere = model.model_copy(update={"vision_cache_mb": 1, "device": "auto"})
+    more = {"max_tokens": 8192, "max_source_pixels": 10**9, "batch_tokens": 64}
+    elsewhere = model.model_copy(update={"vision_cache_mb": 1, "device": "auto"} | more)
     Run(tmp_path / "run", settings.model_copy(update={"model": elsewhere, "gradient_checkpointing": True}), {})
     Run(tmp_path / "run", settings.model_copy(update={"out": tmp_path / "there" / ".." / "run"}), {})
     other = settings.model_copy(update={"lora": LoraSettings(rank=4, alpha=16)})
@@ -246,6 +247,11 @@ def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, m
     assert not (tmp_path / "run" / "settings.json").exists()
     infonce = settings.model_copy(update={"loss": LossSettings(name="infonce")})
     train_embedder(infonce, quiet)
+
+
+def test_rows_say_which_negatives_were_drawn_at_random(corpus, triples, tmp_path):
+    drawn = Examples(corpus, write_rows(corpus, tmp_path / "rows", fallback=True), negatives=3)
+    assert (drawn[0].drawn, Examples(corpus, triples, negatives=3)[0].drawn) == ({1, 2, 3}, frozenset())
 
 
 def test_rows_that_repeat_negatives_are_counted(corpus, triples, tmp_path, caplog):

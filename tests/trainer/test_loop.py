@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from trainer import runs
 from trainer.loop import Observed, fit
 from trainer.order import Order
 from trainer.runs import Run
@@ -122,6 +123,26 @@ def test_terms_are_summed_and_logged_by_name(tmp_path):
         assert line["loss"] == pytest.approx(line["squared"] + line["shrink"])
 
 
+def test_what_some_batches_alone_show_is_the_mean_over_their_rows(tmp_path):
+    """Rows without a judge's score have no entropy: they must not make that of the others smaller."""
+    marked = DATA.flatten()[0].item()
+
+    def watched(module, batch):
+        seen = {} if (batch == marked).any() else {"size": Observed(batch.abs().mean())}
+        return {"squared": (module(batch) ** 2).mean()} | seen
+
+    _, run, _ = train(tmp_path / "run", loss=watched, settings=SETTINGS.model_copy(update={"accumulate": 2}))
+    partly = 0
+    for line in lines(run):
+        batches = order_of(SETTINGS.model_copy(update={"accumulate": 2})).batches(line["step"])
+        showing = [rows for rows in batches if 0 not in rows]
+        partly += 0 < len(showing) < len(batches)
+        assert not any(name.startswith("share") for name in line)
+        if showing:
+            assert line["size"] == pytest.approx(DATA[np.concatenate(showing)].abs().mean().item())
+    assert partly
+
+
 def test_what_is_observed_is_logged_and_does_not_train(tmp_path):
     def plain(module, batch):
         return {"squared": (module(batch) ** 2).mean()}
@@ -169,3 +190,37 @@ def test_other_settings_are_another_run(tmp_path):
     Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
     with pytest.raises(DataError, match="began otherwise: the rows differ"):
         Run(tmp_path / "more", SETTINGS, {"the rows": "2"})
+    with pytest.raises(DataError, match="began otherwise: the base model differ"):
+        Run(tmp_path / "more", SETTINGS, {"the rows": "1", "the base model": "2"})
+
+
+def test_a_setting_that_a_run_does_not_name_had_its_default(tmp_path):
+    """A run of a program that did not know it yet: no other value may be given now."""
+    Run(tmp_path, SETTINGS, {})
+    begun = json.loads((tmp_path / "settings.json").read_text())
+    del begun["settings"]["weight_decay"]
+    (tmp_path / "settings.json").write_text(json.dumps(begun))
+    Run(tmp_path, SETTINGS, {})
+    with pytest.raises(DataError, match=r"began otherwise: weight_decay was 0\.0, is 0\.5"):
+        Run(tmp_path, SETTINGS.model_copy(update={"weight_decay": 0.5}), {})
+    begun["settings"]["momentum"] = 0.9
+    (tmp_path / "settings.json").write_text(json.dumps(begun))
+    with pytest.raises(
+        DataError, match=r"settings\.json: not the settings of such a training of this version .momentum: Extra"
+    ):
+        Run(tmp_path, SETTINGS, {})
+
+
+def test_a_run_that_goes_on_with_other_libraries_says_so_and_notes_it(tmp_path, monkeypatch, caplog):
+    run = Run(tmp_path, SETTINGS, {})
+    before = (tmp_path / "environment.json").read_bytes()
+    run.note_versions()
+    assert (caplog.text, (tmp_path / "environment.json").read_bytes()) == ("", before)
+    real = runs.version
+    monkeypatch.setattr(runs, "version", lambda name: "99" if name == "torch" else real(name))
+    for _ in range(2):
+        Run(tmp_path, SETTINGS, {}).note_versions()
+    (message,) = caplog.messages
+    assert f"goes on with other libraries than it began with: torch 99 (was {real('torch')})" in message
+    noted = json.loads((tmp_path / "environment.json").read_text())
+    assert noted == json.loads(before) | {"torch": f"{real('torch')}, then 99"}

@@ -100,3 +100,12 @@ def test_the_querys_picture_is_a_negative_only_where_the_selection_chose_it(tmp_
                Query("q1", "x", ("u",), text="how?", **picture("red"))]  # fmt: skip
     examples = examples_of(tmp_path, items, queries, {"q0": ["red"], "q1": ["blue"]})
     assert masked(examples) == [set(), {"shown"}]
+
+
+def test_a_batch_moves_whole(tmp_path):
+    items = texts(("p", "one"), ("n", "two"))
+    (example,) = examples_of(tmp_path, items, [Query("q0", "x", ("p",), text="?")], {"q0": ["n"]})
+    moved = vars(collate([example]).to(torch.device("meta")))
+    tensors = {name: value.device.type for name, value in moved.items() if isinstance(value, torch.Tensor)}
+    assert tensors == dict.fromkeys(("columns_BK", "says_BU", "shows_BU", "weights_B"), "meta")
+    assert moved["candidates"] == example.candidates

@@ -18,7 +18,6 @@ from trainer.out_of_memory import (
     GIB,
     DeviceMemory,
     embedding_cures,
-    is_out_of_memory,
     loading_cures,
     out_of_memory_named,
     training_cures,
@@ -28,6 +27,7 @@ from trainer.train_embedder import train_embedder
 from trainer.train_reranker import train_reranker
 from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.errors import OutOfMemory
+from unijudge.memory import is_out_of_memory
 from unijudge.settings import load_settings, overrides_of
 
 REQUIRED = ["corpus=c", "triples=t", "out=o"]

@@ -12,7 +12,9 @@ from unijudge.rankings import Ranking
 
 
 def ranking(gold_rank=2, items="abcd", similarities=(0.9, 0.8, 0.7, 0.6), right="b", **judged):
-    return Ranking("q", "s", gold_rank, list(items), list(similarities)[: len(items)], [*right], len(items), **judged)
+    return Ranking(
+        "q", "s", gold_rank, list(items), list(similarities)[: len(items)], [*right], len(items), bytes(16), **judged
+    )
 
 
 def test_reranking_by_hand():
@@ -28,6 +30,34 @@ def test_reranking_by_hand():
         "what was not judged stays where it was"
     )
     assert reranked(ranking(right="ab"), [0.0, 3.0]).gold_rank == 1
+
+
+def test_without_a_verdict_a_ranking_is_what_it_was():
+    """A refused query must not count as lost: what was right stays right."""
+    right = ranking(gold_rank=1, right="a", log_odds=[None] * 3)
+    assert reranked(right, [None] * 3) == right
+    tied = ranking(gold_rank=2, similarities=(0.9, 0.9, 0.7, 0.6), right="a")
+    assert reranked(tied, [None] * 4) == tied
+
+
+def test_items_without_a_verdict_stand_behind_the_others_in_their_own_order():
+    """The positive among them: behind one judged item, and behind what the embedder put before it or beside it."""
+    first = reranked(ranking(gold_rank=1, right="a"), [None, -5.0, None])
+    assert (first.item_ids, first.gold_rank) == (["b", "a", "c", "d"], 2)
+    last = reranked(ranking(gold_rank=3, right="c"), [None, -5.0, None])
+    assert (last.item_ids, last.gold_rank) == (["b", "a", "c", "d"], 3)
+    tied = reranked(ranking(gold_rank=3, similarities=(0.9, 0.8, 0.9, 0.6), right="a"), [None, -5.0, None])
+    assert tied.gold_rank == 3, "an equal similarity counts against the positive"
+    judged = reranked(ranking(gold_rank=1, right="ab"), [None, -5.0, 1.0])
+    assert (judged.item_ids, judged.gold_rank) == (["c", "b", "a", "d"], 2)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_no_number_has_no_rank(odd):
+    """A comparison with it is false, so it would stand first."""
+    for gold in (0, 1):
+        with pytest.raises(ValueError, match="no rank"):
+            gold_rank(np.array([odd, 0.5, 0.4]), [gold])
 
 
 def test_a_choice_goes_first_and_moves_nothing_else():

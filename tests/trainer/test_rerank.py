@@ -1,6 +1,7 @@
 """`train rerank` over HTTP: the judge's order, what it gains and loses, lists without a choice, subsets left alone."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from pydantic import ValidationError
 
 from judge_service.backends.scripted import ScriptedJudge
 from tests.trainer.exported import quiet
-from tests.trainer.reranking import Answering, run
+from tests.trainer.reranking import Answering, run, write_evaluation
 from trainer.evaluate import evaluate
 from trainer.measuring_settings import EvaluateSettings
 from trainer.reordering import fused
 from trainer.rerank import rerank
 from trainer.switching import is_held_out
+from unijudge.corpus import Corpus, write_corpus
 from unijudge.errors import DataError
 from unijudge.inventory import check
 from unijudge.prompt import Prompt
@@ -112,6 +114,15 @@ def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, jo
     assert [new.item_ids for new in after] == [new.item_ids for new in pointwise]
 
 
+def again(corpus, folder, asked=None):
+    """The same items and queries once more, which ask something else."""
+    queries = [replace(query, text=asked or query.text) for query in corpus.queries]
+    if asked is None:
+        queries = [replace(query, query_id=f"again {query.query_id}") for query in queries]
+    write_corpus(folder, list(corpus.items), queries, images=corpus.images, rejects=0, source="t")
+    return Corpus(folder)
+
+
 @pytest.fixture
 def world(corpus, tmp_path):
     """Rankings of the eight colours: the right one stands first in half of them, second in the others."""
@@ -121,9 +132,8 @@ def world(corpus, tmp_path):
         others = [item.item_id for item in corpus.items if item.item_id != gold]
         order = [gold, *others] if number % 2 else [others[0], gold, *others[1:]]
         scores = [0.9 - n / 10 for n in range(8)]
-        rankings.append(Ranking(query.query_id, query.subset, 2 - number % 2, order, scores, [gold], 8))
-    write_rankings(tmp_path / "world" / "rankings.parquet", rankings)
-    return tmp_path / "world"
+        rankings.append(Ranking(query.query_id, query.subset, 2 - number % 2, order, scores, [gold], 8, query.key))
+    return write_evaluation(tmp_path / "world", corpus, rankings)
 
 
 def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world, tmp_path):
@@ -149,14 +159,14 @@ def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world
             assert len(judge.listed) == len(trial), "what is left alone is not asked about"
 
 
-def test_auto_by_another_reranking(job, world, tmp_path):
+def test_auto_by_another_reranking(corpus, job, world, tmp_path):
     """The right item second is taken in both held-out queries: all the others are reranked, and all are reported."""
     judge = Answering(1)
     old = list(read_rankings(world / "rankings.parquet"))
     held_out = [ranking for ranking in old if ranking.gold_rank == 2][:2]
     rest = [ranking for ranking in old if ranking not in held_out]
     for name, rankings in {"held out": held_out, "rest": rest}.items():
-        write_rankings(tmp_path / name / "rankings.parquet", rankings)
+        write_evaluation(tmp_path / name, corpus, rankings)
     earlier = job(method="listwise", rankings=tmp_path / "held out", out=tmp_path / "earlier")
     run(judge, earlier)
     settings = job(method="listwise", rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out)
@@ -166,23 +176,41 @@ def test_auto_by_another_reranking(job, world, tmp_path):
     assert str(decision) == "reranked: +1.000 ± 0.707 on 2 held-out queries, 2 gained, 0 lost"
     assert len(after) == len(before) == 6
     assert (report.subsets["squares"]["gained"], report.subsets["squares"]["lost"]) == (2 / 6, 4 / 6)
-    with pytest.raises(DataError, match=r"reranks 5 items listwise .* here it is 5 pointwise"):
+    with pytest.raises(DataError, match=r"reranks 5 items listwise .* here it is 5 items pointwise"):
         run(judge, job(rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out), overwrite=True)
     with pytest.raises(DataError, match="reranks 2 of these very queries, as squares"):
         run(judge, settings.model_copy(update={"rankings": world}), overwrite=True)
+    with pytest.raises(DataError, match=r"5 items listwise with min_mass = 0.5 .* listwise with min_mass = 0.9"):
+        run(judge, settings.model_copy(update={"min_mass": 0.9}), overwrite=True)
+    other = again(corpus, tmp_path / "again")
+    assert other.fingerprint != corpus.fingerprint
+    theirs = write_evaluation(
+        tmp_path / "theirs", other, [replace(one, query_id=f"again {one.query_id}") for one in old]
+    )
+    with pytest.raises(DataError, match="reranks 2 of these very queries, as again squares"):
+        run(judge, settings.model_copy(update={"corpus": other.folder, "rankings": theirs}), overwrite=True)
     with pytest.raises(ValidationError, match="set rerank = 'auto'"):
         job(held_out=earlier.out)
 
 
 def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
-    write_rankings(tmp_path / "other" / "rankings.parquet", [Ranking("q", "s", 2, ["a"], [0.9], ["a"], 1)])
-    with pytest.raises(DataError, match="ranks other queries or items"):
-        rerank(job(rankings=tmp_path / "other"), quiet)
-    query = corpus.queries[0]
-    foreign = Ranking(query.query_id, query.subset, 1, ["an item of another corpus"], [0.5], ["a"], 1)
-    write_rankings(tmp_path / "foreign" / "rankings.parquet", [foreign])
-    with pytest.raises(DataError, match="ranks other queries or items"):
-        rerank(job(rankings=tmp_path / "foreign"), quiet)
+    """With the same ids too: the judge would be asked other questions than those that were evaluated."""
+    other = again(corpus, tmp_path / "again", "What colour is it?")
+    assert (other.query_ids, other.item_ids) == (corpus.query_ids, corpus.item_ids)
+    with pytest.raises(DataError, match=r"evaluates another corpus than .*again: .*corpus, as it was then; give that"):
+        rerank(job(corpus=other.folder), quiet)
+    assert not (tmp_path / "r").exists(), "nothing was written"
+
+
+def test_rankings_that_were_not_measured_are_refused(job, world, tmp_path):
+    """What a killed job left beside the measures of an earlier one."""
+    rankings = list(read_rankings(world / "rankings.parquet"))
+    write_rankings(world / "rankings.parquet", rankings[1:])
+    with pytest.raises(DataError, match=r"rankings\.parquet: changed since it was written; evaluate again"):
+        rerank(job(rankings=world), quiet)
+    (world / "metrics.json").unlink()
+    with pytest.raises(DataError, match=r"metrics\.json: no such file"):
+        rerank(job(rankings=world), quiet)
 
 
 def test_more_than_was_kept_is_refused_with_both_cures(corpus, evaluation, folder, job, tmp_path):

@@ -12,6 +12,7 @@ from unijudge.client import JudgeClient
 from unijudge.errors import DataError, FolderBusy, JudgeRefused, UnijudgeError
 from unijudge.leases import lease
 from unijudge.prompt import Prompt
+from unijudge.verdicts import PairError
 
 
 def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
@@ -81,3 +82,36 @@ def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monke
     assert after[place].item_ids == before[place].item_ids
     assert report.unjudged == (0 if method == "listwise" else report.top)
     assert f"1 queries keep their order: the judge refuses them, {bad.query_id}: its image cannot" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])
+@pytest.mark.parametrize("passing", [PairError(code="out_of_memory", message="full"), JudgeRefused("failed 3 times")])
+def test_what_failed_once_is_asked_again_and_nothing_else(corpus, job, monkeypatch, method, passing):
+    """One query's first candidate, or the query itself, while a GPU is full; the second job finds it free."""
+    bad, full, asked = corpus.content(corpus.queries[1]), [True], []
+
+    def failing(real):
+        async def ask(self, query, candidates):
+            asked.append(query)
+            if not full or query != bad:
+                return await real(self, query, candidates)
+            if isinstance(passing, JudgeRefused):
+                raise passing
+            return passing if real is choose else [passing, *(await real(self, query, candidates))[1:]]
+
+        return ask
+
+    judge, choose = JudgeClient.judge, JudgeClient.choose
+    for real in (judge, choose):
+        monkeypatch.setattr(JudgeClient, real.__name__, failing(real))
+    settings = job(method=method, list_size=2)
+    run(Answering(1), settings)
+    full.clear()
+    asked.clear()
+    again = run(Answering(1), settings)
+    assert set(map(repr, asked)) == {repr(bad)}
+    asked.clear()
+    whole = run(Answering(1), settings)
+    assert not asked, "nothing failed any more"
+    fresh = run(Answering(1), settings.model_copy(update={"out": settings.out.with_name("fresh")}))
+    assert again[2] == whole[2] == fresh[2]

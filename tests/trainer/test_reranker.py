@@ -169,6 +169,10 @@ def test_a_pairs_target_goes_towards_the_judges_score(backbone, graded, positive
 
     assert chances(example()) == pytest.approx([positive, negative])
     assert chances(example(teacher=None)) == [1, 0]
+    drawn = replace(example(teacher=[0.9, *[1.0] * 5]), drawn=frozenset(range(1, 6)))
+    assert chances(drawn) == pytest.approx([positive, 0]), (
+        "1 is the paper's word for a random negative, not the judge's"
+    )
 
 
 def test_the_graded_loss_by_hand():
@@ -214,6 +218,24 @@ def test_a_list_that_is_too_long_loses_candidates_and_keeps_its_positive(backbon
         listed = decoded(backbone, shorter.stream)
         assert "It is red." in listed
         assert [f"It is {color}." in listed for color in COLORS].count(True) == 5
+
+
+def test_a_list_is_measured_in_the_order_in_which_it_is_asked(backbone, monkeypatch):
+    """Here a positive that is not the first costs 60 tokens more: such lists are shortened, and none is refused."""
+    (first,) = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([example()], 1).lists
+    real = backbone.inputs.length
+
+    def length(stream):
+        said = decoded(backbone, stream)
+        return real(stream) + (0 if said.split("It is ")[1].startswith("red") else 60)
+
+    monkeypatch.setattr(backbone.inputs, "length", length)
+    monkeypatch.setattr(backbone, "max_tokens", real(first.stream) + 5)
+    lessons = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6, pairwise=0), seed=0)
+    found = [lessons.of([example()], step).lists[0] for step in range(12)]
+    listed = [sum(f"It is {color}." in decoded(backbone, one.stream) for color in COLORS) for one in found]
+    assert max(length(one.stream) for one in found) <= backbone.max_tokens
+    assert max(listed) == 6 > min(listed)
 
 
 def test_a_repeated_negative_is_listed_once(backbone):

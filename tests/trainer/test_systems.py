@@ -11,7 +11,8 @@ import pytest
 
 from tests.pictures import png
 from trainer.benchmark_settings import BenchmarkSettings
-from trainer.systems.endpoint import Patience
+from trainer.systems.endpoint import FROM_OUTSIDE, Patience
+from trainer.systems.sentence_transformers import _files_sha256
 from trainer.systems.system import open_system
 from unijudge.corpus import Content
 from unijudge.errors import DataError, EndpointBusy, EndpointError, ModelError, SettingsError
@@ -143,6 +144,70 @@ def test_an_endpoint_that_is_busy_is_asked_again(tmp_path):
         vectors_of(system, CONTENTS[:1])
 
 
+class Odd(BaseHTTPRequestHandler):
+    """An endpoint whose answers come drop by drop, in the head or in the body, or are torn gzip."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if "gzip" in self.path:
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}")
+            return
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if "body" in self.path else b"x-waits: "))
+        with contextlib.suppress(OSError):
+            while not self.server.over.wait(0.05):
+                self.wfile.write(b".")
+                self.wfile.flush()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def odd():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    server.over = threading.Event()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("place", ["head", "body"])
+def test_an_endpoint_that_answers_drop_by_drop_is_given_up(odd, tmp_path, place):
+    options = {"url": f"{odd}/{place}", "model": "tiny", "timeout_s": 0.5, "retry_for_s": 0.1}
+    with pytest.raises(EndpointBusy, match=r"no whole answer in endpoint\.timeout_s = 0\.5; raise it"):
+        vectors_of(opened(tmp_path, system="endpoint", endpoint=options), CONTENTS[:1])
+
+
+def test_an_answer_that_cannot_be_unpacked_is_one_line(odd, tmp_path):
+    options = {"url": f"{odd}/gzip", "model": "tiny"}
+    with pytest.raises(EndpointError, match=r"its answer cannot be read .DecodingError"):
+        vectors_of(opened(tmp_path, system="endpoint", endpoint=options), CONTENTS[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://proxy:9"), ("HTTP_PROXY", "ftp://proxy"), ("SSL_CERT_FILE", "/nowhere/at/all")],
+)
+def test_a_proxy_or_a_certificate_that_cannot_be_used_is_named_and_is_nothing_to_this_machine(
+    tmp_path, monkeypatch, name, value
+):
+    for one in (*FROM_OUTSIDE, *(one.lower() for one in FROM_OUTSIDE)):
+        monkeypatch.delenv(one, raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(
+        SettingsError, match=rf"http://far:1: cannot be reached as the environment says .*unset {name}$"
+    ):
+        opened(tmp_path, system="endpoint", endpoint={"url": "http://far:1", "model": "tiny"})
+    with serving(lambda *_: (200, {"data": [{"index": 0, "embedding": [0.5]}]})) as url:
+        for here in (url, url.replace("127.0.0.1", "localhost")):
+            system = opened(tmp_path, system="endpoint", endpoint={"url": here, "model": "tiny"})
+            assert vectors_of(system, CONTENTS[:1]).tolist() == [[0.5]]
+
+
 def test_systems_without_a_model_are_refused(tmp_path):
     with pytest.raises(SettingsError, match=r"endpoint\.model: required"):
         opened(tmp_path, system="endpoint")
@@ -168,10 +233,16 @@ def test_a_sentence_transformers_folder_embeds_texts_images_and_both(tiny_model,
         theirs.encode(one) for one in ("a red square", open_image(CONTENTS[1].image), picture, "a white square")
     ]
     assert vectors_of(system, CONTENTS) == pytest.approx(np.array(expected), abs=1e-4)
-    assert (
-        system.identity.weights
-        == opened(tmp_path, system="sentence-transformers", sentence_transformers=name).identity.weights
-    )
+
+    def weights():
+        return opened(tmp_path, system="sentence-transformers", sentence_transformers=name).identity.weights
+
+    for left in (".cache/huggingface/download", "empty"):  # by a download, by a person
+        (tmp_path / "st" / left).mkdir(parents=True)
+    (tmp_path / "st" / ".cache" / "notes.json").write_text("{}")
+    assert system.identity.weights == weights()
+    (tmp_path / "st" / "1_Pooling" / "config.json").rename(tmp_path / "st" / "1_Pooling" / "other.json")
+    assert _files_sha256(tmp_path / "st") != system.identity.weights
     with pytest.raises(ModelError, match="sentence-transformers cannot load it"):
         opened(tmp_path, system="sentence-transformers", sentence_transformers={"name": str(tmp_path / "nowhere")})
 

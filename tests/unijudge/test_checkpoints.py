@@ -135,6 +135,109 @@ def test_packed_weights_count_by_layer(tiny_model, tmp_path):
         check_checkpoint(str(tmp_path / "torn"), None)
 
 
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+
+
+def packed_by(folder, method):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": method}))
+    return folder
+
+
+@pytest.mark.parametrize("lost", ["qweight", "qzeros", "scales"])
+def test_a_packed_layer_without_one_of_its_tensors(tiny_model, tmp_path, lost):
+    folder = packed_by(changed(tiny_model, tmp_path / "packed", packed), AWQ)
+    changed(folder, tmp_path / "torn", without(f"{LAYER}.up_proj.{lost}"))
+    reason = rf"1 layers that are packed by awq lack a part \(first {LAYER}.up_proj: no {lost}\)"
+    if lost == "qweight":
+        reason = rf"{reason}|tensors missing: 1 \(\S+up_proj.weight\)"
+    with pytest.raises(ModelError, match=reason):
+        check_checkpoint(str(tmp_path / "torn"), None)
+
+
+def in_eight_bits(weights):
+    """As FP8 packs: the weight in eight bits, and its scale."""
+    found = dict(weights)
+    for name in [name for name in weights if ".mlp." in name and "visual" not in name and name.endswith("weight")]:
+        found[name] = weights[name].to(torch.float8_e4m3fn)
+        found[f"{name}_scale_inv"] = torch.ones(1, 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        ("up_proj.weight_scale_inv", r"1 layers that are packed by fp8 .* no weight_scale or weight_scale_inv\)"),
+        ("up_proj.weight", r"tensors missing: 1 \(\S+layers.0.mlp.up_proj.weight\)"),
+    ],
+)
+def test_eight_bits_need_weight_and_scale(tiny_model, tmp_path, lost, reason):
+    folder = packed_by(changed(tiny_model, tmp_path / "packed", in_eight_bits), {"quant_method": "fp8"})
+    check_checkpoint(str(folder), None)
+    ends = f"{LAYER}.{lost}"
+    changed(folder, tmp_path / "torn", lambda weights: {k: v for k, v in weights.items() if not k.endswith(ends)})
+    with pytest.raises(ModelError, match=reason):
+        check_checkpoint(str(tmp_path / "torn"), None)
+
+
+def test_a_scale_alone_is_no_weight_by_an_unknown_method(tiny_model, tmp_path):
+    def as_scales(weights):
+        name = f"{LAYER}.up_proj.weight"
+        return weights | {f"{name}_scale": weights.pop(name)}
+
+    folder = packed_by(changed(tiny_model, tmp_path / "scales", as_scales), {"quant_method": "new"})
+    with pytest.raises(ModelError, match=r"tensors missing: 1 \(\S+up_proj.weight\)"):
+        check_checkpoint(str(folder), None)
+
+
+def test_whole_numbers_where_nothing_is_packed(tiny_model, tmp_path):
+    name = f"{LAYER}.up_proj.weight"
+    folder = changed(tiny_model, tmp_path / "ints", lambda weights: weights | {name: weights[name].to(torch.int8)})
+    reason = rf"names no quantisation, but 1 tensors hold no floating-point .*\(first {name}: I8\)"
+    with pytest.raises(ModelError, match=reason):
+        check_checkpoint(str(folder), None)
+
+
+def test_an_adapter_beside_a_model_is_refused_everywhere(tiny_model, tmp_path):
+    backbone = open_backbone(BackboneSettings(name=str(tiny_model)))
+    add_lora(backbone, LoraSettings(rank=4, targets=("q_proj", "v_proj")))
+    Adapter(backbone.model).save(tmp_path / "adapter")
+    shutil.copytree(tiny_model, tmp_path / "both")
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(tmp_path / "adapter" / file, tmp_path / "both" / file)
+    for open_model in (judged, lambda name: open_backbone(BackboneSettings(name=name))):
+        with pytest.raises(ModelError, match=r"an adapter lies beside the model's weights.*\. Merge it, or"):
+            open_model(str(tmp_path / "both"))
+        with pytest.raises(ModelError, match=r"this folder holds an adapter and no model\. Of a reranker's run serve"):
+            open_model(str(tmp_path / "adapter"))
+
+
+def judged(name):
+    return open_judge(ServiceSettings(model=ModelSettings(name=name, backend="transformers")))
+
+
+def test_two_sets_of_weights_are_refused(tiny_model, tmp_path):
+    """transformers reads the single file, vLLM what an index or a consolidated file names, else all files."""
+    shard, index = "model-00001-of-00001.safetensors", "model.safetensors.index.json"
+    folder = tmp_path / "two"
+    shutil.copytree(tiny_model, folder)
+    shutil.copy(folder / WEIGHTS, folder / shard)
+    message = "its folder holds two sets of weights: transformers would read model.safetensors, vLLM "
+    with pytest.raises(ModelError, match=f"{message}{shard}, {WEIGHTS}. Move away the files"):
+        check_checkpoint(str(folder), None)
+    names = list(load_file(folder / WEIGHTS))
+    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, shard)}))
+    with pytest.raises(ModelError, match=f"{message}{shard}. Move"):
+        check_checkpoint(str(folder), None)
+    (folder / WEIGHTS).unlink()
+    check_checkpoint(str(folder), None)  # an index and its shards
+    shutil.copy(folder / shard, folder / "older.safetensors")
+    check_checkpoint(str(folder), None)  # which both engines leave alone
+    shutil.copy(folder / shard, folder / "consolidated.safetensors")
+    with pytest.raises(ModelError, match=f"transformers would read {shard}, vLLM consolidated.safetensors"):
+        check_checkpoint(str(folder), None)
+
+
 ADAPTERS = {
     "missing": (without("layers.1."), r"tensors missing: 4 \(base_model\S+layers.1\."),
     "without a place": (

@@ -12,7 +12,8 @@ from judge_service.shapes import shape_of
 from tests.families import MAKERS
 from tests.pictures import pattern
 from unijudge.corpus import Content
-from unijudge.cost import TokenCount, pair_flops, text_flops, vision_flops
+from unijudge.cost import TokenCount, pair_flops, sharing_of, text_flops, vision_flops
+from unijudge.prompt import Prompt
 
 H100_FLOPS = 800e12
 """A second, dense bfloat16: as much as is reached."""
@@ -108,8 +109,8 @@ def attention_on_a_cpu(query, key, value, *_, **__):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
-@pytest.mark.parametrize("num_candidates", [1, 4])
-def test_as_many_operations_as_the_backend_runs(family, num_candidates, tiny_model, tmp_path):
+@pytest.mark.parametrize(("num_candidates", "order"), [(1, "query_first"), (4, "query_first"), (4, "candidate_first")])
+def test_as_many_operations_as_the_backend_runs(family, num_candidates, order, tiny_model, tmp_path):
     """The judge's whole work is counted, its prefix cache included: language model, vision tower and head.
 
     One thing is put right: the counter takes causal attention for the whole square, of which we count the triangle.
@@ -118,7 +119,8 @@ def test_as_many_operations_as_the_backend_runs(family, num_candidates, tiny_mod
     folder = tiny_model if family == "qwen2_5_vl" else tmp_path / family
     if family != "qwen2_5_vl":
         MAKERS[family](folder)
-    judge = open_judge(ServiceSettings(model=ModelSettings(name=str(folder), backend="transformers", **PIXELS)))
+    model = ModelSettings(name=str(folder), backend="transformers", **PIXELS)
+    judge = open_judge(ServiceSettings(model=model, prompt=Prompt(order=order)))
     counter = counter_of(judge)
     query = Content(text="Which?", image=pattern(0, WIDE))
     candidates = [Content(text="seven apples", image=pattern(1 + seed, TALL)) for seed in range(num_candidates)]
@@ -126,7 +128,7 @@ def test_as_many_operations_as_the_backend_runs(family, num_candidates, tiny_mod
     with FlopCounterMode(display=False, custom_mapping=mapping) as run:
         judge._judge(query, candidates)
     counts, shape = counter.count(query, candidates), counter.shape
-    sharing = {"candidates_of_query": num_candidates, "queries_of_candidate": 1, "wasted_tokens": 0}
+    sharing = {"candidates_of_query": num_candidates, "queries_of_candidate": 1, **sharing_of("transformers", order)}
     expected = sum(pair_flops(shape, count, **sharing).prefix_cached for count in counts)
     (shared,) = {count.shared_tokens for count in counts}
     parts = [shared, *(count.tokens - shared for count in counts)]
@@ -134,7 +136,8 @@ def test_as_many_operations_as_the_backend_runs(family, num_candidates, tiny_mod
     print(f"{family}, {num_candidates}: {run.get_total_flops():.5g} run, {expected + squares:.5g} expected")
     assert run.get_total_flops() == pytest.approx(expected + squares, rel=1e-6)
 
-    pictures = [counts[0].query_image_tokens, *(count.candidate_image_tokens for count in counts)]
+    times = 1 if order == "query_first" else num_candidates  # after the candidate it is in no prefix
+    pictures = [counts[0].query_image_tokens] * times + [count.candidate_image_tokens for count in counts]
     towers = sum(vision_flops(shape.vision, tokens) for tokens in pictures)
     (ran,) = [sum(found.values()) for name, found in run.get_flop_counts().items() if name.endswith("Model.visual")]
     print(f"  of which the vision tower: {ran:.5g} run, {towers:.5g} expected")

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import struct
+import threading
+import warnings
 import zlib
 
 import pytest
@@ -38,6 +40,38 @@ def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     with pytest.raises(BadImage, match=r"^image of far more than 50000000 pixels; scale it down$"):
         open_image(data)
+
+
+def test_our_own_limit_may_be_above_pillows(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it refuses twice as many
+    assert open_image(png(size=(30, 30)), max_pixels=1000).size == (30, 30)
+    with pytest.raises(BadImage, match=r"^image of 40×40 pixels: more than 1000; scale it down$"):
+        open_image(png(size=(40, 40)), max_pixels=1000)
+    assert open_image(png(size=(30, 30))).size == (30, 30), "another caller's limit stays"
+
+
+def test_threads_leave_the_filters_of_warnings_alone(monkeypatch):
+    """Two pictures at once, of which the first is done first: whoever saved filters would bring the wrong ones back."""
+    before, opened = list(warnings.filters), Image.open
+    both, first = threading.Barrier(2), threading.Event()
+
+    def opening(data, **options):
+        both.wait(10)
+        if threading.current_thread().name == "second":
+            first.wait(10)
+        return opened(data, **options)
+
+    def work():
+        open_image(png())
+        first.set()
+
+    monkeypatch.setattr(Image, "open", opening)
+    threads = [threading.Thread(target=work, name=name) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(warnings.filters) == before
 
 
 @settings(deadline=None, max_examples=300)

@@ -7,7 +7,7 @@ import pytest
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
-from unijudge.files import publish_json, read_json
+from unijudge.files import file_sha256, publish_json, read_json
 from unijudge.inventory import check, describe
 from unijudge.provenance import Beginning, Provenance, differences
 from unijudge.rankings import Evaluation, Ranking, write_rankings
@@ -31,9 +31,10 @@ def folders(tmp_path, identity):
     (run / "adapter").mkdir()
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (run / "adapter" / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    write_rankings(tmp_path / "evaluation" / "rankings.parquet", [Ranking("q", "s", 1, ["i"], [0.5], ["i"], 1)])
-    subsets = {"s": {"queries": 1, "mrr": 1}}
-    publish_json(tmp_path / "evaluation" / "metrics.json", Evaluation(corpus="c", subsets=subsets))
+    rankings = tmp_path / "evaluation" / "rankings.parquet"
+    write_rankings(rankings, [Ranking("q", "s", 1, ["i"], [0.5], ["i"], 1, bytes(16))])
+    measured = Evaluation(corpus="c", subsets={"s": {"queries": 1, "mrr": 1}}, rankings_sha256=file_sha256(rankings))
+    publish_json(tmp_path / "evaluation" / "metrics.json", measured)
     return {kind: tmp_path / kind for kind in KINDS}
 
 
@@ -54,7 +55,7 @@ DAMAGE = {
     "scores": ("part-00001.parquet", "not a whole Parquet file"),
     "triples": ("part-00000.parquet", "not a whole Parquet file"),
     "run": ("adapter/w.safetensors", "but its header says"),
-    "evaluation": ("rankings.parquet", "not a whole Parquet file"),
+    "evaluation": ("rankings.parquet", "changed since it was written"),
 }
 
 

@@ -61,6 +61,27 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
         check(rows)
 
 
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:9/x/corpus", "s3://strangers-bucket/corpus", "hdfs://host:1/corpus", "nothing://corpus"]
+)
+def test_a_manifest_sends_nobody_to_another_place(tmp_path, identity, monkeypatch, place):
+    """Where the corpus was is a stranger's word: beside the rows it is looked for, at an address it is not."""
+    corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
+    rows = make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
+    manifest = read_json(rows / "triples.json", TripleManifest)
+    publish_json(rows / "triples.json", manifest.model_copy(update={"selection": {"corpus": place}}))
+
+    def contacted(*_, **__):
+        raise AssertionError("a place was opened that a manifest names")
+
+    monkeypatch.setattr("fsspec.core.filesystem", contacted)
+    monkeypatch.setattr("fsspec.spec.AbstractFileSystem.__init__", contacted)
+    assert check(rows).endswith("triples, whole: 3 rows read")
+    shutil.move(tmp_path / "corpus", tmp_path / "away")
+    with pytest.raises(DataError, match=rf"selected from the corpus {place} with .*, and no corpus is there; put it"):
+        check(rows)
+
+
 def test_a_folder_of_scores_that_is_only_planned(tmp_path):
     manifest = CandidateManifest(corpus="c", vectors="v", queries=2, k=1, pool="global", retrieval={})
     folder = tmp_path / "scores" / "candidates"
@@ -97,6 +118,10 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
     (model / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x7f" + b"{")
     with pytest.raises(DataError, match=r"model\.safetensors: torn or foreign"):
         check(model)
+    for header in (b"[]", b"null", b'{"a":1}', b'{"a":{"dtype":"F32"}}', b"{", b"\xff", b"[" * 99_999):
+        (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(DataError, match=r"model\.safetensors: torn or foreign \(.{,120}\); train again$"):
+            check(model)
     (model / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"1 files are missing, first model\.safetensors"):
         check(model)

@@ -7,8 +7,9 @@ import pickle
 import pytest
 
 from unijudge.cli import _Safe
+from unijudge.errors import SettingsError
 from unijudge.locations import WHOLE, Location, address, inside_store, locate
-from unijudge.provenance import without_passwords
+from unijudge.provenance import Provenance, without_passwords, without_places
 from unijudge.refused import unreadable
 from unijudge.settings import Settings, overrides_of
 
@@ -36,6 +37,8 @@ def test_a_location_is_called_by_its_url_without_the_user(url):
     assert f"{place}" == URLS[url]
     child = place / "b" / "c.png"
     assert str(child) == f"{URLS[url]}/b/c.png"
+    assert "secret" not in repr(child)
+    assert "s@cret" not in repr(child)
     assert address(child) == f"{url}/b/c.png"
     assert locate(address(child)) == child
     assert locate(child) is child
@@ -44,6 +47,24 @@ def test_a_location_is_called_by_its_url_without_the_user(url):
     assert child.storage_options == place.storage_options
     for again in (pickle.loads(pickle.dumps(child)), copy.deepcopy(child)):  # noqa: S301  our own bytes
         assert (again, str(again), address(again)) == (child, str(child), address(child))
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("simplecache::https://me:secret@host/x", "simplecache::https://host/x: a chain of URLs may hold no user"),
+        ("zip://a::https://me:secret@host/x.zip", "zip://a::https://host/x.zip: a chain of URLs may hold no user"),
+        ("https://host/x?token=secret", "https://host/x: a location may have no query"),
+        ("https://me:secret@host/x?a=secret", "https://host/x: a location may have no query"),
+        ("zip://a::https://host/x.zip?a=secret", "zip://a::https://host/x.zip: a location may have no query"),
+    ],
+)
+def test_a_secret_that_would_be_shown_is_refused(url, reason):
+    with pytest.raises(SettingsError) as refused:
+        locate(url)
+    assert str(refused.value).startswith(reason)
+    assert "secret" not in str(refused.value).partition(": a ")[0]
+    assert str(locate("s3://bucket/is it?")) == "s3://bucket/is it?", "a name in a store may hold a question mark"
 
 
 class _Job(Settings):
@@ -72,6 +93,47 @@ def test_no_message_of_others_repeats_a_password():
     assert str(said) == "https://host/a: cannot be read (https://host/a: 404)"
     record = logging.LogRecord("x", logging.INFO, "", 0, "asked %s", ("https://me:s@cret@host/a",), None)
     assert _Safe("%(message)s").format(record) == "asked https://host/a"
+
+
+@pytest.mark.parametrize("password", ["a'b", 'a"b', "a<b>", "a/b", "a@b", "a/b@c'd", "12a/b"])
+@pytest.mark.parametrize(
+    "text", ["https://me:{}@judge:8000/v1", "--set=service=s3://me:{}@judge:8000", "me:{}@judge:8000"]
+)
+def test_whatever_stands_in_a_password_goes_with_it(password, text):
+    for words in ("{}", "asked {} twice", '["{}", 1]', "({}: 404)"):
+        whole = words.format(text.format(password))
+        assert without_passwords(whole) == words.format(text.replace("me:{}@", ""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://judge:8000/v1/a@b", "s3://bucket/a@b", "judge:8000/a@b", "abfs://box@account/x", "me@home",
+        "git@github.com:org/name", "rows.jsonl:12: me@home", '["https://judge:8000","me@home"]', '{"a":"b@c"}',
+    ],
+)  # fmt: skip
+def test_what_is_no_password_stays(text):
+    assert without_passwords(text) == text
+
+
+def test_a_command_is_kept_without_passwords_however_it_is_quoted(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["unijudge", "mine", "score", "--set", "service=https://me:a'b\"c@judge:8000"])
+    assert Provenance.now().command == "unijudge mine score --set service=https://judge:8000"
+
+
+@pytest.mark.parametrize(
+    ("word", "safe"),
+    [
+        ("/home/o'brien/data", "data"),
+        ("corpus=/home/o'brien/data", "corpus=data"),
+        ("file:///home/o'brien/data", "data"),
+        ('scores=["/home/o\'brien/a", "/b/c"]', 'scores=["a", "c"]'),
+        ("scores=['/home/me/a']", "scores=['a']"),
+        ("it's a/b", "it's a/b"),
+    ],
+)
+def test_no_place_stays_in_what_is_published(word, safe):
+    assert without_places(word) == safe
 
 
 def test_the_last_at_before_a_slash_ends_a_password():

@@ -1,10 +1,12 @@
 """What lies where an output is to go is replaced only if it is of the output's own kind."""
 
+import os
+
 import pytest
 from pydantic import BaseModel
 
-from unijudge.errors import DataError
-from unijudge.outputs import check_absent, check_file, check_folder, is_json_of, replacing
+from unijudge.errors import DataError, FolderBusy
+from unijudge.outputs import check_absent, check_file, check_folder, is_folder_of, is_json_of, replacing
 
 
 class Small(BaseModel):
@@ -61,9 +63,67 @@ def test_an_older_output_goes_when_the_new_one_is_whole_and_comes_back_when_it_i
         write("second", fails=True)
     assert (out / "thing.txt").read_text() == "first"
     write("second")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lease"}
     assert (out / "thing.txt").read_text() == "second"
     out.rename(tmp_path / ".out.replaced.unijudge-draft")  # as a kill leaves it
     with pytest.raises(DataError, match="exists already"):
         write("third", overwrite=False)
     assert (out / "thing.txt").read_text() == "second"
+
+
+def test_a_second_command_does_not_move_what_the_first_one_set_aside(tmp_path):
+    """The second one is refused anyway; without the lease it put the older result back, and ruined the first one's."""
+    out = tmp_path / "out"
+    out.write_text("old")
+    with replacing(out, lambda _: True, "thing", overwrite=True):
+        for overwrite in (False, True):
+            with (
+                pytest.raises(FolderBusy, match=rf"out: process {os.getpid()} is writing there"),
+                replacing(out, lambda _: True, "thing", overwrite=overwrite),
+            ):
+                pass
+        assert not out.exists()
+        out.write_text("new")
+    assert out.read_text() == "new"
+
+
+def test_a_symbolic_link_stays_and_what_it_names_is_replaced(tmp_path):
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    real.mkdir(parents=True)
+    (real / "thing.txt").write_text("0")
+    link.symlink_to(real)
+    for number in "12":
+        with replacing(link, lambda _: True, "thing", overwrite=True) as place:
+            check_absent(place)
+            place.mkdir()
+            (place / "thing.txt").write_text(number)
+        assert link.is_symlink()
+        assert (real / "thing.txt").read_text() == number
+    with replacing(link, lambda _: True, "thing", overwrite=False) as place, pytest.raises(DataError, match="exists"):
+        check_absent(place)
+
+
+@pytest.mark.parametrize("strange", ["thesis.tex", "notes/thesis.tex", ".git/config", "part-1.txt"])
+def test_a_folder_goes_only_with_its_own_files(tmp_path, strange):
+    """`{}` is no manifest; an own folder that holds somebody's file is not replaced; a draft of a kill is its own."""
+    out, is_own = tmp_path / "out", is_folder_of("small.json", Small, lambda small, name: name == f"{small.number}.txt")
+
+    def replace():
+        with replacing(out, is_own, "small folder", overwrite=True):
+            out.mkdir(exist_ok=True)
+
+    out.mkdir()
+    (out / "small.json").write_text("{}")
+    with pytest.raises(DataError, match="out: exists already, and is no small folder"):
+        replace()
+    (out / "small.json").write_text('{"number": 7}')
+    (out / strange).parent.mkdir(exist_ok=True)
+    (out / strange).write_text("years of work")
+    with pytest.raises(DataError, match=rf"out: holds {strange}, which --overwrite would delete too; move that away"):
+        replace()
+    assert (out / strange).read_text() == "years of work"
+    (out / strange).unlink()
+    for name in ("7.txt", "7.txt.unijudge-draft"):
+        (out / name).touch()
+    replace()
+    assert not list(out.iterdir())

@@ -57,6 +57,7 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
         ("[model]\nnmae = 'x'", [], r"model\.nmae: unknown setting; did you mean name\?"),
         ("[model]\nzzzzzz = 'x'", [], r"model\.zzzzzz: unknown setting; known: backend, name"),
         ("port = 'x'", ["host=h"], r"s\.toml: port: input should be a valid integer"),
+        ("", ["model.revision=1234567"], r"--set 'model\.revision=\"…\"'$"),
         ("port = 99999", [], "port: input should be less than or equal to 65535"),
         ("", ["model.backend=magic"], "^--set: model.backend: input should be 'auto', 'vllm', 'transformers'"),
         ("", ["model=qwen"], "model: a table of settings; set one of its own: model.backend, model.name"),

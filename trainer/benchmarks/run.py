@@ -1,12 +1,13 @@
 """Measures one system on every chosen set: import, embed, evaluate, set by set; then the table of all systems.
 
-    OUT/corpora/SET/                 the set as a corpus, for all systems; SET.import.txt is the command that made it
+    OUT/corpora/SET/                 the set as a corpus, for all systems; SET.import.txt is the command that made it,
+                                     and a digest of its source's names, sizes and times
     OUT/NAME/SET/vectors/            what the system made of it
     OUT/NAME/SET/metrics.json        every measure, and rankings.parquet; what `train rerank` takes
     OUT/table.md, OUT/table.json     all systems, and the published rows
 
 A set is done when its metrics.json is there; the same command goes on with the others. All corpora are made and counted
-before the first thing is embedded.
+before the first thing is embedded. With `allow_partial` a set that cannot be read is left out, and said in the end.
 """
 
 import logging
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from trainer.benchmark_settings import BenchmarkSettings
 from trainer.benchmarks.registry import SETS, choose
@@ -63,11 +65,14 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
     check_file(settings.out / "table.json", is_json_of(Table), "table of `train benchmark`")
     chosen = choose(settings.root, settings.only)
     with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
-        if accelerator.is_main_process:
-            _import_all(settings, chosen)
+        unread = [_import_all(settings, chosen) if accelerator.is_main_process else {}]
         accelerator.wait_for_everyone()
+        broadcast_object_list(unread)
+        chosen = [one for one in chosen if one.name not in unread[0]]
         system = open_system(settings)
         _check_identity(settings.out / settings.label, system.identity)
+        for one in chosen:
+            system.check_texts(Corpus(settings.out / CORPORA / one.name))
         for one in chosen:
             _measure(settings, system, one, accelerator, partial(report, one.name))
         if not accelerator.is_main_process:
@@ -75,36 +80,50 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
         table = Table.of(_measured(settings.out))
         publish_json(settings.out / "table.json", table)
         publish_text(settings.out / "table.md", table.text())
-        return table
+    if unread[0]:
+        raise DataError(
+            f"{settings.out / 'table.md'}: is written, without {len(unread[0])} sets that cannot be read. The first: "
+            f"{next(iter(unread[0].values()))}. Mend them, and give the same command again"
+        )
+    return table
 
 
-def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet]) -> None:
-    faults = [fault for one in chosen for fault in _import(settings, one)]
+def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet]) -> dict[str, str]:
+    """Imports what is not there yet. Returns the sets that cannot be read, and why."""
+    unread, faults = {}, []
+    for one in chosen:
+        try:
+            faults += _import(settings, one)
+        except DataError as error:
+            unread[one.name] = f"{one.name}: {error}"
+    faults += unread.values()
     for fault in faults:
         logger.warning("%s", fault)
-    if faults and not settings.allow_partial:
+    if len(unread) == len(chosen) or (faults and not settings.allow_partial):
         raise DataError(
             f"{len(faults)} faults in the data, nothing was measured. The first: {faults[0]}. Mend them, leave sets "
             "out with `only`, or set allow_partial = true: partial sets are marked in the table"
         )
+    return unread
 
 
 def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
-    """Makes the corpus of a set, unless it is there and right. Returns what is wrong with it."""
+    """Makes the corpus of a set, unless it is there. Returns what is wrong with it.
+
+    One with rejected rows is made anew each time: their images may be there now.
+
+    Raises:
+        DataError: The set cannot be read.
+    """
     folder = settings.out / CORPORA / one.name
     words = one.words(settings.root, folder, settings.instruction)
-    command = without_passwords(shlex.join(["unijudge", *words])) + "\n"
+    command = without_passwords(shlex.join(["unijudge", *words]))
+    made_by = f"{command}\n{one.source_digest(settings.root)}\n"
     record = folder.with_name(f"{folder.name}.import.txt")
-    made = (folder / "corpus.json").exists() and record.exists() and read_text(record) == command
-    if made and not _miscounts(folder, one):
-        return []
-    try:
+    made = (folder / "corpus.json").exists() and record.exists() and read_text(record) == made_by
+    if not made or read_json(folder / "corpus.json", CorpusManifest).rejects:
         run([*words, "--max-rejects", "1" if settings.allow_partial else "0"])
-    except DataError as error:
-        if settings.allow_partial:
-            raise
-        return [f"{one.name}: {error}"]
-    publish_text(record, command)
+        publish_text(record, made_by)
     return _miscounts(folder, one)
 
 
@@ -112,7 +131,7 @@ def _miscounts(folder: Path, one: BenchmarkSet) -> list[str]:
     corpus = Corpus(folder)
     found = Counter(corpus.queries.table["subset"].to_pylist())
     if not found:
-        raise DataError(f"{one.name}: no row of it can be used; see {folder / 'rejects.jsonl'}, and mend it")
+        raise DataError(f"no row of it can be used; see {folder / 'rejects.jsonl'}, and mend it")
     rejected = f"rows that were left out are in {folder / 'rejects.jsonl'}" if corpus.manifest.rejects else ""
     return [
         f"{one.name}: {subset} has {count} queries, but {published} were published; "

@@ -3,6 +3,7 @@
 A set becomes a corpus by a command of `unijudge mine import`, the one reader of its layout.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,15 @@ class BenchmarkSet:
         if images is None:
             lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
         return images, lacking
+
+    def source_digest(self, root: Path) -> str:
+        """Changes when a file of rows does, by its name, size or time; images are known by their content."""
+        digest = hashlib.sha256()
+        for path in sorted({*root.glob(self.files), root / self.source}):
+            if path.is_file():
+                found = path.stat()
+                digest.update(f"{path}\0{found.st_size}\0{getattr(found, 'st_mtime_ns', 0)}\n".encode())
+        return digest.hexdigest()
 
     def words(self, root: Path, out: Path, instruction: str) -> list[str]:
         """The command that makes its corpus, after `unijudge`."""

@@ -7,10 +7,11 @@ import torch
 
 from trainer.backbone import open_backbone
 from trainer.embedder import embed_streams, stream_of
+from trainer.lengths import check_contents
 from trainer.out_of_memory import embedding_cures, out_of_memory_named
 from trainer.settings import BackboneSettings
 from trainer.systems.system import Identity
-from unijudge.corpus import Content
+from unijudge.corpus import Content, Corpus
 from unijudge.encoding import Stream
 from unijudge.vectors import Vectors
 
@@ -33,6 +34,10 @@ class OurModel:
             resize=settings.resize,
             model_dtype=settings.dtype,
         )
+
+    def check_texts(self, corpus: Corpus) -> None:
+        """See `System`."""
+        check_contents(corpus, self._settings.max_tokens, self._backbone.length)
 
     def prepare(self, content: Content) -> Stream:
         """See `System`: the token stream, with its picture decoded."""

@@ -5,6 +5,7 @@ A text goes in as a string, an image as a picture, both as {"image": …, "text"
 every input only where the model has a default one.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import numpy as np
 
 from trainer.benchmark_settings import SentenceTransformersSettings
 from trainer.systems.system import Identity
-from unijudge.corpus import Content
+from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError
-from unijudge.files import folder_sha256
+from unijudge.files import LOADED, file_sha256
 from unijudge.images import open_image
 from unijudge.vectors import Vectors
 
@@ -45,9 +46,12 @@ class SentenceTransformersModel:
         folder = Path(settings.name)
         self.identity = Identity(
             model=settings.name,
-            weights=_folders_sha256(folder) if folder.is_dir() else settings.revision or "unpinned",
+            weights=_files_sha256(folder) if folder.is_dir() else settings.revision or "unpinned",
             encoding=f"sentence-transformers {library.__version__}",
         )
+
+    def check_texts(self, corpus: Corpus) -> None:
+        """See `System`. `encode` cuts texts at its own limit."""
 
     def prepare(self, content: Content) -> Any:
         """See `System`: a text, a picture, or both."""
@@ -66,7 +70,11 @@ class SentenceTransformersModel:
         return np.asarray(found, np.float32)
 
 
-def _folders_sha256(folder: Path) -> str:
-    """Of the folder and of its modules' folders."""
-    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
-    return "-".join(folder_sha256(one)[:8] for one in folders)
+def _files_sha256(folder: Path) -> str:
+    """Sixteen hex digits over the names and bytes of all that makes the model, its modules' folders included."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix in LOADED and path.is_file() and not any(part.startswith(".") for part in name.parts):
+            digest.update(f"{name.as_posix()}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()[:16]

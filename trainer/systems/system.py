@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trainer.benchmark_settings import BenchmarkSettings
-from unijudge.corpus import Content
+from unijudge.corpus import Content, Corpus
 from unijudge.vectors import Vectors
 
 
@@ -32,6 +32,14 @@ class System(Protocol):
     @property
     def identity(self) -> Identity:
         """Who it is."""
+        ...
+
+    def check_texts(self, corpus: Corpus) -> None:
+        """Refuses a corpus with texts that are too long, before anything is embedded; others than ours cut them.
+
+        Raises:
+            DataError: There are some.
+        """
         ...
 
     def prepare(self, content: Content) -> Any:

@@ -1,0 +1,110 @@
+"""The life of a service: signals at any moment, rivals for its port, replicas that can no longer start."""
+
+import concurrent.futures
+import json
+import signal
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.system.test_service import UNTRAINED, replica_pids, service
+
+SCRIPTED = "model.backend=scripted"
+BODY = b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}'
+PATIENCE_S = 120
+
+
+def asked(url, path="/v1/score", body=BODY):
+    """(status, headers, body) of one request; status 0 where nobody answered."""
+    try:
+        request = urllib.request.Request(f"{url}{path}", data=body if path.startswith("/v1") else None)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  our own URL
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+    except OSError:
+        return 0, {}, b""
+
+
+def children(process):
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def folders():
+    return set(Path(tempfile.gettempdir()).glob("unijudge-judge-*"))
+
+
+def nothing_is_left(started, before):
+    """Of processes and folders; Ray's own last ones take a moment."""
+    _, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
+    assert not alive
+    assert folders() <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_it_starts_ends_it_at_once_and_leaves_nothing(tmp_path, number):
+    before = folders()
+    with service(tmp_path, SCRIPTED, wait=False) as (process, _, log):
+        deadline = time.monotonic() + PATIENCE_S
+        while "Started a local Ray instance" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        started = children(process)
+        process.send_signal(number)
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+    assert started
+    nothing_is_left(started, before)
+
+
+def test_what_works_is_finished_and_what_waits_or_comes_is_refused(tmp_path):
+    """One slot: of four requests one works. Who starts the service on a port of it is refused meanwhile."""
+    before = folders()
+    slow = ("front.max_ongoing_requests=1", "model.scripted_delay_s=4")
+    with service(tmp_path, SCRIPTED, *slow) as (process, url, log):
+        started = children(process)
+        port = f"port={url.rpartition(':')[2]}"
+        rival = tmp_path / "rival"
+        rival.mkdir()
+        with service(rival, SCRIPTED, port, wait=False) as (second, _, said):
+            assert second.wait(PATIENCE_S) == 1
+            assert "another judge service of this machine uses it" in said.read_text()
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            four = [pool.submit(asked, url) for _ in range(4)]
+            time.sleep(2)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            late = asked(url)
+            answers = [one.result() for one in four]
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+    assert sorted(status for status, _, _ in answers) == [200, 503, 503, 503], log.read_text()
+    for status, headers, body in (*answers, late):
+        assert status == 200 or (headers["Retry-After"] and json.loads(body)["code"] == "not_ready")
+    nothing_is_left(started, before)
+
+
+def test_replicas_that_can_no_longer_start_are_told_of_and_end_the_service(tmp_path, tiny_model):
+    """The model's folder is gone, and the replica dies: callers hear why, nobody hangs, the service ends with it."""
+    model = tmp_path / "model"
+    model.symlink_to(tiny_model)
+    pixels = ("model.min_pixels=3136", "model.max_pixels=12544", "model.max_tokens=1024", "model.backend=transformers")
+    with service(tmp_path, f"model.name={model}", *pixels, *UNTRAINED) as (process, url, log):
+        assert asked(url)[0] == 200, log.read_text()
+        model.unlink()
+        (victim,) = replica_pids(process)
+        psutil.Process(victim).kill()
+        seen = set()
+        deadline = time.monotonic() + PATIENCE_S
+        while process.poll() is None and time.monotonic() < deadline:
+            seen |= {asked(url)[0], asked(url, "/readyz")[0]}
+            time.sleep(0.2)
+        assert process.wait(PATIENCE_S) == 1, log.read_text()
+        (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert f"the replicas did not start: ModelError: {model}: cannot be loaded as a judge" in line
+    assert 503 in seen
+    assert not seen - {0, 200, 503}
