@@ -67,7 +67,8 @@ def test_a_client_that_could_send_nothing_is_refused():
 @contextlib.asynccontextmanager
 async def dribbling(part, identity):
     """A service that says who it is, and answers a question one byte at a time, without an end; or reads none."""
-    info = ServiceInfo(identity=identity, digest=identity.digest, limits=Limits.model_construct(**_LIMITS), replicas=1)
+    limits = Limits(**LimitSettings().model_dump(), blobs=False)
+    info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, replicas=1)
 
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -92,9 +93,6 @@ async def dribbling(part, identity):
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-
-
-_LIMITS = {"max_candidates": 64, "max_body_bytes": 2**25, "max_pixels": 10**6, "blobs": False}
 
 
 @pytest.mark.parametrize("part", ["head", "body", "nothing"])
