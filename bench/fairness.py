@@ -1,6 +1,6 @@
 """Many clients on one service: does each get its share, and is the service as busy as with one client alone?
 
-    .venv/bin/python bench/fairness.py --seconds 60
+    .venv/bin/python -m bench.fairness --seconds 60
 
 The scripted judge behind Ray Serve answers a fixed number of requests a second. First one client asks alone, then ten
 at once; each has `--in-flight` queries waiting at any time, all of them new. What is counted is pairs that were
@@ -12,15 +12,11 @@ Jain's fairness index of the clients' pairs is (Σx)² / (n Σx²): 1 where all 
 
 import argparse
 import asyncio
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx2
-
-sys.path[0] = str(Path(__file__).parents[1])
 
 from bench.made_up import serving
 from unijudge.client import JudgeClient
@@ -91,11 +87,7 @@ async def ask_all(url: str, clients: int, options: argparse.Namespace) -> list[C
 
 
 def jain(shares: list[int]) -> float:
-    """Jain's fairness index.
-
-    >>> jain([5, 5, 5, 5]), jain([8, 0, 0, 0])
-    (1.0, 0.25)
-    """
+    """Jain's fairness index."""
     return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 

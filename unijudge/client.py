@@ -16,7 +16,7 @@ from unijudge.concurrency import FIRST, AdaptiveLimit
 from unijudge.connection import Connection
 from unijudge.corpus import Content
 from unijudge.cost import ModelShape, TokenCount
-from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeRefused
+from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeRefused, SettingsError
 from unijudge.parts import Part, body_of, chunks
 from unijudge.uploads import Uploads
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
@@ -69,9 +69,11 @@ class JudgeClient:
             transport: In the place of the network, for tests: an in-process application, say.
 
         Raises:
-            SettingsError: The key is blank, or can be none.
+            SettingsError: The key is blank, or can be none; or nothing may be in flight.
             JudgeRefused: The URL is none.
         """
+        if min(in_flight, first) < 1:
+            raise SettingsError(f"in_flight = {in_flight}, first = {first}: nothing could ever be sent. Set 1 or more")
         self._connection = Connection(
             url,
             key=key,

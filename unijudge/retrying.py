@@ -21,8 +21,8 @@ TELL_AFTER_S, TELL_EVERY_S = 3, 60
 FAILED_TRIES = 3
 """How often a request is sent on which the service itself fails; then it is a refusal, and other requests go on."""
 VAIN_TIMES = 8
-"""How many times `request_timeout_s`, and at least `retry_for_s`, a request is in flight in vain while others are
-answered; then it is a refusal. Eight halvings bring 128 in flight down to one: what is late then is late by itself."""
+"""How many times `request_timeout_s`, and at least `retry_for_s`, a request is late or refused while others are
+answered; then it is given up. Eight halvings bring 128 in flight down to one: what is late then is late by itself."""
 SHORTEST_WAIT_S, WAIT_SPREAD = 0.25, 0.5
 """The least time that a service can ask for, and the share of it by which each request comes back later."""
 
@@ -74,8 +74,9 @@ class Retrying:
                 begun = time.monotonic()
                 try:
                     content = await once()
-                except JudgeBusy as error:
-                    place.refused()
+                except JudgeUnavailable as error:
+                    if isinstance(error, JudgeBusy):
+                        place.refused()
                     self._check_vain(error, in_vain_s + place.held_s, begun)
                     raise
                 self._answered_at = time.monotonic()
@@ -84,14 +85,17 @@ class Retrying:
 
             return await self._until_answered(once_in_flight, self._is_away)
 
-    def _check_vain(self, error: JudgeBusy, in_vain_s: float, begun: float) -> None:
+    def _check_vain(self, error: JudgeUnavailable, in_vain_s: float, begun: float) -> None:
         """Returns unless it is the request's own fault that it is not answered.
 
         Raises:
             JudgeRefused: It was in flight for long, and others were answered.
         """
+        enough_s = self._retry_for_s
+        if isinstance(error, JudgeBusy):  # the others may be what keeps it busy
+            enough_s = max(enough_s, VAIN_TIMES * self._request_timeout_s)
         others_are_answered = self._answered_at > begun - self._request_timeout_s
-        if others_are_answered and in_vain_s >= max(VAIN_TIMES * self._request_timeout_s, self._retry_for_s):
+        if others_are_answered and in_vain_s >= enough_s:
             reason = f"{error}; or leave it out: it was tried for {in_vain_s:.0f} s, in which others were answered"
             raise JudgeRefused(reason) from error
 

@@ -241,7 +241,7 @@ def test_whatever_is_in_the_way_of_images_no_pair_is_lost(store, status, code, o
 
 def test_one_failure_ends_all_that_wait_to_be_sent(store, monkeypatch):
     """A busy store is tried for a while; images that waited for their turn meanwhile are not, and lose no time."""
-    monkeypatch.setattr("unijudge.uploads.RETRY_FOR_S", 0.2)
+    monkeypatch.setattr("unijudge.uploads.RETRY_FOR_S", 1)
     candidates = [Content(image=noise(seed)) for seed in range(4 * AT_ONCE)]
     transport = Broken(app_of(store), 503, "busy")
     assert judge_all(transport, [(QUERY, candidates)]) == judge_all(Replicas(app_of(None)), [(QUERY, candidates)])

@@ -10,22 +10,23 @@ import httpx2
 import pytest
 
 from judge_service.backends.scripted import ScriptedJudge
+from judge_service.settings import LimitSettings
 from tests import virtual_time
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
 from unijudge.prompt import Prompt
 from unijudge.verdicts import Verdict
-from unijudge.wire import ErrorBody, ScoreResponse
+from unijudge.wire import ErrorBody, Limits, ScoreResponse, ServiceInfo
 
 JUDGE = ScriptedJudge(Prompt())
 ONE = [Content("candidate")]
 (ANSWER,) = asyncio.run(JUDGE.judge(Content("query"), ONE))
-INFO = {
-    "identity": JUDGE.identity.model_dump(),
-    "digest": JUDGE.identity.digest,
-    "limits": {"max_candidates": 64, "max_body_bytes": 2**20, "max_pixels": 1, "blobs": False},
-    "replicas": 1,
-}
+INFO = ServiceInfo(
+    identity=JUDGE.identity,
+    digest=JUDGE.identity.digest,
+    limits=Limits(**LimitSettings().model_dump(), blobs=False),
+    replicas=1,
+).model_dump_json()
 
 
 class Service(httpx2.AsyncBaseTransport):
@@ -50,7 +51,7 @@ class Service(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request):
         if request.method == "GET":
-            return httpx2.Response(200, json=INFO)
+            return httpx2.Response(200, content=INFO)
         if self.inside >= self.slots + self.waiting:
             self.refused += 1
             body = ErrorBody(code="busy", message="no").model_dump()

@@ -18,7 +18,7 @@ from judge_service.settings import HealthSettings, LimitSettings
 from tests.judge_service.test_client import Changing
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
-from unijudge.errors import JudgeBusy, JudgeLate, JudgeRefused
+from unijudge.errors import JudgeBusy, JudgeLate, JudgeRefused, SettingsError
 from unijudge.prompt import Prompt
 from unijudge.retrying import SHORTEST_WAIT_S, VAIN_TIMES, Retrying, _wait
 from unijudge.verdicts import Verdict
@@ -56,13 +56,19 @@ def asked(app, change, number=1, **options):
     return asyncio.run(ask())
 
 
+def test_a_client_that_could_send_nothing_is_refused():
+    with pytest.raises(SettingsError, match=r"in_flight = 0, first = 4: nothing could ever be sent\. Set 1 or more"):
+        JudgeClient("http://judge", in_flight=0)
+
+
 # One deadline
 
 
 @contextlib.asynccontextmanager
 async def dribbling(part, identity):
     """A service that says who it is, and answers a question one byte at a time, without an end; or reads none."""
-    info = ServiceInfo(identity=identity, digest=identity.digest, limits=Limits.model_construct(**_LIMITS), replicas=1)
+    limits = Limits(**LimitSettings().model_dump(), blobs=False)
+    info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, replicas=1)
 
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -87,9 +93,6 @@ async def dribbling(part, identity):
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-
-
-_LIMITS = {"max_candidates": 64, "max_body_bytes": 2**25, "max_pixels": 10**6, "blobs": False}
 
 
 @pytest.mark.parametrize("part", ["head", "body", "nothing"])
@@ -281,8 +284,11 @@ def test_a_service_that_falls_silent_is_given_up_by_all_that_wait(app):
     assert len(sent) < 40
 
 
-@pytest.mark.parametrize(("is_late", "reason"), [(True, r"no whole answer within 0\.5 s"), (False, "429: no")])
-def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch, is_late, reason):
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(None, r"no whole answer within 0\.5 s"), (busy(), "429: no"), (httpx2.Response(502), "502: Bad Gateway")],
+)
+def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch, answer, reason):
     """The others go on being answered, so the service is not away: the job gets an error for this one's pairs."""
     monkeypatch.setattr("unijudge.retrying._backoff", lambda _: 0.1)
     sent = []
@@ -291,8 +297,8 @@ def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch,
         if b"slow" not in request.content:
             return await go_on(request)
         sent.append(number)
-        await asyncio.sleep(60 if is_late else 0)
-        return busy()
+        await asyncio.sleep(60 if answer is None else 0)
+        return answer
 
     async def ask():
         transport = Changing(app, change)
@@ -306,7 +312,7 @@ def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch,
 
     with pytest.raises(JudgeRefused, match=f"{reason}.*in which others were answered"):
         asyncio.run(ask())
-    most = 4 / 0.1 if not is_late else VAIN_TIMES
+    most = VAIN_TIMES if answer is None else 4 / 0.1
     assert 1 < len(sent) <= most + 1
 
 

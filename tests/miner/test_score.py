@@ -111,15 +111,15 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
 
 
 def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch):
-    from judge_service import app
+    from judge_service.front import questions
 
     calls = iter(range(100))
-    check = app._check_pin
+    check = questions._check_pin
 
     def later(http, identity):
         check(http, identity if next(calls) < 5 else identity.model_copy(update={"weights": "new"}))
 
-    monkeypatch.setattr(app, "_check_pin", later)
+    monkeypatch.setattr(questions, "_check_pin", later)
     with pytest.raises(JudgeChanged, match=r"412: asked for judge .* but here judges scripted"):
         score(job(service), quiet)
     assert not list(job(service).out.glob("*.unijudge-draft"))
@@ -221,15 +221,15 @@ def test_queries_with_fewer_candidates_are_counted_not_padded(job, service, capl
 
 def test_a_service_that_is_stopped_and_started_is_waited_for(job, service, monkeypatch):
     """Ray Serve's proxy answers 404 while it has no application; a job goes on when it has one again."""
-    from judge_service import app
+    from judge_service.front import questions
 
     calls = iter(range(100))
-    check = app._check_pin
+    check = questions._check_pin
 
     def stopping(http, identity):
         if 3 <= next(calls) < 6:
             raise HTTPException(404, "Path '/v1/score' not found. Ping http://.../-/routes for available routes.")
         check(http, identity)
 
-    monkeypatch.setattr(app, "_check_pin", stopping)
+    monkeypatch.setattr(questions, "_check_pin", stopping)
     assert score(job(service), quiet).shards_done == 8
