@@ -17,6 +17,8 @@ MAX_PIXELS = 50_000_000
 MAX_ASPECT_RATIO = 200
 MAX_BYTES = 200 * 2**20
 """Of one encoded picture: what is larger is never read."""
+LARGEST_HEADER = 2**31
+"""Pixels that a header may promise, for who asks for their number alone."""
 _LIMIT = threading.Lock()
 """Pillow's limit is one for the whole process."""
 
@@ -62,6 +64,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def pixels_in(data: bytes) -> int:
     """Width × height of a picture, as its header says; nothing is decoded. 0 for bytes that are no picture."""
+    _lift_bomb_limit(LARGEST_HEADER)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.width * image.height
