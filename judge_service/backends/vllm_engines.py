@@ -16,6 +16,10 @@ from typing import Any, Protocol
 from judge_service.backends.engine_log import explained
 from unijudge.errors import JudgeUnavailable
 
+REAPED_POLL_S = 0.05
+REAPED_POLLS = 20
+"""How often a dead engine's process is looked at before its log alone must do."""
+
 
 class PromptRefused(Exception):
     """The engine does not take this prompt; the others are none the worse for it."""
@@ -70,19 +74,26 @@ class AsyncEngine:
             async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
                 last = output
         except EngineDeadError as error:
-            raise self._death(error) from error
+            raise await self._death(error) from error
         except Exception as refusal:
             if self._engine.errored:
-                raise self._death(refusal) from refusal
+                raise await self._death(refusal) from refusal
             # This prompt alone, whatever vLLM found in it; the engine goes on. Some of its errors only wrap another.
             cause = refusal if str(refusal) else refusal.__cause__ or refusal
+            if isinstance(cause, AssertionError) and not again:
+                return None  # a note was withdrawn by one thread of vLLM's while another one relied on it
             raise PromptRefused(f"{type(cause).__name__}: {cause}") from refusal
         return last
 
-    def _death(self, error: BaseException) -> JudgeUnavailable:
+    async def _death(self, error: BaseException) -> JudgeUnavailable:
         """Why the engine has died: by its log, or by the signal that ended it."""
         manager = self._engine.engine_core.resources.engine_manager
-        signals = {name: -code for name, code in manager.finished_procs().items() if code < 0}
+        # vLLM hears that the process has died a moment before the system says how.
+        for _ in range(REAPED_POLLS):
+            if ended := manager.finished_procs():
+                break
+            await asyncio.sleep(REAPED_POLL_S)
+        signals = {name: -code for name, code in ended.items() if code < 0}
         if signals:
             heard = ", ".join(f"{name} was ended by {_name(number)}" for name, number in signals.items())
             error = RuntimeError(heard)

@@ -129,6 +129,26 @@ def test_a_picture_that_the_engine_does_not_have_is_sent_again(judge, reference,
     assert isinstance(chosen, Choice)
 
 
+def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(judge, runner, monkeypatch):
+    """Seen where several prompts with one picture find it missing: vLLM withdraws its note, and trips over that."""
+    from vllm.v1.engine.exceptions import EngineGenerateError
+
+    generate, calls = judge._engine._engine.generate, []
+
+    async def trips_once(*given, **named):
+        calls.append(given)
+        if len(calls) == 1:
+            raise EngineGenerateError from AssertionError("Expected a cached item for mm_hash='90f1'")
+        async for output in generate(*given, **named):
+            yield output
+
+    monkeypatch.setattr(judge._engine._engine, "generate", trips_once)
+    query, candidate = question(-30)
+    (answer,) = runner.run(judge.judge(query, [candidate]))
+    assert isinstance(answer, Verdict)
+    assert len(calls) == 2
+
+
 def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner):
     """Cancelled after 0 to 80 ms; every third question is asked as a list of two."""
     dice = random.Random(0)
