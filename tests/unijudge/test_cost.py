@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import LlavaNextConfig, Qwen2_5_VLConfig, Qwen3VLConfig
 
 from judge_service.backends import open_judge
+from judge_service.backends.one_thread import Caller
 from judge_service.counting import counter_of
 from judge_service.settings import ModelSettings, ServiceSettings
 from judge_service.shapes import shape_of
@@ -126,7 +127,7 @@ def test_as_many_operations_as_the_backend_runs(family, num_candidates, order, t
     candidates = [Content(text="seven apples", image=pattern(1 + seed, TALL)) for seed in range(num_candidates)]
     mapping = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_on_a_cpu}
     with FlopCounterMode(display=False, custom_mapping=mapping) as run:
-        judge._judge(query, candidates)
+        judge._judge(Caller(), query, candidates)
     counts, shape = counter.count(query, candidates), counter.shape
     sharing = {"candidates_of_query": num_candidates, "queries_of_candidate": 1, **sharing_of("transformers", order)}
     expected = sum(pair_flops(shape, count, **sharing).prefix_cached for count in counts)

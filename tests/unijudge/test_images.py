@@ -38,7 +38,9 @@ def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    with pytest.raises(BadImage, match=r"^image of far more than 50000000 pixels; scale it down$"):
+    """Pillow's own limit may come first, or was lifted already for somebody else."""
+    words = r"^image of (far more than 50000000 pixels|30000×30000 pixels: more than 50000000); scale it down$"
+    with pytest.raises(BadImage, match=words):
         open_image(data)
 
 
