@@ -56,8 +56,7 @@ class Inputs:
     renderer: Renderer
     settings: ModelSettings
     prompt: Prompt
-    max_request_pixels: int
-    """Of all images of one request together."""
+    limits: LimitSettings
 
     def prepare(
         self, query: Content, candidates: Sequence[Content]
@@ -126,11 +125,13 @@ class Inputs:
             JudgeRefused: The images have too many pixels together.
         """
         images = {content.image for content in contents if content.image is not None}
-        pixels = sum(map(pixels_in, images))
-        if pixels > self.max_request_pixels:
+        sizes = map(pixels_in, images)
+        # A larger image is not decoded: it gets an error in its place.
+        pixels = sum(size for size in sizes if size <= self.limits.max_pixels)
+        if pixels > self.limits.max_request_pixels:
             raise JudgeRefused(
                 f"the images of this request have {pixels} pixels together; one request takes "
-                f"{self.max_request_pixels}: send fewer candidates, or scale the images down"
+                f"{self.limits.max_request_pixels}: send fewer candidates, or scale the images down"
             )
 
     def _check_query(self, query: Content) -> None:
@@ -208,7 +209,7 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) 
         renderer=Renderer(model.encoder, prompt),
         settings=pinned,
         prompt=prompt,
-        max_request_pixels=limits.max_request_pixels,
+        limits=limits,
     )
 
 
