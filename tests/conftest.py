@@ -12,8 +12,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from unijudge.verdicts import JudgeIdentity
 
-CLUSTERS = ("tests/system/", "tests/hostile/")
-"""Their tests fill the machine: clusters, and the whole pipeline. One at a time, in one of the two processes."""
+CLUSTERS = ("tests/system/", "tests/hostile/", "tests/vllm/")
+"""Their tests fill the machine: clusters, and the whole pipeline. One at a time, in one of the two processes; vLLM is
+there too, since it leaves threads and a process group, and the rest has tests that fork.
+"""
 
 
 class _Side(LoadScopeScheduling):

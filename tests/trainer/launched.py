@@ -1,6 +1,7 @@
 """Runs a function in several processes that are forked from this one, as accelerate's launcher does for CPUs."""
 
 import json
+import sys
 from functools import partial
 
 import torch
@@ -13,8 +14,17 @@ def launched(work, processes, folder):
     folder.mkdir(parents=True, exist_ok=True)
     if processes == 1:
         return [json.loads(json.dumps(work()))]
+    _forget_vllm()
     debug_launcher(partial(_within, work, folder), num_processes=processes)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
+
+
+def _forget_vllm():
+    """An engine of an earlier test leaves a process group, which a fork would take for its own."""
+    if "vllm" in sys.modules:
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        cleanup_dist_env_and_memory()
 
 
 def _within(work, folder):

@@ -6,6 +6,7 @@ import pytest
 from trainer import agreement
 from trainer.agreement import Sample, bound, sample_of
 from trainer.training_settings import EmbedderSettings, RerankerSettings
+from unijudge.files import file_sha256
 from unijudge.prompt import Prompt
 
 ROWS = [None, None]
@@ -32,12 +33,16 @@ def test_a_bound_is_rounded_up_to_two_digits():
     assert [bound(gap) for gap in (0.5, 0.501, 2.0, 2.01, 3e-7, 0.0)] == ["0.5", "0.51", "2", "2.1", "3e-07", "0"]
 
 
+def fingerprints(corpus, triples):
+    return {"the corpus": corpus.fingerprint, "the rows": file_sha256(triples / "triples.json")}
+
+
 @pytest.mark.parametrize("settings", [EmbedderSettings, RerankerSettings])
 def test_rows_are_spread_evenly_over_the_run(corpus, triples, tmp_path, monkeypatch, settings):
     """Three of eight: the first, the last, and the one in the middle."""
     monkeypatch.setattr(agreement, "ROWS", 3)
     run = settings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", negatives=1)
-    sample = sample_of(run, {"the corpus": corpus.fingerprint})
+    sample = sample_of(run, fingerprints(corpus, triples))
     queries = [corpus.content(corpus.queries[row]) for row in (0, 3, 7)]
     assert [row.query for row in sample.rows] == queries
     assert sample.prompt == (run.prompt if settings is RerankerSettings else None)
@@ -47,5 +52,5 @@ def test_why_nothing_was_measured_is_said(corpus, triples, tmp_path):
     run = EmbedderSettings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", negatives=1)
     assert "the corpus is another one now" in sample_of(run, {"the corpus": "another"})
     for changes in ({"negatives": 99}, {"triples": tmp_path / "gone"}, {"corpus": tmp_path / "gone"}):
-        gone = sample_of(run.model_copy(update=changes), {"the corpus": corpus.fingerprint})
+        gone = sample_of(run.model_copy(update=changes), fingerprints(corpus, triples))
         assert "the training rows are not there any more, or are others" in gone

@@ -125,16 +125,16 @@ def test_the_held_out_half_is_a_half_and_always_the_same():
 
 
 def test_a_positive_that_was_not_judged_keeps_its_rank_and_equal_scores_their_order():
-    ranking = Ranking("q", "s", 3, ["a", "b", "c"], [0.9, 0.8, 0.7], ["c"], 3)
+    ranking = Ranking("q", "s", 3, ["a", "b", "c"], [0.9, 0.8, 0.7], ["c"], 3, b"k")
     assert (reranked(ranking, [0.0, 1.0]).gold_rank, reranked(ranking, [0.0, 1.0]).item_ids) == (3, ["b", "a", "c"])
     names = [f"i{place}" for place in range(60)]
-    many = Ranking("q", "s", 1, names, [1 - place / 100 for place in range(60)], ["i0"], 60)
+    many = Ranking("q", "s", 1, names, [1 - place / 100 for place in range(60)], ["i0"], 60, b"k")
     scores = [float(place % 2) for place in range(60)]
     assert reranked(many, scores).item_ids == names[1::2] + names[::2]
 
 
 def test_a_choice_is_held_against_the_best_positive():
     """c stood behind b, the better positive, and goes before it."""
-    ranking = Ranking("q", "s", 2, ["a", "b", "c", "d"], [0.9, 0.8, 0.7, 0.5], ["b", "d"], 4)
+    ranking = Ranking("q", "s", 2, ["a", "b", "c", "d"], [0.9, 0.8, 0.7, 0.5], ["b", "d"], 4, b"k")
     assert promoted(ranking, 2).gold_rank == 3
     assert promoted(ranking, 0).gold_rank == 2
