@@ -133,8 +133,8 @@ async def measure(url: str, slots: int, loads: list[float], seconds: float) -> N
     alone = Load(seconds)
     for _ in range(20):
         await caller._counted(alone)
-    capacity = await caller.closed_loop(slots, seconds)
-    print(f"capacity {capacity:.1f} requests/s, by {slots} callers that wait; alone: p99 {max(alone.times):.2f} s")
+    capacity = await caller.closed_loop(2 * slots, seconds)
+    print(f"capacity {capacity:.1f} requests/s, by {2 * slots} callers that wait; alone: p99 {max(alone.times):.2f} s")
     for multiple in loads:
         load = Load(seconds)
         await caller.open_loop(multiple * capacity, seconds, load)

@@ -39,6 +39,8 @@ class AsgiRequest:
         self._handed = not self.has_body  # the body, to the application
         self._begun = False  # the answer
         self._foreign = 0  # the status of an error that is not in our words
+        self.retry_after = ""
+        """What an answer of 429 said; empty after any other."""
         self._task: asyncio.Task[Any] | None = None  # that forwards it
         self._abandoned = ""  # why nobody can answer it any more
 
@@ -112,6 +114,9 @@ class AsgiRequest:
             kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
             if message["status"] >= 400 and kinds != [b"application/json"]:
                 self._foreign = message["status"]
+            elif message["status"] == 429:
+                given = {name.lower(): value for name, value in message["headers"]}
+                self.retry_after = given.get(b"retry-after", b"1").decode("latin-1")
         if not self._foreign:
             self._begun = True
             await self._send(message)

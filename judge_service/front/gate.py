@@ -19,6 +19,10 @@ from judge_service.settings import FrontSettings, LimitSettings
 
 logger = logging.getLogger(__name__)
 
+FULL_S = 0.05
+"""How long a replica's queue is taken for full after it refused a request. A refusal by the replica costs the proxy and
+the replica some milliseconds of work; the queue holds more than this moment's.
+"""
 _LENGTH = re.compile(rb"\d{1,18}")
 
 
@@ -72,6 +76,8 @@ class Gate:
         self._held_bytes = 0
         self._requests: set[AsgiRequest] = set()  # that are not answered yet
         self._watching: asyncio.Task[None] | None = None
+        self._full_until = 0.0  # of the loop's clock
+        self._full_retry = 1
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handles one connection's request."""
@@ -103,6 +109,8 @@ class Gate:
             raise Refusal(429, "busy", f"{len(self._requests)} requests are not answered yet. Come back later", retry=1)
         if self._state is not None and self._watching is None:
             self._watching = asyncio.create_task(self._abandon_without_replicas(self._state))
+        if self._state is not None and request.scope["method"] == "POST":
+            self._check_room()
         self._requests.add(request)
         held = 0
         try:
@@ -110,6 +118,9 @@ class Gate:
                 held = await self._read(request)
             request.strip()
             await request.forward(self._app)
+            if request.retry_after.isdecimal():
+                self._full_until = asyncio.get_running_loop().time() + FULL_S
+                self._full_retry = int(request.retry_after)
         finally:
             self._requests.discard(request)
             self._held_bytes -= held
@@ -140,6 +151,15 @@ class Gate:
         if path == "/readyz" or state.phase != "serving":
             raise Refusal(503, "not_ready", state.reason, retry=1)
         return False
+
+    def _check_room(self) -> None:
+        """Refuses for a moment what follows a request that a replica's queue had no room for.
+
+        Raises:
+            Refusal: There was none a moment ago.
+        """
+        if asyncio.get_running_loop().time() < self._full_until:
+            raise Refusal(429, "busy", "the queue is full. Come back later, or add replicas", retry=self._full_retry)
 
     def _check_length(self, request: AsgiRequest) -> None:
         """Refuses what can be refused without reading a byte of the body."""

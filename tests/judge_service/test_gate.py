@@ -251,6 +251,32 @@ def test_what_waits_for_a_replica_is_refused_when_the_last_one_dies(tmp_path):
     assert json.loads(refused.sent[1]["body"])["message"] == "no such folder"
 
 
+def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
+    """Of a crowd only the first one costs a replica something; then one is tried again."""
+
+    async def story():
+        file = tmp_path / "state.json"
+        ServiceState(phase="serving", ready=True).write(file)
+        body = b'{"code":"busy","message":"m","missing":[]}'
+        inner = Inner(429, [*JSON, (b"Retry-After", b"7")], body)
+        gate = Gate(inner, RULES, StateFile(file))
+        crowd = [await Caller(b"x").ask(gate) for _ in range(20)]
+        reached = len(inner.scopes)
+        probe = Caller(path="/v1/identity")
+        probe.scope["method"] = "GET"
+        await probe.ask(gate)
+        inner.status = 200
+        async with asyncio.timeout(30):
+            while (await Caller(b"x").ask(gate)).status != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return crowd, reached, len(inner.scopes)
+
+    crowd, reached, later = asyncio.run(story())
+    assert [(caller.status, caller.headers[b"Retry-After"]) for caller in crowd] == [(429, b"7")] * 20
+    assert reached < 20
+    assert later >= reached + 2
+
+
 def test_websockets_are_closed():
     async def story():
         sent = []
