@@ -147,7 +147,7 @@ class WatchedJudge:
                 logger.warning("this judge scores nothing until it is fit again: %s", error)
             except JudgeUnavailable as error:
                 logger.warning("this judge does not answer: %s", error)
-            except Exception:  # a failure of this look must not be the last one
+            except Exception:  # a canary that fails in an unknown way must not end the watching
                 logger.exception("known pairs could not be tried")
 
     def check_well(self) -> None:

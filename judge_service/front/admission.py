@@ -1,7 +1,8 @@
 """The queue of one replica. A request that cannot be answered in time is refused at once, before its body is read.
 
 Ray would queue as well, but a full replica makes its router try again with longer and longer pauses: measured, the
-service then delivers a quarter of what it can. So Ray is told that a replica takes everything, and the replica decides.
+service then delivers a quarter of what it can. So Ray sees a replica that accepts every request, and the replica
+decides.
 """
 
 import asyncio
