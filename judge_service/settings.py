@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from unijudge.images import MAX_PIXELS
+from unijudge.images import LARGE, MAX_PIXELS
 from unijudge.judging import JUDGE_MAX_PIXELS, JUDGE_MIN_PIXELS
 from unijudge.pictures import PixelBudget
 from unijudge.prompt import Prompt
@@ -86,8 +86,9 @@ class LimitSettings(Settings):
     max_body_bytes: int = Field(32 * 2**20, gt=2**12)
     """Size of a request's body, in bytes; of the images that it names by hash, too, and of one such image."""
     max_pixels: int = Field(MAX_PIXELS, gt=0)
-    """Width × height of an image before any scaling; larger ones are answered with an error, undecoded."""
-    max_request_pixels: int = Field(16 * MAX_PIXELS, gt=0)
+    """Width × height of an image before any scaling; larger ones are answered with an error, undecoded. Above 50
+    million pixels an image is halved while it is decoded, one at a time."""
+    max_request_pixels: int = Field(16 * LARGE, gt=0)
     """Width × height of all different images of a request together; decoding takes about ten seconds for so many."""
 
 

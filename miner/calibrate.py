@@ -14,6 +14,7 @@ from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
 from unijudge.outputs import check_file, is_json_of
 from unijudge.scores import ScoreManifest, read_scores
+from unijudge.shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +102,10 @@ def _sampled(path: Path, manifest: ScoreManifest) -> Iterator[tuple[str, str, st
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str, bool]]:
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in read_rows(path):
         place, match = f"{path}:{number}", TRUTHS.get(str(row.get("match")).lower())
         if match is None or not all(isinstance(row.get(name), str) for name in ("query_id", "item_id")):
-            raise DataError(f"{place}: expected query_id and item_id, strings, and match, 0 or 1; found {row}")
+            raise DataError(f"{place}: expected query_id and item_id, strings, and match, 0 or 1; found {shown(row)}")
         yield place, row["query_id"], row["item_id"], match
 
 

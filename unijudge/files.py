@@ -21,7 +21,9 @@ from pydantic import BaseModel, ValidationError
 from unijudge.errors import DataError
 from unijudge.leases import check_held
 from unijudge.locations import check_regular, is_local
+from unijudge.names import is_left_behind
 from unijudge.refused import missing, unreadable, unwritable
+from unijudge.texts import as_text
 
 DRAFT_SUFFIX = ".unijudge-draft"
 """What nobody else calls a file of theirs: one with it is removed or written over."""
@@ -85,6 +87,8 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         yield draft
         for written in [*draft.rglob("*"), draft]:
             _sync(written)
+        if path.is_dir() and not names_in(path):  # but for what a system left there, it is empty
+            shutil.rmtree(path)
         draft.replace(path)
         _sync(path.parent)
     except BaseException as error:
@@ -132,16 +136,17 @@ def publish_json(path: Path, model: BaseModel) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Reads a small UTF-8 text file.
+    """Reads a small text that people may have written; see `unijudge/texts.py`.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: It cannot be read, or is no UTF-8.
     """
     try:
         check_regular(path)
-        return path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
+    return as_text(path, data)
 
 
 def read_json(path: Path, kind: type[M]) -> M:
@@ -152,7 +157,9 @@ def read_json(path: Path, kind: type[M]) -> M:
     """
     try:
         check_regular(path)
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(as_text(path, path.read_bytes()))
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise missing(path, error) from error
     except ValidationError as error:
@@ -180,16 +187,17 @@ def in_words(kind: type[BaseModel]) -> str:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names in a folder, by one listing; none where there is no such folder.
+    """The names in a folder, by one listing, without what systems left there; none where there is no such folder.
 
     Raises:
         DataError: It cannot be listed.
     """
     try:
         if is_local(folder):
-            return {path.name for path in folder.iterdir()}
+            return {path.name for path in folder.iterdir() if not is_left_behind(path.name)}
         store: Any = folder
-        return {name.rpartition("/")[2] for name in store.fs.ls(store.path, detail=False)}
+        names = {name.rpartition("/")[2] for name in store.fs.ls(store.path, detail=False)}
+        return {name for name in names if not is_left_behind(name)}
     except FileNotFoundError:
         return set()
     except Exception as error:  # each store has its own family of errors

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from unijudge.errors import DataError
 from unijudge.files import read_text
 from unijudge.locations import inside_store, is_local
-from unijudge.names import OUTSIDE, SHOWN
+from unijudge.names import OUTSIDE
+from unijudge.shown import shown
 
 MANIFEST = "dataset.json"
 """Of a scored dataset, of which a corpus may be a part; see `unijudge/datasets.py`."""
@@ -30,7 +31,7 @@ def image_root(folder: Path, images: str) -> Path:
     published = any(_lists_corpus(folder.parent / name) for name in (MANIFEST, UNFINISHED))
     if published and images != PUBLISHED_IMAGES:
         raise DataError(
-            f"{folder}: is part of a dataset, whose images lie in {PUBLISHED_IMAGES}, but it names {images[:SHOWN]!r}, "
+            f"{folder}: is part of a dataset, whose images lie in {PUBLISHED_IMAGES}, but it names {shown(images)}, "
             "from which nothing was read; ask who published it"
         )
     return inside_store(folder, images) if "://" in images else (folder / images).resolve()
@@ -72,8 +73,8 @@ def check_names(folder: Path, tables: Mapping[str, pa.Table]) -> None:
         names = table["image"]
         place = int(pc.index(pc.match_substring_regex(names, OUTSIDE), True).as_py())
         if place >= 0:
-            name = names[place].as_py()[:SHOWN]
+            name = shown(names[place].as_py())
             raise DataError(
-                f"{folder / kind}.parquet: row {place}: image {name!r} is not a path inside the image root, so nothing "
+                f"{folder / kind}.parquet: row {place}: image {name} is not a path inside the image root, so nothing "
                 "was read; import again, or ask who made this corpus"
             )

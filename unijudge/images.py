@@ -1,26 +1,47 @@
 """Pictures are decoded in one place, safely: the format and the size are checked before any pixel is."""
 
 import io
+import math
 import stat
 import threading
 import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from unijudge.errors import BadImage
 from unijudge.locations import is_local
+from unijudge.refused import in_one_line
+from unijudge.side_data import without_side_data
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 200_000_000
+"""Of one picture, where no setting says otherwise: the largest photographs of phones have as many."""
+LARGE = 50_000_000
+"""Pixels above which a picture is made smaller while it is decoded."""
+STRIP = 256
+"""Rows of a large picture's smaller copy that are made at once."""
 MAX_ASPECT_RATIO = 200
 MAX_BYTES = 200 * 2**20
 """Of one encoded picture: what is larger is never read."""
 LARGEST_HEADER = 2**31
 """Pixels that a header may promise, for who asks for their number alone."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""EXIF orientation → what makes the picture upright."""
 _LIMIT = threading.Lock()
 """Pillow's limit is one for the whole process."""
+_ONE_AT_A_TIME = threading.Lock()
+"""For large pictures: each takes up to four bytes a pixel."""
+
+T = TypeVar("T")
 
 # Pillow warns of strange metadata and of large pictures. For one call this cannot be switched off: Python's filters
 # belong to all threads, and one that leaves may switch them off for ever.
@@ -30,8 +51,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes one picture, safely: the format and the size are checked before any pixel is.
 
+    A picture of more than `LARGE` pixels is halved, or more, while it is decoded; one such picture at a time.
+
     Args:
-        data: The bytes of a JPEG, PNG or WebP file.
+        data: The bytes of a JPEG, PNG or WebP file; of one with several pictures, as phones write it, the first.
         max_pixels: Largest width × height.
 
     Returns:
@@ -41,17 +64,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
     """
     try:
-        _lift_bomb_limit(max_pixels)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
-            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-                raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
-            if getattr(image, "n_frames", 1) > 1:
-                raise BadImage("animated image: only still pictures are judged; save one frame")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        return _pixels_decide(data, lambda found: _still(found, max_pixels))
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
@@ -59,17 +72,87 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BadImage("not a JPEG, PNG or WebP image") from error
     except Exception as error:
-        raise BadImage(f"not a whole JPEG, PNG or WebP image ({error})") from error
+        raise BadImage(f"not a whole JPEG, PNG or WebP image ({in_one_line(error)})") from error
 
 
 def pixels_in(data: bytes) -> int:
     """Width × height of a picture, as its header says; nothing is decoded. 0 for bytes that are no picture."""
-    _lift_bomb_limit(LARGEST_HEADER)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.width * image.height
+        width, height = _pixels_decide(data, _size)
     except Exception:  # noqa: BLE001  `open_image` names the fault when it decodes the picture
         return 0
+    return width * height
+
+
+def _pixels_decide(data: bytes, read: Callable[[bytes], T]) -> T:
+    """What `read` makes of a picture; where it fails, of the picture without its side data."""
+    try:
+        return read(data)
+    except (BadImage, Image.DecompressionBombError):
+        raise
+    except Exception:  # noqa: BLE001  whatever a damaged profile, text or thumbnail raises
+        return read(without_side_data(data))
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    _lift_bomb_limit(LARGEST_HEADER)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return image.size
+
+
+def _still(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture, where its header promises one that we open."""
+    _lift_bomb_limit(max_pixels)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            raise BadImage("animated image: only still pictures are judged; save one frame")
+        return _decoded(image)
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """The pixels of an opened picture, as they are to be seen."""
+    is_large = image.width * image.height > LARGE
+    with _ONE_AT_A_TIME if is_large else nullcontext():
+        if is_large:  # a JPEG can be decoded at a half, a quarter or an eighth of its size; others leave this alone
+            image.draft(image.mode, _smaller(image))
+        image.load()
+        shrink = _times(image)
+        plain = _to_rgb(image) if shrink == 1 else _shrunk(image, shrink)
+        turn = TURNS.get(_orientation(image))
+    return plain if turn is None else plain.transpose(turn)
+
+
+def _times(image: Image.Image) -> int:
+    """How many times smaller each side is made."""
+    return math.ceil(math.sqrt(image.width * image.height / LARGE))
+
+
+def _smaller(image: Image.Image) -> tuple[int, int]:
+    times = _times(image)
+    return image.width // times, image.height // times
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  whatever damaged side data raise: the picture is shown as it is stored
+        return 1
+
+
+def _shrunk(image: Image.Image, times: int) -> Image.Image:
+    """A decoded picture, each side so many times smaller; strip by strip, since a copy of the whole is large."""
+    width, height = image.size
+    out = Image.new("RGB", (math.ceil(width / times), math.ceil(height / times)))
+    rows = times * STRIP
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        out.paste(_to_rgb(strip).reduce(times), (0, top // times))
+    return out
 
 
 def _lift_bomb_limit(max_pixels: int) -> None:

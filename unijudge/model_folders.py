@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from unijudge.datasets import every
 from unijudge.errors import DataError
 from unijudge.files import read_json, read_text
+from unijudge.listing import all_files
 from unijudge.refused import unreadable
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -62,13 +63,13 @@ def check_model(folder: Path, _: ModelConfig | AdapterConfig) -> str:
             raise DataError(f"{path}: not JSON ({error}); export or merge again") from error
         return 1
 
-    small = every(read, sorted(folder.rglob("*.json")))
+    small = every(read, all_files(folder, ".json"))
     return f"{small} JSON files and {check_weights(folder)} files of weights read"
 
 
 def check_weights(folder: Path) -> int:
     """Of every file of weights, that its bytes are all there; how many there are."""
-    return every(check_safetensors, sorted(folder.rglob("*.safetensors")))
+    return every(check_safetensors, all_files(folder, ".safetensors"))
 
 
 def check_safetensors(path: Path) -> int:

@@ -1,11 +1,74 @@
 """The names of files that a table or a manifest gives: a stranger wrote them, and they decide what is read."""
 
 import re
+import unicodedata
+from collections.abc import Callable, Collection
+from pathlib import PurePosixPath
+
+from unijudge.shown import shown
 
 OUTSIDE = r"^\.?$|^/|(^|/)\.\.(/|$)|://|\\|\x00"
 """What a name of a file inside a folder never matches; for Python and for Arrow."""
-SHOWN = 60
-"""Characters of a strange name in a message."""
+
+LEFT_BEHIND = re.compile(
+    r"\._.*|\.ds_store|\.localized|\.directory|\.apple(double|db|desktop)|\.(spotlight|trash|fseventsd|temporaryitems).*"
+    r"|(eh)?thumbs(_vista)?\.db|desktop\.ini|\$recycle\.bin|system volume information|__macosx|icon\r|@eadir|\.nfs.*"
+    r"|\.fuse_hidden.*|\.ipynb_checkpoints",
+    re.IGNORECASE,
+)
+"""What file managers, operating systems and notebooks put beside the files of a person."""
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file or folder was put there by a file manager or a system, not by a person.
+
+    Example:
+        >>> [is_left_behind(name) for name in ("._a.zip", "Thumbs.db", ".env", "a.zip")]
+        [True, True, False, False]
+    """
+    return LEFT_BEHIND.fullmatch(name) is not None
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file or folder is no data: hidden, or left behind.
+
+    Example:
+        >>> [is_side_file(name) for name in (".cache", "desktop.ini", "a.parquet")]
+        [True, True, False]
+    """
+    return name.startswith(".") or is_left_behind(name)
+
+
+def usual(name: str) -> str:
+    """One way to write the name of a picture: composed letters (NFC), `/` between folders, no `.` and no empty folder.
+
+    Example:
+        >>> usual("./cafe\u0301//a\\\\b.png") == "caf\u00e9/a/b.png"
+        True
+    """
+    return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))).as_posix()
+
+
+class Listing:
+    """The names in a folder or an archive, found however they are written."""
+
+    def __init__(self, names: Collection[str], read: Callable[[str], str] = str):
+        """Takes the names as they stand there, and how each is read; it keeps no copy of them."""
+        self._names = names
+        self._others: dict[str, str] = {}
+        for name in names:
+            known = usual(read(name))
+            if known != name:
+                self._others.setdefault(known, name)
+
+    def find(self, name: str) -> str | None:
+        """What stands there for a usual name."""
+        return name if name in self._names else self._others.get(name)
+
+    def alike(self, name: str) -> str | None:
+        """A usual name that differs from this one only in case; all are looked through."""
+        folded = name.casefold()
+        return next((known for known in (*self._others, *self._names) if known.casefold() == folded), None)
 
 
 def inside(name: str) -> str:
@@ -19,5 +82,5 @@ def inside(name: str) -> str:
         'a b/c#1.png'
     """
     if re.search(OUTSIDE, name):
-        raise ValueError(f"{name[:SHOWN]!r} is not a path inside the folder")
+        raise ValueError(f"{shown(name)} is not a path inside the folder")
     return name

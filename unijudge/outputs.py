@@ -17,25 +17,19 @@ from unijudge.errors import DataError
 from unijudge.files import DRAFT_SUFFIX, names_in, read_json
 from unijudge.leases import lease
 from unijudge.locations import is_local
+from unijudge.names import is_left_behind
 from unijudge.refused import unreadable
+from unijudge.shown import listed
 
 OR_ELSE = "give another output, or replace this one with --overwrite"
-NAMED = 3
-"""Names of strange files in a message."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 def taken(path: Path) -> DataError:
     """The refusal of an output that exists already."""
-    held = "" if path.is_file() else f" (it holds {_some(names_in(path))})"
+    held = "" if path.is_file() else f" (it holds {listed(names_in(path))})"
     return DataError(f"{path}: exists already{held}; {OR_ELSE}")
-
-
-def _some(names: Collection[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(sorted(names)[:NAMED])}{more}"
 
 
 def check_absent(path: Path) -> None:
@@ -125,10 +119,11 @@ def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
     Raises:
         DataError: One is there; the first few are named.
     """
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    found = [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    files = [path.relative_to(folder).as_posix() for path in found if not is_left_behind(path.name)]
     if strange := {name for name in files if not owns(name.removesuffix(DRAFT_SUFFIX))}:
         raise DataError(
-            f"{folder}: holds {_some(strange)}, which --overwrite would delete too; move that away, or give another "
+            f"{folder}: holds {listed(strange)}, which --overwrite would delete too; move that away, or give another "
             "output"
         )
 
@@ -190,6 +185,6 @@ def check_folder(folder: Path, own: Collection[str] = ()) -> None:
         raise DataError(f"{folder}: is a file; give a folder")
     if strange := {name for name in names_in(folder) if name.removesuffix(DRAFT_SUFFIX) not in own}:
         raise DataError(
-            f"{folder}: holds {_some(strange)} already, which would be mixed with what is written; give another "
+            f"{folder}: holds {listed(strange)} already, which would be mixed with what is written; give another "
             "folder, or move that away"
         )

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from unijudge.errors import SettingsError
+from unijudge.errors import DataError, SettingsError
+from unijudge.files import read_text
 
 
 class Settings(BaseModel):
@@ -41,9 +42,9 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: cannot be read as a settings file ({error}); check the path") from error
+            values = tomllib.loads(read_text(path))
+        except DataError as error:
+            raise SettingsError(f"{error}; check the path of the settings file") from error
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"{path}: not valid TOML ({error}); strings need quotes, tables [brackets]") from error
     for override in overrides:

@@ -20,13 +20,25 @@ from unijudge.locations import is_local
 from unijudge.refused import unreadable
 
 ROWS_AT_ONCE = 4096
+PIECE = 2**20
+"""Bytes of a column that are read at once, where its row group is read in pieces."""
 
 _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.stamp"
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Opens a Parquet file on a disk or in an object store, to be read with its checksums; inside of `reading`."""
-    return pq.ParquetFile(path if is_local(path) else _Stored(path), page_checksum_verification=True)
+def open_parquet(path: Path, *, piecewise: bool = False) -> pq.ParquetFile:
+    """Opens a Parquet file on a disk or in an object store, to be read with its checksums; inside of `reading`.
+
+    Args:
+        path: The file.
+        piecewise: Whether its columns are read in pieces, since a row group of a stranger's may be of any size.
+    """
+    return pq.ParquetFile(
+        path if is_local(path) else _Stored(path),
+        page_checksum_verification=True,
+        pre_buffer=not piecewise,
+        buffer_size=PIECE if piecewise else 0,
+    )
 
 
 def table_name(path: Path) -> str | None:

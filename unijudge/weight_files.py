@@ -10,6 +10,7 @@ from typing import Any
 
 from unijudge.errors import ModelError
 from unijudge.files import read_json
+from unijudge.listing import foreign_files
 from unijudge.model_folders import WEIGHTS_INDEX, WeightsIndex, read_header
 
 WEIGHTS = "model.safetensors"
@@ -41,8 +42,8 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / WEIGHTS_INDEX
     shards = set(read_json(index, WeightsIndex).weight_map.values()) if index.is_file() else set()
     single = {WEIGHTS} if (folder / WEIGHTS).is_file() else set()
-    pickled = {path.name for path in folder.glob("pytorch_model*.bin")}
-    found = {path.name for path in folder.glob("*.safetensors")}
+    pickled = {path.name for path in foreign_files(folder, "pytorch_model*.bin")}
+    found = {path.name for path in foreign_files(folder, "*.safetensors")}
     # transformers takes the single file before the index. vLLM takes what the index names; else all that there is.
     by_transformers = single or shards or pickled
     by_vllm = {name for name in found if name.startswith("consolidated")} or shards or found or pickled

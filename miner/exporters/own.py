@@ -46,7 +46,7 @@ def holds_table(path: Path, name: str) -> bool:
 
 def holds_rows(path: Path, keys: Iterable[str]) -> bool:
     """Whether the first row of a JSONL file has these keys."""
-    return _first_has(read_rows(path), keys)
+    return _first_has((row for _, row in read_rows(path)), keys)
 
 
 def holds_array(path: Path, keys: Iterable[str]) -> bool:

@@ -17,16 +17,18 @@ from pathlib import Path
 
 from miner.importers.ledger import Answers, Entry, Ledger, copied_path
 from miner.importers.older import older_corpus, tell_replaced
-from miner.importers.pictures import Picture, Pictures, inspect
+from miner.importers.pictures import Picture, Pictures, check_name, inspect
 from miner.importers.published import Published, check_scores, write_scores
 from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
 from unijudge.alike import normal
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing, scratch
+from unijudge.images import MAX_PIXELS
 from unijudge.leases import lease
 from unijudge.locations import is_local, locate
 from unijudge.prompt import is_blank
+from unijudge.shown import shown, shown_name
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +42,18 @@ Checked = tuple[Side, str | None, Entry | None]
 class CorpusBuilder:
     """Collects rows."""
 
-    def __init__(self, ledger: Ledger, pictures: Pictures, out: Path, *, scored: bool = False):
+    def __init__(self, ledger: Ledger, pictures: Pictures, out: Path, *, published: Published | None, max_pixels: int):
         self._ledger = ledger
         self._pictures = pictures
         self._out = out
-        self._scored = scored
+        self._published = published
+        self._max_pixels = max_pixels
         self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
         self._rows = 0
         self.mended = 0
         """Copied pictures of an earlier import that were damaged, and are whole again."""
+        self.strange_score: float | None = None
+        """One that is no probability."""
         ledger.copied = pictures.root is None or (is_local(pictures.root) and not is_local(out))
 
     def add(self, row: Pair | Unread) -> None:
@@ -70,9 +75,9 @@ class CorpusBuilder:
         query = self._check("query", pair.query)
         known = self._ledger.query(query_id)
         if known is not None and known.key != query.key:
-            raise Rejected(f"query_id {query_id!r} stands for another query already; ids must be unique")
-        if self._scored or pair.scores is not None:
-            check_scores(pair.scores, 1 + len(pair.negatives))
+            raise Rejected(f"query_id {shown(query_id)} stands for another query already; ids must be unique")
+        if self._published is not None or pair.scores is not None:
+            self._check_scores(pair)
         # All sides are checked before any becomes an item: a rejected row leaves nothing behind.
         positives = self._checked("positive", (pair.positive, *pair.more_positives), pair.subset)
         negatives = self._checked("negative", pair.negatives, pair.subset if pair.pooled else None)
@@ -87,6 +92,12 @@ class CorpusBuilder:
             self._ledger.add_query(query_id, pair.subset, query, answers)
         else:
             self._ledger.add_answers(known, answers)
+
+    def _check_scores(self, pair: Pair) -> None:
+        strange = check_scores(pair.scores, 1 + len(pair.negatives))
+        if strange is not None and self._published is not None and self._published.only_probabilities:
+            raise Rejected(f"score {strange!r} is not a probability, 0 … 1")
+        self.strange_score = strange if self.strange_score is None else self.strange_score
 
     def _checked(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Checked]:
         return [
@@ -112,27 +123,37 @@ class CorpusBuilder:
         if not side.image and is_blank(side.text):
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
-        image = self._pictures.relative(side.image) if side.image and isinstance(side.image, str) else None
         key = content_key(normal(side.text), picture.sha256 if picture else None)
-        return Entry(key, side.text or None, image, picture)
+        return Entry(key, side.text or None, picture)
 
     def _picture(self, name: str, image: str | bytes) -> Picture:
+        called = shown_name(image) if isinstance(image, str) else "inside the row"
+        found = self._known(image)
+        if isinstance(found, Rejected):
+            raise Rejected(f"{name}: image {called}: {found}")
+        return found
+
+    def _known(self, image: str | bytes) -> Picture | Rejected:
+        """What is found under a name, or in bytes; each is opened once."""
+        try:
+            if isinstance(image, str):
+                check_name(image)
+        except Rejected as reason:
+            return reason
         known_as = image if isinstance(image, str) else hashlib.sha256(image).digest()
         found = self._ledger.picture(known_as)
         if found is None:
             found = self._open(image)
             self._ledger.remember(known_as, found)
-        if isinstance(found, Rejected):
-            raise Rejected(f"{name}: image {image if isinstance(image, str) else 'inside the row'}: {found}")
         return found
 
     def _open(self, image: str | bytes) -> Picture | Rejected:
         try:
-            data, plain = self._pictures.read(image) if isinstance(image, str) else (image, False)
-            picture = inspect(data, plain=plain)
+            data, path = self._pictures.read(image) if isinstance(image, str) else (image, None)
+            picture = inspect(data, path, self._max_pixels)
         except Rejected as reason:
             return reason
-        if not plain:
+        if path is None:
             self._copy(picture, data)
         return picture
 
@@ -194,6 +215,7 @@ def build(
     source: str,
     max_rejects: float,
     published: Published | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> CorpusManifest:
     """Imports all rows into a corpus folder; scores that came with them, into a score folder.
 
@@ -204,6 +226,7 @@ def build(
         source: What the rows came from, for the manifest: a whole path, or two sources could have one name.
         max_rejects: Share of rejected rows above which no corpus is written.
         published: Where the scores of the rows go, and who gave them; every row must have some then.
+        max_pixels: Largest width × height of a picture; larger ones are rejected, undecoded.
 
     Raises:
         DataError: No rows, too many rejects, no such images, `out` holds something else, or the disk refused.
@@ -215,12 +238,12 @@ def build(
         published.check_free()
     first = list(islice(rows, 1))  # a file that is not there is named before anything is written
     with Pictures(images) as pictures, lease(out), _ledger(out) as ledger:
-        builder = CorpusBuilder(ledger, pictures, out, scored=published is not None)
+        builder = CorpusBuilder(ledger, pictures, out, published=published, max_pixels=max_pixels)
         for row in chain(first, rows):
             builder.add(row)
         made = builder.write(source=source, max_rejects=max_rejects)
         if published is not None:
-            write_scores(published, made, ledger.scored)
+            write_scores(published, made, ledger.scored, builder.strange_score)
     if older is not None:
         tell_replaced(out, older, made)
     if builder.mended:

@@ -1,5 +1,7 @@
 """`unijudge mine import`: a command for each foreign layout."""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,23 +19,43 @@ Images = Annotated[
 MaxRejects = Annotated[
     float, typer.Option(min=0, max=1, help="Share of rejected rows above which nothing is imported.")
 ]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, help="Pictures with more pixels (width × height) are rejected, undecoded.")
+]
+MOST_PIXELS = 200_000_000
+"""As of `unijudge.images.MAX_PIXELS`, which needs Pillow to be read."""
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Files, folders of files, or patterns: .parquet, .jsonl, .json, .csv, .tsv, also .gz.", parser=locate
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse columns that are not known, rather than ignore them.")]
 Instruction = Annotated[str | None, typer.Option(help="A text beside each image; captions stand alone.")]
 
 
 @imports.command("pairs")
 def import_pairs(
-    file: Annotated[Path, typer.Argument(help="A .parquet, .jsonl or .csv file of pairs.", parser=locate)],
+    files: Files,
     out: Out,
     images: Images = Path(),
-    subset: Annotated[str | None, typer.Option(help="Name of rows without one; default: the file's name.")] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="Name of rows without one; default: the name of the file, or of the folder.")
+    ] = None,
+    strict: Strict = False,
     max_rejects: MaxRejects = 0.01,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """Columns: query_text, query_image, positive_text, positive_image; optional: subset, query_id."""
     from miner.importers.build import build
     from miner.importers.pairs import read_pairs
+    from miner.importers.tables import files_of
 
-    rows = read_pairs(file, subset)
-    _tell(out, build(rows, images=images, out=out, source=_source(file), max_rejects=max_rejects))
+    found = files_of(files)
+    rows = read_pairs(found, subset, strict=strict)
+    _tell(
+        out, build(rows, images=images, out=out, source=_sources(files), max_rejects=max_rejects, max_pixels=max_pixels)
+    )
 
 
 @imports.command("mmeb")
@@ -51,13 +73,24 @@ def import_mmeb(
     ] = None,
     subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
     max_rejects: MaxRejects = 0.01,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """The published MMEB-train layout: qry, qry_image_path, pos_text, pos_image_path."""
     from miner.importers.build import build
     from miner.importers.mmeb import read_mmeb
 
     rows = read_mmeb(root, split=split, cap_per_subset=cap_per_subset, subsets=subset or ())
-    _tell(out, build(rows, images=images or root, out=out, source=_source(root, split), max_rejects=max_rejects))
+    _tell(
+        out,
+        build(
+            rows,
+            images=images or root,
+            out=out,
+            source=_source(root, split),
+            max_rejects=max_rejects,
+            max_pixels=max_pixels,
+        ),
+    )
 
 
 @imports.command("mmeb-eval")
@@ -72,13 +105,24 @@ def import_mmeb_eval(
     split: Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")] = "test",
     subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
     max_rejects: MaxRejects = 0.0,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """The published MMEB-eval layout: each query with its closed list of candidates."""
     from miner.importers.build import build
     from miner.importers.mmeb import read_mmeb_eval
 
     rows = read_mmeb_eval(root, split=split, subsets=subset or ())
-    _tell(out, build(rows, images=images or root, out=out, source=_source(root, split), max_rejects=max_rejects))
+    _tell(
+        out,
+        build(
+            rows,
+            images=images or root,
+            out=out,
+            source=_source(root, split),
+            max_rejects=max_rejects,
+            max_pixels=max_pixels,
+        ),
+    )
 
 
 @imports.command("unime")
@@ -88,6 +132,7 @@ def import_unime(
     scores: Annotated[Path, typer.Argument(help="The score folder to write: what `mine select` reads.", parser=locate)],
     images: Images,
     max_rejects: MaxRejects = 0.01,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """The training data that UniME-V2 released, with the scores of its judge."""
     from miner.importers.build import build
@@ -95,31 +140,57 @@ def import_unime(
     from miner.importers.unime import read_unime
 
     published, rows = Published(scores, source=file), read_unime(file)
-    made = build(rows, images=images, out=out, source=_source(file), max_rejects=max_rejects, published=published)
+    made = build(
+        rows,
+        images=images,
+        out=out,
+        source=_source(file),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        published=published,
+    )
     _tell(out, made)
 
 
 @imports.command("sentence-transformers")
 def import_sentence_transformers(
-    file: Annotated[
-        Path, typer.Argument(help="A .parquet, .jsonl or .csv file of triplets or n-tuples.", parser=locate)
-    ],
+    files: Files,
     out: Out,
     images: Images = Path(),
-    subset: Annotated[str | None, typer.Option(help="What the rows are called; default: the file's name.")] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="What the rows are called; default: the name of the file, or of the folder.")
+    ] = None,
     scores: Annotated[
         Path | None, typer.Option(help="A score folder to write from `scores` or `label`.", parser=locate)
     ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Reject rows with a score outside of 0 … 1, rather than keep all as similarities."
+        ),
+    ] = False,
+    strict: Strict = False,
     max_rejects: MaxRejects = 0.01,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
     from miner.importers.build import build
     from miner.importers.published import Published
     from miner.importers.sentence_transformers import read_tuples
+    from miner.importers.tables import files_of
 
-    published = None if scores is None else Published(scores, source=file)
-    rows = read_tuples(file, subset)
-    made = build(rows, images=images, out=out, source=_source(file), max_rejects=max_rejects, published=published)
+    first, *more = found = files_of(files)
+    published = None if scores is None else Published(scores, first, tuple(more), only_probabilities=probabilities)
+    rows = read_tuples(found, subset, strict=strict)
+    made = build(
+        rows,
+        images=images,
+        out=out,
+        source=_sources(files),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        published=published,
+    )
     _tell(out, made)
 
 
@@ -133,13 +204,19 @@ def import_karpathy(
     subset: Annotated[str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")] = None,
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """Captioned images, both ways: each image finds its captions, each caption its image."""
     from miner.importers.build import build
     from miner.importers.karpathy import read_karpathy
 
     rows = read_karpathy(file, split=split, captions=captions, subset=subset, instruction=instruction)
-    _tell(out, build(rows, images=images, out=out, source=_source(file, split), max_rejects=max_rejects))
+    _tell(
+        out,
+        build(
+            rows, images=images, out=out, source=_source(file, split), max_rejects=max_rejects, max_pixels=max_pixels
+        ),
+    )
 
 
 @imports.command("sharegpt4v")
@@ -151,13 +228,24 @@ def import_sharegpt4v(
     subset: Annotated[str, typer.Option(help="Name before _i2t and _t2i.")] = "sharegpt4v",
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """ShareGPT4V's first images with their long captions, both ways."""
     from miner.importers.build import build
     from miner.importers.sharegpt4v import read_sharegpt4v
 
     rows = read_sharegpt4v(file, first=first, subset=subset, instruction=instruction)
-    _tell(out, build(rows, images=images, out=out, source=_source(file, f"first {first}"), max_rejects=max_rejects))
+    _tell(
+        out,
+        build(
+            rows,
+            images=images,
+            out=out,
+            source=_source(file, f"first {first}"),
+            max_rejects=max_rejects,
+            max_pixels=max_pixels,
+        ),
+    )
 
 
 @imports.command("urban1k")
@@ -170,13 +258,21 @@ def import_urban1k(
     subset: Annotated[str, typer.Option(help="Name before _i2t and _t2i.")] = "urban1k",
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """Urban1K's images with their long captions, both ways."""
     from miner.importers.build import build
     from miner.importers.urban1k import read_urban1k
 
     rows = read_urban1k(folder, subset=subset, instruction=instruction)
-    made = build(rows, images=images or folder / "image", out=out, source=_source(folder), max_rejects=max_rejects)
+    made = build(
+        rows,
+        images=images or folder / "image",
+        out=out,
+        source=_source(folder),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+    )
     _tell(out, made)
 
 
@@ -187,19 +283,29 @@ def import_sugarcrepe(
     images: Annotated[Path, typer.Option(help="COCO's val2017: the folder, or its zip.", parser=locate)],
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
+    max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
     """Each image with the caption that fits it, and one that nearly does."""
     from miner.importers.build import build
     from miner.importers.sugarcrepe import read_sugarcrepe
 
     rows = read_sugarcrepe(folder, instruction=instruction)
-    _tell(out, build(rows, images=images, out=out, source=_source(folder), max_rejects=max_rejects))
+    _tell(
+        out, build(rows, images=images, out=out, source=_source(folder), max_rejects=max_rejects, max_pixels=max_pixels)
+    )
 
 
 def _source(place: Path, part: str | None = None) -> str:
     """What rows came from, named so that no other source is called the same."""
     name = str(place.resolve() if is_local(place) else place)
     return name if part is None else f"{name} ({part})"
+
+
+def _sources(places: Sequence[Path]) -> str:
+    """What rows came from: one place, or the first of several with a digest of all."""
+    names = [_source(place) for place in places]
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more ({digest})"
 
 
 def _tell(out: Path, made: CorpusManifest) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from unijudge.errors import DataError
+from unijudge.refused import in_one_line
+from unijudge.shown import shown
+from unijudge.texts import TORN, open_text
 
 WINDOW = 2**20
 """Characters that are read at once."""
@@ -30,7 +33,7 @@ def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:40]!r} is there twice")
+        raise ValueError(f"the key {shown(twice)} is there twice")
     return found
 
 
@@ -75,12 +78,12 @@ def object_rows(path: Path) -> Iterator[tuple[str, Any]]:
 @contextmanager
 def _reading(path: Path) -> Iterator["_Text"]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             yield _Text(path, file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    except (*TORN, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({in_one_line(error)})") from error
 
 
 class _Text:
@@ -115,7 +118,7 @@ class _Text:
         while mark == ",":
             name = self.value()
             if not isinstance(name, str):
-                raise self._torn(f"expected a key, found {name!r}")
+                raise self._torn(f"expected a key, found {shown(name)}")
             self._take(":")
             yield name
             mark = self._take(",}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from miner.importers.pictures import Picture
 from miner.importers.rows import Rejected
 from unijudge.corpus import Item, Query, content_key
+from unijudge.shown import shown_name
 
 SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -24,7 +25,7 @@ CREATE TABLE queries (
 );
 CREATE TABLE more (row INTEGER PRIMARY KEY, query INTEGER, answers);
 CREATE INDEX more_of_query ON more (query, row);
-CREATE TABLE pictures (name PRIMARY KEY, sha256, ending, plain, reason) WITHOUT ROWID;
+CREATE TABLE pictures (name PRIMARY KEY, sha256, ending, path, reason) WITHOUT ROWID;
 CREATE TABLE rejects (row INTEGER PRIMARY KEY, line TEXT);
 BEGIN;
 """
@@ -37,15 +38,13 @@ class Entry:
     key: bytes
     """Of its normal text and its picture: entries with the same key are one."""
     text: str | None
-    image: str | None
-    """Its name, where it has one."""
     picture: Picture | None
 
     @property
     def columns(self) -> tuple[str | None, str | None, str | None, str | None]:
         """Text, image, sha256, ending."""
-        known = (self.picture.sha256, self.picture.ending) if self.picture else (None, None)
-        return (self.text, self.image, *known)
+        known = (self.picture.path, self.picture.sha256, self.picture.ending) if self.picture else (None, None, None)
+        return (self.text, *known)
 
 
 @dataclass(frozen=True)
@@ -125,24 +124,22 @@ class Ledger:
 
     def picture(self, name: str | bytes) -> Picture | Rejected | None:
         """What was found under a name, or under the sha256 of bytes that have none; None before it was opened."""
-        known = self._db.execute(
-            "SELECT sha256, ending, plain, reason FROM pictures WHERE name = ?", (name,)
-        ).fetchone()
+        known = self._db.execute("SELECT sha256, ending, path, reason FROM pictures WHERE name = ?", (name,)).fetchone()
         if known is None:
             return None
-        return Picture(known[0], known[1], bool(known[2])) if known[3] is None else Rejected(known[3])
+        return Picture(*known[:3]) if known[3] is None else Rejected(known[3])
 
     def remember(self, name: str | bytes, found: Picture | Rejected) -> None:
         """Keeps what was found under a name."""
         if isinstance(found, Picture):
-            good = (name, found.sha256, found.ending, found.plain)
-            self._db.execute("INSERT INTO pictures (name, sha256, ending, plain) VALUES (?, ?, ?, ?)", good)
+            good = (name, found.sha256, found.ending, found.path)
+            self._db.execute("INSERT INTO pictures (name, sha256, ending, path) VALUES (?, ?, ?, ?)", good)
         else:
             self._db.execute("INSERT INTO pictures (name, reason) VALUES (?, ?)", (name, str(found)))
 
     def reject(self, place: str, subset: str, reason: str) -> None:
         """Notes a row that cannot be used."""
-        line = json.dumps({"row": place, "subset": subset, "reason": reason}, ensure_ascii=False)
+        line = json.dumps({"row": place, "subset": shown_name(subset), "reason": reason}, ensure_ascii=False)
         clean = line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate, as JSON writes it
         self._db.execute("INSERT INTO rejects (line) VALUES (?)", (clean,))
 
@@ -158,8 +155,8 @@ class Ledger:
 
     def plain_pictures(self) -> Iterator[tuple[str, Picture]]:
         """Name and finding of every good picture that is a file under the root."""
-        for name, sha256, ending in self._db.execute("SELECT name, sha256, ending FROM pictures WHERE plain"):
-            yield name, Picture(sha256, ending, plain=True)
+        for path, *known in self._db.execute("SELECT path, sha256, ending FROM pictures WHERE path IS NOT NULL"):
+            yield path, Picture(*known, path)
 
     def items(self) -> Iterator[Item]:
         """Every item, by row number."""

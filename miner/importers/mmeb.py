@@ -17,9 +17,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Pair, Rejected, Side, Unread, image_of, readable, text_of
+from miner.importers.rows import Pair, Rejected, Side, Unread, Unreadable, image_of, readable, text_of
 from miner.importers.tables import parquet_rows, reading_rows
 from unijudge.errors import DataError
+from unijudge.listing import foreign_files
+from unijudge.shown import listed, shown
 from unijudge.tables import open_parquet
 
 TRAIN = [["qry"], ["qry_image_path", "qry_image"], ["pos_text"], ["pos_image_path", "pos_image"]]
@@ -50,10 +52,12 @@ def read_mmeb_eval(
 def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Iterator[Path]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the root of {name}, which holds a folder for each subset")
-    folders = sorted(folder for folder in root.iterdir() if any(folder.glob(f"{split}-*.parquet")))
+    folders = [
+        folder for folder in foreign_files(root) if folder.is_dir() and foreign_files(folder, f"{split}-*.parquet")
+    ]
     found = {folder.name for folder in folders}
     if missing := sorted(set(subsets) - found):
-        raise DataError(f"{root}: no subset {missing[0]!r} with {split}-*.parquet; there are {sorted(found)}")
+        raise DataError(f"{root}: no subset {shown(missing[0])} with {split}-*.parquet; there are {listed(found)}")
     if not folders:
         raise DataError(f"{root}: no subfolder has {split}-*.parquet; is this the root of {name}, and the split right?")
     for folder in folders:
@@ -69,7 +73,7 @@ def _subset(
     make: Callable[[Sequence[Any], str, str], Pair],
 ) -> Iterator[Pair | Unread]:
     taken = 0
-    for path in sorted(folder.glob(f"{split}-*.parquet")):
+    for path in foreign_files(folder, f"{split}-*.parquet"):
         with reading_rows(path):
             columns = _columns(path, layout)
             for number, row in enumerate(parquet_rows(path, columns), start=1):
@@ -98,6 +102,9 @@ def _training_pair(row: Sequence[Any], place: str, subset: str) -> Pair:
 
 def _evaluation_pair(row: Sequence[Any], place: str, subset: str) -> Pair:
     query_text, query_image, texts, images = row
+    for cell in (texts, images):
+        if cell is not None and not isinstance(cell, list):
+            raise Rejected(cell.reason if isinstance(cell, Unreadable) else f"{shown(cell)} is no list of targets")
     if not texts or len(texts) != len(images or ()):
         raise Rejected(f"{len(texts or ())} target texts and {len(images or ())} target images; expected one for each")
     targets = tuple(_side(text, image) for text, image in zip(texts, images, strict=True))

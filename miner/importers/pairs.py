@@ -1,40 +1,43 @@
-"""Pairs in Parquet, JSONL or CSV: one row is a query and one of its positives.
+"""Pairs in Parquet, JSON, JSON lines, CSV or TSV: one row is a query and one of its positives.
 
-Columns: query_text, query_image, positive_text, positive_image (each side needs a text or an image path); optionally
-subset, and query_id, which joins several rows into one query with several positives.
+Columns: query_text, query_image, positive_text, positive_image (each side needs a text or an image: a path, or the
+bytes of a file); optionally subset, and query_id, which joins several rows into one query with several positives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from miner.importers.rows import Pair, Side
-from miner.importers.tables import read_rows
-from unijudge.errors import DataError
+from miner.importers.rows import Pair, Side, Unread, image_of, readable, text_of
+from miner.importers.tables import Columns, table_rows
 
-COLUMNS = {"query_text", "query_image", "positive_text", "positive_image", "subset", "query_id"}
+COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
 
 
-def read_pairs(path: Path, subset: str | None = None) -> Iterator[Pair]:
-    """Yields the rows of one file.
+def read_pairs(
+    places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False
+) -> Iterator[Pair | Unread]:
+    """Yields the rows of one or more files.
 
     Args:
-        path: Ends in .parquet, .jsonl or .csv.
-        subset: The name of rows that have none of their own; default: the file's name.
+        places: Files, folders of files, or patterns.
+        subset: The name of rows that have none of their own; default: the file's name, or that of the files' folder.
+        strict: Whether columns that are not known are an error.
 
     Raises:
-        DataError: Another ending, unreadable, or columns that are not known.
+        DataError: Another ending, unreadable, or no column that is known.
     """
-    for number, row in enumerate(read_rows(path), start=1):
-        unknown = sorted(set(row) - COLUMNS)
-        if unknown:
-            raise DataError(f"{path}:{number}: unknown columns {unknown}; known are {sorted(COLUMNS)}")
-        for name, value in row.items():
-            if value is not None and not isinstance(value, str):
-                raise DataError(f"{path}:{number}: {name} is {value!r}; expected a string")
-        yield Pair(
-            place=f"{path.name}:{number}",
-            subset=row.get("subset") or subset or path.stem,
-            query=Side(row.get("query_text"), row.get("query_image")),
-            positive=Side(row.get("positive_text"), row.get("positive_image")),
-            query_id=row.get("query_id"),
-        )
+    columns = Columns(COLUMNS.__contains__, ", ".join(COLUMNS), strict)
+    for place, table, row in table_rows(places, columns):
+        yield readable(partial(_pair, subset=subset), row, place, table)
+
+
+def _pair(row: dict[str, Any], place: str, table: str, *, subset: str | None) -> Pair:
+    return Pair(
+        place=place,
+        subset=text_of(row.get("subset")) or subset or table,
+        query=Side(text_of(row.get("query_text")), image_of(row.get("query_image"))),
+        positive=Side(text_of(row.get("positive_text")), image_of(row.get("positive_image"))),
+        query_id=text_of(row.get("query_id")),
+    )

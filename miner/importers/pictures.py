@@ -7,22 +7,36 @@ a name that an archive gives; of no picture more than `MAX_BYTES` are read. What
 
 import hashlib
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
-from unijudge.images import MAX_BYTES, open_image
-from unijudge.names import inside
+from unijudge.files import names_in
+from unijudge.images import MAX_BYTES, MAX_PIXELS, open_image
+from unijudge.names import Listing, inside, is_side_file, usual
+from unijudge.shown import shown_name
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+BASE64 = re.compile(r"[A-Za-z0-9+/=_\s-]+")
+SHORTEST_BASE64 = 200
+"""Characters; of the letters of base64 alone no path is made that is so long."""
+LONGEST_NAME = 4096
+"""Characters of a path."""
+LISTINGS = 64
+"""Folders whose names are remembered."""
+HINTS = 20
+"""Missing pictures for which a name of another case is sought."""
+ZIP_SAYS_UTF8 = 0x800
 UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
@@ -33,21 +47,43 @@ class Picture:
     sha256: str
     ending: str
     """Of its file's name, by its format: `png`, `jpg` or `webp`."""
-    plain: bool
-    """It is a file under the root, so it can stay where it is."""
+    path: str | None
+    """Its name under the root, where it is a plain file and can stay where it is."""
 
 
-def inspect(data: bytes, *, plain: bool) -> Picture:
+def inspect(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS) -> Picture:
     """Opens a picture, safely.
+
+    Args:
+        data: The bytes of its file.
+        path: See `Picture`.
+        max_pixels: Largest width × height.
 
     Raises:
         Rejected: It is not a whole picture of a size that we open.
     """
     try:
-        open_image(data)
+        open_image(data, max_pixels)
     except BadImage as error:
         raise Rejected(str(error)) from error
-    return Picture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], plain)
+    return Picture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], path)
+
+
+def check_name(name: str) -> None:
+    """Refuses what is no name of a file: a picture written as text, or a URL.
+
+    Raises:
+        Rejected: It is one; which is said.
+    """
+    start = name[:LONGEST_NAME]
+    if start[:5].lower() == "data:":
+        raise Rejected("a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file")
+    if URL.match(start):
+        raise Rejected("a URL, not a path; nothing is downloaded: fetch it, and name the file")
+    if len(name) > SHORTEST_BASE64 and BASE64.fullmatch(start):
+        raise Rejected("base64 text, not a path; put its bytes into a binary column, or save it as a file")
+    if len(name) > LONGEST_NAME:
+        raise Rejected(f"{len(name):,} characters, which no path has")
 
 
 class Pictures:
@@ -62,11 +98,13 @@ class Pictures:
         self._images = images
         if images.is_dir():
             self.root: Path | None = images.resolve()
-        elif images.suffix == ".zip" and images.is_file():
+        elif images.suffix.lower() == ".zip" and images.is_file():
             self.root = None
         else:
             raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")
         self._open = ExitStack()
+        self._listing = lru_cache(maxsize=LISTINGS)(_listing)
+        self._hints = HINTS
 
     def __enter__(self) -> Self:
         return self
@@ -76,21 +114,25 @@ class Pictures:
 
     def relative(self, name: str) -> str:
         """The name of a picture under the root: a corpus holds no whole path, so that it can be moved and published."""
-        name = _usual(name)
         if not isinstance(self.root, Path) or not name.startswith("/"):
-            return name
+            return usual(name)
         path = Path(name).resolve()
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else name
+        return usual(str(path.relative_to(self.root) if path.is_relative_to(self.root) else name))
 
-    def read(self, name: str) -> tuple[bytes, bool]:
-        """The bytes of a picture, and whether it is a plain file.
+    def read(self, name: str) -> tuple[bytes, str | None]:
+        """The bytes of a picture, and its name under the root where it is a plain file.
 
         Raises:
             Rejected: No such picture, it cannot be read, or its name is one that a corpus cannot hold.
             DataError: An archive is not a whole zip file.
         """
-        data = None if self.root is None else self._file(self.root, self.relative(name))
-        return (self._member(name), False) if data is None else (data, True)
+        if self.root is None:
+            return self._member(usual(name)), None
+        path = self.relative(name)
+        data = self._file(self.root, path)
+        if data is None and (there := self._as_listed(self.root, path)) not in (None, path):
+            data, path = self._file(self.root, str(there)), str(there)
+        return (self._member(usual(name)), None) if data is None else (data, path)
 
     def _file(self, root: Path, name: str) -> bytes | None:
         try:
@@ -111,18 +153,30 @@ class Pictures:
         except OSError as error:
             raise Rejected(f"cannot be read ({error.strerror})") from error
 
-    @cached_property
-    def _archives(self) -> list[tuple[str, zipfile.ZipFile]]:
-        """With their names; opened when a picture is no file. Tables of contents take a kilobyte a member in memory."""
-        if self.root is None:
-            paths = [self._images]
-        else:
-            paths = sorted(path for pattern in ("*.zip", "*/*.zip") for path in self.root.glob(pattern))
-        return [(path.stem, self._archive(path)) for path in paths]
+    def _as_listed(self, root: Path, name: str, *, any_case: bool = False) -> str | None:
+        """A name as the folders hold it, which may write its letters in another way; None if they do not."""
+        folder, found = root, []
+        for part in PurePosixPath(name).parts:
+            listing = self._listing(folder)
+            there = listing.find(part) or (listing.alike(part) if any_case else None)
+            if there is None:
+                return None
+            folder = folder / there
+            found.append(there)
+        return "/".join(found)
 
-    def _archive(self, path: Path) -> zipfile.ZipFile:
+    @cached_property
+    def _archives(self) -> list["_Archive"]:
+        """Opened when a picture is no file. Tables of contents take a kilobyte a member in memory."""
+        if self.root is None:
+            return [self._archive(self._images)]
+        found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in self.root.glob(pattern)}
+        return [self._archive(path) for path in sorted(found) if not any(map(is_side_file, path.parts[-2:]))]
+
+    def _archive(self, path: Path) -> "_Archive":
         try:
-            return self._open.enter_context(zipfile.ZipFile(self._open.enter_context(path.open("rb"))))
+            file = self._open.enter_context(zipfile.ZipFile(self._open.enter_context(path.open("rb"))))
+            return _Archive(path.stem, file)
         except UNREADABLE as error:
             raise DataError(f"{path}: not a whole zip file ({error}); fetch it again, or move it away") from error
 
@@ -135,24 +189,66 @@ class Pictures:
         found = self._members(lambda _: [name])
         found = found or self._members(lambda stem: _after(stem, name))
         if len(found) > 1:
-            raise Rejected(f"{name} is in {len(found)} zip files; give --images the one that is meant")
+            raise Rejected(f"{shown_name(name)} is in {len(found)} zip files; give --images the one that is meant")
         if found:
             return _read_member(*found[0])
-        raise Rejected("no such file" + (f", nor in {len(self._archives)} zip files" if self._archives else ""))
+        zips = f", nor in {len(self._archives)} zip files" if self._archives else ""
+        raise Rejected(f"no such file{zips}{self._hint(name)}")
 
     def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
         """At most one of each archive."""
         found = []
-        for stem, archive in self._archives:
-            names = [name for tail in tails(stem) for name in (tail, f"{stem}/{tail}")]
-            infos = filter(None, (_info(archive, name) for name in names))
-            found += [(archive, info) for info in islice(infos, 1)]
+        for archive in self._archives:
+            names = [name for tail in tails(archive.stem) for name in (tail, f"{archive.stem}/{tail}")]
+            infos = filter(None, map(archive.info, names))
+            found += [(archive.file, info) for info in islice(infos, 1)]
         return found
 
+    def _hint(self, name: str) -> str:
+        """The name of a picture that differs only in case; for the first few, since all names are looked through."""
+        if not self._hints:
+            return ""
+        self._hints -= 1
+        alike = None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
+        listings = (archive.listing for archive in self._archives)
+        alike = alike or next(filter(None, (listing.alike(name) for listing in listings)), None)
+        return f"; did you mean {shown_name(alike)}?" if alike else ""
 
-def _usual(name: str) -> str:
-    """One way to write a name: `/` between folders, no `.` and no empty folder in it."""
-    return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+class _Archive:
+    """A zip file, and the names of its members."""
+
+    def __init__(self, stem: str, file: zipfile.ZipFile):
+        self.stem = stem
+        self.file = file
+
+    @cached_property
+    def listing(self) -> Listing:
+        """Made when a name is not found as it is written."""
+        return Listing(self.file.NameToInfo, lambda name: _unicode_name(self.file.NameToInfo[name]))
+
+    def info(self, name: str) -> zipfile.ZipInfo | None:
+        """The member that is called so."""
+        there = name if name in self.file.NameToInfo else self.listing.find(name)
+        info = self.file.NameToInfo[there] if there else None
+        return None if info is None or info.is_dir() else info
+
+
+def _unicode_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member; macOS writes UTF-8 without saying so, and Python takes it for a PC's old letters."""
+    if info.filename.isascii() or info.flag_bits & ZIP_SAYS_UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
+
+
+def _listing(folder: Path) -> Listing:
+    try:
+        return Listing(names_in(folder))
+    except DataError:  # a store may let us read files, but not list them
+        return Listing([])
 
 
 def _after(stem: str, name: str) -> list[str]:
@@ -162,18 +258,10 @@ def _after(stem: str, name: str) -> list[str]:
         >>> _after("CIRR", "images/CIRR/Train/a.png"), _after("SUN397", "images/CIRR/Train/a.png")
         (['Train/a.png'], [])
     """
-    *folders, _ = parts = PurePosixPath(_usual(name)).parts
+    *folders, _ = parts = PurePosixPath(name).parts
     if ".." in parts:
         return []
     return ["/".join(parts[place + 1 :]) for place, folder in enumerate(folders) if folder == stem]
-
-
-def _info(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        return None
-    return None if info.is_dir() else info
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

@@ -7,6 +7,8 @@ exactly 0 or 1 has no log-odds, and becomes an error in its place; UniME-V2 give
 none survived, which nobody judged.
 """
 
+import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,9 +22,12 @@ from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publishing_folder
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.shown import shown
 from unijudge.verdicts import JudgeIdentity
 
 QUERIES_IN_SHARD = 4096
+
+logger = logging.getLogger(__name__)
 
 Scored = tuple[str, str, bytes, Answers]
 """A query's id, subset and content hash, and what came with it."""
@@ -34,6 +39,10 @@ class Published:
 
     folder: Path
     source: Path
+    more: tuple[Path, ...] = ()
+    """The other files, where there are several."""
+    only_probabilities: bool = True
+    """Whether a row with another score is rejected; else one such score makes similarities of all."""
 
     def check_free(self) -> None:
         """Refuses a folder that is there already.
@@ -47,8 +56,10 @@ class Published:
     @property
     def judge(self) -> JudgeIdentity:
         """A judge of whom only the file of scores is known: its sha256 stands for the weights."""
+        digests = [file_sha256(path) for path in (self.source, *self.more)]
+        weights = digests[0] if not self.more else hashlib.sha256("".join(digests).encode()).hexdigest()
         return JudgeIdentity(
-            model="released", weights=file_sha256(self.source)[:16], prompt_fingerprint="unknown", yes="Yes", no="No",
+            model="released", weights=weights[:16], prompt_fingerprint="unknown", yes="Yes", no="No",
             yes_id=None, no_id=None, order="unknown", min_pixels=None, max_pixels=None, dtype="unknown",
             head_dtype="unknown",
             quantisation="unknown", adapter="unknown", backend="released", backend_version="unknown",
@@ -62,31 +73,48 @@ def scores_of(cells: Any) -> tuple[float, ...]:
         Rejected: One is no number, or they are no list.
     """
     if not isinstance(cells, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in cells):
-        raise Rejected(f"scores {str(cells)[:60]} are not a list of numbers")
+        raise Rejected(f"scores {shown(cells)} are not a list of numbers")
     try:
         return tuple(map(float, cells))
     except OverflowError as error:
         raise Rejected("a score is too large for a number") from error
 
 
-def check_scores(scores: tuple[float, ...] | None, wanted: int) -> None:
-    """Refuses what is not one probability for the positive and one for each negative.
+def check_scores(scores: tuple[float, ...] | None, wanted: int) -> float | None:
+    """Refuses what is not one score for the positive and one for each negative; returns one that is no probability.
 
     Raises:
-        Rejected: It is not.
+        Rejected: A score is missing, or is no number.
     """
     if scores is None:
         raise Rejected("no scores")
     if len(scores) != wanted:
         raise Rejected(f"{len(scores)} scores for a positive and {wanted - 1} negatives; expected {wanted}")
-    if bad := [score for score in scores if not 0 <= score <= 1]:
-        raise Rejected(f"score {bad[0]!r} is not a probability, 0 … 1")
+    if bad := [score for score in scores if not math.isfinite(score)]:
+        raise Rejected(f"score {bad[0]!r} is no number")
+    return next((score for score in scores if not 0 <= score <= 1), None)
 
 
-def write_scores(published: Published, corpus: CorpusManifest, scored: Callable[[], Iterator[Scored]]) -> None:
-    """Writes the score folder, all at once; `scored` yields every query of the corpus, each time it is called."""
+def write_scores(
+    published: Published, corpus: CorpusManifest, scored: Callable[[], Iterator[Scored]], strange: float | None
+) -> None:
+    """Writes the score folder, all at once.
+
+    Args:
+        published: Where to.
+        corpus: What was imported.
+        scored: Yields every query of the corpus, each time it is called.
+        strange: A score that is no probability; none if all of them are.
+    """
     k = max((len(set(answers.scores or ()) - set(answers.positives)) for *_, answers in scored()), default=0)
     queries = scored()
+    judged = _judged if strange is None else _compared
+    if strange is not None:
+        logger.warning(
+            "%s: the scores are no probabilities (one is %g), so they are kept as similarities, and no pair has a "
+            "verdict: let a judge score these rows; --probabilities rejects rows with such scores instead",
+            published.folder, strange,
+        )  # fmt: skip
     with publishing_folder(published.folder) as draft:
         plan = ScoreManifest(
             corpus=corpus.fingerprint,
@@ -99,12 +127,14 @@ def write_scores(published: Published, corpus: CorpusManifest, scored: Callable[
         )
         publish_json(draft / "manifest.json", plan)
         for shard in range(plan.shards):
-            rows = [_judged_query(*query) for query in islice(queries, QUERIES_IN_SHARD)]
+            rows = [_judged_query(judged, *query) for query in islice(queries, QUERIES_IN_SHARD)]
             write_shard(draft, plan, shard, rows)
 
 
-def _judged_query(query_id: str, subset: str, key: bytes, answers: Answers) -> JudgedQuery:
-    judged = [_judged(item_id, score) for item_id, score in (answers.scores or {}).items()]
+def _judged_query(
+    read: Callable[[str, float], Judged], query_id: str, subset: str, key: bytes, answers: Answers
+) -> JudgedQuery:
+    judged = [read(item_id, score) for item_id, score in (answers.scores or {}).items()]
     right = set(answers.positives)
     positives = [one for one in judged if one.item_id in right]
     return JudgedQuery(query_id, subset, key, positives, [one for one in judged if one.item_id not in right])
@@ -116,3 +146,8 @@ def _judged(item_id: str, score: float) -> Judged:
         error = f"saturated: published as exactly {score:g}, which has no log-odds"
         return Judged(item_id, key, rank=None, similarity=None, error=error)
     return Judged(item_id, key, None, None, yes_logprob=math.log(score), no_logprob=math.log1p(-score))
+
+
+def _compared(item_id: str, score: float) -> Judged:
+    error = "unjudged: published with a similarity, which is no probability"
+    return Judged(item_id, bytes.fromhex(item_id), rank=None, similarity=score, error=error)

@@ -4,6 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from unijudge.shown import shown
+
+LONGEST_NUMBER = 256
+"""Bits of a number that is taken for an id."""
+
 
 class Rejected(Exception):
     """This row, or a picture of it, cannot be used; the message says why."""
@@ -48,6 +53,14 @@ class Unread:
     reason: str
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A cell of a table that is no value."""
+
+    reason: str
+    """Names the column."""
+
+
 def readable(make: Callable[[Any, str, str], Pair], row: Any, place: str, subset: str) -> Pair | Unread:
     """What `make` makes of a row, or why it cannot."""
     try:
@@ -71,18 +84,29 @@ def image_of(cell: Any) -> str | bytes | None:
             return path
         case dict() if cell and set(cell) <= {"bytes", "path"}:
             raise Rejected("an image struct with neither bytes nor path")
-    raise Rejected(f"{str(cell)[:60]!r} is no image; expected a path, or a struct of bytes and path")
+        case [one] if not isinstance(one, list):
+            return image_of(one)
+        case Unreadable():
+            raise Rejected(cell.reason)
+    raise Rejected(f"{shown(cell)} is no image; expected a path, or a struct of bytes and path")
 
 
 def text_of(cell: Any) -> str | None:
-    """A text cell.
+    """A text cell; a whole number is its digits.
 
     Raises:
         Rejected: It is something else.
     """
-    if cell is None or isinstance(cell, str):
-        return cell
-    raise Rejected(f"{str(cell)[:60]!r} is no text")
+    match cell:
+        case None | str():
+            return cell
+        case bool():
+            pass
+        case int() if cell.bit_length() <= LONGEST_NUMBER:
+            return str(cell)
+        case Unreadable():
+            raise Rejected(cell.reason)
+    raise Rejected(f"{shown(cell)} is no text")
 
 
 def check_clean(name: str, text: str) -> None:
@@ -98,4 +122,4 @@ def check_clean(name: str, text: str) -> None:
     else:
         clean = "\0" not in text
     if not clean:
-        raise Rejected(f"{name}: a lone surrogate or a NUL in {text[:40]!r}")
+        raise Rejected(f"{name}: a lone surrogate or a NUL in {shown(text)}")

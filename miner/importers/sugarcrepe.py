@@ -15,6 +15,7 @@ from typing import Any
 from miner.importers.json_rows import object_rows
 from miner.importers.rows import Pair, Rejected, Side, Unread, readable
 from unijudge.errors import DataError
+from unijudge.listing import foreign_files
 
 KEYS = ["filename", "caption", "negative_caption"]
 
@@ -29,7 +30,7 @@ def read_sugarcrepe(folder: Path, *, instruction: str | None = None) -> Iterator
     Raises:
         DataError: It has none, or one that cannot be read or breaks off.
     """
-    paths = sorted(folder.glob("*.json"))
+    paths = foreign_files(folder, "*.json")
     if not paths:
         raise DataError(f"{folder}: no JSON files; expected the data folder of SugarCrepe")
     for path in paths:

@@ -1,42 +1,159 @@
-"""The rows of one file in Parquet, JSONL or CSV, in order and in bounded memory.
+"""The rows of files in Parquet, JSON, JSON lines, CSV or TSV, in order and in bounded memory.
 
-Blank lines of JSONL are no rows. A column that stands twice in a file is refused: one of the two would be lost.
+Blank lines are no rows. A column that stands twice in a file is refused: one of the two would be lost. Columns that the
+reader does not know are left out, and named in one warning.
 """
 
 import csv
+import glob
 import json
+import logging
+import os.path
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from miner.importers.json_rows import distinct_keys
+from miner.importers.json_rows import LONGEST_ROW, array_rows, distinct_keys
+from miner.importers.rows import Unreadable
 from unijudge.errors import DataError
+from unijudge.listing import all_files
+from unijudge.locations import is_local
+from unijudge.names import is_side_file
+from unijudge.refused import in_one_line
+from unijudge.shown import listed, shown
 from unijudge.tables import open_parquet
+from unijudge.texts import COMPRESSED, TORN, open_text
 
-ROWS_AT_ONCE = 256
-"""Of a Parquet file: its rows may hold pictures."""
+ROWS_AT_ONCE = 16
+"""Of a Parquet file, at most: its rows may hold pictures of some megabytes."""
+BYTES_AT_ONCE = 2**23
+"""Of a Parquet file, as far as one knows from its averages."""
+FORGOTTEN_ABOVE = 1000
+"""Names of unknown columns that are remembered."""
+
+logger = logging.getLogger(__name__)
+
+Numbered = Iterator[tuple[int, dict[str, Any]]]
+"""Rows, each with its number, or with the line where it begins."""
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields every row as a mapping.
+@dataclass
+class Columns:
+    """What a reader knows of the columns of its files, and what it met."""
+
+    is_known: Callable[[str], bool]
+    expected: str
+    """The known ones, in words."""
+    strict: bool = False
+    """Whether an unknown column is an error."""
+    unknown: dict[str, None] = field(default_factory=dict)
+
+    def known_of(self, path: Path, names: Sequence[str]) -> list[str]:
+        """The known ones of some columns; the others are remembered.
+
+        Raises:
+            DataError: There is an unknown one, and that is an error; or there is no other.
+        """
+        known = [name for name in names if self.is_known(name)]
+        if len(known) == len(names):
+            return known
+        unknown = [name for name in names if not self.is_known(name)]
+        if self.strict or not known:
+            kind = "unknown columns" if known else "none of its columns is known:"
+            raise DataError(f"{path}: {kind} {listed(unknown)}; known are {self.expected}")
+        if len(self.unknown) < FORGOTTEN_ABOVE:
+            self.unknown.update(dict.fromkeys(unknown))
+        return known
+
+    def tell(self, place: object) -> None:
+        """Names the unknown ones, in one line."""
+        if self.unknown:
+            names = listed(list(self.unknown))
+            logger.warning("%s: columns that are not read: %s; known are %s", place, names, self.expected)
+
+
+def files_of(places: Sequence[Path]) -> list[Path]:
+    """The files of tables that some places stand for: files, folders with such files, and patterns of a shell.
+
+    Raises:
+        DataError: A place holds no file.
+    """
+    return [path for place in places for path in _files(place)]
+
+
+def _files(place: Path) -> list[Path]:
+    if place.is_dir():
+        found = [path for ending in _READERS for path in all_files(place, ending)]
+        found += [path for ending in COMPRESSED for path in all_files(place, ending) if _kind(path) in _READERS]
+    elif place.exists() or not glob.has_magic(str(place)):
+        return [place]
+    else:
+        matching = map(Path, glob.glob(str(place), recursive=True)) if is_local(place) else _matching(place)
+        found = [path for path in matching if path.is_file() and not is_side_file(path.name)]
+    if not found:
+        raise DataError(f"{place}: no file of rows is there; expected {', '.join(_READERS)}")
+    return sorted(found)
+
+
+def _matching(place: Path) -> Iterator[Path]:
+    return place.parent.glob(place.name)
+
+
+def name_of(path: Path) -> str:
+    """A file's name without its endings, also those of a compressed file."""
+    return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
+
+
+def table_rows(places: Path | Sequence[Path], columns: Columns) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields every row of some files: where it stands, the name of its table, and its known columns.
+
+    The table of several files is called like the folder that holds all of them, so that its parts are one.
+
+    Raises:
+        DataError: As of `read_rows` and `Columns.known_of`.
+    """
+    files = files_of(places if isinstance(places, Sequence) else [places])
+    folder = shared_folder(files)
+    for path in files:
+        name = str(path)[len(folder) :].lstrip("/")
+        for number, row in read_rows(path, columns):
+            yield f"{name}:{number}", name_of(path) if len(files) == 1 else Path(folder).absolute().name, row
+    columns.tell(files[0] if len(files) == 1 else folder)
+
+
+def shared_folder(files: Sequence[Path]) -> str:
+    """The folder that holds all of some files, in its subfolders too."""
+    folders = [str(path)[: -len(path.name)] for path in files]
+    return os.path.commonprefix(folders).rpartition("/")[0]
+
+
+def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
+    """Yields every row of one file as a mapping.
 
     Args:
-        path: Ends in .parquet, .jsonl or .csv.
+        path: Its ending says what it is: .parquet, .jsonl, .json, .ndjson, .csv or .tsv; compressed text has one more.
+        columns: The known ones, which are read; all of them if none.
 
     Raises:
         DataError: Another ending, no such file, or one that cannot be read as what it says.
     """
-    readers = {".parquet": parquet_rows, ".jsonl": _jsonl, ".csv": _csv}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: expected a .parquet, .jsonl or .csv file")
+    kind = _kind(path)
+    if kind not in _READERS:
+        raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv or .tsv file")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     with reading_rows(path):
-        yield from readers[path.suffix](path)
+        yield from _READERS[kind](path, columns)
+
+
+def _kind(path: Path) -> str:
+    """The ending that says what a file holds, in small letters."""
+    return (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).suffix.lower()
 
 
 @contextmanager
@@ -48,52 +165,134 @@ def reading_rows(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, csv.Error) as error:
+    except DataError:
+        raise
+    except (pa.ArrowException, *TORN, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path}: cannot be read as {path.suffix[1:]} ({error}); fetch the file again, or convert it to UTF-8"
+            f"{path}: cannot be read as {_kind(path)[1:]} ({in_one_line(error)}); fetch the file again, or convert it "
+            "to UTF-8"
         ) from error
 
 
 def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a Parquet file, or some columns of them.
+    """Yields the rows of a Parquet file, or some columns of them; a cell that is no value is `Unreadable`.
 
     Raises:
         DataError: A column stands there twice.
     """
+    with open_parquet(path, piecewise=True) as file:
+        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+        _check_distinct(path, names)
+        for group in range(file.num_row_groups):
+            rows = _rows_at_once(file.metadata.row_group(group))
+            for batch in file.iter_batches(rows, row_groups=[group], columns=names):
+                yield from _values(batch)
+
+
+def _rows_at_once(group: Any) -> int:
+    average = group.total_byte_size // max(group.num_rows, 1)
+    return max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // max(average, 1)))
+
+
+def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Row by row, so that one row alone is copied."""
+    columns = list(zip(batch.schema.names, batch.columns, strict=True))
+    for row in range(batch.num_rows):
+        yield {name: _value(name, column, row) for name, column in columns}
+
+
+def _value(name: str, column: pa.Array, row: int) -> Any:
+    try:
+        return column[row].as_py()
+    except UnicodeDecodeError:
+        return Unreadable(f"column {shown(name)}: not UTF-8")
+    except Exception as error:  # noqa: BLE001  a date that Python cannot hold, a type that Arrow does not convert
+        return Unreadable(f"column {shown(name)}: {in_one_line(error)}")
+
+
+def _parquet(path: Path, columns: Columns | None) -> Numbered:
     with open_parquet(path) as file:
-        _check_distinct(path, [name for name in file.schema_arrow.names if columns is None or name in columns])
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-            yield from batch.to_pylist()
+        names = file.schema_arrow.names
+    known = names if columns is None else columns.known_of(path, names)
+    yield from enumerate(parquet_rows(path, known), start=1)
 
 
-def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line, object_pairs_hook=distinct_keys)
-            except json.JSONDecodeError as error:
-                place = f"{error.msg.lower()} at column {error.pos + 1}"
-                raise DataError(f"{path}:{number}: not JSON ({place}); mend that line, or take it out") from error
-            except (ValueError, RecursionError) as error:  # too many digits, a key twice, or nested too deeply
-                raise DataError(f"{path}:{number}: not JSON ({error}); mend that line, or take it out") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}")
-            yield row
+def _json(path: Path, columns: Columns | None) -> Numbered:
+    """Objects one a line, or one array of them: what the file begins with decides."""
+    with open_text(path) as file:
+        start = file.read(1)
+        while start.isspace():
+            start = file.read(1)
+    if start == "[":
+        for number, row in enumerate(array_rows(path), start=1):
+            yield number, _object(path, number, row, columns)
+        return
+    with open_text(path) as file:
+        number = 0
+        while line := file.readline(LONGEST_ROW + 1):
+            number += 1
+            if line.strip():
+                yield number, _object(path, number, _parsed(path, number, line), columns)
 
 
-def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        _check_distinct(path, reader.fieldnames or ())
-        for number, row in enumerate(reader, start=2):
-            if None in row or None in row.values():
-                raise DataError(f"{path}:{number}: not as many fields as the first line has names")
-            yield row
+def _parsed(path: Path, number: int, line: str) -> Any:
+    if len(line) > LONGEST_ROW:
+        raise DataError(f"{path}:{number}: more than {LONGEST_ROW:,} characters; put each row in a line of its own")
+    try:
+        return json.loads(line, object_pairs_hook=distinct_keys)
+    except json.JSONDecodeError as error:
+        place = f"{error.msg.lower()} at column {error.pos + 1}"
+        raise DataError(f"{path}:{number}: not JSON ({place}); mend that line, or take it out") from error
+    except (ValueError, RecursionError) as error:  # too many digits, a key twice, or nested too deeply
+        raise DataError(f"{path}:{number}: not JSON ({error}); mend that line, or take it out") from error
+
+
+def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}")
+    return row if columns is None or not row else {name: row[name] for name in columns.known_of(path, list(row))}
+
+
+def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
+    csv.field_size_limit(LONGEST_ROW)
+    with open_text(path, newline="") as file:
+        reader = csv.reader(file, delimiter=separator)
+        names = [name.strip() for name in next(reader, [])]
+        _check_separator(path, names, separator)
+        _check_distinct(path, names)
+        known = set(names if columns is None else columns.known_of(path, names))
+        line = reader.line_num + 1
+        for fields in reader:
+            if fields and len(fields) != len(names):
+                raise DataError(
+                    f"{path}:{line}: not as many fields as the first line has names ({len(fields)}, not {len(names)}); "
+                    "put quotes around fields with separators in them"
+                )
+            if fields:
+                yield line, {name: cell for name, cell in zip(names, fields, strict=True) if name in known}
+            line = reader.line_num + 1
+
+
+def _tsv(path: Path, columns: Columns | None) -> Numbered:
+    return _csv(path, columns, "\t")
+
+
+def _check_separator(path: Path, names: Sequence[str], separator: str) -> None:
+    kinds = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+    found = next((mark for mark in kinds if mark != separator and len(names) == 1 and mark in names[0]), None)
+    if found:
+        raise DataError(
+            f"{path}: its columns are separated by {kinds[found]}, not by {kinds[separator]}; save it with "
+            f"{kinds[separator]}" + (", or call it .tsv" if found == "\t" else "")
+        )
 
 
 def _check_distinct(path: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: column {twice[0][:40]!r} is there twice; rename or remove one of the two")
+        raise DataError(f"{path}: column {shown(twice[0])} is there twice; rename or remove one of the two")
+
+
+_READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {
+    ".parquet": _parquet, ".jsonl": _json, ".json": _json, ".ndjson": _json, ".csv": _csv, ".tsv": _tsv,
+}  # fmt: skip

@@ -15,6 +15,7 @@ from miner.importers.captions import Captioned, both_ways
 from miner.importers.rows import Pair, Rejected, Side, Unread
 from unijudge.errors import DataError
 from unijudge.files import read_text
+from unijudge.listing import foreign_files
 
 
 def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | None = None) -> Iterator[Pair | Unread]:
@@ -28,7 +29,7 @@ def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | No
     Raises:
         DataError: There are no caption files, or one cannot be read.
     """
-    paths = sorted((folder / "caption").glob("*.txt"))
+    paths = foreign_files(folder / "caption", "*.txt")
     if not paths:
         raise DataError(f"{folder}: no caption/*.txt; expected the folder of Urban1K, with image/ and caption/")
     for path in paths:
@@ -36,7 +37,7 @@ def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | No
 
 
 def _captioned(path: Path, *, instruction: str | None) -> Captioned:
-    first = read_text(path).removeprefix("\ufeff").partition("\n")[0]  # a text may hold other breaks, as U+2028
+    first = read_text(path).partition("\n")[0]  # a text may hold other breaks, as U+2028
     if not first.strip():
         raise Rejected("has no caption in its first line")
     return Side(instruction, f"{path.stem}.jpg"), [first]

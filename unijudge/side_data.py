@@ -1,0 +1,68 @@
+"""A picture's bytes without what is no pixel: colour profiles, texts, thumbnails and second pictures.
+
+Pillow reads them before the pixels, and refuses the whole picture where they are damaged or large.
+"""
+
+from collections.abc import Iterator
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"})
+"""Chunks that are pixels, say how they are turned, or that they move."""
+JPEG = b"\xff\xd8"
+JPEG_KEPT = frozenset({0xE0, 0xEE})
+"""Segments of applications that say how colours are coded: JFIF and Adobe."""
+EXIF = b"Exif\0\0"
+WEBP_DROPPED = frozenset({b"EXIF", b"XMP ", b"ICCP"})
+
+
+def without_side_data(data: bytes) -> bytes:
+    """The bytes of a JPEG, PNG or WebP file without its side data; where it is torn, what follows stays as it is."""
+    if data.startswith(PNG):
+        return PNG + b"".join(_png_chunks(data))
+    if data.startswith(JPEG):
+        return JPEG + b"".join(_jpeg_segments(data))
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        chunks = b"WEBP" + b"".join(_webp_chunks(data))
+        return b"RIFF" + len(chunks).to_bytes(4, "little") + chunks
+    return data
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """Length, name, content, checksum."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] in PNG_KEPT:
+            yield data[at:end]
+        at = end
+    yield data[at:]
+
+
+def _jpeg_segments(data: bytes) -> Iterator[bytes]:
+    """Marker, length with itself, content; from the first scan on all is pixels."""
+    at = len(JPEG)
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # a byte that only fills
+            at += 1
+            continue
+        is_side = (0xE0 <= marker <= 0xEF and marker not in JPEG_KEPT) or marker == 0xFE
+        if not is_side or (marker == 0xE1 and data[at + 4 : at + 10] == EXIF):
+            yield data[at:end]
+        at = end
+    yield data[at:]
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """Name, length, content, a byte where the length is odd. The header of a large file says which side data follow."""
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        end = at + 8 + size + size % 2
+        name, chunk = data[at : at + 4], data[at:end]
+        if name == b"VP8X":
+            chunk = chunk[:8] + bytes([chunk[8] & ~0b0010_1100]) + chunk[9:]
+        if name not in WEBP_DROPPED:
+            yield chunk
+        at = end
+    yield data[at:]

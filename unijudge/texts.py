@@ -1,0 +1,98 @@
+"""Text that people write: UTF-8 with or without a byte-order mark, plain or compressed; UTF-16 and UTF-32 are named."""
+
+import codecs
+import contextlib
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TextIO
+
+from unijudge.errors import DataError
+from unijudge.locations import check_regular
+
+MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
+)  # fmt: skip
+"""How files in other encodings begin; the mark of UTF-32 begins with that of UTF-16."""
+COMPRESSED = (".gz", ".bz2", ".xz")
+"""Endings of compressed text."""
+TORN = (EOFError, OSError, zlib.error, lzma.LZMAError)
+"""What the reading of a compressed file raises."""
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """UTF-16 or UTF-32, where a text's first bytes are of one; None for others. Every second byte of ASCII is zero then.
+
+    Example:
+        >>> wide_encoding("a".encode("utf-16")), wide_encoding("{}".encode("utf-32-le")), wide_encoding(b"{}")
+        ('UTF-16', 'UTF-32', None)
+    """
+    named = next((name for mark, name in MARKS if head.startswith(mark)), None)
+    if named or len(head) < 4:
+        return named
+    zeros = tuple(place for place in range(4) if head[place] == 0)
+    kinds = {(1, 3): "UTF-16", (0, 2): "UTF-16", (1, 2, 3): "UTF-32", (0, 1, 2): "UTF-32"}
+    return kinds.get(zeros)
+
+
+def check_encoding(path: Path, head: bytes) -> None:
+    """Refuses text in UTF-16 or UTF-32.
+
+    Raises:
+        DataError: It is; the cure is named.
+    """
+    if name := wide_encoding(head):
+        raise DataError(
+            f"{path}: is {name}, as PowerShell's > writes it; save it as UTF-8: iconv -f {name} -t UTF-8, or in "
+            "PowerShell Out-File -Encoding utf8"
+        )
+
+
+def as_text(path: Path, data: bytes) -> str:
+    """The text of a small file's bytes, with `\\n` for every line break; a byte-order mark is no part of it.
+
+    Raises:
+        DataError: It is no UTF-8.
+    """
+    check_encoding(path, data[:4])
+    try:
+        return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: is no UTF-8 text (byte {data[error.start]:#x} in line {line}); save it as UTF-8"
+        ) from error
+
+
+@contextlib.contextmanager
+def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """Opens a text of any size, compressed or not, on a disk or in a store.
+
+    Args:
+        path: Its last ending says how it is compressed.
+        newline: As of `open`.
+
+    Raises:
+        DataError: It is UTF-16 or UTF-32.
+        Exception: What the disk or the store raises, and `TORN` and UnicodeDecodeError while it is read.
+    """
+    check_regular(path)
+    with path.open("rb") as stored, _plain(path, stored) as file:
+        buffered = io.BufferedReader(file)  # type: ignore[arg-type]
+        check_encoding(path, buffered.peek(4)[:4])
+        yield io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=newline)
+
+
+def _plain(path: Path, stored: IO[bytes]) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """A file without its compression, by fsspec's own table."""
+    ending = path.suffix.lower()
+    if ending not in COMPRESSED:
+        return contextlib.nullcontext(stored)
+    from fsspec.compression import compr
+    from fsspec.utils import infer_compression
+
+    plain: contextlib.AbstractContextManager[IO[bytes]] = compr[infer_compression(ending)](stored, mode="rb")
+    return plain
