@@ -37,7 +37,7 @@ ONLY_IN = {
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
     "anyio": {"unijudge/concurrency.py"},
-    "httpx2": {"unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
+    "httpx2": {"unijudge/reaching.py", "unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
     "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/locations.py"},
