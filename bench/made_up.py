@@ -113,9 +113,7 @@ def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 12
     Raises:
         RuntimeError: The service did not become ready; the message has the last error that it printed.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [*UNIJUDGE, "judge", "serve", "--set", f"port={port}"]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
@@ -124,7 +122,7 @@ def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 12
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            _wait_until_ready(process, url, log, start_s)
+            wait_until_ready(process, url, log, start_s)
             yield url
         finally:
             if process.poll() is None:
@@ -132,7 +130,20 @@ def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 12
             process.wait(120)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: TextIO, start_s: float) -> None:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: TextIO, start_s: float = 120) -> None:
+    """Returns when the service of a process answers that it is ready.
+
+    Raises:
+        RuntimeError: It did not become ready; the message has the last error of its log.
+    """
     deadline = time.monotonic() + start_s
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, OSError):
