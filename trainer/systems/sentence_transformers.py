@@ -18,7 +18,8 @@ from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import LOADED, file_sha256
 from unijudge.images import open_image
-from unijudge.inputs import versions_of
+from unijudge.inputs import commit_of, versions_of
+from unijudge.refused import in_one_line
 from unijudge.vectors import Vectors
 
 
@@ -38,16 +39,15 @@ class SentenceTransformersModel:
             import sentence_transformers as library
         except ImportError as error:
             raise ModelError(f"sentence-transformers cannot be imported ({error}); pip install it") from error
+        commit = commit_of(settings.name, settings.revision)  # once: a branch may move while files are fetched
         try:
-            self._model: Any = library.SentenceTransformer(
-                settings.name, revision=settings.revision, device=settings.device
-            )
+            self._model: Any = library.SentenceTransformer(settings.name, revision=commit, device=settings.device)
         except Exception as error:  # each kind of module has its own
-            raise ModelError(f"{settings.name}: sentence-transformers cannot load it ({error})") from error
+            raise ModelError(f"{settings.name}: sentence-transformers cannot load it ({in_one_line(error)})") from error
         folder = Path(settings.name)
         self.identity = Identity(
             model=settings.name,
-            weights=_files_sha256(folder) if folder.is_dir() else settings.revision or "unpinned",
+            weights=commit or _files_sha256(folder),
             encoding=f"sentence-transformers {library.__version__}",
             inputs_version=versions_of("transformers", "tokenizers", "pillow"),
         )
