@@ -16,7 +16,7 @@ MAY_IMPORT = {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "torch",
         "transformers", "safetensors", "ray", "vllm", "packaging",
     },
-    "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray"},
+    "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray", "aiohttp"},
     "trainer": {
         "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
         "accelerate", "sentence_transformers", "httpx2", "tenacity",
@@ -33,10 +33,11 @@ ONLY_IN = {
     "ray": {
         "judge_service/replica.py", "judge_service/service.py", "judge_service/cluster.py",
         "miner/ray_engine.py", "miner/jobs.py"},
+    "aiohttp": {"miner/jobs.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
     "anyio": {"unijudge/concurrency.py"},
-    "httpx2": {"unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
+    "httpx2": {"unijudge/reaching.py", "unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
     "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/locations.py"},

@@ -22,6 +22,7 @@ from unijudge.errors import DataError
 from unijudge.leases import check_held
 from unijudge.locations import check_regular, is_local
 from unijudge.refused import missing, unreadable, unwritable
+from unijudge.stores import again
 
 DRAFT_SUFFIX = ".unijudge-draft"
 """What nobody else calls a file of theirs: one with it is removed or written over."""
@@ -139,7 +140,7 @@ def read_text(path: Path) -> str:
     """
     try:
         check_regular(path)
-        return path.read_text(encoding="utf-8")
+        return again(path, lambda: path.read_text(encoding="utf-8"))
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
 
@@ -152,7 +153,7 @@ def read_json(path: Path, kind: type[M]) -> M:
     """
     try:
         check_regular(path)
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(again(path, path.read_bytes))
     except FileNotFoundError as error:
         raise missing(path, error) from error
     except ValidationError as error:
@@ -189,7 +190,8 @@ def names_in(folder: Path) -> set[str]:
         if is_local(folder):
             return {path.name for path in folder.iterdir()}
         store: Any = folder
-        return {name.rpartition("/")[2] for name in store.fs.ls(store.path, detail=False)}
+        listed: list[str] = again(folder, lambda: store.fs.ls(store.path, detail=False))
+        return {name.rpartition("/")[2] for name in listed}
     except FileNotFoundError:
         return set()
     except Exception as error:  # each store has its own family of errors
@@ -204,10 +206,14 @@ def file_sha256(path: Path) -> str:
     """
     try:
         check_regular(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return again(path, lambda: _digest(path))
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 LOADED = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}
@@ -246,7 +252,7 @@ def _send(draft: Path, path: Any) -> None:
     """
     check_held(path)
     try:
-        path.fs.put_file(str(draft), path.path)
+        again(path, lambda: path.fs.put_file(str(draft), path.path))
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
 

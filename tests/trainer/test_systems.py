@@ -11,11 +11,12 @@ import pytest
 
 from tests.pictures import png
 from trainer.benchmark_settings import BenchmarkSettings
-from trainer.systems.endpoint import FROM_OUTSIDE, Patience
+from trainer.systems.endpoint import Patience
 from trainer.systems.sentence_transformers import _files_sha256
 from trainer.systems.system import open_system
 from unijudge.corpus import Content
 from unijudge.errors import DataError, EndpointBusy, EndpointError, ModelError, SettingsError
+from unijudge.reaching import FROM_OUTSIDE
 
 CONTENTS = [
     Content(text="a red square"), Content(image=png("red")), Content(text="Which colour?", image=png("green")),
