@@ -14,6 +14,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from judge_service.preflight import check_free, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
+from unijudge.refused import in_one_line
+from unijudge.shown import shown
 
 PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
@@ -126,8 +128,8 @@ def _connect(address: str) -> None:
         if host:
             socket.create_connection((host, int(port)), timeout=10).close()
         _init(address=address)
-    except (OSError, ValueError, AuthenticationError) as error:
+    except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         raise SettingsError(
-            f"address: no Ray cluster lets us in at {address!r} ({error}); is it running, and are RAY_AUTH_MODE and "
-            "the token here those of the cluster?"
+            f"address: no Ray cluster lets us in at {shown(address)} ({in_one_line(error)}); is it running, and are "
+            "RAY_AUTH_MODE and the token here those of the cluster?"
         ) from error

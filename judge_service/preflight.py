@@ -14,12 +14,12 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from judge_service.backends.engine_log import log_folder
 from judge_service.backends.engine_options import MemoryEstimate, memory_share, replicas_on_a_gpu, step_tokens_of
 from judge_service.backends.model_sizes import ModelSizes, load_sizes
 from judge_service.gpus import GIB, Gpu, Gpus, has_cuda_vllm, visible_gpus
 from judge_service.settings import ServiceSettings
 from unijudge.errors import ModelError, SettingsError
+from unijudge.logs import log_folder
 
 OLDEST_CAPABILITY = (7, 5)
 """What the CUDA 13 builds of torch and vLLM hold kernels for."""

@@ -18,6 +18,7 @@ from unijudge.provenance import without_passwords
 from unijudge.refused import LONGEST_REASON
 from unijudge.scores import ScoreManifest, missing_shards
 from unijudge.settings import overrides_of
+from unijudge.shown import shown_name
 
 LOOK_EVERY_S = 1.0
 """How long after a log broke off it is followed on."""
@@ -44,8 +45,8 @@ def cluster(address: str) -> Iterator[Client]:
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")[:LONGEST_REASON]
         raise SettingsError(
-            f"{address}: {reason}. Is this the address of the cluster's dashboard, is the job's id right, and are "
-            "RAY_AUTH_MODE and the token here those of the cluster?"
+            f"{shown_name(address)}: {reason}. Is this the address of the cluster's dashboard, is the job's id right, "
+            "and are RAY_AUTH_MODE and the token here those of the cluster?"
         ) from error
 
 

@@ -32,6 +32,7 @@ from unijudge.locations import WHOLE, is_local
 from unijudge.provenance import without_passwords
 from unijudge.refused import LONGEST_REASON, in_one_line
 from unijudge.scores import ScoreManifest
+from unijudge.shown import shown
 
 RETRIES = 2
 """How often Ray starts a task again whose process or machine died; one that kills every worker must come to an end."""
@@ -61,8 +62,8 @@ def connected(settings: ScoreSettings) -> Iterator[None]:
             ray.init(address=settings.ray_address, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise SettingsError(
-            f"ray_address: no Ray cluster lets us in at {settings.ray_address!r} ({error}); is it running, and are "
-            "RAY_AUTH_MODE and the token here those of the cluster?"
+            f"ray_address: no Ray cluster lets us in at {shown(settings.ray_address)} ({in_one_line(error)}); is it "
+            "running, and are RAY_AUTH_MODE and the token here those of the cluster?"
         ) from error
     if is_local(settings.out):
         for draft in settings.out.glob(f"part-*{DRAFT_SUFFIX}"):

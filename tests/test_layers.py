@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "unijudge": {
         "pydantic", "numpy", "pyarrow", "PIL", "anyio", "httpx2", "tenacity", "typer", "transformers", "jinja2",
-        "markupsafe", "upath",
+        "markupsafe", "upath", "packaging",
     },
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "torch",
@@ -41,6 +41,7 @@ ONLY_IN = {
     "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/locations.py"},
+    "packaging": {"unijudge/unexpected.py", "judge_service/doctor.py"},
     "typer": {
         "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
         "miner/jobs_cli.py",

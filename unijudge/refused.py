@@ -74,5 +74,6 @@ def unwritable(path: Path, error: Exception) -> DataError:
 
 
 def _reason(reason: object) -> str:
-    """A foreign reason: it may repeat the whole URL, password and all."""
-    return without_passwords(str(reason))
+    """A foreign reason, in one line: it may repeat the whole URL, password and all."""
+    said = without_passwords(" ".join(str(reason).split()))[:LONGEST_REASON]
+    return f"{said}: pip install 'unijudge[s3]'" if isinstance(reason, ImportError) and "s3fs" in said else said

@@ -1,0 +1,86 @@
+"""What a stranger wrote, for messages: a value in at most sixty characters, a list in at most five names."""
+
+import re
+from collections.abc import Collection, Mapping
+from itertools import islice
+
+LONGEST = 60
+"""Characters of a foreign value in a message."""
+NAMED = 5
+"""Names of a foreign list in a message."""
+LONGEST_MESSAGE = 600
+LONGEST_WORD = 200
+"""Characters of a path or a URL in a message: what is longer was not typed by a person."""
+
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|[^\s/]{{{LONGEST + 1},}}")
+
+
+def shown(value: object) -> str:
+    """A foreign value for a message, as Python writes it; bytes are counted, and what is long is cut.
+
+    Example:
+        >>> shown("a" * 1000), shown({"bytes": bytes(9000), "path": None}), shown(7)
+        ("'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…'", "{'bytes': 9,000 bytes, 'path': None}", '7')
+    """
+    return _cut(_written(value), "'" if isinstance(value, str) else "")
+
+
+def shown_name(name: str) -> str:
+    r"""A foreign name for a message, without quotes; in one line, and cut where it is long.
+
+    Example:
+        >>> shown_name("a\nb.png")
+        'a\\nb.png'
+    """
+    return _cut(repr(name[:LONGEST])[1:-1] + name[LONGEST:][:1])
+
+
+def listed(names: Collection[object]) -> str:
+    """The first of some foreign names, and how many more there are.
+
+    Example:
+        >>> listed(range(3000)), listed({"b", "a"})
+        ('0, 1, 2, 3, 4 and 2,995 more', 'a, b')
+    """
+    ordered = names if isinstance(names, list | tuple | range | Mapping) else sorted(map(str, names))
+    first = ", ".join(shown_name(str(name)) for name in islice(ordered, NAMED))
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{first}{more}"
+
+
+def in_brief(message: str) -> str:
+    """A message in at most six hundred characters, whatever stands in it: its beginning, and its end with the cure.
+
+    Example:
+        >>> in_brief("nowhere: no such file; check the path")
+        'nowhere: no such file; check the path'
+        >>> len(in_brief("a/b" * 1000 + ": no such file")), len(in_brief("a b " * 1000))
+        (74, 600)
+    """
+    text = _LONG_WORD.sub(lambda found: f"{found[0][:40]}…{found[0][-(LONGEST - 41) :]}", message)
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    end = LONGEST_MESSAGE // 3
+    return f"{text[: LONGEST_MESSAGE - end - 3]} … {text[-end:]}"
+
+
+def _written(value: object) -> str:
+    """About the first sixty characters of a value's text; a large value is never written out as a whole."""
+    match value:
+        case bytes():
+            return f"{len(value):,} bytes"
+        case str():
+            return repr(value[: LONGEST + 1])
+        case int() if value.bit_length() > 4 * LONGEST:
+            return "a number of many digits"
+        case Mapping():
+            pairs = (f"{_written(key)}: {_written(item)}" for key, item in islice(value.items(), NAMED))
+            return f"{{{', '.join(pairs)}{', …' if len(value) > NAMED else ''}}}"
+        case list() | tuple():
+            items = ", ".join(_written(item) for item in islice(value, NAMED))
+            return f"[{items}{', …' if len(value) > NAMED else ''}]"
+    return repr(value)
+
+
+def _cut(text: str, quote: str = "") -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1 - len(quote)]}…{quote}"
