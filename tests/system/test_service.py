@@ -188,7 +188,7 @@ def replica_pids(process):
 
 def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
     """SIGKILL, then SIGSTOP: a stopped process answers no probe, and is replaced as a dead one is. No pair is lost."""
-    health = ("health.timeout_s=2", "health.fresh_s=1")
+    health = ("health.timeout_s=2", "health.fresh_s=1", "drain_s=3")
     with service(tmp_path, "model.backend=scripted", *health) as (process, url, log):
         expected = judge_now(url, Content(text="a"), [Content(text="b")])
         for blow in (signal.SIGKILL, signal.SIGSTOP):
