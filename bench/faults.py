@@ -210,7 +210,7 @@ FAULTS = [
     Fault("clock", "the wall clock an hour forward, after 4 s back", jump, "clock"),
     Fault("pictures-full", "the pictures' disk full for 6 s", fill_pictures, "pictures"),
     Fault("pictures-read-only", "the pictures' disk read-only for 6 s", lock_pictures, "pictures"),
-    Fault("memory", "one candidate of 7,000 words, no memory for it", limit_memory, "memory"),
+    Fault("memory", "a candidate of 8,000 tokens, no memory for it", limit_memory, "memory"),
 ]
 
 
@@ -230,7 +230,7 @@ def scene_of(kind: str) -> Iterator[Scene]:
         elif kind == "memory":
             make_model(folder / "model")
             settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_mass": 0}
-            settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**17, "limits.max_body_bytes": 2**23}
+            settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**16, "replicas": 2}
         with running(Service(settings, environment)) as service, BadNetwork(service.port) as network:
             yield Scene(service, network, pictures, clock)
 

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -19,6 +20,16 @@ PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
 OBJECT_STORE_BYTES = 2**30
 """Of a local Ray. Nothing large passes through it; Ray's own choice can be more than a container's /dev/shm."""
+
+SERVE = MappingProxyType(
+    {
+        # A proxy is started again at the third miss: after Ray's own ten seconds each, everybody would wait for 30.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # A replica that was found dead or unfit has nothing to finish, and keeps its callers waiting.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+    }
+)
+"""What a Ray of our own is told about Ray Serve, unless the shell says otherwise."""
 
 
 def replica_environment(settings: ServiceSettings) -> dict[str, str]:
@@ -84,6 +95,7 @@ def _start_ray(cpus: int) -> None:
     Raises:
         JudgeError: It does not start.
     """
+    os.environ.update(SERVE | os.environ)
     try:
         _init(
             address="local",

@@ -24,7 +24,7 @@ from judge_service.preflight import check_machine
 from judge_service.process import port_lock, service_folder, stopping_at_signals
 from judge_service.replica import DEPLOYMENT, deployment_of
 from judge_service.settings import ServiceSettings
-from unijudge.errors import JudgeError, SettingsError
+from unijudge.errors import DataError, JudgeError, SettingsError
 from unijudge.judging import served_otherwise
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class _Service:
         self._state_path = state
         self._stop = stop
         self._state = ServiceState(phase="starting", reason="the service starts")
+        self._is_stale = False  # what the file says
         self._replicas = Replicas(settings.replicas, settings.start_attempts)
 
     def run(self) -> None:
@@ -115,10 +116,17 @@ class _Service:
                 logger.info("judge ready: %s, %d replicas; Ctrl-C drains", where, self._settings.replicas)
 
     def _publish(self, state: ServiceState) -> None:
-        """Writes the state where it has changed."""
-        if state != self._state or not self._state_path.exists():
-            self._state = state
+        """Writes the state where it has changed; a disk that is full ends nothing, and is tried again."""
+        if state == self._state and self._state_path.exists():
+            return
+        try:
             state.write(self._state_path)
+        except DataError as error:
+            if not self._is_stale:
+                logger.warning("probes are answered as before: %s", error)
+            self._is_stale = True
+            return
+        self._state, self._is_stale = state, False
 
 
 class Replicas:
