@@ -173,13 +173,15 @@ def lossy_network(scene: Scene) -> None:
 
 
 def jump(scene: Scene) -> None:
-    """An hour forward, and four seconds later back; of the miner, of the service, and of Ray's Python."""
+    """An hour forward, and four seconds later back; of the miner, the service, and Ray's Python. Then a replica dies."""
     real = time.time
     scene.clock.write_text(str(HOUR_S))
     time.time = lambda: real() + HOUR_S
     time.sleep(4)
     time.time = real
     scene.clock.unlink()
+    time.sleep(2)
+    kill_one(scene)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ FAULTS = [
     Fault("hang", "one of two replicas stopped (SIGSTOP)", hang_one),
     Fault("service-killed", "`judge serve` killed, started again after 1 s", kill_service),
     Fault("service-ended", "SIGTERM to `judge serve`, started again at its end", end_service),
-    Fault("clock", "the wall clock an hour forward, after 4 s back", jump, "clock"),
+    Fault("clock", "the wall clock an hour forward, after 4 s back; then one of two replicas killed", jump, "clock"),
     Fault("pictures-full", "the pictures' disk full for 6 s", fill_pictures, "pictures"),
     Fault("pictures-read-only", "the pictures' disk read-only for 6 s", lock_pictures, "pictures"),
     Fault("memory", "a candidate of 8,000 tokens, no memory for it", limit_memory, "memory"),

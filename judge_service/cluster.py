@@ -1,9 +1,11 @@
 """The Ray cluster that the replicas run on: our own, or one of others that is joined."""
 
+import errno
 import logging
 import os
 import socket
 import threading
+import time
 from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +20,8 @@ from unijudge.errors import JudgeError, SettingsError
 
 PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
+ORPHANS_S = 10
+"""How long the processes of a killed service may keep its port."""
 OBJECT_STORE_BYTES = 2**30
 """Of a local Ray. Nothing large passes through it; Ray's own choice can be more than a container's /dev/shm."""
 
@@ -52,7 +56,7 @@ def join(settings: ServiceSettings) -> None:
         "GPU": settings.gpus_per_replica * settings.replicas,
     }
     if settings.address is None:
-        check_free(settings.host, settings.port)
+        _wait_until_free(settings.host, settings.port)
         # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
         _start_ray(int(needed["CPU"]) + 2)
     else:
@@ -68,6 +72,25 @@ def join(settings: ServiceSettings) -> None:
             )
 
     _check_placement(settings)
+
+
+def _wait_until_free(host: str, port: int) -> None:
+    """Returns when the service can listen there: the proxy of a service that was killed ends a moment after it.
+
+    Raises:
+        SettingsError: Another program goes on listening, or the host is not one of this machine.
+    """
+    deadline = time.monotonic() + ORPHANS_S
+    while True:
+        try:
+            check_free(host, port)
+        except SettingsError as error:
+            is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if not is_taken or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _init(**options: Any) -> None:

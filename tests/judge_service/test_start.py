@@ -1,13 +1,14 @@
 """What the service makes of what Ray says of its replicas: ready, in part, broken; when it gives up, and why."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 from ray.serve.schema import ApplicationStatus
 
 from judge_service.front.state import ServiceState, StateFile
-from judge_service.service import Replicas, _Service
+from judge_service.service import Replicas, _Clock, _Service
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError
 
@@ -94,3 +95,13 @@ def test_a_state_that_cannot_be_written_is_written_later_and_ends_nothing(tmp_pa
     folder.mkdir()
     service._publish(ServiceState(phase="serving", ready=True))
     assert StateFile(folder / "state.json").read().ready
+
+
+def test_a_wall_clock_that_is_put_back_is_noticed_once(monkeypatch):
+    real = time.time
+    clock = _Clock()
+    seen = [clock.fell()]
+    for jump in (3600, 0, 0, -3600, -3600):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        seen.append(clock.fell())
+    assert seen == [False, False, True, False, True, False]
