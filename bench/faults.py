@@ -173,13 +173,15 @@ def lossy_network(scene: Scene) -> None:
 
 
 def jump(scene: Scene) -> None:
-    """An hour forward, and four seconds later back; of the miner, of the service, and of Ray's Python."""
+    """An hour forward, and four seconds later back; of the miner, the service, and Ray's Python. Then a replica dies."""
     real = time.time
     scene.clock.write_text(str(HOUR_S))
     time.time = lambda: real() + HOUR_S
     time.sleep(4)
     time.time = real
     scene.clock.unlink()
+    time.sleep(2)
+    kill_one(scene)
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,10 @@ FAULTS = [
     Fault("hang", "one of two replicas stopped (SIGSTOP)", hang_one),
     Fault("service-killed", "`judge serve` killed, started again after 1 s", kill_service),
     Fault("service-ended", "SIGTERM to `judge serve`, started again at its end", end_service),
-    Fault("clock", "the wall clock an hour forward, after 4 s back", jump, "clock"),
+    Fault("clock", "the wall clock an hour forward, after 4 s back; then one of two replicas killed", jump, "clock"),
     Fault("pictures-full", "the pictures' disk full for 6 s", fill_pictures, "pictures"),
     Fault("pictures-read-only", "the pictures' disk read-only for 6 s", lock_pictures, "pictures"),
-    Fault("memory", "one candidate of 7,000 words, no memory for it", limit_memory, "memory"),
+    Fault("memory", "a candidate of 8,000 tokens, no memory for it", limit_memory, "memory"),
 ]
 
 
@@ -230,7 +232,7 @@ def scene_of(kind: str) -> Iterator[Scene]:
         elif kind == "memory":
             make_model(folder / "model")
             settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_mass": 0}
-            settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**17, "limits.max_body_bytes": 2**23}
+            settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**16, "replicas": 2}
         with running(Service(settings, environment)) as service, BadNetwork(service.port) as network:
             yield Scene(service, network, pictures, clock)
 

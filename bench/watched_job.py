@@ -31,12 +31,11 @@ K = 8
 IN_FLIGHT = 24
 QUERIES_IN_SHARD = 64
 REQUEST_TIMEOUT_S, RETRY_FOR_S = 60, 240
-WINDOW_S = 2
-"""How long the rate must be the old one."""
-NEARLY = 0.9
-"""The share of the old rate that counts as the old one: two seconds hold some fifty answers."""
-POISON_WORDS = 7000
-"""Of the one item that takes far more memory than the others."""
+WINDOW_S, NEARLY = 3, 0.9
+"""How long the rate must be the old one, and the share of it that counts as the old one: it varies by chance."""
+POISON, POISON_WORDS = 413, 2600
+"""The number of the one item that takes far more memory than the others, 8,000 tokens; the first query that has it is
+the one that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Job:
             folder: An empty one.
             queries: How many.
             pictures: Whether each item has a picture of its own.
-            poison: Whether the middle item is far longer than the others.
+            poison: Whether one item is far longer than the others.
             seed: Of the pictures.
         """
         self._folder = folder
@@ -107,7 +106,7 @@ class Job:
         items = []
         for number in range(queries):
             text = f"{number}: {sentence(dice, 9)}"
-            if poison and number == queries // 2:
+            if poison and number == POISON:
                 text = f"{number}: {sentence(dice, POISON_WORDS)}"
                 self._poison = f"i{number}"
             name = digest = None

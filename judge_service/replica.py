@@ -15,7 +15,7 @@ from judge_service.settings import ServiceSettings
 
 DEPLOYMENT = "judge"
 LONGEST_SILENCE_S = 30
-"""After three times as long Ray replaces a replica whose process answers nothing, a stopped one."""
+"""After three times as long Ray replaces a replica whose process answers nothing, such as a stopped one."""
 
 
 @serve.deployment(name=DEPLOYMENT)

@@ -15,10 +15,6 @@ from judge_service.front.gate import Gate, GateRules
 from judge_service.front.state import StateFile
 
 VARIABLE = "UNIJUDGE_FRONT"
-LOOK_EVERY_S = 1
-"""How often Ray looks whether a proxy lives. It is started again at the third miss, and by Ray's own ten seconds
-everybody would wait half a minute for it.
-"""
 
 
 class ProxyOrders(BaseModel):
@@ -31,10 +27,9 @@ class ProxyOrders(BaseModel):
     """The file of the service's state."""
 
     def environment(self) -> dict[str, str]:
-        """The variables by which Ray and its proxies learn it."""
+        """The variables by which Ray's proxies learn it."""
         return {
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.{middlewares.__name__}",
-            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(LOOK_EVERY_S),
             VARIABLE: self.model_dump_json(),
         }
 
