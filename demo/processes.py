@@ -99,14 +99,14 @@ def _check(command: str, status: int) -> None:
 
 
 @contextlib.contextmanager
-def serving(model: Path, backend: str, log: Path) -> Iterator[str]:
+def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator[str]:
     """A judge service on a free port; yields its URL once a real pair was scored, and stops it at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = (
-        f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas=2 --set gpus_per_replica=0 "
+        f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas={replicas} --set gpus_per_replica=0 "
         f"--set model.name={model.absolute()} --set model.backend={backend} --set model.dtype=float32 "
         "--set model.min_pixels=3136 --set model.max_pixels=3136 --set model.max_tokens=1024 "
         "--set front.max_ongoing_requests=32 "
