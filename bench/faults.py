@@ -173,7 +173,7 @@ def lossy_network(scene: Scene) -> None:
 
 
 def jump(scene: Scene) -> None:
-    """An hour forward, and four seconds later back; of the miner, the service, and Ray's Python. Then a replica dies."""
+    """An hour forward, and four seconds later back: of miner, service and Ray's Python. Then a replica is killed."""
     real = time.time
     scene.clock.write_text(str(HOUR_S))
     time.time = lambda: real() + HOUR_S
@@ -264,8 +264,10 @@ def row_of(fault: Fault, scene: Scene, number: int) -> str:
         lost = repeated = wrong = "–"
         if ended == "done":
             pairs = job.pairs(scripted=fault.kind != "memory")
-            lost, repeated, wrong = str(pairs.lost), str(pairs.repeated), str(pairs.wrong)
-            if fault.kind == "memory":
+            lost, repeated = str(pairs.lost), str(pairs.repeated)
+            if fault.kind != "memory":
+                wrong = str(pairs.wrong)
+            else:
                 scene.notes.append(f"of the long candidate: {_counted(pairs.poisoned)}")
     if "end" not in times:
         raise SystemExit(f"{fault.name}: the job ended before the fault came: more queries are needed")
