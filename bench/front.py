@@ -11,28 +11,26 @@ import asyncio
 import contextlib
 import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx2
 import psutil
 
-from bench.made_up import free_port, serving, wait_until_ready
+from bench.made_up import Service, running
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.cluster import join
 from judge_service.settings import ServiceSettings
 from unijudge.prompt import Prompt
+from unijudge.settings import load_settings
 from unijudge.wire import ScoreRequest, ScoreResponse, WireContent
 
 CANDIDATES = 50
 SLOTS = 4
 """Requests that a replica works on at once, and that the client has in flight."""
-WAYS = ("Ray Serve alone", "unijudge")
+ALONE = (sys.executable, "-m", "bench.front", "--alone")
 
 
 @dataclass
@@ -86,7 +84,7 @@ def _cpu_s(process: psutil.Process) -> float:
     return spent
 
 
-def serve_alone(port: int, delay_s: float) -> None:
+def serve_alone(settings: ServiceSettings) -> None:
     """Serves with Ray Serve alone, until a signal."""
     from fastapi import FastAPI
     from ray import serve
@@ -97,7 +95,7 @@ def serve_alone(port: int, delay_s: float) -> None:
     @serve.ingress(app)
     class Alone:
         def __init__(self) -> None:
-            self._judge = ScriptedJudge(Prompt(), delay_s=delay_s)
+            self._judge = ScriptedJudge(Prompt(), delay_s=settings.model.scripted_delay_s)
 
         @app.get("/readyz")
         async def ready(self) -> str:
@@ -114,41 +112,29 @@ def serve_alone(port: int, delay_s: float) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    join(ServiceSettings(port=port))
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    join(settings)
+    serve.start(http_options={"host": settings.host, "port": settings.port})
     serve.run(Alone.bind())  # type: ignore[attr-defined]  # serve.deployment adds it
     stop.wait()
     serve.shutdown()
 
 
-@contextlib.contextmanager
-def serving_alone(delay_s: float) -> Iterator[str]:
-    """The URL of a service of Ray Serve alone, in a process of its own."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.front", "--alone", str(port), "--delay-s", str(delay_s)]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            wait_until_ready(process, f"http://127.0.0.1:{port}", log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
 def compare(delay_s: float, turns: int, seconds: float) -> list[Way]:
     """Both services, asked in turns."""
-    ours = {
+    settings = {
         "model.backend": "scripted",
         "model.scripted_delay_s": delay_s,
         "front.max_ongoing_requests": SLOTS,
-        "health.canary_every_s": 0,
     }
-    with contextlib.ExitStack() as running:
+    services = {
+        "Ray Serve alone": Service(settings, command=ALONE),
+        "unijudge": Service(settings),
+    }
+    with contextlib.ExitStack() as stack:
         ways = []
-        for name, service in zip(WAYS, (serving_alone(delay_s), serving(ours)), strict=True):
-            url = running.enter_context(service)
-            process = psutil.Process().children()[-1]
-            ways.append(Way(name, url, process))
+        for name, service in services.items():
+            stack.enter_context(running(service))
+            ways.append(Way(name, service.url, psutil.Process(service.process.pid)))
         for way in ways:
             asyncio.run(_ask(way.url, 3))  # nothing is loaded on the clock
         for _ in range(turns):
@@ -163,11 +149,11 @@ def main() -> None:
     parser.add_argument("--pairs-per-s", type=float, default=2000, help="what the judge can answer at most")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8, help="of each turn")
-    parser.add_argument("--alone", type=int, metavar="PORT", help=argparse.SUPPRESS)
-    parser.add_argument("--delay-s", type=float, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
-        serve_alone(given.alone, given.delay_s)
+        serve_alone(load_settings(ServiceSettings, None, given.set))
         return
     paces = {
         f"at most {given.pairs_per_s:g} pairs/s": SLOTS * CANDIDATES / given.pairs_per_s,

@@ -165,6 +165,8 @@ class Connection:
             error = unavailable(message)
             error.retry_after_s = _seconds(response.headers.get("Retry-After"))
             return error
+        if body.code == "no_room":
+            return JudgeError(message)
         return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
 
 

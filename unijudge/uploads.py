@@ -64,7 +64,8 @@ class Uploads:
             ):  # this image; it travels inside the request and gets its own error there
                 return False
             except JudgeError as error:
-                logger.warning("images travel inside the requests for %d s: %s", INSIDE_S, error)
+                if self.work:  # several may fail together
+                    logger.warning("images travel inside the requests for %d s: %s", INSIDE_S, error)
                 self._inside_until = time.monotonic() + INSIDE_S
                 return False
         while len(self._stored_at) >= REMEMBERED:
