@@ -8,13 +8,14 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-.PHONY: demo test hostile lint pins pins-check images-check clean vllm-cpu gpu help
+.PHONY: demo test hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the whole pipeline on this machine, on a CPU (SEEDS=3: three training worlds; BACKEND=transformers)"
 	@echo "make test   linters, types, tests"
 	@echo "make lint   linters and types only"
+	@echo "make hostile  hostile clients against the service, twenty minutes; make fuzz: spoiled inputs, an hour"
 	@echo "make gpu    measure this machine's GPU: build/gpu/gpu.md (GPU='--model NAME', '--steps judge', '--dry-run', …)"
 	@echo "make pins   compile requirements/*.txt anew"
 	@echo "make pins-check    every file of pins and every extra resolves, with torch's CUDA build (half a minute)"
@@ -61,6 +62,10 @@ test: lint
 # All of what `make test` runs a sample of: 20,000 mutated requests, 10,000 silent connections.
 hostile: .venv/ready
 	HOSTILE_REQUESTS=20000 HOSTILE_CONNECTIONS=10000 .venv/bin/pytest --numprocesses 1 -rP tests/hostile
+
+# Ten minutes of spoiled inputs for each door (tests/fuzz).
+fuzz: .venv/ready
+	FUZZ_SECONDS=600 .venv/bin/pytest --numprocesses 1 tests/fuzz
 
 # torch's two builds share a version, so torch and what is built against it stay out of the files (requirements/torch.txt).
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

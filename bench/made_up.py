@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import os
 import random
 import signal
 import socket
@@ -12,9 +13,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -102,9 +104,71 @@ def _example(query: Content, pool: list[Content], dice: random.Random) -> Exampl
     return Example(query, taken, keys, signs, teacher, Excluded(frozenset([signs[0].content])))
 
 
+class Service:
+    """`judge serve` on a free port of this machine. It may be ended and started again, on the same port."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        environment: Mapping[str, str] = MappingProxyType({}),
+        command: Sequence[str] = (*UNIJUDGE, "judge", "serve"),
+    ):
+        """Starts nothing yet.
+
+        Args:
+            settings: Overrides of the service's settings, by their dotted names.
+            environment: Variables beside those of this process.
+            command: What serves.
+        """
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [*command, "--set", f"port={self.port}"]
+        for name, value in settings.items():
+            self._command += ["--set", f"{name}={value}"]
+        self._environment = os.environ | environment
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the service
+
+    def start(self) -> None:
+        """Starts it; it is not ready yet."""
+        self.process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log, env=self._environment)
+
+    def stop(self) -> None:
+        """Ends it as a person would, and waits for its end."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.process.wait(120)
+
+    def printed(self) -> list[str]:
+        """The lines that it has printed, of all its starts."""
+        self._log.seek(0)
+        return [line.strip() for line in self._log if line.strip()]
+
+    def wait_until_ready(self, start_s: float) -> None:
+        """Returns when all replicas are ready.
+
+        Raises:
+            RuntimeError: They were not in time; the message has the last error that the service printed.
+        """
+        deadline = time.monotonic() + start_s
+        while self.process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()  # noqa: S310  our own http:// URL
+                return
+            time.sleep(0.2)
+
+        lines = self.printed()
+        errors = [line for line in lines if line.startswith("error: ")]
+        said = (errors or lines or ["it printed nothing"])[-1]
+        ended = self.process.poll() is not None
+        state = f"ended with status {self.process.returncode}" if ended else f"was not ready after {start_s:g} s"
+        raise RuntimeError(f"the service {state}: {said}")
+
+
 @contextlib.contextmanager
 def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 120) -> Iterator[str]:
-    """A judge service on a free port of this machine, ready; stopped at the end.
+    """The URL of a judge service on this machine, ready; stopped at the end.
 
     Args:
         settings: Overrides of the service's settings, by their dotted names.
@@ -113,37 +177,16 @@ def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 12
     Raises:
         RuntimeError: The service did not become ready; the message has the last error that it printed.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [*UNIJUDGE, "judge", "serve", "--set", f"port={port}"]
-    for name, value in settings.items():
-        command += ["--set", f"{name}={value}"]
-
-    url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            _wait_until_ready(process, url, log, start_s)
-            yield url
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-            process.wait(120)
+    with running(Service(settings), start_s) as service:
+        yield service.url
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: TextIO, start_s: float) -> None:
-    deadline = time.monotonic() + start_s
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(f"{url}/readyz", timeout=5).close()  # noqa: S310  our own http:// URL
-            return
-        time.sleep(0.2)
-
-    log.seek(0)
-    lines = [line.strip() for line in log if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    said = (errors or lines or ["it printed nothing"])[-1]
-    ended = process.poll() is not None
-    state = f"ended with status {process.returncode}" if ended else f"was not ready after {start_s:g} s"
-    raise RuntimeError(f"the service {state}: {said}")
+@contextlib.contextmanager
+def running(service: Service, start_s: float = 120) -> Iterator[Service]:
+    """The service, ready; stopped at the end. Errors as of `serving`."""
+    service.start()
+    try:
+        service.wait_until_ready(start_s)
+        yield service
+    finally:
+        service.stop()

@@ -3,7 +3,8 @@
 Open loop: requests are sent at a rate, whether or not earlier ones were answered, as many independent callers send
 them. For each load, as a multiple of the capacity: the goodput (answers within the caller's time, as a share of the
 capacity), the time that answered requests took, what the others were told, and how much memory the service took. At the
-end: how long after the last load one request takes as long as before.
+end: how long after the last load one request takes as long as before. With `--soak-s 600`, twice the capacity comes for
+ten minutes before that, and the memory is looked at ten times.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from bench.made_up import serving
 PATIENCE_S = 10.0
 """How long a caller waits for its answer; the header `Judge-Timeout` says it."""
 SETTLED_S = 60.0
+SOAK_LOAD, SOAK_LOOKS = 2, 10
 
 
 @dataclass
@@ -127,19 +129,35 @@ def _memory() -> int:
     return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
 
 
-async def measure(url: str, slots: int, loads: list[float], seconds: float) -> None:
+async def soak(caller: Caller, rate: float, seconds: float) -> None:
+    """Prints how much memory the service takes while a load lasts."""
+    load = Load(seconds)
+    running = asyncio.create_task(caller.open_loop(rate, seconds, load))
+    sizes = [_memory()]
+    for _ in range(SOAK_LOOKS):
+        await asyncio.sleep(seconds / SOAK_LOOKS)
+        sizes.append(_memory())
+    await running
+    shown = ", ".join(f"{size / 2**20:.0f}" for size in sizes)
+    print(f"{seconds:g} s at {rate:.1f} requests/s: {load.goodput():.1f}/s answered in time; memory in MiB: {shown}")
+
+
+async def measure(url: str, given: argparse.Namespace) -> None:
     """Prints the table."""
+    slots, seconds = given.slots, given.seconds
     caller = Caller(url)
     alone = Load(seconds)
     for _ in range(20):
         await caller._counted(alone)
     capacity = await caller.closed_loop(2 * slots, seconds)
     print(f"capacity {capacity:.1f} requests/s, by {2 * slots} callers that wait; alone: p99 {max(alone.times):.2f} s")
-    for multiple in loads:
+    for multiple in given.loads:
         load = Load(seconds)
         await caller.open_loop(multiple * capacity, seconds, load)
         load.rss = _memory()
         print(load.line(multiple, capacity), flush=True)
+    if given.soak_s:
+        await soak(caller, SOAK_LOAD * capacity, given.soak_s)
     recovered = await caller.recovered_s(max(alone.times))
     print(f"{recovered:.1f} s after the last load a request takes as long as before")
 
@@ -149,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loads", type=float, nargs="+", default=[1, 2, 4, 8, 16], help="multiples of the capacity")
     parser.add_argument("--seconds", type=float, default=20, help="of each load")
+    parser.add_argument("--soak-s", type=float, default=0, help="how long the memory is watched under load, in seconds")
     parser.add_argument("--slots", type=int, default=4, help="requests that the replica works on at once")
     parser.add_argument("--delay", type=float, default=0.2, help="how long the scripted judge takes, in seconds")
     parser.add_argument("--model", help="the folder of a real model, in the place of the scripted judge")
@@ -161,7 +180,7 @@ def main() -> None:
         settings |= {"model.backend": "scripted", "model.scripted_delay_s": given.delay}
     settings |= dict(one.split("=", 1) for one in given.set)
     with serving(settings) as url:
-        asyncio.run(measure(url, given.slots, given.loads, given.seconds))
+        asyncio.run(measure(url, given))
 
 
 if __name__ == "__main__":

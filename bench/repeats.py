@@ -1,4 +1,4 @@
-"""Data in which one question has many rows, at two sizes: import, plan, select, evaluate, each in its own process.
+"""Data in which one question has many rows, at two sizes: import, plan, select, each in its own process.
 
     .venv/bin/python bench/repeats.py --rows 12500 50000
 
@@ -110,7 +110,7 @@ def seconds_of(words: list[str], program: str = "mine") -> Seconds:
     return Seconds(time.perf_counter() - begun, used)
 
 
-def measure(kind: str, rows: int, width: int, url: str) -> dict[str, Seconds]:
+def measure(kind: str, rows: int, width: int, url: str, *, evaluate: bool) -> dict[str, Seconds]:
     """Of each command, and of the three together."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -129,8 +129,9 @@ def measure(kind: str, rows: int, width: int, url: str) -> dict[str, Seconds]:
         took["plan, reuse"] = seconds_of(["plan", *job, "--set", f"service={url}", *known])
         random_walk = [*chosen, "--set", "preset=random", "--set", f"out={folder / 'random'}"]
         took["select, preset random"] = seconds_of(["select", *random_walk])
-        measured = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'evaluation'}"]
-        took["evaluate"] = seconds_of(["evaluate", *measured], "train")
+        if evaluate:
+            measured = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'evaluation'}"]
+            took["evaluate"] = seconds_of(["evaluate", *measured], "train")
     return took
 
 
@@ -139,13 +140,18 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, nargs=2, default=[12_500, 50_000])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--width", type=int, default=256)
+    parser.add_argument(
+        "--evaluate", action="store_true", help="and `train evaluate`, which ranks all items for each row"
+    )
     options = parser.parse_args()
     small, large = options.rows
     with serving() as url:
         print("Seconds on the clock (of the processors); the ratio is of the processors'.\n")
         print(f"| rows of | command | {small:,} rows | {large:,} rows | ratio |\n|---|---|---|---|---|")
         for kind in options.kinds:
-            before, after = (measure(kind, rows, options.width, url) for rows in (small, large))
+            before, after = (
+                measure(kind, rows, options.width, url, evaluate=options.evaluate) for rows in (small, large)
+            )
             for name, one in before.items():
                 ratio = after[name].processors / one.processors
                 print(f"| {kind} | {name} | {one} | {after[name]} | {ratio:.1f} |", flush=True)

@@ -36,7 +36,7 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
         run_side_by_side(demo.embed_base())
     with contextlib.ExitStack() as running:
         with timed(seconds, "serve"):
-            service = running.enter_context(serving(JUDGE, backend, out / "judge.log"))
+            service = running.enter_context(serving(JUDGE, backend, out / "judge.log", size.replicas))
         for stage, command in demo.judge_all(service):
             with timed(seconds, stage):
                 run(command)
@@ -47,7 +47,9 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
         run_side_by_side(demo.train_all())
     with contextlib.ExitStack() as running:
         with timed(seconds, "serve"):
-            service = running.enter_context(serving(out / "runs/reranker/merged", backend, out / "reranker.log"))
+            service = running.enter_context(
+                serving(out / "runs/reranker/merged", backend, out / "reranker.log", size.replicas)
+            )
         with timed(seconds, "rerank"):
             run(demo.rerank(service, "reranker"))
     publish_text(out / "seconds.json", json.dumps(seconds))

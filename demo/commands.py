@@ -34,9 +34,10 @@ class Size:
     fresh_pairs: int = 2400
     student_steps: int = 80
     reranker_steps: int = 160
+    replicas: int = 2
 
 
-QUICK = Size(train_scenes=60, eval_scenes=50, fresh_pairs=200, student_steps=4, reranker_steps=4)
+QUICK = Size(train_scenes=40, eval_scenes=30, fresh_pairs=200, student_steps=4, reranker_steps=4, replicas=1)
 """For the test of the demo itself: everything runs, nothing is learned."""
 
 

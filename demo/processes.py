@@ -1,19 +1,24 @@
 """Commands and services of the demo: shown, run, timed, and stopped again."""
 
 import contextlib
+import multiprocessing
 import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from multiprocessing import forkserver
 from pathlib import Path
+
+from unijudge import cli
 
 START_LIMIT_S = 600
 QUIET = {
@@ -21,6 +26,12 @@ QUIET = {
 }  # fmt: skip
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 """For commands that run side by side: with more threads than cores each waits for the other."""
+LOADED_ONCE = [
+    "trainer.embed", "trainer.train_embedder", "trainer.train_reranker", "trainer.evaluate", "peft",
+    "transformers.models.auto", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+]  # fmt: skip
+"""What commands that run side by side import: more than half of the time of a small one."""
+FORKS = multiprocessing.get_context("forkserver")
 
 
 def run(command: str) -> None:
@@ -31,7 +42,13 @@ def run(command: str) -> None:
 
 
 def run_side_by_side(chains: Sequence[Sequence[str]], at_once: int = 2) -> None:
-    """Runs chains of commands, some at once; each command is shown with its last line when it is done."""
+    """Runs chains of `unijudge` commands, some at once; each command is shown with its last line when it is done.
+
+    Each command is a fork of one process that has imported what they need.
+    """
+    FORKS.set_forkserver_preload(LOADED_ONCE)
+    with _environment(QUIET | ONE_THREAD):
+        forkserver.ensure_running()
     failed = threading.Event()
     with ThreadPoolExecutor(at_once) as pool:
         for done in as_completed([pool.submit(_run_chain, chain, failed) for chain in chains]):
@@ -43,14 +60,37 @@ def _run_chain(chain: Sequence[str], failed: threading.Event) -> None:
     for command in chain:
         if failed.is_set():
             return
-        done = subprocess.run(
-            _arguments(command), env=os.environ | QUIET | ONE_THREAD, capture_output=True, text=True, check=False
-        )
-        told = done.stdout.strip() if done.returncode == 0 else done.stdout + done.stderr
-        print(f"\n$ {command}\n{told}", flush=True)
-        if done.returncode:
+        with tempfile.TemporaryDirectory() as folder:
+            told, errors = Path(folder) / "told", Path(folder) / "errors"
+            process = FORKS.Process(target=_command, args=(shlex.split(command), told, errors))
+            process.start()
+            process.join()
+            printed = told.read_text().strip()
+            if process.exitcode:
+                printed += errors.read_text()
+        print(f"\n$ {command}\n{printed}", flush=True)
+        if process.exitcode:
             failed.set()
-        _check(command, done.returncode)
+        _check(command, process.exitcode or 0)
+
+
+def _command(words: list[str], told: Path, errors: Path) -> None:
+    """Runs one command in this process, which is a fork, as if it was typed; what it prints goes to two files."""
+    for stream, path in ((sys.stdout, told), (sys.stderr, errors)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = words
+    cli.main()
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Sets variables for a while: a process that begins meanwhile keeps them."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def _check(command: str, status: int) -> None:
@@ -59,14 +99,14 @@ def _check(command: str, status: int) -> None:
 
 
 @contextlib.contextmanager
-def serving(model: Path, backend: str, log: Path) -> Iterator[str]:
+def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator[str]:
     """A judge service on a free port; yields its URL once a real pair was scored, and stops it at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = (
-        f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas=2 --set gpus_per_replica=0 "
+        f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas={replicas} --set gpus_per_replica=0 "
         f"--set model.name={model.absolute()} --set model.backend={backend} --set model.dtype=float32 "
         "--set model.min_pixels=3136 --set model.max_pixels=3136 --set model.max_tokens=1024 "
         "--set front.max_ongoing_requests=32 "

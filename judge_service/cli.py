@@ -9,6 +9,7 @@ import typer
 
 from judge_service.settings import ServiceSettings
 from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+from unijudge.locations import locate
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -35,7 +36,9 @@ def verify(
     overrides: Overrides = None,
     queries: Annotated[int, typer.Option(min=1, help="Of 14 pairs each.")] = 15,
     tolerance: Annotated[float | None, typer.Option(help="In log-odds; default: by the service's dtype.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Holds the service's key, where it wants one.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Holds the service's key, where it wants one.", parser=locate)
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where the reference runs.")] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="What the reference computes in.")] = "float32",
 ) -> None:

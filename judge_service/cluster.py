@@ -1,10 +1,13 @@
 """The Ray cluster that the replicas run on: our own, or one of others that is joined."""
 
+import errno
 import logging
 import os
 import socket
 import threading
+import time
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -14,11 +17,25 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from judge_service.preflight import check_free, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
+from unijudge.refused import in_one_line
+from unijudge.shown import shown
 
 PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
+ORPHANS_S = 10
+"""How long the processes of a killed service may keep its port."""
 OBJECT_STORE_BYTES = 2**30
 """Of a local Ray. Nothing large passes through it; Ray's own choice can be more than a container's /dev/shm."""
+
+SERVE = MappingProxyType(
+    {
+        # A proxy is started again at the third miss: after Ray's own ten seconds each, everybody would wait for 30.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # A replica that was found dead or unfit has nothing to finish, and keeps its callers waiting.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+    }
+)
+"""What a Ray of our own is told about Ray Serve, unless the shell says otherwise."""
 
 
 def replica_environment(settings: ServiceSettings) -> dict[str, str]:
@@ -41,7 +58,7 @@ def join(settings: ServiceSettings) -> None:
         "GPU": settings.gpus_per_replica * settings.replicas,
     }
     if settings.address is None:
-        check_free(settings.host, settings.port)
+        _wait_until_free(settings.host, settings.port)
         # A local Ray counts cores to place replicas, not to bind them: two for its own actors come on top.
         _start_ray(int(needed["CPU"]) + 2)
     else:
@@ -57,6 +74,25 @@ def join(settings: ServiceSettings) -> None:
             )
 
     _check_placement(settings)
+
+
+def _wait_until_free(host: str, port: int) -> None:
+    """Returns when the service can listen there: the proxy of a service that was killed ends a moment after it.
+
+    Raises:
+        SettingsError: Another program goes on listening, or the host is not one of this machine.
+    """
+    deadline = time.monotonic() + ORPHANS_S
+    while True:
+        try:
+            check_free(host, port)
+        except SettingsError as error:
+            is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if not is_taken or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _init(**options: Any) -> None:
@@ -84,6 +120,7 @@ def _start_ray(cpus: int) -> None:
     Raises:
         JudgeError: It does not start.
     """
+    os.environ.update(SERVE | os.environ)
     try:
         _init(
             address="local",
@@ -126,8 +163,8 @@ def _connect(address: str) -> None:
         if host:
             socket.create_connection((host, int(port)), timeout=10).close()
         _init(address=address)
-    except (OSError, ValueError, AuthenticationError) as error:
+    except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         raise SettingsError(
-            f"address: no Ray cluster lets us in at {address!r} ({error}); is it running, and are RAY_AUTH_MODE and "
-            "the token here those of the cluster?"
+            f"address: no Ray cluster lets us in at {shown(address)} ({in_one_line(error)}); is it running, and are "
+            "RAY_AUTH_MODE and the token here those of the cluster?"
         ) from error

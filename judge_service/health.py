@@ -7,10 +7,11 @@ from memory: a probe never waits behind the work. A judge that is busy is never 
 """
 
 import asyncio
+import contextlib
 import io
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
@@ -62,6 +63,7 @@ class WatchedJudge:
         self._judge = judge
         self._settings = settings
         self._scored_at = self._canary_at = float("-inf")
+        self._doubt = asyncio.Event()  # the judge said that it cannot answer
         self._unfit: str | None = None  # why, since the last look
         self._dead: str | None = None  # likewise
 
@@ -77,7 +79,8 @@ class WatchedJudge:
             JudgeUnavailable: It was found unfit.
         """
         self.check_fit()
-        return await self._answers(query, candidates)
+        with self._doubted():
+            return await self._answers(query, candidates)
 
     async def _answers(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
         answers = await self._judge.judge(query, candidates)
@@ -95,19 +98,31 @@ class WatchedJudge:
         self.check_fit()
         if not isinstance(self._judge, Chooser):
             raise JudgeRefused(f"{self.identity} answers pair by pair only; ask /v1/score")
-        result = await self._judge.choose(query, candidates)
+        with self._doubted():
+            result = await self._judge.choose(query, candidates)
         if isinstance(result, Choice):
             self._scored_at = time.monotonic()
         return result
 
+    @contextlib.contextmanager
+    def _doubted(self) -> Iterator[None]:
+        """Notes when the judge says that it cannot answer."""
+        try:
+            yield
+        except JudgeUnavailable:
+            self._doubt.set()
+            raise
+
     async def check_alive(self) -> None:
-        """Returns if a real pair was scored lately, or can be scored now, or others are.
+        """Returns if a real pair was scored lately and no answer failed since, or one can be scored now, or others are.
 
         Raises:
             JudgeUnavailable: It cannot, or not in time.
         """
+        in_doubt = self._doubt.is_set()
+        self._doubt.clear()
         try:
-            if time.monotonic() - self._sign_of_life() > self._settings.fresh_s:
+            if in_doubt or time.monotonic() - self._sign_of_life() > self._settings.fresh_s:
                 await self._probe()
         except JudgeUnavailable as error:
             self._dead = str(error)
@@ -137,10 +152,15 @@ class WatchedJudge:
             raise JudgeBroken(self._unfit)
 
     async def watch(self) -> None:
-        """Looks whether the judge works and is fit, as often as the settings say, until it is cancelled."""
+        """Looks whether the judge works and is fit, as often as the settings say, until it is cancelled.
+
+        At once where it said that it cannot answer: a replica whose engine has died refuses faster than others answer,
+        so the more requests come to it, the longer it stays.
+        """
         every = min(self._settings.fresh_s, self._settings.canary_every_s or self._settings.fresh_s)
         while True:
-            await asyncio.sleep(every)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubt.wait(), every)
             try:
                 await self.check_ready()
             except JudgeBroken as error:

@@ -14,12 +14,13 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from judge_service.backends.engine_log import log_folder
 from judge_service.backends.engine_options import MemoryEstimate, memory_share, replicas_on_a_gpu, step_tokens_of
 from judge_service.backends.model_sizes import ModelSizes, load_sizes
 from judge_service.gpus import GIB, Gpu, Gpus, has_cuda_vllm, visible_gpus
 from judge_service.settings import ServiceSettings
 from unijudge.errors import ModelError, SettingsError
+from unijudge.logs import log_folder
+from unijudge.shown import shown
 
 OLDEST_CAPABILITY = (7, 5)
 """What the CUDA 13 builds of torch and vLLM hold kernels for."""
@@ -30,6 +31,8 @@ CUDA_FOLDER = Path("/usr/local/cuda")
 PARALLEL_SIZES = (1, 2, 4, 8, 16)
 SIXTEEN_BIT_METHODS = ("awq", "gptq", "fp8")
 """Ways of packing weights whose kernels in vLLM compute in float16 or bfloat16 alone."""
+LONGEST_TEMPORARY = 39
+"""Bytes of the folder of temporary files: Linux gives the name of a socket 107, and Ray's own part of it has 68."""
 
 
 def check_free(host: str, port: int) -> None:
@@ -57,9 +60,23 @@ def check_machine(settings: ServiceSettings) -> None:
     if settings.address is not None:
         return
     log_folder(settings.log_folder)
-    found = list(gpu_faults(settings, visible_gpus())) if needs_gpu(settings) else []
+    found = list(temporary_faults())
+    found += gpu_faults(settings, visible_gpus()) if needs_gpu(settings) else []
     if found:
         raise SettingsError("\n".join(found))
+
+
+def temporary_faults() -> Iterator[str]:
+    """What Ray cannot do with the folder that the environment names for temporary files."""
+    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    folder = Path(os.environ.get(name) or "/tmp")  # noqa: S108  Ray's own choice
+    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        yield f"{name} = {shown(str(folder))}: is no folder that this user may write. Set {name} to one, such as /tmp"
+    elif len(os.fsencode(folder)) > LONGEST_TEMPORARY:
+        yield (
+            f"{name} = {shown(str(folder))}: has {len(os.fsencode(folder))} letters, and Ray's sockets below it have "
+            f"room for {LONGEST_TEMPORARY}. Set RAY_TMPDIR to a shorter folder, such as /tmp"
+        )
 
 
 def check_engine(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> None:

@@ -12,10 +12,11 @@ from judge_service.backends.model_sizes import quantisation_of
 from judge_service.settings import LimitSettings, ModelSettings
 from unijudge.corpus import Content
 from unijudge.encoding import ChatEncoder, Stream, shared_prefix
-from unijudge.errors import BadImage, JudgeRefused, ModelError
+from unijudge.errors import BadImage, JudgeRefused, ModelError, OutOfMemory
 from unijudge.images import pixels_in
 from unijudge.inputs import ModelInputs
 from unijudge.lists import ListQuestion
+from unijudge.memory import one_memory_error
 from unijudge.prompt import Prompt, content_parts
 from unijudge.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
 
@@ -147,10 +148,14 @@ class Inputs:
             message = f"a text of {len(content.text or '')} characters: more than {longest} are not read; shorten it"
             return PairError(code="too_long", message=message)
         try:
-            if content.image is not None:
-                self.model.pictures(content.image)
+            with one_memory_error():
+                if content.image is not None:
+                    self.model.pictures(content.image)
         except BadImage as error:
             return PairError(code="bad_image", message=str(error))
+        except OutOfMemory as error:
+            message = f"out of memory while its image was decoded ({error}). Scale it down, or lower limits.max_pixels"
+            return PairError(code="out_of_memory", message=message)
         return None
 
     def _too_long(self, length: int, cure: str) -> PairError:

@@ -14,6 +14,8 @@ from judge_service.health import WatchedJudge
 from judge_service.settings import ServiceSettings
 
 DEPLOYMENT = "judge"
+LONGEST_SILENCE_S = 30
+"""After three times as long Ray replaces a replica whose process answers nothing, such as a stopped one."""
 
 
 @serve.deployment(name=DEPLOYMENT)
@@ -69,7 +71,7 @@ def deployment_of(settings: ServiceSettings, state: StateFile | None, environmen
         max_queued_requests=-1,
         graceful_shutdown_timeout_s=settings.drain_s,
         health_check_period_s=1,  # answered from memory
-        health_check_timeout_s=30,
+        health_check_timeout_s=min(LONGEST_SILENCE_S, settings.health.timeout_s),
         max_constructor_retry_count=settings.start_attempts,
         ray_actor_options={
             "num_cpus": settings.cpus_per_replica,

@@ -8,12 +8,14 @@ import logging
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from judge_service.cluster import join, replica_environment
@@ -24,13 +26,15 @@ from judge_service.preflight import check_machine
 from judge_service.process import port_lock, service_folder, stopping_at_signals
 from judge_service.replica import DEPLOYMENT, deployment_of
 from judge_service.settings import ServiceSettings
-from unijudge.errors import JudgeError, SettingsError
+from unijudge.errors import DataError, JudgeError, SettingsError
 from unijudge.judging import served_otherwise
 
 logger = logging.getLogger(__name__)
 
 APPLICATION = "judge"
 POLL_S = 0.5
+FALL_S = 5
+"""By how much the wall clock falls between two looks when somebody puts it back."""
 RAY_MARGIN_S = 30
 """Ray's own limit of a request's time is longer than ours by this: our answer says why."""
 
@@ -60,6 +64,7 @@ class _Service:
         self._state_path = state
         self._stop = stop
         self._state = ServiceState(phase="starting", reason="the service starts")
+        self._is_stale = False  # what the file says
         self._replicas = Replicas(settings.replicas, settings.start_attempts)
 
     def run(self) -> None:
@@ -100,7 +105,10 @@ class _Service:
             JudgeError: They cannot start, or somebody removed them.
         """
         started = False
+        clock = _Clock()
         while not self._stop.wait(POLL_S):
+            if clock.fell() and self._settings.address is None:
+                _restart_controller()
             try:
                 application = serve.status().applications.get(APPLICATION)
             except RayError as error:  # Ray starts its controller again by itself
@@ -115,10 +123,42 @@ class _Service:
                 logger.info("judge ready: %s, %d replicas; Ctrl-C drains", where, self._settings.replicas)
 
     def _publish(self, state: ServiceState) -> None:
-        """Writes the state where it has changed."""
-        if state != self._state or not self._state_path.exists():
-            self._state = state
+        """Writes the state where it has changed; a disk that is full ends nothing, and is tried again."""
+        if state == self._state and self._state_path.exists():
+            return
+        try:
             state.write(self._state_path)
+        except DataError as error:
+            if not self._is_stale:
+                logger.warning("probes are answered as before: %s", error)
+            self._is_stale = True
+            return
+        self._state, self._is_stale = state, False
+
+
+class _Clock:
+    """The wall clock, held against one that never jumps."""
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - time.monotonic()
+
+    def fell(self) -> bool:
+        """Whether it was put back since the last look."""
+        before, self._ahead = self._ahead, time.time() - time.monotonic()
+        return self._ahead < before - FALL_S
+
+
+def _restart_controller() -> None:
+    """Lets Ray Serve's controller begin anew; replicas and proxies go on meanwhile.
+
+    It measures by the wall clock when to look at them next: after one that was put back by an hour it would replace
+    nothing that died in this hour.
+    """
+    logger.warning("the wall clock was put back: Ray Serve's controller starts again")
+    try:
+        ray.kill(ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE), no_restart=False)
+    except (ValueError, RayError) as error:  # it is away just now, and starts anew by itself
+        logger.warning("Ray Serve's controller: %s", error)
 
 
 class Replicas:

@@ -131,7 +131,8 @@ class HealthSettings(Settings):
     fresh_s: float = Field(30, gt=0)
     """Alive without a question is who scored a pair in the last so many seconds; else a known pair is tried."""
     timeout_s: float = Field(60, gt=0)
-    """How long that pair may take, in seconds: longer than a full request does, since it waits behind those in work."""
+    """How long that pair may take, in seconds: longer than a full request does, since it waits behind those in work. A
+    replica whose process answers nothing at all is replaced after three times as long, and 90 seconds at most."""
     min_mass: float = Field(0.5, ge=0, le=1)
     """Least probability of Yes and No together on known pairs; below it the model is not answering the question."""
     canary_every_s: float = Field(300, ge=0)

@@ -35,8 +35,10 @@ app.add_typer(exports, name="export")
 def score(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
     """Stream each query and its nearest candidates to the judge, and write score shards. Resumes by itself."""
     resolved = command_settings(ScoreSettings, settings, overrides, example)
+    from miner.retrieve import check_installed
     from miner.score import score as run
 
+    check_installed(resolved.index)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(), transient=True,
@@ -72,8 +74,10 @@ def plan(
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
     resolved = command_settings(ScoreSettings, settings, overrides, example)
     from miner.bill import make_bill
+    from miner.retrieve import check_installed
     from miner.stopping import Stopped
 
+    check_installed(resolved.index)
     try:
         made = make_bill(resolved, probe, lambda text: logger.info("%s", text))
     except Stopped:

@@ -3,7 +3,9 @@
 A cancelled job finishes its shards in work before it ends, for as long as `stop_wait_s` of its submission allows.
 """
 
+import contextlib
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +15,13 @@ from unijudge.errors import SettingsError
 from unijudge.files import read_json
 from unijudge.locations import WHOLE, locate
 from unijudge.provenance import without_passwords
+from unijudge.refused import LONGEST_REASON
 from unijudge.scores import ScoreManifest, missing_shards
 from unijudge.settings import overrides_of
+from unijudge.shown import shown_name
+
+LOOK_EVERY_S = 1.0
+"""How long after a log broke off it is followed on."""
 
 Client = Any
 """ray.job_submission.JobSubmissionClient."""
@@ -35,11 +42,11 @@ def cluster(address: str) -> Iterator[Client]:
 
     try:
         yield JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")[:LONGEST_REASON]
         raise SettingsError(
-            f"{address}: {reason}. Is this the address of the cluster's dashboard, is the job's id right, and are "
-            "RAY_AUTH_MODE and the token here those of the cluster?"
+            f"{shown_name(address)}: {reason}. Is this the address of the cluster's dashboard, is the job's id right, "
+            "and are RAY_AUTH_MODE and the token here those of the cluster?"
         ) from error
 
 
@@ -87,19 +94,34 @@ def jobs(client: Client) -> list[str]:
 
 
 def follow(client: Client, job: str, tell: Callable[[str], None]) -> str:
-    """Tells a job's log as it grows, until the job ends.
+    """Tells a job's log as it grows, until the job ends; a log that breaks off is followed on.
 
     Returns:
-        Its state then: SUCCEEDED, FAILED or STOPPED; another one where the log broke off.
+        Its state then: SUCCEEDED, FAILED or STOPPED.
     """
     import asyncio
 
-    async def tail() -> None:
-        async for text in client.tail_job_logs(job):
-            tell(text)
+    from aiohttp import ClientError
 
-    asyncio.run(tail())
-    return str(client.get_job_status(job).value)
+    told = 0
+
+    async def tail() -> None:
+        nonlocal told
+        seen = 0
+        async for text in client.tail_job_logs(job):  # each time from its beginning
+            new = text[max(0, told - seen) :]
+            seen += len(text)
+            if new:
+                told += len(new)
+                tell(new)
+
+    while True:
+        with contextlib.suppress(ClientError, OSError):  # whether the cluster is still there, its answer below says
+            asyncio.run(tail())
+        state = client.get_job_status(job)
+        if state.is_terminal():
+            return str(state.value)
+        time.sleep(LOOK_EVERY_S)
 
 
 def _is_ours(job: Any) -> bool:

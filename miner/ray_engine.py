@@ -1,14 +1,16 @@
 """A scoring job's shards as Ray tasks: each finds its inputs on storage that all machines see, and writes its file.
 
-A task that dies with its machine is run again elsewhere, three times at most; since a shard is one file, whole or
-absent, nothing is lost and nothing is written twice. A question that rows of several shards ask may be asked by each of
-their tasks.
+A task that dies with its machine is run again elsewhere, twice at most; then the other shards go on without it. Since a
+shard is one file, whole or absent, nothing is lost and nothing is written twice. A question that rows of several shards
+ask may be asked by each of their tasks.
 """
 
 import asyncio
+import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -28,14 +30,20 @@ from unijudge.errors import JudgeChanged, SettingsError, TaskFailed, UnijudgeErr
 from unijudge.files import DRAFT_SUFFIX
 from unijudge.locations import WHOLE, is_local
 from unijudge.provenance import without_passwords
+from unijudge.refused import LONGEST_REASON, in_one_line
 from unijudge.scores import ScoreManifest
+from unijudge.shown import shown
 
-RETRIES = 3
+RETRIES = 2
 """How often Ray starts a task again whose process or machine died; one that kills every worker must come to an end."""
-LONGEST_REASON = 200
-"""Characters of a foreign reason in a message."""
+MOST_FAILED = 5
+"""Shards whose tasks died: after more of them no other is begun, since it is not the shards that are at fault."""
 LOOK_EVERY_S = 1.0
 """How often the driver looks whether it was asked to stop."""
+TELL_EVERY_S = 60.0
+"""How often it is said that no shard has ended."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -54,8 +62,8 @@ def connected(settings: ScoreSettings) -> Iterator[None]:
             ray.init(address=settings.ray_address, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise SettingsError(
-            f"ray_address: no Ray cluster lets us in at {settings.ray_address!r} ({error}); is it running, and are "
-            "RAY_AUTH_MODE and the token here those of the cluster?"
+            f"ray_address: no Ray cluster lets us in at {shown(settings.ray_address)} ({in_one_line(error)}); is it "
+            "running, and are RAY_AUTH_MODE and the token here those of the cluster?"
         ) from error
     if is_local(settings.out):
         for draft in settings.out.glob(f"part-*{DRAFT_SUFFIX}"):
@@ -78,31 +86,75 @@ def score_shards(
 
     Raises:
         UnijudgeError: What stopped a task; the others in work are waited for.
+        TaskFailed: Tasks died as often as they were tried, and the other shards are done; or the cluster is lost.
     """
+    try:
+        faults = _run_all(settings, plan, shards, report, stop)
+    except RayError as error:
+        raise TaskFailed(
+            f'engine = "ray": the cluster was lost ({in_one_line(error)}). See that it runs; the same command goes on '
+            "with what is missing"
+        ) from error
+    own = [fault for fault in faults.values() if not isinstance(fault, TaskFailed)]
+    if own:
+        raise own[0]
+    if len(faults) > 1:
+        first, *others = faults
+        also = ", ".join(map(str, others[:MOST_FAILED]))
+        raise TaskFailed(f"{faults[first]}. So did {len(others)} more: shard {also}") from faults[first]
+    for fault in faults.values():
+        raise fault
+
+
+def _run_all(
+    settings: ScoreSettings,
+    plan: ScoreManifest,
+    shards: Sequence[int],
+    report: Callable[[Counts], None],
+    stop: threading.Event,
+) -> dict[int, UnijudgeError]:
+    """Runs the tasks; of each shard that failed, why. A task that died stops no other, an error of ours does."""
     task = ray.remote(max_retries=RETRIES, num_cpus=1)(_score_shard)
     texts = (settings.absolute().model_dump_json(context=WHOLE), plan.model_dump_json())
     left = iter(shards)
     working: list[Any] = []
     shard_of: dict[Any, int] = {}
-    fault: UnijudgeError | None = None
+    faults: dict[int, UnijudgeError] = {}
+    quiet_since = time.monotonic()
     while True:
-        while fault is None and not stop.is_set() and len(working) < settings.tasks:
+        while len(working) < settings.tasks and not stop.is_set() and not _is_hopeless(faults):
             shard = next(left, None)
             if shard is None:
                 break
             working.append(task.remote(*texts, shard))
             shard_of[working[-1]] = shard
         if not working:
-            break
+            return faults
         done, working = ray.wait(working, timeout=LOOK_EVERY_S)
         for one in done:
             shard = shard_of.pop(one)
             try:
                 report(ray.get(one))
             except RayError as error:
-                fault = fault or _fault(shard, error)
-    if fault is not None:
-        raise fault
+                faults[shard] = _fault(shard, error)
+                logger.warning("%s", faults[shard])
+        if done or time.monotonic() - quiet_since > TELL_EVERY_S:
+            if not done:
+                _tell_wait(len(working))
+            quiet_since = time.monotonic()
+
+
+def _is_hopeless(faults: Mapping[int, UnijudgeError]) -> bool:
+    """Whether the shards that are left would fail as well."""
+    return len(faults) > MOST_FAILED or any(not isinstance(fault, TaskFailed) for fault in faults.values())
+
+
+def _tell_wait(tasks: int) -> None:
+    free, all_ = (resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
+    logger.info(
+        "no shard has ended for %.0f s: %d in work or waiting; %g of the cluster's %g CPUs are free",
+        TELL_EVERY_S, tasks, free, all_,
+    )  # fmt: skip
 
 
 def _fault(shard: int, error: RayError) -> UnijudgeError:
@@ -113,7 +165,7 @@ def _fault(shard: int, error: RayError) -> UnijudgeError:
     lines = str(cause or error).strip().splitlines() or [type(error).__name__]
     return TaskFailed(
         f"shard {shard}: its task failed, and was tried {RETRIES + 1} times where its process died "
-        f"({lines[0][:LONGEST_REASON]}). See the log of its worker on the cluster: it may have run out of memory. The "
+        f"({lines[0][:LONGEST_REASON]}). See the log of its worker on the cluster: it may have run out of memory; the "
         "same command goes on with what is missing"
     )
 

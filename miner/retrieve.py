@@ -6,6 +6,7 @@ found so far. IVF and HNSW hold all items in memory, and miss some: `recall` say
 Letters: N items · Q queries · D vector width · K found.
 """
 
+import importlib.util
 import logging
 import subprocess
 import sys
@@ -97,6 +98,16 @@ class FaissRetriever:
             values, places = self._knn(queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric)
             best.add(values, rows[places])
         return best.similarities_QK, best.rows_QK
+
+
+def check_installed(index: str) -> None:
+    """Returns if FAISS is there for a kind of search that needs it: better now than after a plan is written.
+
+    Raises:
+        ModuleNotFoundError: It is not.
+    """
+    if index != "exact" and importlib.util.find_spec("faiss") is None:
+        raise ModuleNotFoundError("No module named 'faiss'", name="faiss")
 
 
 def gpu_works(faiss: Any) -> bool:

@@ -14,7 +14,7 @@ from miner.known import KnownScores
 from miner.questions import Asked, Question, Questions
 from miner.settings import ScoreSettings
 from unijudge.corpus import Content, Corpus, Item, Query
-from unijudge.errors import DataError, JudgeBroken, JudgeRefused
+from unijudge.errors import DataError, JudgeBroken, JudgeRefused, Unreachable
 from unijudge.provenance import without_passwords
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.verdicts import Judge, PairError, Verdict
@@ -149,6 +149,8 @@ class ShardScorer:
     def _content(self, entry: Item | Query) -> Content | PairError:
         try:
             return self._corpus.content(entry)
+        except Unreachable:  # it may be readable in a minute, and an error is stored for ever
+            raise
         except DataError as error:
             return PairError(code="unreadable", message=self._corpus.told(error))
 

@@ -10,13 +10,13 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "unijudge": {
         "pydantic", "numpy", "pyarrow", "PIL", "anyio", "httpx2", "tenacity", "typer", "transformers", "jinja2",
-        "markupsafe", "upath",
+        "markupsafe", "upath", "packaging",
     },
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "torch",
         "transformers", "safetensors", "ray", "vllm", "packaging",
     },
-    "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray"},
+    "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray", "aiohttp"},
     "trainer": {
         "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
         "accelerate", "sentence_transformers", "httpx2", "tenacity",
@@ -26,20 +26,22 @@ ONLY_IN = {
     "transformers": {
         "unijudge/inputs.py", "unijudge/checkpoints.py",
         "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
-        "trainer/backbone.py",
+        "trainer/attaching.py", "trainer/backbone.py",
         "trainer/pretrained.py",
         "trainer/runs.py",
     },
     "ray": {
         "judge_service/replica.py", "judge_service/service.py", "judge_service/cluster.py",
         "miner/ray_engine.py", "miner/jobs.py"},
+    "aiohttp": {"miner/jobs.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
     "anyio": {"unijudge/concurrency.py"},
-    "httpx2": {"unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
+    "httpx2": {"unijudge/reaching.py", "unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
     "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
     "jinja2": {"unijudge/pages.py"},
     "upath": {"unijudge/locations.py"},
+    "packaging": {"unijudge/unexpected.py", "judge_service/doctor.py"},
     "typer": {
         "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
         "miner/jobs_cli.py",

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import nn
 
-from trainer.backbone import Backbone, check_adapter, open_backbone
+from trainer.attaching import check_adapter
+from trainer.backbone import Backbone, open_backbone
 from trainer.encodings import FILE as EMBEDDING
 from trainer.encodings import EmbeddingManifest
 from trainer.settings import BackboneSettings

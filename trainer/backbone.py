@@ -3,10 +3,8 @@
 Letters: B streams of one forward pass · U distinct streams · S tokens of the longest · D width · L T as in `vision`.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
+from trainer.attaching import with_adapter
 from trainer.buckets import buckets
 from trainer.encodings import Reader, check_base, check_reads_alike, reader_of
 from trainer.head import float32_logits
@@ -21,7 +20,7 @@ from trainer.out_of_memory import loading_cures, out_of_memory_named
 from trainer.pretrained import check_named, device_of, pretrained_options
 from trainer.settings import BackboneSettings
 from trainer.vision import Vision
-from unijudge.checkpoints import check_checkpoint, check_tensors
+from unijudge.checkpoints import check_checkpoint
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
 from unijudge.errors import DataError, ModelError
@@ -182,7 +181,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
-        model = _with_adapter(model, settings.adapter)
+        model = with_adapter(model, settings.adapter)
     return Backbone(
         model=model.eval(),
         inputs=inputs,
@@ -205,31 +204,3 @@ def _distinct(streams: Sequence[Stream]) -> tuple[list[Stream], list[int]]:
 def _pictures(streams: Sequence[Stream]) -> Iterator[bytes]:
     """In reading order."""
     return (entry for stream in streams for entry in stream if isinstance(entry, bytes))
-
-
-def _with_adapter(model: Any, folder: Path) -> Any:
-    import peft
-
-    if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder}: no adapter there (adapter_config.json is missing); give the adapter/ of a run")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what is missing or does not fit is looked at below
-            adapted = peft.PeftModel.from_pretrained(
-                model, str(folder), torch_device=str(model.device), ignore_mismatched_sizes=True
-            )
-        check_adapter(adapted, peft.load_peft_weights(str(folder), device="cpu"))
-    except (OSError, ValueError, RuntimeError, SafetensorError, ModelError) as error:
-        raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
-    return adapted
-
-
-def check_adapter(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Returns if an adapter's file has every tensor of the adapter that is on a model, and no other: PEFT drops those.
-
-    Raises:
-        ModelError: It has not.
-    """
-    import peft
-
-    wanted = {name: tuple(tensor.shape) for name, tensor in peft.get_peft_model_state_dict(model).items()}
-    check_tensors(wanted, {name: tuple(tensor.shape) for name, tensor in weights.items()})

@@ -1,8 +1,8 @@
 """The card of an exported model: README.md, with the front matter by which the Hugging Face hub shows it.
 
 Everything on it comes from the run, from the manifests that the run names, and from evaluations that are given; nothing
-is measured here. It names no path of the machine that exported it, but that of an adapter's base on a disk: its code
-would not run without.
+is measured here. It names no path of the machine that exported it: the base of an adapter, where it is a folder, is to
+be put beside.
 """
 
 import json
@@ -44,7 +44,8 @@ BARE = """* It reads strings without a template, and the tokens of a picture cou
   with `model.encoding = "vlm2vec"`."""
 CANDIDATE_FIRST = """* Its question names the candidate first. sentence-transformers' CrossEncoder hands pictures over
   query first, so for it this folder is none: the pictures of a pair would change places."""
-ADAPTER = "* The adapter needs the very weights that it was trained on: {base}."
+ADAPTER = "* The adapter needs the very weights that it was trained on: {base}{beside}."
+BESIDE = ", a folder, to be put where the code is run"
 PIPELINE = {"embedder": "feature-extraction", "reranker": "text-ranking"}
 """The hub's name of what it does."""
 
@@ -146,9 +147,9 @@ def _limits(of: Artefact, story: Story, *, tiled: bool) -> str:
     lines += [BARE] if of.bare else []
     lines += [CANDIDATE_FIRST] if of.kind == "reranker" and not of.pairs else []
     lines += [ADAPTER] if of.form == "adapter" else []
-    return "\n".join(["## Limits", "", *lines]).format(
-        **vars(of) | {"base": of.base_name, "agreement": story.agreement}
-    )
+    beside = BESIDE if Path(of.base).is_dir() else ""
+    named = {"base": of.base_name, "beside": beside, "agreement": story.agreement}
+    return "\n".join(["## Limits", "", *lines]).format(**vars(of) | named)
 
 
 def _training(of: Artefact, story: Story) -> str:

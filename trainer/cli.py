@@ -80,9 +80,10 @@ def reranker(settings: SettingsFile = None, overrides: Overrides = None, example
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, finished or not.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, finished or not.", parser=locate)],
     out: Annotated[
-        Path | None, typer.Option(help="The page. Without it: report.html in the run; of several runs, here.")
+        Path | None,
+        typer.Option(help="The page. Without it: report.html in the run; of several runs, here.", parser=locate),
     ] = None,
 ) -> None:
     """Draw the curves of a training; of several, laid over one another, and what differs in their settings."""
@@ -95,10 +96,12 @@ def report(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished training.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a finished training.", parser=locate)],
     out: Annotated[Path, typer.Argument(help="The folder or URL to write.", parser=locate)],
     form: Annotated[Form, typer.Option(help="Whole weights, or the adapter alone.")] = "merged",
-    evaluation: Annotated[list[Path] | None, typer.Option(help="A folder of measures, for the card.")] = None,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option(help="A folder of measures, for the card.", parser=locate)
+    ] = None,
     license: Annotated[str | None, typer.Option(help="For the card, such as apache-2.0.")] = None,  # noqa: A002
     overwrite: Overwrite = False,
 ) -> None:

@@ -139,7 +139,7 @@ class _Case:
 
 def _cases(settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, queries_QD: Vectors) -> Iterator[_Case]:
     pools: dict[str | None, tuple[Rows, Vectors]] = {}
-    exclusions = Exclusions(corpus)
+    exclusions, items = Exclusions(corpus), len(corpus.items)
     for row, (query, vector_D) in enumerate(zip(corpus.queries, queries_QD, strict=True)):
         right, excluded = corpus.positives(row), np.empty(0, np.int64)
         if query.candidates is not None:
@@ -155,13 +155,20 @@ def _cases(settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, querie
                 right = exclusions.positives(row)
                 excluded = exclusions.rows(row)
         # The product is made with the whole pool, which is never copied; what is left out goes afterwards.
-        golden_N = np.isin(candidates, right)
-        kept = np.flatnonzero(golden_N | ~np.isin(candidates, excluded))
+        golden_N = _marked(right, items)[candidates]
+        kept = np.flatnonzero(golden_N | ~_marked(excluded, items)[candidates])
         gold = np.flatnonzero(golden_N[kept])
         if not len(gold):
             raise DataError(f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates")
-        own = np.isin(candidates[kept][gold], corpus.positives(row))
+        own = _marked(corpus.positives(row), items)[candidates[kept][gold]]
         yield _Case(query, candidates[kept], (vectors_ND @ vector_D)[kept], gold, own, len(candidates) - len(kept))
+
+
+def _marked(rows: Rows, items: int) -> npt.NDArray[np.bool_]:
+    """Of each item, whether it is among the rows: a look-up, where a search would sort them for every query."""
+    marks_N = np.zeros(items, bool)
+    marks_N[rows] = True
+    return marks_N
 
 
 def _gap(

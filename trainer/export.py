@@ -22,7 +22,7 @@ from trainer.layouts import (
     reranker_files,
     reranker_template,
 )
-from trainer.loading import Artefact, Form
+from trainer.loading import Artefact, Form, base_name
 from trainer.report import read_steps
 from trainer.runs import settings_of
 from trainer.settings import BackboneSettings
@@ -132,15 +132,9 @@ def _save_adapter(settings: BackboneSettings, inputs: ModelInputs, adapter: Path
     """Copies an adapter that was seen to fit, and says where its base is to be found."""
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
     config = json.loads(read_text(adapter / "adapter_config.json"))
-    config |= {"base_model_name_or_path": _base(settings), "revision": settings.revision}
+    config |= {"base_model_name_or_path": base_name(settings.name), "revision": settings.revision}
     publish_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
     inputs.save(folder)
-
-
-def _base(settings: BackboneSettings) -> str:
-    """A hub name as it is, a folder by its whole path."""
-    folder = Path(settings.name)
-    return str(folder.resolve()) if folder.is_dir() else settings.name
 
 
 def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs) -> Artefact:
@@ -150,7 +144,7 @@ def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelIn
         name=name,
         kind="embedder",
         form=form,
-        base=_base(model) if form == "adapter" else model.name,
+        base=model.name,
         revision=model.revision,
         dtype="bfloat16" if model.dtype == "nf4" else model.dtype,
         min_pixels=model.min_pixels,

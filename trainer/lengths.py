@@ -12,6 +12,7 @@ import numpy as np
 from trainer.examples import Example, Examples
 from unijudge.corpus import Content, Corpus, Item, Query
 from unijudge.errors import DataError
+from unijudge.shown import NAMED, shown
 
 SHORT = "a"
 
@@ -25,7 +26,7 @@ def check_contents(corpus: Corpus, limit: int, length: Callable[[Content], int])
         length: Of a content, in tokens.
 
     Raises:
-        DataError: There are some: their number, and the longest one's id.
+        DataError: There are some: their number, and the ids of the longest.
     """
     room = limit - length(Content(SHORT))  # of a text that has a token for each byte
     found: list[tuple[int, str]] = []
@@ -46,7 +47,7 @@ def check_rows(triples: Path, examples: Examples, limit: int, longest: Callable[
         longest: Of a row, the tokens of the longest input that is made of it.
 
     Raises:
-        DataError: There are some: their number, and the query of the longest.
+        DataError: There are some: their number, and the queries of the longest.
     """
     first = examples.texts(0)
     room = limit - longest(replace(first, query=Content(SHORT), candidates=[Content(SHORT)] * len(first.candidates)))
@@ -56,10 +57,10 @@ def check_rows(triples: Path, examples: Examples, limit: int, longest: Callable[
 
 
 def _refuse(what: str, limit: int, found: Iterable[tuple[int, str]]) -> None:
-    long = [(length, name) for length, name in found if length > limit]
+    long = sorted(((length, name) for length, name in found if length > limit), reverse=True)
     if long:
-        length, name = max(long)
+        longest = ", ".join(f"{shown(name)} {length}" for length, name in long[:NAMED])
         raise DataError(
-            f"{what.format(len(long))} are longer than model.max_tokens = {limit}; the longest, of {name!r}, has "
-            f"{length} tokens. Raise it, or import without such texts"
+            f"{what.format(len(long))} are longer than model.max_tokens = {limit}. The longest, in tokens: {longest}. "
+            f"Set model.max_tokens = {long[0][0]}, or import without such texts"
         )

@@ -49,14 +49,25 @@ class Artefact:
 
     @property
     def base_name(self) -> str:
-        """The model that was trained, as a reader knows it: a hub name, or the name of its folder."""
-        return Path(self.base).resolve().name if Path(self.base).is_dir() else self.base
+        """The model that was trained, as a reader knows it."""
+        return base_name(self.base)
 
     @property
     def photo(self) -> str:
         """Code that opens a picture as the model was taught to see it."""
         size = f'.convert("RGB").resize(({self.edge}, {self.edge}), Image.Resampling.BICUBIC)' if self.edge else ""
         return f'Image.open("photo.jpg"){size}'
+
+
+def base_name(name: str) -> str:
+    """A hub name as it is; of a folder its own name, where the reader must put it: no path of this machine.
+
+    Example:
+        >>> base_name("Qwen/Qwen2-VL-2B-Instruct")
+        'Qwen/Qwen2-VL-2B-Instruct'
+    """
+    folder = Path(name)
+    return folder.resolve().name if folder.is_dir() else name
 
 
 def loading(of: Artefact) -> str:
@@ -74,7 +85,7 @@ def loading(of: Artefact) -> str:
 def _transformers(of: Artefact) -> str:
     options = "".join(f", {name}={value!r}" for name, value in of.processor.items())
     revision = f', revision="{of.revision}"' if of.form == "adapter" and of.revision else ""
-    weights = json.dumps(of.base, ensure_ascii=False) if of.form == "adapter" else of.quoted
+    weights = json.dumps(of.base_name, ensure_ascii=False) if of.form == "adapter" else of.quoted
     library, peft, adapted = "transformers", "", ""
     if of.form == "adapter":
         library, peft = "transformers and PEFT", "from peft import PeftModel\n"

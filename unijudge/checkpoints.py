@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from unijudge.errors import ModelError
-from unijudge.model_folders import WEIGHTS_INDEX
+from unijudge.errors import DataError, ModelError
+from unijudge.model_folders import WEIGHTS_INDEX, check_safetensors
 from unijudge.refused import in_one_line
 from unijudge.weight_files import WEIGHTS, check_numbers, is_side_tensor, packing_of, weight_files
 
@@ -41,6 +41,11 @@ def check_checkpoint(name: str, revision: str | None) -> None:
 
     folder = _folder_of(name, revision)
     paths = weight_files(folder) if folder else []
+    try:
+        for path in paths:
+            check_safetensors(path)
+    except DataError as error:
+        raise ModelError(f"its weights cannot be read: {error}") from error
 
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()

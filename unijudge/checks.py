@@ -15,8 +15,8 @@ from unijudge.datasets import DatasetManifest, check_file, every, read_parts
 from unijudge.errors import DataError
 from unijudge.files import names_in, read_json, read_text
 from unijudge.locations import inside_store, is_local, locate
-from unijudge.model_folders import check_weights
-from unijudge.provenance import Beginning
+from unijudge.model_folders import AdapterConfig, check_weights
+from unijudge.provenance import Beginning, Versions
 from unijudge.rankings import Evaluation, read_rankings
 from unijudge.scores import ScoreManifest, missing_shards, read_shard
 from unijudge.triples import TripleManifest, read_triples
@@ -176,7 +176,10 @@ def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
 
 
 def check_run(folder: Path, _: Beginning) -> str:
-    """Metrics line by line; of every weight file, that its bytes are all there."""
+    """Metrics line by line, and what adapter and environment say; of every weight file, that its bytes are there."""
+    read_json(folder / "environment.json", Versions)
+    if "adapter_config.json" in names_in(folder / "adapter"):
+        read_json(folder / "adapter" / "adapter_config.json", AdapterConfig)
     steps = 0
     for number, line in enumerate(read_text(folder / "metrics.jsonl").splitlines(), start=1):
         try:

@@ -1,16 +1,18 @@
 """The command line: `unijudge judge | mine | train`, `describe` and `check`.
 
 The groups come from the entry points `unijudge.commands`, so this package imports no program. This is the only place
-that turns an error into one line and exit status 1.
+that turns an error into one line and exit status 1. What nobody foresaw becomes three lines, and a report.
 """
 
+import io
+import itertools
 import logging
 import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -20,10 +22,14 @@ from unijudge.locations import locate
 from unijudge.provenance import without_passwords
 from unijudge.settings import Settings, load_settings
 from unijudge.settings import example as print_example
+from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
+from unijudge.unexpected import lacking_package, told, versions
 
 S = TypeVar("S", bound=Settings)
 
-SettingsFile = Annotated[Path | None, typer.Argument(help="A TOML file of settings; --example prints one.")]
+SettingsFile = Annotated[
+    Path | None, typer.Argument(help="A TOML file of settings; --example prints one.", parser=locate)
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
 Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output of the same kind that exists already.")]
@@ -38,8 +44,14 @@ def command_settings(kind: type[S], file: Path | None, overrides: list[str] | No
     return load_settings(kind, file, overrides or [])
 
 
+UsageError: Any = typer.BadParameter.__base__
+"""What typer raises where a command line is none; typer has no name of its own for it."""
+INTERRUPTED = 130
+"""The status of a command that Ctrl-C ended, by custom."""
+
 app = typer.Typer(
-    help="Judge, mine and train universal multimodal embeddings with a multimodal LLM as the judge.",
+    help="Judge, mine and train universal multimodal embeddings with a multimodal LLM as the judge. "
+    "--version says which versions are here.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -79,21 +91,79 @@ def run(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line: an error is one line and status 1, an unexpected one three, Ctrl-C none."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Safe("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("httpx2", "faiss.loader", "aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    sys.exit(_status(sys.argv[1:]))
+
+
+def _status(words: list[str]) -> int:
+    """Runs one command as a person typed it; with what to end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name on a disk need not be UTF-8, and is shown nevertheless
+            stream.reconfigure(errors="backslashreplace")
+    if "--version" in words[:3]:
+        typer.echo("\n".join(versions()))
+        return 0
     try:
-        whole()()
-    except UnijudgeError as error:
-        typer.secho(f"error: {without_passwords(str(error))}", fg="red", err=True)
-        sys.exit(1)
+        command = typer.main.get_command(whole())
+        return int(command.main(_asked(words), prog_name="unijudge", standalone_mode=False) or 0)
+    except UsageError as error:
+        usage = error.ctx.get_usage() + "\n" if error.ctx else ""
+        return _end(f"{usage}error: {_brief(error.format_message(), words)}", error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001  the last place that can tell a person of it
+        return _failed(_only(error), words)
+
+
+def _asked(words: list[str]) -> list[str]:
+    """The same, where somebody asked for help with a word."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    group = any(words[:1] == [one.name] for one in entry_points(group="unijudge.commands"))
+    return [words[0], "--help"] if group and words[1:] == ["help"] else words
+
+
+def _failed(error: Exception, words: list[str]) -> int:
+    if isinstance(error, UnijudgeError):
+        return _end(f"error: {_brief(str(error), words)}")
+    if isinstance(error, ImportError) and (lacking := lacking_package(error, words)):
+        return _end(f"error: {lacking}")
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        sys.stdout = io.StringIO()
+        return 1
+    return _end("\n".join(told(error, words)))
+
+
+def _brief(message: str, words: list[str]) -> str:
+    """A message without passwords, in which a long value of the command line is cut."""
+    for word in words:
+        for value in (word, word.partition("=")[2]):
+            while len(value) > LONGEST_WORD and (start := message.find(value[: LONGEST + 1])) >= 0:
+                same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(value, message[start:], strict=False))
+                message = f"{message[:start]}{shown_name(value)}{message[start + len(list(same)) :]}"
+    return in_brief(without_passwords(message))
+
+
+def _end(message: str, status: int = 1) -> int:
+    typer.secho(message, fg="red", err=True)
+    return status
+
+
+def _only(error: Exception) -> Exception:
+    """Of a group of errors the first: what concurrent tasks raise comes in groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class _Safe(logging.Formatter):
-    """Lines of a log without the passwords of the URLs in them, which other libraries print too."""
+    """Lines of a log, in brief, without the passwords of the URLs in them: other libraries print those too."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_passwords(super().format(record))
+        line = without_passwords(super().format(record))
+        return line if record.exc_info else in_brief(line)

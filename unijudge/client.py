@@ -17,7 +17,7 @@ from unijudge.connection import Connection
 from unijudge.corpus import Content
 from unijudge.cost import ModelShape, TokenCount
 from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeRefused, SettingsError
-from unijudge.parts import Part, body_of, chunks
+from unijudge.parts import UNSENDABLE, Part, body_of, chunks
 from unijudge.uploads import Uploads
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 from unijudge.wire import Answer, ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
@@ -151,6 +151,8 @@ class JudgeClient:
             JudgeUnavailable, JudgeChanged, JudgeBroken: As of `judge`.
         """
         asked, listed, room = self._parts(query, candidates)
+        if broken := [part for part in listed if part.inline_bytes == UNSENDABLE]:
+            return broken[0].fault(room)
         size = sum(part.inline_bytes + len(b",") for part in listed)
         if size > room:
             message = f"{size} bytes of candidates in one list; a request takes {room} beside its query: list fewer"
@@ -207,8 +209,7 @@ class JudgeClient:
         answered = False
         for chunk in chunks(parts, limits.max_candidates, room):
             if len(chunk) == 1 and chunk[0].inline_bytes > room:
-                message = f"{chunk[0].inline_bytes} bytes with its query; a request takes {limits.max_body_bytes}"
-                found.append(PairError(code="too_large", message=message))
+                found.append(chunk[0].fault(limits.max_body_bytes))
                 continue
             try:
                 found.append(await self._answered(path, kind, asked, chunk))
@@ -236,6 +237,8 @@ class JudgeClient:
         by_name = limits.blobs and self._uploads.work
         asked = Part.of(query, by_name=by_name)
         room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
+        if asked.inline_bytes == UNSENDABLE:
+            raise JudgeRefused(f"the query: {asked.fault(room).message}")
         if room < 0:
             raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
         return asked, [Part.of(candidate, by_name=by_name) for candidate in candidates], room

@@ -27,6 +27,8 @@ from unijudge.errors import (
 from unijudge.files import in_words
 from unijudge.keys import checked_key
 from unijudge.provenance import without_passwords
+from unijudge.reaching import by_way_of, open_http
+from unijudge.refused import in_one_line
 from unijudge.retrying import Retrying
 from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import Answer, ErrorBody
@@ -58,7 +60,8 @@ class Connection:
         self._retrying = Retrying(limit, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s)
         checked = checked_key(key, "key")
         try:
-            self._http = httpx2.AsyncClient(
+            self._http = open_http(
+                url,
                 base_url=url,
                 timeout=None,  # the deadline is one for the whole try, in `_once`
                 # Requests wait for a place of `limit`, where their time does not run yet, never for a connection.
@@ -116,9 +119,14 @@ class Connection:
                 "candidates in a query"
             ) from error
         except httpx2.TransportError as error:
+            way = by_way_of(self.url)
+            cure = (
+                "set NO_PROXY if it needs none" if way else "start one with `unijudge judge serve`, or correct the URL"
+            )
+            raise JudgeUnavailable(f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}") from error
+        except httpx2.RequestError as error:  # damaged on the way, or sent elsewhere too often
             raise JudgeUnavailable(
-                f"{self.url}: no judge answers there ({type(error).__name__}: {error}); start one with "
-                "`unijudge judge serve`, or correct the URL"
+                f"{self.url}{path}: its answer cannot be read ({in_one_line(error)}). Look at what stands between"
             ) from error
         if response.is_success:
             content: bytes = response.content
@@ -157,6 +165,8 @@ class Connection:
             error = unavailable(message)
             error.retry_after_s = _seconds(response.headers.get("Retry-After"))
             return error
+        if body.code == "no_room":
+            return JudgeError(message)
         return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
 
 

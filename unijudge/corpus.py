@@ -23,6 +23,7 @@ from unijudge.image_roots import check_names, image_root, root_name
 from unijudge.images import read_bounded
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
+from unijudge.stores import again
 from unijudge.tables import Table
 
 
@@ -210,7 +211,7 @@ class Corpus:
             return Content(text=entry.text)
         path = self.images / entry.image
         try:
-            data = read_bounded(path)
+            data = again(path, lambda: read_bounded(path))
         except DataError:
             raise
         except FileNotFoundError as error:

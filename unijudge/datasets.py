@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, BinaryIO, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -27,6 +28,7 @@ from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
+from unijudge.stores import again
 from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity
 
@@ -150,11 +152,16 @@ def copied(source: Path, target: Path, sha256: str | None = None, size: int | No
 def _blocks(path: Path) -> Iterator[bytes]:
     try:
         check_regular(path)
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
+        with again(path, lambda: path.open("rb")) as file:
+            while block := again(path, partial(_block, file, file.tell())):
                 yield block
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
+
+
+def _block(file: BinaryIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read(BLOCK)
 
 
 def stored(path: Path) -> Stored:

@@ -4,6 +4,7 @@
     ├─ SettingsError         the settings are wrong: edit them
     ├─ DataError             a file is missing, torn, foreign or of another version: the path is in the message
     │  ├─ BadImage           bytes that are not a picture we open
+    │  ├─ Unreachable        it could not be read just now, which says nothing of what is there
     │  ├─ FolderBusy         another process writes this folder
     │  └─ NothingSelected    a selection keeps no row
     ├─ JudgeError            the judge gave no answer
@@ -50,6 +51,10 @@ class DataError(UnijudgeError):
 
 class BadImage(DataError):
     """Bytes that are not a JPEG, PNG or WebP of an acceptable size."""
+
+
+class Unreachable(DataError):
+    """A disk or a store did not answer, and may answer later: what it holds is not known to be wrong."""
 
 
 class FolderBusy(DataError):

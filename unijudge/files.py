@@ -23,6 +23,7 @@ from unijudge.leases import check_held
 from unijudge.locations import check_regular, is_local
 from unijudge.names import is_left_behind
 from unijudge.refused import missing, unreadable, unwritable
+from unijudge.stores import again
 from unijudge.texts import as_text
 
 DRAFT_SUFFIX = ".unijudge-draft"
@@ -143,7 +144,7 @@ def read_text(path: Path) -> str:
     """
     try:
         check_regular(path)
-        data = path.read_bytes()
+        data = again(path, path.read_bytes)
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
     return as_text(path, data)
@@ -157,7 +158,7 @@ def read_json(path: Path, kind: type[M]) -> M:
     """
     try:
         check_regular(path)
-        return kind.model_validate_json(as_text(path, path.read_bytes()))
+        return kind.model_validate_json(as_text(path, again(path, path.read_bytes)))
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -196,7 +197,8 @@ def names_in(folder: Path) -> set[str]:
         if is_local(folder):
             return {path.name for path in folder.iterdir() if not is_left_behind(path.name)}
         store: Any = folder
-        names = {name.rpartition("/")[2] for name in store.fs.ls(store.path, detail=False)}
+        listed: list[str] = again(folder, lambda: store.fs.ls(store.path, detail=False))
+        names = {name.rpartition("/")[2] for name in listed}
         return {name for name in names if not is_left_behind(name)}
     except FileNotFoundError:
         return set()
@@ -212,10 +214,14 @@ def file_sha256(path: Path) -> str:
     """
     try:
         check_regular(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return again(path, lambda: _digest(path))
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 LOADED = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}
@@ -254,7 +260,7 @@ def _send(draft: Path, path: Any) -> None:
     """
     check_held(path)
     try:
-        path.fs.put_file(str(draft), path.path)
+        again(path, lambda: path.fs.put_file(str(draft), path.path))
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
 

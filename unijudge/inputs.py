@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unijudge.encoding import ChatEncoder, Stream
-from unijudge.errors import ModelError
+from unijudge.errors import ModelError, UnijudgeError
 from unijudge.families import Arrays, Entry, family_of
 from unijudge.files import folder_sha256
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
@@ -68,10 +68,15 @@ class ModelInputs:
             template = layout.get("chat_template") or tokenizer.chat_template
         except Exception as error:  # a file may hold anything, and each library has errors of its own
             raise _unusable(error) from error
+        try:
+            family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
+        except UnijudgeError:
+            raise
+        except Exception as error:  # likewise
+            raise _unusable(error) from error
         tokenizer.chat_template = template
         self.weights = self.revision or folder_sha256(folder)
         """The commit of a hub model, or a digest of the folder."""
-        family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
         libraries = ["transformers", "tokenizers", "pillow"]
         if options["backend"] == "torchvision":
             libraries.append("torchvision")

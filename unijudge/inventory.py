@@ -19,6 +19,7 @@ from unijudge.provenance import MADE, Beginning
 from unijudge.rankings import Evaluation
 from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
+from unijudge.stores import again
 from unijudge.triples import TripleManifest
 from unijudge.vectors import VectorManifest
 
@@ -100,7 +101,7 @@ def _sizes(folder: Any) -> dict[str, int]:
     if is_local(folder):
         return {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
     try:
-        found = folder.fs.find(folder.path, detail=True)
+        found = again(folder, lambda: folder.fs.find(folder.path, detail=True))
     except Exception as error:  # each store has its own family of errors
         raise unreadable(folder, error) from error
     return {name.removeprefix(folder.path).strip("/"): entry["size"] for name, entry in found.items()}

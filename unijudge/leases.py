@@ -1,7 +1,8 @@
 """One writer for an output folder: a second one is refused, and a killed one lets go.
 
 On a disk the lease is a lock that the kernel frees when its process dies. An object store has no locks: there it is an
-object that is created only where none is, renewed while its holder lives, and void when it was not for a minute.
+object that is created only where none is, and renewed while its holder lives. A process that meets one looks whether it
+is renewed, and takes it over after a minute in which it was not: no clock of another machine is read.
 """
 
 import contextlib
@@ -21,15 +22,20 @@ from pydantic import BaseModel
 from unijudge.errors import FolderBusy
 from unijudge.locations import is_local
 from unijudge.refused import unwritable
+from unijudge.stores import again
 
 logger = logging.getLogger(__name__)
 
-RENEW_EVERY_S = 15
+RENEW_EVERY_S = 5
+"""So long at most, somebody who wants the lease waits to see that its holder lives."""
 VOID_AFTER_S = 60
-"""How long an unrenewed lease on an object store keeps others out."""
+"""How long somebody must have seen a lease on an object store unrenewed, to take it over."""
 STOP_BEFORE_S = 10
 """How long before that its holder stops writing."""
 LOOK_EVERY_S = 1
+
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that nobody sets, and that goes on, where the system has such a one, while the machine sleeps."""
 
 _held: dict[str, threading.Event] = {}
 """Outputs in stores whose lease this process holds, and whether it was lost."""
@@ -87,46 +93,85 @@ class _Claim(BaseModel):
     holder: str
     """For people: machine and process."""
     token: str
-    until: float
-    """Seconds since 1970, by the holder's clock."""
+    renewed: int = 0
+    """How often: by this it is seen that the holder lives."""
 
 
 @contextlib.contextmanager
 def _object(path: Any) -> Iterator[threading.Event]:
     lock = path.with_name(f".{path.name}.lease")
-    token = uuid.uuid4().hex
     try:
-        try:
-            until = _claim(lock, token, "create")
-        except FileExistsError:
-            other = _found(lock)
-            if other.until > time.time():
-                raise _busy(path, other.holder) from None
-            until = _claim(lock, token, "overwrite")
-            time.sleep(1)  # others may have found it void too: the last word counts
-            if not _holds(lock, token):
-                raise _busy(path, "another process") from None
+        holder = _Holder(lock, *_taken(path, lock))
     except FolderBusy:
         raise
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
-    holder = _Holder(lock, token, until)
     _held[str(path)] = holder.lost
     try:
         with holder.renewed():
             yield holder.lost
     finally:
-        del _held[str(path)]
+        _held.pop(str(path), None)
         with contextlib.suppress(Exception):  # it is void in a minute; what was written is written
-            if _holds(lock, token):
-                lock.fs.rm_file(lock.path)
+            if _holds(lock, holder.token):
+                again(lock, lambda: lock.fs.rm_file(lock.path))
+
+
+def _taken(path: Path, lock: Any) -> tuple[str, float]:
+    """Makes the lease ours: its token, and when it was written.
+
+    Raises:
+        FolderBusy: Its holder lives.
+    """
+    token = uuid.uuid4().hex
+    while True:
+        begun = _now()
+        if _create(lock, token):
+            return token, begun
+        if _is_void(path, lock):
+            break
+    begun = _now()
+    _claim(lock, token, 0, "overwrite")
+    time.sleep(1)  # others may have found it void too: the last word counts
+    if not _holds(lock, token):
+        raise _busy(path, "another process")
+    return token, begun
+
+
+def _create(lock: Any, token: str) -> bool:
+    """Writes the lease where there is none."""
+    try:
+        _claim(lock, token, 0, "create")
+    except FileExistsError:
+        return _holds(lock, token)  # where the answer to our own first try was lost
+    return True
+
+
+def _is_void(path: Path, lock: Any) -> bool:
+    """Looks at a lease for a minute in which it is not renewed; false where it is gone meanwhile.
+
+    Raises:
+        FolderBusy: It was renewed.
+    """
+    try:
+        first = _read(lock)
+        holder = _Claim.model_validate_json(first).holder
+        seen_at = _now()
+        logger.info("%s: has a lease of %s; looking for up to %d s whether it lives", path, holder, VOID_AFTER_S)
+        while _now() < seen_at + VOID_AFTER_S:
+            time.sleep(min(LOOK_EVERY_S, VOID_AFTER_S))
+            if _read(lock) != first:
+                raise _busy(path, holder)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class _Holder:
     """Renews a lease on an object store, and says when it is lost: taken over, or not renewed until it is void."""
 
-    def __init__(self, lock: Any, token: str, until: float):
-        self._lock, self._token, self._until = lock, token, until
+    def __init__(self, lock: Any, token: str, written_at: float):
+        self._lock, self.token, self._written_at = lock, token, written_at
         self.lost = threading.Event()
         self._done = threading.Event()
 
@@ -144,19 +189,23 @@ class _Holder:
             threads[0].join(RENEW_EVERY_S)
 
     def _renew(self) -> None:
+        times = 0
         while not self._done.wait(RENEW_EVERY_S) and not self.lost.is_set():
             try:
-                if not _holds(self._lock, self._token):  # this process slept for a minute, and another took it over
+                if not _holds(self._lock, self.token):  # this process slept for a minute, and another took it over
                     logger.error("%s: lost to another process", self._lock)
                     self.lost.set()
                     return
-                self._until = _claim(self._lock, self._token, "overwrite")
+                times += 1
+                begun = _now()
+                _claim(self._lock, self.token, times, "overwrite")
+                self._written_at = begun
             except Exception as error:  # noqa: BLE001  the next attempt may reach the store
                 logger.warning("%s: not renewed: %s", self._lock, error)
 
     def _watch(self) -> None:
         while not self._done.wait(LOOK_EVERY_S) and not self.lost.is_set():
-            if time.time() > self._until - STOP_BEFORE_S:
+            if _now() > self._written_at + VOID_AFTER_S - STOP_BEFORE_S:
                 logger.error("%s: lost: not renewed in time, so it is void", self._lock)
                 self.lost.set()
 
@@ -180,25 +229,29 @@ def check_held(path: Path) -> None:
             raise lost_lease(held)
 
 
-def _claim(lock: Any, token: str, mode: str) -> float:
-    """Writes the lease object, and returns until when it holds."""
-    holder = f"process {os.getpid()} on {socket.gethostname()}"
-    made = _Claim(holder=holder, token=token, until=time.time() + VOID_AFTER_S)
-    lock.fs.pipe_file(lock.path, made.model_dump_json().encode(), mode=mode)
-    return made.until
+def _claim(lock: Any, token: str, renewed: int, mode: str) -> None:
+    """Writes the lease object."""
+    made = _Claim(holder=f"process {os.getpid()} on {socket.gethostname()}", token=token, renewed=renewed)
+    data = made.model_dump_json().encode()
+    again(lock, lambda: lock.fs.pipe_file(lock.path, data, mode=mode))
 
 
-def _found(lock: Any) -> _Claim:
+def _read(lock: Any) -> bytes:
     """In one request: between two its holder may renew it."""
-    return _Claim.model_validate_json(lock.fs.cat_file(lock.path))
+    data: bytes = again(lock, lambda: lock.fs.cat_file(lock.path))
+    return data
 
 
 def _holds(lock: Any, token: str) -> bool:
     """Whether the lease is still this one; a holder that took it over may have finished, and it is gone."""
     try:
-        return _found(lock).token == token
+        return _Claim.model_validate_json(_read(lock)).token == token
     except FileNotFoundError:
         return False
+
+
+def _now() -> float:
+    return time.clock_gettime(CLOCK)
 
 
 def _busy(path: Path, holder: str) -> FolderBusy:

@@ -5,6 +5,7 @@ may be written, printed and published. `address(location)` is the whole URL, for
 """
 
 import errno
+import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,10 @@ from pydantic import PlainSerializer, PlainValidator, SerializationInfo
 
 from unijudge.errors import SettingsError
 from unijudge.provenance import without_passwords
+from unijudge.shown import shown
 
+LONGEST_PATH, LONGEST_PART = 1000, 255
+"""Characters of a path, and bytes of one of its parts."""
 WHOLE = {"locations": "whole"}
 """The context of a `model_dump` for another process: locations as URLs that can be opened there."""
 
@@ -29,11 +33,12 @@ def locate(place: str | Path) -> Path:
         ValueError: Neither a text nor a path.
     """
     if not isinstance(place, str | Path) and not hasattr(type(place), "fs"):
-        raise ValueError(f"expected a path or a URL, found {place!r}; quote it if it is a name")
+        raise ValueError(f"expected a path or a URL, found {shown(place)}; quote it if it is a name")
     if not isinstance(place, str | Path):
         return place
     if place == "":
         raise ValueError("expected a path or a URL, found nothing")
+    _check_name(str(place))
     if not isinstance(place, str) or "://" not in place:
         path = Path(place)
         return path.resolve() if path.name in ("", "..") else path
@@ -46,6 +51,22 @@ def locate(place: str | Path) -> Path:
     except (ImportError, ValueError) as error:
         reason = without_passwords(str(error))
         raise SettingsError(f"{without_passwords(place)}: this kind of URL cannot be opened here ({reason})") from error
+
+
+def _check_name(place: str) -> None:
+    """Refuses what no disk and no store takes for a name.
+
+    Raises:
+        ValueError: It is too long, or holds what is no letter.
+    """
+    scheme, _, rest = place.rpartition("://")
+    origin = rest.partition("/")[0] if scheme else ""
+    if len(place) > LONGEST_PATH or max(len(os.fsencode(part)) for part in rest.split("/")) > LONGEST_PART:
+        raise ValueError(f"{shown(place)} is longer than the name of a file or a folder may be")
+    if "\0" in place or any(letter.isspace() for letter in origin):
+        raise ValueError(f"{shown(place)} holds a letter that no name may have")
+    if not place.isascii() and place.encode(errors="ignore").decode() != place:
+        raise ValueError(f"{shown(place)} is no UTF-8; rename the file or the folder")
 
 
 def _check_secrets(url: str) -> None:

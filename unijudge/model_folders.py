@@ -12,6 +12,8 @@ from unijudge.files import read_json, read_text
 from unijudge.listing import all_files
 from unijudge.refused import unreadable
 
+LFS_POINTER = b"version "
+"""How the file begins that Git LFS puts in the place of a large one."""
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
@@ -81,7 +83,7 @@ def check_safetensors(path: Path) -> int:
     except OSError as error:
         raise unreadable(path, error) from error
     if found != needed:
-        raise DataError(f"{path}: {found} bytes, but its header says {needed}; train again")
+        raise DataError(f"{path}: {found} bytes, but its header says {needed}; train or download it again")
     return 1
 
 
@@ -106,7 +108,10 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
     """
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
+            if first == LFS_POINTER:
+                raise DataError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull")
             if length > path.stat().st_size:
                 raise ValueError("it is shorter than its header")
             header = json.loads(file.read(length))
@@ -114,8 +119,10 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
             header.pop("__metadata__", None)
         return _TENSORS.validate_python(header), 8 + length
     except (ValidationError, RecursionError) as error:
-        raise DataError(f"{path}: torn or foreign (its header is no table of tensors); train again") from error
+        raise DataError(
+            f"{path}: torn or foreign (its header is no table of tensors); train or download it again"
+        ) from error
     except ValueError as error:
-        raise DataError(f"{path}: torn or foreign ({error}); train again") from error
+        raise DataError(f"{path}: torn or foreign ({error}); train or download it again") from error
     except OSError as error:
         raise unreadable(path, error) from error

@@ -40,10 +40,10 @@ def is_side_file(name: str) -> bool:
 
 
 def usual(name: str) -> str:
-    """One way to write the name of a picture: composed letters (NFC), `/` between folders, no `.` and no empty folder.
+    r"""One way to write the name of a picture: composed letters (NFC), `/` between folders, no `.` and no empty folder.
 
     Example:
-        >>> usual("./cafe\u0301//a\\\\b.png") == "caf\u00e9/a/b.png"
+        >>> usual("./cafe\u0301//a\\b.png") == "caf\u00e9/a/b.png"
         True
     """
     return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))).as_posix()

@@ -1,12 +1,16 @@
 """A query or a candidate as a request holds it: its image inside, or named by its hash where that is shorter."""
 
 import hashlib
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from unijudge.corpus import Content
+from unijudge.verdicts import PairError
 from unijudge.wire import WireContent
 
+UNSENDABLE = sys.maxsize
+"""The length of what no request can hold."""
 INLINE_BYTES = 4096
 """Smaller images travel inside the request: naming them would not be shorter by much."""
 
@@ -26,17 +30,35 @@ class Part:
     def of(cls, content: Content, *, by_name: bool) -> "Part":
         """Wraps a content; its image is named by its hash if it is large and `by_name` allows it."""
         image = content.image
+        if not _is_unicode(content.text):
+            return cls(None, None, None, UNSENDABLE)
         if image is None or not by_name or len(image) < INLINE_BYTES:
             whole = cls(content.text, image, None, 0)
             return replace(whole, inline_bytes=len(whole.encoded()))
         bare = len(cls(content.text, None, None, 0).encoded())
         return cls(content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20)
 
+    def fault(self, room: int) -> PairError:
+        """Why a request cannot hold it, which has so many bytes for it."""
+        if self.inline_bytes == UNSENDABLE:
+            message = "its text holds half a character (a lone surrogate), which no UTF-8 has; mend it where it was cut"
+            return PairError(code="bad_text", message=message)
+        message = f"{self.inline_bytes} bytes with its query; a request takes {room}"
+        return PairError(code="too_large", message=message)
+
     def encoded(self, inside: Collection[str] = ()) -> bytes:
         """As JSON; the image is named unless its name is among those `inside`."""
         named = self.name if self.name not in inside else None
         content = WireContent.of(Content(self.text, self.image), named)
         return content.model_dump_json(exclude_none=True).encode()
+
+
+def _is_unicode(text: str | None) -> bool:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def body_of(query: Part, candidates: Sequence[Part], inside: Collection[str] = ()) -> bytes:

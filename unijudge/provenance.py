@@ -20,7 +20,7 @@ MADE = {"made"}
 """The fields that are no part of a plan."""
 USER = re.compile(
     r"""
-    ([a-zA-Z][\w.+-]*)://  (?:
+    ([a-zA-Z][\w.+-]{0,30})://  (?:
         [^/\s"'<>:@]* : (?!\d+(?:[/"',\]]|$|\s)) (?: (?!://)\S )* @   # user:password; a port is none
         | [^/\s"'<>]* @                                               # a user or a token alone
     )""",
@@ -105,6 +105,8 @@ def without_passwords(text: str) -> str:
         >>> without_passwords("me:secret@judge:8000")
         'judge:8000'
     """
+    if "@" not in text:
+        return text
     safe = USER.sub(lambda found: found[0] if found[1] in NO_USER else f"{found[1]}://", text)
     return BARE_USER.sub(lambda found: found[1], safe)
 

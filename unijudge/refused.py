@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from unijudge.errors import DataError
+from unijudge.errors import DataError, UnijudgeError, Unreachable
 from unijudge.provenance import without_passwords
 
 CURES: dict[int | None, str] = {
@@ -17,6 +17,9 @@ CURES: dict[int | None, str] = {
 """What helps against an error of a disk."""
 
 
+FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, UnijudgeError)
+FINAL_NUMBERS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+"""Errors of a disk that another look does not change; of the others, such as a network's, one cannot know."""
 LONGEST_REASON = 200
 """Characters of a foreign error's own text in a message."""
 
@@ -33,9 +36,23 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether an error of a disk or a store says nothing of what is there: a timeout, a lost connection, a busy store.
+
+    Example:
+        >>> may_pass(TimeoutError("no answer")), may_pass(FileNotFoundError("gone"))
+        (True, False)
+    """
+    if isinstance(error, FINAL) or getattr(error, "errno", None) in FINAL_NUMBERS:
+        return False
+    # That a store has no credentials is an error of each library's own.
+    return isinstance(error, Exception) and "Credential" not in type(error).__name__
+
+
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to raise where a disk or a store refused a read."""
-    return DataError(f"{path}: cannot be read ({_reason(getattr(error, 'strerror', None) or error)})")
+    kind = Unreachable if may_pass(error) else DataError
+    return kind(f"{path}: cannot be read ({_reason(getattr(error, 'strerror', None) or error)})")
 
 
 def missing(path: Path, error: FileNotFoundError) -> DataError:
@@ -57,5 +74,6 @@ def unwritable(path: Path, error: Exception) -> DataError:
 
 
 def _reason(reason: object) -> str:
-    """A foreign reason: it may repeat the whole URL, password and all."""
-    return without_passwords(str(reason))
+    """A foreign reason, in one line: it may repeat the whole URL, password and all."""
+    said = without_passwords(" ".join(str(reason).split()))[:LONGEST_REASON]
+    return f"{said}: pip install 'unijudge[s3]'" if isinstance(reason, ImportError) and "s3fs" in said else said

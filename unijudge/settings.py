@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import read_text
+from unijudge.shown import LONGEST, NAMED, listed, shown_name
 
 
 class Settings(BaseModel):
@@ -45,17 +46,19 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
             values = tomllib.loads(read_text(path))
         except DataError as error:
             raise SettingsError(f"{error}; check the path of the settings file") from error
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"{path}: not valid TOML ({error}); strings need quotes, tables [brackets]") from error
     for override in overrides:
         _apply(values, override)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
+        lines, faults = [], error.errors()
+        for fault in faults[:NAMED]:
             place = _place(fault["loc"], path, overrides)
             lines.append(f"{place}: {_explain(kind, fault['loc'], fault['type'], fault['msg'])}")
+        if len(faults) > NAMED:
+            lines.append(f"and {len(faults) - NAMED:,} more faults like these")
         raise SettingsError("\n".join(lines)) from error
 
 
@@ -103,16 +106,18 @@ def _flat(prefix: str, values: dict[str, Any]) -> Iterator[str]:
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, raw = override.partition("=")
     if not separator or not key.strip():
-        raise SettingsError(f"--set {override}: expected dotted.key=value, as in --set batch.size=8")
+        raise SettingsError(f"--set {shown_name(override)}: expected dotted.key=value, as in --set batch.size=8")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # of brackets, or of digits, there may be too many
         value = raw
     *tables, last = key.strip().split(".")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise SettingsError(f"--set {override}: {table} is a value, not a table of settings")
+            raise SettingsError(
+                f"--set {shown_name(override)}: {shown_name(table)} is a value, not a table of settings"
+            )
     values[last] = value
 
 
@@ -127,16 +132,15 @@ def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequen
 
 
 def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:
-    key = ".".join(str(part) for part in location)
+    key = shown_name(".".join(str(part) for part in location))
     if fault == "extra_forbidden":
         group = _group(kind, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), list(group.model_fields), n=1)
-        known = f"did you mean {near[0]}?" if near else "known: " + ", ".join(group.model_fields)
+        near = difflib.get_close_matches(str(location[-1])[:LONGEST], list(group.model_fields), n=1)
+        known = f"did you mean {near[0]}?" if near else f"known: {listed(list(group.model_fields))}; see --example"
         return f"{key}: unknown setting; {known}"
     if fault in ("model_type", "model_attributes_type"):
-        return f"{key}: a table of settings; set one of its own: " + ", ".join(
-            f"{key}.{name}" for name in _group(kind, location).model_fields
-        )
+        own = [f"{key}.{name}" for name in _group(kind, location).model_fields]
+        return f"{key}: a table of settings; set one of its own: {listed(own)}"
     if fault == "string_type":
         return f"{key}: a text is wanted; quotes make a number one: --set '{key}=\"…\"'"
     if fault == "missing":

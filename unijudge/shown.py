@@ -1,5 +1,6 @@
 """What a stranger wrote, for messages: a value in at most sixty characters, a list in at most five names."""
 
+import re
 from collections.abc import Collection, Mapping
 from itertools import islice
 
@@ -7,6 +8,11 @@ LONGEST = 60
 """Characters of a foreign value in a message."""
 NAMED = 5
 """Names of a foreign list in a message."""
+LONGEST_MESSAGE = 600
+LONGEST_WORD = 200
+"""Characters of a path or a URL in a message: what is longer was not typed by a person."""
+
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|[^\s/]{{{LONGEST + 1},}}")
 
 
 def shown(value: object) -> str:
@@ -20,11 +26,11 @@ def shown(value: object) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A foreign name for a message, without quotes; in one line, and cut where it is long.
+    r"""A foreign name for a message, without quotes; in one line, and cut where it is long.
 
     Example:
-        >>> shown_name("a\\nb.png")
-        'a\\\\nb.png'
+        >>> shown_name("a\nb.png")
+        'a\\nb.png'
     """
     return _cut(repr(name[:LONGEST])[1:-1] + name[LONGEST:][:1])
 
@@ -40,6 +46,22 @@ def listed(names: Collection[object]) -> str:
     first = ", ".join(shown_name(str(name)) for name in islice(ordered, NAMED))
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return f"{first}{more}"
+
+
+def in_brief(message: str) -> str:
+    """A message in at most six hundred characters, whatever stands in it: its beginning, and its end with the cure.
+
+    Example:
+        >>> in_brief("nowhere: no such file; check the path")
+        'nowhere: no such file; check the path'
+        >>> len(in_brief("a/b" * 1000 + ": no such file")), len(in_brief("a b " * 1000))
+        (74, 600)
+    """
+    text = _LONG_WORD.sub(lambda found: f"{found[0][:40]}…{found[0][-(LONGEST - 41) :]}", message)
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    end = LONGEST_MESSAGE // 3
+    return f"{text[: LONGEST_MESSAGE - end - 3]} … {text[-end:]}"
 
 
 def _written(value: object) -> str:

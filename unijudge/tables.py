@@ -18,6 +18,7 @@ from unijudge.errors import DataError
 from unijudge.files import publishing
 from unijudge.locations import is_local
 from unijudge.refused import unreadable
+from unijudge.stores import again
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**20
@@ -58,7 +59,7 @@ class _Stored(io.RawIOBase):
     def __init__(self, path: Path):
         self._path = path
         try:
-            self._file = path.open("rb")
+            self._file = again(path, lambda: path.open("rb"))
         except FileNotFoundError:
             raise
         except Exception as error:  # each store has its own family of errors
@@ -77,8 +78,14 @@ class _Stored(io.RawIOBase):
         return self._file.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
-        try:
+        place = self.tell()
+
+        def once() -> bytes:
+            self._file.seek(place)
             return self._file.read(size)
+
+        try:
+            return again(self._path, once)
         except Exception as error:  # each store has its own family of errors
             raise unreadable(self._path, error) from error
 

@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 from unijudge.errors import DataError
 from unijudge.locations import check_regular
@@ -24,7 +24,9 @@ TORN = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, where a text's first bytes are of one; None for others. Every second byte of ASCII is zero then.
+    """UTF-16 or UTF-32, where a text's first bytes are of one; None for others.
+
+    Without a mark, the zeros among the bytes of ASCII letters say it.
 
     Example:
         >>> wide_encoding("a".encode("utf-16")), wide_encoding("{}".encode("utf-32-le")), wide_encoding(b"{}")
@@ -52,7 +54,7 @@ def check_encoding(path: Path, head: bytes) -> None:
 
 
 def as_text(path: Path, data: bytes) -> str:
-    """The text of a small file's bytes, with `\\n` for every line break; a byte-order mark is no part of it.
+    """The text of a small file's bytes, with a line feed for every line break; a byte-order mark is no part of it.
 
     Raises:
         DataError: It is no UTF-8.
@@ -81,7 +83,8 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     """
     check_regular(path)
     with path.open("rb") as stored, _plain(path, stored) as file:
-        buffered = io.BufferedReader(file)  # type: ignore[arg-type]
+        raw: Any = file
+        buffered = io.BufferedReader(raw)
         check_encoding(path, buffered.peek(4)[:4])
         yield io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=newline)
 

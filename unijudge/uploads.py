@@ -5,7 +5,7 @@ import logging
 import time
 
 from unijudge.connection import Connection
-from unijudge.errors import BlobRefused, JudgeError
+from unijudge.errors import BlobRefused, JudgeError, JudgeRefused
 
 AT_ONCE = 8
 RETRY_FOR_S = 10
@@ -58,10 +58,14 @@ class Uploads:
                 return False
             try:
                 await self._connection.put(f"/v1/blobs/{name}", image, retry_for_s=RETRY_FOR_S)
-            except BlobRefused:  # this image; it travels inside the request and gets its own error there
+            except (
+                BlobRefused,
+                JudgeRefused,
+            ):  # this image; it travels inside the request and gets its own error there
                 return False
             except JudgeError as error:
-                logger.warning("images travel inside the requests for %d s: %s", INSIDE_S, error)
+                if self.work:  # several may fail together
+                    logger.warning("images travel inside the requests for %d s: %s", INSIDE_S, error)
                 self._inside_until = time.monotonic() + INSIDE_S
                 return False
         while len(self._stored_at) >= REMEMBERED:

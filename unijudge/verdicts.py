@@ -104,8 +104,8 @@ class PairError(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
-    """For programs: `empty`, `bad_image`, `too_long`, `too_large`, `out_of_memory`, `not_finite`, `token_count`,
-    `refused`, `unreadable`."""
+    """For programs: `empty`, `bad_image`, `bad_text`, `too_long`, `too_large`, `out_of_memory`, `not_finite`,
+    `token_count`, `refused`, `unreadable`."""
     message: str
     """A sentence for people."""
 

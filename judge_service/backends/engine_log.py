@@ -6,14 +6,12 @@ vLLM's engine runs in processes of its own. Their parent learns that one died, a
 import contextlib
 import os
 import re
-import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unijudge.errors import SettingsError
+from unijudge.logs import log_folder, new_file
 
 FILES_KEPT = 20
 """Logs of ended processes that stay in the folder; older ones are removed when a new one begins."""
@@ -65,49 +63,6 @@ SAID_ELSEWHERE = (r"Python\.h: No such file",)
 """Signs that a compiler prints before the error that names only its command."""
 
 
-def log_folder(folder: Path | None) -> Path:
-    """The folder of the logs, made if it does not exist.
-
-    Args:
-        folder: The setting `log_folder`.
-
-    Raises:
-        SettingsError: The folder cannot be made or written; or the default one is not this user's alone to write.
-    """
-    chosen = folder or Path(tempfile.gettempdir()) / f"unijudge-logs-{os.getuid()}"
-    try:
-        if folder is None:
-            with contextlib.suppress(FileExistsError):
-                chosen.mkdir(mode=0o700)
-        else:
-            chosen.mkdir(parents=True, exist_ok=True)
-        fault = _not_ours(chosen) if folder is None else None
-        if fault is None:
-            with tempfile.TemporaryFile(dir=chosen):
-                pass
-    except OSError as error:
-        raise _unusable(chosen, f"cannot be written ({error.strerror})") from error
-    if fault is not None:
-        raise _unusable(chosen, fault)
-    return chosen
-
-
-def _not_ours(folder: Path) -> str | None:
-    """Why the default folder may be a trap: anybody may make a folder of that name first, or a link."""
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        return "is a link or a file, not a folder"
-    if found.st_uid != os.getuid():
-        return "belongs to another user"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "can be written by other users"
-    return None
-
-
-def _unusable(folder: Path, reason: str) -> SettingsError:
-    return SettingsError(f"log_folder: {folder}: {reason}. Set it to a folder that this user may write")
-
-
 def new_log(folder: Path | None) -> Path:
     """A file for one engine's log, in a folder that keeps the newest ones.
 
@@ -122,12 +77,8 @@ def new_log(folder: Path | None) -> Path:
     for old in ended[: -(FILES_KEPT - 1)]:
         old.unlink(missing_ok=True)
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    path = chosen / f"engine-{started}-{os.getpid()}.log"
-    try:  # an error may name what was judged, so nobody else reads it; no link is followed
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600))
-    except OSError as error:
-        raise _unusable(chosen, f"no log can be made there ({error.strerror})") from error
-    return path
+    # An error may name what was judged, so nobody else reads it.
+    return new_file(chosen, f"engine-{started}-{os.getpid()}.log")
 
 
 def _has_ended(log: Path) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from judge_service.backends.engine_log import explained
+from judge_service.backends.guardian import guard
 from unijudge.errors import JudgeUnavailable
 
 REAPED_POLL_S = 0.05
@@ -58,6 +59,8 @@ class AsyncEngine:
 
         self._log = log
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+        processes = self._engine.engine_core.resources.engine_manager.processes
+        self._guardian = guard([process.pid for process in processes])
 
     async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
         """The finished output.

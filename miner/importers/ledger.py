@@ -155,8 +155,9 @@ class Ledger:
 
     def plain_pictures(self) -> Iterator[tuple[str, Picture]]:
         """Name and finding of every good picture that is a file under the root."""
-        for path, *known in self._db.execute("SELECT path, sha256, ending FROM pictures WHERE path IS NOT NULL"):
-            yield path, Picture(*known, path)
+        select = "SELECT path, sha256, ending FROM pictures WHERE path IS NOT NULL"
+        for path, sha256, ending in self._db.execute(select):
+            yield path, Picture(sha256, ending, path)
 
     def items(self) -> Iterator[Item]:
         """Every item, by row number."""

@@ -1,12 +1,12 @@
 """Triplets, n-tuples and labelled pairs and lists as sentence-transformers trains on them, in any file of rows.
 
 Columns, by the names of its documentation: a query (`anchor`, `query`, `question`, …); what answers it (`positive`,
-`answer`, `passage`, `documents`, …); `negative`, or `negative_1` to `negative_n`; optionally `scores`, `score`, `labels`
-or `label`: a list with the teacher's score of the positive, then of each negative. A label that is one number says
-whether the two match: a row with 1 is a pair, and a row with 0, a labelled mismatch, is rejected. With a list of
-documents stands a list of labels: those with 1 answer the query, those with 0 are negatives. A cell is a text, an image
-({bytes, path} or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes them). A
-negative that is null or empty is absent, and so is its score.
+`answer`, `passage`, `documents`, …); `negative`, or `negative_1` to `negative_n`; optionally `scores`, `score`,
+`labels` or `label`: a list with the teacher's score of the positive, then of each negative. A label that is one number
+says whether the two match: a row with 1 is a pair, and a row with 0, a labelled mismatch, is rejected. With a list of
+documents stands a list of labels: those with 1 answer the query, those with 0 are negatives. A cell is a text, an
+image ({bytes, path} or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes
+them). A negative that is null or empty is absent, and so is its score.
 
 Scores become a score folder where one is asked for; else they are only checked. Probabilities are taken for a judge's;
 see `published.py`.

@@ -93,7 +93,7 @@ def _files(place: Path) -> list[Path]:
     elif place.exists() or not glob.has_magic(str(place)):
         return [place]
     else:
-        matching = map(Path, glob.glob(str(place), recursive=True)) if is_local(place) else _matching(place)
+        matching = _matching(place)
         found = [path for path in matching if path.is_file() and not is_side_file(path.name)]
     if not found:
         raise DataError(f"{place}: no file of rows is there; expected {', '.join(_READERS)}")
@@ -101,7 +101,10 @@ def _files(place: Path) -> list[Path]:
 
 
 def _matching(place: Path) -> Iterator[Path]:
-    return place.parent.glob(place.name)
+    """What a pattern of a shell names; in a store, a pattern of names in one folder."""
+    if not is_local(place):
+        return iter(place.parent.glob(place.name))
+    return Path(place.anchor).glob(str(place.relative_to(place.anchor)))
 
 
 def name_of(path: Path) -> str:
@@ -129,7 +132,7 @@ def table_rows(places: Path | Sequence[Path], columns: Columns) -> Iterator[tupl
 def shared_folder(files: Sequence[Path]) -> str:
     """The folder that holds all of some files, in its subfolders too."""
     folders = [str(path)[: -len(path.name)] for path in files]
-    return os.path.commonprefix(folders).rpartition("/")[0]
+    return os.path.commonprefix(folders).rpartition("/")[0]  # noqa: RUF071  of URLs, too
 
 
 def read_rows(path: Path, columns: Columns | None = None) -> Numbered:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(3600)
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 SETTINGS = (
     "replicas=1", "model.backend=scripted", "front.max_ongoing_requests=4", f'key_sha256=["{digest_of(KEY)}"]',
-    "front.body_timeout_s=5",
+    "front.body_timeout_s=2",
 )  # fmt: skip
 
 

@@ -8,13 +8,16 @@ import pytest
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
+from judge_service.front.blobs import BlobStore
 from judge_service.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.judge_service.test_app import Counting
+from tests.pictures import noise
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
-from unijudge.errors import JudgeChanged, JudgeRefused, JudgeUnavailable
+from unijudge.errors import JudgeChanged, JudgeRefused, JudgeUnavailable, UnijudgeError
 from unijudge.prompt import Prompt
+from unijudge.reaching import FROM_OUTSIDE
 from unijudge.retrying import FAILED_TRIES
 from unijudge.verdicts import PairError, Verdict
 from unijudge.wire import ErrorBody
@@ -132,3 +135,94 @@ def test_an_answer_of_another_judge_is_not_taken(app, method):
 
     with pytest.raises(JudgeChanged, match=r"/v1/\w+: asked scripted \(.*answers: prompt_fingerprint is '\w+', not '"):
         asked(app, method, SEVEN[:3], change=change)
+
+
+def test_half_a_character_costs_its_own_pair_alone(app):
+    """A text that was cut inside an emoji; JSON in UTF-8 has no place for it."""
+    whole, _ = asked(app)
+    found, sent = asked(app, candidates=[*SEVEN[:3], Content("cut \ud83d"), *SEVEN[3:]])
+    assert (found[:3], found[4:]) == (whole[:3], whole[3:])
+    assert (found[3].code, "half a character" in found[3].message) == ("bad_text", True)
+    chosen, sent = asked(app, "choose", candidates=[SEVEN[0], Content("cut \ud83d")])
+    assert (chosen.code, sent) == ("bad_text", 0)
+    with pytest.raises(JudgeRefused, match="the query: its text holds half a character"):
+        asyncio.run(judged(app, Content("cut \ud83d")))
+
+
+async def judged(app, query):
+    async with JudgeClient("http://judge", transport=Counting(app)) as client:
+        return await client.judge(query, SEVEN)
+
+
+def test_an_empty_image_is_an_error_in_its_own_place(app):
+    """As any other candidate without a content is, and never the verdict of its text."""
+    whole, _ = asked(app)
+    odd = [Content("a cat", b""), Content(""), Content("  \u200b"), Content(image=b"")]
+    found, _ = asked(app, candidates=[SEVEN[0], *odd])
+    assert found[0] == whole[0]
+    assert [getattr(answer, "code", "verdict") for answer in found[1:]] == ["bad_image", "empty", "empty", "bad_image"]
+
+
+def test_a_damaged_answer_is_asked_for_again(app):
+    async def damaged(number, request, go_on):
+        if number == 1:
+            return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, stream=Broken())
+        return await go_on(request)
+
+    assert asked(app, change=damaged)[0] == asked(app)[0]
+    with pytest.raises(JudgeUnavailable, match=r"its answer cannot be read \(DecodingError"):
+        asked(app, change=always_damaged, retry_for_s=0.1)
+
+
+async def always_damaged(number, request, go_on):
+    return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, stream=Broken())
+
+
+class Broken(httpx2.AsyncByteStream):
+    async def __aiter__(self):
+        yield b"no gzip at all"
+
+
+def test_an_image_that_is_too_large_to_be_kept_is_no_reason_to_send_the_others_inside(tmp_path):
+    judge = WatchedJudge(ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0))
+    large, small = noise(1, (200, 200)), noise(2)
+    limits = LimitSettings(max_body_bytes=len(large) - 1)
+    app = create_app(judge, limits, blobs=BlobStore(tmp_path / "blobs", max_bytes=2**24))
+
+    async def ask():
+        transport = Counting(app)
+        async with JudgeClient("http://judge", transport=transport) as client:
+            await client.store([Content(image=large), Content(image=small)])
+            answers = await client.judge(QUERY, [Content(image=small)])
+        return answers, [(request.method, len(request.content)) for request in transport.seen]
+
+    answers, sent = asyncio.run(ask())
+    assert isinstance(answers[0], Verdict)
+    assert sent[-1][1] < len(small), "named, not inside"
+    assert ("PUT", len(small)) in sent
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("ALL_PROXY", "socks5://me:secret@proxy:9", "cannot be reached as the environment says"),
+        ("HTTP_PROXY", "ftp://proxy", "cannot be reached as the environment says"),
+        ("SSL_CERT_FILE", "/nowhere/at/all", "cannot be reached as the environment says"),
+        ("HTTP_PROXY", "http://me:secret@127.0.0.1:9", r"no judge answers there through the proxy http://127.0.0.1:9 "),
+    ],
+)
+def test_a_proxy_or_a_certificate_is_named_and_is_nothing_to_this_machine(monkeypatch, name, value, reason):
+    for one in (*FROM_OUTSIDE, *(one.lower() for one in FROM_OUTSIDE)):
+        monkeypatch.delenv(one, raising=False)
+    monkeypatch.setenv(name, value)
+
+    async def enter(url):
+        async with JudgeClient(url, retry_for_s=0.1):
+            pass
+
+    with pytest.raises(UnijudgeError, match=f"http://far:1.*{reason}.*{name}") as found:
+        asyncio.run(enter("http://far:1"))
+    assert "secret" not in str(found.value)
+    for here in ("http://127.0.0.1:9", "http://localhost:9", "http://[::1]:9"):
+        with pytest.raises(JudgeUnavailable, match=r"no judge answers there \(Connect"):
+            asyncio.run(enter(here))

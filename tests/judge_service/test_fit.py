@@ -76,6 +76,32 @@ def test_an_unfit_judge_scores_nothing_until_it_is_fit_again(identity):
     assert again.json()["results"] == fit.json()["results"]
 
 
+def test_a_judge_that_says_it_is_dead_is_looked_at_at_once(identity):
+    """Its last pair was scored a moment ago, and nothing is due for half a minute."""
+    inner = Moody(identity)
+    watched = WatchedJudge(inner, HealthSettings())
+    looks = []
+
+    async def dead(query, candidates):
+        looks.append(query)
+        raise JudgeUnavailable("the engine has died")
+
+    async def story():
+        await watched.check_ready()
+        watching = asyncio.create_task(watched.watch())
+        inner.judge = dead
+        with pytest.raises(JudgeUnavailable):
+            await watched.judge(Content("a"), [Content("b")])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        with pytest.raises(JudgeUnavailable, match="found dead: the engine has died"):
+            watched.check_well()  # so Ray replaces the replica
+        watching.cancel()
+
+    asyncio.run(story())
+    assert len(looks) == 2, "the question, and one known pair: what fails is not tried again and again"
+
+
 def test_it_stops_looking_when_the_application_stops(identity):
     inner = Moody(identity)
     watched = WatchedJudge(inner, OFTEN)

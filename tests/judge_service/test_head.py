@@ -56,10 +56,15 @@ def demo_pairs():
     return [(whole(pair.query), whole(pair.candidate)) for pair in pairs]
 
 
+@pytest.fixture(scope="module")
+def exact(demo_pairs):
+    """Their log-odds in float32."""
+    return log_odds(load(ROOT / JUDGE, "transformers"), demo_pairs)
+
+
 @pytest.mark.parametrize("backend", ENGINES)
-def test_scores_in_bfloat16_leave_the_grid(demo_pairs, backend):
+def test_scores_in_bfloat16_leave_the_grid(demo_pairs, exact, backend):
     """The demo's judge on the demo's pairs: how many of its scores are distinct, before and after."""
-    exact = log_odds(load(ROOT / JUDGE, "transformers"), demo_pairs)
     ties, errors = {}, {}
     for head in ("model", "float32"):
         scores = log_odds(load(ROOT / JUDGE, backend, dtype="bfloat16", head_dtype=head), demo_pairs)

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from tests.judge_service.test_transformers import load
+from tests.pictures import png
 from unijudge.corpus import Content
 from unijudge.errors import JudgeRefused
 from unijudge.verdicts import PairError, Verdict
 
 QUERY = Content("a query")
+LARGE = png("red")
 CANDIDATES = [Content("word " * number) for number in (1, 3, 60, 2, 4, 1, 2)]
 
 
@@ -58,3 +60,17 @@ def test_a_query_that_does_not_fit_is_refused(judge, monkeypatch):
     monkeypatch.setattr(judge, "_prefix_cache", full)
     with pytest.raises(JudgeRefused, match=r"query: out of memory \(Tried to allocate 2.00 GiB\)"):
         asyncio.run(judge.judge(QUERY, CANDIDATES))
+
+
+def test_a_picture_that_cannot_be_prepared_for_want_of_memory_is_an_error_in_its_place(judge, monkeypatch):
+    read = judge.inputs.model.pictures
+
+    def short(data):
+        if data == LARGE:
+            raise MemoryError
+        return read(data)
+
+    monkeypatch.setattr(judge.inputs.model, "pictures", short)
+    found = asyncio.run(judge.judge(QUERY, [Content(image=LARGE), Content(image=png("blue")), CANDIDATES[0]]))
+    assert [type(one) for one in found] == [PairError, Verdict, Verdict]
+    assert found[0].code == "out_of_memory"

@@ -259,3 +259,23 @@ def test_a_gpu_that_cannot_be_used_hides_no_other(monkeypatch):
     seen = gpus._probe()
     assert [one.name for one in seen.found] == ["GPU 0", "GPU 2"]
     assert seen.problem == "GPU 1: CUDA error: CUDA-capable device(s) is/are busy or unavailable"
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_folder_that_ray_cannot_use_is_named_before_it_starts(tmp_path, monkeypatch, name):
+    from judge_service.preflight import LONGEST_TEMPORARY, check_machine, temporary_faults
+    from judge_service.settings import ServiceSettings
+
+    for one in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(one, raising=False)
+    assert not list(temporary_faults())
+    (tmp_path / "file").touch()
+    long = tmp_path / ("x" * LONGEST_TEMPORARY)
+    long.mkdir()
+    for folder, reason in [(tmp_path / "file", "is no folder"), (tmp_path / "gone", "is no folder"), (long, "sockets")]:
+        monkeypatch.setenv(name, str(folder))
+        (fault,) = temporary_faults()
+        assert fault.startswith(f"{name} = ")
+        assert reason in fault
+        with pytest.raises(SettingsError, match=reason):
+            check_machine(ServiceSettings())

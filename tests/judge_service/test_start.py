@@ -1,11 +1,15 @@
 """What the service makes of what Ray says of its replicas: ready, in part, broken; when it gives up, and why."""
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 from ray.serve.schema import ApplicationStatus
 
-from judge_service.service import Replicas
+from judge_service.front.state import ServiceState, StateFile
+from judge_service.service import Replicas, _Clock, _Service
+from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError
 
 STARTING, RUNNING, FAILED = ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING, ApplicationStatus.DEPLOY_FAILED
@@ -76,3 +80,28 @@ def test_later_failures_end_the_service_only_where_no_replica_is_left(caplog):
 def test_ray_gives_up():
     with pytest.raises(JudgeError, match="no such folder"):
         Replicas(2, start_attempts=9).state(said(FAILED, 0, failure(1)))
+
+
+def test_a_state_that_cannot_be_written_is_written_later_and_ends_nothing(tmp_path, caplog):
+    """A full disk, say: here a file stands in the place of the folder."""
+    folder = tmp_path / "service"
+    folder.write_text("")
+    service = _Service(ServiceSettings(), folder / "state.json", threading.Event())
+    for _ in range(3):
+        service._publish(ServiceState(phase="serving", ready=True))
+    (warning,) = caplog.messages
+    assert warning.startswith("probes are answered as before: ")
+    folder.unlink()
+    folder.mkdir()
+    service._publish(ServiceState(phase="serving", ready=True))
+    assert StateFile(folder / "state.json").read().ready
+
+
+def test_a_wall_clock_that_is_put_back_is_noticed_once(monkeypatch):
+    real = time.time
+    clock = _Clock()
+    seen = [clock.fell()]
+    for jump in (3600, 0, 0, -3600, -3600):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        seen.append(clock.fell())
+    assert seen == [False, False, True, False, True, False]

@@ -22,11 +22,15 @@ from unijudge.verdicts import PairError, Verdict
 MODEL = {"min_pixels": 3136, "max_pixels": 12544, "backend": "transformers"}
 
 
-def verified(url, folder, *options):
+def words(url, folder, *options):
     settings = [f"model.name={folder}", *(f"model.{name}={value}" for name, value in MODEL.items())]
     overrides = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, "-m", "unijudge", "judge", "verify", url, *overrides, "--queries", "3", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return ["verify", url, *overrides, "--queries", "3", *options]
+
+
+def verified(url, folder, *options):
+    """The command in this process, which has imported the engine already."""
+    return CliRunner().invoke(app, words(url, folder, *options))
 
 
 def served(folder, prompt=None, **changes):
@@ -37,7 +41,7 @@ def served(folder, prompt=None, **changes):
 def test_the_models_own_scores_pass(tiny_model):
     with served(tiny_model) as url:
         done = verified(url, tiny_model)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.exit_code == 0, done.output
     assert "pairs                        42" in done.stdout
     assert "verdict                      the model's own scores" in done.stdout
     assert "rank correlation             1.0000" in done.stdout
@@ -54,7 +58,7 @@ def test_the_models_own_scores_pass(tiny_model):
 def test_other_scores_fail_with_their_cause(tiny_model, prompt, changes, cause):
     with served(tiny_model, prompt, **changes) as url:
         done = verified(url, tiny_model, "--tolerance", "1e-4")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "NOT the model's own scores" in done.stdout
     assert f"likely cause: {cause}" in done.stdout
 
@@ -70,7 +74,7 @@ def test_a_reference_that_does_not_fit_the_memory(tiny_model, monkeypatch):
 
 def test_bfloat16_passes_within_its_own_band(tiny_model):
     with served(tiny_model, dtype="bfloat16") as url:
-        assert verified(url, tiny_model).returncode == 0
+        assert verified(url, tiny_model).exit_code == 0
 
 
 class Known:
@@ -143,7 +147,8 @@ def test_what_is_wrong_is_said_before_the_reference_is_loaded(tmp_path, monkeypa
 
 
 def test_nobody_there_is_one_line(tiny_model):
-    done = verified("http://127.0.0.1:nonsense", tiny_model)
+    command = [sys.executable, "-m", "unijudge", "judge", *words("http://127.0.0.1:nonsense", tiny_model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "not a URL" in done.stderr
     assert "Traceback" not in done.stderr

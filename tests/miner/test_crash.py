@@ -114,11 +114,13 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
     assert begun == 1 + SHARD + IN_FLIGHT  # and the service's own known pair
 
 
-@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO, errno.EXDEV])
-def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path, reason, monkeypatch):
+@pytest.mark.parametrize(
+    ("reason", "places"), [(errno.ENOSPC, range(18)), (errno.EIO, range(3, 18, 5)), (errno.EXDEV, range(2, 18, 5))]
+)
+def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path, reason, places, monkeypatch):
+    """At each write for one reason, at some for the others: all take the same way."""
     with serving(Counting()) as url:
-        at = 0
-        while True:
+        for at in (*places, 3 * (3 + 3)):  # the last: as many as there are
             monkeypatch.setattr(files, "_sync", files._sync)
             monkeypatch.setattr(Path, "replace", Path.replace)
             settings = small(url, out=tmp_path / f"{at}")
@@ -128,7 +130,7 @@ def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path
                     raise OSError(reason, os.strerror(reason))
 
             before_each_operation(fail)
-            if at == 3 * (3 + 3):  # as many as there are
+            if at == 3 * (3 + 3):
                 score(settings, quiet)
                 break
             with pytest.raises(DataError, match=re.escape(f"cannot be written ({os.strerror(reason)})")):
@@ -138,7 +140,6 @@ def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path
             if at % 5 == 0:
                 score(settings, quiet)
                 assert set(pairs_of(settings.out).values()) == {1}
-            at += 1
 
 
 def test_a_full_disk_in_the_middle_of_a_file(small, tmp_path):

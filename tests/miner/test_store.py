@@ -11,7 +11,7 @@ from miner.selection import select
 from tests.miner.conftest import embed, quiet, serving
 from tests.miner.test_crash import Counting
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError, FolderBusy
+from unijudge.errors import DataError, FolderBusy, Unreachable
 from unijudge.inventory import check
 from unijudge.leases import lease
 from unijudge.locations import locate
@@ -32,7 +32,7 @@ def stored(bucket, corpus, tmp_path):
     return opened
 
 
-def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path):
+def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path, monkeypatch):
     place, judge = locate(bucket), Counting()
     assert stored.fingerprint == corpus.fingerprint
     assert [stored.content(item) for item in stored.items] == [corpus.content(item) for item in corpus.items]
@@ -49,6 +49,7 @@ def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path):
         assert set(judge.pairs.values()) == {1}
         beside = job(url, queries_in_shard=24, out=tmp_path / "beside", reuse=(f"{bucket}/scores",))
         assert score(beside, quiet).counts.asked == 0
+        monkeypatch.setattr("unijudge.leases.RENEW_EVERY_S", 0.5)
         with lease(inside.out), pytest.raises(FolderBusy):
             score(inside, quiet)
     assert list(read_scores(beside.out)) == list(read_scores(inside.out))
@@ -74,6 +75,28 @@ def test_a_picture_that_changed_in_the_store_is_an_error_in_its_place(stored, jo
     assert done.counts.errors > 0
     failed = [one for row in read_scores(job(url).out) for one in [*row.positives, *row.candidates] if one.error]
     assert all("10.png: changed since it was imported" in one.error for one in failed)
+
+
+def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_verdict(stored, job, bucket, monkeypatch):
+    """The job ends before it writes that shard, and the same command goes on."""
+    store = locate(bucket).fs
+    opened, refused = store.open, []
+
+    def refusing(path, *args, **options):
+        if path.endswith("10.png"):
+            refused.append(path)
+            raise TimeoutError("no answer")
+        return opened(path, *args, **options)
+
+    with serving(Counting()) as url:
+        settings = job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", max_error_share=0.5)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "open", refusing)
+            with pytest.raises(Unreachable, match=r"10\.png: cannot be read \(no answer\)"):
+                score(settings, quiet)
+        assert refused
+        assert score(settings, quiet).counts.errors == 0
+    assert not any(one.error for row in read_scores(settings.out) for one in [*row.positives, *row.candidates])
 
 
 def test_released_rows_go_round(tmp_path):

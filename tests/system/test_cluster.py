@@ -1,5 +1,6 @@
 """The service on a Ray cluster that somebody else started, and what of Ray listens to whom."""
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -37,6 +38,14 @@ def kill(raylet):
     raylet.wait(10)
 
 
+def wait_for_machines(number):
+    """Until so many have joined the cluster."""
+    deadline = time.monotonic() + 60
+    while subprocess.run([RAY, "status"], capture_output=True, text=True, check=False).stdout.count("node_") < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
 @contextlib.contextmanager
 def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
     """Yields the address of a Ray cluster on loopback, guarded by its token, and its raylets with these options."""
@@ -48,19 +57,14 @@ def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
     roles = [f"--head --port={port} {head}"] + [f"--address={address}"] * (len(machines) - 1)
     raylets = []
     try:
-        for number, (role, options) in enumerate(zip(roles, machines, strict=True)):
+        for role, options in zip(roles, machines, strict=True):
             agent = f"--dashboard-agent-listen-port={free_port()}"  # its own is one for all clusters of a machine
             start = f"start {role} --node-ip-address=127.0.0.1 --block {agent} {options}"
             raylets.append(
                 subprocess.Popen([RAY, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             )
-            deadline = time.monotonic() + 60
-            while (
-                subprocess.run([RAY, "status"], capture_output=True, text=True, check=False).stdout.count("node_")
-                <= number
-            ):
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
+            if len(raylets) in (1, len(machines)):  # the others start side by side
+                wait_for_machines(len(raylets))
         yield address, raylets
     finally:
         for raylet in raylets:
@@ -146,18 +150,23 @@ def test_who_listens(tmp_path):
         assert len(found) > 5
         assert [(ip, port) for _, ip, port in found if port == ours] == [("127.0.0.1", ours)]
         assert not {port for *_, port in found} & {8265, 10001}, "Ray's dashboard or its client server is open"
-        for who, ip, port in found:
-            if port != ours:
-                assert heard(ip, port) in LISTENERS.get(who, "").split(), (who, ip, port, heard(ip, port))
-        guarded = {
-            who for who, _, port in found for call in CALLS if refusal(f"127.0.0.1:{port}", call) == "UNAUTHENTICATED"
-        }
+        theirs = [one for one in found if one[2] != ours]
+        # Side by side, since whoever speaks no gRPC says nothing until the time is over.
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            told = list(pool.map(lambda one: heard(*one[1:]), theirs))
+            refused = list(pool.map(lambda one: {refusal(f"127.0.0.1:{one[2]}", call) for call in CALLS}, found))
+        for (who, ip, port), what in zip(theirs, told, strict=True):
+            assert what in LISTENERS.get(who, "").split(), (who, ip, port, what)
+        guarded = {who for (who, _, _), codes in zip(found, refused, strict=True) if "UNAUTHENTICATED" in codes}
         assert guarded >= {"gcs_server", "raylet", "ray::ServeReplica", "ray::ServeController", "ray::ProxyActor"}
         (gcs,) = {port for who, _, port in found if who == "gcs_server"}
-        for stranger in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
-            entering = f"import ray; ray.init(address='127.0.0.1:{gcs}')"
-            tried = subprocess.run(
-                [sys.executable, "-c", entering], env=os.environ | stranger, capture_output=True, check=False
-            )
-            assert tried.returncode == 1
-            assert b"Failed to connect" in tried.stderr
+        entering = [sys.executable, "-c", f"import ray; ray.init(address='127.0.0.1:{gcs}')"]
+        strangers = ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
+        tried = [
+            subprocess.Popen(entering, env=os.environ | stranger, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for stranger in strangers
+        ]
+        for one in tried:
+            _, said = one.communicate()
+            assert one.returncode == 1
+            assert b"Failed to connect" in said

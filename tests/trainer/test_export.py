@@ -64,6 +64,7 @@ def wide(model):
 
 @pytest.fixture(scope="module")
 def embedder(corpus, triples, wide, folder):
+    (folder / Path(wide.name).name).symlink_to(wide.name)  # as a card's reader puts an adapter's base beside
     return trained_embedder(corpus, triples, wide, folder / "embedder-run")
 
 
@@ -249,6 +250,16 @@ def test_the_card_names_the_judge_where_its_scores_still_lie_there(corpus, model
     shutil.rmtree(tmp_path / "triples")
     export(run, tmp_path / "gone")
     assert "is not there any more" in (tmp_path / "gone" / "README.md").read_text()
+
+
+def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, wide):
+    """Neither in its card nor in what other libraries read; the run itself keeps the whole one."""
+    for path in exported.iterdir():
+        if path.suffix in (".md", ".json", ".jinja"):
+            assert str(Path(wide.name).parent) not in path.read_text(), path.name
+    if exported.name.endswith("adapter"):
+        config = json.loads((exported / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == Path(wide.name).name
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus, triples, wide, tmp_path, monkeypatch):

@@ -39,8 +39,9 @@ def test_texts_that_are_too_long_are_counted_before_anything_is_embedded(corpus,
     assert lengths[3] > 100
     with pytest.raises(
         DataError,
-        match=r"c: 2 of 16 texts are longer than model\.max_tokens = 100; the longest, of "
-        rf"'{long.items[4].item_id}', has {lengths[4]} tokens\. Raise it",
+        match=r"c: 2 of 16 texts are longer than model\.max_tokens = 100\. The longest, in tokens: "
+        rf"'{long.items[4].item_id}' {lengths[4]}, '{long.items[3].item_id}' {lengths[3]}\. "
+        rf"Set model\.max_tokens = {lengths[4]}, or import without",
     ):
         embedding(100)
     with pytest.raises(DataError, match="1 of 16 texts are longer"):

@@ -11,11 +11,12 @@ import pytest
 
 from tests.pictures import png
 from trainer.benchmark_settings import BenchmarkSettings
-from trainer.systems.endpoint import FROM_OUTSIDE, Patience
+from trainer.systems.endpoint import Patience
 from trainer.systems.sentence_transformers import _files_sha256
 from trainer.systems.system import open_system
 from unijudge.corpus import Content
 from unijudge.errors import DataError, EndpointBusy, EndpointError, ModelError, SettingsError
+from unijudge.reaching import FROM_OUTSIDE
 
 CONTENTS = [
     Content(text="a red square"), Content(image=png("red")), Content(text="Which colour?", image=png("green")),
@@ -292,3 +293,37 @@ def test_patience_counts_from_the_last_answer_to_anybody(monkeypatch):
     assert patience.is_over(None)
     patience.answered()
     assert patience.is_over(None), "who gave up has given up for all"
+
+
+class LikeClip:
+    """A model of texts and of pictures that takes neither both in one nor both in a batch."""
+
+    modalities = ("text", "image")
+
+    def __init__(self, name, **_):
+        self.batches = []
+
+    def supports(self, modality):
+        return modality in self.modalities
+
+    def encode(self, inputs, **_):
+        kinds = {type(one) for one in inputs}
+        if len(kinds) > 1 or dict in kinds:
+            raise ValueError("mixes multiple modalities")
+        self.batches.append(len(inputs))
+        return np.array([[1.0, len(one) if isinstance(one, str) else one.size[0]] for one in inputs])
+
+
+def test_kind_c8_a_model_like_clip_is_asked_kind_by_kind_and_without_the_instruction(tmp_path, monkeypatch):
+    import sentence_transformers
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", LikeClip)
+    system = opened(
+        tmp_path, system="sentence-transformers", sentence_transformers={"name": str(tmp_path)}, instruction="Describe."
+    )
+    contents = [Content("ab"), Content("Describe.\n", png(size=(60, 40))), Content("abcd"), Content(image=png())]
+    assert vectors_of(system, contents).tolist() == [[1, 2], [1, 60], [1, 4], [1, 60]]
+    assert system._model.batches == [2, 2]
+    assert system.identity.encoding.endswith(", images without the instruction")
+    with pytest.raises(DataError, match=r"cannot embed this \(ValueError: mixes .*\); it takes text, image"):
+        vectors_of(system, [Content("another text", png())])

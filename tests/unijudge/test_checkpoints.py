@@ -105,7 +105,7 @@ def test_a_tied_head_is_not_missing(tiny_model, tmp_path):
 def test_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_path, content):
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).write_bytes(content)
-    with pytest.raises(ModelError, match=r"^its weights cannot be read \(\w+: .*\)\. Download the model again$"):
+    with pytest.raises(ModelError, match=r"^its weights cannot be read: .*model\.safetensors: .*(torn|git lfs pull)"):
         check_checkpoint(str(tmp_path / "model"), None)
 
 

@@ -84,6 +84,15 @@ def test_fewer_rows_than_promised_are_named(folders):
         check(folders["run"])
 
 
+@pytest.mark.parametrize("name", ["environment.json", "adapter/adapter_config.json"])
+@pytest.mark.parametrize("torn", ["", "{", "[]"])
+def test_kind_b5_a_torn_small_file_of_a_run_is_found(folders, name, torn):
+    assert "whole" in check(folders["run"])
+    (folders["run"] / name).write_text(torn)
+    with pytest.raises(DataError, match=f"{name}: no "):
+        check(folders["run"])
+
+
 def test_what_made_a_folder_stands_in_it(folders, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/bin/unijudge", "mine", "import", "pairs", "a b.csv", "https://me:pw@host/x"])
     made = make_corpus(folders["corpus"], folders["corpus"].parent / "images").manifest.made

@@ -123,7 +123,9 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
         check(model)
     for header in (b"[]", b"null", b'{"a":1}', b'{"a":{"dtype":"F32"}}', b"{", b"\xff", b"[" * 99_999):
         (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-        with pytest.raises(DataError, match=r"model\.safetensors: torn or foreign \(.{,120}\); train again$"):
+        with pytest.raises(
+            DataError, match=r"model\.safetensors: torn or foreign \(.{,120}\); train or download it again$"
+        ):
             check(model)
     (model / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"1 files are missing, first model\.safetensors"):

@@ -15,9 +15,9 @@ from tests.pictures import png
 from trainer.evaluate import evaluate
 from trainer.measuring_settings import EvaluateSettings
 from trainer.training_settings import EmbedderSettings
-from unijudge import leases
+from unijudge import leases, stores
 from unijudge.corpus import Corpus
-from unijudge.errors import DataError, FolderBusy, SettingsError
+from unijudge.errors import DataError, FolderBusy, SettingsError, Unreachable
 from unijudge.files import file_sha256, publish_text, publishing, publishing_folder
 from unijudge.inventory import check, describe
 from unijudge.leases import lease
@@ -35,9 +35,16 @@ def names(place):
     return sorted(path.removeprefix(place.path).strip("/") for path in place.fs.find(place.path))
 
 
-def until_of(lock):
-    """When a lease is void."""
-    return json.loads(lock.fs.cat_file(lock.path))["until"]
+def renewals(lock):
+    """How often a lease was renewed."""
+    return json.loads(lock.fs.cat_file(lock.path))["renewed"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leases that are renewed, watched and void within seconds."""
+    for name, value in {"RENEW_EVERY_S": 0.05, "LOOK_EVERY_S": 0.1, "VOID_AFTER_S": 5, "STOP_BEFORE_S": 0.5}.items():
+        monkeypatch.setattr(leases, name, value)
 
 
 def test_a_url_is_a_path_and_a_path_is_one(bucket, tmp_path):
@@ -153,7 +160,7 @@ def test_an_evaluation_reads_and_writes_a_store(bucket):
         load_settings(EmbedderSettings, None, [*places[:1], f"triples={bucket}/triples", places[2]])
 
 
-def test_a_second_holder_is_refused_and_the_first_lets_go(bucket):
+def test_a_second_holder_is_refused_and_the_first_lets_go(bucket, quick):
     out = locate(bucket) / "out"
     with lease(out):
         with pytest.raises(FolderBusy, match=f"process {os.getpid()} on .* is writing there"), lease(out):
@@ -165,24 +172,24 @@ def test_a_second_holder_is_refused_and_the_first_lets_go(bucket):
         pass
 
 
-def test_a_lease_is_renewed_while_its_holder_lives(bucket, monkeypatch):
+def test_a_lease_is_renewed_while_its_holder_lives(bucket, quick):
     """Others are refused between two renewals, and during one."""
-    monkeypatch.setattr("unijudge.leases.RENEW_EVERY_S", 0.01)
     out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
     with lease(out):
-        first = until_of(lock)
-        for _ in range(20):
+        for _ in range(5):
             with pytest.raises(FolderBusy), lease(out):
                 pass
-        assert until_of(lock) > first
+        assert renewals(lock) > 0
 
 
-def test_a_void_lease_is_taken_over(bucket):
+def test_kind_c4_clocks_of_two_machines_are_never_compared(bucket, quick, monkeypatch):
+    """A lease of an old version, or of a machine whose clock is days off, is judged by whether it is renewed."""
     out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
-    left = json.dumps({"holder": "process 1 on a machine that is gone", "token": "t", "until": 1.0})
-    lock.fs.pipe_file(lock.path, left.encode())
+    left = {"holder": "process 1 on a machine that is gone", "token": "t", "until": 4e9}
+    lock.fs.pipe_file(lock.path, json.dumps(left).encode())
     with lease(out):
-        assert until_of(lock) > 1
+        assert json.loads(lock.fs.cat_file(lock.path))["holder"].startswith(f"process {os.getpid()} on")
+        monkeypatch.setattr(time, "time", lambda: 4e9)
         with pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), lease(out):
             pass
     assert names(locate(bucket)) == []
@@ -218,14 +225,14 @@ HOLD = """
 import sys, time
 from unijudge import leases
 from unijudge.locations import locate
-leases.VOID_AFTER_S, leases.RENEW_EVERY_S = 8, 0.5
+leases.RENEW_EVERY_S = 0.5
 with leases.lease(locate(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
 
 
-def test_a_holder_that_was_killed_lets_go(bucket):
+def test_a_holder_that_was_killed_lets_go(bucket, quick):
     out = locate(bucket) / "out"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
@@ -233,8 +240,6 @@ def test_a_holder_that_was_killed_lets_go(bucket):
         pass
     holder.kill()
     holder.communicate()
-    until = until_of(locate(bucket) / ".out.lease")
-    time.sleep(max(0, until - time.time()))
     with lease(out), pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), lease(out):
         pass
 
@@ -269,3 +274,48 @@ def test_missing_credentials_are_one_clear_error(bucket, monkeypatch):
     done = subprocess.run([UNIJUDGE, "describe", str(place)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: {place}: cannot be read (Unable to locate credentials)\n"
+
+
+class Refusing:
+    """A method of a store that refuses its first calls."""
+
+    def __init__(self, times, error, method):
+        self.left, self.error, self.method = times, error, method
+
+    def __call__(self, *args, **options):
+        if self.left:
+            self.left -= 1
+            raise self.error
+        return self.method(*args, **options)
+
+
+def test_kind_c3_a_store_that_refuses_once_loses_nothing(bucket, identity, monkeypatch):
+    root = locate(bucket)
+    methods = ["cat_file", "open", "put_file", "ls", "find", "pipe_file"]
+    refusing = {name: Refusing(1, TimeoutError("no answer"), getattr(root.fs, name)) for name in methods}
+    for name in methods:
+        monkeypatch.setattr(root.fs, name, refusing[name])
+    corpus = make_corpus(root / "corpus", root / "images")
+    with lease(root / "scores"):
+        make_scores(root / "scores", corpus, identity)
+    assert "whole" in check(root / "corpus")
+    assert len(list(read_scores(root / "scores"))) == 3
+    assert [name for name in methods if refusing[name].left] == []
+
+
+def test_kind_c3_what_passes_and_what_is_final_are_told_apart(bucket, monkeypatch):
+    """What is not there, or forbidden, is asked for once."""
+    root = locate(bucket)
+    corpus = make_corpus(root / "corpus", root / "images")
+    for error, asked, raised in [
+        (TimeoutError("no answer"), stores.TRIES, Unreachable),
+        (OSError("The service is unavailable"), stores.TRIES, Unreachable),
+        (PermissionError("Forbidden"), 1, DataError),
+        (FileNotFoundError("gone"), 1, DataError),
+    ]:
+        refusing = Refusing(100, error, root.fs.open)
+        with monkeypatch.context() as patch:
+            patch.setattr(root.fs, "open", refusing)
+            with pytest.raises(DataError) as found:
+                corpus.content(corpus.items[1])
+        assert (type(found.value), 100 - refusing.left) == (raised, asked)

@@ -16,15 +16,12 @@ embeddings".
 
 import asyncio
 import base64
-import ipaddress
 import json
-import os
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -36,14 +33,12 @@ from trainer.systems.system import Identity
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import EndpointBusy, EndpointError, SettingsError
 from unijudge.keys import read_key
+from unijudge.reaching import by_way_of, open_http
+from unijudge.refused import in_one_line
 from unijudge.vectors import Vectors
 
 PATH = "/v1/embeddings"
 MEDIA = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
-
-
-FROM_OUTSIDE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Variables of the environment that decide how an endpoint is reached; proxies in small letters too."""
 
 
 class _Embedding(BaseModel):
@@ -90,7 +85,8 @@ class Endpoint:
             raise SettingsError("endpoint.model: required; the name under which the endpoint serves it")
         self._settings = settings
         key = read_key(settings.key_file)
-        self._http = _client(settings, {"Authorization": f"Bearer {key}"} if key else {})
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = open_http(settings.url, timeout=settings.timeout_s, headers=headers)
         self._loop = asyncio.new_event_loop()  # of its own, since only there a request as a whole has a deadline
         threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
         form = ", ".join(["endpoint", settings.texts, *(f"{name}={value}" for name, value in settings.extra.items())])
@@ -162,7 +158,7 @@ class Endpoint:
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise EndpointError(f"{url}: not a URL ({error}); set endpoint.url to http://host:port") from error
         except httpx2.TransportError as error:
-            raise EndpointBusy(f"{url}: no answer ({type(error).__name__}: {error}); is it up?") from error
+            raise EndpointBusy(f"{url}: no answer{by_way_of(url)} ({in_one_line(error)}); is it up?") from error
         except httpx2.RequestError as error:
             raise EndpointError(
                 f"{url}: its answer cannot be read ({type(error).__name__}: {error}); look at what stands between"
@@ -181,27 +177,6 @@ class Endpoint:
     async def _post(self, url: str, body: bytes) -> httpx2.Response:
         async with asyncio.timeout(self._settings.timeout_s):
             return await self._http.post(url, content=body, headers={"Content-Type": "application/json"})
-
-
-def _client(settings: EndpointSettings, headers: dict[str, str]) -> httpx2.AsyncClient:
-    """A proxy never gets what is meant for this machine, the key among it."""
-    try:
-        return httpx2.AsyncClient(timeout=settings.timeout_s, headers=headers, trust_env=not _is_here(settings.url))
-    except (ImportError, ValueError, OSError) as error:
-        names = {name for one in FROM_OUTSIDE for name in (one, one.lower()) if name in os.environ}
-        raise SettingsError(
-            f"{settings.url}: cannot be reached as the environment says ({error}); mend or unset "
-            f"{', '.join(sorted(names)) or 'its proxy and certificate variables'}"
-        ) from error
-
-
-def _is_here(url: str) -> bool:
-    """Whether a URL is of this very machine."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def turn_of(content: Content) -> dict[str, Any]:

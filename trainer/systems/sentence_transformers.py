@@ -18,15 +18,20 @@ from unijudge.corpus import Content, Corpus
 from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import LOADED, file_sha256
 from unijudge.images import open_image
-from unijudge.inputs import versions_of
+from unijudge.inputs import commit_of, versions_of
+from unijudge.refused import in_one_line
 from unijudge.vectors import Vectors
 
 
 class SentenceTransformersModel:
     """Embeds by `SentenceTransformer.encode`."""
 
-    def __init__(self, settings: SentenceTransformersSettings):
+    def __init__(self, settings: SentenceTransformersSettings, instruction: str = ""):
         """Loads the model.
+
+        Args:
+            settings: Which.
+            instruction: What the benchmark puts beside images; a model that takes no text with an image goes without.
 
         Raises:
             SettingsError: None is named.
@@ -39,16 +44,19 @@ class SentenceTransformersModel:
         except ImportError as error:
             raise ModelError(f"sentence-transformers cannot be imported ({error}); pip install it") from error
         try:
-            self._model: Any = library.SentenceTransformer(
-                settings.name, revision=settings.revision, device=settings.device
-            )
+            commit = commit_of(settings.name, settings.revision)  # once: a branch may move while files are fetched
+            self._model: Any = library.SentenceTransformer(settings.name, revision=commit, device=settings.device)
         except Exception as error:  # each kind of module has its own
-            raise ModelError(f"{settings.name}: sentence-transformers cannot load it ({error})") from error
+            reason = str(error) if isinstance(error, ModelError) else in_one_line(error)
+            raise ModelError(f"{settings.name}: sentence-transformers cannot load it ({reason})") from error
         folder = Path(settings.name)
+        self._joins = self._model.supports(("image", "text"))
+        self._instruction = instruction.strip()
+        without = "" if self._joins or not instruction else ", images without the instruction"
         self.identity = Identity(
             model=settings.name,
-            weights=_files_sha256(folder) if folder.is_dir() else settings.revision or "unpinned",
-            encoding=f"sentence-transformers {library.__version__}",
+            weights=commit or _files_sha256(folder),
+            encoding=f"sentence-transformers {library.__version__}{without}",
             inputs_version=versions_of("transformers", "tokenizers", "pillow"),
         )
 
@@ -60,16 +68,32 @@ class SentenceTransformersModel:
         if content.image is None:
             return content.text or ""
         picture = open_image(content.image)
-        return {"image": picture, "text": content.text} if content.text else picture
+        if not content.text or (not self._joins and content.text.strip() == self._instruction):
+            return picture
+        return {"image": picture, "text": content.text}
 
     def embed(self, prepared: Sequence[Any]) -> Vectors:
         """See `System`."""
-        try:
-            found = self._model.encode(list(prepared), batch_size=len(prepared), show_progress_bar=False)
-        except (ValueError, TypeError, NotImplementedError) as error:
-            kinds = ", ".join(map(str, self._model.modalities))
-            raise DataError(f"{self.identity.model}: cannot embed this ({error}); it takes {kinds}") from error
-        return np.asarray(found, np.float32)
+        vectors: dict[int, Any] = {}
+        for places in _by_kind(prepared):  # not every model takes texts and pictures in one batch
+            try:
+                some = [prepared[place] for place in places]
+                found = self._model.encode(some, batch_size=len(some), show_progress_bar=False)
+            except (ValueError, TypeError, NotImplementedError) as error:
+                kinds = ", ".join(map(str, self._model.modalities))
+                raise DataError(
+                    f"{self.identity.model}: cannot embed this ({in_one_line(error)}); it takes {kinds}"
+                ) from error
+            vectors |= dict(zip(places, found, strict=True))
+        return np.asarray([vectors[place] for place in range(len(prepared))], np.float32)
+
+
+def _by_kind(prepared: Sequence[Any]) -> list[list[int]]:
+    """The places of texts, of pictures, and of both in one."""
+    groups: dict[type, list[int]] = {}
+    for place, one in enumerate(prepared):
+        groups.setdefault(type(one), []).append(place)
+    return list(groups.values())
 
 
 def _files_sha256(folder: Path) -> str:

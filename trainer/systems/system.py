@@ -77,7 +77,7 @@ def open_system(settings: BenchmarkSettings) -> System:
         case "sentence-transformers":
             from trainer.systems.sentence_transformers import SentenceTransformersModel
 
-            return SentenceTransformersModel(settings.sentence_transformers)
+            return SentenceTransformersModel(settings.sentence_transformers, settings.instruction)
         case "endpoint":
             from trainer.systems.endpoint import Endpoint
 

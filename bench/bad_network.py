@@ -1,0 +1,136 @@
+"""A bad network on one machine: what is between a client and a service, as a TCP proxy that can be told to fail.
+
+Nothing is lost silently: as with TCP, bytes come late or the connection ends.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import threading
+from types import TracebackType
+from typing import Self
+
+PIECE = 2**14
+SLOW_PIECE = 256
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time."""
+
+
+class BadNetwork:
+    """Passes connections on to a port of this machine; a good network until it is told otherwise."""
+
+    def __init__(self, port: int):
+        """Passes nothing on yet.
+
+        Args:
+            port: Where the service listens.
+        """
+        self._port = port
+        self._dice = random.Random(0)  # noqa: S311  reproducible, not secret
+        self._loop = asyncio.new_event_loop()
+        self._line = asyncio.Lock()  # one piece at a time, where the line is slow
+        self._open = asyncio.Event()
+        self._open.set()
+        self._bytes_per_s = 0.0
+        self._loss = 0.0
+        self.resets = 0
+        """How many connections were reset."""
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._loop.run_forever, name="bad network")
+        self._thread.start()
+        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._connection, "127.0.0.1", 0), self._loop)
+        self._server = server.result()
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def cut(self) -> None:
+        """Nothing passes any more. Connections stay, as they do where packets are sent again later."""
+        self._loop.call_soon_threadsafe(self._open.clear)
+
+    def mend(self) -> None:
+        """Everything passes at once."""
+        self._bytes_per_s = self._loss = 0.0
+        self._loop.call_soon_threadsafe(self._open.set)
+
+    def slow_down(self, bytes_per_s: float) -> None:
+        """All connections together have so many bytes per second."""
+        self._bytes_per_s = bytes_per_s
+
+    def lose(self, share: float) -> None:
+        """At each piece that would pass, a connection is reset with this probability."""
+        self._loss = share
+
+    async def _close(self) -> None:
+        self._server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._open.wait()
+        try:
+            there, to_there = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            _reset(writer)
+            return
+        ways = [
+            asyncio.create_task(self._pass_on(reader, to_there)),
+            asyncio.create_task(self._pass_on(there, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for way in ways:
+                way.cancel()
+            results = await asyncio.gather(*ways, return_exceptions=True)
+            broken = any(isinstance(result, Exception) for result in results)
+            for end in (writer, to_there):
+                _reset(end) if broken else end.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One way, until its sender ends it.
+
+        Raises:
+            ConnectionError: The connection is lost.
+        """
+        while data := await reader.read(PIECE):
+            await self._open.wait()
+            if self._dice.random() < self._loss:
+                self.resets += 1
+                raise ConnectionResetError
+            if self._bytes_per_s:
+                await self._slowly(data, writer)
+            else:
+                writer.write(data)
+            await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+
+    async def _slowly(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        for start in range(0, len(data), SLOW_PIECE):
+            piece = data[start : start + SLOW_PIECE]
+            async with self._line:
+                if self._bytes_per_s:
+                    await asyncio.sleep(len(piece) / self._bytes_per_s)
+            writer.write(piece)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection as a crash does: the other side gets an error, not an end."""
+    sock: socket.socket | None = writer.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+    writer.transport.abort()

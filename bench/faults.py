@@ -1,0 +1,326 @@
+"""What a scoring job loses when something dies in the middle of it: python -m bench.faults [--only NAME …].
+
+A real job (`miner.score`, its shards on disk) runs against a real `judge serve`, and a fault comes in the middle of it.
+A row of the table: pairs that have no verdict at the end, pairs that stand in the shards twice, verdicts that are not
+the judge's; requests that the client saw fail (a refusal with `Retry-After` is none: the client comes back); and how
+long after the end of the fault answers came as fast as before.
+
+Faults of the folder of pictures mount a small file system, so they need root.
+"""
+
+import argparse
+import contextlib
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from types import MappingProxyType
+
+import psutil
+
+from bench.bad_network import BadNetwork
+from bench.made_up import Service, running
+from bench.watched_job import Job
+from demo.tiny_model import make_model
+
+SCRIPTED = MappingProxyType(
+    {
+        "model.backend": "scripted",
+        "model.scripted_delay_s": 0.25,
+        "replicas": 2,
+        "health.timeout_s": 2,
+        "health.fresh_s": 1,
+    }
+)
+"""Two replicas of four slots: 32 requests a second."""
+QUERIES = 600
+WARM_UP_S, MEASURED_S = 4, 4
+"""Before a fault, from the first answer on; in the second part the rate is taken."""
+PATIENCE_S = 180
+"""How long after a fault the service may take to be ready again."""
+HOUR_S = 3600
+HEADROOM = 96 * 2**20
+"""Bytes that replicas may still take, where memory is made short."""
+
+
+@dataclass
+class Scene:
+    """What a fault happens to."""
+
+    service: Service
+    network: BadNetwork
+    pictures: Path
+    """A mount of its own where the service keeps its pictures."""
+    clock: Path
+    """By how much the service's wall clock is wrong."""
+    notes: list[str] = field(default_factory=list)
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those of the service whose title has these words, by age."""
+        found = []
+        for child in psutil.Process(self.service.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if title in " ".join(child.cmdline()):
+                    found.append(child)
+        return sorted(found, key=lambda process: process.create_time())
+
+    def start_again(self) -> None:
+        """Starts the service until it stays, as whoever supervises it does."""
+        for attempt in range(1, 11):
+            self.service.start()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.service.process.wait(8)
+                self.notes.append(f"start {attempt} failed: {self.service.printed()[-1]}")
+                continue
+            return
+
+
+def kill_one(scene: Scene) -> None:
+    """SIGKILL."""
+    scene.processes("ServeReplica")[0].kill()
+
+
+def kill_both(scene: Scene) -> None:
+    """SIGKILL."""
+    for replica in scene.processes("ServeReplica"):
+        replica.kill()
+
+
+def kill_front(scene: Scene) -> None:
+    """SIGKILL of Ray Serve's proxy."""
+    for proxy in scene.processes("ProxyActor"):
+        proxy.kill()
+
+
+def kill_controller(scene: Scene) -> None:
+    """SIGKILL of Ray Serve's controller."""
+    for controller in scene.processes("ServeController"):
+        controller.kill()
+
+
+def hang_one(scene: Scene) -> None:
+    """SIGSTOP; the process stays until somebody finds that it hangs."""
+    scene.processes("ServeReplica")[0].suspend()
+
+
+def kill_service(scene: Scene) -> None:
+    """SIGKILL of `judge serve`; a second later it is started again."""
+    scene.service.process.kill()
+    scene.service.process.wait()
+    time.sleep(1)
+    scene.start_again()
+
+
+def end_service(scene: Scene) -> None:
+    """SIGTERM to `judge serve`; when it has ended, it is started again."""
+    scene.service.process.send_signal(signal.SIGTERM)
+    status = scene.service.process.wait(PATIENCE_S)
+    if status:
+        scene.notes.append(f"ended with status {status}")
+    scene.start_again()
+
+
+def limit_memory(scene: Scene) -> None:
+    """Replicas get no more memory than they have, but for a little. So it stays."""
+    for replica in scene.processes("ServeReplica"):
+        most = replica.memory_info().vms + HEADROOM
+        replica.rlimit(psutil.RLIMIT_AS, (most, most))
+
+
+def fill_pictures(scene: Scene) -> None:
+    """No byte is left for six seconds."""
+    filler = scene.pictures / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+    time.sleep(6)
+    filler.unlink()
+
+
+def lock_pictures(scene: Scene) -> None:
+    """Read-only for six seconds."""
+    _mount(scene.pictures, "-o", "remount,ro")
+    time.sleep(6)
+    _mount(scene.pictures, "-o", "remount,rw")
+
+
+def cut_network(scene: Scene) -> None:
+    """Nothing passes for 30 seconds."""
+    scene.network.cut()
+    time.sleep(30)
+    scene.network.mend()
+
+
+def slow_network(scene: Scene) -> None:
+    """1 kB/s for 20 seconds, all connections together."""
+    scene.network.slow_down(1000)
+    time.sleep(20)
+    scene.network.mend()
+
+
+def lossy_network(scene: Scene) -> None:
+    """For ten seconds a connection is reset at one of twenty pieces that would pass."""
+    scene.network.lose(0.05)
+    time.sleep(10)
+    scene.notes.append(f"{scene.network.resets} connections reset")
+    scene.network.mend()
+
+
+def jump(scene: Scene) -> None:
+    """An hour forward, and four seconds later back: of miner, service and Ray's Python. Then a replica is killed."""
+    real = time.time
+    scene.clock.write_text(str(HOUR_S))
+    time.time = lambda: real() + HOUR_S
+    time.sleep(4)
+    time.time = real
+    scene.clock.unlink()
+    time.sleep(2)
+    kill_one(scene)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row."""
+
+    name: str
+    done: str
+    """In words."""
+    strike: Callable[[Scene], None]
+    """Returns when the fault is over."""
+    kind: str = "scripted"
+    """Of the service: `scripted`, `clock`, `pictures` or `memory`."""
+
+
+FAULTS = [
+    Fault("nothing", "nothing", lambda _: None),
+    Fault("one-replica", "one of two replicas killed", kill_one),
+    Fault("both-replicas", "both replicas killed", kill_both),
+    Fault("front", "Ray's proxy killed", kill_front),
+    Fault("controller", "Ray Serve's controller killed", kill_controller),
+    Fault("network-cut", "network cut for 30 s", cut_network),
+    Fault("network-slow", "1 kB/s for 20 s, in all", slow_network),
+    Fault("network-lossy", "5 % of the connections lost at each send, for 10 s", lossy_network),
+    Fault("hang", "one of two replicas stopped (SIGSTOP)", hang_one),
+    Fault("service-killed", "`judge serve` killed, started again after 1 s", kill_service),
+    Fault("service-ended", "SIGTERM to `judge serve`, started again at its end", end_service),
+    Fault("clock", "the wall clock an hour forward, after 4 s back; then one of two replicas killed", jump, "clock"),
+    Fault("pictures-full", "the pictures' disk full for 6 s", fill_pictures, "pictures"),
+    Fault("pictures-read-only", "the pictures' disk read-only for 6 s", lock_pictures, "pictures"),
+    Fault("memory", "a candidate of 8,000 tokens, no memory for it", limit_memory, "memory"),
+]
+
+
+@contextlib.contextmanager
+def scene_of(kind: str) -> Iterator[Scene]:
+    """A service of a kind, and a network before it."""
+    settings: dict[str, object] = dict(SCRIPTED)
+    environment: Mapping[str, str] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as mounts:
+        folder = Path(name)
+        pictures, clock = folder / "pictures", folder / "clock"
+        if kind == "clock":
+            environment = {"PYTHONPATH": str(Path(__file__).parent / "clock"), "UNIJUDGE_BENCH_CLOCK": str(clock)}
+        elif kind == "pictures":
+            mounts.enter_context(_small_disk(pictures))
+            settings["blobs.folder"] = pictures
+        elif kind == "memory":
+            make_model(folder / "model")
+            settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_mass": 0}
+            settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**16, "replicas": 2}
+        with running(Service(settings, environment)) as service, BadNetwork(service.port) as network:
+            yield Scene(service, network, pictures, clock)
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    _mount(folder, "-t", "tmpfs", "-o", "size=64m", "tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)  # noqa: S607  wherever the system has it
+
+
+def _mount(folder: Path, *options: str) -> None:
+    subprocess.run(["mount", *options, folder], check=True)  # noqa: S607
+
+
+def row_of(fault: Fault, scene: Scene, number: int) -> str:
+    """Runs a job, strikes, and makes a row of what came of it."""
+    scene.notes.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), QUERIES, pictures=fault.kind == "pictures", poison=fault.kind == "memory", seed=number)
+        times: dict[str, float] = {}
+        striking = threading.Thread(target=_strike, args=(fault, scene, job, times))
+        striking.start()
+        ended = job.run(scene.network.url)
+        striking.join()
+        lost = repeated = wrong = "–"
+        if ended == "done":
+            pairs = job.pairs(scripted=fault.kind != "memory")
+            lost, repeated = str(pairs.lost), str(pairs.repeated)
+            if fault.kind != "memory":
+                wrong = str(pairs.wrong)
+            else:
+                scene.notes.append(f"of the long candidate: {_counted(pairs.poisoned)}")
+    if "end" not in times:
+        raise SystemExit(f"{fault.name}: the job ended before the fault came: more queries are needed")
+    rate = job.answered(times["begin"] - MEASURED_S, times["begin"]) / MEASURED_S
+    recovered = job.recovered_s(times["end"], rate)
+    scene.service.wait_until_ready(PATIENCE_S)
+    said, unheard = job.failures()
+    cells = [
+        fault.done, lost, repeated, wrong, _counted(said), str(unheard), f"{rate:.0f}",
+        "–" if recovered is None else f"{recovered:.1f}", "; ".join([ended, *scene.notes]),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _strike(fault: Fault, scene: Scene, job: Job, times: dict[str, float]) -> None:
+    """Waits until the job runs well, and notes when the fault began and ended."""
+    while not job.answered(0, time.monotonic()):
+        if not job.is_running:
+            return
+        time.sleep(0.1)
+    time.sleep(WARM_UP_S + MEASURED_S)
+    if job.is_running:
+        times["begin"] = time.monotonic()
+        fault.strike(scene)
+        times["end"] = time.monotonic()
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{number} × {name}" for name, number in sorted(counts.items())) or "0"
+
+
+def show(faults: Sequence[Fault]) -> None:
+    """Prints the table."""
+    begun = time.monotonic()
+    print(
+        "| in the middle of the job | pairs lost | repeated | wrong | errors | connections lost | answers/s before "
+        "| s until as fast again | the job |\n|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    for kind, alike in groupby(faults, key=lambda fault: fault.kind):
+        with scene_of(kind) as scene:
+            for number, fault in enumerate(alike):
+                print(row_of(fault, scene, number), flush=True)
+    print(f"\n{time.monotonic() - begun:.0f} s in all")
+
+
+def main() -> None:
+    """All faults, or some of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], help="these faults alone")
+    given = parser.parse_args()
+    show([fault for fault in FAULTS if given.only is None or fault.name in given.only])
+
+
+if __name__ == "__main__":
+    main()

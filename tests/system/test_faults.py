@@ -1,0 +1,79 @@
+"""What dies beside the replicas: Ray's proxy, its controller, and `judge serve` itself. bench/faults.py has more."""
+
+import asyncio
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.system.test_service import service
+from unijudge.client import JudgeClient
+from unijudge.corpus import Content
+
+SCRIPTED = "model.backend=scripted"
+QUESTIONS = [Content(text=f"question {number}") for number in range(40)]
+CANDIDATES = [Content(text="one"), Content(text="another")]
+PATIENCE_S = 120
+
+
+def titled(process, title):
+    """The processes of the service whose title has these words."""
+
+    def has_title(child):
+        try:
+            return title in " ".join(child.cmdline())
+        except psutil.NoSuchProcess:
+            return False
+
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if has_title(child)]
+
+
+async def asked(url, blow):
+    """The answers to all questions; the blow comes after the first of them."""
+    async with JudgeClient(url, retry_for_s=PATIENCE_S, in_flight=8) as judge:
+
+        async def ask(question):
+            return await judge.judge(question, CANDIDATES)
+
+        first, *rest = [asyncio.create_task(ask(question)) for question in QUESTIONS]
+        await first
+        await asyncio.to_thread(blow)
+        return await asyncio.gather(first, *rest)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """What a service answers that nobody disturbs."""
+    with service(tmp_path_factory.mktemp("quiet"), SCRIPTED) as (_, url, _):
+        yield asyncio.run(asked(url, lambda: None))
+
+
+def test_front_and_controller_are_started_again_and_no_question_is_lost(tmp_path, truth):
+    """Each is killed in the middle of a storm, and one like it is there afterwards."""
+    with service(tmp_path, SCRIPTED, "model.scripted_delay_s=0.1") as (process, url, log):
+        for title in ("ServeController", "ProxyActor"):
+            (victim,) = titled(process, title)
+            assert asyncio.run(asked(url, victim.kill)) == truth
+            deadline = time.monotonic() + PATIENCE_S
+            while not [one for one in titled(process, title) if one != victim] and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert [one for one in titled(process, title) if one != victim], log.read_text()
+
+
+def test_who_asks_a_service_that_is_killed_is_answered_by_the_next_one_on_its_port(tmp_path, truth):
+    second = tmp_path / "second"
+    second.mkdir()
+    with service(tmp_path, SCRIPTED, "model.scripted_delay_s=0.1") as (first, url, _):
+        port = f"port={url.rpartition(':')[2]}"
+        next_one = service(second, SCRIPTED, port, wait=False)
+
+        def killed_and_started_again():
+            first.send_signal(signal.SIGKILL)
+            first.wait(PATIENCE_S)
+            next_one.__enter__()
+
+        try:
+            assert asyncio.run(asked(url, killed_and_started_again)) == truth, (second / "service.log").read_text()
+        finally:
+            next_one.__exit__(None, None, None)

@@ -1,0 +1,33 @@
+"""The wall clock may jump; so no duration of the service or of its client is measured by it."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CLIENT = [f"unijudge/{name}.py" for name in ("client", "concurrency", "connection", "parts", "retrying", "uploads")]
+WITH_REASON = {
+    "judge_service/front/blobs.py",  # files' dates have no other clock; after a jump images stay longer, or come again
+    "judge_service/service.py",  # sees that the clock was put back
+}
+
+
+def wall_clocks(source):
+    """The lines that ask for the time of day as a number of seconds."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"time.time", "time.time_ns"}:
+            lines.append(node.lineno)
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            lines += [node.lineno for name in node.names if name.name in {"time", "time_ns"}]
+    return lines
+
+
+def test_durations_are_monotonic():
+    paths = [*(ROOT / "judge_service").rglob("*.py"), *(ROOT / name for name in CLIENT)]
+    found = {str(path.relative_to(ROOT)) for path in paths if wall_clocks(path.read_text())}
+    assert found == WITH_REASON
+
+
+def test_the_rule_would_notice():
+    assert wall_clocks("import time\nbegun = time.time()\nend = time.monotonic()\n") == [2]
+    assert wall_clocks("from time import monotonic, time_ns\n") == [1]

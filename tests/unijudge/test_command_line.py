@@ -1,0 +1,175 @@
+"""What a person types first, what nobody foresaw, and what is hostile: few words, no traceback, the right status."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unijudge import cli
+from unijudge.shown import LONGEST_MESSAGE
+
+COMMANDS = [
+    ["describe", "VALUE"], ["check", "VALUE"], ["VALUE"], ["mine", "VALUE"], ["--VALUE"], ["describe", "a", "VALUE"],
+    ["mine", "score", "VALUE"], ["mine", "score", "--set", "VALUE"], ["mine", "score", "--set", "VALUE=1"],
+    ["mine", "score", "--set", "VALUE.k=1"], ["mine", "score", "--set", "retrieval.VALUE=1"],
+    ["mine", "score", "--set", "corpus=VALUE", "--set", "vectors=v", "--set", "out=o"],
+    ["mine", "score", "--set", "corpus=c", "--set", "vectors=v", "--set", "out=o", "--set", "retrieval.index=VALUE"],
+    ["mine", "score", "--set", "corpus=c", "--set", "vectors=v", "--set", "out=o", "--set", "retrieval.k=VALUE"],
+    ["mine", "select", "--set", "scores=VALUE", "--set", "corpus=VALUE", "--set", "out=VALUE"],
+    ["mine", "inspect", "--set", "scores=VALUE", "--set", "corpus=c", "--set", "out=VALUE"],
+    ["mine", "export", "swift", "VALUE", "VALUE.jsonl", "--corpus", "VALUE"],
+    ["mine", "export", "unime", "t", "o", "--corpus", "c", "--negatives", "VALUE"],
+    ["mine", "publish", "VALUE", "--corpus", "VALUE"], ["mine", "status", "VALUE", "--address", "VALUE"],
+    ["mine", "sweep", "--set", "scores=VALUE"], ["mine", "calibrate", "VALUE", "VALUE"],
+    ["mine", "import", "pairs", "VALUE", "out"], ["mine", "import", "mmeb", "VALUE", "out"],
+    ["train", "pull", "VALUE", "out"], ["train", "report", "VALUE"], ["train", "report", "VALUE", "--out", "VALUE"],
+    ["train", "export", "VALUE", "VALUE"], ["train", "export", "run", "out", "--form", "VALUE"],
+    ["train", "evaluate", "--set", "corpus=VALUE", "--set", "vectors=VALUE", "--set", "out=VALUE"],
+    ["judge", "serve", "VALUE"], ["judge", "serve", "--set", "model.backend=VALUE"],
+    ["judge", "serve", "--set", "address=VALUE", "--set", "model.backend=scripted"],
+    ["judge", "serve", "--set", "host=VALUE", "--set", "model.backend=scripted", "--set", "address=none:1"],
+]  # fmt: skip
+LONG = [
+    "x" * 1_000_000, "x/" * 2000, "x y " * 25_000, "é" * 5000, "[" * 3000, "x" * 300, "x\ny", "s3://" + "x" * 3000,
+    "http://me:secret@" + "x" * 1000, "\udcff", "a\0b", '"a\\u0000b"', "9" * 5000, "x." * 3000, "{x=" * 400, "",
+    "file://", "://", "memory://x?y", "x::y://z", "..", "~", "*",
+]  # fmt: skip
+
+
+def run(words, capsys):
+    """Status and what was printed on both ways, in this process."""
+    status = cli._status(list(words))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize("words", ["--version", "mine --version", "train --version", "mine score --version"])
+def test_kind_d4_the_version_is_said_wherever_it_is_asked_for(words, capsys):
+    status, out, err = run(words.split(), capsys)
+    lines = dict(line.split(" ", 1) for line in out.splitlines())
+    assert (status, err) == (0, "")
+    assert {"unijudge", "python", "torch", "transformers", "ray"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("help", "judge"), ("mine help", "score"), ("help mine", "score"), ("help mine score", "Resumes by itself")],
+)
+def test_kind_d4_help_is_a_word_too(words, said, capsys):
+    status, out, _ = run(words.split(), capsys)
+    assert status == 0
+    assert said in out
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [("mien", "mine"), ("mine scoer", "score"), ("train embeder", "embedder"), ("mine score --est a=1", "--set")],
+)
+def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
+    status, _, err = run(words.split(), capsys)
+    assert status == 2
+    assert nearest in err.splitlines()[-1]
+    assert len(err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "extra"),
+    [
+        ("ray", "judge serve --set model.backend=scripted --set port=0", "'unijudge[judge] or unijudge[judge-cpu]'"),
+        ("ray", "mine jobs", "'unijudge[mine-ray]'"),
+        ("torch", "train embed --set corpus=c --set out=o --set model.name=m", "'unijudge[train]'"),
+        ("transformers", "train benchmark --set root=r --set out=o --set model.name=m", "'unijudge[train]'"),
+        ("torch", "train export run out", "'unijudge[train]'"),
+        ("faiss", "mine score --set corpus=c --set vectors=v --set out=o", "'unijudge[mine]'"),
+        ("faiss", "mine plan --set corpus=c --set vectors=v --set out=o", "'unijudge[mine]'"),
+        ("s3fs", "describe s3://bucket/x", "unijudge[s3]"),
+    ],
+)
+def test_kind_d3_a_command_that_lacks_a_package_names_the_extra(module, words, extra, tmp_path):
+    """In one line, before anything is written."""
+    program = f"import sys; sys.modules[{module!r}] = None; from unijudge.__main__ import main; main()"
+    here = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words.split()], capture_output=True, text=True, check=False, **here
+    )
+    assert done.returncode == 1
+    assert extra in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_nobody_foresaw_is_three_lines_and_a_report_without_secrets(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def broken(folder):
+        raise KeyError(f"Bearer abc at https://me:hidden@host/{folder}")
+
+    monkeypatch.setattr(cli.inventory, "describe", broken)
+    status, _, err = run(["describe", "http://me:hidden@host/x"], capsys)
+    lines = err.splitlines()
+    assert status == 1
+    assert lines[0] == "error: unijudge describe: ended by an error that this program does not know"
+    assert lines[1].startswith("KeyError: 'Bearer … at https://host/")
+    path = Path(re.fullmatch(r"the full report: (.*)\. Please hand it on with what you did", lines[2])[1])
+    report = path.read_text()
+    assert len(lines) == 3
+    assert (path.stat().st_mode & 0o777, path.parent.name) == (0o600, f"unijudge-logs-{os.getuid()}")
+    assert "Traceback (most recent call last)" in report
+    assert "unijudge 0" in report
+    assert "in broken" in report
+    assert not re.search("hidden|abc", report + err)
+
+
+def test_an_error_in_a_group_is_said_as_it_is_alone(monkeypatch, capsys):
+    from unijudge.errors import DataError
+
+    def broken(folder):
+        raise ExceptionGroup("tasks", [ExceptionGroup("more", [DataError("x: torn")]), ValueError()])
+
+    monkeypatch.setattr(cli.inventory, "describe", broken)
+    assert run(["describe", "x"], capsys)[2] == "error: x: torn\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT])
+def test_ctrl_c_ends_without_a_traceback(number):
+    program = (
+        "import os, signal\nfrom unijudge import cli\n"
+        "cli.inventory.describe = lambda folder: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import sys\nsys.argv = ['unijudge', 'describe', 'x']\ncli.main()\n"
+    )
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=here)
+    assert (done.returncode, done.stdout, done.stderr) == (cli.INTERRUPTED, "", "")
+
+
+def check_brief(status, err, value):
+    """One message of at most 600 characters, that holds no more than 60 of a value; never a traceback."""
+    assert "Traceback" not in err
+    assert "does not know" not in err, err
+    messages = err.split("error: ")
+    assert all(len(message) <= LONGEST_MESSAGE + 300 * (number == 0) for number, message in enumerate(messages))
+    if len(value) > 200 and "://" not in value:
+        assert value[:61] not in err
+        assert value[-61:] not in err
+
+
+@pytest.mark.parametrize("value", LONG, ids=lambda value: repr(value[:8]))
+def test_hostile_values_are_refused_in_brief(value, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("logging.raiseExceptions", False)  # a library's handler keeps another test's stderr
+    faults = []
+    for command in COMMANDS:
+        words = [word.replace("VALUE", value) for word in command]
+        try:
+            status, _, err = run(words, capsys)
+            check_brief(status, err, value)
+            assert status in (1, 2)
+        except Exception as error:  # noqa: BLE001  all faults are told together
+            faults.append(f"{' '.join(command)}: {type(error).__name__} {str(error)[:300]}")
+    assert not faults, "\n".join(faults)
