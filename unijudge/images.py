@@ -62,10 +62,11 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
+        MemoryError: The memory is full; the picture may be sound.
     """
     try:
         return _pixels_decide(data, lambda found: _still(found, max_pixels))
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"image of far more than {max_pixels} pixels; scale it down") from error
@@ -88,7 +89,7 @@ def _pixels_decide(data: bytes, read: Callable[[bytes], T]) -> T:
     """What `read` makes of a picture; where it fails, of the picture without its side data."""
     try:
         return read(data)
-    except (BadImage, Image.DecompressionBombError):
+    except (BadImage, MemoryError, Image.DecompressionBombError):
         raise
     except Exception:  # noqa: BLE001  whatever a damaged profile, text or thumbnail raises
         return read(without_side_data(data))

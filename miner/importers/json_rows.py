@@ -83,7 +83,9 @@ def _reading(path: Path) -> Iterator["_Text"]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (*TORN, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({in_one_line(error)})") from error
+        raise DataError(
+            f"{path}: cannot be read as JSON ({in_one_line(error)}); fetch the file again, or convert it to UTF-8"
+        ) from error
 
 
 class _Text:

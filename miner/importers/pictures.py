@@ -66,6 +66,8 @@ def inspect(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS) -> Pict
         open_image(data, max_pixels)
     except BadImage as error:
         raise Rejected(str(error)) from error
+    except MemoryError as error:
+        raise Rejected("the memory is full while it is decoded; free some, or lower --max-pixels") from error
     return Picture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], path)
 
 

@@ -108,6 +108,7 @@ def in_subset(split: str) -> Callable[[Path, Sequence[dict[str, Any]]], Path]:
 
 
 def one_table(folder: Path, rows: Sequence[dict[str, Any]] | pa.Table, name: str = "rows.parquet") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
     pq.write_table(table, folder / name)
     return folder / name
