@@ -97,5 +97,5 @@ def _plain(path: Path, stored: IO[bytes]) -> contextlib.AbstractContextManager[I
     from fsspec.compression import compr
     from fsspec.utils import infer_compression
 
-    plain: contextlib.AbstractContextManager[IO[bytes]] = compr[infer_compression(ending)](stored, mode="rb")
+    plain: contextlib.AbstractContextManager[IO[bytes]] = compr[infer_compression(f"text{ending}")](stored, mode="rb")
     return plain

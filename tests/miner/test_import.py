@@ -9,6 +9,7 @@ import pytest
 from miner.importers.build import build
 from miner.importers.mmeb import read_mmeb
 from miner.importers.pairs import read_pairs
+from miner.importers.rows import Unread
 from tests.pictures import png
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
@@ -101,11 +102,11 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
             '{"query_text": "q", "positive_text": "p"}\n{',
             r"a\.jsonl:2: not JSON \(expecting .* at column 2\); mend",
         ),
-        ("a.jsonl", "[]", "expected an object, found list"),
-        ("a.jsonl", '{"query": "x"}', "unknown columns"),
-        ("a.jsonl", '{"query_text": 5}', "query_text is 5; expected a string"),
+        ("a.jsonl", "[5]", "expected an object, found int"),
+        ("a.jsonl", '{"query": "x"}', "none of its columns is known: query; known are query_text"),
+        ("a.jsonl", '{"query_text": 5.5}', r"a\.jsonl:1: 5\.5 is no text"),
         ("a.parquet", "hello", r"a\.parquet: cannot be read as parquet"),
-        ("a.jsonl", b"\xff\xfe", r"a\.jsonl: cannot be read as jsonl"),
+        ("a.jsonl", b"\xff\xfe", r"a\.jsonl: is UTF-16, as PowerShell"),
         ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: cannot be read as csv"),
         ("a.csv", "query_text,positive_text\na\n", "not as many fields"),
         ("a.jsonl", "", "no rows"),
@@ -189,14 +190,13 @@ def test_mmeb_caps_splits_and_subsets(mmeb):
         list(read_mmeb(mmeb))
 
 
-def test_mmeb_text_that_is_not_utf8_is_refused(tmp_path):
+def test_mmeb_text_that_is_not_utf8_is_rejected(tmp_path):
     offsets, letters = pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")
     columns = {"qry": pa.Array.from_buffers(pa.string(), 1, [None, offsets, letters])}
     columns |= {name: pa.array(["x"]) for name in ("qry_image_path", "pos_text", "pos_image_path")}
     (tmp_path / "CIRR").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "CIRR" / "original-00000.parquet")
-    with pytest.raises(DataError, match=r"original-00000\.parquet: cannot be read as parquet .*; fetch the file again"):
-        list(read_mmeb(tmp_path))
+    assert list(read_mmeb(tmp_path)) == [Unread("CIRR/original-00000:1", "CIRR", "column 'qry': not UTF-8")]
 
 
 def test_an_import_in_which_every_row_is_rejected_is_none(tmp_path, images):

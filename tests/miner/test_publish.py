@@ -57,7 +57,7 @@ def test_a_dataset_is_published_once(parts, place):
     publish(place, *parts, images=False)
     with pytest.raises(
         DataError,
-        match=r"published: exists already .it holds README\.md, corpus, dataset\.json and 2 more.; .*--overwrite",
+        match=r"published: exists already .it holds README\.md, corpus, dataset\.json, scores, triples.; .*--overwrite",
     ):
         publish(place, *parts)
     assert "images" not in {name.partition("/")[0] for name in read_json(place / MANIFEST, DatasetManifest).files}

@@ -1,6 +1,9 @@
 """Ways in which files that people make are unlike the example, and what an importer makes of each: one line a kind."""
 
+import csv
+import gzip
 import io
+import json
 import unicodedata
 import zipfile
 from collections.abc import Callable, Sequence
@@ -27,6 +30,8 @@ class Made:
     images: Path
     text: list[Path] = field(default_factory=list)
     """The files of the source that are text."""
+    more: list[Path] = field(default_factory=list)
+    """Other sources."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ class Kind:
     is_refused: bool = False
     fits: Callable[[Layout], bool] = lambda _: True
     captioned: Sequence[tuple[str, str]] = ROWS
+    has_pictures: bool = True
+    """Whether its rows still name pictures."""
+    options: tuple[str, ...] = ()
 
 
 def jpeg(color: str = "red", **saved: object) -> bytes:
@@ -127,8 +135,124 @@ def _bad_utf8(made: Made) -> None:
         pq.write_table(table.set_column(place, made.layout.positive, cells), path)
 
 
-def _is_table(layout: Layout) -> bool:
-    return layout.table is not None
+def _pictures(kind: pa.DataType) -> Callable[[Made], None]:
+    """The pictures stand in the table."""
+
+    def spoil(made: Made) -> None:
+        data = [(made.images / name).read_bytes() for name, _ in ROWS]
+        cells = [{"bytes": one, "path": "c.jpg"} for one in data] if pa.types.is_struct(kind) else data
+        _as_table(made, pa.array(cells, kind))
+
+    return spoil
+
+
+def _named(made: Made) -> None:
+    _as_table(made, [{"bytes": None, "path": name} for name, _ in ROWS])
+    made.source = made.source.rename(made.source.with_name("rows.PARQUET"))
+
+
+def _struct_for_text(made: Made) -> None:
+    """A column of pictures, as large as they are, where texts are expected."""
+    table = pa.table({_query(made): [{"bytes": bytes(90_000), "path": "c"}] * 2, made.layout.positive: ["a", "b"]})
+    made.source = made.layout.table(made.source.parent / "table", table)
+
+
+def _wide(made: Made) -> None:
+    """Three thousand columns of somebody else's."""
+    lines = made.source.read_bytes().splitlines()
+    more = {f"column_{number}": number for number in range(3000)}
+    rows = [json.dumps({**json.loads(line), **more}) for line in lines]
+    made.source.write_text("\n".join(rows), encoding="utf-8")
+
+
+def _extra(made: Made) -> None:
+    """An index of pandas, and a column that is a list of structs."""
+    table = pq.read_table(io.BytesIO(_parquet(made)))
+    table = table.append_column("__index_level_0__", pa.array([0, 1]))
+    table = table.append_column("boxes", pa.array([[{"x": 1}], []]))
+    made.source = made.layout.table(made.source.parent / "table", table)
+
+
+def _parquet(made: Made) -> bytes:
+    out = io.BytesIO()
+    cells = [{"bytes": None, "path": name} for name, _ in ROWS]
+    table = pa.table({made.layout.picture: cells, made.layout.positive: [caption for _, caption in ROWS]})
+    pq.write_table(table, out)
+    return out.getvalue()
+
+
+def _two_files(made: Made) -> None:
+    """Two parts of one table in a folder, one of them compressed; beside them what is no table."""
+    folder = made.source.parent / "parts"
+    folder.mkdir()
+    first, second = made.source.read_bytes().splitlines(keepends=True)
+    (folder / "part-0.jsonl").write_bytes(first)
+    (folder / "part-1.JSONL.gz").write_bytes(gzip.compress(second))
+    (folder / "README.md").write_text("About the data")
+    made.source = folder
+
+
+def _both_files(made: Made) -> None:
+    _two_files(made)
+    made.source, *made.more = sorted(path for path in made.source.iterdir() if "part" in path.name)
+
+
+def _pattern(made: Made) -> None:
+    _two_files(made)
+    made.source = made.source / "part-*"
+
+
+def _called(name: str) -> Callable[[Made], None]:
+    def spoil(made: Made) -> None:
+        made.source = made.source.rename(made.source.with_name(name))
+
+    return spoil
+
+
+def _query(made: Made) -> str:
+    return made.layout.query or made.layout.picture
+
+
+def _sheet(name: str, separator: str, twice: bool = False, long: int = 0) -> Callable[[Made], None]:
+    """A table of texts, as a spreadsheet saves it."""
+
+    def spoil(made: Made) -> None:
+        made.source = made.source.with_name(name)
+        with made.source.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.writer(file, delimiter=separator)
+            names = [_query(made), made.layout.positive, "a note"]
+            writer.writerow(names + names[:1] * twice)
+            for number, (_, caption) in enumerate(ROWS):
+                writer.writerow([f"what is {number}?\nsay it" + "x" * long, caption, "", *["again"] * twice])
+
+    return spoil
+
+
+def _duplicate_column(made: Made) -> None:
+    arrays = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array(["e", "f"])]
+    names = [_query(made), made.layout.positive, made.layout.positive]
+    made.source = made.layout.table(made.source.parent / "table", pa.Table.from_arrays(arrays, names))
+
+
+def _duplicate_key(made: Made) -> None:
+    positive = made.layout.positive
+    made.source.write_text(f'{{"{positive}": "one", "{positive}": "two"}}\n', encoding="utf-8")
+
+
+def _ids(made: Made) -> None:
+    cells = [{"bytes": None, "path": name} for name, _ in ROWS]
+    captions = [caption for _, caption in ROWS]
+    columns = {"query_image": cells, "positive_text": captions, "query_id": pa.array([7, 8]), "subset": [1, 1]}
+    made.source = made.layout.table(made.source.parent / "table", pa.table(columns))
+
+
+def _has_texts(layout: Layout) -> bool:
+    """Whether a column holds texts alone."""
+    return layout.free_columns and bool(layout.query)
+
+
+def _reads_any_table(layout: Layout) -> bool:
+    return layout.free_columns
 
 
 def _is_text(layout: Layout) -> bool:
@@ -179,4 +303,27 @@ KINDS = (
     Kind("A8 a zip of macOS", _zipped),
     Kind("A8 another case", _capitals, 1, "did you mean b.JPG?"),
     Kind("A8 no such picture", _gone, 1, "no such file"),
+    Kind("A3 pictures for texts", _struct_for_text, 0, "90,000 bytes, 'path': 'c'} is no text", True, _has_texts),
+    Kind("A3 many columns", _wide, fits=_reads_any_table),
+    Kind("A3 many columns, refused", _wide, 0, "and 2,995 more", True, _reads_any_table, options=("--strict",)),
+    Kind("A4 structs of bytes", _pictures(pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+         fits=_reads_any_table),
+    Kind("A4 bytes", _pictures(pa.binary()), fits=_reads_any_table),
+    Kind("A4 large bytes", _pictures(pa.large_binary()), fits=_reads_any_table),
+    Kind("A4 structs of paths in a .PARQUET", _named, fits=_reads_any_table),
+    Kind("A9 a folder of parts", _two_files, fits=_reads_any_table),
+    Kind("A9 several files", _both_files, fits=_reads_any_table),
+    Kind("A9 a pattern", _pattern, fits=_reads_any_table),
+    Kind("A9 lines called .json", _called("rows.json"), fits=_reads_any_table),
+    Kind("A9 a .tsv", _sheet("rows.TSV", "\t"), fits=_reads_any_table, has_pictures=False),
+    Kind("A9 another ending", _called("rows.xlsx"), 0, "expected a .parquet, .jsonl", True, _reads_any_table),
+    Kind("A10 whole numbers for ids", _ids, fits=lambda layout: layout.name == "pairs"),
+    Kind("A10 columns of others", _extra, fits=_reads_any_table),
+    Kind("A10 a column twice", _duplicate_column, 0, "is there twice", True, _reads_any_table),
+    Kind("A10 a column twice in a CSV", _sheet("rows.csv", ",", twice=True), 0, "is there twice", True,
+         _reads_any_table),
+    Kind("A10 a key twice", _duplicate_key, 0, "is there twice", True, _reads_any_table),
+    Kind("A10 semicolons", _sheet("rows.csv", ";"), 0, "semicolons", True, _reads_any_table),
+    Kind("A12 a long cell with lines", _sheet("rows.csv", ",", long=200_000), fits=_reads_any_table,
+         has_pictures=False),
 )  # fmt: skip

@@ -23,7 +23,6 @@ from unijudge.images import open_image
         (b"", "not a JPEG"),
         (b"hello", "not a JPEG"),
         (png()[:-40], "not a whole"),
-        (png(size=(9000, 9000)), "more than"),
         (png(size=(1, 401)), "one side is over"),
     ],
 )
@@ -39,7 +38,7 @@ def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     """Pillow's own limit may come first, or was lifted already for somebody else."""
-    words = r"^image of (far more than 50000000 pixels|30000×30000 pixels: more than 50000000); scale it down$"
+    words = r"^image of (far more than 200000000 pixels|30000×30000 pixels: more than 200000000); scale it down$"
     with pytest.raises(BadImage, match=words):
         open_image(data)
 

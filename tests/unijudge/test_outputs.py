@@ -37,7 +37,7 @@ def test_a_folder_may_hold_what_the_command_writes_there(tmp_path):
     check_folder(out, {"a.json", "b.json"})
     for name in "vwxyz":
         (out / name).touch()
-    with pytest.raises(DataError, match=r"out: holds v, w, x and 2 more already.*; give another folder"):
+    with pytest.raises(DataError, match=r"out: holds v, w, x, y, z already.*; give another folder"):
         check_folder(out, {"a.json", "b.json"})
     with pytest.raises(DataError, match="is a file; give a folder"):
         check_folder(out / "a.json")
