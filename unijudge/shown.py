@@ -55,7 +55,7 @@ def in_brief(message: str) -> str:
         >>> in_brief("nowhere: no such file; check the path")
         'nowhere: no such file; check the path'
         >>> len(in_brief("a/b" * 1000 + ": no such file")), len(in_brief("a b " * 1000))
-        (74, 600)
+        (73, 600)
     """
     text = _LONG_WORD.sub(lambda found: f"{found[0][:40]}…{found[0][-(LONGEST - 41) :]}", message)
     if len(text) <= LONGEST_MESSAGE:

@@ -71,22 +71,27 @@ async def dribbling(part, identity):
     info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, replicas=1)
 
     async def serve(reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            if head.startswith(b"GET"):
-                body = info.model_dump_json().encode()
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
-            elif part == "body":
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
-            elif part == "head":
-                writer.write(b"HTTP/1.1 200 OK\r\nX: ")
-            while not head.startswith(b"GET") and part != "nothing":
-                await asyncio.sleep(0.05)
-                writer.write(b"x")
-                await writer.drain()
-            if head.startswith(b"POST"):
-                await asyncio.Event().wait()
+        try:
+            await answer(await reader.readuntil(b"\r\n\r\n"), writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:  # also where the test is over, and this task is cancelled
+            writer.transport.abort()
+
+    async def answer(head, writer):
+        if head.startswith(b"GET"):
+            body = info.model_dump_json().encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
             writer.close()
+            await writer.wait_closed()
+            return
+        if part == "nothing":
+            await asyncio.Event().wait()
+        writer.write(b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 9999\r\n\r\n" if part == "body" else b"X: "))
+        while True:
+            await asyncio.sleep(0.05)
+            writer.write(b"x")
+            await writer.drain()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:

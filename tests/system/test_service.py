@@ -257,6 +257,7 @@ def test_torn_weights_are_named_before_an_engine_starts(tmp_path, tiny_model):
     with service(tmp_path, *settings, wait=False) as (process, _, log):
         assert process.wait(240) == 1, log.read_text()
         (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-    assert "torn: its weights cannot be read (SafetensorError: Error while deserializing header" in line
-    assert line.endswith("Download the model again")
+    assert re.search(
+        r"torn/model\.safetensors: 200000 bytes, but its header says \d+; train or download it again$", line
+    )
     assert not list(tmp_path.glob("engine-*.log"))
