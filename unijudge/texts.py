@@ -1,11 +1,13 @@
 """Text that people write: UTF-8 with or without a byte-order mark, plain or compressed; UTF-16 and UTF-32 are named."""
 
+import bz2
 import codecs
 import contextlib
+import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -17,8 +19,8 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
 """How files in other encodings begin; the mark of UTF-32 begins with that of UTF-16."""
-COMPRESSED = (".gz", ".bz2", ".xz")
-"""Endings of compressed text."""
+COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""Endings of compressed text, and what reads it."""
 TORN = (EOFError, OSError, zlib.error, lzma.LZMAError)
 """What the reading of a compressed file raises."""
 
@@ -90,12 +92,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
 
 
 def _plain(path: Path, stored: IO[bytes]) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """A file without its compression, by fsspec's own table."""
-    ending = path.suffix.lower()
-    if ending not in COMPRESSED:
-        return contextlib.nullcontext(stored)
-    from fsspec.compression import compr
-    from fsspec.utils import infer_compression
-
-    plain: contextlib.AbstractContextManager[IO[bytes]] = compr[infer_compression(f"text{ending}")](stored, mode="rb")
+    """A file without its compression."""
+    read = COMPRESSED.get(path.suffix.lower(), contextlib.nullcontext)
+    plain: contextlib.AbstractContextManager[IO[bytes]] = read(stored)
     return plain
