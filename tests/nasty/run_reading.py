@@ -1,0 +1,22 @@
+"""Reads the rows of a file in a process of its own, so that a test can measure its memory.
+
+Prints how many rows there are, and the bytes of memory above the start at their peak.
+"""
+
+import resource
+import sys
+from pathlib import Path
+
+from miner.importers.pairs import read_pairs
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    import pyarrow.parquet  # noqa: F401  belongs to the start
+
+    start = peak()
+    rows = sum(1 for _ in read_pairs(Path(sys.argv[1])))
+    print(rows, peak() - start)
