@@ -52,10 +52,11 @@ class Load:
 
 
 class Caller:
-    """Sends requests about one pair, none of which is asked twice."""
+    """Sends requests, none of which is asked twice."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, candidates: int):
         self._url = url
+        self._candidates = ",".join(f'{{"text":"candidate {number}"}}' for number in range(candidates))
         self._number = 0
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256)
         self._http = httpx2.AsyncClient(timeout=PATIENCE_S + 5, limits=limits)
@@ -63,7 +64,7 @@ class Caller:
     async def once(self) -> tuple[int, float, str]:
         """Status, seconds, and `Retry-After`."""
         self._number += 1
-        body = b'{"query":{"text":"query %d"},"candidates":[{"text":"a candidate"}]}' % self._number
+        body = f'{{"query":{{"text":"query {self._number}"}},"candidates":[{self._candidates}]}}'
         begun = time.monotonic()
         answer = await self._http.post(
             f"{self._url}/v1/score", content=body, headers={"Judge-Timeout": f"{PATIENCE_S:g}"}
@@ -145,7 +146,7 @@ async def soak(caller: Caller, rate: float, seconds: float) -> None:
 async def measure(url: str, given: argparse.Namespace) -> None:
     """Prints the table."""
     slots, seconds = given.slots, given.seconds
-    caller = Caller(url)
+    caller = Caller(url, given.candidates)
     alone = Load(seconds)
     for _ in range(20):
         await caller._counted(alone)
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of each load")
     parser.add_argument("--soak-s", type=float, default=0, help="how long the memory is watched under load, in seconds")
     parser.add_argument("--slots", type=int, default=4, help="requests that the replica works on at once")
+    parser.add_argument("--candidates", type=int, default=1, help="pairs in a request")
     parser.add_argument("--delay", type=float, default=0.2, help="how long the scripted judge takes, in seconds")
     parser.add_argument("--model", help="the folder of a real model, in the place of the scripted judge")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="more settings of the service")
