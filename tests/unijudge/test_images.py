@@ -43,6 +43,27 @@ def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
         open_image(data)
 
 
+def test_a_large_picture_is_made_smaller_while_it_is_decoded():
+    """Clip art of 10,562 × 16,000 pixels: the left half is black, and no side is left out."""
+    drawn = Image.new("1", (10_562, 16_000), 1)
+    drawn.paste(0, (0, 0, 5281, 16_000))
+    out = io.BytesIO()
+    drawn.save(out, "PNG")
+    found = open_image(out.getvalue())
+    assert found.size == (5281, 8000)
+    corners = [found.getpixel(place) for place in ((0, 0), (2630, 7999), (2650, 0), (5280, 7999))]
+    assert corners == [(0, 0, 0), (0, 0, 0), (255, 255, 255), (255, 255, 255)]
+
+
+def test_a_full_memory_is_not_a_bad_picture(monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(MemoryError):
+        open_image(png())
+
+
 def test_our_own_limit_may_be_above_pillows(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it refuses twice as many
     assert open_image(png(size=(30, 30)), max_pixels=1000).size == (30, 30)
