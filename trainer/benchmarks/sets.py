@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unijudge.names import is_side_file
+
 
 @dataclass(frozen=True)
 class Average:
@@ -42,8 +44,8 @@ class BenchmarkSet:
 
     def found(self, root: Path) -> tuple[Path | None, list[str]]:
         """Where its images are, and what is not there."""
-        lacking = [] if any(root.glob(self.files)) else [str(root / self.files)]
-        images = next((place for pattern in self.images for place in root.glob(pattern)), None)
+        lacking = [] if _matching(root, self.files) else [str(root / self.files)]
+        images = next((place for pattern in self.images for place in _matching(root, pattern)), None)
         if images is None:
             lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
         return images, lacking
@@ -51,7 +53,7 @@ class BenchmarkSet:
     def source_digest(self, root: Path) -> str:
         """Changes when a file of rows does, by its name, size or time; images are known by their content."""
         digest = hashlib.sha256()
-        for path in sorted({*root.glob(self.files), root / self.source}):
+        for path in sorted({*_matching(root, self.files), root / self.source}):
             if path.is_file():
                 found = path.stat()
                 digest.update(f"{path}\0{found.st_size}\0{getattr(found, 'st_mtime_ns', 0)}\n".encode())
@@ -63,3 +65,8 @@ class BenchmarkSet:
         beside = ["--instruction", instruction] if self.instructed and instruction else []
         places = [str(root / self.source), str(out), "--images", str(images)]
         return ["mine", "import", self.layout, *places, *self.options, *beside]
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """What a pattern names, without what file managers left there."""
+    return [path for path in root.glob(pattern) if not is_side_file(path.name)]

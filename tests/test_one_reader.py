@@ -1,0 +1,74 @@
+"""Files, folders, JSON and models are read in one place each: what a stranger wrote meets the same checks everywhere.
+
+Who needs a call of its own stands here, with the reason. A line that nobody needs any more is taken out.
+"""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("unijudge", "judge_service", "miner", "trainer")
+READERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "loads", "from_pretrained"}
+"""Calls past `unijudge.texts`, `unijudge.files`, `unijudge.listing` and the loaders; `open` is the function."""
+
+ALLOWED = {
+    # The one places.
+    "unijudge/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
+    "unijudge/listing.py": ({"rglob"}, "lists the folders of strangers for all others"),
+    "unijudge/inputs.py": ({"from_pretrained"}, "loads configuration, tokenizer and processor for all others"),
+    "unijudge/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
+    "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
+    "miner/importers/tables.py": ({"glob", "loads"}, "reads rows for all importers, a line of JSON at a time"),
+    # Weights.
+    "judge_service/backends/transformers.py": ({"from_pretrained"}, "its weights, which were checked before"),
+    "judge_service/backends/model_sizes.py": ({"from_pretrained"}, "a configuration without weights"),
+    "trainer/backbone.py": ({"from_pretrained"}, "its weights, which were checked before"),
+    "trainer/attaching.py": ({"from_pretrained"}, "adapters, whose files were checked before"),
+    # JSON that is no file of a stranger's, or whose text came from the one reader.
+    "judge_service/gpus.py": ({"loads", "read_text"}, "the system's own files, and a variable of Ray's"),
+    "miner/importers/build.py": ({"loads"}, "the ledger's own lines"),
+    "miner/importers/ledger.py": ({"loads"}, "the ledger's own lines"),
+    "miner/importers/sentence_transformers.py": ({"loads"}, "a list in a cell"),
+    "trainer/export.py": ({"loads"}, "a configuration that was checked before"),
+    "trainer/runs.py": ({"loads", "read_text"}, "the run's own metrics, whose last line may be torn"),
+    "trainer/benchmarks/published.py": ({"loads", "read_text"}, "a file of this package"),
+    "unijudge/checks.py": ({"loads"}, "text of the one reader; a fault is named with its line"),
+    "unijudge/encoding.py": ({"loads"}, "what a tokenizer says of itself"),
+    "unijudge/image_roots.py": ({"loads"}, "text of the one reader; another file of that name is no fault"),
+    "unijudge/model_folders.py": ({"loads"}, "headers of weights, and JSON that is only checked"),
+    # Folders and files of this program alone.
+    "judge_service/backends/engine_log.py": ({"glob", "open", "read_text"}, "logs of its own engines"),
+    "judge_service/front/blobs.py": ({"read_bytes"}, "pictures that it stored under their hashes"),
+    "judge_service/process.py": ({"glob"}, "folders of services that were killed"),
+    "miner/inspect.py": ({"read_text"}, "scripts of this package"),
+    "miner/publish.py": ({"glob"}, "a folder of ours"),
+    "miner/ray_engine.py": ({"glob"}, "drafts of its own shards"),
+    "trainer/checkpoints.py": ({"glob", "rglob"}, "checkpoints of its own run"),
+    "trainer/benchmarks/run.py": ({"iterdir"}, "folders of its own systems"),
+    "unijudge/inventory.py": ({"rglob"}, "a folder of ours, whose every file is looked at"),
+    "unijudge/outputs.py": ({"read_bytes", "rglob"}, "whether an output folder holds anything at all"),
+    # Patterns.
+    "miner/importers/pictures.py": ({"glob"}, "archives among pictures; side files are left out"),
+    "trainer/benchmarks/sets.py": ({"glob"}, "patterns of published layouts; side files are left out"),
+    "trainer/systems/sentence_transformers.py": ({"rglob"}, "a model's files, those of its folders too"),
+}  # fmt: skip
+
+
+def called(path):
+    """The readers that a file calls by itself, and not through ours of the same name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr != "open":
+            found.add(node.func.attr)
+        if isinstance(node.func, ast.Name) and node.func.id == "open":
+            found.add("open")
+    return found & READERS
+
+
+def test_nobody_reads_past_the_one_reader():
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    found = {path.relative_to(ROOT).as_posix(): called(path) for path in paths}
+    expected = {name: calls for name, (calls, _) in ALLOWED.items()}
+    assert {name: calls for name, calls in found.items() if calls} == expected
