@@ -11,6 +11,7 @@ any 4xx or 5xx      ErrorBody                        409: its `missing` lists th
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -22,12 +23,32 @@ from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 
 def _decode(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ValueError("not base64 of an image file; URLs and paths are never opened") from error
-    return value
+    """Base64 as people make it: with line breaks, without the padding, as a `data:` URL."""
+    if not isinstance(value, str):
+        return value
+    letters = "".join(_after_header(value).split()).rstrip("=")
+    try:
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(_no_base64(letters)) from error
+
+
+def _after_header(text: str) -> str:
+    """What stands in a `data:` URL; other text as it is."""
+    if text[:5].lower() != "data:":
+        return text
+    header, _, letters = text.partition(",")
+    if not header.lower().endswith(";base64"):
+        raise ValueError("a data: URL without ;base64, before its comma")
+    return letters
+
+
+def _no_base64(letters: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_-]+", letters):
+        cut_off = "is cut off: one letter stands alone at its end"
+        urlsafe = "has the letters of URLs, - and _; the usual ones are + and /"
+        return f"its base64 {urlsafe if '-' in letters or '_' in letters else cut_off}"
+    return "not base64 of an image file; URLs and paths are never opened"
 
 
 Base64 = Annotated[

@@ -264,6 +264,42 @@ def test_columns_that_are_no_tuples_are_refused(tmp_path, images, row, reason):
         take(read_tuples(tmp_path / "t.jsonl"), tmp_path, images)
 
 
+def test_kind_a11_scores_that_are_no_probabilities_are_kept_as_similarities(tmp_path, images, caplog):
+    path = tmp_path / "t.jsonl"
+    rows = [{"query": "q", "answer": "p", "negative_1": "n", "scores": [0.5, -0.25]}, {"query": "r", "answer": "p"}]
+    path.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1]) + "\n")
+    loose = Published(tmp_path / "loose", path, only_probabilities=False)
+    take(read_tuples(path), tmp_path / "a", images, max_rejects=0.5, published=loose)
+    (judged,) = read_scores(tmp_path / "loose")
+    pairs = [*judged.positives, *judged.candidates]
+    assert [(one.similarity, one.log_odds) for one in pairs] == [(0.5, None), (-0.25, None)]
+    assert all(one.error.startswith("unjudged") for one in pairs)
+    assert "the scores are no probabilities (one is -0.25)" in caplog.text
+    assert "whole" in check(tmp_path / "loose")
+    strict = Published(tmp_path / "strict", path)
+    with pytest.raises(DataError, match=r"2 of 2 rows rejected.*score -0\.25 is not a probability"):
+        take(read_tuples(path), tmp_path / "b", images, max_rejects=0.5, published=strict)
+
+
+def test_kind_a11_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path, images):
+    path = tmp_path / "t.jsonl"
+    rows = [
+        {"query": "q", "documents": ["a", "b", "c"], "labels": [0, 1, 0]},
+        {"query": "r", "documents": ["a", "b"], "labels": [0, 0]},
+        {"query": "s", "documents": ["a", "b"], "labels": [0.5, 0.25]},
+        {"query": "t", "documents": ["a", "b"]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus, rejects = take(read_tuples(path), tmp_path, images, max_rejects=0.8)
+    assert [item.text for item in corpus.items] == ["b", "a", "c"]
+    assert corpus.positives(0).tolist() == [0]
+    assert [reason for _, reason in rejects] == [
+        "no document is labelled a match",
+        "labels [0.5, 0.25] of a list of documents: expected 1 where one matches, and 0",
+        "2 documents in one cell; with such a list stands a list of labels, 1 and 0",
+    ]
+
+
 def test_scores_that_are_asked_for_must_be_there(tmp_path, images):
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps({"anchor": "q", "positive": "p"}) + "\n")
