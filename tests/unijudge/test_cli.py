@@ -60,7 +60,7 @@ def test_every_job_prints_an_example_of_its_settings(command):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["judge", "serve", "nowhere.toml"], "nowhere.toml: cannot be read as a settings file"),
+        (["judge", "serve", "nowhere.toml"], "nowhere.toml: cannot be read (No such file or directory)"),
         (["judge", "serve", "--set", "modl.name=x"], "modl: unknown setting; did you mean model?"),
         (["mine", "score", "--set", "corpus=nowhere"], "settings: out: required, and not set"),
         (
