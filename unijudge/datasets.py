@@ -190,23 +190,24 @@ def every(work: Callable[[T], int], things: Sequence[T]) -> int:
     Raises:
         DataError: What `work` raised: of several faults how many, and the first few.
     """
-    faults: dict[str, None] = {}
 
-    def attempt(thing: T) -> int:
+    def attempt(thing: T) -> int | str:
+        """What it holds, or the fault."""
         try:
             return work(thing)
         except DataError as error:
-            faults[str(error)] = None
-            return 0
+            return str(error)
 
-    total = sum(each(attempt, things))
+    found = each(attempt, things)
+    # Each fault once, in the order of the files.
+    faults = list(dict.fromkeys(one for one in found if isinstance(one, str)))
     if len(faults) == 1:
-        raise DataError(next(iter(faults)))
+        raise DataError(faults[0])
     if faults:
-        named = [f"  {fault}" for fault in list(faults)[:FAULTS_NAMED]]
+        named = [f"  {fault}" for fault in faults[:FAULTS_NAMED]]
         named += [f"  … and {len(faults) - FAULTS_NAMED:,} more"] if len(faults) > FAULTS_NAMED else []
         raise DataError("\n".join([f"{len(faults):,} faults:", *named]))
-    return total
+    return sum(one for one in found if isinstance(one, int))
 
 
 def pull(source: Path, out: Path) -> DatasetManifest:
