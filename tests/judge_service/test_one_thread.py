@@ -110,6 +110,7 @@ def test_what_has_not_begun_never_begins(judge, held, monkeypatch, ask):
         await asyncio.sleep(0)
         for task in waiting[:4]:
             task.cancel()
+        await asyncio.wait(waiting[:4], timeout=60)  # until each has heard that its caller left
         gate.opened.set()
         return await first, await waiting[4]
 
