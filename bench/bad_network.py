@@ -19,7 +19,7 @@ RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
 class BadNetwork:
-    """Passes connections on to a port of this machine; a good network until it is told otherwise."""
+    """Passes connections on to a port of this machine; the network is good until a fault is set."""
 
     def __init__(self, port: int):
         """Passes nothing on yet.
@@ -64,7 +64,7 @@ class BadNetwork:
         self._loop.call_soon_threadsafe(self._open.set)
 
     def slow_down(self, bytes_per_s: float) -> None:
-        """All connections together have so many bytes per second."""
+        """Limits the bytes per second of all connections together."""
         self._bytes_per_s = bytes_per_s
 
     def lose(self, share: float) -> None:

@@ -2,8 +2,8 @@
 
 A real job (`miner.score`, its shards on disk) runs against a real `judge serve`, and a fault comes in the middle of it.
 A row of the table: pairs that have no verdict at the end, pairs that stand in the shards twice, verdicts that are not
-the judge's; requests that the client saw fail (a refusal with `Retry-After` is none: the client comes back); and how
-long after the end of the fault answers came as fast as before.
+the judge's; requests that the client saw fail (a refusal with `Retry-After` does not count: the client retries); and
+how long after the end of the fault answers came as fast as before.
 
 Faults of the folder of pictures mount a small file system, so they need root.
 """
@@ -71,7 +71,7 @@ class Scene:
         return sorted(found, key=lambda process: process.create_time())
 
     def start_again(self) -> None:
-        """Starts the service until it stays, as whoever supervises it does."""
+        """Starts the service again until it keeps running, as a supervisor does."""
         for attempt in range(1, 11):
             self.service.start()
             with contextlib.suppress(subprocess.TimeoutExpired):

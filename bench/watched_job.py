@@ -178,12 +178,12 @@ class Job:
         return None
 
     def failures(self) -> tuple[Counter[str], int]:
-        """What the service said that is neither an answer nor "come back later"; and requests that the network lost."""
+        """Answers that are errors and name no time for a retry; and how many requests the network lost."""
         said = Counter(
             f"{one.outcome} at {one.method}"
             for one in self.seen
             if one.outcome.isdecimal() and int(one.outcome) >= 400
-            # Images that the service lacks are sent; and who is told when to come back comes back.
+            # The client sends images that the service lacks, and retries after the time that `Retry-After` says.
             if one.outcome != "409" and not (one.outcome in {"429", "503"} and one.is_told)
         )
         return said, sum(not one.outcome.isdecimal() for one in self.seen)

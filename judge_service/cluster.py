@@ -35,7 +35,7 @@ SERVE = MappingProxyType(
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     }
 )
-"""What a Ray of our own is told about Ray Serve, unless the shell says otherwise."""
+"""Variables of Ray Serve for a local Ray; a variable that the shell sets wins."""
 
 
 def replica_environment(settings: ServiceSettings) -> dict[str, str]:
@@ -80,7 +80,7 @@ def _wait_until_free(host: str, port: int) -> None:
     """Returns when the service can listen there: the proxy of a service that was killed ends a moment after it.
 
     Raises:
-        SettingsError: Another program goes on listening, or the host is not one of this machine.
+        SettingsError: Another program still listens there, or the host is not an address of this machine.
     """
     deadline = time.monotonic() + ORPHANS_S
     while True:

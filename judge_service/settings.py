@@ -89,8 +89,8 @@ class LimitSettings(Settings):
     """Width × height of an image before any scaling; larger ones are answered with an error, undecoded. Above 50
     million pixels an image is halved while it is decoded, one at a time."""
     max_request_pixels: int = Field(16 * LARGE, gt=0)
-    """Width × height of all different images of a request together. To decode so many takes about three seconds where
-    they are JPEG files, and forty where they are PNG files with transparency."""
+    """Width × height of all different images of a request, added up. Decoding this many pixels takes about three
+    seconds for JPEG files and forty seconds for PNG files with transparency."""
 
 
 class FrontSettings(Settings):

@@ -156,7 +156,7 @@ class Gate:
         """Refuses for a moment what follows a request that a replica's queue had no room for.
 
         Raises:
-            Refusal: There was none a moment ago.
+            Refusal: The queue was full a moment ago.
         """
         if asyncio.get_running_loop().time() < self._full_until:
             raise Refusal(429, "busy", "the queue is full. Come back later, or add replicas", retry=self._full_retry)
