@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from trainer.settings import BackboneSettings
-from unijudge.locations import Location
+from unijudge.locations import LocalPath, Location, ModelName
 from unijudge.settings import Settings
 
 INSTRUCTION = "Find an image caption describing the given image."
@@ -16,7 +16,7 @@ INSTRUCTION = "Find an image caption describing the given image."
 class SentenceTransformersSettings(Settings):
     """A model of sentence-transformers."""
 
-    name: str = ""
+    name: ModelName = ""
     """A hub name, or a folder; with system = "sentence-transformers"."""
     revision: str | None = None
     """The commit of a hub model."""
@@ -31,7 +31,7 @@ class EndpointSettings(Settings):
     """Where it listens, without /v1/embeddings; with system = "endpoint"."""
     model: str = ""
     """The name under which it serves the model."""
-    key_file: Path | None = None
+    key_file: LocalPath | None = None
     """A file that holds its bearer key, where it wants one."""
     texts: Literal["messages", "input"] = "messages"
     """How texts are sent: through the model's chat template, as images always are (vLLM's extension), or as OpenAI's

@@ -1,12 +1,11 @@
 """The settings of a model and of embedding a corpus with it: one TOML file, `--example` prints it."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from unijudge.images import MAX_PIXELS
-from unijudge.locations import Location
+from unijudge.locations import LocalPath, Location, ModelName
 from unijudge.pictures import Resize
 from unijudge.settings import Settings
 
@@ -17,12 +16,12 @@ Attention = Literal["auto", "sdpa", "flash_attention_2"]
 class BackboneSettings(Settings):
     """The model, and how it sees its inputs."""
 
-    name: str = ""
+    name: ModelName = ""
     """A Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision, in the layout of transformers: a hub
     name, or a folder. Required."""
     revision: str | None = None
     """The commit of a hub model."""
-    adapter: Path | None = None
+    adapter: LocalPath | None = None
     """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
     dtype: Literal["float32", "bfloat16", "nf4"] = "float32"
     """Of the frozen weights; an adapter is always trained in float32. `nf4` is four bits a weight (QLoRA, arXiv

@@ -20,6 +20,7 @@ from unijudge import inventory
 from unijudge.errors import UnijudgeError
 from unijudge.locations import locate
 from unijudge.provenance import without_passwords
+from unijudge.refused import CURES, SPENT
 from unijudge.settings import Settings, load_settings
 from unijudge.settings import example as print_example
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
@@ -136,6 +137,9 @@ def _failed(error: Exception, words: list[str]) -> int:
     if isinstance(error, BrokenPipeError):  # `| head` has read enough
         sys.stdout = io.StringIO()
         return 1
+    if isinstance(error, OSError) and error.errno in SPENT:
+        place = error.filename or "the output of this command"
+        return _end(f"error: {place}: {error.strerror}. {CURES[error.errno]}, then run the same command again")
     return _end("\n".join(told(error, words)))
 
 

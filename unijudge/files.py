@@ -6,6 +6,7 @@ writer for a folder is what `unijudge/leases.py` is for.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -28,6 +29,9 @@ from unijudge.texts import as_text
 
 DRAFT_SUFFIX = ".unijudge-draft"
 """What nobody else calls a file of theirs: one with it is removed or written over."""
+
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+"""What file systems answer that cannot synchronise a folder."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -270,5 +274,9 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems and shared folders have no such call for folders: the entry is there nevertheless.
+        if error.errno not in NO_SYNC or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

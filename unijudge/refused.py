@@ -10,13 +10,19 @@ CURES: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Fix the permissions"),
     **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "Something else is there: give another place"),
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP),
+        "This file system has no locks: mount it with them (Lustre: -o flock), or give a place on another disk",
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Too many files are open: raise the limit (ulimit -n)"),
     errno.ENOTDIR: "A part of the path is a file: give another place",
     errno.ENAMETOOLONG: "Give a shorter name",
     errno.ELOOP: "A symbolic link is there: remove it",
 }
 """What helps against an error of a disk."""
 
-
+SPENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+"""What a machine has no more of: any write, or any file that is opened, may meet it."""
 FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, UnijudgeError)
 FINAL_NUMBERS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """Errors of a disk that another look does not change; of the others, such as a network's, one cannot know."""
