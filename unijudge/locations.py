@@ -6,6 +6,7 @@ may be written, printed and published. `address(location)` is the whole URL, for
 
 import errno
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,8 @@ from unijudge.shown import shown
 
 LONGEST_PATH, LONGEST_PART = 1000, 255
 """Characters of a path, and bytes of one of its parts."""
+HOME = re.compile(r"~(/|$)")
+"""How a path in a home begins; a shell replaces it, but not in a file of settings, nor behind `--images=`."""
 WHOLE = {"locations": "whole"}
 """The context of a `model_dump` for another process: locations as URLs that can be opened there."""
 
@@ -40,7 +43,7 @@ def locate(place: str | Path) -> Path:
         raise ValueError("expected a path or a URL, found nothing")
     _check_name(str(place))
     if not isinstance(place, str) or "://" not in place:
-        path = Path(place)
+        path = at_home(Path(place))
         return path.resolve() if path.name in ("", "..") else path
     _check_secrets(place)
     from upath import UPath
@@ -51,6 +54,18 @@ def locate(place: str | Path) -> Path:
     except (ImportError, ValueError) as error:
         reason = without_passwords(str(error))
         raise SettingsError(f"{without_passwords(place)}: this kind of URL cannot be opened here ({reason})") from error
+
+
+def at_home(path: Path) -> Path:
+    """A path whose ~ is the home of this user, as a shell makes it; others as they are.
+
+    Raises:
+        SettingsError: This user has no home.
+    """
+    try:
+        return path.expanduser() if HOME.match(str(path)) else path
+    except RuntimeError as error:
+        raise SettingsError(f"{shown(str(path))}: this user has no home; give the whole path") from error
 
 
 def _check_name(place: str) -> None:
@@ -137,19 +152,68 @@ def _told_safely(found: Any, url: str) -> Any:
     start = base[: len(base) - len(tail)].rstrip("/")
     start = f"{start}//" if start.endswith(":") else start
     given, shown = f"{scheme}://{origin}", without_passwords(f"{scheme}://{origin}")
-    if start == given == shown:
-        return found
     kind: Any = type(found)
-    return _safe_kind(kind, start, shown, given)(found.path, protocol=found.protocol, **found.storage_options)
+    if start == given == shown:
+        safe = kind if _is_web(found) else _asking_kind(kind)
+    else:
+        safe = _safe_kind(kind, start, shown, given)
+    return safe(found.path, protocol=found.protocol, **found.storage_options)
+
+
+def _is_web(found: Any) -> bool:
+    """Whether a place lies on a web server, which has no folders and says "not found" for every fault."""
+    return str(found.protocol).startswith("http")
+
+
+def _there(path: Any) -> str | None:
+    """What a store has under a path: "file", "directory" or nothing.
+
+    The library's own answer is "nothing" where the store did not answer: then a result would be written over.
+
+    Raises:
+        DataError: The store refused, or did not answer.
+    """
+    from unijudge.refused import unreadable
+    from unijudge.stores import again  # both know what a location is
+
+    try:
+        kind: str = again(path, lambda: path.fs.info(path.path)["type"])
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(path, error) from error
+    return kind
+
+
+def _plain(cls: Any, *_: object, **__: object) -> Any:
+    """Makes a path of a kind of ours; the library would look for the kind of the URL's scheme."""
+    return object.__new__(cls)
+
+
+ASKING = {
+    "__slots__": (),
+    "__new__": _plain,
+    "exists": lambda self: _there(self) is not None,
+    "is_dir": lambda self: _there(self) == "directory",
+    "is_file": lambda self: _there(self) == "file",
+}
+"""What a kind of path has instead of the library's own."""
+
+
+@cache
+def _asking_kind(kind: Any) -> Any:
+    """A kind of path in stores that tells "not there" from "not answered"."""
+    members = {
+        "__repr__": lambda self: f"{kind.__name__}({str(self)!r})",
+        "__reduce__": lambda self: (locate, (str(self),)),
+    }
+    return type(kind)(f"Asking{kind.__name__}", (kind,), ASKING | members)
 
 
 @cache
 def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
     """A kind of path in one store, of which the library's text begins with `start`."""
     from upath import UPath
-
-    def plain(cls: Any, *_: object, **__: object) -> Any:  # the library would look for the kind of the URL's scheme
-        return object.__new__(cls)
 
     def text(self: Any, begin: str = shown) -> str:
         base: str = kind.__str__(self)
@@ -168,7 +232,7 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
 
     members = {
         "__slots__": (),
-        "__new__": plain,
+        "__new__": _plain,
         "__str__": text,
         "__repr__": shown_kind,
         "__reduce__": reduced,
@@ -176,4 +240,5 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
         "address": property(lambda self: text(self, full)),
         "origin": shown.partition("://")[2],
     }
-    return type(kind)(f"Safe{kind.__name__}", (kind,), members)
+    asking = {} if start.startswith("http") else ASKING
+    return type(kind)(f"Safe{kind.__name__}", (kind,), asking | members)

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import read_text
+from unijudge.locations import HOME, at_home
 from unijudge.shown import LONGEST, NAMED, listed, shown_name
 
 
@@ -51,7 +52,7 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
     for override in overrides:
         _apply(values, override)
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(_from_home(values))
     except ValidationError as error:
         lines, faults = [], error.errors()
         for fault in faults[:NAMED]:
@@ -119,6 +120,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 f"--set {shown_name(override)}: {shown_name(table)} is a value, not a table of settings"
             )
     values[last] = value
+
+
+def _from_home(value: Any) -> Any:
+    """A value with whole paths where one begins with ~, as a shell makes them; no shell reads a file of settings."""
+    if isinstance(value, dict):
+        return {name: _from_home(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_from_home(one) for one in value]
+    return str(at_home(Path(value))) if isinstance(value, str) and HOME.match(value) else value
 
 
 def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequence[str]) -> str:
