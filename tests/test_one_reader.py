@@ -14,7 +14,6 @@ READERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "loads
 ALLOWED = {
     # The one places.
     "unijudge/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
-    "unijudge/listing.py": ({"rglob"}, "lists the folders of strangers for all others"),
     "unijudge/inputs.py": ({"from_pretrained"}, "loads configuration, tokenizer and processor for all others"),
     "unijudge/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),

@@ -85,6 +85,8 @@ def publishing_folder(path: Path) -> Iterator[Path]:
             for file in sorted(files, key=lambda file: file.suffix == ".json" and file.parent == Path(name)):
                 _send(file, path / file.relative_to(name).as_posix())
         return
+    if path.is_mount():  # nothing can be moved to its place
+        raise unwritable(path, OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
     draft = path.with_name(path.name + DRAFT_SUFFIX)
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -203,7 +205,8 @@ def names_in(folder: Path) -> set[str]:
         store: Any = folder
         listed: list[str] = again(folder, lambda: store.fs.ls(store.path, detail=False))
         names = {name.rpartition("/")[2] for name in listed}
-        return {name for name in names if not is_left_behind(name)}
+        # A console makes a folder by an object that is called like it: one without a name in the folder.
+        return {name for name in names if name and not is_left_behind(name)}
     except FileNotFoundError:
         return set()
     except Exception as error:  # each store has its own family of errors
@@ -270,7 +273,7 @@ def _send(draft: Path, path: Any) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's entries, survive a power cut."""
+    """Makes a file's bytes, or a folder's entries, survive a power cut; for folders, not every disk can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

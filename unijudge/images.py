@@ -110,9 +110,18 @@ def _still(data: bytes, max_pixels: int) -> Image.Image:
             raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
             raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+        image.info.update(_transparent_gray(data, image))
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise BadImage("animated image: only still pictures are judged; save one frame")
         return _decoded(image)
+
+
+def _transparent_gray(data: bytes, image: Image.Image) -> dict[str | tuple[int, int], int]:
+    """The shade that is transparent in a gray PNG of less than eight bits a pixel, as Pillow scales the others."""
+    depth, shade = data[24], image.info.get("transparency")
+    if not isinstance(shade, int) or image.format != "PNG" or image.mode not in ("1", "L") or depth >= 8:
+        return {}
+    return {"transparency": shade * 255 // (2**depth - 1)}
 
 
 def _decoded(image: Image.Image) -> Image.Image:
@@ -181,7 +190,8 @@ def read_bounded(path: Path) -> bytes:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        shades = np.asarray(image)
+        image = Image.fromarray(np.where(shades == image.info.get("transparency"), 255, shades >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -1,10 +1,15 @@
 """The files in a folder that somebody else made: what is hidden, or was left there by a system, is none of them."""
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from unijudge.files import names_in
+from unijudge.locations import is_local
 from unijudge.names import is_side_file
+from unijudge.refused import unreadable
+from unijudge.stores import again
 
 
 def foreign_files(folder: Path, pattern: str = "*") -> list[Path]:
@@ -21,16 +26,41 @@ def foreign_files(folder: Path, pattern: str = "*") -> list[Path]:
     return [folder / name for name in names if fnmatchcase(name.lower(), pattern.lower())]
 
 
-def all_files(folder: Path, ending: str) -> list[Path]:
-    """The files with an ending in a folder and its subfolders, in order of name.
+def all_files(folder: Path, *endings: str) -> list[Path]:
+    """The files with some endings in a folder and its subfolders, in order of name; links are followed.
 
     Args:
         folder: On a disk or in a store.
-        ending: As in `.json`, in small letters.
+        endings: As in `.json`, in small letters.
+
+    Raises:
+        DataError: A folder cannot be listed.
     """
-    found = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(is_side_file(part) for part in path.relative_to(folder).parts)
-        if path.suffix.lower() == ending and not hidden and path.is_file():
-            found.append(path)
-    return found
+    below = _below(folder, set()) if is_local(folder) else _stored(folder)
+    return sorted(path for path in below if path.suffix.lower() in endings)
+
+
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Every folder once, however many links lead to it."""
+    there = folder.resolve()
+    if there in seen:
+        return
+    seen.add(there)
+    for path in foreign_files(folder):
+        if path.is_dir():
+            yield from _below(path, seen)
+        elif path.is_file():
+            yield path
+
+
+def _stored(folder: Any) -> Iterator[Path]:
+    try:
+        found: list[str] = again(folder, lambda: folder.fs.find(folder.path))
+    except FileNotFoundError:
+        return
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(folder, error) from error
+    for name in found:
+        below = name[len(folder.path.rstrip("/")) :].strip("/")
+        if not any(map(is_side_file, below.split("/"))):
+            yield folder / below

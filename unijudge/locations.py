@@ -162,19 +162,68 @@ def _told_safely(found: Any, url: str) -> Any:
     start = base[: len(base) - len(tail)].rstrip("/")
     start = f"{start}//" if start.endswith(":") else start
     given, shown = f"{scheme}://{origin}", without_passwords(f"{scheme}://{origin}")
-    if start == given == shown:
-        return found
     kind: Any = type(found)
-    return _safe_kind(kind, start, shown, given)(found.path, protocol=found.protocol, **found.storage_options)
+    if start == given == shown:
+        safe = kind if _is_web(found) else _asking_kind(kind)
+    else:
+        safe = _safe_kind(kind, start, shown, given)
+    return safe(found.path, protocol=found.protocol, **found.storage_options)
+
+
+def _is_web(found: Any) -> bool:
+    """Whether a place lies on a web server, which has no folders and says "not found" for every fault."""
+    return str(found.protocol).startswith("http")
+
+
+def _there(path: Any) -> str | None:
+    """What a store has under a path: "file", "directory" or nothing.
+
+    The library's own answer is "nothing" where the store did not answer: then a result would be written over.
+
+    Raises:
+        DataError: The store refused, or did not answer.
+    """
+    from unijudge.refused import unreadable
+    from unijudge.stores import again  # both know what a location is
+
+    try:
+        kind: str = again(path, lambda: path.fs.info(path.path)["type"])
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(path, error) from error
+    return kind
+
+
+def _plain(cls: Any, *_: object, **__: object) -> Any:
+    """Makes a path of a kind of ours; the library would look for the kind of the URL's scheme."""
+    return object.__new__(cls)
+
+
+ASKING = {
+    "__slots__": (),
+    "__new__": _plain,
+    "exists": lambda self: _there(self) is not None,
+    "is_dir": lambda self: _there(self) == "directory",
+    "is_file": lambda self: _there(self) == "file",
+}
+"""What a kind of path has instead of the library's own."""
+
+
+@cache
+def _asking_kind(kind: Any) -> Any:
+    """A kind of path in stores that tells "not there" from "not answered"."""
+    members = {
+        "__repr__": lambda self: f"{kind.__name__}({str(self)!r})",
+        "__reduce__": lambda self: (locate, (str(self),)),
+    }
+    return type(kind)(f"Asking{kind.__name__}", (kind,), ASKING | members)
 
 
 @cache
 def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
     """A kind of path in one store, of which the library's text begins with `start`."""
     from upath import UPath
-
-    def plain(cls: Any, *_: object, **__: object) -> Any:  # the library would look for the kind of the URL's scheme
-        return object.__new__(cls)
 
     def text(self: Any, begin: str = shown) -> str:
         base: str = kind.__str__(self)
@@ -193,7 +242,7 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
 
     members = {
         "__slots__": (),
-        "__new__": plain,
+        "__new__": _plain,
         "__str__": text,
         "__repr__": shown_kind,
         "__reduce__": reduced,
@@ -201,4 +250,5 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
         "address": property(lambda self: text(self, full)),
         "origin": shown.partition("://")[2],
     }
-    return type(kind)(f"Safe{kind.__name__}", (kind,), members)
+    asking = {} if start.startswith("http") else ASKING
+    return type(kind)(f"Safe{kind.__name__}", (kind,), asking | members)

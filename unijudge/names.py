@@ -13,7 +13,7 @@ OUTSIDE = r"^\.?$|^/|(^|/)\.\.(/|$)|://|\\|\x00"
 LEFT_BEHIND = re.compile(
     r"\._.*|\.ds_store|\.localized|\.directory|\.apple(double|db|desktop)|\.(spotlight|trash|fseventsd|temporaryitems).*"
     r"|(eh)?thumbs(_vista)?\.db|desktop\.ini|\$recycle\.bin|system volume information|__macosx|icon\r|@eadir|\.nfs.*"
-    r"|\.fuse_hidden.*|\.ipynb_checkpoints",
+    r"|\.fuse_hidden.*|\.ipynb_checkpoints|lost\+found|\.snapshots?|#recycle|#snapshot|\.gitkeep|\.keep",
     re.IGNORECASE,
 )
 """What file managers, operating systems and notebooks put beside the files of a person."""

@@ -1,6 +1,7 @@
 """What to raise where a disk or a store says no: the path, its reason, and what helps."""
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 
 from unijudge.errors import DataError, UnijudgeError, Unreachable
@@ -18,6 +19,7 @@ CURES: dict[int | None, str] = {
     errno.ENOTDIR: "A part of the path is a file: give another place",
     errno.ENAMETOOLONG: "Give a shorter name",
     errno.ELOOP: "A symbolic link is there: remove it",
+    **dict.fromkeys((errno.EXDEV, errno.EBUSY), "A disk is mounted right there: give a folder inside of it"),
 }
 """What helps against an error of a disk."""
 
@@ -69,10 +71,10 @@ def missing(path: Path, error: FileNotFoundError) -> DataError:
     return DataError(f"{path}: not found ({_reason(reason)}); check the URL, and that it can be reached from here")
 
 
-def unwritable(path: Path, error: Exception) -> DataError:
+def unwritable(path: Path, error: Exception, cures: Mapping[int | None, str] = CURES) -> DataError:
     """What to raise where a disk or a store refused a write."""
     reason = _reason(getattr(error, "strerror", None) or error)
-    cure = CURES.get(getattr(error, "errno", None), "Mend the disk or the store")
+    cure = cures.get(getattr(error, "errno", None), "Mend the disk or the store")
     return DataError(
         f"{path}: cannot be written ({reason}); nothing half-written was left there. {cure}, then run the same command "
         "again"

@@ -5,8 +5,10 @@ a name that an archive gives; of no picture more than `MAX_BYTES` are read. What
 (`Ledger`), or decide what becomes of a row (`CorpusBuilder`).
 """
 
+import errno
 import hashlib
 import lzma
+import os
 import re
 import zipfile
 import zlib
@@ -22,8 +24,10 @@ from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
 from unijudge.files import names_in
 from unijudge.images import MAX_BYTES, MAX_PIXELS, open_image
+from unijudge.locations import check_regular
 from unijudge.names import Listing, inside, is_side_file, usual
 from unijudge.shown import shown_name
+from unijudge.stores import again
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -118,8 +122,10 @@ class Pictures:
         """The name of a picture under the root: a corpus holds no whole path, so that it can be moved and published."""
         if not isinstance(self.root, Path) or not name.startswith("/"):
             return usual(name)
-        path = Path(name).resolve()
-        return usual(str(path.relative_to(self.root) if path.is_relative_to(self.root) else name))
+        for root, path in ((self._images.absolute(), Path(name)), (self.root, Path(os.path.realpath(name)))):
+            if path.is_relative_to(root):
+                return usual(str(path.relative_to(root)))
+        return usual(name)
 
     def read(self, name: str) -> tuple[bytes, str | None]:
         """The bytes of a picture, and its name under the root where it is a plain file.
@@ -137,23 +143,20 @@ class Pictures:
         return (self._member(usual(name)), None) if data is None else (data, path)
 
     def _file(self, root: Path, name: str) -> bytes | None:
-        try:
-            path = (root / name).resolve()
-        except RuntimeError as error:
-            raise Rejected("a loop of symbolic links") from error
-        if not path.is_relative_to(root):
-            raise Rejected(f"outside of {root}")
+        """The bytes of a file, if there is one. A name stays under the root; links are followed, as people lay them."""
         try:
             inside(name)
         except ValueError as error:
             raise Rejected(f"{error}; name it by its path under --images, without ..") from error
+        path = root / name
         try:
-            with path.open("rb") as file:
-                return _bounded(file)
+            check_regular(path)  # a pipe may never end
+            return again(path, lambda: _whole(path))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Rejected(f"cannot be read ({error.strerror})") from error
+            reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
+            raise Rejected(f"cannot be read ({reason})") from error
 
     def _as_listed(self, root: Path, name: str, *, any_case: bool = False) -> str | None:
         """A name as the folders hold it, which may write its letters in another way; None if they do not."""
@@ -274,6 +277,11 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
             return _bounded(file)
     except UNREADABLE as error:
         raise Rejected(f"cannot be read from its zip file ({error})") from error
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return _bounded(file)
 
 
 def _bounded(file: IO[bytes]) -> bytes:

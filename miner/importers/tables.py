@@ -88,8 +88,7 @@ def files_of(places: Sequence[Path]) -> list[Path]:
 
 def _files(place: Path) -> list[Path]:
     if place.is_dir():
-        found = [path for ending in _READERS for path in all_files(place, ending)]
-        found += [path for ending in COMPRESSED for path in all_files(place, ending) if _kind(path) in _READERS]
+        found = [path for path in all_files(place, *_READERS, *COMPRESSED) if _kind(path) in _READERS]
     elif place.exists() or not glob.has_magic(str(place)):
         return [place]
     else:
@@ -259,13 +258,13 @@ def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[
 def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
     csv.field_size_limit(LONGEST_ROW)
     with open_text(path, newline="") as file:
-        reader = csv.reader(file, delimiter=separator)
-        names = [name.strip() for name in next(reader, [])]
+        rows = _fields(path, csv.reader(file, delimiter=separator, strict=True))
+        _, first = next(rows, (0, []))
+        names = [name.strip() for name in first]
         _check_separator(path, names, separator)
         _check_distinct(path, names)
         known = set(names if columns is None else columns.known_of(path, names))
-        line = reader.line_num + 1
-        for fields in reader:
+        for line, fields in rows:
             if fields and len(fields) != len(names):
                 raise DataError(
                     f"{path}:{line}: not as many fields as the first line has names ({len(fields)}, not {len(names)}); "
@@ -273,7 +272,26 @@ def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
                 )
             if fields:
                 yield line, {name: cell for name, cell in zip(names, fields, strict=True) if name in known}
+
+
+def _fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each row, and the line where it begins.
+
+    Raises:
+        DataError: A quotation mark opens a field, and none closes it: all rows until the next one would be its text.
+    """
+    line = 1
+    try:
+        for fields in reader:
+            yield line, fields
             line = reader.line_num + 1
+    except csv.Error as error:
+        if "field limit" in str(error):
+            raise
+        raise DataError(
+            f"{path}:{line}: the quotation marks of that row are not in pairs ({error}); inside of a field write each "
+            "of them twice, and put one before and one after the field"
+        ) from error
 
 
 def _tsv(path: Path, columns: Columns | None) -> Numbered:

@@ -79,7 +79,7 @@ def test_bad_rows_are_rejected_with_their_reason(tmp_path, images):
     assert len(corpus.queries) == 2
     assert [reject["row"] for reject in rejects] == [f"pairs.jsonl:{number}" for number in range(4, 12)]
     reasons = [
-        "no such file", "not a whole", "outside of", "positive: neither text nor image",
+        "no such file", "not a whole", "not a path inside the folder", "positive: neither text nor image",
         "query: neither text nor image", "stands for another query", "query: a lone surrogate", "positive: a lone",
     ]  # fmt: skip
     for reject, reason in zip(rejects, reasons, strict=True):

@@ -112,6 +112,24 @@ def _capitals(made: Made) -> None:
     (made.images / "b.jpg").rename(made.images / "b.JPG")
 
 
+def _linked(made: Made) -> None:
+    """As the hub's cache holds files: each is a link to one elsewhere, named by its hash."""
+    blobs = made.images.parent.parent / "blobs"
+    blobs.mkdir()
+    sources = [path for path in made.source.parent.rglob("*") if path.is_file()] + list(made.images.iterdir())
+    for number, path in enumerate(dict.fromkeys(sources)):
+        path.rename(blobs / str(number)).touch()
+        path.symlink_to(blobs / str(number))
+
+
+def _linked_folder(made: Made) -> None:
+    """The pictures lie on another disk."""
+    made.images.rename(made.images.parent.parent / "elsewhere")
+    made.images.mkdir()
+    for name, _ in ROWS:
+        (made.images / name).symlink_to(made.images.parent.parent / "elsewhere" / name)
+
+
 def _gone(made: Made) -> None:
     (made.images / "b.jpg").unlink()
 
@@ -228,6 +246,18 @@ def _sheet(name: str, separator: str, twice: bool = False, long: int = 0) -> Cal
     return spoil
 
 
+def _open_quote(name: str) -> Callable[[Made], None]:
+    """A caption that begins with a quotation mark, which nothing closes: what follows would be its text."""
+
+    def spoil(made: Made) -> None:
+        separator = "\t" if name.endswith("tsv") else ","
+        made.source = made.source.with_name(name)
+        rows = [(_query(made), made.layout.positive), ("one", "right"), ("two", '"wide'), ("three", "left")]
+        made.source.write_text("".join(separator.join(row) + "\n" for row in rows))
+
+    return spoil
+
+
 def _duplicate_column(made: Made) -> None:
     arrays = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array(["e", "f"])]
     names = [_query(made), made.layout.positive, made.layout.positive]
@@ -301,6 +331,8 @@ KINDS = (
     Kind("A8 a name from Windows", lambda _: None, fits=_names_pictures,
          captioned=((".\\café.jpg", ROWS[0][1]), ("./b.jpg", ROWS[1][1]))),
     Kind("A8 a zip of macOS", _zipped),
+    Kind("links of a cache", _linked),
+    Kind("linked pictures", _linked_folder),
     Kind("A8 another case", _capitals, 1, "did you mean b.JPG?"),
     Kind("A8 no such picture", _gone, 1, "no such file"),
     Kind("A3 pictures for texts", _struct_for_text, 0, "90,000 bytes, 'path': 'c'} is no text", True, _has_texts),
@@ -324,6 +356,10 @@ KINDS = (
          _reads_any_table),
     Kind("A10 a key twice", _duplicate_key, 0, "is there twice", True, _reads_any_table),
     Kind("A10 semicolons", _sheet("rows.csv", ";"), 0, "semicolons", True, _reads_any_table),
+    Kind("an open quotation mark", _open_quote("rows.csv"), 0, "rows.csv:3: the quotation marks of that row are not in",
+         True, _reads_any_table),
+    Kind("an open quotation mark in a .tsv", _open_quote("rows.tsv"), 0, "rows.tsv:3: the quotation marks", True,
+         _reads_any_table),
     Kind("A12 a long cell with lines", _sheet("rows.csv", ",", long=200_000), fits=_reads_any_table,
          has_pictures=False),
 )  # fmt: skip

@@ -1,0 +1,157 @@
+"""What disks, mounts and stores do that a plain folder does not: each kind of report by its name."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from unijudge.errors import DataError, Unreachable
+from unijudge.files import names_in, publish_text, publishing_folder
+from unijudge.leases import lease
+from unijudge.listing import all_files
+from unijudge.locations import locate
+from unijudge.outputs import check_absent, check_folder
+
+
+def refusing(number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.fixture
+def box():
+    """An empty folder of a store in memory."""
+    place = locate("memory://disks/box")
+    yield place
+    place.fs.rm("/disks", recursive=True) if place.fs.exists("/disks") else None
+
+
+@pytest.mark.parametrize("question", ["exists", "is_dir", "is_file"])
+def test_a_store_that_does_not_answer_is_no_store_without_the_file(box, monkeypatch, question):
+    (box / "a.txt").write_text("a")
+    assert (box / "a.txt").exists()
+    assert not (box / "b.txt").exists()
+    assert (box.is_dir(), (box / "a.txt").is_file()) == (True, True)
+    monkeypatch.setattr("unijudge.stores.LONGEST_WAIT_S", 0)
+    whole, asked = box.fs.info, []
+
+    def once(path):
+        asked.append(path)
+        if len(asked) == 1:
+            raise TimeoutError("no answer")
+        return whole(path)
+
+    monkeypatch.setattr(box.fs, "info", once)
+    assert getattr(box / "a.txt", question)() is (question != "is_dir")
+    assert len(asked) == 2
+    monkeypatch.setattr(box.fs, "info", refusing(errno.ETIMEDOUT))
+    with pytest.raises(Unreachable, match=r"memory://disks/box/a\.txt: cannot be read \(Connection timed out\)"):
+        getattr(box / "a.txt", question)()
+    with pytest.raises(Unreachable):
+        check_absent(box / "a.txt")
+
+
+def test_a_store_that_forbids_the_question_is_named(box, monkeypatch):
+    monkeypatch.setattr(box.fs, "info", refusing(errno.EACCES))
+    with pytest.raises(DataError, match=r"memory://disks/box: cannot be read \(Permission denied\)"):
+        box.exists()
+
+
+def test_a_folder_that_was_made_in_a_console_is_empty(bucket):
+    place = locate(bucket) / "made"
+    place.fs.call_s3("put_object", Bucket=locate(bucket).path.strip("/"), Key="made/", Body=b"")
+    assert names_in(place) == set()
+    check_absent(place)
+    check_folder(place)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_cannot_sync_folders_is_written_to(tmp_path, monkeypatch, number):
+    sync = os.fsync
+
+    def files_only(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir():
+            refusing(number)()
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    publish_text(tmp_path / "a.txt", "whole")
+    with publishing_folder(tmp_path / "folder") as draft:
+        (draft / "sub").mkdir()
+        (draft / "sub" / "b.txt").write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == (tmp_path / "folder" / "sub" / "b.txt").read_text() == "whole"
+
+
+def test_a_disk_that_cannot_sync_a_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written \(Input/output error\)"):
+        publish_text(tmp_path / "a.txt", "whole")
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_what_a_fresh_disk_holds_is_no_result(tmp_path):
+    for name in ("lost+found", ".snapshot", "#recycle"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".gitkeep").touch()
+    check_folder(tmp_path)
+    check_absent(tmp_path)
+
+
+def test_a_mount_is_no_place_for_a_whole_folder(tmp_path, monkeypatch):
+    """Nothing can be moved to the place of one; what lies there stays."""
+    (tmp_path / "lost+found").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with (
+        pytest.raises(DataError, match=r"A disk is mounted right there: give a folder inside of it"),
+        publishing_folder(tmp_path),
+    ):
+        pytest.fail("the work would have been in vain")
+    assert (tmp_path / "lost+found").is_dir()
+
+
+def test_a_lock_that_cannot_lie_beside_its_output_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "open", refusing(errno.EACCES))
+    with (
+        pytest.raises(
+            DataError, match=r"\.out\.lease: cannot be written .*lies beside it: fix the permissions there, or"
+        ),
+        lease(tmp_path / "out"),
+    ):
+        pass
+
+
+def test_files_behind_links_are_listed_once(tmp_path):
+    """As a cache of the hub lays them out, and as large disks are linked into a folder of data."""
+    far, near = tmp_path / "far", tmp_path / "near"
+    (far / "sub").mkdir(parents=True)
+    near.mkdir()
+    for name in ("a.JSON", "sub/b.json", "sub/c.txt", ".hidden.json"):
+        (far / name).touch()
+    (near / "linked").symlink_to(far)
+    (near / "again").symlink_to(far / "sub")
+    (near / "one.json").symlink_to(far / "a.JSON")
+    (far / "sub" / "round").symlink_to(near)
+    (near / "gone.json").symlink_to(tmp_path / "nowhere")
+    found = [path.relative_to(near).as_posix() for path in all_files(near, ".json")]
+    assert found == ["again/b.json", "linked/a.JSON", "one.json"]
+
+
+def test_a_subfolder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: refusing(errno.EACCES)() if path.name == "sub" else listed(path))
+    with pytest.raises(DataError, match=r"sub: cannot be read \(Permission denied\)"):
+        all_files(tmp_path, ".json")
+
+
+def test_files_in_a_store_are_listed(box, monkeypatch):
+    for name in ("a.json", "sub/b.JSON", "sub/.c.json", ".cache/d.json", "e.txt"):
+        (box / name).write_text("a")
+    assert all_files(box, ".json") == [box / "a.json", box / "sub" / "b.JSON"]
+    assert all_files(box / "nowhere", ".json") == []
+    monkeypatch.setattr(box.fs, "find", refusing(errno.EACCES))
+    with pytest.raises(DataError, match=r"box: cannot be read \(Permission denied\)"):
+        all_files(box, ".json")
