@@ -45,6 +45,8 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             items=len(corpus.items),
             queries=len(corpus.queries),
             made=Provenance.now(settings),
+            on_long=settings.model.on_long,
+            max_tokens=None if settings.model.on_long == "error" else settings.model.max_tokens,
             **asdict(system.identity),
         )
         with accelerator.main_process_first():
@@ -69,7 +71,7 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
                 system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance
             )
             if vectors is not None:
-                write_part(path, manifest, [_id(entry) for entry in entries], vectors)
+                write_part(path, manifest, [_id(entry) for entry in entries], vectors, np.asarray(~vectors.any(1)))
     return manifest
 
 
@@ -96,7 +98,8 @@ def embed_entries(
         advance: Is called in the first process with how many more are done, in all.
 
     Returns:
-        (entries, width), of unit length; None in all processes but the first, which hand theirs over.
+        (entries, width), of unit length, or 0 where the system skips an input; None in all processes but the first,
+        which hand theirs over.
 
     Raises:
         DataError: An input cannot be read, or its vector is none: its id is named.
@@ -132,6 +135,8 @@ def _unit_vectors(system: System, corpus: Corpus, entries: Entries, prepared: Se
     except DataError as error:
         raise DataError(f"{corpus.folder}: among {_id(entries[0])} and what follows: {error}") from error
     lengths = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    skipped_N = np.array([one is None for one in prepared])[:, None]
+    lengths[skipped_N] = 1  # of 0, which stays
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         what = "the vector 0" if lengths[bad[0]] == 0 else "numbers that are not finite"
