@@ -83,6 +83,8 @@ def embed_entries(
     workers: int,
     accelerator: Accelerator,
     advance: Callable[[int], None],
+    *,
+    together: bool = False,
 ) -> Vectors | None:
     """Embeds items or queries of a corpus, shared out over the processes.
 
@@ -96,6 +98,7 @@ def embed_entries(
         workers: Threads of each process that read and prepare ahead.
         accelerator: Knows the processes.
         advance: Is called in the first process with how many more are done, in all.
+        together: Whether all processes raise what one of them does, once all are done; else they are left to wait.
 
     Returns:
         (entries, width), of unit length, or 0 where the system skips an input; None in all processes but the first,
@@ -111,12 +114,21 @@ def embed_entries(
         return [_prepared(system, corpus, entry) for entry in batches[number]]
 
     found: list[tuple[int, Vectors]] = []
-    for number, prepared in ahead(ours, prepare, workers):
-        found.append((number, _unit_vectors(system, corpus, batches[number], prepared)))
-        if accelerator.is_main_process:
-            advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
+    failed: list[DataError] = []
+    try:
+        for number, prepared in ahead(ours, prepare, workers):
+            found.append((number, _unit_vectors(system, corpus, batches[number], prepared)))
+            if accelerator.is_main_process:
+                advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
+    except DataError as error:
+        if not together:
+            raise
+        failed.append(error)
     if accelerator.num_processes > 1:
+        failed = gather_object(failed) if together else failed
         found = gather_object(found)
+    if failed:
+        raise failed[0]
     return np.concatenate([vectors for _, vectors in sorted(found)]) if accelerator.is_main_process else None
 
 
