@@ -107,15 +107,15 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
     if fields and found.on_long == "error" and set(fields) <= LONG:
         publish_json(path, manifest)
     elif fields:
-        changes = "; ".join(
-            f"{name} was {shown(getattr(found, name))}, is {shown(getattr(manifest, name))}" for name in fields
-        )
+        changes = "; ".join(f"{shown(getattr(found, name))} became {shown(getattr(manifest, name))}" for name in fields)
         why = ""
         if set(fields) <= LONG:
             why = "a folder holds one way of treating long inputs: "
         elif "corpus" in fields:
             why = "the corpus was imported again, so its vectors are made anew: "
-        raise DataError(f"{folder}: holds other vectors ({changes}); {why}give another output folder")
+        raise DataError(
+            f"{folder}: holds other vectors ({', '.join(fields)} differ: {changes}); {why}give another output folder"
+        )
 
 
 def write_part(

@@ -226,7 +226,7 @@ def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_p
     first = VectorFolder(settings.out, corpus).whole("items")
     (settings.out / "items-00000.parquet").unlink()
     other = settings.model_copy(update={"model": model.model_copy(update={"max_pixels": 6272})})
-    with pytest.raises(DataError, match=r"holds other vectors .max_pixels was 3136, is 6272"):
+    with pytest.raises(DataError, match=r"holds other vectors .max_pixels differ"):
         embed_corpus(other, quiet)
     monkeypatch.setattr("unijudge.inputs.version", lambda library: "0.1+cpu")
     with pytest.raises(DataError, match=r"holds other vectors .inputs_version differ"):

@@ -133,7 +133,8 @@ def test_kind_c6_a_folder_that_was_begun_goes_on_with_another_setting(corpus, mo
     assert (tmp_path / "v" / "items-00000.parquet").read_bytes() == items
     assert len(vectors.skipped("items")) == 0
     with pytest.raises(
-        DataError, match=r"on_long was 'skip', is 'truncate'\); a folder holds one way .*give another output folder"
+        DataError,
+        match=r"on_long differ: 'skip' became 'truncate'\); a folder holds one way .*give another output folder",
     ):
         embedded(corpus, model, tmp_path / "v", max_tokens=30, on_long="truncate")
 
@@ -141,7 +142,7 @@ def test_kind_c6_a_folder_that_was_begun_goes_on_with_another_setting(corpus, mo
 def test_kind_c6_a_mended_corpus_is_named_as_such(corpus, model, tmp_path):
     embedded(corpus, model, tmp_path / "v")
     long = long_texts(corpus, tmp_path / "c")
-    with pytest.raises(DataError, match=r"corpus was .*, is .*; the corpus was imported again"):
+    with pytest.raises(DataError, match=r"corpus differ: .*; the corpus was imported again"):
         embedded(long, model, tmp_path / "v")
 
 
