@@ -137,8 +137,8 @@ class HealthSettings(Settings):
     min_mass: float = Field(0.5, ge=0, le=1)
     """Least probability of Yes and No together on known pairs; below it the model is not answering the question."""
     canary_every_s: float = Field(300, ge=0)
-    """How often each replica makes sure, by itself, that a known match beats a known mismatch and that a picture gets a
-    verdict, in seconds; 0: never."""
+    """How often each replica makes sure, by itself, that a known match beats a known mismatch, of texts and of
+    pictures, in seconds; 0: never."""
 
 
 class ServiceSettings(Settings):

@@ -21,7 +21,15 @@ PoolKind = Literal["global", "subset", "modality"]
 class Pools:
     """The pools of one corpus."""
 
-    def __init__(self, corpus: Corpus, kind: PoolKind, *, fold_case: bool = True, own_picture: bool = False):
+    def __init__(
+        self,
+        corpus: Corpus,
+        kind: PoolKind,
+        *,
+        fold_case: bool = True,
+        own_picture: bool = False,
+        unseen: Rows | None = None,
+    ):
         """Hashes every item once.
 
         Args:
@@ -30,6 +38,7 @@ class Pools:
                 finds items of its own positives' kind.
             fold_case: Whether texts that differ in letter case or blanks alone are the same.
             own_picture: Whether items that show the query's own picture may be candidates.
+            unseen: Items that are in no pool: those without a vector, where a pool is searched.
         """
         self._corpus = corpus
         self._kind = kind
@@ -38,6 +47,7 @@ class Pools:
         has_picture = np.array([bool(one) for one in items["image_sha256"].to_pylist()], bool)
         has_text = np.array([not is_blank(one) for one in items["text"].to_pylist()], bool)  # as the judge reads it
         self._modality = has_picture * 2 + has_text
+        self._unseen = np.empty(0, np.int64) if unseen is None else unseen
         self._known: dict[str, Rows] = {}
         self._excluded_of: dict[int, Rows] = {}
         """Of questions that several rows ask."""
@@ -63,6 +73,7 @@ class Pools:
                     rows = self._corpus.pool_rows(name)
                 case "modality":
                     rows = np.flatnonzero(self._modality == int(name))
+            rows = np.setdiff1d(rows, self._unseen)
             _, first = np.unique(self._exclusions.contents[rows], return_index=True)
             self._known[name] = rows[np.sort(first)]
         return self._known[name]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainer.settings import BackboneSettings
 from unijudge.locations import LocalPath, Location, ModelName
@@ -71,6 +71,16 @@ class BenchmarkSettings(Settings):
     model: BackboneSettings = BackboneSettings()
     sentence_transformers: SentenceTransformersSettings = SentenceTransformersSettings()
     endpoint: EndpointSettings = EndpointSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _measures_all(cls, model: BackboneSettings) -> BackboneSettings:
+        if model.on_long == "skip":
+            raise ValueError(
+                "on_long = 'skip' would leave out queries and candidates, and a benchmark measures all of them: take "
+                "'truncate', as other systems do"
+            )
+        return model
 
     @property
     def label(self) -> str:

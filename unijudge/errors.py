@@ -4,6 +4,7 @@
     ├─ SettingsError         the settings are wrong: edit them
     ├─ DataError             a file is missing, torn, foreign or of another version: the path is in the message
     │  ├─ BadImage           bytes that are not a picture we open
+    │  ├─ TooLong            an input has more tokens than a model is given
     │  ├─ Unreachable        it could not be read just now, which says nothing of what is there
     │  ├─ FolderBusy         another process writes this folder
     │  └─ NothingSelected    a selection keeps no row
@@ -51,6 +52,10 @@ class DataError(UnijudgeError):
 
 class BadImage(DataError):
     """Bytes that are not a JPEG, PNG or WebP of an acceptable size."""
+
+
+class TooLong(DataError):
+    """An input has more tokens than `model.max_tokens`."""
 
 
 class Unreachable(DataError):

@@ -27,17 +27,17 @@ def foreign_files(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def all_files(folder: Path, *endings: str) -> list[Path]:
-    """The files with some endings in a folder and its subfolders, in order of name; links are followed.
+    """The files with some endings, or all, in a folder and its subfolders, in order of name; links are followed.
 
     Args:
         folder: On a disk or in a store.
-        endings: As in `.json`, in small letters.
+        endings: As in `.json`, in small letters; without any, all files.
 
     Raises:
         DataError: A folder cannot be listed.
     """
     below = _below(folder, set()) if is_local(folder) else _stored(folder)
-    return sorted(path for path in below if path.suffix.lower() in endings)
+    return sorted(path for path in below if not endings or path.suffix.lower() in endings)
 
 
 def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:

@@ -12,7 +12,7 @@ import pytest
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.health import KNOWN_YES, WatchedJudge
+from judge_service.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES, WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.pictures import png
 from unijudge.client import JudgeClient, judge_now
@@ -269,7 +269,8 @@ class Answering:
 
     async def judge(self, query, candidates):
         def verdict(candidate):
-            yes, no = self.match if candidate is KNOWN_YES else self.other
+            right = KNOWN_RED if query is ASKED_RED else KNOWN_BLUE
+            yes, no = self.match if candidate in (KNOWN_YES, right) else self.other
             return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(no), argmax_is_label=yes + no > 0.5)
 
         return [verdict(candidate) for candidate in candidates]
