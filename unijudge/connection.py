@@ -17,6 +17,7 @@ from unijudge.errors import (
     JudgeBroken,
     JudgeBusy,
     JudgeChanged,
+    JudgeDied,
     JudgeError,
     JudgeFailed,
     JudgeLate,
@@ -81,14 +82,24 @@ class Connection:
         content = await self._retrying.call(lambda: self._once("GET", path, b"", {}))
         return self._parsed(path, kind, content)
 
-    async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity) -> A:
+    async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity, *, alone: bool = False) -> A:
         """Sends JSON to one judge, and takes an answer from no other; waits for a place among those in flight.
 
+        Args:
+            path: Of the service.
+            kind: Of its answer.
+            body: The JSON.
+            judge: Who shall answer.
+            alone: The replica shall work on nothing else meanwhile.
+
         Raises:
+            JudgeKilled: It died of it, alone or several times.
             JudgeChanged: Another one is there, or answered: what stands between may drop the pin.
         """
         headers = {"Content-Type": JSON, "If-Match": f'"{judge.digest}"'}
-        content = await self._retrying.question(lambda: self._once("POST", path, body, headers))
+        if alone:
+            headers["Judge-Alone"] = "1"
+        content = await self._retrying.question(lambda: self._once("POST", path, body, headers), alone=alone)
         answer = self._parsed(path, kind, content)
         if answer.identity != judge:
             raise JudgeChanged(
@@ -174,6 +185,8 @@ def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | 
     """What a refusal says of the service, where another try may be answered."""
     if code == "internal":
         return JudgeFailed
+    if code == "judge_died":
+        return JudgeDied
     if code == "too_late" or status in (408, 504):
         return JudgeLate
     if status in (429, 503):

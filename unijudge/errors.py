@@ -10,12 +10,14 @@
     │  └─ NothingSelected    a selection keeps no row
     ├─ JudgeError            the judge gave no answer
     │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
+    │  │  └─ JudgeKilled     its judge has died of it, again and again
     │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
     │  ├─ BlobRefused        an image that is sent ahead is none: send it inside its request
     │  ├─ JudgeUncounted     it has no tokens to count: it is no model
     │  ├─ JudgeUnavailable   unreachable (5xx, transport): retried                           retryable
     │  │  ├─ JudgeBusy       it has too much to do, starts or stops (429, 503): retried, with fewer at once
-    │  │  │  └─ JudgeLate    no whole answer in time: retried in the same way
+    │  │  │  ├─ JudgeLate    no whole answer in time: retried in the same way
+    │  │  │  └─ JudgeDied    its replica or engine died while it was in work (503, `judge_died`): retried a few times
     │  │  └─ JudgeFailed     it failed on this very request (500, `internal`): retried a few times
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
@@ -81,6 +83,10 @@ class JudgeRefused(JudgeError):
     """The service refuses the request itself (400, 413, 422): sending it again cannot help."""
 
 
+class JudgeKilled(JudgeRefused):
+    """A replica or an engine died each time that it worked on this request, at last on nothing else."""
+
+
 class BlobsMissing(JudgeError):
     """The request names images by hashes that the service does not have."""
 
@@ -110,6 +116,10 @@ class JudgeBusy(JudgeUnavailable):
 
 class JudgeLate(JudgeBusy):
     """No whole answer came before the request's deadline; or the service said at once that none would."""
+
+
+class JudgeDied(JudgeBusy):
+    """The replica or its engine died while it worked on this request, which may be why, or one beside it."""
 
 
 class JudgeFailed(JudgeUnavailable):

@@ -13,13 +13,15 @@ from collections.abc import Awaitable, Callable
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from unijudge.concurrency import AdaptiveLimit
-from unijudge.errors import JudgeBusy, JudgeError, JudgeFailed, JudgeRefused, JudgeUnavailable
+from unijudge.errors import JudgeBusy, JudgeDied, JudgeError, JudgeFailed, JudgeKilled, JudgeRefused, JudgeUnavailable
 
 logger = logging.getLogger(__name__)
 
 TELL_AFTER_S, TELL_EVERY_S = 3, 60
 FAILED_TRIES = 3
 """How often a request is sent on which the service itself fails; then it is a refusal, and other requests go on."""
+DEATHS = 2
+"""At how many deaths of replicas or engines a request may be in work beside others, before it is asked alone."""
 VAIN_TIMES = 8
 """How many times `request_timeout_s`, and at least `retry_for_s`, a request is late or refused while others are
 answered; then it is given up. Eight halvings bring 128 in flight down to one: what is late then is late by itself."""
@@ -58,10 +60,15 @@ class Retrying:
         stop = self._is_away if retry_for_s is None else stop_before_delay(min(retry_for_s, self._retry_for_s))
         return await self._until_answered(once, stop)
 
-    async def question(self, once: Try) -> bytes:
+    async def question(self, once: Try, *, alone: bool) -> bytes:
         """A request that the judge has to work for. The client learns from its tries how many may be in flight.
 
+        Args:
+            once: Sends it.
+            alone: The replica works on nothing else meanwhile: then one death says enough.
+
         Raises:
+            JudgeKilled: A replica or an engine died each time that it worked on this request.
             JudgeError: It was not answered.
         """
         in_vain_s = 0.0
@@ -83,7 +90,7 @@ class Retrying:
                 place.answered()
                 return content
 
-            return await self._until_answered(once_in_flight, self._is_away)
+            return await self._until_answered(once_in_flight, self._is_away, deaths=1 if alone else DEATHS)
 
     def _check_vain(self, error: JudgeUnavailable, in_vain_s: float, begun: float) -> None:
         """Returns unless it is the request's own fault that it is not answered.
@@ -99,7 +106,9 @@ class Retrying:
             reason = f"{error}; or leave it out: it was tried for {in_vain_s:.0f} s, in which others were answered"
             raise JudgeRefused(reason) from error
 
-    async def _until_answered(self, once: Try, stop: Callable[[RetryCallState], bool]) -> bytes:
+    async def _until_answered(
+        self, once: Try, stop: Callable[[RetryCallState], bool], *, deaths: int = DEATHS
+    ) -> bytes:
         """Tries until there is an answer, or an error that another try would not change, or `stop` says so."""
         retrying = AsyncRetrying(
             stop=stop,
@@ -108,10 +117,10 @@ class Retrying:
             before_sleep=self._tell,
             reraise=True,
         )
-        failed = 0
+        failed = died = 0
 
         async def counted() -> bytes:
-            nonlocal failed
+            nonlocal failed, died
             try:
                 return await once()
             except JudgeFailed as error:
@@ -119,6 +128,12 @@ class Retrying:
                 if failed == FAILED_TRIES:
                     reason = f"{error}. It was sent {failed} times; look there, or leave it out"
                     raise JudgeRefused(reason) from error
+                raise
+            except JudgeDied as error:
+                died += 1
+                if died == deaths:
+                    reason = f"its judge died each time that it was in work ({error}). Look there, or leave it out"
+                    raise JudgeKilled(reason) from error
                 raise
 
         return await retrying(counted)

@@ -75,6 +75,11 @@ class AsgiRequest:
         kept = [(name, value) for name, value in self.scope["headers"] if name.lower() not in STRIPPED]
         self.scope = {**self.scope, "headers": kept}
 
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Sets a header, whatever the caller sent by this name."""
+        kept = [(other, said) for other, said in self.scope["headers"] if other.lower() != name]
+        self.scope = {**self.scope, "headers": [*kept, (name, value)]}
+
     async def forward(self, app: App) -> None:
         """Lets an application answer; what it did not say in our words is said in them.
 

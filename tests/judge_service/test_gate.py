@@ -7,6 +7,7 @@ import pytest
 
 from judge_service.front.auth import digest_of
 from judge_service.front.gate import Gate, GateRules
+from judge_service.front.in_work import HEADER, InWork
 from judge_service.front.state import ServiceState, StateFile
 
 RULES = GateRules(max_body_bytes=100, body_timeout_s=0.05, max_held_bytes=150, max_requests=2)
@@ -288,3 +289,47 @@ def test_websockets_are_closed():
         return sent
 
     assert asyncio.run(story()) == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(("in_work", "code"), [(True, "judge_died"), (False, "not_ready")])
+def test_a_request_in_work_at_a_death_is_told_from_one_that_waited(tmp_path, in_work, code):
+    """Ray answers both with a status of its own. The name is the gate's, whatever a caller sends."""
+    file = tmp_path / "state.json"
+    ServiceState(phase="serving", ready=True).write(file)
+    folder = StateFile(file).in_work
+    folder.mkdir()
+    names = []
+
+    async def dies(scope, receive, send):
+        names.extend(value.decode() for name, value in scope["headers"] if name == HEADER.encode())
+        if in_work:
+            (folder / names[-1]).touch()  # as a replica leaves it that is killed
+        await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"Internal Server Error"})
+
+    caller = Caller(b"x", headers=[(HEADER.encode(), b"0" * 32)])
+    asyncio.run(caller.ask(Gate(dies, RULES, StateFile(file))))
+    assert (caller.status, caller.code, caller.headers[b"Retry-After"]) == (503, code, b"1")
+    assert len(names) == 1
+    assert names != ["0" * 32]
+    assert not list(folder.iterdir()), "no note stays"
+
+
+@pytest.mark.parametrize("name", [None, "", "../state.json", "F" * 32, "0" * 31])
+def test_a_name_that_is_not_the_gates_leaves_no_note(tmp_path, name):
+    with InWork(tmp_path / "work").noted(name):
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_note_stands_while_its_request_is_in_work(tmp_path):
+    notes, name = InWork(tmp_path / "work"), "0" * 32
+    with notes.noted(name):
+        assert [note.name for note in (tmp_path / "work").iterdir()] == [name]
+    assert not notes.was(name)
+
+
+def test_a_folder_that_takes_no_note_ends_nothing(tmp_path):
+    (tmp_path / "work").write_text("a file in its place")
+    with InWork(tmp_path / "work").noted("0" * 32):
+        pass
+    assert not InWork(tmp_path / "work").was("0" * 32)
