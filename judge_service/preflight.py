@@ -77,6 +77,12 @@ def temporary_faults() -> Iterator[str]:
             f"{name} = {shown(str(folder))}: has {len(os.fsencode(folder))} letters, and Ray's sockets below it have "
             f"room for {LONGEST_TEMPORARY}. Set RAY_TMPDIR to a shorter folder, such as /tmp"
         )
+    sessions = folder / "ray"
+    if os.path.lexists(sessions) and not (sessions.is_dir() and os.access(sessions, os.W_OK | os.X_OK)):
+        yield (
+            f"{shown(str(sessions))}: is where Ray keeps its sessions, and no folder that this user may write: another "
+            "user's Ray made it. Have it opened (chmod 1777), or set RAY_TMPDIR to a folder of your own"
+        )
 
 
 def check_engine(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import transformers
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import nn
@@ -109,13 +110,28 @@ def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> Mode
 
 def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs:
     """The same of a model that is open with its adapter, which is no longer to be used."""
+    merged = backbone.model.merge_and_unload()
+    merged.generation_config = _saveable(merged.generation_config)
     with _refused_by_the_disk():
-        backbone.model.merge_and_unload().save_pretrained(folder)
+        merged.save_pretrained(folder)
     backbone.inputs.save(folder)
     for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
         if (adapter / name).is_file():
             publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
     return backbone.inputs
+
+
+def _saveable(generation: Any) -> Any:
+    """How a model generates, for a file: transformers reads settings that contradict each other, and writes none.
+
+    Published models have such, as a temperature without sampling; nothing here generates. Their ids are kept.
+    """
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return transformers.GenerationConfig(**{name: getattr(generation, name) for name in ids})
+    return generation
 
 
 @contextlib.contextmanager

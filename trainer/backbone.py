@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.attaching import with_adapter
@@ -23,10 +22,11 @@ from trainer.vision import Vision
 from unijudge.checkpoints import check_checkpoint
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.errors import ModelError, TooLong
+from unijudge.errors import ModelError, TooLong, UnijudgeError
 from unijudge.files import folder_sha256
-from unijudge.inputs import ModelInputs
+from unijudge.inputs import NO_CODE, ModelInputs
 from unijudge.pictures import PictureReader
+from unijudge.refused import in_one_line
 
 PICTURES_AHEAD = 2**30
 """Bytes of decoded pictures that are kept: those of the batches that are prepared ahead must be among them."""
@@ -180,10 +180,19 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         options = pretrained_options(settings, inputs.config.model_type, device)
         with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
             model = transformers.AutoModelForImageTextToText.from_pretrained(
-                settings.name, revision=inputs.revision, device_map={"": device}, **options
+                settings.name,
+                revision=inputs.revision,
+                config=inputs.config,
+                device_map={"": device},
+                **options,
+                **NO_CODE,
             )
-    except (OSError, ValueError, SafetensorError, ModelError) as error:
+    except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
+    except UnijudgeError:
+        raise
+    except Exception as error:  # a file may hold anything, and each library has errors of its own
+        raise ModelError(f"{settings.name}: cannot be loaded as a model ({in_one_line(error)})") from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
         model = with_adapter(model, settings.adapter)

@@ -13,13 +13,16 @@ import numpy as np
 
 from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import ModelError, UnijudgeError
-from unijudge.families import Arrays, Entry, family_of
+from unijudge.families import FAMILIES, Arrays, Entry, family_of
 from unijudge.files import folder_sha256
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
 from unijudge.refused import in_one_line
+from unijudge.texts import BYTE_ORDER_MARK
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file by which peft knows an adapter."""
+NO_CODE = {"trust_remote_code": False}
+"""For every `from_pretrained`: else transformers asks the terminal whether to run the code that a model brings."""
 
 
 class ModelInputs:
@@ -60,9 +63,11 @@ class ModelInputs:
         kind = family_of(self.config.model_type)
         try:
             # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=pinned, padding_side="left")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                name, revision=pinned, padding_side="left", **NO_CODE
+            )
             loader, options = kind.loader
-            processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options)
+            processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options, **NO_CODE)
             # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
             layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
             template = layout.get("chat_template") or tokenizer.chat_template
@@ -74,7 +79,7 @@ class ModelInputs:
             raise
         except Exception as error:  # likewise
             raise _unusable(error) from error
-        tokenizer.chat_template = template
+        tokenizer.chat_template = template.removeprefix(BYTE_ORDER_MARK) if isinstance(template, str) else template
         self.weights = self.revision or folder_sha256(folder)
         """The commit of a hub model, or a digest of the folder."""
         libraries = ["transformers", "tokenizers", "pillow"]
@@ -83,7 +88,8 @@ class ModelInputs:
         self.version = versions_of(*libraries)
         """Of what makes tokens and pixels."""
         self.chat_template: str = tokenizer.chat_template
-        self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
+        self.encoder = ChatEncoder(tokenizer, _image_token(tokenizer, family.image_id))
+        _check_ids(self.encoder, tokenizer, self.config.get_text_config().vocab_size)
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
         self._pad_id = tokenizer.pad_token_id or 0  # never attended to
@@ -194,9 +200,11 @@ def load_config(name: str, commit: str | None) -> Any:
             "embedder's run name the base model, and set model.adapter to this folder"
         )
     try:
-        return transformers.AutoConfig.from_pretrained(name, revision=commit)
+        config = transformers.AutoConfig.from_pretrained(name, revision=commit, **NO_CODE)
+        config._attn_implementation = None  # noqa: SLF001  a choice that stands in the file would win over ours
     except Exception as error:  # a file may hold anything, and each library has errors of its own
         raise _unusable(error) from error
+    return config
 
 
 def weights_of(name: str, revision: str | None) -> str:
@@ -209,8 +217,49 @@ def weights_of(name: str, revision: str | None) -> str:
     return commit_of(name, revision) or folder_sha256(Path(name))
 
 
+def _image_token(tokenizer: Any, image_id: int) -> str:
+    """The token that stands for a picture, as text.
+
+    Raises:
+        ModelError: The tokenizer has no such token.
+    """
+    token = tokenizer.convert_ids_to_tokens(image_id) if image_id < len(tokenizer) else None
+    if token is None:
+        raise ModelError(
+            f"config.json calls token {image_id} the one for pictures, and its tokenizer has none of that "
+            "number; take the tokenizer's files and the config.json of one model"
+        )
+    return str(token)
+
+
+def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
+    """Returns if the model has an embedding for every token that a prompt may hold: a GPU would stop at another one.
+
+    Args:
+        encoder: Of the prompts.
+        tokenizer: With all its tokens.
+        rows: Of the model's embeddings.
+
+    Raises:
+        ModelError: It has not.
+    """
+    written = [entry for entry in encoder.stream(["a"]) if isinstance(entry, int)]
+    plain = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
+    largest = max([*written, *tokenizer.convert_tokens_to_ids([*plain, encoder.image_token])])
+    if largest >= rows:
+        raise ModelError(
+            f"its tokenizer has a token {largest}, and config.json a vocab_size of {rows}; take the "
+            "tokenizer's files and the weights of one model, or resize the model's embeddings"
+        )
+
+
 def _unusable(error: Exception) -> ModelError:
     """What to raise where a library refuses a model's files."""
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            "its files name code of their own, which is never run here. Take a model of a kind that transformers knows "
+            f"by itself, such as {', '.join(FAMILIES)}"
+        )
     return ModelError(f"{in_one_line(error)}. Check the name, or download its files again")
 
 

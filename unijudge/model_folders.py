@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -42,6 +43,7 @@ class WeightsIndex(BaseModel):
     """model.safetensors.index.json: which file holds which tensor."""
 
     weight_map: dict[str, str]
+    metadata: dict[str, Any] | None = None
 
 
 def missing_weights(folder: Path, manifest: ModelConfig | AdapterConfig, sizes: Mapping[str, int]) -> list[str]:

@@ -39,7 +39,7 @@ def in_one_line(error: BaseException) -> str:
         >>> in_one_line(KeyError("added_tokens"))
         "KeyError: 'added_tokens'"
     """
-    text = " ".join(str(error).split())
+    text = "".join(filter(str.isprintable, " ".join(str(error).split())))  # some colour what they say
     short = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
     return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
 

@@ -14,6 +14,7 @@ from typing import IO, Any, TextIO
 from unijudge.errors import DataError
 from unijudge.locations import check_regular
 
+BYTE_ORDER_MARK = "\ufeff"
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),

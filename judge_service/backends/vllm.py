@@ -25,6 +25,7 @@ from judge_service.settings import ServiceSettings
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
 from unijudge.errors import JudgeDied, JudgeUnavailable, ModelError
+from unijudge.refused import in_one_line
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,16 @@ class VllmJudge:
         os.environ.update(plan.precision)
         try:
             import vllm
-        except ImportError as error:
-            raise ModelError("vLLM is not installed; install the extra judge or judge-cpu, or set backend") from error
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                f"vLLM is not installed, or without {error.name}; install the extra judge or judge-cpu, or set "
+                "model.backend = 'transformers'"
+            ) from error
+        except (ImportError, OSError) as error:  # a library of the system, or of another version, as libcudart.so.13
+            raise ModelError(
+                f"vLLM is installed, and cannot be imported ({in_one_line(error)}). Install it again with the extra "
+                "judge or judge-cpu, or set model.backend = 'transformers'"
+            ) from error
         if plan.memory is not None:
             logger.info("%s: %s", settings.model.name, plan.memory)
         self._inputs = inputs
