@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from miner.card import card
 from miner.told import copied_table
+from unijudge.cards import check_license
 from unijudge.corpus import Corpus
 from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read_parts, stored
 from unijudge.errors import DataError, SettingsError
@@ -82,11 +83,13 @@ def publish(
         overwrite: Replace an older scored dataset.
 
     Raises:
-        SettingsError: Neither scores nor triples; or one of the two folders of scores that triples were selected from.
+        SettingsError: No short form of a licence; neither scores nor triples; or one of the two folders of scores that
+            triples were selected from.
         DataError: The parts do not belong together, are not whole or have changed, or `out` exists.
     """
     if scores is None and triples is None:
         raise SettingsError("--scores, --triples: give at least one; a corpus alone is no scored dataset")
+    check_license(license)
     parts = read_parts(corpus, scores, triples)
     _check_cascade(scores, triples, parts)
     opened = Corpus(corpus)

@@ -14,7 +14,10 @@ READERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "loads
 ALLOWED = {
     # The one places.
     "unijudge/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
-    "unijudge/inputs.py": ({"from_pretrained"}, "loads configuration, tokenizer and processor for all others"),
+    "unijudge/inputs.py": (
+        {"from_pretrained", "loads"},
+        "loads configuration, tokenizer and processor for all others; what the library wrote of a tokenizer",
+    ),
     "unijudge/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
     "miner/importers/tables.py": ({"glob", "loads"}, "reads rows for all importers, a line of JSON at a time"),

@@ -68,6 +68,7 @@ class Adapter:
         """Writes adapter_config.json and adapter_model.safetensors, and what stands beside them."""
         with _refused_by_the_disk():
             self._model.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form, with a path of this machine for a hub name
         for name, manifest in self._beside.items():
             publish_json(folder / name, manifest)
 

@@ -93,6 +93,7 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         draft.mkdir(parents=True)
         yield draft
         for written in [*draft.rglob("*"), draft]:
+            _open_to_others(written, draft)
             _sync(written)
         if path.is_dir() and not names_in(path):  # but for what a system left there, it is empty
             shutil.rmtree(path)
@@ -270,6 +271,14 @@ def _send(draft: Path, path: Any) -> None:
         again(path, lambda: path.fs.put_file(str(draft), path.path))
     except Exception as error:  # each store has its own family of errors
         raise unwritable(path, error) from error
+
+
+def _open_to_others(path: Path, folder: Path) -> None:
+    """Lets whoever may look into a folder read a file of it: libraries write some for their own user alone."""
+    with contextlib.suppress(PermissionError):  # a disk without modes
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if path.is_file() and (wider := mode | (folder.stat().st_mode & 0o444)) != mode:
+            path.chmod(wider)
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import ModelError, UnijudgeError
 from unijudge.families import FAMILIES, Arrays, Entry, family_of
-from unijudge.files import folder_sha256
+from unijudge.files import folder_sha256, publish_text, read_text
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
 from unijudge.refused import in_one_line
 from unijudge.texts import BYTE_ORDER_MARK
@@ -101,6 +101,13 @@ class ModelInputs:
 
         for one in reversed(self._files):  # a whole processor writes a tokenizer too
             one.save_pretrained(folder)
+        tokenizer = folder / "tokenizer_config.json"
+        options = json.loads(read_text(tokenizer))
+        if options.get("tokenizer_class") == "TokenizersBackend":  # a name that transformers 4 does not know
+            options["tokenizer_class"] = "PreTrainedTokenizerFast"
+        for mark in ("is_local", "local_files_only"):  # of this process alone
+            options.pop(mark, None)
+        publish_text(tokenizer, json.dumps(options, indent=2, ensure_ascii=False) + "\n")
         whole = folder / "processor_config.json"
         if not whole.exists():  # an image processor alone does not say what it is a part of
             kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]

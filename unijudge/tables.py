@@ -19,6 +19,7 @@ from unijudge.files import publishing
 from unijudge.locations import is_local
 from unijudge.refused import unreadable
 from unijudge.stores import again
+from unijudge.texts import HEAD, check_no_pointer
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**20
@@ -33,13 +34,21 @@ def open_parquet(path: Path, *, piecewise: bool = False) -> pq.ParquetFile:
     Args:
         path: The file.
         piecewise: Whether its columns are read in pieces, since a row group of a stranger's may be of any size.
+
+    Raises:
+        DataError: It is a pointer of Git LFS.
     """
-    return pq.ParquetFile(
-        path if is_local(path) else _Stored(path),
-        page_checksum_verification=True,
-        pre_buffer=not piecewise,
-        buffer_size=PIECE if piecewise else 0,
-    )
+    try:
+        return pq.ParquetFile(
+            path if is_local(path) else _Stored(path),
+            page_checksum_verification=True,
+            pre_buffer=not piecewise,
+            buffer_size=PIECE if piecewise else 0,
+        )
+    except pa.ArrowInvalid:
+        with path.open("rb") as file:
+            check_no_pointer(path, file.read(HEAD))
+        raise
 
 
 def table_name(path: Path) -> str | None:

@@ -27,7 +27,8 @@ MOST_PIXELS = 200_000_000
 Files = Annotated[
     list[Path],
     typer.Argument(
-        help="Files, folders of files, or patterns: .parquet, .jsonl, .json, .csv, .tsv, also .gz.", parser=locate
+        help="Files, folders of files, or patterns: .parquet, .jsonl, .json, .csv, .tsv, .arrow, also .gz.",
+        parser=locate,
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse columns that are not known, rather than ignore them.")]

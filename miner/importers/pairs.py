@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Pair, Side, Unread, image_of, readable, text_of
+from miner.importers.rows import Pair, Side, Unread, id_of, image_of, readable, text_of
 from miner.importers.tables import Columns, table_rows
 
 COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
@@ -36,8 +36,8 @@ def read_pairs(
 def _pair(row: dict[str, Any], place: str, table: str, *, subset: str | None) -> Pair:
     return Pair(
         place=place,
-        subset=text_of(row.get("subset")) or subset or table,
+        subset=id_of(row.get("subset")) or subset or table,
         query=Side(text_of(row.get("query_text")), image_of(row.get("query_image"))),
         positive=Side(text_of(row.get("positive_text")), image_of(row.get("positive_image"))),
-        query_id=text_of(row.get("query_id")),
+        query_id=id_of(row.get("query_id")),
     )

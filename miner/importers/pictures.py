@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
+from urllib.parse import unquote
 
 from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
@@ -28,6 +29,7 @@ from unijudge.locations import check_regular
 from unijudge.names import Listing, inside, is_side_file, usual
 from unijudge.shown import shown_name
 from unijudge.stores import again
+from unijudge.texts import HEAD, check_no_pointer
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -84,6 +86,8 @@ def check_name(name: str) -> None:
     start = name[:LONGEST_NAME]
     if start[:5].lower() == "data:":
         raise Rejected("a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file")
+    if start[:7].lower() == "file://":
+        raise Rejected("a file:// URL; name the file by its path")
     if URL.match(start):
         raise Rejected("a URL, not a path; nothing is downloaded: fetch it, and name the file")
     if len(name) > SHORTEST_BASE64 and BASE64.fullmatch(start):
@@ -106,6 +110,8 @@ class Pictures:
             self.root: Path | None = images.resolve()
         elif images.suffix.lower() == ".zip" and images.is_file():
             self.root = None
+        elif images.is_file():
+            raise DataError(f"{images}: is no folder and no .zip; unpack it, and set --images to the folder")
         else:
             raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")
         self._open = ExitStack()
@@ -183,6 +189,8 @@ class Pictures:
             file = self._open.enter_context(zipfile.ZipFile(self._open.enter_context(path.open("rb"))))
             return _Archive(path.stem, file)
         except UNREADABLE as error:
+            with path.open("rb") as raw:
+                check_no_pointer(path, raw.read(HEAD))
             raise DataError(f"{path}: not a whole zip file ({error}); fetch it again, or move it away") from error
 
     def _member(self, name: str) -> bytes:
@@ -210,14 +218,17 @@ class Pictures:
         return found
 
     def _hint(self, name: str) -> str:
-        """The name of a picture that differs only in case; for the first few, since all names are looked through."""
+        """A picture whose name differs only in case, blanks or %20; for the first few, since all names are read."""
         if not self._hints:
             return ""
         self._hints -= 1
-        alike = None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
-        listings = (archive.listing for archive in self._archives)
-        alike = alike or next(filter(None, (listing.alike(name) for listing in listings)), None)
+        alike = self._alike(name) or self._alike(unquote(name).strip())
         return f"; did you mean {shown_name(alike)}?" if alike else ""
+
+    def _alike(self, name: str) -> str | None:
+        found = None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
+        listings = (archive.listing for archive in self._archives)
+        return found or next(filter(None, (listing.alike(name) for listing in listings)), None)
 
 
 class _Archive:

@@ -1,13 +1,18 @@
 """One row of a foreign layout, as its reader hands it on: a query, its positive, and whatever else it brought."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from unijudge.shown import shown
 
 LONGEST_NUMBER = 256
 """Bits of a number that is taken for an id."""
+LARGEST_EXACT = 2**53
+"""Above it two whole numbers may be the same float."""
 
 
 class Rejected(Exception):
@@ -75,8 +80,10 @@ def image_of(cell: Any) -> str | bytes | None:
     Raises:
         Rejected: It is none of these, or a struct with neither.
     """
-    match cell:
-        case None | str() | bytes():
+    match present(cell):
+        case None:
+            return None
+        case str() | bytes():
             return cell
         case {"bytes": bytes(data)} if data:
             return data
@@ -91,14 +98,38 @@ def image_of(cell: Any) -> str | bytes | None:
     raise Rejected(f"{shown(cell)} is no image; expected a path, or a struct of bytes and path")
 
 
+def present(cell: Any) -> Any:
+    """A cell; None where pandas wrote NaN, since it had no value."""
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
+
+
+def id_of(cell: Any) -> str | None:
+    """A cell that names something: as `text_of`, or a number or UUID as tables and databases hold ids.
+
+    Raises:
+        Rejected: It is something else.
+
+    Example:
+        >>> id_of(7.0), id_of(Decimal("7")), id_of(None)
+        ('7', '7', None)
+    """
+    if isinstance(cell, UUID):
+        return str(cell)
+    if isinstance(cell, float | Decimal) and -LARGEST_EXACT <= cell <= LARGEST_EXACT and cell % 1 == 0:
+        return str(int(cell))
+    return text_of(cell)
+
+
 def text_of(cell: Any) -> str | None:
     """A text cell; a whole number is its digits.
 
     Raises:
         Rejected: It is something else.
     """
-    match cell:
-        case None | str():
+    match present(cell):
+        case None:
+            return None
+        case str():
             return cell
         case bool():
             pass

@@ -1,4 +1,4 @@
-"""The rows of files in Parquet, JSON, JSON lines, CSV or TSV, in order and in bounded memory.
+"""The rows of files in Parquet, Arrow, JSON, JSON lines, CSV or TSV, in order and in bounded memory.
 
 Blank lines are no rows. A column that stands twice in a file is refused: one of the two would be lost. Columns that the
 reader does not know are left out, and named in one warning.
@@ -6,9 +6,11 @@ reader does not know are left out, and named in one warning.
 
 import csv
 import glob
+import itertools
 import json
 import logging
 import os.path
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.importers.json_rows import LONGEST_ROW, array_rows, distinct_keys
-from miner.importers.rows import Unreadable
+from miner.importers.rows import Unreadable, present
 from unijudge.errors import DataError
 from unijudge.listing import all_files
 from unijudge.locations import is_local
@@ -27,12 +29,20 @@ from unijudge.names import is_side_file
 from unijudge.refused import in_one_line
 from unijudge.shown import listed, shown
 from unijudge.tables import open_parquet
-from unijudge.texts import COMPRESSED, TORN, open_text
+from unijudge.texts import COMPRESSED, HEAD, TORN, check_no_pointer, open_text
 
 ROWS_AT_ONCE = 16
 """Of a Parquet file, at most: its rows may hold pictures of some megabytes."""
 BYTES_AT_ONCE = 2**23
 """Of a Parquet file, as far as one knows from its averages."""
+NO_ROWS = frozenset(
+    {"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "dummy_data.zip", "state.json"}
+)
+"""What the library `datasets` writes beside rows."""
+BINARY = frozenset({".parquet", ".arrow", ".feather"})
+ARROW_FILE = b"ARROW1"
+"""How a file of Arrow begins; a stream has no such beginning."""
+SPLITS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"})
 FORGOTTEN_ABOVE = 1000
 """Names of unknown columns that are remembered."""
 
@@ -88,7 +98,8 @@ def files_of(places: Sequence[Path]) -> list[Path]:
 
 def _files(place: Path) -> list[Path]:
     if place.is_dir():
-        found = [path for path in all_files(place, *_READERS, *COMPRESSED) if _kind(path) in _READERS]
+        there = all_files(place, *_READERS, *COMPRESSED)
+        found = [path for path in there if _kind(path) in _READERS and path.name not in NO_ROWS]
     elif place.exists() or not glob.has_magic(str(place)):
         return [place]
     else:
@@ -124,8 +135,19 @@ def table_rows(places: Path | Sequence[Path], columns: Columns) -> Iterator[tupl
     for path in files:
         name = str(path)[len(folder) :].lstrip("/")
         for number, row in read_rows(path, columns):
-            yield f"{name}:{number}", name_of(path) if len(files) == 1 else Path(folder).absolute().name, row
+            cells = {column: present(cell) for column, cell in row.items()}
+            yield f"{name}:{number}", name_of(path) if len(files) == 1 else Path(folder).absolute().name, cells
     columns.tell(files[0] if len(files) == 1 else folder)
+    _tell_splits(folder, [str(path)[len(folder) :] for path in files])
+
+
+def _tell_splits(folder: str, names: Sequence[str]) -> None:
+    """Warns where files that are called after several splits were read as one table."""
+    found = {word.lower() for name in names for word in re.split(r"[^A-Za-z]+", name)} & SPLITS
+    if len(found) > 1:
+        logger.warning(
+            "%s: files of several splits (%s) were read as one table; name those of one", folder, listed(found)
+        )
 
 
 def shared_folder(files: Sequence[Path]) -> str:
@@ -138,7 +160,8 @@ def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
     """Yields every row of one file as a mapping.
 
     Args:
-        path: Its ending says what it is: .parquet, .jsonl, .json, .ndjson, .csv or .tsv; compressed text has one more.
+        path: Its ending says what it is: .parquet, .jsonl, .json, .ndjson, .csv, .tsv or .arrow; compressed text has
+            one more.
         columns: The known ones, which are read; all of them if none.
 
     Raises:
@@ -146,7 +169,7 @@ def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
     """
     kind = _kind(path)
     if kind not in _READERS:
-        raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv or .tsv file")
+        raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file; unpack or convert it")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     with reading_rows(path):
@@ -170,9 +193,9 @@ def reading_rows(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (pa.ArrowException, *TORN, UnicodeDecodeError, csv.Error) as error:
+        cure = "" if _kind(path) in BINARY else ", or convert it to UTF-8"
         raise DataError(
-            f"{path}: cannot be read as {_kind(path)[1:]} ({in_one_line(error)}); fetch the file again, or convert it "
-            "to UTF-8"
+            f"{path}: cannot be read as {_kind(path)[1:]} ({in_one_line(error)}); fetch the file again{cure}"
         ) from error
 
 
@@ -219,6 +242,28 @@ def _parquet(path: Path, columns: Columns | None) -> Numbered:
     yield from enumerate(parquet_rows(path, known), start=1)
 
 
+def _arrow(path: Path, columns: Columns | None) -> Numbered:
+    """As the library `datasets` keeps rows, a stream; or a file of Arrow, also called Feather."""
+    with path.open("rb") as raw:
+        head = raw.read(HEAD)
+        check_no_pointer(path, head)
+        raw.seek(0)
+        read = pa.ipc.open_file if head.startswith(ARROW_FILE) else pa.ipc.open_stream
+        with pa.memory_map(str(path)) if is_local(path) else pa.PythonFile(raw, "r") as file, read(file) as reader:
+            names = reader.schema.names if columns is None else columns.known_of(path, reader.schema.names)
+            _check_distinct(path, names)
+            count = itertools.count(1)
+            for batch in _batches(reader):
+                yield from zip(count, _values(batch.select(names)), strict=False)
+
+
+def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    """Those of a stream, which is read once, or of a file."""
+    if hasattr(reader, "num_record_batches"):
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(reader)
+
+
 def _json(path: Path, columns: Columns | None) -> Numbered:
     """Objects one a line, or one array of them: what the file begins with decides."""
     with open_text(path) as file:
@@ -233,6 +278,10 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
         number = 0
         while line := file.readline(LONGEST_ROW + 1):
             number += 1
+            if number == 1 and line.strip() == "{":
+                raise DataError(
+                    f"{path}: is one object over several lines, no rows; write an array of objects, or one in a line"
+                )
             if line.strip():
                 yield number, _object(path, number, _parsed(path, number, line), columns)
 
@@ -316,4 +365,5 @@ def _check_distinct(path: Path, names: Sequence[str]) -> None:
 
 _READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {
     ".parquet": _parquet, ".jsonl": _json, ".json": _json, ".ndjson": _json, ".csv": _csv, ".tsv": _tsv,
+    ".arrow": _arrow, ".feather": _arrow,
 }  # fmt: skip

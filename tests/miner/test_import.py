@@ -242,3 +242,16 @@ def test_a_failed_import_leaves_the_older_corpus_as_it_was(corpus, tmp_path):
             max_rejects=0,
         )  # fmt: skip
     assert Corpus(corpus.folder).fingerprint == before
+
+
+def test_files_of_several_splits_are_named(tmp_path, images, caplog):
+    """They are read, as asked; but a training on rows of a test would tell nobody."""
+    for place in ("data/train-0.jsonl", "data/test-0.jsonl", "other/contest.jsonl", "other/trainer.jsonl"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write(tmp_path / place, ROWS[:1])
+    take(read_pairs(tmp_path / "other"), tmp_path / "a", images)
+    assert not caplog.records
+    take(read_pairs(tmp_path / "data"), tmp_path / "b", images)
+    assert caplog.messages == [
+        f"{tmp_path}/data: files of several splits (test, train) were read as one table; name those of one"
+    ]

@@ -8,6 +8,7 @@ import unicodedata
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -258,6 +259,64 @@ def _open_quote(name: str) -> Callable[[Made], None]:
     return spoil
 
 
+def _pointers(made: Made) -> None:
+    """A clone without Git LFS."""
+    for path in [path for path in made.source.rglob("*") if path.is_file()] or [made.source]:
+        path.write_bytes(LFS)
+
+
+def _zip_pointer(made: Made) -> None:
+    for name, _ in ROWS:
+        (made.images / name).unlink()
+    (made.images / "photos.zip").write_bytes(LFS)
+
+
+def _beside(made: Made) -> None:
+    """What the hub and the library `datasets` put beside a table."""
+    made.source = made.source.rename(_folder(made) / "train.jsonl").parent
+    for name in ("dataset_info.json", "dataset_infos.json", "state.json", "config.json"):
+        (made.source / name).write_text('{\n  "features": {}\n}')
+
+
+def _folder(made: Made) -> Path:
+    folder = made.source.parent / "rows"
+    folder.mkdir()
+    return folder
+
+
+def _arrow(write: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> Callable[[Made], None]:
+    """As `save_to_disk` of `datasets` writes rows, or pandas' `to_feather`."""
+
+    def spoil(made: Made) -> None:
+        table = pq.read_table(io.BytesIO(_parquet(made)))
+        made.source = _folder(made)
+        with write(str(made.source / "data-00000-of-00001.arrow"), table.schema) as writer:
+            writer.write_table(table, max_chunksize=1)
+
+    return spoil
+
+
+def _missing_as_nan(made: Made) -> None:
+    """pandas writes NaN where a row has no value."""
+    lines = [json.loads(line) for line in made.source.read_bytes().splitlines()]
+    more = {"subset": float("nan"), "negative": float("nan"), "query_text": float("nan")}
+    known = {name: value for name, value in more.items() if name == "negative" or made.layout.name == "pairs"}
+    made.source.write_text("\n".join(json.dumps({**line, **known}) for line in lines), encoding="utf-8")
+
+
+def _other_ids(cells: pa.Array) -> Callable[[Made], None]:
+    def spoil(made: Made) -> None:
+        table = pq.read_table(io.BytesIO(_parquet(made))).append_column("query_id", cells)
+        made.source = made.layout.table(made.source.parent / "table", table)
+
+    return spoil
+
+
+def _one_object(made: Made) -> None:
+    made.source = made.source.with_name("rows.json")
+    made.source.write_text(json.dumps({"data": [{made.layout.positive: "one"}]}, indent=2))
+
+
 def _duplicate_column(made: Made) -> None:
     arrays = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array(["e", "f"])]
     names = [_query(made), made.layout.positive, made.layout.positive]
@@ -285,6 +344,10 @@ def _reads_any_table(layout: Layout) -> bool:
     return layout.free_columns
 
 
+def _has_ids(layout: Layout) -> bool:
+    return layout.name == "pairs"
+
+
 def _is_text(layout: Layout) -> bool:
     return bool(layout.text)
 
@@ -299,6 +362,12 @@ def _with_exif(data: bytes) -> bytes:
     return data[:2] + b"\xff\xe1\x00\x10Exif\x00\x00MM\x00*\xff\xff\xff\xff" + data[2:]
 
 
+def _has_files(layout: Layout) -> bool:
+    """Whether it reads a file of its own, not the names of pictures."""
+    return layout.name != "urban1k"
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 BASE64 = "iVBORw0KGgoAAAANSUhEUg" * 2000
 
 KINDS = (
@@ -331,6 +400,19 @@ KINDS = (
     Kind("A8 a name from Windows", lambda _: None, fits=_names_pictures,
          captioned=((".\\café.jpg", ROWS[0][1]), ("./b.jpg", ROWS[1][1]))),
     Kind("A8 a zip of macOS", _zipped),
+    Kind("a pointer for rows", _pointers, 0, "is a pointer of Git LFS, not the file itself; fetch it: git lfs", True,
+         _has_files),
+    Kind("a pointer for a picture", _picture(LFS), 1, "but a pointer of Git LFS, not the file itself; fetch it"),
+    Kind("a pointer for a zip", _zip_pointer, 0, "photos.zip: is a pointer of Git LFS", True),
+    Kind("a HEIC called .jpg", _picture(b"\0\0\0\x18ftypheic" + bytes(90)), 1, "image, but a HEIC; convert it"),
+    Kind("a GIF called .jpg", _picture(jpeg(format="GIF")), 1, "image, but a GIF; convert it"),
+    Kind("a TIFF called .jpg", _picture(jpeg(format="TIFF")), 1, "image, but a TIFF; convert it"),
+    Kind("a page for a picture", _picture(b" <!DOCTYPE html><html>404</html>"), 1, "as servers answer instead of a"),
+    Kind("an empty picture", _picture(b""), 1, "but an empty file; fetch it again"),
+    Kind("a name with %20", lambda _: None, 1, "did you mean b.jpg?", False, _names_pictures,
+         (ROWS[0], ("%62.jpg ", ROWS[1][1]))),
+    Kind("a file:// URL", lambda _: None, 1, "a file:// URL; name the file by its path", False, _names_pictures,
+         (ROWS[0], ("file:///data/b.jpg", ROWS[1][1]))),
     Kind("links of a cache", _linked),
     Kind("linked pictures", _linked_folder),
     Kind("A8 another case", _capitals, 1, "did you mean b.JPG?"),
@@ -349,13 +431,23 @@ KINDS = (
     Kind("A9 lines called .json", _called("rows.json"), fits=_reads_any_table),
     Kind("A9 a .tsv", _sheet("rows.TSV", "\t"), fits=_reads_any_table, has_pictures=False),
     Kind("A9 another ending", _called("rows.xlsx"), 0, "expected a .parquet, .jsonl", True, _reads_any_table),
-    Kind("A10 whole numbers for ids", _ids, fits=lambda layout: layout.name == "pairs"),
+    Kind("A10 whole numbers for ids", _ids, fits=_has_ids),
     Kind("A10 columns of others", _extra, fits=_reads_any_table),
     Kind("A10 a column twice", _duplicate_column, 0, "is there twice", True, _reads_any_table),
     Kind("A10 a column twice in a CSV", _sheet("rows.csv", ",", twice=True), 0, "is there twice", True,
          _reads_any_table),
     Kind("A10 a key twice", _duplicate_key, 0, "is there twice", True, _reads_any_table),
     Kind("A10 semicolons", _sheet("rows.csv", ";"), 0, "semicolons", True, _reads_any_table),
+    Kind("files of the hub beside the rows", _beside, fits=_reads_any_table),
+    Kind("a stream of Arrow", _arrow(pa.ipc.new_stream), fits=_reads_any_table),
+    Kind("a file of Arrow", _arrow(pa.ipc.new_file), fits=_reads_any_table),
+    Kind("NaN for no value", _missing_as_nan, fits=_reads_any_table),
+    Kind("one object over several lines", _one_object, 0, "is one object over several lines, no rows", True,
+         _reads_any_table),
+    Kind("whole numbers in floats for ids", _other_ids(pa.array([7.0, None])), fits=_has_ids),
+    Kind("decimals for ids", _other_ids(pa.array([Decimal(7), Decimal(8)])), fits=_has_ids),
+    Kind("UUIDs for ids", _other_ids(pa.array([bytes(16), bytes(15) + b"1"], pa.uuid())), fits=_has_ids),
+    Kind("floats for ids", _other_ids(pa.array([7.5, 1e300])), 0, "7.5 is no text", True, _has_ids),
     Kind("an open quotation mark", _open_quote("rows.csv"), 0, "rows.csv:3: the quotation marks of that row are not in",
          True, _reads_any_table),
     Kind("an open quotation mark in a .tsv", _open_quote("rows.tsv"), 0, "rows.tsv:3: the quotation marks", True,

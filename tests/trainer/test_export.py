@@ -6,10 +6,12 @@ import re
 import resource
 import shlex
 import shutil
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,13 +38,13 @@ from trainer.agreement import sample_of
 from trainer.card import _library
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
-from trainer.export import _evaluation, export
+from trainer.export import OLD_KEYS, _evaluation, export
 from trainer.layouts import is_exported
 from trainer.measuring_settings import EvaluateSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import RerankerSettings
 from unijudge.corpus import Content
-from unijudge.errors import DataError, ModelError
+from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import file_sha256, folder_sha256, publish_json, read_json
 from unijudge.prompt import Prompt
 from unijudge.provenance import Beginning
@@ -262,6 +264,22 @@ def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, w
         assert config["base_model_name_or_path"] == Path(wide.name).name
 
 
+def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embedder):
+    """What libraries write is for one user alone, and names what only their newest versions know."""
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o444 for path in [*exported.rglob("*")] if path.is_file()}
+    assert set(modes.values()) == {exported.stat().st_mode & 0o444}
+    assert not (embedder / "adapter" / "README.md").exists(), "a form that names the base by a path of this machine"
+    tokenizer = json.loads((exported / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"is_local", "local_files_only"} & tokenizer.keys()
+    if exported.name.endswith("adapter"):
+        config = json.loads((exported / "adapter_config.json").read_text())
+        assert config.keys() <= OLD_KEYS
+        whole = peft.PeftConfig.from_pretrained(str(embedder / "adapter")).to_dict()
+        changed = {"base_model_name_or_path": config["base_model_name_or_path"]}
+        assert peft.PeftConfig.from_pretrained(str(exported)).to_dict() == whole | changed
+
+
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus, triples, wide, tmp_path, monkeypatch):
     def refused(error, match, run=embedder, **given):
         with pytest.raises(error, match=match):
@@ -270,6 +288,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
         assert not list(tmp_path.glob("out*"))
 
     refused(DataError, r"settings\.json: no such file", run=tmp_path)
+    refused(SettingsError, "--license 'Apache 2.0': not the hub's short form", license="Apache 2.0")
     unfinished = shutil.copytree(embedder, tmp_path / "unfinished")
     shutil.rmtree(unfinished / "adapter")
     refused(DataError, "unfinished: not finished, it has no adapter/ yet", run=unfinished)
