@@ -148,7 +148,7 @@ class Retrying:
                     raise JudgeKilled(reason) from error
                 raise
 
-        content = await retrying(counted)
+        content: bytes = await retrying(counted)
         self._is_known = True
         return content
 
