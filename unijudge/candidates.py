@@ -44,6 +44,7 @@ CANDIDATES = Table(
             ("positive_similarities", pa.list_(pa.float32())),
         ]
     ),
+    ("positive_similarities",),
 )
 
 

@@ -21,6 +21,7 @@ from unijudge.errors import (
     JudgeError,
     JudgeFailed,
     JudgeLate,
+    JudgeNowhere,
     JudgeRefused,
     JudgeUnavailable,
     JudgeUncounted,
@@ -28,7 +29,7 @@ from unijudge.errors import (
 from unijudge.files import in_words
 from unijudge.keys import checked_key
 from unijudge.provenance import without_passwords
-from unijudge.reaching import by_way_of, open_http
+from unijudge.reaching import by_way_of, is_nowhere, nowhere, open_http
 from unijudge.refused import in_one_line
 from unijudge.retrying import Retrying
 from unijudge.verdicts import JudgeIdentity
@@ -130,6 +131,8 @@ class Connection:
                 "candidates in a query"
             ) from error
         except httpx2.TransportError as error:
+            if is_nowhere(error):
+                raise JudgeNowhere(nowhere(self.url, error)) from error
             way = by_way_of(self.url)
             cure = (
                 "set NO_PROXY if it needs none" if way else "start one with `unijudge judge serve`, or correct the URL"

@@ -82,7 +82,9 @@ def content_key(text: str | None, image_sha256: str | None) -> bytes:
 
 
 _CONTENT = [("text", pa.string()), ("image", pa.string()), ("image_sha256", pa.string())]
-ITEMS = Table("items", 1, pa.schema([("item_id", pa.string()), ("pools", pa.list_(pa.string())), *_CONTENT]))
+ITEMS = Table(
+    "items", 1, pa.schema([("item_id", pa.string()), ("pools", pa.list_(pa.string())), *_CONTENT]), dict(_CONTENT)
+)
 QUERIES = Table(
     "queries",
     1,
@@ -95,6 +97,7 @@ QUERIES = Table(
             ("candidates", pa.list_(pa.int32())),
         ]
     ),
+    {*dict(_CONTENT), "candidates"},
 )
 
 

@@ -18,11 +18,13 @@
     │  │  ├─ JudgeBusy       it has too much to do, starts or stops (429, 503): retried, with fewer at once
     │  │  │  ├─ JudgeLate    no whole answer in time: retried in the same way
     │  │  │  └─ JudgeDied    its replica or engine died while it was in work (503, `judge_died`): retried a few times
+    │  │  ├─ JudgeNowhere    the name of its host is not known: retried for half a minute at the first contact
     │  │  └─ JudgeFailed     it failed on this very request (500, `internal`): retried a few times
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
     ├─ EndpointError         an embedding endpoint gave no embeddings
     │  └─ EndpointBusy       busy or unreachable (429, 5xx, transport): retried                   retryable
+    │     └─ EndpointNowhere the name of its host is not known: retried for half a minute at the first contact
     ├─ ModelError            a model cannot be loaded, or does not fit its use
     ├─ OutOfMemory           a GPU's memory is full: the message names the settings that help
     ├─ TaskFailed            a task on a cluster died, and died again when it was tried again
@@ -122,6 +124,10 @@ class JudgeDied(JudgeBusy):
     """The replica or its engine died while it worked on this request, which may be why, or one beside it."""
 
 
+class JudgeNowhere(JudgeUnavailable):
+    """The name of its host is not known here: most often the URL is wrong."""
+
+
 class JudgeFailed(JudgeUnavailable):
     """The service failed on this request, while it may well answer others: after a few tries it is a refusal."""
 
@@ -142,6 +148,10 @@ class EndpointBusy(EndpointError):
     """An embedding endpoint is busy, starting or unreachable."""
 
     retryable = True
+
+
+class EndpointNowhere(EndpointBusy):
+    """The name of its host is not known here: most often the URL is wrong."""
 
 
 class ModelError(UnijudgeError):

@@ -13,7 +13,17 @@ from collections.abc import Awaitable, Callable
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from unijudge.concurrency import AdaptiveLimit
-from unijudge.errors import JudgeBusy, JudgeDied, JudgeError, JudgeFailed, JudgeKilled, JudgeRefused, JudgeUnavailable
+from unijudge.errors import (
+    JudgeBusy,
+    JudgeDied,
+    JudgeError,
+    JudgeFailed,
+    JudgeKilled,
+    JudgeNowhere,
+    JudgeRefused,
+    JudgeUnavailable,
+)
+from unijudge.reaching import NOWHERE_S
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +56,8 @@ class Retrying:
         self._limit = limit
         self._request_timeout_s, self._retry_for_s = request_timeout_s, retry_for_s
         self._answered_at = self._quiet_until = float("-inf")
+        self._is_known = False
+        """Whether the name of the service's host was known once."""
 
     async def call(self, once: Try, retry_for_s: float | None = None) -> bytes:
         """A request that is no work for the judge: it needs no place among those in flight.
@@ -136,11 +148,23 @@ class Retrying:
                     raise JudgeKilled(reason) from error
                 raise
 
-        return await retrying(counted)
+        content: bytes = await retrying(counted)
+        self._is_known = True
+        return content
 
     def _is_away(self, state: RetryCallState) -> bool:
-        """Whether nothing will have been answered for `retry_for_s` when the request comes back."""
-        return self._quiet_s(state) + state.upcoming_sleep >= self._retry_for_s
+        """Whether nothing will have been answered for `retry_for_s` when the request comes back.
+
+        A host whose name was never known is not sought for as long: most often its name is wrong.
+        """
+        error = state.outcome.exception() if state.outcome else None
+        self._is_known = self._is_known or not isinstance(error, JudgeNowhere)
+        return self._quiet_s(state) + state.upcoming_sleep >= self._most_s
+
+    @property
+    def _most_s(self) -> float:
+        """How long to go on while nothing is answered."""
+        return self._retry_for_s if self._is_known else min(self._retry_for_s, NOWHERE_S)
 
     def _quiet_s(self, state: RetryCallState) -> float:
         """For how long a request has been waiting without an answer to any request of this client."""
@@ -153,7 +177,7 @@ class Retrying:
         now = time.monotonic()
         if self._quiet_s(state) > (TELL_EVERY_S if asked_to_wait else TELL_AFTER_S) and now > self._quiet_until:
             self._quiet_until = now + TELL_EVERY_S
-            logger.warning("%s; trying on for up to %.0f s", error, self._retry_for_s)
+            logger.warning("%s; trying on for up to %.0f s", error, self._most_s)
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=10)

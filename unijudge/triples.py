@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from unijudge.errors import DataError
 from unijudge.files import names_in, publish_json, read_json
 from unijudge.provenance import Provenance
-from unijudge.scores import JUDGED, Judged
+from unijudge.scores import JUDGED, UNKNOWN, Judged
 from unijudge.tables import Table
 from unijudge.verdicts import sigmoid
 
@@ -149,6 +149,7 @@ TRIPLES = Table(
             ("positive_affirmed", pa.bool_()),
         ]
     ),
+    {*UNKNOWN, "beta"},
 )
 
 

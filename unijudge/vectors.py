@@ -22,7 +22,7 @@ from unijudge.files import names_in, publish_json, publishing, read_json
 from unijudge.outputs import check_folder
 from unijudge.provenance import MADE, Provenance, differences
 from unijudge.shown import shown
-from unijudge.tables import open_parquet, reading
+from unijudge.tables import checked, open_parquet, reading
 
 ROWS_IN_PART = 65_536
 ROWS_IN_BLOCK = 8_192
@@ -263,9 +263,9 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
 
 def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa.Array, Vectors]:
     with reading(path):
-        table = file.read_row_group(group)
+        start = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
+        table = checked(path, file.read_row_group(group), start, ("vector",))
     column = table.column("vector").combine_chunks()
-    start = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
     there = column.is_valid().to_numpy(zero_copy_only=False)
     skipped = _skipped(file) - start
     if not np.array_equal(np.flatnonzero(~there), skipped[(skipped >= 0) & (skipped < len(there))]):

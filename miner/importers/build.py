@@ -50,6 +50,8 @@ class CorpusBuilder:
         self._max_pixels = max_pixels
         self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
         self._rows = 0
+        self._mismatches = 0
+        """Rows that say that their two sides do not match."""
         self.mended = 0
         """Copied pictures of an earlier import that were damaged, and are whole again."""
         self.strange_score: float | None = None
@@ -61,6 +63,7 @@ class CorpusBuilder:
         self._rows += 1
         try:
             if isinstance(row, Unread):
+                self._mismatches += row.is_mismatch
                 raise Rejected(row.reason)
             self._take(row)
         except Rejected as reason:
@@ -169,23 +172,30 @@ class CorpusBuilder:
         self.mended += there
 
     def write(self, *, source: str, max_rejects: float) -> CorpusManifest:
-        """Writes the corpus, and `rejects.jsonl` beside it.
+        """Writes the corpus, and `rejects.jsonl` beside it, in which labelled mismatches stand too.
 
         Raises:
             DataError: No row is left, or more than the share `max_rejects` was rejected: only rejects.jsonl is written.
         """
-        rejects = self._ledger.num_rejects
+        left_out = self._ledger.num_rejects
+        rejects = left_out - self._mismatches
         with publishing(self._out / "rejects.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
             file.writelines(self._ledger.rejects())
         if not self._rows:
             raise DataError(f"{source}: no rows; is this the right file or folder?")
-        if rejects == self._rows or rejects > max_rejects * self._rows:
+        if left_out == self._rows or rejects > max_rejects * self._rows:
             first = json.loads(next(self._ledger.rejects()))
-            limit = "so none is left" if rejects == self._rows else f"more than --max-rejects {max_rejects:g}"
+            limit = "so none is left" if left_out == self._rows else f"more than --max-rejects {max_rejects:g}"
+            labelled = f" and {self._mismatches} labelled mismatches" if self._mismatches else ""
             raise DataError(
-                f"{rejects} of {self._rows} rows rejected, {limit}; no corpus was written. Reasons are in "
+                f"{rejects} of {self._rows} rows rejected{labelled}, {limit}; no corpus was written. Reasons are in "
                 f"{self._out / 'rejects.jsonl'}; the first: {first['row']}: {first['reason']}"
             )
+        if self._mismatches:
+            logger.info(
+                "%s: %d of %d rows are labelled mismatches: they are no pairs, and stand in rejects.jsonl",
+                self._out, self._mismatches, self._rows,
+            )  # fmt: skip
         with suppress(FileNotFoundError):  # from here on the older corpus goes
             (self._out / "corpus.json").unlink()
         root = self._pictures.root

@@ -19,6 +19,10 @@ class Rejected(Exception):
     """This row, or a picture of it, cannot be used; the message says why."""
 
 
+class Mismatch(Rejected):
+    """This row says that its two sides do not match: it is no pair, and no fault of the file."""
+
+
 @dataclass(frozen=True)
 class Side:
     """A text and an image, as a row names them: the image by its path, or as the bytes of its file."""
@@ -56,6 +60,8 @@ class Unread:
     place: str
     subset: str
     reason: str
+    is_mismatch: bool = False
+    """Whether its two sides are labelled not to match, which is no fault."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def readable(make: Callable[[Any, str, str], Pair], row: Any, place: str, subset
     try:
         return make(row, place, subset)
     except Rejected as reason:
-        return Unread(place, subset, str(reason))
+        return Unread(place, subset, str(reason), isinstance(reason, Mismatch))
 
 
 def image_of(cell: Any) -> str | bytes | None:

@@ -3,10 +3,11 @@
 Columns, by the names of its documentation: a query (`anchor`, `query`, `question`, …); what answers it (`positive`,
 `answer`, `passage`, `documents`, …); `negative`, or `negative_1` to `negative_n`; optionally `scores`, `score`,
 `labels` or `label`: a list with the teacher's score of the positive, then of each negative. A label that is one number
-says whether the two match: a row with 1 is a pair, and a row with 0, a labelled mismatch, is rejected. With a list of
-documents stands a list of labels: those with 1 answer the query, those with 0 are negatives. A cell is a text, an
-image ({bytes, path} or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes
-them). A negative that is null or empty is absent, and so is its score.
+says whether the two match: a row with 1 is a pair, and a row with 0, a labelled mismatch, is left out and counted apart
+from what is rejected. A single score in between says neither, and its row is rejected. With a list of documents stands
+a list of labels: those with 1 answer the query, those with 0 are negatives. A cell is a text, an image ({bytes, path}
+or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes them). A negative that
+is null or empty is absent, and so is its score.
 
 Scores become a score folder where one is asked for; else they are only checked. Probabilities are taken for a judge's;
 see `published.py`.
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.importers.published import scores_of
-from miner.importers.rows import Pair, Rejected, Side, Unread, Unreadable, image_of, readable, text_of
+from miner.importers.rows import Mismatch, Pair, Rejected, Side, Unread, Unreadable, image_of, readable, text_of
 from miner.importers.tables import Columns, table_rows
 from unijudge.errors import DataError
 from unijudge.shown import shown
@@ -91,7 +92,7 @@ def _labelled_list(query: Any, documents: list[Any], labels: list[Any], place: s
     right = [_side(one) for one, label in zip(documents, labels, strict=True) if label]
     wrong = [_side(one) for one, label in zip(documents, labels, strict=True) if not label]
     if not right:
-        raise Rejected("no document is labelled a match")
+        raise Mismatch("no document is labelled a match")
     return Pair(place, subset, _side(query), right[0], more_positives=tuple(right[1:]), negatives=tuple(wrong))
 
 
@@ -133,7 +134,7 @@ def _scores(given: Any, negatives: int, there: list[int]) -> tuple[float, ...] |
         return None
     if isinstance(given, int | float) and given in (0, 1):  # or true and false
         if not given:
-            raise Rejected(f"label {given}: a labelled mismatch, so the two are no pair")
+            raise Mismatch(f"label {given}: a labelled mismatch, so the two are no pair")
         return None
     if isinstance(given, int | float):
         raise Rejected(f"score {shown(given)}: one number does not say whether the two match; expected 0, 1 or a list")

@@ -328,6 +328,34 @@ def _duplicate_key(made: Made) -> None:
     made.source.write_text(f'{{"{positive}": "one", "{positive}": "two"}}\n', encoding="utf-8")
 
 
+def _tuples(*more: dict[str, object], positive: str = "positive") -> Callable[[Made], None]:
+    """The rows with more columns, and another name for the positive's."""
+
+    def spoil(made: Made) -> None:
+        rows = [json.loads(line) for line in made.source.read_bytes().splitlines()]
+        lines = []
+        for row, columns in zip(rows, more, strict=True):
+            lines.append(json.dumps(row | {positive: row.pop("positive")} | columns))
+        made.source.write_text("\n".join(lines), encoding="utf-8")
+
+    return spoil
+
+
+def _scored(first: Sequence[float], second: Sequence[float]) -> Callable[[Made], None]:
+    return _tuples({"negative": "other", "scores": first}, {"negative": "other", "scores": second})
+
+
+def _listed(made: Made) -> None:
+    """Lists of documents, of which one answers."""
+    rows = [json.loads(line) for line in made.source.read_bytes().splitlines()]
+    cells = [{"query": row["anchor"], "documents": ["other", row["positive"]], "labels": [0, 1]} for row in rows]
+    made.source.write_text("\n".join(map(json.dumps, cells)), encoding="utf-8")
+
+
+def _is_tuples(layout: Layout) -> bool:
+    return layout.name == "sentence-transformers"
+
+
 def _ids(made: Made) -> None:
     cells = [{"bytes": None, "path": name} for name, _ in ROWS]
     captions = [caption for _, caption in ROWS]
@@ -452,6 +480,19 @@ KINDS = (
          True, _reads_any_table),
     Kind("an open quotation mark in a .tsv", _open_quote("rows.tsv"), 0, "rows.tsv:3: the quotation marks", True,
          _reads_any_table),
+    Kind("A11 cosines for scores", _scored([0.8, -0.25], [0.7, 0.1]), fits=_is_tuples, options=("--scores", "SCORES")),
+    Kind("A11 logits for scores", _scored([7.5, -3.25], [0.5, 2]), fits=_is_tuples, options=("--scores", "SCORES")),
+    Kind("A11 logits, refused", _scored([0.7, 0.5], [7.5, -3.25]), 1, "score 7.5 is not a probability", False,
+         _is_tuples, options=("--scores", "SCORES", "--probabilities")),
+    Kind("A11 a lone score", _tuples({"score": 1}, {"score": 0.76}), 1, "one number does not say whether the two match",
+         False, _is_tuples),
+    Kind("A11 a labelled mismatch", _tuples({"label": 1}, {"label": 0}), 1, "a labelled mismatch", False, _is_tuples),
+    Kind("A11 mismatches alone", _tuples({"label": 0}, {"label": 0}), 0,
+         "0 of 2 rows rejected and 2 labelled mismatches", True, _is_tuples),
+    Kind("A11 an answer", _tuples({}, {}, positive="answer"), fits=_is_tuples),
+    Kind("A11 a score beside an answer", _tuples({"score": [0.9]}, {"score": [0.8]}, positive="answer"),
+         fits=_is_tuples, options=("--scores", "SCORES")),
+    Kind("A11 lists of documents", _listed, fits=_is_tuples),
     Kind("A12 a long cell with lines", _sheet("rows.csv", ",", long=200_000), fits=_reads_any_table,
          has_pictures=False),
 )  # fmt: skip

@@ -27,7 +27,10 @@ def make(layout, folder, captioned=ROWS):
 
 def importing(made, out, *more):
     """Imports by the command, whatever its share of rejects; returns what it raised."""
-    words = [str(out.with_name("scores")) if word == "SCORES" else word for word in made.layout.more]
+    words, more = (
+        [str(out.with_name("scores")) if word == "SCORES" else word for word in given]
+        for given in (made.layout.more, more)
+    )
     command = [
         made.layout.name,
         str(made.source),
