@@ -21,16 +21,16 @@ def foreign_files(folder: Path, pattern: str = "*") -> list[Path]:
     return [folder / name for name in names if fnmatchcase(name.lower(), pattern.lower())]
 
 
-def all_files(folder: Path, ending: str) -> list[Path]:
-    """The files with an ending in a folder and its subfolders, in order of name.
+def all_files(folder: Path, ending: str | None = None) -> list[Path]:
+    """The files in a folder and its subfolders, or those with an ending, in order of name.
 
     Args:
         folder: On a disk or in a store.
-        ending: As in `.json`, in small letters.
+        ending: As in `.json`, in small letters; of any for None.
     """
     found = []
     for path in sorted(folder.rglob("*")):
         hidden = any(is_side_file(part) for part in path.relative_to(folder).parts)
-        if path.suffix.lower() == ending and not hidden and path.is_file():
+        if ending in (None, path.suffix.lower()) and not hidden and path.is_file():
             found.append(path)
     return found

@@ -1,17 +1,37 @@
 """One row of a foreign layout, as its reader hands it on: a query, its positive, and whatever else it brought."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from unijudge.shown import shown
+from unijudge.shown import NAMED, shown
 
 LONGEST_NUMBER = 256
 """Bits of a number that is taken for an id."""
 
 
+_VALUES = re.compile(r"""'[^']*'?|"[^"]*"?|\{.*\}|\[.*\]|\(.*?\)|\d[\d,.]*""")
+"""In a reason: what was found in one row, and is different in the next."""
+
+
 class Rejected(Exception):
     """This row, or a picture of it, cannot be used; the message says why."""
+
+    def __init__(self, reason: str, kind: str | None = None):
+        """Takes the reason, and what it has in common with the same fault of other rows; default: see `kind_of`."""
+        super().__init__(reason)
+        self.kind = kind or kind_of(reason)
+
+
+def kind_of(reason: str) -> str:
+    """A reason without the values of its row and without its cure.
+
+    Example:
+        >>> kind_of("score 1.5 is not a probability, 0 … 1"), kind_of("'a;b' is no text; give another")
+        ('score … is not a probability, … … …', '… is no text')
+    """
+    return _VALUES.sub("…", reason).partition(";")[0]
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,34 @@ class Unread:
     place: str
     subset: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Something that is no row, and that the reader leaves out."""
+
+    kind: str
+    """In the plural, as in `columns`."""
+    name: str
+
+
+@dataclass
+class Left:
+    """Things of one kind that were left out."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+    """The first few."""
+
+    def add(self, name: str) -> None:
+        """Counts one more."""
+        self.count += 1
+        if len(self.names) < NAMED:
+            self.names.append(name)
+
+
+Row = Pair | Unread | Ignored
+"""What a reader yields."""
 
 
 @dataclass(frozen=True)
