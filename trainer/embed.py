@@ -53,12 +53,12 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             start_vectors(settings.out, manifest)
         kinds: list[tuple[Kind, Entries]] = [("items", corpus.items), ("queries", corpus.queries)]
         todo = [
-            (path, entries[rows.start : rows.stop])
+            (path, entries, rows)
             for kind, entries in kinds
             for path, rows in missing_parts(settings.out, manifest, kind)
         ]
         accelerator.wait_for_everyone()  # all see the same parts missing
-        total = sum(len(entries) for _, entries in todo)
+        total = sum(len(rows) for *_, rows in todo)
         done = 0
 
         def advance(count: int) -> None:
@@ -66,12 +66,11 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             done += count
             report(done, total)
 
-        for path, entries in todo:
-            vectors = embed_entries(
-                system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance
-            )
+        for path, entries, rows in todo:
+            part = entries[rows.start : rows.stop]  # of one part alone: objects take far more room than their table
+            vectors = embed_entries(system, corpus, part, settings.batch_size, settings.workers, accelerator, advance)
             if vectors is not None:
-                write_part(path, manifest, [_id(entry) for entry in entries], vectors, np.asarray(~vectors.any(1)))
+                write_part(path, manifest, [_id(entry) for entry in part], vectors, np.asarray(~vectors.any(1)))
     return manifest
 
 

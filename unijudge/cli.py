@@ -18,7 +18,7 @@ import typer
 
 from unijudge import inventory
 from unijudge.errors import UnijudgeError
-from unijudge.locations import locate
+from unijudge.locations import address, locate
 from unijudge.provenance import without_passwords
 from unijudge.refused import CURES, SPENT
 from unijudge.settings import Settings, load_settings
@@ -33,6 +33,16 @@ SettingsFile = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
 Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
+Places = Annotated[
+    list[Path],
+    typer.Argument(help="A folder or URL that this program wrote, or files that are not imported yet.", parser=locate),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="The root of the image paths of files that are not imported yet; default: beside them.", parser=locate
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output of the same kind that exists already.")]
 Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
 
@@ -66,9 +76,13 @@ def describe(folder: Ours) -> None:
 
 
 @app.command()
-def check(folder: Ours) -> None:
-    """Reads everything in this folder and says whether it is whole."""
-    typer.echo(inventory.check(folder))
+def check(places: Places, images: Images = None) -> None:
+    """Reads all of a folder of this program and says whether it is whole; of other files, what an import would read."""
+    if len(places) == 1 and (inventory.is_ours(places[0]) or not places[0].exists()):
+        typer.echo(inventory.check(places[0]))
+        return
+    root = [] if images is None else ["--images", address(images)]
+    run(["mine", "import", "look", *map(address, places), *root])
 
 
 @cache

@@ -71,15 +71,26 @@ class _Kind:
     """The files that are not there yet, of those that are (name → bytes)."""
 
 
-def _open(folder: Path) -> tuple[_Kind, BaseModel]:
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds a manifest of ours.
+
+    Raises:
+        DataError: It cannot be looked into.
+    """
+    return _kind_of(folder) is not None
+
+
+def _kind_of(folder: Path) -> _Kind | None:
     try:
-        for kind in KINDS:
-            if (folder / kind.file).exists():
-                return kind, read_json(folder / kind.file, kind.model)
-    except DataError:
-        raise
+        return next((kind for kind in KINDS if (folder / kind.file).exists()), None)
     except Exception as error:  # each store has its own family of errors
         raise unreadable(folder, error) from error
+
+
+def _open(folder: Path) -> tuple[_Kind, BaseModel]:
+    kind = _kind_of(folder)
+    if kind is not None:
+        return kind, read_json(folder / kind.file, kind.model)
     names = ", ".join(kind.file for kind in KINDS)
     raise DataError(f"{folder}: not a folder of unijudge (none of {names} is there), or not finished")
 

@@ -25,7 +25,15 @@ CURES: dict[int | None, str] = {
 
 SPENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 """What a machine has no more of: any write, or any file that is opened, may meet it."""
-FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, UnijudgeError)
+FINAL = (
+    FileNotFoundError,
+    ImportError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    UnijudgeError,
+)
 FINAL_NUMBERS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """Errors of a disk that another look does not change; of the others, such as a network's, one cannot know."""
 LONGEST_REASON = 200

@@ -1,13 +1,14 @@
 """One row of a foreign layout, as its reader hands it on: a query, its positive, and whatever else it brought."""
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from unijudge.shown import shown
+from unijudge.shown import NAMED, shown
 
 LONGEST_NUMBER = 256
 """Bits of a number that is taken for an id."""
@@ -15,8 +16,27 @@ LARGEST_EXACT = 2**53
 """Above it two whole numbers may be the same float."""
 
 
+_VALUES = re.compile(r"""'[^']*'?|"[^"]*"?|\{.*\}|\[.*\]|\(.*?\)|\d[\d,.]*""")
+"""In a reason: what was found in one row, and is different in the next."""
+
+
 class Rejected(Exception):
     """This row, or a picture of it, cannot be used; the message says why."""
+
+    def __init__(self, reason: str, kind: str | None = None):
+        """Takes the reason, and what it has in common with the same fault of other rows; default: see `kind_of`."""
+        super().__init__(reason)
+        self.kind = kind or kind_of(reason)
+
+
+def kind_of(reason: str) -> str:
+    """A reason without the values of its row and without its cure.
+
+    Example:
+        >>> kind_of("score 1.5 is not a probability, 0 … 1"), kind_of("'a;b' is no text; give another")
+        ('score … is not a probability, … … …', '… is no text')
+    """
+    return _VALUES.sub("…", reason).partition(";")[0]
 
 
 class Mismatch(Rejected):
@@ -62,6 +82,34 @@ class Unread:
     reason: str
     is_mismatch: bool = False
     """Whether its two sides are labelled not to match, which is no fault."""
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Something that is no row, and that the reader leaves out."""
+
+    kind: str
+    """In the plural, as in `columns`."""
+    name: str
+
+
+@dataclass
+class Left:
+    """Things of one kind that were left out."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+    """The first few."""
+
+    def add(self, name: str) -> None:
+        """Counts one more."""
+        self.count += 1
+        if len(self.names) < NAMED:
+            self.names.append(name)
+
+
+Row = Pair | Unread | Ignored
+"""What a reader yields."""
 
 
 @dataclass(frozen=True)

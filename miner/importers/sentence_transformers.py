@@ -18,11 +18,12 @@ Source: the dataset formats of the sentence-transformers documentation, and of i
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from miner.importers.published import scores_of
-from miner.importers.rows import Mismatch, Pair, Rejected, Side, Unread, Unreadable, image_of, readable, text_of
+from miner.importers.rows import Mismatch, Pair, Rejected, Row, Side, Unreadable, image_of, text_of
 from miner.importers.tables import Columns, table_rows
 from unijudge.errors import DataError
 from unijudge.shown import shown
@@ -34,9 +35,7 @@ NEGATIVE = re.compile(r"negative(?:_(\d{1,9}))?")
 KNOWN = "anchor or query, positive, negative or negative_1 …, scores or label"
 
 
-def read_tuples(
-    places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False
-) -> Iterator[Pair | Unread]:
+def read_tuples(places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False) -> Iterator[Row]:
     """Yields the rows of one or more files.
 
     Args:
@@ -48,19 +47,16 @@ def read_tuples(
         DataError: Another ending, unreadable, no column that is known, or two of one kind.
     """
     columns = Columns(_is_known, f"{KNOWN} (and the other names of the library's documentation)", strict)
-    for place, table, row in table_rows(places, columns):
-        for names in (QUERY, POSITIVE, LABEL):
-            there = [name for name in names if name in row]
-            if len(there) > 1:
-                raise DataError(f"{place}: has both {there[0]!r} and {there[1]!r}; keep one of them")
-        yield readable(_pair, row, place, subset or table)
+    yield from table_rows(places, columns, partial(_pair, named=subset))
 
 
 def _is_known(name: str) -> bool:
     return name in (*QUERY, *POSITIVE, *LABEL) or NEGATIVE.fullmatch(name) is not None
 
 
-def _pair(row: dict[str, Any], place: str, subset: str) -> Pair:
+def _pair(row: dict[str, Any], place: str, table: str, *, named: str | None) -> Pair:
+    subset = named or table
+    _check_one_of_each(row, place)
     query, positive, label = (_of(row, names) for names in (QUERY, POSITIVE, LABEL))
     for cell, names in ((query, "anchor or query"), (positive, "positive")):
         if not cell and not isinstance(cell, int):
@@ -78,6 +74,13 @@ def _pair(row: dict[str, Any], place: str, subset: str) -> Pair:
         negatives=tuple(_side(row[columns[number]]) for number in there),
         scores=_scores(label, len(columns), there),
     )
+
+
+def _check_one_of_each(row: dict[str, Any], place: str) -> None:
+    for names in (QUERY, POSITIVE, LABEL):
+        there = [name for name in names if name in row]
+        if len(there) > 1:
+            raise DataError(f"{place}: has both {there[0]!r} and {there[1]!r}; keep one of them")
 
 
 def _of(row: dict[str, Any], names: Sequence[str]) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.importers.json_rows import LONGEST_ROW, array_rows, distinct_keys
-from miner.importers.rows import Unreadable, present
+from miner.importers.rows import Ignored, Pair, Row, Unreadable, present, readable
 from unijudge.errors import DataError
 from unijudge.listing import all_files
 from unijudge.locations import is_local
@@ -43,6 +43,8 @@ BINARY = frozenset({".parquet", ".arrow", ".feather"})
 ARROW_FILE = b"ARROW1"
 """How a file of Arrow begins; a stream has no such beginning."""
 SPLITS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"})
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".zip")
+"""Endings of files that tables name, or that hold these."""
 FORGOTTEN_ABOVE = 1000
 """Names of unknown columns that are remembered."""
 
@@ -80,11 +82,13 @@ class Columns:
             self.unknown.update(dict.fromkeys(unknown))
         return known
 
-    def tell(self, place: object) -> None:
-        """Names the unknown ones, in one line."""
+    def left_out(self, place: object) -> Iterator[Ignored]:
+        """Yields the unknown ones, and names them in one line."""
         if self.unknown:
             names = listed(list(self.unknown))
             logger.warning("%s: columns that are not read: %s; known are %s", place, names, self.expected)
+        for name in self.unknown:
+            yield Ignored("columns", name)
 
 
 def files_of(places: Sequence[Path]) -> list[Path]:
@@ -122,23 +126,34 @@ def name_of(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
 
 
-def table_rows(places: Path | Sequence[Path], columns: Columns) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields every row of some files: where it stands, the name of its table, and its known columns.
+def table_rows(
+    places: Path | Sequence[Path], columns: Columns, make: Callable[[dict[str, Any], str, str], Pair]
+) -> Iterator[Row]:
+    """Yields every row of some files, and then what was left out.
 
     The table of several files is called like the folder that holds all of them, so that its parts are one.
+
+    Args:
+        places: Files, folders of files, or patterns.
+        columns: Those that are read.
+        make: Makes a row of its known columns, of the place where it stands, and of its table's name.
 
     Raises:
         DataError: As of `read_rows` and `Columns.known_of`.
     """
-    files = files_of(places if isinstance(places, Sequence) else [places])
+    given = places if isinstance(places, Sequence) else [places]
+    files = files_of(given)
     folder = shared_folder(files)
     for path in files:
         name = str(path)[len(folder) :].lstrip("/")
+        table = name_of(path) if len(files) == 1 else Path(folder).absolute().name
         for number, row in read_rows(path, columns):
             cells = {column: present(cell) for column, cell in row.items()}
-            yield f"{name}:{number}", name_of(path) if len(files) == 1 else Path(folder).absolute().name, cells
-    columns.tell(files[0] if len(files) == 1 else folder)
+            yield readable(make, cells, f"{name}:{number}", table)
+    yield from columns.left_out(files[0] if len(files) == 1 else folder)
     _tell_splits(folder, [str(path)[len(folder) :] for path in files])
+    for place in given:
+        yield from _strangers(place)
 
 
 def _tell_splits(folder: str, names: Sequence[str]) -> None:
@@ -148,6 +163,13 @@ def _tell_splits(folder: str, names: Sequence[str]) -> None:
         logger.warning(
             "%s: files of several splits (%s) were read as one table; name those of one", folder, listed(found)
         )
+
+
+def _strangers(place: Path) -> Iterator[Ignored]:
+    """The files of a folder that are neither tables nor pictures."""
+    for path in all_files(place) if place.is_dir() else ():
+        if _kind(path) not in (*_READERS, *PICTURES):
+            yield Ignored("files", path.relative_to(place).as_posix())
 
 
 def shared_folder(files: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from miner.importers.build import build
 from miner.importers.mmeb import read_mmeb
 from miner.importers.pairs import read_pairs
-from miner.importers.rows import Unread
+from miner.importers.rows import Pair, Unread
 from tests.pictures import png
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
@@ -179,8 +179,9 @@ def test_mmeb_train_is_imported_without_markers(tmp_path, images, mmeb):
 
 def test_mmeb_caps_splits_and_subsets(mmeb):
     assert len(list(read_mmeb(mmeb, cap_per_subset=1))) == 2
-    assert len(list(read_mmeb(mmeb, split="diverse_instruction"))) == 2
-    assert {pair.subset for pair in read_mmeb(mmeb, subsets=["WebQA"])} == {"WebQA"}
+    assert len([row for row in read_mmeb(mmeb, split="diverse_instruction") if isinstance(row, Pair)]) == 2
+    rows = [row for row in read_mmeb(mmeb, subsets=["WebQA"]) if isinstance(row, Pair)]
+    assert {row.subset for row in rows} == {"WebQA"}
     with pytest.raises(DataError, match="no subset 'Nope'"):
         list(read_mmeb(mmeb, subsets=["Nope"]))
     with pytest.raises(DataError, match=r"no subfolder has other-\*\.parquet"):
