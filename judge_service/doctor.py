@@ -18,7 +18,15 @@ from judge_service.backends.engine_options import step_tokens_of
 from judge_service.backends.model_sizes import load_sizes
 from judge_service.gpus import GIB, Gpu, available_bytes, has_cuda_torch, visible_gpus
 from judge_service.health import WatchedJudge
-from judge_service.preflight import check_free, gpu_faults, needs_gpu, passed_names, runs_vllm, temporary_faults
+from judge_service.preflight import (
+    check_free,
+    gpu_faults,
+    needs_gpu,
+    passed_names,
+    process_faults,
+    runs_vllm,
+    temporary_faults,
+)
 from judge_service.settings import ServiceSettings
 from unijudge.errors import UnijudgeError
 from unijudge.families import FAMILIES
@@ -154,7 +162,7 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
 
 def _disk(settings: ServiceSettings) -> Iterator[Finding]:
     if settings.address is None:
-        yield from (Finding("LACKS", "temporary", fault) for fault in temporary_faults())
+        yield from (Finding("LACKS", "ray", fault) for fault in (*process_faults(), *temporary_faults()))
     folder = settings.blobs.folder or Path(tempfile.gettempdir())
     while not folder.exists():
         folder = folder.parent

@@ -182,6 +182,12 @@ class ServiceSettings(Settings):
     blobs: BlobSettings = BlobSettings()
     health: HealthSettings = HealthSettings()
 
+    @property
+    def url(self) -> str:
+        """Where a caller on this machine finds the service."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
     @model_validator(mode="after")
     def _split_over_its_own_gpus(self) -> Self:
         if self.tensor_parallel_size > max(1.0, self.gpus_per_replica):
