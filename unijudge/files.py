@@ -24,7 +24,7 @@ from unijudge.errors import DataError
 from unijudge.leases import check_held
 from unijudge.locations import check_regular, is_local
 from unijudge.names import is_left_behind
-from unijudge.refused import missing, unreadable, unwritable
+from unijudge.refused import CURES, missing, unreadable, unwritable
 from unijudge.stores import again
 from unijudge.texts import as_text
 
@@ -33,6 +33,9 @@ DRAFT_SUFFIX = ".unijudge-draft"
 
 UNKNOWN = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """What a disk answers to a call that it does not have."""
+
+IN_TEMPORARY = CURES | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
+"""What helps where a file is made that a store will get."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -257,7 +260,7 @@ def _uploading(path: Path) -> Iterator[Path]:
         try:
             yield draft
         except OSError as error:
-            raise unwritable(draft, error) from error
+            raise unwritable(draft, error, IN_TEMPORARY) from error
         _send(draft, path)
 
 

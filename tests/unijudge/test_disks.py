@@ -14,6 +14,7 @@ from unijudge.leases import lease
 from unijudge.listing import all_files
 from unijudge.locations import locate
 from unijudge.outputs import check_absent, check_folder
+from unijudge.refused import unreadable, unwritable
 from unijudge.settings import load_settings
 
 
@@ -69,6 +70,36 @@ def test_a_folder_that_was_made_in_a_console_is_empty(bucket):
     assert names_in(place) == set()
     check_absent(place)
     check_folder(place)
+
+
+@pytest.mark.parametrize(
+    ("code", "passes", "reason"),
+    [
+        ("ExpiredToken", True, "renew the credentials, and see that the clock of this machine is right"),
+        ("RequestTimeTooSkewed", True, "renew the credentials"),
+        ("IncompleteBody", True, "said no"),
+        ("AccessDenied", False, "said no"),
+        ("SlowDown", True, "said no"),
+    ],
+)
+def test_credentials_that_expired_say_nothing_of_a_picture(code, passes, reason, tmp_path):
+    """An error of a pair would be stored for ever; the job stops, and the same command goes on."""
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
+    error = translate_boto_error(ClientError({"Error": {"Code": code, "Message": "said no"}}, "GetObject"))
+    said = unreadable(locate("s3://bucket/a.png"), error)
+    assert isinstance(said, Unreachable) is passes
+    assert reason in str(said)
+    assert "mounted" not in str(unwritable(locate("s3://bucket/a.png"), error))
+    assert ("Renew the cred" in str(unwritable(locate("s3://bucket/a.png"), error))) is ("renew" in reason)
+
+
+def test_a_full_temporary_folder_is_named_with_the_cure(box, monkeypatch):
+    """What a store gets is made there first."""
+    monkeypatch.setattr(Path, "write_text", refusing(errno.ENOSPC))
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written .*set TMPDIR to a folder of a larger disk"):
+        publish_text(box / "a.txt", "whole")
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
