@@ -8,6 +8,7 @@ writer for a folder is what `unijudge/leases.py` is for.
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ from unijudge.texts import as_text
 
 DRAFT_SUFFIX = ".unijudge-draft"
 """What nobody else calls a file of theirs: one with it is removed or written over."""
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """What a disk answers to a call that it does not have."""
@@ -283,6 +286,14 @@ def _open_to_others(path: Path, folder: Path) -> None:
         mode = stat.S_IMODE(path.stat().st_mode)
         if path.is_file() and (wider := mode | (folder.stat().st_mode & 0o444)) != mode:
             path.chmod(wider)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that nobody needs any more; what another process still reads on a network disk stays."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        logger.warning("%s: not removed (%s); nothing needs it any more", folder, error.strerror)
 
 
 def _sync(path: Path) -> None:

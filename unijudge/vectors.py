@@ -103,7 +103,7 @@ def write_part(path: Path, manifest: VectorManifest, ids: list[str], vectors_ND:
     table = pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])})
     with publishing(path) as draft:
         marked = table.replace_schema_metadata({_DIGEST: manifest.digest})
-        pq.write_table(marked, draft, row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
+        pq.write_table(marked, draft.absolute(), row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
 
 
 def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
