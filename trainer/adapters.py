@@ -1,6 +1,7 @@
 """The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from trainer.encodings import EmbeddingManifest
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.errors import ModelError
-from unijudge.files import publish_json, read_json
+from unijudge.files import publish_json, publish_text, read_json, read_text
 from unijudge.inputs import ModelInputs
 from unijudge.judging import FILE as JUDGING
 from unijudge.judging import JudgingManifest
@@ -115,6 +116,8 @@ def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs
     merged.generation_config = _saveable(merged.generation_config)
     with _refused_by_the_disk():
         merged.save_pretrained(folder)
+    config = json.loads(read_text(folder / "config.json"))
+    publish_text(folder / "config.json", json.dumps(_with_older_names(config), indent=2) + "\n")
     backbone.inputs.save(folder)
     for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
         if (adapter / name).is_file():
@@ -133,6 +136,25 @@ def _saveable(generation: Any) -> Any:
         ids = ("bos_token_id", "eos_token_id", "pad_token_id")
         return GenerationConfig(**{name: getattr(generation, name) for name in ids})
     return generation
+
+
+def _with_older_names(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration that transformers 4 reads too: it would take its own frequencies of positions, silently.
+
+    Example:
+        >>> _with_older_names({"dtype": "float32", "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}})
+        ... # doctest: +NORMALIZE_WHITESPACE
+        {'dtype': 'float32', 'rope_parameters': {'rope_type': 'default', 'rope_theta': 7.0}, 'torch_dtype': 'float32',
+         'rope_theta': 7.0}
+    """
+    older = {name: _with_older_names(config[name]) for name in ("text_config",) if name in config}
+    if "dtype" in config:
+        older["torch_dtype"] = config["dtype"]
+    if "rope_theta" in (rope := config.get("rope_parameters") or {}):
+        older["rope_theta"] = rope["rope_theta"]
+        if rope.keys() - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
+            older["rope_scaling"] = rope
+    return config | older
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ writer for a folder is what `unijudge/leases.py` is for.
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -24,15 +25,20 @@ from unijudge.errors import DataError
 from unijudge.leases import check_held
 from unijudge.locations import check_regular, is_local
 from unijudge.names import is_left_behind
-from unijudge.refused import missing, unreadable, unwritable
+from unijudge.refused import CURES, missing, unreadable, unwritable
 from unijudge.stores import again
 from unijudge.texts import as_text
 
 DRAFT_SUFFIX = ".unijudge-draft"
 """What nobody else calls a file of theirs: one with it is removed or written over."""
 
+logger = logging.getLogger(__name__)
+
 NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """What file systems answer that cannot synchronise a folder."""
+
+IN_TEMPORARY = CURES | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
+"""What helps where a file is made that a store will get."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -257,7 +263,7 @@ def _uploading(path: Path) -> Iterator[Path]:
         try:
             yield draft
         except OSError as error:
-            raise unwritable(draft, error) from error
+            raise unwritable(draft, error, IN_TEMPORARY) from error
         _send(draft, path)
 
 
@@ -280,6 +286,14 @@ def _open_to_others(path: Path, folder: Path) -> None:
         mode = stat.S_IMODE(path.stat().st_mode)
         if path.is_file() and (wider := mode | (folder.stat().st_mode & 0o444)) != mode:
             path.chmod(wider)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that nobody needs any more; what another process still reads on a network disk stays."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        logger.warning("%s: not removed (%s); nothing needs it any more", folder, error.strerror)
 
 
 def _sync(path: Path) -> None:

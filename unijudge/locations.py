@@ -6,6 +6,7 @@ may be written, printed and published. `address(location)` is the whole URL, for
 
 import errno
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,12 @@ from unijudge.shown import shown
 
 LONGEST_PATH, LONGEST_PART = 1000, 255
 """Characters of a path, and bytes of one of its parts."""
+WITH_HOST = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "ssh", "sftp", "ftp", "smb")
+"""Kinds of URLs that name a bucket or a host."""
+FORBIDDEN, MISSING = (401, 403, 407), (404, 410)
+"""What web servers answer."""
+ONE_SLASH = re.compile(rf"({'|'.join(WITH_HOST)}|hdfs|webhdfs|memory):/(?!/)")
+"""A URL that a program took for a path, and so wrote anew: it would be a folder here."""
 WHOLE = {"locations": "whole"}
 """The context of a `model_dump` for another process: locations as URLs that can be opened there."""
 
@@ -79,6 +86,10 @@ def _check_name(place: str) -> None:
     origin = rest.partition("/")[0] if scheme else ""
     if len(place) > LONGEST_PATH or max(len(os.fsencode(part)) for part in rest.split("/")) > LONGEST_PART:
         raise ValueError(f"{shown(place)} is longer than the name of a file or a folder may be")
+    if lost := ONE_SLASH.match(place):
+        raise ValueError(f"{shown(place)} has one slash where a URL has two; write {lost[1]}://…")
+    if scheme in WITH_HOST and not origin:
+        raise ValueError(f"{shown(place)} names no bucket or host; write {scheme}://NAME/…")
     if "\0" in place or any(letter.isspace() for letter in origin):
         raise ValueError(f"{shown(place)} holds a letter that no name may have")
     if not place.isascii() and place.encode(errors="ignore").decode() != place:
@@ -163,16 +174,8 @@ def _told_safely(found: Any, url: str) -> Any:
     start = f"{start}//" if start.endswith(":") else start
     given, shown = f"{scheme}://{origin}", without_passwords(f"{scheme}://{origin}")
     kind: Any = type(found)
-    if start == given == shown:
-        safe = kind if _is_web(found) else _asking_kind(kind)
-    else:
-        safe = _safe_kind(kind, start, shown, given)
+    safe = _asking_kind(kind) if start == given == shown else _safe_kind(kind, start, shown, given)
     return safe(found.path, protocol=found.protocol, **found.storage_options)
-
-
-def _is_web(found: Any) -> bool:
-    """Whether a place lies on a web server, which has no folders and says "not found" for every fault."""
-    return str(found.protocol).startswith("http")
 
 
 def _there(path: Any) -> str | None:
@@ -187,12 +190,38 @@ def _there(path: Any) -> str | None:
     from unijudge.stores import again  # both know what a location is
 
     try:
-        kind: str = again(path, lambda: path.fs.info(path.path)["type"])
+        kind: str = again(path, lambda: _asked(path))
     except FileNotFoundError:
         return None
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
     return kind
+
+
+def _asked(path: Any) -> str:
+    """The same, asked once; a library for the web says "not found" of every fault.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        Exception: What the store raises.
+    """
+    try:
+        kind: str = path.fs.info(path.path)["type"]
+    except FileNotFoundError as error:
+        reason = error.__cause__
+        status = getattr(reason, "status", None)
+        if status in FORBIDDEN:
+            raise PermissionError(str(reason)) from reason
+        if status in MISSING or reason is None or isinstance(reason, FileNotFoundError):
+            raise
+        raise OSError(str(reason)) from reason
+    return kind
+
+
+def _is_folder(path: Any) -> bool:
+    """Whether a path is a folder; on the web, a page with links."""
+    kind = _there(path)
+    return bool(path.fs.isdir(path.path)) if kind and path.path.startswith("http") else kind == "directory"
 
 
 def _plain(cls: Any, *_: object, **__: object) -> Any:
@@ -204,7 +233,7 @@ ASKING = {
     "__slots__": (),
     "__new__": _plain,
     "exists": lambda self: _there(self) is not None,
-    "is_dir": lambda self: _there(self) == "directory",
+    "is_dir": _is_folder,
     "is_file": lambda self: _there(self) == "file",
 }
 """What a kind of path has instead of the library's own."""
@@ -250,5 +279,4 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
         "address": property(lambda self: text(self, full)),
         "origin": shown.partition("://")[2],
     }
-    asking = {} if start.startswith("http") else ASKING
-    return type(kind)(f"Safe{kind.__name__}", (kind,), asking | members)
+    return type(kind)(f"Safe{kind.__name__}", (kind,), ASKING | members)

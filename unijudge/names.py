@@ -66,9 +66,11 @@ class Listing:
         return name if name in self._names else self._others.get(name)
 
     def alike(self, name: str) -> str | None:
-        """A usual name that differs from this one only in case; all are looked through."""
+        """A usual name that differs from this one only in case, or lies in a folder; all are looked through."""
         folded = name.casefold()
-        return next((known for known in (*self._others, *self._names) if known.casefold() == folded), None)
+        names = (*self._others, *self._names)
+        same = next((known for known in names if known.casefold() == folded), None)
+        return same or next((known for known in names if known.casefold().endswith(f"/{folded}")), None)
 
 
 def inside(name: str) -> str:

@@ -6,7 +6,6 @@ before the work begins, unless `--overwrite` is given: then one of the command's
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -14,11 +13,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
-from unijudge.files import DRAFT_SUFFIX, names_in, read_json
+from unijudge.files import DRAFT_SUFFIX, names_in, read_json, remove_folder
 from unijudge.leases import lease
 from unijudge.locations import is_local
 from unijudge.names import is_left_behind
-from unijudge.refused import unreadable
+from unijudge.refused import unreadable, unwritable
 from unijudge.shown import listed
 
 OR_ELSE = "give another output, or replace this one with --overwrite"
@@ -83,7 +82,10 @@ def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overw
     if not is_own(path):
         raise DataError(f"{path}: exists already, and is no {what}; give another output, or move this one away")
     _remove(aside)
-    path.replace(aside)
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise unwritable(path, error) from error
     try:
         yield
     except BaseException:
@@ -130,7 +132,7 @@ def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        remove_folder(path)
     else:
         path.unlink(missing_ok=True)
 

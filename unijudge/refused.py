@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unijudge.errors import DataError, UnijudgeError, Unreachable
+from unijudge.locations import is_local
 from unijudge.provenance import without_passwords
 
 CURES: dict[int | None, str] = {
@@ -22,6 +23,7 @@ CURES: dict[int | None, str] = {
     **dict.fromkeys((errno.EXDEV, errno.EBUSY), "A disk is mounted right there: give a folder inside of it"),
 }
 """What helps against an error of a disk."""
+RENEW = "renew the credentials, and see that the clock of this machine is right"
 
 SPENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 """What a machine has no more of: any write, or any file that is opened, may meet it."""
@@ -36,6 +38,10 @@ FINAL = (
 )
 FINAL_NUMBERS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """Errors of a disk that another look does not change; of the others, such as a network's, one cannot know."""
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestTimeTooSkewed"})
+"""What a store says of credentials that were right, or would be with a right clock."""
+CUT_OFF = frozenset({"BadDigest", "IncompleteBody"})
+"""What a store says of a file whose last bytes it did not get."""
 LONGEST_REASON = 200
 """Characters of a foreign error's own text in a message."""
 
@@ -59,6 +65,8 @@ def may_pass(error: BaseException) -> bool:
         >>> may_pass(TimeoutError("no answer")), may_pass(FileNotFoundError("gone"))
         (True, False)
     """
+    if _code(error) in EXPIRED | CUT_OFF:
+        return True
     if isinstance(error, FINAL) or getattr(error, "errno", None) in FINAL_NUMBERS:
         return False
     # That a store has no credentials is an error of each library's own.
@@ -68,7 +76,8 @@ def may_pass(error: BaseException) -> bool:
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to raise where a disk or a store refused a read."""
     kind = Unreachable if may_pass(error) else DataError
-    return kind(f"{path}: cannot be read ({_reason(getattr(error, 'strerror', None) or error)})")
+    reason = _reason(getattr(error, "strerror", None) or error)
+    return kind(f"{path}: cannot be read ({reason}){f'; {RENEW}' if _code(error) in EXPIRED else ''}")
 
 
 def missing(path: Path, error: FileNotFoundError) -> DataError:
@@ -82,11 +91,19 @@ def missing(path: Path, error: FileNotFoundError) -> DataError:
 def unwritable(path: Path, error: Exception, cures: Mapping[int | None, str] = CURES) -> DataError:
     """What to raise where a disk or a store refused a write."""
     reason = _reason(getattr(error, "strerror", None) or error)
-    cure = cures.get(getattr(error, "errno", None), "Mend the disk or the store")
+    number = getattr(error, "errno", None) if is_local(path) else None  # a library of a store means others by them
+    cure = RENEW.capitalize() if _code(error) in EXPIRED else cures.get(number, "Mend the disk or the store")
     return DataError(
         f"{path}: cannot be written ({reason}); nothing half-written was left there. {cure}, then run the same command "
         "again"
     )
+
+
+def _code(error: BaseException) -> str | None:
+    """What an S3 store calls an error."""
+    found = getattr(error.__cause__, "response", None)
+    said = found.get("Error", {}) if isinstance(found, Mapping) else {}
+    return said.get("Code") if isinstance(said, Mapping) else None
 
 
 def _reason(reason: object) -> str:

@@ -44,7 +44,7 @@ def open_parquet(path: Path, *, piecewise: bool = False) -> pq.ParquetFile:
     """
     try:
         return pq.ParquetFile(
-            path if is_local(path) else _Stored(path),
+            path.absolute() if is_local(path) else _Stored(path),
             page_checksum_verification=True,
             pre_buffer=not piecewise,
             buffer_size=PIECE if piecewise else 0,
@@ -218,7 +218,8 @@ class Table:
         stream = iter(rows)
         with (
             publishing(path, rivals=rivals) as draft,
-            pq.ParquetWriter(draft, schema, compression="zstd", write_page_checksum=True) as writer,
+            # Arrow takes a relative name with a colon for a URL.
+            pq.ParquetWriter(draft.absolute(), schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             while group := list(islice(stream, rows_in_group)):
                 try:

@@ -140,7 +140,7 @@ def write_part(
         if skipped_N.any():
             marks[_SKIPPED] = ",".join(map(str, np.flatnonzero(skipped_N))).encode()
         marked = table.replace_schema_metadata(marks)
-        pq.write_table(marked, draft, row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
+        pq.write_table(marked, draft.absolute(), row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
 
 
 def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:

@@ -43,6 +43,8 @@ LISTINGS = 64
 HINTS = 20
 """Missing pictures for which a name of another case is sought."""
 ZIP_SAYS_UTF8 = 0x800
+ENCRYPTED = 0x1
+UNPACK = "unpack it, and set --images to the folder"
 UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
@@ -111,7 +113,7 @@ class Pictures:
         elif images.suffix.lower() == ".zip" and images.is_file():
             self.root = None
         elif images.is_file():
-            raise DataError(f"{images}: is no folder and no .zip; unpack it, and set --images to the folder")
+            raise DataError(f"{images}: is no folder and no .zip; {UNPACK}")
         else:
             raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")
         self._open = ExitStack()
@@ -281,13 +283,15 @@ def _after(stem: str, name: str) -> list[str]:
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & ENCRYPTED:
+        raise Rejected(f"encrypted in its zip file; {UNPACK}")
     if info.file_size > MAX_BYTES:
         raise Rejected(f"larger than {MAX_BYTES:,} bytes; scale it down")
     try:
         with archive.open(info) as file:
             return _bounded(file)
     except UNREADABLE as error:
-        raise Rejected(f"cannot be read from its zip file ({error})") from error
+        raise Rejected(f"cannot be read from its zip file ({error}); {UNPACK}") from error
 
 
 def _whole(path: Path) -> bytes:

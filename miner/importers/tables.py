@@ -79,7 +79,7 @@ class Columns:
             kind = "unknown columns" if known else "none of its columns is known:"
             raise DataError(f"{path}: {kind} {listed(unknown)}; known are {self.expected}")
         if len(self.unknown) < FORGOTTEN_ABOVE:
-            self.unknown.update(dict.fromkeys(unknown))
+            self.unknown.update(dict.fromkeys(filter(None, unknown)))
         return known
 
     def left_out(self, place: object) -> Iterator[Ignored]:
@@ -333,8 +333,8 @@ def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
         _, first = next(rows, (0, []))
         names = [name.strip() for name in first]
         _check_separator(path, names, separator)
-        _check_distinct(path, names)
-        known = set(names if columns is None else columns.known_of(path, names))
+        known = names if columns is None else columns.known_of(path, names)
+        _check_distinct(path, known)
         for line, fields in rows:
             if fields and len(fields) != len(names):
                 raise DataError(

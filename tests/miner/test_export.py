@@ -167,6 +167,24 @@ def test_a_tag_in_a_text_is_left_out_and_named(make, tmp_path):
     assert left_out(rows) == {"a text contains <|image_1|>": (1, "q1")}
 
 
+@pytest.mark.parametrize(
+    "text", ["https://host/a%20b.JPG?x=1", "http://www.youtube.com/watch?v=1", "data:image/png;,x"]
+)
+def test_a_text_that_a_library_would_fetch_is_left_out_and_named(make, tmp_path, text):
+    """sentence-transformers takes such a string for a picture; a cell with a place for each cannot be misread."""
+    rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
+    with pytest.raises(DataError, match=r"no row can be exported .*a text is the address of a picture"):
+        export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
+
+
+@pytest.mark.parametrize("text", ["https://host/page", "see https://host/a.jpg", "https://host/a.jpg shows it"])
+def test_a_text_with_an_address_in_it_stays(make, tmp_path, text):
+    rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
+    export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
+    cells = [row.values() for row in pq.read_table(tmp_path / "st.parquet").to_pylist()]
+    assert any(text in row for row in cells)
+
+
 def test_tevatron(make, tmp_path):
     rows = make()
     export_tevatron(rows, tmp_path / "tevatron", extra_positives=True)

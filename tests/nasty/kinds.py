@@ -6,6 +6,7 @@ import io
 import json
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -317,6 +318,40 @@ def _one_object(made: Made) -> None:
     made.source.write_text(json.dumps({"data": [{made.layout.positive: "one"}]}, indent=2))
 
 
+def _trailing(made: Made) -> None:
+    """As a spreadsheet saves columns that somebody emptied."""
+    made.source = made.source.with_name("rows.csv")
+    rows = [
+        (_query(made), made.layout.positive),
+        *((f"what is {at}?", caption) for at, (_, caption) in enumerate(ROWS)),
+    ]
+    made.source.write_text("".join(",".join((*row, "", "")) + "\n" for row in rows), encoding="utf-8")
+
+
+def _encrypted(made: Made) -> None:
+    _zipped(made)
+    data = bytearray((made.images / "photos.zip").read_bytes())
+    place = data.rindex(b"PK\x01\x02", 0, data.rindex(b"b.jpg", 0, data.rindex(b"__MACOSX")))
+    data[place + 8] |= 1
+    (made.images / "photos.zip").write_bytes(data)
+
+
+def _in_a_folder(made: Made) -> None:
+    with zipfile.ZipFile(made.images / "photos.zip", "w") as archive:
+        archive.writestr("train/2017/b.jpg", (made.images / "b.jpg").read_bytes())
+    (made.images / "b.jpg").unlink()
+
+
+def _png(*chunks: tuple[bytes, bytes, int]) -> bytes:
+    """A picture with more chunks, each with what is wrong with its checksum."""
+    more = b""
+    for name, content, wrong in chunks:
+        more += len(content).to_bytes(4, "big") + name + content
+        more += (zlib.crc32(name + content) ^ wrong).to_bytes(4, "big")
+    data = jpeg("blue", format="PNG")
+    return data[:33] + more + data[33:]
+
+
 def _duplicate_column(made: Made) -> None:
     arrays = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array(["e", "f"])]
     names = [_query(made), made.layout.positive, made.layout.positive]
@@ -437,6 +472,9 @@ KINDS = (
     Kind("a TIFF called .jpg", _picture(jpeg(format="TIFF")), 1, "image, but a TIFF; convert it"),
     Kind("a page for a picture", _picture(b" <!DOCTYPE html><html>404</html>"), 1, "as servers answer instead of a"),
     Kind("an empty picture", _picture(b""), 1, "but an empty file; fetch it again"),
+    Kind("a spoiled chunk of side data in a PNG", _picture(_png((b"tEXt", b"a\0b", 1), (b"eXIf", b"MM\0*", 1)))),
+    Kind("a zip with a password", _encrypted, 1, "encrypted in its zip file; unpack it, and set --images to"),
+    Kind("a zip with more folders", _in_a_folder, 1, "did you mean train/2017/b.jpg?"),
     Kind("a name with %20", lambda _: None, 1, "did you mean b.jpg?", False, _names_pictures,
          (ROWS[0], ("%62.jpg ", ROWS[1][1]))),
     Kind("a file:// URL", lambda _: None, 1, "a file:// URL; name the file by its path", False, _names_pictures,
@@ -476,6 +514,7 @@ KINDS = (
     Kind("decimals for ids", _other_ids(pa.array([Decimal(7), Decimal(8)])), fits=_has_ids),
     Kind("UUIDs for ids", _other_ids(pa.array([bytes(16), bytes(15) + b"1"], pa.uuid())), fits=_has_ids),
     Kind("floats for ids", _other_ids(pa.array([7.5, 1e300])), 0, "7.5 is no text", True, _has_ids),
+    Kind("empty columns at the end of a sheet", _trailing, fits=_reads_any_table, has_pictures=False),
     Kind("an open quotation mark", _open_quote("rows.csv"), 0, "rows.csv:3: the quotation marks of that row are not in",
          True, _reads_any_table),
     Kind("an open quotation mark in a .tsv", _open_quote("rows.tsv"), 0, "rows.tsv:3: the quotation marks", True,

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from transformers import AutoConfig
 
 from judge_service.backends import open_judge
 from judge_service.settings import ServiceSettings
@@ -264,7 +265,7 @@ def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, w
         assert config["base_model_name_or_path"] == Path(wide.name).name
 
 
-def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embedder):
+def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embedder, wide):
     """What libraries write is for one user alone, and names what only their newest versions know."""
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o444 for path in [*exported.rglob("*")] if path.is_file()}
     assert set(modes.values()) == {exported.stat().st_mode & 0o444}
@@ -272,7 +273,14 @@ def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embe
     tokenizer = json.loads((exported / "tokenizer_config.json").read_text())
     assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert not {"is_local", "local_files_only"} & tokenizer.keys()
-    if exported.name.endswith("adapter"):
+    if exported.name.endswith("merged"):
+        config = json.loads((exported / "config.json").read_text())
+        text = config["text_config"]
+        assert config["torch_dtype"] == text["torch_dtype"] == config["dtype"]
+        assert (text["rope_theta"], text["rope_scaling"]) == (10_000.0, text["rope_parameters"])
+        whole, base = (AutoConfig.from_pretrained(place).to_dict() for place in (exported, wide.name))
+        assert whole["text_config"]["rope_parameters"] == base["text_config"]["rope_parameters"]
+    else:
         config = json.loads((exported / "adapter_config.json").read_text())
         assert config.keys() <= OLD_KEYS
         whole = peft.PeftConfig.from_pretrained(str(embedder / "adapter")).to_dict()

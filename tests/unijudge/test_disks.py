@@ -2,16 +2,22 @@
 
 import errno
 import os
+import shutil
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from tests.folders import make_corpus, make_vectors
 from unijudge.errors import DataError, Unreachable
 from unijudge.files import names_in, publish_text, publishing_folder
+from unijudge.inventory import check
 from unijudge.leases import lease
 from unijudge.listing import all_files
 from unijudge.locations import locate
-from unijudge.outputs import check_absent, check_folder
+from unijudge.outputs import check_absent, check_folder, replacing
+from unijudge.refused import unreadable, unwritable
 
 
 def refusing(number):
@@ -66,6 +72,101 @@ def test_a_folder_that_was_made_in_a_console_is_empty(bucket):
     assert names_in(place) == set()
     check_absent(place)
     check_folder(place)
+
+
+@pytest.mark.parametrize(
+    ("code", "passes", "reason"),
+    [
+        ("ExpiredToken", True, "renew the credentials, and see that the clock of this machine is right"),
+        ("RequestTimeTooSkewed", True, "renew the credentials"),
+        ("IncompleteBody", True, "said no"),
+        ("AccessDenied", False, "said no"),
+        ("SlowDown", True, "said no"),
+    ],
+)
+def test_credentials_that_expired_say_nothing_of_a_picture(code, passes, reason, tmp_path):
+    """An error of a pair would be stored for ever; the job stops, and the same command goes on."""
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
+    error = translate_boto_error(ClientError({"Error": {"Code": code, "Message": "said no"}}, "GetObject"))
+    said = unreadable(locate("s3://bucket/a.png"), error)
+    assert isinstance(said, Unreachable) is passes
+    assert reason in str(said)
+    assert "mounted" not in str(unwritable(locate("s3://bucket/a.png"), error))
+    assert ("Renew the cred" in str(unwritable(locate("s3://bucket/a.png"), error))) is ("renew" in reason)
+
+
+def test_a_full_temporary_folder_is_named_with_the_cure(box, monkeypatch):
+    """What a store gets is made there first."""
+    monkeypatch.setattr(Path, "write_text", refusing(errno.ENOSPC))
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written .*set TMPDIR to a folder of a larger disk"):
+        publish_text(box / "a.txt", "whole")
+
+
+def test_a_web_server_that_refuses_is_not_one_without_the_file(monkeypatch):
+    monkeypatch.setattr("unijudge.stores.LONGEST_WAIT_S", 0)
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(int(self.path.strip("/").split(".")[0]))
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = locate(f"http://127.0.0.1:{server.server_port}")
+        assert not (place / "404.jsonl").exists()
+        assert not (place / "410.jsonl").is_dir()
+        for name, kind in {"401.jsonl": DataError, "403.jsonl": DataError, "503.jsonl": Unreachable}.items():
+            with pytest.raises(kind, match=rf"{name}: cannot be read \({name[:3]}, ") as raised:
+                (place / name).is_file()
+            assert type(raised.value) is kind
+        server.shutdown()
+    with pytest.raises(Unreachable, match=r"cannot be read \(Cannot connect to host"):
+        (place / "404.jsonl").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("s3:/bucket/a", "has one slash where a URL has two; write s3://…"),
+        ("https:/host/a", "write https://…"),
+        ("s3:///a", "names no bucket or host; write s3://NAME/…"),
+    ],
+)
+def test_a_url_that_was_taken_for_a_path_is_named(place, reason):
+    """A program that joins paths makes one slash of two; a folder called s3: would be written here."""
+    with pytest.raises(ValueError, match=reason):
+        locate(place)
+    assert locate("exp:1/a") == Path("exp:1/a")
+
+
+def test_a_name_with_a_colon_is_no_url(tmp_path, monkeypatch):
+    """Arrow takes a relative path for a URL where one stands in its first part."""
+    monkeypatch.chdir(tmp_path)
+    make_vectors(Path("run:1/vectors"), make_corpus(Path("run:1/corpus"), Path("run:1/images")))
+    assert "corpus, whole" in check(Path("run:1/corpus"))
+    assert "whole" in check(Path("run:1/vectors"))
+
+
+def test_a_folder_that_another_process_still_reads_is_left(tmp_path, monkeypatch, caplog):
+    """A network disk keeps an open file under another name, and its folder is not empty then."""
+    old = tmp_path / "out"
+    old.mkdir()
+    (old / "a.txt").write_text("old")
+    with monkeypatch.context() as patch, replacing(old, lambda _: True, "result", overwrite=True) as place:
+        place.mkdir()
+        (place / "a.txt").write_text("new")
+        patch.setattr(shutil, "rmtree", refusing(errno.ENOTEMPTY))
+    assert (old / "a.txt").read_text() == "new"
+    assert "not removed (Directory not empty); nothing needs it any more" in caplog.text
+    with replacing(old, lambda _: True, "result", overwrite=True) as place:
+        place.mkdir()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lease"}
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
