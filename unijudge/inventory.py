@@ -19,7 +19,7 @@ from unijudge.provenance import MADE, Beginning
 from unijudge.rankings import Evaluation
 from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
-from unijudge.stores import again
+from unijudge.stores import again, exists
 from unijudge.triples import TripleManifest
 from unijudge.vectors import VectorManifest
 
@@ -74,7 +74,7 @@ class _Kind:
 def _open(folder: Path) -> tuple[_Kind, BaseModel]:
     try:
         for kind in KINDS:
-            if (folder / kind.file).exists():
+            if exists(folder / kind.file):
                 return kind, read_json(folder / kind.file, kind.model)
     except DataError:
         raise
@@ -88,7 +88,7 @@ def manifest_in(folder: Path) -> str | None:
     """The name of the manifest that makes a folder one of ours; None where it is none."""
     for kind in KINDS:
         try:
-            if (folder / kind.file).exists():
+            if exists(folder / kind.file):
                 read_json(folder / kind.file, kind.model)
                 return kind.file
         except DataError:  # a file of somebody else, of the same name

@@ -29,6 +29,7 @@ from unijudge.leases import lease
 from unijudge.locations import is_local, locate
 from unijudge.prompt import is_blank
 from unijudge.shown import shown, shown_name
+from unijudge.stores import exists
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class CorpusBuilder:
         """By content: what an earlier import left there is this picture, unless it was damaged since."""
         self._ledger.copied = True
         path = self._out / "images" / copied_path(picture.sha256, picture.ending)
-        there = path.exists()
+        there = exists(path)
         if there and file_sha256(path) == picture.sha256:
             return
         with publishing(path) as draft:
