@@ -53,6 +53,8 @@ class CorpusBuilder:
         self._rows = 0
         self._mismatches = 0
         """Rows that say that their two sides do not match."""
+        self._first_fault: str | None = None
+        """Of the others that were rejected: where, and why."""
         self.mended = 0
         """Copied pictures of an earlier import that were damaged, and are whole again."""
         self.strange_score: float | None = None
@@ -68,6 +70,8 @@ class CorpusBuilder:
                 raise Rejected(row.reason)
             self._take(row)
         except Rejected as reason:
+            if not isinstance(row, Unread) or not row.is_mismatch:
+                self._first_fault = self._first_fault or f"{row.place}: {reason}"
             self._ledger.reject(row.place, row.subset, str(reason))
 
     def _take(self, pair: Pair) -> None:
@@ -185,12 +189,13 @@ class CorpusBuilder:
         if not self._rows:
             raise DataError(f"{source}: no rows; is this the right file or folder?")
         if left_out == self._rows or rejects > max_rejects * self._rows:
-            first = json.loads(next(self._ledger.rejects()))
+            line = json.loads(next(self._ledger.rejects()))
+            first = self._first_fault or f"{line['row']}: {line['reason']}"
             limit = "so none is left" if left_out == self._rows else f"more than --max-rejects {max_rejects:g}"
             labelled = f" and {self._mismatches} labelled mismatches" if self._mismatches else ""
             raise DataError(
                 f"{rejects} of {self._rows} rows rejected{labelled}, {limit}; no corpus was written. Reasons are in "
-                f"{self._out / 'rejects.jsonl'}; the first: {first['row']}: {first['reason']}"
+                f"{self._out / 'rejects.jsonl'}; the first: {first}"
             )
         if self._mismatches:
             logger.info(

@@ -279,6 +279,7 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
         number = 0
         while line := file.readline(LONGEST_ROW + 1):
             number += 1
+            line = line.removeprefix("\ufeff")  # files that were put together keep the mark of each
             if number == 1 and line.strip() == "{":
                 raise DataError(
                     f"{path}: is one object over several lines, no rows; write an array of objects, or one in a line"

@@ -69,6 +69,13 @@ def _text(change: Callable[[bytes], bytes]) -> Callable[[Made], None]:
     return spoil
 
 
+def _marked(made: Made) -> None:
+    """Each line begins with the mark, as where files of a line were put together."""
+    for path in made.text:
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(b"\xef\xbb\xbf" + line for line in lines))
+
+
 def _blank_lines(made: Made) -> None:
     """Around the rows and between them; the first line of a caption's file stays the first."""
     for path in made.text:
@@ -437,6 +444,7 @@ BASE64 = "iVBORw0KGgoAAAANSUhEUg" * 2000
 KINDS = (
     Kind("nothing", lambda _: None),
     Kind("A1 a byte-order mark", _text(lambda data: b"\xef\xbb\xbf" + data), fits=_is_text),
+    Kind("A1 marks of files that were put together", _marked, fits=_reads_any_table),
     Kind("A1 UTF-16", _text(lambda data: data.decode().encode("utf-16")), 0, "is UTF-16", True, _is_text),
     Kind("A1 UTF-16, no mark", _text(lambda data: data.decode().encode("utf-16-le")), 0, "is UTF-16", True, _is_text),
     Kind("A1 UTF-32", _text(lambda data: data.decode().encode("utf-32")), 0, "is UTF-32", True, _is_text),
