@@ -49,7 +49,7 @@ ALLOWED = {
     "trainer/checkpoints.py": ({"glob", "rglob"}, "checkpoints of its own run"),
     "trainer/benchmarks/run.py": ({"iterdir"}, "folders of its own systems"),
     "unijudge/inventory.py": ({"rglob"}, "a folder of ours, whose every file is looked at"),
-    "unijudge/outputs.py": ({"read_bytes", "rglob"}, "whether an output folder holds anything at all"),
+    "unijudge/outputs.py": ({"rglob"}, "whether an output folder holds anything at all"),
     # Patterns.
     "miner/importers/pictures.py": ({"glob"}, "archives among pictures; side files are left out"),
     "trainer/benchmarks/sets.py": ({"glob"}, "patterns of published layouts; side files are left out"),
@@ -57,7 +57,39 @@ ALLOWED = {
 }  # fmt: skip
 
 
-def called(path):
+ASKERS = {"exists", "is_dir", "is_file"}
+"""Calls past `unijudge.stores`, which tells a store that does not answer from one that has nothing there."""
+
+ON_A_DISK = {
+    "unijudge/stores.py": "asks for all others",
+    "unijudge/locations.py": "refuses devices and pipes of a disk",
+    "unijudge/files.py": "drafts lie on a disk",
+    "unijudge/inventory.py": "lists a folder of a disk; of a store in one call",
+    "unijudge/outputs.py": "what is moved aside lies on a disk",
+    "unijudge/inputs.py": "models lie on a disk, or on the hub",
+    "unijudge/checkpoints.py": "models",
+    "unijudge/judging.py": "models",
+    "unijudge/weight_files.py": "models",
+    "trainer/adapters.py": "models",
+    "trainer/attaching.py": "models",
+    "trainer/card.py": "models",
+    "trainer/encodings.py": "models",
+    "trainer/loading.py": "models",
+    "trainer/systems/sentence_transformers.py": "models",
+    "trainer/checkpoints.py": "runs lie on a disk",
+    "trainer/export.py": "runs",
+    "trainer/finetune.py": "runs",
+    "trainer/runs.py": "runs",
+    "trainer/train_reranker.py": "runs",
+    "judge_service/doctor.py": "the machine's own files",
+    "judge_service/preflight.py": "the machine's own files",
+    "judge_service/service.py": "its own file of states",
+    "judge_service/backends/engine_log.py": "processes",
+    "miner/importers/pictures.py": "members of an archive",
+}
+
+
+def called(path, readers=READERS):
     """The readers that a file calls by itself, and not through ours of the same name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -67,7 +99,7 @@ def called(path):
             found.add(node.func.attr)
         if isinstance(node.func, ast.Name) and node.func.id == "open":
             found.add("open")
-    return found & READERS
+    return found & readers
 
 
 def test_nobody_reads_past_the_one_reader():
@@ -75,3 +107,10 @@ def test_nobody_reads_past_the_one_reader():
     found = {path.relative_to(ROOT).as_posix(): called(path) for path in paths}
     expected = {name: calls for name, (calls, _) in ALLOWED.items()}
     assert {name: calls for name, calls in found.items() if calls} == expected
+
+
+def test_kind_c3_nobody_asks_a_store_by_itself_whether_something_is_there():
+    """A path's own `exists` says that nothing is there where a store did not answer."""
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    asking = {path.relative_to(ROOT).as_posix() for path in paths if called(path, ASKERS)}
+    assert asking == set(ON_A_DISK)

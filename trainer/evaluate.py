@@ -28,6 +28,7 @@ from unijudge.metrics import (
 from unijudge.outputs import check_file, check_folder, is_json_of
 from unijudge.provenance import Provenance
 from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, write_rankings
+from unijudge.stores import exists
 from unijudge.vectors import VectorFolder
 
 Rows = npt.NDArray[np.int64]
@@ -78,7 +79,7 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
         made=Provenance.now(settings),
     )
     with lease(settings.out):
-        if path.exists() and not overwrite:
+        if exists(path) and not overwrite:
             read_json(path, Report).check_same(path, report, {"out"})
         subsets = _write_rankings(settings, corpus)
         digest = file_sha256(settings.out / "rankings.parquet")

@@ -23,7 +23,7 @@ from unijudge.image_roots import check_names, image_root, root_name
 from unijudge.images import read_bounded
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
-from unijudge.stores import again
+from unijudge.stores import again, exists
 from unijudge.tables import Table
 
 
@@ -230,7 +230,7 @@ class Corpus:
         return str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "their root ")
 
     def _no_picture(self, path: Path) -> DataError:
-        if self.images.exists():
+        if exists(self.images):
             return DataError(f"{path}: cannot be read (no such file); restore it or import again")
         return DataError(
             f"{path}: cannot be read: the images are not here, {self.images} does not exist. A dataset may be "

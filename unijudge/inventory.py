@@ -19,7 +19,7 @@ from unijudge.provenance import MADE, Beginning
 from unijudge.rankings import Evaluation
 from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
-from unijudge.stores import again
+from unijudge.stores import again, exists
 from unijudge.triples import TripleManifest
 from unijudge.vectors import VectorManifest
 
@@ -82,7 +82,9 @@ def is_ours(folder: Path) -> bool:
 
 def _kind_of(folder: Path) -> _Kind | None:
     try:
-        return next((kind for kind in KINDS if (folder / kind.file).exists()), None)
+        return next((kind for kind in KINDS if exists(folder / kind.file)), None)
+    except DataError:
+        raise
     except Exception as error:  # each store has its own family of errors
         raise unreadable(folder, error) from error
 
@@ -99,7 +101,7 @@ def manifest_in(folder: Path) -> str | None:
     """The name of the manifest that makes a folder one of ours; None where it is none."""
     for kind in KINDS:
         try:
-            if (folder / kind.file).exists():
+            if exists(folder / kind.file):
                 read_json(folder / kind.file, kind.model)
                 return kind.file
         except DataError:  # a file of somebody else, of the same name

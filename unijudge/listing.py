@@ -9,7 +9,7 @@ from unijudge.files import names_in
 from unijudge.locations import is_local
 from unijudge.names import is_side_file
 from unijudge.refused import unreadable
-from unijudge.stores import again
+from unijudge.stores import again, is_file, is_folder
 
 
 def foreign_files(folder: Path, pattern: str = "*") -> list[Path]:
@@ -47,9 +47,9 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
         return
     seen.add(there)
     for path in foreign_files(folder):
-        if path.is_dir():
+        if is_folder(path):
             yield from _below(path, seen)
-        elif path.is_file():
+        elif is_file(path):
             yield path
 
 

@@ -67,10 +67,19 @@ def may_pass(error: BaseException) -> bool:
     """
     if _code(error) in EXPIRED | CUT_OFF:
         return True
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return _is_silence(error.__cause__)
     if isinstance(error, FINAL) or getattr(error, "errno", None) in FINAL_NUMBERS:
         return False
     # That a store has no credentials is an error of each library's own.
     return isinstance(error, Exception) and "Credential" not in type(error).__name__
+
+
+def _is_silence(cause: BaseException) -> bool:
+    """Whether a store that says that something is not there says so since it got no answer, or a busy one's."""
+    status = getattr(cause, "status", 0)
+    busy = isinstance(status, int) and (status in (408, 429) or status >= 500)
+    return busy or (isinstance(cause, OSError) and may_pass(cause))
 
 
 def unreadable(path: Path, error: Exception) -> DataError:

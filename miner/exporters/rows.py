@@ -19,6 +19,7 @@ from unijudge.files import publishing, read_json
 from unijudge.locations import is_local
 from unijudge.outputs import taken
 from unijudge.scores import Judged
+from unijudge.stores import exists
 from unijudge.triples import Negative, Triple, TripleManifest, read_triples
 
 ITEMS_AT_HAND = 16_384
@@ -243,7 +244,7 @@ def check_free(out: Path) -> None:
     Raises:
         DataError: It exists.
     """
-    if out.exists():
+    if exists(out):
         raise taken(out)
 
 

@@ -29,6 +29,7 @@ from unijudge.leases import lease
 from unijudge.locations import is_local, locate
 from unijudge.prompt import is_blank
 from unijudge.shown import shown, shown_name
+from unijudge.stores import exists
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class CorpusBuilder:
         """Rows that say that their two sides do not match."""
         self.ignored: dict[str, Left] = {}
         """By their kinds."""
+        self._first_fault: str | None = None
+        """Of the others that were rejected: where, and why."""
         self.mended = 0
         """Copied pictures of an earlier import that were damaged, and are whole again."""
         self.strange_score: float | None = None
@@ -86,6 +89,8 @@ class CorpusBuilder:
                 raise Rejected(row.reason)
             self._take(row)
         except Rejected as reason:
+            if not isinstance(row, Unread) or not row.is_mismatch:
+                self._first_fault = self._first_fault or f"{row.place}: {reason}"
             self._ledger.reject(row.place, row.subset, reason)
 
     def _take(self, pair: Pair) -> None:
@@ -185,7 +190,7 @@ class CorpusBuilder:
         if self._dry_run:
             return
         path = self._out / "images" / copied_path(picture.sha256, picture.ending)
-        there = path.exists()
+        there = exists(path)
         if there and file_sha256(path) == picture.sha256:
             return
         with publishing(path) as draft:
@@ -216,10 +221,10 @@ class CorpusBuilder:
         if refusal := self.refusal(source, max_rejects):
             if not self.rows:
                 raise DataError(refusal)
-            first = json.loads(next(self._ledger.rejects()))
+            line = json.loads(next(self._ledger.rejects()))
+            first = self._first_fault or f"{line['row']}: {line['reason']}"
             raise DataError(
-                f"{refusal}; no corpus was written. Reasons are in {self._out / 'rejects.jsonl'}; the first: "
-                f"{first['row']}: {first['reason']}"
+                f"{refusal}; no corpus was written. Reasons are in {self._out / 'rejects.jsonl'}; the first: {first}"
             )
         if self._mismatches:
             logger.info(

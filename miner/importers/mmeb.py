@@ -22,6 +22,7 @@ from miner.importers.tables import parquet_rows, reading_rows
 from unijudge.errors import DataError
 from unijudge.listing import foreign_files
 from unijudge.shown import listed, shown
+from unijudge.stores import is_folder
 from unijudge.tables import open_parquet
 
 TRAIN = [["qry"], ["qry_image_path", "qry_image"], ["pos_text"], ["pos_image_path", "pos_image"]]
@@ -50,10 +51,10 @@ def read_mmeb_eval(
 
 
 def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Iterator[Path]:
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root}: no such folder; give the root of {name}, which holds a folder for each subset")
     folders = [
-        folder for folder in foreign_files(root) if folder.is_dir() and foreign_files(folder, f"{split}-*.parquet")
+        folder for folder in foreign_files(root) if is_folder(folder) and foreign_files(folder, f"{split}-*.parquet")
     ]
     found = {folder.name for folder in folders}
     if missing := sorted(set(subsets) - found):

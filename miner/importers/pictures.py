@@ -28,7 +28,7 @@ from unijudge.images import MAX_BYTES, MAX_PIXELS, open_image
 from unijudge.locations import check_regular
 from unijudge.names import Listing, inside, is_side_file, usual
 from unijudge.shown import shown_name
-from unijudge.stores import again
+from unijudge.stores import again, is_file, is_folder
 from unijudge.texts import HEAD, check_no_pointer
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
@@ -108,11 +108,11 @@ class Pictures:
             DataError: No such folder or archive.
         """
         self._images = images
-        if images.is_dir():
+        if is_folder(images):
             self.root: Path | None = images.resolve()
-        elif images.suffix.lower() == ".zip" and images.is_file():
+        elif images.suffix.lower() == ".zip" and is_file(images):
             self.root = None
-        elif images.is_file():
+        elif is_file(images):
             raise DataError(f"{images}: is no folder and no .zip; {UNPACK}")
         else:
             raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")

@@ -28,6 +28,7 @@ from unijudge.locations import is_local
 from unijudge.names import is_side_file
 from unijudge.refused import in_one_line
 from unijudge.shown import listed, shown
+from unijudge.stores import exists, is_file, is_folder
 from unijudge.tables import open_parquet
 from unijudge.texts import COMPRESSED, HEAD, TORN, check_no_pointer, open_text
 
@@ -101,14 +102,14 @@ def files_of(places: Sequence[Path]) -> list[Path]:
 
 
 def _files(place: Path) -> list[Path]:
-    if place.is_dir():
+    if is_folder(place):
         there = all_files(place, *_READERS, *COMPRESSED)
         found = [path for path in there if _kind(path) in _READERS and path.name not in NO_ROWS]
-    elif place.exists() or not glob.has_magic(str(place)):
+    elif exists(place) or not glob.has_magic(str(place)):
         return [place]
     else:
         matching = _matching(place)
-        found = [path for path in matching if path.is_file() and not is_side_file(path.name)]
+        found = [path for path in matching if is_file(path) and not is_side_file(path.name)]
     if not found:
         raise DataError(f"{place}: no file of rows is there; expected {', '.join(_READERS)}")
     return sorted(found)
@@ -192,7 +193,7 @@ def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
     kind = _kind(path)
     if kind not in _READERS:
         raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file; unpack or convert it")
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file")
     with reading_rows(path):
         yield from _READERS[kind](path, columns)
@@ -300,6 +301,7 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
         number = 0
         while line := file.readline(LONGEST_ROW + 1):
             number += 1
+            line = line.removeprefix("\ufeff")  # files that were put together keep the mark of each
             if number == 1 and line.strip() == "{":
                 raise DataError(
                     f"{path}: is one object over several lines, no rows; write an array of objects, or one in a line"

@@ -159,7 +159,7 @@ def test_a_model_that_does_not_fit(monkeypatch):
     assert "the model's 28 attention heads cannot be split into that many equal parts. Set a divisor" in fault
 
 
-def test_compilers_that_the_engine_calls(monkeypatch, tmp_path):
+def test_kind_d5_compilers_that_the_engine_calls(monkeypatch, tmp_path):
     (tmp_path / "Python.h").unlink()
     monkeypatch.setattr(preflight.shutil, "which", lambda _: None)
     chosen = settings(engine={"sampler": "flashinfer", "attention": "FLASHINFER"})

@@ -152,7 +152,7 @@ def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tm
     assert ours.read_bytes() == before
 
 
-def test_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_path):
+def test_kind_c9_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_path):
     """Ten rows of three negatives: nine have two distinct ones, the tenth has three."""
     short = replace(TRIPLES[0], query_id="q0")
     make(TEXT_ITEMS, TEXT_QUERIES, [short] * 9 + [TRIPLES[1]])

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import struct
 import unicodedata
 import zipfile
 import zlib
@@ -68,6 +69,13 @@ def _text(change: Callable[[bytes], bytes]) -> Callable[[Made], None]:
     return spoil
 
 
+def _marked(made: Made) -> None:
+    """Each line begins with the mark, as where files of a line were put together."""
+    for path in made.text:
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(b"\xef\xbb\xbf" + line for line in lines))
+
+
 def _blank_lines(made: Made) -> None:
     """Around the rows and between them; the first line of a caption's file stays the first."""
     for path in made.text:
@@ -78,6 +86,20 @@ def _blank_lines(made: Made) -> None:
 def _picture(data: bytes) -> Callable[[Made], None]:
     """The second picture's bytes."""
     return lambda made: (made.images / "b.jpg").write_bytes(data) and None
+
+
+def _large(made: Made) -> None:
+    """As clip art is, and as no phone takes it."""
+    out = io.BytesIO()
+    Image.new("1", (10_562, 16_000)).save(out, "PNG")
+    (made.images / "b.jpg").write_bytes(out.getvalue())
+
+
+def _bomb(made: Made) -> None:
+    """A kilobyte that says it is a gigapixel."""
+    data = jpeg(format="PNG")
+    header = data[12:16] + struct.pack(">II", 32_000, 32_000) + data[24:29]
+    made.images.joinpath("b.jpg").write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
 
 
 def _side_files(made: Made) -> None:
@@ -153,6 +175,26 @@ def _bad_utf8(made: Made) -> None:
         place = table.schema.get_field_index(made.layout.positive)
         cells = pa.array([b"one street", b"two \xff streets"]).view(pa.string())
         pq.write_table(table.set_column(place, made.layout.positive, cells), path)
+
+
+def _times(kind: pa.DataType) -> Callable[[Made], None]:
+    """Beside the rows, and where the second row's caption belongs, a time that Python cannot hold."""
+
+    def spoil(made: Made) -> None:
+        cells = [{"bytes": None, "path": name} for name, _ in ROWS]
+        captions = [caption for _, caption in ROWS]
+        table = pa.table({made.layout.picture: cells, made.layout.positive: captions})
+        table = table.append_column("taken", pa.array([2**61, 2**61]).cast(kind))
+        made.source = made.layout.table(made.source.parent / "table", table)
+
+    return spoil
+
+
+def _time_for_text(made: Made) -> None:
+    cells = [{"bytes": None, "path": name} for name, _ in ROWS]
+    times = pa.array([2**61, 2**61]).cast(pa.timestamp("us"))
+    table = pa.table({made.layout.picture: cells, made.layout.positive: times})
+    made.source = made.layout.table(made.source.parent / "table", table)
 
 
 def _pictures(kind: pa.DataType) -> Callable[[Made], None]:
@@ -436,6 +478,7 @@ BASE64 = "iVBORw0KGgoAAAANSUhEUg" * 2000
 KINDS = (
     Kind("nothing", lambda _: None),
     Kind("A1 a byte-order mark", _text(lambda data: b"\xef\xbb\xbf" + data), fits=_is_text),
+    Kind("A1 marks of files that were put together", _marked, fits=_reads_any_table),
     Kind("A1 UTF-16", _text(lambda data: data.decode().encode("utf-16")), 0, "is UTF-16", True, _is_text),
     Kind("A1 UTF-16, no mark", _text(lambda data: data.decode().encode("utf-16-le")), 0, "is UTF-16", True, _is_text),
     Kind("A1 UTF-32", _text(lambda data: data.decode().encode("utf-32")), 0, "is UTF-32", True, _is_text),
@@ -450,6 +493,9 @@ KINDS = (
     Kind("A5 side files", _side_files),
     Kind("A6 text that is not UTF-8", _text(lambda data: data.replace(b"two", b"tw\xff")), 0, "UTF-8", True, _is_text),
     Kind("A6 a cell that is not UTF-8", _bad_utf8, 1, "not UTF-8", False, lambda layout: bool(layout.positive)),
+    Kind("A6 times out of range", _times(pa.timestamp("us")), fits=_reads_any_table),
+    Kind("A6 times with nanoseconds", _times(pa.timestamp("ns")), fits=_reads_any_table),
+    Kind("A6 times for texts", _time_for_text, 0, "column 'positive", True, _reads_any_table),
     Kind("A7 a photo with a second picture", _picture(
         jpeg(format="MPO", save_all=True, append_images=[Image.new("RGB", (60, 60), "blue")]))),
     Kind("A7 damaged EXIF in a JPEG", _picture(_with_exif(jpeg()))),
@@ -532,6 +578,8 @@ KINDS = (
     Kind("A11 a score beside an answer", _tuples({"score": [0.9]}, {"score": [0.8]}, positive="answer"),
          fits=_is_tuples, options=("--scores", "SCORES")),
     Kind("A11 lists of documents", _listed, fits=_is_tuples),
+    Kind("D1 a picture of 169 megapixels", _large, fits=lambda layout: layout.name == "pairs"),
+    Kind("D1 a picture of a gigapixel", _bomb, 1, "200000000"),
     Kind("A12 a long cell with lines", _sheet("rows.csv", ",", long=200_000), fits=_reads_any_table,
          has_pictures=False),
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 LIMIT = 100_000_000
 
 
-def test_a_row_group_of_any_size_is_read_in_pieces(tmp_path):
+def test_kind_a13_a_row_group_of_any_size_is_read_in_pieces(tmp_path):
     """150 MB of pictures in one row group; a page, which is read as a whole, holds ten of them."""
     generator = np.random.default_rng(0)
     pictures = pa.array([generator.bytes(100_000) for _ in range(1500)], pa.binary())

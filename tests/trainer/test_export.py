@@ -358,7 +358,7 @@ def limits(folder):
     return (folder / "README.md").read_text().split("## Limits")[1].split("\n## ")[0]
 
 
-def test_the_card_holds_what_was_measured_and_not_more(corpus, triples, wide, tmp_path):
+def test_kind_c10_the_card_holds_what_was_measured_and_not_more(corpus, triples, wide, tmp_path):
     """In float32 next to nothing; merged in bfloat16 what it really costs, which is no 1e-4."""
     for dtype, least, most in [("float32", 0, 1e-5), ("bfloat16", 1e-4, 0.1)]:
         model = wide.model_copy(update={"dtype": dtype})

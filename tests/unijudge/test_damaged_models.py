@@ -43,7 +43,7 @@ def damaged(tiny_model, folder, file, text):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
+def test_kind_b3_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
     file, text, reason = FAULTS[fault]
     name = damaged(tiny_model, tmp_path / "model", file, text)
     cure = r"\. Check the name, or download its files again\)$"
@@ -54,7 +54,7 @@ def test_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
 
 
 @pytest.mark.parametrize("fault", [fault for fault, (file, *_) in FAULTS.items() if file == "config.json"])
-def test_a_damaged_configuration_is_one_line_in_training(tiny_model, tmp_path, fault):
+def test_kind_b3_a_damaged_configuration_is_one_line_in_training(tiny_model, tmp_path, fault):
     name = damaged(tiny_model, tmp_path / "model", *FAULTS[fault][:2])
     with pytest.raises(ModelError, match=f"^{name}: cannot be loaded as a model .*{FAULTS[fault][2]}") as refused:
         base_weights(BackboneSettings(name=name))

@@ -31,7 +31,7 @@ def test_a_bad_image_is_refused(data, reason):
         open_image(data)
 
 
-def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
+def test_kind_d1_a_picture_of_900_million_pixels_is_refused_in_our_words():
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -43,7 +43,7 @@ def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
         open_image(data)
 
 
-def test_a_large_picture_is_made_smaller_while_it_is_decoded():
+def test_kind_d1_a_large_picture_is_made_smaller_while_it_is_decoded():
     """Clip art of 10,562 × 16,000 pixels: the left half is black, and no side is left out."""
     drawn = Image.new("1", (10_562, 16_000), 1)
     drawn.paste(0, (0, 0, 5281, 16_000))

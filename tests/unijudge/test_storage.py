@@ -22,6 +22,7 @@ from unijudge.files import file_sha256, publish_text, publishing, publishing_fol
 from unijudge.inventory import check, describe
 from unijudge.leases import lease
 from unijudge.locations import is_local, locate
+from unijudge.outputs import check_absent, check_file
 from unijudge.scores import read_scores
 from unijudge.settings import load_settings
 from unijudge.triples import read_triples
@@ -319,3 +320,62 @@ def test_kind_c3_what_passes_and_what_is_final_are_told_apart(bucket, monkeypatc
             with pytest.raises(DataError) as found:
                 corpus.content(corpus.items[1])
         assert (type(found.value), 100 - refusing.left) == (raised, asked)
+
+
+def unanswered(cause):
+    """What a library says of a file that it got no answer about."""
+    error = FileNotFoundError("http://far/a.json")
+    error.__cause__ = cause
+    return error
+
+
+class Answer(Exception):
+    def __init__(self, status):
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    ("error", "is_known"),
+    [
+        (FileNotFoundError("gone"), True),
+        (unanswered(Answer(404)), True),
+        (unanswered(KeyError("gone")), True),
+        (unanswered(TimeoutError("no answer")), False),
+        (unanswered(Answer(503)), False),
+        (ConnectionError("reset"), False),
+        (OSError("The service is unavailable"), False),
+        (PermissionError("Forbidden"), False),
+    ],
+)
+def test_kind_c3_a_store_that_does_not_answer_has_not_said_that_nothing_is_there(bucket, monkeypatch, error, is_known):
+    place = locate(bucket) / "a.txt"
+    publish_text(place, "text")
+    assert stores.exists(place)
+    assert stores.is_file(place)
+    assert not stores.is_folder(place)
+    assert stores.is_folder(locate(bucket))
+    monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
+    refusing = Refusing(100, error, place.fs.info)
+    monkeypatch.setattr(place.fs, "info", refusing)
+    if is_known:
+        assert not stores.exists(place)
+        assert refusing.left == 99
+        return
+    for asks in (stores.exists, stores.is_file, stores.is_folder):
+        with pytest.raises(DataError, match=r"a\.txt: cannot be read"):
+            asks(place)
+    refusing.left = 1
+    if not isinstance(error, PermissionError):
+        assert stores.exists(place), "asked again"
+
+
+def test_kind_c3_no_result_is_written_over_while_a_store_is_silent(bucket, monkeypatch):
+    """A path's own `exists` says that nothing is there."""
+    place = locate(bucket) / "page.html"
+    publish_text(place, "somebody's own")
+    monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
+    monkeypatch.setattr(place.fs, "info", Refusing(100, ConnectionError("reset"), place.fs.info))
+    for refuses in (lambda: check_file(place, lambda _: False, "page"), lambda: check_absent(place)):
+        with pytest.raises(Unreachable, match=r"page\.html: cannot be read \(reset\)"):
+            refuses()
+    assert place.fs.cat_file(place.path) == b"somebody's own"

@@ -41,6 +41,7 @@ from unijudge.files import file_sha256, publish_json, publish_text, read_json, r
 from unijudge.outputs import check_file, is_json_of
 from unijudge.provenance import without_passwords
 from unijudge.shown import listed
+from unijudge.stores import exists, is_folder
 from unijudge.vectors import VectorManifest, missing_parts
 
 logger = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     command = without_passwords(shlex.join(["unijudge", *words]))
     made_by = f"{command}\n{one.source_digest(settings.root)}\n"
     record = folder.with_name(f"{folder.name}.import.txt")
-    there = (folder / "corpus.json").exists() and record.exists()
+    there = exists(folder / "corpus.json") and exists(record)
     known = read_text(record) if there else ""
     if known == made_by or (settings.allow_partial and known == made_by + _of_pictures(settings, one)):
         return _miscounts(folder, one)
@@ -223,12 +224,12 @@ def _measure(
 def _is_measured(folder: Path) -> bool:
     path = folder / "metrics.json"
     vectors = file_sha256(folder / "vectors" / "vectors.json")
-    return path.exists() and read_json(path, Report).inputs.get("vectors") == vectors
+    return exists(path) and read_json(path, Report).inputs.get("vectors") == vectors
 
 
 def _is_embedded(vectors: Path, corpus: Corpus) -> bool:
     """Whether all vectors are there; those of another corpus are never taken for this one's."""
-    if not (vectors / "vectors.json").exists():
+    if not exists(vectors / "vectors.json"):
         return False
     there = read_json(vectors / "vectors.json", VectorManifest)
     if there.corpus != corpus.fingerprint:
@@ -243,7 +244,7 @@ def _check_identity(folder: Path, identity: Identity) -> None:
     """A row of the table is one system: whatever set was measured before was measured with the same."""
     for one in SETS:
         path = folder / one.name / "vectors" / "vectors.json"
-        if not path.exists():
+        if not exists(path):
             continue
         there = read_json(path, VectorManifest)
         if differing := [name for name, value in asdict(identity).items() if getattr(there, name) != value]:
@@ -256,12 +257,12 @@ def _check_identity(folder: Path, identity: Identity) -> None:
 def _measured(out: Path) -> dict[str, Measured]:
     """What every system measured so far, of the corpora that are there now: of others, only the names of the sets."""
     systems = {}
-    for folder in sorted(path for path in out.iterdir() if path.is_dir() and path.name != CORPORA):
+    for folder in sorted(path for path in out.iterdir() if is_folder(path) and path.name != CORPORA):
         subsets: dict[str, dict[str, float]] = {}
         identity: dict[str, str | int] = {}
         others: list[str] = []
         for one in SETS:
-            if not (folder / one.name / "metrics.json").exists():
+            if not exists(folder / one.name / "metrics.json"):
                 continue
             report = read_json(folder / one.name / "metrics.json", Report)
             if report.inputs.get("corpus") != _present(out / CORPORA / one.name):
@@ -278,4 +279,4 @@ def _measured(out: Path) -> dict[str, Measured]:
 def _present(corpus: Path) -> str | None:
     """The fingerprint of a corpus, if it is there."""
     path = corpus / "corpus.json"
-    return read_json(path, CorpusManifest).fingerprint if path.exists() else None
+    return read_json(path, CorpusManifest).fingerprint if exists(path) else None

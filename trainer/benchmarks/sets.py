@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unijudge.listing import all_files
 from unijudge.names import is_side_file
+from unijudge.stores import is_file
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _digest(paths: Iterable[Path]) -> str:
     """Over the names, sizes and times of files."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        if path.is_file():
+        if is_file(path):
             found = path.stat()
             digest.update(f"{path}\0{found.st_size}\0{getattr(found, 'st_mtime_ns', 0)}\n".encode())
     return digest.hexdigest()
