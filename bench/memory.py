@@ -206,7 +206,7 @@ EXPORTS = (
     ("mine export sentence-transformers", (*EXPORT, "sentence-transformers", *WRITTEN, "FOLDER/rows.parquet")),
     ("mine export flagembedding", (*EXPORT, "flagembedding", *WRITTEN, "FOLDER/rows.jsonl")),
 )
-MILLION = (125_000, 250_000, 500_000, 1_000_000)
+MILLION = (62_500, 250_000, 1_000_000)
 
 CASES = (
     Case("import of Parquet, one row group", "MB", (62, 125, 250, 500), make_group(182),
@@ -217,8 +217,8 @@ CASES = (
          (*IMPORT, "FOLDER/rows.jsonl", "FOLDER/out", "--images", "FOLDER/images.zip")),
     Case("import of a JSON array", "MB", (250, 500, 1000, 2000), make_array,
          (*IMPORT, "FOLDER/rows.json", "FOLDER/out"), few=0),
-    Case("train embed", "rows", (8_000, 16_000, 32_000, 64_000), make_corpus, ("train", "embed", *EMBED)),
-    Case("mine score", "rows", MILLION, make_vectors, ("mine", "score", *SCORE)),
+    Case("train embed", "rows", (4_000, 16_000, 64_000), make_corpus, ("train", "embed", *EMBED)),
+    Case("mine score", "rows", (16_000, 64_000, 256_000), make_vectors, ("mine", "score", *SCORE)),
     Case("mine select", "rows", MILLION, make_scores, ("mine", "select", *SELECT), EXPORTS),
 )  # fmt: skip
 
