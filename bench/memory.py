@@ -31,6 +31,8 @@ FEW = 8
 WIDTH = 64
 """Of made-up vectors."""
 NEGATIVES = 4
+SCORED = 16_384
+"""Rows with scores, in a corpus of any size."""
 SUBSET = 1000
 """Rows of a subset, in which candidates are sought."""
 
@@ -79,13 +81,13 @@ def make_group(side: int) -> Callable[[Path, int], None]:
 
 
 def make_zip(folder: Path, members: int) -> None:
-    """A zip of small pictures, of which some rows name every fiftieth."""
+    """A zip of small pictures, of which rows name every five-hundredth."""
     data = picture(random.Random(1), 4)  # noqa: S311  reproducible, not secret
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for member in range(members):
             archive.writestr(f"images/of the set/{member:08}.png", data)
     with (folder / "rows.jsonl").open("w") as file:
-        for member in range(0, members, 50):
+        for member in range(0, members, 500):
             row = {"query_image": f"images/of the set/{member:08}.png", "positive_text": f"caption {member}"}
             file.write(json.dumps(row) + "\n")
 
@@ -143,8 +145,13 @@ def make_vectors(folder: Path, rows: int) -> None:
             write_part(path, manifest, ids[part.start : part.stop].to_pylist(), unit)
 
 
-def make_scores(folder: Path, rows: int) -> None:
-    """The corpus, and scripted scores of it: four candidates a question, from its subset."""
+def make_some_scores(folder: Path, rows: int) -> None:
+    """The corpus, and scores of its first shards."""
+    make_scores(folder, rows, SCORED)
+
+
+def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
+    """The corpus, and scripted scores of it, or of its first rows: four candidates a question, from its subset."""
     from unijudge.corpus import Corpus
     from unijudge.files import publish_json
     from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
@@ -173,7 +180,7 @@ def make_scores(folder: Path, rows: int) -> None:
         measured = math.log(score), math.log1p(-score)
         return Judged(item.item_id, item.key, rank, None if rank is None else 0.5, *measured, argmax_is_label=True)
 
-    for shard in range(plan.shards):
+    for shard in range(plan.shards if scored is None else min(plan.shards, scored // plan.queries_in_shard)):
         found = []
         for row in plan.rows(shard):
             query, start = corpus.queries[row], row // SUBSET * SUBSET
@@ -217,9 +224,11 @@ CASES = (
          (*IMPORT, "FOLDER/rows.jsonl", "FOLDER/out", "--images", "FOLDER/images.zip")),
     Case("import of a JSON array", "MB", (250, 500, 1000, 2000), make_array,
          (*IMPORT, "FOLDER/rows.json", "FOLDER/out"), few=0),
-    Case("train embed", "rows", (4_000, 16_000, 64_000), make_corpus, ("train", "embed", *EMBED)),
-    Case("mine score", "rows", (16_000, 64_000, 256_000), make_vectors, ("mine", "score", *SCORE)),
-    Case("mine select", "rows", MILLION, make_scores, ("mine", "select", *SELECT), EXPORTS),
+    Case("train embed", "rows", (2_000, 8_000, 32_000), make_corpus, ("train", "embed", *EMBED)),
+    Case("mine score", "rows", (8_000, 32_000, 128_000), make_vectors, ("mine", "score", *SCORE)),
+    Case("mine select", "rows", (16_000, 64_000, 128_000), make_scores, ("mine", "select", *SELECT), EXPORTS),
+    Case("mine select of 16,384 rows of a corpus", "rows", MILLION, make_some_scores,
+         ("mine", "select", *SELECT, *settings(partial="true")), EXPORTS),
 )  # fmt: skip
 
 
