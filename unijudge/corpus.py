@@ -139,6 +139,7 @@ class Corpus:
         self.images = image_root(folder, self.manifest.images)
         self.items = Entries(ITEMS.whole(folder / "items.parquet"), _item)
         self.queries = Entries(QUERIES.whole(folder / "queries.parquet"), _query)
+        pa.default_memory_pool().release_unused()
         check_names(folder, {"items": self.items.table, "queries": self.queries.table})
         self.item_ids: pa.ChunkedArray = self.items.table["item_id"]
         self.query_ids: pa.ChunkedArray = self.queries.table["query_id"]
@@ -148,10 +149,16 @@ class Corpus:
                 raise DataError(f"{folder}: {kind} id {twice!r} stands there twice; ids must be unique: import again")
         self._positive_rows, self._starts = self._find_positives()
         self._check_closed_lists()
+        pa.default_memory_pool().release_unused()  # what reading and checking took, half as much as the tables
 
     def positives(self, row: int) -> Rows:
         """The item rows of one query's positives."""
         return self._positive_rows[self._starts[row] : self._starts[row + 1]]
+
+    @property
+    def labelled(self) -> tuple[Rows, Rows]:
+        """Each query with each of its positives: the rows of both."""
+        return np.repeat(np.arange(len(self.queries)), np.diff(self._starts)), self._positive_rows
 
     def _find_positives(self) -> tuple[Rows, Rows]:
         """The item rows of all queries' positives, one after the other, and where each query's begin (queries + 1)."""

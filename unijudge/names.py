@@ -18,6 +18,8 @@ LEFT_BEHIND = re.compile(
 )
 """What file managers, operating systems and notebooks put beside the files of a person."""
 
+_UNUSUAL = re.compile(r"\\|(^|/)\.?(/|$)")
+
 
 def is_left_behind(name: str) -> bool:
     """Whether a file or folder was put there by a file manager or a system, not by a person.
@@ -46,6 +48,8 @@ def usual(name: str) -> str:
         >>> usual("./cafe\u0301//a\\b.png") == "caf\u00e9/a/b.png"
         True
     """
+    if name.isascii() and not _UNUSUAL.search(name):  # a zip may have a million names
+        return name
     return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))).as_posix()
 
 

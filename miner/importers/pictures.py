@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 from urllib.parse import unquote
 
+from miner.importers.archives import Archive
 from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
 from unijudge.files import names_in
@@ -42,10 +43,9 @@ LISTINGS = 64
 """Folders whose names are remembered."""
 HINTS = 20
 """Missing pictures for which a name of another case is sought."""
-ZIP_SAYS_UTF8 = 0x800
 ENCRYPTED = 0x1
 UNPACK = "unpack it, and set --images to the folder"
-UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, UnicodeError)
 
 
 @dataclass(frozen=True)
@@ -179,17 +179,16 @@ class Pictures:
         return "/".join(found)
 
     @cached_property
-    def _archives(self) -> list["_Archive"]:
-        """Opened when a picture is no file. Tables of contents take a kilobyte a member in memory."""
+    def _archives(self) -> list[Archive]:
+        """Opened when a picture is no file."""
         if self.root is None:
             return [self._archive(self._images)]
         found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in self.root.glob(pattern)}
         return [self._archive(path) for path in sorted(found) if not any(map(is_side_file, path.parts[-2:]))]
 
-    def _archive(self, path: Path) -> "_Archive":
+    def _archive(self, path: Path) -> Archive:
         try:
-            file = self._open.enter_context(zipfile.ZipFile(self._open.enter_context(path.open("rb"))))
-            return _Archive(path.stem, file)
+            return Archive(path.stem, self._open.enter_context(path.open("rb")))
         except UNREADABLE as error:
             with path.open("rb") as raw:
                 check_no_pointer(path, raw.read(HEAD))
@@ -210,13 +209,13 @@ class Pictures:
         zips = f", nor in {len(self._archives)} zip files" if self._archives else ""
         raise Rejected(f"no such file{zips}{self._hint(name)}")
 
-    def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+    def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[Archive, zipfile.ZipInfo]]:
         """At most one of each archive."""
         found = []
         for archive in self._archives:
             names = [name for tail in tails(archive.stem) for name in (tail, f"{archive.stem}/{tail}")]
-            infos = filter(None, map(archive.info, names))
-            found += [(archive.file, info) for info in islice(infos, 1)]
+            infos = filter(None, map(archive.find, names))
+            found += [(archive, info) for info in islice(infos, 1)]
         return found
 
     def _hint(self, name: str) -> str:
@@ -229,37 +228,7 @@ class Pictures:
 
     def _alike(self, name: str) -> str | None:
         found = None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
-        listings = (archive.listing for archive in self._archives)
-        return found or next(filter(None, (listing.alike(name) for listing in listings)), None)
-
-
-class _Archive:
-    """A zip file, and the names of its members."""
-
-    def __init__(self, stem: str, file: zipfile.ZipFile):
-        self.stem = stem
-        self.file = file
-
-    @cached_property
-    def listing(self) -> Listing:
-        """Made when a name is not found as it is written."""
-        return Listing(self.file.NameToInfo, lambda name: _unicode_name(self.file.NameToInfo[name]))
-
-    def info(self, name: str) -> zipfile.ZipInfo | None:
-        """The member that is called so."""
-        there = name if name in self.file.NameToInfo else self.listing.find(name)
-        info = self.file.NameToInfo[there] if there else None
-        return None if info is None or info.is_dir() else info
-
-
-def _unicode_name(info: zipfile.ZipInfo) -> str:
-    """The name of a member; macOS writes UTF-8 without saying so, and Python takes it for a PC's old letters."""
-    if info.filename.isascii() or info.flag_bits & ZIP_SAYS_UTF8:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode()
-    except UnicodeError:
-        return info.filename
+        return found or next(filter(None, (archive.alike(name) for archive in self._archives)), None)
 
 
 def _listing(folder: Path) -> Listing:
@@ -282,7 +251,7 @@ def _after(stem: str, name: str) -> list[str]:
     return ["/".join(parts[place + 1 :]) for place, folder in enumerate(folders) if folder == stem]
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _read_member(archive: Archive, info: zipfile.ZipInfo) -> bytes:
     if info.flag_bits & ENCRYPTED:
         raise Rejected(f"encrypted in its zip file; {UNPACK}")
     if info.file_size > MAX_BYTES:
