@@ -26,7 +26,7 @@ ONLY_IN = {
     "transformers": {
         "unijudge/inputs.py", "unijudge/checkpoints.py",
         "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
-        "trainer/attaching.py", "trainer/backbone.py",
+        "trainer/adapters.py", "trainer/attaching.py", "trainer/backbone.py",
         "trainer/pretrained.py",
         "trainer/runs.py",
     },

@@ -85,11 +85,13 @@ class Archive:
         return exact[-1] if exact else next(iter(others), None)
 
     def alike(self, name: str) -> str | None:
-        """A name that differs from a usual name only in case."""
+        """A usual name that differs from this one only in case, or lies in a folder; all are looked through."""
         folded = name.casefold()
         infos = map(self._info, self._folded[folded])
         names = (_usual(info.filename, info.flag_bits) for info in infos)
-        return next((found for found in names if found.casefold() == folded), None)
+        same = next((found for found in names if found.casefold() == folded), None)
+        all_names = (_usual(found, flags) for _, found, flags in self._entries())
+        return same or next((found for found in all_names if found.casefold().endswith(f"/{folded}")), None)
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         """What a member holds."""
