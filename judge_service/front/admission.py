@@ -20,11 +20,13 @@ class Overloaded(Exception):
 
     Attributes:
         retry_after_s: When there will be room, in whole seconds, at least 1.
+        is_full: Nobody would be taken, however long the caller waits.
     """
 
-    def __init__(self, message: str, retry_after_s: int):
+    def __init__(self, message: str, retry_after_s: int, *, is_full: bool):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.is_full = is_full
 
 
 class TooLate(Exception):
@@ -166,10 +168,12 @@ class Admission:
         wait = self._wait_s()
         if room < 0:
             message = f"this request takes about {own:.3g} s, and its caller waits {patience_s:.3g} s"
-            raise Overloaded(f"{message}. Wait longer, or send fewer candidates", 1)
-        if wait > room or len(self._waiting) >= self._max_waiting:
+            raise Overloaded(f"{message}. Wait longer, or send fewer candidates", 1, is_full=False)
+        is_full = wait > self._max_wait_s or len(self._waiting) >= self._max_waiting
+        if is_full or wait > room:
             message = f"{len(self._waiting)} requests wait, and a new one would wait about {wait:.3g} s"
-            raise Overloaded(f"{message}. Come back later, or add replicas", max(1, math.ceil(wait - room)))
+            retry_after_s = max(1, math.ceil(wait - room))
+            raise Overloaded(f"{message}. Come back later, or add replicas", retry_after_s, is_full=is_full)
 
     @property
     def _pace(self) -> float:

@@ -48,7 +48,10 @@ def refusals() -> Iterator[None]:
     except JudgeUnavailable as error:
         raise Refusal(503, "not_ready", str(error), retry=1) from error
     except Overloaded as error:
-        raise Refusal(429, "busy", str(error), retry=error.retry_after_s) from error
+        refusal = Refusal(429, "busy", str(error), retry=error.retry_after_s)
+        if error.is_full:
+            refusal.headers["Judge-Queue"] = "full"
+        raise refusal from error
     except TooLate as error:
         raise Refusal(
             503, "too_late", f"{error}. Wait longer, send fewer candidates, or add replicas", retry=1

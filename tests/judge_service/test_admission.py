@@ -77,6 +77,7 @@ def test_a_wait_is_estimated_from_the_work_that_stands_before(clock):
         with pytest.raises(Overloaded, match="1 requests wait, and a new one would wait about 6 s") as refusal:
             admission.check(5.9)
         assert refusal.value.retry_after_s == 1
+        assert not refusal.value.is_full, "who waits longer is taken"
         with pytest.raises(Overloaded) as refusal:  # its own 4 units take 2 s
             async with admission.turn(4, 5.5):
                 pass
@@ -96,8 +97,9 @@ def test_nobody_waits_longer_than_the_setting(clock):
         admission.check(1000)  # 2 s
         second = Held(admission, "b", [])
         await settled()
-        with pytest.raises(Overloaded):  # 4 s
+        with pytest.raises(Overloaded) as refusal:  # 4 s
             admission.check(1000)
+        assert refusal.value.is_full
         first.task.cancel()
         second.task.cancel()
 

@@ -105,6 +105,20 @@ def test_what_does_not_pass_never_reaches_the_application(caller, status, code):
     assert asyncio.run(Caller(b"x" * 100).ask(gate)).status == 200, "nothing stays held"
 
 
+def test_a_caller_who_is_lost_while_sending_is_no_error(caplog):
+    """As Ray says it in a replica: by an error of its own."""
+
+    class Lost(Caller):
+        async def receive(self):
+            raise RuntimeError("the task was cancelled")
+
+    inner = Inner()
+    caller = Lost(b"x")
+    with caplog.at_level("INFO"):
+        asyncio.run(caller.ask(Gate(inner, RULES)))
+    assert (inner.scopes, caller.sent, caplog.records) == ([], [], [])
+
+
 def test_without_the_key_nothing_is_read():
     inner = Inner()
     gate = Gate(inner, RULES.model_copy(update={"key_sha256": (digest_of("k"),)}))
@@ -147,9 +161,17 @@ def test_all_bodies_together_and_all_requests_together_are_bounded():
 def test_headers_that_steer_ray_are_taken_away():
     inner = Inner()
     given = [(b"X-Request-Timeout-Seconds", b"0"), (b"x-request-disconnect-disabled", b"?1"), (b"if-match", b'"a"')]
+    given += [(b"serve_multiplexed_model_id", b"x"), (b"Serve-Multiplexed-Model-Id", b"x"), (b"x-session-id", b"x")]
+    given += [(b"x-serve-router-key", b"x"), (b"x-request-id", b"\xff")]
     asyncio.run(Caller(b"x", headers=given).ask(Gate(inner, RULES)))
     names = {name for name, _ in inner.scopes[0]["headers"]}
     assert names == {b"if-match", b"content-length"}
+
+
+def test_a_sound_name_of_a_request_reaches_rays_log():
+    inner = Inner()
+    asyncio.run(Caller(b"x", headers=[(b"x-request-id", b"job-7/row.13")]).ask(Gate(inner, RULES)))
+    assert (b"x-request-id", b"job-7/row.13") in inner.scopes[0]["headers"]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +281,7 @@ def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
         file = tmp_path / "state.json"
         ServiceState(phase="serving", ready=True).write(file)
         body = b'{"code":"busy","message":"m","missing":[]}'
-        inner = Inner(429, [*JSON, (b"Retry-After", b"7")], body)
+        inner = Inner(429, [*JSON, (b"Retry-After", b"7"), (b"Judge-Queue", b"full")], body)
         gate = Gate(inner, RULES, StateFile(file))
         crowd = [await Caller(b"x").ask(gate) for _ in range(20)]
         reached = len(inner.scopes)
@@ -276,6 +298,20 @@ def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
     assert [(caller.status, caller.headers[b"Retry-After"]) for caller in crowd] == [(429, b"7")] * 20
     assert reached < 20
     assert later >= reached + 2
+
+
+def test_who_waits_for_too_short_a_time_is_refused_alone(tmp_path):
+    """His 429 says nothing of the queue: the next caller reaches the replica."""
+    file = tmp_path / "state.json"
+    ServiceState(phase="serving", ready=True).write(file)
+    inner = Inner(429, [*JSON, (b"Retry-After", b"1")], b"{}")
+    gate = Gate(inner, RULES, StateFile(file))
+
+    async def story():
+        return [await Caller(b"x").ask(gate) for _ in range(5)]
+
+    asyncio.run(story())
+    assert len(inner.scopes) == 5
 
 
 def test_websockets_are_closed():
