@@ -243,3 +243,8 @@ def test_kind_too_many_files_is_no_missing_judge():
 
     with pytest.raises(JudgeUnavailable, match=r"cannot be asked from here .* raise the limit \(ulimit -n\)$"):
         asyncio.run(ask())
+
+
+def test_kind_port_that_is_too_large_is_one_line():
+    with pytest.raises(JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"):
+        JudgeClient("http://h:80000")
