@@ -30,7 +30,7 @@ from unijudge.files import in_words
 from unijudge.keys import checked_key
 from unijudge.provenance import without_passwords
 from unijudge.reaching import by_way_of, is_nowhere, nowhere, open_http
-from unijudge.refused import in_one_line
+from unijudge.refused import in_one_line, spent
 from unijudge.retrying import Retrying
 from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import Answer, ErrorBody
@@ -137,6 +137,10 @@ class Connection:
             cure = (
                 "set NO_PROXY if it needs none" if way else "start one with `unijudge judge serve`, or correct the URL"
             )
+            if lacking := spent(error):
+                raise JudgeUnavailable(
+                    f"{self.url}: cannot be asked from here ({in_one_line(error)}). {lacking}"
+                ) from error
             raise JudgeUnavailable(f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}") from error
         except httpx2.RequestError as error:  # damaged on the way, or sent elsewhere too often
             raise JudgeUnavailable(

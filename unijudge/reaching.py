@@ -22,6 +22,9 @@ FROM_OUTSIDE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_
 """Variables of the environment that decide how a service is reached; proxies in small letters too."""
 
 
+LARGEST_PORT = 65535
+
+
 def open_http(url: str, **options: Any) -> httpx2.AsyncClient:
     """A client for one service.
 
@@ -30,8 +33,12 @@ def open_http(url: str, **options: Any) -> httpx2.AsyncClient:
         options: Of `httpx2.AsyncClient`; with a `transport` the environment is not looked at.
 
     Raises:
+        InvalidURL: It is none.
         SettingsError: A proxy or a certificate of the environment cannot be used.
     """
+    port = httpx2.URL(url).port
+    if port is not None and port > LARGEST_PORT:
+        raise httpx2.InvalidURL(f"port {port} is larger than {LARGEST_PORT}")
     try:
         return httpx2.AsyncClient(trust_env=not is_here(url), **options)
     except (ImportError, ValueError, OSError) as error:

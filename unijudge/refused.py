@@ -58,6 +58,21 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
 
 
+def spent(error: BaseException | None) -> str | None:
+    """What helps where a machine had no more of something, by an error's causes: libraries wrap it. None elsewhere.
+
+    Example:
+        >>> spent(OSError(errno.EMFILE, "Too many open files"))
+        'Too many files are open: raise the limit (ulimit -n)'
+    """
+    while error is not None:
+        number = getattr(error, "errno", None)
+        if number in SPENT:
+            return CURES[number]
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether an error of a disk or a store says nothing of what is there: a timeout, a lost connection, a busy store.
 

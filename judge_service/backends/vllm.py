@@ -57,6 +57,8 @@ class VllmJudge:
         if gpu is not None:
             check_engine(settings, sizes, gpu)
         plan = engine_plan(settings, sizes, gpu)
+        if "://" in os.environ.get("VLLM_PORT", ""):  # Kubernetes' word on a service called vllm, and no port of vLLM's
+            del os.environ["VLLM_PORT"]
         for name, value in plan.environment.items():
             os.environ.setdefault(name, value)
         os.environ.update(plan.precision)

@@ -91,7 +91,10 @@ class Endpoint:
         self._settings = settings
         key = read_key(settings.key_file)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = open_http(settings.url, timeout=settings.timeout_s, headers=headers)
+        try:
+            self._http = open_http(settings.url, timeout=settings.timeout_s, headers=headers)
+        except httpx2.InvalidURL as error:
+            raise SettingsError(f"endpoint.url: not a URL ({error}); expected http://host:port") from error
         self._loop = asyncio.new_event_loop()  # of its own, since only there a request as a whole has a deadline
         threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
         form = ", ".join(["endpoint", settings.texts, *(f"{name}={value}" for name, value in settings.extra.items())])
