@@ -22,8 +22,6 @@ LONGEST_PATH, LONGEST_PART = 1000, 255
 """Characters of a path, and bytes of one of its parts."""
 WITH_HOST = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "ssh", "sftp", "ftp", "smb")
 """Kinds of URLs that name a bucket or a host."""
-FORBIDDEN, MISSING = (401, 403, 407), (404, 410)
-"""What web servers answer."""
 ONE_SLASH = re.compile(rf"({'|'.join(WITH_HOST)}|hdfs|webhdfs|memory):/(?!/)")
 """A URL that a program took for a path, and so wrote anew: it would be a folder here."""
 WHOLE = {"locations": "whole"}
@@ -173,86 +171,19 @@ def _told_safely(found: Any, url: str) -> Any:
     start = base[: len(base) - len(tail)].rstrip("/")
     start = f"{start}//" if start.endswith(":") else start
     given, shown = f"{scheme}://{origin}", without_passwords(f"{scheme}://{origin}")
+    if start == given == shown:
+        return found
     kind: Any = type(found)
-    safe = _asking_kind(kind) if start == given == shown else _safe_kind(kind, start, shown, given)
-    return safe(found.path, protocol=found.protocol, **found.storage_options)
-
-
-def _there(path: Any) -> str | None:
-    """What a store has under a path: "file", "directory" or nothing.
-
-    The library's own answer is "nothing" where the store did not answer: then a result would be written over.
-
-    Raises:
-        DataError: The store refused, or did not answer.
-    """
-    from unijudge.refused import unreadable
-    from unijudge.stores import again  # both know what a location is
-
-    try:
-        kind: str = again(path, lambda: _asked(path))
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # each store has its own family of errors
-        raise unreadable(path, error) from error
-    return kind
-
-
-def _asked(path: Any) -> str:
-    """The same, asked once; a library for the web says "not found" of every fault.
-
-    Raises:
-        FileNotFoundError: Nothing is there.
-        Exception: What the store raises.
-    """
-    try:
-        kind: str = path.fs.info(path.path)["type"]
-    except FileNotFoundError as error:
-        reason = error.__cause__
-        status = getattr(reason, "status", None)
-        if status in FORBIDDEN:
-            raise PermissionError(str(reason)) from reason
-        if status in MISSING or reason is None or isinstance(reason, FileNotFoundError):
-            raise
-        raise OSError(str(reason)) from reason
-    return kind
-
-
-def _is_folder(path: Any) -> bool:
-    """Whether a path is a folder; on the web, a page with links."""
-    kind = _there(path)
-    return bool(path.fs.isdir(path.path)) if kind and path.path.startswith("http") else kind == "directory"
-
-
-def _plain(cls: Any, *_: object, **__: object) -> Any:
-    """Makes a path of a kind of ours; the library would look for the kind of the URL's scheme."""
-    return object.__new__(cls)
-
-
-ASKING = {
-    "__slots__": (),
-    "__new__": _plain,
-    "exists": lambda self: _there(self) is not None,
-    "is_dir": _is_folder,
-    "is_file": lambda self: _there(self) == "file",
-}
-"""What a kind of path has instead of the library's own."""
-
-
-@cache
-def _asking_kind(kind: Any) -> Any:
-    """A kind of path in stores that tells "not there" from "not answered"."""
-    members = {
-        "__repr__": lambda self: f"{kind.__name__}({str(self)!r})",
-        "__reduce__": lambda self: (locate, (str(self),)),
-    }
-    return type(kind)(f"Asking{kind.__name__}", (kind,), ASKING | members)
+    return _safe_kind(kind, start, shown, given)(found.path, protocol=found.protocol, **found.storage_options)
 
 
 @cache
 def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
     """A kind of path in one store, of which the library's text begins with `start`."""
     from upath import UPath
+
+    def plain(cls: Any, *_: object, **__: object) -> Any:  # the library would look for the kind of the URL's scheme
+        return object.__new__(cls)
 
     def text(self: Any, begin: str = shown) -> str:
         base: str = kind.__str__(self)
@@ -271,7 +202,7 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
 
     members = {
         "__slots__": (),
-        "__new__": _plain,
+        "__new__": plain,
         "__str__": text,
         "__repr__": shown_kind,
         "__reduce__": reduced,
@@ -279,4 +210,4 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
         "address": property(lambda self: text(self, full)),
         "origin": shown.partition("://")[2],
     }
-    return type(kind)(f"Safe{kind.__name__}", (kind,), ASKING | members)
+    return type(kind)(f"Safe{kind.__name__}", (kind,), members)

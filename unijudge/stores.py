@@ -15,6 +15,8 @@ from unijudge.locations import is_local
 from unijudge.provenance import without_passwords
 from unijudge.refused import in_one_line, may_pass, unreadable
 
+FORBIDDEN = (401, 403, 407)
+"""What web servers answer who must not look; their library says that nothing is there."""
 TRIES = 5
 LONGEST_WAIT_S = 8.0
 
@@ -75,14 +77,22 @@ def _kind(place: Path) -> str | None:
     store: Any = place
     try:
         if not is_local(place):
-            return str(again(place, lambda: store.fs.info(store.path))["type"])
+            kind = str(again(place, lambda: store.fs.info(store.path))["type"])
+            return "directory" if kind == "file" and _is_page(store) else kind
         if place.is_dir():
             return "directory"
         return "file" if place.is_file() else "other" if place.exists() else None
     except (FileNotFoundError, NotADirectoryError) as error:
+        cause = error.__cause__
+        if getattr(cause, "status", None) in FORBIDDEN:
+            raise unreadable(place, PermissionError(str(cause))) from error
         if may_pass(error):
-            cause = error.__cause__
             raise unreadable(place, cause if isinstance(cause, Exception) else error) from error
         return None
     except Exception as error:  # each store has its own family of errors
         raise unreadable(place, error) from error
+
+
+def _is_page(store: Any) -> bool:
+    """Whether a place on the web is a page with links to what lies there, as servers list a folder."""
+    return str(store.path).startswith("http") and not store.suffix and bool(store.fs.isdir(store.path))

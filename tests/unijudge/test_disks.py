@@ -3,7 +3,8 @@
 import errno
 import os
 import shutil
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -18,6 +19,7 @@ from unijudge.listing import all_files
 from unijudge.locations import locate
 from unijudge.outputs import check_absent, check_folder, replacing
 from unijudge.refused import unreadable, unwritable
+from unijudge.stores import exists, is_file, is_folder
 
 
 def refusing(number):
@@ -33,37 +35,6 @@ def box():
     place = locate("memory://disks/box")
     yield place
     place.fs.rm("/disks", recursive=True) if place.fs.exists("/disks") else None
-
-
-@pytest.mark.parametrize("question", ["exists", "is_dir", "is_file"])
-def test_a_store_that_does_not_answer_is_no_store_without_the_file(box, monkeypatch, question):
-    (box / "a.txt").write_text("a")
-    assert (box / "a.txt").exists()
-    assert not (box / "b.txt").exists()
-    assert (box.is_dir(), (box / "a.txt").is_file()) == (True, True)
-    monkeypatch.setattr("unijudge.stores.LONGEST_WAIT_S", 0)
-    whole, asked = box.fs.info, []
-
-    def once(path):
-        asked.append(path)
-        if len(asked) == 1:
-            raise TimeoutError("no answer")
-        return whole(path)
-
-    monkeypatch.setattr(box.fs, "info", once)
-    assert getattr(box / "a.txt", question)() is (question != "is_dir")
-    assert len(asked) == 2
-    monkeypatch.setattr(box.fs, "info", refusing(errno.ETIMEDOUT))
-    with pytest.raises(Unreachable, match=r"memory://disks/box/a\.txt: cannot be read \(Connection timed out\)"):
-        getattr(box / "a.txt", question)()
-    with pytest.raises(Unreachable):
-        check_absent(box / "a.txt")
-
-
-def test_a_store_that_forbids_the_question_is_named(box, monkeypatch):
-    monkeypatch.setattr(box.fs, "info", refusing(errno.EACCES))
-    with pytest.raises(DataError, match=r"memory://disks/box: cannot be read \(Permission denied\)"):
-        box.exists()
 
 
 def test_a_folder_that_was_made_in_a_console_is_empty(bucket):
@@ -119,15 +90,15 @@ def test_a_web_server_that_refuses_is_not_one_without_the_file(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         place = locate(f"http://127.0.0.1:{server.server_port}")
-        assert not (place / "404.jsonl").exists()
-        assert not (place / "410.jsonl").is_dir()
+        assert not exists(place / "404.jsonl")
+        assert not is_folder(place / "410")
         for name, kind in {"401.jsonl": DataError, "403.jsonl": DataError, "503.jsonl": Unreachable}.items():
             with pytest.raises(kind, match=rf"{name}: cannot be read \({name[:3]}, ") as raised:
-                (place / name).is_file()
+                is_file(place / name)
             assert type(raised.value) is kind
         server.shutdown()
-    with pytest.raises(Unreachable, match=r"cannot be read \(Cannot connect to host"):
-        (place / "404.jsonl").is_dir()
+    with pytest.raises(Unreachable, match=r"cannot be read \(Connect call failed"):
+        is_folder(place / "404")
 
 
 @pytest.mark.parametrize(
@@ -256,3 +227,16 @@ def test_files_in_a_store_are_listed(box, monkeypatch):
     monkeypatch.setattr(box.fs, "find", refusing(errno.EACCES))
     with pytest.raises(DataError, match=r"box: cannot be read \(Permission denied\)"):
         all_files(box, ".json")
+
+
+def test_a_page_of_links_is_a_folder_of_the_web(tmp_path):
+    """As servers list one, with a slash at the end or without."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.txt").write_text("a")
+    serving = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = locate(f"http://127.0.0.1:{server.server_port}/images")
+        assert (exists(place), is_folder(place), is_file(place)) == (True, True, False)
+        assert (exists(place / "a.txt"), is_folder(place / "a.txt"), is_file(place / "a.txt")) == (True, False, True)
+        server.shutdown()

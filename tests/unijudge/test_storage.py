@@ -274,7 +274,7 @@ def test_missing_credentials_are_one_clear_error(bucket, monkeypatch):
         pass
     done = subprocess.run([UNIJUDGE, "describe", str(place)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {place}: cannot be read (Unable to locate credentials)\n"
+    assert done.stderr == f"error: {place}/dataset.json: cannot be read (Unable to locate credentials)\n"
 
 
 class Refusing:
