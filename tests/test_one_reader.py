@@ -82,7 +82,6 @@ ON_A_DISK = {
     "judge_service/preflight.py": "the machine's own files",
     "judge_service/service.py": "its own file of states",
     "judge_service/backends/engine_log.py": "processes",
-    "miner/importers/pictures.py": "members of an archive",
 }
 
 

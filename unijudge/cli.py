@@ -24,6 +24,7 @@ from unijudge.refused import CURES, SPENT
 from unijudge.settings import Settings, load_settings
 from unijudge.settings import example as print_example
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
+from unijudge.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
 S = TypeVar("S", bound=Settings)
@@ -78,7 +79,7 @@ def describe(folder: Ours) -> None:
 @app.command()
 def check(places: Places, images: Images = None) -> None:
     """Reads all of a folder of this program and says whether it is whole; of other files, what an import would read."""
-    if len(places) == 1 and (inventory.is_ours(places[0]) or not places[0].exists()):
+    if len(places) == 1 and (inventory.is_ours(places[0]) or not exists(places[0])):
         typer.echo(inventory.check(places[0]))
         return
     root = [] if images is None else ["--images", address(images)]

@@ -27,6 +27,7 @@ from unijudge.errors import DataError
 from unijudge.images import MAX_PIXELS
 from unijudge.prompt import is_blank
 from unijudge.shown import in_brief, listed
+from unijudge.stores import is_folder
 
 COMMONEST = 5
 """Reasons that are named."""
@@ -106,7 +107,7 @@ class Layout:
     """An importer, as it reads files of which nothing else is known."""
 
     read: Callable[[Sequence[Path]], Iterator[Row]]
-    images: Callable[[Path], Path] = lambda place: place if place.is_dir() else place.parent
+    images: Callable[[Path], Path] = lambda place: place if is_folder(place) else place.parent
     """Where the pictures of files lie, as a rule."""
     max_rejects: float = 0.0
     """As of its command."""

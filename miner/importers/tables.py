@@ -166,7 +166,7 @@ def _tell_splits(folder: str, names: Sequence[str]) -> None:
 
 def _strangers(place: Path) -> Iterator[Ignored]:
     """The files of a folder that are neither tables nor pictures."""
-    for path in all_files(place) if place.is_dir() else ():
+    for path in all_files(place) if is_folder(place) else ():
         if _kind(path) not in (*_READERS, *PICTURES):
             yield Ignored("files", path.relative_to(place).as_posix())
 
