@@ -24,6 +24,7 @@ from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, publishing_folder
 from unijudge.image_roots import MANIFEST, PUBLISHED_IMAGES
+from unijudge.listing import foreign_files
 from unijudge.locations import is_local
 from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_places, without_places_in
@@ -199,7 +200,7 @@ def _score_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
 def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
     if folder is None or parts.triples is None:
         return
-    names = sorted(path.name for path in folder.glob("part-*.parquet"))
+    names = [path.name for path in foreign_files(folder, "part-*.parquet")]
     _check_triples(folder, names, parts.triples)
     for name in names:
         yield _File(folder, name, f"triples/{name}", table=TRIPLES)

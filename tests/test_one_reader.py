@@ -14,13 +14,14 @@ READERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "loads
 ALLOWED = {
     # The one places.
     "unijudge/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
+    "unijudge/listing.py": ({"glob"}, "lists the folders of strangers for all others"),
     "unijudge/inputs.py": (
         {"from_pretrained", "loads"},
         "loads configuration, tokenizer and processor for all others; what the library wrote of a tokenizer",
     ),
     "unijudge/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
-    "miner/importers/tables.py": ({"glob", "loads"}, "reads rows for all importers, a line of JSON at a time"),
+    "miner/importers/tables.py": ({"loads"}, "reads rows for all importers, a line of JSON at a time"),
     # Weights.
     "judge_service/backends/transformers.py": ({"from_pretrained"}, "its weights, which were checked before"),
     "judge_service/backends/model_sizes.py": ({"from_pretrained"}, "a configuration without weights"),
@@ -44,15 +45,11 @@ ALLOWED = {
     "judge_service/front/blobs.py": ({"read_bytes"}, "pictures that it stored under their hashes"),
     "judge_service/process.py": ({"glob"}, "folders of services that were killed"),
     "miner/inspect.py": ({"read_text"}, "scripts of this package"),
-    "miner/publish.py": ({"glob"}, "a folder of ours"),
     "miner/ray_engine.py": ({"glob"}, "drafts of its own shards"),
     "trainer/checkpoints.py": ({"glob", "rglob"}, "checkpoints of its own run"),
-    "trainer/benchmarks/run.py": ({"iterdir"}, "folders of its own systems"),
     "unijudge/inventory.py": ({"rglob"}, "a folder of ours, whose every file is looked at"),
     "unijudge/outputs.py": ({"rglob"}, "whether an output folder holds anything at all"),
-    # Patterns.
-    "miner/importers/pictures.py": ({"glob"}, "archives among pictures; side files are left out"),
-    "trainer/benchmarks/sets.py": ({"glob"}, "patterns of published layouts; side files are left out"),
+    # A model's folders.
     "trainer/systems/sentence_transformers.py": ({"rglob"}, "a model's files, those of its folders too"),
 }  # fmt: skip
 

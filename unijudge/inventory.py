@@ -81,12 +81,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def _kind_of(folder: Path) -> _Kind | None:
-    try:
-        return next((kind for kind in KINDS if exists(folder / kind.file)), None)
-    except DataError:
-        raise
-    except Exception as error:  # each store has its own family of errors
-        raise unreadable(folder, error) from error
+    return next((kind for kind in KINDS if exists(folder / kind.file)), None)
 
 
 def _open(folder: Path) -> tuple[_Kind, BaseModel]:

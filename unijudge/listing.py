@@ -26,6 +26,25 @@ def foreign_files(folder: Path, pattern: str = "*") -> list[Path]:
     return [folder / name for name in names if fnmatchcase(name.lower(), pattern.lower())]
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What a pattern of a shell names below a folder, in order of name.
+
+    Args:
+        folder: On a disk or in a store.
+        pattern: Relative; it may name folders too, as in `*/*.zip`.
+
+    Raises:
+        DataError: It cannot be listed.
+    """
+    try:
+        found = again(folder, lambda: list(folder.glob(pattern)))
+    except FileNotFoundError:
+        return []
+    except Exception as error:  # each store has its own family of errors
+        raise unreadable(folder, error) from error
+    return sorted(path for path in found if not is_side_file(path.name))
+
+
 def all_files(folder: Path, *endings: str) -> list[Path]:
     """The files with some endings, or all, in a folder and its subfolders, in order of name; links are followed.
 

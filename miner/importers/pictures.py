@@ -26,6 +26,7 @@ from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
 from unijudge.files import names_in
 from unijudge.images import MAX_BYTES, MAX_PIXELS, open_image
+from unijudge.listing import matching
 from unijudge.locations import check_regular
 from unijudge.names import Listing, inside, is_side_file, usual
 from unijudge.shown import shown_name
@@ -183,7 +184,7 @@ class Pictures:
         """Opened when a picture is no file."""
         if self.root is None:
             return [self._archive(self._images)]
-        found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in self.root.glob(pattern)}
+        found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in matching(self.root, pattern)}
         return [self._archive(path) for path in sorted(found) if not any(map(is_side_file, path.parts[-2:]))]
 
     def _archive(self, path: Path) -> Archive:

@@ -23,9 +23,8 @@ import pyarrow as pa
 from miner.importers.json_rows import LONGEST_ROW, array_rows, distinct_keys
 from miner.importers.rows import Ignored, Pair, Row, Unreadable, present, readable
 from unijudge.errors import DataError
-from unijudge.listing import all_files
+from unijudge.listing import all_files, matching
 from unijudge.locations import is_local
-from unijudge.names import is_side_file
 from unijudge.refused import in_one_line
 from unijudge.shown import listed, shown
 from unijudge.stores import exists, is_file, is_folder
@@ -108,18 +107,17 @@ def _files(place: Path) -> list[Path]:
     elif exists(place) or not glob.has_magic(str(place)):
         return [place]
     else:
-        matching = _matching(place)
-        found = [path for path in matching if is_file(path) and not is_side_file(path.name)]
+        found = [path for path in _named(place) if is_file(path)]
     if not found:
         raise DataError(f"{place}: no file of rows is there; expected {', '.join(_READERS)}")
     return sorted(found)
 
 
-def _matching(place: Path) -> Iterator[Path]:
+def _named(place: Path) -> list[Path]:
     """What a pattern of a shell names; in a store, a pattern of names in one folder."""
     if not is_local(place):
-        return iter(place.parent.glob(place.name))
-    return Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+        return matching(place.parent, place.name)
+    return matching(Path(place.anchor), str(place.relative_to(place.anchor)))
 
 
 def name_of(path: Path) -> str:

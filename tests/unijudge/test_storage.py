@@ -21,6 +21,7 @@ from unijudge.errors import DataError, FolderBusy, SettingsError, Unreachable
 from unijudge.files import file_sha256, publish_text, publishing, publishing_folder
 from unijudge.inventory import check, describe
 from unijudge.leases import lease
+from unijudge.listing import all_files, matching
 from unijudge.locations import is_local, locate
 from unijudge.outputs import check_absent, check_file
 from unijudge.scores import read_scores
@@ -379,3 +380,14 @@ def test_kind_c3_no_result_is_written_over_while_a_store_is_silent(bucket, monke
         with pytest.raises(Unreachable, match=r"page\.html: cannot be read \(reset\)"):
             refuses()
     assert place.fs.cat_file(place.path) == b"somebody's own"
+
+
+def test_kind_c3_a_listing_that_is_refused_once_lacks_nothing(bucket, monkeypatch):
+    place = locate(bucket) / "folder"
+    for name in ("a.zip", "sub/b.ZIP", "._a.zip"):
+        publish_text(place / name, name)
+    monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
+    for method in ("glob", "find"):
+        monkeypatch.setattr(place.fs, method, Refusing(1, TimeoutError("no answer"), getattr(place.fs, method)))
+    assert [path.name for path in matching(place, "*.zip")] == ["a.zip"]
+    assert [path.name for path in all_files(place)] == ["a.zip", "b.ZIP"]

@@ -38,6 +38,7 @@ from unijudge.cli import run
 from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
+from unijudge.listing import foreign_files
 from unijudge.outputs import check_file, is_json_of
 from unijudge.provenance import without_passwords
 from unijudge.shown import listed
@@ -257,7 +258,9 @@ def _check_identity(folder: Path, identity: Identity) -> None:
 def _measured(out: Path) -> dict[str, Measured]:
     """What every system measured so far, of the corpora that are there now: of others, only the names of the sets."""
     systems = {}
-    for folder in sorted(path for path in out.iterdir() if is_folder(path) and path.name != CORPORA):
+    for folder in foreign_files(out):
+        if folder.name == CORPORA or not is_folder(folder):
+            continue
         subsets: dict[str, dict[str, float]] = {}
         identity: dict[str, str | int] = {}
         others: list[str] = []

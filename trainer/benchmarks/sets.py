@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from unijudge.listing import all_files
-from unijudge.names import is_side_file
+from unijudge.listing import all_files, matching
 from unijudge.stores import is_file
 
 
@@ -46,15 +45,15 @@ class BenchmarkSet:
 
     def found(self, root: Path) -> tuple[Path | None, list[str]]:
         """Where its images are, and what is not there."""
-        lacking = [] if _matching(root, self.files) else [str(root / self.files)]
-        images = next((place for pattern in self.images for place in _matching(root, pattern)), None)
+        lacking = [] if matching(root, self.files) else [str(root / self.files)]
+        images = next((place for pattern in self.images for place in matching(root, pattern)), None)
         if images is None:
             lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
         return images, lacking
 
     def has_rows(self, root: Path) -> bool:
         """Whether its files of rows are there; its pictures may not be."""
-        return bool(_matching(root, self.files))
+        return bool(matching(root, self.files))
 
     def pictures_digest(self, root: Path) -> str:
         """Changes when a file among its pictures does, by its name, size or time."""
@@ -63,7 +62,7 @@ class BenchmarkSet:
 
     def source_digest(self, root: Path) -> str:
         """Changes when a file of rows does, by its name, size or time; images are known by their content."""
-        return _digest({*_matching(root, self.files), root / self.source})
+        return _digest({*matching(root, self.files), root / self.source})
 
     def words(self, root: Path, out: Path, instruction: str) -> list[str]:
         """The command that makes its corpus, after `unijudge`."""
@@ -84,8 +83,3 @@ def _digest(paths: Iterable[Path]) -> str:
             found = path.stat()
             digest.update(f"{path}\0{found.st_size}\0{getattr(found, 'st_mtime_ns', 0)}\n".encode())
     return digest.hexdigest()
-
-
-def _matching(root: Path, pattern: str) -> list[Path]:
-    """What a pattern names, without what file managers left there."""
-    return [path for path in root.glob(pattern) if not is_side_file(path.name)]
