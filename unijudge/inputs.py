@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import ModelError, UnijudgeError
-from unijudge.families import FAMILIES, Arrays, Entry, family_of
+from unijudge.families import FAMILIES, Arrays, Entry, Family, family_of
 from unijudge.files import folder_sha256, publish_text, read_text
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
 from unijudge.refused import in_one_line
@@ -75,6 +76,7 @@ class ModelInputs:
             raise _unusable(error) from error
         try:
             family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
+            _check_pixels(family)
         except UnijudgeError:
             raise
         except Exception as error:  # likewise
@@ -224,6 +226,23 @@ def weights_of(name: str, revision: str | None) -> str:
     return commit_of(name, revision) or folder_sha256(Path(name))
 
 
+def _check_pixels(family: Family) -> None:
+    """Returns if a processor makes numbers of a picture; else each picture would fail, or a score be none.
+
+    Raises:
+        ModelError: It makes some that are not finite.
+        Exception: What the processor raises.
+    """
+    height, width = family.fit(56, 56)
+    with np.errstate(all="ignore"):  # the message says it
+        arrays = family.arrays([family.picture(Image.new("RGB", (width, height), "grey"))])
+    if not np.isfinite(arrays["pixel_values"]).all():
+        raise ModelError(
+            "preprocessor_config.json makes numbers of a picture that are not finite, by its image_mean, image_std or "
+            "rescale_factor. Take that of the model's publisher"
+        )
+
+
 def _image_token(tokenizer: Any, image_id: int) -> str:
     """The token that stands for a picture, as text.
 
@@ -266,6 +285,11 @@ def _unusable(error: Exception) -> ModelError:
         return ModelError(
             "its files name code of their own, which is never run here. Take a model of a kind that transformers knows "
             f"by itself, such as {', '.join(FAMILIES)}"
+        )
+    if "Unrecognized image processor" in str(error):
+        return ModelError(
+            "preprocessor_config.json names an image_processor_type that this transformers does not have. Set it to "
+            "that of the model's publisher (of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
         )
     return ModelError(f"{in_one_line(error)}. Check the name, or download its files again")
 

@@ -97,6 +97,22 @@ def patches_of_another_model(folder):
     change(folder / "preprocessor_config.json", patch_size=16)
 
 
+def processor_of_another_name(folder):
+    change(folder / "preprocessor_config.json", image_processor_type="Qwen2_5_VLImageProcessor")
+
+
+def mean_that_is_none(folder):
+    change(folder / "preprocessor_config.json", image_mean=None, image_std=None)
+
+
+def pixels_that_are_no_numbers(folder):
+    change(folder / "preprocessor_config.json", image_std=[0, 0, 0])
+
+
+def sides_as_pixels(folder):
+    change(folder / "preprocessor_config.json", size={"max_pixels": 12_845_056, "min_pixels": 3136})
+
+
 def generation_that_contradicts_itself(folder):
     said = {"do_sample": False, "temperature": 0.1, "top_p": 0.001, "eos_token_id": [1, 2]}
     (folder / "generation_config.json").write_text(json.dumps(said))
@@ -107,6 +123,7 @@ READ = {
     "a template with a byte-order mark": template_with_a_mark,
     "a last token that the tokenizer adds": last_token,
     "a length that the tokenizer keeps": length_kept_in_the_tokenizer,
+    "a size in pixels": sides_as_pixels,
     "generation that contradicts itself": generation_that_contradicts_itself,
 }
 """Kind → how to spoil a folder; the model in it is the same as before."""
@@ -117,6 +134,12 @@ REFUSED = {
     "a token beyond the weights": (token_beyond_the_weights, r"has a token \d+, and config.json a vocab_size of \d+"),
     "a picture beyond the weights": (picture_beyond_the_weights, r"a token \d+, and config.json a vocab_size of \d+"),
     "a picture beyond the tokenizer": (picture_beyond_the_tokenizer, "calls token 10000 the one for pictures"),
+    "a processor of another name": (
+        processor_of_another_name,
+        "Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor",
+    ),
+    "a mean that is none": (mean_that_is_none, "`image_mean` and `image_std` must both be specified"),
+    "pixels that are no numbers": (pixels_that_are_no_numbers, "makes numbers of a picture that are not finite"),
     "patches of another model": (patches_of_another_model, r"patch_size is 16, and config\.json says 14"),
 }
 
