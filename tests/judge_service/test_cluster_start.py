@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -118,3 +119,15 @@ def test_kind_dead_ray_ends_a_service_that_would_wait_for_ever(monkeypatch, tmp_
     with pytest.raises(JudgeError, match="Ray's raylet on this machine died, and the replicas with it"):
         one._watch()
     silent.set()
+
+
+@pytest.mark.parametrize(("mib", "is_fault"), [(0, True), (63, True), (64, False)])
+def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(tmp_path, monkeypatch, mib, is_fault):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(preflight, "LONGEST_TEMPORARY", 1000)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=mib * 2**20))
+    found = [fault.partition(": ")[2] for fault in preflight.temporary_faults()]
+    assert [fault.startswith(f"has {mib} MiB free, and Ray's logs and sockets need 64") for fault in found] == [
+        True
+    ] * is_fault
