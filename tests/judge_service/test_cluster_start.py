@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
 from judge_service import cluster, preflight, service
 from judge_service.settings import ServiceSettings
@@ -131,3 +132,19 @@ def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(tmp_pat
     assert [fault.startswith(f"has {mib} MiB free, and Ray's logs and sockets need 64") for fault in found] == [
         True
     ] * is_fault
+
+
+def test_kind_working_folder_a_file_in_the_place_of_a_package_is_told_of(monkeypatch, tmp_path):
+    """Ray's processes have the folder of the service on their path: a queue.py there is what they import."""
+
+    def refuse(**_):
+        raise RayError("ray::ServeController.__init__()\nTraceback:\n  import queue\nImportError: no Queue in queue")
+
+    monkeypatch.setattr(service.serve, "start", refuse)
+    for name in ("join", "check_alone"):
+        monkeypatch.setattr(service, name, lambda _: None)
+    one = service._Service(ServiceSettings(address="auto"), tmp_path / "state.json", threading.Event())
+    with pytest.raises(
+        JudgeError, match=r"^Ray Serve did not start: ImportError: no Queue in queue\. .* from another folder"
+    ):
+        one.run()
