@@ -249,7 +249,7 @@ def _image_token(tokenizer: Any, image_id: int) -> str:
     Raises:
         ModelError: The tokenizer has no such token.
     """
-    token = tokenizer.convert_ids_to_tokens(image_id) if image_id < len(tokenizer) else None
+    token = tokenizer.convert_ids_to_tokens(image_id)
     if token is None:
         raise ModelError(
             f"config.json calls token {image_id} the one for pictures, and its tokenizer has none of that "
@@ -270,8 +270,9 @@ def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
         ModelError: It has not.
     """
     written = [entry for entry in encoder.stream(["a"]) if isinstance(entry, int)]
-    plain = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
-    largest = max([*written, *tokenizer.convert_tokens_to_ids([*plain, encoder.image_token])])
+    numbers, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+    plain = [number for token, number in numbers.items() if token not in added]
+    largest = max([*written, *plain, numbers[encoder.image_token]])
     if largest >= rows:
         raise ModelError(
             f"its tokenizer has a token {largest}, and config.json a vocab_size of {rows}; take the "
