@@ -33,6 +33,8 @@ CUDA_FOLDER = Path("/usr/local/cuda")
 PARALLEL_SIZES = (1, 2, 4, 8, 16)
 SIXTEEN_BIT_METHODS = ("awq", "gptq", "fp8")
 """Ways of packing weights whose kernels in vLLM compute in float16 or bfloat16 alone."""
+LEAST_FREE = 64 * 2**20
+"""Bytes of the temporary folder, where a Ray that has just started has written a tenth of that."""
 LEAST_FILES, GOOD_FILES = 256, 65536
 """Of one process: with 64 Ray's processes die while they start."""
 LONGEST_TEMPORARY = 39
@@ -92,6 +94,11 @@ def temporary_faults() -> Iterator[str]:
         yield (
             f"{name} = {shown(str(folder))}: has {len(os.fsencode(folder))} letters, and Ray's sockets below it have "
             f"room for {LONGEST_TEMPORARY}. Set RAY_TMPDIR to a shorter folder, such as /tmp"
+        )
+    elif (free := shutil.disk_usage(folder).free) < LEAST_FREE:
+        yield (
+            f"{name} = {shown(str(folder))}: has {free / 2**20:.0f} MiB free, and Ray's logs and sockets need "
+            f"{LEAST_FREE / 2**20:.0f}. Free space there, or set RAY_TMPDIR to another folder"
         )
     sessions = folder / "ray"
     if os.path.lexists(sessions) and not (sessions.is_dir() and os.access(sessions, os.W_OK | os.X_OK)):

@@ -82,7 +82,14 @@ class _Service:
             check_alone(settings)
             if self._stop.is_set():
                 return
-            answer(self._deploy, lambda: bool(dead_parts()))
+            try:
+                answer(self._deploy, lambda: bool(dead_parts()))
+            except RayError as error:
+                raise JudgeError(
+                    f"Ray Serve did not start: {_reason(str(error))}. Ray's processes look for packages in the folder "
+                    "that the service is started from, so a file there may stand in a package's place: start it from "
+                    "another folder. Else look into Ray's logs, in its temporary folder under session_latest/logs"
+                ) from error
             self._watch()
         finally:
             self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Come back later"))

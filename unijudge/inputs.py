@@ -4,6 +4,7 @@ The one place of this package that imports transformers, when a model's tokenize
 """
 
 import json
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +18,15 @@ from unijudge.errors import ModelError, UnijudgeError
 from unijudge.families import FAMILIES, Arrays, Entry, Family, family_of
 from unijudge.files import folder_sha256, publish_text, read_text
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
+from unijudge.reaching import FROM_OUTSIDE
 from unijudge.refused import in_one_line
+from unijudge.shown import listed
 from unijudge.texts import BYTE_ORDER_MARK
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file by which peft knows an adapter."""
+HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE")
+"""Variables of the environment that decide which hub is asked, and where its files are looked for."""
 NO_CODE = {"trust_remote_code": False}
 """For every `from_pretrained`: else transformers asks the terminal whether to run the code that a model brings."""
 
@@ -184,7 +189,9 @@ def commit_of(name: str, revision: str | None) -> str | None:
     try:  # the same reason once more, in words; or a cache that holds files, and not which branch they are of
         commit = hub.extract_commit_hash(hub.cached_file(name, "config.json", revision=revision), None)
     except Exception as error:
-        raise _unusable(error) from error
+        if "Repo id must" in str(error):
+            raise ModelError("no such folder is here, and it is no hub name (owner/model). Check the path") from error
+        raise _unusable(error, f"Check the name{_asked_by()}") from error
     if commit is None:
         raise ModelError(f"{name}: its commit is not known here; download the model again, or give a folder")
     return commit
@@ -249,7 +256,7 @@ def _image_token(tokenizer: Any, image_id: int) -> str:
     Raises:
         ModelError: The tokenizer has no such token.
     """
-    token = tokenizer.convert_ids_to_tokens(image_id) if image_id < len(tokenizer) else None
+    token = tokenizer.convert_ids_to_tokens(image_id)
     if token is None:
         raise ModelError(
             f"config.json calls token {image_id} the one for pictures, and its tokenizer has none of that "
@@ -270,8 +277,9 @@ def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
         ModelError: It has not.
     """
     written = [entry for entry in encoder.stream(["a"]) if isinstance(entry, int)]
-    plain = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
-    largest = max([*written, *tokenizer.convert_tokens_to_ids([*plain, encoder.image_token])])
+    numbers, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+    plain = [number for token, number in numbers.items() if token not in added]
+    largest = max([*written, *plain, numbers[encoder.image_token]])
     if largest >= rows:
         raise ModelError(
             f"its tokenizer has a token {largest}, and config.json a vocab_size of {rows}; take the "
@@ -279,7 +287,14 @@ def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
         )
 
 
-def _unusable(error: Exception) -> ModelError:
+def _asked_by() -> str:
+    """The variables of the environment that say how a hub is asked, for a cure; nothing where there are none."""
+    proxies = [one for name in FROM_OUTSIDE for one in (name, name.lower())]
+    given = [name for name in (*HUB_VARIABLES, *proxies) if name in os.environ]
+    return f", and what the environment says of the hub: {listed(given)}" if given else ""
+
+
+def _unusable(error: Exception, cure: str = "Check the name, or download its files again") -> ModelError:
     """What to raise where a library refuses a model's files."""
     if "trust_remote_code" in str(error):
         return ModelError(
@@ -291,7 +306,7 @@ def _unusable(error: Exception) -> ModelError:
             "preprocessor_config.json names an image_processor_type that this transformers does not have. Set it to "
             "that of the model's publisher (of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
         )
-    return ModelError(f"{in_one_line(error)}. Check the name, or download its files again")
+    return ModelError(f"{in_one_line(error)}. {cure}")
 
 
 def versions_of(*libraries: str) -> str:

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import shutil
 import socket
 import threading
 from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
 from judge_service import cluster, preflight, service
 from judge_service.settings import ServiceSettings
@@ -118,3 +120,31 @@ def test_kind_dead_ray_ends_a_service_that_would_wait_for_ever(monkeypatch, tmp_
     with pytest.raises(JudgeError, match="Ray's raylet on this machine died, and the replicas with it"):
         one._watch()
     silent.set()
+
+
+@pytest.mark.parametrize(("mib", "is_fault"), [(0, True), (63, True), (64, False)])
+def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(tmp_path, monkeypatch, mib, is_fault):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(preflight, "LONGEST_TEMPORARY", 1000)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=mib * 2**20))
+    found = [fault.partition(": ")[2] for fault in preflight.temporary_faults()]
+    assert [fault.startswith(f"has {mib} MiB free, and Ray's logs and sockets need 64") for fault in found] == [
+        True
+    ] * is_fault
+
+
+def test_kind_working_folder_a_file_in_the_place_of_a_package_is_told_of(monkeypatch, tmp_path):
+    """Ray's processes have the folder of the service on their path: a queue.py there is what they import."""
+
+    def refuse(**_):
+        raise RayError("ray::ServeController.__init__()\nTraceback:\n  import queue\nImportError: no Queue in queue")
+
+    monkeypatch.setattr(service.serve, "start", refuse)
+    for name in ("join", "check_alone"):
+        monkeypatch.setattr(service, name, lambda _: None)
+    one = service._Service(ServiceSettings(address="auto"), tmp_path / "state.json", threading.Event())
+    with pytest.raises(
+        JudgeError, match=r"^Ray Serve did not start: ImportError: no Queue in queue\. .* from another folder"
+    ):
+        one.run()
