@@ -6,6 +6,8 @@ stopped.
 """
 
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -33,6 +35,10 @@ from unijudge.tables import Table
 from unijudge.triples import TRIPLES, TripleManifest
 
 IMAGES = "images"
+MOST_IN_A_FOLDER = 10_000
+"""Files that the Hugging Face hub takes."""
+
+logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -105,7 +111,20 @@ def publish(
             found |= {name: stored(draft / name) for name in (*_manifests(parts), "README.md")}
             manifest = _manifest(parts, found, images=images, license=license)
             publish_json(draft / MANIFEST, manifest)
+    _tell_full_folders(out, manifest)
     return manifest
+
+
+def _tell_full_folders(out: Path, manifest: DatasetManifest) -> None:
+    """Warns of what the hub refuses at the end of an upload."""
+    folders = Counter(name.rpartition("/")[0] for name in manifest.files)
+    full = {folder: files for folder, files in folders.items() if files > MOST_IN_A_FOLDER}
+    if full:
+        logger.warning(
+            "%s: %s holds %s files, and the Hugging Face hub takes %s in a folder; import from a zip of the images to "
+            "have them in 256 folders, or publish elsewhere",
+            out, *next((folder, f"{files:,}") for folder, files in full.items()), f"{MOST_IN_A_FOLDER:,}",
+        )  # fmt: skip
 
 
 def _check_cascade(scores: Path | None, triples: Path | None, parts: Parts) -> None:
