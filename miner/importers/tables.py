@@ -43,6 +43,10 @@ BINARY = frozenset({".parquet", ".arrow", ".feather"})
 ARROW_FILE = b"ARROW1"
 """How a file of Arrow begins; a stream has no such beginning."""
 SPLITS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"})
+LARGE_PAGE = 2**27
+"""Bytes of a page above which a person is told what it takes."""
+ARROW_ROWS_IN_PAGE = 1024
+"""Arrow looks at a page's size after so many rows."""
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".zip")
 """Endings of files that tables name, or that hold these."""
 FORGOTTEN_ABOVE = 1000
@@ -229,10 +233,30 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
     with open_parquet(path, piecewise=True) as file:
         names = [name for name in file.schema_arrow.names if columns is None or name in columns]
         _check_distinct(path, names)
+        _warn_of_large_pages(path, file.metadata)
         for group in range(file.num_row_groups):
             rows = _rows_at_once(file.metadata.row_group(group))
             for batch in file.iter_batches(rows, row_groups=[group], columns=names):
                 yield from _values(batch)
+
+
+def _warn_of_large_pages(path: Path, metadata: Any) -> None:
+    """Says what reading will take where that is much: Arrow reads a page as a whole, and holds it twice."""
+    if not metadata.created_by.startswith("parquet-cpp"):  # other writers end a page at a megabyte
+        return
+    largest = max((_page_of(metadata.row_group(number)) for number in range(metadata.num_row_groups)), default=0)
+    if largest > LARGE_PAGE:
+        logger.warning(
+            "%s: its pages have up to about %s MB, and reading takes twice as much memory; where that is too much, "
+            "write it again with fewer rows in a row group (row_group_size of pyarrow and pandas)",
+            path, f"{largest // 10**6:,}",
+        )  # fmt: skip
+
+
+def _page_of(group: Any) -> int:
+    """The bytes of a row group's largest page, as Arrow writes it."""
+    largest = max((group.column(number).total_uncompressed_size for number in range(group.num_columns)), default=0)
+    return int(largest * min(1, ARROW_ROWS_IN_PAGE / max(group.num_rows, 1)))
 
 
 def _rows_at_once(group: Any) -> int:

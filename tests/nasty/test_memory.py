@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from miner.importers import tables
+
 MEGABYTE = 10**6
 
 
@@ -28,3 +30,13 @@ def test_kind_a13_a_row_group_of_any_size_is_read_in_pieces(rows, size, in_page,
     found, above = map(int, done.stdout.split())
     assert found == rows
     assert above < limit * MEGABYTE
+
+
+@pytest.mark.parametrize(("rows_in_group", "told"), [(64, True), (16, False)])
+def test_large_pages_are_told_with_their_cure(rows_in_group, told, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tables, "LARGE_PAGE", 3_000_000)
+    pictures = pa.array([bytes([number]) * 100_000 for number in range(64)], pa.binary())
+    pq.write_table(pa.table({"query_image": pictures}), tmp_path / "a.parquet", row_group_size=rows_in_group)
+    assert sum(1 for _ in tables.parquet_rows(tmp_path / "a.parquet")) == 64
+    assert ("its pages have up to about 6 MB" in caplog.text) == told
+    assert ("row_group_size" in caplog.text) == told
