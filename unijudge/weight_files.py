@@ -28,6 +28,10 @@ PARTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "fp8": (frozenset({"weight"}), frozenset({"weight_scale", "weight_scale_inv"})),
 }
 """Method of packing → what a packed layer holds: of each set one tensor at least."""
+PACKING = frozenset({*PARTS, "bitsandbytes"})
+"""Methods of which at least a part of the weights is no floating-point number of 16 bits or more."""
+PLACES = frozenset({"I64", "BOOL"})
+"""Dtypes of what is no weight, as the numbers of positions."""
 SIDE_TENSORS = ("scale", "zero", "shape", "g_idx", "absmax", "quant_map", "quant_state")
 """What stands in the names of tensors that only say how others are packed, whatever the method."""
 
@@ -105,7 +109,7 @@ def check_numbers(paths: Sequence[Path], method: str) -> None:
                 f"of 16 bits or more (first {min(foreign)[:120]}). Take the config.json of these weights"
             )
         return
-    if method in PARTS and not _packed(dtypes, PARTS[method]):
+    if method in PACKING and set(dtypes.values()) <= NUMBERS | PLACES:
         raise ModelError(
             f"its config.json says that its weights are packed by {method}, and none is. Take quantization_config out "
             "of config.json, or take the packed weights"
@@ -115,12 +119,6 @@ def check_numbers(paths: Sequence[Path], method: str) -> None:
             f"its checkpoint does not hold this model: {len(faults):,} layers that are packed by {method} lack a part "
             f"(first {faults[0]}). Download it again"
         )
-
-
-def _packed(dtypes: Mapping[str, str], parts: Sequence[frozenset[str]]) -> bool:
-    """Whether a file holds any tensor that only packed layers have."""
-    names = frozenset().union(*parts) - {"weight"}
-    return any(name.rpartition(".")[2] in names or dtype.startswith(FLOAT8) for name, dtype in dtypes.items())
 
 
 def torn_layers(dtypes: Mapping[str, str], method: str) -> list[str]:

@@ -38,6 +38,11 @@ def quantisation_left_over(folder):
     change(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4, "group_size": 128})
 
 
+def quantisation_of_a_merge(folder):
+    """As a merge of an adapter that was trained on four bits leaves it: transformers would pack the weights anew."""
+    change(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+
+
 def code_of_its_own(folder):
     classes = {"AutoConfig": "configuration_house.C", "AutoModelForImageTextToText": "modeling_house.M"}
     change(folder / "config.json", model_type="house_vl", auto_map=classes)
@@ -129,6 +134,7 @@ READ = {
 """Kind → how to spoil a folder; the model in it is the same as before."""
 REFUSED = {
     "quantisation left over": (quantisation_left_over, "are packed by awq, and none is. Take quantization_config out"),
+    "quantisation of a merge": (quantisation_of_a_merge, "are packed by bitsandbytes, and none is"),
     "code of its own": (code_of_its_own, "its files name code of their own, which is never run here"),
     "the date in a template": (template_with_the_date, "its chat template writes the date of today"),
     "a token beyond the weights": (token_beyond_the_weights, r"has a token \d+, and config.json a vocab_size of \d+"),
