@@ -4,6 +4,7 @@ Judges, embedders and adapters are all held to it, whatever engine runs them. On
 """
 
 import copy
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def check_checkpoint(name: str, revision: str | None) -> None:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
+    except pickle.UnpicklingError as error:  # torch would advise to run whatever stands in there
+        raise ModelError(
+            f"its weights cannot be read: {folder or name}: pytorch_model*.bin holds no tensors, or more than tensors, "
+            "which is never run here. Download the model again, or take one with safetensors"
+        ) from error
     except Exception as error:  # a file may be anything, and each library has errors of its own
         raise ModelError(f"its weights cannot be read ({in_one_line(error)}). Download the model again") from error
     finally:

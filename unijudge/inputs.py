@@ -3,9 +3,10 @@
 The one place of this package that imports transformers, when a model's tokenizer and processor are loaded.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,25 +68,20 @@ class ModelInputs:
         pinned = self.revision
         self.config = load_config(name, pinned)
         kind = family_of(self.config.model_type)
-        try:
+        with _reading("tokenizer.json or tokenizer_config.json"):
             # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 name, revision=pinned, padding_side="left", **NO_CODE
             )
-            loader, options = kind.loader
+        loader, options = kind.loader
+        with _reading("preprocessor_config.json or processor_config.json"):
             processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options, **NO_CODE)
             # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
             layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
             template = layout.get("chat_template") or tokenizer.chat_template
-        except Exception as error:  # a file may hold anything, and each library has errors of its own
-            raise _unusable(error) from error
-        try:
+        with _reading("config.json or preprocessor_config.json"):
             family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
             _check_pixels(family)
-        except UnijudgeError:
-            raise
-        except Exception as error:  # likewise
-            raise _unusable(error) from error
         tokenizer.chat_template = template.removeprefix(BYTE_ORDER_MARK) if isinstance(template, str) else template
         self.weights = self.revision or folder_sha256(folder)
         """The commit of a hub model, or a digest of the folder."""
@@ -215,11 +211,9 @@ def load_config(name: str, commit: str | None) -> Any:
             "this folder holds an adapter and no model. Of a reranker's run serve the folder merged/ beside it; of an "
             "embedder's run name the base model, and set model.adapter to this folder"
         )
-    try:
+    with _reading("config.json"):
         config = transformers.AutoConfig.from_pretrained(name, revision=commit, **NO_CODE)
         config._attn_implementation = None  # noqa: SLF001  a choice that stands in the file would win over ours
-    except Exception as error:  # a file may hold anything, and each library has errors of its own
-        raise _unusable(error) from error
     return config
 
 
@@ -294,7 +288,20 @@ def _asked_by() -> str:
     return f", and what the environment says of the hub: {listed(given)}" if given else ""
 
 
-def _unusable(error: Exception, cure: str = "Check the name, or download its files again") -> ModelError:
+@contextlib.contextmanager
+def _reading(files: str) -> Iterator[None]:
+    """Around what reads some files of a model: these are named where it fails."""
+    try:
+        yield
+    except UnijudgeError:
+        raise
+    except Exception as error:  # a file may hold anything, and each library has errors of its own
+        raise _unusable(error, files=f"{files}: ") from error
+
+
+def _unusable(
+    error: Exception, cure: str = "Check the name, or download its files again", *, files: str = ""
+) -> ModelError:
     """What to raise where a library refuses a model's files."""
     if "trust_remote_code" in str(error):
         return ModelError(
@@ -306,7 +313,7 @@ def _unusable(error: Exception, cure: str = "Check the name, or download its fil
             "preprocessor_config.json names an image_processor_type that this transformers does not have. Set it to "
             "that of the model's publisher (of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
         )
-    return ModelError(f"{in_one_line(error)}. {cure}")
+    return ModelError(f"{files}{in_one_line(error)}. {cure}")
 
 
 def versions_of(*libraries: str) -> str:

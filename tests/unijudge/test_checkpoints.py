@@ -109,6 +109,17 @@ def test_kind_b3_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_
         check_checkpoint(str(tmp_path / "model"), None)
 
 
+@pytest.mark.parametrize("content", [b"nothing", b"cos\nsystem\n(S'true'\ntR."])
+def test_kind_b3_pickled_weights_that_are_none_are_named_without_torchs_advice(tiny_model, tmp_path, content):
+    """Torch says how to run what stands in the file."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / WEIGHTS).unlink()
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ModelError, match=r"pytorch_model\*\.bin holds no tensors, or more than tensors") as refused:
+        check_checkpoint(str(tmp_path / "model"), None)
+    assert "weights_only" not in str(refused.value)
+
+
 def packed(weights):
     """As AWQ packs: every linear layer's weight becomes three tensors."""
     found = {}

@@ -47,7 +47,9 @@ def test_kind_b3_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
     file, text, reason = FAULTS[fault]
     name = damaged(tiny_model, tmp_path / "model", file, text)
     cure = r"\. Check the name, or download its files again\)$"
-    with pytest.raises(ModelError, match=f"{name}: cannot be loaded as a judge .*{reason}.*{cure}") as refused:
+    with pytest.raises(
+        ModelError, match=f"{name}: cannot be loaded as a judge .*{file}.*: .*{reason}.*{cure}"
+    ) as refused:
         open_inputs(ModelSettings(name=name), Prompt(), LimitSettings())
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400 + len(name)
