@@ -296,11 +296,11 @@ def _reading(files: str) -> Iterator[None]:
     except UnijudgeError:
         raise
     except Exception as error:  # a file may hold anything, and each library has errors of its own
-        raise _unusable(error, f"{files}: ") from error
+        raise _unusable(error, files=f"{files}: ") from error
 
 
 def _unusable(
-    error: Exception, files: str = "", cure: str = "Check the name, or download its files again"
+    error: Exception, cure: str = "Check the name, or download its files again", *, files: str = ""
 ) -> ModelError:
     """What to raise where a library refuses a model's files."""
     if "trust_remote_code" in str(error):

@@ -36,6 +36,8 @@ from unijudge.texts import HEAD, check_no_pointer
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 BASE64 = re.compile(r"[A-Za-z0-9+/=_\s-]+")
+BEGINNINGS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD")
+"""Of a JPEG, a PNG, a WebP and a GIF in base64."""
 SHORTEST_BASE64 = 200
 """Characters; of the letters of base64 alone no path is made that is so long."""
 LONGEST_NAME = 4096
@@ -93,7 +95,7 @@ def check_name(name: str) -> None:
         raise Rejected("a file:// URL; name the file by its path")
     if URL.match(start):
         raise Rejected("a URL, not a path; nothing is downloaded: fetch it, and name the file")
-    if len(name) > SHORTEST_BASE64 and BASE64.fullmatch(start):
+    if (len(name) > SHORTEST_BASE64 or start.startswith(BEGINNINGS)) and BASE64.fullmatch(start):
         raise Rejected("base64 text, not a path; put its bytes into a binary column, or save it as a file")
     if len(name) > LONGEST_NAME:
         raise Rejected(f"{len(name):,} characters, which no path has")

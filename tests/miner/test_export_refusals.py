@@ -173,6 +173,8 @@ def test_kind_c9_rows_with_too_few_distinct_negatives_are_said_with_the_cure(mak
     assert few + "filled up with repeated ones, as the released file is" in told["unime.json"]
     for name in ("swift.jsonl", "f.jsonl", "tevatron"):
         assert few + "written with those that they have" in told[name]
+    assert "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'" in told["three.jsonl"]
+    assert "written with those" not in told["three.jsonl"]
     assert "distinct" not in told["two.jsonl"]
     assert {len(line["negative_messages"]) for line in lines(tmp_path / "two.jsonl")} == {2}
     assert len(lines(tmp_path / "three.jsonl")) == 1

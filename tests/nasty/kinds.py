@@ -486,6 +486,8 @@ KINDS = (
     Kind("A2 Windows' line ends", _text(lambda data: data.replace(b"\n", b"\r\n")), fits=_is_text),
     Kind("A3 base64 for a name", lambda _: None, 1, "base64 text, not a path", False, _names_pictures,
          (ROWS[0], (BASE64, ROWS[1][1]))),
+    Kind("A3 base64 of a small picture", lambda _: None, 1, "base64 text, not a path", False, _names_pictures,
+         (ROWS[0], (BASE64[:150], ROWS[1][1]))),
     Kind("A3 a data: URL", lambda _: None, 1, "a data: URL, not a path", False, _names_pictures,
          (ROWS[0], ("data:image/png;base64," + BASE64, ROWS[1][1]))),
     Kind("A3 a URL", lambda _: None, 1, "a URL, not a path", False, _names_pictures,

@@ -92,7 +92,7 @@ def test_the_doctor_scores_a_pair(hub):
 
 def test_what_is_not_in_the_cache_is_one_line(hub):
     for name, revision in [("acme/gone", None), (NAME, "v2"), (NAME, "0" * 40)]:
-        with pytest.raises(ModelError, match=r"Check the name, or download its files again") as refused:
+        with pytest.raises(ModelError, match=r"Check the name") as refused:
             open_judge(settings_of(name=name, revision=revision))
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 400
