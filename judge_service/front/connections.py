@@ -24,8 +24,6 @@ PIPELINED = 8
 """Requests that wait in one connection for the answer to an earlier one."""
 READ_S = 60
 """How long an answer may wait until its caller reads on."""
-IDLE = 4096
-"""Connections without a request: those that never had one, and those that were kept alive."""
 
 
 class TooManyPipelined(Exception):
@@ -35,6 +33,8 @@ class TooManyPipelined(Exception):
 class BoundedConnection(HttpToolsProtocol):
     """One connection."""
 
+    most_idle: ClassVar[int] = 4096
+    """Connections without a request: those that never had one, and those that were kept alive."""
     _idle: ClassVar[dict["BoundedConnection", None]] = {}
     """Those without a request; the one that waits for longest stands first."""
 
@@ -122,7 +122,7 @@ class BoundedConnection(HttpToolsProtocol):
     def _wait_for_head(self, seconds: float) -> None:
         self._deadline = self.loop.call_later(seconds, self.transport.abort)
         self._idle[self] = None
-        if len(self._idle) > IDLE:
+        if len(self._idle) > self.most_idle:
             oldest = next(iter(self._idle))
             oldest.stop_waiting()
             oldest.transport.abort()

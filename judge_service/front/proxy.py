@@ -46,6 +46,11 @@ def middlewares() -> list[Middleware]:
 
 
 def _allow_connections() -> None:
-    """Every connection is an open file, one that says nothing too: take as many as the system lets us."""
+    """Every connection is an open file, one that says nothing too: take as many as the system lets us.
+
+    Where that is few, half of them are for callers who ask.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY:
+        BoundedConnection.most_idle = min(BoundedConnection.most_idle, most // 2)

@@ -250,7 +250,7 @@ def test_an_answer_that_nobody_reads_is_thrown_away(monkeypatch):
 
 
 def test_of_too_many_silent_connections_the_oldest_is_closed(monkeypatch):
-    monkeypatch.setattr(connections, "IDLE", 3)
+    monkeypatch.setattr(BoundedConnection, "most_idle", 3)
 
     async def story(_app, port):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
