@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import transformers
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import nn
@@ -130,7 +129,7 @@ def _saveable(generation: Any) -> Any:
         generation.validate(strict=True)
     except ValueError:
         ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-        return transformers.GenerationConfig(**{name: getattr(generation, name) for name in ids})
+        return type(generation)(**{name: getattr(generation, name) for name in ids})
     return generation
 
 
