@@ -5,6 +5,7 @@ import fcntl
 import logging
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,22 @@ def _is_abandoned(folder: Path) -> bool:
             return True
     except OSError:  # held, of another user, or not locked yet
         return False
+
+
+def with_port(settings: ServiceSettings) -> ServiceSettings:
+    """The settings with a free port in the place of 0: Ray would take one, and nobody would learn which.
+
+    Raises:
+        SettingsError: The host is not an address of this machine.
+    """
+    if settings.port or settings.address is not None:
+        return settings
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as trial:
+            trial.bind((settings.host, 0))
+            return settings.model_copy(update={"port": trial.getsockname()[1]})
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {settings.host} ({error.strerror}). Set host") from error
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from judge_service.front.gate import rules_of
 from judge_service.front.proxy import ProxyOrders
 from judge_service.front.state import ServiceState, StateFile
 from judge_service.preflight import check_machine
-from judge_service.process import port_lock, service_folder, stopping_at_signals
+from judge_service.process import port_lock, service_folder, stopping_at_signals, with_port
 from judge_service.replica import DEPLOYMENT, deployment_of
 from judge_service.settings import ServiceSettings
 from unijudge.errors import DataError, JudgeError, SettingsError
@@ -49,6 +49,7 @@ def run(settings: ServiceSettings) -> None:
         JudgeError: The replicas did not start, or can no longer start; their own error is in the message.
     """
     stop = threading.Event()
+    settings = with_port(settings)
     with stopping_at_signals(stop), port_lock(settings), service_folder() as folder:
         check_machine(settings)
         model = settings.model

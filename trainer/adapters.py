@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import GenerationConfig
 
 from trainer.attaching import check_adapter
 from trainer.backbone import Backbone, open_backbone
@@ -134,7 +133,7 @@ def _saveable(generation: Any) -> Any:
         generation.validate(strict=True)
     except ValueError:
         ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-        return GenerationConfig(**{name: getattr(generation, name) for name in ids})
+        return type(generation)(**{name: getattr(generation, name) for name in ids})
     return generation
 
 

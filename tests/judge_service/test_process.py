@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from judge_service.process import port_lock, service_folder, stopping_at_signals
+from judge_service.process import port_lock, service_folder, stopping_at_signals, with_port
 from judge_service.settings import ServiceSettings
 from unijudge.errors import SettingsError
 
@@ -100,3 +100,14 @@ def test_kind_umask_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(SettingsError, match=r"port: 8000: its lock .*-8000\.lock cannot be read \(Permission denied\)"):
         port_lock(ServiceSettings(port=8000)).__enter__()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
+def test_kind_port_0_is_a_free_one_that_is_known(host):
+    chosen = with_port(ServiceSettings(host=host, port=0))
+    assert 1024 < chosen.port < 65536
+    assert chosen.url == f"http://{host}:{chosen.port}"
+    with pytest.raises(SettingsError, match=r"cannot listen on 203\.0\.113\.1"):
+        with_port(ServiceSettings(host="203.0.113.1", port=0))
+    given = ServiceSettings(port=8000)
+    assert with_port(given) is given

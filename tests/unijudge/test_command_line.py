@@ -161,6 +161,8 @@ def check_brief(status, err, value):
 @pytest.mark.parametrize("value", LONG, ids=lambda value: repr(value[:8]))
 def test_hostile_values_are_refused_in_brief(value, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # what ~ is
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("logging.raiseExceptions", False)  # a library's handler keeps another test's stderr
     faults = []
