@@ -99,11 +99,15 @@ def write_part(path: Path, manifest: VectorManifest, ids: list[str], vectors_ND:
         DataError: A vector has a component that is not a number, or no length.
     """
     _check(path, vectors_ND)
-    values = pa.array(vectors_ND.astype(manifest.dtype).ravel())
-    table = pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])})
-    with publishing(path) as draft:
-        marked = table.replace_schema_metadata({_DIGEST: manifest.digest})
-        pq.write_table(marked, draft, row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
+    width = vectors_ND.shape[1]
+    vector = pa.list_(pa.from_numpy_dtype(np.dtype(manifest.dtype)), width)
+    schema = pa.schema([("id", pa.string()), ("vector", vector)], {_DIGEST: manifest.digest})
+    with publishing(path) as draft, pq.ParquetWriter(draft, schema, write_page_checksum=True) as writer:
+        for start in range(0, len(ids), ROWS_IN_BLOCK):
+            block = slice(start, start + ROWS_IN_BLOCK)
+            values = pa.array(vectors_ND[block].astype(manifest.dtype).ravel())
+            columns = [pa.array(ids[block], pa.string()), pa.FixedSizeListArray.from_arrays(values, width)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
@@ -215,7 +219,9 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
 
 
 def _check(path: Path, vectors_ND: npt.NDArray[np.floating]) -> None:
-    lengths = np.linalg.norm(vectors_ND.astype(np.float32), axis=1)
+    starts = range(0, len(vectors_ND), ROWS_IN_BLOCK)
+    blocks = (vectors_ND[start : start + ROWS_IN_BLOCK].astype(np.float32) for start in starts)
+    lengths = np.concatenate([np.empty(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
     bad = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
     if len(bad):
         raise DataError(
