@@ -51,6 +51,8 @@ class Case:
     """The command; `FOLDER` stands for that folder, `URL` for the judge's."""
     then: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Names and words of commands that take what this one wrote."""
+    module: str = "unijudge"
+    """What takes the words."""
     few: int = FEW
     """The size of the start."""
 
@@ -224,12 +226,46 @@ CASES = (
          (*IMPORT, "FOLDER/rows.jsonl", "FOLDER/out", "--images", "FOLDER/images.zip")),
     Case("import of a JSON array", "MB", (250, 500, 1000, 2000), make_array,
          (*IMPORT, "FOLDER/rows.json", "FOLDER/out"), few=0),
-    Case("train embed", "rows", (2_000, 8_000, 32_000), make_corpus, ("train", "embed", *EMBED)),
+    Case("train embed, a tiny model", "rows", (500, 2_000, 8_000), make_corpus, ("train", "embed", *EMBED)),
+    Case("train embed, a scripted model", "rows", MILLION, make_corpus, ("--embed", "--scratch", "FOLDER"),
+         module="bench.memory"),
     Case("mine score", "rows", (8_000, 32_000, 128_000), make_vectors, ("mine", "score", *SCORE)),
     Case("mine select", "rows", (16_000, 64_000, 128_000), make_scores, ("mine", "select", *SELECT), EXPORTS),
     Case("mine select of 16,384 rows of a corpus", "rows", MILLION, make_some_scores,
          ("mine", "select", *SELECT, *settings(partial="true")), EXPORTS),
 )  # fmt: skip
+
+
+def embed(folder: Path) -> None:
+    """`train embed` with vectors of noise in the place of a model's, which takes hours for a million rows."""
+    import numpy as np
+
+    from trainer import embed
+    from trainer.settings import EmbedSettings
+    from trainer.systems.system import Identity
+
+    class Scripted:
+        """A system that sees nothing."""
+
+        identity = Identity(model="made up", weights="0", encoding="none")
+        width = 512
+
+        def __init__(self, _: Any):
+            self._numbers = np.random.default_rng(1)
+
+        def check_texts(self, _: Any) -> None:
+            """All are short enough."""
+
+        def prepare(self, content: Any) -> Any:
+            """The content as it is."""
+            return content
+
+        def embed(self, prepared: Any) -> Any:
+            """Noise."""
+            return self._numbers.normal(size=(len(prepared), self.width))
+
+    embed.OurModel = Scripted  # type: ignore[assignment,misc]
+    embed.embed_corpus(EmbedSettings(corpus=folder / "corpus", out=folder / "vectors"), lambda *_: None)
 
 
 def peak_of(command: list[str]) -> tuple[float, float]:
@@ -254,7 +290,7 @@ def measured(case: Case, size: int, scratch: Path, url: str) -> list[tuple[float
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         peak_of([sys.executable, "-m", "bench.memory", "--make", case.name, "--size", str(size), "--scratch", name])
         commands = [case.words, *(words for _, words in case.then)]
-        return [peak_of([sys.executable, "-m", "unijudge", *located(words, Path(name), url)]) for words in commands]
+        return [peak_of([sys.executable, "-m", case.module, *located(words, Path(name), url)]) for words in commands]
 
 
 def rows_of(case: Case, scratch: Path, share: float, url: str) -> Iterator[str]:
@@ -308,10 +344,13 @@ if __name__ == "__main__":
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="a folder with 20 GB of room")
     parser.add_argument("--make", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--embed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve()
+    elif options.embed:
+        embed(options.scratch)
     elif options.make:
         next(case for case in CASES if case.name == options.make).make(options.scratch, options.size)
     else:

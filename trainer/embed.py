@@ -68,7 +68,9 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
 
         for path, entries, rows in todo:
             part = entries[rows.start : rows.stop]  # of one part alone: objects take far more room than their table
-            vectors = embed_entries(system, corpus, part, settings.batch_size, settings.workers, accelerator, advance)
+            vectors = embed_entries(
+                system, corpus, part, settings.batch_size, settings.workers, accelerator, advance, settings.dtype
+            )
             if vectors is not None:
                 write_part(path, manifest, [_id(entry) for entry in part], vectors, np.asarray(~vectors.any(1)))
     return manifest
@@ -82,6 +84,7 @@ def embed_entries(
     workers: int,
     accelerator: Accelerator,
     advance: Callable[[int], None],
+    dtype: str = "float32",
     *,
     together: bool = False,
 ) -> Vectors | None:
@@ -97,6 +100,7 @@ def embed_entries(
         workers: Threads of each process that read and prepare ahead.
         accelerator: Knows the processes.
         advance: Is called in the first process with how many more are done, in all.
+        dtype: Of the vectors.
         together: Whether all processes raise what one of them does, once all are done; else they are left to wait.
 
     Returns:
@@ -114,9 +118,14 @@ def embed_entries(
 
     found: list[tuple[int, Vectors]] = []
     failed: list[DataError] = []
+    all_ND: Vectors | None = None
     try:
         for number, prepared in ahead(ours, prepare, workers):
-            found.append((number, _unit_vectors(system, corpus, batches[number], prepared)))
+            vectors_ND = _unit_vectors(system, corpus, batches[number], prepared).astype(dtype)
+            if accelerator.num_processes == 1:  # each batch goes where it stays: no second copy of a part
+                all_ND = _placed(all_ND, number * batch_size, vectors_ND, len(entries))
+            else:
+                found.append((number, vectors_ND))
             if accelerator.is_main_process:
                 advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
     except DataError as error:
@@ -128,7 +137,19 @@ def embed_entries(
         found = gather_object(found)
     if failed:
         raise failed[0]
-    return np.concatenate([vectors for _, vectors in sorted(found)]) if accelerator.is_main_process else None
+    if not accelerator.is_main_process:
+        return None
+    for number, vectors_ND in found:
+        all_ND = _placed(all_ND, number * batch_size, vectors_ND, len(entries))
+    return all_ND
+
+
+def _placed(all_ND: Vectors | None, start: int, vectors_ND: Vectors, rows: int) -> Vectors:
+    """All vectors, with those of one batch in their place."""
+    if all_ND is None:
+        all_ND = np.empty((rows, vectors_ND.shape[1]), vectors_ND.dtype)
+    all_ND[start : start + len(vectors_ND)] = vectors_ND
+    return all_ND
 
 
 def _prepared(system: System, corpus: Corpus, entry: Item | Query) -> Any:

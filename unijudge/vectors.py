@@ -131,16 +131,19 @@ def write_part(
         DataError: A vector has a component that is not a number, or no length.
     """
     skipped_N = np.zeros(len(ids), bool) if skipped_N is None else skipped_N
-    _check(path, vectors_ND[~skipped_N])
-    values = pa.array(vectors_ND.astype(manifest.dtype).ravel())
-    vectors = pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1], mask=pa.array(skipped_N))
-    table = pa.table({"id": ids, "vector": vectors})
-    with publishing(path) as draft:
-        marks = {_DIGEST: manifest.digest.encode()}
-        if skipped_N.any():
-            marks[_SKIPPED] = ",".join(map(str, np.flatnonzero(skipped_N))).encode()
-        marked = table.replace_schema_metadata(marks)
-        pq.write_table(marked, draft.absolute(), row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
+    _check(path, vectors_ND[~skipped_N] if skipped_N.any() else vectors_ND)
+    width = vectors_ND.shape[1]
+    vector = pa.list_(pa.from_numpy_dtype(np.dtype(manifest.dtype)), width)
+    marks = {_DIGEST: manifest.digest.encode()}
+    if skipped_N.any():
+        marks[_SKIPPED] = ",".join(map(str, np.flatnonzero(skipped_N))).encode()
+    schema = pa.schema([("id", pa.string()), ("vector", vector)], marks)
+    with publishing(path) as draft, pq.ParquetWriter(draft.absolute(), schema, write_page_checksum=True) as writer:
+        for start in range(0, len(ids), ROWS_IN_BLOCK):
+            block = slice(start, start + ROWS_IN_BLOCK)
+            values = pa.array(vectors_ND[block].astype(manifest.dtype).ravel())
+            lists = pa.FixedSizeListArray.from_arrays(values, width, mask=pa.array(skipped_N[block]))
+            writer.write_table(pa.Table.from_arrays([pa.array(ids[block], pa.string()), lists], schema=schema))
 
 
 def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
@@ -277,7 +280,9 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
 
 
 def _check(path: Path, vectors_ND: npt.NDArray[np.floating]) -> None:
-    lengths = np.linalg.norm(vectors_ND.astype(np.float32), axis=1)
+    starts = range(0, len(vectors_ND), ROWS_IN_BLOCK)
+    blocks = (vectors_ND[start : start + ROWS_IN_BLOCK].astype(np.float32) for start in starts)
+    lengths = np.concatenate([np.empty(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
     bad = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
     if len(bad):
         raise DataError(

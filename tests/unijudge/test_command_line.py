@@ -26,6 +26,7 @@ COMMANDS = [
     ["mine", "publish", "VALUE", "--corpus", "VALUE"], ["mine", "status", "VALUE", "--address", "VALUE"],
     ["mine", "sweep", "--set", "scores=VALUE"], ["mine", "calibrate", "VALUE", "VALUE"],
     ["mine", "import", "pairs", "VALUE", "out"], ["mine", "import", "mmeb", "VALUE", "out"],
+    ["mine", "import", "pairs", "VALUE", "VALUE", "--dry-run"], ["check", "VALUE", "VALUE", "--images", "VALUE"],
     ["train", "pull", "VALUE", "out"], ["train", "report", "VALUE"], ["train", "report", "VALUE", "--out", "VALUE"],
     ["train", "export", "VALUE", "VALUE"], ["train", "export", "run", "out", "--form", "VALUE"],
     ["train", "evaluate", "--set", "corpus=VALUE", "--set", "vectors=VALUE", "--set", "out=VALUE"],
