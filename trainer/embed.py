@@ -116,16 +116,11 @@ def embed_entries(
     def prepare(number: int) -> list[Any]:
         return [_prepared(system, corpus, entry) for entry in batches[number]]
 
-    found: list[tuple[int, Vectors]] = []
+    kept = _Kept(len(entries), batch_size, alone=accelerator.num_processes == 1)
     failed: list[DataError] = []
-    all_ND: Vectors | None = None
     try:
         for number, prepared in ahead(ours, prepare, workers):
-            vectors_ND = _unit_vectors(system, corpus, batches[number], prepared).astype(dtype)
-            if accelerator.num_processes == 1:  # each batch goes where it stays: no second copy of a part
-                all_ND = _placed(all_ND, number * batch_size, vectors_ND, len(entries))
-            else:
-                found.append((number, vectors_ND))
+            kept.add(number, _unit_vectors(system, corpus, batches[number], prepared).astype(dtype))
             if accelerator.is_main_process:
                 advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
     except DataError as error:
@@ -134,22 +129,39 @@ def embed_entries(
         failed.append(error)
     if accelerator.num_processes > 1:
         failed = gather_object(failed) if together else failed
-        found = gather_object(found)
+        kept.waiting = gather_object(kept.waiting)
     if failed:
         raise failed[0]
-    if not accelerator.is_main_process:
-        return None
-    for number, vectors_ND in found:
-        all_ND = _placed(all_ND, number * batch_size, vectors_ND, len(entries))
-    return all_ND
+    return kept.whole() if accelerator.is_main_process else None
 
 
-def _placed(all_ND: Vectors | None, start: int, vectors_ND: Vectors, rows: int) -> Vectors:
-    """All vectors, with those of one batch in their place."""
-    if all_ND is None:
-        all_ND = np.empty((rows, vectors_ND.shape[1]), vectors_ND.dtype)
-    all_ND[start : start + len(vectors_ND)] = vectors_ND
-    return all_ND
+class _Kept:
+    """The vectors of batches. Of one process, each batch goes where it stays: there is no second copy of a part."""
+
+    def __init__(self, rows: int, batch_size: int, *, alone: bool):
+        self._rows, self._batch_size, self._alone = rows, batch_size, alone
+        self._all_ND: Vectors | None = None
+        self.waiting: list[tuple[int, Vectors]] = []
+        """Of several processes: the number of a batch, and its vectors."""
+
+    def add(self, number: int, vectors_ND: Vectors) -> None:
+        """Takes one batch."""
+        if self._alone:
+            self._place(number, vectors_ND)
+        else:
+            self.waiting.append((number, vectors_ND))
+
+    def whole(self) -> Vectors | None:
+        """All of them, in order; None where there was no batch."""
+        for number, vectors_ND in self.waiting:
+            self._place(number, vectors_ND)
+        return self._all_ND
+
+    def _place(self, number: int, vectors_ND: Vectors) -> None:
+        if self._all_ND is None:
+            self._all_ND = np.empty((self._rows, vectors_ND.shape[1]), vectors_ND.dtype)
+        start = number * self._batch_size
+        self._all_ND[start : start + len(vectors_ND)] = vectors_ND
 
 
 def _prepared(system: System, corpus: Corpus, entry: Item | Query) -> Any:
