@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray", "aiohttp"},
     "trainer": {
         "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
-        "accelerate", "sentence_transformers", "httpx2", "tenacity",
+        "accelerate", "sentence_transformers", "httpx2", "tenacity", "ray",
     },
 }  # fmt: skip
 ONLY_IN = {
@@ -32,7 +32,7 @@ ONLY_IN = {
     },
     "ray": {
         "judge_service/replica.py", "judge_service/service.py", "judge_service/cluster.py",
-        "miner/ray_engine.py", "miner/jobs.py"},
+        "miner/ray_engine.py", "miner/jobs.py", "trainer/studies/engines.py"},
     "aiohttp": {"miner/jobs.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
@@ -45,7 +45,7 @@ ONLY_IN = {
     "typer": {
         "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
         "miner/jobs_cli.py",
-        "trainer/cli.py",
+        "trainer/cli.py", "trainer/studies/cli.py", "trainer/studies/commands.py",
     },
 }  # fmt: skip
 
