@@ -108,8 +108,6 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
     """Each cell's token tells its shape, colour and place, and points to the embeddings of these words."""
     world = album.world
     words = {"shape": world.shapes, "color": world.colors, "row": world.rows, "column": world.columns}
-    if len(world.sizes) > 1:
-        words["size"] = world.sizes
     width = TEXT["hidden_size"]
     heads = torch.nn.ModuleDict({name: torch.nn.Linear(width, len(values) + 1) for name, values in words.items()})
     heads["digit"] = torch.nn.Linear(width * reader.cells, 10)
@@ -123,8 +121,6 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
             cell = thing.row * side + thing.column
             truth["shape"][index, cell] = world.shapes.index(thing.shape) + 1
             truth["color"][index, cell] = world.colors.index(thing.color) + 1
-            if "size" in words:
-                truth["size"][index, cell] = world.sizes.index(thing.size) + 1
     for cell in range(reader.cells):
         truth["row"][:, cell], truth["column"][:, cell] = cell // side + 1, cell % side + 1
     labels = torch.tensor(album.labels)
