@@ -10,13 +10,14 @@ Faults of the folder of pictures mount a small file system, so they need root.
 
 import argparse
 import contextlib
+import random
 import signal
 import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +26,7 @@ from types import MappingProxyType
 import psutil
 
 from bench.bad_network import BadNetwork
-from bench.made_up import Service, running
+from bench.made_up import Service, running, sentence
 from bench.watched_job import Job
 from demo.tiny_model import make_model
 
@@ -45,6 +46,11 @@ WARM_UP_S, MEASURED_S = 4, 4
 PATIENCE_S = 180
 """How long after a fault the service may take to be ready again."""
 HOUR_S = 3600
+LONG = sentence(random.Random(1), 2600)  # noqa: S311  reproducible, not secret
+"""8,000 tokens: far more than the other items have."""
+LETHAL = "lethal"
+QUIET_S = 20
+"""When no pair has killed for so long, none will."""
 HEADROOM = 96 * 2**20
 """Bytes that replicas may still take, where memory is made short."""
 
@@ -59,6 +65,8 @@ class Scene:
     """A mount of its own where the service keeps its pictures."""
     clock: Path
     """By how much the service's wall clock is wrong."""
+    deaths: Path
+    """A line for each death by a pair, with the text of its query."""
     notes: list[str] = field(default_factory=list)
 
     def processes(self, title: str) -> list[psutil.Process]:
@@ -184,6 +192,15 @@ def jump(scene: Scene) -> None:
     kill_one(scene)
 
 
+def wait_for_deaths(scene: Scene) -> float:
+    """Nothing: one item of the job ends each replica that judges it. Returns when the last one was ended."""
+    while not scene.deaths.exists() or time.time() - scene.deaths.stat().st_mtime < QUIET_S:
+        time.sleep(0.1)
+    pairs = Counter(scene.deaths.read_text().splitlines())
+    scene.notes.append(f"{pairs.total()} deaths by {len(pairs)} pairs, at most {max(pairs.values())} by one")
+    return time.monotonic() - (time.time() - scene.deaths.stat().st_mtime)
+
+
 @dataclass(frozen=True)
 class Fault:
     """One row."""
@@ -191,10 +208,10 @@ class Fault:
     name: str
     done: str
     """In words."""
-    strike: Callable[[Scene], None]
-    """Returns when the fault is over."""
+    strike: Callable[[Scene], float | None]
+    """Returns when the fault is over; or when it was over, of `time.monotonic`."""
     kind: str = "scripted"
-    """Of the service: `scripted`, `clock`, `pictures` or `memory`."""
+    """Of the service: `scripted`, `clock`, `pictures`, `memory` or `deadly`."""
 
 
 FAULTS = [
@@ -213,19 +230,25 @@ FAULTS = [
     Fault("pictures-full", "the pictures' disk full for 6 s", fill_pictures, "pictures"),
     Fault("pictures-read-only", "the pictures' disk read-only for 6 s", lock_pictures, "pictures"),
     Fault("memory", "a candidate of 8,000 tokens, no memory for it", limit_memory, "memory"),
+    Fault("deadly", "a candidate that kills its replica each time", wait_for_deaths, "deadly"),
 ]
+POISON = {"memory": LONG, "deadly": LETHAL}
+"""How the text of one item ends, by the kind of the service."""
 
 
 @contextlib.contextmanager
 def scene_of(kind: str) -> Iterator[Scene]:
     """A service of a kind, and a network before it."""
     settings: dict[str, object] = dict(SCRIPTED)
-    environment: Mapping[str, str] = {}
+    environment: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as mounts:
         folder = Path(name)
-        pictures, clock = folder / "pictures", folder / "clock"
+        pictures, clock, deaths = folder / "pictures", folder / "clock", folder / "deaths"
         if kind == "clock":
             environment = {"PYTHONPATH": str(Path(__file__).parent / "clock"), "UNIJUDGE_BENCH_CLOCK": str(clock)}
+        elif kind == "deadly":
+            environment = {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "UNIJUDGE_BENCH_LETHAL": LETHAL}
+            environment |= {"UNIJUDGE_BENCH_DEATHS": str(deaths)}
         elif kind == "pictures":
             mounts.enter_context(_small_disk(pictures))
             settings["blobs.folder"] = pictures
@@ -234,7 +257,7 @@ def scene_of(kind: str) -> Iterator[Scene]:
             settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_mass": 0}
             settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**16, "replicas": 2}
         with running(Service(settings, environment)) as service, BadNetwork(service.port) as network:
-            yield Scene(service, network, pictures, clock)
+            yield Scene(service, network, pictures, clock, deaths)
 
 
 @contextlib.contextmanager
@@ -255,7 +278,8 @@ def row_of(fault: Fault, scene: Scene, number: int) -> str:
     """Runs a job, strikes, and makes a row of what came of it."""
     scene.notes.clear()
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(Path(folder), QUERIES, pictures=fault.kind == "pictures", poison=fault.kind == "memory", seed=number)
+        poison = POISON.get(fault.kind, "")
+        job = Job(Path(folder), QUERIES, pictures=fault.kind == "pictures", poison=poison, seed=number)
         times: dict[str, float] = {}
         striking = threading.Thread(target=_strike, args=(fault, scene, job, times))
         striking.start()
@@ -267,8 +291,8 @@ def row_of(fault: Fault, scene: Scene, number: int) -> str:
             lost, repeated = str(pairs.lost), str(pairs.repeated)
             if fault.kind != "memory":
                 wrong = str(pairs.wrong)
-            else:
-                scene.notes.append(f"of the long candidate: {_counted(pairs.poisoned)}")
+            if poison:
+                scene.notes.append(f"of the candidate: {_counted(pairs.poisoned)}")
     if "end" not in times:
         raise SystemExit(f"{fault.name}: the job ended before the fault came: more queries are needed")
     rate = job.answered(times["begin"] - MEASURED_S, times["begin"]) / MEASURED_S
@@ -291,8 +315,7 @@ def _strike(fault: Fault, scene: Scene, job: Job, times: dict[str, float]) -> No
     time.sleep(WARM_UP_S + MEASURED_S)
     if job.is_running:
         times["begin"] = time.monotonic()
-        fault.strike(scene)
-        times["end"] = time.monotonic()
+        times["end"] = fault.strike(scene) or time.monotonic()
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import random
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -33,9 +32,8 @@ QUERIES_IN_SHARD = 64
 REQUEST_TIMEOUT_S, RETRY_FOR_S = 60, 240
 WINDOW_S, NEARLY = 3, 0.9
 """How long the rate must be the old one, and the share of it that counts as the old one: it varies by chance."""
-POISON, POISON_WORDS = 413, 2600
-"""The number of the one item that takes far more memory than the others, 8,000 tokens; the first query that has it is
-the one that it belongs to."""
+POISON = 413
+"""The number of the one item that does harm; the first query that has it is the one that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,14 @@ class Pairs:
 class Job:
     """A scoring job of made-up queries."""
 
-    def __init__(self, folder: Path, queries: int, *, pictures: bool = False, poison: bool = False, seed: int = 0):
+    def __init__(self, folder: Path, queries: int, *, pictures: bool = False, poison: str = "", seed: int = 0):
         """Makes its corpus.
 
         Args:
             folder: An empty one.
             queries: How many.
             pictures: Whether each item has a picture of its own.
-            poison: Whether one item is far longer than the others.
+            poison: How the text of one item ends; empty: as those of the others.
             seed: Of the pictures.
         """
         self._folder = folder
@@ -107,7 +105,7 @@ class Job:
         for number in range(queries):
             text = f"{number}: {sentence(dice, 9)}"
             if poison and number == POISON:
-                text = f"{number}: {sentence(dice, POISON_WORDS)}"
+                text = f"{number}: {poison}"
                 self._poison = f"i{number}"
             name = digest = None
             if pictures:
@@ -222,9 +220,3 @@ def _wrong(corpus: Corpus, query_id: str, judged: list[Judged]) -> int:
         isinstance(true, Verdict) and one.log_odds is not None and abs(one.log_odds - true.log_odds) > 1e-4
         for one, true in zip(judged, truth, strict=True)
     )
-
-
-def new_job(queries: int, *, pictures: bool, poison: bool, seed: int) -> tuple[tempfile.TemporaryDirectory[str], Job]:
-    """A job in a folder of its own."""
-    folder = tempfile.TemporaryDirectory()
-    return folder, Job(Path(folder.name), queries, pictures=pictures, poison=poison, seed=seed)

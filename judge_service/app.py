@@ -15,6 +15,7 @@ from judge_service.counting import PairCounter
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
 from judge_service.front.gate import Gate, rules_of
+from judge_service.front.in_work import InWork
 from judge_service.front.questions import Questions
 from judge_service.front.refusals import Refusal, refuse
 from judge_service.front.state import READ_EVERY_S, StateFile
@@ -74,7 +75,8 @@ def create_app(
             for task in background:
                 task.cancel()
 
-    questions = Questions(info, limits, blobs, admission, front.request_timeout_s, replica)
+    in_work = None if state is None else InWork(state.in_work)
+    questions = Questions(info, limits, blobs, admission, front.request_timeout_s, replica, in_work)
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
     app.add_exception_handler(Refusal, refuse)
     app.add_middleware(Gate, rules=rules_of(front, limits, key_sha256), check=questions.check)

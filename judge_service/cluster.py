@@ -3,12 +3,15 @@
 import errno
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -20,10 +23,15 @@ from unijudge.errors import JudgeError, SettingsError
 from unijudge.refused import in_one_line
 from unijudge.shown import shown
 
+T = TypeVar("T")
+
 PLACEMENT_S = 10
 """How long a cluster may take to find places for all replicas."""
 ORPHANS_S = 10
 """How long the processes of a killed service may keep its port."""
+VITAL = frozenset({"raylet", "gcs_server"})
+"""Ray's names of the processes that nobody starts again."""
+LOOK_S = 0.5
 OBJECT_STORE_BYTES = 2**30
 """Of a local Ray. Nothing large passes through it; Ray's own choice can be more than a container's /dev/shm."""
 
@@ -76,6 +84,39 @@ def join(settings: ServiceSettings) -> None:
     _check_placement(settings)
 
 
+def dead_parts() -> list[str]:
+    """The processes of our own Ray that have died, and without which it is lost: `raylet`, `gcs_server`."""
+    node = ray._private.worker._global_node  # noqa: SLF001  Ray itself says nothing of them
+    return [] if node is None else [name for name, _ in node.dead_processes() if name in VITAL]
+
+
+def answer(question: Callable[[], T], is_given_up: Callable[[], bool]) -> T | None:
+    """What Ray answers; None where it was given up first. It is asked in a thread: a lost Ray is silent for ever.
+
+    Args:
+        question: Asks it.
+        is_given_up: Is looked at a few times a second.
+
+    Raises:
+        Exception: What the question raises.
+    """
+    if is_given_up():
+        return None
+    future: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            future.set_result(question())
+        except BaseException as error:  # noqa: BLE001  for who waits
+            future.set_exception(error)
+
+    threading.Thread(target=ask, name="asks ray", daemon=True).start()
+    while not wait([future], LOOK_S).done:
+        if is_given_up():
+            return None
+    return future.result()
+
+
 def _wait_until_free(host: str, port: int) -> None:
     """Returns when the service can listen there: the proxy of a service that was killed ends a moment after it.
 
@@ -121,6 +162,8 @@ def _start_ray(cpus: int) -> None:
         JudgeError: It does not start.
     """
     os.environ.update(SERVE | os.environ)
+    if not _holds_token():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         _init(
             address="local",
@@ -134,6 +177,18 @@ def _start_ray(cpus: int) -> None:
             f"Ray did not start on this machine ({error}). Where the machine is busy, try again; else look into Ray's "
             "logs, in its temporary folder under session_latest/logs"
         ) from error
+
+
+def _holds_token() -> bool:
+    """Whether Ray finds a token, or can put one into this user's home: in a container nobody may write there."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return False
+    return os.access(folder / "auth_token", os.R_OK) or os.access(folder, os.W_OK | os.X_OK)
 
 
 def _check_placement(settings: ServiceSettings) -> None:
@@ -161,7 +216,7 @@ def _connect(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         if host:
-            socket.create_connection((host, int(port)), timeout=10).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         _init(address=address)
     except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         raise SettingsError(

@@ -17,13 +17,20 @@ from judge_service.backends import open_judge
 from judge_service.backends.engine_options import step_tokens_of
 from judge_service.backends.model_sizes import load_sizes
 from judge_service.gpus import GIB, Gpu, available_bytes, has_cuda_torch, visible_gpus
-from judge_service.health import KNOWN_NO, KNOWN_QUERY, KNOWN_YES, WatchedJudge
-from judge_service.preflight import check_free, gpu_faults, needs_gpu, passed_names, runs_vllm, temporary_faults
+from judge_service.health import WatchedJudge
+from judge_service.preflight import (
+    check_free,
+    gpu_faults,
+    needs_gpu,
+    passed_names,
+    process_faults,
+    runs_vllm,
+    temporary_faults,
+)
 from judge_service.settings import ServiceSettings
 from unijudge.errors import UnijudgeError
 from unijudge.families import FAMILIES
 from unijudge.refused import in_one_line
-from unijudge.verdicts import Verdict
 
 RAY_SHARED_MEMORY = GIB // 2
 """Less, and Ray moves its object store to the disk."""
@@ -155,7 +162,7 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
 
 def _disk(settings: ServiceSettings) -> Iterator[Finding]:
     if settings.address is None:
-        yield from (Finding("LACKS", "temporary", fault) for fault in temporary_faults())
+        yield from (Finding("LACKS", "ray", fault) for fault in (*process_faults(), *temporary_faults()))
     folder = settings.blobs.folder or Path(tempfile.gettempdir())
     while not folder.exists():
         folder = folder.parent
@@ -189,16 +196,13 @@ async def _pair(settings: ServiceSettings) -> Finding:
     try:
         judge = open_judge(settings)
         judged_by = f"by {judge.identity}: "
-        await WatchedJudge(judge, health).check_ready()
-        answers = await judge.judge(KNOWN_QUERY, [KNOWN_YES, KNOWN_NO])
+        watched = WatchedJudge(judge, health)
+        await watched.check_ready()
+        known = await watched.known()
     except Exception as error:  # noqa: BLE001  an engine may fail in any way, and the other findings must be seen
         reason = str(error) if isinstance(error, UnijudgeError | ImportError) else in_one_line(error)
         return Finding("LACKS", "a pair", judged_by + reason)
-    match answers:
-        case [Verdict() as yes, Verdict() as no]:
-            found = f"{judged_by}a match scores {yes.score:.3f}, a mismatch {no.score:.3f}"
-            found += f"; Yes and No have {(yes.mass + no.mass) / 2:.3g} of the probability"
-            if scripted:
-                return Finding("note", "a pair", f"{found}: scripted, for load and fault tests only")
-            return Finding("ok", "a pair", found)
-    return Finding("LACKS", "a pair", f"{judged_by}no verdict: {answers}")
+    found = f"{judged_by}{known}"
+    if scripted:
+        return Finding("note", "a pair", f"{found}: scripted, for load and fault tests only")
+    return Finding("ok", "a pair", found)

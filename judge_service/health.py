@@ -1,9 +1,10 @@
 """Whether a judge works, known by what it scored: an engine can hang while its process answers every ping.
 
 Alive: a real pair was scored in the last seconds, or one is scored now. Fit: Yes and No are what the model answers
-with, a pair that anybody would call a match scores above one that nobody would, and a picture gets a verdict. A judge
-that was found unfit scores nothing until it is fit again. It tries known pairs by itself, so that a probe is answered
-from memory: a probe never waits behind the work. A judge that is busy is never called dead.
+with, and a pair that anybody would call a match scores above one that nobody would: of texts, and of pictures, since a
+judge without its vision tower reads well. A judge that was found unfit scores nothing until it is fit again. It tries
+known pairs by itself, so that a probe is answered from memory: a probe never waits behind the work. A judge that is
+busy is never called dead.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import io
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
@@ -29,17 +31,82 @@ KNOWN_NO = Content(text="The train to the airport leaves at noon.")
 logger = logging.getLogger(__name__)
 
 
-def _picture() -> bytes:
-    """One that is not square: colours that flow into each other."""
-    tile = Image.frombytes("RGB", (2, 2), bytes(range(0, 240, 20)))
+def _picture(color: tuple[int, int, int]) -> bytes:
+    """One that is not square, of one colour."""
     out = io.BytesIO()
-    tile.resize((110, 100), Image.Resampling.BICUBIC).save(out, "PNG")
+    Image.new("RGB", (110, 100), color).save(out, "PNG")
     return out.getvalue()
 
 
 DO_NOT_FIT = "Chat template, label words, image processor or model do not fit"
-KNOWN_PICTURE = Content(image=_picture())
-"""What it shows does not matter: it must get a verdict."""
+NOT_SEEN = (
+    "It reads and does not see: the weights of its vision tower, its image processor or the image token of its chat "
+    "template do not fit"
+)
+OF_ITS_OWN = (
+    "A judge that was taught another world than plain English and colours may be sound: health.canary_every_s = 0"
+)
+KNOWN_RED, KNOWN_BLUE = (Content(image=_picture(color)) for color in ((220, 20, 20), (20, 20, 220)))
+ASKED_RED, ASKED_BLUE = (Content(text=f"Find a picture that is {color} all over.") for color in ("red", "blue"))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a judge said of the known pairs: of texts, and of pictures."""
+
+    texts: tuple[Verdict, Verdict]
+    """Of the match, and of the mismatch."""
+    pictures: tuple[tuple[Verdict, Verdict], ...]
+    """The same, twice: what matches in one question does not in the other, so a constant answer is never right."""
+
+    @property
+    def mass(self) -> float:
+        """The mean probability of Yes and No together, with texts."""
+        return sum(verdict.mass for verdict in self.texts) / 2
+
+    def __str__(self) -> str:
+        texts, pictures = _in_words(*self.texts), "; ".join(_in_words(*pair) for pair in self.pictures)
+        return f"{texts}; Yes and No have {self.mass:.3g} of the probability; with pictures {pictures}"
+
+    def fault(self, min_mass: float) -> str | None:
+        """Which checks failed, and by how much; None where none did."""
+        read = _leads(*self.texts) > 0
+        seen = all(_leads(*pair) > 0 for pair in self.pictures)
+        faults = []
+        if not read:
+            faults.append(
+                f"a pair that matches scores {self.texts[0].score:.3f}, one that does not {self.texts[1].score:.3f} "
+                f"({_behind(*self.texts)}): this judge cannot tell them apart"
+            )
+        if self.mass < min_mass:
+            faults.append(
+                f"Yes and No together have a mean probability of {self.mass:.3g} on known pairs, less than "
+                f"health.min_mass = {min_mass:g}: the model is not answering the question"
+            )
+        if not seen:
+            failed = next(pair for pair in self.pictures if _leads(*pair) <= 0)
+            faults.append(
+                f"a picture of the colour that is asked for scores {failed[0].score:.3f}, one of another colour "
+                f"{failed[1].score:.3f} ({_behind(*failed)}): this judge cannot tell pictures apart"
+            )
+        if not faults:
+            return None
+        why = NOT_SEEN if read and self.mass >= min_mass else DO_NOT_FIT
+        passed = [name for name, right in (("texts", read), ("pictures", seen)) if right]
+        told = f"; the known pair of {passed[0]} is told apart" if len(passed) == 1 else ""
+        return f"{'; '.join(faults)}{told}. {why}. {OF_ITS_OWN}"
+
+
+def _leads(match: Verdict, other: Verdict) -> float:
+    return match.log_odds - other.log_odds
+
+
+def _behind(match: Verdict, other: Verdict) -> str:
+    return f"{-_leads(match, other):.2f} log-odds behind" if _leads(match, other) else "the very same"
+
+
+def _in_words(match: Verdict, other: Verdict) -> str:
+    return f"a match scores {match.score:.3f}, a mismatch {other.score:.3f}"
 
 
 @runtime_checkable
@@ -136,8 +203,8 @@ class WatchedJudge:
 
         Raises:
             JudgeUnavailable: No pair can be scored.
-            JudgeBroken: It answers with something else than Yes and No, cannot tell a match from a mismatch, or cannot
-                judge a picture.
+            JudgeBroken: It answers with something else than Yes and No, or cannot tell a match from a mismatch, of
+                texts or of pictures.
         """
         await self.check_alive()
         due = self._settings.canary_every_s
@@ -201,35 +268,41 @@ class WatchedJudge:
             JudgeUnavailable, _Busy: They get no answer now.
         """
         try:
-            yes, no = await self._probe()
-            (shown,) = await self._known(KNOWN_PICTURE)
+            known = await self.known()
         except (JudgeUnavailable, _Busy):
             raise
+        except JudgeBroken as error:
+            return str(error)
         except Exception as error:  # noqa: BLE001  a model or an engine may fail in any way
             return f"known pairs cannot be judged ({type(error).__name__}: {error}). {DO_NOT_FIT}"
-        if yes.log_odds <= no.log_odds:
-            return (
-                f"a pair that matches scores {yes.score:.3f}, one that does not {no.score:.3f}: this judge cannot tell "
-                f"them apart. {DO_NOT_FIT}"
-            )
-        mass = (yes.mass + no.mass) / 2
-        if mass < self._settings.min_mass:
-            return (
-                f"Yes and No together have a mean probability of {mass:.3g} on known pairs, less than health.min_mass "
-                f"= {self._settings.min_mass:g}: the model is not answering the question. {DO_NOT_FIT}"
-            )
-        if isinstance(shown, PairError):
-            return f"a picture gets no verdict ({shown.code}: {shown.message}). {DO_NOT_FIT}"
-        return None
+        return known.fault(self._settings.min_mass)
+
+    async def known(self) -> Known:
+        """What the judge says of the known pairs.
+
+        Raises:
+            JudgeUnavailable, _Busy: They get no answer now.
+            JudgeBroken: A picture gets no verdict.
+        """
+        texts = await self._probe()
+        pictures = []
+        for query, match, other in ((ASKED_RED, KNOWN_RED, KNOWN_BLUE), (ASKED_BLUE, KNOWN_BLUE, KNOWN_RED)):
+            answers = await self._known(query, match, other)
+            for answer in answers:
+                if isinstance(answer, PairError):
+                    raise JudgeBroken(f"a picture gets no verdict ({answer.code}: {answer.message}). {DO_NOT_FIT}")
+            yes, no = (answer for answer in answers if isinstance(answer, Verdict))
+            pictures.append((yes, no))
+        return Known(texts, tuple(pictures))
 
     async def _probe(self) -> tuple[Verdict, Verdict]:
-        match await self._known(KNOWN_YES, KNOWN_NO):
+        match await self._known(KNOWN_QUERY, KNOWN_YES, KNOWN_NO):
             case [Verdict() as yes, Verdict() as no]:
                 return yes, no
             case answers:
                 raise JudgeUnavailable(f"a known pair got no verdict: {answers}")
 
-    async def _known(self, *candidates: Content) -> list[Verdict | PairError]:
+    async def _known(self, query: Content, *candidates: Content) -> list[Verdict | PairError]:
         """The answers to known pairs, asked whether or not the judge is fit.
 
         Raises:
@@ -239,7 +312,7 @@ class WatchedJudge:
         asked_at = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                return await self._answers(KNOWN_QUERY, candidates)
+                return await self._answers(query, candidates)
         except TimeoutError as error:
             if self._sign_of_life() > asked_at:
                 raise _Busy from error

@@ -8,8 +8,10 @@ import fnmatch
 import importlib.util
 import math
 import os
+import resource
 import shutil
 import socket
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,10 @@ CUDA_FOLDER = Path("/usr/local/cuda")
 PARALLEL_SIZES = (1, 2, 4, 8, 16)
 SIXTEEN_BIT_METHODS = ("awq", "gptq", "fp8")
 """Ways of packing weights whose kernels in vLLM compute in float16 or bfloat16 alone."""
+LEAST_FREE = 64 * 2**20
+"""Bytes of the temporary folder, where a Ray that has just started has written a tenth of that."""
+LEAST_FILES, GOOD_FILES = 256, 65536
+"""Of one process: with 64 Ray's processes die while they start."""
 LONGEST_TEMPORARY = 39
 """Bytes of the folder of temporary files: Linux gives the name of a socket 107, and Ray's own part of it has 68."""
 
@@ -60,10 +66,22 @@ def check_machine(settings: ServiceSettings) -> None:
     if settings.address is not None:
         return
     log_folder(settings.log_folder)
-    found = list(temporary_faults())
+    found = [*process_faults(), *temporary_faults()]
     found += gpu_faults(settings, visible_gpus()) if needs_gpu(settings) else []
     if found:
         raise SettingsError("\n".join(found))
+
+
+def process_faults() -> Iterator[str]:
+    """What the shell does to its processes, so that Ray would not start, or would die."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < LEAST_FILES:
+        yield (
+            f"ulimit -n {most}: Ray needs {LEAST_FILES} open files at least, and a service one more for each "
+            f"connection. Raise the limit: ulimit -n {GOOD_FILES}"
+        )
+    if sys.flags.optimize > 1:
+        yield "PYTHONOPTIMIZE = 2: leaves out the texts of programs, which Ray reads. Unset it, or set it to 1"
 
 
 def temporary_faults() -> Iterator[str]:
@@ -76,6 +94,17 @@ def temporary_faults() -> Iterator[str]:
         yield (
             f"{name} = {shown(str(folder))}: has {len(os.fsencode(folder))} letters, and Ray's sockets below it have "
             f"room for {LONGEST_TEMPORARY}. Set RAY_TMPDIR to a shorter folder, such as /tmp"
+        )
+    elif (free := shutil.disk_usage(folder).free) < LEAST_FREE:
+        yield (
+            f"{name} = {shown(str(folder))}: has {free / 2**20:.0f} MiB free, and Ray's logs and sockets need "
+            f"{LEAST_FREE / 2**20:.0f}. Free space there, or set RAY_TMPDIR to another folder"
+        )
+    sessions = folder / "ray"
+    if os.path.lexists(sessions) and not (sessions.is_dir() and os.access(sessions, os.W_OK | os.X_OK)):
+        yield (
+            f"{shown(str(sessions))}: is where Ray keeps its sessions, and no folder that this user may write: another "
+            "user's Ray made it. Have it opened (chmod 1777), or set RAY_TMPDIR to a folder of your own"
         )
 
 

@@ -55,8 +55,16 @@ def port_lock(settings: ServiceSettings) -> Iterator[None]:
         return
     path = Path(tempfile.gettempdir()) / f"unijudge-port-{settings.port}.lock"
     with contextlib.suppress(FileExistsError, PermissionError):
-        path.touch(0o644, exist_ok=False)
-    with path.open("rb") as lock:
+        path.touch(exist_ok=False)
+        path.chmod(0o644)  # whatever the shell's umask: services of other users look at it too
+    try:
+        lock = path.open("rb")
+    except OSError as error:
+        raise SettingsError(
+            f"port: {settings.port}: its lock {path} cannot be read ({error.strerror}). Remove that file, set another "
+            "port, or set TMPDIR to a folder of your own"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

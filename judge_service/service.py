@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ray.exceptions import RayError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from judge_service.cluster import join, replica_environment
+from judge_service.cluster import answer, dead_parts, join, replica_environment
 from judge_service.front.gate import rules_of
 from judge_service.front.proxy import ProxyOrders
 from judge_service.front.state import ServiceState, StateFile
@@ -65,6 +66,7 @@ class _Service:
         self._stop = stop
         self._state = ServiceState(phase="starting", reason="the service starts")
         self._is_stale = False  # what the file says
+        self._is_deployed = False
         self._replicas = Replicas(settings.replicas, settings.start_attempts)
 
     def run(self) -> None:
@@ -75,52 +77,68 @@ class _Service:
         if local:
             rules = rules_of(settings.front, settings.limits, settings.key_sha256)
             os.environ |= ProxyOrders(rules=rules, state=self._state_path).environment()
-        deployed = False
         try:
             join(settings)
             check_alone(settings)
             if self._stop.is_set():
                 return
-            front = settings.front
-            longest = front.body_timeout_s + front.request_timeout_s + RAY_MARGIN_S
-            serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": longest})
-            state = StateFile(self._state_path) if local else None
-            application = deployment_of(settings, state, replica_environment(settings))
-            deployed = True
-            target = serve.RunTarget(target=application, name=APPLICATION, route_prefix="/")
-            serve.run_many([target], wait_for_applications_running=False)
+            try:
+                answer(self._deploy, lambda: bool(dead_parts()))
+            except RayError as error:
+                raise JudgeError(
+                    f"Ray Serve did not start: {_reason(str(error))}. Ray's processes look for packages in the folder "
+                    "that the service is started from, so a file there may stand in a package's place: start it from "
+                    "another folder. Else look into Ray's logs, in its temporary folder under session_latest/logs"
+                ) from error
             self._watch()
         finally:
             self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Come back later"))
-            if deployed:  # on a cluster of others too: replicas that failed to start would go on holding their GPUs
-                serve.delete(APPLICATION)
-            if local and ray.is_initialized():
-                serve.shutdown()
+            answer(partial(_take_down, deployed=self._is_deployed, local=local), lambda: bool(dead_parts()))
             ray.shutdown()
+
+    def _deploy(self) -> None:
+        """Has Ray start the replicas; it does not wait for them."""
+        settings = self._settings
+        front = settings.front
+        longest = front.body_timeout_s + front.request_timeout_s + RAY_MARGIN_S
+        serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": longest})
+        state = StateFile(self._state_path) if settings.address is None else None
+        application = deployment_of(settings, state, replica_environment(settings))
+        self._is_deployed = True
+        target = serve.RunTarget(target=application, name=APPLICATION, route_prefix="/")
+        serve.run_many([target], wait_for_applications_running=False)
 
     def _watch(self) -> None:
         """Looks at the replicas until the service is stopped.
 
         Raises:
-            JudgeError: They cannot start, or somebody removed them.
+            JudgeError: They cannot start, somebody removed them, or our own Ray has died.
         """
         started = False
         clock = _Clock()
         while not self._stop.wait(POLL_S):
+            if dead := dead_parts():
+                raise JudgeError(
+                    f"Ray's {' and '.join(dead)} on this machine died, and the replicas with it. Where main memory ran "
+                    "out (dmesg says so), lower replicas or add memory; else look into Ray's logs, in its temporary "
+                    "folder under session_latest/logs. Then start the service again"
+                )
             if clock.fell() and self._settings.address is None:
                 _restart_controller()
             try:
-                application = serve.status().applications.get(APPLICATION)
+                found = answer(serve.status, lambda: self._stop.is_set() or bool(dead_parts()))
             except RayError as error:  # Ray starts its controller again by itself
                 logger.warning("Ray does not answer: %s", error)
                 continue
+            if found is None:
+                continue
+            application = found.applications.get(APPLICATION)
             if application is None:
                 raise JudgeError(f"the application {APPLICATION!r} was removed from the cluster by somebody else")
             self._publish(self._replicas.state(application))
             if self._state.ready and not started:
                 started = True
-                where = f"http://{self._settings.host}:{self._settings.port}"
-                logger.info("judge ready: %s, %d replicas; Ctrl-C drains", where, self._settings.replicas)
+                logger.info("judge ready: %s, %d replicas; Ctrl-C drains", self._settings.url, self._settings.replicas)
 
     def _publish(self, state: ServiceState) -> None:
         """Writes the state where it has changed; a disk that is full ends nothing, and is tried again."""
@@ -134,6 +152,14 @@ class _Service:
             self._is_stale = True
             return
         self._state, self._is_stale = state, False
+
+
+def _take_down(*, deployed: bool, local: bool) -> None:
+    """Removes what was started on Ray."""
+    if deployed:  # on a cluster of others too: replicas that failed to start would go on holding their GPUs
+        serve.delete(APPLICATION)
+    if local and ray.is_initialized():
+        serve.shutdown()
 
 
 class _Clock:

@@ -1,12 +1,12 @@
 """The settings of the service: one TOML file, `unijudge judge serve --example` prints it."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from unijudge.images import LARGE, MAX_PIXELS
 from unijudge.judging import JUDGE_MAX_PIXELS, JUDGE_MIN_PIXELS
+from unijudge.locations import LocalPath, ModelName
 from unijudge.pictures import PixelBudget
 from unijudge.prompt import Prompt
 from unijudge.settings import Settings
@@ -21,7 +21,7 @@ class ModelSettings(Settings):
     backend: Literal["auto", "vllm", "transformers", "scripted"] = "auto"
     """`vllm` is the production engine, `transformers` the exact reference; `auto` takes vLLM where it is installed.
     `scripted` answers from a hash of the pair, for load and fault tests only."""
-    name: str = ""
+    name: ModelName = ""
     """A Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision, in the layout of transformers: a hub
     name, or a folder."""
     revision: str | None = None
@@ -117,7 +117,7 @@ class FrontSettings(Settings):
 class BlobSettings(Settings):
     """Where images are kept that clients send once and name by their hash from then on."""
 
-    folder: Path | None = None
+    folder: LocalPath | None = None
     """One folder that all replicas see. Without it a service on its own Ray makes a temporary one; on a cluster images
     then travel inside the requests."""
     max_bytes: int = Field(4 * 2**30, gt=0)
@@ -137,8 +137,8 @@ class HealthSettings(Settings):
     min_mass: float = Field(0.5, ge=0, le=1)
     """Least probability of Yes and No together on known pairs; below it the model is not answering the question."""
     canary_every_s: float = Field(300, ge=0)
-    """How often each replica makes sure, by itself, that a known match beats a known mismatch and that a picture gets a
-    verdict, in seconds; 0: never."""
+    """How often each replica makes sure, by itself, that a known match beats a known mismatch, of texts and of
+    pictures, in seconds; 0: never."""
 
 
 class ServiceSettings(Settings):
@@ -169,7 +169,7 @@ class ServiceSettings(Settings):
     )  # fmt: skip
     """With `address`: environment variables of this shell that the replicas get, by name or pattern. Ray keeps their
     values where everyone on the cluster can read them, so name no secret here."""
-    log_folder: Path | None = None
+    log_folder: LocalPath | None = None
     """Where each replica writes the log of its engine, on its own machine. Left out: `unijudge-logs` in the temporary
     folder."""
     drain_s: float = Field(20, ge=0)
@@ -181,6 +181,12 @@ class ServiceSettings(Settings):
     front: FrontSettings = FrontSettings()
     blobs: BlobSettings = BlobSettings()
     health: HealthSettings = HealthSettings()
+
+    @property
+    def url(self) -> str:
+        """Where a caller on this machine finds the service."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     @model_validator(mode="after")
     def _split_over_its_own_gpus(self) -> Self:

@@ -21,6 +21,7 @@ from unijudge.corpus import Corpus
 from unijudge.errors import DataError
 from unijudge.leases import lease, lost_lease
 from unijudge.scores import present_shards
+from unijudge.stores import exists
 
 TABLE_OF_K = (1, 5, 10, 20, 50, 100, 200)
 
@@ -157,7 +158,7 @@ async def _bill(
                 tell("searching candidates")
             questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
             tell("counting pairs")
-            begun = (settings.out / "manifest.json").exists()
+            begun = exists(settings.out / "manifest.json")
             division = Division(
                 settings.queries_in_shard,
                 apart=settings.engine == "ray",

@@ -1,6 +1,7 @@
 """The first stage of a scoring job: which items each query's judge will see. Whole parts; a rerun goes on."""
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ RECALL_K = 50
 SMALL_POOL = 8192
 """Items of a pool that is searched exactly, whatever the index: an index over all items passes over those outside of a
 pool, and finds few or none where the pool is a small part of them."""
+NOTHING_FOUND = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 def find_candidates(
@@ -51,7 +53,9 @@ def find_candidates(
     """
     manifest = start_candidates(folder, manifest)
     if missing := missing_parts(folder, manifest):
-        pools = Pools(corpus, settings.pool, fold_case=settings.fold_case, own_picture=settings.own_picture)
+        unseen = vectors.skipped("items")
+        same = {"fold_case": settings.fold_case, "own_picture": settings.own_picture}
+        pools = Pools(corpus, settings.pool, **same, unseen=unseen)
         retriever = open_retriever(settings, vectors, pools, stop)
         wider = settings.model_copy(update={"k": manifest.k})
         for part in missing:
@@ -59,6 +63,7 @@ def find_candidates(
             write_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider, stop))
             logger.info("candidates of %d queries of %d", rows.stop, manifest.queries)
     found = CandidateFolder(folder)
+    _tell_skipped(vectors)
     counts = found.counts()
     if few := int((counts < settings.k).sum()):
         logger.info(
@@ -66,6 +71,17 @@ def find_candidates(
             few, len(counts), settings.k, counts.min(),
         )  # fmt: skip
     return found
+
+
+def _tell_skipped(vectors: VectorFolder) -> None:
+    items, queries = (len(vectors.skipped(kind)) for kind in ("items", "queries"))
+    if items or queries:
+        logger.warning(
+            "%s: %d items and %d queries were too long for the embedder and have no vector, so these items are no "
+            "candidates, and queries without a vector, or of which no positive has one, get none; embed with a larger "
+            "model.max_tokens, or with model.on_long = 'truncate', to have them",
+            vectors.folder, items, queries,
+        )  # fmt: skip
 
 
 def open_retriever(
@@ -119,10 +135,12 @@ def _found(
 ) -> Iterator[Near]:
     queries_QD = vectors.take("queries", np.arange(rows.start, rows.stop))
     positives = _positive_similarities(rows, corpus, vectors, queries_QD)
-    ceilings = np.array([settings.ceiling(float(values.max())) for values in positives])
+    ceilings = np.array([settings.ceiling(_highest(values)) for values in positives])
     members_of: dict[str, list[int]] = {}
+    blind = ~queries_QD.any(1) | np.isnan(ceilings)  # without a vector, or with nothing to lie below of
     for place, row in enumerate(rows):
-        members_of.setdefault(pools.name(row), []).append(place)
+        if not blind[place]:
+            members_of.setdefault(pools.name(row), []).append(place)
     window = Window(settings.k, settings.skip, settings.depth)
     found: dict[int, tuple[Rows, Vectors]] = {}
     for name, members in members_of.items():
@@ -132,14 +150,23 @@ def _found(
         )
         found |= dict(zip(members, near, strict=True))
     for place, values in enumerate(positives):
-        items, similarities = found[place]
-        yield Near(items.tolist(), similarities.tolist(), values.tolist())
+        items, similarities = found.get(place, NOTHING_FOUND)
+        own = [None if np.isnan(value) else float(value) for value in values]
+        yield Near(items.tolist(), similarities.tolist(), own)
 
 
 def _positive_similarities(rows: range, corpus: Corpus, vectors: VectorFolder, queries_QD: Vectors) -> list[Vectors]:
-    """Cosine of each query with its own positives, in their order."""
+    """Cosine of each query with its own positives, in their order; NaN where either has no vector."""
     positives = [corpus.positives(row) for row in rows]
     wanted, places = np.unique(np.concatenate(positives), return_inverse=True)
     ends = np.cumsum([len(one) for one in positives])
     items_ND = vectors.take("items", wanted)
+    items_ND[~items_ND.any(1)] = np.nan
+    queries_QD = np.where(queries_QD.any(1, keepdims=True), queries_QD, np.nan)
     return [items_ND[some] @ query for some, query in zip(np.split(places, ends[:-1]), queries_QD, strict=True)]
+
+
+def _highest(similarities: Vectors) -> float:
+    """NaN where all are."""
+    there = similarities[~np.isnan(similarities)]
+    return float(there.max()) if len(there) else math.nan

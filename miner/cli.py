@@ -19,6 +19,7 @@ from miner.settings import ScoreSettings
 from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
 from unijudge.errors import SettingsError
 from unijudge.locations import locate
+from unijudge.stores import is_folder
 
 if TYPE_CHECKING:
     from miner.score import Progress as ScoreProgress
@@ -96,7 +97,7 @@ def select(
     overwrite: Overwrite = False,
 ) -> None:
     """Choose hard negatives from score shards. Free: nothing is judged again."""
-    if settings is not None and settings.is_dir():
+    if settings is not None and is_folder(settings):
         words = " ".join(f"--scores {folder}" for folder in [*(scores or []), settings])
         raise SettingsError(f"{settings}: is a folder, not a file of settings; give each folder of scores as {words}")
     given = [f"scores={json.dumps(scores)}"] if scores else []

@@ -19,6 +19,7 @@ from unijudge.refused import LONGEST_REASON
 from unijudge.scores import ScoreManifest, missing_shards
 from unijudge.settings import overrides_of
 from unijudge.shown import shown_name
+from unijudge.stores import exists
 
 LOOK_EVERY_S = 1.0
 """How long after a log broke off it is followed on."""
@@ -132,7 +133,7 @@ def _line(job: Any) -> str:
     out = job.metadata["out"]
     written = "no plan yet, or not seen from here"
     path = locate(out) / "manifest.json"
-    if path.exists():
+    if exists(path):
         plan = read_json(path, ScoreManifest)
         written = f"{plan.shards - len(missing_shards(locate(out), plan))} of {plan.shards} shards"
     return f"{job.submission_id}  {job.status.value:<9}  {written}  {out}"

@@ -47,13 +47,16 @@ def likeness(
 
     Args:
         corpus: To which the items belong.
-        vectors: Its embeddings; read once for all selections, and those of their items held together.
+        vectors: Its embeddings; read once for all selections, and those of their items held together. Items without
+            one are passed over.
         selections: Item ids of each row of each selection.
 
     Returns:
         In [−1, 1]; None where no row has two items.
     """
-    places = [[_places(corpus, items) for items in rows if len(set(items)) > 1] for rows in selections]
+    unseen = vectors.skipped("items")
+    seen = [[np.setdiff1d(_places(corpus, items), unseen) for items in rows] for rows in selections]
+    places = [[row for row in rows if len(row) > 1] for rows in seen]
     every = [row for rows in places for row in rows]
     if not every:
         return [None] * len(selections)

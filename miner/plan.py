@@ -15,6 +15,7 @@ from unijudge.files import file_sha256, names_in, publish_json, read_json
 from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance, differences
 from unijudge.scores import ScoreManifest
+from unijudge.stores import exists
 from unijudge.vectors import VectorFolder
 from unijudge.verdicts import JudgeIdentity
 
@@ -31,7 +32,7 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         DataError: An input is missing or foreign, or `out` holds something else.
     """
     check_reuse(settings.reuse, judge)  # else nothing is begun
-    if not (settings.out / "manifest.json").exists():
+    if not exists(settings.out / "manifest.json"):
         check_folder(settings.out, BEGUN)  # before candidates are sought
     shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
     shape |= {"queries_in_shard": settings.queries_in_shard, "made": Provenance.now(settings)}

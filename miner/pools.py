@@ -4,7 +4,6 @@ An item that says the same as an earlier one (letter case and blanks aside, and 
 what is excluded for a query is said in `unijudge/alike.py`.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -12,16 +11,26 @@ import numpy as np
 
 from unijudge.alike import Exclusions
 from unijudge.corpus import Corpus
-from unijudge.entries import Rows
+from unijudge.entries import Rows, values_of
 from unijudge.prompt import is_blank
 
+KEY_BYTES = 16
+"""Of a content's hash."""
 PoolKind = Literal["global", "subset", "modality"]
 
 
 class Pools:
     """The pools of one corpus."""
 
-    def __init__(self, corpus: Corpus, kind: PoolKind, *, fold_case: bool = True, own_picture: bool = False):
+    def __init__(
+        self,
+        corpus: Corpus,
+        kind: PoolKind,
+        *,
+        fold_case: bool = True,
+        own_picture: bool = False,
+        unseen: Rows | None = None,
+    ):
         """Hashes every item once.
 
         Args:
@@ -30,14 +39,16 @@ class Pools:
                 finds items of its own positives' kind.
             fold_case: Whether texts that differ in letter case or blanks alone are the same.
             own_picture: Whether items that show the query's own picture may be candidates.
+            unseen: Items that are in no pool: those without a vector, where a pool is searched.
         """
         self._corpus = corpus
         self._kind = kind
         self._exclusions = Exclusions(corpus, fold_case=fold_case, own_picture=own_picture)
         items = corpus.items.table
-        has_picture = np.array([bool(one) for one in items["image_sha256"].to_pylist()], bool)
-        has_text = np.array([not is_blank(one) for one in items["text"].to_pylist()], bool)  # as the judge reads it
+        has_picture = np.fromiter(map(bool, values_of(items["image_sha256"])), bool)
+        has_text = ~np.fromiter(map(is_blank, values_of(items["text"])), bool)  # as the judge reads it
         self._modality = has_picture * 2 + has_text
+        self._unseen = np.empty(0, np.int64) if unseen is None else unseen
         self._known: dict[str, Rows] = {}
         self._excluded_of: dict[int, Rows] = {}
         """Of questions that several rows ask."""
@@ -63,6 +74,7 @@ class Pools:
                     rows = self._corpus.pool_rows(name)
                 case "modality":
                     rows = np.flatnonzero(self._modality == int(name))
+            rows = np.setdiff1d(rows, self._unseen)
             _, first = np.unique(self._exclusions.contents[rows], return_index=True)
             self._known[name] = rows[np.sort(first)]
         return self._known[name]
@@ -96,8 +108,12 @@ class Pools:
 def repeated_questions(corpus: Corpus, rows: Iterable[int] | None = None) -> dict[bytes, int]:
     """The keys of the queries that more than one row asks, and how many do: of all rows, or of these."""
     queries = corpus.queries if rows is None else (corpus.queries[row] for row in rows)
-    counts = Counter(query.key for query in queries)
-    return {key: count for key, count in counts.items() if count > 1}
+    found = bytearray()
+    for query in queries:
+        found += query.key
+    keys, counts = np.unique(np.frombuffer(found, f"S{KEY_BYTES}"), return_counts=True)
+    several = zip(keys[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True)
+    return {key.ljust(KEY_BYTES, b"\0"): count for key, count in several}  # numpy cuts zeros off the end
 
 
 class Allowed:

@@ -6,6 +6,8 @@ stopped.
 """
 
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -18,11 +20,13 @@ from pydantic import BaseModel
 
 from miner.card import card
 from miner.told import copied_table
+from unijudge.cards import check_license
 from unijudge.corpus import Corpus
 from unijudge.datasets import DatasetManifest, Parts, Stored, copied, each, read_parts, stored
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, publishing_folder
 from unijudge.image_roots import MANIFEST, PUBLISHED_IMAGES
+from unijudge.listing import foreign_files
 from unijudge.locations import is_local
 from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_places, without_places_in
@@ -31,6 +35,10 @@ from unijudge.tables import Table
 from unijudge.triples import TRIPLES, TripleManifest
 
 IMAGES = "images"
+MOST_IN_A_FOLDER = 10_000
+"""Files that the Hugging Face hub takes."""
+
+logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -82,11 +90,13 @@ def publish(
         overwrite: Replace an older scored dataset.
 
     Raises:
-        SettingsError: Neither scores nor triples; or one of the two folders of scores that triples were selected from.
+        SettingsError: No short form of a licence; neither scores nor triples; or one of the two folders of scores that
+            triples were selected from.
         DataError: The parts do not belong together, are not whole or have changed, or `out` exists.
     """
     if scores is None and triples is None:
         raise SettingsError("--scores, --triples: give at least one; a corpus alone is no scored dataset")
+    check_license(license)
     parts = read_parts(corpus, scores, triples)
     _check_cascade(scores, triples, parts)
     opened = Corpus(corpus)
@@ -101,7 +111,20 @@ def publish(
             found |= {name: stored(draft / name) for name in (*_manifests(parts), "README.md")}
             manifest = _manifest(parts, found, images=images, license=license)
             publish_json(draft / MANIFEST, manifest)
+    _tell_full_folders(out, manifest)
     return manifest
+
+
+def _tell_full_folders(out: Path, manifest: DatasetManifest) -> None:
+    """Warns of what the hub refuses at the end of an upload."""
+    folders = Counter(name.rpartition("/")[0] for name in manifest.files)
+    full = {folder: files for folder, files in folders.items() if files > MOST_IN_A_FOLDER}
+    if full:
+        logger.warning(
+            "%s: %s holds %s files, and the Hugging Face hub takes %s in a folder; import from a zip of the images to "
+            "have them in 256 folders, or publish elsewhere",
+            out, *next((folder, f"{files:,}") for folder, files in full.items()), f"{MOST_IN_A_FOLDER:,}",
+        )  # fmt: skip
 
 
 def _check_cascade(scores: Path | None, triples: Path | None, parts: Parts) -> None:
@@ -196,7 +219,7 @@ def _score_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
 def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
     if folder is None or parts.triples is None:
         return
-    names = sorted(path.name for path in folder.glob("part-*.parquet"))
+    names = [path.name for path in foreign_files(folder, "part-*.parquet")]
     _check_triples(folder, names, parts.triples)
     for name in names:
         yield _File(folder, name, f"triples/{name}", table=TRIPLES)

@@ -57,7 +57,7 @@ def connected(settings: ScoreSettings) -> Iterator[None]:
     host, _, port = settings.ray_address.removeprefix("ray://").rpartition(":")
     try:
         if own and host:  # whether anybody listens there: Ray itself would wait for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         if own:
             ray.init(address=settings.ray_address, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, RayError) as error:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from unijudge.locations import Location, is_local
+from unijudge.locations import LocalPath, Location, is_local
 from unijudge.settings import Settings
 
 
@@ -116,7 +116,7 @@ class ScoreSettings(RetrievalSettings):
     """The second step of a cascade: only what the first judge was unsure of."""
     service: str = "http://127.0.0.1:8000"
     """Where the judge service listens."""
-    key_file: Path | None = None
+    key_file: LocalPath | None = None
     """A file that holds the service's bearer key, where it wants one."""
     queries_in_shard: int = Field(256, gt=0)
     """Queries in one file. After a kill at most so many are scored again, and those that were in flight."""

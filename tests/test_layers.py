@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "torch",
         "transformers", "safetensors", "ray", "vllm", "packaging",
+        "uvicorn",
     },
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray", "aiohttp"},
     "trainer": {
@@ -26,7 +27,7 @@ ONLY_IN = {
     "transformers": {
         "unijudge/inputs.py", "unijudge/checkpoints.py",
         "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
-        "trainer/attaching.py", "trainer/backbone.py",
+        "trainer/adapters.py", "trainer/attaching.py", "trainer/backbone.py",
         "trainer/pretrained.py",
         "trainer/runs.py",
     },
@@ -34,6 +35,7 @@ ONLY_IN = {
         "judge_service/replica.py", "judge_service/service.py", "judge_service/cluster.py",
         "miner/ray_engine.py", "miner/jobs.py", "trainer/studies/engines.py"},
     "aiohttp": {"miner/jobs.py"},
+    "uvicorn": {"judge_service/front/connections.py", "judge_service/front/proxy.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieve.py"},
     "anyio": {"unijudge/concurrency.py"},

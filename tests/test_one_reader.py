@@ -14,11 +14,14 @@ READERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "loads
 ALLOWED = {
     # The one places.
     "unijudge/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
-    "unijudge/listing.py": ({"rglob"}, "lists the folders of strangers for all others"),
-    "unijudge/inputs.py": ({"from_pretrained"}, "loads configuration, tokenizer and processor for all others"),
+    "unijudge/listing.py": ({"glob"}, "lists the folders of strangers for all others"),
+    "unijudge/inputs.py": (
+        {"from_pretrained", "loads"},
+        "loads configuration, tokenizer and processor for all others; what the library wrote of a tokenizer",
+    ),
     "unijudge/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
-    "miner/importers/tables.py": ({"glob", "loads"}, "reads rows for all importers, a line of JSON at a time"),
+    "miner/importers/tables.py": ({"loads"}, "reads rows for all importers, a line of JSON at a time"),
     # Weights.
     "judge_service/backends/transformers.py": ({"from_pretrained"}, "its weights, which were checked before"),
     "judge_service/backends/model_sizes.py": ({"from_pretrained"}, "a configuration without weights"),
@@ -29,6 +32,7 @@ ALLOWED = {
     "miner/importers/build.py": ({"loads"}, "the ledger's own lines"),
     "miner/importers/ledger.py": ({"loads"}, "the ledger's own lines"),
     "miner/importers/sentence_transformers.py": ({"loads"}, "a list in a cell"),
+    "trainer/adapters.py": ({"loads"}, "a configuration that a library just wrote"),
     "trainer/export.py": ({"loads"}, "a configuration that was checked before"),
     "trainer/runs.py": ({"loads", "read_text"}, "the run's own metrics, whose last line may be torn"),
     "trainer/benchmarks/published.py": ({"loads", "read_text"}, "a file of this package"),
@@ -41,20 +45,47 @@ ALLOWED = {
     "judge_service/front/blobs.py": ({"read_bytes"}, "pictures that it stored under their hashes"),
     "judge_service/process.py": ({"glob"}, "folders of services that were killed"),
     "miner/inspect.py": ({"read_text"}, "scripts of this package"),
-    "miner/publish.py": ({"glob"}, "a folder of ours"),
     "miner/ray_engine.py": ({"glob"}, "drafts of its own shards"),
     "trainer/checkpoints.py": ({"glob", "rglob"}, "checkpoints of its own run"),
-    "trainer/benchmarks/run.py": ({"iterdir"}, "folders of its own systems"),
     "unijudge/inventory.py": ({"rglob"}, "a folder of ours, whose every file is looked at"),
-    "unijudge/outputs.py": ({"read_bytes", "rglob"}, "whether an output folder holds anything at all"),
-    # Patterns.
-    "miner/importers/pictures.py": ({"glob"}, "archives among pictures; side files are left out"),
-    "trainer/benchmarks/sets.py": ({"glob"}, "patterns of published layouts; side files are left out"),
+    "unijudge/outputs.py": ({"rglob"}, "whether an output folder holds anything at all"),
+    # A model's folders.
     "trainer/systems/sentence_transformers.py": ({"rglob"}, "a model's files, those of its folders too"),
 }  # fmt: skip
 
 
-def called(path):
+ASKERS = {"exists", "is_dir", "is_file"}
+"""Calls past `unijudge.stores`, which tells a store that does not answer from one that has nothing there."""
+
+ON_A_DISK = {
+    "unijudge/stores.py": "asks for all others",
+    "unijudge/locations.py": "refuses devices and pipes of a disk",
+    "unijudge/files.py": "drafts lie on a disk",
+    "unijudge/inventory.py": "lists a folder of a disk; of a store in one call",
+    "unijudge/outputs.py": "what is moved aside lies on a disk",
+    "unijudge/inputs.py": "models lie on a disk, or on the hub",
+    "unijudge/checkpoints.py": "models",
+    "unijudge/judging.py": "models",
+    "unijudge/weight_files.py": "models",
+    "trainer/adapters.py": "models",
+    "trainer/attaching.py": "models",
+    "trainer/card.py": "models",
+    "trainer/encodings.py": "models",
+    "trainer/loading.py": "models",
+    "trainer/systems/sentence_transformers.py": "models",
+    "trainer/checkpoints.py": "runs lie on a disk",
+    "trainer/export.py": "runs",
+    "trainer/finetune.py": "runs",
+    "trainer/runs.py": "runs",
+    "trainer/train_reranker.py": "runs",
+    "judge_service/doctor.py": "the machine's own files",
+    "judge_service/preflight.py": "the machine's own files",
+    "judge_service/service.py": "its own file of states",
+    "judge_service/backends/engine_log.py": "processes",
+}
+
+
+def called(path, readers=READERS):
     """The readers that a file calls by itself, and not through ours of the same name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -64,7 +95,7 @@ def called(path):
             found.add(node.func.attr)
         if isinstance(node.func, ast.Name) and node.func.id == "open":
             found.add("open")
-    return found & READERS
+    return found & readers
 
 
 def test_nobody_reads_past_the_one_reader():
@@ -72,3 +103,10 @@ def test_nobody_reads_past_the_one_reader():
     found = {path.relative_to(ROOT).as_posix(): called(path) for path in paths}
     expected = {name: calls for name, (calls, _) in ALLOWED.items()}
     assert {name: calls for name, calls in found.items() if calls} == expected
+
+
+def test_kind_c3_nobody_asks_a_store_by_itself_whether_something_is_there():
+    """A path's own `exists` says that nothing is there where a store did not answer."""
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    asking = {path.relative_to(ROOT).as_posix() for path in paths if called(path, ASKERS)}
+    assert asking == set(ON_A_DISK)

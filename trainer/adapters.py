@@ -1,6 +1,7 @@
 """The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import nn
+from transformers import GenerationConfig
 
 from trainer.attaching import check_adapter
 from trainer.backbone import Backbone, open_backbone
@@ -17,7 +19,7 @@ from trainer.encodings import EmbeddingManifest
 from trainer.settings import BackboneSettings
 from trainer.training_settings import LoraSettings
 from unijudge.errors import ModelError
-from unijudge.files import publish_json, read_json
+from unijudge.files import publish_json, publish_text, read_json, read_text
 from unijudge.inputs import ModelInputs
 from unijudge.judging import FILE as JUDGING
 from unijudge.judging import JudgingManifest
@@ -67,6 +69,7 @@ class Adapter:
         """Writes adapter_config.json and adapter_model.safetensors, and what stands beside them."""
         with _refused_by_the_disk():
             self._model.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form, with a path of this machine for a hub name
         for name, manifest in self._beside.items():
             publish_json(folder / name, manifest)
 
@@ -109,13 +112,49 @@ def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> Mode
 
 def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs:
     """The same of a model that is open with its adapter, which is no longer to be used."""
+    merged = backbone.model.merge_and_unload()
+    merged.generation_config = _saveable(merged.generation_config)
     with _refused_by_the_disk():
-        backbone.model.merge_and_unload().save_pretrained(folder)
+        merged.save_pretrained(folder)
+    config = json.loads(read_text(folder / "config.json"))
+    publish_text(folder / "config.json", json.dumps(_with_older_names(config), indent=2) + "\n")
     backbone.inputs.save(folder)
     for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
         if (adapter / name).is_file():
             publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
     return backbone.inputs
+
+
+def _saveable(generation: Any) -> Any:
+    """How a model generates, for a file: transformers reads settings that contradict each other, and writes none.
+
+    Published models have such, as a temperature without sampling; nothing here generates. Their ids are kept.
+    """
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return GenerationConfig(**{name: getattr(generation, name) for name in ids})
+    return generation
+
+
+def _with_older_names(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration that transformers 4 reads too: it would take its own frequencies of positions, silently.
+
+    Example:
+        >>> _with_older_names({"dtype": "float32", "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}})
+        ... # doctest: +NORMALIZE_WHITESPACE
+        {'dtype': 'float32', 'rope_parameters': {'rope_type': 'default', 'rope_theta': 7.0}, 'torch_dtype': 'float32',
+         'rope_theta': 7.0}
+    """
+    older = {name: _with_older_names(config[name]) for name in ("text_config",) if name in config}
+    if "dtype" in config:
+        older["torch_dtype"] = config["dtype"]
+    if "rope_theta" in (rope := config.get("rope_parameters") or {}):
+        older["rope_theta"] = rope["rope_theta"]
+        if rope.keys() - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
+            older["rope_scaling"] = rope
+    return config | older
 
 
 @contextlib.contextmanager

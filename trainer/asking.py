@@ -19,6 +19,7 @@ from unijudge.corpus import Corpus
 from unijudge.errors import JudgeRefused
 from unijudge.files import publish_json, read_json
 from unijudge.rankings import ANSWERS, Ranking
+from unijudge.stores import exists
 from unijudge.verdicts import Choice, PairError, Verdict
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Asking:
         for start in range(0, len(rankings), PART):
             part = rankings[start : start + PART]
             path = self._settings.out / ANSWERS / f"{self._name(part)}.json"
-            kept = read_json(path, Answers).answers if path.exists() else []
+            kept = read_json(path, Answers).answers if exists(path) else []
             answers = await self._completed(part, {place: one for place, one in enumerate(kept) if one.whole})
             if answers != kept:
                 self._check(part, answers, first=not made)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.attaching import with_adapter
@@ -18,15 +17,16 @@ from trainer.encodings import Reader, check_base, check_reads_alike, reader_of
 from trainer.head import float32_logits
 from trainer.out_of_memory import loading_cures, out_of_memory_named
 from trainer.pretrained import check_named, device_of, pretrained_options
-from trainer.settings import BackboneSettings
+from trainer.settings import BackboneSettings, OnLong
 from trainer.vision import Vision
 from unijudge.checkpoints import check_checkpoint
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.errors import DataError, ModelError
+from unijudge.errors import ModelError, TooLong, UnijudgeError
 from unijudge.files import folder_sha256
-from unijudge.inputs import ModelInputs
+from unijudge.inputs import NO_CODE, ModelInputs
 from unijudge.pictures import PictureReader
+from unijudge.refused import in_one_line
 
 PICTURES_AHEAD = 2**30
 """Bytes of decoded pictures that are kept: those of the batches that are prepared ahead must be among them."""
@@ -42,6 +42,7 @@ class Backbone:
     read: Reader
     """A content → what an embedder is given."""
     max_tokens: int
+    on_long: OnLong
     batch_tokens: int
     width: int
     """Of the hidden states, and so of the embeddings."""
@@ -60,11 +61,15 @@ class Backbone:
         """Refuses what is longer than `max_tokens`.
 
         Raises:
-            DataError: It is too long, or its picture cannot be decoded.
+            TooLong: It is.
+            DataError: Its picture cannot be decoded.
         """
         length = self.inputs.length(stream)
         if length > self.max_tokens:
-            raise DataError(f"an input of {length} tokens; model.max_tokens is {self.max_tokens}: raise it, or shorten")
+            raise TooLong(
+                f"an input of {length} tokens; model.max_tokens is {self.max_tokens}: raise it, shorten the input, or "
+                "set model.on_long"
+            )
 
     def length(self, content: Content) -> int:
         """The tokens of a content as an embedder reads it.
@@ -175,10 +180,19 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         options = pretrained_options(settings, inputs.config.model_type, device)
         with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
             model = transformers.AutoModelForImageTextToText.from_pretrained(
-                settings.name, revision=inputs.revision, device_map={"": device}, **options
+                settings.name,
+                revision=inputs.revision,
+                config=inputs.config,
+                device_map={"": device},
+                **options,
+                **NO_CODE,
             )
-    except (OSError, ValueError, SafetensorError, ModelError) as error:
+    except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
+    except UnijudgeError:
+        raise
+    except Exception as error:  # a file may hold anything, and each library has errors of its own
+        raise ModelError(f"{settings.name}: cannot be loaded as a model ({in_one_line(error)})") from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
         model = with_adapter(model, settings.adapter)
@@ -188,6 +202,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         vision=Vision(inputs, keep_bytes=settings.vision_cache_mb * 2**20),
         read=read,
         max_tokens=settings.max_tokens,
+        on_long=settings.on_long,
         batch_tokens=settings.batch_tokens,
         width=inputs.config.get_text_config().hidden_size,
         adapter=folder_sha256(settings.adapter) if settings.adapter else "none",

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainer.settings import BackboneSettings
-from unijudge.locations import Location
+from unijudge.locations import LocalPath, Location, ModelName
 from unijudge.settings import Settings
 
 INSTRUCTION = "Find an image caption describing the given image."
@@ -16,7 +16,7 @@ INSTRUCTION = "Find an image caption describing the given image."
 class SentenceTransformersSettings(Settings):
     """A model of sentence-transformers."""
 
-    name: str = ""
+    name: ModelName = ""
     """A hub name, or a folder; with system = "sentence-transformers"."""
     revision: str | None = None
     """The commit of a hub model."""
@@ -31,7 +31,7 @@ class EndpointSettings(Settings):
     """Where it listens, without /v1/embeddings; with system = "endpoint"."""
     model: str = ""
     """The name under which it serves the model."""
-    key_file: Path | None = None
+    key_file: LocalPath | None = None
     """A file that holds its bearer key, where it wants one."""
     texts: Literal["messages", "input"] = "messages"
     """How texts are sent: through the model's chat template, as images always are (vLLM's extension), or as OpenAI's
@@ -71,6 +71,16 @@ class BenchmarkSettings(Settings):
     model: BackboneSettings = BackboneSettings()
     sentence_transformers: SentenceTransformersSettings = SentenceTransformersSettings()
     endpoint: EndpointSettings = EndpointSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _measures_all(cls, model: BackboneSettings) -> BackboneSettings:
+        if model.on_long == "skip":
+            raise ValueError(
+                "on_long = 'skip' would leave out queries and candidates, and a benchmark measures all of them: take "
+                "'truncate', as other systems do"
+            )
+        return model
 
     @property
     def label(self) -> str:

@@ -31,8 +31,8 @@ LIMITS = """* Numbers hold for {dtype}, and for other libraries up to what they 
 * Turn photographs, and put transparent pictures on white, before you give them: unijudge does (by their EXIF data), the
   libraries above do not.
 * Text that spells one of the model's control tokens becomes that token here; in unijudge it stays text.
-* unijudge refuses an input of more than {max_tokens} tokens; sentence-transformers cuts it at the tokenizer's
-  limit."""
+* unijudge refuses an input of more than {max_tokens} tokens, unless `model.on_long` says otherwise;
+  sentence-transformers cuts it at the tokenizer's limit."""
 SCALED = """* Pictures are scaled to between {min_pixels} and {max_pixels} pixels, by Pillow, as the code above asks
   for. torchvision scales a little otherwise, and numbers then differ in the third decimal."""
 TILED = """* A picture of less than {min_pixels} or more than {max_pixels} pixels must be scaled into that range

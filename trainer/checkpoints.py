@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
-from unijudge.files import file_sha256, publish_json, publishing_folder, read_json
+from unijudge.files import file_sha256, publish_json, publishing_folder, read_json, remove_folder
 from unijudge.refused import unwritable
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Checkpoints:
                 torch.save(state, file)
             publish_json(draft / "files.json", CheckpointFiles(sha256=_digests(draft)))
         for old in self._all()[:-KEPT]:
-            shutil.rmtree(old)
+            remove_folder(old)
 
     def last_whole(self) -> Path | None:
         """Where a run goes on: the last checkpoint whose bytes are as they were written. None before the first.

@@ -168,7 +168,8 @@ def rerank(
 
 def _is_first() -> bool:
     """Whether this is the first of several processes, or the only one: the one that tells."""
-    return os.environ.get("RANK", "0") == "0"
+    # A cluster may give every job a rank, also one that is alone.
+    return os.environ.get("WORLD_SIZE", "1") in ("", "1") or os.environ.get("RANK", "0") == "0"
 
 
 def _tell_once(text: str) -> None:

@@ -45,18 +45,20 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             items=len(corpus.items),
             queries=len(corpus.queries),
             made=Provenance.now(settings),
+            on_long=settings.model.on_long,
+            max_tokens=None if settings.model.on_long == "error" else settings.model.max_tokens,
             **asdict(system.identity),
         )
         with accelerator.main_process_first():
             start_vectors(settings.out, manifest)
         kinds: list[tuple[Kind, Entries]] = [("items", corpus.items), ("queries", corpus.queries)]
         todo = [
-            (path, entries[rows.start : rows.stop])
+            (path, entries, rows)
             for kind, entries in kinds
             for path, rows in missing_parts(settings.out, manifest, kind)
         ]
         accelerator.wait_for_everyone()  # all see the same parts missing
-        total = sum(len(entries) for _, entries in todo)
+        total = sum(len(rows) for *_, rows in todo)
         done = 0
 
         def advance(count: int) -> None:
@@ -64,12 +66,11 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             done += count
             report(done, total)
 
-        for path, entries in todo:
-            vectors = embed_entries(
-                system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance
-            )
+        for path, entries, rows in todo:
+            part = entries[rows.start : rows.stop]  # of one part alone: objects take far more room than their table
+            vectors = embed_entries(system, corpus, part, settings.batch_size, settings.workers, accelerator, advance)
             if vectors is not None:
-                write_part(path, manifest, [_id(entry) for entry in entries], vectors)
+                write_part(path, manifest, [_id(entry) for entry in part], vectors, np.asarray(~vectors.any(1)))
     return manifest
 
 
@@ -81,6 +82,8 @@ def embed_entries(
     workers: int,
     accelerator: Accelerator,
     advance: Callable[[int], None],
+    *,
+    together: bool = False,
 ) -> Vectors | None:
     """Embeds items or queries of a corpus, shared out over the processes.
 
@@ -94,9 +97,11 @@ def embed_entries(
         workers: Threads of each process that read and prepare ahead.
         accelerator: Knows the processes.
         advance: Is called in the first process with how many more are done, in all.
+        together: Whether all processes raise what one of them does, once all are done; else they are left to wait.
 
     Returns:
-        (entries, width), of unit length; None in all processes but the first, which hand theirs over.
+        (entries, width), of unit length, or 0 where the system skips an input; None in all processes but the first,
+        which hand theirs over.
 
     Raises:
         DataError: An input cannot be read, or its vector is none: its id is named.
@@ -108,12 +113,21 @@ def embed_entries(
         return [_prepared(system, corpus, entry) for entry in batches[number]]
 
     found: list[tuple[int, Vectors]] = []
-    for number, prepared in ahead(ours, prepare, workers):
-        found.append((number, _unit_vectors(system, corpus, batches[number], prepared)))
-        if accelerator.is_main_process:
-            advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
+    failed: list[DataError] = []
+    try:
+        for number, prepared in ahead(ours, prepare, workers):
+            found.append((number, _unit_vectors(system, corpus, batches[number], prepared)))
+            if accelerator.is_main_process:
+                advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
+    except DataError as error:
+        if not together:
+            raise
+        failed.append(error)
     if accelerator.num_processes > 1:
+        failed = gather_object(failed) if together else failed
         found = gather_object(found)
+    if failed:
+        raise failed[0]
     return np.concatenate([vectors for _, vectors in sorted(found)]) if accelerator.is_main_process else None
 
 
@@ -132,6 +146,8 @@ def _unit_vectors(system: System, corpus: Corpus, entries: Entries, prepared: Se
     except DataError as error:
         raise DataError(f"{corpus.folder}: among {_id(entries[0])} and what follows: {error}") from error
     lengths = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    skipped_N = np.array([one is None for one in prepared])[:, None]
+    lengths[skipped_N] = 1  # of 0, which stays
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         what = "the vector 0" if lengths[bad[0]] == 0 else "numbers that are not finite"

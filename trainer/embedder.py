@@ -6,17 +6,21 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from trainer.backbone import Backbone
+from trainer.lengths import shortened
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
 
 
 def stream_of(backbone: Backbone, content: Content) -> Stream:
-    """The token stream of one content.
+    """The token stream of one content, cut to the model's limit where it was opened so.
 
     Raises:
-        DataError: It is longer than the model's limit, or its picture cannot be decoded.
+        TooLong: It is longer than the model's limit, or its picture alone is.
+        DataError: Its picture cannot be decoded.
     """
     stream = backbone.read(content)
+    if backbone.on_long == "truncate" and backbone.inputs.length(stream) > backbone.max_tokens:
+        stream = backbone.read(shortened(content, backbone.max_tokens, backbone.length))
     backbone.check_length(stream)
     return stream
 

@@ -1,6 +1,7 @@
 """Ranks candidates by cosine similarity and measures the ranking, subset by subset. Reads vectors; runs no model."""
 
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,15 +28,20 @@ from unijudge.metrics import (
 from unijudge.outputs import check_file, check_folder, is_json_of
 from unijudge.provenance import Provenance
 from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, write_rankings
+from unijudge.stores import exists
 from unijudge.vectors import VectorFolder
 
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
+logger = logging.getLogger(__name__)
+
+
 class Report(Evaluation):
     """metrics.json: every measure of every subset; `candidates` (mean number of them) is one too.
 
+    `not measured` is the number of queries that have no vector, or no positive with one, where there are some.
     `left out` (mean number of items) and `united` (share of queries that other rows' positives are right for too) say
     what was done in open pools: see `EvaluateSettings.to_the_letter`. `low` and `high` are the 95 % bootstrap interval
     of precision@1. `modality gap` is missing where all contents of a subset's queries and candidates have an image, or
@@ -73,7 +79,7 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
         made=Provenance.now(settings),
     )
     with lease(settings.out):
-        if path.exists() and not overwrite:
+        if exists(path) and not overwrite:
             read_json(path, Report).check_same(path, report, {"out"})
         subsets = _write_rankings(settings, corpus)
         digest = file_sha256(settings.out / "rankings.parquet")
@@ -86,11 +92,12 @@ def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dic
     """And what was measured on the way, subset by subset."""
     folder = VectorFolder(settings.vectors, corpus)
     items_ND, queries_QD = folder.whole("items"), folder.whole("queries")
+    unseen = _told_unseen(settings, corpus, folder)
     measured: dict[str, list[dict[str, float]]] = defaultdict(list)
     seen: dict[str, npt.NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(corpus.items), bool))
 
     def rankings() -> Iterator[Ranking]:
-        for case in _cases(settings, corpus, items_ND, queries_QD):
+        for case in _cases(settings, corpus, items_ND, queries_QD, unseen):
             query, ranks = case.query, gold_ranks(case.scores, case.gold)
             seen[query.subset][case.candidates] = True
             measured[query.subset].append(
@@ -118,7 +125,10 @@ def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dic
 
     write_rankings(settings.out / "rankings.parquet", rankings())
     gaps = {name: _gap(corpus, name, rows_N, items_ND, queries_QD) for name, rows_N in seen.items()}
-    return {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
+    found = {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
+    for name, count in Counter(corpus.queries.table["subset"].filter(unseen.queries_Q).to_pylist()).items():
+        found.setdefault(name, {"queries": 0})["not measured"] = count
+    return found
 
 
 @dataclass(frozen=True)
@@ -137,10 +147,42 @@ class _Case:
     """Items of the pool that are no candidates."""
 
 
-def _cases(settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, queries_QD: Vectors) -> Iterator[_Case]:
+@dataclass(frozen=True)
+class _Unseen:
+    """What has no vector, since its text was too long."""
+
+    items_N: npt.NDArray[np.bool_]
+    queries_Q: npt.NDArray[np.bool_]
+    """Or has no positive with one."""
+
+
+def _told_unseen(settings: EvaluateSettings, corpus: Corpus, folder: VectorFolder) -> _Unseen:
+    """Says how many, and refuses where nothing is left to measure."""
+    items_N = _marked(folder.skipped("items"), len(corpus.items))
+    alone_Q = _marked(folder.skipped("queries"), len(corpus.queries))
+    blind_Q = alone_Q | np.array([items_N[corpus.positives(row)].all() for row in range(len(alone_Q))])
+    if blind_Q.all():
+        raise DataError(
+            f"{settings.vectors}: no query has a vector and a positive with one, so there is nothing to evaluate; "
+            "embed with a larger model.max_tokens, or with model.on_long = 'truncate'"
+        )
+    if items_N.any() or blind_Q.any():
+        logger.warning(
+            "%s: %d items and %d queries were too long for the embedder and have no vector: these items are no "
+            "candidates, and %d queries of %d are not measured (they, or all of their positives, have none)",
+            settings.vectors, items_N.sum(), alone_Q.sum(), blind_Q.sum(), len(blind_Q),
+        )  # fmt: skip
+    return _Unseen(items_N, blind_Q)
+
+
+def _cases(
+    settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, queries_QD: Vectors, unseen: _Unseen
+) -> Iterator[_Case]:
     pools: dict[str | None, tuple[Rows, Vectors]] = {}
     exclusions, items = Exclusions(corpus), len(corpus.items)
     for row, (query, vector_D) in enumerate(zip(corpus.queries, queries_QD, strict=True)):
+        if unseen.queries_Q[row]:
+            continue
         right, excluded = corpus.positives(row), np.empty(0, np.int64)
         if query.candidates is not None:
             candidates = np.array(query.candidates, np.int64)
@@ -155,8 +197,9 @@ def _cases(settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, querie
                 right = exclusions.positives(row)
                 excluded = exclusions.rows(row)
         # The product is made with the whole pool, which is never copied; what is left out goes afterwards.
-        golden_N = _marked(right, items)[candidates]
-        kept = np.flatnonzero(golden_N | ~_marked(excluded, items)[candidates])
+        seen_N = ~unseen.items_N[candidates]
+        golden_N = _marked(right, items)[candidates] & seen_N
+        kept = np.flatnonzero(golden_N | (seen_N & ~_marked(excluded, items)[candidates]))
         gold = np.flatnonzero(golden_N[kept])
         if not len(gold):
             raise DataError(f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates")
@@ -175,7 +218,7 @@ def _gap(
     corpus: Corpus, subset: str, seen_N: npt.NDArray[np.bool_], items_ND: Vectors, queries_QD: Vectors
 ) -> dict[str, float]:
     """The modality gap of a subset's queries and candidates: those with an image, and those without."""
-    asked_Q = np.array(corpus.queries.table["subset"].to_pylist()) == subset
+    asked_Q = (np.array(corpus.queries.table["subset"].to_pylist()) == subset) & queries_QD.any(1)
     contents_ND = np.concatenate([items_ND[seen_N], queries_QD[asked_Q]])
     shown_N = np.concatenate([_has_image(corpus.items.table)[seen_N], _has_image(corpus.queries.table)[asked_Q]])
     gap = modality_gap(contents_ND[shown_N], contents_ND[~shown_N])

@@ -4,7 +4,8 @@ import logging
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +104,20 @@ class Examples:
         self._weights = np.array(weights)
         self._further = dict(further)
         """Of a question, what the selection holds for right besides its positives."""
+
+    def without(self, left_out: Sequence[int]) -> "Examples":
+        """The same rows but for these.
+
+        Raises:
+            TrainingError: None would be left.
+        """
+        kept = np.setdiff1d(np.arange(len(self)), left_out)
+        if not len(kept):
+            raise TrainingError(f"all {len(self)} rows are left out, so there is nothing to train on; see the warnings")
+        rest = copy(self)
+        for name in ("groups", "_query_rows", "_item_rows", "_teachers", "_drawn", "_weights"):
+            setattr(rest, name, getattr(self, name)[kept])
+        return rest
 
     @property
     def teacher_NK(self) -> NDArray[np.float64]:

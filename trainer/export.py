@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trainer.adapters import open_whole, write_merged
 from trainer.agreement import open_exported, sample_of
@@ -27,6 +28,7 @@ from trainer.report import read_steps
 from trainer.runs import settings_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
+from unijudge.cards import check_license
 from unijudge.errors import DataError, ModelError
 from unijudge.families import QwenVL
 from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
@@ -63,10 +65,12 @@ def export(
         overwrite: Replace an older export.
 
     Raises:
+        SettingsError: No short form of a licence.
         DataError: The run is not finished or not ours, an evaluation is of something else, `out` exists, or the disk
             refused.
         ModelError: Model or adapter cannot be loaded, or do not belong together.
     """
+    check_license(license)
     begun, settings = _read_run(run)
     adapter = run / "adapter"
     _check_base(adapter, settings.model)
@@ -84,6 +88,11 @@ def export(
     return made
 
 
+OLD_KEYS = frozenset(
+    {"auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights",
+     "lora_alpha", "lora_dropout", "modules_to_save", "peft_type", "r", "revision", "target_modules", "task_type"}
+)  # fmt: skip
+"""What every version of peft knows of an adapter."""
 NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
 OTHER_JUDGE = " (reranked by {model}, whose weights {weights} are not those of this run)"
 
@@ -131,10 +140,19 @@ def _weights(
 def _save_adapter(settings: BackboneSettings, inputs: ModelInputs, adapter: Path, folder: Path) -> None:
     """Copies an adapter that was seen to fit, and says where its base is to be found."""
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
-    config = json.loads(read_text(adapter / "adapter_config.json"))
+    config = _spare(json.loads(read_text(adapter / "adapter_config.json")))
     config |= {"base_model_name_or_path": base_name(settings.name), "revision": settings.revision}
     publish_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
     inputs.save(folder)
+
+
+def _spare(config: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's configuration without what says nothing: older versions of peft refuse a key that is new to them."""
+    import peft
+
+    usual = peft.LoraConfig().to_dict()
+    unusual = {key for key, value in config.items() if value != usual.get(key)} - {"peft_version"}
+    return {key: value for key, value in config.items() if key in OLD_KEYS | unusual}
 
 
 def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs) -> Artefact:

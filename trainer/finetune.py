@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from trainer.adapters import Adapter, add_lora
 from trainer.backbone import Backbone, open_backbone
 from trainer.examples import Example, Examples
-from trainer.lengths import check_rows
+from trainer.lengths import rows_that_fit
 from trainer.loop import Part, Terms, batches_each, fit, parts_of
 from trainer.memory import TrainingMemory, training_memory, will_not_fit
 from trainer.order import Order
@@ -120,7 +120,7 @@ def _train(
     if settings.gradient_checkpointing:
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     objective = objective_of(backbone, examples)
-    check_rows(settings.triples, examples, backbone.max_tokens, objective.longest)
+    examples = rows_that_fit(settings.triples, examples, settings.model, objective.longest)
     order = _order(settings, examples)
 
     def batch_of(rows: Sequence[int], step: int) -> B:

@@ -1,11 +1,10 @@
 """The settings of evaluating and of reranking: one TOML file each, `--example` prints it."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from unijudge.locations import Location
+from unijudge.locations import LocalPath, Location
 from unijudge.prompt import LONGEST_LIST
 from unijudge.settings import Settings
 
@@ -43,7 +42,7 @@ class RerankSettings(Settings):
     """The folder for metrics.json and rankings.parquet."""
     service: str = "http://127.0.0.1:8000"
     """Where the judge service listens; it may serve a judge as it comes, or a trained reranker (its folder merged/)."""
-    key_file: Path | None = None
+    key_file: LocalPath | None = None
     """A file that holds the service's bearer key, where it wants one."""
     method: Literal["pointwise", "listwise", "fused"] = "pointwise"
     """`pointwise`: in the order of Yes against No, pair by pair; `listwise`: one list, its best item goes first, as in

@@ -13,6 +13,7 @@ several machines all of them must see the same folders.
 import contextlib
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,11 @@ from torch import nn
 
 from unijudge.errors import SettingsError
 from unijudge.leases import lease
+from unijudge.refused import in_one_line
+from unijudge.shown import listed
+
+LAUNCHED = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+"""Variables by which a launcher tells a process of its place."""
 
 
 @contextlib.contextmanager
@@ -49,7 +55,14 @@ def processes(
     waiting = [] if patience is None else [InitProcessGroupKwargs(timeout=patience)]
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     group_of_others = torch.distributed.is_initialized()
-    accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
+    given = sorted(name for name in os.environ if name in LAUNCHED or name.startswith("ACCELERATE_"))
+    try:
+        accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
+    except Exception as error:  # torch and accelerate have errors of many kinds for what they find there
+        raise SettingsError(
+            f"the processes of this job cannot be joined as the environment says ({in_one_line(error)}). Unset "
+            f"{listed(given) or 'what a launcher sets'}, or start them all by torchrun or accelerate launch"
+        ) from error
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise SettingsError(
             f"{accelerator.distributed_type.value}: accelerate's configuration asks for it, but only FSDP is known "

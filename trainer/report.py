@@ -16,6 +16,7 @@ from unijudge.files import publish_text, read_json, read_text
 from unijudge.outputs import check_file
 from unijudge.pages import page
 from unijudge.provenance import Beginning, Versions, without_passwords
+from unijudge.stores import exists
 
 MARK = b'<meta name="generator" content="unijudge train report">'
 """Of a page of ours."""
@@ -77,7 +78,7 @@ class Reading:
         begun = read_json(folder / "settings.json", Beginning)
         environment = read_json(folder / "environment.json", Versions).root
         steps = read_steps(folder)
-        return cls(folder.resolve().name, begun, environment, steps, (folder / "adapter").exists())
+        return cls(folder.resolve().name, begun, environment, steps, exists(folder / "adapter"))
 
     def points(self, metric: str) -> Points:
         """(step, value) wherever it was logged."""
@@ -137,7 +138,7 @@ def read_steps(run: Path) -> list[dict[str, float]]:
         DataError: A line is none, or there is no line yet.
     """
     path, steps = run / "metrics.jsonl", []
-    for number, line in enumerate(read_text(path).split("\n")[:-1] if path.exists() else [], start=1):
+    for number, line in enumerate(read_text(path).split("\n")[:-1] if exists(path) else [], start=1):
         try:
             steps.append(_LINE.validate_json(line))
         except ValidationError as error:

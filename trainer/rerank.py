@@ -25,6 +25,7 @@ from unijudge.metrics import mean_reciprocal_rank, precision_at_1
 from unijudge.outputs import check_file, check_folder, is_json_of
 from unijudge.provenance import Provenance
 from unijudge.rankings import EVALUATION_FILES, Evaluation, Ranking, read_evaluation, write_rankings
+from unijudge.stores import exists
 from unijudge.verdicts import JudgeIdentity
 
 Ranks = npt.NDArray[np.int64]
@@ -93,7 +94,7 @@ def _inputs(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> d
 def _check_same(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> None:
     """Refuses to replace a reranking of something else, before anything is asked."""
     path = settings.out / "metrics.json"
-    if path.exists():
+    if exists(path):
         ours = Evaluation(corpus="", subsets={}, inputs=_inputs(settings, corpus, judge), made=Provenance.now(settings))
         read_json(path, RerankReport).check_same(path, ours, HOW)
 

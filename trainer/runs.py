@@ -34,6 +34,8 @@ HOW = {
 """Settings that change how a run is done or how its folders are spelled, not what is learned: it may go on with others.
 What corpus and triples hold is known by digest. The limits of an input are among them, since an input that is beyond
 one stops a run; under a higher `max_tokens` a reranker's lists are no longer shortened to the lower one."""
+LIMIT = "model.max_tokens"
+"""Where longer inputs are cut or left out, it changes what is learned."""
 THEN = ", then "
 """Between the versions of a library under which one run was trained."""
 OWN = {"settings.json", "environment.json", "trackers"}
@@ -68,10 +70,11 @@ class Run:
             dict(_flat(settings_of(path, found, type(settings)).model_dump(mode="json"))),
             dict(_flat(begun.settings)),
         )
+        free = HOW if asked.get("model.on_long", "error") == "error" else HOW - {LIMIT}
         changed = [
             f"{name} was {was.get(name)!r}, is {asked.get(name)!r}"
             for name in was | asked
-            if was.get(name) != asked.get(name) and name not in HOW
+            if was.get(name) != asked.get(name) and name not in free
         ]
         inputs_of_both = found.inputs | begun.inputs
         changed += [f"{name} differ" for name in inputs_of_both if found.inputs.get(name) != begun.inputs.get(name)]

@@ -1,28 +1,28 @@
 """The settings of a model and of embedding a corpus with it: one TOML file, `--example` prints it."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from unijudge.images import MAX_PIXELS
-from unijudge.locations import Location
+from unijudge.locations import LocalPath, Location, ModelName
 from unijudge.pictures import Resize
 from unijudge.settings import Settings
 
 Encoding = Literal["chat", "vlm2vec"]
+OnLong = Literal["error", "truncate", "skip"]
 Attention = Literal["auto", "sdpa", "flash_attention_2"]
 
 
 class BackboneSettings(Settings):
     """The model, and how it sees its inputs."""
 
-    name: str = ""
+    name: ModelName = ""
     """A Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision, in the layout of transformers: a hub
     name, or a folder. Required."""
     revision: str | None = None
     """The commit of a hub model."""
-    adapter: Path | None = None
+    adapter: LocalPath | None = None
     """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
     dtype: Literal["float32", "bfloat16", "nf4"] = "float32"
     """Of the frozen weights; an adapter is always trained in float32. `nf4` is four bits a weight (QLoRA, arXiv
@@ -45,7 +45,11 @@ class BackboneSettings(Settings):
     """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
     Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
     max_tokens: int = Field(4096, gt=0)
-    """Longest input, in tokens; a longer one is an error, never cut."""
+    """Longest input, in tokens."""
+    on_long: OnLong = "error"
+    """A longer input: `error` ends the job before it begins, with the number of such texts and the longest; `truncate`
+    cuts the end of its text, so that picture and template stay whole (embedders only); `skip` leaves it out: it gets no
+    vector, and so is no candidate and asks nothing, or its row is not trained on (never in a benchmark)."""
     batch_tokens: int = Field(16384, gt=0)
     """How many tokens run at once, padding included; lower it when memory runs out. A training keeps the hidden
     states of a whole batch for its backward pass: there lower `batch_size`."""

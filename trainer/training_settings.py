@@ -184,4 +184,9 @@ class RerankerSettings(FinetuneSettings):
             raise ValueError(
                 "encoding and resize are an embedder's; a reranker reads as the judge does: leave them out"
             )
+        if model.on_long == "truncate":
+            raise ValueError(
+                "on_long = 'truncate' is an embedder's; a judge service refuses a question that is too long, and so "
+                "would never ask what is learned of a cut one: take 'skip'"
+            )
         return model

@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
 from unijudge.corpus import Corpus
-from unijudge.entries import Rows
+from unijudge.entries import Rows, values_of
 from unijudge.groups import Bools, Groups, Hashes, among
 
 NO_PICTURE = 0
@@ -77,11 +76,10 @@ class Exclusions:
         self._fold_case = fold_case
         self._own_picture = own_picture
         items = corpus.items.table
-        pictures = _values(items["image_sha256"])
-        pairs = zip(_values(items["text"]), pictures, strict=True)
+        pairs = zip(values_of(items["text"]), values_of(items["image_sha256"]), strict=True)
         self.contents = np.fromiter((_content(*pair, fold_case=fold_case) for pair in pairs), np.int64)
         """Of each item, the hash of what it says."""
-        self._pictures = np.fromiter(map(_picture, pictures), np.int64)
+        self._pictures = np.fromiter(map(_picture, values_of(items["image_sha256"])), np.int64)
         # What is known of a question that several rows ask: together no larger than the corpus.
         self._of_repeated: dict[int, Excluded] = {}
         self._positives_of_repeated: dict[int, Rows] = {}
@@ -168,9 +166,8 @@ class Exclusions:
     def _known_codes(self) -> Rows:
         """Question × content, as one number, of all that can be no wrong answer but for its picture; ascending."""
         numbers, places = self._numbered
-        positives = [self._corpus.positives(row) for row in range(len(numbers))]
-        asked = np.repeat(numbers, [len(rows) for rows in positives])
-        labelled = asked * len(self.contents) + places[np.concatenate([*positives, np.empty(0, np.int64)])]
+        queries, items = self._corpus.labelled
+        labelled = numbers[queries] * len(self.contents) + places[items]
 
         # An item that says what a question says is found by the hash that both have.
         sorted_contents, first = np.unique(self.contents, return_index=True)
@@ -181,13 +178,13 @@ class Exclusions:
     @cached_property
     def _question_pictures(self) -> Hashes:
         """Of each query, the hash of its picture; `NO_PICTURE` where that may be a wrong answer."""
-        pictures = np.fromiter(map(_picture, _values(self._corpus.queries.table["image_sha256"])), np.int64)
+        pictures = np.fromiter(map(_picture, values_of(self._corpus.queries.table["image_sha256"])), np.int64)
         return np.full_like(pictures, NO_PICTURE) if self._own_picture else pictures
 
     @cached_property
     def _questions(self) -> Groups:
         asked = self._corpus.queries.table
-        pairs = zip(_values(asked["text"]), _values(asked["image_sha256"]), strict=True)
+        pairs = zip(values_of(asked["text"]), values_of(asked["image_sha256"]), strict=True)
         return Groups(np.fromiter((_content(*pair, fold_case=self._fold_case) for pair in pairs), np.int64))
 
     @cached_property
@@ -239,7 +236,3 @@ def _picture(image_sha256: str | None) -> int:
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
-
-
-def _values(column: pa.ChunkedArray) -> list[str | None]:
-    return [value for chunk in column.chunks for value in chunk.to_pylist()]

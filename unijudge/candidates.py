@@ -30,8 +30,8 @@ class Near:
     """Rows of items.parquet, most similar first."""
     similarities: list[float]
     """Cosine of each with the query, −1 … 1."""
-    positive_similarities: list[float]
-    """Of the query's own positives, in their order."""
+    positive_similarities: list[float | None]
+    """Of the query's own positives, in their order; None where the query or the positive has no vector."""
 
 
 CANDIDATES = Table(
@@ -44,6 +44,7 @@ CANDIDATES = Table(
             ("positive_similarities", pa.list_(pa.float32())),
         ]
     ),
+    ("positive_similarities",),
 )
 
 

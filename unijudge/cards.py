@@ -1,11 +1,14 @@
 """What the cards of datasets and of models have in common: Markdown made from manifests, never from memory."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
+from unijudge.errors import SettingsError
 from unijudge.provenance import Provenance
+from unijudge.shown import shown
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -24,6 +27,19 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 def facts(values: BaseModel | Mapping[str, Any]) -> str:
     """Names and values, a row for each."""
     return table(["", ""], (values.model_dump() if isinstance(values, BaseModel) else values).items())
+
+
+def check_license(name: str | None) -> None:
+    """Refuses a licence that the hub would refuse, at the end of an upload.
+
+    Raises:
+        SettingsError: It is none of the hub's short forms.
+    """
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
+        raise SettingsError(
+            f"--license {shown(name)}: not the hub's short form, which has small letters and no blanks, such as "
+            "apache-2.0 or cc-by-4.0; give that one, or other"
+        )
 
 
 def made_by(made: Provenance) -> str:

@@ -4,11 +4,13 @@ Judges, embedders and adapters are all held to it, whatever engine runs them. On
 """
 
 import copy
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from unijudge.errors import DataError, ModelError
+from unijudge.inputs import NO_CODE, load_config
 from unijudge.model_folders import WEIGHTS_INDEX, check_safetensors
 from unijudge.refused import in_one_line
 from unijudge.weight_files import WEIGHTS, check_numbers, is_side_tensor, packing_of, weight_files
@@ -50,7 +52,7 @@ def check_checkpoint(name: str, revision: str | None) -> None:
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        config = copy.deepcopy(transformers.AutoConfig.from_pretrained(name, revision=revision))
+        config = copy.deepcopy(load_config(name, revision))
         packed = getattr(config, "quantization_config", None)
         if packed is not None:  # the packing's own library may be missing here
             del config.quantization_config
@@ -59,9 +61,15 @@ def check_checkpoint(name: str, revision: str | None) -> None:
             revision=revision,
             config=config,
             device_map="meta",
+            **NO_CODE,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
+    except pickle.UnpicklingError as error:  # torch would advise to run whatever stands in there
+        raise ModelError(
+            f"its weights cannot be read: {folder or name}: pytorch_model*.bin holds no tensors, or more than tensors, "
+            "which is never run here. Download the model again, or take one with safetensors"
+        ) from error
     except Exception as error:  # a file may be anything, and each library has errors of its own
         raise ModelError(f"its weights cannot be read ({in_one_line(error)}). Download the model again") from error
     finally:

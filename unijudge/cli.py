@@ -18,11 +18,13 @@ import typer
 
 from unijudge import inventory
 from unijudge.errors import UnijudgeError
-from unijudge.locations import locate
+from unijudge.locations import address, locate
 from unijudge.provenance import without_passwords
+from unijudge.refused import CURES, SPENT
 from unijudge.settings import Settings, load_settings
 from unijudge.settings import example as print_example
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
+from unijudge.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
 S = TypeVar("S", bound=Settings)
@@ -32,6 +34,16 @@ SettingsFile = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
 Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
+Places = Annotated[
+    list[Path],
+    typer.Argument(help="A folder or URL that this program wrote, or files that are not imported yet.", parser=locate),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="The root of the image paths of files that are not imported yet; default: beside them.", parser=locate
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output of the same kind that exists already.")]
 Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
 
@@ -65,9 +77,13 @@ def describe(folder: Ours) -> None:
 
 
 @app.command()
-def check(folder: Ours) -> None:
-    """Reads everything in this folder and says whether it is whole."""
-    typer.echo(inventory.check(folder))
+def check(places: Places, images: Images = None) -> None:
+    """Reads all of a folder of this program and says whether it is whole; of other files, what an import would read."""
+    if len(places) == 1 and (inventory.is_ours(places[0]) or not exists(places[0])):
+        typer.echo(inventory.check(places[0]))
+        return
+    root = [] if images is None else ["--images", address(images)]
+    run(["mine", "import", "look", *map(address, places), *root])
 
 
 @cache
@@ -136,6 +152,9 @@ def _failed(error: Exception, words: list[str]) -> int:
     if isinstance(error, BrokenPipeError):  # `| head` has read enough
         sys.stdout = io.StringIO()
         return 1
+    if isinstance(error, OSError) and error.errno in SPENT:
+        place = error.filename or "the output of this command"
+        return _end(f"error: {place}: {error.strerror}. {CURES[error.errno]}, then run the same command again")
     return _end("\n".join(told(error, words)))
 
 

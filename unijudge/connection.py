@@ -17,9 +17,11 @@ from unijudge.errors import (
     JudgeBroken,
     JudgeBusy,
     JudgeChanged,
+    JudgeDied,
     JudgeError,
     JudgeFailed,
     JudgeLate,
+    JudgeNowhere,
     JudgeRefused,
     JudgeUnavailable,
     JudgeUncounted,
@@ -27,8 +29,8 @@ from unijudge.errors import (
 from unijudge.files import in_words
 from unijudge.keys import checked_key
 from unijudge.provenance import without_passwords
-from unijudge.reaching import by_way_of, open_http
-from unijudge.refused import in_one_line
+from unijudge.reaching import by_way_of, is_nowhere, nowhere, open_http
+from unijudge.refused import in_one_line, spent
 from unijudge.retrying import Retrying
 from unijudge.verdicts import JudgeIdentity
 from unijudge.wire import Answer, ErrorBody
@@ -81,14 +83,24 @@ class Connection:
         content = await self._retrying.call(lambda: self._once("GET", path, b"", {}))
         return self._parsed(path, kind, content)
 
-    async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity) -> A:
+    async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity, *, alone: bool = False) -> A:
         """Sends JSON to one judge, and takes an answer from no other; waits for a place among those in flight.
 
+        Args:
+            path: Of the service.
+            kind: Of its answer.
+            body: The JSON.
+            judge: Who shall answer.
+            alone: The replica shall work on nothing else meanwhile.
+
         Raises:
+            JudgeKilled: It died of it, alone or several times.
             JudgeChanged: Another one is there, or answered: what stands between may drop the pin.
         """
         headers = {"Content-Type": JSON, "If-Match": f'"{judge.digest}"'}
-        content = await self._retrying.question(lambda: self._once("POST", path, body, headers))
+        if alone:
+            headers["Judge-Alone"] = "1"
+        content = await self._retrying.question(lambda: self._once("POST", path, body, headers), alone=alone)
         answer = self._parsed(path, kind, content)
         if answer.identity != judge:
             raise JudgeChanged(
@@ -119,10 +131,16 @@ class Connection:
                 "candidates in a query"
             ) from error
         except httpx2.TransportError as error:
+            if is_nowhere(error):
+                raise JudgeNowhere(nowhere(self.url, error)) from error
             way = by_way_of(self.url)
             cure = (
                 "set NO_PROXY if it needs none" if way else "start one with `unijudge judge serve`, or correct the URL"
             )
+            if lacking := spent(error):
+                raise JudgeUnavailable(
+                    f"{self.url}: cannot be asked from here ({in_one_line(error)}). {lacking}"
+                ) from error
             raise JudgeUnavailable(f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}") from error
         except httpx2.RequestError as error:  # damaged on the way, or sent elsewhere too often
             raise JudgeUnavailable(
@@ -174,6 +192,8 @@ def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | 
     """What a refusal says of the service, where another try may be answered."""
     if code == "internal":
         return JudgeFailed
+    if code == "judge_died":
+        return JudgeDied
     if code == "too_late" or status in (408, 504):
         return JudgeLate
     if status in (429, 503):

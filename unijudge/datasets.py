@@ -28,7 +28,7 @@ from unijudge.outputs import check_folder
 from unijudge.provenance import Provenance
 from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
-from unijudge.stores import again
+from unijudge.stores import again, exists
 from unijudge.triples import TripleManifest
 from unijudge.verdicts import JudgeIdentity
 
@@ -225,12 +225,12 @@ def pull(source: Path, out: Path) -> DatasetManifest:
 
     def fetch(name: str) -> None:
         wanted, target = manifest.files[name], out / name
-        if not target.exists() or stored(target) != wanted:
+        if not exists(target) or stored(target) != wanted:
             copied(source / name, target, wanted.sha256, wanted.size)
 
     with lease(out):
         for begun in (out / MANIFEST, out / UNFINISHED):
-            if begun.exists():
+            if exists(begun):
                 if read_json(begun, DatasetManifest) != manifest:
                     raise DataError(f"{out}: holds another dataset than {source}; give another folder")
                 break

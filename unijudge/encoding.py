@@ -56,7 +56,10 @@ class ChatEncoder:
                     "user text could steer this model"
                 )
         bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-        self._begin: list[int] = whole[: len(whole) - len(bare)] if whole[-len(bare) :] == bare else []
+        place = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
+        self._begin: list[int] = whole[:place]
+        self._end: list[int] = whole[place + len(bare) :]
+        """What the tokenizer puts before and behind a string of its own."""
         self._layout = lru_cache(maxsize=64)(self._render)
         self._check_plain_text()
 
@@ -130,7 +133,7 @@ class ChatEncoder:
                 stream.append(part)
             else:
                 stream += self.text_ids(part) if place else self._first.encode(part, add_special_tokens=False).ids
-        return stream
+        return stream + self._end
 
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
         content: list[dict[str, str]] = []
@@ -158,8 +161,13 @@ class ChatEncoder:
     def _rendered(self, content: list[dict[str, str]]) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": content}],
+                tokenize=False,
+                add_generation_prompt=True,
+                strftime_now=_refuse_the_date,
             )
+        except ModelError as error:
+            raise ModelError(f"{self._tokenizer.name_or_path}: {error}") from error
         except Exception as error:  # a template is a program: it may raise anything
             raise ModelError(
                 f"{self._tokenizer.name_or_path}: its chat template does not take a user's turn of texts and pictures "
@@ -177,11 +185,24 @@ class ChatEncoder:
     def _check_plain_text(self) -> None:
         rendered = self._rendered([{"type": "text", "text": _PLAIN}])
         begins = bool(self._tokenizer.bos_token) and rendered.startswith(self._tokenizer.bos_token)
-        if self.stream([_PLAIN]) != self._tokenizer(rendered, add_special_tokens=not begins)["input_ids"]:
+        ids = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        if self.stream([_PLAIN]) != ([] if begins else self._begin) + ids:
             raise ModelError(
                 f"{self._tokenizer.name_or_path}: its tokenizer cuts plain text otherwise than this program does; "
                 "report it with the name of the model"
             )
+
+
+def _refuse_the_date(_: str) -> str:
+    """In the place of what a chat template asks for the time.
+
+    Raises:
+        ModelError: Always: a pair would have another score tomorrow.
+    """
+    raise ModelError(
+        "its chat template writes the date of today (strftime_now), so scores and vectors would change from day to "
+        "day; put a fixed date there"
+    )
 
 
 def _without_added_tokens(backend: Any) -> tuple[Any, Any]:

@@ -11,6 +11,14 @@ import pyarrow.compute as pc
 E = TypeVar("E")
 Rows = npt.NDArray[np.int64]
 """Row numbers of a table."""
+VALUES_AT_ONCE = 4096
+
+
+def values_of(column: pa.ChunkedArray) -> Iterator[str | None]:
+    """The texts of a column, one by one: a million of them as objects would take more room than their table."""
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), VALUES_AT_ONCE):
+            yield from chunk[start : start + VALUES_AT_ONCE].to_pylist()
 
 
 class Entries(Sequence[E]):
@@ -39,7 +47,7 @@ class Entries(Sequence[E]):
         return self._make(**{name: self.table[name][row].as_py() for name in self.table.column_names})
 
     def __iter__(self) -> Iterator[E]:
-        for batch in self.table.to_batches(max_chunksize=4096):
+        for batch in self.table.to_batches(max_chunksize=VALUES_AT_ONCE):
             for row in batch.to_pylist():
                 yield self._make(**row)
 
@@ -56,7 +64,7 @@ class RowIndex:
     def __init__(self, ids: pa.ChunkedArray):
         """The ids must be distinct."""
         self._ids = ids
-        hashes = np.fromiter((hash(i) for chunk in ids.chunks for i in chunk.to_pylist()), np.int64, len(ids))
+        hashes = np.fromiter(map(hash, values_of(ids)), np.int64, len(ids))
         self._rows = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._rows]
 

@@ -4,22 +4,27 @@
     ├─ SettingsError         the settings are wrong: edit them
     ├─ DataError             a file is missing, torn, foreign or of another version: the path is in the message
     │  ├─ BadImage           bytes that are not a picture we open
+    │  ├─ TooLong            an input has more tokens than a model is given
     │  ├─ Unreachable        it could not be read just now, which says nothing of what is there
     │  ├─ FolderBusy         another process writes this folder
     │  └─ NothingSelected    a selection keeps no row
     ├─ JudgeError            the judge gave no answer
     │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
+    │  │  └─ JudgeKilled     its judge has died of it, again and again
     │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
     │  ├─ BlobRefused        an image that is sent ahead is none: send it inside its request
     │  ├─ JudgeUncounted     it has no tokens to count: it is no model
     │  ├─ JudgeUnavailable   unreachable (5xx, transport): retried                           retryable
     │  │  ├─ JudgeBusy       it has too much to do, starts or stops (429, 503): retried, with fewer at once
-    │  │  │  └─ JudgeLate    no whole answer in time: retried in the same way
+    │  │  │  ├─ JudgeLate    no whole answer in time: retried in the same way
+    │  │  │  └─ JudgeDied    its replica or engine died while it was in work (503, `judge_died`): retried a few times
+    │  │  ├─ JudgeNowhere    the name of its host is not known: retried for half a minute at the first contact
     │  │  └─ JudgeFailed     it failed on this very request (500, `internal`): retried a few times
     │  ├─ JudgeChanged       another judge answers than the one asked for (412)
     │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
     ├─ EndpointError         an embedding endpoint gave no embeddings
     │  └─ EndpointBusy       busy or unreachable (429, 5xx, transport): retried                   retryable
+    │     └─ EndpointNowhere the name of its host is not known: retried for half a minute at the first contact
     ├─ ModelError            a model cannot be loaded, or does not fit its use
     ├─ OutOfMemory           a GPU's memory is full: the message names the settings that help
     ├─ TaskFailed            a task on a cluster died, and died again when it was tried again
@@ -53,6 +58,10 @@ class BadImage(DataError):
     """Bytes that are not a JPEG, PNG or WebP of an acceptable size."""
 
 
+class TooLong(DataError):
+    """An input has more tokens than `model.max_tokens`."""
+
+
 class Unreachable(DataError):
     """A disk or a store did not answer, and may answer later: what it holds is not known to be wrong."""
 
@@ -74,6 +83,10 @@ class JudgeError(UnijudgeError):
 
 class JudgeRefused(JudgeError):
     """The service refuses the request itself (400, 413, 422): sending it again cannot help."""
+
+
+class JudgeKilled(JudgeRefused):
+    """A replica or an engine died each time that it worked on this request, at last on nothing else."""
 
 
 class BlobsMissing(JudgeError):
@@ -107,6 +120,14 @@ class JudgeLate(JudgeBusy):
     """No whole answer came before the request's deadline; or the service said at once that none would."""
 
 
+class JudgeDied(JudgeBusy):
+    """The replica or its engine died while it worked on this request, which may be why, or one beside it."""
+
+
+class JudgeNowhere(JudgeUnavailable):
+    """The name of its host is not known here: most often the URL is wrong."""
+
+
 class JudgeFailed(JudgeUnavailable):
     """The service failed on this request, while it may well answer others: after a few tries it is a refusal."""
 
@@ -127,6 +148,10 @@ class EndpointBusy(EndpointError):
     """An embedding endpoint is busy, starting or unreachable."""
 
     retryable = True
+
+
+class EndpointNowhere(EndpointBusy):
+    """The name of its host is not known here: most often the URL is wrong."""
 
 
 class ModelError(UnijudgeError):

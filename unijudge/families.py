@@ -55,6 +55,7 @@ class QwenVL:
         self._processor = processor
         # For those who load what is saved; here pictures come scaled.
         processor.size = {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
+        _check_patches(config.vision_config, processor)
         self._side: int = processor.patch_size * processor.merge_size
         self._budget = budget
         # An engine must leave every size of ours alone, also those below `min_pixels` and a single token.
@@ -100,6 +101,25 @@ class QwenVL:
         """pixel_values (patches, width) and image_grid_thw (pictures, 3)."""
         features = self._processor(images=[p.image for p in pictures], do_resize=False, return_tensors="np")
         return {name: np.asarray(features[name]) for name in ("pixel_values", "image_grid_thw")}
+
+
+def _check_patches(tower: Any, processor: Any) -> None:
+    """Returns if a processor cuts pictures into the patches that a vision tower takes.
+
+    Raises:
+        ModelError: They are of another size: the processor is another model's.
+    """
+    sides = {
+        "patch_size": "patch_size",
+        "temporal_patch_size": "temporal_patch_size",
+        "merge_size": "spatial_merge_size",
+    }
+    for ours, theirs in sides.items():
+        cut, taken = getattr(processor, ours), getattr(tower, theirs)
+        if cut != taken:
+            raise ModelError(
+                f"preprocessor_config.json: {ours} is {cut}, and config.json says {taken}. Take both of one model"
+            )
 
 
 class TiledVL:

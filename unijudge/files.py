@@ -6,10 +6,13 @@ writer for a folder is what `unijudge/leases.py` is for.
 """
 
 import contextlib
+import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -22,12 +25,20 @@ from unijudge.errors import DataError
 from unijudge.leases import check_held
 from unijudge.locations import check_regular, is_local
 from unijudge.names import is_left_behind
-from unijudge.refused import missing, unreadable, unwritable
+from unijudge.refused import CURES, missing, unreadable, unwritable
 from unijudge.stores import again
 from unijudge.texts import as_text
 
 DRAFT_SUFFIX = ".unijudge-draft"
 """What nobody else calls a file of theirs: one with it is removed or written over."""
+
+logger = logging.getLogger(__name__)
+
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+"""What file systems answer that cannot synchronise a folder."""
+
+IN_TEMPORARY = CURES | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
+"""What helps where a file is made that a store will get."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -81,12 +92,15 @@ def publishing_folder(path: Path) -> Iterator[Path]:
             for file in sorted(files, key=lambda file: file.suffix == ".json" and file.parent == Path(name)):
                 _send(file, path / file.relative_to(name).as_posix())
         return
+    if path.is_mount():  # nothing can be moved to its place
+        raise unwritable(path, OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
     draft = path.with_name(path.name + DRAFT_SUFFIX)
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
         yield draft
         for written in [*draft.rglob("*"), draft]:
+            _open_to_others(written, draft)
             _sync(written)
         if path.is_dir() and not names_in(path):  # but for what a system left there, it is empty
             shutil.rmtree(path)
@@ -199,7 +213,8 @@ def names_in(folder: Path) -> set[str]:
         store: Any = folder
         listed: list[str] = again(folder, lambda: store.fs.ls(store.path, detail=False))
         names = {name.rpartition("/")[2] for name in listed}
-        return {name for name in names if not is_left_behind(name)}
+        # A console makes a folder by an object that is called like it: one without a name in the folder.
+        return {name for name in names if name and not is_left_behind(name)}
     except FileNotFoundError:
         return set()
     except Exception as error:  # each store has its own family of errors
@@ -248,7 +263,7 @@ def _uploading(path: Path) -> Iterator[Path]:
         try:
             yield draft
         except OSError as error:
-            raise unwritable(draft, error) from error
+            raise unwritable(draft, error, IN_TEMPORARY) from error
         _send(draft, path)
 
 
@@ -265,10 +280,30 @@ def _send(draft: Path, path: Any) -> None:
         raise unwritable(path, error) from error
 
 
+def _open_to_others(path: Path, folder: Path) -> None:
+    """Lets whoever may look into a folder read a file of it: libraries write some for their own user alone."""
+    with contextlib.suppress(PermissionError):  # a disk without modes
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if path.is_file() and (wider := mode | (folder.stat().st_mode & 0o444)) != mode:
+            path.chmod(wider)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that nobody needs any more; what another process still reads on a network disk stays."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        logger.warning("%s: not removed (%s); nothing needs it any more", folder, error.strerror)
+
+
 def _sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's entries, survive a power cut."""
+    """Makes a file's bytes, or a folder's entries, survive a power cut; for folders, not every disk can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems and shared folders have no such call for folders: the entry is there nevertheless.
+        if error.errno not in NO_SYNC or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

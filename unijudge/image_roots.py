@@ -13,6 +13,7 @@ from unijudge.files import read_text
 from unijudge.locations import inside_store, is_local
 from unijudge.names import OUTSIDE
 from unijudge.shown import shown
+from unijudge.stores import exists
 
 MANIFEST = "dataset.json"
 """Of a scored dataset, of which a corpus may be a part; see `unijudge/datasets.py`."""
@@ -43,7 +44,7 @@ def _lists_corpus(path: Path) -> bool:
     Raises:
         DataError: It is there, and cannot be read.
     """
-    if not path.exists():
+    if not exists(path):
         return False
     try:
         files = json.loads(read_text(path))["files"]

@@ -17,6 +17,7 @@ from unijudge.errors import BadImage
 from unijudge.locations import is_local
 from unijudge.refused import in_one_line
 from unijudge.side_data import without_side_data
+from unijudge.texts import HEAD, LFS
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 200_000_000
@@ -30,6 +31,13 @@ MAX_BYTES = 200 * 2**20
 """Of one encoded picture: what is larger is never read."""
 LARGEST_HEADER = 2**31
 """Pixels that a header may promise, for who asks for their number alone."""
+OTHERS = {
+    b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF", b"%PDF": "a PDF", b"jP  ": "a JPEG 2000",
+    b"\xff\x0a": "a JPEG XL", b"JXL ": "a JPEG XL", b"ftypavi": "an AVIF", b"ftyphe": "a HEIC", b"ftypmif1": "a HEIC",
+    b"8BPS": "a file of Photoshop",
+}  # fmt: skip
+"""How other pictures begin, at once or after four bytes, and what they are; they too may be called .jpg."""
+LONGEST_MARK = 12
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -71,9 +79,23 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"image of far more than {max_pixels} pixels; scale it down") from error
     except UnidentifiedImageError as error:
-        raise BadImage("not a JPEG, PNG or WebP image") from error
+        raise BadImage(f"not a JPEG, PNG or WebP image{_instead(data)}") from error
     except Exception as error:
         raise BadImage(f"not a whole JPEG, PNG or WebP image ({in_one_line(error)})") from error
+
+
+def _instead(data: bytes) -> str:
+    """What bytes are that are no picture of ours, and what helps."""
+    if not data:
+        return ", but an empty file; fetch it again"
+    if data.startswith(LFS):
+        return ", but a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
+    head = data[:HEAD].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
+        kind = "a drawing in SVG" if b"<svg" in data[:1000] else "a text, as servers answer instead of a picture"
+        return f", but {kind}; " + ("convert it" if "SVG" in kind else "fetch it again")
+    kind = next((kind for mark, kind in OTHERS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)), "")
+    return f", but {kind}; convert it" if kind else ""
 
 
 def pixels_in(data: bytes) -> int:
@@ -110,9 +132,18 @@ def _still(data: bytes, max_pixels: int) -> Image.Image:
             raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
             raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+        image.info.update(_transparent_gray(data, image))
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise BadImage("animated image: only still pictures are judged; save one frame")
         return _decoded(image)
+
+
+def _transparent_gray(data: bytes, image: Image.Image) -> dict[str | tuple[int, int], int]:
+    """The shade that is transparent in a gray PNG of less than eight bits a pixel, as Pillow scales the others."""
+    depth, shade = data[24], image.info.get("transparency")
+    if not isinstance(shade, int) or image.format != "PNG" or image.mode not in ("1", "L") or depth >= 8:
+        return {}
+    return {"transparency": shade * 255 // (2**depth - 1)}
 
 
 def _decoded(image: Image.Image) -> Image.Image:
@@ -181,8 +212,9 @@ def read_bounded(path: Path) -> bytes:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        shades = np.asarray(image)
+        image = Image.fromarray(np.where(shades == image.info.get("transparency"), 255, shades >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy every pixel

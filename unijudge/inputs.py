@@ -3,23 +3,33 @@
 The one place of this package that imports transformers, when a model's tokenizer and processor are loaded.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from unijudge.encoding import ChatEncoder, Stream
 from unijudge.errors import ModelError, UnijudgeError
-from unijudge.families import Arrays, Entry, family_of
-from unijudge.files import folder_sha256
+from unijudge.families import FAMILIES, Arrays, Entry, Family, family_of
+from unijudge.files import folder_sha256, publish_text, read_text
 from unijudge.pictures import Picture, PictureReader, PixelBudget, Resize
+from unijudge.reaching import FROM_OUTSIDE
 from unijudge.refused import in_one_line
+from unijudge.shown import listed
+from unijudge.texts import BYTE_ORDER_MARK
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file by which peft knows an adapter."""
+HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE")
+"""Variables of the environment that decide which hub is asked, and where its files are looked for."""
+NO_CODE = {"trust_remote_code": False}
+"""For every `from_pretrained`: else transformers asks the terminal whether to run the code that a model brings."""
 
 
 class ModelInputs:
@@ -58,23 +68,21 @@ class ModelInputs:
         pinned = self.revision
         self.config = load_config(name, pinned)
         kind = family_of(self.config.model_type)
-        try:
+        with _reading("tokenizer.json or tokenizer_config.json"):
             # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=pinned, padding_side="left")
-            loader, options = kind.loader
-            processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                name, revision=pinned, padding_side="left", **NO_CODE
+            )
+        loader, options = kind.loader
+        with _reading("preprocessor_config.json or processor_config.json"):
+            processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options, **NO_CODE)
             # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
             layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
             template = layout.get("chat_template") or tokenizer.chat_template
-        except Exception as error:  # a file may hold anything, and each library has errors of its own
-            raise _unusable(error) from error
-        try:
+        with _reading("config.json or preprocessor_config.json"):
             family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
-        except UnijudgeError:
-            raise
-        except Exception as error:  # likewise
-            raise _unusable(error) from error
-        tokenizer.chat_template = template
+            _check_pixels(family)
+        tokenizer.chat_template = template.removeprefix(BYTE_ORDER_MARK) if isinstance(template, str) else template
         self.weights = self.revision or folder_sha256(folder)
         """The commit of a hub model, or a digest of the folder."""
         libraries = ["transformers", "tokenizers", "pillow"]
@@ -83,7 +91,8 @@ class ModelInputs:
         self.version = versions_of(*libraries)
         """Of what makes tokens and pixels."""
         self.chat_template: str = tokenizer.chat_template
-        self.encoder = ChatEncoder(tokenizer, tokenizer.convert_ids_to_tokens(family.image_id))
+        self.encoder = ChatEncoder(tokenizer, _image_token(tokenizer, family.image_id))
+        _check_ids(self.encoder, tokenizer, self.config.get_text_config().vocab_size)
         self.family = family
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
         self._pad_id = tokenizer.pad_token_id or 0  # never attended to
@@ -95,6 +104,13 @@ class ModelInputs:
 
         for one in reversed(self._files):  # a whole processor writes a tokenizer too
             one.save_pretrained(folder)
+        tokenizer = folder / "tokenizer_config.json"
+        options = json.loads(read_text(tokenizer))
+        if options.get("tokenizer_class") == "TokenizersBackend":  # a name that transformers 4 does not know
+            options["tokenizer_class"] = "PreTrainedTokenizerFast"
+        for mark in ("is_local", "local_files_only"):  # of this process alone
+            options.pop(mark, None)
+        publish_text(tokenizer, json.dumps(options, indent=2, ensure_ascii=False) + "\n")
         whole = folder / "processor_config.json"
         if not whole.exists():  # an image processor alone does not say what it is a part of
             kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]
@@ -169,7 +185,9 @@ def commit_of(name: str, revision: str | None) -> str | None:
     try:  # the same reason once more, in words; or a cache that holds files, and not which branch they are of
         commit = hub.extract_commit_hash(hub.cached_file(name, "config.json", revision=revision), None)
     except Exception as error:
-        raise _unusable(error) from error
+        if "Repo id must" in str(error):
+            raise ModelError("no such folder is here, and it is no hub name (owner/model). Check the path") from error
+        raise _unusable(error, cure=f"Check the name{_asked_by()}") from error
     if commit is None:
         raise ModelError(f"{name}: its commit is not known here; download the model again, or give a folder")
     return commit
@@ -193,10 +211,10 @@ def load_config(name: str, commit: str | None) -> Any:
             "this folder holds an adapter and no model. Of a reranker's run serve the folder merged/ beside it; of an "
             "embedder's run name the base model, and set model.adapter to this folder"
         )
-    try:
-        return transformers.AutoConfig.from_pretrained(name, revision=commit)
-    except Exception as error:  # a file may hold anything, and each library has errors of its own
-        raise _unusable(error) from error
+    with _reading("config.json"):
+        config = transformers.AutoConfig.from_pretrained(name, revision=commit, **NO_CODE)
+        config._attn_implementation = None  # noqa: SLF001  a choice that stands in the file would win over ours
+    return config
 
 
 def weights_of(name: str, revision: str | None) -> str:
@@ -209,9 +227,93 @@ def weights_of(name: str, revision: str | None) -> str:
     return commit_of(name, revision) or folder_sha256(Path(name))
 
 
-def _unusable(error: Exception) -> ModelError:
+def _check_pixels(family: Family) -> None:
+    """Returns if a processor makes numbers of a picture; else each picture would fail, or a score be none.
+
+    Raises:
+        ModelError: It makes some that are not finite.
+        Exception: What the processor raises.
+    """
+    height, width = family.fit(56, 56)
+    with np.errstate(all="ignore"):  # the message says it
+        arrays = family.arrays([family.picture(Image.new("RGB", (width, height), "grey"))])
+    if not np.isfinite(arrays["pixel_values"]).all():
+        raise ModelError(
+            "preprocessor_config.json makes numbers of a picture that are not finite, by its image_mean, image_std or "
+            "rescale_factor. Take that of the model's publisher"
+        )
+
+
+def _image_token(tokenizer: Any, image_id: int) -> str:
+    """The token that stands for a picture, as text.
+
+    Raises:
+        ModelError: The tokenizer has no such token.
+    """
+    token = tokenizer.convert_ids_to_tokens(image_id)
+    if token is None:
+        raise ModelError(
+            f"config.json calls token {image_id} the one for pictures, and its tokenizer has none of that "
+            "number; take the tokenizer's files and the config.json of one model"
+        )
+    return str(token)
+
+
+def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
+    """Returns if the model has an embedding for every token that a prompt may hold: a GPU would stop at another one.
+
+    Args:
+        encoder: Of the prompts.
+        tokenizer: With all its tokens.
+        rows: Of the model's embeddings.
+
+    Raises:
+        ModelError: It has not.
+    """
+    written = [entry for entry in encoder.stream(["a"]) if isinstance(entry, int)]
+    numbers, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+    plain = [number for token, number in numbers.items() if token not in added]
+    largest = max([*written, *plain, numbers[encoder.image_token]])
+    if largest >= rows:
+        raise ModelError(
+            f"its tokenizer has a token {largest}, and config.json a vocab_size of {rows}; take the "
+            "tokenizer's files and the weights of one model, or resize the model's embeddings"
+        )
+
+
+def _asked_by() -> str:
+    """The variables of the environment that say how a hub is asked, for a cure; nothing where there are none."""
+    proxies = [one for name in FROM_OUTSIDE for one in (name, name.lower())]
+    given = [name for name in (*HUB_VARIABLES, *proxies) if name in os.environ]
+    return f", and what the environment says of the hub: {listed(given)}" if given else ""
+
+
+@contextlib.contextmanager
+def _reading(files: str) -> Iterator[None]:
+    """Around what reads some files of a model: these are named where it fails."""
+    try:
+        yield
+    except UnijudgeError:
+        raise
+    except Exception as error:  # a file may hold anything, and each library has errors of its own
+        raise _unusable(error, files=f"{files}: ") from error
+
+
+def _unusable(
+    error: Exception, cure: str = "Check the name, or download its files again", *, files: str = ""
+) -> ModelError:
     """What to raise where a library refuses a model's files."""
-    return ModelError(f"{in_one_line(error)}. Check the name, or download its files again")
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            "its files name code of their own, which is never run here. Take a model of a kind that transformers knows "
+            f"by itself, such as {', '.join(FAMILIES)}"
+        )
+    if "Unrecognized image processor" in str(error):
+        return ModelError(
+            "preprocessor_config.json names an image_processor_type that this transformers does not have. Set it to "
+            "that of the model's publisher (of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
+        )
+    return ModelError(f"{files}{in_one_line(error)}. {cure}")
 
 
 def versions_of(*libraries: str) -> str:

@@ -19,7 +19,7 @@ from unijudge.provenance import MADE, Beginning
 from unijudge.rankings import Evaluation
 from unijudge.refused import unreadable
 from unijudge.scores import ScoreManifest
-from unijudge.stores import again
+from unijudge.stores import again, exists
 from unijudge.triples import TripleManifest
 from unijudge.vectors import VectorManifest
 
@@ -71,15 +71,23 @@ class _Kind:
     """The files that are not there yet, of those that are (name → bytes)."""
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds a manifest of ours.
+
+    Raises:
+        DataError: It cannot be looked into.
+    """
+    return _kind_of(folder) is not None
+
+
+def _kind_of(folder: Path) -> _Kind | None:
+    return next((kind for kind in KINDS if exists(folder / kind.file)), None)
+
+
 def _open(folder: Path) -> tuple[_Kind, BaseModel]:
-    try:
-        for kind in KINDS:
-            if (folder / kind.file).exists():
-                return kind, read_json(folder / kind.file, kind.model)
-    except DataError:
-        raise
-    except Exception as error:  # each store has its own family of errors
-        raise unreadable(folder, error) from error
+    kind = _kind_of(folder)
+    if kind is not None:
+        return kind, read_json(folder / kind.file, kind.model)
     names = ", ".join(kind.file for kind in KINDS)
     raise DataError(f"{folder}: not a folder of unijudge (none of {names} is there), or not finished")
 
@@ -88,7 +96,7 @@ def manifest_in(folder: Path) -> str | None:
     """The name of the manifest that makes a folder one of ours; None where it is none."""
     for kind in KINDS:
         try:
-            if (folder / kind.file).exists():
+            if exists(folder / kind.file):
                 read_json(folder / kind.file, kind.model)
                 return kind.file
         except DataError:  # a file of somebody else, of the same name

@@ -6,6 +6,7 @@ is renewed, and takes it over after a minute in which it was not: no clock of an
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -21,7 +22,7 @@ from pydantic import BaseModel
 
 from unijudge.errors import FolderBusy
 from unijudge.locations import is_local
-from unijudge.refused import unwritable
+from unijudge.refused import CURES, unwritable
 from unijudge.stores import again
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,12 @@ VOID_AFTER_S = 60
 STOP_BEFORE_S = 10
 """How long before that its holder stops writing."""
 LOOK_EVERY_S = 1
+
+BESIDE = CURES | dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS),
+    "It is the lock of an output, and lies beside it: fix the permissions there, or give a folder inside of that one",
+)
+"""What helps where a lock cannot be written."""
 
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that nobody sets, and that goes on, where the system has such a one, while the machine sleeps."""
@@ -71,7 +78,7 @@ def _locked(path: Path) -> Iterator[None]:
         # Never through a symbolic link that somebody put there: what it names would be written over.
         holder = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+")
     except OSError as error:
-        raise unwritable(lock, error) from error
+        raise unwritable(lock, error, BESIDE) from error
     with holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,11 +6,13 @@ may be written, printed and published. `address(location)` is the whole URL, for
 
 import errno
 import os
+import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator, SerializationInfo
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, SerializationInfo
 
 from unijudge.errors import SettingsError
 from unijudge.provenance import without_passwords
@@ -18,6 +20,10 @@ from unijudge.shown import shown
 
 LONGEST_PATH, LONGEST_PART = 1000, 255
 """Characters of a path, and bytes of one of its parts."""
+WITH_HOST = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "ssh", "sftp", "ftp", "smb")
+"""Kinds of URLs that name a bucket or a host."""
+ONE_SLASH = re.compile(rf"({'|'.join(WITH_HOST)}|hdfs|webhdfs|memory):/(?!/)")
+"""A URL that a program took for a path, and so wrote anew: it would be a folder here."""
 WHOLE = {"locations": "whole"}
 """The context of a `model_dump` for another process: locations as URLs that can be opened there."""
 
@@ -38,6 +44,7 @@ def locate(place: str | Path) -> Path:
         return place
     if place == "":
         raise ValueError("expected a path or a URL, found nothing")
+    place = at_home(place)
     _check_name(str(place))
     if not isinstance(place, str) or "://" not in place:
         path = Path(place)
@@ -53,6 +60,20 @@ def locate(place: str | Path) -> Path:
         raise SettingsError(f"{without_passwords(place)}: this kind of URL cannot be opened here ({reason})") from error
 
 
+def at_home(place: Any) -> Any:
+    """A name in which a leading `~` is a user's home: no shell has replaced it in a file of settings or in `--set`.
+
+    Raises:
+        ValueError: This user's home is not known.
+    """
+    if not isinstance(place, str | Path) or not str(place).startswith("~"):
+        return place
+    whole = os.path.expanduser(place)  # noqa: PTH111  a home that is not known is no error of its own there
+    if whole.partition("/")[0] == "~":
+        raise ValueError(f"{shown(place)}: this user has no home folder here; write the whole path, or set HOME")
+    return whole
+
+
 def _check_name(place: str) -> None:
     """Refuses what no disk and no store takes for a name.
 
@@ -63,9 +84,18 @@ def _check_name(place: str) -> None:
     origin = rest.partition("/")[0] if scheme else ""
     if len(place) > LONGEST_PATH or max(len(os.fsencode(part)) for part in rest.split("/")) > LONGEST_PART:
         raise ValueError(f"{shown(place)} is longer than the name of a file or a folder may be")
+    if lost := ONE_SLASH.match(place):
+        raise ValueError(f"{shown(place)} has one slash where a URL has two; write {lost[1]}://…")
+    if scheme in WITH_HOST and not origin:
+        raise ValueError(f"{shown(place)} names no bucket or host; write {scheme}://NAME/…")
     if "\0" in place or any(letter.isspace() for letter in origin):
         raise ValueError(f"{shown(place)} holds a letter that no name may have")
     if not place.isascii() and place.encode(errors="ignore").decode() != place:
+        if sys.getfilesystemencoding() != "utf-8":
+            raise ValueError(
+                f"{shown(place)}: the locale of this shell is not UTF-8, so names in other letters cannot be read; set "
+                "PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+            )
         raise ValueError(f"{shown(place)} is no UTF-8; rename the file or the folder")
 
 
@@ -99,6 +129,10 @@ def _serialised(location: Path | None, info: SerializationInfo) -> str | None:
 
 Location = Annotated[Path, PlainValidator(locate), PlainSerializer(_serialised)]
 """A setting that takes a path or a URL."""
+LocalPath = Annotated[Path, BeforeValidator(at_home)]
+"""A setting that takes a path of this machine."""
+ModelName = Annotated[str, AfterValidator(at_home)]
+"""A setting that takes a hub name, or a folder."""
 
 
 def is_local(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -11,9 +12,8 @@ from unijudge.errors import DataError
 from unijudge.files import read_json, read_text
 from unijudge.listing import all_files
 from unijudge.refused import unreadable
+from unijudge.texts import HEAD, check_no_pointer
 
-LFS_POINTER = b"version "
-"""How the file begins that Git LFS puts in the place of a large one."""
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
@@ -42,6 +42,7 @@ class WeightsIndex(BaseModel):
     """model.safetensors.index.json: which file holds which tensor."""
 
     weight_map: dict[str, str]
+    metadata: dict[str, Any] | None = None
 
 
 def missing_weights(folder: Path, manifest: ModelConfig | AdapterConfig, sizes: Mapping[str, int]) -> list[str]:
@@ -110,8 +111,8 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
         with path.open("rb") as file:
             first = file.read(8)
             length = int.from_bytes(first, "little")
-            if first == LFS_POINTER:
-                raise DataError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull")
+            check_no_pointer(path, first + file.read(HEAD - 8))
+            file.seek(8)
             if length > path.stat().st_size:
                 raise ValueError("it is shorter than its header")
             header = json.loads(file.read(length))

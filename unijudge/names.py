@@ -13,10 +13,12 @@ OUTSIDE = r"^\.?$|^/|(^|/)\.\.(/|$)|://|\\|\x00"
 LEFT_BEHIND = re.compile(
     r"\._.*|\.ds_store|\.localized|\.directory|\.apple(double|db|desktop)|\.(spotlight|trash|fseventsd|temporaryitems).*"
     r"|(eh)?thumbs(_vista)?\.db|desktop\.ini|\$recycle\.bin|system volume information|__macosx|icon\r|@eadir|\.nfs.*"
-    r"|\.fuse_hidden.*|\.ipynb_checkpoints",
+    r"|\.fuse_hidden.*|\.ipynb_checkpoints|lost\+found|\.snapshots?|#recycle|#snapshot|\.gitkeep|\.keep",
     re.IGNORECASE,
 )
 """What file managers, operating systems and notebooks put beside the files of a person."""
+
+_UNUSUAL = re.compile(r"\\|(^|/)\.?(/|$)")
 
 
 def is_left_behind(name: str) -> bool:
@@ -46,6 +48,8 @@ def usual(name: str) -> str:
         >>> usual("./cafe\u0301//a\\b.png") == "caf\u00e9/a/b.png"
         True
     """
+    if name.isascii() and not _UNUSUAL.search(name):  # a zip may have a million names
+        return name
     return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))).as_posix()
 
 
@@ -66,9 +70,11 @@ class Listing:
         return name if name in self._names else self._others.get(name)
 
     def alike(self, name: str) -> str | None:
-        """A usual name that differs from this one only in case; all are looked through."""
+        """A usual name that differs from this one only in case, or lies in a folder; all are looked through."""
         folded = name.casefold()
-        return next((known for known in (*self._others, *self._names) if known.casefold() == folded), None)
+        names = (*self._others, *self._names)
+        same = next((known for known in names if known.casefold() == folded), None)
+        return same or next((known for known in names if known.casefold().endswith(f"/{folded}")), None)
 
 
 def inside(name: str) -> str:

@@ -6,7 +6,6 @@ before the work begins, unless `--overwrite` is given: then one of the command's
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -14,12 +13,13 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
-from unijudge.files import DRAFT_SUFFIX, names_in, read_json
+from unijudge.files import DRAFT_SUFFIX, names_in, read_json, remove_folder
 from unijudge.leases import lease
 from unijudge.locations import is_local
 from unijudge.names import is_left_behind
-from unijudge.refused import unreadable
+from unijudge.refused import unreadable, unwritable
 from unijudge.shown import listed
+from unijudge.stores import again, exists, is_file, is_folder
 
 OR_ELSE = "give another output, or replace this one with --overwrite"
 
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def taken(path: Path) -> DataError:
     """The refusal of an output that exists already."""
-    held = "" if path.is_file() else f" (it holds {listed(names_in(path))})"
+    held = "" if is_file(path) else f" (it holds {listed(names_in(path))})"
     return DataError(f"{path}: exists already{held}; {OR_ELSE}")
 
 
@@ -38,7 +38,7 @@ def check_absent(path: Path) -> None:
     Raises:
         DataError: It does.
     """
-    if path.is_file() or names_in(path):
+    if is_file(path) or names_in(path):
         raise taken(path)
 
 
@@ -73,9 +73,9 @@ def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrit
 @contextlib.contextmanager
 def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[None]:
     aside = path.with_name(f".{path.name}.replaced{DRAFT_SUFFIX}")
-    if is_local(path) and aside.exists() and not path.exists():
+    if is_local(path) and aside.exists() and not exists(path):
         aside.replace(path)
-    if not overwrite or not path.exists() or (path.is_dir() and not names_in(path)):
+    if not overwrite or not exists(path) or (is_folder(path) and not names_in(path)):
         yield
         return
     if not is_local(path):
@@ -83,11 +83,14 @@ def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overw
     if not is_own(path):
         raise DataError(f"{path}: exists already, and is no {what}; give another output, or move this one away")
     _remove(aside)
-    path.replace(aside)
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise unwritable(path, error) from error
     try:
         yield
     except BaseException:
-        if not path.exists():
+        if not exists(path):
             aside.replace(path)
         raise
     _remove(aside)
@@ -119,7 +122,7 @@ def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
     Raises:
         DataError: One is there; the first few are named.
     """
-    found = [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    found = [path for path in folder.rglob("*") if path.is_symlink() or is_file(path)]
     files = [path.relative_to(folder).as_posix() for path in found if not is_left_behind(path.name)]
     if strange := {name for name in files if not owns(name.removesuffix(DRAFT_SUFFIX))}:
         raise DataError(
@@ -129,8 +132,8 @@ def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+    if is_folder(path) and not path.is_symlink():
+        remove_folder(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -146,12 +149,12 @@ def check_file(path: Path, is_own: Callable[[bytes], bool], what: str) -> None:
     Raises:
         DataError: Something else is there, or it cannot be read.
     """
-    if not path.exists():
+    if not exists(path):
         return
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(f"{path}: is a folder; give the name of a file")
     try:
-        own = is_own(path.read_bytes())
+        own = is_own(again(path, path.read_bytes))
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
     if not own:
@@ -181,7 +184,7 @@ def check_folder(folder: Path, own: Collection[str] = ()) -> None:
     Raises:
         DataError: It is a file, or holds something else: that is named.
     """
-    if folder.is_file():
+    if is_file(folder):
         raise DataError(f"{folder}: is a file; give a folder")
     if strange := {name for name in names_in(folder) if name.removesuffix(DRAFT_SUFFIX) not in own}:
         raise DataError(

@@ -63,6 +63,7 @@ RANKINGS = Table(
             ("list_logprobs", pa.list_(pa.float32())),
         ]
     ),
+    ("log_odds", "list_logprobs"),
 )
 
 

@@ -13,13 +13,25 @@ from collections.abc import Awaitable, Callable
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from unijudge.concurrency import AdaptiveLimit
-from unijudge.errors import JudgeBusy, JudgeError, JudgeFailed, JudgeRefused, JudgeUnavailable
+from unijudge.errors import (
+    JudgeBusy,
+    JudgeDied,
+    JudgeError,
+    JudgeFailed,
+    JudgeKilled,
+    JudgeNowhere,
+    JudgeRefused,
+    JudgeUnavailable,
+)
+from unijudge.reaching import NOWHERE_S
 
 logger = logging.getLogger(__name__)
 
 TELL_AFTER_S, TELL_EVERY_S = 3, 60
 FAILED_TRIES = 3
 """How often a request is sent on which the service itself fails; then it is a refusal, and other requests go on."""
+DEATHS = 2
+"""At how many deaths of replicas or engines a request may be in work beside others, before it is asked alone."""
 VAIN_TIMES = 8
 """How many times `request_timeout_s`, and at least `retry_for_s`, a request is late or refused while others are
 answered; then it is given up. Eight halvings bring 128 in flight down to one: what is late then is late by itself."""
@@ -44,6 +56,8 @@ class Retrying:
         self._limit = limit
         self._request_timeout_s, self._retry_for_s = request_timeout_s, retry_for_s
         self._answered_at = self._quiet_until = float("-inf")
+        self._is_known = False
+        """Whether the name of the service's host was known once."""
 
     async def call(self, once: Try, retry_for_s: float | None = None) -> bytes:
         """A request that is no work for the judge: it needs no place among those in flight.
@@ -58,10 +72,15 @@ class Retrying:
         stop = self._is_away if retry_for_s is None else stop_before_delay(min(retry_for_s, self._retry_for_s))
         return await self._until_answered(once, stop)
 
-    async def question(self, once: Try) -> bytes:
+    async def question(self, once: Try, *, alone: bool) -> bytes:
         """A request that the judge has to work for. The client learns from its tries how many may be in flight.
 
+        Args:
+            once: Sends it.
+            alone: The replica works on nothing else meanwhile: then one death says enough.
+
         Raises:
+            JudgeKilled: A replica or an engine died each time that it worked on this request.
             JudgeError: It was not answered.
         """
         in_vain_s = 0.0
@@ -83,7 +102,7 @@ class Retrying:
                 place.answered()
                 return content
 
-            return await self._until_answered(once_in_flight, self._is_away)
+            return await self._until_answered(once_in_flight, self._is_away, deaths=1 if alone else DEATHS)
 
     def _check_vain(self, error: JudgeUnavailable, in_vain_s: float, begun: float) -> None:
         """Returns unless it is the request's own fault that it is not answered.
@@ -99,7 +118,9 @@ class Retrying:
             reason = f"{error}; or leave it out: it was tried for {in_vain_s:.0f} s, in which others were answered"
             raise JudgeRefused(reason) from error
 
-    async def _until_answered(self, once: Try, stop: Callable[[RetryCallState], bool]) -> bytes:
+    async def _until_answered(
+        self, once: Try, stop: Callable[[RetryCallState], bool], *, deaths: int = DEATHS
+    ) -> bytes:
         """Tries until there is an answer, or an error that another try would not change, or `stop` says so."""
         retrying = AsyncRetrying(
             stop=stop,
@@ -108,10 +129,10 @@ class Retrying:
             before_sleep=self._tell,
             reraise=True,
         )
-        failed = 0
+        failed = died = 0
 
         async def counted() -> bytes:
-            nonlocal failed
+            nonlocal failed, died
             try:
                 return await once()
             except JudgeFailed as error:
@@ -120,12 +141,30 @@ class Retrying:
                     reason = f"{error}. It was sent {failed} times; look there, or leave it out"
                     raise JudgeRefused(reason) from error
                 raise
+            except JudgeDied as error:
+                died += 1
+                if died == deaths:
+                    reason = f"its judge died each time that it was in work ({error}). Look there, or leave it out"
+                    raise JudgeKilled(reason) from error
+                raise
 
-        return await retrying(counted)
+        content: bytes = await retrying(counted)
+        self._is_known = True
+        return content
 
     def _is_away(self, state: RetryCallState) -> bool:
-        """Whether nothing will have been answered for `retry_for_s` when the request comes back."""
-        return self._quiet_s(state) + state.upcoming_sleep >= self._retry_for_s
+        """Whether nothing will have been answered for `retry_for_s` when the request comes back.
+
+        A host whose name was never known is not sought for as long: most often its name is wrong.
+        """
+        error = state.outcome.exception() if state.outcome else None
+        self._is_known = self._is_known or not isinstance(error, JudgeNowhere)
+        return self._quiet_s(state) + state.upcoming_sleep >= self._most_s
+
+    @property
+    def _most_s(self) -> float:
+        """How long to go on while nothing is answered."""
+        return self._retry_for_s if self._is_known else min(self._retry_for_s, NOWHERE_S)
 
     def _quiet_s(self, state: RetryCallState) -> float:
         """For how long a request has been waiting without an answer to any request of this client."""
@@ -138,7 +177,7 @@ class Retrying:
         now = time.monotonic()
         if self._quiet_s(state) > (TELL_EVERY_S if asked_to_wait else TELL_AFTER_S) and now > self._quiet_until:
             self._quiet_until = now + TELL_EVERY_S
-            logger.warning("%s; trying on for up to %.0f s", error, self._retry_for_s)
+            logger.warning("%s; trying on for up to %.0f s", error, self._most_s)
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=10)

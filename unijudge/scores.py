@@ -68,6 +68,8 @@ JUDGED = [
     ("argmax_is_label", pa.bool_()),
     ("error", pa.string()),
 ]
+UNKNOWN = {"rank", "similarity", "yes_logprob", "no_logprob", "argmax_is_label", "error"}
+"""What may be null in a judged pair."""
 SCORES = Table(
     "scores",
     3,
@@ -80,6 +82,7 @@ SCORES = Table(
             ("candidates", pa.list_(pa.struct(JUDGED))),
         ]
     ),
+    UNKNOWN,
 )
 
 

@@ -3,6 +3,7 @@
 Pillow reads them before the pixels, and refuses the whole picture where they are damaged or large.
 """
 
+import zlib
 from collections.abc import Iterator
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -32,7 +33,8 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
     at = len(PNG)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] in PNG_KEPT:
+        name, told = data[at + 4 : at + 8], int.from_bytes(data[end - 4 : end], "big")
+        if name in PNG_KEPT and (name != b"eXIf" or zlib.crc32(data[at + 4 : end - 4]) == told):
             yield data[at:end]
         at = end
     yield data[at:]

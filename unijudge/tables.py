@@ -5,11 +5,11 @@ One `Table` stands beside each row type, and both halves of a format (rows → f
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +18,16 @@ from unijudge.errors import DataError
 from unijudge.files import publishing
 from unijudge.locations import is_local
 from unijudge.refused import unreadable
+from unijudge.shown import shown
 from unijudge.stores import again
+from unijudge.texts import HEAD, check_no_pointer
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**20
 """Bytes of a column that are read at once, where its row group is read in pieces."""
+
+FOREIGN = "another program wrote it: delete the file and run its writer again"
+T = TypeVar("T", pa.Table, pa.RecordBatch)
 
 _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.stamp"
 
@@ -33,13 +38,21 @@ def open_parquet(path: Path, *, piecewise: bool = False) -> pq.ParquetFile:
     Args:
         path: The file.
         piecewise: Whether its columns are read in pieces, since a row group of a stranger's may be of any size.
+
+    Raises:
+        DataError: It is a pointer of Git LFS.
     """
-    return pq.ParquetFile(
-        path if is_local(path) else _Stored(path),
-        page_checksum_verification=True,
-        pre_buffer=not piecewise,
-        buffer_size=PIECE if piecewise else 0,
-    )
+    try:
+        return pq.ParquetFile(
+            path.absolute() if is_local(path) else _Stored(path),
+            page_checksum_verification=True,
+            pre_buffer=not piecewise,
+            buffer_size=PIECE if piecewise else 0,
+        )
+    except pa.ArrowInvalid:
+        with path.open("rb") as file:
+            check_no_pointer(path, file.read(HEAD))
+        raise
 
 
 def table_name(path: Path) -> str | None:
@@ -112,6 +125,59 @@ def reading(path: Path) -> Iterator[None]:
         raise unreadable(path, error) from error
 
 
+def checked(path: Path, rows: T, start: int, optional: Collection[str] | None = None) -> T:
+    """The same rows, of which every cell can be read; another program may have put anything into our columns.
+
+    Args:
+        path: Where they come from, for the message.
+        rows: Some rows of a table.
+        start: How many rows stand before them in the file.
+        optional: Columns, and fields of their structs, that may be null; None: all.
+
+    Raises:
+        DataError: A text is no UTF-8, or a value is null: row and column are named.
+    """
+    try:
+        rows.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise _no_value(path, rows, start, error) from error
+    for name in rows.schema.names if optional is not None else ():
+        chunks = rows.column(name)
+        for chunk in chunks.chunks if isinstance(chunks, pa.ChunkedArray) else [chunks]:
+            if optional is not None and _lacks(name, chunk, optional):
+                place = next(
+                    row
+                    for row, cell in enumerate(chunks)
+                    if _lacks(name, pa.array([cell.as_py()], chunk.type), optional)
+                )
+                raise DataError(
+                    f"{path}: row {start + place + 1}, column {shown(name)}: null where a value belongs; {FOREIGN}"
+                )
+    return rows
+
+
+def _no_value(path: Path, rows: pa.Table | pa.RecordBatch, start: int, error: pa.ArrowInvalid) -> Exception:
+    """What to raise of rows with a cell that cannot be read: its place, if it is found."""
+    for name in rows.schema.names:
+        for row, cell in enumerate(rows.column(name)):
+            try:
+                cell.as_py()
+            except UnicodeDecodeError:
+                return DataError(f"{path}: row {start + row + 1}, column {shown(name)}: not UTF-8; {FOREIGN}")
+    return error
+
+
+def _lacks(name: str, cells: pa.Array, optional: Collection[str]) -> bool:
+    """Whether a column, or a field inside of it, is null where it must not be."""
+    if name in optional:
+        return False
+    if cells.null_count:
+        return True
+    if pa.types.is_struct(cells.type):
+        return any(_lacks(field.name, cells.field(field.name), optional) for field in cells.type)
+    return pa.types.is_list(cells.type) and _lacks(name, cells.flatten(), optional)
+
+
 @dataclass(frozen=True)
 class Table:
     """A format: its name, its version and its columns."""
@@ -119,6 +185,8 @@ class Table:
     name: str
     version: int
     schema: pa.Schema
+    optional: Collection[str] | None = None
+    """Columns, and fields of their structs, that may be null; None: all."""
 
     def write(
         self,
@@ -150,7 +218,8 @@ class Table:
         stream = iter(rows)
         with (
             publishing(path, rivals=rivals) as draft,
-            pq.ParquetWriter(draft, schema, compression="zstd", write_page_checksum=True) as writer,
+            # Arrow takes a relative name with a colon for a URL.
+            pq.ParquetWriter(draft.absolute(), schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             while group := list(islice(stream, rows_in_group)):
                 try:
@@ -167,8 +236,10 @@ class Table:
             DataError: The file is missing, torn, unreadable, not this table in this version, or bears another stamp.
         """
         with self.open(path, stamp) as file, reading(path):
+            row = 0
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-                yield from batch.to_pylist()
+                yield from checked(path, batch, row, self.optional).to_pylist()
+                row += batch.num_rows
 
     def group(self, path: Path, number: int, stamp: str = "", columns: list[str] | None = None) -> pa.Table:
         """One row group of a file.
@@ -177,7 +248,8 @@ class Table:
             DataError: As of `read`.
         """
         with self.open(path, stamp) as file, reading(path):
-            return file.read_row_group(number, columns=columns)
+            start = sum(file.metadata.row_group(earlier).num_rows for earlier in range(number))
+            return checked(path, file.read_row_group(number, columns=columns), start, self.optional)
 
     def whole(self, path: Path, stamp: str = "", columns: list[str] | None = None) -> pa.Table:
         """One file as an Arrow table.
@@ -186,7 +258,7 @@ class Table:
             DataError: As of `read`.
         """
         with self.open(path, stamp) as file, reading(path):
-            return file.read(columns=columns)
+            return checked(path, file.read(columns=columns), 0, self.optional)
 
     def open(self, path: Path, stamp: str = "") -> pq.ParquetFile:
         """Opens one file after checking its name, version, columns and stamp.

@@ -14,11 +14,16 @@ from typing import IO, Any, TextIO
 from unijudge.errors import DataError
 from unijudge.locations import check_regular
 
+BYTE_ORDER_MARK = "\ufeff"
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
 """How files in other encodings begin; the mark of UTF-32 begins with that of UTF-16."""
+LFS = b"version https://git-lfs"
+"""How the text begins that Git puts in the place of a large file."""
+HEAD = len(LFS)
+"""Bytes of a file that are looked at for that."""
 COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """Endings of compressed text, and what reads it."""
 TORN = (EOFError, OSError, zlib.error, lzma.LZMAError)
@@ -42,12 +47,27 @@ def wide_encoding(head: bytes) -> str | None:
     return kinds.get(zeros)
 
 
-def check_encoding(path: Path, head: bytes) -> None:
-    """Refuses text in UTF-16 or UTF-32.
+def check_no_pointer(path: Path, head: bytes) -> None:
+    """Refuses what Git LFS puts in the place of a large file.
+
+    Args:
+        path: Of the file.
+        head: Its first bytes, at least as many as `LFS` has.
 
     Raises:
-        DataError: It is; the cure is named.
+        DataError: It is such; the cure is named.
     """
+    if head.startswith(LFS):
+        raise DataError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull")
+
+
+def check_beginning(path: Path, head: bytes) -> None:
+    """Refuses text in UTF-16 or UTF-32, and a pointer of Git LFS.
+
+    Raises:
+        DataError: It is such; the cure is named.
+    """
+    check_no_pointer(path, head)
     if name := wide_encoding(head):
         raise DataError(
             f"{path}: is {name}, as PowerShell's > writes it; save it as UTF-8: iconv -f {name} -t UTF-8, or in "
@@ -61,7 +81,7 @@ def as_text(path: Path, data: bytes) -> str:
     Raises:
         DataError: It is no UTF-8.
     """
-    check_encoding(path, data[:4])
+    check_beginning(path, data[:HEAD])
     try:
         return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
@@ -80,14 +100,14 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
         newline: As of `open`.
 
     Raises:
-        DataError: It is UTF-16 or UTF-32.
+        DataError: It is UTF-16 or UTF-32, or a pointer of Git LFS.
         Exception: What the disk or the store raises, and `TORN` and UnicodeDecodeError while it is read.
     """
     check_regular(path)
     with path.open("rb") as stored, _plain(path, stored) as file:
         raw: Any = file
         buffered = io.BufferedReader(raw)
-        check_encoding(path, buffered.peek(4)[:4])
+        check_beginning(path, buffered.peek(HEAD)[:HEAD])
         yield io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=newline)
 
 

@@ -8,7 +8,7 @@ their scores are comparable only where both were calibrated.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from unijudge.errors import DataError
 from unijudge.files import names_in, publish_json, read_json
 from unijudge.provenance import Provenance
-from unijudge.scores import JUDGED, Judged
+from unijudge.scores import JUDGED, UNKNOWN, Judged
 from unijudge.tables import Table
 from unijudge.verdicts import sigmoid
 
@@ -149,6 +149,7 @@ TRIPLES = Table(
             ("positive_affirmed", pa.bool_()),
         ]
     ),
+    {*UNKNOWN, "beta"},
 )
 
 
@@ -202,11 +203,11 @@ PART = re.compile(r"part-\d{5,}\.parquet")
 
 def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
     """Writes the parts, in order, and returns the number of rows. `finish_triples` makes the folder whole."""
-    count = part = 0
+    count = 0
     stream = iter(triples)
-    while block := list(islice(stream, ROWS_IN_PART)):
-        count += TRIPLES.write(folder / f"part-{part:05d}.parquet", map(_plain, block))
-        part += 1
+    for part, first in enumerate(stream):  # a part begins where a row is left for it
+        rows = chain([first], islice(stream, ROWS_IN_PART - 1))
+        count += TRIPLES.write(folder / f"part-{part:05d}.parquet", map(_plain, rows))
     return count
 
 

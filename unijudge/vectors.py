@@ -21,7 +21,8 @@ from unijudge.errors import DataError
 from unijudge.files import names_in, publish_json, publishing, read_json
 from unijudge.outputs import check_folder
 from unijudge.provenance import MADE, Provenance, differences
-from unijudge.tables import open_parquet, reading
+from unijudge.shown import shown
+from unijudge.tables import checked, open_parquet, reading
 
 ROWS_IN_PART = 65_536
 ROWS_IN_BLOCK = 8_192
@@ -32,6 +33,9 @@ LENGTH_TOLERANCE = 0.01
 Vectors = npt.NDArray[np.float32]
 Kind = Literal["items", "queries"]
 _DIGEST = b"unijudge.vectors"
+_SKIPPED = b"unijudge.skipped"
+LONG = {"on_long", "max_tokens"}
+"""The fields of the manifest that say what was done with long inputs."""
 
 
 class VectorManifest(BaseModel):
@@ -61,12 +65,19 @@ class VectorManifest(BaseModel):
     """Of the stored vectors."""
     items: int
     queries: int
+    on_long: Literal["error", "truncate", "skip"] = Field("error", exclude_if=lambda on_long: on_long == "error")
+    """What was done with inputs of more than `max_tokens`."""
+    max_tokens: int | None = Field(None, exclude_if=lambda tokens: tokens is None)
+    """Where `on_long` is an error there is no vector that depends on it."""
     made: Provenance | None = None
 
     @property
     def digest(self) -> str:
-        """Stands in every part, so that a part of another embedding is not taken for one of this."""
-        return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()[:16]
+        """Stands in every part, so that a part of another embedding is not taken for one of this.
+
+        A part that was made while long inputs were errors holds none, so it belongs to a job that cuts them too.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude=MADE | LONG).encode()).hexdigest()[:16]
 
     def parts(self, kind: Kind) -> list[tuple[str, range]]:
         """The file name and the corpus rows of each part."""
@@ -81,6 +92,8 @@ class VectorManifest(BaseModel):
 def start_vectors(folder: Path, manifest: VectorManifest) -> None:
     """Publishes the manifest, or checks that the folder already has the same one.
 
+    A folder that was begun while long inputs were errors may go on with them cut or skipped.
+
     Raises:
         DataError: The folder holds the vectors of another model or corpus, or something else.
     """
@@ -88,22 +101,46 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
     if path.name not in names_in(folder):
         check_folder(folder, {path.name})
         publish_json(path, manifest)
-    elif fields := differences(read_json(path, VectorManifest), manifest):
-        raise DataError(f"{folder}: holds other vectors ({', '.join(fields)} differ); give another output folder")
+        return
+    found = read_json(path, VectorManifest)
+    fields = differences(found, manifest)
+    if fields and found.on_long == "error" and set(fields) <= LONG:
+        publish_json(path, manifest)
+    elif fields:
+        changes = "; ".join(f"{shown(getattr(found, name))} became {shown(getattr(manifest, name))}" for name in fields)
+        why = ""
+        if set(fields) <= LONG:
+            why = "a folder holds one way of treating long inputs: "
+        elif "corpus" in fields:
+            why = "the corpus was imported again, so its vectors are made anew: "
+        raise DataError(
+            f"{folder}: holds other vectors ({', '.join(fields)} differ: {changes}); {why}give another output folder"
+        )
 
 
-def write_part(path: Path, manifest: VectorManifest, ids: list[str], vectors_ND: npt.NDArray[np.floating]) -> None:
-    """Writes one part.
+def write_part(
+    path: Path,
+    manifest: VectorManifest,
+    ids: list[str],
+    vectors_ND: npt.NDArray[np.floating],
+    skipped_N: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """Writes one part; what was skipped stands in it without a vector.
 
     Raises:
         DataError: A vector has a component that is not a number, or no length.
     """
-    _check(path, vectors_ND)
+    skipped_N = np.zeros(len(ids), bool) if skipped_N is None else skipped_N
+    _check(path, vectors_ND[~skipped_N])
     values = pa.array(vectors_ND.astype(manifest.dtype).ravel())
-    table = pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])})
+    vectors = pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1], mask=pa.array(skipped_N))
+    table = pa.table({"id": ids, "vector": vectors})
     with publishing(path) as draft:
-        marked = table.replace_schema_metadata({_DIGEST: manifest.digest})
-        pq.write_table(marked, draft, row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
+        marks = {_DIGEST: manifest.digest.encode()}
+        if skipped_N.any():
+            marks[_SKIPPED] = ",".join(map(str, np.flatnonzero(skipped_N))).encode()
+        marked = table.replace_schema_metadata(marks)
+        pq.write_table(marked, draft.absolute(), row_group_size=ROWS_IN_BLOCK, write_page_checksum=True)
 
 
 def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
@@ -134,6 +171,8 @@ class VectorFolder:
     def blocks(self, kind: Kind, wanted: range | None = None) -> Iterator[tuple[range, Vectors]]:
         """The rows of each block, in order, and their vectors: (rows, width), float32, of unit length.
 
+        What is `skipped` is 0 in every component.
+
         Args:
             kind: `items` or `queries`.
             wanted: Leave out blocks without any of these rows.
@@ -144,6 +183,19 @@ class VectorFolder:
         for name, rows in self.manifest.parts(kind):
             if wanted is None or (rows.start < wanted.stop and wanted.start < rows.stop):
                 yield from self._part(kind, self.folder / name, rows, wanted)
+
+    def skipped(self, kind: Kind) -> Rows:
+        """The rows, ascending, whose inputs were too long and have no vector.
+
+        Raises:
+            DataError: A part is missing, torn or foreign.
+        """
+        found = [np.empty(0, np.int64)]
+        if self.manifest.on_long == "skip":
+            for name, rows in self.manifest.parts(kind):
+                with _opened(self.folder / name, self.manifest) as file:
+                    found.append(rows.start + _skipped(file))
+        return np.concatenate(found)
 
     def whole(self, kind: Kind) -> Vectors:
         """All vectors of a kind, (N, width), in memory."""
@@ -184,6 +236,12 @@ def check_part(path: Path, manifest: VectorManifest) -> int:
         return sum(len(_block(path, file, group, manifest.width)[0]) for group in range(file.num_row_groups))
 
 
+def _skipped(file: pq.ParquetFile) -> Rows:
+    """The places in a part of what has no vector."""
+    written = (file.schema_arrow.metadata or {}).get(_SKIPPED, b"").decode()
+    return np.array([int(place) for place in written.split(",") if place], np.int64)
+
+
 def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
     with reading(path):
         file = open_parquet(path)
@@ -205,12 +263,16 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
 
 def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa.Array, Vectors]:
     with reading(path):
-        table = file.read_row_group(group)
+        start = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
+        table = checked(path, file.read_row_group(group), start, ("vector",))
     column = table.column("vector").combine_chunks()
-    if column.null_count:  # flattened, they would be passed over, and what follows would stand under other ids
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    skipped = _skipped(file) - start
+    if not np.array_equal(np.flatnonzero(~there), skipped[(skipped >= 0) & (skipped < len(there))]):
         raise DataError(f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again")
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
-    _check(path, vectors)
+    vectors = np.zeros((len(there), width), np.float32)  # flattened, nulls would be passed over
+    vectors[there] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    _check(path, vectors[there])
     return table.column("id").combine_chunks(), vectors
 
 

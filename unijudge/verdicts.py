@@ -105,7 +105,7 @@ class PairError(BaseModel):
 
     code: str
     """For programs: `empty`, `bad_image`, `bad_text`, `too_long`, `too_large`, `out_of_memory`, `not_finite`,
-    `token_count`, `refused`, `unreadable`."""
+    `token_count`, `kills_judge`, `refused`, `unreadable`."""
     message: str
     """A sentence for people."""
 

@@ -4,6 +4,8 @@ Engines choose files by rules of their own: where the rules would choose differe
 files' headers are read.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from unijudge.errors import ModelError
 from unijudge.files import read_json
 from unijudge.listing import foreign_files
 from unijudge.model_folders import WEIGHTS_INDEX, WeightsIndex, read_header
+from unijudge.shown import listed
 
 WEIGHTS = "model.safetensors"
 NUMBERS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -25,6 +28,10 @@ PARTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "fp8": (frozenset({"weight"}), frozenset({"weight_scale", "weight_scale_inv"})),
 }
 """Method of packing → what a packed layer holds: of each set one tensor at least."""
+PACKING = frozenset({*PARTS, "bitsandbytes"})
+"""Methods of which at least a part of the weights is no floating-point number of 16 bits or more."""
+PLACES = frozenset({"I64", "BOOL"})
+"""Dtypes of what is no weight, as the numbers of positions."""
 SIDE_TENSORS = ("scale", "zero", "shape", "g_idx", "absmax", "quant_map", "quant_state")
 """What stands in the names of tensors that only say how others are packed, whatever the method."""
 
@@ -40,7 +47,7 @@ def weight_files(folder: Path) -> list[Path]:
         DataError: The index cannot be read.
     """
     index = folder / WEIGHTS_INDEX
-    shards = set(read_json(index, WeightsIndex).weight_map.values()) if index.is_file() else set()
+    shards = _shards(index) if index.is_file() else set()
     single = {WEIGHTS} if (folder / WEIGHTS).is_file() else set()
     pickled = {path.name for path in foreign_files(folder, "pytorch_model*.bin")}
     found = {path.name for path in foreign_files(folder, "*.safetensors")}
@@ -55,6 +62,25 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(by_transformers - pickled)]
 
 
+def _shards(index: Path) -> set[str]:
+    """The files that an index names.
+
+    Raises:
+        ModelError: transformers cannot read it, or it leads out of its folder: by the files there a model is known.
+        DataError: It cannot be read.
+    """
+    found = read_json(index, WeightsIndex)
+    if found.metadata is None:
+        raise ModelError(f'{index.name} has no "metadata", which transformers wants. Write "metadata": {{}} in it')
+    names = set(found.weight_map.values())
+    if elsewhere := sorted(name for name in names if Path(name).name != name):
+        raise ModelError(
+            f"{index.name} names weights in other folders ({listed(elsewhere)}). Put all files of a model into its own "
+            "folder"
+        )
+    return names
+
+
 def check_numbers(paths: Sequence[Path], method: str) -> None:
     """Returns if the weights' dtypes are those of the method, and each packed layer holds all of its tensors.
 
@@ -66,7 +92,13 @@ def check_numbers(paths: Sequence[Path], method: str) -> None:
         ModelError: They are not.
         DataError: A file cannot be read.
     """
-    dtypes = {name: tensor.dtype for path in paths for name, tensor in read_header(path)[0].items()}
+    headers = [read_header(path)[0] for path in paths]
+    dtypes = {name: tensor.dtype for header in headers for name, tensor in header.items()}
+    if twice := [name for name, times in Counter(itertools.chain(*headers)).items() if times > 1]:
+        raise ModelError(
+            f"its files hold {len(twice):,} tensors twice (first {min(twice)[:120]}), and engines would take different "
+            "ones. Download it again, or leave out the file that is not this model's"
+        )
     if method == "none":
         # Old checkpoints also hold the numbers of positions, which are no weights.
         weights = [name for name in dtypes if name.endswith((".weight", ".bias"))]
@@ -76,7 +108,13 @@ def check_numbers(paths: Sequence[Path], method: str) -> None:
                 f"its config.json names no quantisation, but {len(foreign):,} tensors hold no floating-point numbers "
                 f"of 16 bits or more (first {min(foreign)[:120]}). Take the config.json of these weights"
             )
-    elif faults := torn_layers(dtypes, method):
+        return
+    if method in PACKING and set(dtypes.values()) <= NUMBERS | PLACES:
+        raise ModelError(
+            f"its config.json says that its weights are packed by {method}, and none is. Take quantization_config out "
+            "of config.json, or take the packed weights"
+        )
+    if faults := torn_layers(dtypes, method):
         raise ModelError(
             f"its checkpoint does not hold this model: {len(faults):,} layers that are packed by {method} lack a part "
             f"(first {faults[0]}). Download it again"

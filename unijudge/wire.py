@@ -156,7 +156,7 @@ class ErrorBody(Wire):
     code: str
     """For programs: `bad_request`, `bad_query`, `bad_blob`, `unknown_blobs`, `no_blobs`, `no_room`, `too_large`,
     `too_many`, `other_judge`, `no_key`, `no_route`, `no_tokens`, `slow_body`, `busy`, `too_late`, `not_ready`,
-    `internal`."""
+    `judge_died`, `internal`."""
     message: str
     """A sentence for people."""
     missing: list[str] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unijudge.errors import ModelError
+from unijudge.inputs import NO_CODE
 from unijudge.refused import in_one_line
 from unijudge.weight_files import packing_of
 
@@ -97,7 +98,7 @@ def load_sizes(name: str, revision: str | None) -> ModelSizes:
     import transformers
 
     try:
-        return sizes_of(transformers.AutoConfig.from_pretrained(name, revision=revision))
+        return sizes_of(transformers.AutoConfig.from_pretrained(name, revision=revision, **NO_CODE))
     except Exception as error:  # other people's configurations fail in transformers in many ways
         raise ModelError(
             f"{name}: its configuration cannot be used ({in_one_line(error)}). Check model.name"

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 
 from judge_service.backends.one_thread import Caller, OneThread
@@ -24,7 +23,9 @@ from unijudge.corpus import Content
 from unijudge.encoding import Stream
 from unijudge.errors import JudgeRefused, ModelError, OutOfMemory
 from unijudge.families import Arrays
+from unijudge.inputs import NO_CODE
 from unijudge.memory import one_memory_error
+from unijudge.refused import in_one_line
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 
@@ -52,8 +53,10 @@ class TransformersJudge:
                 self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
                     settings.name,
                     revision=settings.revision,
+                    config=inputs.model.config,
                     dtype=getattr(torch, settings.dtype),
                     attn_implementation="sdpa",
+                    **NO_CODE,
                 )
                 self._model.eval().to(self._device)
         except OutOfMemory as error:
@@ -61,8 +64,8 @@ class TransformersJudge:
                 f"{settings.name}: the weights in {settings.dtype} do not fit the GPU ({error}). Set "
                 "model.dtype = 'bfloat16', take a smaller model, or set model.device = 'cpu'"
             ) from error
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
-            raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
+        except Exception as error:  # a file may hold anything, and each library has errors of its own
+            raise ModelError(f"{settings.name}: cannot be loaded as a judge ({in_one_line(error)})") from error
         self._thread = OneThread("judge")
         self._progressed_at = float("-inf")
         self._identity = inputs.identity("transformers", transformers.__version__)

@@ -24,7 +24,8 @@ from judge_service.rendering import Inputs, answer, choice
 from judge_service.settings import ServiceSettings
 from unijudge.corpus import Content
 from unijudge.encoding import Stream
-from unijudge.errors import JudgeUnavailable, ModelError
+from unijudge.errors import JudgeDied, JudgeUnavailable, ModelError
+from unijudge.refused import in_one_line
 from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
 
 logger = logging.getLogger(__name__)
@@ -56,13 +57,23 @@ class VllmJudge:
         if gpu is not None:
             check_engine(settings, sizes, gpu)
         plan = engine_plan(settings, sizes, gpu)
+        if "://" in os.environ.get("VLLM_PORT", ""):  # Kubernetes' word on a service called vllm, and no port of vLLM's
+            del os.environ["VLLM_PORT"]
         for name, value in plan.environment.items():
             os.environ.setdefault(name, value)
         os.environ.update(plan.precision)
         try:
             import vllm
-        except ImportError as error:
-            raise ModelError("vLLM is not installed; install the extra judge or judge-cpu, or set backend") from error
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                f"vLLM is not installed, or without {error.name}; install the extra judge or judge-cpu, or set "
+                "model.backend = 'transformers'"
+            ) from error
+        except (ImportError, OSError) as error:  # a library of the system, or of another version, as libcudart.so.13
+            raise ModelError(
+                f"vLLM is installed, and cannot be imported ({in_one_line(error)}). Install it again with the extra "
+                "judge or judge-cpu, or set model.backend = 'transformers'"
+            ) from error
         if plan.memory is not None:
             logger.info("%s: %s", settings.model.name, plan.memory)
         self._inputs = inputs
@@ -106,14 +117,16 @@ class VllmJudge:
 
         Raises:
             JudgeRefused: The query is empty, or its image cannot be decoded.
-            JudgeUnavailable: The engine has died.
+            JudgeDied: The engine died while it worked on this.
+            JudgeUnavailable: It had died before.
         """
         answers, prompts = await asyncio.to_thread(self._prepare, query, candidates)
         try:
             async with asyncio.TaskGroup() as pairs:
                 tasks = {place: pairs.create_task(self._score(prompt)) for place, prompt in prompts.items()}
-        except* JudgeUnavailable as deaths:
-            raise JudgeUnavailable(str(deaths.exceptions[0])) from deaths
+        except* JudgeUnavailable as failures:
+            kind = JudgeUnavailable if failures.subgroup(JudgeDied) is None else JudgeDied
+            raise kind(str(failures.exceptions[0])) from failures
         for place, task in tasks.items():
             answers[place] = task.result()
         return [found for found in answers if found is not None]
@@ -123,7 +136,8 @@ class VllmJudge:
 
         Raises:
             JudgeRefused: The query is empty, or its image cannot be decoded, or this model cannot answer listwise.
-            JudgeUnavailable: The engine has died.
+            JudgeDied: The engine died while it worked on this.
+            JudgeUnavailable: It had died before.
         """
         stream = await asyncio.to_thread(self._inputs.prepare_list, query, candidates)
         if isinstance(stream, PairError):
@@ -178,7 +192,8 @@ class VllmJudge:
 
         Raises:
             PromptRefused: They are missing again.
-            JudgeUnavailable: The engine has died, or gave up what it was asked.
+            JudgeDied: The engine died while it worked on this.
+            JudgeUnavailable: It had died before, or gave up what it was asked.
         """
         for again in (False, True):
             output = await self._engine.generate(prompt, parameters, again=again)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from judge_service.backends.engine_log import explained
 from judge_service.backends.guardian import guard
-from unijudge.errors import JudgeUnavailable
+from unijudge.errors import JudgeDied, JudgeUnavailable
 
 REAPED_POLL_S = 0.05
 REAPED_POLLS = 20
@@ -39,7 +39,8 @@ class Engine(Protocol):
 
         Raises:
             PromptRefused: It does not take this one.
-            JudgeUnavailable: It has died.
+            JudgeDied: It died while this one was in it.
+            JudgeUnavailable: It had died before.
         """
         ...
 
@@ -71,16 +72,17 @@ class AsyncEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         last = None
+        kind = JudgeUnavailable if self._engine.errored else JudgeDied
         try:
             if again:
                 (prompt,) = await self._engine.renderer.render_cmpl_async([dict(prompt)], skip_mm_cache=True)
             async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
                 last = output
         except EngineDeadError as error:
-            raise await self._death(error) from error
+            raise await self._death(error, kind) from error
         except Exception as refusal:
             if self._engine.errored:
-                raise await self._death(refusal) from refusal
+                raise await self._death(refusal, kind) from refusal
             # This prompt alone, whatever vLLM found in it; the engine goes on. Some of its errors only wrap another.
             cause = refusal if str(refusal) else refusal.__cause__ or refusal
             if isinstance(cause, AssertionError) and not again:
@@ -88,7 +90,7 @@ class AsyncEngine:
             raise PromptRefused(f"{type(cause).__name__}: {cause}") from refusal
         return last
 
-    async def _death(self, error: BaseException) -> JudgeUnavailable:
+    async def _death(self, error: BaseException, kind: type[JudgeUnavailable]) -> JudgeUnavailable:
         """Why the engine has died: by its log, or by the signal that ended it."""
         manager = self._engine.engine_core.resources.engine_manager
         # vLLM hears that the process has died a moment before the system says how.
@@ -100,7 +102,7 @@ class AsyncEngine:
         if signals:
             heard = ", ".join(f"{name} was ended by {_name(number)}" for name, number in signals.items())
             error = RuntimeError(heard)
-        return JudgeUnavailable(f"the engine has died: {explained(error, self._log, had_started=True)}")
+        return kind(f"the engine has died: {explained(error, self._log, had_started=True)}")
 
 
 def _name(number: int) -> str:
@@ -155,7 +157,7 @@ class InProcessEngine:
         except BaseException as death:  # noqa: BLE001  whatever it was, every caller must hear of it
             self._death = death
             for request in list(self._waiting):
-                self._settle(request, JudgeUnavailable(f"the engine has died: {death!r}"))
+                self._settle(request, JudgeDied(f"the engine has died: {death!r}"))
 
     def _take(self) -> None:
         """Moves what callers sent into the engine; waits when the engine has nothing to do."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 FORGET = 0.95
 """The weight of older measurements each time that a request is answered: about twenty requests count."""
@@ -19,11 +20,13 @@ class Overloaded(Exception):
 
     Attributes:
         retry_after_s: When there will be room, in whole seconds, at least 1.
+        is_full: Nobody would be taken, however long the caller waits.
     """
 
-    def __init__(self, message: str, retry_after_s: int):
+    def __init__(self, message: str, retry_after_s: int, *, is_full: bool):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.is_full = is_full
 
 
 class TooLate(Exception):
@@ -34,8 +37,22 @@ class Closed(Exception):
     """The service is being stopped: what waits is not begun any more."""
 
 
+@dataclass(eq=False)
+class _Request:
+    """One that waits or works."""
+
+    work: float
+    alone: bool
+    turn: asyncio.Future[None]
+    """Done as soon as it may work."""
+    begun: float = 0.0
+    """When that was, of the loop's clock."""
+
+
 class Admission:
     """Lets as many requests work as there are slots; the others wait in order.
+
+    A request may ask to work alone. It waits until nothing else works, and whoever came later waits for it.
 
     How long a request would wait is estimated from the work that stands before it. Work has no unit: only the ratio to
     the seconds that earlier work took counts.
@@ -52,9 +69,8 @@ class Admission:
         self._slots = slots
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
-        self._free = asyncio.Semaphore(slots)
-        self._waiting: dict[asyncio.Task[None], float] = {}  # the task of each request that waits → its work
-        self._begun: dict[asyncio.Task[None], tuple[float, float]] = {}  # of each that works → its work, its start
+        self._waiting: dict[asyncio.Task[None], _Request] = {}  # in order, by their tasks
+        self._begun: dict[asyncio.Task[None], _Request] = {}
         self._seconds = self._work = 0.0
         self._closed = False
 
@@ -71,12 +87,13 @@ class Admission:
         self._check(0.0, patience_s)
 
     @contextlib.asynccontextmanager
-    async def turn(self, work: float, patience_s: float) -> AsyncIterator[None]:
+    async def turn(self, work: float, patience_s: float, *, alone: bool = False) -> AsyncIterator[None]:
         """Waits for a slot, and holds it while the block runs; the block ends when the caller's time has passed.
 
         Args:
             work: How much the block will do.
             patience_s: How long the caller waits for its answer, in seconds.
+            alone: Nothing else works while the block runs.
 
         Raises:
             Overloaded: The answer would come too late.
@@ -85,21 +102,25 @@ class Admission:
         """
         self._check(work, patience_s)
         deadline = _now() + patience_s
-        await self._slot(work, deadline)
-        task, begun = _this_task(), _now()
-        self._begun[task] = work, begun
+        task = _this_task()
+        request = _Request(work, alone, asyncio.get_running_loop().create_future())
+        self._waiting[task] = request
         try:
+            self._let_in()
+            await self._begin(task, request, deadline)
             async with asyncio.timeout(deadline - _now()) as limit:
                 yield
-            self._measure(work, _now() - begun)
+            self._measure(work, _now() - request.begun)
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            self._measure(work, _now() - begun)  # it takes longer than that: without it, slow work would never be seen
+            # It takes longer than that: without it, slow work would never be seen.
+            self._measure(work, _now() - request.begun)
             raise TooLate(f"not answered within {patience_s:.3g} s") from error
         finally:
-            del self._begun[task]
-            self._free.release()
+            self._waiting.pop(task, None)
+            self._begun.pop(task, None)
+            self._let_in()
 
     def close(self) -> None:
         """Refuses all that waits and all that comes; what works is left alone."""
@@ -107,24 +128,35 @@ class Admission:
         for task in list(self._waiting):
             task.cancel()
 
-    async def _slot(self, work: float, deadline: float) -> None:
-        """Waits for a slot."""
-        task = _this_task()
-        self._waiting[task] = work
+    async def _begin(self, task: asyncio.Task[None], request: _Request, deadline: float) -> None:
+        """Waits until the request may work."""
         try:
-            async with asyncio.timeout(deadline - _now()) as limit:
-                await self._free.acquire()
+            async with asyncio.timeout(deadline - _now()):
+                await request.turn
         except TimeoutError as error:
-            if not limit.expired():
-                raise
             raise TooLate("the queue did not move in time") from error
         except asyncio.CancelledError as error:
             if not self._closed:
                 raise
             task.uncancel()
             raise Closed from error
-        finally:
+
+    def _let_in(self) -> None:
+        """Lets work what may, in order: the first that may not holds up all that came later."""
+        while self._waiting:
+            task, request = next(iter(self._waiting.items()))
+            if not self._has_room(request):
+                return
             del self._waiting[task]
+            self._begun[task] = request
+            request.begun = _now()
+            if not request.turn.done():  # else its caller has left
+                request.turn.set_result(None)
+
+    def _has_room(self, request: _Request) -> bool:
+        if request.alone or any(other.alone for other in self._begun.values()):
+            return not self._begun
+        return len(self._begun) < self._slots
 
     def _check(self, work: float, patience_s: float) -> None:
         if self._closed:
@@ -136,10 +168,12 @@ class Admission:
         wait = self._wait_s()
         if room < 0:
             message = f"this request takes about {own:.3g} s, and its caller waits {patience_s:.3g} s"
-            raise Overloaded(f"{message}. Wait longer, or send fewer candidates", 1)
-        if wait > room or len(self._waiting) >= self._max_waiting:
+            raise Overloaded(f"{message}. Wait longer, or send fewer candidates", 1, is_full=False)
+        is_full = wait > self._max_wait_s or len(self._waiting) >= self._max_waiting
+        if is_full or wait > room:
             message = f"{len(self._waiting)} requests wait, and a new one would wait about {wait:.3g} s"
-            raise Overloaded(f"{message}. Come back later, or add replicas", max(1, math.ceil(wait - room)))
+            retry_after_s = max(1, math.ceil(wait - room))
+            raise Overloaded(f"{message}. Come back later, or add replicas", retry_after_s, is_full=is_full)
 
     @property
     def _pace(self) -> float:
@@ -148,11 +182,18 @@ class Admission:
 
     def _wait_s(self) -> float:
         """How long until a request that came now gets a slot, in seconds."""
-        if len(self._begun) < self._slots and not self._waiting:
+        if sum(map(self._slots_of, self._begun.values())) < self._slots and not self._waiting:
             return 0.0
         now = _now()
-        left = sum(max(0.0, work * self._pace - (now - begun)) for work, begun in self._begun.values())
-        return (left + sum(self._waiting.values()) * self._pace) / self._slots
+        left = sum(
+            max(0.0, one.work * self._pace - (now - one.begun)) * self._slots_of(one) for one in self._begun.values()
+        )
+        waiting = sum(one.work * self._slots_of(one) for one in self._waiting.values())
+        return (left + waiting * self._pace) / self._slots
+
+    def _slots_of(self, request: _Request) -> int:
+        """How many slots it takes."""
+        return self._slots if request.alone else 1
 
     def _measure(self, work: float, seconds: float) -> None:
         self._seconds = FORGET * self._seconds + seconds

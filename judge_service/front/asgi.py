@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -17,8 +18,17 @@ logger = logging.getLogger(__name__)
 
 DISCARD_S = 1.0
 """How long the rest of a refused body is read and thrown away: who is cut while sending never sees the answer."""
-STRIPPED = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
-"""Headers by which a caller could switch Ray's time limits off."""
+STEERING = re.compile(rb"x_request_(timeout_seconds|disconnect_disabled)|serve_.*|x_session_id|x_serve_router_.*")
+"""Headers, with `_` for `-`, by which a caller could switch Ray's time limits off or choose a replica."""
+REQUEST_ID = re.compile(rb"[!-~]{1,200}")
+"""What Ray's proxy can put into its log; it fails on bytes that are not UTF-8."""
+
+
+def _passes(name: bytes, value: bytes) -> bool:
+    """Whether Ray may see this header."""
+    if name == b"x-request-id":
+        return REQUEST_ID.fullmatch(value) is not None
+    return not STEERING.fullmatch(name.replace(b"-", b"_"))
 
 
 class Gone(Exception):
@@ -40,7 +50,7 @@ class AsgiRequest:
         self._begun = False  # the answer
         self._foreign = 0  # the status of an error that is not in our words
         self.retry_after = ""
-        """What an answer of 429 said; empty after any other."""
+        """What an answer said of a queue that takes nobody; empty after any other."""
         self._task: asyncio.Task[Any] | None = None  # that forwards it
         self._abandoned = ""  # why nobody can answer it any more
 
@@ -58,7 +68,7 @@ class AsgiRequest:
         """The body, piece by piece; it is kept."""
         self._asked_for = True
         while not self._whole:
-            message = await self._receive()
+            message = await self._next()
             if message["type"] == "http.disconnect":
                 raise Gone
             self._whole = not message.get("more_body", False)
@@ -66,14 +76,27 @@ class AsgiRequest:
             self._body += chunk
             yield chunk
 
+    async def _next(self) -> Message:
+        """What the connection says. In a replica Ray raises where the caller has left, or its proxy has died."""
+        try:
+            return await self._receive()
+        except Exception as error:  # noqa: BLE001  several, and all of the connection
+            logger.debug("the connection is gone: %s", error)
+            return {"type": "http.disconnect"}
+
     def forget_body(self) -> None:
         """Lets go of what was read."""
         self._body = bytearray()
 
     def strip(self) -> None:
-        """Removes the headers that steer Ray."""
-        kept = [(name, value) for name, value in self.scope["headers"] if name.lower() not in STRIPPED]
+        """Removes the headers that steer Ray, or on which it fails."""
+        kept = [(name, value) for name, value in self.scope["headers"] if _passes(name.lower(), value)]
         self.scope = {**self.scope, "headers": kept}
+
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Sets a header, whatever the caller sent by this name."""
+        kept = [(other, said) for other, said in self.scope["headers"] if other.lower() != name]
+        self.scope = {**self.scope, "headers": [*kept, (name, value)]}
 
     async def forward(self, app: App) -> None:
         """Lets an application answer; what it did not say in our words is said in them.
@@ -103,7 +126,7 @@ class AsgiRequest:
     async def _receive_whole(self) -> Message:
         """The body in one message, then what the connection says."""
         if self._handed:
-            return await self._receive()
+            return await self._next()
         self._handed = True
         body, self._body = bytes(self._body), bytearray()
         return {"type": "http.request", "body": body, "more_body": False}
@@ -116,7 +139,8 @@ class AsgiRequest:
                 self._foreign = message["status"]
             elif message["status"] == 429:
                 given = {name.lower(): value for name, value in message["headers"]}
-                self.retry_after = given.get(b"retry-after", b"1").decode("latin-1")
+                if b"judge-queue" in given:
+                    self.retry_after = given.get(b"retry-after", b"1").decode("latin-1")
         if not self._foreign:
             self._begun = True
             await self._send(message)

@@ -7,13 +7,15 @@ application, since a cluster of others has no proxy of ours. It never parses a b
 import asyncio
 import logging
 import re
+import uuid
 from collections.abc import Callable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from judge_service.front.asgi import App, AsgiRequest, Gone, Message, Receive, Send
 from judge_service.front.auth import is_allowed
-from judge_service.front.refusals import Refusal
+from judge_service.front.in_work import HEADER, InWork
+from judge_service.front.refusals import Refusal, judge_died
 from judge_service.front.state import READ_EVERY_S, StateFile
 from judge_service.settings import FrontSettings, LimitSettings
 
@@ -73,6 +75,7 @@ class Gate:
         self._rules = rules
         self._state = state
         self._check = check
+        self._in_work = None if state is None else InWork(state.in_work)
         self._held_bytes = 0
         self._requests: set[AsgiRequest] = set()  # that are not answered yet
         self._watching: asyncio.Task[None] | None = None
@@ -117,13 +120,31 @@ class Gate:
             if request.has_body:
                 held = await self._read(request)
             request.strip()
-            await request.forward(self._app)
+            await self._forward(request)
             if request.retry_after.isdecimal():
                 self._full_until = asyncio.get_running_loop().time() + FULL_S
                 self._full_retry = int(request.retry_after)
         finally:
             self._requests.discard(request)
             self._held_bytes -= held
+
+    async def _forward(self, request: AsgiRequest) -> None:
+        """Lets the application answer.
+
+        Raises:
+            Refusal: It did not.
+        """
+        if self._in_work is None:
+            await request.forward(self._app)
+            return
+        name = uuid.uuid4().hex
+        request.set_header(HEADER.encode(), name.encode())
+        try:
+            await request.forward(self._app)
+        except Refusal as refusal:
+            if self._in_work.was(name):
+                raise judge_died("the replica died while it worked on this request") from refusal
+            raise
 
     async def _abandon_without_replicas(self, state: StateFile) -> None:
         """Refuses what was let through when the last replica dies: Ray would let it wait for the next one."""

@@ -8,9 +8,11 @@ import os
 import resource
 from pathlib import Path
 
+import uvicorn.config
 from pydantic import BaseModel, ConfigDict
 from starlette.middleware import Middleware
 
+from judge_service.front.connections import BoundedConnection
 from judge_service.front.gate import Gate, GateRules
 from judge_service.front.state import StateFile
 
@@ -38,10 +40,17 @@ def middlewares() -> list[Middleware]:
     """What a proxy passes each request through."""
     orders = ProxyOrders.model_validate_json(os.environ[VARIABLE])
     _allow_connections()
+    # Ray lets uvicorn choose; it has made no server yet.
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{BoundedConnection.__module__}:{BoundedConnection.__name__}"
     return [Middleware(Gate, rules=orders.rules, state=StateFile(orders.state))]
 
 
 def _allow_connections() -> None:
-    """Every connection is an open file, one that says nothing too: take as many as the system lets us."""
+    """Every connection is an open file, one that says nothing too: take as many as the system lets us.
+
+    Where that is few, half of them are for callers who ask.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY:
+        BoundedConnection.most_idle = min(BoundedConnection.most_idle, most // 2)

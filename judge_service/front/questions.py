@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
 from judge_service.front.bodies import read_request, work_of
+from judge_service.front.in_work import HEADER, InWork
 from judge_service.front.refusals import Refusal, refusals
 from judge_service.settings import LimitSettings
 from unijudge.corpus import Content
@@ -32,6 +33,7 @@ class Questions:
         admission: Admission,
         request_timeout_s: float,
         replica: str,
+        in_work: InWork | None,
     ):
         self.info = info
         self._limits = limits
@@ -39,6 +41,7 @@ class Questions:
         self._admission = admission
         self._request_timeout_s = request_timeout_s
         self._replica = replica
+        self._in_work = in_work
 
     async def answer(self, http: Request, work: Callable[[Content, list[Content]], Coroutine[Any, Any, A]]) -> Response:
         """Answers one request.
@@ -52,12 +55,18 @@ class Questions:
         """
         _check_pin(http, self.info.identity)
         patience = self._patience_s(http.headers.get("Judge-Timeout"))
+        alone = http.headers.get("Judge-Alone") == "1"
         with refusals():
             query, candidates = await self._contents(await http.body())
-            async with self._admission.turn(work_of(query, candidates), patience):
-                answer = await work(query, candidates)
+            async with self._admission.turn(work_of(query, candidates), patience, alone=alone):
+                with self._noted(http.headers.get(HEADER)):
+                    answer = await work(query, candidates)
         headers = {"ETag": f'"{self.info.digest}"', "Judge-Replica": self._replica}
         return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
+
+    def _noted(self, name: str | None) -> AbstractContextManager[None]:
+        """Tells the gate in Ray's proxy, where there is one, that the request is in work."""
+        return nullcontext() if self._in_work is None else self._in_work.noted(name)
 
     def check(self, path: str, judge_timeout: str | None) -> None:
         """Refuses a question that could not be answered in time. The gate calls it before it reads the body.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from fastapi import Request, Response
 
 from judge_service.front.admission import Closed, Overloaded, TooLate
-from unijudge.errors import JudgeRefused, JudgeUnavailable
+from unijudge.errors import JudgeDied, JudgeRefused, JudgeUnavailable
 from unijudge.wire import ErrorBody
 
 
@@ -31,6 +31,11 @@ class Refusal(Exception):
             self.headers["WWW-Authenticate"] = "Bearer"
 
 
+def judge_died(message: str) -> Refusal:
+    """Of a request that was in work when its replica or engine ended: it may be why."""
+    return Refusal(503, "judge_died", message, retry=1)
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """What a judge and its queue raise, as the service says it."""
@@ -38,10 +43,15 @@ def refusals() -> Iterator[None]:
         yield
     except JudgeRefused as error:
         raise Refusal(422, "bad_query", str(error)) from error
+    except JudgeDied as error:
+        raise judge_died(str(error)) from error
     except JudgeUnavailable as error:
         raise Refusal(503, "not_ready", str(error), retry=1) from error
     except Overloaded as error:
-        raise Refusal(429, "busy", str(error), retry=error.retry_after_s) from error
+        refusal = Refusal(429, "busy", str(error), retry=error.retry_after_s)
+        if error.is_full:
+            refusal.headers["Judge-Queue"] = "full"
+        raise refusal from error
     except TooLate as error:
         raise Refusal(
             503, "too_late", f"{error}. Wait longer, send fewer candidates, or add replicas", retry=1

@@ -42,6 +42,11 @@ class StateFile:
         self._state = ServiceState(phase="starting", reason="the service starts")
         self._read_at = float("-inf")
 
+    @property
+    def in_work(self) -> Path:
+        """Where replicas note what they work on (`front.in_work`)."""
+        return self._path.parent / "in-work"
+
     def read(self) -> ServiceState:
         """The state as it was a moment ago; the last one that was readable where the file is gone."""
         now = time.monotonic()

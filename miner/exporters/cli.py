@@ -104,7 +104,8 @@ def swift(
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
         export_swift(rows, place, negatives=negatives)
-    _tell(out, rows, negatives, fate="written with those that they have", option=True)
+    fate = "written with those that they have" if negatives is None else None
+    _tell(out, rows, negatives, fate=fate, option=True)
 
 
 @exports.command("tevatron")

@@ -10,7 +10,7 @@ Source: FlagOpen/FlagEmbedding, its embedder's dataset and model, version 1.4.
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.rows import LeftOut, Row, Rows, check_out, write_jsonl
+from miner.exporters.rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
 
 KEYS = ("query", "pos", "neg")
 """What every row has."""
@@ -48,6 +48,8 @@ def _line(rows: Rows, row: Row, temperature: float | None, extra_positives: bool
     lists = {"pos": [row.positive, *(row.extra_positives if extra_positives else [])], "neg": row.distinct_negatives}
     if row.query.image or any(one.item.image for candidates in lists.values() for one in candidates):
         raise LeftOut("an image is in the row, and FlagEmbedding trains on texts only")
+    if row.holds_time():
+        raise LeftOut(AS_TIME)
     line: dict[str, Any] = {"query": row.query.text}
     for name, candidates in lists.items():
         line[name] = [one.item.text for one in candidates]

@@ -10,6 +10,7 @@ from miner.importers.tables import read_rows
 from unijudge.errors import DataError
 from unijudge.inventory import manifest_in
 from unijudge.outputs import replacing
+from unijudge.stores import is_file
 from unijudge.tables import table_name
 
 
@@ -31,7 +32,7 @@ def replacing_export(out: Path, is_own: Callable[[Path], bool], *, overwrite: bo
                 f"{path}: exists already, in a folder of unijudge (with its {manifest}), whose files are no exports; "
                 "give another output"
             )
-        return path.is_file() and is_own(path)
+        return is_file(path) and is_own(path)
 
     return replacing(out, is_export, "file of rows in this layout", overwrite=overwrite)
 

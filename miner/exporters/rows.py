@@ -6,6 +6,7 @@ by the one that the receiving machine has.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +20,15 @@ from unijudge.files import publishing, read_json
 from unijudge.locations import is_local
 from unijudge.outputs import taken
 from unijudge.scores import Judged
+from unijudge.stores import exists
 from unijudge.triples import Negative, Triple, TripleManifest, read_triples
 
 ITEMS_AT_HAND = 16_384
 """Items that are kept for the next row: the same labels and captions stand in many."""
+
+TIME = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d(:?\d\d)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
+"""What Arrow's reader of JSON takes for a time."""
+AS_TIME = "a text is a date alone, of which the library's reader of JSON may make a time"
 
 T = TypeVar("T")
 
@@ -66,6 +72,14 @@ class Row:
     def holds(self, tags: Iterable[str]) -> bool:
         """Whether a text of the row contains one of these, which the receiving library would take for its own."""
         return any(tag in (entry.text or "") for entry in self.entries for tag in tags)
+
+    def holds_time(self) -> bool:
+        """Whether a text of the row is a date or a time alone.
+
+        `datasets` reads JSON in blocks, and where all texts in a place of a block are such, it makes times of them:
+        a training would see `2024-01-01 00:00:00`, or no text at all.
+        """
+        return any(TIME.fullmatch(entry.text or "") for entry in self.entries)
 
 
 class LeftOut(Exception):
@@ -243,7 +257,7 @@ def check_free(out: Path) -> None:
     Raises:
         DataError: It exists.
     """
-    if out.exists():
+    if exists(out):
         raise taken(out)
 
 

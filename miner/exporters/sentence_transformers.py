@@ -9,6 +9,7 @@ template (the multimodal LLMs) take them; a text that looks like a path stays a 
 Source: the pages "Input Formats", "Dataset Overview" and "Loss Overview" of sbert.net, version 6.2.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from miner.exporters.rows import LeftOut, Row, Rows, check_out
 from unijudge.corpus import Item, Query
 from unijudge.tables import Table
 
+MEDIA = re.compile(
+    r"data:image/|https?://("
+    r"[^ ?#]*\.(jpe?g|png|gif|bmp|tiff|webp|mp4|avi|mov|wmv|flv|mkv|mp3|wav|ogg|flac|aac)([?#][^ ]*)?$"
+    r"|(www\.|m\.)?(youtube\.com|youtu\.be)(/[^ ]*)?$)",
+    re.IGNORECASE,
+)
+"""The strings that a model of pictures takes for more than texts."""
 TABLE = "sentence-transformers"
 """What the file calls its own table."""
 MULTIMODAL = pa.struct([("image", pa.list_(pa.string())), ("text", pa.list_(pa.string()))])
@@ -52,6 +60,8 @@ def _columns(rows: Rows, row: Row, schema: pa.Schema, wanted: int) -> dict[str, 
     if len(candidates) <= wanted:
         raise LeftOut(f"fewer than {wanted} distinct negatives")
     entries: list[Query | Item] = [row.query, *(candidate.item for candidate in candidates)]
+    if schema.field("query").type != MULTIMODAL and any(MEDIA.match(entry.text or "") for entry in entries):
+        raise LeftOut("a text is the address of a picture, a film or a sound, which the library would fetch")
     made: dict[str, Any] = {}
     for column, entry in zip(schema, entries, strict=False):  # the label has no entry
         made[column.name] = _cell(rows, entry, column.type)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.rows import LeftOut, Row, Rows, check_out, write_jsonl
+from miner.exporters.rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
 from unijudge.corpus import Item, Query
 
 KEYS = ("messages", "positive_messages", "negative_messages")
@@ -69,6 +69,8 @@ def _led(lines: Iterable[dict[str, Any]], leaders: dict[int, dict[str, Any]]) ->
 def _line(rows: Rows, row: Row, wanted: int | None, query_images: bool, item_images: bool) -> dict[str, Any]:
     if row.holds(TAGS):
         raise LeftOut(f"a text contains {' or '.join(TAGS)}")
+    if row.holds_time():
+        raise LeftOut(AS_TIME)
     negatives = [one.item for one in row.distinct_negatives[:wanted]]
     if wanted is not None and len(negatives) < wanted:
         raise LeftOut(f"fewer than {wanted} distinct negatives")

@@ -19,7 +19,7 @@ from miner.importers.ledger import Answers, Entry, Ledger, copied_path
 from miner.importers.older import older_corpus, tell_replaced
 from miner.importers.pictures import Picture, Pictures, check_name, inspect
 from miner.importers.published import Published, check_scores, write_scores
-from miner.importers.rows import Pair, Rejected, Side, Unread, check_clean
+from miner.importers.rows import Ignored, Left, Pair, Rejected, Row, Side, Unread, check_clean, kind_of
 from unijudge.alike import normal
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
@@ -29,11 +29,15 @@ from unijudge.leases import lease
 from unijudge.locations import is_local, locate
 from unijudge.prompt import is_blank
 from unijudge.shown import shown, shown_name
+from unijudge.stores import exists
 
 logger = logging.getLogger(__name__)
 
 SIDES_REMEMBERED = 16_384
 """Items that are found again without asking the ledger; closed lists repeat theirs a thousand times."""
+
+LONGEST_REMEMBERED = 1000
+"""Characters of a text that is remembered so."""
 
 Checked = tuple[Side, str | None, Entry | None]
 """A side, its pool, and what it is; None where the item is remembered."""
@@ -42,29 +46,52 @@ Checked = tuple[Side, str | None, Entry | None]
 class CorpusBuilder:
     """Collects rows."""
 
-    def __init__(self, ledger: Ledger, pictures: Pictures, out: Path, *, published: Published | None, max_pixels: int):
+    def __init__(
+        self,
+        ledger: Ledger,
+        pictures: Pictures,
+        out: Path,
+        *,
+        published: Published | None,
+        max_pixels: int,
+        dry_run: bool = False,
+    ):
+        """Takes no row yet; with `dry_run` it will copy no picture."""
         self._ledger = ledger
         self._pictures = pictures
         self._out = out
+        self._dry_run = dry_run
         self._published = published
         self._max_pixels = max_pixels
         self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
-        self._rows = 0
+        self.rows = 0
+        self._mismatches = 0
+        """Rows that say that their two sides do not match."""
+        self.ignored: dict[str, Left] = {}
+        """By their kinds."""
+        self._first_fault: str | None = None
+        """Of the others that were rejected: where, and why."""
         self.mended = 0
         """Copied pictures of an earlier import that were damaged, and are whole again."""
         self.strange_score: float | None = None
         """One that is no probability."""
         ledger.copied = pictures.root is None or (is_local(pictures.root) and not is_local(out))
 
-    def add(self, row: Pair | Unread) -> None:
+    def add(self, row: Row) -> None:
         """Takes one row, or notes why not."""
-        self._rows += 1
+        if isinstance(row, Ignored):
+            self.ignored.setdefault(row.kind, Left()).add(row.name)
+            return
+        self.rows += 1
         try:
             if isinstance(row, Unread):
+                self._mismatches += row.is_mismatch
                 raise Rejected(row.reason)
             self._take(row)
         except Rejected as reason:
-            self._ledger.reject(row.place, row.subset, str(reason))
+            if not isinstance(row, Unread) or not row.is_mismatch:
+                self._first_fault = self._first_fault or f"{row.place}: {reason}"
+            self._ledger.reject(row.place, row.subset, reason)
 
     def _take(self, pair: Pair) -> None:
         if len(self._items) > SIDES_REMEMBERED:
@@ -111,7 +138,7 @@ class CorpusBuilder:
         """Row number and id."""
         side, pool, entry = checked
         found = self._items[side, pool] if entry is None else self._ledger.item(entry, pool)
-        if not isinstance(side.image, bytes):
+        if not isinstance(side.image, bytes) and len(side.text or "") <= LONGEST_REMEMBERED:
             self._items[side, pool] = found
         return found
 
@@ -130,7 +157,7 @@ class CorpusBuilder:
         called = shown_name(image) if isinstance(image, str) else "inside the row"
         found = self._known(image)
         if isinstance(found, Rejected):
-            raise Rejected(f"{name}: image {called}: {found}")
+            raise Rejected(f"{name}: image {called}: {found}", f"{kind_of(name)}: image: {found.kind}")
         return found
 
     def _known(self, image: str | bytes) -> Picture | Rejected:
@@ -160,32 +187,50 @@ class CorpusBuilder:
     def _copy(self, picture: Picture, data: bytes) -> None:
         """By content: what an earlier import left there is this picture, unless it was damaged since."""
         self._ledger.copied = True
+        if self._dry_run:
+            return
         path = self._out / "images" / copied_path(picture.sha256, picture.ending)
-        there = path.exists()
+        there = exists(path)
         if there and file_sha256(path) == picture.sha256:
             return
         with publishing(path) as draft:
             draft.write_bytes(data)
         self.mended += there
 
+    def refusal(self, source: str, max_rejects: float) -> str | None:
+        """Why no corpus is made of the rows; None where one is."""
+        left_out = self._ledger.num_rejects
+        rejects = left_out - self._mismatches
+        if not self.rows:
+            return f"{source}: no rows; is this the right file or folder?"
+        if left_out < self.rows and rejects <= max_rejects * self.rows:
+            return None
+        limit = "so none is left" if left_out == self.rows else f"more than --max-rejects {max_rejects:g}"
+        labelled = f" and {self._mismatches} labelled mismatches" if self._mismatches else ""
+        return f"{rejects} of {self.rows} rows rejected{labelled}, {limit}"
+
     def write(self, *, source: str, max_rejects: float) -> CorpusManifest:
-        """Writes the corpus, and `rejects.jsonl` beside it.
+        """Writes the corpus, and `rejects.jsonl` beside it, in which labelled mismatches stand too.
 
         Raises:
             DataError: No row is left, or more than the share `max_rejects` was rejected: only rejects.jsonl is written.
         """
-        rejects = self._ledger.num_rejects
+        rejects = self._ledger.num_rejects - self._mismatches
         with publishing(self._out / "rejects.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
             file.writelines(self._ledger.rejects())
-        if not self._rows:
-            raise DataError(f"{source}: no rows; is this the right file or folder?")
-        if rejects == self._rows or rejects > max_rejects * self._rows:
-            first = json.loads(next(self._ledger.rejects()))
-            limit = "so none is left" if rejects == self._rows else f"more than --max-rejects {max_rejects:g}"
+        if refusal := self.refusal(source, max_rejects):
+            if not self.rows:
+                raise DataError(refusal)
+            line = json.loads(next(self._ledger.rejects()))
+            first = self._first_fault or f"{line['row']}: {line['reason']}"
             raise DataError(
-                f"{rejects} of {self._rows} rows rejected, {limit}; no corpus was written. Reasons are in "
-                f"{self._out / 'rejects.jsonl'}; the first: {first['row']}: {first['reason']}"
+                f"{refusal}; no corpus was written. Reasons are in {self._out / 'rejects.jsonl'}; the first: {first}"
             )
+        if self._mismatches:
+            logger.info(
+                "%s: %d of %d rows are labelled mismatches: they are no pairs, and stand in rejects.jsonl",
+                self._out, self._mismatches, self.rows,
+            )  # fmt: skip
         with suppress(FileNotFoundError):  # from here on the older corpus goes
             (self._out / "corpus.json").unlink()
         root = self._pictures.root
@@ -208,7 +253,7 @@ class CorpusBuilder:
 
 
 def build(
-    rows: Iterator[Pair | Unread],
+    rows: Iterator[Row],
     *,
     images: Path,
     out: Path,

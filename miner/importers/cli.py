@@ -1,14 +1,19 @@
 """`unijudge mine import`: a command for each foreign layout."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unijudge.corpus import CorpusManifest
+from unijudge.errors import DataError
 from unijudge.locations import is_local, locate
+
+if TYPE_CHECKING:
+    from miner.importers.doctor import Outlook
+    from miner.importers.published import Published
+    from miner.importers.rows import Row
 
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 
@@ -22,12 +27,16 @@ MaxRejects = Annotated[
 MaxPixels = Annotated[
     int, typer.Option(min=1, help="Pictures with more pixels (width × height) are rejected, undecoded.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be read, rejected and ignored, and write nothing.")
+]
 MOST_PIXELS = 200_000_000
 """As of `unijudge.images.MAX_PIXELS`, which needs Pillow to be read."""
 Files = Annotated[
     list[Path],
     typer.Argument(
-        help="Files, folders of files, or patterns: .parquet, .jsonl, .json, .csv, .tsv, also .gz.", parser=locate
+        help="Files, folders of files, or patterns: .parquet, .jsonl, .json, .csv, .tsv, .arrow, also .gz.",
+        parser=locate,
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse columns that are not known, rather than ignore them.")]
@@ -45,16 +54,20 @@ def import_pairs(
     strict: Strict = False,
     max_rejects: MaxRejects = 0.01,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """Columns: query_text, query_image, positive_text, positive_image; optional: subset, query_id."""
-    from miner.importers.build import build
     from miner.importers.pairs import read_pairs
-    from miner.importers.tables import files_of
 
-    found = files_of(files)
-    rows = read_pairs(found, subset, strict=strict)
-    _tell(
-        out, build(rows, images=images, out=out, source=_sources(files), max_rejects=max_rejects, max_pixels=max_pixels)
+    rows = read_pairs(files, subset, strict=strict)
+    _import(
+        rows,
+        images=images,
+        out=out,
+        source=_sources(files),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        dry_run=dry_run,
     )
 
 
@@ -74,22 +87,20 @@ def import_mmeb(
     subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
     max_rejects: MaxRejects = 0.01,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """The published MMEB-train layout: qry, qry_image_path, pos_text, pos_image_path."""
-    from miner.importers.build import build
     from miner.importers.mmeb import read_mmeb
 
     rows = read_mmeb(root, split=split, cap_per_subset=cap_per_subset, subsets=subset or ())
-    _tell(
-        out,
-        build(
-            rows,
-            images=images or root,
-            out=out,
-            source=_source(root, split),
-            max_rejects=max_rejects,
-            max_pixels=max_pixels,
-        ),
+    _import(
+        rows,
+        images=images or root,
+        out=out,
+        source=_source(root, split),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        dry_run=dry_run,
     )
 
 
@@ -106,22 +117,20 @@ def import_mmeb_eval(
     subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
     max_rejects: MaxRejects = 0.0,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """The published MMEB-eval layout: each query with its closed list of candidates."""
-    from miner.importers.build import build
     from miner.importers.mmeb import read_mmeb_eval
 
     rows = read_mmeb_eval(root, split=split, subsets=subset or ())
-    _tell(
-        out,
-        build(
-            rows,
-            images=images or root,
-            out=out,
-            source=_source(root, split),
-            max_rejects=max_rejects,
-            max_pixels=max_pixels,
-        ),
+    _import(
+        rows,
+        images=images or root,
+        out=out,
+        source=_source(root, split),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        dry_run=dry_run,
     )
 
 
@@ -133,14 +142,14 @@ def import_unime(
     images: Images,
     max_rejects: MaxRejects = 0.01,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """The training data that UniME-V2 released, with the scores of its judge."""
-    from miner.importers.build import build
     from miner.importers.published import Published
     from miner.importers.unime import read_unime
 
     published, rows = Published(scores, source=file), read_unime(file)
-    made = build(
+    _import(
         rows,
         images=images,
         out=out,
@@ -148,8 +157,8 @@ def import_unime(
         max_rejects=max_rejects,
         max_pixels=max_pixels,
         published=published,
+        dry_run=dry_run,
     )
-    _tell(out, made)
 
 
 @imports.command("sentence-transformers")
@@ -172,17 +181,17 @@ def import_sentence_transformers(
     strict: Strict = False,
     max_rejects: MaxRejects = 0.01,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
-    from miner.importers.build import build
     from miner.importers.published import Published
     from miner.importers.sentence_transformers import read_tuples
     from miner.importers.tables import files_of
 
-    first, *more = found = files_of(files)
+    first, *more = files_of(files)
     published = None if scores is None else Published(scores, first, tuple(more), only_probabilities=probabilities)
-    rows = read_tuples(found, subset, strict=strict)
-    made = build(
+    rows = read_tuples(files, subset, strict=strict)
+    _import(
         rows,
         images=images,
         out=out,
@@ -190,8 +199,8 @@ def import_sentence_transformers(
         max_rejects=max_rejects,
         max_pixels=max_pixels,
         published=published,
+        dry_run=dry_run,
     )
-    _tell(out, made)
 
 
 @imports.command("karpathy")
@@ -205,17 +214,20 @@ def import_karpathy(
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """Captioned images, both ways: each image finds its captions, each caption its image."""
-    from miner.importers.build import build
     from miner.importers.karpathy import read_karpathy
 
     rows = read_karpathy(file, split=split, captions=captions, subset=subset, instruction=instruction)
-    _tell(
-        out,
-        build(
-            rows, images=images, out=out, source=_source(file, split), max_rejects=max_rejects, max_pixels=max_pixels
-        ),
+    _import(
+        rows,
+        images=images,
+        out=out,
+        source=_source(file, split),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        dry_run=dry_run,
     )
 
 
@@ -229,22 +241,20 @@ def import_sharegpt4v(
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """ShareGPT4V's first images with their long captions, both ways."""
-    from miner.importers.build import build
     from miner.importers.sharegpt4v import read_sharegpt4v
 
     rows = read_sharegpt4v(file, first=first, subset=subset, instruction=instruction)
-    _tell(
-        out,
-        build(
-            rows,
-            images=images,
-            out=out,
-            source=_source(file, f"first {first}"),
-            max_rejects=max_rejects,
-            max_pixels=max_pixels,
-        ),
+    _import(
+        rows,
+        images=images,
+        out=out,
+        source=_source(file, f"first {first}"),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        dry_run=dry_run,
     )
 
 
@@ -259,21 +269,21 @@ def import_urban1k(
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """Urban1K's images with their long captions, both ways."""
-    from miner.importers.build import build
     from miner.importers.urban1k import read_urban1k
 
     rows = read_urban1k(folder, subset=subset, instruction=instruction)
-    made = build(
+    _import(
         rows,
         images=images or folder / "image",
         out=out,
         source=_source(folder),
         max_rejects=max_rejects,
         max_pixels=max_pixels,
+        dry_run=dry_run,
     )
-    _tell(out, made)
 
 
 @imports.command("sugarcrepe")
@@ -284,15 +294,43 @@ def import_sugarcrepe(
     instruction: Instruction = None,
     max_rejects: MaxRejects = 0.0,
     max_pixels: MaxPixels = MOST_PIXELS,
+    dry_run: DryRun = False,
 ) -> None:
     """Each image with the caption that fits it, and one that nearly does."""
-    from miner.importers.build import build
     from miner.importers.sugarcrepe import read_sugarcrepe
 
     rows = read_sugarcrepe(folder, instruction=instruction)
-    _tell(
-        out, build(rows, images=images, out=out, source=_source(folder), max_rejects=max_rejects, max_pixels=max_pixels)
+    _import(
+        rows,
+        images=images,
+        out=out,
+        source=_source(folder),
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        dry_run=dry_run,
     )
+
+
+@imports.command("look")
+def look(
+    files: Files,
+    images: Annotated[
+        Path | None, typer.Option(help="The root of the image paths; default: beside the files.", parser=locate)
+    ] = None,
+    max_pixels: MaxPixels = MOST_PIXELS,
+) -> None:
+    """Guesses the layout of files, and says what an import would read, reject and ignore; `unijudge check` asks it."""
+    from miner.importers import doctor
+
+    name = doctor.guess(files)
+    layout = doctor.LAYOUTS[name]
+    root = images or layout.images(files[0])
+    source = _sources(files)
+    typer.echo(f"{source}: the layout of `unijudge mine import {name}`; its images are sought in {root} (--images)")
+    found = doctor.dry_run(
+        layout.read(files), images=root, out=None, source=source, max_rejects=layout.max_rejects, max_pixels=max_pixels
+    )
+    _tell(source, found)
 
 
 def _source(place: Path, part: str | None = None) -> str:
@@ -308,5 +346,52 @@ def _sources(places: Sequence[Path]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more ({digest})"
 
 
-def _tell(out: Path, made: CorpusManifest) -> None:
+def _import(
+    rows: "Iterator[Row]",
+    *,
+    images: Path,
+    out: Path,
+    source: str,
+    max_rejects: float,
+    max_pixels: int,
+    dry_run: bool,
+    published: "Published | None" = None,
+) -> None:
+    """Imports rows, or says what an import would make of them."""
+    if dry_run:
+        from miner.importers import doctor
+
+        found = doctor.dry_run(
+            rows,
+            images=images,
+            out=out,
+            source=source,
+            max_rejects=max_rejects,
+            max_pixels=max_pixels,
+            published=published,
+        )
+        _tell(source, found)
+        return
+    from miner.importers.build import build
+
+    made = build(
+        rows,
+        images=images,
+        out=out,
+        source=source,
+        max_rejects=max_rejects,
+        max_pixels=max_pixels,
+        published=published,
+    )
     typer.echo(f"{out}: {made.queries} queries, {made.items} items, {made.rejects} rows rejected (rejects.jsonl)")
+
+
+def _tell(source: str, found: "Outlook") -> None:
+    """Prints what an import would make of rows.
+
+    Raises:
+        DataError: It would be refused.
+    """
+    typer.echo("\n".join([f"{source}: a dry run, which writes nothing", *found.lines()]))
+    if found.refusal is not None:
+        raise DataError(f"{found.refusal}; nothing would be imported")

@@ -16,7 +16,7 @@ from typing import Any
 
 from miner.importers.captions import Captioned, both_ways
 from miner.importers.json_rows import array_rows
-from miner.importers.rows import Pair, Rejected, Side, Unread
+from miner.importers.rows import Ignored, Rejected, Row, Side
 from unijudge.errors import DataError
 from unijudge.shown import listed
 
@@ -26,7 +26,7 @@ MOST_SPLITS = 100
 
 def read_karpathy(
     path: Path, *, split: str = "test", captions: int = 5, subset: str | None = None, instruction: str | None = None
-) -> Iterator[Pair | Unread]:
+) -> Iterator[Row]:
     """Yields both directions of every image of a split.
 
     Args:
@@ -50,6 +50,8 @@ def read_karpathy(
         was_there |= found == split
         if found == split:
             yield from both_ways(read, image, f"{path.name}:{number}", name)
+        else:
+            yield Ignored("images of other splits", f"{path.name}:{number}")
     if not was_there:
         raise DataError(f"{path}: no image has the split {split!r}; there are {listed(splits)}")
 

@@ -26,7 +26,7 @@ CREATE TABLE queries (
 CREATE TABLE more (row INTEGER PRIMARY KEY, query INTEGER, answers);
 CREATE INDEX more_of_query ON more (query, row);
 CREATE TABLE pictures (name PRIMARY KEY, sha256, ending, path, reason) WITHOUT ROWID;
-CREATE TABLE rejects (row INTEGER PRIMARY KEY, line TEXT);
+CREATE TABLE rejects (row INTEGER PRIMARY KEY, line TEXT, kind TEXT);
 BEGIN;
 """
 
@@ -83,8 +83,9 @@ class Known:
 class Ledger:
     """The file. One transaction that is never committed: nobody reads it after the import."""
 
-    def __init__(self, path: Path):
-        self._db = sqlite3.connect(path, isolation_level=None)
+    def __init__(self, path: Path | None):
+        """Opens a file at `path`, or for None one without a name, which SQLite keeps among the temporary files."""
+        self._db = sqlite3.connect(path or "", isolation_level=None)
         self._db.executescript(SCHEMA)
         self.copied = False
         """Whether images are copied beside the corpus, because one was not a plain file."""
@@ -137,11 +138,12 @@ class Ledger:
         else:
             self._db.execute("INSERT INTO pictures (name, reason) VALUES (?, ?)", (name, str(found)))
 
-    def reject(self, place: str, subset: str, reason: str) -> None:
+    def reject(self, place: str, subset: str, reason: Rejected) -> None:
         """Notes a row that cannot be used."""
-        line = json.dumps({"row": place, "subset": shown_name(subset), "reason": reason}, ensure_ascii=False)
-        clean = line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate, as JSON writes it
-        self._db.execute("INSERT INTO rejects (line) VALUES (?)", (clean,))
+        line = json.dumps({"row": place, "subset": shown_name(subset), "reason": str(reason)}, ensure_ascii=False)
+        # A lone surrogate is written as JSON writes it.
+        clean = (text.encode("utf-8", "backslashreplace").decode() for text in (line, reason.kind))
+        self._db.execute("INSERT INTO rejects (line, kind) VALUES (?, ?)", tuple(clean))
 
     def rejects(self) -> Iterator[str]:
         """The lines of rejects.jsonl."""
@@ -152,6 +154,25 @@ class Ledger:
     def num_rejects(self) -> int:
         """How many rows were noted as unusable."""
         return int(self._db.execute("SELECT COUNT(*) FROM rejects").fetchone()[0])
+
+    def commonest(self, most: int) -> list[tuple[int, str, str]]:
+        """The commonest kinds of rejects: how many there are of each, and place and reason of the first."""
+        select = (
+            "SELECT found.rows, line FROM "
+            "(SELECT COUNT(*) AS rows, MIN(row) AS first FROM rejects GROUP BY kind) AS found "
+            "JOIN rejects ON row = first ORDER BY rows DESC, first LIMIT ?"
+        )
+        found = [(count, json.loads(line)) for count, line in self._db.execute(select, (most,))]
+        return [(count, first["row"], first["reason"]) for count, first in found]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many queries, items and distinct pictures were put down."""
+        select = (
+            "SELECT (SELECT COUNT(*) FROM queries), (SELECT COUNT(*) FROM items), (SELECT COUNT(*) FROM ("
+            "SELECT sha256 FROM queries WHERE sha256 NOT NULL UNION SELECT sha256 FROM items WHERE sha256 NOT NULL))"
+        )
+        return dict(zip(("queries", "items", "pictures"), self._db.execute(select).fetchone(), strict=True))
 
     def plain_pictures(self) -> Iterator[tuple[str, Picture]]:
         """Name and finding of every good picture that is a file under the root."""

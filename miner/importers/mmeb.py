@@ -17,11 +17,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Pair, Rejected, Side, Unread, Unreadable, image_of, readable, text_of
+from miner.importers.rows import Ignored, Pair, Rejected, Row, Side, Unreadable, image_of, readable, text_of
 from miner.importers.tables import parquet_rows, reading_rows
 from unijudge.errors import DataError
 from unijudge.listing import foreign_files
 from unijudge.shown import listed, shown
+from unijudge.stores import is_folder
 from unijudge.tables import open_parquet
 
 TRAIN = [["qry"], ["qry_image_path", "qry_image"], ["pos_text"], ["pos_image_path", "pos_image"]]
@@ -31,7 +32,7 @@ MARKER = "<|image_1|>"
 
 def read_mmeb(
     root: Path, *, split: str = "original", cap_per_subset: int | None = None, subsets: Collection[str] = ()
-) -> Iterator[Pair | Unread]:
+) -> Iterator[Row]:
     """Yields the training rows of every subset, or of the named ones, each up to its cap, in file order.
 
     Raises:
@@ -43,17 +44,17 @@ def read_mmeb(
 
 def read_mmeb_eval(
     root: Path, *, split: str = "test", cap_per_subset: int | None = None, subsets: Collection[str] = ()
-) -> Iterator[Pair | Unread]:
+) -> Iterator[Row]:
     """Yields the queries of an evaluation, with their closed candidate lists. See `read_mmeb`."""
     for folder in _folders(root, split, subsets, "MMEB-eval"):
         yield from _subset(folder, split, cap_per_subset, EVAL, _evaluation_pair)
 
 
 def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Iterator[Path]:
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root}: no such folder; give the root of {name}, which holds a folder for each subset")
     folders = [
-        folder for folder in foreign_files(root) if folder.is_dir() and foreign_files(folder, f"{split}-*.parquet")
+        folder for folder in foreign_files(root) if is_folder(folder) and foreign_files(folder, f"{split}-*.parquet")
     ]
     found = {folder.name for folder in folders}
     if missing := sorted(set(subsets) - found):
@@ -71,28 +72,37 @@ def _subset(
     cap: int | None,
     layout: Sequence[Sequence[str]],
     make: Callable[[Sequence[Any], str, str], Pair],
-) -> Iterator[Pair | Unread]:
+) -> Iterator[Row]:
     taken = 0
-    for path in foreign_files(folder, f"{split}-*.parquet"):
+    files = foreign_files(folder, f"{split}-*.parquet")
+    unread: set[str] = set()
+    for path in files:
         with reading_rows(path):
-            columns = _columns(path, layout)
+            columns, others = _columns(path, layout)
+            unread |= others
             for number, row in enumerate(parquet_rows(path, columns), start=1):
                 if taken == cap:
                     return
                 taken += 1
                 cells = [row[column] for column in columns]
                 yield readable(make, cells, f"{folder.name}/{path.stem}:{number}", folder.name)
+    for name in sorted(unread):
+        yield Ignored("columns", f"{name} of {folder.name}")
+    for path in foreign_files(folder, "*.parquet"):
+        if path not in files:
+            yield Ignored("files of other splits", f"{folder.name}/{path.name}")
 
 
-def _columns(path: Path, layout: Sequence[Sequence[str]]) -> list[str]:
-    """The file's names of the four columns of a layout."""
+def _columns(path: Path, layout: Sequence[Sequence[str]]) -> tuple[list[str], set[str]]:
+    """The file's names of the four columns of a layout, and of all others."""
     with open_parquet(path) as file:
         there = set(file.schema_arrow.names)
     lacking = sorted(names[0] for names in layout if not there.intersection(names))
     if lacking:
         expected = [names[0] for names in layout]
         raise DataError(f"{path}: no column {lacking[0]!r}; expected the MMEB layout {expected}")
-    return [next(name for name in names if name in there) for names in layout]
+    columns = [next(name for name in names if name in there) for names in layout]
+    return columns, there.difference(columns)
 
 
 def _training_pair(row: Sequence[Any], place: str, subset: str) -> Pair:

@@ -7,6 +7,7 @@ from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.outputs import check_folder
+from unijudge.stores import exists
 
 WRITTEN = ("corpus.json", "items.parquet", "queries.parquet", "rejects.jsonl", "images")
 """What an import writes."""
@@ -21,7 +22,7 @@ def older_corpus(out: Path, source: str) -> CorpusManifest | None:
         DataError: It came from somewhere else, or the folder holds something that no import writes.
     """
     check_folder(out, WRITTEN)
-    if not (out / "corpus.json").exists():
+    if not exists(out / "corpus.json"):
         return None
     older = read_json(out / "corpus.json", CorpusManifest)
     if older.source != source:

@@ -9,15 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Pair, Side, Unread, image_of, readable, text_of
+from miner.importers.rows import Pair, Row, Side, id_of, image_of, text_of
 from miner.importers.tables import Columns, table_rows
 
 COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
 
 
-def read_pairs(
-    places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False
-) -> Iterator[Pair | Unread]:
+def read_pairs(places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False) -> Iterator[Row]:
     """Yields the rows of one or more files.
 
     Args:
@@ -29,15 +27,14 @@ def read_pairs(
         DataError: Another ending, unreadable, or no column that is known.
     """
     columns = Columns(COLUMNS.__contains__, ", ".join(COLUMNS), strict)
-    for place, table, row in table_rows(places, columns):
-        yield readable(partial(_pair, subset=subset), row, place, table)
+    yield from table_rows(places, columns, partial(_pair, subset=subset))
 
 
 def _pair(row: dict[str, Any], place: str, table: str, *, subset: str | None) -> Pair:
     return Pair(
         place=place,
-        subset=text_of(row.get("subset")) or subset or table,
+        subset=id_of(row.get("subset")) or subset or table,
         query=Side(text_of(row.get("query_text")), image_of(row.get("query_image"))),
         positive=Side(text_of(row.get("positive_text")), image_of(row.get("positive_image"))),
-        query_id=text_of(row.get("query_id")),
+        query_id=id_of(row.get("query_id")),
     )

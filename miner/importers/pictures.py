@@ -5,8 +5,10 @@ a name that an archive gives; of no picture more than `MAX_BYTES` are read. What
 (`Ledger`), or decide what becomes of a row (`CorpusBuilder`).
 """
 
+import errno
 import hashlib
 import lzma
+import os
 import re
 import zipfile
 import zlib
@@ -17,17 +19,25 @@ from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
+from urllib.parse import unquote
 
+from miner.importers.archives import Archive
 from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
 from unijudge.files import names_in
 from unijudge.images import MAX_BYTES, MAX_PIXELS, open_image
+from unijudge.listing import matching
+from unijudge.locations import check_regular
 from unijudge.names import Listing, inside, is_side_file, usual
 from unijudge.shown import shown_name
+from unijudge.stores import again, is_file, is_folder
+from unijudge.texts import HEAD, check_no_pointer
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 BASE64 = re.compile(r"[A-Za-z0-9+/=_\s-]+")
+BEGINNINGS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD")
+"""Of a JPEG, a PNG, a WebP and a GIF in base64."""
 SHORTEST_BASE64 = 200
 """Characters; of the letters of base64 alone no path is made that is so long."""
 LONGEST_NAME = 4096
@@ -36,8 +46,9 @@ LISTINGS = 64
 """Folders whose names are remembered."""
 HINTS = 20
 """Missing pictures for which a name of another case is sought."""
-ZIP_SAYS_UTF8 = 0x800
-UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+ENCRYPTED = 0x1
+UNPACK = "unpack it, and set --images to the folder"
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, UnicodeError)
 
 
 @dataclass(frozen=True)
@@ -80,9 +91,11 @@ def check_name(name: str) -> None:
     start = name[:LONGEST_NAME]
     if start[:5].lower() == "data:":
         raise Rejected("a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file")
+    if start[:7].lower() == "file://":
+        raise Rejected("a file:// URL; name the file by its path")
     if URL.match(start):
         raise Rejected("a URL, not a path; nothing is downloaded: fetch it, and name the file")
-    if len(name) > SHORTEST_BASE64 and BASE64.fullmatch(start):
+    if (len(name) > SHORTEST_BASE64 or start.startswith(BEGINNINGS)) and BASE64.fullmatch(start):
         raise Rejected("base64 text, not a path; put its bytes into a binary column, or save it as a file")
     if len(name) > LONGEST_NAME:
         raise Rejected(f"{len(name):,} characters, which no path has")
@@ -98,10 +111,12 @@ class Pictures:
             DataError: No such folder or archive.
         """
         self._images = images
-        if images.is_dir():
+        if is_folder(images):
             self.root: Path | None = images.resolve()
-        elif images.suffix.lower() == ".zip" and images.is_file():
+        elif images.suffix.lower() == ".zip" and is_file(images):
             self.root = None
+        elif is_file(images):
+            raise DataError(f"{images}: is no folder and no .zip; {UNPACK}")
         else:
             raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")
         self._open = ExitStack()
@@ -118,8 +133,10 @@ class Pictures:
         """The name of a picture under the root: a corpus holds no whole path, so that it can be moved and published."""
         if not isinstance(self.root, Path) or not name.startswith("/"):
             return usual(name)
-        path = Path(name).resolve()
-        return usual(str(path.relative_to(self.root) if path.is_relative_to(self.root) else name))
+        for root, path in ((self._images.absolute(), Path(name)), (self.root, Path(os.path.realpath(name)))):
+            if path.is_relative_to(root):
+                return usual(str(path.relative_to(root)))
+        return usual(name)
 
     def read(self, name: str) -> tuple[bytes, str | None]:
         """The bytes of a picture, and its name under the root where it is a plain file.
@@ -137,23 +154,20 @@ class Pictures:
         return (self._member(usual(name)), None) if data is None else (data, path)
 
     def _file(self, root: Path, name: str) -> bytes | None:
-        try:
-            path = (root / name).resolve()
-        except RuntimeError as error:
-            raise Rejected("a loop of symbolic links") from error
-        if not path.is_relative_to(root):
-            raise Rejected(f"outside of {root}")
+        """The bytes of a file, if there is one. A name stays under the root; links are followed, as people lay them."""
         try:
             inside(name)
         except ValueError as error:
             raise Rejected(f"{error}; name it by its path under --images, without ..") from error
+        path = root / name
         try:
-            with path.open("rb") as file:
-                return _bounded(file)
+            check_regular(path)  # a pipe may never end
+            return again(path, lambda: _whole(path))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Rejected(f"cannot be read ({error.strerror})") from error
+            reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
+            raise Rejected(f"cannot be read ({reason})") from error
 
     def _as_listed(self, root: Path, name: str, *, any_case: bool = False) -> str | None:
         """A name as the folders hold it, which may write its letters in another way; None if they do not."""
@@ -168,18 +182,19 @@ class Pictures:
         return "/".join(found)
 
     @cached_property
-    def _archives(self) -> list["_Archive"]:
-        """Opened when a picture is no file. Tables of contents take a kilobyte a member in memory."""
+    def _archives(self) -> list[Archive]:
+        """Opened when a picture is no file."""
         if self.root is None:
             return [self._archive(self._images)]
-        found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in self.root.glob(pattern)}
+        found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in matching(self.root, pattern)}
         return [self._archive(path) for path in sorted(found) if not any(map(is_side_file, path.parts[-2:]))]
 
-    def _archive(self, path: Path) -> "_Archive":
+    def _archive(self, path: Path) -> Archive:
         try:
-            file = self._open.enter_context(zipfile.ZipFile(self._open.enter_context(path.open("rb"))))
-            return _Archive(path.stem, file)
+            return Archive(path.stem, self._open.enter_context(path.open("rb")))
         except UNREADABLE as error:
+            with path.open("rb") as raw:
+                check_no_pointer(path, raw.read(HEAD))
             raise DataError(f"{path}: not a whole zip file ({error}); fetch it again, or move it away") from error
 
     def _member(self, name: str) -> bytes:
@@ -197,53 +212,26 @@ class Pictures:
         zips = f", nor in {len(self._archives)} zip files" if self._archives else ""
         raise Rejected(f"no such file{zips}{self._hint(name)}")
 
-    def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+    def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[Archive, zipfile.ZipInfo]]:
         """At most one of each archive."""
         found = []
         for archive in self._archives:
             names = [name for tail in tails(archive.stem) for name in (tail, f"{archive.stem}/{tail}")]
-            infos = filter(None, map(archive.info, names))
-            found += [(archive.file, info) for info in islice(infos, 1)]
+            infos = filter(None, map(archive.find, names))
+            found += [(archive, info) for info in islice(infos, 1)]
         return found
 
     def _hint(self, name: str) -> str:
-        """The name of a picture that differs only in case; for the first few, since all names are looked through."""
+        """A picture whose name differs only in case, blanks or %20; for the first few, since all names are read."""
         if not self._hints:
             return ""
         self._hints -= 1
-        alike = None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
-        listings = (archive.listing for archive in self._archives)
-        alike = alike or next(filter(None, (listing.alike(name) for listing in listings)), None)
+        alike = self._alike(name) or self._alike(unquote(name).strip())
         return f"; did you mean {shown_name(alike)}?" if alike else ""
 
-
-class _Archive:
-    """A zip file, and the names of its members."""
-
-    def __init__(self, stem: str, file: zipfile.ZipFile):
-        self.stem = stem
-        self.file = file
-
-    @cached_property
-    def listing(self) -> Listing:
-        """Made when a name is not found as it is written."""
-        return Listing(self.file.NameToInfo, lambda name: _unicode_name(self.file.NameToInfo[name]))
-
-    def info(self, name: str) -> zipfile.ZipInfo | None:
-        """The member that is called so."""
-        there = name if name in self.file.NameToInfo else self.listing.find(name)
-        info = self.file.NameToInfo[there] if there else None
-        return None if info is None or info.is_dir() else info
-
-
-def _unicode_name(info: zipfile.ZipInfo) -> str:
-    """The name of a member; macOS writes UTF-8 without saying so, and Python takes it for a PC's old letters."""
-    if info.filename.isascii() or info.flag_bits & ZIP_SAYS_UTF8:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode()
-    except UnicodeError:
-        return info.filename
+    def _alike(self, name: str) -> str | None:
+        found = None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
+        return found or next(filter(None, (archive.alike(name) for archive in self._archives)), None)
 
 
 def _listing(folder: Path) -> Listing:
@@ -266,14 +254,21 @@ def _after(stem: str, name: str) -> list[str]:
     return ["/".join(parts[place + 1 :]) for place, folder in enumerate(folders) if folder == stem]
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _read_member(archive: Archive, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & ENCRYPTED:
+        raise Rejected(f"encrypted in its zip file; {UNPACK}")
     if info.file_size > MAX_BYTES:
         raise Rejected(f"larger than {MAX_BYTES:,} bytes; scale it down")
     try:
         with archive.open(info) as file:
             return _bounded(file)
     except UNREADABLE as error:
-        raise Rejected(f"cannot be read from its zip file ({error})") from error
+        raise Rejected(f"cannot be read from its zip file ({error}); {UNPACK}") from error
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return _bounded(file)
 
 
 def _bounded(file: IO[bytes]) -> bytes:

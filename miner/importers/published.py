@@ -23,6 +23,7 @@ from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publishing_folder
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.shown import shown
+from unijudge.stores import exists
 from unijudge.verdicts import JudgeIdentity
 
 QUERIES_IN_SHARD = 4096
@@ -50,7 +51,7 @@ class Published:
         Raises:
             DataError: It is.
         """
-        if self.folder.exists():
+        if exists(self.folder):
             raise DataError(f"{self.folder}: exists already; a score folder never changes, give another one")
 
     @property

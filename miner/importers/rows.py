@@ -1,17 +1,46 @@
 """One row of a foreign layout, as its reader hands it on: a query, its positive, and whatever else it brought."""
 
+import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from unijudge.shown import shown
+from unijudge.shown import NAMED, shown
 
 LONGEST_NUMBER = 256
 """Bits of a number that is taken for an id."""
+LARGEST_EXACT = 2**53
+"""Above it two whole numbers may be the same float."""
+
+
+_VALUES = re.compile(r"""'[^']*'?|"[^"]*"?|\{.*\}|\[.*\]|\(.*?\)|\d[\d,.]*""")
+"""In a reason: what was found in one row, and is different in the next."""
 
 
 class Rejected(Exception):
     """This row, or a picture of it, cannot be used; the message says why."""
+
+    def __init__(self, reason: str, kind: str | None = None):
+        """Takes the reason, and what it has in common with the same fault of other rows; default: see `kind_of`."""
+        super().__init__(reason)
+        self.kind = kind or kind_of(reason)
+
+
+def kind_of(reason: str) -> str:
+    """A reason without the values of its row and without its cure.
+
+    Example:
+        >>> kind_of("score 1.5 is not a probability, 0 … 1"), kind_of("'a;b' is no text; give another")
+        ('score … is not a probability, … … …', '… is no text')
+    """
+    return _VALUES.sub("…", reason).partition(";")[0]
+
+
+class Mismatch(Rejected):
+    """This row says that its two sides do not match: it is no pair, and no fault of the file."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +80,36 @@ class Unread:
     place: str
     subset: str
     reason: str
+    is_mismatch: bool = False
+    """Whether its two sides are labelled not to match, which is no fault."""
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Something that is no row, and that the reader leaves out."""
+
+    kind: str
+    """In the plural, as in `columns`."""
+    name: str
+
+
+@dataclass
+class Left:
+    """Things of one kind that were left out."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+    """The first few."""
+
+    def add(self, name: str) -> None:
+        """Counts one more."""
+        self.count += 1
+        if len(self.names) < NAMED:
+            self.names.append(name)
+
+
+Row = Pair | Unread | Ignored
+"""What a reader yields."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +125,7 @@ def readable(make: Callable[[Any, str, str], Pair], row: Any, place: str, subset
     try:
         return make(row, place, subset)
     except Rejected as reason:
-        return Unread(place, subset, str(reason))
+        return Unread(place, subset, str(reason), isinstance(reason, Mismatch))
 
 
 def image_of(cell: Any) -> str | bytes | None:
@@ -75,8 +134,10 @@ def image_of(cell: Any) -> str | bytes | None:
     Raises:
         Rejected: It is none of these, or a struct with neither.
     """
-    match cell:
-        case None | str() | bytes():
+    match present(cell):
+        case None:
+            return None
+        case str() | bytes():
             return cell
         case {"bytes": bytes(data)} if data:
             return data
@@ -91,14 +152,38 @@ def image_of(cell: Any) -> str | bytes | None:
     raise Rejected(f"{shown(cell)} is no image; expected a path, or a struct of bytes and path")
 
 
+def present(cell: Any) -> Any:
+    """A cell; None where pandas wrote NaN, since it had no value."""
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
+
+
+def id_of(cell: Any) -> str | None:
+    """A cell that names something: as `text_of`, or a number or UUID as tables and databases hold ids.
+
+    Raises:
+        Rejected: It is something else.
+
+    Example:
+        >>> id_of(7.0), id_of(Decimal("7")), id_of(None)
+        ('7', '7', None)
+    """
+    if isinstance(cell, UUID):
+        return str(cell)
+    if isinstance(cell, float | Decimal) and -LARGEST_EXACT <= cell <= LARGEST_EXACT and cell % 1 == 0:
+        return str(int(cell))
+    return text_of(cell)
+
+
 def text_of(cell: Any) -> str | None:
     """A text cell; a whole number is its digits.
 
     Raises:
         Rejected: It is something else.
     """
-    match cell:
-        case None | str():
+    match present(cell):
+        case None:
+            return None
+        case str():
             return cell
         case bool():
             pass

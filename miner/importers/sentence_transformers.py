@@ -3,10 +3,11 @@
 Columns, by the names of its documentation: a query (`anchor`, `query`, `question`, …); what answers it (`positive`,
 `answer`, `passage`, `documents`, …); `negative`, or `negative_1` to `negative_n`; optionally `scores`, `score`,
 `labels` or `label`: a list with the teacher's score of the positive, then of each negative. A label that is one number
-says whether the two match: a row with 1 is a pair, and a row with 0, a labelled mismatch, is rejected. With a list of
-documents stands a list of labels: those with 1 answer the query, those with 0 are negatives. A cell is a text, an
-image ({bytes, path} or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes
-them). A negative that is null or empty is absent, and so is its score.
+says whether the two match: a row with 1 is a pair, and a row with 0, a labelled mismatch, is left out and counted apart
+from what is rejected. A single score in between says neither, and its row is rejected. With a list of documents stands
+a list of labels: those with 1 answer the query, those with 0 are negatives. A cell is a text, an image ({bytes, path}
+or bytes), or both ({text, image}, each plain or a list of at most one, as `mine export` writes them). A negative that
+is null or empty is absent, and so is its score.
 
 Scores become a score folder where one is asked for; else they are only checked. Probabilities are taken for a judge's;
 see `published.py`.
@@ -17,11 +18,12 @@ Source: the dataset formats of the sentence-transformers documentation, and of i
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from miner.importers.published import scores_of
-from miner.importers.rows import Pair, Rejected, Side, Unread, Unreadable, image_of, readable, text_of
+from miner.importers.rows import Mismatch, Pair, Rejected, Row, Side, Unreadable, image_of, text_of
 from miner.importers.tables import Columns, table_rows
 from unijudge.errors import DataError
 from unijudge.shown import shown
@@ -33,9 +35,7 @@ NEGATIVE = re.compile(r"negative(?:_(\d{1,9}))?")
 KNOWN = "anchor or query, positive, negative or negative_1 …, scores or label"
 
 
-def read_tuples(
-    places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False
-) -> Iterator[Pair | Unread]:
+def read_tuples(places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False) -> Iterator[Row]:
     """Yields the rows of one or more files.
 
     Args:
@@ -47,19 +47,16 @@ def read_tuples(
         DataError: Another ending, unreadable, no column that is known, or two of one kind.
     """
     columns = Columns(_is_known, f"{KNOWN} (and the other names of the library's documentation)", strict)
-    for place, table, row in table_rows(places, columns):
-        for names in (QUERY, POSITIVE, LABEL):
-            there = [name for name in names if name in row]
-            if len(there) > 1:
-                raise DataError(f"{place}: has both {there[0]!r} and {there[1]!r}; keep one of them")
-        yield readable(_pair, row, place, subset or table)
+    yield from table_rows(places, columns, partial(_pair, named=subset))
 
 
 def _is_known(name: str) -> bool:
     return name in (*QUERY, *POSITIVE, *LABEL) or NEGATIVE.fullmatch(name) is not None
 
 
-def _pair(row: dict[str, Any], place: str, subset: str) -> Pair:
+def _pair(row: dict[str, Any], place: str, table: str, *, named: str | None) -> Pair:
+    subset = named or table
+    _check_one_of_each(row, place)
     query, positive, label = (_of(row, names) for names in (QUERY, POSITIVE, LABEL))
     for cell, names in ((query, "anchor or query"), (positive, "positive")):
         if not cell and not isinstance(cell, int):
@@ -79,6 +76,13 @@ def _pair(row: dict[str, Any], place: str, subset: str) -> Pair:
     )
 
 
+def _check_one_of_each(row: dict[str, Any], place: str) -> None:
+    for names in (QUERY, POSITIVE, LABEL):
+        there = [name for name in names if name in row]
+        if len(there) > 1:
+            raise DataError(f"{place}: has both {there[0]!r} and {there[1]!r}; keep one of them")
+
+
 def _of(row: dict[str, Any], names: Sequence[str]) -> Any:
     return next((row[name] for name in names if name in row), None)
 
@@ -91,7 +95,7 @@ def _labelled_list(query: Any, documents: list[Any], labels: list[Any], place: s
     right = [_side(one) for one, label in zip(documents, labels, strict=True) if label]
     wrong = [_side(one) for one, label in zip(documents, labels, strict=True) if not label]
     if not right:
-        raise Rejected("no document is labelled a match")
+        raise Mismatch("no document is labelled a match")
     return Pair(place, subset, _side(query), right[0], more_positives=tuple(right[1:]), negatives=tuple(wrong))
 
 
@@ -133,7 +137,7 @@ def _scores(given: Any, negatives: int, there: list[int]) -> tuple[float, ...] |
         return None
     if isinstance(given, int | float) and given in (0, 1):  # or true and false
         if not given:
-            raise Rejected(f"label {given}: a labelled mismatch, so the two are no pair")
+            raise Mismatch(f"label {given}: a labelled mismatch, so the two are no pair")
         return None
     if isinstance(given, int | float):
         raise Rejected(f"score {shown(given)}: one number does not say whether the two match; expected 0, 1 or a list")

@@ -1,4 +1,4 @@
-"""The rows of files in Parquet, JSON, JSON lines, CSV or TSV, in order and in bounded memory.
+"""The rows of files in Parquet, Arrow, JSON, JSON lines, CSV or TSV, in order and in bounded memory.
 
 Blank lines are no rows. A column that stands twice in a file is refused: one of the two would be lost. Columns that the
 reader does not know are left out, and named in one warning.
@@ -6,9 +6,11 @@ reader does not know are left out, and named in one warning.
 
 import csv
 import glob
+import itertools
 import json
 import logging
 import os.path
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,20 +21,34 @@ from typing import Any
 import pyarrow as pa
 
 from miner.importers.json_rows import LONGEST_ROW, array_rows, distinct_keys
-from miner.importers.rows import Unreadable
+from miner.importers.rows import Ignored, Pair, Row, Unreadable, present, readable
 from unijudge.errors import DataError
-from unijudge.listing import all_files
+from unijudge.listing import all_files, matching
 from unijudge.locations import is_local
-from unijudge.names import is_side_file
 from unijudge.refused import in_one_line
 from unijudge.shown import listed, shown
+from unijudge.stores import exists, is_file, is_folder
 from unijudge.tables import open_parquet
-from unijudge.texts import COMPRESSED, TORN, open_text
+from unijudge.texts import COMPRESSED, HEAD, TORN, check_no_pointer, open_text
 
 ROWS_AT_ONCE = 16
 """Of a Parquet file, at most: its rows may hold pictures of some megabytes."""
 BYTES_AT_ONCE = 2**23
 """Of a Parquet file, as far as one knows from its averages."""
+NO_ROWS = frozenset(
+    {"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "dummy_data.zip", "state.json"}
+)
+"""What the library `datasets` writes beside rows."""
+BINARY = frozenset({".parquet", ".arrow", ".feather"})
+ARROW_FILE = b"ARROW1"
+"""How a file of Arrow begins; a stream has no such beginning."""
+SPLITS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"})
+LARGE_PAGE = 2**27
+"""Bytes of a page above which a person is told what it takes."""
+ARROW_ROWS_IN_PAGE = 1024
+"""Arrow looks at a page's size after so many rows."""
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".zip")
+"""Endings of files that tables name, or that hold these."""
 FORGOTTEN_ABOVE = 1000
 """Names of unknown columns that are remembered."""
 
@@ -67,14 +83,16 @@ class Columns:
             kind = "unknown columns" if known else "none of its columns is known:"
             raise DataError(f"{path}: {kind} {listed(unknown)}; known are {self.expected}")
         if len(self.unknown) < FORGOTTEN_ABOVE:
-            self.unknown.update(dict.fromkeys(unknown))
+            self.unknown.update(dict.fromkeys(filter(None, unknown)))
         return known
 
-    def tell(self, place: object) -> None:
-        """Names the unknown ones, in one line."""
+    def left_out(self, place: object) -> Iterator[Ignored]:
+        """Yields the unknown ones, and names them in one line."""
         if self.unknown:
             names = listed(list(self.unknown))
             logger.warning("%s: columns that are not read: %s; known are %s", place, names, self.expected)
+        for name in self.unknown:
+            yield Ignored("columns", name)
 
 
 def files_of(places: Sequence[Path]) -> list[Path]:
@@ -87,24 +105,23 @@ def files_of(places: Sequence[Path]) -> list[Path]:
 
 
 def _files(place: Path) -> list[Path]:
-    if place.is_dir():
-        found = [path for ending in _READERS for path in all_files(place, ending)]
-        found += [path for ending in COMPRESSED for path in all_files(place, ending) if _kind(path) in _READERS]
-    elif place.exists() or not glob.has_magic(str(place)):
+    if is_folder(place):
+        there = all_files(place, *_READERS, *COMPRESSED)
+        found = [path for path in there if _kind(path) in _READERS and path.name not in NO_ROWS]
+    elif exists(place) or not glob.has_magic(str(place)):
         return [place]
     else:
-        matching = _matching(place)
-        found = [path for path in matching if path.is_file() and not is_side_file(path.name)]
+        found = [path for path in _named(place) if is_file(path)]
     if not found:
         raise DataError(f"{place}: no file of rows is there; expected {', '.join(_READERS)}")
     return sorted(found)
 
 
-def _matching(place: Path) -> Iterator[Path]:
+def _named(place: Path) -> list[Path]:
     """What a pattern of a shell names; in a store, a pattern of names in one folder."""
     if not is_local(place):
-        return iter(place.parent.glob(place.name))
-    return Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+        return matching(place.parent, place.name)
+    return matching(Path(place.anchor), str(place.relative_to(place.anchor)))
 
 
 def name_of(path: Path) -> str:
@@ -112,21 +129,50 @@ def name_of(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
 
 
-def table_rows(places: Path | Sequence[Path], columns: Columns) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields every row of some files: where it stands, the name of its table, and its known columns.
+def table_rows(
+    places: Path | Sequence[Path], columns: Columns, make: Callable[[dict[str, Any], str, str], Pair]
+) -> Iterator[Row]:
+    """Yields every row of some files, and then what was left out.
 
     The table of several files is called like the folder that holds all of them, so that its parts are one.
+
+    Args:
+        places: Files, folders of files, or patterns.
+        columns: Those that are read.
+        make: Makes a row of its known columns, of the place where it stands, and of its table's name.
 
     Raises:
         DataError: As of `read_rows` and `Columns.known_of`.
     """
-    files = files_of(places if isinstance(places, Sequence) else [places])
+    given = places if isinstance(places, Sequence) else [places]
+    files = files_of(given)
     folder = shared_folder(files)
     for path in files:
         name = str(path)[len(folder) :].lstrip("/")
+        table = name_of(path) if len(files) == 1 else Path(folder).absolute().name
         for number, row in read_rows(path, columns):
-            yield f"{name}:{number}", name_of(path) if len(files) == 1 else Path(folder).absolute().name, row
-    columns.tell(files[0] if len(files) == 1 else folder)
+            cells = {column: present(cell) for column, cell in row.items()}
+            yield readable(make, cells, f"{name}:{number}", table)
+    yield from columns.left_out(files[0] if len(files) == 1 else folder)
+    _tell_splits(folder, [str(path)[len(folder) :] for path in files])
+    for place in given:
+        yield from _strangers(place)
+
+
+def _tell_splits(folder: str, names: Sequence[str]) -> None:
+    """Warns where files that are called after several splits were read as one table."""
+    found = {word.lower() for name in names for word in re.split(r"[^A-Za-z]+", name)} & SPLITS
+    if len(found) > 1:
+        logger.warning(
+            "%s: files of several splits (%s) were read as one table; name those of one", folder, listed(found)
+        )
+
+
+def _strangers(place: Path) -> Iterator[Ignored]:
+    """The files of a folder that are neither tables nor pictures."""
+    for path in all_files(place) if is_folder(place) else ():
+        if _kind(path) not in (*_READERS, *PICTURES):
+            yield Ignored("files", path.relative_to(place).as_posix())
 
 
 def shared_folder(files: Sequence[Path]) -> str:
@@ -139,7 +185,8 @@ def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
     """Yields every row of one file as a mapping.
 
     Args:
-        path: Its ending says what it is: .parquet, .jsonl, .json, .ndjson, .csv or .tsv; compressed text has one more.
+        path: Its ending says what it is: .parquet, .jsonl, .json, .ndjson, .csv, .tsv or .arrow; compressed text has
+            one more.
         columns: The known ones, which are read; all of them if none.
 
     Raises:
@@ -147,8 +194,8 @@ def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
     """
     kind = _kind(path)
     if kind not in _READERS:
-        raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv or .tsv file")
-    if not path.is_file():
+        raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file; unpack or convert it")
+    if not is_file(path):
         raise DataError(f"{path}: no such file")
     with reading_rows(path):
         yield from _READERS[kind](path, columns)
@@ -171,9 +218,9 @@ def reading_rows(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (pa.ArrowException, *TORN, UnicodeDecodeError, csv.Error) as error:
+        cure = "" if _kind(path) in BINARY else ", or convert it to UTF-8"
         raise DataError(
-            f"{path}: cannot be read as {_kind(path)[1:]} ({in_one_line(error)}); fetch the file again, or convert it "
-            "to UTF-8"
+            f"{path}: cannot be read as {_kind(path)[1:]} ({in_one_line(error)}); fetch the file again{cure}"
         ) from error
 
 
@@ -186,10 +233,30 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
     with open_parquet(path, piecewise=True) as file:
         names = [name for name in file.schema_arrow.names if columns is None or name in columns]
         _check_distinct(path, names)
+        _warn_of_large_pages(path, file.metadata)
         for group in range(file.num_row_groups):
             rows = _rows_at_once(file.metadata.row_group(group))
             for batch in file.iter_batches(rows, row_groups=[group], columns=names):
                 yield from _values(batch)
+
+
+def _warn_of_large_pages(path: Path, metadata: Any) -> None:
+    """Says what reading will take where that is much: Arrow reads a page as a whole, and holds it twice."""
+    if not metadata.created_by.startswith("parquet-cpp"):  # other writers end a page at a megabyte
+        return
+    largest = max((_page_of(metadata.row_group(number)) for number in range(metadata.num_row_groups)), default=0)
+    if largest > LARGE_PAGE:
+        logger.warning(
+            "%s: its pages have up to about %s MB, and reading takes twice as much memory; where that is too much, "
+            "write it again with fewer rows in a row group (row_group_size of pyarrow and pandas)",
+            path, f"{largest // 10**6:,}",
+        )  # fmt: skip
+
+
+def _page_of(group: Any) -> int:
+    """The bytes of a row group's largest page, as Arrow writes it."""
+    largest = max((group.column(number).total_uncompressed_size for number in range(group.num_columns)), default=0)
+    return int(largest * min(1, ARROW_ROWS_IN_PAGE / max(group.num_rows, 1)))
 
 
 def _rows_at_once(group: Any) -> int:
@@ -220,6 +287,28 @@ def _parquet(path: Path, columns: Columns | None) -> Numbered:
     yield from enumerate(parquet_rows(path, known), start=1)
 
 
+def _arrow(path: Path, columns: Columns | None) -> Numbered:
+    """As the library `datasets` keeps rows, a stream; or a file of Arrow, also called Feather."""
+    with path.open("rb") as raw:
+        head = raw.read(HEAD)
+        check_no_pointer(path, head)
+        raw.seek(0)
+        read = pa.ipc.open_file if head.startswith(ARROW_FILE) else pa.ipc.open_stream
+        with pa.memory_map(str(path)) if is_local(path) else pa.PythonFile(raw, "r") as file, read(file) as reader:
+            names = reader.schema.names if columns is None else columns.known_of(path, reader.schema.names)
+            _check_distinct(path, names)
+            count = itertools.count(1)
+            for batch in _batches(reader):
+                yield from zip(count, _values(batch.select(names)), strict=False)
+
+
+def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    """Those of a stream, which is read once, or of a file."""
+    if hasattr(reader, "num_record_batches"):
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(reader)
+
+
 def _json(path: Path, columns: Columns | None) -> Numbered:
     """Objects one a line, or one array of them: what the file begins with decides."""
     with open_text(path) as file:
@@ -234,6 +323,11 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
         number = 0
         while line := file.readline(LONGEST_ROW + 1):
             number += 1
+            line = line.removeprefix("\ufeff")  # files that were put together keep the mark of each
+            if number == 1 and line.strip() == "{":
+                raise DataError(
+                    f"{path}: is one object over several lines, no rows; write an array of objects, or one in a line"
+                )
             if line.strip():
                 yield number, _object(path, number, _parsed(path, number, line), columns)
 
@@ -259,13 +353,13 @@ def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[
 def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
     csv.field_size_limit(LONGEST_ROW)
     with open_text(path, newline="") as file:
-        reader = csv.reader(file, delimiter=separator)
-        names = [name.strip() for name in next(reader, [])]
+        rows = _fields(path, csv.reader(file, delimiter=separator, strict=True))
+        _, first = next(rows, (0, []))
+        names = [name.strip() for name in first]
         _check_separator(path, names, separator)
-        _check_distinct(path, names)
-        known = set(names if columns is None else columns.known_of(path, names))
-        line = reader.line_num + 1
-        for fields in reader:
+        known = names if columns is None else columns.known_of(path, names)
+        _check_distinct(path, known)
+        for line, fields in rows:
             if fields and len(fields) != len(names):
                 raise DataError(
                     f"{path}:{line}: not as many fields as the first line has names ({len(fields)}, not {len(names)}); "
@@ -273,7 +367,26 @@ def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
                 )
             if fields:
                 yield line, {name: cell for name, cell in zip(names, fields, strict=True) if name in known}
+
+
+def _fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each row, and the line where it begins.
+
+    Raises:
+        DataError: A quotation mark opens a field, and none closes it: all rows until the next one would be its text.
+    """
+    line = 1
+    try:
+        for fields in reader:
+            yield line, fields
             line = reader.line_num + 1
+    except csv.Error as error:
+        if "field limit" in str(error):
+            raise
+        raise DataError(
+            f"{path}:{line}: the quotation marks of that row are not in pairs ({error}); inside of a field write each "
+            "of them twice, and put one before and one after the field"
+        ) from error
 
 
 def _tsv(path: Path, columns: Columns | None) -> Numbered:
@@ -298,4 +411,5 @@ def _check_distinct(path: Path, names: Sequence[str]) -> None:
 
 _READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {
     ".parquet": _parquet, ".jsonl": _json, ".json": _json, ".ndjson": _json, ".csv": _csv, ".tsv": _tsv,
+    ".arrow": _arrow, ".feather": _arrow,
 }  # fmt: skip

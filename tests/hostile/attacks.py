@@ -118,6 +118,8 @@ def head_tricks() -> Iterator[bytes]:
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA", 'If-Match: "',
         'If-Match: *, W/"x"',
         "Host: a:b:c", "Content-Length: 5", "Serve_Multiplexed_Model_Id: ../../x", "X-Request-Id: " + "x" * 9000,
+        "X-Request-Id: \xff\xfe", "serve-multiplexed-model-id: \xff", "X-Session-Id: \xff", "X-Serve-Router-Key: \xff",
+        "Judge-Alone: 1", "Judge-Alone: 2", "Judge-Request: " + "0" * 32, "Judge-Request: ../../x",
         "Cookie: " + "a" * 60_000, "Range: bytes=0-1", "Authorization: Bearer \xff\xfe", "X-\x01: y", "NoColon",
     ):  # fmt: skip
         yield request(body, headers=[header])
@@ -138,6 +140,19 @@ def head_tricks() -> Iterator[bytes]:
     yield b"POST /v1/score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000
     yield b"POST /v1/score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx"
     yield b"POST /v1/score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nx\r\n0\r\n\r\n"
+
+
+def endless() -> Iterator[tuple[bytes, bytes]]:
+    """(how a request begins, a piece of it that could be repeated for ever): none of it is a body."""
+    chunked = request(b"", headers=["Transfer-Encoding: chunked"], length="")
+    yield b"GET /", b"a" * 2**16
+    yield b"GET / HTTP/1.1\r\nX: ", b"a" * 2**16
+    yield b"GET / HTTP/1.1\r\n", b"Abc: defg\r\n" * 6000
+    yield b"", b"GET / HTTP/1.1\r\n\r\n" * 5000
+    yield b"", request(b"{}") * 500
+    yield chunked + b"1;", b"extension;" * 6000
+    yield chunked + b"1\r\nx\r\n0\r\n", b"Trailer: x\r\n" * 6000
+    yield chunked, b"1\r\nx\r\n" * 6000
 
 
 def single() -> Iterator[bytes]:

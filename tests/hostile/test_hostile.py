@@ -5,18 +5,21 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import re
 import resource
-import time
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
 
 from judge_service.front.auth import digest_of
-from tests.hostile.attacks import KEY, MUTATIONS, question, request, single
+from tests.hostile.attacks import KEY, MUTATIONS, endless, question, request, single
 from tests.system.test_service import replica_pids, service
 from unijudge.client import judge_now
 from unijudge.corpus import Content
@@ -81,27 +84,17 @@ async def many(port, requests):
     return counted, failures
 
 
-async def neighbour(port, stop, times):
-    """An honest caller, one request after the other."""
-    body = b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}'
-    while not stop.is_set():
-        begun = time.monotonic()
-        heard = await answer(port, request(body))
-        if STATUS.search(heard).group(1) == b"200":
-            times.append(time.monotonic() - begun)
-        await asyncio.sleep(0.02)
-
-
 async def beside(port, attack):
     """An attack, and the times of a neighbour before and during it."""
     found = []
     for work in (asyncio.sleep(3), attack):
-        stop, times = asyncio.Event(), []
-        asking = asyncio.create_task(neighbour(port, stop, times))
+        neighbour = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.hostile.neighbour", str(port), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        await asyncio.sleep(0.5)
         await work
-        stop.set()
-        await asking
-        found.append(sorted(times))
+        said, _ = await neighbour.communicate(b"")  # which closes its input
+        found.append(sorted(json.loads(said)))
     return found
 
 
@@ -115,10 +108,27 @@ def served(tmp_path_factory):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with service(tmp_path_factory.mktemp("hostile"), *SETTINGS) as (process, url, log):
         before = judge_now(url, Content(text="a"), [Content(text="b")], key=KEY), replica_pids(process)
+        logs = ray_logs(process)
         yield process, int(url.rpartition(":")[2]), log
         after = judge_now(url, Content(text="a"), [Content(text="b")], key=KEY), replica_pids(process)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert after == before, "the same score from the same process"
+    assert tracebacks(logs) == {}, "a refusal is a line of the log"
+
+
+def ray_logs(process):
+    """Where the service's Ray writes its logs."""
+    commands = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
+    (folder,) = {match for command in commands for match in re.findall(r"/\S*/session_[^/\s]+", command)}
+    return Path(folder) / "logs"
+
+
+def tracebacks(logs):
+    """How many each file has, of what workers and Ray Serve write."""
+    files = [*logs.glob("worker-*"), *logs.glob("serve/*.log")]
+    assert files
+    found = {file.name: file.read_text(errors="replace").count("Traceback (most recent") for file in files}
+    return {name: number for name, number in found.items() if number}
 
 
 def memory(process):
@@ -139,6 +149,59 @@ def test_every_trick_of_the_list(served):
     assert not failures
     assert {200, 400, 413} <= set(counted)
     assert memory(process) - before < 400 * 2**20
+
+
+def test_what_has_no_end_is_cut(served):
+    """Eight connections of each kind, two with no key at all: a quarter of a gigabyte each, if anybody took it."""
+    process, port, _ = served
+    before = memory(process)
+
+    async def pour(begin, piece):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begin)
+        poured = 0
+        with contextlib.suppress(OSError):
+            while poured < 2**28:
+                writer.write(piece)
+                await writer.drain()
+                poured += len(piece)
+        writer.transport.abort()
+        return poured
+
+    async def story():
+        poured = []
+
+        async def attack():
+            pouring = (pour(*kind) for kind in endless() for _ in range(8))
+            poured.extend(await asyncio.gather(*pouring))
+
+        return await beside(port, attack()), poured
+
+    times, poured = asyncio.run(story())
+    report("without an end", Counter({None: len(poured)}), times)
+    assert max(poured) < 2**24, "what the sockets' buffers hold, and no more"
+    assert memory(process) - before < 200 * 2**20
+
+
+def test_who_waits_for_too_short_a_time_keeps_nobody_else_out(served):
+    """His requests are refused; that says nothing of the queue, which takes others."""
+    _, port, _ = served
+    body = b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}'
+
+    async def story():
+        statuses = Counter()
+
+        async def attack():
+            hasty = (request(body, headers=["Judge-Timeout: 0.00001"]) for _ in range(300))
+            counted, _ = await many(port, hasty)
+            statuses.update(counted)
+
+        return await beside(port, attack()), statuses
+
+    times, statuses = asyncio.run(story())
+    report("no patience", statuses, times)
+    assert set(statuses) <= {429, 503}
+    assert times[1], "the neighbour was answered meanwhile"
 
 
 def test_mutated_requests_and_pictures(served):

@@ -38,12 +38,12 @@ async def measured(admission, clock, *, work, seconds):
 class Held:
     """A request that works until it is let go."""
 
-    def __init__(self, admission, name, order, *, work=1.0, patience_s=1000.0):
+    def __init__(self, admission, name, order, *, work=1.0, patience_s=1000.0, alone=False):
         self.end = asyncio.Event()
-        self.task = asyncio.create_task(self._run(admission, name, order, work, patience_s))
+        self.task = asyncio.create_task(self._run(admission, name, order, work, patience_s, alone))
 
-    async def _run(self, admission, name, order, work, patience_s):
-        async with admission.turn(work, patience_s):
+    async def _run(self, admission, name, order, work, patience_s, alone):
+        async with admission.turn(work, patience_s, alone=alone):
             order.append(name)
             await self.end.wait()
 
@@ -77,6 +77,7 @@ def test_a_wait_is_estimated_from_the_work_that_stands_before(clock):
         with pytest.raises(Overloaded, match="1 requests wait, and a new one would wait about 6 s") as refusal:
             admission.check(5.9)
         assert refusal.value.retry_after_s == 1
+        assert not refusal.value.is_full, "who waits longer is taken"
         with pytest.raises(Overloaded) as refusal:  # its own 4 units take 2 s
             async with admission.turn(4, 5.5):
                 pass
@@ -96,8 +97,9 @@ def test_nobody_waits_longer_than_the_setting(clock):
         admission.check(1000)  # 2 s
         second = Held(admission, "b", [])
         await settled()
-        with pytest.raises(Overloaded):  # 4 s
+        with pytest.raises(Overloaded) as refusal:  # 4 s
             admission.check(1000)
+        assert refusal.value.is_full
         first.task.cancel()
         second.task.cancel()
 
@@ -194,3 +196,51 @@ def test_closing_refuses_what_waits_and_lets_finish_what_works():
         return order, [type(end) for end in ends]
 
     assert asyncio.run(story()) == (["a"], [type(None), Closed, Closed])
+
+
+def test_who_works_alone_waits_for_who_works_and_holds_up_who_comes_later():
+    async def story():
+        admission, order = queue(slots=2), []
+        requests = [Held(admission, name, order, alone=name in "cd") for name in "abcdefg"]
+        await settled()
+        begun = [list(order)]
+        for request in requests:
+            request.end.set()
+            await settled()
+            begun.append(list(order))
+        return ["".join(names) for names in begun]
+
+    # Two, one of the two, c alone, d alone, then two at once again.
+    assert asyncio.run(story()) == ["ab", "ab", "abc", "abcd", "abcdef", "abcdefg", "abcdefg", "abcdefg"]
+
+
+def test_who_works_alone_is_a_wait_of_all_slots(clock):
+    """A unit takes 1 s. 4 units alone, and 2 units behind, in one of two slots: (4 × 2 + 2) / 2 = 5 s."""
+
+    async def story():
+        admission = queue(slots=2)
+        await measured(admission, clock, work=1, seconds=1)
+        requests = [Held(admission, "a", [], work=4, alone=True), Held(admission, "b", [], work=2)]
+        await settled()
+        admission.check(5.0)
+        with pytest.raises(Overloaded, match="about 5 s"):
+            admission.check(4.9)
+        for request in requests:
+            request.task.cancel()
+
+    asyncio.run(story())
+
+
+def test_who_waits_to_work_alone_and_leaves_holds_up_nobody():
+    async def story():
+        admission, order = queue(slots=2), []
+        requests = [Held(admission, name, order, alone=name == "b") for name in "abc"]
+        await settled()
+        before = list(order)
+        requests[1].task.cancel()
+        await settled()
+        requests[0].task.cancel()
+        requests[2].task.cancel()
+        return before, order
+
+    assert asyncio.run(story()) == (["a"], ["a", "c"])

@@ -6,13 +6,14 @@ import contextlib
 import json
 import math
 import time
+from collections import Counter
 
 import httpx2
 import pytest
 
 from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.health import KNOWN_YES, WatchedJudge
+from judge_service.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES, WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.pictures import png
 from unijudge.client import JudgeClient, judge_now
@@ -269,7 +270,8 @@ class Answering:
 
     async def judge(self, query, candidates):
         def verdict(candidate):
-            yes, no = self.match if candidate is KNOWN_YES else self.other
+            right = KNOWN_RED if query is ASKED_RED else KNOWN_BLUE
+            yes, no = self.match if candidate in (KNOWN_YES, right) else self.other
             return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(no), argmax_is_label=yes + no > 0.5)
 
         return [verdict(candidate) for candidate in candidates]
@@ -295,6 +297,25 @@ def test_a_judge_that_does_not_fit_does_not_start(identity, match, other, reason
     else:
         with pytest.raises(JudgeBroken, match=reason):
             run(start())
+
+
+def test_kind_d2_a_refusal_is_no_traceback_in_the_log(app, caplog):
+    """Whatever is wrong with a request is said to who sent it; a traceback in the log is a fault of ours."""
+    caplog.set_level("DEBUG")
+    text, picture = {"text": "a"}, {"image": base64.b64encode(png()[:50]).decode()}
+    large = {"image": base64.b64encode(png(size=(200, 200))).decode()}
+    bodies = [
+        b"", b"{", b"[]", b"\xff\xfe", b'{"query": {"text": "\\ud800"}}', b"[" * 9000, b"{}" * 30_000,
+        {"query": text}, {"query": text, "candidates": []}, {"query": text, "candidates": [text] * 4},
+        {"query": {"image": "no base64"}, "candidates": [text]}, {"query": text, "candidates": [{"image": "0" * 64}]},
+        {"query": {}, "candidates": [text]}, {"query": {"text": 7}, "candidates": "b"},
+    ]  # fmt: skip
+    answers = [raw(app, body, headers) for body in bodies for headers in ((), [("If-Match", '"0"')])]
+    answers += [raw(app, b"x", path=path) for path in ("/", "/v1/choose", "/v1/count", "/v1/nothing", "/v1/blobs/0")]
+    whole = [raw(app, {"query": text, "candidates": [one]}) for one in (picture, large)]  # an error of its pair
+    assert Counter(answer.status_code // 100 for answer in answers) == {4: len(answers) - 1, 2: 1}  # an empty pair
+    assert [answer.status_code for answer in whole] == [200, 200]
+    assert [record for record in caplog.records if record.exc_info or record.levelname in ("ERROR", "CRITICAL")] == []
 
 
 def test_a_fault_of_ours_is_an_error_body(app, judge, monkeypatch):

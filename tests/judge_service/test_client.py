@@ -1,6 +1,7 @@
 """What the client makes of refusals, of failures of the service, and of answers that another judge gave."""
 
 import asyncio
+import errno
 from itertools import count
 
 import httpx2
@@ -226,3 +227,24 @@ def test_a_proxy_or_a_certificate_is_named_and_is_nothing_to_this_machine(monkey
     for here in ("http://127.0.0.1:9", "http://localhost:9", "http://[::1]:9"):
         with pytest.raises(JudgeUnavailable, match=r"no judge answers there \(Connect"):
             asyncio.run(enter(here))
+
+
+def test_kind_too_many_files_is_no_missing_judge():
+    """A client that may open no socket says so, and not that a service is to be started."""
+
+    class Full(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, _):
+            reason = OSError(errno.EMFILE, "Too many open files")
+            raise httpx2.ConnectError("All connection attempts failed") from reason
+
+    async def ask():
+        async with JudgeClient("http://127.0.0.1:1", retry_for_s=0.01, transport=Full()):
+            pass
+
+    with pytest.raises(JudgeUnavailable, match=r"cannot be asked from here .* raise the limit \(ulimit -n\)$"):
+        asyncio.run(ask())
+
+
+def test_kind_port_that_is_too_large_is_one_line():
+    with pytest.raises(JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"):
+        JudgeClient("http://h:80000")

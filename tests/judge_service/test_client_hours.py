@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import socket
 from collections import Counter
 
 import httpx2
@@ -14,6 +15,7 @@ from judge_service.settings import LimitSettings
 from tests import virtual_time
 from unijudge.client import JudgeClient
 from unijudge.corpus import Content
+from unijudge.errors import JudgeNowhere, JudgeUnavailable
 from unijudge.prompt import Prompt
 from unijudge.verdicts import Verdict
 from unijudge.wire import ErrorBody, Limits, ScoreResponse, ServiceInfo
@@ -161,3 +163,36 @@ async def shares(service, clients, for_s=120, in_flight=64):
         async with asyncio.timeout(for_s):
             await asyncio.gather(*map(client, range(clients)))
     return counts
+
+
+class Nowhere(httpx2.AsyncBaseTransport):
+    """A host that refuses for a while, and whose name is not known."""
+
+    def __init__(self, refuses=0):
+        self.refuses = refuses
+
+    async def handle_async_request(self, request):
+        self.refuses -= 1
+        if self.refuses >= 0:
+            raise httpx2.ConnectError("Connection refused")
+        raise httpx2.ConnectError("Name or service not known") from socket.gaierror(-2, "Name or service not known")
+
+
+@pytest.mark.parametrize(("refuses", "least_s", "most_s"), [(0, 15, 30), (3, 250, 300)])
+def test_kind_c3_a_host_whose_name_was_never_known_is_not_sought_for_long(monkeypatch, refuses, least_s, most_s):
+    """One that was there is: its name may come back."""
+
+    async def enter():
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(JudgeUnavailable) as refusal:
+            async with JudgeClient("http://me:secret@judg:8000", transport=Nowhere(refuses), retry_for_s=300):
+                pass
+        return refusal.value, asyncio.get_running_loop().time() - begun
+
+    error, took_s = virtual_time.run(enter(), monkeypatch)
+    assert isinstance(error, JudgeNowhere)
+    assert least_s < took_s <= most_s
+    assert str(error) == (
+        "http://judg:8000: the name of its host is not known here (ConnectError: Name or service not known); "
+        "correct the URL, or look at this machine's name service"
+    )

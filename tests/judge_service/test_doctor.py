@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from judge_service import doctor, gpus
 from judge_service.cli import app
-from judge_service.health import KNOWN_YES
+from judge_service.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES
 from unijudge.verdicts import PairError, Verdict
 
 
@@ -63,12 +63,17 @@ class Judge:
     async def judge(self, query, candidates):
         if self._error:
             raise self._error
-        return [self._answer(candidate) for candidate in candidates]
+        return [self._answer(query, candidate) for candidate in candidates]
 
-    def _answer(self, candidate):
+    def _answer(self, query, candidate):
         if candidate.image and not self._pictures:
             return PairError(code="token_count", message="the engine made 9 tokens of a prompt of 7")
-        yes = 0.9 if candidate == KNOWN_YES else 0.1
+        seen = KNOWN_BLUE if query != ASKED_RED else KNOWN_RED
+        if self._pictures == "unseen":
+            seen = KNOWN_RED
+        yes = 0.9 if candidate in (KNOWN_YES, seen) else 0.1
+        if self._pictures == "inverted":
+            yes = 1 - yes
         return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
 
 
@@ -76,11 +81,22 @@ class Judge:
     ("changes", "state", "text"),
     [
         ({}, "ok", "a match scores 0.900, a mismatch 0.100; Yes and No have 1 of the probability"),
+        ({}, "ok", "with pictures a match scores 0.900, a mismatch 0.100; a match scores 0.900"),
+        (
+            {"pictures": "unseen"},
+            "LACKS",
+            "one of another colour 0.900 (4.39 log-odds behind): this judge cannot tell pictures apart; the known",
+        ),
+        (
+            {"pictures": "inverted"},
+            "LACKS",
+            "one that does not 0.900 (4.39 log-odds behind): this judge cannot tell them apart; a picture",
+        ),
         ({"pictures": False}, "LACKS", "a picture gets no verdict (token_count: the engine made 9 tokens of a prompt"),
         ({"error": RuntimeError("CUDA\nerror")}, "LACKS", "known pairs cannot be judged|RuntimeError: CUDA error"),
     ],
 )
-def test_a_judge_that_serve_refuses_is_refused_here_too(identity, monkeypatch, changes, state, text):
+def test_kind_b4_a_judge_that_serve_refuses_is_refused_here_too(identity, monkeypatch, changes, state, text):
     """And whatever an engine raises, the other findings are shown."""
     monkeypatch.setattr(doctor, "open_judge", lambda settings: Judge(identity, **changes))
     status, found = run("model.backend=transformers", "model.name=some/model", "port=0")

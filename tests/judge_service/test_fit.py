@@ -9,7 +9,7 @@ import pytest
 
 from judge_service.app import create_app
 from judge_service.backends import open_judge
-from judge_service.health import KNOWN_PICTURE, KNOWN_YES, WatchedJudge
+from judge_service.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES, WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings, ModelSettings, ServiceSettings
 from unijudge.corpus import Content
 from unijudge.errors import JudgeBroken, JudgeUnavailable, ModelError
@@ -27,11 +27,12 @@ class Moody:
 
     async def judge(self, query, candidates):
         def answer(candidate):
-            if candidate is KNOWN_PICTURE and self.on_pictures is not None:
+            if candidate.image and self.on_pictures is not None:
                 if isinstance(self.on_pictures, Exception):
                     raise self.on_pictures
                 return self.on_pictures
-            yes = 0.9 if (candidate is KNOWN_YES) != self.inverted else 0.05
+            right = KNOWN_RED if query is ASKED_RED else KNOWN_BLUE
+            yes = 0.9 if (candidate in (KNOWN_YES, right)) != self.inverted else 0.05
             return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(0.95 - yes), argmax_is_label=True)
 
         return [answer(candidate) for candidate in candidates]
@@ -120,6 +121,18 @@ def test_a_judge_that_fails_on_pictures_does_not_start(identity, fault):
     inner = Moody(identity)
     inner.on_pictures = fault
     with pytest.raises(JudgeBroken, match=r"a picture gets no verdict \(empty|ZeroDivisionError: in its processor"):
+        asyncio.run(WatchedJudge(inner, HealthSettings()).check_ready())
+
+
+@pytest.mark.parametrize("always", [0.05, 0.9])
+def test_kind_b4_a_judge_that_answers_the_same_to_every_picture_is_unfit(identity, always):
+    """As one does whose vision tower is missing; its texts are told apart."""
+    inner = Moody(identity)
+    inner.on_pictures = Verdict(yes_logprob=math.log(always), no_logprob=math.log(0.95 - always), argmax_is_label=True)
+    with pytest.raises(
+        JudgeBroken,
+        match=r"another colour 0\.\d+ \(the very same\): .* the known pair of texts is told apart\. It reads and",
+    ):
         asyncio.run(WatchedJudge(inner, HealthSettings()).check_ready())
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from judge_service.front.auth import digest_of
 from judge_service.front.gate import Gate, GateRules
+from judge_service.front.in_work import HEADER, InWork
 from judge_service.front.state import ServiceState, StateFile
 
 RULES = GateRules(max_body_bytes=100, body_timeout_s=0.05, max_held_bytes=150, max_requests=2)
@@ -104,6 +105,20 @@ def test_what_does_not_pass_never_reaches_the_application(caller, status, code):
     assert asyncio.run(Caller(b"x" * 100).ask(gate)).status == 200, "nothing stays held"
 
 
+def test_a_caller_who_is_lost_while_sending_is_no_error(caplog):
+    """As Ray says it in a replica: by an error of its own."""
+
+    class Lost(Caller):
+        async def receive(self):
+            raise RuntimeError("the task was cancelled")
+
+    inner = Inner()
+    caller = Lost(b"x")
+    with caplog.at_level("INFO"):
+        asyncio.run(caller.ask(Gate(inner, RULES)))
+    assert (inner.scopes, caller.sent, caplog.records) == ([], [], [])
+
+
 def test_without_the_key_nothing_is_read():
     inner = Inner()
     gate = Gate(inner, RULES.model_copy(update={"key_sha256": (digest_of("k"),)}))
@@ -146,9 +161,17 @@ def test_all_bodies_together_and_all_requests_together_are_bounded():
 def test_headers_that_steer_ray_are_taken_away():
     inner = Inner()
     given = [(b"X-Request-Timeout-Seconds", b"0"), (b"x-request-disconnect-disabled", b"?1"), (b"if-match", b'"a"')]
+    given += [(b"serve_multiplexed_model_id", b"x"), (b"Serve-Multiplexed-Model-Id", b"x"), (b"x-session-id", b"x")]
+    given += [(b"x-serve-router-key", b"x"), (b"x-request-id", b"\xff")]
     asyncio.run(Caller(b"x", headers=given).ask(Gate(inner, RULES)))
     names = {name for name, _ in inner.scopes[0]["headers"]}
     assert names == {b"if-match", b"content-length"}
+
+
+def test_a_sound_name_of_a_request_reaches_rays_log():
+    inner = Inner()
+    asyncio.run(Caller(b"x", headers=[(b"x-request-id", b"job-7/row.13")]).ask(Gate(inner, RULES)))
+    assert (b"x-request-id", b"job-7/row.13") in inner.scopes[0]["headers"]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +281,7 @@ def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
         file = tmp_path / "state.json"
         ServiceState(phase="serving", ready=True).write(file)
         body = b'{"code":"busy","message":"m","missing":[]}'
-        inner = Inner(429, [*JSON, (b"Retry-After", b"7")], body)
+        inner = Inner(429, [*JSON, (b"Retry-After", b"7"), (b"Judge-Queue", b"full")], body)
         gate = Gate(inner, RULES, StateFile(file))
         crowd = [await Caller(b"x").ask(gate) for _ in range(20)]
         reached = len(inner.scopes)
@@ -277,6 +300,20 @@ def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
     assert later >= reached + 2
 
 
+def test_who_waits_for_too_short_a_time_is_refused_alone(tmp_path):
+    """His 429 says nothing of the queue: the next caller reaches the replica."""
+    file = tmp_path / "state.json"
+    ServiceState(phase="serving", ready=True).write(file)
+    inner = Inner(429, [*JSON, (b"Retry-After", b"1")], b"{}")
+    gate = Gate(inner, RULES, StateFile(file))
+
+    async def story():
+        return [await Caller(b"x").ask(gate) for _ in range(5)]
+
+    asyncio.run(story())
+    assert len(inner.scopes) == 5
+
+
 def test_websockets_are_closed():
     async def story():
         sent = []
@@ -288,3 +325,47 @@ def test_websockets_are_closed():
         return sent
 
     assert asyncio.run(story()) == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(("in_work", "code"), [(True, "judge_died"), (False, "not_ready")])
+def test_a_request_in_work_at_a_death_is_told_from_one_that_waited(tmp_path, in_work, code):
+    """Ray answers both with a status of its own. The name is the gate's, whatever a caller sends."""
+    file = tmp_path / "state.json"
+    ServiceState(phase="serving", ready=True).write(file)
+    folder = StateFile(file).in_work
+    folder.mkdir()
+    names = []
+
+    async def dies(scope, receive, send):
+        names.extend(value.decode() for name, value in scope["headers"] if name == HEADER.encode())
+        if in_work:
+            (folder / names[-1]).touch()  # as a replica leaves it that is killed
+        await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"Internal Server Error"})
+
+    caller = Caller(b"x", headers=[(HEADER.encode(), b"0" * 32)])
+    asyncio.run(caller.ask(Gate(dies, RULES, StateFile(file))))
+    assert (caller.status, caller.code, caller.headers[b"Retry-After"]) == (503, code, b"1")
+    assert len(names) == 1
+    assert names != ["0" * 32]
+    assert not list(folder.iterdir()), "no note stays"
+
+
+@pytest.mark.parametrize("name", [None, "", "../state.json", "F" * 32, "0" * 31])
+def test_a_name_that_is_not_the_gates_leaves_no_note(tmp_path, name):
+    with InWork(tmp_path / "work").noted(name):
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_note_stands_while_its_request_is_in_work(tmp_path):
+    notes, name = InWork(tmp_path / "work"), "0" * 32
+    with notes.noted(name):
+        assert [note.name for note in (tmp_path / "work").iterdir()] == [name]
+    assert not notes.was(name)
+
+
+def test_a_folder_that_takes_no_note_ends_nothing(tmp_path):
+    (tmp_path / "work").write_text("a file in its place")
+    with InWork(tmp_path / "work").noted("0" * 32):
+        pass
+    assert not InWork(tmp_path / "work").was("0" * 32)

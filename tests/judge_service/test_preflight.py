@@ -159,7 +159,7 @@ def test_a_model_that_does_not_fit(monkeypatch):
     assert "the model's 28 attention heads cannot be split into that many equal parts. Set a divisor" in fault
 
 
-def test_compilers_that_the_engine_calls(monkeypatch, tmp_path):
+def test_kind_d5_compilers_that_the_engine_calls(monkeypatch, tmp_path):
     (tmp_path / "Python.h").unlink()
     monkeypatch.setattr(preflight.shutil, "which", lambda _: None)
     chosen = settings(engine={"sampler": "flashinfer", "attention": "FLASHINFER"})
@@ -279,3 +279,16 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named_before_it_starts(tmp_pa
         assert reason in fault
         with pytest.raises(SettingsError, match=reason):
             check_machine(ServiceSettings())
+
+
+def test_kind_first_user_sessions_of_ray_that_another_user_made_are_named(tmp_path, monkeypatch):
+    from judge_service import preflight
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(preflight, "LONGEST_TEMPORARY", 1000)
+    (tmp_path / "ray").mkdir()
+    assert not list(preflight.temporary_faults())
+    monkeypatch.setattr(preflight.os, "access", lambda path, _: path != tmp_path / "ray")
+    (fault,) = preflight.temporary_faults()
+    assert ": is where Ray keeps its sessions, and no folder that this user may write" in fault
+    assert fault.endswith("set RAY_TMPDIR to a folder of your own")

@@ -82,3 +82,21 @@ def test_nohup_is_respected():
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_kind_umask_services_of_other_users_can_look_at_the_lock(tmp_path):
+    before = os.umask(0o077)
+    try:
+        with port_lock(ServiceSettings(port=8000)):
+            assert (tmp_path / "unijudge-port-8000.lock").stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_kind_umask_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SettingsError, match=r"port: 8000: its lock .*-8000\.lock cannot be read \(Permission denied\)"):
+        port_lock(ServiceSettings(port=8000)).__enter__()

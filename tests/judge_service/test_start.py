@@ -105,3 +105,8 @@ def test_a_wall_clock_that_is_put_back_is_noticed_once(monkeypatch):
         monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
         seen.append(clock.fell())
     assert seen == [False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("judge", "judge"), ("0.0.0.0", "0.0.0.0")])  # noqa: S104
+def test_kind_ipv6_an_address_is_said_as_a_url_holds_it(host, shown):
+    assert ServiceSettings(host=host, port=8000).url == f"http://{shown}:8000"

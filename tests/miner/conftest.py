@@ -50,8 +50,8 @@ def service():
         yield url
 
 
-def embed(corpus, folder, width=16, seed=0):
-    """Random unit vectors, in which a query stands near its positive."""
+def embed(corpus, folder, width=16, seed=0, skipped=None):
+    """Random unit vectors, in which a query stands near its positive; `skipped` names the ids that have none."""
     dice = np.random.default_rng(seed)
     items = dice.normal(size=(len(corpus.items), width))
     near = [items[corpus.row_of[query.positive_ids[0]]] for query in corpus.queries]
@@ -59,13 +59,15 @@ def embed(corpus, folder, width=16, seed=0):
     manifest = VectorManifest(
         corpus=corpus.fingerprint, model="random", weights="0", encoding="none", width=width, dtype="float32",
         items=len(items), queries=len(queries), min_pixels=1, max_pixels=1, model_dtype="none",
+        **({} if skipped is None else {"on_long": "skip", "max_tokens": 9}),
     )  # fmt: skip
     start_vectors(folder, manifest)
     for kind, entries, matrix in [("items", corpus.items, items), ("queries", corpus.queries, queries)]:
         unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
         for path, rows in missing_parts(folder, manifest, kind):
             ids = [getattr(entries[row], "item_id", None) or entries[row].query_id for row in rows]
-            write_part(path, manifest, ids, unit[rows.start : rows.stop])
+            none = np.array([one in (skipped or ()) for one in ids])
+            write_part(path, manifest, ids, np.where(none[:, None], 0, unit[rows.start : rows.stop]), none)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from miner.exporters.flagembedding import export_flagembedding
-from miner.exporters.rows import Rows
+from miner.exporters.rows import TIME, Rows
 from miner.exporters.sentence_transformers import export_sentence_transformers
 from miner.exporters.swift import export_swift
 from miner.exporters.tevatron import export_tevatron
@@ -165,6 +165,48 @@ def test_a_tag_in_a_text_is_left_out_and_named(make, tmp_path):
     rows = Rows(tmp_path / "triples", tmp_path / "corpus")
     export_unime(rows, tmp_path / "unime.json", negatives=3)
     assert left_out(rows) == {"a text contains <|image_1|>": (1, "q1")}
+
+
+@pytest.mark.parametrize(
+    "text", ["https://host/a%20b.JPG?x=1", "http://www.youtube.com/watch?v=1", "data:image/png;,x"]
+)
+def test_a_text_that_a_library_would_fetch_is_left_out_and_named(make, tmp_path, text):
+    """sentence-transformers takes such a string for a picture; a cell with a place for each cannot be misread."""
+    rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
+    with pytest.raises(DataError, match=r"no row can be exported .*a text is the address of a picture"):
+        export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
+
+
+@pytest.mark.parametrize("text", ["https://host/page", "see https://host/a.jpg", "https://host/a.jpg shows it"])
+def test_a_text_with_an_address_in_it_stays(make, tmp_path, text):
+    rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
+    export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
+    cells = [row.values() for row in pq.read_table(tmp_path / "st.parquet").to_pylist()]
+    assert any(text in row for row in cells)
+
+
+@pytest.mark.parametrize("export", [export_swift, export_flagembedding])
+@pytest.mark.parametrize(
+    "text", ["2024-01-31", "2024-01-31 10:00", "2024-01-31T10:00:00Z", "2024-01-31T10:00:00+02:00"]
+)
+def test_a_text_that_a_reader_takes_for_a_time_is_left_out_and_named(make, tmp_path, export, text):
+    """Or a trainer would get `2024-01-31 00:00:00`, where a block of the file holds nothing else."""
+    rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
+    with pytest.raises(DataError, match=r"no row can be exported .*a text is a date alone"):
+        export(rows, tmp_path / "rows.jsonl")
+    assert [time for time in ("2024", "2024/01/31", "on 2024-01-31", "2024-01-31 at") if TIME.fullmatch(time)] == []
+
+
+def test_datasets_reads_what_was_exported(make, tmp_path):
+    """Its reader of JSON takes each text as it is."""
+    datasets = pytest.importorskip("datasets")
+    texts = ["12:30", "2024", " 2024-01-31", "a\u2028b"]
+    rows = make([replace(item, text=text) for item, text in zip(TEXT_ITEMS, texts, strict=True)], TEXT_QUERIES)
+    export_flagembedding(rows, tmp_path / "rows.jsonl")
+    file = str(tmp_path / "rows.jsonl")
+    read = datasets.load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+    assert {text for row in read for text in (*row["pos"], *row["neg"])} <= set(texts)
+    assert read.to_list() == [{**line} for line in lines(tmp_path / "rows.jsonl")]
 
 
 def test_tevatron(make, tmp_path):

@@ -1,13 +1,15 @@
 """sentence-transformers takes its export as it is: its collator, its loss, its multimodal inputs."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
 
 from miner.exporters.sentence_transformers import export_sentence_transformers
-from tests.miner.selections import TEXT_ITEMS, TEXT_QUERIES, opened
+from miner.exporters.tevatron import export_tevatron
+from tests.miner.selections import ITEMS, TEXT_ITEMS, TEXT_QUERIES, opened
 
 
 @pytest.fixture
@@ -78,3 +80,14 @@ def test_sentence_transformers_sees_pictures_and_texts_in_one_column(make, tmp_p
     for mine, other in zip(made, plain, strict=True):
         assert mine == pytest.approx(other, abs=1e-4)
     assert abs(made[1] - made[2]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["a b.png", "c#1.png", "d%20e.png", "x::y.png", "q?.png", "[1].png"])
+def test_the_hubs_library_opens_pictures_of_any_name(make, tmp_path, name):
+    """In tevatron's folder they are paths, which the library might take for URLs or patterns."""
+    datasets = pytest.importorskip("datasets")
+    rows = make([replace(item, image=name if item.image == "a.png" else item.image) for item in ITEMS])
+    (tmp_path / "images" / "a.png").rename(tmp_path / "images" / name)
+    export_tevatron(rows, tmp_path / "out")
+    read = datasets.load_dataset(str(tmp_path / "out" / "corpus"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["image"].size if row["image"] else None for row in read].count((60, 60)) == 2

@@ -152,7 +152,7 @@ def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tm
     assert ours.read_bytes() == before
 
 
-def test_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_path):
+def test_kind_c9_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_path):
     """Ten rows of three negatives: nine have two distinct ones, the tenth has three."""
     short = replace(TRIPLES[0], query_id="q0")
     make(TEXT_ITEMS, TEXT_QUERIES, [short] * 9 + [TRIPLES[1]])
@@ -173,6 +173,8 @@ def test_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_p
     assert few + "filled up with repeated ones, as the released file is" in told["unime.json"]
     for name in ("swift.jsonl", "f.jsonl", "tevatron"):
         assert few + "written with those that they have" in told[name]
+    assert "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'" in told["three.jsonl"]
+    assert "written with those" not in told["three.jsonl"]
     assert "distinct" not in told["two.jsonl"]
     assert {len(line["negative_messages"]) for line in lines(tmp_path / "two.jsonl")} == {2}
     assert len(lines(tmp_path / "three.jsonl")) == 1

@@ -9,7 +9,7 @@ import pytest
 from miner.importers.build import build
 from miner.importers.mmeb import read_mmeb
 from miner.importers.pairs import read_pairs
-from miner.importers.rows import Unread
+from miner.importers.rows import Pair, Unread
 from tests.pictures import png
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
@@ -79,7 +79,7 @@ def test_bad_rows_are_rejected_with_their_reason(tmp_path, images):
     assert len(corpus.queries) == 2
     assert [reject["row"] for reject in rejects] == [f"pairs.jsonl:{number}" for number in range(4, 12)]
     reasons = [
-        "no such file", "not a whole", "outside of", "positive: neither text nor image",
+        "no such file", "not a whole", "not a path inside the folder", "positive: neither text nor image",
         "query: neither text nor image", "stands for another query", "query: a lone surrogate", "positive: a lone",
     ]  # fmt: skip
     for reject, reason in zip(rejects, reasons, strict=True):
@@ -179,8 +179,9 @@ def test_mmeb_train_is_imported_without_markers(tmp_path, images, mmeb):
 
 def test_mmeb_caps_splits_and_subsets(mmeb):
     assert len(list(read_mmeb(mmeb, cap_per_subset=1))) == 2
-    assert len(list(read_mmeb(mmeb, split="diverse_instruction"))) == 2
-    assert {pair.subset for pair in read_mmeb(mmeb, subsets=["WebQA"])} == {"WebQA"}
+    assert len([row for row in read_mmeb(mmeb, split="diverse_instruction") if isinstance(row, Pair)]) == 2
+    rows = [row for row in read_mmeb(mmeb, subsets=["WebQA"]) if isinstance(row, Pair)]
+    assert {row.subset for row in rows} == {"WebQA"}
     with pytest.raises(DataError, match="no subset 'Nope'"):
         list(read_mmeb(mmeb, subsets=["Nope"]))
     with pytest.raises(DataError, match=r"no subfolder has other-\*\.parquet"):
@@ -242,3 +243,16 @@ def test_a_failed_import_leaves_the_older_corpus_as_it_was(corpus, tmp_path):
             max_rejects=0,
         )  # fmt: skip
     assert Corpus(corpus.folder).fingerprint == before
+
+
+def test_files_of_several_splits_are_named(tmp_path, images, caplog):
+    """They are read, as asked; but a training on rows of a test would tell nobody."""
+    for place in ("data/train-0.jsonl", "data/test-0.jsonl", "other/contest.jsonl", "other/trainer.jsonl"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write(tmp_path / place, ROWS[:1])
+    take(read_pairs(tmp_path / "other"), tmp_path / "a", images)
+    assert not caplog.records
+    take(read_pairs(tmp_path / "data"), tmp_path / "b", images)
+    assert caplog.messages == [
+        f"{tmp_path}/data: files of several splits (test, train) were read as one table; name those of one"
+    ]

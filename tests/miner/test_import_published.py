@@ -300,6 +300,22 @@ def test_kind_a11_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path
     ]
 
 
+def test_kind_a11_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, images, caplog):
+    """Half of a file of labelled pairs is no fault of the file; one row that cannot be read still is."""
+    caplog.set_level("INFO")
+    path = tmp_path / "t.jsonl"
+    rows = [{"sentence1": f"q{number}", "sentence2": f"p{number}", "label": number % 2} for number in range(200)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus, rejects = take(read_tuples(path), tmp_path / "a", images, max_rejects=0.01)
+    assert (len(corpus.queries), corpus.manifest.rejects, len(rejects)) == (100, 0, 100)
+    assert "100 of 200 rows are labelled mismatches: they are no pairs, and stand in rejects.jsonl" in caplog.text
+    path.write_text(path.read_text() + '{"sentence1": "q"}\n' * 3)
+    with pytest.raises(
+        DataError, match=r"3 of 203 rows rejected and 100 labelled mismatches, more than --max-rejects 0\.01"
+    ):
+        take(read_tuples(path), tmp_path / "b", images, max_rejects=0.01)
+
+
 def test_scores_that_are_asked_for_must_be_there(tmp_path, images):
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps({"anchor": "q", "positive": "p"}) + "\n")

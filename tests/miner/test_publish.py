@@ -26,6 +26,18 @@ def place(request, tmp_path):
     return locate(request.getfixturevalue("bucket")) / "published"
 
 
+def test_a_folder_with_more_files_than_the_hub_takes_is_named(parts, tmp_path, monkeypatch, caplog):
+    """It refuses them when all is uploaded."""
+    publish(tmp_path / "small", *parts)
+    assert not caplog.messages
+    monkeypatch.setattr("miner.publish.MOST_IN_A_FOLDER", 2)
+    publish(tmp_path / "large", *parts)
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"{tmp_path}/large: corpus holds 3 files, and the Hugging Face hub takes 2 in a folder; impo"
+    )
+
+
 def test_what_is_published_is_pulled_whole(parts, place, tmp_path, identity):
     corpus = Corpus(parts[0])
     made = publish(place, *parts, license="cc-by-4.0")

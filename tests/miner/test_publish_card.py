@@ -117,3 +117,12 @@ def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch, was)
 class _Settings(Settings):
     corpus: Location
     other: tuple[str, ...]
+
+
+def test_the_hubs_library_reads_every_table_by_the_card(parts, tmp_path):
+    """By its configurations: else it takes all files for one table, and their columns differ."""
+    datasets = pytest.importorskip("datasets")
+    publish(tmp_path / "colors#1", *parts)
+    for name, rows in {"triples": 3, "scores": 3, "items": 3, "queries": 3}.items():
+        read = datasets.load_dataset(str(tmp_path / "colors#1"), name, split="train", cache_dir=str(tmp_path / "cache"))
+        assert (read.num_rows, read.column_names) == (rows, FOLDERS[name][1].schema.names)

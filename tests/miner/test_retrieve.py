@@ -224,7 +224,7 @@ def test_an_index_finds_most_within_a_pool(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_what_an_index_misses_of_a_small_pool_is_found_by_going_through_it(kind):
+def test_kind_c1_what_an_index_misses_of_a_small_pool_is_found_by_going_through_it(kind):
     """Of 2,000 items every fortieth is in the pool: an index that passes over the others finds few of the fifty."""
     dice = np.random.default_rng(0)
     vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
@@ -236,7 +236,7 @@ def test_what_an_index_misses_of_a_small_pool_is_found_by_going_through_it(kind)
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_a_small_pool_is_searched_exactly(monkeypatch, kind):
+def test_kind_c1_a_small_pool_is_searched_exactly(monkeypatch, kind):
     """Both sides of the size: as many items as `SMALL_POOL`, and one more."""
     monkeypatch.setattr(candidates, "SMALL_POOL", 200)
     dice = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from judge_service.backends.scripted import ScriptedJudge
 from miner import candidates
 from miner.cli import app
 from miner.score import score
-from tests.miner.conftest import quiet, serving
+from tests.miner.conftest import embed, quiet, serving
 from tests.pictures import png
 from unijudge.errors import DataError, FolderBusy, JudgeChanged, JudgeUnavailable
 from unijudge.prompt import Prompt
@@ -54,6 +54,35 @@ def test_positives_of_the_same_question_are_never_candidates(corpus, job, servic
     assert len(positives) == 2
     for row in same:
         assert not positives & {judged.item_id for judged in row.candidates}
+
+
+def test_kind_c6_what_was_too_long_for_the_embedder_is_no_candidate(corpus, job, service, tmp_path, caplog):
+    """A query without a vector, or of which no positive has one, has no candidates; the rest of the job is whole."""
+    caplog.set_level(logging.INFO)
+    skipped = {corpus.queries[3].query_id, corpus.queries[9].positive_ids[0], corpus.items[0].item_id}
+    embed(corpus, tmp_path / "without", skipped=skipped)
+    score(job(service, vectors=tmp_path / "without", k=200, pool="global"), quiet)
+    rows = {row.query_id: row for row in read_scores(job(service).out)}
+    assert len(rows) == len(corpus.queries)
+    blind = {row.query_id for row in rows.values() if row.positives[0].similarity is None}
+    lone = {query.query_id for query in corpus.queries if skipped & {query.query_id, *query.positive_ids}}
+    assert blind == lone
+    assert all(rows[query_id].candidates == [] for query_id in blind)
+    assert all(row.positives[0].log_odds is not None for row in rows.values())
+    assert not skipped & {judged.item_id for row in rows.values() for judged in row.candidates}
+    assert sum(len(row.candidates) for row in rows.values()) > 500
+    assert "2 items and 1 queries were too long for the embedder and have no vector" in caplog.text
+
+
+@pytest.mark.parametrize("index", ["flat", "exact", "ivf", "hnsw"])
+def test_kind_c6_no_search_finds_what_has_no_vector(corpus, job, service, tmp_path, index, monkeypatch):
+    monkeypatch.setattr(candidates, "SMALL_POOL", 0)
+    skipped = {corpus.items[row].item_id for row in range(0, 40, 2)}
+    embed(corpus, tmp_path / "without", skipped=skipped)
+    score(job(service, vectors=tmp_path / "without", k=200, pool="global", index=index), quiet)
+    found = {judged.item_id for row in read_scores(job(service).out) for judged in row.candidates}
+    assert found
+    assert not skipped & found
 
 
 def test_a_pool_of_its_own(corpus, job, service):

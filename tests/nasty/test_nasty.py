@@ -1,6 +1,7 @@
 """The table of nasty files, over all importers."""
 
 import json
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from miner.importers.cli import imports
 from tests.nasty.kinds import KINDS, ROWS, Made, jpeg
 from tests.nasty.layouts import LAYOUTS
+from unijudge.cli import run
 from unijudge.errors import DataError
 
 LONGEST_MESSAGE = 600
@@ -25,9 +27,12 @@ def make(layout, folder, captioned=ROWS):
     return Made(layout, source, images, list(folder.glob(f"data/{layout.text}")) if layout.text else [])
 
 
-def importing(made, out, *more):
-    """Imports by the command, whatever its share of rejects; returns what it raised."""
-    words = [str(out.with_name("scores")) if word == "SCORES" else word for word in made.layout.more]
+def imported(made, out, *more):
+    """Imports by the command, whatever its share of rejects; returns what it printed and what it raised."""
+    words, more = (
+        [str(out.with_name("scores")) if word == "SCORES" else word for word in given]
+        for given in (made.layout.more, more)
+    )
     command = [
         made.layout.name,
         str(made.source),
@@ -40,14 +45,14 @@ def importing(made, out, *more):
     ]
     result = CliRunner().invoke(imports, [*command, "--max-rejects", "1"])
     assert result.exit_code != 2, result.output
-    return result.exception
+    return result.stdout, result.exception
 
 
 @pytest.mark.parametrize(("kind", "layout"), CASES, ids=[f"{kind.name}, {layout.name}" for kind, layout in CASES])
 def test_what_an_importer_makes_of_a_nasty_file(kind, layout, tmp_path):
     made, out = make(layout, tmp_path, kind.captioned), tmp_path / "corpus"
     kind.spoil(made)
-    raised = importing(made, out, *kind.options)
+    _, raised = imported(made, out, *kind.options)
     if kind.is_refused:
         assert isinstance(raised, DataError), raised
         assert kind.reason in str(raised)
@@ -66,3 +71,32 @@ def test_what_an_importer_makes_of_a_nasty_file(kind, layout, tmp_path):
     for reject in rejects:
         assert kind.reason in reject["reason"]
         assert len(json.dumps(reject)) < LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(("kind", "layout"), CASES, ids=[f"{kind.name}, {layout.name}" for kind, layout in CASES])
+def test_a_dry_run_says_what_an_import_does_and_writes_nothing(kind, layout, tmp_path):
+    made = make(layout, tmp_path, kind.captioned)
+    kind.spoil(made)
+    before = sorted(tmp_path.rglob("*"))
+    printed, raised = imported(made, tmp_path / "corpus", *kind.options, "--dry-run")
+    assert sorted(tmp_path.rglob("*")) == before
+    if kind.is_refused:
+        assert isinstance(raised, DataError), raised
+        assert kind.reason in printed + str(raised)
+        return
+    assert raised is None, raised
+    rows, rejects = kind.rows * layout.rows_for_one, (2 - kind.rows) * layout.rows_for_one
+    assert re.search(rf"read +{rows} rows?: queries {rows}, .*, pictures {kind.rows * kind.has_pictures}\n", printed)
+    assert re.search(rf"rejected +{rejects} rows?\n", printed)
+    assert kind.reason in printed
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_the_layout_of_files_is_guessed(layout, tmp_path, capsys):
+    made = make(layout, tmp_path)
+    run(["check", str(made.source), "--images", str(made.images)])
+    printed = capsys.readouterr().out
+    assert f"the layout of `unijudge mine import {layout.name}`;" in printed
+    assert re.search(rf"read +{2 * layout.rows_for_one} rows: ", printed)
+    assert "rejected  0 rows" in printed
+    assert not list(tmp_path.rglob("corpus.json"))

@@ -27,6 +27,14 @@ def test_every_path_of_the_dockerfile_exists():
         assert (ROOT / "requirements" / f"{COMPOSE[name]['build']['args']['PROGRAM']}.txt").is_file()
 
 
+def test_kind_d5_images_that_use_a_gpu_have_a_compiler():
+    """Triton compiles when an engine starts. The miner's image needs none."""
+    (line,) = re.findall(r"^RUN case \$\{PROGRAM\} in ((?:.+\\\n)*.+)$", DOCKERFILE, re.MULTILINE)
+    assert line.startswith("mine*) exit 0 ;; esac;")
+    installed = re.search(r"apt-get install ([^&]+)", line)[1].split()
+    assert {"g++", "libc6-dev"} <= set(installed)  # g++ brings gcc
+
+
 def test_the_user_owns_the_folders_of_the_named_volumes():
     owned = re.search(r"install --directory --owner unijudge --group unijudge (.+)$", DOCKERFILE, re.MULTILINE)[
         1

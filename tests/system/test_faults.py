@@ -1,8 +1,10 @@
 """What dies beside the replicas: Ray's proxy, its controller, and `judge serve` itself. bench/faults.py has more."""
 
 import asyncio
+import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,3 +79,24 @@ def test_who_asks_a_service_that_is_killed_is_answered_by_the_next_one_on_its_po
             assert asyncio.run(asked(url, killed_and_started_again)) == truth, (second / "service.log").read_text()
         finally:
             next_one.__exit__(None, None, None)
+
+
+def test_a_pair_that_kills_its_replica_each_time_is_an_error_of_its_own(tmp_path, truth, monkeypatch):
+    """The others, asked at the same time on the same replica, get their verdicts; it kills four times at most."""
+    deaths = tmp_path / "deaths"
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "bench" / "deadly"), prepend=os.pathsep)
+    monkeypatch.setenv("UNIJUDGE_BENCH_LETHAL", "lethal")
+    monkeypatch.setenv("UNIJUDGE_BENCH_DEATHS", str(deaths))
+
+    async def story(url):
+        async with JudgeClient(url, retry_for_s=PATIENCE_S, in_flight=8) as judge:
+            asked = {question: list(CANDIDATES) for question in QUESTIONS}
+            asked[QUESTIONS[7]].append(Content(text="lethal"))
+            return await asyncio.gather(*(judge.judge(*one) for one in asked.items()))
+
+    with service(tmp_path, SCRIPTED, "model.scripted_delay_s=0.1") as (_, url, log):
+        answers = asyncio.run(story(url))
+        error = answers[7].pop()
+        assert answers == truth, log.read_text()
+    assert error.code == "kills_judge"
+    assert deaths.read_text().splitlines() == [QUESTIONS[7].text] * 4

@@ -108,3 +108,17 @@ def test_replicas_that_can_no_longer_start_are_told_of_and_end_the_service(tmp_p
     assert f"the replicas did not start: ModelError: {model}: cannot be loaded as a judge" in line
     assert 503 in seen
     assert not seen - {0, 200, 503}
+
+
+def test_kind_dead_ray_ends_the_service_with_the_reason_and_leaves_nothing(tmp_path):
+    """Ray does not start it again, and answers nothing without it: whoever watches the service starts it anew."""
+    before = folders()
+    with service(tmp_path, SCRIPTED) as (process, url, log):
+        assert asked(url)[0] == 200
+        started = children(process)
+        (victim,) = [child for child in started if Path(child.exe()).name == "raylet"]
+        victim.kill()
+        assert process.wait(PATIENCE_S) == 1, log.read_text()
+        assert "error: Ray's raylet on this machine died, and the replicas with it." in log.read_text()
+        assert "Traceback" not in log.read_text()
+    nothing_is_left(started, before)

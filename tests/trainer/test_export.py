@@ -6,14 +6,17 @@ import re
 import resource
 import shlex
 import shutil
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from transformers import AutoConfig
 
 from judge_service.backends import open_judge
 from judge_service.settings import ServiceSettings
@@ -36,13 +39,13 @@ from trainer.agreement import sample_of
 from trainer.card import _library
 from trainer.embed import embed_corpus
 from trainer.evaluate import evaluate
-from trainer.export import _evaluation, export
+from trainer.export import OLD_KEYS, _evaluation, export
 from trainer.layouts import is_exported
 from trainer.measuring_settings import EvaluateSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import RerankerSettings
 from unijudge.corpus import Content
-from unijudge.errors import DataError, ModelError
+from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.files import file_sha256, folder_sha256, publish_json, read_json
 from unijudge.prompt import Prompt
 from unijudge.provenance import Beginning
@@ -262,6 +265,29 @@ def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, w
         assert config["base_model_name_or_path"] == Path(wide.name).name
 
 
+def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embedder, wide):
+    """What libraries write is for one user alone, and names what only their newest versions know."""
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o444 for path in [*exported.rglob("*")] if path.is_file()}
+    assert set(modes.values()) == {exported.stat().st_mode & 0o444}
+    assert not (embedder / "adapter" / "README.md").exists(), "a form that names the base by a path of this machine"
+    tokenizer = json.loads((exported / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"is_local", "local_files_only"} & tokenizer.keys()
+    if exported.name.endswith("merged"):
+        config = json.loads((exported / "config.json").read_text())
+        text = config["text_config"]
+        assert config["torch_dtype"] == text["torch_dtype"] == config["dtype"]
+        assert (text["rope_theta"], text["rope_scaling"]) == (10_000.0, text["rope_parameters"])
+        whole, base = (AutoConfig.from_pretrained(place).to_dict() for place in (exported, wide.name))
+        assert whole["text_config"]["rope_parameters"] == base["text_config"]["rope_parameters"]
+    else:
+        config = json.loads((exported / "adapter_config.json").read_text())
+        assert config.keys() <= OLD_KEYS
+        whole = peft.PeftConfig.from_pretrained(str(embedder / "adapter")).to_dict()
+        changed = {"base_model_name_or_path": config["base_model_name_or_path"]}
+        assert peft.PeftConfig.from_pretrained(str(exported)).to_dict() == whole | changed
+
+
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus, triples, wide, tmp_path, monkeypatch):
     def refused(error, match, run=embedder, **given):
         with pytest.raises(error, match=match):
@@ -270,6 +296,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
         assert not list(tmp_path.glob("out*"))
 
     refused(DataError, r"settings\.json: no such file", run=tmp_path)
+    refused(SettingsError, "--license 'Apache 2.0': not the hub's short form", license="Apache 2.0")
     unfinished = shutil.copytree(embedder, tmp_path / "unfinished")
     shutil.rmtree(unfinished / "adapter")
     refused(DataError, "unfinished: not finished, it has no adapter/ yet", run=unfinished)
@@ -331,7 +358,7 @@ def limits(folder):
     return (folder / "README.md").read_text().split("## Limits")[1].split("\n## ")[0]
 
 
-def test_the_card_holds_what_was_measured_and_not_more(corpus, triples, wide, tmp_path):
+def test_kind_c10_the_card_holds_what_was_measured_and_not_more(corpus, triples, wide, tmp_path):
     """In float32 next to nothing; merged in bfloat16 what it really costs, which is no 1e-4."""
     for dtype, least, most in [("float32", 0, 1e-5), ("bfloat16", 1e-4, 0.1)]:
         model = wide.model_copy(update={"dtype": dtype})

@@ -1,6 +1,7 @@
 """How several processes are started: torchrun and the real command line; what accelerate makes of the recipes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 
 from tests.trainer.test_embedder import run_settings
+from trainer import cli
+from trainer.processes import LAUNCHED
 from unijudge.settings import overrides_of
 
 ROOT = Path(__file__).parents[2]
@@ -45,3 +48,36 @@ def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
     made = prepare_multi_gpu_env(args)
     assert {name: made.get(name) for name in wanted} == wanted
     assert "ACCELERATE_USE_FSDP" in made or recipe == "ddp"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [({"LOCAL_RANK": ""}, "LOCAL_RANK"), ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK, WORLD_SIZE")],
+)
+def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variables, named):
+    """A cluster's own, or what is left of another job: torch and accelerate know only numbers that fit together."""
+    program = f"from trainer.processes import processes\nwith processes('cpu', {str(tmp_path / 'out')!r}): pass"
+    plain = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, env=plain | variables, cwd=ROOT
+    )
+    assert "SettingsError: the processes of this job cannot be joined as the environment says" in done.stderr
+    assert f"Unset {named}, or start them all by torchrun" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_told"),
+    [
+        ({}, True),
+        ({"RANK": "1"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, False),
+    ],
+)
+def test_kind_launcher_variables_a_single_process_says_what_it_did(monkeypatch, capsys, variables, is_told):
+    for name in LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    cli._tell_once("done")
+    assert capsys.readouterr().out == "done\n" * is_told

@@ -3,19 +3,21 @@
 import base64
 import contextlib
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx2
 import numpy as np
 import pytest
 
 from tests.pictures import png
-from trainer.benchmark_settings import BenchmarkSettings
-from trainer.systems.endpoint import Patience
+from trainer.benchmark_settings import BenchmarkSettings, EndpointSettings
+from trainer.systems.endpoint import Endpoint, Patience
 from trainer.systems.sentence_transformers import _files_sha256
 from trainer.systems.system import open_system
 from unijudge.corpus import Content
-from unijudge.errors import DataError, EndpointBusy, EndpointError, ModelError, SettingsError
+from unijudge.errors import DataError, EndpointBusy, EndpointError, EndpointNowhere, ModelError, SettingsError
 from unijudge.reaching import FROM_OUTSIDE
 
 CONTENTS = [
@@ -293,6 +295,26 @@ def test_patience_counts_from_the_last_answer_to_anybody(monkeypatch):
     assert patience.is_over(None)
     patience.answered()
     assert patience.is_over(None), "who gave up has given up for all"
+
+
+def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(monkeypatch):
+    def nowhere():
+        raise httpx2.ConnectError("Name or service not known") from socket.gaierror(-2, "Name or service not known")
+
+    now, tries = [0.0], []
+    system = Endpoint(EndpointSettings(url="http://embedr:8000", model="m", retry_for_s=300))
+
+    async def post(url, body):
+        tries.append(now[0])
+        now[0] += 10
+        nowhere()
+
+    monkeypatch.setattr("trainer.systems.endpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainer.systems.endpoint.wait_random_exponential", lambda **_: lambda state: 0)
+    monkeypatch.setattr(system, "_post", post)
+    with pytest.raises(EndpointNowhere, match=r"embedr:8000/v1/embeddings: the name of its host is not known here"):
+        system.embed(["a"])
+    assert tries == [0, 10, 20, 30]
 
 
 class LikeClip:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unijudge.alike import Exclusions, sign_of
+from unijudge.alike import Exclusions, folded, sign_of
 from unijudge.corpus import Corpus, Item, Query, write_corpus
 
 TEXTS = [None, "", "a cat", "A  CAT\n", "a dog", "10²", "102", "cafe\u0301", "café"]
@@ -67,3 +67,15 @@ def test_signs_of_contents_are_those_of_items(tmp_path, fold):
     exclusions = Exclusions(corpus_of(tmp_path, contents, [(("q", None), {0})]), fold_case=fold)
     for row, content in enumerate(contents):
         assert exclusions.sign(row) == sign_of(*content, fold_case=fold)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("10²", "102", False), ("½", "1⁄2", False), ("㎏", "kg", False), ("ﬁne", "fine", True), ("Ⅳ", "IV", False),
+        ("Straße", "STRASSE", True), ("cafe\u0301", "CAFÉ", True), (" a\u00a0 cat\n", "A cat", True),
+    ],
+)  # fmt: skip
+def test_kind_c5_letter_case_and_blanks_are_all_that_is_folded(one, other, is_same):
+    """Not what looks alike: NFKC would make `102` of 10². (Casefolding itself parts a ligature.)"""
+    assert (folded(one) == folded(other)) is is_same

@@ -61,7 +61,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_checkpoint_that_does_not_fit_is_refused_everywhere(tiny_model, tmp_path, monkeypatch, fault):
+def test_kind_b1_a_checkpoint_that_does_not_fit_is_refused_everywhere(tiny_model, tmp_path, monkeypatch, fault):
     change, message = FAULTS[fault]
     folder = changed(tiny_model, tmp_path / "model", change)
     for backend in ("transformers", "vllm"):
@@ -74,7 +74,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_everywhere(tiny_model, tmp_pa
         open_backbone(BackboneSettings(name=str(folder)))
 
 
-def test_fewer_layers_than_the_configuration_says(tiny_model, tmp_path):
+def test_kind_b1_fewer_layers_than_the_configuration_says(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "model")
     with_more_layers(tmp_path / "model")
     with pytest.raises(ModelError, match=r"tensors missing: 12 \(model.language_model.layers.3\."):
@@ -82,7 +82,7 @@ def test_fewer_layers_than_the_configuration_says(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_whole_checkpoints_pass_and_torn_towers_do_not(family, tmp_path):
+def test_kind_b1_whole_checkpoints_pass_and_torn_towers_do_not(family, tmp_path):
     """Published names of towers are other than transformers' own today."""
     MAKERS[family](tmp_path / "whole")
     check_checkpoint(str(tmp_path / "whole"), None)
@@ -102,11 +102,22 @@ def test_a_tied_head_is_not_missing(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"{" * 999])
-def test_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_path, content):
+def test_kind_b3_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_path, content):
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).write_bytes(content)
     with pytest.raises(ModelError, match=r"^its weights cannot be read: .*model\.safetensors: .*(torn|git lfs pull)"):
         check_checkpoint(str(tmp_path / "model"), None)
+
+
+@pytest.mark.parametrize("content", [b"nothing", b"cos\nsystem\n(S'true'\ntR."])
+def test_kind_b3_pickled_weights_that_are_none_are_named_without_torchs_advice(tiny_model, tmp_path, content):
+    """Torch says how to run what stands in the file."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / WEIGHTS).unlink()
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ModelError, match=r"pytorch_model\*\.bin holds no tensors, or more than tensors") as refused:
+        check_checkpoint(str(tmp_path / "model"), None)
+    assert "weights_only" not in str(refused.value)
 
 
 def packed(weights):
@@ -264,7 +275,7 @@ ADAPTERS = {
 
 
 @pytest.mark.parametrize("fault", ADAPTERS)
-def test_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, fault):
+def test_kind_b1_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, fault):
     change, message = ADAPTERS[fault]
     settings = BackboneSettings(name=str(tiny_model))
     backbone = open_backbone(settings)

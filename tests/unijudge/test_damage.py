@@ -9,6 +9,7 @@ from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from unijudge import files
 from unijudge.candidates import CandidateManifest, Near, start_candidates
 from unijudge.candidates import write_part as write_candidates
+from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
 from unijudge.files import read_json
 from unijudge.inventory import check
@@ -98,3 +99,82 @@ def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"a\.txt: cannot be written .Input/output error.; nothing half-written"):
         files.publish_text(path, "whole")
     assert {place.name: place.read_text() for place in tmp_path.iterdir()} == {"a.txt": "whole"}
+
+
+def spoilt(table, name, row, value):
+    """The same table with another value in one cell; text may be any bytes."""
+    place, column = table.schema.get_field_index(name), table[name].to_pylist()
+    column[row] = value
+    if pa.types.is_string(table.schema.field(name).type):
+        cells = pa.array([cell.encode() if isinstance(cell, str) else cell for cell in column], pa.binary())
+        return table.set_column(place, table.schema.field(name), cells.view(pa.string()))
+    return table.set_column(place, table.schema.field(name), pa.array(column, table.schema.field(name).type))
+
+
+TEXTS = {"corpus": ("items", "text"), "scores": ("part-00001", "query_id"), "triples": ("part-00000", "subset")}
+LISTS = {
+    "corpus": ("queries", "positive_ids"),
+    "scores": ("part-00000", "candidates"),
+    "vectors": ("items-00000", "id"),
+}
+
+
+def rewritten(tmp_path, identity, name, part, column, row, value):
+    """A folder of ours, a file of which another program read and wrote, marks and all."""
+    corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
+    make_vectors(tmp_path / "vectors", corpus)
+    make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
+    path = tmp_path / name / f"{part}.parquet"
+    table = pq.read_table(path)
+    pq.write_table(spoilt(table, column, row, value), path)
+    if name == "corpus":
+        known = read_json(tmp_path / "corpus" / "corpus.json", CorpusManifest)
+        digest = {f"{part}_sha256": files.file_sha256(path)}
+        files.publish_json(tmp_path / "corpus" / "corpus.json", known.model_copy(update=digest))
+    return tmp_path / name, path
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_kind_a6_text_that_is_not_utf8_in_a_table_of_ours_is_named_with_its_place(tmp_path, identity, name):
+    part, column = TEXTS[name]
+    row = pq.read_metadata(rewritten(tmp_path, identity, name, part, column, 0, b"x")[1]).num_rows - 1
+    folder, path = rewritten(tmp_path / "again", identity, name, part, column, row, b"caf\xe9")
+    expected = rf"{path.name}: row {row + 1}, column '{column}': not UTF-8; another program wrote it: delete the file"
+    with pytest.raises(DataError, match=expected) as refusal:
+        check(folder)
+    assert len(str(refusal.value)) < 600 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_kind_a6_a_null_in_a_table_of_ours_is_named_with_its_place(tmp_path, identity, name):
+    part, column = LISTS[name]
+    folder, path = rewritten(tmp_path, identity, name, part, column, 1, None)
+    with pytest.raises(DataError, match=path.name) as refusal:
+        check(folder)
+    assert f"row 2, column '{column}': null where a value belongs" in str(refusal.value)
+
+
+def test_kind_a6_a_null_inside_of_a_list_is_found(tmp_path, identity):
+    pairs = pq.read_table(make_scores_at(tmp_path, identity))["candidates"].to_pylist()
+    pairs[0][1]["item_id"] = None
+    folder, _ = rewritten(tmp_path / "again", identity, "scores", "part-00000", "candidates", 0, pairs[0])
+    with pytest.raises(DataError, match="row 1, column 'candidates': null where a value belongs"):
+        check(folder)
+
+
+def make_scores_at(tmp_path, identity):
+    corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
+    return make_scores(tmp_path / "scores", corpus, identity) / "part-00000.parquet"
+
+
+@pytest.mark.parametrize("unit", ["ms", "ns"])
+def test_kind_a6_a_column_of_times_in_a_table_of_ours_is_no_column_of_it(tmp_path, identity, unit):
+    """Out of range for Python, or with nanoseconds: no cell of it is looked at."""
+    path = make_scores_at(tmp_path, identity)
+    table = pq.read_table(path)
+    times = pa.array([2**62] * len(table)).cast(pa.timestamp(unit))
+    place = table.schema.get_field_index("subset")
+    marked = table.set_column(place, "subset", times).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(marked, path)
+    with pytest.raises(DataError, match=r"part-00000\.parquet: its columns are not those of table 'scores' version 3"):
+        check(path.parent)

@@ -92,7 +92,7 @@ def test_the_doctor_scores_a_pair(hub):
 
 def test_what_is_not_in_the_cache_is_one_line(hub):
     for name, revision in [("acme/gone", None), (NAME, "v2"), (NAME, "0" * 40)]:
-        with pytest.raises(ModelError, match=r"Check the name, or download its files again") as refused:
+        with pytest.raises(ModelError, match=r"Check the name") as refused:
             open_judge(settings_of(name=name, revision=revision))
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 400
@@ -103,3 +103,22 @@ def test_what_is_not_in_the_cache_is_one_line(hub):
 def test_a_folder_has_a_digest_and_no_commit(tiny_model):
     assert commit_of(str(tiny_model), "main") is None
     assert len(weights_of(str(tiny_model), "main")) == 16
+
+
+def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_found(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:1")
+    with pytest.raises(
+        ModelError, match=r"Check the name, and what the environment says of the hub: HF_ENDPOINT"
+    ) as found:
+        commit_of("acme/unknown", None)
+    assert "HTTPS_PROXY" in str(found.value)
+    assert "secret" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["/no/such/model", "./missing", "models/acme/tiny", "my model"])
+def test_kind_path_a_folder_that_is_not_there_is_no_question_for_a_hub(hub, name):
+    with pytest.raises(
+        ModelError, match=r"^no such folder is here, and it is no hub name \(owner/model\)\. Check the path$"
+    ):
+        commit_of(name, None)

@@ -31,7 +31,7 @@ def test_a_bad_image_is_refused(data, reason):
         open_image(data)
 
 
-def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
+def test_kind_d1_a_picture_of_900_million_pixels_is_refused_in_our_words():
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -43,7 +43,7 @@ def test_a_picture_of_900_million_pixels_is_refused_in_our_words():
         open_image(data)
 
 
-def test_a_large_picture_is_made_smaller_while_it_is_decoded():
+def test_kind_d1_a_large_picture_is_made_smaller_while_it_is_decoded():
     """Clip art of 10,562 × 16,000 pixels: the left half is black, and no side is left out."""
     drawn = Image.new("1", (10_562, 16_000), 1)
     drawn.paste(0, (0, 0, 5281, 16_000))
@@ -118,3 +118,24 @@ def test_sixteen_bit_and_transparent_images_become_rgb():
     out = io.BytesIO()
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(out, "PNG")
     assert open_image(out.getvalue()).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("depth", "shade", "row"),
+    [(1, 1, b"\xaa"), (1, 0, b"\x55"), (2, 1, b"\x44"), (4, 7, b"\x70"), (8, 7, b"\x07\0"), (16, 300, b"\x01\x2c\0\0")],
+)
+def test_a_transparent_shade_of_gray_is_white_at_every_depth(depth, shade, row):
+    """The first pixel has the transparent shade; Pillow scales the shades of shallow pictures, but not this one."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", 2, 1, depth, 0, 0, 0, 0)
+    chunks = [
+        chunk(b"IHDR", head),
+        chunk(b"tRNS", struct.pack(">H", shade)),
+        chunk(b"IDAT", zlib.compress(b"\0" + row)),
+    ]
+    image = open_image(b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b""))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getpixel((1, 0)) == ((255,) * 3 if (depth, shade) == (1, 0) else (0, 0, 0))

@@ -21,7 +21,9 @@ from unijudge.errors import DataError, FolderBusy, SettingsError, Unreachable
 from unijudge.files import file_sha256, publish_text, publishing, publishing_folder
 from unijudge.inventory import check, describe
 from unijudge.leases import lease
+from unijudge.listing import all_files, matching
 from unijudge.locations import is_local, locate
+from unijudge.outputs import check_absent, check_file
 from unijudge.scores import read_scores
 from unijudge.settings import load_settings
 from unijudge.triples import read_triples
@@ -273,7 +275,7 @@ def test_missing_credentials_are_one_clear_error(bucket, monkeypatch):
         pass
     done = subprocess.run([UNIJUDGE, "describe", str(place)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {place}: cannot be read (Unable to locate credentials)\n"
+    assert done.stderr == f"error: {place}/dataset.json: cannot be read (Unable to locate credentials)\n"
 
 
 class Refusing:
@@ -319,3 +321,73 @@ def test_kind_c3_what_passes_and_what_is_final_are_told_apart(bucket, monkeypatc
             with pytest.raises(DataError) as found:
                 corpus.content(corpus.items[1])
         assert (type(found.value), 100 - refusing.left) == (raised, asked)
+
+
+def unanswered(cause):
+    """What a library says of a file that it got no answer about."""
+    error = FileNotFoundError("http://far/a.json")
+    error.__cause__ = cause
+    return error
+
+
+class Answer(Exception):
+    def __init__(self, status):
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    ("error", "is_known"),
+    [
+        (FileNotFoundError("gone"), True),
+        (unanswered(Answer(404)), True),
+        (unanswered(KeyError("gone")), True),
+        (unanswered(TimeoutError("no answer")), False),
+        (unanswered(Answer(503)), False),
+        (ConnectionError("reset"), False),
+        (OSError("The service is unavailable"), False),
+        (PermissionError("Forbidden"), False),
+    ],
+)
+def test_kind_c3_a_store_that_does_not_answer_has_not_said_that_nothing_is_there(bucket, monkeypatch, error, is_known):
+    place = locate(bucket) / "a.txt"
+    publish_text(place, "text")
+    assert stores.exists(place)
+    assert stores.is_file(place)
+    assert not stores.is_folder(place)
+    assert stores.is_folder(locate(bucket))
+    monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
+    refusing = Refusing(100, error, place.fs.info)
+    monkeypatch.setattr(place.fs, "info", refusing)
+    if is_known:
+        assert not stores.exists(place)
+        assert refusing.left == 99
+        return
+    for asks in (stores.exists, stores.is_file, stores.is_folder):
+        with pytest.raises(DataError, match=r"a\.txt: cannot be read"):
+            asks(place)
+    refusing.left = 1
+    if not isinstance(error, PermissionError):
+        assert stores.exists(place), "asked again"
+
+
+def test_kind_c3_no_result_is_written_over_while_a_store_is_silent(bucket, monkeypatch):
+    """A path's own `exists` says that nothing is there."""
+    place = locate(bucket) / "page.html"
+    publish_text(place, "somebody's own")
+    monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
+    monkeypatch.setattr(place.fs, "info", Refusing(100, ConnectionError("reset"), place.fs.info))
+    for refuses in (lambda: check_file(place, lambda _: False, "page"), lambda: check_absent(place)):
+        with pytest.raises(Unreachable, match=r"page\.html: cannot be read \(reset\)"):
+            refuses()
+    assert place.fs.cat_file(place.path) == b"somebody's own"
+
+
+def test_kind_c3_a_listing_that_is_refused_once_lacks_nothing(bucket, monkeypatch):
+    place = locate(bucket) / "folder"
+    for name in ("a.zip", "sub/b.ZIP", "._a.zip"):
+        publish_text(place / name, name)
+    monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
+    for method in ("glob", "find"):
+        monkeypatch.setattr(place.fs, method, Refusing(1, TimeoutError("no answer"), getattr(place.fs, method)))
+    assert [path.name for path in matching(place, "*.zip")] == ["a.zip"]
+    assert [path.name for path in all_files(place)] == ["a.zip", "b.ZIP"]

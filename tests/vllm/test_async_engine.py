@@ -19,7 +19,7 @@ from tests.contents import CONTENTS
 from tests.pictures import pattern
 from tests.vllm.test_parity import gap, load
 from unijudge.corpus import Content
-from unijudge.errors import JudgeUnavailable
+from unijudge.errors import JudgeDied, JudgeUnavailable
 from unijudge.verdicts import Choice, PairError, Verdict
 
 pytest.importorskip("vllm")
@@ -267,8 +267,9 @@ def test_an_engine_that_is_killed_says_so_to_all_callers(judge, runner):
         waited = await asyncio.gather(*waiting, return_exceptions=True)
         return waited + await asyncio.gather(*(ask(number) for number in range(5, 8)), return_exceptions=True)
 
-    for outcome in runner.run(story()):
-        assert isinstance(outcome, JudgeUnavailable), outcome
+    outcomes = runner.run(story())
+    assert [type(outcome) for outcome in outcomes] == [JudgeDied] * 5 + [JudgeUnavailable] * 3
+    for outcome in outcomes:
         assert str(outcome).startswith("the engine has died: EngineCore")
         assert "was ended by SIGKILL. The system killed the engine, most likely since main memory ran out" in str(
             outcome

@@ -75,3 +75,8 @@ def test_failures_of_a_gpu(tiny_model, tmp_path, monkeypatch, error, cure):
     message, _ = failure(tiny_model, tmp_path / "logs")
     assert error in message
     assert cure in message
+
+
+def test_kind_service_links_a_kubernetes_service_called_vllm_is_no_port(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
+    assert load(tiny_model, tmp_path / "logs").identity.backend == "vllm"

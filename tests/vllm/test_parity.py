@@ -14,7 +14,7 @@ from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.engines import ENGINE
 from unijudge.corpus import Content
-from unijudge.errors import JudgeRefused, JudgeUnavailable, ModelError
+from unijudge.errors import JudgeDied, JudgeRefused, JudgeUnavailable, ModelError
 from unijudge.prompt import LONGEST_LIST, Prompt
 from unijudge.verdicts import PairError, Verdict
 
@@ -237,9 +237,10 @@ def test_a_dead_engine_says_so_at_once(tiny_model):
         raise RuntimeError("killed by the test")
 
     judge._engine._engine.step = die
-    for _ in range(2):
-        with pytest.raises(JudgeUnavailable, match=r"the engine has died.*killed by the test"):
+    for kind in (JudgeDied, JudgeUnavailable):  # of what was in it; of what comes later
+        with pytest.raises(JudgeUnavailable, match=r"the engine has died.*killed by the test") as raised:
             asyncio.run(asyncio.wait_for(judge.judge(Content(text="a"), [Content(text="b")] * 3), 20))
+        assert raised.type is kind
 
 
 def test_its_identity_says_which_engine(vllm, reference):

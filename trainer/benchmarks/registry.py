@@ -20,8 +20,16 @@ AVERAGES = (
 """Source of the last three: UniME-V2, arXiv 2510.13515, tables 3 to 6."""
 
 
-def choose(root: Path, only: Sequence[str]) -> list[BenchmarkSet]:
-    """The named sets, or all that are found.
+def choose(root: Path, only: Sequence[str], *, partial: bool = False) -> tuple[list[BenchmarkSet], dict[str, str]]:
+    """The named sets, or all that are found; and of others why they cannot be measured.
+
+    Args:
+        root: The folder of the data.
+        only: Names of benchmarks or sets; all that are found if empty.
+        partial: Whether named sets that are not there are left out.
+
+    Returns:
+        The sets, and for each that is there in part, or was named and is not there, what was looked for.
 
     Raises:
         SettingsError: A name is none.
@@ -35,13 +43,14 @@ def choose(root: Path, only: Sequence[str]) -> list[BenchmarkSet]:
     named = [one for one in SETS if not only or {one.name, one.name.partition("/")[0]} & set(only)]
     lacking = {one.name: one.found(root)[1] for one in named}
     found = [one for one in named if not lacking[one.name]]
-    if not found or (only and len(found) < len(named)):
+    if not found or (only and len(found) < len(named) and not partial):
         first = next(name for name in lacking if lacking[name])
         raise DataError(
             f"{root}: {len(named) - len(found)} of {len(named)} sets are not there, first {first}: looked for "
             f"{'; '.join(lacking[first])}; `--list` says it of all"
         )
-    return found
+    half = [one.name for one in named if lacking[one.name] and (only or one.has_rows(root))]
+    return found, {name: f"{name}: is not there: looked for {'; '.join(lacking[name])}" for name in half}
 
 
 def listing(root: Path) -> Iterator[str]:

@@ -1,19 +1,22 @@
 """Measures one system on every chosen set: import, embed, evaluate, set by set; then the table of all systems.
 
     OUT/corpora/SET/                 the set as a corpus, for all systems; SET.import.txt is the command that made it,
-                                     and a digest of its source's names, sizes and times
+                                     and a digest of its source's names, sizes and times, and of the
+                                     pictures of a partial set
     OUT/NAME/SET/vectors/            what the system made of it
     OUT/NAME/SET/metrics.json        every measure, and rankings.parquet; what `train rerank` takes
     OUT/table.md, OUT/table.json     all systems, and the published rows
 
 A set is done when its metrics.json is there; the same command goes on with the others. All corpora are made and counted
-before the first thing is embedded. With `allow_partial` a set that cannot be read is left out, and said in the end.
+before the first thing is embedded. With `allow_partial` a set that cannot be read or measured is left out, and said in
+the end.
 """
 
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -35,8 +38,11 @@ from unijudge.cli import run
 from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
+from unijudge.listing import foreign_files
 from unijudge.outputs import check_file, is_json_of
 from unijudge.provenance import without_passwords
+from unijudge.shown import listed
+from unijudge.stores import exists, is_folder
 from unijudge.vectors import VectorManifest, missing_parts
 
 logger = logging.getLogger(__name__)
@@ -63,34 +69,79 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
     if settings.label in ("", CORPORA):
         raise SettingsError(f"name: {settings.label!r} cannot be a system's; name a model, or set another name")
     check_file(settings.out / "table.json", is_json_of(Table), "table of `train benchmark`")
-    chosen = choose(settings.root, settings.only)
+    chosen, absent = choose(settings.root, settings.only, partial=settings.allow_partial)
     with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
-        unread = [_import_all(settings, chosen) if accelerator.is_main_process else {}]
+        unread = [_import_all(settings, chosen, absent) if accelerator.is_main_process else {}]
         accelerator.wait_for_everyone()
         broadcast_object_list(unread)
-        chosen = [one for one in chosen if one.name not in unread[0]]
+        failed = _Failed(settings, unread[0])
         system = open_system(settings)
         _check_identity(settings.out / settings.label, system.identity)
-        for one in chosen:
-            system.check_texts(Corpus(settings.out / CORPORA / one.name))
-        for one in chosen:
-            _measure(settings, system, one, accelerator, partial(report, one.name))
+        for one in failed.without(chosen):
+            with failed.noting(one):
+                system.check_texts(Corpus(settings.out / CORPORA / one.name))
+        for one in failed.without(chosen):
+            with failed.noting(one):
+                _measure(settings, system, one, accelerator, partial(report, one.name))
         if not accelerator.is_main_process:
             return None
+        failed.check(chosen)
         table = Table.of(_measured(settings.out))
         publish_json(settings.out / "table.json", table)
         publish_text(settings.out / "table.md", table.text())
-    if unread[0]:
-        raise DataError(
-            f"{settings.out / 'table.md'}: is written, without {len(unread[0])} sets that cannot be read. The first: "
-            f"{next(iter(unread[0].values()))}. Mend them, and give the same command again"
-        )
+    failed.tell()
     return table
 
 
-def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet]) -> dict[str, str]:
-    """Imports what is not there yet. Returns the sets that cannot be read, and why."""
-    unread, faults = {}, []
+class _Failed:
+    """The sets that cannot be read or measured, and why: the others are measured where partial sets are allowed."""
+
+    def __init__(self, settings: BenchmarkSettings, why: Mapping[str, str]):
+        """Begins with some."""
+        self._settings = settings
+        self._why = dict(why)
+
+    def without(self, chosen: Sequence[BenchmarkSet]) -> list[BenchmarkSet]:
+        """The others."""
+        return [one for one in chosen if one.name not in self._why]
+
+    @contextmanager
+    def noting(self, one: BenchmarkSet) -> Iterator[None]:
+        """Inside, what is wrong with the set's data is noted and not raised."""
+        try:
+            yield
+        except DataError as error:
+            if not self._settings.allow_partial:
+                raise
+            self._why[one.name] = f"{one.name}: {error}"
+            logger.warning("%s", self._why[one.name])
+
+    def check(self, chosen: Sequence[BenchmarkSet]) -> None:
+        """Refuses to write a table where no set was measured.
+
+        Raises:
+            DataError: All sets failed.
+        """
+        if not self.without(chosen):
+            raise DataError(f"{self._settings.out}: nothing was measured. The first: {next(iter(self._why.values()))}")
+
+    def tell(self) -> None:
+        """Says which sets are not in the table.
+
+        Raises:
+            DataError: There are some.
+        """
+        if self._why:
+            raise DataError(
+                f"{self._settings.out / 'table.md'}: is written, without {len(self._why)} sets that failed: "
+                f"{listed(self._why)}. The first: {next(iter(self._why.values()))}. Mend them, and give the same "
+                "command again"
+            )
+
+
+def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet], absent: Mapping[str, str]) -> dict[str, str]:
+    """Imports what is not there yet. Returns the sets that cannot be read, the absent ones among them, and why."""
+    unread, faults = dict(absent), []
     for one in chosen:
         try:
             faults += _import(settings, one)
@@ -99,7 +150,7 @@ def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet]) -> dict
     faults += unread.values()
     for fault in faults:
         logger.warning("%s", fault)
-    if len(unread) == len(chosen) or (faults and not settings.allow_partial):
+    if len(unread) == len(absent) + len(chosen) or (faults and not settings.allow_partial):
         raise DataError(
             f"{len(faults)} faults in the data, nothing was measured. The first: {faults[0]}. Mend them, leave sets "
             "out with `only`, or set allow_partial = true: partial sets are marked in the table"
@@ -110,7 +161,7 @@ def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet]) -> dict
 def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     """Makes the corpus of a set, unless it is there. Returns what is wrong with it.
 
-    One with rejected rows is made anew each time: their images may be there now.
+    One with rejected rows is made anew where its pictures changed since: those that were lacking may be there now.
 
     Raises:
         DataError: The set cannot be read.
@@ -120,11 +171,18 @@ def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     command = without_passwords(shlex.join(["unijudge", *words]))
     made_by = f"{command}\n{one.source_digest(settings.root)}\n"
     record = folder.with_name(f"{folder.name}.import.txt")
-    made = (folder / "corpus.json").exists() and record.exists() and read_text(record) == made_by
-    if not made or read_json(folder / "corpus.json", CorpusManifest).rejects:
-        run([*words, "--max-rejects", "1" if settings.allow_partial else "0"])
-        publish_text(record, made_by)
+    there = exists(folder / "corpus.json") and exists(record)
+    known = read_text(record) if there else ""
+    if known == made_by or (settings.allow_partial and known == made_by + _of_pictures(settings, one)):
+        return _miscounts(folder, one)
+    run([*words, "--max-rejects", "1" if settings.allow_partial else "0"])
+    partial = read_json(folder / "corpus.json", CorpusManifest).rejects
+    publish_text(record, made_by + (_of_pictures(settings, one) if partial else ""))
     return _miscounts(folder, one)
+
+
+def _of_pictures(settings: BenchmarkSettings, one: BenchmarkSet) -> str:
+    return f"{one.pictures_digest(settings.root)}\n"
 
 
 def _miscounts(folder: Path, one: BenchmarkSet) -> list[str]:
@@ -167,12 +225,12 @@ def _measure(
 def _is_measured(folder: Path) -> bool:
     path = folder / "metrics.json"
     vectors = file_sha256(folder / "vectors" / "vectors.json")
-    return path.exists() and read_json(path, Report).inputs.get("vectors") == vectors
+    return exists(path) and read_json(path, Report).inputs.get("vectors") == vectors
 
 
 def _is_embedded(vectors: Path, corpus: Corpus) -> bool:
     """Whether all vectors are there; those of another corpus are never taken for this one's."""
-    if not (vectors / "vectors.json").exists():
+    if not exists(vectors / "vectors.json"):
         return False
     there = read_json(vectors / "vectors.json", VectorManifest)
     if there.corpus != corpus.fingerprint:
@@ -187,7 +245,7 @@ def _check_identity(folder: Path, identity: Identity) -> None:
     """A row of the table is one system: whatever set was measured before was measured with the same."""
     for one in SETS:
         path = folder / one.name / "vectors" / "vectors.json"
-        if not path.exists():
+        if not exists(path):
             continue
         there = read_json(path, VectorManifest)
         if differing := [name for name, value in asdict(identity).items() if getattr(there, name) != value]:
@@ -200,12 +258,14 @@ def _check_identity(folder: Path, identity: Identity) -> None:
 def _measured(out: Path) -> dict[str, Measured]:
     """What every system measured so far, of the corpora that are there now: of others, only the names of the sets."""
     systems = {}
-    for folder in sorted(path for path in out.iterdir() if path.is_dir() and path.name != CORPORA):
+    for folder in foreign_files(out):
+        if folder.name == CORPORA or not is_folder(folder):
+            continue
         subsets: dict[str, dict[str, float]] = {}
         identity: dict[str, str | int] = {}
         others: list[str] = []
         for one in SETS:
-            if not (folder / one.name / "metrics.json").exists():
+            if not exists(folder / one.name / "metrics.json"):
                 continue
             report = read_json(folder / one.name / "metrics.json", Report)
             if report.inputs.get("corpus") != _present(out / CORPORA / one.name):
@@ -222,4 +282,4 @@ def _measured(out: Path) -> dict[str, Measured]:
 def _present(corpus: Path) -> str | None:
     """The fingerprint of a corpus, if it is there."""
     path = corpus / "corpus.json"
-    return read_json(path, CorpusManifest).fingerprint if path.exists() else None
+    return read_json(path, CorpusManifest).fingerprint if exists(path) else None

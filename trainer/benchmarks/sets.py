@@ -4,11 +4,12 @@ A set becomes a corpus by a command of `unijudge mine import`, the one reader of
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from unijudge.names import is_side_file
+from unijudge.listing import all_files, matching
+from unijudge.stores import is_file
 
 
 @dataclass(frozen=True)
@@ -44,29 +45,41 @@ class BenchmarkSet:
 
     def found(self, root: Path) -> tuple[Path | None, list[str]]:
         """Where its images are, and what is not there."""
-        lacking = [] if _matching(root, self.files) else [str(root / self.files)]
-        images = next((place for pattern in self.images for place in _matching(root, pattern)), None)
+        lacking = [] if matching(root, self.files) else [str(root / self.files)]
+        images = next((place for pattern in self.images for place in matching(root, pattern)), None)
         if images is None:
             lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
         return images, lacking
 
+    def has_rows(self, root: Path) -> bool:
+        """Whether its files of rows are there; its pictures may not be."""
+        return bool(matching(root, self.files))
+
+    def pictures_digest(self, root: Path) -> str:
+        """Changes when a file among its pictures does, by its name, size or time."""
+        images = self._image_root(root)
+        return _digest([] if images is None else [images, *all_files(images)])
+
     def source_digest(self, root: Path) -> str:
         """Changes when a file of rows does, by its name, size or time; images are known by their content."""
-        digest = hashlib.sha256()
-        for path in sorted({*_matching(root, self.files), root / self.source}):
-            if path.is_file():
-                found = path.stat()
-                digest.update(f"{path}\0{found.st_size}\0{getattr(found, 'st_mtime_ns', 0)}\n".encode())
-        return digest.hexdigest()
+        return _digest({*matching(root, self.files), root / self.source})
 
     def words(self, root: Path, out: Path, instruction: str) -> list[str]:
         """The command that makes its corpus, after `unijudge`."""
-        images = root / self.named_from if self.named_from else self.found(root)[0]
         beside = ["--instruction", instruction] if self.instructed and instruction else []
-        places = [str(root / self.source), str(out), "--images", str(images)]
+        places = [str(root / self.source), str(out), "--images", str(self._image_root(root))]
         return ["mine", "import", self.layout, *places, *self.options, *beside]
 
+    def _image_root(self, root: Path) -> Path | None:
+        """What its image names are relative to."""
+        return root / self.named_from if self.named_from else self.found(root)[0]
 
-def _matching(root: Path, pattern: str) -> list[Path]:
-    """What a pattern names, without what file managers left there."""
-    return [path for path in root.glob(pattern) if not is_side_file(path.name)]
+
+def _digest(paths: Iterable[Path]) -> str:
+    """Over the names, sizes and times of files."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        if is_file(path):
+            found = path.stat()
+            digest.update(f"{path}\0{found.st_size}\0{getattr(found, 'st_mtime_ns', 0)}\n".encode())
+    return digest.hexdigest()

@@ -55,7 +55,10 @@ def embed_set(
         done += count
         report(done, len(entries))
 
-    vectors_ND = embed_entries(system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance)
+    vectors_ND = embed_entries(
+        system, corpus, entries, settings.batch_size, settings.workers, accelerator, advance,
+        together=settings.allow_partial,
+    )  # fmt: skip
     if vectors_ND is not None:
         place_of = {_inputs(entry): place for place, entry in enumerate(entries)}
         _write(out, system, corpus, vectors_ND, place_of)

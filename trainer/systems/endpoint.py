@@ -31,9 +31,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_e
 from trainer.benchmark_settings import EndpointSettings
 from trainer.systems.system import Identity
 from unijudge.corpus import Content, Corpus
-from unijudge.errors import EndpointBusy, EndpointError, SettingsError
+from unijudge.errors import EndpointBusy, EndpointError, EndpointNowhere, SettingsError
 from unijudge.keys import read_key
-from unijudge.reaching import by_way_of, open_http
+from unijudge.reaching import NOWHERE_S, by_way_of, is_nowhere, nowhere, open_http
 from unijudge.refused import in_one_line
 from unijudge.vectors import Vectors
 
@@ -55,17 +55,22 @@ class Patience:
 
     def __init__(self, seconds: float):
         self._seconds = seconds
+        self._is_known = False
+        """Whether the name of the endpoint's host was known once."""
         self._answered = time.monotonic()
         self.over = threading.Event()
         """Set when nothing more is to be tried; it wakes those who wait for their next try."""
 
     def answered(self) -> None:
         """Somebody got an answer."""
-        self._answered = time.monotonic()
+        self._answered, self._is_known = time.monotonic(), True
 
-    def is_over(self, _: RetryCallState) -> bool:
-        """Whether to give up."""
-        if time.monotonic() - self._answered > self._seconds:
+    def is_over(self, state: RetryCallState) -> bool:
+        """Whether to give up; sooner where the host's name was never known."""
+        error = state.outcome.exception() if state is not None and state.outcome else None
+        self._is_known = self._is_known or not isinstance(error, EndpointNowhere)
+        most_s = self._seconds if self._is_known else min(self._seconds, NOWHERE_S)
+        if time.monotonic() - self._answered > most_s:
             self.over.set()
         return self.over.is_set()
 
@@ -86,7 +91,10 @@ class Endpoint:
         self._settings = settings
         key = read_key(settings.key_file)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = open_http(settings.url, timeout=settings.timeout_s, headers=headers)
+        try:
+            self._http = open_http(settings.url, timeout=settings.timeout_s, headers=headers)
+        except httpx2.InvalidURL as error:
+            raise SettingsError(f"endpoint.url: not a URL ({error}); expected http://host:port") from error
         self._loop = asyncio.new_event_loop()  # of its own, since only there a request as a whole has a deadline
         threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
         form = ", ".join(["endpoint", settings.texts, *(f"{name}={value}" for name, value in settings.extra.items())])
@@ -158,6 +166,8 @@ class Endpoint:
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise EndpointError(f"{url}: not a URL ({error}); set endpoint.url to http://host:port") from error
         except httpx2.TransportError as error:
+            if is_nowhere(error):
+                raise EndpointNowhere(nowhere(url, error)) from error
             raise EndpointBusy(f"{url}: no answer{by_way_of(url)} ({in_one_line(error)}); is it up?") from error
         except httpx2.RequestError as error:
             raise EndpointError(

@@ -13,6 +13,7 @@ from trainer.settings import BackboneSettings
 from trainer.systems.system import Identity
 from unijudge.corpus import Content, Corpus
 from unijudge.encoding import Stream
+from unijudge.errors import TooLong
 from unijudge.vectors import Vectors
 
 
@@ -38,23 +39,33 @@ class OurModel:
 
     def check_texts(self, corpus: Corpus) -> None:
         """See `System`."""
-        check_contents(corpus, self._settings.max_tokens, self._backbone.length)
+        check_contents(corpus, self._settings, self._backbone.length)
 
-    def prepare(self, content: Content) -> Stream:
+    def prepare(self, content: Content) -> Stream | None:
         """See `System`: the token stream, with its picture decoded."""
-        return stream_of(self._backbone, content)
+        try:
+            return stream_of(self._backbone, content)
+        except TooLong:
+            if self._settings.on_long != "skip":
+                raise
+            return None
 
     @torch.inference_mode()
-    def embed(self, prepared: Sequence[Stream]) -> Vectors:
+    def embed(self, prepared: Sequence[Stream | None]) -> Vectors:
         """See `System`.
 
         Raises:
             OutOfMemory: The GPU's memory is full.
         """
+        streams = [one for one in prepared if one is not None]
 
         def doing() -> str:
-            tokens = sum(self._backbone.padded_tokens(prepared))
-            return f"embedding {len(prepared)} inputs of {tokens:,} tokens, padding included"
+            tokens = sum(self._backbone.padded_tokens(streams))
+            return f"embedding {len(streams)} inputs of {tokens:,} tokens, padding included"
 
-        with out_of_memory_named(self._backbone.device, doing, lambda: embedding_cures(self._settings)):
-            return np.asarray(embed_streams(self._backbone, prepared).cpu().numpy(), np.float32)
+        found_ND = np.zeros((len(prepared), self.width), np.float32)
+        if streams:
+            with out_of_memory_named(self._backbone.device, doing, lambda: embedding_cures(self._settings)):
+                vectors_ND = embed_streams(self._backbone, streams).cpu().numpy()
+            found_ND[[one is not None for one in prepared]] = vectors_ND
+        return found_ND

@@ -45,7 +45,7 @@ class System(Protocol):
         ...
 
     def prepare(self, content: Content) -> Any:
-        """What `embed` takes; called in threads, ahead of it.
+        """What `embed` takes; None where the content is skipped. Called in threads, ahead of it.
 
         Raises:
             DataError: The content is too long, or its picture cannot be decoded.
@@ -53,7 +53,9 @@ class System(Protocol):
         ...
 
     def embed(self, prepared: Sequence[Any]) -> Vectors:
-        """Vectors in the order of what was prepared, (contents, width); of any length above zero.
+        """Vectors in the order of what was prepared, (contents, width).
+
+        They are of any length above zero, and 0 for a content that was skipped.
 
         Raises:
             DataError: The system does not take such contents.

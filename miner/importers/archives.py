@@ -1,0 +1,206 @@
+"""Zip archives of any number of members: what is kept of each is sixteen bytes in memory.
+
+The standard library makes an object of every member, a kilobyte each. Here the table of contents is read once, in
+order, and stays in the file; a member's entry is read again when it is asked for. What a member holds is read by the
+standard library.
+"""
+
+import io
+import struct
+import zipfile
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO
+
+import numpy as np
+
+from unijudge.names import usual
+
+END = struct.Struct("<4s4H2LH")
+"""The last record of an archive: …, size and place of the table of contents, length of the comment."""
+END64 = struct.Struct("<4sQ2H2L4Q")
+LOCATOR64 = struct.Struct("<4sLQL")
+ENTRY = struct.Struct("<4s6H3L5H2L")
+LONGEST_COMMENT = 2**16
+PIECE = 2**20
+"""Bytes of a table of contents that are read at once."""
+LONGEST_ENTRY = ENTRY.size + 3 * (2**16 - 1)
+IN_EXTRA = 0xFFFFFFFF
+"""Stands for a size or a place that needs eight bytes, which are in the entry's extra field."""
+ZIP64 = 1
+SAYS_UTF8 = 0x800
+
+
+class _File(zipfile.ZipFile):
+    """An archive whose table of contents the standard library does not read."""
+
+    def _RealGetContents(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Names → where their entries are, by the hash of a name."""
+
+    hashes: np.ndarray
+    places: np.ndarray
+    """Of entries whose names have the same hash, in the order of the archive."""
+
+    @classmethod
+    def of(cls, found: Iterator[tuple[str, int]]) -> "_Places":
+        hashes, places = array("q"), array("q")
+        for name, place in found:
+            hashes.append(hash(name))
+            places.append(place)
+        order = np.argsort(np.asarray(hashes, np.int64), kind="stable")
+        return cls(np.asarray(hashes, np.int64)[order], np.asarray(places, np.int64)[order])
+
+    def __getitem__(self, name: str) -> list[int]:
+        left, right = (int(np.searchsorted(self.hashes, hash(name), side)) for side in ("left", "right"))
+        return [int(place) for place in self.places[left:right]]
+
+
+class Archive:
+    """One zip file."""
+
+    def __init__(self, stem: str, file: IO[bytes]):
+        """Reads the table of contents.
+
+        Raises:
+            BadZipFile: It is not whole.
+        """
+        self.stem = stem
+        self._file = file
+        self._zip = _File(file)
+        self._start, self._end, self._moved = _contents(file)
+        self._places = _Places.of(self._names())
+
+    def find(self, name: str) -> zipfile.ZipInfo | None:
+        """The member that is called so, or whose usual name is this one; of several called so, the last."""
+        infos = [self._info(place) for place in self._places[name]]
+        exact = [info for info in infos if info.filename == name]
+        others = [info for info in infos if _usual(info.filename, info.flag_bits) == name]
+        return exact[-1] if exact else next(iter(others), None)
+
+    def alike(self, name: str) -> str | None:
+        """A usual name that differs from this one only in case, or lies in a folder; all are looked through."""
+        folded = name.casefold()
+        infos = map(self._info, self._folded[folded])
+        names = (_usual(info.filename, info.flag_bits) for info in infos)
+        same = next((found for found in names if found.casefold() == folded), None)
+        all_names = (_usual(found, flags) for _, found, flags in self._entries())
+        return same or next((found for found in all_names if found.casefold().endswith(f"/{folded}")), None)
+
+    def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+        """What a member holds."""
+        return self._zip.open(info)
+
+    @cached_property
+    def _folded(self) -> _Places:
+        """Made when a name is not there."""
+        return _Places.of((_usual(name, flags).casefold(), place) for place, name, flags in self._entries())
+
+    def _names(self) -> Iterator[tuple[str, int]]:
+        """Every member's name, and its usual name where that is another."""
+        for place, name, flags in self._entries():
+            yield name, place
+            known = _usual(name, flags)
+            if known != name:
+                yield known, place
+
+    def _entries(self) -> Iterator[tuple[int, str, int]]:
+        """Of every member that is no folder: where its entry is, its name, its flags."""
+        place, data, begun = self._start, b"", 0
+        while place < self._end:
+            # A piece holds whole entries: the longest has three fields of 64 KB.
+            if len(data) - begun < LONGEST_ENTRY:
+                self._file.seek(place)
+                data, begun = self._file.read(min(PIECE, self._end - place)), 0
+            name, flags, size = _named(data, begun)
+            if not name.endswith("/"):
+                yield place, name, flags
+            place, begun = place + size, begun + size
+
+    def _info(self, place: int) -> zipfile.ZipInfo:
+        self._file.seek(place)
+        entry = self._file.read(ENTRY.size)
+        entry += self._file.read(sum(ENTRY.unpack(entry)[10:13]))  # name, extra field, comment
+        name, flags, _ = _named(entry)
+        *_, kind, _, _, crc, packed, size, name_length, extra_length, _, _, _, _, start = ENTRY.unpack_from(entry)
+        info = zipfile.ZipInfo(name)
+        info.flag_bits, info.compress_type, info.CRC = flags, kind, crc
+        extra = entry[ENTRY.size + name_length :][:extra_length]
+        info.file_size, info.compress_size, start = _long(extra, (size, packed, start))
+        info.header_offset = start + self._moved
+        return info
+
+
+def _named(data: bytes, begun: int = 0) -> tuple[str, int, int]:
+    """The name, the flags and the length of the entry that begins there.
+
+    Raises:
+        BadZipFile: There is none, or half of one.
+    """
+    if data[begun : begun + 4] != b"PK\1\2" or len(data) < begun + ENTRY.size:
+        raise zipfile.BadZipFile("Bad magic number for central directory")
+    _, _, _, flags, *_, name_length, extra_length, comment_length, _, _, _, _ = ENTRY.unpack_from(data, begun)
+    size = ENTRY.size + name_length + extra_length + comment_length
+    if len(data) < begun + size:
+        raise zipfile.BadZipFile("Truncated central directory")
+    name = data[begun + ENTRY.size : begun + ENTRY.size + name_length]
+    return name.decode("utf-8" if flags & SAYS_UTF8 else "cp437", "replace"), flags, size
+
+
+def _contents(file: IO[bytes]) -> tuple[int, int, int]:
+    """Where the table of contents begins and ends, and by how much all places in it are to be moved.
+
+    Raises:
+        BadZipFile: It has none.
+    """
+    length = file.seek(0, io.SEEK_END)
+    tail_at = max(0, length - LONGEST_COMMENT - END.size)
+    file.seek(tail_at)
+    tail = file.read()
+    found = tail.rfind(b"PK\5\6")
+    if found < 0 or len(tail) < found + END.size:
+        raise zipfile.BadZipFile("File is not a zip file")
+    *_, size, start, _ = END.unpack_from(tail, found)
+    end = tail_at + found
+
+    # A large archive has a second, longer record before the last one.
+    file.seek(max(0, end - LOCATOR64.size))
+    if file.read(4) == b"PK\6\7":
+        file.seek(end - LOCATOR64.size - END64.size)
+        record = file.read(END64.size)
+        if record[:4] == b"PK\6\6" and len(record) == END64.size:
+            *_, size, start = END64.unpack(record)
+            end -= LOCATOR64.size + END64.size
+    moved = end - size - start  # something may stand before the archive, such as a program that unpacks it
+    if start + moved < 0:
+        raise zipfile.BadZipFile("Bad offset for central directory")
+    return start + moved, end, moved
+
+
+def _long(extra: bytes, values: tuple[int, int, int]) -> list[int]:
+    """Sizes and place of a member; those that need eight bytes stand in its extra field, in this order."""
+    longer: Iterator[tuple[int]] = iter(())
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        if kind == ZIP64:
+            whole = min(length, len(extra) - at - 4) // 8 * 8
+            longer = struct.iter_unpack("<Q", extra[at + 4 : at + 4 + whole])
+        at += 4 + length
+    return [next(longer, (value,))[0] if value == IN_EXTRA else value for value in values]
+
+
+def _usual(name: str, flags: int) -> str:
+    """The usual name of a member; macOS writes UTF-8 without saying so, and Python takes it for a PC's old letters."""
+    if name.isascii() or flags & SAYS_UTF8:
+        return usual(name)
+    try:
+        return usual(name.encode("cp437").decode())
+    except UnicodeError:
+        return usual(name)

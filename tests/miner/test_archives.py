@@ -1,0 +1,102 @@
+"""Members of zip archives are found as the standard library finds them, in a few bytes of memory each."""
+
+import io
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from miner.importers.archives import Archive
+
+PEAK = """
+import resource, sys
+import numpy
+from miner.importers.archives import Archive
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+archive = Archive("a", open(sys.argv[1], "rb"))
+assert archive.open(archive.find("a folder/000123.txt")).read() == b"123"
+assert archive.find("a folder/200000.txt") is None
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def made(members, *, comment=b"", before=b"", **options):
+    """An archive's bytes, and the same behind others, as of one that unpacks itself."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", **options) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+        archive.comment = comment
+    return before + out.getvalue()
+
+
+MEMBERS = [("a.txt", b"one"), ("a folder/", b""), ("a folder/b.txt", b"two" * 1000), ("a folder/é.txt", b"three")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        made(MEMBERS),
+        made(MEMBERS, comment=b"PK about it" * 100),
+        made(MEMBERS, before=b"#!/bin/sh\n" * 100),
+        made(MEMBERS, compression=zipfile.ZIP_DEFLATED),
+        made(MEMBERS, compression=zipfile.ZIP_LZMA, comment=b"c"),
+        made([(f"{number}.txt", str(number)) for number in range(70_000)]),
+    ],
+    ids=["plain", "with a comment", "behind a program", "deflated", "LZMA", "70,000 members: with a longer record"],
+)
+def test_members_are_those_of_the_standard_library(data):
+    archive = Archive("a", io.BytesIO(data))
+    with zipfile.ZipFile(io.BytesIO(data)) as theirs:
+        for info in theirs.infolist()[:1000] + theirs.infolist()[-1000:]:
+            found = archive.find(info.filename)
+            if info.is_dir():
+                assert found is None
+                continue
+            for name in ("header_offset", "file_size", "compress_size", "CRC", "flag_bits", "compress_type"):
+                assert getattr(found, name) == getattr(info, name)
+            assert archive.open(found).read() == theirs.read(info)
+    assert archive.find("nowhere") is None
+
+
+def test_sizes_and_places_of_eight_bytes_are_read(monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    data = made(MEMBERS)
+    assert b"PK\6\6" in data
+    archive = Archive("a", io.BytesIO(data))
+    assert [archive.open(archive.find(name)).read() for name, _ in MEMBERS if not name.endswith("/")] == [
+        data for name, data in MEMBERS if not name.endswith("/")
+    ]
+
+
+def test_of_members_that_are_called_the_same_the_last_is_taken():
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        data = made([("a.txt", b"old"), ("b.txt", b"b"), ("a.txt", b"new")])
+    archive = Archive("a", io.BytesIO(data))
+    assert archive.open(archive.find("a.txt")).read() == b"new"
+
+
+def test_names_are_found_however_they_are_written():
+    archive = Archive("a", io.BytesIO(made([("./x\\cafe\u0301.PNG", b"one")])))
+    assert archive.find("x/café.PNG") is not None
+    assert archive.find("x/café.png") is None
+    assert archive.alike("x/café.png") == "x/café.PNG"
+    assert archive.alike("x/cafe.png") is None
+
+
+@pytest.mark.parametrize("cut", [3, 30, 200])
+def test_what_is_not_whole_is_no_archive(cut):
+    data = made(MEMBERS)
+    with pytest.raises(zipfile.BadZipFile):
+        Archive("a", io.BytesIO(data[:-cut]))
+    with pytest.raises(zipfile.BadZipFile):
+        Archive("a", io.BytesIO(data.replace(b"PK\1\2", b"PK\1\3")))
+
+
+def test_a_member_takes_few_bytes(tmp_path):
+    """200,000 members: the standard library takes over 100 MB."""
+    data = made([(f"a folder/{number:06}.txt", str(number)) for number in range(200_000)])
+    (tmp_path / "a.zip").write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "a.zip"], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 40 * 10**6
