@@ -19,8 +19,10 @@ from trainer.studies.study import Study
 from unijudge.errors import DataError, SettingsError
 from unijudge.files import publish_json, read_json
 from unijudge.leases import lease
+from unijudge.locations import is_local
 from unijudge.provenance import Provenance
 from unijudge.shown import shown
+from unijudge.stores import exists
 
 
 class Question(BaseModel):
@@ -70,6 +72,10 @@ class Plan:
             SettingsError: The study cannot be run: the step and the reason are named.
             DataError: The folder holds results of another study, or of other settings.
         """
+        if not is_local(out):
+            raise SettingsError(
+                f"{out}: the results of a study lie on a disk, since its commands write logs. Give a path"
+            )
         cells = cells_of(study)
         check_commands(cells.values())
         _check_folder(study, out)
@@ -152,7 +158,7 @@ def _ready(waiting: Sequence[Cell], done: set[str]) -> list[Cell]:
 def _keep(plan: Plan, ended: Ended, progress: Progress) -> None:
     """Writes the record of a cell that succeeded."""
     cell = plan.cells[ended.name]
-    if ended.failure is None and not (plan.out / cell.name).exists():
+    if ended.failure is None and not exists(plan.out / cell.name):
         ended = replace(ended, failure=f"it ended well but wrote no {{out}} ({plan.out / cell.name})")
     if ended.failure is not None:
         progress.failed[cell.name] = ended.failure
@@ -180,7 +186,7 @@ def _is_done(out: Path, cell: Cell) -> bool:
         DataError: It was made by other commands.
     """
     path = _record(out, cell)
-    if not path.exists() or not (out / cell.name).exists():
+    if not exists(path) or not exists(out / cell.name):
         return False
     if read_json(path, Record).digest == cell.digest:
         return True
@@ -192,7 +198,7 @@ def _is_done(out: Path, cell: Cell) -> bool:
 
 def _check_folder(study: Study, out: Path) -> None:
     path = out / "study.json"
-    if not path.exists():
+    if not exists(path):
         return
     question = read_json(path, Question).question
     if question != study.question:

@@ -14,6 +14,7 @@ from trainer.studies.report import Results, write_report
 from trainer.studies.run import Plan, run_plan
 from unijudge.errors import DataError, FolderBusy, SettingsError
 from unijudge.leases import lease
+from unijudge.locations import locate
 
 
 class Counted(OneByOne):
@@ -93,6 +94,11 @@ def test_a_folder_of_another_study_is_refused(tmp_path):
     run(toy(seeds=[0]), tmp_path / "out")
     with pytest.raises(SettingsError, match="holds the results of another study"):
         Plan.of(toy(question="Something else?"), tmp_path / "out")
+
+
+def test_results_in_a_store_are_refused():
+    with pytest.raises(SettingsError, match="the results of a study lie on a disk"):
+        Plan.of(toy(), locate("memory://results"))
 
 
 def test_two_runs_of_one_study_do_not_mix(tmp_path):
