@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray", "aiohttp"},
     "trainer": {
         "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
-        "accelerate", "sentence_transformers", "httpx2", "tenacity",
+        "accelerate", "sentence_transformers", "httpx2", "tenacity", "ray",
     },
 }  # fmt: skip
 ONLY_IN = {
@@ -33,7 +33,7 @@ ONLY_IN = {
     },
     "ray": {
         "judge_service/replica.py", "judge_service/service.py", "judge_service/cluster.py",
-        "miner/ray_engine.py", "miner/jobs.py"},
+        "miner/ray_engine.py", "miner/jobs.py", "trainer/studies/engines.py"},
     "aiohttp": {"miner/jobs.py"},
     "uvicorn": {"judge_service/front/connections.py", "judge_service/front/proxy.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
@@ -47,7 +47,7 @@ ONLY_IN = {
     "typer": {
         "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
         "miner/jobs_cli.py",
-        "trainer/cli.py",
+        "trainer/cli.py", "trainer/studies/cli.py", "trainer/studies/commands.py",
     },
 }  # fmt: skip
 

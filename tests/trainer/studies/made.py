@@ -1,0 +1,33 @@
+"""A study of toy steps."""
+
+from pathlib import Path
+from typing import Any
+
+from trainer.studies.study import Study
+
+STEP = "python -m tests.trainer.studies.step"
+ROOT = Path(__file__).parents[3]
+
+
+def toy(**changes: Any) -> Study:
+    """Three seeds of two ways and two numbers; a higher way is better."""
+    values: dict[str, Any] = {
+        "question": "Is the good way better?",
+        "seeds": [0, 1, 2],
+        "axes": {"k": [4, 8], "way": {"good": "1", "bad": "0"}},
+        "steps": {
+            "run": {"command": f"{STEP} run {{out}} {{world}} {{k}} {{way}} {{seed}}"},
+            "world": {"command": f"{STEP} world {{out}} {{seed}}"},
+        },
+        "measures": {"score": {"steps": ["run"], "file": "metrics.json", "key": "all.score"}},
+        "comparisons": {
+            "better": {
+                "axis": "way",
+                "left": "bad",
+                "right": "good",
+                "claim": "The good way, against the bad one,",
+                "paper": "helps",
+            }
+        },
+    }
+    return Study.model_validate(values | changes)

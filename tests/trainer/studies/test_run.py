@@ -1,0 +1,186 @@
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.trainer.studies.made import ROOT, STEP, toy
+from trainer.studies.cells import cells_of
+from trainer.studies.engines import OneByOne
+from trainer.studies.process import Ended, Job, run_job
+from trainer.studies.report import Results, write_report
+from trainer.studies.run import Plan, run_plan
+from unijudge.errors import DataError, FolderBusy, SettingsError
+from unijudge.leases import lease
+from unijudge.locations import locate
+
+
+class Counted(OneByOne):
+    """Does not run anything twice: says what it ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran = []
+
+    def ended(self) -> Ended:
+        ended = super().ended()
+        self.ran.append(ended.name)
+        return ended
+
+
+def run(study, out, folder=ROOT):
+    runner, lines = Counted(), []
+    progress = run_plan(Plan.of(study, out), runner, folder, lines.append)
+    return progress, runner.ran, lines
+
+
+def test_a_failed_cell_is_named_and_the_others_run(tmp_path):
+    progress, ran, lines = run(toy(), tmp_path / "out")
+    assert list(progress.failed) == ["run/k=8,way=bad,seed=1"]
+    assert len(ran) == 15
+    assert len(progress.done) == 14
+    (failed,) = [line for line in lines if "failed" in line]
+    assert failed.startswith("run/k=8,way=bad,seed=1: failed: status 1: no luck today (all of it:")
+
+
+def test_the_same_command_runs_only_what_is_left(tmp_path):
+    run(toy(), tmp_path / "out")
+    _, ran, _ = run(toy(), tmp_path / "out")
+    assert ran == ["run/k=8,way=bad,seed=1"]
+
+
+def test_what_needs_a_failed_cell_is_left_out(tmp_path):
+    steps = toy().model_dump()["steps"]
+    steps["after"] = {"command": f"{STEP} world {{out}} {{run}}"}
+    progress, _, _ = run(toy(steps=steps), tmp_path / "out")
+    assert progress.left_out == {"after/k=8,way=bad,seed=1"}
+    assert "after/k=8,way=good,seed=1" in progress.done
+
+
+def test_seeds_are_done_one_after_another(tmp_path):
+    _, ran, _ = run(toy(), tmp_path / "out")
+    seeds = [name[-1] for name in ran]
+    assert seeds == sorted(seeds)
+
+
+def test_more_seeds_are_added_to_the_same_folder(tmp_path):
+    run(toy(seeds=[0]), tmp_path / "out")
+    _, ran, _ = run(toy(seeds=[0, 2]), tmp_path / "out")
+    assert all(name.endswith("seed=2") for name in ran)
+    assert len(ran) == 5
+
+
+def test_an_output_of_other_settings_is_refused_and_kept(tmp_path):
+    run(toy(seeds=[0]), tmp_path / "out")
+    steps = toy().model_dump()["steps"]
+    steps["world"]["command"] += " more"
+    with pytest.raises(DataError, match=r"world/seed=0: was made by other settings"):
+        Plan.of(toy(seeds=[0], steps=steps), tmp_path / "out")
+    assert (tmp_path / "out/world/seed=0/world.txt").exists()
+
+
+def test_an_output_that_was_deleted_is_made_again(tmp_path):
+    run(toy(seeds=[0]), tmp_path / "out")
+    output = tmp_path / "out/run/k=4,way=bad,seed=0"
+    (output / "metrics.json").unlink()
+    output.rmdir()
+    _, ran, _ = run(toy(seeds=[0]), tmp_path / "out")
+    assert ran == ["run/k=4,way=bad,seed=0"]
+
+
+def test_a_folder_of_another_study_is_refused(tmp_path):
+    run(toy(seeds=[0]), tmp_path / "out")
+    with pytest.raises(SettingsError, match="holds the results of another study"):
+        Plan.of(toy(question="Something else?"), tmp_path / "out")
+
+
+def test_results_in_a_store_are_refused():
+    with pytest.raises(SettingsError, match="the results of a study lie on a disk"):
+        Plan.of(toy(), locate("memory://results"))
+
+
+def test_two_runs_of_one_study_do_not_mix(tmp_path):
+    with lease(tmp_path / "out"), pytest.raises(FolderBusy):
+        run(toy(), tmp_path / "out")
+
+
+def test_a_step_that_writes_no_output_has_failed(tmp_path):
+    study = toy(seeds=[0], steps={"a": {"command": "true {out}"}}, measures={}, comparisons={})
+    progress, _, _ = run(study, tmp_path / "out")
+    assert "wrote no {out}" in progress.failed["a/all"]
+
+
+def test_a_folder_with_blanks_in_its_name(tmp_path):
+    progress, _, _ = run(toy(seeds=[0]), tmp_path / "my results")
+    assert len(progress.done) == 5
+
+
+def test_the_time_of_finished_steps_is_the_estimate(tmp_path):
+    steps = toy().model_dump()["steps"]
+    steps["run"]["seconds"] = 5
+    study = toy(seeds=[0], steps=steps)
+    assert Plan.of(study, tmp_path / "out").seconds() == {"run": 5, "world": None}
+    run(study, tmp_path / "out")
+    assert 0 < Plan.of(study, tmp_path / "out").seconds()["run"] < 5
+
+
+def test_the_service_of_a_step_that_ends_at_once_is_named(tmp_path):
+    job = Job("a/all", "true {service}", "python -c raise(SystemExit(3))", tmp_path, ROOT)
+    assert run_job(job).failure.startswith("the service ended with status 3")
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    pid_file = tmp_path / "pid"
+    inner = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    outer = (
+        "from pathlib import Path; from trainer.studies.process import Job, run_job; "
+        f"run_job(Job('a', {'python -c ' + repr(inner)!r}, None, Path({str(tmp_path)!r}), Path('.')))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", outer], cwd=ROOT)
+    try:
+        pid = _wait_for(lambda: pid_file.exists() and pid_file.read_text())
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    _wait_for(lambda: _is_gone(int(pid)))
+
+
+def _wait_for(look, seconds=30):
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def _is_gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_report_says_what_the_numbers_say(tmp_path):
+    study = toy()
+    run(study, tmp_path / "out")
+    sentences = write_report(Plan.of(study, tmp_path / "out"))
+    assert sentences[0] == (
+        "The good way, against the bad one, (k 4) helped: score +1.000, [+1.000, +1.000] over 3 seeds."
+    )
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| run: k 4, way good | 1.410 ± 0.010 (3) |" in table
+    assert "| run: k 8, way bad | 0.810 ± 0.014 (2) |" in table
+    assert "14 of 15 steps are done" in table
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<svg" in page
+    assert "way bad" in page
+    assert "Is the good way better?" in page
+
+
+def test_a_study_without_results_has_no_report(tmp_path):
+    with pytest.raises(DataError, match="nothing that the study measures is there yet"):
+        Results.of(Plan.of(toy(), tmp_path / "out"))
+
+
+def test_every_cell_is_part_of_the_plan(tmp_path):
+    assert set(Plan.of(toy(), tmp_path / "out").cells) == set(cells_of(toy()))

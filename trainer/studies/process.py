@@ -1,0 +1,172 @@
+"""Runs one cell: its command as a process of its own, and beside it, where it asks for one, a judge service."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from trainer.studies import tied
+from trainer.studies.commands import is_ours, words_of
+from trainer.studies.study import PORT, RESULTS, SERVICE
+
+START_LIMIT_S = 1800
+"""How long a service may take to become ready: a large model is downloaded and compiled."""
+STOP_LIMIT_S = 120
+"""How long a process may take to end after SIGTERM."""
+LOOK_EVERY_S = 0.5
+LONGEST_REASON = 200
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""For processes that run side by side. What the caller has set comes first."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is run, and where."""
+
+    name: str
+    command: str
+    service: str | None
+    results: Path
+    """The study's folder of results, absolute."""
+    folder: Path
+    """Where the command runs: paths in a study's file are relative to it."""
+    cpus: float = 1
+    gpus: float = 0
+
+    @property
+    def log(self) -> Path:
+        """What the processes print."""
+        return self.results / f"{self.name}.log"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How it ended."""
+
+    name: str
+    seconds: float
+    failure: str | None = None
+    """Why it failed; None where it did not."""
+
+
+def run_job(job: Job) -> Ended:
+    """Runs a job to its end. Its processes end with this one.
+
+    An interrupt (KeyboardInterrupt) ends the processes and is raised again.
+    """
+    begun = time.monotonic()
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    if not is_ours(job.command):  # our own commands resume from what an interrupted one left
+        shutil.rmtree(job.results / job.name, ignore_errors=True)
+    with job.log.open("w", encoding="utf-8") as log:
+        try:
+            with _service(job, log) as url, _process(job, job.command, {SERVICE: url or ""}, log) as process:
+                status = process.wait()
+            failure = f"status {status}" if status else None
+        except OSError as error:
+            failure = str(error)
+    if failure:
+        failure = f"{failure}: {_last_line(job.log)} (all of it: {job.log})"
+    return Ended(job.name, time.monotonic() - begun, failure)
+
+
+@contextlib.contextmanager
+def _service(job: Job, log: IO[str]) -> Iterator[str | None]:
+    """The URL of the job's service, once it is ready.
+
+    Raises:
+        OSError: It ended, or did not become ready in time.
+    """
+    if job.service is None:
+        yield None
+        return
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    with _process(job, job.service, {PORT: str(port)}, log) as process:
+        limit = time.monotonic() + START_LIMIT_S
+        while not _is_ready(url):
+            if process.poll() is not None:
+                raise OSError(f"the service ended with status {process.returncode}")
+            if time.monotonic() > limit:
+                raise OSError(f"the service was not ready within {START_LIMIT_S} s")
+            time.sleep(LOOK_EVERY_S)
+        yield url
+
+
+@contextlib.contextmanager
+def _process(job: Job, command: str, values: Mapping[str, str], log: IO[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Starts a command; at the end of the block, whatever of it still runs is ended."""
+    filling = {**values, RESULTS: str(job.results)}
+    words = [filled(word, filling) for word in words_of(command)]
+    log.write(f"$ {shlex.join(words)}\n")
+    log.flush()
+    process = subprocess.Popen(  # noqa: S603  the study's own command, without a shell
+        [sys.executable, "-S", "-E", tied.__file__, *words],
+        cwd=job.folder,
+        env=_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def filled(word: str, values: Mapping[str, str]) -> str:
+    """A word with its placeholders filled.
+
+    Example:
+        >>> filled("out={results}/a", {"results": "/data/my study"})
+        'out=/data/my study/a'
+    """
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Without what Ray tells its own worker: a service in it would join the study's cluster."""
+    kept = {name: value for name, value in ours.items() if not name.startswith("RAY_")}
+    return {**ONE_THREAD, **kept}
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _is_ready(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
+    try:
+        with direct.open(f"{url}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _last_line(log: Path) -> str:
+    # A command prints what it likes: its text need not be UTF-8.
+    with log.open(encoding="utf-8", errors="replace") as file:
+        lines = deque((line.strip() for line in file if line.strip()), maxlen=1)
+    return lines[0][:LONGEST_REASON] if lines else "it printed nothing"
