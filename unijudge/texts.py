@@ -24,6 +24,17 @@ LFS = b"version https://git-lfs"
 """How the text begins that Git puts in the place of a large file."""
 HEAD = len(LFS)
 """Bytes of a file that are looked at for that."""
+NO_TEXT = (
+    (b"PK\3\4", "a zip archive, as .xlsx is; unpack it, or save the sheet as CSV UTF-8"),
+    (b"\x1f\x8b", "compressed with gzip; add .gz to its name"),
+    (b"PAR1", "Parquet; call it .parquet"),
+    (b"%PDF", "a PDF; export the table as CSV or JSON lines"),
+    (b"<!doctype html", "a web page, as servers answer instead of a file; fetch it again"),
+    (b"<html", "a web page, as servers answer instead of a file; fetch it again"),
+)
+"""How files begin that are called as if they held rows of text, in small letters; what they are, and what helps."""
+NO_UTF_8 = "save it as UTF-8; in Excel choose CSV UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
+"""What helps against text in another encoding of one byte a letter."""
 COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """Endings of compressed text, and what reads it."""
 TORN = (EOFError, OSError, zlib.error, lzma.LZMAError)
@@ -62,7 +73,7 @@ def check_no_pointer(path: Path, head: bytes) -> None:
 
 
 def check_beginning(path: Path, head: bytes) -> None:
-    """Refuses text in UTF-16 or UTF-32, and a pointer of Git LFS.
+    """Refuses text in UTF-16 or UTF-32, a pointer of Git LFS, and what is no text at all.
 
     Raises:
         DataError: It is such; the cure is named.
@@ -73,6 +84,10 @@ def check_beginning(path: Path, head: bytes) -> None:
             f"{path}: is {name}, as PowerShell's > writes it; save it as UTF-8: iconv -f {name} -t UTF-8, or in "
             "PowerShell Out-File -Encoding utf8"
         )
+    start = head.lstrip().lower()
+    for mark, what in NO_TEXT:
+        if start.startswith(mark.lower()):
+            raise DataError(f"{path}: is {what}")
 
 
 def as_text(path: Path, data: bytes) -> str:
@@ -86,9 +101,7 @@ def as_text(path: Path, data: bytes) -> str:
         return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: is no UTF-8 text (byte {data[error.start]:#x} in line {line}); save it as UTF-8"
-        ) from error
+        raise DataError(f"{path}: is no UTF-8 text (byte {data[error.start]:#x} in line {line}); {NO_UTF_8}") from error
 
 
 @contextlib.contextmanager
@@ -100,7 +113,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
         newline: As of `open`.
 
     Raises:
-        DataError: It is UTF-16 or UTF-32, or a pointer of Git LFS.
+        DataError: It is UTF-16 or UTF-32, a pointer of Git LFS, or no text.
         Exception: What the disk or the store raises, and `TORN` and UnicodeDecodeError while it is read.
     """
     check_regular(path)

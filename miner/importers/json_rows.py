@@ -13,7 +13,7 @@ from typing import IO, Any
 from unijudge.errors import DataError
 from unijudge.refused import in_one_line
 from unijudge.shown import shown
-from unijudge.texts import TORN, open_text
+from unijudge.texts import NO_UTF_8, TORN, open_text
 
 WINDOW = 2**20
 """Characters that are read at once."""
@@ -82,10 +82,10 @@ def _reading(path: Path) -> Iterator["_Text"]:
             yield _Text(path, file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (*TORN, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON ({in_one_line(error)}); fetch the file again, or convert it to UTF-8"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text ({in_one_line(error)}); {NO_UTF_8}") from error
+    except TORN as error:
+        raise DataError(f"{path}: cannot be read as JSON ({in_one_line(error)}); fetch the file again") from error
 
 
 class _Text:

@@ -222,11 +222,14 @@ class Pictures:
         return found
 
     def _hint(self, name: str) -> str:
-        """A picture whose name differs only in case, blanks or %20; for the first few, since all names are read."""
+        """A picture whose name differs only in case, folders, blanks or %20; for the first few: all names are read."""
+        if re.match("[A-Za-z]:/", name):
+            return "; it is a path of a Windows disk: name the picture by its path below --images"
         if not self._hints:
             return ""
         self._hints -= 1
-        alike = self._alike(name) or self._alike(unquote(name).strip())
+        plain = unquote(name).strip()
+        alike = self._alike(name) or self._alike(plain) or self._alike(PurePosixPath(plain).name)
         return f"; did you mean {shown_name(alike)}?" if alike else ""
 
     def _alike(self, name: str) -> str | None:

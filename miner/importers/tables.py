@@ -29,7 +29,7 @@ from unijudge.refused import in_one_line
 from unijudge.shown import listed, shown
 from unijudge.stores import exists, is_file, is_folder
 from unijudge.tables import open_parquet
-from unijudge.texts import COMPRESSED, HEAD, TORN, check_no_pointer, open_text
+from unijudge.texts import COMPRESSED, HEAD, NO_UTF_8, TORN, check_no_pointer, open_text
 
 ROWS_AT_ONCE = 16
 """Of a Parquet file, at most: its rows may hold pictures of some megabytes."""
@@ -217,10 +217,11 @@ def reading_rows(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (pa.ArrowException, *TORN, UnicodeDecodeError, csv.Error) as error:
-        cure = "" if _kind(path) in BINARY else ", or convert it to UTF-8"
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text ({in_one_line(error)}); {NO_UTF_8}") from error
+    except (pa.ArrowException, *TORN, csv.Error) as error:
         raise DataError(
-            f"{path}: cannot be read as {_kind(path)[1:]} ({in_one_line(error)}); fetch the file again{cure}"
+            f"{path}: cannot be read as {_kind(path)[1:]} ({in_one_line(error)}); fetch the file again"
         ) from error
 
 
