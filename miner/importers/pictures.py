@@ -229,12 +229,14 @@ class Pictures:
             return ""
         self._hints -= 1
         plain = unquote(name).strip()
-        alike = self._alike(name) or self._alike(plain) or self._alike(PurePosixPath(plain).name)
+        alike = self._alike(name) or self._alike(plain) or self._in_root(PurePosixPath(plain).name)
         return f"; did you mean {shown_name(alike)}?" if alike else ""
 
     def _alike(self, name: str) -> str | None:
-        found = None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
-        return found or next(filter(None, (archive.alike(name) for archive in self._archives)), None)
+        return self._in_root(name) or next(filter(None, (archive.alike(name) for archive in self._archives)), None)
+
+    def _in_root(self, name: str) -> str | None:
+        return None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
 
 
 def _listing(folder: Path) -> Listing:

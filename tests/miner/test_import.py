@@ -107,7 +107,7 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
         ("a.jsonl", '{"query_text": 5.5}', r"a\.jsonl:1: 5\.5 is no text"),
         ("a.parquet", "hello", r"a\.parquet: cannot be read as parquet"),
         ("a.jsonl", b"\xff\xfe", r"a\.jsonl: is UTF-16, as PowerShell"),
-        ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: cannot be read as csv"),
+        ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: is no UTF-8 text"),
         ("a.csv", "query_text,positive_text\na\n", "not as many fields"),
         ("a.jsonl", "", "no rows"),
         ("a.jsonl", "\n \n", "no rows"),
