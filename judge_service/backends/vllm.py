@@ -121,11 +121,13 @@ class VllmJudge:
             JudgeUnavailable: It had died before.
         """
         answers, prompts = await asyncio.to_thread(self._prepare, query, candidates)
+        was_dead = self._engine.is_dead
         try:
             async with asyncio.TaskGroup() as pairs:
                 tasks = {place: pairs.create_task(self._score(prompt)) for place, prompt in prompts.items()}
         except* JudgeUnavailable as failures:
-            kind = JudgeUnavailable if failures.subgroup(JudgeDied) is None else JudgeDied
+            # A pair that is asked after the death may tell of it before one that was in the engine.
+            kind = JudgeDied if self._engine.is_dead and not was_dead else JudgeUnavailable
             raise kind(str(failures.exceptions[0])) from failures
         for place, task in tasks.items():
             answers[place] = task.result()

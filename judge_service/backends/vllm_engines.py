@@ -29,6 +29,11 @@ class PromptRefused(Exception):
 class Engine(Protocol):
     """What runs one prompt to its first token."""
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it answers nothing any more."""
+        ...
+
     async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
         """The finished output; it may hold no answer.
 
@@ -63,6 +68,11 @@ class AsyncEngine:
         processes = self._engine.engine_core.resources.engine_manager.processes
         self._guardian = guard([process.pid for process in processes])
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether vLLM knows that one of its processes has ended."""
+        return bool(self._engine.errored)
+
     async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
         """The finished output.
 
@@ -72,7 +82,7 @@ class AsyncEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         last = None
-        kind = JudgeUnavailable if self._engine.errored else JudgeDied
+        kind = JudgeUnavailable if self.is_dead else JudgeDied
         try:
             if again:
                 (prompt,) = await self._engine.renderer.render_cmpl_async([dict(prompt)], skip_mm_cache=True)
@@ -124,6 +134,11 @@ class InProcessEngine:
         self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
         self._death: BaseException | None = None
         threading.Thread(target=self._run, name="vllm", daemon=True).start()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its thread has ended."""
+        return self._death is not None
 
     async def generate(
         self,

@@ -185,7 +185,7 @@ def test_too_few_numbers_stop_the_caller():
         "result": {"place": 0, "logprobs": [-1.0], "mass": 0.4},
     }
     transport = Counting(serve(ScriptedJudge(Prompt())), [httpx2.Response(200, json=short)])
-    with pytest.raises(JudgeBroken, match="2 candidates sent, 1 answered"):
+    with pytest.raises(JudgeBroken, match="2 candidates sent, 1 answers returned"):
         choose(None, QUERY, TEXTS[:2], transport)
 
 

@@ -21,7 +21,8 @@ BUDGET = {"min_pixels": 56 * 56, "max_pixels": 168 * 168}
 
 
 def family_of(*budget, patch=14):
-    config = SimpleNamespace(image_token_id=7, vision_start_token_id=8)
+    tower = SimpleNamespace(patch_size=patch, temporal_patch_size=2, spatial_merge_size=2)
+    config = SimpleNamespace(image_token_id=7, vision_start_token_id=8, vision_config=tower)
     return QwenVL(config, Qwen2VLImageProcessorPil(patch_size=patch), PixelBudget(*budget))
 
 
