@@ -55,7 +55,7 @@ def test_json_that_never_ends_a_row_is_not_read_to_the_end(tmp_path, monkeypatch
     with pytest.raises(DataError, match=r"broken at row 1 .Exceeds the limit"):
         list(json_rows.array_rows(path))
     path.write_bytes(b'["\xff"]')
-    with pytest.raises(DataError, match=r"a\.json: cannot be read as JSON"):
+    with pytest.raises(DataError, match=r"a\.json: is no UTF-8 text"):
         list(json_rows.array_rows(path))
     with pytest.raises(DataError, match=r"none\.json: no such file"):
         list(json_rows.array_rows(tmp_path / "none.json"))
