@@ -52,7 +52,7 @@ class _Request:
 class Admission:
     """Lets as many requests work as there are slots; the others wait in order.
 
-    A request may ask to work alone. It waits until nothing else works, and whoever came later waits for it.
+    A request may ask to work alone. It waits until the replica is idle, and later requests wait behind it.
 
     How long a request would wait is estimated from the work that stands before it. Work has no unit: only the ratio to
     the seconds that earlier work took counts.

@@ -22,7 +22,7 @@ class InWork:
 
     @contextlib.contextmanager
     def noted(self, name: str | None) -> Iterator[None]:
-        """The file stands there while the block runs.
+        """Keeps the file of a request while the block runs.
 
         Args:
             name: Of the request; without a name it is not noted.

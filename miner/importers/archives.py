@@ -141,7 +141,7 @@ def _named(data: bytes, begun: int = 0) -> tuple[str, int, int]:
     """The name, the flags and the length of the entry that begins there.
 
     Raises:
-        BadZipFile: There is none, or half of one.
+        BadZipFile: No entry begins there, or its end is missing.
     """
     if data[begun : begun + 4] != b"PK\1\2" or len(data) < begun + ENTRY.size:
         raise zipfile.BadZipFile("Bad magic number for central directory")
