@@ -43,6 +43,17 @@ class Example:
     """Places of negatives that were drawn at random, since none survived: their 1 in `teacher` is no judge's word."""
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What the negatives of one subset can be drawn from."""
+
+    subset: str
+    rows: int
+    """Training rows of the subset."""
+    items: int
+    """Distinct items."""
+
+
 class Examples:
     """All rows of a selection; in memory only as row numbers and scores, contents are read when asked for."""
 
@@ -102,6 +113,9 @@ class Examples:
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
         self._drawn = np.frombuffer(drawn, bool).reshape(-1, 1 + negatives)
         self._weights = np.array(weights)
+        self._subsets = list(subsets)
+        self.at_random = manifest.selection.get("preset") == "random"
+        """Whether the negatives were drawn from the whole pool."""
         self._further = dict(further)
         """Of a question, what the selection holds for right besides its positives."""
 
@@ -123,6 +137,18 @@ class Examples:
     def teacher_NK(self) -> NDArray[np.float64]:
         """Judge scores in [0, 1] of every row that was judged whole, the positive first."""
         return self._teachers[~np.isnan(self._teachers).any(1)]
+
+    def pools(self) -> list[Pool]:
+        """The pool of each subset: its own, or that of all subsets where a row has an item from outside of its own."""
+        found = []
+        for number, subset in enumerate(self._subsets):
+            rows = np.flatnonzero(self.groups == number)
+            items = self._corpus.pool_rows(subset)
+            if not np.isin(self._item_rows[rows], items).all():
+                items = self._corpus.pool_rows(None)
+            # Items that say the same are one: a negative that repeats another one teaches nothing new.
+            found.append(Pool(subset, len(rows), len(np.unique(self._exclusions.contents[items]))))
+        return found
 
     def check_judged(self, why: str) -> None:
         """Refuses rows without a label of their positive or of a negative.

@@ -19,7 +19,7 @@ from trainer.gradcache import embed_in_chunks
 from trainer.loop import Observed, Terms
 from trainer.losses import js_divergence, kl, margin_mse, symmetric_kl
 from trainer.processes import processes
-from trainer.teaching import cannot_teach, observed
+from trainer.teaching import cannot_teach, labels_are_hard, observed, pool_is_covered
 from trainer.training_settings import EmbedderSettings, LossSettings
 from unijudge.encoding import Stream
 
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 AGREEMENTS = {"symmetric_kl": symmetric_kl, "js": js_divergence, "kl": kl, "margin_mse": margin_mse}
 """By name: the losses that a judge teaches."""
+DISTRIBUTIONS = {"symmetric_kl", "js", "kl"}
+"""Those that make a distribution of a judge's scores; `margin_mse` reads differences of scores."""
 
 
 def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], None]) -> Path:
@@ -46,9 +48,8 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
     def objective(backbone: Backbone, rows: Examples) -> Objective[Batch]:
         if settings.loss.name in AGREEMENTS:
             rows.check_judged(f"loss.name = {settings.loss.name!r}")
-            doubt = cannot_teach(rows.teacher_NK, settings.loss.teacher_temperature)
-            if doubt is not None:
-                logger.warning("%s: %s", settings.triples, doubt)
+        for doubt in _doubts(settings, rows):
+            logger.warning("%s: %s", settings.triples, doubt)
         return Objective(
             lambda examples, _: _ready(backbone, collate(examples)),
             partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
@@ -59,6 +60,19 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
         return finetune(settings, objective, report, accelerator).adapter
+
+
+def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
+    """Why a training may teach less than it seems to."""
+    temperature = settings.loss.teacher_temperature
+    doubts = []
+    if settings.loss.name in AGREEMENTS:
+        doubts.append(cannot_teach(rows.teacher_NK, temperature))
+    if settings.loss.name in DISTRIBUTIONS:
+        doubts.append(labels_are_hard(rows.teacher_NK, temperature))
+    if rows.at_random or settings.loss.in_batch_weight:
+        doubts.append(pool_is_covered(settings, rows.pools()))
+    return [doubt for doubt in doubts if doubt is not None]
 
 
 def _ready(backbone: Backbone, batch: Batch) -> Batch:

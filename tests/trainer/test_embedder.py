@@ -22,10 +22,11 @@ from trainer.train_embedder import loss_of, train_embedder
 from trainer.training_settings import EmbedderSettings, LoraSettings, LossSettings
 from unijudge.corpus import Content, write_corpus
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
+from unijudge.files import read_json
 from unijudge.inventory import check
 from unijudge.rankings import read_rankings, write_rankings
 from unijudge.scores import Judged
-from unijudge.triples import Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.triples import Negative, Scale, Triple, TripleManifest, finish_triples, read_triples, write_triples
 from unijudge.vectors import VectorFolder
 
 
@@ -116,7 +117,7 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(corpus, triples,
         caplog.clear()
         settings = run_settings(corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", steps=1)
         train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
-        return [record.getMessage() for record in caplog.records if "teach" in record.getMessage()]
+        return [record.getMessage() for record in caplog.records if "hardly teach" in record.getMessage()]
 
     assert said(triples) == []
     drawn = write_rows(corpus, tmp_path / "fallback", fallback=True)
@@ -124,6 +125,53 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(corpus, triples,
     assert warning.startswith(f"{drawn}: the judge can hardly teach: ")
     assert "does not put the positive first in 100% of 8 rows" in warning
     assert said(drawn, name="infonce") == [], "hard labels do not ask the judge"
+
+
+@pytest.mark.parametrize(
+    ("loss", "warned"),
+    [
+        ({"name": "kl"}, True),
+        ({"name": "js"}, True),
+        ({"name": "symmetric_kl"}, True),
+        ({"name": "kl", "teacher_temperature": 0.5}, False),
+        ({"name": "margin_mse"}, False),
+        ({"name": "infonce"}, False),
+    ],
+)
+def test_soft_labels_that_are_hard_are_warned_of_before_training(
+    corpus, triples, model, tmp_path, caplog, loss, warned
+):
+    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=1, warmup_steps=0)
+    train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
+    said = [message for message in caplog.messages if "soft labels equal hard ones" in message]
+    assert len(said) == warned
+    assert all(message.startswith(f"{triples}: soft labels equal hard ones here: ") for message in said)
+
+
+@pytest.mark.parametrize(
+    ("preset", "steps", "in_batch", "said"),
+    [
+        # 4 rows × 7 negatives × steps, of 8 items: 2 steps draw 56 of them, 3 steps draw 84.
+        ("random", 2, 0, None),
+        ("random", 3, 0, "84 negatives are drawn from a pool of 8: each is seen about 10 times"),
+        ("topk", 3, 0, None),
+        # With the positives of other rows 4 × 8 × 3.
+        ("topk", 3, 1, "96 negatives are drawn from a pool of 8: each is seen about 12 times"),
+    ],
+)
+def test_a_pool_that_is_covered_is_warned_of_before_training(
+    corpus, triples, model, tmp_path, caplog, preset, steps, in_batch, said
+):
+    write_triples(tmp_path / "rows", read_triples(triples, corpus.fingerprint))
+    manifest = read_json(triples / "triples.json", TripleManifest)
+    finish_triples(tmp_path / "rows", manifest.model_copy(update={"selection": {"preset": preset}}))
+    settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", steps=steps, warmup_steps=0)
+    loss = LossSettings(name="infonce", in_batch_weight=in_batch)
+    train_embedder(settings.model_copy(update={"loss": loss}), quiet)
+    warnings = [message for message in caplog.messages if "is small" in message]
+    assert len(warnings) == (said is not None)
+    if said:
+        assert f"{tmp_path / 'rows'}: the pool of 'squares' is small: {said}" in warnings[0]
 
 
 def test_weights_scales_and_a_persons_word_reach_the_batch(corpus, tmp_path):

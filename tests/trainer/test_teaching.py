@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.teaching import cannot_teach, observed
-from trainer.training_settings import LossSettings
+from trainer.examples import Pool
+from trainer.teaching import cannot_teach, labels_are_hard, observed, pool_is_covered
+from trainer.training_settings import EmbedderSettings, LossSettings
 
 CLEAR, LEVEL, WRONG = [0.9, 0.1, 0.2], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9]
 
@@ -61,3 +62,42 @@ def test_a_tie_is_no_lead_and_both_faults_are_told():
     said = cannot_teach(np.array([LEVEL] * 1200), 0.02)
     assert "1.10 of at most 1.10 nats" in said
     assert "first in 100% of 1,200 rows" in said
+
+
+def test_the_median_row_decides_whether_labels_are_hard():
+    """At 0.02 a lead of 0.8 is e⁴⁰; at 0.2 a negative has e⁻⁴ and e⁻³·⁵ of the positive's share."""
+    said = labels_are_hard(np.array([CLEAR, CLEAR, LEVEL]), 0.02)
+    assert said.startswith("soft labels equal hard ones here: their median entropy is 0.0000 nats")
+    assert "Raise loss.teacher_temperature, or use loss.name = 'infonce'" in said
+    assert labels_are_hard(np.array([CLEAR, LEVEL, LEVEL]), 0.02) is None
+    assert labels_are_hard(np.array([CLEAR] * 3), 0.2) is None
+    assert labels_are_hard(np.empty((0, 3)), 0.02) is None, "no judge, no soft labels"
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.008, True), (0.009, False)])
+def test_labels_are_hard_below_a_twentieth_of_a_nat(share, warned):
+    """A negative with 0.008 makes 0.0466 nats, with 0.009 0.0514."""
+    lead = math.log((1 - share) / share) * 0.1
+    assert (labels_are_hard(np.array([[lead, 0.0]]), 0.1) is not None) == warned
+
+
+def training(**changes):
+    return EmbedderSettings(corpus="c", triples="t", out="o", steps=10, batch_size=5, negatives=4, **changes)
+
+
+@pytest.mark.parametrize(("items", "warned"), [(20, True), (21, False)])
+def test_a_pool_is_covered_when_each_item_is_drawn_ten_times(items, warned):
+    """10 steps × 5 rows × 4 negatives."""
+    said = pool_is_covered(training(), [Pool("s", 7, items)])
+    assert (said is not None) == warned
+    if said:
+        assert "200 negatives are drawn from a pool of 20: each is seen about 10 times. Random" in said
+        assert "Import more items into the corpus, or lower steps, batch_size or negatives" in said
+
+
+def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
+    """A quarter of 2 × 50 rows, each with 4 negatives and, in a batch, its positive: 125; and 375."""
+    pools = [Pool("few", 1, 5), Pool("many", 3, 37), Pool("large", 0, 9)]
+    said = pool_is_covered(training(accumulate=2, loss=LossSettings(in_batch_weight=1)), pools)
+    assert "the pool of 'few' is small: 125 negatives are drawn from a pool of 5: each is seen about 25 times" in said
+    assert "(2 of 3 pools are too small)" in said
