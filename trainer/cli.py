@@ -119,8 +119,15 @@ def evaluate(
     """Rank candidates by similarity; precision@1, recall@k, MRR and nDCG for each subset."""
     resolved = command_settings(EvaluateSettings, settings, overrides, example)
     from trainer.evaluate import evaluate as run
+    from trainer.power import CHANGED, Power
 
-    _tell(run(resolved, overwrite=overwrite).subsets)
+    subsets = run(resolved, overwrite=overwrite).subsets
+    _tell(subsets)
+    if power := Power.of(subsets):
+        typer.echo(
+            f"With {power.queries:,} queries, the smallest difference of mean precision@1 that can be told is "
+            f"{power.smallest:.3f} (95 %, paired by query, if {CHANGED:.0%} of the results differ)"
+        )
 
 
 @app.command()

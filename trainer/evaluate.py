@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.measuring_settings import EvaluateSettings
+from trainer.power import Power
 from unijudge.alike import Exclusions
 from unijudge.corpus import Corpus, Query
 from unijudge.errors import DataError
@@ -80,11 +81,14 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
     )
     with lease(settings.out):
         if exists(path) and not overwrite:
-            read_json(path, Report).check_same(path, report, {"out"})
+            read_json(path, Report).check_same(path, report, {"out", "detect"})
         subsets = _write_rankings(settings, corpus)
         digest = file_sha256(settings.out / "rankings.parquet")
         report = report.model_copy(update={"subsets": subsets, "rankings_sha256": digest})
         publish_json(path, report)
+    power = Power.of(subsets)
+    if power and (doubt := power.lacking(settings.detect)):
+        logger.warning("%s: %s", settings.corpus, doubt)
     return report
 
 

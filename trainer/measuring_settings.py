@@ -29,6 +29,9 @@ class EvaluateSettings(Settings):
     """The k of recall@k; nDCG is taken at the last."""
     keep: int = Field(10, gt=0)
     """Items of each ranking to write; no more can be reranked."""
+    detect: float | None = Field(None, gt=0, le=1)
+    """A difference of precision@1 between two systems that is looked for, such as 0.02. A warning says how many queries
+    it needs, where the corpus has fewer."""
 
 
 class RerankSettings(Settings):

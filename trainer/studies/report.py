@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.power import powers
 from trainer.studies.measures import Reading, Row, read_measure
 from trainer.studies.run import Plan
 from trainer.studies.statistics import Difference, difference
@@ -127,7 +128,8 @@ def write_report(plan: Plan) -> list[str]:
     """
     results = Results.of(plan)
     findings = results.findings()
-    publish_text(plan.out / "table.md", markdown(results, findings))
+    told = powers([(found.measure, found.difference) for found in findings], plan.study.detect)
+    publish_text(plan.out / "table.md", markdown(results, findings, told))
     text = page(
         Path(__file__).with_name("report.html.jinja"),
         title=plan.study.question,
@@ -136,13 +138,14 @@ def write_report(plan: Plan) -> list[str]:
         table=[(row_name(row), _cells(results, row)) for row in results.rows()],
         charts=_charts(results),
         findings=findings,
+        powers=told,
         few=len(plan.study.seeds) < FEW_SEEDS,
     )
     publish_text(plan.out / "report.html", text)
-    return [finding.sentence for finding in findings]
+    return [*(finding.sentence for finding in findings), *told]
 
 
-def markdown(results: Results, findings: list[Finding]) -> str:
+def markdown(results: Results, findings: list[Finding], told: list[str]) -> str:
     """The table and the sentences, as Markdown."""
     head = _head(results)
     lines = [f"# {results.study.question}", "", _coverage(results), ""]
@@ -150,6 +153,7 @@ def markdown(results: Results, findings: list[Finding]) -> str:
     lines += [f"| {row_name(row)} | {' | '.join(_cells(results, row))} |" for row in results.rows()]
     lines.append("")
     lines += [f"- {finding.sentence} Paper: {finding.agreement}." for finding in findings]
+    lines += [f"- {sentence}" for sentence in told]
     return "\n".join(lines) + "\n"
 
 

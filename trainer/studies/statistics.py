@@ -31,6 +31,8 @@ class Difference:
     """What other seeds would do: Student's interval over the differences of the seeds; None of one seed."""
     over_queries: Interval | None
     """What other queries would do: of the differences of queries, each a mean over the seeds; None without rankings."""
+    queries: int = 0
+    """How many each side answered; 0 without rankings."""
 
     @property
     def finding(self) -> Finding:
@@ -58,7 +60,8 @@ def difference(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> Dif
         return None
     by_seed = np.array([after.value - before.value for before, after in pairs])
     over_seeds = _student(by_seed) if len(pairs) > 1 else None
-    return Difference(float(by_seed.mean()), len(pairs), over_seeds, _over_queries(pairs))
+    queries = sum(len(values) for values in (pairs[0][0].by_query or {}).values())
+    return Difference(float(by_seed.mean()), len(pairs), over_seeds, _over_queries(pairs), queries)
 
 
 def _paired(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> list[tuple[Reading, Reading]]:

@@ -112,6 +112,8 @@ class Study(Settings):
     steps: dict[Label, Step] = Field(min_length=1)
     measures: dict[str, Measure] = Field(default_factory=dict)
     comparisons: dict[str, Comparison] = Field(default_factory=dict)
+    detect: float | None = Field(None, gt=0, le=1)
+    """A difference of precision@1 to look for. The report says how many queries it needs, if there are too few."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> "Study":

@@ -12,9 +12,11 @@ from trainer.studies.engines import OneByOne
 from trainer.studies.process import Ended, Job, run_job
 from trainer.studies.report import Results, write_report
 from trainer.studies.run import Plan, run_plan
+from trainer.studies.study import Measure
 from unijudge.errors import DataError, FolderBusy, SettingsError
 from unijudge.leases import lease
 from unijudge.locations import locate
+from unijudge.rankings import Ranking, write_rankings
 
 
 class Counted(OneByOne):
@@ -175,6 +177,23 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
     assert "<svg" in page
     assert "way bad" in page
     assert "Is the good way better?" in page
+
+
+def test_the_report_says_how_small_a_difference_it_can_tell(tmp_path):
+    """Four queries, of which the good way answers one more: differences 0 0 0 1, so 1.96 · 0.5 / √4."""
+    study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, detect=0.25)
+    run(study, tmp_path / "out")
+    for way, ranks in (("good", (1, 2, 1, 1)), ("bad", (1, 2, 1, 3))):
+        rankings = [Ranking(f"q{n}", "s", rank, ["a"], [0.5], ["a"], 3, bytes(16)) for n, rank in enumerate(ranks)]
+        write_rankings(tmp_path / f"out/run/k=4,way={way},seed=0/rankings.parquet", rankings)
+    measured = study.model_copy(update={"measures": {"precision@1": Measure(steps=("run",))}})
+    *_, said = write_report(Plan.of(measured, tmp_path / "out"))
+    assert said.startswith(
+        "With 4 queries, the smallest difference of precision@1 that can be told is 0.490 (95 %, paired by query). "
+        "4 queries are too few to tell a difference of 0.25: 16 are needed"
+    )
+    for name in ("table.md", "report.html"):
+        assert said.split("(`")[0] in (tmp_path / "out" / name).read_text()
 
 
 def test_a_study_without_results_has_no_report(tmp_path):
