@@ -20,6 +20,7 @@ from unijudge.judging import JudgingManifest
 from unijudge.pictures import Resize
 from unijudge.prompt import Part, content_parts
 from unijudge.provenance import differences
+from unijudge.shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -105,19 +106,20 @@ def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
     """What turns contents into token streams.
 
     Raises:
-        SettingsError: `vlm2vec`, for a model of a kind of which there is no such checkpoint.
+        SettingsError: The way of a released checkpoint, for a model of a kind of which there is no such checkpoint.
         ModelError: `chat`, for a model whose chat template takes no picture.
     """
     if encoding == "chat":
         inputs.encoder.stream([b"a picture", "a"])  # no picture is opened for its place in a prompt
         return partial(_chat, inputs)
-    kind = inputs.config.model_type
-    if kind not in RELEASED:
+    kind, readers = inputs.config.model_type, RELEASED[encoding]
+    if kind not in readers:
         raise SettingsError(
-            f"model.encoding: 'vlm2vec' is how {', '.join(RELEASED)} were trained, but {inputs.name} is of the kind "
+            f"model.encoding: {encoding!r} is how {', '.join(readers)} were trained, but {inputs.name} is of the kind "
             f"{kind!r}; set model.encoding = 'chat'"
         )
-    return partial(RELEASED[kind], inputs)
+    inputs.in_line = (encoding, kind) in IN_LINE
+    return partial(readers[kind], inputs)
 
 
 def _chat(inputs: ModelInputs, content: Content) -> Stream:
@@ -134,7 +136,9 @@ def _bare(inputs: ModelInputs, content: Content) -> Stream:
     back is the marker of a row without an image (WebQA's queries), where the reference has one token of no picture.
 
     Source:
-        VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515) and their code, `Qwen2_VL_process_fn`.
+        VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515) and their code, `Qwen2_VL_process_fn`. Of LLaVA-NeXT:
+        github.com/TIGER-AI-Lab/VLM2Vec, branch v1, commit 28fdbdd, src/model_utils.py, `Llava_NEXT_process_fn`. UniME
+        (v1) measures MMEB by that code (github.com/deepglint/UniME, README.md).
     """
     text = content.text or ""
     parts: list[Part] = [text]
@@ -148,10 +152,87 @@ def _stripped_chat(inputs: ModelInputs, content: Content) -> Stream:
     return _chat(inputs, replace(content, text=(content.text or "").strip()))
 
 
-RELEASED: dict[str, Callable[[ModelInputs, Content], Stream]] = {
-    "qwen2_vl": _bare,
-    "qwen2_5_vl": _bare,
-    "qwen3_vl": _bare,
-    "llava_onevision": _stripped_chat,
+def _lamra(inputs: ModelInputs, content: Content) -> Stream:
+    """As LamRA-Ret feeds Qwen's models: the chat turn, image then text, with a request to summarise it.
+
+    Its prompt goes on with an answer of the assistant, `<emb>.`, and the embedding is the hidden state of the token
+    before `<emb>`: the line break after `assistant`, where our stream ends. What comes later does not change it. In
+    M-BEIR a query is an instruction, a blank and a text; an import has both in the text. The state is normalised.
+
+    Source:
+        LamRA (arXiv 2412.01720), github.com/Code-kunkun/LamRA: dataset/datasets_mbeir.py, lines 34 to 84, commit
+        7286399 (Qwen2-VL), the same in commit a9d89ed (Qwen2.5-VL); models/qwen2_vl.py, lines 248 to 251;
+        collators/qwen2_vision_process.py, lines 15 and 16, for the pixels.
+    """
+    text = content.text or ""
+    if content.image is None:
+        return inputs.encoder.stream([f"{text}\nSummarize above sentence in one word: "])
+    what = "image and sentence" if text else "image"
+    return inputs.encoder.stream([content.image, f"{text}\nSummarize above {what} in one word: "])
+
+
+def _unime_next(inputs: ModelInputs, content: Content) -> Stream:
+    """As UniME (v1) feeds LLaVA-1.6 for retrieval: a string with Mistral's marks, which here are plain text.
+
+    The embedding is the last token's hidden state, normalised.
+
+    Source:
+        UniME (arXiv 2504.17432), github.com/deepglint/UniME, commit d565584: self_evaluate/retrieval_self.py (branch
+        `llava_16` of the prompts) and self_evaluate/utils/utils.py, `emb_data`; the same in README.md.
+    """
+    _check_alone(inputs, content)
+    if content.image is None:
+        return inputs.encoder.bare_stream([f"[INST] {content.text}\nSummary above sentence in one word: [/INST]"])
+    return inputs.encoder.bare_stream(["[INST] ", content.image, "\nSummary above image in one word: [/INST]"])
+
+
+def _unime_onevision(inputs: ModelInputs, content: Content) -> Stream:
+    """As UniME (v1) feeds LLaVA-OneVision for retrieval: the chat turn, up to the answer.
+
+    The embedding is the last token's hidden state, normalised.
+
+    Source:
+        The sample on the page of DeepGlint-AI/UniME-LLaVA-OneVision-7B, as github.com/deepglint/UniME, issue 2, and
+        others who use the checkpoint repeat it. The repository has no prompt for this model, and how it reads MMEB is
+        not published.
+    """
+    _check_alone(inputs, content)
+    if content.image is None:
+        return inputs.encoder.stream([f"{content.text}\nSummary above sentence in one word:\n"])
+    return inputs.encoder.stream([content.image, "Summary above image in one word:\n"])
+
+
+def _check_alone(inputs: ModelInputs, content: Content) -> None:
+    """Refuses an image with a text: UniME's code has no such prompt, and reads MMEB's pairs as VLM2Vec does.
+
+    Raises:
+        SettingsError: The content has both.
+    """
+    if content.image is not None and content.text:
+        raise SettingsError(
+            f"model.encoding: 'unime' reads an image alone or a text alone, but an input of {inputs.name} has both: "
+            f"{shown(content.text)}. Set model.encoding = 'vlm2vec', as for MMEB, or leave out the text beside images "
+            "(`train benchmark`: instruction = '')"
+        )
+
+
+RELEASED: dict[Encoding, dict[str, Callable[[ModelInputs, Content], Stream]]] = {
+    "vlm2vec": {
+        "qwen2_vl": _bare,
+        "qwen2_5_vl": _bare,
+        "qwen3_vl": _bare,
+        "llava_next": _bare,
+        "llava_onevision": _stripped_chat,
+    },
+    "lamra": {"qwen2_vl": _lamra, "qwen2_5_vl": _lamra},
+    "unime": {"llava_next": _unime_next, "llava_onevision": _unime_onevision},
 }
-"""By the `model_type` of a configuration: what `vlm2vec` is."""
+"""By the `model_type` of a configuration: how released checkpoints read.
+
+UniME (v1) of Phi-3.5-V is not among them: that model brings code of its own, which is never run here."""
+IN_LINE: frozenset[tuple[Encoding, str]] = frozenset({("lamra", "qwen2_vl")})
+"""Where the tokens of a picture count on like text, though the family places them in a plane.
+
+LamRA's class for Qwen2-VL hands its model no positions (models/qwen2_vl.py, lines 116 and 236), and the model of
+transformers 4.45 then counts on; the one for Qwen2.5-VL asks `get_rope_index` (models/qwen2_5_vl.py, line 108). Without
+`vision_start`, as in `vlm2vec`, the family counts on by itself."""

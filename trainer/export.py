@@ -29,10 +29,10 @@ from trainer.runs import settings_of
 from trainer.settings import BackboneSettings
 from trainer.training_settings import EmbedderSettings, FinetuneSettings, RerankerSettings
 from unijudge.cards import check_license
-from unijudge.errors import DataError, ModelError
+from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.families import QwenVL
 from unijudge.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
-from unijudge.inputs import ModelInputs
+from unijudge.inputs import ModelInputs, load_config
 from unijudge.locations import locate
 from unijudge.model_folders import AdapterConfig
 from unijudge.outputs import check_absent, replacing
@@ -65,7 +65,8 @@ def export(
         overwrite: Replace an older export.
 
     Raises:
-        SettingsError: No short form of a licence.
+        SettingsError: No short form of a licence, or the run reads as a released checkpoint whose prompts an export
+            cannot write.
         DataError: The run is not finished or not ours, an evaluation is of something else, `out` exists, or the disk
             refused.
         ModelError: Model or adapter cannot be loaded, or do not belong together.
@@ -74,6 +75,7 @@ def export(
     begun, settings = _read_run(run)
     adapter = run / "adapter"
     _check_base(adapter, settings.model)
+    _check_encoding(run, settings.model)
     story = _story(run, begun, settings, evaluations)
     with replacing(out, is_exported, "exported model", overwrite=overwrite) as place:
         check_absent(place)
@@ -114,6 +116,19 @@ def _check_base(adapter: Path, model: BackboneSettings) -> None:
     if base != model.name:
         raise ModelError(
             f"{adapter}: is an adapter of {base}, but the run trained one of {model.name}; put back the run's own"
+        )
+
+
+def _check_encoding(run: Path, model: BackboneSettings) -> None:
+    """Refuses a way of reading that no template of ours says to other libraries."""
+    if model.encoding == "chat":
+        return
+    kind = load_config(model.name, model.revision).model_type
+    # The files of an export add no prompt to a content, and the card's code for bare strings knows Qwen's positions.
+    if model.encoding != "vlm2vec" or kind == "llava_next":
+        raise SettingsError(
+            f"{run}: reads with model.encoding = {model.encoding!r} of {kind}, and no file of an export says that to "
+            "other libraries. Embed with `train embed`, or train with model.encoding = 'chat'"
         )
 
 

@@ -9,7 +9,7 @@ from unijudge.locations import LocalPath, Location, ModelName
 from unijudge.pictures import Resize
 from unijudge.settings import Settings
 
-Encoding = Literal["chat", "vlm2vec"]
+Encoding = Literal["chat", "vlm2vec", "lamra", "unime"]
 OnLong = Literal["error", "truncate", "skip"]
 Attention = Literal["auto", "sdpa", "flash_attention_2"]
 
@@ -34,8 +34,10 @@ class BackboneSettings(Settings):
     where the package flash-attn is installed, on a GPU and not in float32; elsewhere `sdpa`."""
     encoding: Encoding = "chat"
     """How an embedder reads a text and an image: `chat`, a user's turn in the model's chat template, up to its answer;
-    `vlm2vec`, the strings of the released checkpoints of VLM2Vec and UniME-V2 (Qwen's models and LLaVA-OneVision).
-    A reranker always has the judge's prompt."""
+    `vlm2vec`, the strings of the released checkpoints of VLM2Vec and UniME-V2 (Qwen's models, LLaVA-OneVision), and of
+    LLaVA-NeXT, by which UniME (v1) is measured on MMEB; `lamra`, the prompts of LamRA-Ret (Qwen2-VL, Qwen2.5-VL; with
+    max_pixels = 235200); `unime`, those of UniME (v1) for retrieval, for an image alone or a text alone (LLaVA-NeXT,
+    LLaVA-OneVision). A reranker always has the judge's prompt."""
     resize: Resize = "keep"
     """`keep` keeps the aspect ratio of images; `square`, as in UniME-V2, squashes each to the largest square within
     max_pixels, here 672 × 672. Embedders only."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from unijudge.encoding import ChatEncoder, Stream
@@ -94,6 +95,8 @@ class ModelInputs:
         self.encoder = ChatEncoder(tokenizer, _image_token(tokenizer, family.image_id))
         _check_ids(self.encoder, tokenizer, self.config.get_text_config().vocab_size)
         self.family = family
+        self.in_line = False
+        """Whether the tokens of a picture count on like text, whatever the family does."""
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
         self._pad_id = tokenizer.pad_token_id or 0  # never attended to
         self._files = (tokenizer, processor)
@@ -137,7 +140,7 @@ class ModelInputs:
         """
         entries = [self._entries(stream) for stream in streams]
         rows = [_expanded(row) for row in entries]
-        positions = [self.family.positions(row) for row in entries]
+        positions = [self._positions(row) for row in entries]
         longest = max(len(row) for row in rows)
         ids = np.full((len(rows), longest), self._pad_id, np.int64)
         mask = np.zeros_like(ids)
@@ -155,6 +158,10 @@ class ModelInputs:
         """What the vision tower takes of a batch, in reading order; nothing without any picture."""
         pictures = [self.pictures(entry) for stream in streams for entry in stream if isinstance(entry, bytes)]
         return self.family.arrays(pictures) if pictures else {}
+
+    def _positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+        positions = self.family.positions(entries)
+        return np.broadcast_to(np.arange(positions.shape[-1]), positions.shape) if self.in_line else positions
 
     def _entries(self, stream: Stream) -> list[Entry]:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]

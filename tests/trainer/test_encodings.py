@@ -22,7 +22,7 @@ from trainer.embedder import embed, stream_of
 from trainer.encodings import EmbeddingManifest, reader_of
 from trainer.settings import BackboneSettings, EmbedSettings
 from trainer.train_embedder import train_embedder
-from trainer.training_settings import EmbedderSettings, LoraSettings, RerankerSettings
+from trainer.training_settings import EmbedderSettings, LoraSettings, LossSettings, RerankerSettings
 from unijudge.corpus import Content, Corpus
 from unijudge.errors import SettingsError
 from unijudge.files import folder_sha256, read_json
@@ -168,6 +168,108 @@ def test_llava_onevision_reads_its_processors_chat(encoding, folder_of, contents
         assert (vector - torch.nn.functional.normalize(hidden, dim=-1)).abs().max() < 1e-5
 
 
+BESIDE = [("a red\ncar", False), ("", True), ("Find a caption.\n", True)]
+"""(text, whether an image stands beside it)."""
+LAMRA = [
+    "a red\ncar\nSummarize above sentence in one word: ",
+    "\nSummarize above image in one word: ",
+    "Find a caption.\n\nSummarize above image and sentence in one word: ",
+]
+
+
+@pytest.mark.parametrize(("family", "plane"), [("qwen2_vl", False), ("qwen2_5_vl", True)])
+def test_lamra_is_read_before_its_answer(family, plane, folder_of, picture):
+    """As its code does: a token `<emb>` in the assistant's answer, and the hidden state before it."""
+    folder = folder_of(family)
+    backbone = open_backbone(settings_of(folder, encoding="lamra"))
+    _, processor, _ = loaded(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer.add_tokens(["<emb>"])
+    model.resize_token_embeddings(len(tokenizer))
+    for (text, shown), prompt in zip(BESIDE, LAMRA, strict=True):
+        parts = [{"type": "image"}] * shown + [{"type": "text", "text": prompt}]
+        answer = {"role": "assistant", "content": [{"type": "text", "text": "<emb>."}]}
+        string = tokenizer.apply_chat_template(
+            [{"role": "user", "content": parts}, answer], tokenize=False, add_generation_prompt=True
+        )
+        arrays, kinds = {}, {}
+        if shown:
+            size = {"shortest_edge": 3136, "longest_edge": SIDE**2}
+            arrays = dict(processor(images=[squashed(picture)], size=size, return_tensors="pt"))
+            string = string.replace("<|image_pad|>", "<|image_pad|>" * int(arrays["image_grid_thw"].prod() // 4))
+        ids = tokenizer(string, return_tensors="pt")["input_ids"]
+        place = ids[0].tolist().index(tokenizer.convert_tokens_to_ids("<emb>"))
+        kinds = (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
+        positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
+        if plane:
+            grid = arrays.get("image_grid_thw")
+            positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)
+        with torch.inference_mode():
+            hidden = model.model(
+                input_ids=ids, position_ids=positions, mm_token_type_ids=kinds, **arrays
+            ).last_hidden_state[0, place - 1]
+        content = Content(text or None, picture if shown else None)
+        ours = backbone.inputs.token_arrays([stream_of(backbone, content)])
+        assert ours["input_ids"][0].tolist() == ids[0, :place].tolist()
+        assert (ours["position_ids"][:, 0] == positions[:, 0, :place].numpy()).all()
+        with torch.inference_mode():
+            (vector,) = embed(backbone, [content])
+        assert (vector - torch.nn.functional.normalize(hidden, dim=-1)).abs().max() < 1e-5
+
+
+UNIME = {
+    "llava_next": [
+        "[INST] a red\ncar\nSummary above sentence in one word: [/INST]",
+        "[INST] <image>\nSummary above image in one word: [/INST]",
+    ],
+    "llava_onevision": [
+        "<|im_start|>user a red\ncar\nSummary above sentence in one word:\n<|im_end|><|im_start|>assistant\n",
+        "<|im_start|>user <image>Summary above image in one word:\n<|im_end|><|im_start|>assistant\n",
+    ],
+}
+"""Of a text and of an image: what the tokenizer is given."""
+
+
+def taken(folder, string, image):
+    """Token ids and the vector of a string and a picture, by the model's own processor."""
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    _, _, model = loaded(folder)
+    inputs = processor(text=[string], images=None if image is None else [squashed(image)], return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model.model(**inputs).last_hidden_state[0, -1]
+    return inputs["input_ids"][0].tolist(), torch.nn.functional.normalize(hidden, dim=-1)
+
+
+def check_reads(backbone, content, ids, vector):
+    ours = backbone.inputs.token_arrays([stream_of(backbone, content)])
+    assert ours["input_ids"][0].tolist() == ids
+    with torch.inference_mode():
+        (embedded,) = embed(backbone, [content])
+    assert (embedded - vector).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", UNIME)
+def test_unime_summarises_a_text_or_an_image(family, folder_of, picture):
+    folder = folder_of(family)
+    backbone = open_backbone(settings_of(folder, encoding="unime"))
+    sentence, image = UNIME[family]
+    check_reads(backbone, Content("a red\ncar"), *taken(folder, sentence, None))
+    check_reads(backbone, Content(None, picture), *taken(folder, image, picture))
+    with pytest.raises(
+        SettingsError, match=r"has both: 'stop'\. Set model\.encoding = 'vlm2vec', as for MMEB, or leave"
+    ):
+        stream_of(backbone, Content("stop", picture))
+
+
+def test_llava_next_reads_the_bare_string(folder_of, contents, picture):
+    folder = folder_of("llava_next")
+    backbone = open_backbone(settings_of(folder, encoding="vlm2vec"))
+    for text, content in zip(WITH_IMAGE + WITHOUT, contents, strict=True):
+        string = text.replace("<|image_1|>", "<image>")
+        check_reads(backbone, content, *taken(folder, string, picture if text in WITH_IMAGE else None))
+
+
 @pytest.mark.parametrize("family", [*QWEN, "llava_onevision"])
 def test_typed_control_tokens_stay_text(family, folder_of, picture):
     backbone = open_backbone(settings_of(folder_of(family), encoding="vlm2vec"))
@@ -182,17 +284,21 @@ def test_typed_control_tokens_stay_text(family, folder_of, picture):
         assert steered == []
 
 
-@pytest.mark.parametrize("family", [*QWEN, "llava_onevision"])
+STUDENTS = [*((family, "vlm2vec") for family in [*QWEN, "llava_next", "llava_onevision"]), ("qwen2_vl", "lamra")]
+
+
+@pytest.mark.parametrize(("family", "encoding"), STUDENTS)
 def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
-    family, folder_of, corpus, triples, model, tmp_path, caplog
+    family, encoding, folder_of, corpus, triples, model, tmp_path, caplog
 ):
     student = model.model_copy(
-        update={"name": str(folder_of(family)), "encoding": "vlm2vec", "resize": "square", "max_tokens": 512}
+        update={"name": str(folder_of(family)), "encoding": encoding, "resize": "square", "max_tokens": 512}
     )
     adapter = train_embedder(
         EmbedderSettings(
             corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=student, negatives=2, steps=1,
             batch_size=2, warmup_steps=0, lora=LoraSettings(rank=2, alpha=4),
+            loss=LossSettings(teacher_temperature=0.5),
         ),
         lambda *_: None,
     )  # fmt: skip
@@ -204,9 +310,9 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
     )
     job = EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=student.model_copy(update={"adapter": adapter}))
     made = embed_corpus(job, lambda *_: None)
-    assert (made.encoding, made.resize) == ("vlm2vec", "square")
+    assert (made.encoding, made.resize) == (encoding, "square")
     assert not caplog.records
-    with pytest.raises(SettingsError, match=r"'chat', but .* was trained with 'vlm2vec'.*set model\.encoding = "):
+    with pytest.raises(SettingsError, match=rf"'chat', but .* was trained with '{encoding}'.*set model\.encoding = "):
         open_backbone(job.model.model_copy(update={"encoding": "chat"}))
     with caplog.at_level(logging.WARNING):
         open_backbone(job.model.model_copy(update={"max_pixels": 4 * 3136}))
@@ -217,7 +323,11 @@ def test_modes_that_make_no_sense_are_refused(tmp_path):
     other = SimpleNamespace(config=SimpleNamespace(model_type="internvl"), name="some/InternVL")
     with pytest.raises(SettingsError, match=r"some/InternVL is of the kind 'internvl'; set model\.encoding = 'chat'"):
         reader_of("vlm2vec", other)
-    for change in ("model.encoding=vlm2vec", "model.resize=square"):
+    with pytest.raises(SettingsError, match="'lamra' is how qwen2_vl, qwen2_5_vl were trained, but some/InternVL"):
+        reader_of("lamra", other)
+    with pytest.raises(SettingsError, match="'unime' is how llava_next, llava_onevision were trained"):
+        reader_of("unime", other)
+    for change in ("model.encoding=vlm2vec", "model.encoding=unime", "model.resize=square"):
         with pytest.raises(SettingsError, match="a reranker reads as the judge does: leave them out"):
             load_settings(RerankerSettings, None, ["corpus=c", "triples=t", "out=o", change])
 

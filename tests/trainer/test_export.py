@@ -198,6 +198,16 @@ def test_other_families_are_exported(family, encoding, corpus, triples, wide, tm
     assert gap(found, vectors(model, run / "adapter", contents)) < TOLERANCE
 
 
+@pytest.mark.parametrize(("family", "encoding"), [("qwen2_vl", "lamra"), ("llava_next", "vlm2vec")])
+def test_prompts_that_no_file_can_say_are_refused(family, encoding, corpus, triples, wide, tmp_path):
+    MAKERS[family](tmp_path / family)
+    model = wide.model_copy(update={"name": str(tmp_path / family), "encoding": encoding})
+    run = trained_embedder(corpus, triples, model, tmp_path / "run")
+    with pytest.raises(SettingsError, match=f"{encoding}' of {family}, and no file of an export says that"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("encoding", "form"), [("chat", "merged"), ("vlm2vec", "adapter")])
 def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_path, monkeypatch):
     """Squashed pictures: the card's code squashes. Strings without a template: for transformers alone."""
