@@ -24,10 +24,15 @@ VAGUE = 0.9
 """Of the largest entropy: a typical row above it says next to nothing."""
 HARD = 0.05
 """In nats. Below it the negatives of a typical row share less than one percent: 0.99 and 0.01 have 0.056 nats."""
+SOFTER = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Temperatures that are tried for a cure."""
 OFTEN = 10
 """Negatives drawn for each item of a pool. Random draws meet every item of a pool of M after M · ln M of them, so ten
 times are enough for M = 22,000. In trials of the demo's world mined negatives gained nothing over random ones where an
-item was drawn 14 times (a pool of 500), and 0.022 precision@1 where it was drawn 5 times (a pool of 4,000)."""
+item was drawn 12 times (a pool of 500), and 0.022 precision@1 where it was drawn 5 times (a pool of 4,000)."""
+LABELS = 8
+"""Rows for each item of a pool. From here on the pool is a set of labels, which more data does not make larger; a picture
+with five captions has five rows."""
 
 
 def observed(settings: LossSettings, student_BK: Tensor, teacher_BK: Tensor | None) -> dict[str, Observed]:
@@ -112,9 +117,11 @@ def labels_are_hard(teacher_NK: NDArray[np.float64], temperature: float) -> str 
     entropy = _median_entropy(teacher_NK, temperature)
     if entropy >= HARD:
         return None
+    softer = {warmer: _median_entropy(teacher_NK, warmer) for warmer in SOFTER}
+    enough = [f" (at {warmer:g} it is {found:.2f})" for warmer, found in softer.items() if found >= HARD]
     return (
         f"soft labels equal hard ones here: their median entropy is {entropy:.4f} nats at loss.teacher_temperature = "
-        f"{temperature:g}. Raise loss.teacher_temperature, or use loss.name = 'infonce'"
+        f"{temperature:g}. Raise loss.teacher_temperature{enough[0] if enough else ''}, or use loss.name = 'infonce'"
     )
 
 
@@ -122,7 +129,7 @@ def pool_is_covered(settings: EmbedderSettings, pools: Sequence[Pool]) -> str | 
     """That random or in-batch negatives meet every item of a pool many times, with the numbers and what to do.
 
     A training draws batch_size · accumulate · steps · negatives of them; with in-batch negatives the positives of other
-    rows are drawn too. A pool gets the share that its rows have of all rows.
+    rows are drawn too. A pool gets the share that its rows have of all rows. Sets of labels are left out.
 
     Args:
         settings: The training.
@@ -131,15 +138,16 @@ def pool_is_covered(settings: EmbedderSettings, pools: Sequence[Pool]) -> str | 
     Returns:
         A sentence or two about the pool whose items are seen most often, or None where no item is seen ten times.
     """
+    open_pools = [pool for pool in pools if pool.rows < LABELS * pool.items]
     of_row = settings.negatives + (1 if settings.loss.in_batch_weight else 0)
     rows = settings.batch_size * settings.accumulate * settings.steps
     in_all = sum(pool.rows for pool in pools)
-    drawn = {pool: rows * pool.rows / in_all * of_row for pool in pools}
-    covered = [pool for pool in pools if drawn[pool] >= OFTEN * pool.items]
+    drawn = {pool: rows * pool.rows / in_all * of_row for pool in open_pools}
+    covered = [pool for pool in open_pools if drawn[pool] >= OFTEN * pool.items]
     if not covered:
         return None
     worst = max(covered, key=lambda pool: drawn[pool] / pool.items)
-    others = f" ({len(covered)} of {len(pools)} pools are too small)" if len(pools) > 1 else ""
+    others = f" ({len(covered)} of {len(open_pools)} pools are too small)" if len(open_pools) > 1 else ""
     return (
         f"the pool of {worst.subset!r} is small: {drawn[worst]:,.0f} negatives are drawn from a pool of "
         f"{worst.items:,}: each is seen about {drawn[worst] / worst.items:.0f} times{others}. Random negatives cover "

@@ -65,10 +65,10 @@ def test_a_tie_is_no_lead_and_both_faults_are_told():
 
 
 def test_the_median_row_decides_whether_labels_are_hard():
-    """At 0.02 a lead of 0.8 is e⁴⁰; at 0.2 a negative has e⁻⁴ and e⁻³·⁵ of the positive's share."""
+    """A lead of 0.8 and of 0.7 at 0.02: e⁻⁴⁰ and e⁻³⁵ of the positive's share. At 0.2 e⁻⁴ and e⁻³·⁵, 0.22 nats."""
     said = labels_are_hard(np.array([CLEAR, CLEAR, LEVEL]), 0.02)
     assert said.startswith("soft labels equal hard ones here: their median entropy is 0.0000 nats")
-    assert "Raise loss.teacher_temperature, or use loss.name = 'infonce'" in said
+    assert "Raise loss.teacher_temperature (at 0.2 it is 0.22), or use loss.name = 'infonce'" in said
     assert labels_are_hard(np.array([CLEAR, LEVEL, LEVEL]), 0.02) is None
     assert labels_are_hard(np.array([CLEAR] * 3), 0.2) is None
     assert labels_are_hard(np.empty((0, 3)), 0.02) is None, "no judge, no soft labels"
@@ -101,3 +101,9 @@ def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
     said = pool_is_covered(training(accumulate=2, loss=LossSettings(in_batch_weight=1)), pools)
     assert "the pool of 'few' is small: 125 negatives are drawn from a pool of 5: each is seen about 25 times" in said
     assert "(2 of 3 pools are too small)" in said
+
+
+def test_a_set_of_labels_is_no_small_pool():
+    """Eight rows for each label, against seven and a half."""
+    assert pool_is_covered(training(), [Pool("classes", 16, 2)]) is None
+    assert "pool of 2" in pool_is_covered(training(), [Pool("s", 15, 2)])
