@@ -31,8 +31,8 @@ OFTEN = 10
 times are enough for M = 22,000. In trials of the demo's world mined negatives gained nothing over random ones where an
 item was drawn 12 times (a pool of 500), and 0.022 precision@1 where it was drawn 5 times (a pool of 4,000)."""
 LABELS = 8
-"""Rows for each item of a pool. From here on the pool is a set of labels, which more data does not make larger; a picture
-with five captions has five rows."""
+"""Rows for each item of a pool. From here on the pool is a set of labels, which more data does not make larger; a
+picture with five captions has five rows."""
 
 
 def observed(settings: LossSettings, student_BK: Tensor, teacher_BK: Tensor | None) -> dict[str, Observed]:
