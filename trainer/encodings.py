@@ -160,8 +160,8 @@ def _lamra(inputs: ModelInputs, content: Content) -> Stream:
     M-BEIR a query is an instruction, a blank and a text; an import has both in the text. The state is normalised.
 
     Source:
-        LamRA (arXiv 2412.01720), github.com/Code-kunkun/LamRA: dataset/datasets_mbeir.py, lines 34 to 84, commit
-        7286399 (Qwen2-VL), the same in commit a9d89ed (Qwen2.5-VL); models/qwen2_vl.py, lines 248 to 251;
+        LamRA (arXiv 2412.01720), github.com/Code-kunkun/LamRA: dataset/datasets_mbeir.py, `construct_messages`, commit
+        7286399 (Qwen2-VL), the same in commit a9d89ed (Qwen2.5-VL); models/qwen2_vl.py, `inference`;
         collators/qwen2_vision_process.py, lines 15 and 16, for the pixels.
     """
     text = content.text or ""
@@ -177,8 +177,8 @@ def _unime_next(inputs: ModelInputs, content: Content) -> Stream:
     The embedding is the last token's hidden state, normalised.
 
     Source:
-        UniME (arXiv 2504.17432), github.com/deepglint/UniME, commit d565584: self_evaluate/retrieval_self.py (branch
-        `llava_16` of the prompts) and self_evaluate/utils/utils.py, `emb_data`; the same in README.md.
+        UniME (arXiv 2504.17432), github.com/deepglint/UniME, commit d565584: self_evaluate/retrieval_self.py, lines
+        93 and 94, and self_evaluate/utils/utils.py, lines 104 and 105; the same in README.md.
     """
     _check_alone(inputs, content)
     if content.image is None:
@@ -192,9 +192,10 @@ def _unime_onevision(inputs: ModelInputs, content: Content) -> Stream:
     The embedding is the last token's hidden state, normalised.
 
     Source:
-        The sample on the page of DeepGlint-AI/UniME-LLaVA-OneVision-7B, as github.com/deepglint/UniME, issue 2, and
-        others who use the checkpoint repeat it. The repository has no prompt for this model, and how it reads MMEB is
-        not published.
+        github.com/deepglint/UniME, issue 4, where an author names the image's prompt. The text's prompt is that of the
+        sample on the checkpoint's page (DeepGlint-AI/UniME-LLaVA-OneVision-7B), seen in a copy alone:
+        github.com/joohyung00/lilac, commit 51054ef, src/models/embedder/unime.py, its last function. How this checkpoint
+        reads MMEB is not published.
     """
     _check_alone(inputs, content)
     if content.image is None:
