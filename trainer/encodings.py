@@ -194,7 +194,7 @@ def _unime_onevision(inputs: ModelInputs, content: Content) -> Stream:
     Source:
         github.com/deepglint/UniME, issue 4, where an author names the image's prompt. The text's prompt is that of the
         sample on the checkpoint's page (DeepGlint-AI/UniME-LLaVA-OneVision-7B), seen in a copy alone:
-        github.com/joohyung00/lilac, commit 51054ef, src/models/embedder/unime.py, its last function. How this checkpoint
+        github.com/joohyung00/lilac, commit 51054ef, src/models/embedder/unime.py, at its end. How this checkpoint
         reads MMEB is not published.
     """
     _check_alone(inputs, content)
