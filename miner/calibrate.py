@@ -8,10 +8,10 @@ import numpy as np
 
 from miner.calibration import Bools, Calibration, Measures, chances, cross_validated, fit, measures
 from miner.choice_settings import CalibrateSettings
-from miner.importers.tables import read_rows
 from miner.labels import read_label_file
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
+from unijudge.foreign.tables import read_rows
 from unijudge.outputs import check_file, is_json_of
 from unijudge.scores import ScoreManifest, read_scores
 from unijudge.shown import shown
