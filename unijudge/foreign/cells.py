@@ -14,6 +14,8 @@ LONGEST_NUMBER = 256
 LARGEST_EXACT = 2**53
 """Above it two whole numbers may be the same float."""
 
+_TRUTHS = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
+"""What a label looks like in any file, in small letters."""
 _VALUES = re.compile(r"""'[^']*'?|"[^"]*"?|\{.*\}|\[.*\]|\(.*?\)|\d[\d,.]*""")
 """In a reason: what was found in one row, and is different in the next."""
 
@@ -97,6 +99,16 @@ def id_of(cell: Any) -> str | None:
     if isinstance(cell, float | Decimal) and -LARGEST_EXACT <= cell <= LARGEST_EXACT and cell % 1 == 0:
         return str(int(cell))
     return text_of(cell)
+
+
+def truth_of(cell: Any) -> bool | None:
+    """What a label says: True for 1, `true` and 1.0, False for 0, `false` and 0.0; None for anything else.
+
+    Example:
+        >>> truth_of("True"), truth_of(0.0), truth_of(float("nan")), truth_of(0.7)
+        (True, False, None, None)
+    """
+    return _TRUTHS.get(str(cell).strip().lower())
 
 
 def text_of(cell: Any) -> str | None:

@@ -1,0 +1,30 @@
+"""bench.json, as `judge bench` writes it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from judge_service.bench.figures import Figures
+from judge_service.bench.injection import Injections
+from unijudge.provenance import Provenance
+from unijudge.verdicts import JudgeIdentity
+
+
+class Bench(BaseModel):
+    """How good a judge is on some labelled pairs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    service: str
+    identity: JudgeIdentity
+    inputs: dict[str, str]
+    """The files of pairs, each with its SHA-256."""
+    interval: str
+    """What the intervals of areas are."""
+    seed: int
+    figures: list[Figures]
+    """Of all pairs first."""
+    injections: Injections | None
+    """Null where none were asked for, or no pair that does not match got a No."""
+    made: Provenance
