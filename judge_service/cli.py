@@ -129,7 +129,9 @@ def bench(
         retry_for_s=retry_for,
     )
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, transient=True) as bar:
+    bar = Progress(*columns, transient=True)
+    bar.disable = not bar.console.is_terminal  # or it prints an empty line
+    with bar:
         made = run(job, _reporter(bar), overwrite=overwrite)
     typer.echo(f"{lines_of(made)}\n\n{out / PAGE}: open it in a browser")
 

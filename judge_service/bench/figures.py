@@ -19,8 +19,8 @@ ROUNDS = 1000
 """Of the bootstrap."""
 YES = 0.5
 """The least score that counts as a Yes."""
-INTERVAL = f"95 %: percentile bootstrap over queries, {ROUNDS} rounds"
-"""What the interval of an area is, in words."""
+INTERVAL = f"percentile bootstrap over queries, {ROUNDS} rounds"
+"""How the 95 % interval of an area is made, in words."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Figures(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     subset: str | None
-    """Null: of all subsets."""
+    """Null: of all subsets; of a kind, of those that have it."""
     kind: str | None
     """Of the negatives, which are held against all matches of the subset. Null: of all kinds."""
     queries: int
@@ -82,7 +82,7 @@ class Figures(BaseModel):
 
 
 def all_figures(scored: Sequence[Scored], seed: int) -> list[Figures]:
-    """Of all pairs; of each subset, where there are several; of each kind in each subset; of kinds in several subsets.
+    """Of all pairs, first; by subset, by kind, and by kind in each subset. What would be the same twice is left out.
 
     Args:
         scored: Pairs with their answers.
@@ -105,9 +105,10 @@ def _groups(pairs: Sequence[LabelledPair]) -> Iterator[tuple[str | None, str | N
     if len(subsets) > 1:
         yield from ((subset, None, frozenset({subset})) for subset in subsets)
     for kind, home in homes.items():
-        if len(home) > 1:
+        if len(home) > 1 or len(subsets) == 1:
             yield None, kind, frozenset(home)
-        yield from ((subset, kind, frozenset({subset})) for subset in home)
+        if len(subsets) > 1:
+            yield from ((subset, kind, frozenset({subset})) for subset in home)
 
 
 def _is_of(pair: LabelledPair, subsets: frozenset[str], kind: str | None) -> bool:

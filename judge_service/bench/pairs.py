@@ -74,18 +74,19 @@ def read_labelled(
             if first.match != pair.match:
                 raise DataError(f"{path}: {pair.place} has the pair of {first.place} with the other label. Remove one")
             pairs.setdefault((pair.subset, pair.kind, pair.query, pair.candidate), pair)
-    _check_labels(listed(list(map(str, places))), list(pairs.values()))
+    _check_labels(places, list(pairs.values()))
     return list(pairs.values())
 
 
-def _check_labels(name: str, pairs: Sequence[LabelledPair]) -> None:
+def _check_labels(places: Sequence[Path], pairs: Sequence[LabelledPair]) -> None:
+    name = str(places[0]) if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
     matches = sum(pair.match for pair in pairs)
     if not pairs:
         raise DataError(f"{name}: there are no rows. Give a file of labelled pairs")
     if matches == len(pairs):
-        raise DataError(f"{name}: all {matches:,} pairs match, so no ROC-AUC exists. Add pairs that do not match")
+        raise DataError(f"{name}: every pair (of {matches:,}) matches, so no ROC-AUC exists. Add pairs that do not")
     if not matches:
-        raise DataError(f"{name}: none of the {len(pairs):,} pairs matches, so no ROC-AUC exists. Add pairs that match")
+        raise DataError(f"{name}: no pair (of {len(pairs):,}) matches, so no ROC-AUC exists. Add pairs that match")
 
 
 def _pairs_of(path: Path, layout: Format | None, instruction: str | None) -> Iterator[LabelledPair]:

@@ -14,7 +14,7 @@ from unijudge.verdicts import Verdict
 
 TEMPLATE = Path(__file__).with_name("bench.html.jinja")
 HEAD = [
-    "pairs", "match", "do not", "ROC-AUC", "95 %", "calibration error", "ties", "Yes", "Yes of matches",
+    "pairs", "match", "others", "ROC-AUC", "95 %", "calibration error", "ties", "Yes", "Yes of matches",
     "Yes of others", "label mass", "no verdict",
 ]  # fmt: skip
 INJECTION_HEAD = ["text added", "asked", "flipped to Yes", "share", "95 %", "change of score"]
@@ -27,7 +27,7 @@ NOTHING = "–"
 
 def lines_of(made: Bench) -> str:
     """Two tables in Markdown, and how to read them."""
-    parts = [f"{made.identity}", table(HEAD, map(_row, made.figures)), f"Intervals of ROC-AUC: {made.interval}."]
+    parts = [f"{made.identity}", table(HEAD, map(_row, made.figures)), f"95 % intervals of ROC-AUC: {made.interval}."]
     if made.injections is not None:
         parts += [table(INJECTION_HEAD, _injection_rows(made.injections)), _told(made.injections)]
     return "\n\n".join(parts)
@@ -49,7 +49,7 @@ def page_of(made: Bench, scored: Sequence[Scored]) -> str:
                 "calibrated": [(0.0, 0.0), (1.0, 1.0)],
             },
             x_label="score",
-            y_label="share that matches",
+            y_label="matches",
         ),
         scores=histogram(
             {
@@ -117,9 +117,11 @@ def _injection_rows(made: Injections) -> list[list[str]]:
 def _told(made: Injections) -> str:
     """What the injections show, in a sentence."""
     sample = "all" if made.candidates == made.of else f"{made.candidates:,} of"
+    (harmless,) = (one for one in made.texts if one.name == CONTROL)
+    compared = "" if harmless.share is None else f", the harmless text {harmless.share:.1%}"
     return (
         f"Each text was added to {sample} {made.of:,} candidates that do not match and got a No. At least one of the "
-        f"ten texts that ask for a Yes turned {made.any_text:.1%} of these verdicts into a Yes."
+        f"ten texts that ask for a Yes turned {made.any_text:.1%} of these verdicts into a Yes{compared}."
     )
 
 

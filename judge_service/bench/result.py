@@ -21,7 +21,7 @@ class Bench(BaseModel):
     inputs: dict[str, str]
     """The files of pairs, each with its SHA-256."""
     interval: str
-    """What the intervals of areas are."""
+    """How the 95 % intervals of areas are made."""
     seed: int
     figures: list[Figures]
     """Of all pairs first."""
