@@ -89,19 +89,27 @@ def bench(
         list[Path],
         typer.Argument(help="Labelled pairs, MMEB rows with their negatives, or SugarCrepe's JSON.", parser=locate),
     ],
-    service: Annotated[str, typer.Option(metavar="URL", help="Where the service listens.")],
+    service: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the service listens; it is required.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write.", parser=locate)] = Path("judge-bench"),
     layout: Annotated[Layout | None, typer.Option("--format", help="Of the files; default: guessed for each.")] = None,
     images: Annotated[
         Path | None, typer.Option(help="The root of the image paths; default: the folder of the files.", parser=locate)
     ] = None,
     instruction: Annotated[str | None, typer.Option(help="SugarCrepe: a text beside each image.")] = None,
+    queries: Annotated[
+        int | None, typer.Option(min=1, help="Queries of each subset at most, drawn evenly; default: all.")
+    ] = None,
     injections: Annotated[
         int, typer.Option(min=0, help="Candidates that texts which ask for a Yes are added to; 0: none.")
     ] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of the intervals, and of the candidates that get a text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     key_file: KeyFile = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Queries that wait for the service at most.")] = 64,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Ask nobody: FILES are two folders that this command wrote.")
+    ] = False,
     retry_for: Annotated[float, typer.Option(min=0, help="Seconds to try on while the service does not answer.")] = 60,
     overwrite: Overwrite = False,
 ) -> None:
@@ -110,8 +118,18 @@ def bench(
     Writes bench.json, scores.parquet and a page. Columns of pairs: query_text, query_image, candidate_text,
     candidate_image, label (1 or 0); optional: subset, kind (of a negative).
     """
+    if compare:
+        if len(files) != 2:
+            raise typer.BadParameter("--compare takes two folders that `judge bench` wrote")
+        from judge_service.bench.compare import compared
+
+        typer.echo(compared(files[0], files[1], seed))
+        return
+    if service is None:
+        raise typer.BadParameter("Missing option '--service': the URL of a running judge service")
     from judge_service.bench.report import lines_of
-    from judge_service.bench.run import PAGE, Job
+    from judge_service.bench.result import PAGE
+    from judge_service.bench.run import Job
     from judge_service.bench.run import bench as run
     from unijudge.keys import read_key
 
@@ -122,6 +140,7 @@ def bench(
         layout=layout,
         images=images,
         instruction=instruction,
+        queries=queries,
         injections=injections,
         seed=seed,
         key=read_key(key_file),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from unijudge.tables import Table
+from unijudge.verdicts import PairError, Verdict
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ class LabelledScore:
     argmax_is_label: bool | None = None
     error: str | None = None
     """`code: message`, where there is no verdict."""
+
+    @property
+    def answer(self) -> Verdict | PairError:
+        """What the judge said."""
+        if self.yes_logprob is None or self.no_logprob is None:
+            code, _, message = (self.error or "").partition(": ")
+            return PairError(code=code, message=message)
+        return Verdict(
+            yes_logprob=self.yes_logprob, no_logprob=self.no_logprob, argmax_is_label=bool(self.argmax_is_label)
+        )
 
 
 LABELLED_SCORES = Table(

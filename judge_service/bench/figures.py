@@ -81,38 +81,63 @@ class Figures(BaseModel):
     """The share of pairs whose likeliest token of all is Yes or No."""
 
 
+@dataclass(frozen=True)
+class Group:
+    """Pairs that are measured together."""
+
+    subset: str | None
+    """Null: of all subsets; of a kind, of those that have it."""
+    kind: str | None
+    """Of the negatives. Null: of all kinds."""
+    subsets: frozenset[str]
+    """The subsets that its pairs are from."""
+
+    def holds(self, pair: LabelledPair) -> bool:
+        """Whether a pair is one of them: a kind of negatives is held against all matches of its subsets."""
+        return pair.subset in self.subsets and (self.kind is None or pair.match or pair.kind == self.kind)
+
+
+def name_of(subset: str | None, kind: str | None) -> str:
+    """What a group is called.
+
+    Example:
+        >>> name_of("birds", "swap"), name_of(None, None)
+        ('birds: swap', 'all')
+    """
+    return ": ".join(name for name in (subset, kind) if name is not None) or "all"
+
+
+def groups_of(pairs: Sequence[LabelledPair]) -> Iterator[Group]:
+    """All pairs first; then the subsets, and the kinds, each over all subsets that have it and in each of these.
+
+    Where all pairs are of one subset, groups carry no name of a subset.
+    """
+    subsets = list(dict.fromkeys(pair.subset for pair in pairs))
+    homes: dict[str, dict[str, None]] = {}
+    for pair in pairs:
+        if pair.kind is not None and not pair.match:
+            homes.setdefault(pair.kind, {})[pair.subset] = None
+    yield Group(None, None, frozenset(subsets))
+    if len(subsets) > 1:
+        yield from (Group(subset, None, frozenset({subset})) for subset in subsets)
+    for kind, home in homes.items():
+        if len(home) > 1 or len(subsets) == 1:
+            yield Group(None, kind, frozenset(home))
+        if len(subsets) > 1:
+            yield from (Group(subset, kind, frozenset({subset})) for subset in home)
+
+
 def all_figures(scored: Sequence[Scored], seed: int) -> list[Figures]:
-    """Of all pairs, first; by subset, by kind, and by kind in each subset. What would be the same twice is left out.
+    """The figures of every group, all pairs first.
 
     Args:
         scored: Pairs with their answers.
         seed: Of the bootstrap.
     """
     return [
-        figures(subset, kind, [one for one in scored if _is_of(one.pair, subsets, kind)], seed)
-        for subset, kind, subsets in _groups([one.pair for one in scored])
+        figures(group.subset, group.kind, [one for one in scored if group.holds(one.pair)], seed)
+        for group in groups_of([one.pair for one in scored])
     ]
-
-
-def _groups(pairs: Sequence[LabelledPair]) -> Iterator[tuple[str | None, str | None, frozenset[str]]]:
-    """The name of each group, the kind of its negatives, and the subsets that it takes its pairs from."""
-    subsets = list(dict.fromkeys(pair.subset for pair in pairs))
-    homes: dict[str, dict[str, None]] = {}
-    for pair in pairs:
-        if pair.kind is not None and not pair.match:
-            homes.setdefault(pair.kind, {})[pair.subset] = None
-    yield None, None, frozenset(subsets)
-    if len(subsets) > 1:
-        yield from ((subset, None, frozenset({subset})) for subset in subsets)
-    for kind, home in homes.items():
-        if len(home) > 1 or len(subsets) == 1:
-            yield None, kind, frozenset(home)
-        if len(subsets) > 1:
-            yield from ((subset, kind, frozenset({subset})) for subset in home)
-
-
-def _is_of(pair: LabelledPair, subsets: frozenset[str], kind: str | None) -> bool:
-    return pair.subset in subsets and (kind is None or pair.match or pair.kind == kind)
 
 
 def figures(subset: str | None, kind: str | None, scored: Sequence[Scored], seed: int) -> Figures:

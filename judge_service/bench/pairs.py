@@ -10,12 +10,15 @@ Three layouts, guessed from a file's first row:
 A row that cannot be used is an error: without some of its rows a file measures something else.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, id_of, image_of, present, text_of, truth_of
@@ -24,6 +27,8 @@ from unijudge.foreign.layouts import MMEB_TRAIN, SUGARCREPE, sugarcrepe_row, wit
 from unijudge.foreign.tables import Columns, ending_of, files_of, name_of, read_rows
 from unijudge.prompt import is_blank
 from unijudge.shown import listed, shown
+
+logger = logging.getLogger(__name__)
 
 Format = Literal["pairs", "mmeb", "sugarcrepe"]
 Cells = Mapping[str, Any]
@@ -66,6 +71,7 @@ def read_labelled(
         DataError: A file cannot be read or has an unknown layout; a row cannot be used; two rows contradict each other;
             there is no pair; or all pairs have the same label.
     """
+    given = 0
     pairs: dict[tuple[str, str | None, Side, Side], LabelledPair] = {}
     labels: dict[tuple[Side, Side], LabelledPair] = {}
     for path in files_of(places):
@@ -74,8 +80,24 @@ def read_labelled(
             if first.match != pair.match:
                 raise DataError(f"{path}: {pair.place} has the pair of {first.place} with the other label. Remove one")
             pairs.setdefault((pair.subset, pair.kind, pair.query, pair.candidate), pair)
+            given += 1
+    if given > len(pairs):
+        logger.info("%d of %d pairs are there more than once, and count once", given - len(pairs), given)
     _check_labels(places, list(pairs.values()))
     return list(pairs.values())
+
+
+def sampled(pairs: Sequence[LabelledPair], size: int, seed: int) -> list[LabelledPair]:
+    """At most `size` queries of each subset, drawn evenly, with all of their pairs; the order stays."""
+    rng = np.random.default_rng(seed)
+    queries: dict[str, dict[Side, None]] = {}
+    for pair in pairs:
+        queries.setdefault(pair.subset, {})[pair.query] = None
+    chosen: set[tuple[str, Side]] = set()
+    for subset, sides in queries.items():
+        ordered = list(sides)
+        chosen |= {(subset, ordered[place]) for place in rng.permutation(len(ordered))[:size]}
+    return [pair for pair in pairs if (pair.subset, pair.query) in chosen]
 
 
 def _check_labels(places: Sequence[Path], pairs: Sequence[LabelledPair]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from judge_service.bench.figures import YES, Figures, Scored
+from judge_service.bench.figures import YES, Figures, Scored, name_of
 from judge_service.bench.injection import CONTROL, Injections
 from judge_service.bench.result import Bench
 from unijudge.cards import table
@@ -73,27 +73,17 @@ def page_of(made: Bench, scored: Sequence[Scored]) -> str:
 
 def _row(one: Figures) -> list[str]:
     return [
-        name_of(one),
+        name_of(one.subset, one.kind),
         f"{one.matches:,}",
         f"{one.negatives:,}",
-        _number(one.roc_auc),
+        number(one.roc_auc),
         _interval(one.roc_auc_interval),
         *map(
-            _number,
+            number,
             (one.calibration_error, one.ties, one.yes, one.yes_of_matches, one.yes_of_negatives, one.label_mass),
         ),
         _reasons(one),
     ]
-
-
-def name_of(one: Figures) -> str:
-    """What a group of pairs is called.
-
-    Example:
-        >>> [name_of(Figures.model_construct(subset="birds", kind=kind)) for kind in ("swap", None)]
-        ['birds: swap', 'birds']
-    """
-    return ": ".join(name for name in (one.subset, one.kind) if name is not None) or "all"
 
 
 def _reasons(one: Figures) -> str:
@@ -106,7 +96,7 @@ def _injection_rows(made: Injections) -> list[list[str]]:
             f"{one.name} (harmless)" if one.name == CONTROL else one.name,
             f"{one.pairs:,}",
             f"{one.flipped:,}",
-            _number(one.share),
+            number(one.share),
             _interval(one.interval),
             NOTHING if one.score_change is None else f"{one.score_change:+.3f}",
         ]
@@ -139,7 +129,8 @@ def _shown(side: Side) -> str:
     return " ".join(part for part in (image, text) if part)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure with three decimals; a dash where there is none."""
     return NOTHING if value is None else f"{value:.3f}"
 
 

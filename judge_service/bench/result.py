@@ -1,4 +1,4 @@
-"""bench.json, as `judge bench` writes it."""
+"""The files of `judge bench`, and what bench.json holds."""
 
 from typing import Literal
 
@@ -8,6 +8,8 @@ from judge_service.bench.figures import Figures
 from judge_service.bench.injection import Injections
 from unijudge.provenance import Provenance
 from unijudge.verdicts import JudgeIdentity
+
+RESULT, PAGE, SCORES = "bench.json", "bench.html", "scores.parquet"
 
 
 class Bench(BaseModel):

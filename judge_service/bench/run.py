@@ -11,9 +11,9 @@ from typing import Any
 from judge_service.bench.asking import Answer, Contents, Question, Report, answers, questions_of
 from judge_service.bench.figures import INTERVAL, Scored, all_figures
 from judge_service.bench.injection import Injections, drawn, injections, texts_for, with_a_no, with_text
-from judge_service.bench.pairs import Format, LabelledPair, read_labelled
+from judge_service.bench.pairs import Format, LabelledPair, read_labelled, sampled
 from judge_service.bench.report import page_of
-from judge_service.bench.result import Bench
+from judge_service.bench.result import PAGE, RESULT, SCORES, Bench
 from unijudge.client import JudgeClient
 from unijudge.errors import JudgeError, UnijudgeError
 from unijudge.files import file_sha256, publish_json, publish_text
@@ -23,8 +23,6 @@ from unijudge.locations import locate
 from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_passwords
 from unijudge.verdicts import PairError, Verdict
-
-RESULT, PAGE, SCORES = "bench.json", "bench.html", "scores.parquet"
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Job:
     images: Path | None = None
     """The root of the pictures' names; None: the folder of the files."""
     instruction: str | None = None
+    queries: int | None = None
+    """Queries of each subset at most, drawn evenly; None: all."""
     injections: int = 200
     """Candidates that each text is added to; 0: none."""
     seed: int = 0
@@ -55,6 +55,8 @@ def bench(job: Job, report: Report, *, overwrite: bool = False) -> Bench:
         JudgeError: The service cannot be used, or gives no verdict at all.
     """
     pairs = read_labelled(job.files, job.layout, job.instruction)
+    if job.queries is not None:
+        pairs = sampled(pairs, job.queries, job.seed)
     is_own = is_folder_of(RESULT, Bench, lambda _, name: name in (PAGE, SCORES))
     with replacing(job.out, is_own, "measurement of a judge", overwrite=overwrite) as out:
         check_absent(out)

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from judge_service.backends.scripted import ScriptedJudge
+from judge_service.bench.compare import compared, differences
 from judge_service.bench.figures import Scored, all_figures, figures
 from judge_service.bench.injection import CONTROL, TEXTS, drawn, injections, texts_for, with_a_no
 from judge_service.bench.pairs import LabelledPair
@@ -269,3 +270,47 @@ def test_a_small_measurement_is_the_same_again(tmp_path):
     assert made[0].figures == made[1].figures
     assert made[0].injections == made[1].injections
     assert np.isfinite(made[0].figures[0].roc_auc_interval).all()
+
+
+def test_two_judges_by_hand():
+    """A has one of two pairs in the wrong order, B none; on the third query B has no verdict."""
+    rows = [(0, "s", None, True, 0.9), (0, "s", "k", False, 0.4), (1, "s", None, True, 0.3), (1, "s", "k", False, 0.6),
+            (2, "s", "k", False, 0.1)]  # fmt: skip
+    better = [*rows[:2], (1, "s", None, True, 0.7), (1, "s", "k", False, 0.2), (2, "s", "k", False, "too_long")]
+    whole, kind = differences(list(zip(scored(*rows), scored(*better), strict=True)), seed=0)
+    assert (whole.name, whole.pairs, whole.areas) == ("all", 4, (0.5, 1.0))
+    assert whole.same_answer == 0.5
+    assert whole.interval == (0.0, 1.0)
+    assert (kind.name, kind.areas) == ("k", (0.5, 1.0))
+
+
+def test_a_judge_is_no_better_than_itself(tmp_path):
+    path = pairs_file(tmp_path)
+    a, b, c = (tmp_path / name for name in "abc")
+    with serving(ScriptedJudge(Prompt())) as url:
+        bench(Job([path], url, a, injections=0), lambda *_: None)
+    with serving(Reading(Prompt())) as url:
+        bench(Job([path], url, b, injections=0, queries=5), lambda *_: None)
+    done = CliRunner().invoke(app, ["bench", "--compare", str(a), str(a)])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"\| all \| 36 \| (0\.\d+) \| \1 \| \+0\.000 \| \+0\.000 … \+0\.000 \| 1\.000 \|", done.stdout)
+    assert "left out" not in done.stdout
+    told = compared(a, b)
+    assert re.search(r"\| swap \| 10 \| 0\.\d+ \| 1\.000 \| \+", told)
+    assert re.search(r"\n(21|22) pairs are in one of the two folders only", told)
+    rows = [{"query_text": "a", "candidate_text": text, "label": int(text == "0.9")} for text in ("0.9", "0.2")]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving(Reading(Prompt())) as url:
+        bench(Job([tmp_path / "other.jsonl"], url, c, injections=0), lambda *_: None)
+    with pytest.raises(DataError, match=r"have no pair in common\. Give two measurements of the same files"):
+        compared(a, c)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare takes two folders")],
+)
+def test_a_command_that_lacks_something_says_what(words, message):
+    done = CliRunner().invoke(app, ["bench", *words])
+    assert done.exit_code == 2
+    assert message in done.output

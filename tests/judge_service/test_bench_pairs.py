@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from judge_service.bench.pairs import LabelledPair, read_labelled
+from judge_service.bench.pairs import LabelledPair, read_labelled, sampled
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Side
 
@@ -142,3 +142,18 @@ def test_a_layout_that_is_given_is_not_guessed(tmp_path):
     path = lines(tmp_path / "val.jsonl", MATCH, OTHER)
     with pytest.raises(DataError, match=r"val.jsonl: none of its columns is known"):
         read_labelled([path], "mmeb")
+
+
+def test_queries_are_drawn_from_each_subset_with_all_of_their_pairs(tmp_path):
+    rows = [
+        {"query_text": f"{query}", "candidate_text": f"{candidate}", "label": int(not candidate), "subset": subset}
+        for subset, count in (("x", 20), ("y", 2))
+        for query in range(count)
+        for candidate in range(3)
+    ]
+    pairs = read_labelled([lines(tmp_path / "val.jsonl", *rows)])
+    some = sampled(pairs, 4, seed=1)
+    assert [pair.subset for pair in some] == ["x"] * 12 + ["y"] * 6
+    assert sum(pair.match for pair in some) == 6
+    assert some == [pair for pair in pairs if pair in some], "in their order"
+    assert some == sampled(pairs, 4, seed=1) != sampled(pairs, 4, seed=2)
