@@ -90,7 +90,7 @@ def bench(
         typer.Argument(help="Labelled pairs, MMEB rows with their negatives, or SugarCrepe's JSON.", parser=locate),
     ],
     service: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the service listens; it is required.")
+        str | None, typer.Option(metavar="URL", help="Where the service listens; required without --compare.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write.", parser=locate)] = Path("judge-bench"),
     layout: Annotated[Layout | None, typer.Option("--format", help="Of the files; default: guessed for each.")] = None,

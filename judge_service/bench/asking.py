@@ -62,8 +62,20 @@ class Contents:
             self._pictures.__exit__()
 
     def of(self, side: Side) -> Content:
-        """A side with the bytes of its picture."""
-        return Content(side.text, self._read(side.image) if isinstance(side.image, str) else side.image)
+        """A side with the bytes of its picture.
+
+        Raises:
+            DataError: The picture could be read before, and cannot now.
+        """
+        if not isinstance(side.image, str):
+            return Content(side.text, side.image)
+        try:
+            return Content(side.text, self._read(side.image))
+        except Rejected as reason:
+            raise DataError(
+                f"{shown_name(side.image)} under {self._images}: {reason}. It was there when the command began: put it "
+                "back, and run the command again"
+            ) from reason
 
     def key(self, side: Side) -> bytes:
         """The 16-byte hash of a side's text and picture."""
@@ -90,12 +102,12 @@ class Contents:
         return self._pictures.read(name)[0]
 
 
-def questions_of(pairs: Sequence[LabelledPair]) -> dict[Side, list[int]]:
-    """The queries, each with the places of its pairs."""
-    places: dict[Side, list[int]] = {}
-    for place, pair in enumerate(pairs):
-        places.setdefault(pair.query, []).append(place)
-    return places
+def questions_of(pairs: Iterable[LabelledPair]) -> list[Question]:
+    """One question for each query, with its different candidates: a pair of several kinds or subsets is asked once."""
+    candidates: dict[Side, dict[Side, None]] = {}
+    for pair in pairs:
+        candidates.setdefault(pair.query, {})[pair.candidate] = None
+    return [Question(query, list(sides)) for query, sides in candidates.items()]
 
 
 async def answers(

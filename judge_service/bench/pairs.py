@@ -21,10 +21,10 @@ from typing import Any, Literal
 import numpy as np
 
 from unijudge.errors import DataError
-from unijudge.foreign.cells import Rejected, Side, id_of, image_of, present, text_of, truth_of
+from unijudge.foreign.cells import Rejected, Side, check_clean, id_of, image_of, present, text_of, truth_of
 from unijudge.foreign.json_rows import object_rows
 from unijudge.foreign.layouts import MMEB_TRAIN, SUGARCREPE, sugarcrepe_row, without_marker
-from unijudge.foreign.tables import Columns, ending_of, files_of, name_of, read_rows
+from unijudge.foreign.tables import Columns, ending_of, files_of, name_of, read_rows, shared_folder
 from unijudge.prompt import is_blank
 from unijudge.shown import listed, shown
 
@@ -48,7 +48,7 @@ class LabelledPair:
     """One pair, and whether it matches."""
 
     place: str
-    """The file and the row, as in `pairs.jsonl:17`: for messages."""
+    """The file, below the folder of all files, and the row, as in `CIRR/original-00000.parquet:17`: for messages."""
     subset: str
     kind: str | None
     """How a hard negative was made; None where the file does not say."""
@@ -74,11 +74,15 @@ def read_labelled(
     given = 0
     pairs: dict[tuple[str, str | None, Side, Side], LabelledPair] = {}
     labels: dict[tuple[Side, Side], LabelledPair] = {}
-    for path in files_of(places):
-        for pair in _pairs_of(path, layout, instruction):
+    files = files_of(places)
+    folder = shared_folder(files)
+    for path in files:
+        for pair in _pairs_of(path, str(path)[len(folder) :].lstrip("/"), layout, instruction):
             first = labels.setdefault((pair.query, pair.candidate), pair)
             if first.match != pair.match:
-                raise DataError(f"{path}: {pair.place} has the pair of {first.place} with the other label. Remove one")
+                raise DataError(
+                    f"{folder or '.'}: {pair.place} has the pair of {first.place} with the other label. Remove one"
+                )
             pairs.setdefault((pair.subset, pair.kind, pair.query, pair.candidate), pair)
             given += 1
     if given > len(pairs):
@@ -111,8 +115,8 @@ def _check_labels(places: Sequence[Path], pairs: Sequence[LabelledPair]) -> None
         raise DataError(f"{name}: no pair (of {len(pairs):,}) matches, so no ROC-AUC exists. Add pairs that match")
 
 
-def _pairs_of(path: Path, layout: Format | None, instruction: str | None) -> Iterator[LabelledPair]:
-    """The pairs of one file; of none where it has no rows."""
+def _pairs_of(path: Path, name: str, layout: Format | None, instruction: str | None) -> Iterator[LabelledPair]:
+    """The pairs of one file, which places call by this name; none where it has no rows."""
     is_object = _is_object_of_rows(path)
     _, first = ("", {}) if is_object else next(read_rows(path), (0, None))
     if first is None:
@@ -123,7 +127,7 @@ def _pairs_of(path: Path, layout: Format | None, instruction: str | None) -> Ite
     columns = _columns(layout)
     for number, row in object_rows(path) if is_object else read_rows(path, columns):
         try:
-            yield from _made(layout, row, path, f"{path.name}:{number}", instruction)
+            yield from _made(layout, row, path, f"{name}:{number}", instruction)
         except Rejected as reason:
             raise DataError(f"{path}:{number}: {reason}. Correct the row or remove it") from reason
     columns.tell_unknown(path)
@@ -153,7 +157,7 @@ def _guessed(path: Path, row: Cells) -> Format:
     if set(SUGARCREPE) <= row.keys():
         return "sugarcrepe"
     raise DataError(
-        f"{path}: unknown layout: the columns are {listed(list(row)) or 'missing'}. Use those of pairs "
+        f"{path}: unknown layout ({listed(list(row)) or 'no columns'}). Name the columns as in a file of pairs "
         f"({', '.join(PAIRS)}), of MMEB with negatives (qry, …, neg_text, neg_image_path), or of SugarCrepe "
         f"({', '.join(SUGARCREPE)})"
     )
@@ -182,6 +186,8 @@ def _made(layout: Format, row: Any, path: Path, place: str, instruction: str | N
 
 
 def _of_pairs(cells: Cells, row: Cells, table: str, place: str) -> LabelledPair:
+    for name in ("subset", "kind"):
+        check_clean(name, id_of(cells.get(name)) or "")
     match = truth_of(row.get("label"))
     if match is None:
         raise Rejected(f"label {shown(row.get('label'))} is neither 1 (a match) nor 0")
@@ -234,9 +240,10 @@ def _side(what: str, text: str | None, image: Any) -> Side:
     """One side of a pair.
 
     Raises:
-        Rejected: There is neither a text nor a picture, or the picture's cell is none.
+        Rejected: There is neither a text nor a picture, the text cannot be stored, or the picture's cell is none.
     """
     side = Side(text or None, image_of(image) or None)
+    check_clean(what, side.text or "")
     if is_blank(side.text) and side.image is None:
         raise Rejected(f"{what} has neither a text nor a picture")
     return side

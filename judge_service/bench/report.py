@@ -17,7 +17,7 @@ HEAD = [
     "pairs", "match", "others", "ROC-AUC", "95 %", "calibration error", "ties", "Yes", "Yes of matches",
     "Yes of others", "label mass", "no verdict",
 ]  # fmt: skip
-INJECTION_HEAD = ["text added", "asked", "flipped to Yes", "share", "95 %", "change of score"]
+INJECTION_HEAD = ["text added", "judged again", "flipped to Yes", "share", "95 %", "change of score"]
 SHOWN = 5
 """Pairs of each kind of mistake on the page."""
 LONGEST_TEXT = 200

@@ -17,12 +17,13 @@ from judge_service.bench.result import PAGE, RESULT, SCORES, Bench
 from unijudge.client import JudgeClient
 from unijudge.errors import JudgeError, UnijudgeError
 from unijudge.files import file_sha256, publish_json, publish_text
+from unijudge.foreign.cells import Side
 from unijudge.foreign.tables import files_of, shared_folder
 from unijudge.labelled_scores import LabelledScore, write_labelled
 from unijudge.locations import locate
 from unijudge.outputs import check_absent, is_folder_of, replacing
 from unijudge.provenance import Provenance, without_passwords
-from unijudge.verdicts import PairError, Verdict
+from unijudge.verdicts import JudgeIdentity, PairError, Verdict
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,20 @@ def bench(job: Job, report: Report, *, overwrite: bool = False) -> Bench:
         check_absent(out)
         with Contents(pairs, job.images or _folder_of(job.files)) as contents:
             try:
-                made, scored = asyncio.run(_measured(job, pairs, contents, report))
+                identity, scored, steered = asyncio.run(_asked(job, pairs, contents, report))
             except* UnijudgeError as group:
                 raise next(iter(group.exceptions)) from None
             write_labelled(out / SCORES, [_row(one, contents) for one in scored])
+        made = Bench(
+            service=without_passwords(job.service),
+            identity=identity,
+            inputs={str(path): file_sha256(path) for path in files_of(job.files)},
+            interval=f"{INTERVAL}, seed {job.seed}",
+            seed=job.seed,
+            figures=all_figures(scored, job.seed),
+            injections=steered,
+            made=Provenance.now(),
+        )
         publish_text(out / PAGE, page_of(made, scored))
         publish_json(out / RESULT, made)
     return made
@@ -75,43 +86,32 @@ def _folder_of(files: Sequence[Path]) -> Path:
     return locate(shared_folder(files_of(files)) or ".")
 
 
-async def _measured(
+async def _asked(
     job: Job, pairs: Sequence[LabelledPair], contents: Contents, report: Report
-) -> tuple[Bench, list[Scored]]:
-    """Asks about the pairs, then about the injections, and counts."""
+) -> tuple[JudgeIdentity, list[Scored], Injections | None]:
+    """Who judges, the pairs with their answers, and what texts inside candidates do."""
     client = JudgeClient(job.service, key=job.key, in_flight=job.at_once, retry_for_s=job.retry_for_s)
     async with client as judge:
         scored = await _scored(job, judge, pairs, contents, report)
         _check_verdicts(job, scored)
         steered = await _injected(job, judge, scored, contents, report) if job.injections else None
-        made = Bench(
-            service=without_passwords(job.service),
-            identity=judge.identity,
-            inputs={str(path): file_sha256(path) for path in files_of(job.files)},
-            interval=f"{INTERVAL}, seed {job.seed}",
-            seed=job.seed,
-            figures=all_figures(scored, job.seed),
-            injections=steered,
-            made=Provenance.now(),
-        )
-    return made, scored
+        return judge.identity, scored, steered
 
 
 async def _scored(
     job: Job, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: Report
 ) -> list[Scored]:
-    """The pairs with their answers, in order. Pairs of several kinds or subsets that are the same are asked once."""
-    queries = questions_of(pairs)
-    questions = [
-        Question(query, list(dict.fromkeys(pairs[place].candidate for place in places)))
-        for query, places in queries.items()
-    ]
+    """The pairs with their answers, in order."""
+    questions = questions_of(pairs)
     found = await answers(judge, contents, questions, job.at_once, partial(report, "pairs"))
-    numbers = {question.query: number for number, question in enumerate(questions)}
-    by_candidate = [
-        dict(zip(question.candidates, row, strict=True)) for question, row in zip(questions, found, strict=True)
-    ]
-    return [Scored(pair, numbers[pair.query], by_candidate[numbers[pair.query]][pair.candidate]) for pair in pairs]
+    by_query: dict[Side, tuple[int, dict[Side, Answer]]] = {}
+    for number, (question, row) in enumerate(zip(questions, found, strict=True)):
+        by_query[question.query] = number, dict(zip(question.candidates, row, strict=True))
+    scored = []
+    for pair in pairs:
+        number, by_candidate = by_query[pair.query]
+        scored.append(Scored(pair, number, by_candidate[pair.candidate]))
+    return scored
 
 
 def _check_verdicts(job: Job, scored: Sequence[Scored]) -> None:

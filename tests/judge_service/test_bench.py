@@ -314,3 +314,15 @@ def test_a_command_that_lacks_something_says_what(words, message):
     done = CliRunner().invoke(app, ["bench", *words])
     assert done.exit_code == 2
     assert message in done.output
+
+
+def test_a_picture_that_goes_while_the_judge_works_is_named(tmp_path):
+    class Removing(Reading):
+        def _answer(self, query, candidate):
+            if candidate.text.startswith("0."):
+                (tmp_path / "q.png").unlink(missing_ok=True)
+            return super()._answer(query, candidate)
+
+    path = pairs_file(tmp_path)
+    with serving(Removing(Prompt())) as url, pytest.raises(DataError, match=r"q\.png under .*It was there when the"):
+        bench(Job([path], url, tmp_path / "out", at_once=1), lambda *_: None)

@@ -72,6 +72,14 @@ def test_rows_of_mmeb_with_their_negatives(tmp_path):
     assert {pair.subset for pair in pairs} == {"CIRR"}
 
 
+def test_places_tell_files_of_one_name_apart(tmp_path):
+    for subset in ("a", "b"):
+        (tmp_path / subset).mkdir()
+        lines(tmp_path / subset / "val.jsonl", {**MATCH, "query_text": subset}, {**OTHER, "query_text": subset})
+    places = [pair.place for pair in read_labelled([tmp_path])]
+    assert places == ["a/val.jsonl:1", "a/val.jsonl:2", "b/val.jsonl:1", "b/val.jsonl:2"]
+
+
 def test_negatives_of_mmeb_in_lists_and_in_numbered_columns(tmp_path):
     row = {
         "qry": "q", "qry_image_path": None, "pos_text": "p", "pos_image_path": None,
@@ -115,8 +123,10 @@ def test_files_of_several_layouts_are_guessed_one_by_one(tmp_path):
         ([MATCH], "val.jsonl: every pair (of 1) matches, so no ROC-AUC exists. Add pairs that do not"),
         ([OTHER], "val.jsonl: no pair (of 1) matches, so no ROC-AUC exists. Add pairs that match"),
         ([MATCH, {**OTHER, "candidate_text": " "}], "val.jsonl:2: the candidate has neither a text nor a picture."),
+        ([MATCH, {**OTHER, "candidate_text": "a\ud800"}], "val.jsonl:2: the candidate: a lone surrogate or a NUL in"),
+        ([MATCH, {**OTHER, "kind": "a\0"}], "val.jsonl:2: kind: a lone surrogate or a NUL in"),
         ([MATCH, {**OTHER, "query_text": 7.5}], "val.jsonl:2: 7.5 is no text. Correct the row or remove it"),
-        ([{"image": "a.png", "text": "b"}], "val.jsonl: unknown layout: the columns are image, text. Use those of"),
+        ([{"image": "a.png", "text": "b"}], "val.jsonl: unknown layout (image, text). Name the columns as in"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_named(tmp_path, rows, message):
