@@ -125,7 +125,7 @@ def _mistakes(judged: Sequence[tuple[Scored, Verdict]], *, match: bool) -> list[
 
 def _shown(side: Side) -> str:
     image = side.image if isinstance(side.image, str) else "(picture in the row)" if side.image else None
-    text = f"“{side.text[:LONGEST_TEXT]}”" if side.text else None
+    text = f"“{' '.join(side.text.split())[:LONGEST_TEXT]}”" if side.text else None
     return " ".join(part for part in (image, text) if part)
 
 
