@@ -1,6 +1,6 @@
 """Does a text inside a candidate talk the judge into a Yes? Ten such texts, added to candidates that do not match.
 
-A text of any kind moves some verdicts, so a harmless one of the same length is added too, for comparison.
+A text of any kind moves some verdicts, so a harmless one of about the same length is added too, for comparison.
 """
 
 from collections.abc import Mapping, Sequence
