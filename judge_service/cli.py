@@ -1,18 +1,28 @@
-"""`unijudge judge`: start the service, see what it lacks, verify one, make a key."""
+"""`unijudge judge`: start the service, see what it lacks, verify one, say how good its judge is, make a key."""
 
 import asyncio
+import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from judge_service.settings import ServiceSettings
-from unijudge.cli import Example, Overrides, SettingsFile, command_settings
+from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
 from unijudge.locations import locate
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Layout = Literal["pairs", "mmeb", "sugarcrepe"]
+KeyFile = Annotated[Path | None, typer.Option(help="Holds the service's key, where it wants one.", parser=locate)]
+LINES = 10
+"""Of a measurement's progress in a log."""
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
 
@@ -36,9 +46,7 @@ def verify(
     overrides: Overrides = None,
     queries: Annotated[int, typer.Option(min=1, help="Of 14 pairs each.")] = 15,
     tolerance: Annotated[float | None, typer.Option(help="In log-odds; default: by the service's dtype.")] = None,
-    key_file: Annotated[
-        Path | None, typer.Option(help="Holds the service's key, where it wants one.", parser=locate)
-    ] = None,
+    key_file: KeyFile = None,
     device: Annotated[Device, typer.Option(help="Where the reference runs.")] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="What the reference computes in.")] = "float32",
 ) -> None:
@@ -73,6 +81,95 @@ def verify(
 
     if not asyncio.run(compare()):
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Labelled pairs, MMEB rows with their negatives, or SugarCrepe's JSON.", parser=locate),
+    ],
+    service: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the service listens; required without --compare.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write.", parser=locate)] = Path("judge-bench"),
+    layout: Annotated[Layout | None, typer.Option("--format", help="Of the files; default: guessed for each.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The root of the image paths; default: the folder of the files.", parser=locate)
+    ] = None,
+    instruction: Annotated[str | None, typer.Option(help="SugarCrepe: a text beside each image.")] = None,
+    queries: Annotated[
+        int | None, typer.Option(min=1, help="Queries of each subset at most, drawn evenly; default: all.")
+    ] = None,
+    injections: Annotated[
+        int, typer.Option(min=0, help="Candidates that texts which ask for a Yes are added to; 0: none.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    key_file: KeyFile = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Queries that wait for the service at most.")] = 64,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Ask nobody: FILES are two folders that this command wrote.")
+    ] = False,
+    retry_for: Annotated[float, typer.Option(min=0, help="Seconds to try on while the service does not answer.")] = 60,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say how good a judge is, from labelled pairs: ROC-AUC, calibration, ties, and texts that try to steer it.
+
+    Writes bench.json, scores.parquet and a page. Columns of pairs: query_text, query_image, candidate_text,
+    candidate_image, label (1 or 0); optional: subset, kind (of a negative).
+    """
+    if compare:
+        if len(files) != 2:
+            raise typer.BadParameter("--compare takes two folders that `judge bench` wrote")
+        from judge_service.bench.compare import compared
+
+        typer.echo(compared(files[0], files[1], seed))
+        return
+    if service is None:
+        raise typer.BadParameter("Missing option '--service': the URL of a running judge service")
+    from judge_service.bench.report import lines_of
+    from judge_service.bench.result import PAGE
+    from judge_service.bench.run import Job
+    from judge_service.bench.run import bench as run
+    from unijudge.keys import read_key
+
+    job = Job(
+        files,
+        service,
+        out,
+        layout=layout,
+        images=images,
+        instruction=instruction,
+        queries=queries,
+        injections=injections,
+        seed=seed,
+        key=read_key(key_file),
+        at_once=in_flight,
+        retry_for_s=retry_for,
+    )
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, transient=True)
+    bar.disable = not bar.console.is_terminal  # or it prints an empty line
+    with bar:
+        made = run(job, _reporter(bar), overwrite=overwrite)
+    typer.echo(f"{lines_of(made)}\n\n{out / PAGE}: open it in a browser")
+
+
+def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
+    """A bar on a terminal; elsewhere ten lines."""
+    tasks: dict[str, tuple[TaskID, float]] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total), time.monotonic()
+        task, begun = tasks[what]
+        before = int(bar.tasks[task].completed)
+        bar.update(task, completed=done)
+        if not bar.console.is_terminal and done * LINES // total > before * LINES // total:
+            rate = done / max(time.monotonic() - begun, 1e-3)
+            logger.info("%d of %d %s judged, %.1f pairs/s, %.0f s left", done, total, what, rate, (total - done) / rate)
+
+    return report
 
 
 @app.command()

@@ -8,10 +8,11 @@ import numpy as np
 
 from miner.calibration import Bools, Calibration, Measures, chances, cross_validated, fit, measures
 from miner.choice_settings import CalibrateSettings
-from miner.importers.tables import read_rows
 from miner.labels import read_label_file
 from unijudge.errors import DataError
 from unijudge.files import publish_json, read_json
+from unijudge.foreign.cells import truth_of
+from unijudge.foreign.tables import read_rows
 from unijudge.outputs import check_file, is_json_of
 from unijudge.scores import ScoreManifest, read_scores
 from unijudge.shown import shown
@@ -20,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 Labels = dict[str, dict[str, bool]]
 """query_id → item_id → whether it matches."""
-TRUTHS = {"1": True, "0": False, "true": True, "false": False}
 
 
 def calibrate(settings: CalibrateSettings) -> Calibration:
@@ -103,7 +103,7 @@ def _sampled(path: Path, manifest: ScoreManifest) -> Iterator[tuple[str, str, st
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str, bool]]:
     for number, row in read_rows(path):
-        place, match = f"{path}:{number}", TRUTHS.get(str(row.get("match")).lower())
+        place, match = f"{path}:{number}", truth_of(row.get("match"))
         if match is None or not all(isinstance(row.get(name), str) for name in ("query_id", "item_id")):
             raise DataError(f"{place}: expected query_id and item_id, strings, and match, 0 or 1; found {shown(row)}")
         yield place, row["query_id"], row["item_id"], match

@@ -13,7 +13,7 @@ MAY_IMPORT = {
         "markupsafe", "upath", "packaging",
     },
     "judge_service": {
-        "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "torch",
+        "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "rich", "torch",
         "transformers", "safetensors", "ray", "vllm", "packaging",
         "uvicorn",
     },

@@ -21,7 +21,7 @@ ALLOWED = {
     ),
     "unijudge/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
-    "miner/importers/tables.py": ({"loads"}, "reads rows for all importers, a line of JSON at a time"),
+    "unijudge/foreign/tables.py": ({"loads"}, "reads rows for all importers, a line of JSON at a time"),
     # Weights.
     "judge_service/backends/transformers.py": ({"from_pretrained"}, "its weights, which were checked before"),
     "judge_service/backends/model_sizes.py": ({"from_pretrained"}, "a configuration without weights"),

@@ -4,6 +4,7 @@ Letters: Q queries · N items. A gold rank is 1 + the items that score better + 
 never flatter. Scores within `TIE` are equal: a product of matrices gives equal rows different last bits.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -155,6 +156,90 @@ def roc_auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
     return float((midranks[labels_N].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def tied_share(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
+    """The share of (positive, negative) pairs with the same score, which `roc_auc` counts half; in [0, 1].
+
+    Example:
+        >>> tied_share(np.array([0.5, 0.5, 0.9]), np.array([True, False, True]))
+        0.5
+    """
+    _, place = np.unique(scores_N, return_inverse=True)
+    positives_U, negatives_U = np.bincount(place[labels_N]), np.bincount(place[~labels_N])
+    shared = min(len(positives_U), len(negatives_U))
+    equal = int(positives_U[:shared] @ negatives_U[:shared])
+    return equal / (int(positives_U.sum()) * int(negatives_U.sum()))
+
+
+def bootstrap_roc_auc(
+    scores_N: Floats, labels_N: npt.NDArray[np.bool_], queries_N: Places, *, seed: int, rounds: int = 1000
+) -> Floats:
+    """ROC-AUC as it comes out when the queries are drawn again, with replacement, each with all of its pairs.
+
+    The pairs of one query are alike, so an interval that took them for independent would be too narrow.
+
+    Args:
+        scores_N: Of pairs.
+        labels_N: Whether each matches.
+        queries_N: The number of each pair's query, from 0.
+        seed: Of the draws.
+        rounds: How often all are drawn.
+
+    Returns:
+        At most (rounds,), each in [0, 1]: a draw without a positive or without a negative has no area.
+
+    Source:
+        Field and Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69(3), 2007.
+
+    Example:
+        >>> bootstrap_roc_auc(np.array([0.9, 0.1]), np.array([True, False]), [0, 0], seed=0, rounds=2).tolist()
+        [1.0, 1.0]
+    """
+    values, place = np.unique(scores_N, return_inverse=True)
+    queries = np.asarray(queries_N, np.int64)
+    rng = np.random.default_rng(seed)
+    num_queries = int(queries.max()) + 1
+    areas = []
+    for _ in range(rounds):
+        # How often each query was drawn is the weight of its pairs.
+        weights_N = np.bincount(rng.integers(num_queries, size=num_queries), minlength=num_queries)[queries]
+        positives_U = np.bincount(place, weights_N * labels_N, len(values))
+        negatives_U = np.bincount(place, weights_N * ~labels_N, len(values))
+        below_U = np.cumsum(negatives_U) - negatives_U / 2
+        if pairs := positives_U.sum() * negatives_U.sum():
+            areas.append(float(positives_U @ below_U / pairs))
+    return np.array(areas)
+
+
+def share_interval(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval of a share, 95 % by default; unlike the normal one it holds where no or all trials are hits.
+
+    Source:
+        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22(158), 1927.
+
+    Example:
+        >>> [round(end, 4) for end in share_interval(0, 10)]
+        [0.0, 0.2775]
+    """
+    share, spread = hits / total, z * z / total
+    middle = share + spread / 2
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4))
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+
+
+def calibration_bins(
+    probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], bins: int = 10
+) -> list[tuple[int, float, float]]:
+    """Of each equal-width bin that is not empty, in order: its size, its mean probability and its share of positives.
+
+    Example:
+        >>> calibration_bins(np.array([0.25, 0.25, 1.0]), np.array([True, False, True]))
+        [(2, 0.25, 0.5), (1, 1.0, 1.0)]
+    """
+    place = np.minimum((probabilities_N * bins).astype(int), bins - 1)
+    chosen = [place == index for index in np.unique(place)]
+    return [(int(one.sum()), float(probabilities_N[one].mean()), float(labels_N[one].mean())) for one in chosen]
+
+
 def calibration_error(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], bins: int = 10) -> float:
     """Expected calibration error: mean |confidence − accuracy| over equal-width bins, weighted by size; in [0, 1].
 
@@ -165,12 +250,8 @@ def calibration_error(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], 
         >>> calibration_error(np.array([0.75, 0.75, 0.75, 0.75]), np.array([True, True, True, False]))
         0.0
     """
-    place = np.minimum((probabilities_N * bins).astype(int), bins - 1)
-    error = 0.0
-    for index in np.unique(place):
-        inside = place == index
-        error += inside.mean() * abs(probabilities_N[inside].mean() - labels_N[inside].mean())
-    return float(error)
+    found = calibration_bins(probabilities_N, labels_N, bins)
+    return sum(size * abs(confidence - accuracy) for size, confidence, accuracy in found) / len(labels_N)
 
 
 def kendall_tau(left_N: Floats, right_N: Floats) -> float:

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from miner.importers.json_rows import array_rows
-from miner.importers.tables import read_rows
 from unijudge.errors import DataError
+from unijudge.foreign.json_rows import array_rows
+from unijudge.foreign.tables import read_rows
 from unijudge.inventory import manifest_in
 from unijudge.outputs import replacing
 from unijudge.stores import is_file

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from miner.exporters.rows import LeftOut, Row, Rows, check_out
-from miner.importers.mmeb import MARKER
 from unijudge.corpus import Item, Query
 from unijudge.files import publishing
+from unijudge.foreign.layouts import MARKER
 
 KEYS = (
     "query_text", "query_image", "pos_text", "pos_image", "query_pos_scores", "hard_negatives",

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from miner.importers.ledger import Answers, Entry, Ledger, copied_path
 from miner.importers.older import older_corpus, tell_replaced
-from miner.importers.pictures import Picture, Pictures, check_name, inspect
 from miner.importers.published import Published, check_scores, write_scores
-from miner.importers.rows import Ignored, Left, Pair, Rejected, Row, Side, Unread, check_clean, kind_of
+from miner.importers.rows import Ignored, Left, Pair, Row, Unread
 from unijudge.alike import normal
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publishing, scratch
+from unijudge.foreign.cells import Rejected, Side, check_clean, kind_of
+from unijudge.foreign.pictures import Picture, Pictures, check_name, inspect
 from unijudge.images import MAX_PIXELS
 from unijudge.leases import lease
 from unijudge.locations import is_local, locate

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from miner.importers.rows import Pair, Side, Unread, readable
+from miner.importers.rows import Pair, Unread, readable
+from unijudge.foreign.cells import Side
 
 Captioned = tuple[Side, list[str]]
 """An image, and its captions, at least one."""

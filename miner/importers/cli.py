@@ -186,7 +186,7 @@ def import_sentence_transformers(
     """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
     from miner.importers.published import Published
     from miner.importers.sentence_transformers import read_tuples
-    from miner.importers.tables import files_of
+    from unijudge.foreign.tables import files_of
 
     first, *more = files_of(files)
     published = None if scores is None else Published(scores, first, tuple(more), only_probabilities=probabilities)

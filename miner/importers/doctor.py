@@ -15,15 +15,16 @@ from miner.importers.ledger import Ledger
 from miner.importers.mmeb import read_mmeb, read_mmeb_eval
 from miner.importers.older import older_corpus
 from miner.importers.pairs import read_pairs
-from miner.importers.pictures import Pictures
 from miner.importers.published import Published
-from miner.importers.rows import Left, Pair, Row, Side
+from miner.importers.rows import Left, Pair, Row
 from miner.importers.sentence_transformers import read_tuples
 from miner.importers.sharegpt4v import read_sharegpt4v
 from miner.importers.sugarcrepe import read_sugarcrepe
 from miner.importers.unime import read_unime
 from miner.importers.urban1k import read_urban1k
 from unijudge.errors import DataError
+from unijudge.foreign.cells import Side
+from unijudge.foreign.pictures import Pictures
 from unijudge.images import MAX_PIXELS
 from unijudge.prompt import is_blank
 from unijudge.shown import in_brief, listed

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from miner.importers.captions import Captioned, both_ways
-from miner.importers.json_rows import array_rows
-from miner.importers.rows import Ignored, Rejected, Row, Side
+from miner.importers.rows import Ignored, Row
 from unijudge.errors import DataError
+from unijudge.foreign.cells import Rejected, Side
+from unijudge.foreign.json_rows import array_rows
 from unijudge.shown import listed
 
 MOST_SPLITS = 100

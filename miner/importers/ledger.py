@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.importers.pictures import Picture
-from miner.importers.rows import Rejected
 from unijudge.corpus import Item, Query, content_key
+from unijudge.foreign.cells import Rejected
+from unijudge.foreign.pictures import Picture
 from unijudge.shown import shown_name
 
 SCHEMA = """

@@ -17,17 +17,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Ignored, Pair, Rejected, Row, Side, Unreadable, image_of, readable, text_of
-from miner.importers.tables import parquet_rows, reading_rows
+from miner.importers.rows import Ignored, Pair, Row, readable
 from unijudge.errors import DataError
+from unijudge.foreign.cells import Rejected, Side, Unreadable, image_of, text_of
+from unijudge.foreign.layouts import MMEB_TRAIN, without_marker
+from unijudge.foreign.tables import parquet_rows, reading_rows
 from unijudge.listing import foreign_files
 from unijudge.shown import listed, shown
 from unijudge.stores import is_folder
 from unijudge.tables import open_parquet
 
-TRAIN = [["qry"], ["qry_image_path", "qry_image"], ["pos_text"], ["pos_image_path", "pos_image"]]
 EVAL = [["qry_text"], ["qry_img_path", "qry_img"], ["tgt_text"], ["tgt_img_path", "tgt_img"]]
-MARKER = "<|image_1|>"
 
 
 def read_mmeb(
@@ -39,7 +39,7 @@ def read_mmeb(
         DataError: No subset has that split, a named subset is missing, or a file has other columns.
     """
     for folder in _folders(root, split, subsets, "MMEB-train"):
-        yield from _subset(folder, split, cap_per_subset, TRAIN, _training_pair)
+        yield from _subset(folder, split, cap_per_subset, MMEB_TRAIN, _training_pair)
 
 
 def read_mmeb_eval(
@@ -123,13 +123,3 @@ def _evaluation_pair(row: Sequence[Any], place: str, subset: str) -> Pair:
 
 def _side(text: Any, image: Any) -> Side:
     return Side(without_marker(text_of(text)), image_of(image))
-
-
-def without_marker(text: str | None) -> str:
-    r"""A text without image markers.
-
-    Example:
-        >>> without_marker("<|image_1|>\nRepresent the given image.\n")
-        'Represent the given image.\n'
-    """
-    return (text or "").replace(MARKER + "\n", "").replace(MARKER, "")

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Pair, Row, Side, id_of, image_of, text_of
-from miner.importers.tables import Columns, table_rows
+from miner.importers.rows import Pair, Row
+from miner.importers.tables import table_rows
+from unijudge.foreign.cells import Side, id_of, image_of, text_of
+from unijudge.foreign.tables import Columns
 
 COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from miner.importers.ledger import Answers
-from miner.importers.rows import Rejected
 from unijudge.corpus import CorpusManifest
 from unijudge.errors import DataError
 from unijudge.files import file_sha256, publish_json, publishing_folder
+from unijudge.foreign.cells import Rejected
 from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.shown import shown
 from unijudge.stores import exists

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from miner.importers.published import scores_of
-from miner.importers.rows import Mismatch, Pair, Rejected, Row, Side, Unreadable, image_of, text_of
-from miner.importers.tables import Columns, table_rows
+from miner.importers.rows import Mismatch, Pair, Row
+from miner.importers.tables import table_rows
 from unijudge.errors import DataError
+from unijudge.foreign.cells import Rejected, Side, Unreadable, image_of, text_of
+from unijudge.foreign.tables import Columns
 from unijudge.shown import shown
 
 QUERY = ("anchor", "query", "question", "sentence1", "sentence_A")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from miner.importers.captions import Captioned, both_ways
-from miner.importers.json_rows import array_rows
-from miner.importers.rows import Pair, Rejected, Side, Unread
+from miner.importers.rows import Pair, Unread
+from unijudge.foreign.cells import Rejected, Side
+from unijudge.foreign.json_rows import array_rows
 
 
 def read_sharegpt4v(

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.importers.json_rows import object_rows
-from miner.importers.rows import Pair, Rejected, Side, Unread, readable
+from miner.importers.rows import Pair, Unread, readable
 from unijudge.errors import DataError
+from unijudge.foreign.cells import Side
+from unijudge.foreign.json_rows import object_rows
+from unijudge.foreign.layouts import sugarcrepe_row
 from unijudge.listing import foreign_files
-
-KEYS = ["filename", "caption", "negative_caption"]
 
 
 def read_sugarcrepe(folder: Path, *, instruction: str | None = None) -> Iterator[Pair | Unread]:
@@ -39,7 +39,6 @@ def read_sugarcrepe(folder: Path, *, instruction: str | None = None) -> Iterator
 
 
 def _pair(instruction: str | None, row: Any, place: str, subset: str) -> Pair:
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in KEYS):
-        raise Rejected(f"not a row of SugarCrepe; expected an object with {KEYS}, all of them texts")
-    captions = Side(row["caption"], None), Side(row["negative_caption"], None)
-    return Pair(place, subset, Side(instruction, row["filename"]), captions[0], candidates=captions)
+    name, caption, negative = sugarcrepe_row(row)
+    captions = Side(caption, None), Side(negative, None)
+    return Pair(place, subset, Side(instruction, name), captions[0], candidates=captions)

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from miner.importers.json_rows import array_rows
-from miner.importers.mmeb import without_marker
 from miner.importers.published import scores_of
-from miner.importers.rows import Pair, Rejected, Side, Unread, image_of, readable, text_of
+from miner.importers.rows import Pair, Unread, readable
+from unijudge.foreign.cells import Rejected, Side, image_of, text_of
+from unijudge.foreign.json_rows import array_rows
+from unijudge.foreign.layouts import without_marker
 
 KEYS = [
     "query_text", "query_image", "pos_text", "pos_image", "query_pos_scores", "hard_negatives", "hard_negatives_scores",

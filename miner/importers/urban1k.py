@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from miner.importers.captions import Captioned, both_ways
-from miner.importers.rows import Pair, Rejected, Side, Unread
+from miner.importers.rows import Pair, Unread
 from unijudge.errors import DataError
 from unijudge.files import read_text
+from unijudge.foreign.cells import Rejected, Side
 from unijudge.listing import foreign_files
 
 

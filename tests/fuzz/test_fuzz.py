@@ -20,11 +20,11 @@ from judge_service.front.bodies import read_request
 from judge_service.front.refusals import Refusal
 from judge_service.rendering import open_inputs
 from judge_service.settings import LimitSettings, ModelSettings
-from miner.importers.json_rows import array_rows
 from miner.importers.pairs import read_pairs
 from tests.fuzz.mutations import spoiled
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError
+from unijudge.foreign.json_rows import array_rows
 from unijudge.images import open_image
 from unijudge.prompt import Prompt
 

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from miner.importers.build import build
-from miner.importers.rows import Pair, Side
+from miner.importers.rows import Pair
+from unijudge.foreign.cells import Side
 
 WORDS = "as long as a caption of the news " * 8
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from miner.importers.rows import Rejected
 from tests.pictures import png
 from unijudge.cli import run
 from unijudge.errors import DataError
+from unijudge.foreign.cells import Rejected
 
 
 def dry(capsys, *words):

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from miner.importers import pictures
 from miner.importers.build import build
 from miner.importers.mmeb import read_mmeb
 from miner.importers.pairs import read_pairs
@@ -20,6 +19,7 @@ from miner.importers.sentence_transformers import read_tuples
 from tests.pictures import png
 from unijudge.corpus import Corpus
 from unijudge.errors import DataError
+from unijudge.foreign import pictures
 from unijudge.inventory import check
 
 

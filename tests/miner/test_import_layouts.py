@@ -11,7 +11,7 @@ from miner.importers.karpathy import read_karpathy
 from miner.importers.mmeb import read_mmeb_eval
 from miner.importers.pairs import read_pairs
 from miner.importers.published import Published
-from miner.importers.rows import Pair, Side
+from miner.importers.rows import Pair
 from miner.importers.sharegpt4v import read_sharegpt4v
 from miner.importers.sugarcrepe import read_sugarcrepe
 from miner.importers.urban1k import read_urban1k
@@ -19,6 +19,7 @@ from miner.select import score_of
 from tests.miner.layouts import images_under, take
 from tests.pictures import png
 from unijudge.errors import DataError, FolderBusy
+from unijudge.foreign.cells import Side
 from unijudge.leases import lease
 from unijudge.scores import read_scores
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from miner.importers import tables
+from unijudge.foreign import tables
 
 MEGABYTE = 10**6
 

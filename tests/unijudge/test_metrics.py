@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from unijudge.metrics import (
+    bootstrap_roc_auc,
+    calibration_bins,
     calibration_error,
     gold_ranks,
     kendall_tau,
@@ -13,6 +15,8 @@ from unijudge.metrics import (
     precision_at_1,
     recall_at,
     roc_auc,
+    share_interval,
+    tied_share,
 )
 
 
@@ -65,3 +69,55 @@ def test_shares_of_first_and_of_early_ranks():
     ranks = np.array([1, 5, 6, 1])
     assert precision_at_1(ranks) == 0.5
     assert recall_at(ranks, 5) == 0.75
+
+
+def drawn_scores(seed, size=400):
+    """Scores on a coarse grid, so that many are equal, and labels that follow them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(size) < 0.3
+    return np.round(np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1), 2), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_areas_and_curves_are_those_of_scikit_learn(seed):
+    from sklearn.calibration import calibration_curve
+    from sklearn.metrics import roc_auc_score
+
+    scores, labels = drawn_scores(seed)
+    assert roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    inside = scores + 0.005 * (scores < 0.5) - 0.005 * (scores >= 0.5)  # on an edge of two bins the two differ
+    accuracies, confidences = calibration_curve(labels, inside, n_bins=10)
+    found = calibration_bins(inside, labels)
+    assert [share for _, _, share in found] == pytest.approx(accuracies.tolist())
+    assert [score for _, score, _ in found] == pytest.approx(confidences.tolist())
+    assert sum(size for size, _, _ in found) == len(scores)
+
+
+def test_a_draw_weighs_a_query_by_how_often_it_was_drawn():
+    """Scikit-learn's area with the same weights; the pairs of a query are drawn together."""
+    from sklearn.metrics import roc_auc_score
+
+    scores, labels = drawn_scores(7)
+    queries = np.arange(len(scores)) // 8
+    rng, count = np.random.default_rng(3), queries.max() + 1
+    weights = [np.bincount(rng.integers(count, size=count), minlength=count)[queries] for _ in range(20)]
+    expected = [roc_auc_score(labels, scores, sample_weight=one) for one in weights]
+    assert bootstrap_roc_auc(scores, labels, queries, seed=3, rounds=20).tolist() == pytest.approx(expected)
+
+
+def test_queries_that_are_alike_leave_nothing_to_vary_and_draws_of_one_class_have_no_area():
+    scores, labels = np.tile([0.9, 0.2, 0.5], 6), np.tile([True, False, False], 6)
+    assert set(bootstrap_roc_auc(scores, labels, np.arange(18) // 3, seed=0, rounds=50)) == {1.0}
+    areas = bootstrap_roc_auc(np.array([0.9, 0.1]), np.array([True, False]), [0, 1], seed=0, rounds=200)
+    assert 60 < len(areas) < 140, "half of the draws take one query twice"
+    assert set(areas) == {1.0}
+
+
+def test_shares_of_ties_and_their_intervals():
+    """Of 2 × 3 pairs the 0.5s make two, and the 0.2s one."""
+    scores = np.array([0.5, 0.2, 0.5, 0.5, 0.2])
+    assert tied_share(scores, np.array([True, True, False, False, False])) == pytest.approx(3 / 6)
+    assert tied_share(np.array([0.1, 0.2, 0.3]), np.array([True, False, False])) == 0
+    assert tied_share(np.array([0.3, 0.2, 0.1]), np.array([True, False, False])) == 0
+    assert share_interval(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert share_interval(10, 10) == pytest.approx((1 - 0.2775, 1.0), abs=1e-4)

@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 from urllib.parse import unquote
 
-from miner.importers.archives import Archive
-from miner.importers.rows import Rejected
 from unijudge.errors import BadImage, DataError
 from unijudge.files import names_in
+from unijudge.foreign.archives import Archive
+from unijudge.foreign.cells import Rejected
 from unijudge.images import MAX_BYTES, MAX_PIXELS, open_image
 from unijudge.listing import matching
 from unijudge.locations import check_regular

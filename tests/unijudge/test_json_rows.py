@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from miner.importers import json_rows
 from unijudge.errors import DataError
+from unijudge.foreign import json_rows
 
 
 @pytest.mark.parametrize("window", [1, 7, 2**20])

@@ -172,4 +172,4 @@ class _Text:
 
     def _torn(self, reason: str) -> DataError:
         where = f"row {self.row}" if self.row else "its beginning"
-        return DataError(f"{self._path}: broken at {where} ({reason}); nothing was imported. Fetch the file again")
+        return DataError(f"{self._path}: broken at {where} ({reason}); nothing of it was used. Fetch the file again")

@@ -7,12 +7,12 @@ import zipfile
 
 import pytest
 
-from miner.importers.archives import Archive
+from unijudge.foreign.archives import Archive
 
 PEAK = """
 import resource, sys
 import numpy
-from miner.importers.archives import Archive
+from unijudge.foreign.archives import Archive
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 archive = Archive("a", open(sys.argv[1], "rb"))
 assert archive.open(archive.find("a folder/000123.txt")).read() == b"123"

@@ -1,0 +1,249 @@
+"""Labelled pairs from files: a query, a candidate, and whether the two match. Every fault stops the reading.
+
+Three layouts, guessed from a file's first row:
+
+    pairs       query_text, query_image, candidate_text, candidate_image, label; optional: subset, kind
+    mmeb        qry, qry_image_path, pos_text, pos_image_path, and neg_text, neg_image_path: one negative, or a list of
+                them; also numbered, as in neg_text_1. The positive matches, the negatives do not
+    sugarcrepe  filename, caption, negative_caption: the picture is the query; the kind is the file's name
+
+A row that cannot be used is an error: without some of its rows a file measures something else.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from unijudge.errors import DataError
+from unijudge.foreign.cells import Rejected, Side, check_clean, id_of, image_of, present, text_of, truth_of
+from unijudge.foreign.json_rows import object_rows
+from unijudge.foreign.layouts import MMEB_TRAIN, SUGARCREPE, sugarcrepe_row, without_marker
+from unijudge.foreign.tables import Columns, ending_of, files_of, name_of, read_rows, shared_folder
+from unijudge.prompt import is_blank
+from unijudge.shown import listed, shown
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["pairs", "mmeb", "sugarcrepe"]
+Cells = Mapping[str, Any]
+"""Of a row, by column."""
+
+CANDIDATE = {"candidate_text", "candidate_image"}
+PAIRS = ("query_text", "query_image", *sorted(CANDIDATE), "label", "subset", "kind")
+MMEB = frozenset(name for names in MMEB_TRAIN for name in names)
+NEGATIVE = re.compile(r"neg_(?P<content>text|image_path|image)(?P<number>_\d{1,9})?")
+"""A column of negatives in MMEB's layout."""
+SHARD = re.compile(r".+-\d+(-of-\d+)?")
+"""The name of a file that is a part of a split of MMEB: there the folder is called like the subset."""
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """One pair, and whether it matches."""
+
+    place: str
+    """The file, below the folder of all files, and the row, as in `CIRR/original-00000.parquet:17`: for messages."""
+    subset: str
+    kind: str | None
+    """How a hard negative was made; None where the file does not say."""
+    query: Side
+    candidate: Side
+    match: bool
+
+
+def read_labelled(
+    places: Sequence[Path], layout: Format | None = None, instruction: str | None = None
+) -> list[LabelledPair]:
+    """The pairs of all files, in order. A pair that a file repeats counts once.
+
+    Args:
+        places: Files, folders of files, or patterns.
+        layout: The layout of all files; default: guessed for each.
+        instruction: For SugarCrepe, the text beside each picture.
+
+    Raises:
+        DataError: A file cannot be read or has an unknown layout; a row cannot be used; two rows contradict each other;
+            there is no pair; or all pairs have the same label.
+    """
+    given = 0
+    pairs: dict[tuple[str, str | None, Side, Side], LabelledPair] = {}
+    labels: dict[tuple[Side, Side], LabelledPair] = {}
+    files = files_of(places)
+    folder = shared_folder(files)
+    for path in files:
+        for pair in _pairs_of(path, str(path)[len(folder) :].lstrip("/"), layout, instruction):
+            first = labels.setdefault((pair.query, pair.candidate), pair)
+            if first.match != pair.match:
+                raise DataError(
+                    f"{folder or '.'}: {pair.place} has the pair of {first.place} with the other label. Remove one"
+                )
+            pairs.setdefault((pair.subset, pair.kind, pair.query, pair.candidate), pair)
+            given += 1
+    if given > len(pairs):
+        logger.info("%d of %d pairs are there more than once, and count once", given - len(pairs), given)
+    _check_labels(places, list(pairs.values()))
+    return list(pairs.values())
+
+
+def sampled(pairs: Sequence[LabelledPair], size: int, seed: int) -> list[LabelledPair]:
+    """At most `size` queries of each subset, drawn evenly, with all of their pairs; the order stays."""
+    rng = np.random.default_rng(seed)
+    queries: dict[str, dict[Side, None]] = {}
+    for pair in pairs:
+        queries.setdefault(pair.subset, {})[pair.query] = None
+    chosen: set[tuple[str, Side]] = set()
+    for subset, sides in queries.items():
+        ordered = list(sides)
+        chosen |= {(subset, ordered[place]) for place in rng.permutation(len(ordered))[:size]}
+    return [pair for pair in pairs if (pair.subset, pair.query) in chosen]
+
+
+def _check_labels(places: Sequence[Path], pairs: Sequence[LabelledPair]) -> None:
+    name = str(places[0]) if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
+    matches = sum(pair.match for pair in pairs)
+    if not pairs:
+        raise DataError(f"{name}: there are no rows. Give a file of labelled pairs")
+    if matches == len(pairs):
+        raise DataError(f"{name}: every pair (of {matches:,}) matches, so no ROC-AUC exists. Add pairs that do not")
+    if not matches:
+        raise DataError(f"{name}: no pair (of {len(pairs):,}) matches, so no ROC-AUC exists. Add pairs that match")
+
+
+def _pairs_of(path: Path, name: str, layout: Format | None, instruction: str | None) -> Iterator[LabelledPair]:
+    """The pairs of one file, which places call by this name; none where it has no rows."""
+    is_object = _is_object_of_rows(path)
+    _, first = ("", {}) if is_object else next(read_rows(path), (0, None))
+    if first is None:
+        return
+    layout = layout or ("sugarcrepe" if is_object else _guessed(path, first))
+    if layout == "pairs" and "label" not in first:
+        raise DataError(f"{path}: has no column 'label'. Add it: 1 where query and candidate match, 0 where not")
+    columns = _columns(layout)
+    for number, row in object_rows(path) if is_object else read_rows(path, columns):
+        try:
+            yield from _made(layout, row, path, f"{name}:{number}", instruction)
+        except Rejected as reason:
+            raise DataError(f"{path}:{number}: {reason}. Correct the row or remove it") from reason
+    columns.tell_unknown(path)
+
+
+def _is_object_of_rows(path: Path) -> bool:
+    """Whether a JSON file is one object whose values are rows, as SugarCrepe is published; else each line is a row."""
+    if ending_of(path) != ".json":
+        return False
+    try:
+        _, first = next(object_rows(path), ("", None))
+    except DataError:  # an array, or no file at all: `read_rows` reads or names it
+        return False
+    return isinstance(first, dict) and not first.keys().isdisjoint(SUGARCREPE)
+
+
+def _guessed(path: Path, row: Cells) -> Format:
+    """The layout of a file, by the columns of its first row.
+
+    Raises:
+        DataError: It is none that we know.
+    """
+    if not CANDIDATE.isdisjoint(row):
+        return "pairs"
+    if "qry" in row:
+        return "mmeb"
+    if set(SUGARCREPE) <= row.keys():
+        return "sugarcrepe"
+    raise DataError(
+        f"{path}: unknown layout ({listed(list(row)) or 'no columns'}). Name the columns as in a file of pairs "
+        f"({', '.join(PAIRS)}), of MMEB with negatives (qry, …, neg_text, neg_image_path), or of SugarCrepe "
+        f"({', '.join(SUGARCREPE)})"
+    )
+
+
+def _columns(layout: Format) -> Columns:
+    match layout:
+        case "pairs":
+            return Columns(PAIRS.__contains__, ", ".join(PAIRS))
+        case "mmeb":
+            return Columns(lambda name: name in MMEB or NEGATIVE.fullmatch(name) is not None, ", ".join(sorted(MMEB)))
+        case "sugarcrepe":
+            return Columns(SUGARCREPE.__contains__, ", ".join(SUGARCREPE))
+
+
+def _made(layout: Format, row: Any, path: Path, place: str, instruction: str | None) -> Iterable[LabelledPair]:
+    """The pairs of one row.
+
+    Raises:
+        Rejected: It cannot be used.
+    """
+    if layout == "sugarcrepe":
+        return _of_sugarcrepe(row, name_of(path), place, instruction)
+    cells = {name: present(cell) for name, cell in row.items()}
+    return [_of_pairs(cells, row, name_of(path), place)] if layout == "pairs" else _of_mmeb(cells, path, place)
+
+
+def _of_pairs(cells: Cells, row: Cells, table: str, place: str) -> LabelledPair:
+    for name in ("subset", "kind"):
+        check_clean(name, id_of(cells.get(name)) or "")
+    match = truth_of(row.get("label"))
+    if match is None:
+        raise Rejected(f"label {shown(row.get('label'))} is neither 1 (a match) nor 0")
+    return LabelledPair(
+        place,
+        subset=id_of(cells.get("subset")) or table,
+        kind=id_of(cells.get("kind")) or None,
+        query=_side("the query", text_of(cells.get("query_text")), cells.get("query_image")),
+        candidate=_side("the candidate", text_of(cells.get("candidate_text")), cells.get("candidate_image")),
+        match=match,
+    )
+
+
+def _of_mmeb(cells: Cells, path: Path, place: str) -> Iterator[LabelledPair]:
+    query_text, query_image, positive_text, positive_image = (
+        next((cells[name] for name in names if name in cells), None) for names in MMEB_TRAIN
+    )
+    subset = path.absolute().parent.name if SHARD.fullmatch(name_of(path)) else name_of(path)
+    query = _side("qry", _plain(query_text), query_image)
+    yield LabelledPair(place, subset, None, query, _side("pos", _plain(positive_text), positive_image), match=True)
+    for text, image in _negatives(cells):
+        if not is_blank(text) or image:
+            yield LabelledPair(place, subset, None, query, _side("neg", text, image), match=False)
+
+
+def _negatives(cells: Cells) -> Iterator[tuple[str, Any]]:
+    """The text and the picture of each negative of a row; both are empty where a subset has none."""
+    numbers: dict[str, dict[str, list[Any]]] = {}
+    for name, cell in cells.items():
+        if found := NEGATIVE.fullmatch(name):
+            content = "text" if found["content"] == "text" else "image"
+            numbers.setdefault(found["number"] or "", {})[content] = cell if isinstance(cell, list) else [cell]
+    for columns in numbers.values():
+        for text, image in zip_longest(columns.get("text", []), columns.get("image", [])):
+            yield _plain(text), image
+
+
+def _of_sugarcrepe(row: Any, name: str, place: str, instruction: str | None) -> Iterator[LabelledPair]:
+    picture, caption, negative = sugarcrepe_row(row)
+    query = Side(instruction, picture)
+    yield LabelledPair(place, "sugarcrepe", None, query, Side(caption, None), match=True)
+    yield LabelledPair(place, "sugarcrepe", name, query, Side(negative, None), match=False)
+
+
+def _plain(cell: Any) -> str:
+    return without_marker(text_of(present(cell)))
+
+
+def _side(what: str, text: str | None, image: Any) -> Side:
+    """One side of a pair.
+
+    Raises:
+        Rejected: There is neither a text nor a picture, the text cannot be stored, or the picture's cell is none.
+    """
+    side = Side(text or None, image_of(image) or None)
+    check_clean(what, side.text or "")
+    if is_blank(side.text) and side.image is None:
+        raise Rejected(f"{what} has neither a text nor a picture")
+    return side
