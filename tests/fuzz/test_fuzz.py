@@ -21,6 +21,7 @@ from judge_service.front.refusals import Refusal
 from judge_service.rendering import open_inputs
 from judge_service.settings import LimitSettings, ModelSettings
 from miner.importers.pairs import read_pairs
+from miner.importers.rows import Pair
 from tests.fuzz.mutations import spoiled
 from unijudge.corpus import Content
 from unijudge.errors import BadImage, DataError
@@ -133,7 +134,8 @@ def test_tables(tmp_path):
     def check(data):
         path.write_bytes(data)
         rows, _ = tried(lambda: list(read_pairs(path)), DataError)
-        texts = [text for row in rows or () for text in (row.query.text, row.positive.text)]
+        pairs = [row for row in rows or () if isinstance(row, Pair)]  # a name that was spoiled is an ignored column
+        texts = [text for row in pairs for text in (row.query.text, row.positive.text)]
         assert all(text is None or isinstance(text, str) for text in texts)
 
     fuzz(spoiled(sound), check)
