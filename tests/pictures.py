@@ -12,6 +12,13 @@ def png(color="red", size=(60, 60)) -> bytes:
     return out.getvalue()
 
 
+def png_of(picture) -> bytes:
+    """The bytes of a picture as a PNG file."""
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
 def noise(seed, size=(64, 64)):
     """A picture that no compression makes small: 12 kB."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)

@@ -33,6 +33,8 @@ class Question:
     """The tokens that may come next, and how probable each should be; they sum to 1."""
     weight: float = 1.0
     """Of its row."""
+    among: tuple[int, ...] = ()
+    """The tokens that share the probability; none: the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ class Lessons:
         while len(places) > 1 and self._backbone.inputs.length(stream) > self._longest:
             places.pop()
             gold, stream = asked()
-        return self._checked(example, stream, {lists.number_ids[gold]: 1.0})
+        numbers = tuple(lists.number_ids[: len(places) + 1])
+        among = numbers if self._settings.listwise_over == "numbers" else ()
+        return self._checked(example, stream, {numbers[gold]: 1.0}, among)
 
     def _hardest(self, example: Example) -> list[int]:
         """The places of those negatives that one is drawn from for a pair."""
@@ -128,13 +132,15 @@ class Lessons:
             return _negatives(example)
         return sorted(_negatives(example), key=lambda place: -scores[place])[: self._settings.hardest]
 
-    def _checked(self, example: Example, stream: Stream, targets: dict[int, float]) -> Question:
+    def _checked(
+        self, example: Example, stream: Stream, targets: dict[int, float], among: tuple[int, ...] = ()
+    ) -> Question:
         try:
             self._backbone.check_length(stream)
         except DataError as error:
             shown = (example.query.text or "an image")[:60]
             raise DataError(f"the row of query {shown!r}: {error}") from error
-        return Question(stream, targets, example.weight)
+        return Question(stream, targets, example.weight, among)
 
     def _list_question(self) -> ListQuestion:
         try:
@@ -150,10 +156,11 @@ def _negatives(example: Example) -> list[int]:
 
 
 def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Lesson) -> Terms:
-    """The two mean cross-entropies, in nats, over the whole vocabulary, each times its weight; one without is left out.
+    """The two mean cross-entropies, in nats, each times its weight; one without is left out.
 
     Of a question with targets t(v):  −Σ t(v) ln P(v).  P is over the whole vocabulary, so graded targets also hold the
-    model to Yes and No: the least is the targets' entropy, where P(Yes) = t(Yes) and P(No) = t(No).
+    model to Yes and No: the least is the targets' entropy, where P(Yes) = t(Yes) and P(No) = t(No). A list's P may be
+    over its numbers alone (`listwise_over`).
 
     A question counts as much as its row weighs. Each term is a mean over its own questions, so neither list sizes nor
     batch sizes shift the balance.
@@ -171,5 +178,12 @@ def _cross_entropy(backbone: Backbone, questions: Sequence[Question]) -> Tensor:
     for target_V, question in zip(targets_QV, questions, strict=True):
         for token, share in question.targets.items():
             target_V[token] = share
+    is_out_QV = torch.zeros_like(logits_QV, dtype=torch.bool)
+    for is_out_V, question in zip(is_out_QV, questions, strict=True):
+        if question.among:
+            is_out_V[:] = True
+            is_out_V[list(question.among)] = False
+    # Not −∞: a target of 0 times −∞ is no number.
+    logits_QV = logits_QV.masked_fill(is_out_QV, torch.finfo(logits_QV.dtype).min)
     weights_Q = torch.tensor([question.weight for question in questions], device=logits_QV.device)
     return weighted_mean(F.cross_entropy(logits_QV, targets_QV, reduction="none"), weights_Q)

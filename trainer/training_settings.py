@@ -128,6 +128,9 @@ class RerankerLossSettings(Settings):
     """Weight of Yes for the positive and No for a negative, in the judge's own prompt."""
     listwise: float = Field(1.0, ge=0)
     """Weight of the number of the positive in a list of candidates."""
+    listwise_over: Literal["vocabulary", "numbers"] = "vocabulary"
+    """The tokens among which the right number is to be probable. `vocabulary`: all, so the model also learns to answer
+    with a number; `numbers`: those of the list alone, so it learns the order and nothing else."""
     hardest: int = Field(1, gt=0)
     """A pair's negative is drawn from this many with the highest judge scores; 1 as in UniME-V2."""
     graded: float = Field(0.0, ge=0, le=1)

@@ -18,7 +18,7 @@ from pathlib import Path
 from miner.importers.ledger import Answers, Entry, Ledger, copied_path
 from miner.importers.older import older_corpus, tell_replaced
 from miner.importers.published import Published, check_scores, write_scores
-from miner.importers.rows import Ignored, Left, Pair, Row, Unread
+from miner.importers.rows import Ignored, Left, Pair, Pooled, Row, Unread
 from unijudge.alike import normal
 from unijudge.corpus import CorpusManifest, content_key, write_corpus
 from unijudge.errors import DataError
@@ -88,11 +88,19 @@ class CorpusBuilder:
             if isinstance(row, Unread):
                 self._mismatches += row.is_mismatch
                 raise Rejected(row.reason)
-            self._take(row)
+            if isinstance(row, Pooled):
+                self._pool(row)
+            else:
+                self._take(row)
         except Rejected as reason:
             if not isinstance(row, Unread) or not row.is_mismatch:
                 self._first_fault = self._first_fault or f"{row.place}: {reason}"
             self._ledger.reject(row.place, row.subset, reason)
+
+    def _pool(self, row: Pooled) -> None:
+        check_clean("subset", row.subset)
+        (checked,) = self._checked("item", (row.item,), row.subset)
+        self._item(checked)
 
     def _take(self, pair: Pair) -> None:
         if len(self._items) > SIDES_REMEMBERED:

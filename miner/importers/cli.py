@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,14 @@ Files = Annotated[
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse columns that are not known, rather than ignore them.")]
+Items = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--items",
+        help="Files of items that belong to no query, and make the pool larger: text, image; optional: subset.",
+        parser=locate,
+    ),
+]
 Instruction = Annotated[str | None, typer.Option(help="A text beside each image; captions stand alone.")]
 
 
@@ -51,6 +60,7 @@ def import_pairs(
     subset: Annotated[
         str | None, typer.Option(help="Name of rows without one; default: the name of the file, or of the folder.")
     ] = None,
+    items: Items = None,
     strict: Strict = False,
     max_rejects: MaxRejects = 0.01,
     max_pixels: MaxPixels = MOST_PIXELS,
@@ -61,7 +71,7 @@ def import_pairs(
 
     rows = read_pairs(files, subset, strict=strict)
     _import(
-        rows,
+        _with_items(rows, items),
         images=images,
         out=out,
         source=_sources(files),
@@ -85,6 +95,7 @@ def import_mmeb(
         int | None, typer.Option(min=1, help="First rows of each subset; 50000 in UniME-V2.")
     ] = None,
     subset: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    items: Items = None,
     max_rejects: MaxRejects = 0.01,
     max_pixels: MaxPixels = MOST_PIXELS,
     dry_run: DryRun = False,
@@ -94,7 +105,7 @@ def import_mmeb(
 
     rows = read_mmeb(root, split=split, cap_per_subset=cap_per_subset, subsets=subset or ())
     _import(
-        rows,
+        _with_items(rows, items),
         images=images or root,
         out=out,
         source=_source(root, split),
@@ -344,6 +355,15 @@ def _sources(places: Sequence[Path]) -> str:
     names = [_source(place) for place in places]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more ({digest})"
+
+
+def _with_items(rows: "Iterator[Row]", items: Sequence[Path] | None) -> "Iterator[Row]":
+    """The rows, and then the items that belong to no query."""
+    if not items:
+        return rows
+    from miner.importers.pairs import read_items
+
+    return chain(rows, read_items(items))
 
 
 def _import(

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from unijudge.foreign.cells import Rejected
-from unijudge.foreign.cells import Side as Side  # noqa: PLC0414  demo/data.py takes it from here
+from unijudge.foreign.cells import Rejected, Side
 from unijudge.shown import NAMED
 
 
@@ -33,6 +32,15 @@ class Pair:
     """The closed list of an evaluation, with the positive."""
     scores: tuple[float, ...] | None = None
     """Published: of the positive, then of each negative; probabilities."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """An item that belongs to no query: it makes the pool larger."""
+
+    place: str
+    subset: str
+    item: Side
 
 
 @dataclass(frozen=True)
@@ -70,11 +78,12 @@ class Left:
             self.names.append(name)
 
 
-Row = Pair | Unread | Ignored
+Made = TypeVar("Made", bound=Pair | Pooled)
+Row = Pair | Pooled | Unread | Ignored
 """What a reader yields."""
 
 
-def readable(make: Callable[[Any, str, str], Pair], row: Any, place: str, subset: str) -> Pair | Unread:
+def readable(make: Callable[[Any, str, str], Made], row: Any, place: str, subset: str) -> Made | Unread:
     """What `make` makes of a row, or why it cannot."""
     try:
         return make(row, place, subset)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Ignored, Pair, Row, readable
+from miner.importers.rows import Ignored, Pair, Pooled, Row, readable
 from unijudge.foreign.cells import present
 from unijudge.foreign.tables import READERS, Columns, ending_of, files_of, name_of, read_rows, shared_folder
 from unijudge.listing import all_files
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def table_rows(
-    places: Path | Sequence[Path], columns: Columns, make: Callable[[dict[str, Any], str, str], Pair]
+    places: Path | Sequence[Path], columns: Columns, make: Callable[[dict[str, Any], str, str], Pair | Pooled]
 ) -> Iterator[Row]:
     """Yields every row of some files, and then what was left out.
 

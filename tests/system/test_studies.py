@@ -1,6 +1,5 @@
 """A study whose steps are Ray tasks, as it is typed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import time
 
 import pytest
 
-from tests.trainer.studies.made import ROOT, toy
+from tests.trainer.studies.made import ROOT, toy, write_study
 
 LIMIT_S = 120
 
@@ -17,22 +16,7 @@ LIMIT_S = 120
 @pytest.fixture
 def study(tmp_path):
     """A study's file, and the folder of its results."""
-    file = tmp_path / "study.toml"
-    values = toy().model_dump(mode="json")
-    lines = [f"{name} = {json.dumps(values[name])}" for name in ("question", "seeds")]
-    for table in ("axes", "steps", "measures", "comparisons"):
-        for name, value in values[table].items():
-            lines.append(f"{table}.{name} = {_inline(value)}")
-    file.write_text("\n".join(lines) + "\n")
-    return file, tmp_path / "out"
-
-
-def _inline(value):
-    """A value as TOML; what is None is left out."""
-    if isinstance(value, dict):
-        pairs = [f"{name} = {_inline(inner)}" for name, inner in value.items() if inner is not None]
-        return "{ " + ", ".join(pairs) + " }"
-    return json.dumps(value)
+    return write_study(tmp_path / "study.toml", toy()), tmp_path / "out"
 
 
 def start(*words, nap="0"):

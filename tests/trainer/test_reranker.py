@@ -153,6 +153,26 @@ def test_each_term_is_a_mean_of_its_own(backbone):
         assert set(reranker_loss(backbone, alone, lesson)) == {"pairwise"}
 
 
+def test_a_list_may_be_learned_among_its_numbers_alone(backbone):
+    """By hand; and a gradient comes of it, but none for words that are no number."""
+    settings = RerankerLossSettings(pairwise=0, listwise_over="numbers")
+    lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)], 1)
+    expected = []
+    with torch.inference_mode():
+        for question in lesson.lists:
+            (logits,) = backbone.next_token_logits([question.stream])
+            (target,) = question.targets
+            assert target in question.among
+            expected.append((logits[list(question.among)].logsumexp(-1) - logits[target]).item())
+    found = reranker_loss(backbone, settings, lesson)["listwise"]
+    assert found.item() == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+    assert len({len(question.among) for question in lesson.lists} & {2, 3, 4, 5, 6}) >= 1
+    over_all = RerankerLossSettings(pairwise=0)
+    assert all(
+        not question.among for question in Lessons(backbone, Prompt(), over_all, seed=0).of([example(1)], 1).lists
+    )
+
+
 @pytest.mark.parametrize(
     ("graded", "positive", "negative"), [(0, 1, 0), (1, 0.9, 0.8), (0.5, 0.95, 0.4)], ids=["hard", "judge", "between"]
 )

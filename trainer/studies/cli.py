@@ -15,8 +15,11 @@ from unijudge.errors import SettingsError, TaskFailed
 from unijudge.listing import foreign_files
 from unijudge.locations import locate
 from unijudge.shown import NAMED
+from unijudge.stores import exists
 
 app = typer.Typer(help="Run many trainings that answer one question, and report what they say.", no_args_is_help=True)
+
+FIRST_TABLE = "## What agrees with the paper"
 
 File = Annotated[Path, typer.Argument(help="The study's TOML file.", parser=locate)]
 Results = Annotated[Path, typer.Argument(help="The folder of its results.", parser=locate)]
@@ -64,6 +67,24 @@ def report(file: File, out: Results, overrides: Overrides = None, seeds: Seeds =
     typer.echo(f"{out / 'report.html'}: written; open it in a browser. The table alone: {out / 'table.md'}")
 
 
+@app.command()
+def summary(
+    out: Annotated[Path, typer.Argument(help="The Markdown file to write; text above its first table stays.")],
+    folder: Annotated[Path, typer.Option("--studies", help="A folder of studies.", parser=locate)] = Path("studies"),
+    results: Annotated[
+        Path, typer.Option(help="A folder with a folder of results for each study.", parser=locate)
+    ] = Path("build/studies"),
+) -> None:
+    """Write the tables of all studies into one file, with what agrees with the paper."""
+    from trainer.studies.report import summary as summed
+    from unijudge.files import publish_text, read_text
+
+    plans = {file.stem: _plan(file, results / file.stem, None, None) for file in _studies(folder)}
+    before = read_text(out).partition(FIRST_TABLE)[0] if exists(out) else ""
+    publish_text(out, before + summed(plans))
+    typer.echo(f"{out}: {len(plans)} studies")
+
+
 @app.command("list")
 def list_(
     folder: Annotated[Path, typer.Argument(help="A folder of studies.", parser=locate)] = Path("studies"),
@@ -72,10 +93,7 @@ def list_(
     ] = None,
 ) -> None:
     """Name the studies in a folder, each with its question and its size."""
-    files = foreign_files(folder, "*.toml")
-    if not files:
-        raise SettingsError(f"{folder}: holds no study (*.toml). Give another folder")
-    for file in files:
+    for file in _studies(folder):
         study = read_study(file, [])
         cells = cells_of(study)
         size = f"{len(cells)} steps, {len(study.seeds)} seeds"
@@ -83,6 +101,18 @@ def list_(
             done = len(_plan(file, results / file.stem, None, None).done)
             size = f"{done} of {size}"
         typer.echo(f"{file.stem:<20}{size:<28}{study.question}")
+
+
+def _studies(folder: Path) -> list[Path]:
+    """The files of a folder of studies.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    files = foreign_files(folder, "*.toml")
+    if not files:
+        raise SettingsError(f"{folder}: holds no study (*.toml). Give another folder")
+    return files
 
 
 def _plan(file: Path, out: Path, overrides: list[str] | None, seeds: int | None) -> Plan:

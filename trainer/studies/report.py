@@ -147,14 +147,42 @@ def write_report(plan: Plan) -> list[str]:
 
 def markdown(results: Results, findings: list[Finding], told: list[str]) -> str:
     """The table and the sentences, as Markdown."""
+    return "\n".join([f"# {results.study.question}", "", *_table(results, findings, told)]) + "\n"
+
+
+def summary(plans: Mapping[str, Plan]) -> str:
+    """Several studies in one Markdown text: first what agrees with the paper, then the table of each study.
+
+    Args:
+        plans: Name → study; those without results are named as such.
+    """
+    agreed, told = [], []
+    for name, plan in plans.items():
+        told += ["", f"## {name}: {plan.study.question}", ""]
+        try:
+            results = Results.of(plan)
+        except DataError:
+            told.append(f"Not run yet ({len(plan.cells)} steps).")
+            continue
+        findings = results.findings()
+        powered = powers([(found.measure, found.difference) for found in findings], plan.study.detect)
+        told += _table(results, findings, powered)
+        agreed += [
+            f"| {name} | {found.sentence} | {found.agreement} |" for found in findings if found.paper is not None
+        ]
+    head = ["## What agrees with the paper", "", "| study | finding | with the paper |", "|---|---|---|"]
+    return "\n".join([*head, *agreed, *told]) + "\n"
+
+
+def _table(results: Results, findings: list[Finding], told: list[str]) -> list[str]:
     head = _head(results)
-    lines = [f"# {results.study.question}", "", _coverage(results), ""]
+    lines = [_coverage(results), ""]
     lines += [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
     lines += [f"| {row_name(row)} | {' | '.join(_cells(results, row))} |" for row in results.rows()]
     lines.append("")
     lines += [f"- {finding.sentence} Paper: {finding.agreement}." for finding in findings]
     lines += [f"- {sentence}" for sentence in told]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def row_name(row: Row) -> str:
@@ -166,7 +194,7 @@ def row_name(row: Row) -> str:
     """
     step, labels = row
     values = ", ".join(f"{axis} {label}" for axis, label in labels)
-    return f"{step}: {values}" if values else step
+    return ": ".join(filter(None, (step, values))) or "all"
 
 
 def spread(readings: Mapping[int, Reading]) -> str:
@@ -227,7 +255,7 @@ def _lines(axis: str, readings: Readings) -> dict[str, list[tuple[float, float]]
         labels = dict(row[1])
         if axis in labels:
             x = float(labels.pop(axis))
-            name = ", ".join(f"{other} {label}" for other, label in labels.items()) or row[0]
+            name = ", ".join(f"{other} {label}" for other, label in labels.items()) or row[0] or "all"
             mean = float(np.mean([reading.value for reading in by_seed.values()]))
             lines.setdefault(name, []).append((x, mean))
     return {name: sorted(points) for name, points in lines.items()}

@@ -72,8 +72,9 @@ class Measure(Settings):
     """A file in the output. Of rankings.parquet, precision@1 is measured query by query: its mean over the subsets."""
     key: str | None = None
     """Of a .json file: the place of the number, as in subsets.all.ndcg@10. Of a .jsonl file: the name in each line."""
-    of: Literal["last", "first", "largest", "deviation"] = "last"
-    """Of a .jsonl file: the mean of the last or first tenth of the lines, the largest value, or the deviation."""
+    of: Literal["last", "first", "largest", "deviation", "steps_to_95"] = "last"
+    """Of a .jsonl file: the mean of the last or first tenth of the lines, the largest value, the deviation, or the
+    number of lines after which 95 % of the way from first to last is gone."""
 
     @model_validator(mode="after")
     def _has_key(self) -> "Measure":

@@ -1,5 +1,6 @@
 """A study of toy steps."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,23 @@ def toy(**changes: Any) -> Study:
         },
     }
     return Study.model_validate(values | changes)
+
+
+def write_study(path: Path, study: Study) -> Path:
+    """A study as a TOML file."""
+    values = study.model_dump(mode="json")
+    lines = [f"{name} = {json.dumps(values[name])}" for name in ("question", "seeds")]
+    for table in ("axes", "steps", "measures", "comparisons"):
+        for name, value in values[table].items():
+            lines.append(f"{table}.{name} = {_inline(value)}")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML; what is None is left out."""
+    if isinstance(value, dict):
+        pairs = [f"{name} = {_inline(inner)}" for name, inner in value.items() if inner is not None]
+        return "{ " + ", ".join(pairs) + " }"
+    return json.dumps(value)

@@ -5,9 +5,11 @@ import time
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from tests.trainer.studies.made import ROOT, STEP, toy
+from tests.trainer.studies.made import ROOT, STEP, toy, write_study
 from trainer.studies.cells import cells_of
+from trainer.studies.cli import app
 from trainer.studies.engines import OneByOne
 from trainer.studies.process import Ended, Job, run_job
 from trainer.studies.report import Results, write_report
@@ -170,8 +172,8 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
         "The good way, against the bad one, (k 4) helped: score +1.000, [+1.000, +1.000] over 3 seeds."
     )
     table = (tmp_path / "out/table.md").read_text()
-    assert "| run: k 4, way good | 1.410 ± 0.010 (3) |" in table
-    assert "| run: k 8, way bad | 0.810 ± 0.014 (2) |" in table
+    assert "| k 4, way good | 1.410 ± 0.010 (3) |" in table
+    assert "| k 8, way bad | 0.810 ± 0.014 (2) |" in table
     assert "14 of 15 steps are done" in table
     page = (tmp_path / "out/report.html").read_text()
     assert "<svg" in page
@@ -203,3 +205,56 @@ def test_a_study_without_results_has_no_report(tmp_path):
 
 def test_every_cell_is_part_of_the_plan(tmp_path):
     assert set(Plan.of(toy(), tmp_path / "out").cells) == set(cells_of(toy()))
+
+
+def test_measures_of_one_training_stand_in_one_row(tmp_path):
+    measures = {
+        "score": {"steps": ["run"], "file": "metrics.json", "key": "all.score"},
+        "again": {"steps": ["again"], "file": "metrics.json", "key": "all.score"},
+        "both": {"steps": ["run", "again"], "file": "metrics.json", "key": "all.score"},
+    }
+    steps = toy().model_dump()["steps"]
+    steps["again"] = {"command": f"{STEP} run {{out}} {{world}} {{k}} {{way}} {{seed}}"}
+    study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1"}}, measures=measures, comparisons={}, steps=steps)
+    run(study, tmp_path / "out")
+    write_report(Plan.of(study, tmp_path / "out"))
+    rows = [line for line in (tmp_path / "out/table.md").read_text().splitlines() if line.startswith("| ")]
+    names = [row.partition(" | ")[0] for row in rows[1:]]
+    assert names == ["| k 4, way good", "| run: k 4, way good", "| again: k 4, way good"]
+    assert rows[1].count("1.4") == 2
+
+
+def test_all_studies_stand_in_one_file_and_what_was_written_above_stays(tmp_path):
+    study = toy()
+    run(study, tmp_path / "results" / "toy")
+    out = tmp_path / "results.md"
+    out.write_text("# Results\n\nBy hand.\n\n## What agrees with the paper\n\nold\n")
+    for name in ("toy", "other"):
+        write_study(tmp_path / "studies" / f"{name}.toml", study)
+    for _ in range(2):
+        done = CliRunner().invoke(
+            app, ["summary", str(out), "--studies", str(tmp_path / "studies"), "--results", str(tmp_path / "results")]
+        )
+        assert done.exit_code == 0, done.output
+    text = out.read_text()
+    assert text.startswith("# Results\n\nBy hand.\n\n## What agrees with the paper\n\n| study |")
+    assert text.count("| toy | The good way, against the bad one, (k 4) helped: score +1.000") == 1
+    assert "## other: Is the good way better?\n\nNot run yet (15 steps)." in text
+    assert "| k 8, way bad | 0.810 ± 0.014 (2) |" in text
+    assert "old" not in text
+
+
+def test_a_number_that_some_runs_lack_is_left_open_and_one_that_all_lack_is_named(tmp_path):
+    steps = toy().model_dump()["steps"]
+    measures = {"score": toy().model_dump()["measures"]["score"]}
+    measures["some"] = {"steps": ["run"], "file": "metrics.json", "key": "only_good"}
+    study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, steps=steps, measures=measures)
+    run(study, tmp_path / "out")
+    with pytest.raises(DataError, match=r"has no number at only_good\. Correct `key`"):
+        write_report(Plan.of(study, tmp_path / "out"))
+    path = tmp_path / "out/run/k=4,way=good,seed=0/metrics.json"
+    path.write_text(path.read_text().replace("{", '{"only_good": 7, ', 1))
+    write_report(Plan.of(study, tmp_path / "out"))
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| 7.000 (1) |" in table
+    assert "| – |" in table

@@ -1,0 +1,50 @@
+"""The studies that are checked in can be run: their commands, settings and inputs are there."""
+
+import re
+
+import pytest
+
+from judge_service.settings import ServiceSettings
+from miner.choice_settings import SelectSettings
+from miner.settings import ScoreSettings
+from tests.trainer.studies.made import ROOT
+from trainer.measuring_settings import EvaluateSettings
+from trainer.settings import EmbedSettings
+from trainer.studies.cells import cells_of
+from trainer.studies.commands import check_commands
+from trainer.studies.study import read_study
+from trainer.training_settings import EmbedderSettings
+from unijudge.settings import load_settings
+
+STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+KINDS = {
+    "train embedder": EmbedderSettings,
+    "train embed": EmbedSettings,
+    "train evaluate": EvaluateSettings,
+    "mine select": SelectSettings,
+    "mine score": ScoreSettings,
+}
+SET = re.compile(r"--set (\S+)")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_is_sound(path):
+    study = read_study(path, [])
+    cells = cells_of(study)
+    check_commands(cells.values())
+    assert study.measures
+    for comparison in study.comparisons.values():
+        assert study.seeds[:1] == (0,)
+        assert comparison.claim[0].isupper()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_settings_of_its_commands_are_known(path):
+    one_of_each_step = {cell.step: cell for cell in cells_of(read_study(path, [])).values()}
+    for cell in one_of_each_step.values():
+        program, *words = cell.command.split()
+        kind = KINDS.get(" ".join(words[:2]))
+        if program == "unijudge" and kind is not None:
+            load_settings(kind, None, SET.findall(cell.command))
+        if cell.service:
+            load_settings(ServiceSettings, None, SET.findall(cell.service.replace("{port}", "1")))
