@@ -4,8 +4,8 @@
 
 The large judge is the demo's. The small one is the same model without the last of its four layers: as many tokens,
 fewer FLOPs. Cheaper readings do not serve: a quarter of the pixels leaves one token of a picture, and the judge then
-guesses; a short prompt saves only what a query's candidates share. Tokens and FLOPs are those of `mine plan`: counted
-on a sample of 40 queries, not timed. Every pair is asked, nothing is reused.
+guesses; a short prompt saves only what a query's candidates share. Tokens and FLOPs are those of `mine estimate`:
+counted on a sample of 40 queries, not timed. Every pair is asked, nothing is reused.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def score(world: Path, service: str, name: str, band: dict[str, object] | None =
     words |= {"corpus": world / "corpus", "vectors": world / "vectors"}
     bill = make_bill(ScoreSettings(**words, band=band or {}), probe_pairs=50)
     words |= {f"band.{key}": value for key, value in (band or {}).items()}
-    run("unijudge mine score " + " ".join(f"--set {key}={value}" for key, value in words.items()))
+    run("unijudge mine score " + " ".join(f"{key}={value}" for key, value in words.items()))
     pairs, probe = bill.tally.to_ask(bill.tally.k), bill.probe
     assert probe.computed_tokens and probe.flops  # noqa: PT018, S101  this judge counts
     return Cost(pairs, pairs * probe.computed_tokens, pairs * probe.flops.prefix_cached)

@@ -124,9 +124,9 @@ class Service:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [*command, "--set", f"port={self.port}"]
+        self._command = [*command, f"port={self.port}"]
         for name, value in settings.items():
-            self._command += ["--set", f"{name}={value}"]
+            self._command += [f"{name}={value}"]
         self._environment = os.environ | environment
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the service
 

@@ -195,7 +195,7 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
 
 def settings(**values: str) -> tuple[str, ...]:
     """Settings, as a command takes them."""
-    return tuple(word for name, value in values.items() for word in ("--set", f"{name.replace('__', '.')}={value}"))
+    return tuple(f"{name.replace('__', '.')}={value}" for name, value in values.items())
 
 
 def located(words: tuple[str, ...], folder: Path, url: str = "") -> list[str]:

@@ -76,9 +76,9 @@ def bench_score(queries: int) -> None:
         }
         command = [*UNIJUDGE, "mine", "score"]
         for name, value in settings.items():
-            command += ["--set", f"{name}={value}"]
+            command += [f"{name}={value}"]
         plan = subprocess.run(
-            [*UNIJUDGE, "mine", "plan", *command[len(UNIJUDGE) + 2 :]], check=True, capture_output=True, text=True
+            [*UNIJUDGE, "mine", "estimate", *command[len(UNIJUDGE) + 2 :]], check=True, capture_output=True, text=True
         )
         print(plan.stdout)
         seconds, most, printed = watched(command)

@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/mmeb_job.py [--queries 100000] [--k 10]
 
-Prints what `mine plan` said, and what `mine score` took. Imported, searched, sent and written as a real one; what a
+Prints what `mine estimate` said, and what `mine score` took. Imported, searched, sent and written as a real one; what a
 model would add is not in it.
 """
 
@@ -85,8 +85,8 @@ def main(queries: int, k: int) -> None:
         print(f"import, {seconds:.0f} s: {said.strip().partition(': ')[2]}")
         make_vectors(folder / "corpus", folder / "vectors", 128)
         job = {"corpus": folder / "corpus", "vectors": folder / "vectors", "out": folder / "scores", "service": url}
-        words = [word for name, value in (job | {"k": k}).items() for word in ("--set", f"{name}={value}")]
-        said, seconds = run("mine", "plan", *words, "--probe", "2000")
+        words = [f"{name}={value}" for name, value in (job | {"k": k}).items()]
+        said, seconds = run("mine", "estimate", *words, "--probe", "2000")
         print(f"\nplan, {seconds:.0f} s with the search of candidates:\n\n{said}")
         planned = re.search(r"time +(.+?) on", said)[1]  # type: ignore[index]
         to_ask = re.search(r"to ask ([\d,]+)", said)[1]  # type: ignore[index]
@@ -95,7 +95,7 @@ def main(queries: int, k: int) -> None:
         rate = re.search(r"([\d.]+) pairs/s", said)[1]  # type: ignore[index]
         print("| | pairs asked | time |\n|---|---|---|")
         print(f"| planned | {to_ask} | {planned} |\n| taken | {asked:,} | {seconds / 60:.1f} min ({rate} pairs/s) |")
-        chosen = ("--set", f"scores={folder / 'scores'}", "--set", f"out={folder / 'triples'}")
+        chosen = (f"scores={folder / 'scores'}", f"out={folder / 'triples'}")
         said, seconds = run("mine", "select", *words[:2], *chosen)
         print(f"\nselect, {seconds:.0f} s:\n{said}")
 

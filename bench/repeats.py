@@ -117,20 +117,20 @@ def measure(kind: str, rows: int, width: int, url: str, *, evaluate: bool) -> di
         write_pairs(folder / "pairs.jsonl", rows, kind)
         took = {"import": seconds_of(["import", "pairs", str(folder / "pairs.jsonl"), str(folder / "corpus")])}
         make_vectors(folder / "corpus", folder / "vectors", width)
-        common = ["--set", f"corpus={folder / 'corpus'}"]
-        job = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'plan'}"]
-        took["plan"] = seconds_of(["plan", *job, "--set", f"service={url}"])
+        common = [f"corpus={folder / 'corpus'}"]
+        job = [*common, f"vectors={folder / 'vectors'}", f"out={folder / 'plan'}"]
+        took["plan"] = seconds_of(["estimate", *job, f"service={url}"])
         corpus, judge = Corpus(folder / "corpus"), asyncio.run(judge_at(url))
         made_up_scores(folder / "scores", corpus, CandidateFolder(folder / "plan" / "candidates"), judge)
-        chosen = [*common, "--set", f"scores={folder / 'scores'}"]
-        took["select"] = seconds_of(["select", *chosen, "--set", f"out={folder / 'triples'}"])
+        chosen = [*common, f"scores={folder / 'scores'}"]
+        took["select"] = seconds_of(["select", *chosen, f"out={folder / 'triples'}"])
         took["the three"] = took["import"] + took["plan"] + took["select"]
-        known = ["--set", f"reuse={folder / 'scores'}"]  # the candidates are there already
-        took["plan, reuse"] = seconds_of(["plan", *job, "--set", f"service={url}", *known])
-        random_walk = [*chosen, "--set", "preset=random", "--set", f"out={folder / 'random'}"]
+        known = [f"reuse={folder / 'scores'}"]  # the candidates are there already
+        took["plan, reuse"] = seconds_of(["estimate", *job, f"service={url}", *known])
+        random_walk = [*chosen, "preset=random", f"out={folder / 'random'}"]
         took["select, preset random"] = seconds_of(["select", *random_walk])
         if evaluate:
-            measured = [*common, "--set", f"vectors={folder / 'vectors'}", "--set", f"out={folder / 'evaluation'}"]
+            measured = [*common, f"vectors={folder / 'vectors'}", f"out={folder / 'evaluation'}"]
             took["evaluate"] = seconds_of(["evaluate", *measured], "train")
     return took
 

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 JUDGE, BASE = Path("demo/models/judge"), Path("demo/models/base")
-PIXELS = "--set model.min_pixels=3136 --set model.max_pixels=3136 --set model.device=cpu"
+PIXELS = "model.min_pixels=3136 model.max_pixels=3136 model.device=cpu"
 SELECTIONS = {
-    "random": "--set preset=random",
-    "topk_unfiltered": "--set preset=topk",
-    "cyclic_only": "--set preset=cyclic",
-    "filter_only": "--set stride=1",
+    "random": "preset=random",
+    "topk_unfiltered": "preset=topk",
+    "cyclic_only": "preset=cyclic",
+    "filter_only": "stride=1",
     "unime_v2": "",
 }
 """Ways to choose negatives from the same scores; by name, what is set. Without anything: the method."""
 STUDENTS = {
-    "infonce_random": ("random", "--set loss.name=infonce --set loss.in_batch_weight=1"),
-    "infonce_unfiltered": ("topk_unfiltered", "--set loss.name=infonce --set loss.in_batch_weight=1"),
-    "infonce_cyclic": ("cyclic_only", "--set loss.name=infonce --set loss.in_batch_weight=1"),
-    "infonce_mined": ("unime_v2", "--set loss.name=infonce --set loss.in_batch_weight=1"),
-    "hard_labels": ("unime_v2", "--set loss.name=infonce"),
-    "soft_labels": ("unime_v2", "--set loss.name=symmetric_kl"),
+    "infonce_random": ("random", "loss.name=infonce loss.in_batch_weight=1"),
+    "infonce_unfiltered": ("topk_unfiltered", "loss.name=infonce loss.in_batch_weight=1"),
+    "infonce_cyclic": ("cyclic_only", "loss.name=infonce loss.in_batch_weight=1"),
+    "infonce_mined": ("unime_v2", "loss.name=infonce loss.in_batch_weight=1"),
+    "hard_labels": ("unime_v2", "loss.name=infonce"),
+    "soft_labels": ("unime_v2", "loss.name=symmetric_kl"),
 }
 """By name: its negatives, and its loss."""
 
@@ -74,8 +74,8 @@ class Demo:
         for seed in range(self.seeds):
             yield (
                 "score",
-                f"unijudge mine score {self._mined(seed)} --set out={self.out}/train-{seed}/scores \
---set service={service} --set pool=subset --set queries_in_shard=64",
+                f"unijudge mine score {self._mined(seed)} out={self.out}/train-{seed}/scores \
+service={service} pool=subset queries_in_shard=64",
             )
         yield "rerank", self.rerank(service, "judge")
 
@@ -84,41 +84,41 @@ class Demo:
         for seed in range(self.seeds):
             for name, settings in SELECTIONS.items():
                 folder = f"{self.out}/train-{seed}"
-                yield f"unijudge mine select {self._mined(seed)} --set scores={folder}/scores {settings} \
---set out={folder}/{name}"
+                yield f"unijudge mine select {self._mined(seed)} scores={folder}/scores {settings} \
+out={folder}/{name}"
 
     def train_all(self) -> list[list[str]]:
         """The reranker, and each student with its evaluation."""
-        reranker = f"unijudge train reranker --set model.name={JUDGE} {PIXELS} {self._rows(0, 'unime_v2')} \
---set steps={self.size.reranker_steps} --set warmup_steps=12 --set batch_size=16 --set learning_rate=3e-4 \
---set lora.rank=16 --set lora.alpha=32 --set loss.hardest=4 --set out={self.out}/runs/reranker"
+        reranker = f"unijudge train reranker model.name={JUDGE} {PIXELS} {self._rows(0, 'unime_v2')} \
+steps={self.size.reranker_steps} warmup_steps=12 batch_size=16 learning_rate=3e-4 \
+lora.rank=16 lora.alpha=32 loss.hardest=4 out={self.out}/runs/reranker"
         return [[reranker], *(self._student(name, seed) for seed in range(self.seeds) for name in STUDENTS)]
 
     def rerank(self, service: str, name: str) -> str:
         """The base's ten best items of each query, in the order of a service."""
-        return f"unijudge train rerank --set corpus={self.out}/eval/corpus --set rankings={self.out}/eval/base-metrics \
---set service={service} --set in_flight=48 --set out={self.out}/eval/rerank-{name}"
+        return f"unijudge train rerank corpus={self.out}/eval/corpus rankings={self.out}/eval/base-metrics \
+service={service} in_flight=48 out={self.out}/eval/rerank-{name}"
 
     def _student(self, name: str, seed: int) -> list[str]:
         rows, loss = STUDENTS[name]
         run_name = f"{name}-{seed}"
-        train = f"unijudge train embedder --set model.name={BASE} {PIXELS} {self._rows(seed, rows)} {loss} \
---set steps={self.size.student_steps} --set warmup_steps=8 --set batch_size=20 --set learning_rate=1e-3 \
---set lora.alpha=32 --set seed={seed} --set out={self.out}/runs/{run_name}"
-        adapter = f"--set model.adapter={self.out}/runs/{run_name}/adapter"
+        train = f"unijudge train embedder model.name={BASE} {PIXELS} {self._rows(seed, rows)} {loss} \
+steps={self.size.student_steps} warmup_steps=8 batch_size=20 learning_rate=1e-3 \
+lora.alpha=32 seed={seed} out={self.out}/runs/{run_name}"
+        adapter = f"model.adapter={self.out}/runs/{run_name}/adapter"
         return [train, self._embed("eval", run_name, adapter), self._evaluate(run_name)]
 
     def _embed(self, corpus: str, out: str, more: str = "") -> str:
-        return f"unijudge train embed --set model.name={BASE} {PIXELS} {more} --set batch_size=64 \
---set corpus={self.out}/{corpus}/corpus --set out={self.out}/{corpus}/{out}"
+        return f"unijudge train embed model.name={BASE} {PIXELS} {more} batch_size=64 \
+corpus={self.out}/{corpus}/corpus out={self.out}/{corpus}/{out}"
 
     def _evaluate(self, name: str) -> str:
         folder = f"{self.out}/eval"
-        return f"unijudge train evaluate --set corpus={folder}/corpus --set vectors={folder}/{name} \
---set out={folder}/{name}-metrics"
+        return f"unijudge train evaluate corpus={folder}/corpus vectors={folder}/{name} \
+out={folder}/{name}-metrics"
 
     def _mined(self, seed: int) -> str:
-        return f"--set corpus={self.out}/train-{seed}/corpus --set vectors={self.out}/train-{seed}/vectors"
+        return f"corpus={self.out}/train-{seed}/corpus vectors={self.out}/train-{seed}/vectors"
 
     def _rows(self, seed: int, name: str) -> str:
-        return f"--set corpus={self.out}/train-{seed}/corpus --set triples={self.out}/train-{seed}/{name}"
+        return f"corpus={self.out}/train-{seed}/corpus triples={self.out}/train-{seed}/{name}"

@@ -106,11 +106,11 @@ def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = (
-        f"unijudge judge serve deploy/judge.toml --set port={port} --set replicas={replicas} --set gpus_per_replica=0 "
-        f"--set model.name={model.absolute()} --set model.backend={backend} --set model.dtype=float32 "
-        "--set model.min_pixels=3136 --set model.max_pixels=3136 --set model.max_tokens=1024 "
-        "--set front.max_ongoing_requests=32 "
-        "--set health.canary_every_s=0"  # the known pairs are plain English; this judge reads its own world only
+        f"unijudge judge serve deploy/judge.toml port={port} replicas={replicas} gpus_per_replica=0 "
+        f"model.name={model.absolute()} model.backend={backend} model.dtype=float32 "
+        "model.min_pixels=3136 model.max_pixels=3136 model.max_tokens=1024 "
+        "front.max_ongoing_requests=32 "
+        "health.canary_every_s=0"  # the known pairs are plain English; this judge reads its own world only
     )
     print(f"\n$ {command} &", flush=True)
     with log.open("w") as file:

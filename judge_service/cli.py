@@ -12,7 +12,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from judge_service.settings import ServiceSettings
-from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
+from unijudge.cli import Overwrite
+from unijudge.job import Example, Words, command_settings, job
 from unijudge.locations import locate
 
 Device = Literal["cpu", "cuda"]
@@ -27,10 +28,10 @@ logger = logging.getLogger(__name__)
 app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
 
 
-@app.command()
-def serve(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(ServiceSettings))
+def serve(words: Words = None, example: Example = False) -> None:
     """Start N replicas on a local Ray or an existing cluster; Ctrl-C drains and stops."""
-    resolved = command_settings(ServiceSettings, settings, overrides, example)
+    resolved = command_settings(ServiceSettings, words, example)
     # Ray reads it when it is imported: a SIGTERM while Ray starts would end this process with a stack trace.
     os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
     from judge_service.service import run
@@ -39,11 +40,10 @@ def serve(settings: SettingsFile = None, overrides: Overrides = None, example: E
     run(resolved)
 
 
-@app.command()
+@app.command(cls=job(ServiceSettings))
 def verify(
     url: Annotated[str, typer.Argument(help="Where the service listens.")],
-    settings: SettingsFile = None,
-    overrides: Overrides = None,
+    words: Words = None,
     queries: Annotated[int, typer.Option(min=1, help="Of 14 pairs each.")] = 15,
     tolerance: Annotated[float | None, typer.Option(help="In log-odds; default: by the service's dtype.")] = None,
     key_file: KeyFile = None,
@@ -55,7 +55,7 @@ def verify(
     The reference is a second copy of the model in this process, by default on the CPU in float32: exact, and slow for a
     large model (fewer --queries help). On a GPU it needs room beside the service: --device cuda --dtype bfloat16.
     """
-    resolved = command_settings(ServiceSettings, settings, overrides, example=False)
+    resolved = command_settings(ServiceSettings, words)
     from judge_service.backends import open_judge
     from judge_service.verify import check_comparable, check_memory
     from judge_service.verify import verify as run
@@ -172,10 +172,10 @@ def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
     return report
 
 
-@app.command()
-def doctor(settings: SettingsFile = None, overrides: Overrides = None) -> None:
+@app.command(cls=job(ServiceSettings))
+def doctor(words: Words = None) -> None:
     """Say what this machine lacks for these settings of `serve`, with the cure, and score a pair; status 1 if so."""
-    resolved = command_settings(ServiceSettings, settings, overrides, example=False)
+    resolved = command_settings(ServiceSettings, words)
     from judge_service.doctor import examine
 
     findings = asyncio.run(examine(resolved))

@@ -1,4 +1,4 @@
-"""The bill of a scoring job, before it runs: `unijudge mine plan`.
+"""The bill of a scoring job, before it runs: `unijudge mine estimate`.
 
 Pairs and pictures are counted exactly; tokens and FLOPs on a sample of whole queries, by the service; seconds by
 scoring that sample. What it cannot know: how fast other replicas are, and whether the service stays as busy as it was.

@@ -177,8 +177,8 @@ print(table.num_rows, table.column_names)
 
 def _training(names: list[str]) -> str:
     if "triples" not in names:
-        return "\nunijudge mine select --set corpus=dataset/corpus --set scores=dataset/scores ..."
-    return "\nunijudge train embedder --set corpus=dataset/corpus --set triples=dataset/triples ..."
+        return "\nunijudge mine select corpus=dataset/corpus scores=dataset/scores ..."
+    return "\nunijudge train embedder corpus=dataset/corpus triples=dataset/triples ..."
 
 
 def _columns(name: str, found: Iterable[tuple[str, str, str]]) -> str:

@@ -16,8 +16,9 @@ from miner.choice_settings import CalibrateSettings, InspectSettings, SelectSett
 from miner.exporters.cli import exports
 from miner.importers.cli import imports
 from miner.settings import ScoreSettings
-from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
+from unijudge.cli import Overwrite
 from unijudge.errors import SettingsError
+from unijudge.job import Example, Words, command_settings, file_and_settings, job
 from unijudge.locations import locate
 from unijudge.stores import is_folder
 
@@ -32,10 +33,10 @@ jobs_cli.add_to(app)
 app.add_typer(exports, name="export")
 
 
-@app.command()
-def score(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(ScoreSettings))
+def score(words: Words = None, example: Example = False) -> None:
     """Stream each query and its nearest candidates to the judge, and write score shards. Resumes by itself."""
-    resolved = command_settings(ScoreSettings, settings, overrides, example)
+    resolved = command_settings(ScoreSettings, words, example)
     from miner.retrieve import check_installed
     from miner.score import score as run
 
@@ -54,17 +55,16 @@ def score(settings: SettingsFile = None, overrides: Overrides = None, example: E
     if counts.errors:
         typer.echo(
             f"what is written is not asked again: to have these {counts.errors} pairs judged, give this command with "
-            f"--set out=NEW --set reuse={resolved.out}, which takes over all verdicts"
+            f"out=NEW reuse={resolved.out}, which takes over all verdicts"
         )
     if done.shards_done < done.shards:
         typer.echo("stopped as asked; the same command goes on")
         raise typer.Exit(130)
 
 
-@app.command()
-def plan(
-    settings: SettingsFile = None,
-    overrides: Overrides = None,
+@app.command(cls=job(ScoreSettings))
+def estimate(
+    words: Words = None,
     replicas: Annotated[list[int] | None, typer.Option(min=1, help="Also say the time on so many replicas.")] = None,
     budget: Annotated[float | None, typer.Option(min=0, help="Replica-hours: say the largest k that fits.")] = None,
     probe: Annotated[
@@ -73,7 +73,7 @@ def plan(
     example: Example = False,
 ) -> None:
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
-    resolved = command_settings(ScoreSettings, settings, overrides, example)
+    resolved = command_settings(ScoreSettings, words, example)
     from miner.bill import make_bill
     from miner.retrieve import check_installed
     from miner.stopping import Stopped
@@ -87,32 +87,32 @@ def plan(
     typer.echo("\n".join(made.lines(replicas or (), budget)))
 
 
-@app.command()
+@app.command(cls=job(SelectSettings))
 def select(
-    settings: SettingsFile = None,
-    overrides: Overrides = None,
+    words: Words = None,
     example: Example = False,
-    scores: Annotated[list[str] | None, typer.Option(help="Instead of --set scores=…; twice: a cascade.")] = None,
-    overrides_file: Annotated[str | None, typer.Option("--overrides", help="Instead of --set overrides=….")] = None,
+    scores: Annotated[list[str] | None, typer.Option(help="Instead of scores=…; twice: a cascade.")] = None,
+    overrides_file: Annotated[str | None, typer.Option("--overrides", help="Instead of overrides=….")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Choose hard negatives from score shards. Free: nothing is judged again."""
-    if settings is not None and is_folder(settings):
-        words = " ".join(f"--scores {folder}" for folder in [*(scores or []), settings])
-        raise SettingsError(f"{settings}: is a folder, not a file of settings; give each folder of scores as {words}")
+    file, _ = file_and_settings(words or [])
+    if file is not None and is_folder(file):
+        cure = " ".join(f"--scores {folder}" for folder in [*(scores or []), file])
+        raise SettingsError(f"{file}: is a folder, not a file of settings; give each folder of scores as {cure}")
     given = [f"scores={json.dumps(scores)}"] if scores else []
     given += [f"overrides={json.dumps(overrides_file)}"] if overrides_file else []
-    resolved = command_settings(SelectSettings, settings, [*(overrides or []), *given], example)
+    resolved = command_settings(SelectSettings, [*(words or []), *given], example)
     from miner.selection import select as run
 
     for name, value in run(resolved, overwrite=overwrite).items():
         typer.echo(f"{name:<42} {value:>12,}")
 
 
-@app.command()
-def inspect(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(InspectSettings))
+def inspect(words: Words = None, example: Example = False) -> None:
     """One HTML file on which a person sees what a selection makes of the scores, and corrects it."""
-    resolved = command_settings(InspectSettings, settings, overrides, example)
+    resolved = command_settings(InspectSettings, words, example)
     from miner.inspect import inspect as run
 
     typer.echo(run(resolved))
@@ -135,10 +135,10 @@ def publish(
     typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
 
 
-@app.command()
-def sweep(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(SweepSettings))
+def sweep(words: Words = None, example: Example = False) -> None:
     """Count many selections side by side, and recommend a β. Writes no rows."""
-    resolved = command_settings(SweepSettings, settings, overrides, example)
+    resolved = command_settings(SweepSettings, words, example)
     from miner.points import side_by_side
     from miner.sweep import sweep as run
 
@@ -147,10 +147,10 @@ def sweep(settings: SettingsFile = None, overrides: Overrides = None, example: E
     typer.echo(done.reason)
 
 
-@app.command()
-def calibrate(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(CalibrateSettings))
+def calibrate(words: Words = None, example: Example = False) -> None:
     """Fit a judge's scores to labelled pairs, so that a score is a chance."""
-    resolved = command_settings(CalibrateSettings, settings, overrides, example)
+    resolved = command_settings(CalibrateSettings, words, example)
     from miner.calibrate import calibrate as run
 
     done = run(resolved)

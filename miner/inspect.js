@@ -233,7 +233,7 @@ function onKey(event) {
 for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => change({view: button.dataset.view}));
 find("subset").addEventListener("change", (event) => change({subset: event.target.value}));
 find("search").addEventListener("input", (event) => change({needle: event.target.value.trim().toLowerCase()}));
-find("export").addEventListener("click", () => exportFile("overrides", overrides.json(), "mine select: --set overrides=FILE"));
+find("export").addEventListener("click", () => exportFile("overrides", overrides.json(), "mine select: overrides=FILE"));
 find("import").addEventListener("change", importFile);
 find("reset").addEventListener("click", () => {
   find("search").value = find("subset").value = "";
@@ -247,7 +247,7 @@ for (const pager of document.querySelectorAll(".pager")) {
 }
 document.addEventListener("keydown", onKey);
 if (find("export-labels") !== null) {
-  find("export-labels").addEventListener("click", () => exportFile("labels", labels.json(), "mine calibrate: --set labels=FILE"));
+  find("export-labels").addEventListener("click", () => exportFile("labels", labels.json(), "mine calibrate: labels=FILE"));
 }
 render();
 showOverrides();

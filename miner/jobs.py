@@ -67,7 +67,7 @@ def submit(client: Client, settings: ScoreSettings, stop_wait_s: int) -> str:
     settings = settings.absolute().model_copy(update={"engine": "ray", "ray_address": "auto"})
     words = ["unijudge", "mine", "score"]
     for override in overrides_of(settings):
-        words += ["--set", override]
+        words += [override]
     job: str = client.submit_job(
         entrypoint=shlex.join(words),
         metadata={"out": str(settings.out)},

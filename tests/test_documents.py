@@ -70,21 +70,22 @@ def test_the_settings_of_the_readme_exist():
     from trainer.measuring_settings import EvaluateSettings, RerankSettings
     from trainer.settings import EmbedSettings
     from trainer.training_settings import EmbedderSettings, RerankerSettings
+    from unijudge.job import is_setting
     from unijudge.settings import load_settings
 
     kinds = {
         "judge serve": ServiceSettings, "mine score": ScoreSettings, "mine select": SelectSettings,
-        "mine plan": ScoreSettings, "mine sweep": SweepSettings, "mine inspect": InspectSettings,
+        "mine estimate": ScoreSettings, "mine sweep": SweepSettings, "mine inspect": InspectSettings,
         "train embed": EmbedSettings, "train embedder": EmbedderSettings, "train evaluate": EvaluateSettings,
         "train reranker": RerankerSettings, "train rerank": RerankSettings, "train benchmark": BenchmarkSettings,
     }  # fmt: skip
     seen = set()
-    for line in re.findall(r"^unijudge .+--set .+$", README, re.MULTILINE):
+    for line in re.findall(r"^unijudge \S+ \S+ .*\w=\S.*$", README, re.MULTILINE):
         words = shlex.split(line)
         kind = " ".join(words[1:3])
         seen.add(kind)
         file = ROOT / words[3] if words[3].endswith(".toml") else None
-        load_settings(kinds[kind], file, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+        load_settings(kinds[kind], file, list(filter(is_setting, words)))
     assert seen == set(kinds)
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "unijudge": {
         "pydantic", "numpy", "pyarrow", "PIL", "anyio", "httpx2", "tenacity", "typer", "transformers", "jinja2",
-        "markupsafe", "upath", "packaging",
+        "markupsafe", "upath", "packaging", "rich",
     },
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "rich", "torch",
@@ -45,7 +45,7 @@ ONLY_IN = {
     "upath": {"unijudge/locations.py"},
     "packaging": {"unijudge/unexpected.py", "judge_service/doctor.py"},
     "typer": {
-        "unijudge/cli.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
+        "unijudge/cli.py", "unijudge/job.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
         "miner/jobs_cli.py",
         "trainer/cli.py", "trainer/studies/cli.py", "trainer/studies/commands.py",
     },

@@ -14,7 +14,8 @@ from trainer.loading import Form
 from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
-from unijudge.cli import Example, Overrides, Overwrite, SettingsFile, command_settings
+from unijudge.cli import Overwrite
+from unijudge.job import Example, Words, command_settings, job
 from unijudge.locations import locate
 
 logger = logging.getLogger(__name__)
@@ -34,13 +35,13 @@ def pull(
     typer.echo(f"{out}: {len(made.files)} files, all of them as published; the corpus is {out / 'corpus'}")
 
 
-@app.command()
-def embed(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(EmbedSettings))
+def embed(words: Words = None, example: Example = False) -> None:
     """Embed a corpus' items and queries. Resumes by itself, part by part.
 
     On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embed ...; they make the same files as one.
     """
-    resolved = command_settings(EmbedSettings, settings, overrides, example)
+    resolved = command_settings(EmbedSettings, words, example)
     from trainer.embed import embed_corpus
 
     with _bar() as bar:
@@ -49,33 +50,33 @@ def embed(settings: SettingsFile = None, overrides: Overrides = None, example: E
     _tell_once(f"{resolved.out}: {made.items} items and {made.queries} queries, width {made.width}, by {made.model}")
 
 
-@app.command()
-def embedder(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(EmbedderSettings))
+def embedder(words: Words = None, example: Example = False) -> None:
     """Train a LoRA on the rows of `mine select`. Resumes from its last checkpoint.
 
     On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embedder ..., or accelerate launch --config_file
     deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder ...; an update is the same on any number of them.
     """
-    resolved = command_settings(EmbedderSettings, settings, overrides, example)
+    resolved = command_settings(EmbedderSettings, words, example)
     from trainer.train_embedder import train_embedder
 
     with _bar() as bar:
         adapter = train_embedder(resolved, _reporter(bar, resolved.steps))
-    _tell_once(f"{adapter}: the trained adapter; use it with --set model.adapter={adapter}")
+    _tell_once(f"{adapter}: the trained adapter; use it with model.adapter={adapter}")
 
 
-@app.command()
-def reranker(settings: SettingsFile = None, overrides: Overrides = None, example: Example = False) -> None:
+@app.command(cls=job(RerankerSettings))
+def reranker(words: Words = None, example: Example = False) -> None:
     """Train the judge itself on the rows of `mine select`, and merge the result. Resumes from its last checkpoint.
 
     On several GPUs: as `embedder`.
     """
-    resolved = command_settings(RerankerSettings, settings, overrides, example)
+    resolved = command_settings(RerankerSettings, words, example)
     from trainer.train_reranker import train_reranker
 
     with _bar() as bar:
         merged = train_reranker(resolved, _reporter(bar, resolved.steps))
-    _tell_once(f"{merged}: the reranker; serve it with `judge serve --set model.name={merged}`")
+    _tell_once(f"{merged}: the reranker; serve it with `judge serve model.name={merged}`")
 
 
 @app.command()
@@ -112,12 +113,10 @@ def export(
     typer.echo(f"{out}: the {made.kind}, {made.form}; its README.md says how each library loads it")
 
 
-@app.command()
-def evaluate(
-    settings: SettingsFile = None, overrides: Overrides = None, example: Example = False, overwrite: Overwrite = False
-) -> None:
+@app.command(cls=job(EvaluateSettings))
+def evaluate(words: Words = None, example: Example = False, overwrite: Overwrite = False) -> None:
     """Rank candidates by similarity; precision@1, recall@k, MRR and nDCG for each subset."""
-    resolved = command_settings(EvaluateSettings, settings, overrides, example)
+    resolved = command_settings(EvaluateSettings, words, example)
     from trainer.evaluate import evaluate as run
     from trainer.power import CHANGED, Power
 
@@ -130,15 +129,14 @@ def evaluate(
         )
 
 
-@app.command()
+@app.command(cls=job(BenchmarkSettings))
 def benchmark(
-    settings: SettingsFile = None,
-    overrides: Overrides = None,
+    words: Words = None,
     example: Example = False,
     listed: Annotated[bool, typer.Option("--list", help="Say what is found under the root, and stop.")] = False,
 ) -> None:
     """Measure a system on MMEB, Flickr30K, COCO, ShareGPT4V, Urban1K, SugarCrepe, from disk. Resumes by set."""
-    resolved = command_settings(BenchmarkSettings, settings, overrides, example)
+    resolved = command_settings(BenchmarkSettings, words, example)
     if listed:
         from trainer.benchmarks.registry import listing
 
@@ -153,12 +151,10 @@ def benchmark(
         typer.echo(table.text())
 
 
-@app.command()
-def rerank(
-    settings: SettingsFile = None, overrides: Overrides = None, example: Example = False, overwrite: Overwrite = False
-) -> None:
+@app.command(cls=job(RerankSettings))
+def rerank(words: Words = None, example: Example = False, overwrite: Overwrite = False) -> None:
     """Have a judge service order the best items of an evaluation again; what it gains and loses for each subset."""
-    resolved = command_settings(RerankSettings, settings, overrides, example)
+    resolved = command_settings(RerankSettings, words, example)
     from trainer.rerank import rerank as run
 
     with _bar() as bar:

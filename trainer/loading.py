@@ -234,7 +234,7 @@ def _service(of: Artefact) -> str:
     model = {"name": of.quoted, "dtype": of.dtype, "min_pixels": of.min_pixels, "max_pixels": of.max_pixels}
     given = [f"model.{name}={value}" for name, value in model.items()]
     given += [f"prompt.{override}" for override in overrides_of(of.prompt)]
-    options = " \\\n    ".join(f"--set {shlex.quote(one)}" for one in given)
+    options = " \\\n    ".join(f"{shlex.quote(one)}" for one in given)
     return f"""**unijudge's own service** (`POST /v1/score`, `/v1/rerank`; on vLLM where that is installed):
 
 ```bash

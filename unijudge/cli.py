@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -21,18 +21,10 @@ from unijudge.errors import UnijudgeError
 from unijudge.locations import address, locate
 from unijudge.provenance import without_passwords
 from unijudge.refused import CURES, SPENT
-from unijudge.settings import Settings, load_settings
-from unijudge.settings import example as print_example
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
 from unijudge.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
-S = TypeVar("S", bound=Settings)
-
-SettingsFile = Annotated[
-    Path | None, typer.Argument(help="A TOML file of settings; --example prints one.", parser=locate)
-]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; may be given several times.")]
 Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
 Places = Annotated[
     list[Path],
@@ -45,15 +37,6 @@ Images = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output of the same kind that exists already.")]
-Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
-
-
-def command_settings(kind: type[S], file: Path | None, overrides: list[str] | None, example: bool) -> S:
-    """The settings of one command; with `--example` prints them as a TOML file and stops."""
-    if example:
-        typer.echo(print_example(kind), nl=False)
-        raise typer.Exit
-    return load_settings(kind, file, overrides or [])
 
 
 UsageError: Any = typer.BadParameter.__base__

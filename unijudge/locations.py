@@ -61,7 +61,7 @@ def locate(place: str | Path) -> Path:
 
 
 def at_home(place: Any) -> Any:
-    """A name in which a leading `~` is a user's home: no shell has replaced it in a file of settings or in `--set`.
+    """A name in which a leading `~` is a user's home: no shell has replaced it in a file of settings or after `key=`.
 
     Raises:
         ValueError: This user's home is not known.

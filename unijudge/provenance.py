@@ -100,8 +100,8 @@ def without_passwords(text: str) -> str:
     """A text whose URLs name no user and no password.
 
     Example:
-        >>> without_passwords("--set service=https://me:s@cret@judge:8000/v1 s3://bucket/a@b")
-        '--set service=https://judge:8000/v1 s3://bucket/a@b'
+        >>> without_passwords("service=https://me:s@cret@judge:8000/v1 s3://bucket/a@b")
+        'service=https://judge:8000/v1 s3://bucket/a@b'
         >>> without_passwords("me:secret@judge:8000")
         'judge:8000'
     """

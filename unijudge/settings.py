@@ -1,4 +1,4 @@
-"""Settings: read-only, from one TOML file and `--set a.b=c` overrides; a typo is an error that names the key.
+"""Settings: read-only, from one TOML file and `a.b=c` on the command line; a typo is an error that names the key.
 
 There is no third source: the environment is never read. Fields document themselves, and `example` prints them back as
 a commented TOML file.
@@ -26,6 +26,8 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+COMMAND_LINE = "command line"
+"""Where a faulty value was given, in an error."""
 
 
 def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
@@ -106,7 +108,7 @@ def _flat(prefix: str, values: dict[str, Any]) -> Iterator[str]:
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, raw = override.partition("=")
     if not separator or not key.strip():
-        raise SettingsError(f"--set {shown_name(override)}: expected dotted.key=value, as in --set batch.size=8")
+        raise SettingsError(f"{shown_name(override)}: expected key=value, as in batch_size=8")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except (ValueError, RecursionError):  # of brackets, or of digits, there may be too many
@@ -115,9 +117,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise SettingsError(
-                f"--set {shown_name(override)}: {shown_name(table)} is a value, not a table of settings"
-            )
+            raise SettingsError(f"{shown_name(override)}: {shown_name(table)} is a value, not a table of settings")
     values[last] = value
 
 
@@ -127,8 +127,8 @@ def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequen
     places = [str(part) for part in location]
     near = [key for key in keys if all(one == other for one, other in zip(key, places, strict=False))]
     if not near or path is None:
-        return "--set" if near else str(path or "settings")
-    return "--set" if any(len(key) <= len(places) for key in near) else f"{path} with --set"
+        return COMMAND_LINE if near else str(path or "settings")
+    return COMMAND_LINE if any(len(key) <= len(places) for key in near) else f"{path} with the {COMMAND_LINE}"
 
 
 def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:
@@ -142,7 +142,7 @@ def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, 
         own = [f"{key}.{name}" for name in _group(kind, location).model_fields]
         return f"{key}: a table of settings; set one of its own: {listed(own)}"
     if fault == "string_type":
-        return f"{key}: a text is wanted; quotes make a number one: --set '{key}=\"…\"'"
+        return f"{key}: a text is wanted; quotes make a number one: '{key}=\"…\"'"
     if fault == "missing":
         return f"{key}: required, and not set"
     return f"{key or 'settings'}: {message[0].lower()}{message[1:]}"

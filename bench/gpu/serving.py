@@ -33,7 +33,7 @@ def serve_and_verify(options: Options) -> Figures:
         command = [*UNIJUDGE, "judge", "verify", url, "--queries", str(options.scale.verify_queries)]
         command += ["--device", options.device, "--dtype", reference_dtype(options)]
         for override in overrides:
-            command += ["--set", override]
+            command += [override]
         left_s = max(1, options.limit_s - STOP_S - ready_s)
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=left_s)

@@ -14,7 +14,7 @@ from unijudge.verdicts import PairError, Verdict
 
 def run(*settings):
     """(exit status, {thing: (state, text)})"""
-    overrides = [part for setting in settings for part in ("--set", setting)]
+    overrides = list(settings)
     done = CliRunner().invoke(app, ["doctor", *overrides])
     rows = [(line[:6].strip(), line[7:21].strip(), line[22:]) for line in done.stdout.splitlines()]
     return done.exit_code, {thing: (state, text) for state, thing, text in rows}

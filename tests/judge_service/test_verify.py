@@ -24,7 +24,7 @@ MODEL = {"min_pixels": 3136, "max_pixels": 12544, "backend": "transformers"}
 
 def words(url, folder, *options):
     settings = [f"model.name={folder}", *(f"model.{name}={value}" for name, value in MODEL.items())]
-    overrides = [part for setting in settings for part in ("--set", setting)]
+    overrides = list(settings)
     return ["verify", url, *overrides, "--queries", "3", *options]
 
 
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_said_before_the_reference_is_loaded(tmp_path, monkeypa
             (("http://127.0.0.1:nonsense",), "not a URL"),
             ((url,), "it runs no model, so there is nothing to compare"),
         ]:
-            done = CliRunner().invoke(app, ["verify", *arguments, "--set", "model.name=some/model"])
+            done = CliRunner().invoke(app, ["verify", *arguments, "model.name=some/model"])
             assert done.exit_code == 1
             assert isinstance(done.exception, UnijudgeError), done.exception
             assert message in str(done.exception)

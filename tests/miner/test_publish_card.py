@@ -79,7 +79,7 @@ def test_every_column_has_a_meaning(name):
 def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch, was):
     """In no text file and in no table: not in the command, not in the settings, not in the source."""
     corpus, scores, triples = parts
-    words = ["--set", f"corpus={corpus}", "--set", f'reuse=["{scores}"]', str(corpus), "https://me:secret@host/x"]
+    words = [f"corpus={corpus}", f'reuse=["{scores}"]', str(corpus), "https://me:secret@host/x"]
     monkeypatch.setattr("sys.argv", ["/usr/bin/unijudge", "mine", "score", *words])
     made = Provenance.now(_Settings(corpus=corpus, other=(str(scores), "a/b", "s3://bucket/x")))
     for folder, name, kind in [
@@ -103,9 +103,7 @@ def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch, was)
     assert check(published / "triples").endswith("triples, whole: 3 rows read")
     kept = read_json(published / "corpus" / "corpus.json", CorpusManifest)
     assert kept.source == "pairs.jsonl (original)"
-    assert kept.made.command == (
-        "unijudge mine score --set corpus=corpus --set 'reuse=[\"scores\"]' corpus https://host/x"
-    )
+    assert kept.made.command == ("unijudge mine score corpus=corpus 'reuse=[\"scores\"]' corpus https://host/x")
     assert kept.made.settings == {"corpus": "corpus", "other": ["scores", "a/b", "s3://bucket/x"]}
     assert read_json(published / "triples" / "triples.json", TripleManifest).selection == {
         "corpus": "corpus", "scores": ["scores"], "preset": "paper",

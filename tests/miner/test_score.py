@@ -197,15 +197,12 @@ def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(job, s
 def test_a_job_with_errors_says_how_to_ask_again(corpus, job, service):
     (corpus.images / "10.png").unlink()
     words = overrides_of(job(service, max_error_share=0.5))
-    done = CliRunner().invoke(app, ["score", *(word for one in words for word in ("--set", one))])
+    done = CliRunner().invoke(app, ["score", *words])
     assert done.exit_code == 0, done.output
     rows = list(read_scores(job(service).out))
     failed = sum(judged.error is not None for row in rows for judged in [*row.positives, *row.candidates])
     said = " ".join(done.output.split())
-    assert (
-        f"to have these {failed} pairs judged, give this command with --set out=NEW --set reuse={job(service).out}"
-        in said
-    )
+    assert f"to have these {failed} pairs judged, give this command with out=NEW reuse={job(service).out}" in said
 
 
 def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, job, service, monkeypatch):

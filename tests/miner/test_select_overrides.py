@@ -133,8 +133,8 @@ def test_the_command_takes_two_folders_and_a_file_as_options(tmp_path):
     corpus = text_corpus(tmp_path, 20)
     folders = [score_folder(tmp_path / name, corpus, random_rows(corpus, seed), name) for seed, name in enumerate("ab")]
     file = override_file(tmp_path / "o.json", corpus, ("q1", None, "drop"))
-    words = ["--scores", folders[0], "--scores", folders[1], "--overrides", file, "--set", f"corpus={corpus.folder}"]
-    done = CliRunner().invoke(app, ["select", *map(str, words), "--set", f"out={tmp_path / 't'}"])
+    words = ["--scores", folders[0], "--scores", folders[1], "--overrides", file, f"corpus={corpus.folder}"]
+    done = CliRunner().invoke(app, ["select", *map(str, words), f"out={tmp_path / 't'}"])
     assert done.exit_code == 0, done.output
     made = read_json(tmp_path / "t" / "triples.json", TripleManifest)
     assert made.selection["scores"] == list(map(str, folders))
@@ -146,11 +146,11 @@ def test_the_command_takes_two_folders_and_a_file_as_options(tmp_path):
 def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
     corpus = text_corpus(tmp_path, 20)
     folder = score_folder(tmp_path / "a", corpus, random_rows(corpus, 0), "a")
-    words = ["select", "--scores", str(folder), "--set", f"corpus={corpus.folder}", "--set", f"out={tmp_path / 't'}"]
+    words = ["select", "--scores", str(folder), f"corpus={corpus.folder}", f"out={tmp_path / 't'}"]
     assert CliRunner().invoke(app, words).exit_code == 0
-    refused = CliRunner().invoke(app, [*words, "--set", "stored=3"])
+    refused = CliRunner().invoke(app, [*words, "stored=3"])
     assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(refused.exception)
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row != 3
-    assert CliRunner().invoke(app, [*words, "--set", "stored=3", "--overwrite"]).exit_code == 0
+    assert CliRunner().invoke(app, [*words, "stored=3", "--overwrite"]).exit_code == 0
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row == 3
     assert {path.suffix for path in tmp_path.glob(".t*")} <= {".lease"}

@@ -63,7 +63,7 @@ def test_a_plan_frees_its_lease_when_its_search_has_ended(job, service, events):
 
 def test_a_plan_that_was_stopped_says_so(job, service, events):
     words = overrides_of(job(service))
-    done = CliRunner().invoke(app, ["plan", *(word for one in words for word in ("--set", one))])
+    done = CliRunner().invoke(app, ["estimate", *words])
     assert (done.exit_code, done.output.splitlines()[-1]) == (130, "stopped as asked; the same command goes on")
 
 

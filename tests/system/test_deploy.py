@@ -51,7 +51,7 @@ def test_the_judges_command_serves_where_its_port_and_its_health_check_look(tmp_
 
     judge = COMPOSE["judge"]
     program, verb, file, *overrides = judge["command"]
-    assert (program, verb, overrides) == ("judge", "serve", ["--set", "host=0.0.0.0"])
+    assert (program, verb, overrides) == ("judge", "serve", ["host=0.0.0.0"])
     shipped = load_settings(ServiceSettings, ROOT / file, overrides[1::2])
     assert judge["ports"] == [f"127.0.0.1:{shipped.port}:{shipped.port}"]
     monkeypatch.chdir(ROOT)

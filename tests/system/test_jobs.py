@@ -102,7 +102,7 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
     port = free_port()
     here = ["--address", f"http://127.0.0.1:{port}"]
     head = f"--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port={port}"
-    words = [word for override in overrides_of(settings) for word in ("--set", override)]
+    words = list(overrides_of(settings))
     monkeypatch.setenv("PATH", f"{UNIJUDGE.parent}:{os.environ['PATH']}")  # a cluster's machines have it there
     with cluster(monkeypatch, "--num-cpus=4", head=head):
         wait_for(lambda: run("jobs", *here).returncode == 0)

@@ -41,7 +41,7 @@ def service(tmp_path, *settings, file=None, wait=True):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path / "service.log"
-    overrides = [part for setting in (f"port={port}", *settings) for part in ("--set", setting)]
+    overrides = [f"port={port}", *settings]
     with log.open("w") as out:
         process = subprocess.Popen(
             [UNIJUDGE, "judge", "serve", *([file] if file else []), *overrides], stdout=out, stderr=subprocess.STDOUT

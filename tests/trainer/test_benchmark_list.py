@@ -27,7 +27,7 @@ def listed(tmp_path, capsys):
     write_all(tmp_path)
 
     def read():
-        cli.run(["train", "benchmark", "--list", "--set", f"root={tmp_path}"])
+        cli.run(["train", "benchmark", "--list", f"root={tmp_path}"])
         return {line.split()[0]: line.split(maxsplit=2)[1:] for line in capsys.readouterr().out.splitlines()}
 
     return read

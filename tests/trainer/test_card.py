@@ -75,7 +75,7 @@ def test_a_rerankers_card_does_too(preset, how, judged, identity):
 def test_a_card_names_no_path_of_the_machine(identity):
     """Neither the selection's, nor the training's, nor the evaluations'; two of one name are both there."""
     home = "/home/me/client-x"
-    made = Provenance.now().model_copy(update={"command": f"unijudge train embedder --set corpus={home}/pictures"})
+    made = Provenance.now().model_copy(update={"command": f"unijudge train embedder corpus={home}/pictures"})
     rows = TripleManifest(
         corpus="c", scores="s", rows=1, negatives_in_row=1, statistics={}, made=made,
         selection={"preset": "paper", "scores": [f"{home}/scores-of-2b"], "corpus": f"{home}/pictures"},

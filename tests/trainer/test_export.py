@@ -163,7 +163,7 @@ def test_the_service_gives_our_log_odds(reranker, folder, wide):
     export(reranker, out)
     (command,) = re.findall(r"```bash\nunijudge judge serve \\\n(.+?)```", (out / "README.md").read_text(), re.DOTALL)
     words = shlex.split(command.replace("\\\n", " ").replace("2025-11-03", str(out)))
-    settings = load_settings(ServiceSettings, None, [word for word in words if word != "--set"])
+    settings = load_settings(ServiceSettings, None, words)
     transformers = settings.model.model_copy(update={"backend": "transformers", "device": "cpu"})
     judge = open_judge(settings.model_copy(update={"model": transformers}))
     answers = [asyncio.run(judge.judge(query, [candidate]))[0].log_odds for query, candidate in PAIRS]

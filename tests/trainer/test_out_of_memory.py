@@ -68,7 +68,7 @@ def test_every_process_ends_when_one_runs_out(corpus, triples, model, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                "tests.trainer.run_short_of_memory", "train", "embedder"]  # fmt: skip
     for override in overrides_of(settings):
-        command += ["--set", override]
+        command += [override]
     short = os.environ | {"SHORT_RANK": "1", "SHORT_PASS": "3", "OMP_NUM_THREADS": "1"}
     told = subprocess.run(command, capture_output=True, text=True, timeout=240, env=short, check=False)
     assert told.returncode != 0

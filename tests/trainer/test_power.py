@@ -70,7 +70,7 @@ def test_an_evaluation_that_is_too_small_is_warned_of(tmp_path, caplog):
 
 def test_an_evaluation_prints_what_it_can_tell(tmp_path):
     measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
-    places = [f"--set={name}={tmp_path / place}" for name, place in (("corpus", "c"), ("vectors", "c/v"), ("out", "e"))]
+    places = [f"{name}={tmp_path / place}" for name, place in (("corpus", "c"), ("vectors", "c/v"), ("out", "e"))]
     result = CliRunner().invoke(app, ["evaluate", *places])
     assert (
         "With 4 queries, the smallest difference of mean precision@1 that can be told is 0.438 (95 %" in result.output

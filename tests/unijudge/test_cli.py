@@ -45,7 +45,7 @@ def test_no_help_loads_an_engine():
 
 
 JOBS = (
-    "judge serve, mine score, mine plan, mine submit, mine select, mine inspect, train embed, train embedder, "
+    "judge serve, mine score, mine estimate, mine submit, mine select, mine inspect, train embed, train embedder, "
     "train evaluate, train reranker, train benchmark"
 )
 
@@ -61,15 +61,15 @@ def test_every_job_prints_an_example_of_its_settings(command):
     ("arguments", "reason"),
     [
         (["judge", "serve", "nowhere.toml"], "nowhere.toml: cannot be read (No such file or directory)"),
-        (["judge", "serve", "--set", "modl.name=x"], "modl: unknown setting; did you mean model?"),
-        (["mine", "score", "--set", "corpus=nowhere"], "settings: out: required, and not set"),
+        (["judge", "serve", "modl.name=x"], "modl: unknown setting; did you mean model?"),
+        (["mine", "score", "corpus=nowhere"], "settings: out: required, and not set"),
         (
-            ["mine", "score", "--set", "corpus=nowhere", "--set", "vectors=v", "--set", "out=o"],
+            ["mine", "score", "corpus=nowhere", "vectors=v", "out=o"],
             "nowhere/corpus.json: no such file",
         ),
         (["mine", "import", "pairs", "nowhere.csv", "out"], "nowhere.csv: no such file"),
         (["mine", "import", "mmeb", "nowhere", "out"], "nowhere: no such folder; give the root of MMEB-train"),
-        (["train", "evaluate", "--set", "corpus=c", "--set", "vectors=v", "--set", "out=o"], "c/corpus.json: no such"),
+        (["train", "evaluate", "corpus=c", "vectors=v", "out=o"], "c/corpus.json: no such"),
         (["describe", "nowhere"], "nowhere: not a folder of unijudge"),
     ],
 )

@@ -14,25 +14,25 @@ from unijudge.shown import LONGEST_MESSAGE
 
 COMMANDS = [
     ["describe", "VALUE"], ["check", "VALUE"], ["VALUE"], ["mine", "VALUE"], ["--VALUE"], ["describe", "a", "VALUE"],
-    ["mine", "score", "VALUE"], ["mine", "score", "--set", "VALUE"], ["mine", "score", "--set", "VALUE=1"],
-    ["mine", "score", "--set", "VALUE.k=1"], ["mine", "score", "--set", "retrieval.VALUE=1"],
-    ["mine", "score", "--set", "corpus=VALUE", "--set", "vectors=v", "--set", "out=o"],
-    ["mine", "score", "--set", "corpus=c", "--set", "vectors=v", "--set", "out=o", "--set", "retrieval.index=VALUE"],
-    ["mine", "score", "--set", "corpus=c", "--set", "vectors=v", "--set", "out=o", "--set", "retrieval.k=VALUE"],
-    ["mine", "select", "--set", "scores=VALUE", "--set", "corpus=VALUE", "--set", "out=VALUE"],
-    ["mine", "inspect", "--set", "scores=VALUE", "--set", "corpus=c", "--set", "out=VALUE"],
+    ["mine", "score", "VALUE"], ["mine", "score", "VALUE"], ["mine", "score", "VALUE=1"],
+    ["mine", "score", "VALUE.k=1"], ["mine", "score", "retrieval.VALUE=1"],
+    ["mine", "score", "corpus=VALUE", "vectors=v", "out=o"],
+    ["mine", "score", "corpus=c", "vectors=v", "out=o", "retrieval.index=VALUE"],
+    ["mine", "score", "corpus=c", "vectors=v", "out=o", "retrieval.k=VALUE"],
+    ["mine", "select", "scores=VALUE", "corpus=VALUE", "out=VALUE"],
+    ["mine", "inspect", "scores=VALUE", "corpus=c", "out=VALUE"],
     ["mine", "export", "swift", "VALUE", "VALUE.jsonl", "--corpus", "VALUE"],
     ["mine", "export", "unime", "t", "o", "--corpus", "c", "--negatives", "VALUE"],
     ["mine", "publish", "VALUE", "--corpus", "VALUE"], ["mine", "status", "VALUE", "--address", "VALUE"],
-    ["mine", "sweep", "--set", "scores=VALUE"], ["mine", "calibrate", "VALUE", "VALUE"],
+    ["mine", "sweep", "scores=VALUE"], ["mine", "calibrate", "VALUE", "VALUE"],
     ["mine", "import", "pairs", "VALUE", "out"], ["mine", "import", "mmeb", "VALUE", "out"],
     ["mine", "import", "pairs", "VALUE", "VALUE", "--dry-run"], ["check", "VALUE", "VALUE", "--images", "VALUE"],
     ["train", "pull", "VALUE", "out"], ["train", "report", "VALUE"], ["train", "report", "VALUE", "--out", "VALUE"],
     ["train", "export", "VALUE", "VALUE"], ["train", "export", "run", "out", "--form", "VALUE"],
-    ["train", "evaluate", "--set", "corpus=VALUE", "--set", "vectors=VALUE", "--set", "out=VALUE"],
-    ["judge", "serve", "VALUE"], ["judge", "serve", "--set", "model.backend=VALUE"],
-    ["judge", "serve", "--set", "address=VALUE", "--set", "model.backend=scripted"],
-    ["judge", "serve", "--set", "host=VALUE", "--set", "model.backend=scripted", "--set", "address=none:1"],
+    ["train", "evaluate", "corpus=VALUE", "vectors=VALUE", "out=VALUE"],
+    ["judge", "serve", "VALUE"], ["judge", "serve", "model.backend=VALUE"],
+    ["judge", "serve", "address=VALUE", "model.backend=scripted"],
+    ["judge", "serve", "host=VALUE", "model.backend=scripted", "address=none:1"],
 ]  # fmt: skip
 LONG = [
     "x" * 1_000_000, "x/" * 2000, "x y " * 25_000, "é" * 5000, "[" * 3000, "x" * 300, "x\ny", "s3://" + "x" * 3000,
@@ -68,7 +68,7 @@ def test_kind_d4_help_is_a_word_too(words, said, capsys):
 
 @pytest.mark.parametrize(
     ("words", "nearest"),
-    [("mien", "mine"), ("mine scoer", "score"), ("train embeder", "embedder"), ("mine score --est a=1", "--set")],
+    [("mien", "mine"), ("mine scoer", "score"), ("train embeder", "embedder"), ("mine score --exmple", "--example")],
 )
 def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
     status, _, err = run(words.split(), capsys)
@@ -80,13 +80,13 @@ def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
 @pytest.mark.parametrize(
     ("module", "words", "extra"),
     [
-        ("ray", "judge serve --set model.backend=scripted --set port=0", "'unijudge[judge] or unijudge[judge-cpu]'"),
+        ("ray", "judge serve model.backend=scripted port=0", "'unijudge[judge] or unijudge[judge-cpu]'"),
         ("ray", "mine jobs", "'unijudge[mine-ray]'"),
-        ("torch", "train embed --set corpus=c --set out=o --set model.name=m", "'unijudge[train]'"),
-        ("transformers", "train benchmark --set root=r --set out=o --set model.name=m", "'unijudge[train]'"),
+        ("torch", "train embed corpus=c out=o model.name=m", "'unijudge[train]'"),
+        ("transformers", "train benchmark root=r out=o model.name=m", "'unijudge[train]'"),
         ("torch", "train export run out", "'unijudge[train]'"),
-        ("faiss", "mine score --set corpus=c --set vectors=v --set out=o", "'unijudge[mine]'"),
-        ("faiss", "mine plan --set corpus=c --set vectors=v --set out=o", "'unijudge[mine]'"),
+        ("faiss", "mine score corpus=c vectors=v out=o", "'unijudge[mine]'"),
+        ("faiss", "mine estimate corpus=c vectors=v out=o", "'unijudge[mine]'"),
         ("s3fs", "describe s3://bucket/x", "unijudge[s3]"),
     ],
 )

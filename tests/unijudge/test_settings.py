@@ -57,11 +57,11 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
         ("[model]\nnmae = 'x'", [], r"model\.nmae: unknown setting; did you mean name\?"),
         ("[model]\nzzzzzz = 'x'", [], r"model\.zzzzzz: unknown setting; known: backend, name"),
         ("port = 'x'", ["host=h"], r"s\.toml: port: input should be a valid integer"),
-        ("", ["model.revision=1234567"], r"--set 'model\.revision=\"…\"'$"),
+        ("", ["model.revision=1234567"], r"'model\.revision=\"…\"'$"),
         ("port = 99999", [], "port: input should be less than or equal to 65535"),
-        ("", ["model.backend=magic"], "^--set: model.backend: input should be 'auto', 'vllm', 'transformers'"),
+        ("", ["model.backend=magic"], "^command line: model.backend: input should be 'auto', 'vllm', 'transformers'"),
         ("", ["model=qwen"], "model: a table of settings; set one of its own: model.backend, model.name"),
-        ("", ["port"], "--set port: expected dotted.key=value"),
+        ("", ["port"], "port: expected key=value"),
         ("port = 1", ["port.x=1"], "port is a value, not a table"),
         ("port = ", [], "not valid TOML"),
         ("prot = 1\nhots = 'x'", [], "(?s)prot.*hots"),
@@ -77,9 +77,9 @@ def test_a_wrong_setting_is_named(tmp_path, text, overrides, reason):
 def test_who_gave_what_does_not_fit_is_named(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text("corpus = 'c'\nrankings = 'r'\nout = 'o'\ntop = 1\n")
-    with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\n--set: in_flight: input"):
+    with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\ncommand line: in_flight: input"):
         load_settings(RerankSettings, path, ["in_flight=0"])
-    with pytest.raises(SettingsError, match=r"s\.toml with --set: settings: value error, held_out is given"):
+    with pytest.raises(SettingsError, match=r"s\.toml with the command line: settings: value error, held_out is given"):
         load_settings(RerankSettings, path, ["top=5", "held_out=h"])
 
 

@@ -10,8 +10,8 @@ from trainer.studies.cells import cells_of
 from trainer.studies.engines import Engine, opened
 from trainer.studies.run import Plan, Progress, run_plan
 from trainer.studies.study import read_study
-from unijudge.cli import Overrides
 from unijudge.errors import SettingsError, TaskFailed
+from unijudge.job import Overrides
 from unijudge.listing import foreign_files
 from unijudge.locations import locate
 from unijudge.shown import NAMED

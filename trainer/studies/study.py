@@ -11,10 +11,10 @@
     hard = "preset=topk"
 
     [steps.rows]
-    command = "unijudge mine select --set out={out} --set {negatives} --set seed={seed}"
+    command = "unijudge mine select out={out} {negatives} seed={seed}"
 
     [steps.student]
-    command = "unijudge train embedder --set triples={rows} --set model.name={base} --set seed={seed} --set out={out}"
+    command = "unijudge train embedder triples={rows} model.name={base} seed={seed} out={out}"
 
 A word in braces is a placeholder. It stands for an entry of `names`, the chosen value of an axis, the `seed`, the
 output of another step, `out` (the output of this step), or `service` (the URL of this step's judge service). Commands
@@ -54,7 +54,7 @@ class Step(Settings):
     command: str = Field(min_length=1)
     """The command line. It must write to {out}."""
     service: str | None = None
-    """A command that serves a judge while this step runs, such as `unijudge judge serve --set port={port}`."""
+    """A command that serves a judge while this step runs, such as `unijudge judge serve port={port}`."""
     cpus: float = Field(1, gt=0)
     """CPUs that Ray reserves for it."""
     gpus: float = Field(0, ge=0)
@@ -164,7 +164,7 @@ def placeholders(command: str) -> list[str]:
         ValueError: A brace is not closed, or nothing stands in it.
 
     Example:
-        >>> placeholders("train {rows} --set seed={seed}")
+        >>> placeholders("train {rows} seed={seed}")
         ['rows', 'seed']
     """
     found = []

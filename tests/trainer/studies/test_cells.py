@@ -108,7 +108,7 @@ def test_an_unknown_command_is_named_before_anything_runs(command, message):
 
 
 def test_commands_that_exist_are_accepted():
-    commands = ["unijudge mine select --set out={out}", "python -m json.tool {out}", "true {out}"]
+    commands = ["unijudge mine select out={out}", "python -m json.tool {out}", "true {out}"]
     steps = {f"step{number}": {"command": command} for number, command in enumerate(commands)}
     check_commands(cells_of(toy(steps=steps, measures={}, comparisons={})).values())
 

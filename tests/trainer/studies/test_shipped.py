@@ -1,7 +1,5 @@
 """The studies that are checked in can be run: their commands, settings and inputs are there."""
 
-import re
-
 import pytest
 
 from judge_service.settings import ServiceSettings
@@ -14,6 +12,7 @@ from trainer.studies.cells import cells_of
 from trainer.studies.commands import check_commands
 from trainer.studies.study import read_study
 from trainer.training_settings import EmbedderSettings
+from unijudge.job import is_setting
 from unijudge.settings import load_settings
 
 STUDIES = sorted((ROOT / "studies").glob("*.toml"))
@@ -24,7 +23,6 @@ KINDS = {
     "mine select": SelectSettings,
     "mine score": ScoreSettings,
 }
-SET = re.compile(r"--set (\S+)")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -45,6 +43,6 @@ def test_the_settings_of_its_commands_are_known(path):
         program, *words = cell.command.split()
         kind = KINDS.get(" ".join(words[:2]))
         if program == "unijudge" and kind is not None:
-            load_settings(kind, None, SET.findall(cell.command))
+            load_settings(kind, None, list(filter(is_setting, words)))
         if cell.service:
-            load_settings(ServiceSettings, None, SET.findall(cell.service.replace("{port}", "1")))
+            load_settings(ServiceSettings, None, list(filter(is_setting, cell.service.replace("{port}", "1").split())))
