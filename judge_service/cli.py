@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from judge_service.settings import ServiceSettings
 from unijudge.cli import Overwrite
-from unijudge.job import Example, Words, command_settings, job
+from unijudge.job import Example, Words, command_settings, in_order, job
 from unijudge.locations import locate
 
 Device = Literal["cpu", "cuda"]
@@ -25,7 +25,9 @@ LINES = 10
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(help="Serve the judge over HTTP.", no_args_is_help=True)
+USED = in_order("key", "doctor", "serve", "verify", "bench")
+
+app = typer.Typer(cls=USED, help="Serve the judge over HTTP.", no_args_is_help=True)
 
 
 @app.command(cls=job(ServiceSettings))

@@ -18,7 +18,7 @@ from miner.importers.cli import imports
 from miner.settings import ScoreSettings
 from unijudge.cli import Overwrite
 from unijudge.errors import SettingsError
-from unijudge.job import Example, Words, command_settings, file_and_settings, job
+from unijudge.job import Example, Words, command_settings, file_and_settings, in_order, job
 from unijudge.locations import locate
 from unijudge.stores import is_folder
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(help="Retrieve, have judged, select hard negatives.", no_args_is_help=True)
+USED = in_order("import", "estimate", "score", "sweep", "calibrate", "select", "inspect", "export", "publish")
+
+app = typer.Typer(cls=USED, help="Retrieve, have judged, select hard negatives.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 jobs_cli.add_to(app)
 app.add_typer(exports, name="export")

@@ -9,6 +9,7 @@ from unijudge.job import Example, Words, command_settings, job
 
 Address = Annotated[str, typer.Option(help="Of the cluster's dashboard.")]
 Job = Annotated[str, typer.Argument(help="The id that `mine submit` printed.")]
+PANEL = "On a cluster"
 HERE = "http://127.0.0.1:8265"
 STOP_WAIT_S = 600
 
@@ -73,7 +74,7 @@ def cancel(job_id: Job, address: Address = HERE) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to `unijudge mine`."""
-    app.command("jobs")(list_jobs)
-    app.command(cls=job(ScoreSettings))(submit)
+    app.command(cls=job(ScoreSettings), rich_help_panel=PANEL)(submit)
+    app.command("jobs", rich_help_panel=PANEL)(list_jobs)
     for command in (status, logs, cancel):
-        app.command()(command)
+        app.command(rich_help_panel=PANEL)(command)

@@ -45,7 +45,8 @@ ONLY_IN = {
     "upath": {"unijudge/locations.py"},
     "packaging": {"unijudge/unexpected.py", "judge_service/doctor.py"},
     "typer": {
-        "unijudge/cli.py", "unijudge/job.py", "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
+        "unijudge/cli.py", "unijudge/job.py",
+        "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
         "miner/jobs_cli.py",
         "trainer/cli.py", "trainer/studies/cli.py", "trainer/studies/commands.py",
     },

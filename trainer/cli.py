@@ -15,12 +15,14 @@ from trainer.measuring_settings import EvaluateSettings, RerankSettings
 from trainer.settings import EmbedSettings
 from trainer.training_settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Overwrite
-from unijudge.job import Example, Words, command_settings, job
+from unijudge.job import Example, Words, command_settings, in_order, job
 from unijudge.locations import locate
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(help="Embed, train, evaluate.", no_args_is_help=True)
+USED = in_order("embed", "embedder", "reranker", "report", "evaluate", "rerank", "benchmark", "export", "pull")
+
+app = typer.Typer(cls=USED, help="Embed, train, evaluate.", no_args_is_help=True)
 
 
 @app.command()

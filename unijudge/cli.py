@@ -8,7 +8,7 @@ import io
 import itertools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from unijudge import inventory
-from unijudge.errors import UnijudgeError
+from unijudge.errors import SettingsError, UnijudgeError
 from unijudge.locations import address, locate
 from unijudge.provenance import without_passwords
 from unijudge.refused import CURES, SPENT
@@ -25,10 +25,10 @@ from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
 from unijudge.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
-Ours = Annotated[Path, typer.Argument(help="A folder or URL that this program wrote.", parser=locate)]
+Ours = Annotated[list[Path], typer.Argument(help="Folders or URLs that this program wrote.", parser=locate)]
 Places = Annotated[
     list[Path],
-    typer.Argument(help="A folder or URL that this program wrote, or files that are not imported yet.", parser=locate),
+    typer.Argument(help="Folders or URLs that this program wrote, or files that are not imported yet.", parser=locate),
 ]
 Images = Annotated[
     Path | None,
@@ -54,19 +54,40 @@ app = typer.Typer(
 
 
 @app.command()
-def describe(folder: Ours) -> None:
-    """What made this folder, and how far it is."""
-    typer.echo(inventory.describe(folder))
+def describe(folders: Ours) -> None:
+    """What made each folder, and how far it is."""
+    _of_each(folders, inventory.describe)
 
 
 @app.command()
 def check(places: Places, images: Images = None) -> None:
-    """Reads all of a folder of this program and says whether it is whole; of other files, what an import would read."""
-    if len(places) == 1 and (inventory.is_ours(places[0]) or not exists(places[0])):
-        typer.echo(inventory.check(places[0]))
+    """Reads all of each folder of this program and says if it is whole; of other files, what an import would read."""
+    ours = [place for place in places if inventory.is_ours(place)]
+    if not ours and (len(places) > 1 or exists(places[0])):
+        root = [] if images is None else ["--images", address(images)]
+        run(["mine", "import", "look", *map(address, places), *root])
         return
-    root = [] if images is None else ["--images", address(images)]
-    run(["mine", "import", "look", *map(address, places), *root])
+    if ours and len(ours) < len(places):
+        other = next(place for place in places if place not in ours)
+        raise SettingsError(
+            f"{other}: is no folder of this program, and {ours[0]} is one. Give files that are not imported yet in a "
+            "command of their own"
+        )
+    _of_each(places, inventory.check)
+
+
+def _of_each(folders: Sequence[Path], say: Callable[[Path], str]) -> None:
+    """Says something of each folder; a faulty one does not hide those after it, and the first fault is raised."""
+    faults = []
+    for folder in folders:
+        try:
+            typer.echo(say(folder))
+        except UnijudgeError as error:
+            faults.append(error)
+    for fault in faults[1:]:
+        _end(f"error: {_brief(str(fault), [])}")
+    if faults:
+        raise faults[0]
 
 
 @cache

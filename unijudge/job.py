@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from unijudge.errors import SettingsError
 from unijudge.locations import locate
@@ -43,6 +43,17 @@ class JobCommand(TyperCommand):
             for row in rows:
                 table.add_row(*row)
             console.print(Panel(table, title=title, title_align="left", border_style="dim"))
+
+
+def in_order(*names: str) -> type[TyperGroup]:
+    """The class of a group that lists its commands in the order in which they are used; others follow."""
+
+    class InOrder(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            known = super().list_commands(ctx)
+            return [*(name for name in names if name in known), *(name for name in known if name not in names)]
+
+    return InOrder
 
 
 def job(kind: type[Settings]) -> type[JobCommand]:

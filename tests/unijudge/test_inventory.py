@@ -5,8 +5,9 @@ import json
 import pytest
 
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
+from unijudge import cli
 from unijudge.corpus import CorpusManifest
-from unijudge.errors import DataError
+from unijudge.errors import DataError, SettingsError
 from unijudge.files import file_sha256, publish_json, read_json
 from unijudge.inventory import check, describe
 from unijudge.provenance import Beginning, Provenance, differences
@@ -135,3 +136,20 @@ def test_another_minute_is_no_other_plan(folders, identity):
     assert check(folders["vectors"]).endswith("vectors, whole: 6 rows read")
     with pytest.raises(DataError, match=r"holds other vectors .model differ"):
         start_vectors(folders["vectors"], plain.model_copy(update={"made": late, "model": "n"}))
+
+
+def test_several_folders_are_told_of_and_a_faulty_one_hides_no_other(folders, capsys):
+    cli.run(["describe", str(folders["corpus"]), str(folders["vectors"])])
+    told = capsys.readouterr().out
+    assert str(folders["corpus"]) in told
+    assert str(folders["vectors"]) in told
+    with pytest.raises(DataError, match="nowhere: not a folder of unijudge"):
+        cli.run(["describe", "nowhere", str(folders["corpus"])])
+    assert str(folders["corpus"]) in capsys.readouterr().out
+
+
+def test_folders_of_ours_and_files_of_others_are_checked_apart(folders, tmp_path):
+    other = tmp_path / "rows.csv"
+    other.write_text("query_text,positive_text\na,b\n")
+    with pytest.raises(SettingsError, match=r"rows\.csv: is no folder of this program, and .* is one\. Give files"):
+        cli.run(["check", str(folders["corpus"]), str(other)])

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from unijudge.errors import SettingsError
-from unijudge.job import Example, Words, command_settings, file_and_settings, job
+from unijudge.job import Example, Words, command_settings, file_and_settings, in_order, job
 from unijudge.settings import Settings
 
 
@@ -100,3 +100,12 @@ def test_a_shell_completes_keys(app):
 
 def test_an_example_is_printed_without_what_is_required(app):
     assert "# out =  (required)" in invoke(app, "--example").stdout
+
+
+def test_commands_stand_in_the_order_in_which_they_are_used():
+    app = typer.Typer(cls=in_order("second", "first"))
+    for name in ("first", "other", "second"):
+        app.command(name)(lambda: None)
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    places = [shown.index(f" {name} ") for name in ("second", "first", "other")]
+    assert places == sorted(places)
