@@ -94,11 +94,16 @@ def is_setting(word: str) -> bool:
     return bool(separator) and KEY.fullmatch(key) is not None
 
 
+def _is_file(word: str) -> bool:
+    """Whether a first word is a path, in which an equals sign may stand behind a slash."""
+    return "=" not in word or (not is_setting(word) and "/" in word.partition("=")[0])
+
+
 def file_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
     """The settings file, if any, and the settings.
 
     Raises:
-        SettingsError: A word is neither the first one nor key=value.
+        SettingsError: A word is neither the first one nor key=value, or the first one cannot be a path.
     """
     file: Path | None = None
     if (words and "=" not in words[0]) or (words and not is_setting(words[0]) and "/" in words[0].partition("=")[0]):
