@@ -106,8 +106,12 @@ def file_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
         SettingsError: A word is neither the first one nor key=value, or the first one cannot be a path.
     """
     file: Path | None = None
-    if (words and "=" not in words[0]) or (words and not is_setting(words[0]) and "/" in words[0].partition("=")[0]):
-        file, words = locate(words[0]), words[1:]
+    if words and _is_file(words[0]):
+        try:
+            file = locate(words[0])
+        except ValueError as error:  # no such name can be
+            raise SettingsError(f"{error}; give a TOML file of settings, or key=value") from error
+        words = words[1:]
     for word in words:
         if "=" not in word:
             raise SettingsError(
