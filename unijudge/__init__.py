@@ -4,5 +4,5 @@ It promises that a file it wrote is complete, that a file it reads is what it cl
 no engine (no torch, transformers, vllm, ray or faiss). It does not judge, retrieve or train.
 
 `import unijudge` loads nothing else; take names from the module that defines them, as in
-`from unijudge.client import JudgeClient`.
+`from unijudge.client.client import JudgeClient`.
 """
