@@ -52,7 +52,7 @@ def test_the_judges_command_serves_where_its_port_and_its_health_check_look(tmp_
     judge = COMPOSE["judge"]
     program, verb, file, *overrides = judge["command"]
     assert (program, verb, overrides) == ("judge", "serve", ["host=0.0.0.0"])
-    shipped = load_settings(ServiceSettings, ROOT / file, overrides[1::2])
+    shipped = load_settings(ServiceSettings, ROOT / file, overrides)
     assert judge["ports"] == [f"127.0.0.1:{shipped.port}:{shipped.port}"]
     monkeypatch.chdir(ROOT)
     changes = ("gpus_per_replica=0", "model.backend=scripted")
@@ -73,7 +73,7 @@ def test_the_miners_command_is_a_job_against_the_judge(tmp_path):
     assert (program, verb) == ("mine", "score")
     assert miner["volumes"] == [f"./data:{Path(file).parent}"]
     (tmp_path / "score.toml").write_text('corpus = "/data/c"\nvectors = "/data/v"\nout = "/data/o"\n')
-    settings = load_settings(ScoreSettings, tmp_path / "score.toml", overrides[1::2])
+    settings = load_settings(ScoreSettings, tmp_path / "score.toml", overrides)
     assert settings.service == f"http://judge:{COMPOSE['judge']['ports'][0].split(':')[-1]}"
 
 
