@@ -22,11 +22,11 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: it has a miner.
 from demo.commands import JUDGE, Demo, Size
 from demo.processes import run, serving
 from demo.results import Truth
-from miner.bill import make_bill
-from miner.choice_settings import Preset, SelectSettings
-from miner.selection import select
+from miner.estimate.estimate import make_bill
+from miner.selection.select import select
+from miner.selection.settings import Preset, SelectSettings
 from miner.settings import ScoreSettings
-from unijudge.triples import read_triples
+from unijudge.formats.triples import read_triples
 
 WIDTHS, LAYERS = (0.1, 0.2, 0.3, 0.5), 3
 

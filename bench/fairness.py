@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import httpx2
 
 from bench.made_up import serving
-from unijudge.client import JudgeClient
-from unijudge.corpus import Content
-from unijudge.verdicts import Verdict
+from unijudge.client.client import JudgeClient
+from unijudge.content import Content
+from unijudge.judging.verdicts import Verdict
 
 WARM_UP_S = 10
 

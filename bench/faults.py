@@ -1,9 +1,9 @@
 """What a scoring job loses when something dies in the middle of it: python -m bench.faults [--only NAME …].
 
-A real job (`miner.score`, its shards on disk) runs against a real `judge serve`, and a fault comes in the middle of it.
-A row of the table: pairs that have no verdict at the end, pairs that stand in the shards twice, verdicts that are not
-the judge's; requests that the client saw fail (a refusal with `Retry-After` does not count: the client retries); and
-how long after the end of the fault answers came as fast as before.
+A real job (`miner.scoring.job`, its shards on disk) runs against a real `judge serve`, and a fault comes in the middle
+of it. A row of the table: pairs that have no verdict at the end, pairs that stand in the shards twice, verdicts that
+are not the judge's; requests that the client saw fail (a refusal with `Retry-After` does not count: the client
+retries); and how long after the end of the fault answers came as fast as before.
 
 Faults of the folder of pictures mount a small file system, so they need root.
 """

@@ -23,9 +23,9 @@ from bench.made_up import Service, running
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.cluster import join
 from judge_service.settings import ServiceSettings
-from unijudge.prompt import Prompt
+from unijudge.judging.prompt import Prompt
+from unijudge.judging.protocol import ScoreRequest, ScoreResponse, WireContent
 from unijudge.settings import load_settings
-from unijudge.wire import ScoreRequest, ScoreResponse, WireContent
 
 CANDIDATES = 50
 SLOTS = 4

@@ -23,8 +23,8 @@ from collections.abc import Awaitable, Callable
 from PIL import Image
 
 from bench.made_up import serving
-from unijudge.corpus import Content
-from unijudge.verdicts import Judge, Verdict
+from unijudge.content import Content
+from unijudge.judging.verdicts import Judge, Verdict
 
 Work = list[tuple[Content, list[Content]]]
 UNTRAINED = {"health.min_mass": 0, "health.canary_every_s": 0}
@@ -74,7 +74,7 @@ def settings(folder: str, backend: str):  # noqa: ANN201  a settings class, impo
 def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
     """The three ways that run transformers."""
     from judge_service.backends import open_judge
-    from unijudge.encoding import shared_prefix
+    from unijudge.modeling.chat_encoder import shared_prefix
 
     judge = open_judge(settings(folder, "transformers"))
     lengths: list[float] = []
@@ -108,8 +108,8 @@ def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], 
     """VLLM's LLM.generate on rendered prompts, with the defaults that a person gets."""
     from judge_service.backends.engine_options import engine_plan
     from judge_service.backends.model_sizes import load_sizes
+    from judge_service.backends.rendering import open_inputs
     from judge_service.gpus import current_gpu
-    from judge_service.rendering import open_inputs
 
     # The environment of our backend: on a GPU it has the engine's process spawned, since a fork would break CUDA there.
     chosen = settings(folder, "vllm")
@@ -170,7 +170,7 @@ async def measure(way: str, folder: str) -> dict[str, dict[str, object]]:
     """Times one way over every scenario."""
     with contextlib.ExitStack() as stack:
         if way == "http":
-            from unijudge.client import JudgeClient
+            from unijudge.client.client import JudgeClient
 
             url = stack.enter_context(serving(service_settings(folder), start_s=180))
 

@@ -31,7 +31,7 @@ from judge_service.backends import open_judge
 from judge_service.backends import vllm as backend
 from judge_service.settings import EngineSettings, ModelSettings, ServiceSettings
 from tests.pictures import pattern
-from unijudge.corpus import Content
+from unijudge.content import Content
 
 WAYS = {
     "as it comes": {},

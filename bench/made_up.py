@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainer.examples import Example
+from trainer.data.dataset import Example
 from unijudge.alike import Excluded, sign_of
-from unijudge.corpus import Content, Corpus
-from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.content import Content
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
 
 UNIJUDGE = (sys.executable, "-m", "unijudge")
 SCRIPTED_JUDGE = {"model.backend": "scripted", "front.max_ongoing_requests": 32}

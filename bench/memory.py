@@ -114,7 +114,7 @@ def make_array(folder: Path, size: int) -> None:
 def make_corpus(folder: Path, rows: int) -> None:
     """As many questions as items, texts of a hundred letters, in subsets of a thousand."""
     from bench.made_up import sentence
-    from unijudge.corpus import Item, Query, write_corpus
+    from unijudge.formats.corpus import Item, Query, write_corpus
 
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
     subsets = [f"subset {number // SUBSET}" for number in range(rows)]
@@ -130,8 +130,8 @@ def make_vectors(folder: Path, rows: int) -> None:
     """The corpus, and vectors of it, part by part."""
     import numpy as np
 
-    from unijudge.corpus import Corpus
-    from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+    from unijudge.formats.corpus import Corpus
+    from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
 
     make_corpus(folder, rows)
     corpus, numbers = Corpus(folder / "corpus"), np.random.default_rng(1)
@@ -154,10 +154,10 @@ def make_some_scores(folder: Path, rows: int) -> None:
 
 def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
     """The corpus, and scripted scores of it, or of its first rows: four candidates a question, from its subset."""
-    from unijudge.corpus import Corpus
-    from unijudge.files import publish_json
-    from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
-    from unijudge.verdicts import JudgeIdentity
+    from unijudge.formats.corpus import Corpus
+    from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+    from unijudge.judging.verdicts import JudgeIdentity
+    from unijudge.storage.files import publish_json
 
     make_corpus(folder, rows)
     corpus, dice = Corpus(folder / "corpus"), random.Random(1)  # noqa: S311  reproducible, not secret
@@ -240,9 +240,9 @@ def embed(folder: Path) -> None:
     """`train embed` with vectors of noise in the place of a model's, which takes hours for a million rows."""
     import numpy as np
 
-    from trainer import embed
-    from trainer.settings import EmbedSettings
-    from trainer.systems.system import Identity
+    from trainer.embedding import embed
+    from trainer.embedding.base import Identity
+    from trainer.embedding.settings import EmbedSettings
 
     class Scripted:
         """A system that sees nothing."""

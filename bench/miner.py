@@ -29,7 +29,7 @@ import psutil
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: there, miner is this file
 
 from bench.made_up import UNIJUDGE, make_vectors, sentence, serving
-from unijudge.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 
 
 def make(folder: Path, queries: int, width: int) -> None:
@@ -93,7 +93,7 @@ def bench_score(queries: int) -> None:
 
 async def one_pair_a_request(url: str, folder: Path, pairs: int) -> float:
     """Pairs a second."""
-    from unijudge.client import JudgeClient
+    from unijudge.client.client import JudgeClient
 
     corpus = Corpus(folder / "corpus")
     room = asyncio.Semaphore(16)
@@ -117,10 +117,10 @@ def retrieve_unijudge(folder: Path, k: int) -> Callable[[], Read]:
     """Ours: a folder of candidates."""
     import faiss  # noqa: F401  loaded before the clock starts
 
-    from miner.candidates import find_candidates
+    from miner.retrieval.candidates import find_candidates
     from miner.settings import RetrievalSettings
-    from unijudge.candidates import CandidateManifest
-    from unijudge.vectors import VectorFolder
+    from unijudge.formats.candidates import CandidateManifest
+    from unijudge.formats.vectors import VectorFolder
 
     def run() -> Read:
         corpus = Corpus(folder / "corpus")
@@ -140,7 +140,7 @@ def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], Read]:
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
-    from unijudge.vectors import VectorFolder
+    from unijudge.formats.vectors import VectorFolder
 
     class Vectors:
         """What `mine_hard_negatives` uses of a model: it is asked for texts, and gives the vectors that they have."""

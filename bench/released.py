@@ -22,15 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from miner.importers.rows import Pair
+from miner.importers.building.pair import Pair
 from miner.importers.unime import read_unime
-from unijudge.client import JudgeClient
-from unijudge.corpus import Content
+from unijudge.client.client import JudgeClient
+from unijudge.content import Content
 from unijudge.errors import DataError
-from unijudge.files import publishing_folder
 from unijudge.foreign.cells import Side
 from unijudge.foreign.pictures import Pictures
-from unijudge.verdicts import Verdict
+from unijudge.judging.verdicts import Verdict
+from unijudge.storage.files import publishing_folder
 
 PENALTY, STEP = 1.05, 1 / 8
 LADDER = (0.1, 0.01, 0.001)

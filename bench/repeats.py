@@ -26,12 +26,12 @@ import numpy as np
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: there, miner is this file
 
 from bench.made_up import make_vectors, sentence, serving
-from unijudge.candidates import CandidateFolder
-from unijudge.client import JudgeClient
-from unijudge.corpus import Corpus
-from unijudge.files import publish_json
-from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
-from unijudge.verdicts import JudgeIdentity
+from unijudge.client.client import JudgeClient
+from unijudge.formats.candidates import CandidateFolder
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.judging.verdicts import JudgeIdentity
+from unijudge.storage.files import publish_json
 
 KINDS = ("question", "labels", "questions", "id")
 QUESTIONS = 500

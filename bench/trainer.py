@@ -25,20 +25,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-import trainer.buckets
+import trainer.models.length_buckets
 from bench.made_up import BATCH, NEGATIVES, training_rows
-from judge_service.shapes import shape_of
-from trainer.adapters import add_lora
-from trainer.backbone import Backbone, open_backbone
-from trainer.collate import collate
-from trainer.embedder import embed, stream_of
-from trainer.examples import Example
-from trainer.losses import symmetric_kl
-from trainer.settings import BackboneSettings
-from trainer.training_settings import LoraSettings
-from unijudge.corpus import Content
-from unijudge.cost import ModelShape, text_flops, vision_flops
-from unijudge.pictures import PictureReader
+from judge_service.backends.model_shapes import shape_of
+from trainer.data.collate import collate
+from trainer.data.dataset import Example
+from trainer.losses.distillation import symmetric_kl
+from trainer.models.backbone import Backbone, open_backbone
+from trainer.models.embedder import embed, stream_of
+from trainer.models.lora import add_lora
+from trainer.models.settings import BackboneSettings, LoraSettings
+from unijudge.content import Content
+from unijudge.images.image_processing import PictureReader
+from unijudge.judging.flops import ModelShape, text_flops, vision_flops
 
 UNBOUNDED = 10**9
 WAYS = {
@@ -128,7 +127,7 @@ def trained(backbone: Backbone) -> dict[str, Tensor]:
 def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, float]:
     """Times one way over one set of rows, and leaves its gradients in the folder."""
     if way in ("plain", "once", "reference"):
-        trainer.buckets.MOST_PADDING = UNBOUNDED
+        trainer.models.length_buckets.MOST_PADDING = UNBOUNDED
     backbone = opened(folder, device="cpu", max_pixels=224 * 224, vision_cache_mb=1024 if way == "ours" else 0)
     step: Way = {"reference": reference, "plain": plain}.get(way, ours)
     (warming,) = training_rows(1, repeats, seed=7)
@@ -183,7 +182,7 @@ def flops(backbone: Backbone, examples: Sequence[Example]) -> float:
         Σ inputs [2 · linear · n + 3 · attention · n · (n + 1) / 2 + 6 · P · n] + Σ pictures ViT
 
     Each distinct input of n tokens runs forward, and its gradient backward: through frozen weights once, through
-    attention and the P weights of the LoRA twice. Linear, attention and ViT as in `unijudge.cost`.
+    attention and the P weights of the LoRA twice. Linear, attention and ViT as in `unijudge.judging.flops`.
     """
     shape = cast("ModelShape", shape_of(backbone.inputs.config))
     batch = collate(examples)

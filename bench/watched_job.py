@@ -13,17 +13,17 @@ import httpx2
 
 from bench.made_up import make_vectors, sentence
 from judge_service.backends.scripted import ScriptedJudge
-from miner.score import score
+from miner.scoring.job import score
 from miner.settings import ScoreSettings
 from tests.pictures import noise
-from unijudge.candidates import CandidateFolder
-from unijudge.client import JudgeClient
-from unijudge.concurrency import FIRST
-from unijudge.corpus import Corpus, Item, Query, write_corpus
+from unijudge.client.client import JudgeClient
+from unijudge.client.concurrency import FIRST
 from unijudge.errors import UnijudgeError
-from unijudge.prompt import Prompt
-from unijudge.scores import Judged, read_scores
-from unijudge.verdicts import Verdict
+from unijudge.formats.candidates import CandidateFolder
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.scores import Judged, read_scores
+from unijudge.judging.prompt import Prompt
+from unijudge.judging.verdicts import Verdict
 
 WIDTH = 32
 K = 8
@@ -134,7 +134,7 @@ class Job:
             min_mass=0,
         )
         try:
-            with mock.patch("miner.score.open_client", self._client):
+            with mock.patch("miner.scoring.job.open_client", self._client):
                 score(settings, lambda _: None)
         except UnijudgeError as error:
             return f"{type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from demo.commands import JUDGE, QUICK, Demo, Size
 from demo.processes import run, run_side_by_side, serving, timed
-from unijudge.files import publish_text
+from unijudge.storage.files import publish_text
 
 MARK = ".unijudge-demo"
 

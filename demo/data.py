@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from demo.captions import Caption, Scene
 from demo.lessons import DIGITS, FIND_CAPTION, FIND_IMAGE, SAME_DIGIT, TARGET, WHICH_DIGIT, Album
 from demo.world import SMALL
-from unijudge.files import publishing_folder
 from unijudge.foreign.cells import Side
+from unijudge.storage.files import publishing_folder
 
 DIGIT_ROWS = {"train": range(400), "eval": range(400, 898)}
 """Of the half of the digits that taught no model."""

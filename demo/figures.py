@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from demo.lessons import FIND_IMAGE
 from demo.rows import Card, Strip
-from unijudge.corpus import Content
-from unijudge.files import publishing
+from unijudge.content import Content
+from unijudge.storage.files import publishing
 
 INK, FAINT, PAPER, RULE = "#1c2128", "#59636e", "#ffffff", "#d5dae0"
 VERDICTS = {"positive": "#1f6feb", "chosen": "#1a7f37", "dropped": "#b42318", "passed over": "#d5dae0"}

@@ -16,9 +16,9 @@ from sklearn.datasets import load_digits
 
 from demo.captions import Caption, Scene
 from demo.world import KINDS, World
-from unijudge.corpus import Content
-from unijudge.encoding import ChatEncoder, Stream
-from unijudge.prompt import Prompt
+from unijudge.content import Content
+from unijudge.judging.prompt import Prompt
+from unijudge.modeling.chat_encoder import ChatEncoder, Stream
 
 FIND_IMAGE = "Find an image that matches the given caption: "
 FIND_CAPTION = "Find a caption that describes the given image.\n"

@@ -26,7 +26,7 @@ from demo.lessons import Album, Lessons, Row
 from demo.tiny_model import build_model, make_tokenizer, save_model
 from demo.tiny_reader import Reader
 from demo.world import SMALL
-from unijudge.files import publish_text
+from unijudge.storage.files import publish_text
 
 SEED = 0
 SCENES = 8000

@@ -20,11 +20,11 @@ from PIL import Image
 from demo.lessons import Album, Lessons, Pair
 from demo.tiny_model import make_tokenizer
 from demo.world import KINDS, SMALL
-from unijudge.client import JudgeClient
-from unijudge.corpus import Content
-from unijudge.files import publish_text
+from unijudge.client.client import JudgeClient
+from unijudge.content import Content
+from unijudge.judging.verdicts import Verdict
 from unijudge.metrics import roc_auc
-from unijudge.verdicts import Verdict
+from unijudge.storage.files import publish_text
 
 SEED = 424242
 HARD = tuple(kind for kind in KINDS if kind.startswith(("replace", "swap")))

@@ -15,9 +15,9 @@ from demo.results import BETA, Truth, mined
 from demo.rows import mined_strips, rankings
 from demo.story import sentences, table
 from demo.world import KINDS
-from unijudge.charts import curves, histogram
-from unijudge.files import publish_text
-from unijudge.pages import page, picture
+from unijudge.pages.charts import curves, histogram
+from unijudge.pages.pages import page, picture
+from unijudge.storage.files import publish_text
 
 SHOWN = ("Scenes_t2i", "Scenes_i2t", "Digits_i2i")
 

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.commands import SELECTIONS, STUDENTS
-from miner.select import PRESETS, score_of
-from unijudge.corpus import Corpus, Item, Query
-from unijudge.files import publish_text
-from unijudge.rankings import read_rankings
-from unijudge.scores import Judged, read_scores
-from unijudge.triples import read_triples
+from miner.selection.negatives import PRESETS, score_of
+from unijudge.formats.corpus import Corpus, Item, Query
+from unijudge.formats.rankings import read_rankings
+from unijudge.formats.scores import Judged, read_scores
+from unijudge.formats.triples import read_triples
+from unijudge.storage.files import publish_text
 
 NEGATIVES = 8
 """Of each row, as the students are trained."""

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from judge_service.settings import ServiceSettings
 from unijudge.cli import Overwrite
 from unijudge.job import Example, Words, command_settings, in_order, job
-from unijudge.locations import locate
+from unijudge.storage.locations import locate
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -59,10 +59,10 @@ def verify(
     """
     resolved = command_settings(ServiceSettings, words)
     from judge_service.backends import open_judge
-    from judge_service.verify import check_comparable, check_memory
-    from judge_service.verify import verify as run
-    from unijudge.client import JudgeClient
-    from unijudge.keys import read_key
+    from judge_service.checks.verify import check_comparable, check_memory
+    from judge_service.checks.verify import verify as run
+    from unijudge.client.client import JudgeClient
+    from unijudge.client.keys import read_key
     from unijudge.provenance import without_passwords
 
     exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": dtype, "device": device})
@@ -133,7 +133,7 @@ def bench(
     from judge_service.bench.result import PAGE
     from judge_service.bench.run import Job
     from judge_service.bench.run import bench as run
-    from unijudge.keys import read_key
+    from unijudge.client.keys import read_key
 
     job = Job(
         files,
@@ -178,7 +178,7 @@ def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
 def doctor(words: Words = None) -> None:
     """Say what this machine lacks for these settings of `serve`, with the cure, and score a pair; status 1 if so."""
     resolved = command_settings(ServiceSettings, words)
-    from judge_service.doctor import examine
+    from judge_service.checks.doctor import examine
 
     findings = asyncio.run(examine(resolved))
     for finding in findings:

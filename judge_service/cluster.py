@@ -17,11 +17,11 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from judge_service.preflight import check_free, passed_names
+from judge_service.backends.preflight import check_free, passed_names
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
-from unijudge.refused import in_one_line
 from unijudge.shown import shown
+from unijudge.storage.access_errors import in_one_line
 
 T = TypeVar("T")
 

@@ -19,16 +19,16 @@ from ray.exceptions import RayError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
+from judge_service.backends.preflight import check_machine
 from judge_service.cluster import answer, dead_parts, join, replica_environment
 from judge_service.front.gate import rules_of
 from judge_service.front.proxy import ProxyOrders
 from judge_service.front.state import ServiceState, StateFile
-from judge_service.preflight import check_machine
 from judge_service.process import port_lock, service_folder, stopping_at_signals, with_port
-from judge_service.replica import DEPLOYMENT, deployment_of
+from judge_service.replica.replica import DEPLOYMENT, deployment_of
 from judge_service.settings import ServiceSettings
 from unijudge.errors import DataError, JudgeError, SettingsError
-from unijudge.judging import served_otherwise
+from unijudge.judging.reranker_file import served_otherwise
 
 logger = logging.getLogger(__name__)
 

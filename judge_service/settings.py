@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from unijudge.images import LARGE, MAX_PIXELS
-from unijudge.judging import JUDGE_MAX_PIXELS, JUDGE_MIN_PIXELS
-from unijudge.locations import LocalPath, ModelName
-from unijudge.pictures import PixelBudget
-from unijudge.prompt import Prompt
+from unijudge.images.decoding import LARGE, MAX_PIXELS
+from unijudge.images.image_processing import PixelBudget
+from unijudge.judging.prompt import Prompt
+from unijudge.judging.reranker_file import JUDGE_MAX_PIXELS, JUDGE_MIN_PIXELS
 from unijudge.settings import Settings
+from unijudge.storage.locations import LocalPath, ModelName
 
 SMALLEST_SHARE = 0.01
 """Of a GPU, for one replica."""

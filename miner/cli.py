@@ -11,19 +11,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from miner import jobs_cli
-from miner.choice_settings import CalibrateSettings, InspectSettings, SelectSettings, SweepSettings
+from miner.calibration.settings import CalibrateSettings
 from miner.exporters.cli import exports
 from miner.importers.cli import imports
+from miner.inspection.settings import InspectSettings
+from miner.scoring import cli as jobs_cli
+from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
+from miner.sweep.settings import SweepSettings
 from unijudge.cli import Overwrite
 from unijudge.errors import SettingsError
 from unijudge.job import Example, Words, command_settings, file_and_settings, in_order, job
-from unijudge.locations import locate
-from unijudge.stores import is_folder
+from unijudge.storage.locations import locate
+from unijudge.storage.stores import is_folder
 
 if TYPE_CHECKING:
-    from miner.score import Progress as ScoreProgress
+    from miner.scoring.job import Progress as ScoreProgress
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +42,8 @@ app.add_typer(exports, name="export")
 def score(words: Words = None, example: Example = False) -> None:
     """Stream each query and its nearest candidates to the judge, and write score shards. Resumes by itself."""
     resolved = command_settings(ScoreSettings, words, example)
-    from miner.retrieve import check_installed
-    from miner.score import score as run
+    from miner.retrieval.retrievers import check_installed
+    from miner.scoring.job import score as run
 
     check_installed(resolved.index)
     bar = Progress(
@@ -76,8 +79,8 @@ def estimate(
 ) -> None:
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
     resolved = command_settings(ScoreSettings, words, example)
-    from miner.bill import make_bill
-    from miner.retrieve import check_installed
+    from miner.estimate.estimate import make_bill
+    from miner.retrieval.retrievers import check_installed
     from miner.stopping import Stopped
 
     check_installed(resolved.index)
@@ -105,7 +108,7 @@ def select(
     given = [f"scores={json.dumps(scores)}"] if scores else []
     given += [f"overrides={json.dumps(overrides_file)}"] if overrides_file else []
     resolved = command_settings(SelectSettings, [*(words or []), *given], example)
-    from miner.selection import select as run
+    from miner.selection.select import select as run
 
     for name, value in run(resolved, overwrite=overwrite).items():
         typer.echo(f"{name:<42} {value:>12,}")
@@ -115,7 +118,7 @@ def select(
 def inspect(words: Words = None, example: Example = False) -> None:
     """One HTML file on which a person sees what a selection makes of the scores, and corrects it."""
     resolved = command_settings(InspectSettings, words, example)
-    from miner.inspect import inspect as run
+    from miner.inspection.page import inspect as run
 
     typer.echo(run(resolved))
 
@@ -131,7 +134,7 @@ def publish(
     overwrite: Overwrite = False,
 ) -> None:
     """Make a scored dataset of a corpus, scores and training rows, with a card; `train pull` fetches it."""
-    from miner.publish import publish as run
+    from miner.publishing.publish import publish as run
 
     made = run(out, corpus, scores, triples, images=images, license=license, overwrite=overwrite)
     typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
@@ -141,8 +144,8 @@ def publish(
 def sweep(words: Words = None, example: Example = False) -> None:
     """Count many selections side by side, and recommend a β. Writes no rows."""
     resolved = command_settings(SweepSettings, words, example)
-    from miner.points import side_by_side
-    from miner.sweep import sweep as run
+    from miner.sweep.recommend import side_by_side
+    from miner.sweep.sweep import sweep as run
 
     done = run(resolved)
     _show(side_by_side(done.points), done.recommended)
@@ -153,7 +156,7 @@ def sweep(words: Words = None, example: Example = False) -> None:
 def calibrate(words: Words = None, example: Example = False) -> None:
     """Fit a judge's scores to labelled pairs, so that a score is a chance."""
     resolved = command_settings(CalibrateSettings, words, example)
-    from miner.calibrate import calibrate as run
+    from miner.calibration.calibrate import calibrate as run
 
     done = run(resolved)
     typer.echo(

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from unijudge.locations import LocalPath, Location, is_local
 from unijudge.settings import Settings
+from unijudge.storage.locations import LocalPath, Location, is_local
 
 
 def listed(value: Any) -> Any:

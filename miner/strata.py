@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unijudge.entries import Rows
+from unijudge.formats.lazy_table import Rows
 
 
 def drawn(size: int, number: int, seed: int = 0) -> Rows:

@@ -10,7 +10,7 @@ import uuid
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from unijudge.verdicts import JudgeIdentity
+from unijudge.judging.verdicts import JudgeIdentity
 
 CLUSTERS = ("tests/system/", "tests/hostile/", "tests/vllm/")
 """Their tests fill the machine: clusters, and the whole pipeline. One at a time, in one of the two processes; vLLM is
@@ -83,7 +83,7 @@ def bucket(s3_server, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     s3fs.S3FileSystem.clear_instance_cache()
-    monkeypatch.setattr("unijudge.stores.LONGEST_WAIT_S", 0)
+    monkeypatch.setattr("unijudge.storage.stores.LONGEST_WAIT_S", 0)
     name = f"bucket-{uuid.uuid4().hex}"
     s3fs.S3FileSystem().mkdir(name)
     yield f"s3://{name}"

@@ -1,7 +1,7 @@
 """Sixteen mixed contents, so 256 mixed pairs: texts, pictures, both; short and long, wide and tall; hostile text."""
 
 from tests.pictures import noise, pattern
-from unijudge.corpus import Content
+from unijudge.content import Content
 
 TEXTS = [
     "a cat",

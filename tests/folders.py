@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 
 from tests.pictures import png
-from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.files import file_sha256, publish_json, publishing
-from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
-from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
-from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.storage.files import file_sha256, publish_json, publishing
 
 COLORS = ["red", "green", "blue"]
 

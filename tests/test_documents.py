@@ -12,7 +12,7 @@ from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving
 from tests.pictures import png
 from unijudge import cli
-from unijudge.prompt import Prompt
+from unijudge.judging.prompt import Prompt
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -64,12 +64,14 @@ def test_every_command_of_the_readme_is_one():
 
 def test_the_settings_of_the_readme_exist():
     from judge_service.settings import ServiceSettings
-    from miner.choice_settings import InspectSettings, SelectSettings, SweepSettings
+    from miner.inspection.settings import InspectSettings
+    from miner.selection.settings import SelectSettings
     from miner.settings import ScoreSettings
-    from trainer.benchmark_settings import BenchmarkSettings
-    from trainer.measuring_settings import EvaluateSettings, RerankSettings
-    from trainer.settings import EmbedSettings
-    from trainer.training_settings import EmbedderSettings, RerankerSettings
+    from miner.sweep.settings import SweepSettings
+    from trainer.benchmarks.settings import BenchmarkSettings
+    from trainer.embedding.settings import EmbedSettings
+    from trainer.evaluation.settings import EvaluateSettings, RerankSettings
+    from trainer.training.settings import EmbedderSettings, RerankerSettings
     from unijudge.job import is_setting
     from unijudge.settings import load_settings
 

@@ -1,6 +1,7 @@
 """The import rules of ARCHITECTURE.md, enforced on the source."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,29 +26,30 @@ MAY_IMPORT = {
 }  # fmt: skip
 ONLY_IN = {
     "transformers": {
-        "unijudge/inputs.py", "unijudge/checkpoints.py",
+        "unijudge/modeling/inputs.py", "unijudge/modeling/checkpoints.py",
         "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
-        "trainer/adapters.py", "trainer/attaching.py", "trainer/backbone.py",
-        "trainer/pretrained.py",
-        "trainer/runs.py",
+        "trainer/models/lora.py", "trainer/models/attaching.py", "trainer/models/backbone.py",
+        "trainer/models/pretrained.py",
+        "trainer/training/run_folder.py",
     },
     "ray": {
-        "judge_service/replica.py", "judge_service/service.py", "judge_service/cluster.py",
-        "miner/ray_engine.py", "miner/jobs.py", "trainer/studies/engines.py"},
-    "aiohttp": {"miner/jobs.py"},
+        "judge_service/replica/replica.py", "judge_service/service.py", "judge_service/cluster.py",
+        "miner/scoring/ray_executor.py", "miner/scoring/ray_jobs.py", "trainer/studies/engines.py"},
+    "aiohttp": {"miner/scoring/ray_jobs.py"},
     "uvicorn": {"judge_service/front/connections.py", "judge_service/front/proxy.py"},
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
-    "faiss": {"miner/retrieve.py"},
-    "anyio": {"unijudge/concurrency.py"},
-    "httpx2": {"unijudge/reaching.py", "unijudge/connection.py", "unijudge/client.py", "trainer/systems/endpoint.py"},
-    "sentence_transformers": {"trainer/systems/sentence_transformers.py"},
-    "jinja2": {"unijudge/pages.py"},
-    "upath": {"unijudge/locations.py"},
-    "packaging": {"unijudge/unexpected.py", "judge_service/doctor.py"},
+    "faiss": {"miner/retrieval/retrievers.py"},
+    "anyio": {"unijudge/client/concurrency.py"},
+    "httpx2": {"unijudge/storage/reaching.py", "unijudge/client/http.py", "unijudge/client/client.py",
+        "trainer/embedding/endpoint.py"},
+    "sentence_transformers": {"trainer/embedding/sentence_transformers.py"},
+    "jinja2": {"unijudge/pages/pages.py"},
+    "upath": {"unijudge/storage/locations.py"},
+    "packaging": {"unijudge/unexpected.py", "judge_service/checks/doctor.py"},
     "typer": {
         "unijudge/cli.py", "unijudge/job.py",
         "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
-        "miner/jobs_cli.py",
+        "miner/scoring/cli.py",
         "trainer/cli.py", "trainer/studies/cli.py", "trainer/studies/commands.py",
     },
 }  # fmt: skip
@@ -86,10 +88,75 @@ def test_a_package_imports_only_what_it_may(package):
 
 def test_the_rules_would_notice(tmp_path):
     bad = tmp_path / "bad.py"
-    bad.write_text("import torch\nfrom trainer.loop import fit\nimport json\n")
+    bad.write_text("import torch\nfrom trainer.training.loop import fit\nimport json\n")
     assert violations("miner", "miner/bad.py", imports(bad)) == [
         "miner/bad.py imports torch",
         "miner/bad.py imports trainer",
     ]
     bad.write_text("import faiss\n")
     assert len(violations("miner", "miner/bad.py", imports(bad))) == 1
+
+
+MOST_IN_A_FOLDER = 16
+"""Python files in one folder of the product: more, and somebody who looks for a thing reads a list and not a name."""
+
+
+def test_no_folder_holds_many_files():
+    counts = Counter(path.parent for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
+    full = {folder.relative_to(ROOT).as_posix(): n for folder, n in counts.items() if n > MOST_IN_A_FOLDER}
+    assert full == {}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def needs(path: Path, modules: set[str]) -> set[str]:
+    """The modules that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {
+                whole if (whole := f"{node.module}.{name.name}") in modules else str(node.module) for name in node.names
+            }
+    return (found & modules) - {module_of(path)}
+
+
+def room(module: str) -> str:
+    """Its folder; a file that lies directly in a package is a room of its own."""
+    return module.rpartition(".")[0] if module.count(".") > 1 else module
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of a graph, or nothing.
+
+    What needs nothing that is left is taken away, until all is gone or a circle is left.
+    """
+    left = {name: set(needed) for name, needed in graph.items()}
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    if not left:
+        return []
+    way = [min(left)]
+    while way[-1] not in way[:-1]:
+        way.append(min(left[way[-1]] & left.keys()))
+    return way[way.index(way[-1]) :]
+
+
+def test_no_circle_of_imports():
+    """Neither of modules nor of folders, imports inside functions included."""
+    paths = [path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")]
+    modules = {module_of(path) for path in paths}
+    graph = {module_of(path): needs(path, modules) for path in paths}
+    assert circle(graph) == []
+    rooms: dict[str, set[str]] = {}
+    for module, needed in graph.items():
+        rooms.setdefault(room(module), set()).update({room(name) for name in needed} - {room(module)})
+    assert circle(rooms) == []
+
+
+def test_the_circle_would_be_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []

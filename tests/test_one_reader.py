@@ -9,77 +9,77 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("unijudge", "judge_service", "miner", "trainer")
 READERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "loads", "from_pretrained"}
-"""Calls past `unijudge.texts`, `unijudge.files`, `unijudge.listing` and the loaders; `open` is the function."""
+"""Calls past `texts`, `files` and `listing` of `unijudge.storage`, and past the loaders; `open` is the function."""
 
 ALLOWED = {
     # The one places.
-    "unijudge/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
-    "unijudge/listing.py": ({"glob"}, "lists the folders of strangers for all others"),
-    "unijudge/inputs.py": (
+    "unijudge/storage/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
+    "unijudge/storage/listing.py": ({"glob"}, "lists the folders of strangers for all others"),
+    "unijudge/modeling/inputs.py": (
         {"from_pretrained", "loads"},
         "loads configuration, tokenizer and processor for all others; what the library wrote of a tokenizer",
     ),
-    "unijudge/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
+    "unijudge/modeling/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
     "unijudge/foreign/tables.py": ({"loads"}, "reads rows for all importers, a line of JSON at a time"),
     # Weights.
     "judge_service/backends/transformers.py": ({"from_pretrained"}, "its weights, which were checked before"),
     "judge_service/backends/model_sizes.py": ({"from_pretrained"}, "a configuration without weights"),
-    "trainer/backbone.py": ({"from_pretrained"}, "its weights, which were checked before"),
-    "trainer/attaching.py": ({"from_pretrained"}, "adapters, whose files were checked before"),
+    "trainer/models/backbone.py": ({"from_pretrained"}, "its weights, which were checked before"),
+    "trainer/models/attaching.py": ({"from_pretrained"}, "adapters, whose files were checked before"),
     # JSON that is no file of a stranger's, or whose text came from the one reader.
     "judge_service/gpus.py": ({"loads", "read_text"}, "the system's own files, and a variable of Ray's"),
-    "miner/importers/build.py": ({"loads"}, "the ledger's own lines"),
-    "miner/importers/ledger.py": ({"loads"}, "the ledger's own lines"),
+    "miner/importers/building/build.py": ({"loads"}, "the ledger's own lines"),
+    "miner/importers/building/ledger.py": ({"loads"}, "the ledger's own lines"),
     "miner/importers/sentence_transformers.py": ({"loads"}, "a list in a cell"),
-    "trainer/adapters.py": ({"loads"}, "a configuration that a library just wrote"),
-    "trainer/export.py": ({"loads"}, "a configuration that was checked before"),
-    "trainer/runs.py": ({"loads", "read_text"}, "the run's own metrics, whose last line may be torn"),
+    "trainer/models/lora.py": ({"loads"}, "a configuration that a library just wrote"),
+    "trainer/export/export.py": ({"loads"}, "a configuration that was checked before"),
+    "trainer/training/run_folder.py": ({"loads", "read_text"}, "the run's own metrics, whose last line may be torn"),
     "trainer/benchmarks/published.py": ({"loads", "read_text"}, "a file of this package"),
-    "unijudge/checks.py": ({"loads"}, "text of the one reader; a fault is named with its line"),
-    "unijudge/encoding.py": ({"loads"}, "what a tokenizer says of itself"),
-    "unijudge/image_roots.py": ({"loads"}, "text of the one reader; another file of that name is no fault"),
-    "unijudge/model_folders.py": ({"loads"}, "headers of weights, and JSON that is only checked"),
+    "unijudge/formats/checks.py": ({"loads"}, "text of the one reader; a fault is named with its line"),
+    "unijudge/modeling/chat_encoder.py": ({"loads"}, "what a tokenizer says of itself"),
+    "unijudge/formats/image_roots.py": ({"loads"}, "text of the one reader; another file of that name is no fault"),
+    "unijudge/formats/model_folders.py": ({"loads"}, "headers of weights, and JSON that is only checked"),
     # Folders and files of this program alone.
     "judge_service/backends/engine_log.py": ({"glob", "open", "read_text"}, "logs of its own engines"),
     "judge_service/front/blobs.py": ({"read_bytes"}, "pictures that it stored under their hashes"),
     "judge_service/process.py": ({"glob"}, "folders of services that were killed"),
-    "miner/inspect.py": ({"read_text"}, "scripts of this package"),
-    "miner/ray_engine.py": ({"glob"}, "drafts of its own shards"),
-    "trainer/checkpoints.py": ({"glob", "rglob"}, "checkpoints of its own run"),
-    "unijudge/inventory.py": ({"rglob"}, "a folder of ours, whose every file is looked at"),
-    "unijudge/outputs.py": ({"rglob"}, "whether an output folder holds anything at all"),
+    "miner/inspection/page.py": ({"read_text"}, "scripts of this package"),
+    "miner/scoring/ray_executor.py": ({"glob"}, "drafts of its own shards"),
+    "trainer/training/checkpoints.py": ({"glob", "rglob"}, "checkpoints of its own run"),
+    "unijudge/formats/inventory.py": ({"rglob"}, "a folder of ours, whose every file is looked at"),
+    "unijudge/storage/outputs.py": ({"rglob"}, "whether an output folder holds anything at all"),
     # A model's folders.
-    "trainer/systems/sentence_transformers.py": ({"rglob"}, "a model's files, those of its folders too"),
+    "trainer/embedding/sentence_transformers.py": ({"rglob"}, "a model's files, those of its folders too"),
 }  # fmt: skip
 
 
 ASKERS = {"exists", "is_dir", "is_file"}
-"""Calls past `unijudge.stores`, which tells a store that does not answer from one that has nothing there."""
+"""Calls past `unijudge.storage.stores`, which tells a store that does not answer from one that has nothing there."""
 
 ON_A_DISK = {
-    "unijudge/stores.py": "asks for all others",
-    "unijudge/locations.py": "refuses devices and pipes of a disk",
-    "unijudge/files.py": "drafts lie on a disk",
-    "unijudge/inventory.py": "lists a folder of a disk; of a store in one call",
-    "unijudge/outputs.py": "what is moved aside lies on a disk",
-    "unijudge/inputs.py": "models lie on a disk, or on the hub",
-    "unijudge/checkpoints.py": "models",
-    "unijudge/judging.py": "models",
-    "unijudge/weight_files.py": "models",
-    "trainer/adapters.py": "models",
-    "trainer/attaching.py": "models",
-    "trainer/card.py": "models",
-    "trainer/encodings.py": "models",
-    "trainer/loading.py": "models",
-    "trainer/systems/sentence_transformers.py": "models",
-    "trainer/checkpoints.py": "runs lie on a disk",
-    "trainer/export.py": "runs",
-    "trainer/finetune.py": "runs",
-    "trainer/runs.py": "runs",
-    "trainer/train_reranker.py": "runs",
-    "judge_service/doctor.py": "the machine's own files",
-    "judge_service/preflight.py": "the machine's own files",
+    "unijudge/storage/stores.py": "asks for all others",
+    "unijudge/storage/locations.py": "refuses devices and pipes of a disk",
+    "unijudge/storage/files.py": "drafts lie on a disk",
+    "unijudge/formats/inventory.py": "lists a folder of a disk; of a store in one call",
+    "unijudge/storage/outputs.py": "what is moved aside lies on a disk",
+    "unijudge/modeling/inputs.py": "models lie on a disk, or on the hub",
+    "unijudge/modeling/checkpoints.py": "models",
+    "unijudge/judging/reranker_file.py": "models",
+    "unijudge/modeling/weight_files.py": "models",
+    "trainer/models/lora.py": "models",
+    "trainer/models/attaching.py": "models",
+    "trainer/export/model_card.py": "models",
+    "trainer/models/input_formats.py": "models",
+    "trainer/export/usage.py": "models",
+    "trainer/embedding/sentence_transformers.py": "models",
+    "trainer/training/checkpoints.py": "runs lie on a disk",
+    "trainer/export/export.py": "runs",
+    "trainer/training/finetune.py": "runs",
+    "trainer/training/run_folder.py": "runs",
+    "trainer/training/reranker.py": "runs",
+    "judge_service/checks/doctor.py": "the machine's own files",
+    "judge_service/backends/preflight.py": "the machine's own files",
     "judge_service/service.py": "its own file of states",
     "judge_service/backends/engine_log.py": "processes",
 }

@@ -6,7 +6,12 @@ Only for code that waits for nothing outside its loop: no sockets, no threads.
 import asyncio
 import types
 
-CLOCKS = ("tenacity.time", "unijudge.client.time", "unijudge.concurrency.time", "unijudge.retrying.time")
+CLOCKS = (
+    "tenacity.time",
+    "unijudge.client.client.time",
+    "unijudge.client.concurrency.time",
+    "unijudge.client.retry.time",
+)
 """Modules whose `time.monotonic` has to agree with the loop."""
 
 

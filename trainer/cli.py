@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer.benchmark_settings import BenchmarkSettings
-from trainer.loading import Form
-from trainer.measuring_settings import EvaluateSettings, RerankSettings
-from trainer.settings import EmbedSettings
-from trainer.training_settings import EmbedderSettings, RerankerSettings
+from trainer.benchmarks.settings import BenchmarkSettings
+from trainer.embedding.settings import EmbedSettings
+from trainer.evaluation.settings import EvaluateSettings, RerankSettings
+from trainer.export.usage import Form
+from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Overwrite
 from unijudge.job import Example, Words, command_settings, in_order, job
-from unijudge.locations import locate
+from unijudge.storage.locations import locate
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def pull(
     out: Annotated[Path, typer.Argument(help="The folder to write.", parser=locate)],
 ) -> None:
     """Fetch a scored dataset and verify every file of it. Goes on where it was stopped."""
-    from unijudge.datasets import pull as run
+    from unijudge.formats.datasets import pull as run
 
     made = run(source, out)
     typer.echo(f"{out}: {len(made.files)} files, all of them as published; the corpus is {out / 'corpus'}")
@@ -44,7 +44,7 @@ def embed(words: Words = None, example: Example = False) -> None:
     On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embed ...; they make the same files as one.
     """
     resolved = command_settings(EmbedSettings, words, example)
-    from trainer.embed import embed_corpus
+    from trainer.embedding.embed import embed_corpus
 
     with _bar() as bar:
         task = bar.add_task("embed", total=None, note="")
@@ -60,7 +60,7 @@ def embedder(words: Words = None, example: Example = False) -> None:
     deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder ...; an update is the same on any number of them.
     """
     resolved = command_settings(EmbedderSettings, words, example)
-    from trainer.train_embedder import train_embedder
+    from trainer.training.embedder import train_embedder
 
     with _bar() as bar:
         adapter = train_embedder(resolved, _reporter(bar, resolved.steps))
@@ -74,7 +74,7 @@ def reranker(words: Words = None, example: Example = False) -> None:
     On several GPUs: as `embedder`.
     """
     resolved = command_settings(RerankerSettings, words, example)
-    from trainer.train_reranker import train_reranker
+    from trainer.training.reranker import train_reranker
 
     with _bar() as bar:
         merged = train_reranker(resolved, _reporter(bar, resolved.steps))
@@ -90,7 +90,7 @@ def report(
     ] = None,
 ) -> None:
     """Draw the curves of a training; of several, laid over one another, and what differs in their settings."""
-    from trainer.report import write_report
+    from trainer.training.report import write_report
 
     page = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     write_report(runs, page)
@@ -109,7 +109,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Make a folder that transformers, PEFT, sentence-transformers, vLLM and mteb load, with a model card."""
-    from trainer.export import export as run_export
+    from trainer.export.export import export as run_export
 
     made = run_export(run, out, form, evaluation or (), license=license, overwrite=overwrite)
     typer.echo(f"{out}: the {made.kind}, {made.form}; its README.md says how each library loads it")
@@ -119,8 +119,8 @@ def export(
 def evaluate(words: Words = None, example: Example = False, overwrite: Overwrite = False) -> None:
     """Rank candidates by similarity; precision@1, recall@k, MRR and nDCG for each subset."""
     resolved = command_settings(EvaluateSettings, words, example)
-    from trainer.evaluate import evaluate as run
-    from trainer.power import CHANGED, Power
+    from trainer.evaluation.evaluate import evaluate as run
+    from trainer.studies.power import CHANGED, Power
 
     subsets = run(resolved, overwrite=overwrite).subsets
     _tell(subsets)
@@ -157,7 +157,7 @@ def benchmark(
 def rerank(words: Words = None, example: Example = False, overwrite: Overwrite = False) -> None:
     """Have a judge service order the best items of an evaluation again; what it gains and loses for each subset."""
     resolved = command_settings(RerankSettings, words, example)
-    from trainer.rerank import rerank as run
+    from trainer.reranking.rerank import rerank as run
 
     with _bar() as bar:
         task = bar.add_task("rerank", total=None, note="")

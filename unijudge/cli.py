@@ -16,13 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
-from unijudge import inventory
 from unijudge.errors import SettingsError, UnijudgeError
-from unijudge.locations import address, locate
+from unijudge.formats import inventory
 from unijudge.provenance import without_passwords
-from unijudge.refused import CURES, SPENT
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
-from unijudge.stores import exists
+from unijudge.storage.access_errors import CURES, SPENT
+from unijudge.storage.locations import address, locate
+from unijudge.storage.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
 Ours = Annotated[list[Path], typer.Argument(help="Folders or URLs that this program wrote.", parser=locate)]

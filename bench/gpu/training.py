@@ -22,7 +22,7 @@ def train(options: Options, *, dtype: str = "bfloat16", checkpointing: bool) -> 
 
     from bench.made_up import training_rows
     from bench.trainer import flops, opened, ours
-    from trainer.settings import BackboneSettings
+    from trainer.models.settings import BackboneSettings
 
     scale, device = options.scale, options.device
     name, rate = device_name(device), product_rate(device, scale.product_size)
@@ -73,12 +73,12 @@ def estimate(backbone: Any, batches: Sequence[Any], *, checkpointing: bool) -> i
     Without the moments of an optimizer, since nothing is updated here.
     """
     from bench.trainer import trained
-    from trainer.collate import collate
-    from trainer.embedder import stream_of
+    from trainer.data.collate import collate
+    from trainer.models.embedder import stream_of
 
-    if importlib.util.find_spec("trainer.memory") is None:
+    if importlib.util.find_spec("trainer.training.memory") is None:
         return None
-    from trainer.memory import training_memory
+    from trainer.training.memory import training_memory
 
     streams = []
     for examples in batches:
@@ -108,7 +108,7 @@ def _tables(step: Step, outcomes: Mapping[str, Outcome]) -> list[Table]:
         "A row is a query with nine candidates; two rows are a batch. Useful work counts each distinct input and image "
         "once, and nothing that checkpointing computes again. Utilisation is the share of the maker's peak in "
         "bfloat16, or, for a device that the table of peaks does not know, of the measured rate of a large product. "
-        "The estimate is the trainer's own (`trainer.memory`), without an optimizer."
+        "The estimate is the trainer's own (`trainer.training.memory`), without an optimizer."
     )
     return [Table(header, rows, note)]
 

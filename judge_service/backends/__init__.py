@@ -5,9 +5,9 @@ import logging
 
 from judge_service.gpus import current_gpu
 from judge_service.settings import ServiceSettings
-from unijudge.checkpoints import check_checkpoint
 from unijudge.errors import ModelError, SettingsError
-from unijudge.verdicts import Judge
+from unijudge.judging.verdicts import Judge
+from unijudge.modeling.checkpoints import check_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def open_judge(settings: ServiceSettings) -> Judge:
             f"tensor_parallel_size: {settings.tensor_parallel_size}, but the transformers backend runs one copy on one "
             "GPU; set 1 and more replicas, or the vllm backend"
         )
-    from judge_service.rendering import open_inputs
+    from judge_service.backends.rendering import open_inputs
 
     device = settings.model.device
     gpu = current_gpu(required=device == "cuda" or settings.gpus_per_replica > 0) if device != "cpu" else None

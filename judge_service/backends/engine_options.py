@@ -10,7 +10,7 @@ from typing import Any
 from judge_service.backends.model_sizes import ModelSizes
 from judge_service.gpus import GIB, Gpu
 from judge_service.settings import ServiceSettings
-from unijudge.prompt import LONGEST_LIST
+from unijudge.judging.prompt import LONGEST_LIST
 
 GPU_SHARE = 0.92
 """Of a GPU's memory, vLLM's own default."""

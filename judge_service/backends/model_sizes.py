@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from unijudge.errors import ModelError
-from unijudge.inputs import NO_CODE
-from unijudge.refused import in_one_line
-from unijudge.weight_files import packing_of
+from unijudge.modeling.inputs import NO_CODE
+from unijudge.modeling.weight_files import packing_of
+from unijudge.storage.access_errors import in_one_line
 
 FEWEST_BITS = 4
 """Of a packed weight where a configuration does not say it: an estimate that is too low refuses no model that fits."""

@@ -10,11 +10,11 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-from unijudge.corpus import Content
+from unijudge.content import Content
 from unijudge.errors import BadImage, JudgeRefused
-from unijudge.images import open_image
-from unijudge.prompt import Prompt, content_parts
-from unijudge.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
+from unijudge.images.decoding import open_image
+from unijudge.judging.prompt import Prompt, content_parts
+from unijudge.judging.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
 
 
 class ScriptedJudge:

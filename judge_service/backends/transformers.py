@@ -1,4 +1,4 @@
-"""The exact reference: any family of `unijudge.families` in transformers, on one device.
+"""The exact reference: any family of `unijudge.modeling.families` in transformers, on one device.
 
 A query's prefix runs once; its candidates' suffixes run in batches on copies of the prefix' key-value cache. Equal to
 one pair at a time within 1e-4 in log-odds in float32 (a test holds it to that).
@@ -18,15 +18,15 @@ import transformers
 from torch import Tensor
 
 from judge_service.backends.one_thread import Caller, OneThread
-from judge_service.rendering import Inputs, answer, choice
-from unijudge.corpus import Content
-from unijudge.encoding import Stream
+from judge_service.backends.rendering import Inputs, answer, choice
+from unijudge.content import Content
 from unijudge.errors import JudgeRefused, ModelError, OutOfMemory
-from unijudge.families import Arrays
-from unijudge.inputs import NO_CODE
+from unijudge.judging.verdicts import Choice, JudgeIdentity, PairError, Verdict
 from unijudge.memory import one_memory_error
-from unijudge.refused import in_one_line
-from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.modeling.chat_encoder import Stream
+from unijudge.modeling.families import Arrays
+from unijudge.modeling.inputs import NO_CODE
+from unijudge.storage.access_errors import in_one_line
 
 
 class TransformersJudge:

@@ -17,16 +17,16 @@ from typing import Any
 from judge_service.backends.engine_log import explained, new_log, printing_to
 from judge_service.backends.engine_options import engine_plan
 from judge_service.backends.model_sizes import sizes_of
+from judge_service.backends.preflight import check_engine
+from judge_service.backends.rendering import Inputs, answer, choice
 from judge_service.backends.vllm_engines import AsyncEngine, Engine, InProcessEngine, PromptRefused
 from judge_service.gpus import Gpu, has_cuda_vllm
-from judge_service.preflight import check_engine
-from judge_service.rendering import Inputs, answer, choice
 from judge_service.settings import ServiceSettings
-from unijudge.corpus import Content
-from unijudge.encoding import Stream
+from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeUnavailable, ModelError
-from unijudge.refused import in_one_line
-from unijudge.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.modeling.chat_encoder import Stream
+from unijudge.storage.access_errors import in_one_line
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Self
 
 from judge_service.bench.pairs import LabelledPair
-from unijudge.corpus import Content, content_key
+from unijudge.content import Content, content_key
 from unijudge.errors import DataError, JudgeRefused
 from unijudge.foreign.cells import Rejected, Side, check_clean
 from unijudge.foreign.pictures import Pictures, check_name
+from unijudge.judging.verdicts import Judge, PairError, Verdict
 from unijudge.shown import shown_name
-from unijudge.verdicts import Judge, PairError, Verdict
 
 Answer = Verdict | PairError
 Report = Callable[[str, int, int], None]

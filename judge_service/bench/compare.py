@@ -10,13 +10,13 @@ from judge_service.bench.figures import ROUNDS, Scored, groups_of, name_of
 from judge_service.bench.pairs import LabelledPair
 from judge_service.bench.report import NOTHING, number
 from judge_service.bench.result import RESULT, SCORES, Bench
-from unijudge.cards import table
 from unijudge.errors import DataError
-from unijudge.files import read_json
 from unijudge.foreign.cells import Side
-from unijudge.labelled_scores import LabelledScore, read_labelled
+from unijudge.formats.labelled_scores import LabelledScore, read_labelled
+from unijudge.judging.verdicts import Verdict
 from unijudge.metrics import bootstrap_roc_auc, interval, roc_auc
-from unijudge.verdicts import Verdict
+from unijudge.pages.markdown import table
+from unijudge.storage.files import read_json
 
 HEAD = ["pairs", "both judged", "ROC-AUC of A", "of B", "B less A", "95 %", "same answer"]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from judge_service.bench.pairs import LabelledPair
+from unijudge.judging.verdicts import PairError, Verdict
 from unijudge.metrics import bootstrap_roc_auc, calibration_bins, calibration_error, interval, roc_auc, tied_share
-from unijudge.verdicts import PairError, Verdict
 
 ROUNDS = 1000
 """Of the bootstrap."""

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from judge_service.bench.figures import YES, Scored
 from judge_service.bench.pairs import LabelledPair
 from unijudge.foreign.cells import Side
+from unijudge.judging.verdicts import PairError, Verdict
 from unijudge.metrics import share_interval
-from unijudge.verdicts import PairError, Verdict
 
 CONTROL = "control"
 """The name of the harmless text."""

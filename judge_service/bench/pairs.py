@@ -25,7 +25,7 @@ from unijudge.foreign.cells import Rejected, Side, check_clean, id_of, image_of,
 from unijudge.foreign.json_rows import object_rows
 from unijudge.foreign.layouts import MMEB_TRAIN, SUGARCREPE, sugarcrepe_row, without_marker
 from unijudge.foreign.tables import Columns, ending_of, files_of, name_of, read_rows, shared_folder
-from unijudge.prompt import is_blank
+from unijudge.judging.prompt import is_blank
 from unijudge.shown import listed, shown
 
 logger = logging.getLogger(__name__)

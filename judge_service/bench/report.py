@@ -6,11 +6,11 @@ from pathlib import Path
 from judge_service.bench.figures import YES, Figures, Scored, name_of
 from judge_service.bench.injection import CONTROL, Injections
 from judge_service.bench.result import Bench
-from unijudge.cards import table
-from unijudge.charts import curves, histogram
 from unijudge.foreign.cells import Side
-from unijudge.pages import page
-from unijudge.verdicts import Verdict
+from unijudge.judging.verdicts import Verdict
+from unijudge.pages.charts import curves, histogram
+from unijudge.pages.markdown import table
+from unijudge.pages.pages import page
 
 TEMPLATE = Path(__file__).with_name("bench.html.jinja")
 HEAD = [

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from judge_service.bench.figures import Figures
 from judge_service.bench.injection import Injections
+from unijudge.judging.verdicts import JudgeIdentity
 from unijudge.provenance import Provenance
-from unijudge.verdicts import JudgeIdentity
 
 RESULT, PAGE, SCORES = "bench.json", "bench.html", "scores.parquet"
 

@@ -14,16 +14,16 @@ from judge_service.bench.injection import Injections, drawn, injections, texts_f
 from judge_service.bench.pairs import Format, LabelledPair, read_labelled, sampled
 from judge_service.bench.report import page_of
 from judge_service.bench.result import PAGE, RESULT, SCORES, Bench
-from unijudge.client import JudgeClient
+from unijudge.client.client import JudgeClient
 from unijudge.errors import JudgeError, UnijudgeError
-from unijudge.files import file_sha256, publish_json, publish_text
 from unijudge.foreign.cells import Side
 from unijudge.foreign.tables import files_of, shared_folder
-from unijudge.labelled_scores import LabelledScore, write_labelled
-from unijudge.locations import locate
-from unijudge.outputs import check_absent, is_folder_of, replacing
+from unijudge.formats.labelled_scores import LabelledScore, write_labelled
+from unijudge.judging.verdicts import JudgeIdentity, PairError, Verdict
 from unijudge.provenance import Provenance, without_passwords
-from unijudge.verdicts import JudgeIdentity, PairError, Verdict
+from unijudge.storage.files import file_sha256, publish_json, publish_text
+from unijudge.storage.locations import locate
+from unijudge.storage.outputs import check_absent, is_folder_of, replacing
 
 
 @dataclass(frozen=True)

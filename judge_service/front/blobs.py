@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unijudge.errors import BadImage, DataError
-from unijudge.files import DRAFT_SUFFIX, publishing
+from unijudge.storage.files import DRAFT_SUFFIX, publishing
 
 NAME = re.compile("[0-9a-f]{64}")
 DRAFT_LIVES_S = 600

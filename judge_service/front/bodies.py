@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from judge_service.front.refusals import Refusal
+from judge_service.front.errors import Refusal
 from judge_service.settings import LimitSettings
-from unijudge.corpus import Content
-from unijudge.wire import ScoreRequest
+from unijudge.content import Content
+from unijudge.judging.protocol import ScoreRequest
 
 MARKS_IN_CONTENT = 8
 """Commas, brackets and braces of one query or candidate: it has at most three fields."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from judge_service.front.refusals import Refusal
+from judge_service.front.errors import Refusal
 
 HEAD_BYTES = 2**16
 """Of one head; a piece that arrives at once may be larger by itself. What frames a body has as much, and one more for

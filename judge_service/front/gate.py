@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from judge_service.front.asgi import App, AsgiRequest, Gone, Message, Receive, Send
 from judge_service.front.auth import is_allowed
+from judge_service.front.errors import Refusal, judge_died
 from judge_service.front.in_work import HEADER, InWork
-from judge_service.front.refusals import Refusal, judge_died
 from judge_service.front.state import READ_EVERY_S, StateFile
 from judge_service.settings import FrontSettings, LimitSettings
 

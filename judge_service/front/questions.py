@@ -10,12 +10,12 @@ from fastapi import Request, Response
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
 from judge_service.front.bodies import read_request, work_of
+from judge_service.front.errors import Refusal, refusals
 from judge_service.front.in_work import HEADER, InWork
-from judge_service.front.refusals import Refusal, refusals
 from judge_service.settings import LimitSettings
-from unijudge.corpus import Content
-from unijudge.verdicts import JudgeIdentity
-from unijudge.wire import ChooseResponse, CountResponse, ScoreRequest, ScoreResponse, ServiceInfo
+from unijudge.content import Content
+from unijudge.judging.protocol import ChooseResponse, CountResponse, ScoreRequest, ScoreResponse, ServiceInfo
+from unijudge.judging.verdicts import JudgeIdentity
 
 PATHS = frozenset({"/v1/score", "/v1/choose", "/v1/count"})
 

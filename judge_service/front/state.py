@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from unijudge.errors import UnijudgeError
-from unijudge.files import publish_json, read_json
+from unijudge.storage.files import publish_json, read_json
 
 READ_EVERY_S = 0.2
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unijudge.cli import Overwrite
-from unijudge.locations import locate
+from unijudge.storage.locations import locate
 
 if TYPE_CHECKING:
-    from miner.exporters.rows import Rows
+    from miner.exporters.training_rows import Rows
 
 exports = typer.Typer(help="A selection into the layouts of other trainers.", no_args_is_help=True)
 
@@ -42,9 +42,9 @@ def sentence_transformers(
     overwrite: Overwrite = False,
 ) -> None:
     """Parquet: query, positive, negative_1 …, label (the judge's scores, positive first)."""
-    from miner.exporters.own import holds_table, replacing_export
-    from miner.exporters.rows import Rows
+    from miner.exporters.existing_export import holds_table, replacing_export
     from miner.exporters.sentence_transformers import TABLE, export_sentence_transformers
+    from miner.exporters.training_rows import Rows
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_table(path, TABLE), overwrite=overwrite) as place:
@@ -68,9 +68,9 @@ def flagembedding(
     overwrite: Overwrite = False,
 ) -> None:
     """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
+    from miner.exporters.existing_export import holds_rows, replacing_export
     from miner.exporters.flagembedding import KEYS, export_flagembedding
-    from miner.exporters.own import holds_rows, replacing_export
-    from miner.exporters.rows import Rows
+    from miner.exporters.training_rows import Rows
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
     constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
@@ -97,9 +97,9 @@ def swift(
     overwrite: Overwrite = False,
 ) -> None:
     """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
-    from miner.exporters.own import holds_rows, replacing_export
-    from miner.exporters.rows import Rows
+    from miner.exporters.existing_export import holds_rows, replacing_export
     from miner.exporters.swift import KEYS, export_swift
+    from miner.exporters.training_rows import Rows
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
@@ -119,9 +119,9 @@ def tevatron(
     overwrite: Overwrite = False,
 ) -> None:
     """Two folders of Parquet: queries, whose rows name documents, and corpus."""
-    from miner.exporters.rows import Rows
     from miner.exporters.tevatron import export_tevatron, is_tevatron
-    from unijudge.outputs import replacing
+    from miner.exporters.training_rows import Rows
+    from unijudge.storage.outputs import replacing
 
     rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing(out, is_tevatron, "export for Tevatron", overwrite=overwrite) as place:
@@ -139,8 +139,8 @@ def unime(
     overwrite: Overwrite = False,
 ) -> None:
     """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
-    from miner.exporters.own import holds_array, replacing_export
-    from miner.exporters.rows import Rows
+    from miner.exporters.existing_export import holds_array, replacing_export
+    from miner.exporters.training_rows import Rows
     from miner.exporters.unime import KEYS, export_unime
 
     rows = Rows(triples, corpus, skip_suspects=skip_suspects)
@@ -161,7 +161,7 @@ def _tell(
         fate: What became of rows with fewer distinct negatives; None where they are among those left out.
         option: Whether the command has `--negatives`.
     """
-    from miner.counts import had_by_most
+    from miner.selection.statistics import had_by_most
 
     typer.echo(f"{out}: {rows.written:,} rows written")
     for reason, left in rows.left_out.items():

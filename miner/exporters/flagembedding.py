@@ -10,7 +10,7 @@ Source: FlagOpen/FlagEmbedding, its embedder's dataset and model, version 1.4.
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
+from miner.exporters.training_rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
 
 KEYS = ("query", "pos", "neg")
 """What every row has."""

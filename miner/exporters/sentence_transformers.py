@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.exporters.rows import LeftOut, Row, Rows, check_out
-from unijudge.corpus import Item, Query
-from unijudge.tables import Table
+from miner.exporters.training_rows import LeftOut, Row, Rows, check_out
+from unijudge.formats.corpus import Item, Query
+from unijudge.formats.tables import Table
 
 MEDIA = re.compile(
     r"data:image/|https?://("

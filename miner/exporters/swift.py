@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
-from unijudge.corpus import Item, Query
+from miner.exporters.training_rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
+from unijudge.formats.corpus import Item, Query
 
 KEYS = ("messages", "positive_messages", "negative_messages")
 """What every row has."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.exporters.rows import Row, Rows, check_free
-from unijudge.corpus import Item, Query
+from miner.exporters.training_rows import Row, Rows, check_free
 from unijudge.errors import DataError
-from unijudge.files import publishing_folder
-from unijudge.outputs import check_only
-from unijudge.tables import Table, table_name
+from unijudge.formats.corpus import Item, Query
+from unijudge.formats.tables import Table, table_name
+from unijudge.storage.files import publishing_folder
+from unijudge.storage.outputs import check_only
 
 STRING = (pa.string(), {"_type": "Value", "dtype": "string"})
 STRINGS = (pa.list_(pa.string()), {"_type": "Sequence", "feature": STRING[1]})

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.rows import LeftOut, Row, Rows, check_out
-from unijudge.corpus import Item, Query
-from unijudge.files import publishing
+from miner.exporters.training_rows import LeftOut, Row, Rows, check_out
 from unijudge.foreign.layouts import MARKER
+from unijudge.formats.corpus import Item, Query
+from unijudge.storage.files import publishing
 
 KEYS = (
     "query_text", "query_image", "pos_text", "pos_image", "query_pos_scores", "hard_negatives",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from miner.importers.rows import Pair, Unread, readable
+from miner.importers.building.pair import Pair, Unread, readable
 from unijudge.foreign.cells import Side
 
 Captioned = tuple[Side, list[str]]

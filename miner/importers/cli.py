@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unijudge.errors import DataError
-from unijudge.locations import is_local, locate
+from unijudge.storage.locations import is_local, locate
 
 if TYPE_CHECKING:
+    from miner.importers.building.pair import Row
+    from miner.importers.building.published_scores import Published
     from miner.importers.doctor import Outlook
-    from miner.importers.published import Published
-    from miner.importers.rows import Row
 
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be read, rejected and ignored, and write nothing.")
 ]
 MOST_PIXELS = 200_000_000
-"""As of `unijudge.images.MAX_PIXELS`, which needs Pillow to be read."""
+"""As of `unijudge.images.decoding.MAX_PIXELS`, which needs Pillow to be read."""
 Files = Annotated[
     list[Path],
     typer.Argument(
@@ -156,7 +156,7 @@ def import_unime(
     dry_run: DryRun = False,
 ) -> None:
     """The training data that UniME-V2 released, with the scores of its judge."""
-    from miner.importers.published import Published
+    from miner.importers.building.published_scores import Published
     from miner.importers.unime import read_unime
 
     published, rows = Published(scores, source=file), read_unime(file)
@@ -195,7 +195,7 @@ def import_sentence_transformers(
     dry_run: DryRun = False,
 ) -> None:
     """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
-    from miner.importers.published import Published
+    from miner.importers.building.published_scores import Published
     from miner.importers.sentence_transformers import read_tuples
     from unijudge.foreign.tables import files_of
 
@@ -392,7 +392,7 @@ def _import(
         )
         _tell(source, found)
         return
-    from miner.importers.build import build
+    from miner.importers.building.build import build
 
     made = build(
         rows,

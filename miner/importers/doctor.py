@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from miner.importers.build import CorpusBuilder
+from miner.importers.building.build import CorpusBuilder
+from miner.importers.building.existing_corpus import older_corpus
+from miner.importers.building.ledger import Ledger
+from miner.importers.building.pair import Left, Pair, Row
+from miner.importers.building.published_scores import Published
 from miner.importers.karpathy import read_karpathy
-from miner.importers.ledger import Ledger
 from miner.importers.mmeb import read_mmeb, read_mmeb_eval
-from miner.importers.older import older_corpus
 from miner.importers.pairs import read_pairs
-from miner.importers.published import Published
-from miner.importers.rows import Left, Pair, Row
 from miner.importers.sentence_transformers import read_tuples
 from miner.importers.sharegpt4v import read_sharegpt4v
 from miner.importers.sugarcrepe import read_sugarcrepe
@@ -25,10 +25,10 @@ from miner.importers.urban1k import read_urban1k
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Side
 from unijudge.foreign.pictures import Pictures
-from unijudge.images import MAX_PIXELS
-from unijudge.prompt import is_blank
+from unijudge.images.decoding import MAX_PIXELS
+from unijudge.judging.prompt import is_blank
 from unijudge.shown import in_brief, listed
-from unijudge.stores import is_folder
+from unijudge.storage.stores import is_folder
 
 COMMONEST = 5
 """Reasons that are named."""

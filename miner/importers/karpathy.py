@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from miner.importers.building.pair import Ignored, Row
 from miner.importers.captions import Captioned, both_ways
-from miner.importers.rows import Ignored, Row
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side
 from unijudge.foreign.json_rows import array_rows

@@ -17,15 +17,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Ignored, Pair, Row, readable
+from miner.importers.building.pair import Ignored, Pair, Row, readable
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, Unreadable, image_of, text_of
 from unijudge.foreign.layouts import MMEB_TRAIN, without_marker
 from unijudge.foreign.tables import parquet_rows, reading_rows
-from unijudge.listing import foreign_files
+from unijudge.formats.tables import open_parquet
 from unijudge.shown import listed, shown
-from unijudge.stores import is_folder
-from unijudge.tables import open_parquet
+from unijudge.storage.listing import foreign_files
+from unijudge.storage.stores import is_folder
 
 EVAL = [["qry_text"], ["qry_img_path", "qry_img"], ["tgt_text"], ["tgt_img_path", "tgt_img"]]
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Pair, Pooled, Row
+from miner.importers.building.pair import Pair, Pooled, Row
 from miner.importers.tables import table_rows
 from unijudge.foreign.cells import Side, id_of, image_of, text_of
 from unijudge.foreign.tables import Columns

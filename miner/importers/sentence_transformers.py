@@ -10,7 +10,7 @@ or bytes), or both ({text, image}, each plain or a list of at most one, as `mine
 is null or empty is absent, and so is its score.
 
 Scores become a score folder where one is asked for; else they are only checked. Probabilities are taken for a judge's;
-see `published.py`.
+see `building/published_scores.py`.
 
 Source: the dataset formats of the sentence-transformers documentation, and of its mine_hard_negatives.
 """
@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.importers.published import scores_of
-from miner.importers.rows import Mismatch, Pair, Row
+from miner.importers.building.pair import Mismatch, Pair, Row
+from miner.importers.building.published_scores import scores_of
 from miner.importers.tables import table_rows
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, Unreadable, image_of, text_of

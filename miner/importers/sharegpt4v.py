@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from miner.importers.building.pair import Pair, Unread
 from miner.importers.captions import Captioned, both_ways
-from miner.importers.rows import Pair, Unread
 from unijudge.foreign.cells import Rejected, Side
 from unijudge.foreign.json_rows import array_rows
 

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Pair, Unread, readable
+from miner.importers.building.pair import Pair, Unread, readable
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Side
 from unijudge.foreign.json_rows import object_rows
 from unijudge.foreign.layouts import sugarcrepe_row
-from unijudge.listing import foreign_files
+from unijudge.storage.listing import foreign_files
 
 
 def read_sugarcrepe(folder: Path, *, instruction: str | None = None) -> Iterator[Pair | Unread]:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner.importers.rows import Ignored, Pair, Pooled, Row, readable
+from miner.importers.building.pair import Ignored, Pair, Pooled, Row, readable
 from unijudge.foreign.cells import present
 from unijudge.foreign.tables import READERS, Columns, ending_of, files_of, name_of, read_rows, shared_folder
-from unijudge.listing import all_files
 from unijudge.shown import listed
-from unijudge.stores import is_folder
+from unijudge.storage.listing import all_files
+from unijudge.storage.stores import is_folder
 
 SPLITS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"})
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".zip")

@@ -6,7 +6,7 @@ The file names no subsets: a row's is read from its image paths (`images/SUBSET/
 subsets, so they enter no subset's pool. They stand in the order of the released walk, which took every fifth
 survivor: select with `stride = 1` to keep it.
 
-What the scores become: `published.py`.
+What the scores become: `building/published_scores.py`.
 
 Source: TianchengGu/UniME-V2-Training-Datasets on the Hugging Face hub; arXiv 2510.13515.
 """
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from miner.importers.published import scores_of
-from miner.importers.rows import Pair, Unread, readable
+from miner.importers.building.pair import Pair, Unread, readable
+from miner.importers.building.published_scores import scores_of
 from unijudge.foreign.cells import Rejected, Side, image_of, text_of
 from unijudge.foreign.json_rows import array_rows
 from unijudge.foreign.layouts import without_marker

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from miner.importers.building.pair import Pair, Unread
 from miner.importers.captions import Captioned, both_ways
-from miner.importers.rows import Pair, Unread
 from unijudge.errors import DataError
-from unijudge.files import read_text
 from unijudge.foreign.cells import Rejected, Side
-from unijudge.listing import foreign_files
+from unijudge.storage.files import read_text
+from unijudge.storage.listing import foreign_files
 
 
 def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | None = None) -> Iterator[Pair | Unread]:

@@ -8,7 +8,7 @@ import pytest
 from bench import fairness
 from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving
-from unijudge.prompt import Prompt
+from unijudge.judging.prompt import Prompt
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from bench import memory
 from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving
-from unijudge.prompt import Prompt
+from unijudge.judging.prompt import Prompt
 
 
 def test_the_peak_is_that_of_the_command():

@@ -11,9 +11,9 @@ import pytest
 from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving
 from tests.pictures import png
-from unijudge.client import judge_now
-from unijudge.corpus import Content
-from unijudge.prompt import Prompt
+from unijudge.client.client import judge_now
+from unijudge.content import Content
+from unijudge.judging.prompt import Prompt
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,9 +15,9 @@ from demo.tiny_model import make_tokenizer
 from demo.world import SMALL
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
-from trainer.backbone import open_backbone
-from trainer.settings import BackboneSettings
-from unijudge.corpus import Content
+from trainer.models.backbone import open_backbone
+from trainer.models.settings import BackboneSettings
+from unijudge.content import Content
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,18 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from judge_service.backends.rendering import open_inputs
 from judge_service.front.bodies import read_request
-from judge_service.front.refusals import Refusal
-from judge_service.rendering import open_inputs
+from judge_service.front.errors import Refusal
 from judge_service.settings import LimitSettings, ModelSettings
+from miner.importers.building.pair import Pair
 from miner.importers.pairs import read_pairs
-from miner.importers.rows import Pair
 from tests.fuzz.mutations import spoiled
-from unijudge.corpus import Content
+from unijudge.content import Content
 from unijudge.errors import BadImage, DataError
 from unijudge.foreign.json_rows import array_rows
-from unijudge.images import open_image
-from unijudge.prompt import Prompt
+from unijudge.images.decoding import open_image
+from unijudge.judging.prompt import Prompt
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 EXAMPLES = 300

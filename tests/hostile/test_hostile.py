@@ -21,8 +21,8 @@ import pytest
 from judge_service.front.auth import digest_of
 from tests.hostile.attacks import KEY, MUTATIONS, endless, question, request, single
 from tests.system.test_service import replica_pids, service
-from unijudge.client import judge_now
-from unijudge.corpus import Content
+from unijudge.client.client import judge_now
+from unijudge.content import Content
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "900"))
 CONNECTIONS = int(os.environ.get("HOSTILE_CONNECTIONS", "1000"))

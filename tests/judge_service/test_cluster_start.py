@@ -11,7 +11,8 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
-from judge_service import cluster, preflight, service
+from judge_service import cluster, service
+from judge_service.backends import preflight
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError, SettingsError
 

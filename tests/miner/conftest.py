@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import uvicorn
 
-from judge_service.app import create_app
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.counting import counter_of
-from judge_service.health import WatchedJudge
+from judge_service.replica.app import create_app
+from judge_service.replica.counting import counter_of
+from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
-from miner.importers.build import build
+from miner.importers.building.build import build
 from miner.importers.pairs import read_pairs
 from miner.settings import ScoreSettings
 from tests.folders import make_corpus, make_scores, make_triples
 from tests.pictures import png
-from unijudge.corpus import Corpus
-from unijudge.prompt import Prompt
-from unijudge.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.judging.prompt import Prompt
 
 
 @contextlib.contextmanager

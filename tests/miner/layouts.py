@@ -2,9 +2,9 @@
 
 import json
 
-from miner.importers.build import build
+from miner.importers.building.build import build
 from tests.pictures import png
-from unijudge.corpus import Corpus
+from unijudge.formats.corpus import Corpus
 
 
 def images_under(tmp_path):

@@ -3,10 +3,10 @@
 import math
 import random
 
-from miner.choice_settings import InspectSettings
+from miner.inspection.settings import InspectSettings
 from tests.pictures import pattern
-from unijudge.corpus import Item, Query, file_sha256, write_corpus
-from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.formats.corpus import Item, Query, file_sha256, write_corpus
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">'
 WORDS = ("a", "red", "dog", "cat", "sleeps", "under", "over", "the", "old", "green", "table", "near", "two", "birds")

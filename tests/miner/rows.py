@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 
-from miner.calibration import Calibration, Measures
-from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.files import publish_json
-from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
-from unijudge.verdicts import JudgeIdentity
+from miner.selection.platt import Calibration, Measures
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.judging.verdicts import JudgeIdentity
+from unijudge.storage.files import publish_json
 
 
 def judged(name, p, rank=None, similarity=0.5):

@@ -7,8 +7,8 @@ import resource
 import sys
 from pathlib import Path
 
-from miner.importers.build import build
-from miner.importers.rows import Pair
+from miner.importers.building.build import build
+from miner.importers.building.pair import Pair
 from unijudge.foreign.cells import Side
 
 WORDS = "as long as a caption of the news " * 8

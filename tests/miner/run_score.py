@@ -15,13 +15,13 @@ from pathlib import Path
 
 import faiss  # noqa: F401  imported before the forks
 
-from miner.score import score
+from miner.scoring.job import score
 from miner.settings import ScoreSettings
-from unijudge import files
+from unijudge.storage import files
 
 
 def before_each_operation(call):
-    """`call(number)` before each fsync and rename that unijudge/files.py makes: the places where a crash can matter."""
+    """`call(number)` before each fsync and rename of unijudge/storage/files.py: the places where a crash can matter."""
     sync, replace, number = files._sync, Path.replace, iter(range(10**6))
 
     def counted(operation):

@@ -3,11 +3,11 @@
 import json
 import math
 
-from miner.exporters.rows import Rows
+from miner.exporters.training_rows import Rows
 from tests.pictures import png
-from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.scores import Judged
-from unijudge.triples import Extra, Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.scores import Judged
+from unijudge.formats.triples import Extra, Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
 
 ITEMS = [
     Item("i0", ("s",), "a cat"),

@@ -7,24 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.choice_settings import SelectSettings
-from miner.importers import ledger
-from miner.importers.build import build
-from miner.importers.ledger import Answers
+from miner.estimate.pair_counts import tally_pairs
+from miner.importers.building import ledger
+from miner.importers.building.build import build
+from miner.importers.building.ledger import Answers
 from miner.importers.pairs import read_pairs
-from miner.known import KnownScores
-from miner.plan import questions_of
-from miner.pools import Allowed, Pools
-from miner.score import score
-from miner.selection import select
+from miner.retrieval.pools import Allowed, Pools
+from miner.scoring.job import score
+from miner.scoring.plan import questions_of
+from miner.scoring.score_cache import KnownScores
+from miner.selection.select import select
+from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
-from miner.tally import tally_pairs
 from tests.miner.conftest import embed, quiet, serving
-from tests.miner.test_crash import Counting
-from unijudge.corpus import Corpus, Item
-from unijudge.files import read_json
-from unijudge.scores import ScoreManifest, read_scores
-from unijudge.triples import read_triples
+from tests.miner.scoring.test_crash import Counting
+from unijudge.formats.corpus import Corpus, Item
+from unijudge.formats.scores import ScoreManifest, read_scores
+from unijudge.formats.triples import read_triples
+from unijudge.storage.files import read_json
 
 
 def label_corpus(tmp_path, rows):

@@ -2,21 +2,22 @@
 
 import pytest
 
-from miner.choice_settings import InspectSettings, SelectSettings
-from miner.importers.build import build
+from miner.importers.building.build import build
 from miner.importers.pairs import read_pairs
-from miner.inspect import inspect
-from miner.score import score
-from miner.selection import select
+from miner.inspection.page import inspect
+from miner.inspection.settings import InspectSettings
+from miner.scoring.job import score
+from miner.selection.select import select
+from miner.selection.settings import SelectSettings
 from tests.miner.conftest import embed, quiet, serving
-from tests.miner.test_crash import Counting
-from unijudge.corpus import Corpus
+from tests.miner.scoring.test_crash import Counting
 from unijudge.errors import DataError, FolderBusy, Unreachable
-from unijudge.inventory import check
-from unijudge.leases import lease
-from unijudge.locations import locate
-from unijudge.scores import read_scores, shard_path
-from unijudge.triples import read_triples
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.inventory import check
+from unijudge.formats.scores import read_scores, shard_path
+from unijudge.formats.triples import read_triples
+from unijudge.storage.leases import lease
+from unijudge.storage.locations import locate
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path, monkeypat
         assert set(judge.pairs.values()) == {1}
         beside = job(url, queries_in_shard=24, out=tmp_path / "beside", reuse=(f"{bucket}/scores",))
         assert score(beside, quiet).counts.asked == 0
-        monkeypatch.setattr("unijudge.leases.RENEW_EVERY_S", 0.5)
+        monkeypatch.setattr("unijudge.storage.leases.RENEW_EVERY_S", 0.5)
         with lease(inside.out), pytest.raises(FolderBusy):
             score(inside, quiet)
     assert list(read_scores(beside.out)) == list(read_scores(inside.out))

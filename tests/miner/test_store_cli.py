@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from miner.cli import app
 from tests.miner.selections import lines, opened
 from tests.pictures import png
-from unijudge.corpus import Corpus
 from unijudge.errors import SettingsError
-from unijudge.inventory import check
-from unijudge.locations import is_local, locate
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.inventory import check
+from unijudge.storage.locations import is_local, locate
 
 
 @pytest.fixture

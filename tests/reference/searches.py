@@ -3,11 +3,11 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from miner.candidates import find_candidates
+from miner.retrieval.candidates import find_candidates
 from miner.settings import RetrievalSettings
 from tests.reference.worlds import write_world
-from unijudge.candidates import CandidateManifest
-from unijudge.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.candidates import CandidateManifest
+from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors, write_part
 
 SEARCHES = st.fixed_dictionaries(
     {

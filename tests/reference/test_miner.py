@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miner.choice_settings import SweepSettings
-from miner.sweep import sweep
+from miner.sweep.settings import SweepSettings
+from miner.sweep.sweep import sweep
 from tests.reference import miner as reference
 from tests.reference.printed import statistics
 from tests.reference.searches import SEARCHES, search, vectors_of

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from hypothesis import given, settings
 
-from miner.pools import Pools
+from miner.retrieval.pools import Pools
 from tests.reference import training as reference
 from tests.reference.test_training import evaluation, examples_of, known, measured, training
-from trainer.collate import collate
-from unijudge.corpus import Corpus
+from trainer.data.collate import collate
+from unijudge.formats.corpus import Corpus
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from tests.pictures import png
 from tests.reference import training as reference
-from trainer.collate import collate
-from trainer.evaluate import evaluate
-from trainer.examples import Examples
-from trainer.loop import Observed
-from trainer.measuring_settings import EvaluateSettings
-from trainer.train_embedder import terms_of
-from trainer.training_settings import LossSettings
-from unijudge.corpus import Corpus, Item, Query, write_corpus
-from unijudge.rankings import read_rankings
-from unijudge.scores import Judged
-from unijudge.triples import Extra, Negative, Triple, TripleManifest, finish_triples, write_triples
-from unijudge.vectors import VectorManifest, start_vectors, write_part
+from trainer.data.collate import collate
+from trainer.data.dataset import Examples
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.settings import EvaluateSettings
+from trainer.losses.settings import LossSettings
+from trainer.losses.terms import Observed
+from trainer.training.embedder import terms_of
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.rankings import read_rankings
+from unijudge.formats.scores import Judged
+from unijudge.formats.triples import Extra, Negative, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.formats.vectors import VectorManifest, start_vectors, write_part
 
 TEXTS = [None, "a cat", "A  Cat", "a cat ", "a dog", "Café", "cafe\u0301", "10²", "102"]
 PICTURES = [None, "red", "blue"]

@@ -9,15 +9,16 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from miner.choice_settings import SelectSettings
-from miner.selection import select
+from miner.selection.select import select
+from miner.selection.settings import SelectSettings
 from tests.miner.rows import calibration, identity
 from tests.reference import miner as reference
-from unijudge.corpus import Corpus, Item, Query, content_key, write_corpus
+from unijudge.content import content_key
 from unijudge.errors import NothingSelected
-from unijudge.files import publish_json, read_json
-from unijudge.scores import Judged, JudgedQuery, ScoreManifest, write_shard
-from unijudge.triples import TripleManifest, read_triples
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.formats.triples import TripleManifest, read_triples
+from unijudge.storage.files import publish_json, read_json
 
 often = settings(
     max_examples=int(os.environ.get("REFERENCE_EXAMPLES", "25")), deadline=None,

@@ -16,8 +16,8 @@ import grpc
 import psutil
 
 from tests.system.test_service import UNIJUDGE, service
-from unijudge.client import judge_now
-from unijudge.corpus import Content
+from unijudge.client.client import judge_now
+from unijudge.content import Content
 
 RAY = UNIJUDGE.parent / "ray"
 SCRIPTED = "model.backend=scripted"

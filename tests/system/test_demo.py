@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from demo.commands import QUICK, SELECTIONS, STUDENTS
-from unijudge.inventory import check
-from unijudge.rankings import read_rankings
-from unijudge.scores import ScoreManifest
+from unijudge.formats.inventory import check
+from unijudge.formats.rankings import read_rankings
+from unijudge.formats.scores import ScoreManifest
 
 pytestmark = pytest.mark.timeout(1500)
 TASKS = {"Scenes_t2i", "Scenes_i2t", "Digits_cls", "Digits_i2i"}

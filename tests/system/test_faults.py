@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from tests.system.test_service import service
-from unijudge.client import JudgeClient
-from unijudge.corpus import Content
+from unijudge.client.client import JudgeClient
+from unijudge.content import Content
 
 SCRIPTED = "model.backend=scripted"
 QUESTIONS = [Content(text=f"question {number}") for number in range(40)]

@@ -26,10 +26,10 @@ from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.pictures import noise
-from unijudge.client import JudgeClient, judge_now
-from unijudge.corpus import Content
+from unijudge.client.client import JudgeClient, judge_now
+from unijudge.content import Content
 from unijudge.errors import JudgeRefused
-from unijudge.wire import ScoreRequest, ScoreResponse, WireContent
+from unijudge.judging.protocol import ScoreRequest, ScoreResponse, WireContent
 
 UNIJUDGE = Path(sys.executable).parent / "unijudge"
 
@@ -69,7 +69,8 @@ UNTRAINED = ("health.min_mass=0", "health.canary_every_s=0")
 def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
     """256 mixed pairs over HTTP, in two orders, each replica by its name; then queries and lists through the client.
 
-    By the backend that a service takes here. Of transformers, tests/judge_service/test_verify.py holds it over HTTP.
+    By the backend that a service takes here. Of transformers, tests/judge_service/checks/test_verify.py holds it over
+    HTTP.
     """
     backend = "vllm" if importlib.util.find_spec("vllm") else "transformers"
     model = {"name": str(tiny_model), "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}

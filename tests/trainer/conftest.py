@@ -5,16 +5,17 @@ import math
 
 import pytest
 
-from miner.importers.build import build
+from miner.importers.building.build import build
 from miner.importers.pairs import read_pairs
 from tests.pictures import png
-from trainer.embed import embed_corpus
-from trainer.evaluate import evaluate
-from trainer.measuring_settings import EvaluateSettings, RerankSettings
-from trainer.settings import BackboneSettings, EmbedSettings
-from unijudge.corpus import Corpus
-from unijudge.scores import Judged
-from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
+from trainer.embedding.embed import embed_corpus
+from trainer.embedding.settings import EmbedSettings
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.settings import EvaluateSettings, RerankSettings
+from trainer.models.settings import BackboneSettings
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.scores import Judged
+from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
 
 COLORS = ["red", "green", "blue", "white", "black", "yellow", "purple", "orange"]
 

@@ -7,18 +7,14 @@ import torch
 from PIL import Image
 
 from tests.pictures import noise
-from trainer.backbone import open_backbone
-from trainer.embedder import embed
-from trainer.train_embedder import train_embedder
-from trainer.train_reranker import train_reranker
-from trainer.training_settings import (
-    EmbedderSettings,
-    LoraSettings,
-    RerankerLoraSettings,
-    RerankerLossSettings,
-    RerankerSettings,
-)
-from unijudge.corpus import Content
+from trainer.losses.settings import RerankerLossSettings
+from trainer.models.backbone import open_backbone
+from trainer.models.embedder import embed
+from trainer.models.settings import LoraSettings, RerankerLoraSettings
+from trainer.training.embedder import train_embedder
+from trainer.training.reranker import train_reranker
+from trainer.training.settings import EmbedderSettings, RerankerSettings
+from unijudge.content import Content
 
 LOOP = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 1, "negatives": 3}
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-import trainer.buckets
+import trainer.models.length_buckets
 from bench.made_up import training_rows
 from bench.trainer import flops, opened, ours, trained
-from judge_service.shapes import shape_of
+from judge_service.backends.model_shapes import shape_of
 from tests.families import MAKERS
-from trainer.collate import collate
-from trainer.embedder import stream_of
+from trainer.data.collate import collate
+from trainer.models.embedder import stream_of
 
 ON_A_CPU = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
@@ -27,7 +27,7 @@ def test_as_many_operations_as_a_training_step_runs(tmp_path, monkeypatch):
     And no gradient goes below the first layer's query, key and value, which we count as if there were one.
     """
     MAKERS["qwen2_vl"](tmp_path)
-    monkeypatch.setattr(trainer.buckets, "MOST_PADDING", 0)
+    monkeypatch.setattr(trainer.models.length_buckets, "MOST_PADDING", 0)
     backbone = opened(str(tmp_path), device="cpu", max_pixels=112 * 112)
     (batch,) = training_rows(1, 1, seed=1)
     examples = [batch[0], batch[5]]

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unijudge.alike import Exclusions, folded, sign_of
-from unijudge.corpus import Corpus, Item, Query, write_corpus
+from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 
 TEXTS = [None, "", "a cat", "A  CAT\n", "a dog", "10²", "102", "cafe\u0301", "café"]
 PICTURES = [None, "a" * 64, "b" * 64]

@@ -11,13 +11,13 @@ import pytest
 
 from judge_service.settings import ServiceSettings
 from miner.settings import ScoreSettings
-from trainer.settings import EmbedSettings
+from trainer.embedding.settings import EmbedSettings
 from unijudge import cli
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import publish_text, publishing_folder
-from unijudge.leases import lease
-from unijudge.locations import locate
 from unijudge.settings import load_settings
+from unijudge.storage.files import publish_text, publishing_folder
+from unijudge.storage.leases import lease
+from unijudge.storage.locations import locate
 
 ROOT = Path(__file__).parents[2]
 

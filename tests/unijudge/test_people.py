@@ -7,13 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from tests.pictures import png
+from unijudge.client.keys import read_key
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import folder_sha256, names_in, publishing_folder, read_json, read_text
-from unijudge.keys import read_key
-from unijudge.model_folders import AdapterConfig
-from unijudge.outputs import check_absent, check_folder
+from unijudge.formats.model_folders import AdapterConfig
+from unijudge.judging.protocol import WireContent
 from unijudge.settings import Settings, load_settings
-from unijudge.wire import WireContent
+from unijudge.storage.files import folder_sha256, names_in, publishing_folder, read_json, read_text
+from unijudge.storage.outputs import check_absent, check_folder
 
 
 class Bench(Settings):

@@ -6,13 +6,16 @@ import pytest
 from pydantic import ValidationError
 
 from judge_service.settings import ServiceSettings
-from miner.choice_settings import CalibrateSettings, InspectSettings, SelectSettings, SweepSettings
+from miner.calibration.settings import CalibrateSettings
+from miner.inspection.settings import InspectSettings
+from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
-from trainer.measuring_settings import EvaluateSettings, RerankSettings
-from trainer.settings import EmbedSettings
-from trainer.training_settings import EmbedderSettings, RerankerSettings
+from miner.sweep.settings import SweepSettings
+from trainer.embedding.settings import EmbedSettings
+from trainer.evaluation.settings import EvaluateSettings, RerankSettings
+from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.errors import SettingsError
-from unijudge.prompt import Prompt
+from unijudge.judging.prompt import Prompt
 from unijudge.settings import example, load_settings, overrides_of
 
 ALL = [

@@ -13,14 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 from judge_service.backends import open_judge
-from judge_service.health import Progress
+from judge_service.replica.health import Progress
 from judge_service.settings import EngineSettings, ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.pictures import pattern
 from tests.vllm.test_parity import gap, load
-from unijudge.corpus import Content
+from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeUnavailable
-from unijudge.verdicts import Choice, PairError, Verdict
+from unijudge.judging.verdicts import Choice, PairError, Verdict
 
 pytest.importorskip("vllm")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.pictures import png
-from trainer.systems.endpoint import turn_of
-from unijudge.corpus import Content
+from trainer.embedding.endpoint import turn_of
+from unijudge.content import Content
 
 pytest.importorskip("vllm")
 

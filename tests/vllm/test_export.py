@@ -11,8 +11,8 @@ from judge_service.gpus import current_gpu
 from judge_service.settings import ServiceSettings
 from tests.trainer.conftest import corpus, folder, model, triples  # noqa: F401
 from tests.trainer.exported import CONTENTS, TALL, as_given, run_card, trained_embedder, vectors
-from trainer.export import export
-from unijudge.corpus import Content
+from trainer.export.export import export
+from unijudge.content import Content
 
 vllm = pytest.importorskip("vllm")
 

@@ -13,10 +13,10 @@ from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.engines import ENGINE
-from unijudge.corpus import Content
+from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeRefused, JudgeUnavailable, ModelError
-from unijudge.prompt import LONGEST_LIST, Prompt
-from unijudge.verdicts import PairError, Verdict
+from unijudge.judging.prompt import LONGEST_LIST, Prompt
+from unijudge.judging.verdicts import PairError, Verdict
 
 pytest.importorskip("vllm")
 

@@ -17,9 +17,9 @@ from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.families import MAKERS
 from tests.pictures import png
-from unijudge.corpus import Content
-from unijudge.inputs import ModelInputs
-from unijudge.verdicts import Verdict
+from unijudge.content import Content
+from unijudge.judging.verdicts import Verdict
+from unijudge.modeling.inputs import ModelInputs
 
 pytest.importorskip("vllm")
 

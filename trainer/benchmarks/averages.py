@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.benchmarks.sets import Average
+from trainer.benchmarks.spec import Average
 from unijudge.metrics import Floats, bootstrap_shares, interval
 
 

@@ -4,7 +4,7 @@ Data: dataset_flickr30k.json and dataset_coco.json of karpathy/neuraltalk2; Flic
 COCO's in the folder val2014 or its zip; its image names begin with val2014.
 """
 
-from trainer.benchmarks.sets import BenchmarkSet
+from trainer.benchmarks.spec import BenchmarkSet
 
 
 def _set(name: str, images: str, count: int, named_from: str | None = None) -> BenchmarkSet:

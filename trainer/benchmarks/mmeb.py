@@ -5,7 +5,7 @@ hub, a folder for each set and the images beside them, in folders or in zip file
 sets, as the authors' `eval_MMEB.py` takes them. Candidate counts are shown, not checked: lists repeat labels.
 """
 
-from trainer.benchmarks.sets import Average, BenchmarkSet
+from trainer.benchmarks.spec import Average, BenchmarkSet
 
 QUERIES = 1000
 TASKS = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainer.benchmarks import karpathy, mmeb, sharegpt4v, sugarcrepe, urban1k
-from trainer.benchmarks.sets import Average, BenchmarkSet
+from trainer.benchmarks.spec import Average, BenchmarkSet
 from unijudge.errors import DataError, SettingsError
 
 SETS = (*mmeb.SETS, *karpathy.SETS, *sharegpt4v.SETS, *urban1k.SETS, *sugarcrepe.SETS)

@@ -25,25 +25,26 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from trainer.benchmark_settings import BenchmarkSettings
+from trainer.benchmarks.embed import embed_set
 from trainer.benchmarks.registry import SETS, choose
-from trainer.benchmarks.sets import BenchmarkSet
+from trainer.benchmarks.settings import BenchmarkSettings
+from trainer.benchmarks.spec import BenchmarkSet
+from trainer.benchmarks.systems import open_system
 from trainer.benchmarks.table import Measured, Table
-from trainer.benchmarks.vectors import embed_set
-from trainer.evaluate import Report, evaluate
-from trainer.measuring_settings import EvaluateSettings
-from trainer.processes import processes
-from trainer.systems.system import Identity, System, open_system
+from trainer.embedding.base import Identity, System
+from trainer.evaluation.evaluate import Report, evaluate
+from trainer.evaluation.settings import EvaluateSettings
+from trainer.training.distributed import processes
 from unijudge.cli import run
-from unijudge.corpus import Corpus, CorpusManifest
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import file_sha256, publish_json, publish_text, read_json, read_text
-from unijudge.listing import foreign_files
-from unijudge.outputs import check_file, is_json_of
+from unijudge.formats.corpus import Corpus, CorpusManifest
+from unijudge.formats.vectors import VectorManifest, missing_parts
 from unijudge.provenance import without_passwords
 from unijudge.shown import listed
-from unijudge.stores import exists, is_folder
-from unijudge.vectors import VectorManifest, missing_parts
+from unijudge.storage.files import file_sha256, publish_json, publish_text, read_json, read_text
+from unijudge.storage.listing import foreign_files
+from unijudge.storage.outputs import check_file, is_json_of
+from unijudge.storage.stores import exists, is_folder
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ Data: Lin-Chen/ShareGPT4V on the Hugging Face hub, with the folders of its image
 beside the file.
 """
 
-from trainer.benchmarks.sets import BenchmarkSet
+from trainer.benchmarks.spec import BenchmarkSet
 
 FILE = "sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json"
 

@@ -4,7 +4,7 @@ A query is right where its caption is strictly nearer. Sizes and groups: Hsieh e
 data: RAIVNLab/sugar-crepe on GitHub, images of COCO's val2017.
 """
 
-from trainer.benchmarks.sets import Average, BenchmarkSet
+from trainer.benchmarks.spec import Average, BenchmarkSet
 
 SETS = (
     BenchmarkSet(

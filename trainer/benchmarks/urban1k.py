@@ -3,7 +3,7 @@
 Data: BeichenZhang/Urban1k on the Hugging Face hub, unpacked: the folders image/ and caption/.
 """
 
-from trainer.benchmarks.sets import BenchmarkSet
+from trainer.benchmarks.spec import BenchmarkSet
 
 SETS = (
     BenchmarkSet(

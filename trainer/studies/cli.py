@@ -12,10 +12,10 @@ from trainer.studies.run import Plan, Progress, run_plan
 from trainer.studies.study import read_study
 from unijudge.errors import SettingsError, TaskFailed
 from unijudge.job import Overrides
-from unijudge.listing import foreign_files
-from unijudge.locations import locate
 from unijudge.shown import NAMED
-from unijudge.stores import exists
+from unijudge.storage.listing import foreign_files
+from unijudge.storage.locations import locate
+from unijudge.storage.stores import exists
 
 app = typer.Typer(help="Run many trainings that answer one question, and report what they say.", no_args_is_help=True)
 
@@ -77,7 +77,7 @@ def summary(
 ) -> None:
     """Write the tables of all studies into one file, with what agrees with the paper."""
     from trainer.studies.report import summary as summed
-    from unijudge.files import publish_text, read_text
+    from unijudge.storage.files import publish_text, read_text
 
     plans = {file.stem: _plan(file, results / file.stem, None, None) for file in _studies(folder)}
     before = read_text(out).partition(FIRST_TABLE)[0] if exists(out) else ""

@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol
 
 from trainer.studies.process import Ended, Job, run_job
 from unijudge.errors import SettingsError
-from unijudge.refused import in_one_line
 from unijudge.shown import shown
+from unijudge.storage.access_errors import in_one_line
 
 Engine = Literal["ray", "local"]
 

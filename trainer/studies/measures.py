@@ -13,8 +13,8 @@ from pydantic import RootModel, TypeAdapter, ValidationError
 from trainer.studies.cells import Cell
 from trainer.studies.study import SEED, Measure
 from unijudge.errors import DataError
-from unijudge.files import read_json, read_text
-from unijudge.rankings import read_rankings
+from unijudge.formats.rankings import read_rankings
+from unijudge.storage.files import read_json, read_text
 
 Floats = npt.NDArray[np.float64]
 _LINE = TypeAdapter(dict[str, float])

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.power import powers
 from trainer.studies.measures import Reading, Row, read_measure
+from trainer.studies.power import powers
 from trainer.studies.run import Plan
 from trainer.studies.statistics import Difference, difference
 from trainer.studies.study import Comparison, Study
-from unijudge.charts import SERIES, curves
 from unijudge.errors import DataError
-from unijudge.files import publish_text
-from unijudge.pages import page
+from unijudge.pages.charts import SERIES, curves
+from unijudge.pages.pages import page
+from unijudge.storage.files import publish_text
 
 Readings = Mapping[Row, Mapping[int, Reading]]
 FEW_SEEDS = 5

@@ -17,12 +17,12 @@ from trainer.studies.engines import Runner
 from trainer.studies.process import Ended, Job
 from trainer.studies.study import Study
 from unijudge.errors import DataError, SettingsError
-from unijudge.files import publish_json, read_json
-from unijudge.leases import lease
-from unijudge.locations import is_local
 from unijudge.provenance import Provenance
 from unijudge.shown import shown
-from unijudge.stores import exists
+from unijudge.storage.files import publish_json, read_json
+from unijudge.storage.leases import lease
+from unijudge.storage.locations import is_local
+from unijudge.storage.stores import exists
 
 
 class Question(BaseModel):

@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-from unijudge.names import usual
+from unijudge.storage.names import usual
 
 END = struct.Struct("<4s4H2LH")
 """The last record of an archive: …, size and place of the table of contents, length of the comment."""

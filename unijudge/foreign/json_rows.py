@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from unijudge.errors import DataError
-from unijudge.refused import in_one_line
 from unijudge.shown import shown
-from unijudge.texts import NO_UTF_8, TORN, open_text
+from unijudge.storage.access_errors import in_one_line
+from unijudge.storage.texts import NO_UTF_8, TORN, open_text
 
 WINDOW = 2**20
 """Characters that are read at once."""

@@ -22,16 +22,16 @@ from typing import IO, Self
 from urllib.parse import unquote
 
 from unijudge.errors import BadImage, DataError
-from unijudge.files import names_in
 from unijudge.foreign.archives import Archive
 from unijudge.foreign.cells import Rejected
-from unijudge.images import MAX_BYTES, MAX_PIXELS, open_image
-from unijudge.listing import matching
-from unijudge.locations import check_regular
-from unijudge.names import Listing, inside, is_side_file, usual
+from unijudge.images.decoding import MAX_BYTES, MAX_PIXELS, open_image
 from unijudge.shown import shown_name
-from unijudge.stores import again, is_file, is_folder
-from unijudge.texts import HEAD, check_no_pointer
+from unijudge.storage.files import names_in
+from unijudge.storage.listing import matching
+from unijudge.storage.locations import check_regular
+from unijudge.storage.names import Listing, inside, is_side_file, usual
+from unijudge.storage.stores import again, is_file, is_folder
+from unijudge.storage.texts import HEAD, check_no_pointer
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)

@@ -22,13 +22,13 @@ import pyarrow as pa
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Unreadable
 from unijudge.foreign.json_rows import LONGEST_ROW, array_rows, distinct_keys
-from unijudge.listing import all_files, matching
-from unijudge.locations import is_local
-from unijudge.refused import in_one_line
+from unijudge.formats.tables import open_parquet
 from unijudge.shown import listed, shown
-from unijudge.stores import exists, is_file, is_folder
-from unijudge.tables import open_parquet
-from unijudge.texts import COMPRESSED, HEAD, NO_UTF_8, TORN, check_no_pointer, open_text
+from unijudge.storage.access_errors import in_one_line
+from unijudge.storage.listing import all_files, matching
+from unijudge.storage.locations import is_local
+from unijudge.storage.stores import exists, is_file, is_folder
+from unijudge.storage.texts import COMPRESSED, HEAD, NO_UTF_8, TORN, check_no_pointer, open_text
 
 ROWS_AT_ONCE = 16
 """Of a Parquet file, at most: its rows may hold pictures of some megabytes."""

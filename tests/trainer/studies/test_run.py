@@ -16,9 +16,9 @@ from trainer.studies.report import Results, write_report
 from trainer.studies.run import Plan, run_plan
 from trainer.studies.study import Measure
 from unijudge.errors import DataError, FolderBusy, SettingsError
-from unijudge.leases import lease
-from unijudge.locations import locate
-from unijudge.rankings import Ranking, write_rankings
+from unijudge.formats.rankings import Ranking, write_rankings
+from unijudge.storage.leases import lease
+from unijudge.storage.locations import locate
 
 
 class Counted(OneByOne):

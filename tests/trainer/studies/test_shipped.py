@@ -3,15 +3,15 @@
 import pytest
 
 from judge_service.settings import ServiceSettings
-from miner.choice_settings import SelectSettings
+from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
 from tests.trainer.studies.made import ROOT
-from trainer.measuring_settings import EvaluateSettings
-from trainer.settings import EmbedSettings
+from trainer.embedding.settings import EmbedSettings
+from trainer.evaluation.settings import EvaluateSettings
 from trainer.studies.cells import cells_of
 from trainer.studies.commands import check_commands
 from trainer.studies.study import read_study
-from trainer.training_settings import EmbedderSettings
+from trainer.training.settings import EmbedderSettings
 from unijudge.job import is_setting
 from unijudge.settings import load_settings
 

@@ -1,0 +1,183 @@
+"""The HTTP application around any judge. Knows nothing of Ray, and runs under uvicorn as well.
+
+It promises to read no more than the limits allow, to open no URL and no path that a client names, to answer one verdict
+or one error for each candidate in order, to score nothing for a client that pinned another judge, and to refuse at once
+what it cannot answer in time. The images of a request are in memory before its work begins: no eviction can take them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+
+from judge_service.front.admission import Admission
+from judge_service.front.blobs import BlobStore
+from judge_service.front.errors import Refusal, refuse
+from judge_service.front.gate import Gate, rules_of
+from judge_service.front.in_work import InWork
+from judge_service.front.questions import Questions
+from judge_service.front.state import READ_EVERY_S, StateFile
+from judge_service.replica.counting import PairCounter
+from judge_service.replica.health import WatchedJudge
+from judge_service.settings import FrontSettings, LimitSettings
+from unijudge.content import Content
+from unijudge.errors import BadImage, DataError, JudgeUnavailable
+from unijudge.judging.prompt import LONGEST_LIST
+from unijudge.judging.protocol import ChooseResponse, CountResponse, Limits, ScoreRequest, ScoreResponse, ServiceInfo
+
+
+def create_app(
+    judge: WatchedJudge,
+    limits: LimitSettings,
+    key_sha256: Sequence[str] = (),
+    blobs: BlobStore | None = None,
+    replica: str = "0",
+    *,
+    counter: PairCounter | None = None,
+    replicas: int = 1,
+    front: FrontSettings | None = None,
+    state: StateFile | None = None,
+) -> FastAPI:
+    """The application; it does not start before its judge has scored known pairs, and tries them again by itself.
+
+    Args:
+        judge: Who answers.
+        limits: Of a request.
+        key_sha256: Digests of the keys that are accepted; empty: everybody may ask.
+        blobs: Where images are kept, if they are.
+        replica: Its name, in its answers.
+        counter: What counts the tokens of this judge's prompts; None for a judge that has none.
+        replicas: How many applications like this one stand behind the same address, itself included.
+        front: How many requests work and wait here, and for how long.
+        state: Of the service: once it is being stopped, what waits here is refused.
+    """
+    front = front or FrontSettings()
+    info = ServiceInfo(
+        identity=judge.identity,
+        digest=judge.identity.digest,
+        limits=Limits(**limits.model_dump(), blobs=blobs is not None),
+        replicas=replicas,
+    )
+    admission = Admission(
+        slots=front.max_ongoing_requests, max_waiting=front.max_queued_requests, max_wait_s=front.max_wait_s
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await judge.check_ready()
+        background = [asyncio.create_task(judge.watch())]
+        if state is not None:
+            background.append(asyncio.create_task(_close_when_stopping(admission, state)))
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+
+    in_work = None if state is None else InWork(state.in_work)
+    questions = Questions(info, limits, blobs, admission, front.request_timeout_s, replica, in_work)
+    app = FastAPI(title="unijudge judge service", lifespan=lifespan)
+    app.add_exception_handler(Refusal, refuse)
+    app.add_middleware(Gate, rules=rules_of(front, limits, key_sha256), check=questions.check)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """The judge works, and is fit to judge, as far as it was seen lately: nothing is tried for this answer."""
+        try:
+            judge.check_well()
+        except JudgeUnavailable as error:
+            raise Refusal(503, "not_ready", str(error), retry=1) from error
+        return {"status": "ready"}
+
+    @app.get("/v1/identity")
+    async def identity(response: Response) -> ServiceInfo:
+        """Who judges, and the limits of a request."""
+        response.headers["ETag"] = f'"{info.digest}"'
+        return info
+
+    _add_pairs(app, questions, judge, counter)
+    _add_blobs(app, blobs)
+    _document_bodies(app)
+    return app
+
+
+def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter: PairCounter | None) -> None:
+    identity = questions.info.identity
+
+    @app.post("/v1/score", response_model=ScoreResponse, openapi_extra=_JSON_BODY)
+    async def score(http: Request) -> Response:
+        """One verdict or one error for each candidate, in order."""
+
+        async def work(query: Content, candidates: list[Content]) -> ScoreResponse:
+            return ScoreResponse(identity=identity, results=await judge.judge(query, candidates))
+
+        return await questions.answer(http, work)
+
+    @app.post("/v1/choose", response_model=ChooseResponse, openapi_extra=_JSON_BODY)
+    async def choose(http: Request) -> Response:
+        """Which of at most nine candidates, listed in their order, is the best; no number, no choice."""
+
+        async def work(query: Content, candidates: list[Content]) -> ChooseResponse:
+            if len(candidates) > LONGEST_LIST:
+                message = f"{len(candidates)} candidates; a list takes {LONGEST_LIST}, whose numbers are one token each"
+                raise Refusal(422, "too_many", message)
+            return ChooseResponse(identity=identity, result=await judge.choose(query, candidates))
+
+        return await questions.answer(http, work)
+
+    @app.post("/v1/count", response_model=CountResponse, openapi_extra=_JSON_BODY)
+    async def count(http: Request) -> Response:
+        """How long each candidate's prompt is, or the error that it would get, in order; no model runs."""
+
+        async def work(query: Content, candidates: list[Content]) -> CountResponse:
+            if counter is None:
+                raise Refusal(404, "no_tokens", f"{identity} has no tokens to count; ask a service that runs a model")
+            counts = await asyncio.to_thread(counter.count, query, candidates)
+            return CountResponse(identity=identity, shape=counter.shape, results=counts)
+
+        return await questions.answer(http, work)
+
+
+async def _close_when_stopping(admission: Admission, state: StateFile) -> None:
+    """Refuses what waits as soon as the service is being stopped."""
+    while state.read().phase != "stopping":  # noqa: ASYNC110  another process writes it
+        await asyncio.sleep(READ_EVERY_S)
+    admission.close()
+
+
+def _add_blobs(app: FastAPI, blobs: BlobStore | None) -> None:
+    @app.put("/v1/blobs/{name}", responses={200: {}, 201: {}}, openapi_extra=_BINARY_BODY)
+    async def put_blob(name: str, http: Request) -> Response:
+        """Keeps an image under its sha256: 201, or 200 if it was there."""
+        if blobs is None:
+            raise Refusal(404, "no_blobs", "this service keeps no images: send them inside the requests")
+        try:
+            new = await asyncio.to_thread(blobs.put, name, await http.body())
+        except BadImage as error:
+            raise Refusal(422, "bad_blob", str(error)) from error
+        except DataError as error:
+            raise Refusal(507, "no_room", str(error)) from error
+        return Response(status_code=201 if new else 200)
+
+
+_BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+_SCHEMAS = "#/components/schemas/"
+_JSON_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{ScoreRequest.__name__}"}}},
+    }
+}
+
+
+def _document_bodies(app: FastAPI) -> None:
+    """Adds the bodies that are read by hand, under a limit, to what FastAPI knows: `_JSON_BODY` names them."""
+    schema = ScoreRequest.model_json_schema(ref_template=_SCHEMAS + "{model}")
+    parts = schema.pop("$defs")
+    app.openapi()["components"]["schemas"] |= {**parts, ScoreRequest.__name__: schema}

@@ -1,0 +1,81 @@
+"""One replica on Ray Serve: a copy of the model, and its HTTP application. A request goes whole to one replica."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+
+from judge_service.backends import open_judge
+from judge_service.front.blobs import BlobStore
+from judge_service.front.state import StateFile
+from judge_service.replica.app import create_app
+from judge_service.replica.counting import counter_of
+from judge_service.replica.health import WatchedJudge
+from judge_service.settings import ServiceSettings
+
+DEPLOYMENT = "judge"
+LONGEST_SILENCE_S = 30
+"""After three times as long Ray replaces a replica whose process answers nothing, such as a stopped one."""
+
+
+@serve.deployment(name=DEPLOYMENT)
+@serve.ingress()
+class JudgeReplica:
+    """One copy of the model and its HTTP application."""
+
+    async def __init__(self, settings: ServiceSettings, state: StateFile | None):  # type: ignore[misc]  # Ray awaits it
+        """Loads the model and scores known pairs: what is wrong with them stands in the deployment's message."""
+        health = settings.health
+        if settings.model.backend == "scripted":  # it cannot tell a match from a mismatch, and does not claim to
+            health = health.model_copy(update={"canary_every_s": 0})
+        self._settings = settings
+        self._state = state
+        judge = open_judge(settings)
+        self._counter = counter_of(judge)
+        self._judge = WatchedJudge(judge, health)
+        await self._judge.check_ready()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        blobs = self._settings.blobs
+        store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.young_s) if blobs.folder else None
+        return create_app(
+            self._judge,
+            self._settings.limits,
+            self._settings.key_sha256,
+            store,
+            serve.get_replica_context().replica_tag,
+            counter=self._counter,
+            replicas=self._settings.replicas,
+            front=self._settings.front,
+            state=self._state,
+        )
+
+    async def check_health(self) -> None:
+        """Ray asks; a replica that was found dead or unfit is replaced."""
+        self._judge.check_well()
+
+
+def deployment_of(settings: ServiceSettings, state: StateFile | None, environment: dict[str, str]) -> Any:
+    """What Ray Serve runs.
+
+    Args:
+        settings: Of the service.
+        state: Of the service, where replicas can read it.
+        environment: Variables that replicas get beside those of their machine.
+    """
+    replica: Any = JudgeReplica
+    return replica.options(
+        num_replicas=settings.replicas,
+        # Ray never queues: a replica decides who waits (`front.admission`).
+        max_ongoing_requests=settings.front.max_requests,
+        max_queued_requests=-1,
+        graceful_shutdown_timeout_s=settings.drain_s,
+        health_check_period_s=1,  # answered from memory
+        health_check_timeout_s=min(LONGEST_SILENCE_S, settings.health.timeout_s),
+        max_constructor_retry_count=settings.start_attempts,
+        ray_actor_options={
+            "num_cpus": settings.cpus_per_replica,
+            "num_gpus": settings.gpus_per_replica,
+            "runtime_env": {"env_vars": environment},
+        },
+    ).bind(settings, state)

@@ -1,0 +1,1 @@
+"""Fits a judge's calibration to labelled pairs."""

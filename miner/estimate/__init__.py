@@ -1,0 +1,1 @@
+"""What a scoring job will cost, before it runs."""

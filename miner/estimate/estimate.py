@@ -1,0 +1,210 @@
+"""The bill of a scoring job, before it runs: `unijudge mine estimate`.
+
+Pairs and pictures are counted exactly; tokens and FLOPs on a sample of whole queries, by the service; seconds by
+scoring that sample. What it cannot know: how fast other replicas are, and whether the service stays as busy as it was.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from miner.estimate.pair_counts import Division, PairTally, tally_pairs
+from miner.estimate.probe import Probe, probe
+from miner.scoring.plan import plan_of, questions_of
+from miner.scoring.score_cache import KnownScores
+from miner.scoring.service import open_client
+from miner.settings import ScoreSettings
+from miner.stopping import Stopped, listening
+from unijudge.errors import DataError
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.scores import present_shards
+from unijudge.storage.leases import lease, lost_lease
+from unijudge.storage.stores import exists
+
+TABLE_OF_K = (1, 5, 10, 20, 50, 100, 200)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A job's pairs, and the price of one."""
+
+    tally: PairTally
+    probe: Probe
+    in_band: bool = False
+    """A cascade's second step: the band decides what is asked, and no k does."""
+
+    def largest_k(self, budget_hours: float) -> int | None:
+        """The largest k whose pairs take at most so many replica-hours; None where not even k = 1 does."""
+        fits = [k for k in range(1, self.tally.k + 1) if self.hours(k) <= budget_hours]
+        return fits[-1] if fits else None
+
+    def hours(self, k: int) -> float:
+        """Replica-hours of a job with so many candidates a query."""
+        return self._seconds(k, self.probe.replicas) * self.probe.replicas / 3600
+
+    def _seconds(self, k: int, replicas: int) -> float:
+        ask = self.tally.to_ask(k)
+        return self.probe.seconds_for(self.tally.asking(k), ask, self.tally.pictures(k) if ask else 0, replicas)
+
+    def lines(self, replicas: Sequence[int] = (), budget_hours: float | None = None) -> list[str]:
+        """For people; the job itself first, then what a smaller k would cost."""
+        k, probe, tally = self.tally.k, self.probe, self.tally
+        pairs, ask, hours = tally.pairs(k), tally.to_ask(k), self.hours(k)
+        numbers = dict.fromkeys([probe.replicas, *replicas])
+        rate = f"{probe.pairs_per_second:.1f} pairs/s on {probe.replicas} replicas"
+        rows = [
+            ("queries", f"{tally.queries:,}; {self._short()}"),
+            ("pairs", f"{pairs:,}; to ask {ask:,}: the others are known, or asked by another row"),
+            ("distinct images", f"{tally.pictures(k):,} of the pairs to ask"),
+            *self._costs(ask),
+            ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
+            ("", f"a query costs {probe.query_seconds:.3g} s, and each of its pairs {probe.pair_seconds:.3g} s"),
+            *self._sending(),
+            ("price", f"{_hours(hours)} replica-hours: GPU-hours where a replica has one GPU"),
+            *(("time", f"{_duration(self._seconds(k, number))} on {number} replicas") for number in numbers),
+        ]
+        lines = [f"{name:<18}{text}" for name, text in rows]
+        lines += [] if self.in_band else self._table()
+        if budget_hours is not None:
+            lines.append(f"within {budget_hours:g} replica-hours: {self._within(budget_hours)}")
+        return lines
+
+    def _short(self) -> str:
+        if self.in_band:
+            return f"{self.tally.underfilled(1):,} have no candidate in the band, and are not asked about"
+        return f"{self.tally.underfilled(self.tally.k):,} have fewer than k = {self.tally.k} candidates"
+
+    def _table(self) -> list[str]:
+        ks = [*(k for k in TABLE_OF_K if k < self.tally.k), self.tally.k]
+        lines = [f"{k:>5}{self.tally.to_ask(k):>17,}{_hours(self.hours(k)):>15}" for k in ks]
+        return ["", f"{'k':>5}{'pairs to ask':>17}{'replica-hours':>15}", *lines]
+
+    def _within(self, budget_hours: float) -> str:
+        if not self.in_band:
+            best = self.largest_k(budget_hours)
+            return f"k = {best}" if best else f"not even k = 1, which takes {_hours(self.hours(1))}"
+        hours = self.hours(self.tally.k)
+        if hours <= budget_hours:
+            return "all of it"
+        return f"not this band, which takes {_hours(hours)}; a smaller band.width asks about fewer pairs"
+
+    def _sending(self) -> list[tuple[str, str]]:
+        probe = self.probe
+        if not probe.pictures:
+            return []
+        return [("", f"{probe.pictures} pictures, sent once before, in {probe.picture_seconds:.1f} s")]
+
+    def _costs(self, ask: int) -> list[tuple[str, str]]:
+        probe = self.probe
+        if probe.tokens is None or probe.computed_tokens is None:
+            return [("tokens", f"not counted: {probe.judge} has none")]
+        computed = f"{probe.computed_tokens * ask:.3g} ({probe.computed_tokens:.0f} a pair)"
+        whole = f"{probe.tokens * ask:.3g} ({probe.tokens:.0f} a pair)"
+        tokens = ("tokens", f"{computed} with what a query's candidates share computed once; {whole} without")
+        if probe.flops is None:
+            return [tokens, ("compute", "not known for this family of models")]
+        cached, alone = probe.flops.prefix_cached * ask, probe.flops.naive * ask
+        return [tokens, ("compute", f"{cached:.3g} FLOPs with that and each query's picture once; {alone:.3g} without")]
+
+
+def make_bill(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], None] = lambda _: None) -> Bill:
+    """Finds the candidates (and keeps them for the job), counts its pairs, and scores a sample.
+
+    Args:
+        settings: The job.
+        probe_pairs: About how many pairs to score: whole queries, and enough of them to keep all replicas busy.
+        tell: Is told what is being done.
+
+    Raises:
+        UnijudgeError: As of the job itself.
+        Stopped: A signal asked to; the candidates that were found stay.
+    """
+    corpus = Corpus(settings.corpus)
+    if not len(corpus.queries):
+        raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
+    heard: list[signal.Signals] = []
+    # The lease outlives the event loop, which ends only when its threads have: none of them writes without it.
+    with lease(settings.out) as stop:
+        try:
+            return asyncio.run(_bill(settings, corpus, probe_pairs, tell, stop, heard))
+        except (Stopped, asyncio.CancelledError):
+            if not heard:
+                raise lost_lease(settings.out) from None
+    raise Stopped
+
+
+async def _bill(
+    settings: ScoreSettings,
+    corpus: Corpus,
+    probe_pairs: int,
+    tell: Callable[[str], None],
+    stop: threading.Event,
+    heard: list[signal.Signals],
+) -> Bill:
+    task = asyncio.current_task()
+
+    def asked_to_stop(_: signal.Signals) -> None:
+        stop.set()  # for the threads
+        if task is not None:
+            task.cancel()
+
+    at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
+    async with open_client(settings, at_once) as judge:
+        with listening(heard, asked_to_stop):
+            plan = plan_of(settings, corpus, judge.identity)
+            if settings.band.scores is None:
+                tell("searching candidates")
+            questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
+            tell("counting pairs")
+            begun = exists(settings.out / "manifest.json")
+            division = Division(
+                settings.queries_in_shard,
+                apart=settings.engine == "ray",
+                written=frozenset(present_shards(settings.out, plan, partial=True)) if begun else frozenset(),
+            )
+            folders = [*settings.reuse, *([settings.out] if begun else [])]
+            known = await asyncio.to_thread(KnownScores, folders, plan.judge)
+            tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k, stop, division)
+            tell("scoring a sample")
+            probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
+            _check_judged(probed, settings.max_error_share)
+            return Bill(tally, probed, in_band=settings.band.scores is not None)
+
+
+def _check_judged(probed: Probe, max_error_share: float) -> None:
+    """Returns if the sample has as many verdicts as a shard of the job must have: else its price means nothing.
+
+    Raises:
+        DataError: It has not.
+    """
+    if probed.failed > max_error_share * probed.pairs:
+        raise DataError(
+            f"the sample: {probed.failed} of {probed.pairs} pairs have no verdict, more than max_error_share = "
+            f"{max_error_share:g}, so the job would stop. Mend the cause, or raise max_error_share. First reason: "
+            f"{probed.reason}"
+        )
+
+
+def _hours(hours: float) -> str:
+    """For people: small ones keep two digits that say something.
+
+    Example:
+        >>> _hours(1234.5), _hours(0.00312), _hours(0)
+        ('1,234.50', '0.0031', '0.00')
+    """
+    return f"{hours:.2g}" if 0 < hours < 1 else f"{hours:,.2f}"
+
+
+def _duration(seconds: float) -> str:
+    """For people.
+
+    Example:
+        >>> _duration(42.4), _duration(5400), _duration(100 * 3600)
+        ('42 s', '1.5 h', '4.2 days')
+    """
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size or (unit == "h" and seconds >= size):
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,190 @@
+"""How many pairs a job will ask about, for every k up to its own: counted, not estimated.
+
+Letters: K candidates of a query.
+"""
+
+import threading
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.retrieval.pools import repeated_questions
+from miner.scoring.pairs import Questions
+from miner.scoring.score_cache import KnownScores
+from miner.stopping import check
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.lazy_table import Entries
+
+QUERIES_AT_ONCE = 4096
+NEVER = np.iinfo(np.int32).max
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairTally:
+    """Pairs of a job by the rank of their candidate; a smaller k has the pairs of smaller ranks."""
+
+    queries: int
+    positives: int
+    new_positives: int
+    """Of these, pairs that nobody scored."""
+    at_rank_K: Counts
+    """Pairs whose candidate stands at each rank."""
+    new_at_rank_K: Counts
+    """Of these, pairs that nobody scored, each distinct one as often as the job asks it."""
+    new_queries_at_rank_K: Counts
+    """Queries by the rank of the first of their pairs that nobody scored; 0 for a positive."""
+    candidates_Q: Counts
+    """How many candidates each query has."""
+    picture_rank: Counts
+    """For each distinct picture of a pair to ask, the smallest rank at which it is sent; 0 with a positive."""
+
+    @property
+    def k(self) -> int:
+        """The largest k that this tally knows."""
+        return len(self.at_rank_K)
+
+    def pairs(self, k: int) -> int:
+        """Of the job, with its first k candidates."""
+        return self.positives + int(self.at_rank_K[:k].sum())
+
+    def to_ask(self, k: int) -> int:
+        """Pairs that nobody scored."""
+        return self.new_positives + int(self.new_at_rank_K[:k].sum())
+
+    def asking(self, k: int) -> int:
+        """Queries of which at least one pair will be asked."""
+        return int(self.new_queries_at_rank_K[: max(1, k)].sum())
+
+    def pictures(self, k: int) -> int:
+        """Distinct ones of the pairs to ask."""
+        return int((self.picture_rank < max(1, k)).sum())
+
+    def underfilled(self, k: int) -> int:
+        """Queries with fewer than k candidates."""
+        return int((self.candidates_Q < k).sum())
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a job is divided: what its scorers see of one another."""
+
+    queries_in_shard: int
+    apart: bool = False
+    """Whether each shard is a task that does not know what the others asked, as with Ray."""
+    written: frozenset[int] = frozenset()
+    """Shards that are there already: nothing of them is asked."""
+
+
+def tally_pairs(
+    corpus: Corpus,
+    questions: Questions,
+    known: KnownScores,
+    k: int,
+    stop: threading.Event | None = None,
+    division: Division | None = None,
+) -> PairTally:
+    """Goes through all questions of a job.
+
+    Args:
+        corpus: Of the job.
+        questions: What it will ask.
+        known: What others scored.
+        k: The job's own.
+        stop: Ends the count early.
+        division: Into shards; None: one scorer asks everything.
+
+    Raises:
+        Stopped: `stop` was set meanwhile.
+    """
+    new_of = _NewPairs(corpus, known, division or Division(max(1, len(corpus.queries))))
+    positives = new_positives = 0
+    at_rank, new_at_rank, new_queries = (np.zeros(k, np.int64) for _ in range(3))
+    lengths = np.zeros(len(corpus.queries), np.int64)
+    query_rank, item_rank = (np.full(len(entries), NEVER, np.int64) for entries in (corpus.queries, corpus.items))
+    for start in range(0, len(corpus.queries), QUERIES_AT_ONCE):
+        check(stop)
+        for question in questions.of(range(start, min(start + QUERIES_AT_ONCE, len(corpus.queries)))):
+            items = np.array([one.row for one in question.asked], np.int64)
+            ranks = np.array([-1 if one.rank is None else one.rank for one in question.asked], np.int64)
+            lengths[question.row] = (ranks >= 0).sum()
+            new = new_of.among(question.row, items)
+            positives += int((ranks < 0).sum())
+            new_positives += int((new & (ranks < 0)).sum())
+            np.add.at(at_rank, ranks[ranks >= 0], 1)
+            np.add.at(new_at_rank, ranks[new & (ranks >= 0)], 1)
+
+            # Only what is asked about is sent.
+            np.minimum.at(item_rank, items[new], np.maximum(ranks[new], 0))
+            if new.any():
+                query_rank[question.row] = max(0, ranks[new].min())
+                new_queries[query_rank[question.row]] += 1
+    pictures = _pictures((corpus.queries, query_rank), (corpus.items, item_rank))
+    return PairTally(
+        len(corpus.queries), positives, new_positives, at_rank, new_at_rank, new_queries, lengths, pictures
+    )
+
+
+@dataclass
+class _Question:
+    """A question that several rows ask."""
+
+    rows_left: int
+    scorer: int = -1
+    """Who asked last."""
+    asked: set[int] = field(default_factory=set)
+    """Items that this scorer asked about."""
+    known: AbstractSet[bytes] | None = None
+    """Keys of items with a verdict in a folder; None: not looked up."""
+
+
+class _NewPairs:
+    """Tells pairs that nobody scored; each distinct one once, by each scorer that does not know of the others."""
+
+    def __init__(self, corpus: Corpus, known: KnownScores, division: Division):
+        self._corpus, self._known, self._division = corpus, known, division
+        self._repeated = {key: _Question(rows) for key, rows in repeated_questions(corpus).items()}
+        self._keys: dict[int, bytes] = {}
+
+    def among(self, row: int, items: Counts) -> npt.NDArray[np.bool_]:
+        """Which of a query's items make a new pair; only what may be known is looked up. Rows come in order."""
+        shard = row // self._division.queries_in_shard
+        if not len(self._known) and not self._repeated and not self._division.written:
+            return np.ones(len(items), bool)
+        key = self._corpus.queries[row].key
+        question = self._repeated.get(key) or _Question(1)
+        question.rows_left -= 1
+        if not question.rows_left:
+            self._repeated.pop(key, None)
+        if shard in self._division.written:
+            return np.zeros(len(items), bool)
+        return self._new(question, key, shard if self._division.apart else 0, items)
+
+    def _new(self, question: _Question, key: bytes, scorer: int, items: Counts) -> npt.NDArray[np.bool_]:
+        if question.scorer != scorer:
+            question.scorer, question.asked = scorer, set()
+        if question.known is None:
+            question.known = self._known.of(key).keys() if len(self._known) else set()
+        have = question.known
+        new = [item not in question.asked and not (have and self._key(item) in have) for item in items.tolist()]
+        question.asked.update(items.tolist())
+        return np.array(new, bool)
+
+    def _key(self, item: int) -> bytes:
+        if item not in self._keys:
+            self._keys[item] = self._corpus.items[item].key
+        return self._keys[item]
+
+
+def _pictures(*needed: tuple[Entries[Any], Counts]) -> Counts:
+    """The smallest rank at which each distinct picture is sent, of those that are."""
+    first: dict[str, int] = {}
+    for entries, ranks in needed:
+        for picture, rank in zip(entries.table["image_sha256"].to_pylist(), ranks.tolist(), strict=True):
+            if picture and rank < first.get(picture, NEVER):
+                first[picture] = rank
+    return np.array(list(first.values()), np.int64)

@@ -1,0 +1,1 @@
+"""The page on which a person sees what a selection makes of the scores."""

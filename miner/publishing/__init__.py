@@ -1,0 +1,1 @@
+"""A scored dataset, to publish and to pull."""

@@ -1,0 +1,174 @@
+"""Streams queries and their candidates to the judge, and writes what it measured as shards.
+
+What it promises: a shard on disk is complete; a rerun judges only what is missing; every row of one folder comes from
+one judge; a signal to stop lets the shards in work finish; memory is bounded by what is in flight. What it does not do:
+choose negatives (`select`), embed, or judge.
+"""
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from miner.retrieval.pools import repeated_questions
+from miner.scoring.plan import plan_of, questions_of, start_plan
+from miner.scoring.score_cache import KnownScores
+from miner.scoring.service import open_client
+from miner.scoring.shard_scorer import Counts, ShardScorer
+from miner.settings import ScoreSettings
+from miner.stopping import Stopped, listening
+from unijudge.client.client import JudgeClient
+from unijudge.errors import DataError, SettingsError, UnijudgeError
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.scores import ScoreManifest, missing_shards
+from unijudge.storage.leases import lease, lost_lease
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 2
+"""Shards in work: the second one keeps the service busy while the first waits for its slowest query."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is, after each shard."""
+
+    shards: int
+    shards_done: int
+    """Of this run and of those before it."""
+    shards_before: int
+    """Found done when this run began."""
+    counts: Counts
+    """Of this run."""
+    seconds: float
+    """Since this run began to score."""
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Asked of the judge in this run."""
+        return self.counts.asked / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of this run; None before its first shard."""
+        mine = self.shards_done - self.shards_before
+        return self.seconds / mine * (self.shards - self.shards_done) if mine else None
+
+
+Report = Callable[[Progress], None]
+
+
+def score(settings: ScoreSettings, report: Report) -> Progress:
+    """Runs a job, or what is left of it; SIGINT and SIGTERM let the shards in work finish first.
+
+    Args:
+        settings: The job.
+        report: Is called once at the start and after each shard.
+
+    Raises:
+        UnijudgeError: Whatever stopped it, a lost lease too; the shards that were finished stay.
+    """
+    corpus = Corpus(settings.corpus)
+    if not len(corpus.queries):
+        raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
+    try:
+        with lease(settings.out) as stop, _engine(settings):
+            heard: list[signal.Signals] = []
+            done = asyncio.run(_run(settings, corpus, report, stop, heard))
+    except* UnijudgeError as group:
+        raise _first(group) from None
+    if stop.is_set() and not heard and done.shards_done < done.shards:
+        raise lost_lease(settings.out)
+    return done
+
+
+def _engine(settings: ScoreSettings) -> AbstractContextManager[None]:
+    """What has to be there before anything is done."""
+    if settings.engine == "local":
+        return nullcontext()
+    try:
+        from miner.scoring.ray_executor import connected
+    except ImportError as error:
+        raise SettingsError(
+            f'engine = "ray": Ray cannot be imported ({error}); install the extra: pip install "unijudge[mine-ray]"'
+        ) from error
+    return connected(settings)
+
+
+async def _run(
+    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, heard: list[signal.Signals]
+) -> Progress:
+    """Stops early when `stop` is set: by a signal, which is noted, or because the lease was lost."""
+
+    def asked_to_stop(number: signal.Signals) -> None:
+        stop.set()
+        logger.info("%s: the shards in work finish first; a second signal ends at once", number.name)
+
+    async with open_client(settings) as judge:
+        with listening(heard, asked_to_stop):
+            return await _scored(settings, corpus, report, stop, judge)
+
+
+async def _scored(
+    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, judge: JudgeClient
+) -> Progress:
+    plan = plan_of(settings, corpus, judge.identity)
+    start_plan(settings.out, plan)
+    todo = missing_shards(settings.out, plan)
+    tally = _Tally(plan, len(todo), report)
+    try:
+        questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
+    except Stopped:
+        return tally.progress
+    tally.begin()
+    if settings.engine == "ray":
+        from miner.scoring.ray_executor import score_shards
+
+        await asyncio.to_thread(score_shards, settings, plan, todo, tally.add, stop)
+        return tally.progress
+    known = await asyncio.to_thread(KnownScores, [*settings.reuse, settings.out], plan.judge)
+    rows = None if len(todo) == plan.shards else chain.from_iterable(map(plan.rows, todo))
+    repeated = await asyncio.to_thread(repeated_questions, corpus, rows)
+    scorer = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
+    left = iter(todo)
+
+    async def worker() -> None:
+        for shard in left:
+            if stop.is_set():
+                return
+            tally.add(await scorer.score(shard))
+
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(AT_ONCE):
+            workers.create_task(worker())
+    return tally.progress
+
+
+class _Tally:
+    """Adds up shards, and reports."""
+
+    def __init__(self, plan: ScoreManifest, todo: int, report: Report):
+        self._begun, self._report = time.monotonic(), report
+        before = plan.shards - todo
+        self.progress = Progress(plan.shards, before, before, Counts(), 0.0)
+        report(self.progress)
+
+    def begin(self) -> None:
+        """The clock starts: what came before was no scoring."""
+        self._begun = time.monotonic()
+
+    def add(self, counts: Counts) -> None:
+        """One more shard."""
+        done, counts = self.progress.shards_done + 1, self.progress.counts + counts
+        self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)
+        self._report(self.progress)
+
+
+def _first(group: BaseExceptionGroup[UnijudgeError]) -> UnijudgeError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,146 @@
+"""Verdicts that need not be asked for again: found by content, in folders of scores by the same judge.
+
+A pair is known by the content hashes of its query and its item, so a larger k, another pool, more queries or another
+corpus ask only for pairs that nobody scored. Errors are asked again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unijudge.errors import JudgeChanged
+from unijudge.formats.scores import SCORES, Judged, ScoreManifest, missing_shards, shard_path
+from unijudge.formats.tables import reading
+from unijudge.judging.verdicts import JudgeIdentity
+from unijudge.storage.files import read_json
+
+GROUPS_IN_MEMORY = 1024
+"""Of 64 queries each: with fifty candidates and a positive, 64 · 51 · 33 bytes."""
+QUESTIONS_IN_MEMORY = 64
+
+
+def check_reuse(folders: Sequence[Path], judge: JudgeIdentity) -> list[ScoreManifest]:
+    """The manifests of folders whose scores are to be reused.
+
+    Raises:
+        JudgeChanged: A folder was scored by another judge.
+        DataError: A folder is missing or foreign.
+    """
+    manifests = [read_json(folder / "manifest.json", ScoreManifest) for folder in folders]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest.judge != judge:
+            raise JudgeChanged(
+                f"{folder}: cannot be reused: it was scored by {manifest.judge}, but now {judge} answers; leave it "
+                "out, or start that judge again"
+            )
+    return manifests
+
+
+class KnownScores:
+    """The finished shards of some folders, indexed by query: 24 bytes each."""
+
+    def __init__(self, folders: Sequence[Path], judge: JudgeIdentity):
+        """Reads the query keys of all shards.
+
+        Raises:
+            JudgeChanged: A folder was scored by another judge.
+            DataError: A folder or a shard is missing, torn or foreign.
+        """
+        self._files: list[tuple[Path, str]] = []
+        keys, files, groups = [], [], []
+        for folder, manifest in zip(folders, check_reuse(folders, judge), strict=True):
+            for shard in sorted(set(range(manifest.shards)) - set(missing_shards(folder, manifest))):
+                self._files.append((shard_path(folder, shard), manifest.stamp(shard)))
+                for group, column in enumerate(self._keys(*self._files[-1])):
+                    keys.append(column)
+                    files.append(np.full(len(column), len(self._files) - 1, np.int32))
+                    groups.append(np.full(len(column), group, np.int32))
+        all_keys = np.concatenate(keys) if keys else np.empty(0, "S16")
+        order = np.argsort(all_keys, kind="stable")
+        self._sorted = all_keys[order]
+        self._places = np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order] if keys else np.empty((0, 2))
+        self._group = lru_cache(GROUPS_IN_MEMORY)(self._read_group)
+        self._of = lru_cache(QUESTIONS_IN_MEMORY)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def of(self, query_key: bytes) -> Mapping[bytes, Judged]:
+        """What is known of a query: item_key → its verdict, without the id and the place that the item has in a folder.
+
+        Costs a read of every row that asks this question: who asks for many rows of one question asks once.
+        """
+        return self._of(query_key)
+
+    def _read(self, query_key: bytes) -> dict[bytes, Judged]:
+        left, right = (np.searchsorted(self._sorted, np.bytes_(query_key), side) for side in ("left", "right"))
+        found: dict[bytes, Judged] = {}
+        for file, group in np.unique(self._places[left:right], axis=0).tolist():
+            found |= self._group(file, group).of(query_key)
+        return found
+
+    def _read_group(self, number: int, group: int) -> "_Group":
+        path, stamp = self._files[number]
+        return _Group.read(SCORES.group(path, group, stamp))
+
+    @staticmethod
+    def _keys(path: Path, stamp: str) -> list[npt.NDArray[np.bytes_]]:
+        with SCORES.open(path, stamp) as file, reading(path):
+            columns = [
+                file.read_row_group(group, columns=["query_key"])["query_key"] for group in range(file.num_row_groups)
+            ]
+        return [np.array(column.to_pylist(), "S16") for column in columns]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The verdicts of some rows as columns, N pairs: a row's objects are made when its question is asked about."""
+
+    query_keys: list[bytes]
+    """Of each row."""
+    rows_N: npt.NDArray[np.int64]
+    """Ascending."""
+    item_keys_N: npt.NDArray[np.void]
+    yes_N: npt.NDArray[np.float32]
+    no_N: npt.NDArray[np.float32]
+    labels_N: npt.NDArray[np.int8]
+    """Whether the likeliest answer was a label; −1: not known."""
+
+    @classmethod
+    def read(cls, table: pa.Table) -> "_Group":
+        """The columns of a row group."""
+        parts = [_pairs(table[kind].combine_chunks()) for kind in ("positives", "candidates")]
+        rows_N, keys_N, yes_N, no_N, labels_N = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        judged = np.flatnonzero(~np.isnan(yes_N) & ~np.isnan(no_N))
+        order = judged[np.argsort(rows_N[judged], kind="stable")]
+        columns = (column[order] for column in (rows_N, keys_N, yes_N, no_N, labels_N))
+        return cls(table["query_key"].to_pylist(), *columns)
+
+    def of(self, query_key: bytes) -> dict[bytes, Judged]:
+        """The verdicts of all rows that ask this question."""
+        found: dict[bytes, Judged] = {}
+        for row, key in enumerate(self.query_keys):
+            if key != query_key:
+                continue
+            some = slice(*np.searchsorted(self.rows_N, [row, row + 1]))
+            columns = (self.item_keys_N[some], self.yes_N[some], self.no_N[some], self.labels_N[some])
+            for item, yes, no, label in zip(*(column.tolist() for column in columns), strict=True):
+                found[item] = Judged("", item, None, None, yes, no, None if label < 0 else bool(label))
+        return found
+
+
+def _pairs(lists: pa.Array) -> tuple[npt.NDArray[np.generic], ...]:
+    """The row, the item's key and the verdict of each pair; NaN where there is none."""
+    judged = pc.list_flatten(lists)
+    keys = pc.struct_field(judged, "item_key")
+    labels = pc.fill_null(pc.struct_field(judged, "argmax_is_label").cast(pa.int8()), -1)
+    yes, no = (pc.struct_field(judged, name).to_numpy(zero_copy_only=False) for name in ("yes_logprob", "no_logprob"))
+    # As void, not as bytes: numpy cuts zeros off the end of bytes.
+    keys_N = np.frombuffer(b"".join(keys.to_pylist()), "V16")
+    return pc.list_parent_indices(lists).to_numpy(), keys_N, yes, no, labels.to_numpy(zero_copy_only=False)

@@ -1,0 +1,205 @@
+"""One shard of a scoring job, from questions to a file: used by the job itself and by each task of a Ray job.
+
+What is known is not asked again; a pair that cannot be judged gets its error; a shard with too many of them, or whose
+judge does not answer the question, is not written.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from miner.scoring.pairs import Asked, Question, Questions
+from miner.scoring.score_cache import KnownScores
+from miner.settings import ScoreSettings
+from unijudge.content import Content
+from unijudge.errors import DataError, JudgeBroken, JudgeRefused, Unreachable
+from unijudge.formats.corpus import Corpus, Item, Query
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
+from unijudge.judging.verdicts import Judge, PairError, Verdict
+from unijudge.provenance import without_passwords
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the pairs of a shard, or of several."""
+
+    pairs: int = 0
+    asked: int = 0
+    """Of these, pairs that the judge was asked about; the others were known."""
+    errors: int = 0
+    """Of these, pairs without a verdict."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors)
+
+
+class ShardScorer:
+    """Asks one judge, for one plan."""
+
+    def __init__(
+        self,
+        settings: ScoreSettings,
+        plan: ScoreManifest,
+        corpus: Corpus,
+        questions: Questions,
+        judge: Judge,
+        known: KnownScores,
+        repeated: Mapping[bytes, int],
+    ):
+        """Asks nothing yet.
+
+        Args:
+            settings: The job.
+            plan: Of its folder.
+            corpus: Of the job.
+            questions: What is asked of each query.
+            judge: Whom.
+            known: What need not be asked.
+            repeated: Questions that several rows of this job ask, and how many do.
+        """
+        self._settings, self._plan, self._corpus = settings, plan, corpus
+        self._questions, self._judge, self._known = questions, judge, known
+        self._repeats = {key: _Repeated(rows) for key, rows in repeated.items()}
+        self._room = asyncio.Semaphore(settings.in_flight)
+        self._order = asyncio.Lock()
+        # Queries begin in order, and only so far ahead of what is written: a kill costs a shard and what is in flight.
+        self._ahead = asyncio.Semaphore(settings.queries_in_shard + settings.in_flight)
+
+    async def score(self, shard: int) -> Counts:
+        """Scores and writes one shard.
+
+        Raises:
+            DataError: Too many pairs have no verdict, or the disk refused.
+            JudgeError: The judge gave no answer, or does not answer the question.
+        """
+        async with asyncio.TaskGroup() as group, self._order:
+            questions = await asyncio.to_thread(self._questions.of, self._plan.rows(shard))
+            tasks = [group.create_task(self._query(question)) for question in questions]
+        judged = [task.result()[0] for task in tasks]
+        self._check(shard, judged)
+        rivals = self._settings.engine == "ray"  # a task is run again while its first machine is only cut off
+        await asyncio.to_thread(write_shard, self._settings.out, self._plan, shard, judged, rivals=rivals)
+        for _ in judged:
+            self._ahead.release()
+        pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
+        return Counts(len(pairs), sum(task.result()[1] for task in tasks), sum(p.error is not None for p in pairs))
+
+    async def _query(self, question: Question) -> tuple[JudgedQuery, int]:
+        """The judged query, and how many pairs were asked for it."""
+        query = self._corpus.queries[question.row]
+        items = [self._corpus.items[asked.row] for asked in question.asked]
+        await self._ahead.acquire()  # given back when the shard is written
+        repeated = self._repeats.get(query.key)
+        if repeated is None:
+            known, answers = await self._answers(query, items, _Repeated(1))
+        else:  # asked by several rows: one after the other, so that each pair is asked once
+            async with repeated.turn:
+                known, answers = await self._answers(query, items, repeated)
+                fresh = map(_judged, items, question.asked, answers)
+                repeated.answered |= {one.item_key: one for one in fresh if one.log_odds is not None}
+                repeated.rows_left -= 1
+                if not repeated.rows_left:
+                    del self._repeats[query.key]
+        judged = [_judged(*one) for one in zip(items, question.asked, answers, strict=True)]
+        positives = [one for one in judged if one.rank is None]
+        row = JudgedQuery(query.query_id, query.subset, query.key, positives, judged[len(positives) :])
+        return row, sum(item.key not in known for item in items)
+
+    async def _answers(
+        self, query: Query, items: Sequence[Item], question: "_Repeated"
+    ) -> tuple[Mapping[bytes, Judged], list[Judged | Verdict | PairError]]:
+        """What was known of the query's items, and for each item that, or else a fresh answer."""
+        async with self._room:
+            keys = [item.key for item in items]
+            known = {key: question.answered[key] for key in keys if key in question.answered}
+
+            # Other folders are read once for a question, however many rows ask it.
+            if len(self._known) and len(known) < len(keys):
+                if question.before is None:
+                    question.before = await asyncio.to_thread(self._known.of, query.key)
+                before = question.before
+                known |= {key: before[key] for key in keys if key in before}
+            unknown = [item for item in items if item.key not in known]
+            fresh = iter(await self._ask(query, unknown) if unknown else [])
+        return known, [known[item.key] if item.key in known else next(fresh) for item in items]
+
+    async def _ask(self, query: Query, items: Sequence[Item]) -> list[Verdict | PairError]:
+        """One answer for each item; what cannot be read or is refused becomes an error in its place."""
+        if query.image or any(item.image for item in items):
+            asked, contents = await asyncio.to_thread(self._read, query, items)
+        else:
+            asked, contents = self._read(query, items)
+        if isinstance(asked, PairError):
+            return [asked] * len(items)
+        readable = [content for content in contents if isinstance(content, Content)]
+        try:
+            answers = iter(await self._judge.judge(asked, readable) if readable else [])
+        except JudgeRefused as error:
+            service = without_passwords(self._settings.service).rstrip("/")  # errors are published, addresses are not
+            message = str(error).replace(service, "the service")
+            return [PairError(code="refused", message=message)] * len(items)
+        return [next(answers) if isinstance(content, Content) else content for content in contents]
+
+    def _read(self, query: Query, items: Sequence[Item]) -> tuple[Content | PairError, list[Content | PairError]]:
+        return self._content(query), [self._content(item) for item in items]
+
+    def _content(self, entry: Item | Query) -> Content | PairError:
+        try:
+            return self._corpus.content(entry)
+        except Unreachable:  # it may be readable in a minute, and an error is stored for ever
+            raise
+        except DataError as error:
+            return PairError(code="unreadable", message=self._corpus.told(error))
+
+    def _check(self, shard: int, judged: list[JudgedQuery]) -> None:
+        settings = self._settings
+        pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
+        failed = [pair for pair in pairs if pair.error is not None]
+        if len(failed) > settings.max_error_share * len(pairs):
+            raise DataError(
+                f"shard {shard}: {len(failed)} of {len(pairs)} pairs have no verdict, more than max_error_share = "
+                f"{settings.max_error_share:g}; the shard was not written. Mend the cause, or raise "
+                f"max_error_share. First reason: {failed[0].error}"
+            )
+        if failed:
+            logger.warning(
+                "shard %d: %d pairs without a verdict, first reason: %s", shard, len(failed), failed[0].error
+            )
+        masses = [
+            math.exp(pair.yes_logprob) + math.exp(pair.no_logprob)
+            for pair in pairs
+            if pair.yes_logprob is not None and pair.no_logprob is not None
+        ]
+        mean = sum(masses) / len(masses) if masses else 1.0
+        if mean < settings.min_mass:
+            raise JudgeBroken(
+                f"shard {shard}: the judge gives Yes and No together a mean probability of {mean:.3g}, less than "
+                f"min_mass = {settings.min_mass:g}: it is not answering the question. Chat template, label words "
+                "or model do not fit; the shard was not written"
+            )
+
+
+@dataclass
+class _Repeated:
+    """A question, and what is known of it: where several rows ask it, kept until the last of them has its answers."""
+
+    rows_left: int
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    answered: dict[bytes, Judged] = field(default_factory=dict)
+    """By this job."""
+    before: Mapping[bytes, Judged] | None = None
+    """What folders of scores know; None: not looked up."""
+
+
+def _judged(item: Item, asked: Asked, answer: Judged | Verdict | PairError) -> Judged:
+    """An item as it is stored: where it stood in this search, and what was measured."""
+    if isinstance(answer, Judged):
+        return replace(answer, item_id=item.item_id, rank=asked.rank, similarity=asked.similarity)
+    place = (item.item_id, item.key, asked.rank, asked.similarity)
+    if isinstance(answer, PairError):
+        return Judged(*place, error=f"{answer.code}: {answer.message}")
+    return Judged(*place, answer.yes_logprob, answer.no_logprob, answer.argmax_is_label)

@@ -1,0 +1,1 @@
+"""From scores to training rows: which candidates become hard negatives."""

@@ -1,0 +1,1 @@
+"""Many selections of the same scores, counted side by side."""

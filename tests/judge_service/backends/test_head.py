@@ -1,0 +1,115 @@
+"""The last layer in float32: sixteen-bit logits lie on a grid, on which many pairs are equal."""
+
+import asyncio
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from demo.commands import JUDGE
+from demo.lessons import Album, Lessons
+from demo.quality import png
+from demo.tiny_model import make_tokenizer
+from demo.world import SMALL
+from judge_service.backends import open_judge
+from judge_service.settings import ModelSettings, ServiceSettings
+from tests.contents import CONTENTS
+from unijudge.content import Content
+from unijudge.judging.verdicts import JudgeIdentity
+
+ENGINES = [
+    "transformers",
+    pytest.param(
+        "vllm", marks=pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed")
+    ),
+]
+
+
+ROOT = Path(__file__).parents[3]
+PAIRS = 240
+
+
+def load(folder, backend, **model):
+    settings = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
+    return open_judge(ServiceSettings(model=ModelSettings(**settings | model)))
+
+
+def log_odds(judge, pairs):
+    async def ask():
+        return await asyncio.gather(*(judge.judge(query, [candidate]) for query, candidate in pairs))
+
+    return np.array([verdict.log_odds for (verdict,) in asyncio.run(ask())])
+
+
+@pytest.fixture(scope="module")
+def demo_pairs():
+    """Fresh pairs of the demo's world."""
+    album = Album.of(SMALL, scenes=PAIRS // 2, seed=5, held_out=True)
+
+    def whole(content):
+        return Content(content.text, png(album.pictures[int(content.image)]) if content.image else None)
+
+    pairs = Lessons(album, make_tokenizer(), 5).pairs(PAIRS)
+    return [(whole(pair.query), whole(pair.candidate)) for pair in pairs]
+
+
+@pytest.fixture(scope="module")
+def exact(demo_pairs):
+    """Their log-odds in float32."""
+    return log_odds(load(ROOT / JUDGE, "transformers"), demo_pairs)
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_scores_in_bfloat16_leave_the_grid(demo_pairs, exact, backend):
+    """The demo's judge on the demo's pairs: how many of its scores are distinct, before and after."""
+    ties, errors = {}, {}
+    for head in ("model", "float32"):
+        scores = log_odds(load(ROOT / JUDGE, backend, dtype="bfloat16", head_dtype=head), demo_pairs)
+        ties[head] = len(scores) - len(set(scores))
+        errors[head] = np.abs(scores - exact).mean()
+        print(f"{backend}, bfloat16, head {head}: {len(scores)} pairs, {len(set(scores))} distinct log-odds, "
+              f"{ties[head]} ties, mean difference to float32 {errors[head]:.3f}")  # fmt: skip
+    assert ties["float32"] < ties["model"]
+    assert errors["float32"] < errors["model"]
+
+
+def test_the_head_multiplies_in_float32(tiny_model):
+    judge = load(tiny_model, "transformers", dtype="bfloat16")
+    hidden = torch.randn(3, judge._model.config.get_text_config().hidden_size).bfloat16()
+    expected = hidden.double() @ judge._model.lm_head.weight.double().T
+    assert judge._logits_BV(hidden).dtype == torch.float32
+    assert torch.allclose(judge._logits_BV(hidden).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_float32_model_does_not_change(tiny_model):
+    pairs = [(query, candidate) for query in CONTENTS[:4] for candidate in CONTENTS]
+    own, same = (log_odds(load(tiny_model, "transformers", head_dtype=head), pairs) for head in ("model", "float32"))
+    assert (own == same).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head", "found"),
+    [("bfloat16", "float32", "float32"), ("bfloat16", "model", "bfloat16"), ("float32", "model", "float32")],
+)
+def test_the_identity_says_which(tiny_model, dtype, head, found):
+    judge = load(tiny_model, "transformers", dtype=dtype, head_dtype=head)
+    assert judge.identity.head_dtype == found
+
+
+def test_packed_weights_are_part_of_the_identity(tiny_model):
+    judge = load(tiny_model, "transformers")
+    assert judge.identity.quantisation == "none"
+    judge.inputs.model.config.quantization_config = {"quant_method": "awq", "bits": 4}
+    assert judge.inputs.identity("vllm", "0").quantisation == "awq"
+
+
+def test_who_made_the_logits_is_a_part_of_the_judge(identity):
+    """Two judges that differ in it alone are two; a manifest that does not say it is of no judge."""
+    assert identity.model_copy(update={"head_dtype": "bfloat16"}).digest != identity.digest
+    fields = identity.model_dump(mode="json")
+    del fields["head_dtype"]
+    with pytest.raises(ValidationError, match="head_dtype"):
+        JudgeIdentity.model_validate(fields)

@@ -1,0 +1,198 @@
+"""A request whose caller left: it never begins, or stops at its next step, and counts as progress all the same."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+import torch
+
+from judge_service.backends.one_thread import OneThread
+from judge_service.backends.rendering import Inputs
+from judge_service.replica.health import Progress
+from tests.judge_service.backends.test_transformers import load
+from unijudge.content import Content
+from unijudge.judging.verdicts import Choice, Verdict
+
+QUERY = Content(text="a query")
+CANDIDATES = [Content(text=f"candidate {number} of eight") for number in range(8)]
+
+
+class Gate:
+    """Holds whoever comes first, until it is opened."""
+
+    def __init__(self):
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def pass_through(self):
+        self.reached.set()
+        assert self.opened.wait(60)
+
+
+async def until_idle(judge):
+    """The thread has done what it was given before."""
+    await judge._thread.run(lambda caller: None)
+
+
+@pytest.fixture(scope="module")
+def judge(tiny_model):
+    return load(tiny_model, batch_tokens=300)
+
+
+@pytest.fixture
+def held(judge, monkeypatch):
+    """Of the model's forward passes with candidates, the first is held; the second return value counts them."""
+    gate, passes = Gate(), []
+    forward = judge._logprobs_BV
+
+    def counted(streams, cut, cache):
+        passes.append(len(streams))
+        if len(passes) == 1:
+            gate.pass_through()
+        return forward(streams, cut, cache)
+
+    monkeypatch.setattr(judge, "_logprobs_BV", counted)
+    return gate, passes
+
+
+async def left_behind(coroutine, gate, way):
+    """A caller leaves when its request is held: cancelled, or out of time."""
+
+    async def waits():
+        async with asyncio.timeout(None) as patience:
+            limits.append(patience)
+            await coroutine
+
+    limits = []
+    task = asyncio.create_task(waits())
+    assert await asyncio.to_thread(gate.reached.wait, 60)
+    if way == "cancelled":
+        task.cancel()
+    else:
+        limits[0].reschedule(asyncio.get_running_loop().time())
+    with pytest.raises(asyncio.CancelledError if way == "cancelled" else TimeoutError):
+        await task
+
+
+@pytest.mark.parametrize("way", ["cancelled", "out of time"])
+def test_what_has_begun_stops_at_its_next_chunk(judge, held, way):
+    gate, passes = held
+
+    async def story():
+        await left_behind(judge.judge(QUERY, CANDIDATES), gate, way)
+        before = time.monotonic()
+        assert judge.progressed_at < before
+        gate.opened.set()
+        await until_idle(judge)
+        assert len(passes) == 1
+        assert judge.progressed_at > before, "a chunk counts, whoever waits for it"
+        return await judge.judge(QUERY, CANDIDATES)
+
+    answers = asyncio.run(story())
+    assert all(isinstance(answer, Verdict) for answer in answers)
+    assert len(passes) > 3, "eight candidates are several chunks"
+
+
+@pytest.mark.parametrize("ask", ["judge", "choose"])
+def test_what_has_not_begun_never_begins(judge, held, monkeypatch, ask):
+    gate, _ = held
+    prepared = []
+    for name in ("prepare", "prepare_list"):
+        method = getattr(Inputs, name)
+        monkeypatch.setattr(Inputs, name, lambda *given, method=method: prepared.append(given) or method(*given))
+
+    async def story():
+        first = asyncio.create_task(judge.judge(QUERY, CANDIDATES[:2]))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        waiting = [asyncio.create_task(getattr(judge, ask)(QUERY, CANDIDATES[:3])) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in waiting[:4]:
+            task.cancel()
+        await asyncio.wait(waiting[:4], timeout=60)  # until each has heard that its caller left
+        gate.opened.set()
+        return await first, await waiting[4]
+
+    first, last = asyncio.run(story())
+    assert all(isinstance(answer, Verdict) for answer in first)
+    assert isinstance(last, Choice) if ask == "choose" else len(last) == 3
+    assert [len(candidates) for _, _, candidates in prepared] == [2, 3]
+
+
+def test_a_list_whose_caller_left_while_it_was_prepared_is_not_run(judge, monkeypatch):
+    gate, passes = Gate(), []
+    prepare = Inputs.prepare_list
+    monkeypatch.setattr(Inputs, "prepare_list", lambda *given: gate.pass_through() or prepare(*given))
+    monkeypatch.setattr(judge, "_logprobs_BV", lambda *_: passes.append(1))
+
+    async def story():
+        await left_behind(judge.choose(QUERY, CANDIDATES), gate, "cancelled")
+        gate.opened.set()
+        await until_idle(judge)
+
+    asyncio.run(story())
+    assert not passes
+
+
+def test_a_list_is_progress(judge):
+    before = time.monotonic()
+    assert isinstance(judge, Progress)
+    assert isinstance(asyncio.run(judge.choose(QUERY, CANDIDATES)), Choice)
+    assert before < judge.progressed_at < time.monotonic()
+
+
+def test_before_its_first_answer_a_judge_has_not_progressed(tiny_model):
+    assert load(tiny_model).progressed_at == float("-inf")
+
+
+def test_what_did_not_fit_is_freed_before_the_halves_are_tried(judge, monkeypatch):
+    """Else a batch that was too large would leave no room for a smaller one."""
+    whole, tried = judge._logprobs_BV, []
+
+    def short(streams, cut, cache):
+        assert all(held() is None for held in tried), "what was too large is still held"
+        large = torch.zeros(3)
+        if len(streams) > 1:
+            tried.append(weakref.ref(large))
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return whole(streams, cut, cache)
+
+    monkeypatch.setattr(judge, "_logprobs_BV", short)
+    gc.disable()
+    try:
+        answers = asyncio.run(judge.judge(QUERY, CANDIDATES[:4]))
+    finally:
+        gc.enable()
+    assert tried
+    assert all(isinstance(answer, Verdict) for answer in answers)
+
+
+def test_the_work_hears_that_its_caller_left():
+    thread, gate = OneThread("test"), Gate()
+    steps = []
+
+    def work(caller, name):
+        for step in range(3):
+            caller.check_waits()
+            steps.append((name, step))
+            gate.pass_through()
+
+    async def story():
+        task = asyncio.create_task(thread.run(work, "first"))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        gate.opened.set()
+        await thread.run(work, name="second")
+
+    asyncio.run(story())
+    assert steps == [("first", 0), ("second", 0), ("second", 1), ("second", 2)]
+
+
+def test_an_error_of_the_work_reaches_its_caller():
+    def fail(caller):
+        raise LookupError("the test does not like it")
+
+    with pytest.raises(LookupError, match="does not like it"):
+        asyncio.run(OneThread("test").run(fail))

@@ -1,0 +1,130 @@
+"""What holds nothing is an error in its place, for every judge; blanks hold nothing; and what an identity says."""
+
+import asyncio
+import json
+from importlib.metadata import version
+
+import httpx2
+import pytest
+
+import unijudge.judging.prompt
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.replica.app import create_app
+from judge_service.replica.counting import PairCounter
+from judge_service.replica.health import WatchedJudge
+from judge_service.settings import HealthSettings, LimitSettings
+from tests.families import MAKERS
+from tests.judge_service.backends.test_families import load as load_family
+from tests.judge_service.backends.test_transformers import load
+from tests.judge_service.replica.test_app import raw
+from tests.pictures import noise, png
+from unijudge.client.client import JudgeClient
+from unijudge.content import Content
+from unijudge.errors import JudgeRefused
+from unijudge.judging.prompt import Prompt
+from unijudge.judging.protocol import ScoreResponse
+from unijudge.judging.verdicts import EMPTY, JudgeIdentity, PairError, Verdict
+
+BLANKS = ["", " ", "\n\t ", "\u200b", " \u00a0\u2003", "\ufeff\u200d"]
+QUERY = Content("a query")
+
+
+@pytest.fixture(scope="module")
+def real(tiny_model):
+    return load(tiny_model)
+
+
+@pytest.fixture(params=["scripted", "real"])
+def judge(request):
+    return ScriptedJudge(Prompt()) if request.param == "scripted" else request.getfixturevalue("real")
+
+
+def served(judge, query, candidates, method="judge"):
+    app = create_app(WatchedJudge(judge, HealthSettings(canary_every_s=0)), LimitSettings())
+
+    async def ask():
+        async with JudgeClient("http://judge", transport=httpx2.ASGITransport(app), retry_for_s=1) as client:
+            return await getattr(client, method)(query, candidates)
+
+    return asyncio.run(ask())
+
+
+def test_an_empty_candidate_is_an_error_in_its_place(judge):
+    candidates = [Content("a"), *map(Content, BLANKS), Content(), Content("b")]
+    for found in (asyncio.run(judge.judge(QUERY, candidates)), served(judge, QUERY, candidates)):
+        assert found[1:-1] == [EMPTY] * (len(BLANKS) + 1)
+        assert isinstance(found[0], Verdict)
+        assert isinstance(found[-1], Verdict)
+    alone = asyncio.run(judge.judge(QUERY, [Content("a"), Content("b")]))
+    assert abs(alone[1].log_odds - found[-1].log_odds) < 1e-4
+
+
+def test_an_image_without_bytes_is_no_picture(judge):
+    """Not the lack of one: a text beside it is not judged alone."""
+    candidates = [Content("a", b""), Content(None, b""), Content("a")]
+    for found in (asyncio.run(judge.judge(QUERY, candidates)), served(judge, QUERY, candidates)):
+        assert [answer.code for answer in found[:2]] == ["bad_image", "bad_image"]
+        assert isinstance(found[2], Verdict)
+    with pytest.raises(JudgeRefused, match="query: not a JPEG"):
+        served(judge, Content("a", b""), [Content("a")])
+
+
+@pytest.mark.parametrize("query", [Content(), Content(" \u200b\n")])
+def test_an_empty_query_is_refused(judge, query):
+    with pytest.raises(JudgeRefused, match="query: neither text nor image, so there is nothing to judge"):
+        served(judge, query, [Content("a")])
+
+
+def test_an_empty_entry_of_a_list_is_named(judge):
+    found = served(judge, QUERY, [Content("a"), Content(" ")], "choose")
+    assert found == PairError(code="empty", message=f"candidate 2: {EMPTY.message}")
+    found = served(judge, QUERY, [Content("a"), Content("b", b"")], "choose")
+    assert (found.code, found.message[:12]) == ("bad_image", "candidate 2:")
+
+
+def test_a_blank_text_beside_a_picture_says_nothing(real):
+    shown = png("red")
+    (with_blank, alone) = asyncio.run(real.judge(QUERY, [Content(" \n", shown), Content(None, shown)]))
+    assert with_blank == alone
+    counts = PairCounter(real.inputs).count(QUERY, [Content(" \n", shown), Content(None, shown), Content("\u200b")])
+    assert counts[0] == counts[1]
+    assert counts[2] == EMPTY
+
+
+def test_on_the_wire(judge):
+    """As a stranger's client sends it."""
+    app = create_app(WatchedJudge(judge, HealthSettings(canary_every_s=0)), LimitSettings())
+    body = {"query": {"text": "a"}, "candidates": [{"text": ""}, {}, {"text": "b", "image": ""}, {"text": "b"}]}
+    results = ScoreResponse.model_validate_json(raw(app, body).content).results
+    assert [getattr(one, "code", None) for one in results] == ["empty", "empty", "bad_image", None]
+    large = noise(1)
+    both = {"query": {"text": "a"}, "candidates": [{"image": "", "image_sha256": "0" * 64}]}
+    assert "both an image and the hash of one" in raw(app, both).json()["message"]
+    assert len(large) > 4096
+
+
+def test_the_wording_of_both_questions_is_the_judges_identity(monkeypatch):
+    known = Prompt().fingerprint
+    assert len({known, Prompt(order="candidate_first").fingerprint, Prompt(yes="Y").fingerprint}) == 3
+    for name in ("LIST_INSTRUCTION", "QUERY", "CANDIDATE"):
+        with monkeypatch.context() as changed:
+            changed.setattr(unijudge.judging.prompt, name, "Other words:")
+            assert Prompt().fingerprint != known, name
+    with monkeypatch.context() as changed:
+        changed.setattr(unijudge.judging.prompt, "list_answer", lambda number: f"[{number}]")
+        assert Prompt().fingerprint != known
+    assert Prompt().fingerprint == known
+
+
+def test_versions_of_what_makes_tokens_and_pixels_are_in_the_identity(real, tmp_path):
+    """Whatever engine runs: vLLM's own version does not say them. Tiles are cut by torchvision."""
+    libraries = ["transformers", "tokenizers", "pillow"]
+    expected = ", ".join(f"{name} {version(name)}" for name in libraries)
+    assert real.identity.inputs_version == expected
+    assert real.inputs.identity("vllm", "0").inputs_version == expected
+    MAKERS["internvl"](tmp_path / "internvl")
+    tiled = load_family(tmp_path / "internvl", "internvl").identity.inputs_version
+    assert tiled == f"{expected}, torchvision {version('torchvision').partition('+')[0]}"
+    before = json.loads(real.identity.model_dump_json())
+    del before["inputs_version"]
+    assert JudgeIdentity(**before) != real.identity

@@ -1,0 +1,275 @@
+"""What the page says of each candidate agrees with what selection did; which rows it shows; what a person may say."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miner.inspection.explain import compared, explain, outcome, views_of
+from miner.inspection.sample import ORDER, PLAIN, Sample
+from miner.inspection.settings import InspectSettings
+from miner.selection.negatives import choose
+from miner.selection.overrides import Override, read_overrides
+from miner.selection.resolve import TOLERANCE
+from tests.miner.mined import judged
+from unijudge.errors import DataError, SettingsError
+from unijudge.formats.corpus import Item
+from unijudge.formats.scores import Judged, JudgedQuery
+from unijudge.settings import load_settings
+
+ANYWHERE = Path("unused")
+
+
+def settings(preset="unime-v2", **changes):
+    return InspectSettings(scores=ANYWHERE, corpus=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
+
+
+def row(positives, scores):
+    items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(len(scores))]
+    candidates = [
+        judged(item, score, rank) if score is not None
+        else Judged(item.item_id, item.key, rank, 0.5, error="too_long: x")
+        for rank, (item, score) in enumerate(zip(items, scores, strict=True))
+    ]  # fmt: skip
+    known = [
+        Judged("p", bytes(16), None, 0.5, error="bad_image: x") if score is None
+        else judged(Item(f"p{score}", ("s",), "p"), score)
+        for score in positives
+    ]  # fmt: skip
+    return JudgedQuery("q", "s", bytes(16), known, candidates)
+
+
+def rounded(value):
+    return None if value is None else round(value, 4)
+
+
+def told(query, chosen_by):
+    choice = choose(query, chosen_by)
+    positives, candidates = explain(query, choice, chosen_by)
+    alphas = [rounded(e.alpha) for e in candidates]
+    return choice, [(e.fate, e.reason) for e in positives], [(e.fate, e.reason) for e in candidates], alphas
+
+
+def test_every_fate_has_its_reason_in_words():
+    made = settings(stored=2, stride=2)
+    choice, positives, candidates, alphas = told(row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made)
+    assert positives == [
+        ("positive", "as labelled"),
+        ("positive", "not the best of the row's positives; suspect: score 0.200 < 0.5"),
+    ]
+    assert candidates == [
+        ("dropped", "score 0.620 > 0.710 − 0.1"),
+        ("chosen", "score 0.100 ≤ 0.710 − 0.1; negative 1"),
+        ("error", "no verdict: too_long: x"),
+        ("kept", "score 0.200 ≤ 0.710 − 0.1"),
+        ("chosen", "score 0.300 ≤ 0.710 − 0.1; negative 2"),
+    ]
+    assert alphas == [0.61, 0.61, None, 0.61, 0.61]
+    assert outcome(choice, 2) == "2 negatives, β = 0.1"
+
+
+def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
+    choice, _, candidates, _ = told(row([0.5], [0.45, 0.6]), settings())
+    assert candidates == [
+        ("chosen", "score 0.450 ≤ 0.500 − 0.01 (β relaxed from 0.1); negative 1"),
+        ("dropped", "score 0.600 > 0.500 − 0.01 (β relaxed from 0.1)"),
+    ]
+    assert outcome(choice, 10) == "1 negative of 10, repeated to fill the row, β = 0.01"
+    choice, _, candidates, _ = told(row([0.3], [0.6]), settings("paper"))
+    assert candidates == [("chosen", "score 0.600 > 0.300 − 0.01; drawn at random all the same, as negative 1")]
+    assert outcome(choice, 10) == "1 negative, drawn at random: nothing survived"
+    choice, _, _, _ = told(row([0.3], [0.6]), settings())
+    assert outcome(choice, 10) == "left out: every candidate is dropped as a false negative"
+
+
+def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
+    _, _, candidates, alphas = told(row([0.5], [0.9, 0.1]), settings("topk", stored=1))
+    assert candidates == [
+        ("chosen", "negative 1, without asking the judge"),
+        ("kept", "passed over by the walk"),
+    ]
+    assert alphas == [None, None]
+    choice, positives, candidates, _ = told(row([None], [0.1]), settings())
+    assert positives == [("error", "no verdict: bad_image: x")]
+    assert candidates == [("kept", "nothing to compare with: no positive has a verdict")]
+    assert outcome(choice, 10) == "left out: no positive has a verdict"
+    assert outcome(choose(row([0.5], [None]), settings()), 10) == "left out: no candidate may be chosen"
+
+
+@given(
+    st.lists(st.floats(0.01, 0.99) | st.none(), min_size=1, max_size=3),
+    st.lists(st.floats(0.01, 0.99) | st.none(), max_size=30),
+    st.sampled_from(["unime-v2", "paper", "topk", "cyclic"]),
+    st.sampled_from([1.0, 1.05]),
+)
+def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
+    made = settings(preset, log_odds_divisor=divisor)
+    query = row(positives, scores)
+    choice = choose(query, made)
+    _, candidates = explain(query, choice, made)
+    fates = [explained.fate for explained in candidates]
+    chosen = {explained.judged.item_id for explained in candidates if explained.fate == "chosen"}
+    assert chosen == ({negative.item_id for negative in choice.triple.negatives} if choice.triple else set())
+    fallback = sum("drawn at random" in explained.reason for explained in candidates)
+    assert fates.count("dropped") + fallback == choice.dropped
+    assert fates.count("error") == scores.count(None)
+    assert [explained.judged for explained in candidates] == query.candidates
+
+
+@given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.sampled_from([0.1, 0.01, 0.001]))
+def test_a_comparison_is_seen_to_hold(score, positive, beta):
+    _, left, sign, right, _, _ = compared(score, positive, beta).split()
+    holds = float(left) > round(float(right) - beta, 12)
+    if abs(score - (positive - beta)) > 2 * TOLERANCE:
+        assert holds == (sign == ">") == (score > positive - beta)
+
+
+def test_views_name_what_is_odd():
+    def views(query, **changes):
+        made = settings(**changes)
+        return views_of(query, choose(query, made), made.stored)
+
+    assert views(row([0.9], [0.1, 0.2]), stored=2) == []
+    assert views(row([0.9], [0.85, 0.2]), stored=2) == ["suspected false negatives", "under-filled"]
+    assert views(row([0.4], [0.2, 0.2]), stored=2) == ["suspect positives", "ties"]
+    assert views(row([0.4], [0.6])) == ["suspected false negatives", "suspect positives", "left out"]
+    assert views(row([None], [0.6])) == ["left out", "errors"]
+
+
+def test_a_sample_prefers_what_is_rare_in_known_proportions():
+    sample = Sample(60, seed=0)
+    for number in range(3000):
+        views = ["ties"] if number % 3 == 0 else []
+        views += ["errors"] if number in (5, 300, 2999) else []
+        sample.add(f"q{number}", views, number)
+    assert sample.read == {"errors": 3, "ties": 999, PLAIN: 1998}
+    assert sample.shown["errors"] == 3
+    assert {sample.shown["ties"], sample.shown[PLAIN]} <= {28, 29}
+    assert sample.rows() == sorted(sample.rows())
+    assert {5, 300, 2999} <= set(sample.rows())
+    again = Sample(60, seed=1)
+    for number in range(3000):
+        again.add(f"q{number}", [], number)
+    assert set(again.rows()) != set(sample.rows())
+
+
+@given(st.lists(st.sampled_from([*ORDER, PLAIN]), max_size=60), st.integers(1, 30))
+def test_a_sample_never_holds_more_and_shares_fairly(files, size):
+    sample = Sample(size, seed=3)
+    for number, file in enumerate(files):
+        sample.add(str(number), [] if file == PLAIN else [file], number)
+        assert sample.shown.total() == min(size, number + 1)
+    for file in set(files):
+        if sample.shown[file] < sample.read[file]:  # it gave places up: no other has more than one above it
+            assert max(sample.shown.values()) <= sample.shown[file] + 1
+
+
+def test_random_negatives_are_no_candidates():
+    with pytest.raises(SettingsError, match="preset: value error, random draws from the whole pool"):
+        load_settings(InspectSettings, None, ["scores=a", "corpus=b", "out=c", "preset=random"])
+
+
+def write(path, overrides, corpus="c" * 64):
+    path.write_text(json.dumps({"version": 1, "corpus": corpus, "overrides": overrides}))
+    return path
+
+
+def test_overrides_are_read(tmp_path):
+    said = [
+        {"query_id": "q", "item_id": "i", "verdict": "match", "note": "the same dog"},
+        {"query_id": "q", "item_id": "i", "verdict": "match", "note": ""},
+        {"query_id": "q", "item_id": None, "verdict": "drop"},
+    ]
+    read = read_overrides(write(tmp_path / "o.json", said), "c" * 64)
+    assert read.overrides == [
+        Override(query_id="q", item_id="i", verdict="match", note="the same dog"),
+        Override(query_id="q", item_id="i", verdict="match"),
+        Override(query_id="q", item_id=None, verdict="drop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            [("q", "i", "match"), ("q", "i", "negative")],
+            "query 'q', item 'i' is both 'match' and 'negative'; leave one",
+        ),
+        ([("q", "i", "drop")], "drop is of a whole row"),
+        ([("q", None, "match")], "match and negative are of one item_id"),
+        ([("q", "i", "maybe")], r"overrides\.0\.verdict"),
+    ],
+)
+def test_overrides_that_cannot_be_meant_are_refused(tmp_path, said, reason):
+    path = write(tmp_path / "o.json", [dict(zip(("query_id", "item_id", "verdict"), one, strict=True)) for one in said])
+    with pytest.raises(DataError, match=reason):
+        read_overrides(path, "c" * 64)
+
+
+def test_overrides_of_another_corpus_are_refused(tmp_path):
+    with pytest.raises(DataError, match="was made for corpus dddddddddddd, not for cccccccccccc; give the file that"):
+        read_overrides(write(tmp_path / "o.json", [], "d" * 64), "c" * 64)
+
+
+def seen(query, chosen_by, **said):
+    choice = choose(query, chosen_by, **said)
+    _, candidates = explain(query, choice, chosen_by, **said)
+    return [(e.fate, rounded(e.score), e.reason) for e in candidates], [rounded(e.alpha) for e in candidates]
+
+
+def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
+    """Small: σ⁺ = .9, c0 .85, c1 .7; large: σ⁺ = .6, c0 .4, c2 .55, and c3 that the first could not judge."""
+    small = row([0.9], [0.85, 0.7, 0.82, None])
+    items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(4)]
+    again = [judged(items[rank], score, rank) for rank, score in [(0, 0.4), (2, 0.55), (3, 0.1)]]
+    large = replace(small, positives=[judged(Item("p0.9", ("s",), "p"), 0.6)], candidates=again)
+    told, alphas = seen(small, settings(stored=9, stride=1), large=large)
+    assert told == [
+        ("chosen", 0.4, "score 0.400 ≤ 0.600 − 0.1, by the second judge; negative 1"),
+        ("chosen", 0.7, "score 0.700 ≤ 0.900 − 0.1; negative 2"),
+        ("dropped", 0.55, "score 0.550 > 0.600 − 0.1, by the second judge"),
+        ("chosen", 0.1, "score 0.100 ≤ 0.600 − 0.1, by the second judge; negative 3"),
+    ]
+    assert alphas == [0.5, 0.8, 0.5, 0.5], "c1 is held against the first judge's positive, as nobody else saw it"
+    lost = replace(small, positives=[Judged("p0.9", bytes(16), None, 0.5, error="bad_image: x")])
+    told, _ = seen(lost, settings(stored=9, stride=1), large=large)
+    assert told[1] == ("kept", 0.7, "nothing to compare with: no positive has a verdict"), "by the judge that saw it"
+
+
+def test_a_persons_word_is_told():
+    query = row([0.9], [0.85, 0.95, 0.2, None, 0.1, 0.1])
+    said = {"c0": "match", "c1": "negative", "c3": "negative", "c4": "known", "c5": "twin"}
+    told, alphas = seen(query, settings(stored=1), said=said)
+    known = "known to the corpus as an answer to this question, or as its own picture, so never a negative"
+    assert told == [
+        ("answer", 0.85, "a person: an answer, so never a negative"),
+        ("chosen", 0.95, "a person: no answer; negative 1"),
+        ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1"),
+        ("kept", None, "a person: no answer"),
+        ("answer", 0.1, known),
+        ("answer", 0.1, "says the same as a candidate before it, which stands for both"),
+    ]
+    assert alphas == [None, None, 0.8, None, None, None]
+    query = row([0.9], [0.85, 0.95, 0.2])
+    told, alphas = seen(query, settings(stored=1), said={None: "drop"})
+    assert told[2] == ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1")
+    assert alphas == [0.8, 0.8, 0.8]
+    told, alphas = seen(query, settings(stored=1, k=2), said={"p0.9": "negative"})
+    without = "nothing to compare with: a person left no positive with a verdict"
+    assert told == [("kept", 0.85, without), ("kept", 0.95, without), ("kept", 0.2, "beyond the first k")]
+    assert alphas == [None, None, None]
+    choice = choose(query, settings(), said={"p0.9": "negative"})
+    positives, _ = explain(query, choice, settings(), said={"p0.9": "negative"})
+    assert [one.reason for one in positives] == ["a person: not an answer, so no positive of this row"]
+
+
+def test_beyond_the_first_k_nothing_is_compared():
+    told, _ = seen(row([0.9], [0.2, 0.3, 0.95]), settings(stored=1, k=1))
+    assert told == [
+        ("chosen", 0.2, "score 0.200 ≤ 0.900 − 0.1; negative 1"),
+        ("kept", 0.3, "beyond the first k"),
+        ("kept", 0.95, "beyond the first k"),
+    ]

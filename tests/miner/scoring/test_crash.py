@@ -1,0 +1,183 @@
+"""A job that dies at any of its writes, or whose disk fails there: every pair once, nothing torn, little done twice."""
+
+import asyncio
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from judge_service.backends.scripted import ScriptedJudge
+from miner.scoring.job import score
+from tests.miner.conftest import quiet, serving
+from tests.miner.run_score import before_each_operation
+from unijudge.errors import DataError
+from unijudge.formats.inventory import check
+from unijudge.formats.scores import read_scores
+from unijudge.judging.prompt import Prompt
+from unijudge.storage import files
+
+SHARD, IN_FLIGHT = 24, 4
+
+
+class Counting(ScriptedJudge):
+    """Notes every pair that it is asked about."""
+
+    def __init__(self):
+        super().__init__(Prompt())
+        self.pairs = Counter()
+
+    async def judge(self, query, candidates):
+        if not (query.text or "").startswith("Find the sentence"):  # the service's own known pairs
+            self.pairs.update((query, candidate) for candidate in candidates)
+        return await super().judge(query, candidates)
+
+
+@pytest.fixture
+def small(job):
+    return lambda url, **changes: job(url, queries_in_shard=SHARD, in_flight=IN_FLIGHT, k=5, **changes)
+
+
+def pairs_of(folder):
+    return Counter(
+        (row.query_id, one.item_id) for row in read_scores(folder) for one in [*row.positives, *row.candidates]
+    )
+
+
+def test_killed_at_each_of_its_writes_nothing_is_lost_and_nothing_stands_twice(small, tmp_path):
+    """Every fsync and every rename of a whole job: SIGKILL there, then the same command again."""
+    judge = Counting()
+    with serving(judge) as url:
+        settings = small(url)
+        whole = score(small(url, out=tmp_path / "whole"), quiet)
+        command = [sys.executable, "-m", "tests.miner.run_score"]
+        text = settings.model_copy(update={"out": tmp_path / "counted"}).model_dump_json()
+        number = int(subprocess.run([*command, text, "count"], check=True, capture_output=True).stdout)
+        judge.pairs.clear()
+        kills = subprocess.run(
+            [*command, settings.model_dump_json(), "kill-at-each", str(number)], check=True, capture_output=True
+        )
+    ends = [json.loads(line) for line in kills.stdout.splitlines()]
+    assert len(ends) == number == 3 * (2 + 1 + whole.shards)  # candidates.json and a part, manifest.json, the shards
+    assert all(end["killed"] and end["end"] == 0 for end in ends)
+    expected, rows = pairs_of(tmp_path / "whole"), list(read_scores(tmp_path / "whole"))
+    assert set(expected.values()) == {1}
+    most = max(len(row.positives) + len(row.candidates) for row in rows)
+    repeated = judge.pairs.total() - number * whole.counts.asked
+    assert 0 < repeated <= number * (SHARD + IN_FLIGHT) * most  # a kill costs a shard and what was in flight
+    shards_left = set()
+    for at, end in enumerate(ends):
+        out = settings.out / str(at)
+        assert list(read_scores(out)) == rows
+        assert "whole" in check(out)
+        assert not list(out.rglob("*.unijudge-draft"))
+        finished = [int(name[5:10]) for name in end["left"] if name.startswith("part-")]
+        left = [row for number, row in enumerate(rows) if number // SHARD not in finished]
+        assert end["asked"] <= sum(len(row.positives) + len(row.candidates) for row in left)
+        shards_left.add(len(finished))
+    assert shards_left == set(range(whole.shards + 1))
+
+
+def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
+    class Slow(Counting):
+        """A query of the first shard hangs, so that nothing is written: how far ahead does the job go?"""
+
+        queries = set()  # noqa: RUF012  one judge
+
+        async def judge(self, query, candidates):
+            answers = await super().judge(query, candidates)
+            self.queries.add(query)
+            if query.text == "find 2":
+                await asyncio.sleep(5)
+            return answers
+
+    judge = Slow()
+    with serving(judge) as url:
+        settings = small(url)
+        process = subprocess.Popen([sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()])
+        deadline = time.monotonic() + 60
+        while len(judge.queries) < 1 + SHARD + IN_FLIGHT and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        begun, written = len(judge.queries), list(settings.out.glob("part-*"))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not written
+    assert begun == 1 + SHARD + IN_FLIGHT  # and the service's own known pair
+
+
+@pytest.mark.parametrize(
+    ("reason", "places"), [(errno.ENOSPC, range(18)), (errno.EIO, range(3, 18, 5)), (errno.EXDEV, range(2, 18, 5))]
+)
+def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path, reason, places, monkeypatch):
+    """At each write for one reason, at some for the others: all take the same way."""
+    with serving(Counting()) as url:
+        for at in (*places, 3 * (3 + 3)):  # the last: as many as there are
+            monkeypatch.setattr(files, "_sync", files._sync)
+            monkeypatch.setattr(Path, "replace", Path.replace)
+            settings = small(url, out=tmp_path / f"{at}")
+
+            def fail(number, at=at):
+                if number == at:
+                    raise OSError(reason, os.strerror(reason))
+
+            before_each_operation(fail)
+            if at == 3 * (3 + 3):
+                score(settings, quiet)
+                break
+            with pytest.raises(DataError, match=re.escape(f"cannot be written ({os.strerror(reason)})")):
+                score(settings, quiet)
+            monkeypatch.undo()
+            assert not list(settings.out.rglob("*.unijudge-draft"))
+            if at % 5 == 0:
+                score(settings, quiet)
+                assert set(pairs_of(settings.out).values()) == {1}
+
+
+def test_a_full_disk_in_the_middle_of_a_file(small, tmp_path):
+    """The kernel itself refuses the bytes: no file may grow beyond a limit."""
+    code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); import tests.miner.run_score as r; r.main()"
+    with serving(Counting()) as url:
+        settings = small(url)
+        ended = subprocess.run(
+            [sys.executable, "-c", code, settings.model_dump_json()], capture_output=True, text=True, check=False
+        )
+        assert re.search(r"DataError: .*part-00000\.parquet: cannot be written \(.*File too large", ended.stderr)
+        assert not list(settings.out.rglob("*.unijudge-draft"))
+        score(settings, quiet)
+    assert set(pairs_of(settings.out).values()) == {1}
+
+
+def test_a_signal_lets_the_shards_in_work_finish(small, tmp_path):
+    class Held(Counting):
+        async def judge(self, query, candidates):
+            await asyncio.sleep(0.05)
+            return await super().judge(query, candidates)
+
+    judge = Held()
+    threads = threading.active_count()  # of earlier tests too
+    with serving(judge) as url:
+        settings = small(url)
+        process = subprocess.Popen([sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()])
+        deadline = time.monotonic() + 60
+        while judge.pairs.total() < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        finished = len(list(settings.out.glob("part-*")))
+        assert 1 <= finished <= 2
+        assert judge.pairs.total() == sum(
+            len(row.positives) + len(row.candidates) for row in read_scores(settings.out, partial=True)
+        )
+        assert threading.active_count() < threads + 20
+        score(settings, quiet)
+    assert set(pairs_of(settings.out).values()) == {1}

@@ -1,0 +1,141 @@
+"""What a person hears of a cluster's failures: the shard, the reason, and a status that a script can trust."""
+
+import contextlib
+import threading
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+from ray.exceptions import RaySystemError, RayTaskError, WorkerCrashedError
+from ray.job_submission import JobStatus
+from typer.testing import CliRunner
+
+from miner.cli import app
+from miner.scoring import ray_jobs
+from unijudge.errors import DataError, TaskFailed
+
+
+@pytest.mark.parametrize(("states", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1), ("RUNNING FAILED", 1)])
+def test_following_a_log_ends_as_the_job_does(monkeypatch, states, code):
+    """After a log that breaks off while the job runs, what is new of it is told."""
+    lines, left = ["job-1: shard 1 of 2\n", "job-1: shard 2 of 2\n"], states.split()
+
+    class Client:
+        async def tail_job_logs(self, job):
+            yield lines[0]
+            if left[0] == "RUNNING":
+                raise aiohttp.ClientConnectionError
+            yield lines[1]
+
+        def get_job_status(self, job):
+            return JobStatus(left.pop(0))
+
+    monkeypatch.setattr(ray_jobs, "LOOK_EVERY_S", 0)
+    monkeypatch.setattr(ray_jobs, "cluster", lambda address: contextlib.nullcontext(Client()))
+    done = CliRunner().invoke(app, ["logs", "job-1", "--follow"])
+    assert (done.exit_code, done.stdout) == (code, "".join(lines))
+    assert (f"job-1: {states.split()[-1]}" in done.stderr) == (code == 1)
+
+
+def test_a_task_that_dies_again_and_again_is_named_by_its_shard():
+    from miner.scoring.ray_executor import RETRIES, _fault
+
+    crashed = _fault(7, WorkerCrashedError())
+    assert isinstance(crashed, TaskFailed)
+    assert str(crashed).startswith(
+        f"shard 7: its task failed, and was tried {RETRIES + 1} times where its process died ("
+    )
+    own = DataError("shard 7: 3 of 4 pairs have no verdict")
+    assert _fault(7, RayTaskError("f", "traceback", own)) is own
+    foreign = _fault(7, RayTaskError("f", "traceback", ZeroDivisionError("division by zero")))
+    assert isinstance(foreign, TaskFailed)
+    assert "(division by zero)" in str(foreign)
+
+
+class FakeRay:
+    """A cluster whose tasks end at once: with what is listed for their shard, or with counts."""
+
+    def __init__(self, ends):
+        self.ends, self.asked = ends, []
+
+    def start(self, settings, plan, shard):
+        self.asked.append(shard)
+        return shard
+
+    def wait(self, working, timeout):
+        return working[:1], working[1:]
+
+    def get(self, shard):
+        if shard in self.ends:
+            raise self.ends[shard]
+        return shard
+
+
+def run_on(monkeypatch, ends, shards, tasks=2):
+    from miner.scoring import ray_executor
+
+    fake, told = FakeRay(ends), []
+    fake.remote = lambda **options: lambda work: SimpleNamespace(remote=fake.start)
+    monkeypatch.setattr(ray_executor, "ray", fake)
+    settings = SimpleNamespace(tasks=tasks, absolute=lambda: settings, model_dump_json=lambda context: "{}")
+    plan = SimpleNamespace(model_dump_json=lambda: "{}")
+    with pytest.raises(Exception) as found:  # noqa: PT011  which one is what the tests say
+        ray_executor.score_shards(settings, plan, shards, told.append, threading.Event())
+    return found.value, told, fake.asked
+
+
+def test_kind_c2_a_shard_that_kills_its_tasks_does_not_stop_the_others(monkeypatch):
+    ends = {1: WorkerCrashedError(), 4: WorkerCrashedError()}
+    error, told, asked = run_on(monkeypatch, ends, range(8))
+    assert isinstance(error, TaskFailed)
+    assert str(error).startswith("shard 1: its task failed, and was tried 3 times")
+    assert str(error).endswith("the same command goes on with what is missing. So did 1 more: shard 4")
+    assert told == [0, 2, 3, 5, 6, 7]
+    assert asked == list(range(8))
+
+
+def test_kind_c2_where_every_task_dies_the_job_ends(monkeypatch):
+    error, told, asked = run_on(monkeypatch, {shard: WorkerCrashedError() for shard in range(100)}, range(100))
+    assert isinstance(error, TaskFailed)
+    assert (told, len(asked)) == ([], 7), "more than five died, and one was in work"
+
+
+def test_kind_c2_an_error_of_ours_lets_the_shards_in_work_finish(monkeypatch):
+    own = DataError("shard 0: 3 of 4 pairs have no verdict")
+    error, told, asked = run_on(monkeypatch, {0: RayTaskError("f", "traceback", own)}, range(8))
+    assert (error, told, asked) == (own, [1], [0, 1])
+
+
+def test_kind_c2_a_cluster_that_is_lost_is_one_line(monkeypatch):
+    from miner.scoring import ray_executor
+
+    monkeypatch.setattr(FakeRay, "wait", lambda *_, **__: (_ for _ in ()).throw(RaySystemError("the raylet is gone")))
+    error, told, _ = run_on(monkeypatch, {}, range(8))
+    assert isinstance(error, TaskFailed)
+    assert "\n" not in str(error)
+    assert str(error).startswith('engine = "ray": the cluster was lost (')
+    assert told == []
+    assert ray_executor.RETRIES == 2
+
+
+def test_kind_c2_a_wait_is_said(monkeypatch, caplog):
+    """Where no task has ended for a minute, and again after the next one."""
+    from miner.scoring import ray_executor
+
+    monkeypatch.setattr(ray_executor, "TELL_EVERY_S", 0)
+    rounds = iter(range(3))
+    ended = FakeRay.wait
+    monkeypatch.setattr(
+        FakeRay,
+        "wait",
+        lambda self, working, timeout: (
+            ([], working) if next(rounds, None) is not None else ended(self, working, timeout)
+        ),
+    )
+    monkeypatch.setattr(FakeRay, "available_resources", lambda self: {"CPU": 0.0}, raising=False)
+    monkeypatch.setattr(FakeRay, "cluster_resources", lambda self: {"CPU": 4.0}, raising=False)
+    with caplog.at_level("INFO"):
+        run_on(monkeypatch, {0: WorkerCrashedError()}, range(1))
+    assert (
+        caplog.text.count("no shard has ended for 0 s: 1 in work or waiting; 0 of the cluster's 4 CPUs are free") == 3
+    )

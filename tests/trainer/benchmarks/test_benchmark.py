@@ -1,0 +1,389 @@
+"""From data on disk, as it is published, to the table: what is found, refused, measured, and never shown as zero."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.pictures import png
+from tests.trainer.launched import launched
+from tests.trainer.published_data import COLORS, SUGARCREPE, write_all, write_mmeb
+from trainer.benchmarks import run as running
+from trainer.benchmarks.run import benchmark
+from trainer.benchmarks.settings import BenchmarkSettings
+from trainer.embedding.base import Identity
+from unijudge import cli
+from unijudge.errors import DataError, SettingsError
+from unijudge.formats.rankings import read_rankings
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("data"))
+
+
+class Colors:
+    """A system that knows colours by their mean pixel or their name, but takes green pictures for white ones."""
+
+    identity = Identity(model="colors", weights="w", encoding="e")
+
+    def __init__(self, broken=None):
+        self.embedded = []
+        self.broken = broken
+
+    def check_texts(self, corpus):
+        pass
+
+    def prepare(self, content):
+        return content
+
+    def embed(self, contents):
+        self.embedded += contents
+        return np.array([self.one(content) for content in contents], np.float32)
+
+    def one(self, content):
+        from unijudge.images.decoding import open_image
+
+        if self.broken and self.broken in (content.text or ""):
+            return [np.nan] * 5
+        name = next((color for color in COLORS if color in (content.text or "")), None)
+        if content.image is not None:
+            red, green, blue = open_image(content.image).resize((1, 1)).getpixel((0, 0))
+            name = "white" if min(red, blue) > 200 or green > max(red, blue) else ("red" if red > blue else "blue")
+        return [2.0 * (color == name) for color in COLORS] + [0.25 * (content.image is None)]
+
+
+@pytest.fixture
+def colors(monkeypatch):
+    system = Colors()
+    monkeypatch.setattr(running, "open_system", lambda settings: system)
+    return system
+
+
+def settings(root, out, **more):
+    return BenchmarkSettings(root=root, out=out, name="colors", model={"device": "cpu"}, **more)
+
+
+def quiet(name, done, total):
+    assert 0 < done <= total
+
+
+def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colors):
+    with pytest.raises(DataError) as refusal:
+        benchmark(settings(root, tmp_path / "out", only=("mmeb", "flickr30k")), quiet)
+    assert "34 of 37 sets are not there, first mmeb/ImageNet-1K" in str(refusal.value)
+    only = ("mmeb/VOC2007", "mmeb/HatefulMemes", "sugarcrepe")
+    with pytest.raises(DataError) as refusal:
+        benchmark(settings(root, tmp_path / "out", only=only), quiet)
+    assert "8 faults" in str(refusal.value)
+    counted = (
+        "mmeb/VOC2007: VOC2007 has 3 queries, but 1000 were published; none were rejected: the source holds only 3"
+    )
+    assert counted in str(refusal.value)
+    assert not colors.embedded
+    assert not (tmp_path / "out" / "table.md").exists()
+    with pytest.raises(SettingsError, match=r"only: mmmeb: no such benchmark or set; did you mean mmeb\?"):
+        benchmark(settings(root, tmp_path / "out", only=("mmmeb",)), quiet)
+    with pytest.raises(DataError, match="41 of 41 sets are not there"):
+        benchmark(settings(tmp_path, tmp_path / "out"), quiet)
+    with pytest.raises(SettingsError, match="name: 'corpora' cannot be a system's"):
+        benchmark(settings(root, tmp_path / "out").model_copy(update={"name": "corpora"}), quiet)
+
+
+def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors):
+    write_mmeb(tmp_path, "HatefulMemes", 1000)
+    (tmp_path / "MMEB-eval" / "images" / "blue.png").unlink()
+    only = {"only": ("mmeb/HatefulMemes",)}
+    with pytest.raises(
+        DataError, match=r"mmeb/HatefulMemes: 250 of 1000 rows rejected.*images/blue\.png: no such file"
+    ):
+        benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
+    table = benchmark(settings(tmp_path, tmp_path / "out", allow_partial=True, **only), quiet)
+    assert table.systems["colors"].cells["HatefulMemes"].partial
+    assert "colors: partial are HatefulMemes (750 of 1,000 queries)." in table.text()
+    write_mmeb(tmp_path, "HatefulMemes", 1000)  # mended: made anew, and not taken for what was measured
+    with pytest.raises(
+        DataError, match="HatefulMemes: was measured with another corpus; delete it to measure it again"
+    ):
+        benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
+    (tmp_path / "MMEB-eval" / "images" / "red.png").write_bytes(b"changed since it was imported")
+    with pytest.raises(DataError, match=r"HatefulMemes: HatefulMemes/.+: changed since it was imported"):
+        benchmark(settings(tmp_path, tmp_path / "out", **only).model_copy(update={"name": "other"}), quiet)
+
+
+def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(root, tmp_path, colors, monkeypatch):
+    """By another file of the same name and with as many rows; a partial set stays as it was imported."""
+    imported, real = [], running.run
+    monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
+    shutil.copytree(root, tmp_path / "root")
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("mmeb/VOC2007", "flickr30k"))
+    for _ in range(2):
+        benchmark(job, quiet)
+    assert imported == ["mmeb-eval", "karpathy"]
+    path = tmp_path / "root" / "flickr30k" / "dataset_flickr30k.json"
+    path.write_text(path.read_text().replace("square number", "square_number"))
+    with pytest.raises(DataError, match="flickr30k: was measured with another corpus; delete it"):
+        benchmark(job, quiet)
+    assert imported == ["mmeb-eval", "karpathy", "karpathy"]
+
+
+def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, tmp_path, colors):
+    shutil.copytree(root, tmp_path / "root")
+    (tmp_path / "root" / "flickr30k" / "dataset_flickr30k.json").write_text('{"images": [')
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("flickr30k", "urban1k"))
+    with pytest.raises(
+        DataError, match=r"table\.md: is written, without 1 sets that failed: flickr30k\. .*: flickr30k: .*json"
+    ):
+        benchmark(job, quiet)
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert set(table["systems"]["colors"]["subsets"]) == {"urban1k_t2i", "urban1k_i2t"}
+    with pytest.raises(DataError, match="1 faults in the data, nothing was measured"):
+        benchmark(job.model_copy(update={"only": ("flickr30k",)}), quiet)
+
+
+def test_a_vector_that_is_none_stops_with_its_id(root, tmp_path, colors):
+    colors.broken = "green square number 3"
+    with pytest.raises(DataError, match=r"flickr30k: \w+: colors made numbers that are not finite of it"):
+        benchmark(settings(root, tmp_path, only=("flickr30k",), allow_partial=True), quiet)
+    assert not (tmp_path / "colors").exists()
+    colors.one = lambda content: [0.0] * 5
+    with pytest.raises(DataError, match="colors made the vector 0"):
+        benchmark(settings(root, tmp_path, only=("flickr30k",), allow_partial=True), quiet)
+    assert not (tmp_path / "table.json").exists()
+
+
+def failing(job, *names):
+    """What the command says; every set but these is in the table."""
+    with pytest.raises(DataError, match=f"table.md: is written, without {len(names)} sets that failed: ") as refusal:
+        benchmark(job, quiet)
+    assert all(name in str(refusal.value) for name in names)
+    table = json.loads((job.out / "table.json").read_text())
+    assert set(table["systems"]["colors"]["subsets"]) == {"urban1k_t2i", "urban1k_i2t"}
+    return str(refusal.value)
+
+
+def test_kind_c7_a_set_without_its_pictures_does_not_end_the_others(root, tmp_path, colors, caplog):
+    """Neither where its pictures' folder is not there, named or not, nor where it is empty."""
+    shutil.copytree(root / "Urban1k", tmp_path / "root" / "Urban1k")
+    shutil.copytree(root / "flickr30k", tmp_path / "root" / "flickr30k")
+    pictures = next(path for path in (tmp_path / "root" / "flickr30k").iterdir() if path.is_dir())
+    shutil.rmtree(pictures)
+    for number, only in enumerate([(), ("flickr30k", "urban1k")]):
+        job = settings(tmp_path / "root", tmp_path / str(number), allow_partial=True, only=only)
+        assert "flickr30k: is not there: looked for " in failing(job, "flickr30k")
+    with pytest.raises(DataError, match="nothing was measured"):
+        benchmark(settings(tmp_path / "root", tmp_path / "strict"), quiet)
+    pictures.mkdir()
+    said = failing(settings(tmp_path / "root", tmp_path / "2", allow_partial=True), "flickr30k")
+    assert "12 of 12 rows rejected, so none is left" in said
+    assert any("flickr30k: " in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "text", "foreign"])
+def test_kind_c7_a_torn_parquet_does_not_end_the_others(root, tmp_path, colors, damage):
+    write_mmeb(tmp_path / "root", "VOC2007", 3)
+    shutil.copytree(root / "Urban1k", tmp_path / "root" / "Urban1k")
+    path = next((tmp_path / "root" / "MMEB-eval" / "VOC2007").iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"torn": whole[: len(whole) // 2], "empty": b"", "text": b"version https://git-lfs\n", "foreign": whole}[damage]
+    )
+    if damage == "foreign":
+        pq.write_table(pa.table({"a": [1]}), path)
+    said = failing(settings(tmp_path / "root", tmp_path / "out", allow_partial=True), "mmeb/VOC2007")
+    assert "VOC2007" in said
+
+
+def test_kind_c7_a_picture_that_changed_does_not_end_the_others(root, tmp_path, colors):
+    """Nor what a system makes no vector of: what is met while a set is embedded."""
+    shutil.copytree(root, tmp_path / "root")
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("flickr30k", "urban1k"))
+    colors.broken = "square number 3"
+    assert "colors made numbers that are not finite of it" in failing(job, "flickr30k")
+    colors.broken = None
+    picture = next((tmp_path / "root" / "flickr30k").rglob("red.png"))
+    picture.write_bytes(png("white", (40, 40)))
+    assert "red.png: changed since it was imported" in failing(job, "flickr30k")
+
+
+def test_kind_c7_a_partial_set_is_imported_anew_only_when_its_pictures_change(tmp_path, colors, monkeypatch):
+    imported, real = [], running.run
+    monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
+    write_mmeb(tmp_path / "root", "HatefulMemes", 1000)
+    blue = tmp_path / "root" / "MMEB-eval" / "images" / "blue.png"
+    picture = blue.read_bytes()
+    blue.unlink()
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True)
+    for _ in range(3):
+        table = benchmark(job, quiet)
+    assert imported == ["mmeb-eval"]
+    assert table.systems["colors"].subsets["HatefulMemes"]["queries"] == 750
+    blue.write_bytes(picture)
+    with pytest.raises(DataError, match="was measured with another corpus; delete it to measure it again"):
+        benchmark(job, quiet)
+    assert imported == ["mmeb-eval"] * 2
+    shutil.rmtree(tmp_path / "out" / "colors")
+    assert benchmark(job, quiet).systems["colors"].subsets["HatefulMemes"]["queries"] == 1000
+    assert imported == ["mmeb-eval"] * 2
+
+
+def broken_for_two(root, out):
+    """A process of two: the second one's share holds what the system makes no vector of."""
+    system = Colors("square number 3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "open_system", lambda settings: system)
+        try:
+            benchmark(settings(root, out, allow_partial=True, only=("flickr30k", "urban1k"), batch_size=2), quiet)
+        except DataError as error:
+            (out / f"said-{os.environ.get('RANK', '0')}").write_text(str(error))
+
+
+def test_kind_c7_no_process_waits_for_one_whose_set_failed(root, tmp_path):
+    launched(partial(broken_for_two, root, tmp_path), 2, tmp_path / "ranks")
+    assert "not finite" in (tmp_path / "said-0").read_text()
+    assert set(json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["subsets"]) == {
+        "urban1k_t2i", "urban1k_i2t"
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("measured")
+    system = Colors()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "open_system", lambda settings: system)
+        table = benchmark(settings(root, out, allow_partial=True), quiet)
+    return out, table, system
+
+
+def test_every_layout_ends_in_the_table(measured):
+    """All that is green is wrong, by likeness or because nothing is like it: ties count against the positive."""
+    out, table, _ = measured
+    cells = table.systems["colors"].cells
+    shares = {name: cell.value for name, cell in cells.items()}
+    directions = [f"{name}_{way}" for name in ("flickr30k", "coco", "sharegpt4v", "urban1k") for way in ("t2i", "i2t")]
+    halves = [*directions, *SUGARCREPE, "Replace", "Swap", "Add", "R_Short", "R_Long", "R_Compos"]
+    assert shares == {"HatefulMemes": 0.75, "VOC2007": 2 / 3, **dict.fromkeys(halves, 0.5)}
+    assert cells["HatefulMemes"].low == pytest.approx(0.75 - 1.96 * np.sqrt(0.75 * 0.25 / 1000), abs=0.003)
+    assert [name for name, cell in cells.items() if not cell.partial] == ["HatefulMemes"]
+    measures = table.systems["colors"].subsets
+    assert {name: (one["queries"], one["candidates"]) for name, one in measures.items()} == {
+        "HatefulMemes": (1000, 4), "VOC2007": (3, 4), "flickr30k_t2i": (10, 2), "flickr30k_i2t": (2, 10),
+        "coco_t2i": (10, 2), "coco_i2t": (2, 10),
+        "sharegpt4v_t2i": (2, 2), "sharegpt4v_i2t": (2, 2), "urban1k_t2i": (2, 2), "urban1k_i2t": (2, 2),
+        **dict.fromkeys(SUGARCREPE, (2, 2)),
+    }  # fmt: skip
+    assert json.loads((out / "table.json").read_text())["systems"]["colors"]["cells"]["Swap"]["value"] == 0.5
+    assert (out / "table.md").read_text() == table.text()
+
+
+def test_the_gap_is_between_what_has_an_image_and_what_is_text(measured):
+    """Unit vectors: an image's (…1…, 0), a text's (…2…, 0.25) / √4.0625; green pictures stand where white ones do."""
+    _, table, _ = measured
+    share, rest = 2 / np.sqrt(4.0625), 0.25 / np.sqrt(4.0625)
+    for subset, images, texts in [
+        ("urban1k_t2i", [0.5, 0, 0, 0.5, 0], [share / 2, share / 2, 0, 0, rest]),
+        ("HatefulMemes", [0.25, 0, 0.25, 0.5, 0], [share / 4] * 4 + [rest]),
+    ]:
+        expected = np.linalg.norm(np.subtract(images, texts))
+        assert table.systems["colors"].subsets[subset]["modality gap"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_captions_are_the_first_five_and_images_have_the_instruction(measured):
+    _, _, system = measured
+    texts = [content.text for content in system.embedded if content.image is None]
+    assert len([text for text in texts if "number" in text]) == 2 * 2 * 5  # candidate and query both, embedded once
+    assert "red square number 4" in texts
+    assert "red square number 5" not in texts
+    assert "A square. It is red." in texts
+    assert "A red street." in texts
+    beside = {content.text for content in system.embedded if content.image is not None}
+    assert beside == {"Which colour?\n", "Find an image caption describing the given image."}
+
+
+def test_the_table_keeps_published_rows_apart(measured):
+    text = measured[1].text()
+    lines = text.splitlines()
+    (theirs,) = [line for line in lines if line.startswith("| published: UniME-V2 Qwen2-VL 2B ") and "53.7" in line]
+    assert [cell.strip() for cell in theirs.split("|")][2:6] == ["79.8", "89.9", "53.7", "65.1"]
+    assert [line for line in lines if line.startswith("## ")] == [
+        "## Zero-shot retrieval, recall@1",
+        "## Summary",
+        "## Sets",
+    ]
+    zero_shot, summary, *_ = (number for number, line in enumerate(lines) if line.startswith("| **colors**"))
+    for place, head, ours in [
+        (zero_shot, ["Flickr30K T→I", "Flickr30K I→T", "COCO T→I", "COCO I→T"], ["50.0 \\*"] * 4),
+        (summary, ["MMEB", "R_Short", "R_Long", "R_Compos"], ["–", *["50.0 \\*"] * 3]),
+    ]:
+        shown = ([cell.strip() for cell in lines[number].split("|")][2:6] for number in (place - 2, place))
+        assert list(shown) == [head, ours]
+
+
+def test_the_same_command_goes_on_by_set(root, measured, monkeypatch):
+    out, table, _ = measured
+    again = Colors()
+    monkeypatch.setattr(running, "open_system", lambda settings: again)
+    (out / "colors" / "urban1k" / "metrics.json").unlink()
+    assert benchmark(settings(root, out, allow_partial=True), quiet) == table
+    assert not again.embedded
+    (out / "colors" / "urban1k" / "vectors" / "queries-00000.parquet").unlink()
+    assert benchmark(settings(root, out, allow_partial=True), quiet) == table
+    assert len(again.embedded) == 4
+    ranks = [one.gold_rank for one in read_rankings(out / "colors" / "urban1k" / "rankings.parquet")]
+    assert ranks == [1, 1, 2, 2]
+
+
+def arguments(root, out, model):
+    """Of the command line: our own system on one set of each kind of layout."""
+    given = [
+        f"root={root}",
+        f"out={out}",
+        "name=tiny",
+        "allow_partial=true",
+        "batch_size=2",
+        f"model.name={model.name}",
+    ]
+    given += ["model.device=cpu", f"model.min_pixels={56 * 56}", f"model.max_pixels={56 * 56}"]
+    given += ['only=["mmeb/VOC2007", "flickr30k", "sugarcrepe"]']
+    return ["train", "benchmark", *given]
+
+
+def test_the_numbers_are_the_same_on_one_two_and_three_processes(root, model, tmp_path, capfd):
+    """Through the real command line; odd numbers of batches, so that processes have unequal shares."""
+    tables = {}
+    for number in (1, 2, 3):
+        out = tmp_path / str(number)
+        launched(partial(cli.run, arguments(root, out, model)), number, tmp_path / f"ranks-{number}")
+        tables[number] = json.loads((out / "table.json").read_text())["systems"]["tiny"]
+    assert set(tables[1]["subsets"]) == {"VOC2007", "flickr30k_t2i", "flickr30k_i2t", *SUGARCREPE}
+    assert tables[1] == tables[2] == tables[3]
+    assert capfd.readouterr().out.count("tiny: model ") == 3, "the first process alone tells"
+
+
+def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_path, colors):
+    """Another instruction makes another corpus: what an older system measured there stands beside nothing."""
+    only = {"only": ("sharegpt4v", "urban1k"), "allow_partial": True}
+    benchmark(settings(root, tmp_path, **only), quiet)
+    newer = settings(root, tmp_path, only=("urban1k",), allow_partial=True, instruction="What is this?")
+    table = benchmark(newer.model_copy(update={"name": "newer"}), quiet)
+    assert set(table.systems["newer"].subsets) == {"urban1k_t2i", "urban1k_i2t"}
+    assert set(table.systems["colors"].subsets) == {"sharegpt4v_t2i", "sharegpt4v_i2t"}
+    assert "* colors: not shown are urban1k: measured on another corpus than the one that is now" in table.text()
+    assert json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["others"] == ["urban1k"]
+
+
+def test_a_row_of_the_table_is_one_system(root, tmp_path, colors):
+    """Another budget of pixels for a second set: refused before anything is embedded."""
+    benchmark(settings(root, tmp_path, only=("sharegpt4v",), allow_partial=True), quiet)
+    colors.embedded.clear()
+    colors.identity = replace(colors.identity, max_pixels=7)
+    with pytest.raises(DataError, match="sharegpt4v: was measured with another max_pixels; delete it to measure it"):
+        benchmark(settings(root, tmp_path, only=("urban1k",), allow_partial=True), quiet)
+    assert not colors.embedded

@@ -1,0 +1,100 @@
+"""The card claims what the run and the manifest of its rows say, and no more."""
+
+import pytest
+
+from trainer.export.model_card import Story, card
+from trainer.export.usage import Artefact
+from trainer.losses.settings import LossSettings
+from trainer.training.settings import EmbedderSettings, RerankerSettings
+from unijudge.formats.rankings import Evaluation
+from unijudge.formats.triples import TripleManifest
+from unijudge.judging.prompt import Prompt
+from unijudge.provenance import Beginning, Provenance
+
+AGREEING = "so that its similarities agree with a multimodal LLM's judgements"
+PLAIN = "contrastively, from labels alone"
+JUDGED = "on hard negatives that a multimodal LLM judged"
+UNJUDGED = "on negatives that the selection `topk` took without a judge"
+PAPER = "(the method of UniME-V2, arXiv 2510.13515)"
+
+
+def text_of(kind, identity, base="owner/base", selection=None, **settings):
+    """The card of a run on rows that `mine select` wrote with such settings; None: rows that are gone."""
+    rows = {"corpus": "c", "scores": "s", "rows": 1, "negatives_in_row": 1, "statistics": {}}
+    places = {"corpus": "c", "triples": "t", "out": "o"}
+    story = Story(
+        settings=(EmbedderSettings if kind == "embedder" else RerankerSettings)(**places, **settings),
+        begun=Beginning(settings={}, inputs={}, made=None),
+        environment={},
+        last={},
+        triples=None if selection is None else TripleManifest(**rows, selection=selection),
+        judges=[identity],
+        evaluations=[],
+    )
+    return card(artefact(kind, base), story, tiled=False, license=None)
+
+
+def artefact(kind, base):
+    return Artefact(
+        name="made", kind=kind, form="merged", base=base, revision=None, dtype="float32", min_pixels=1, max_pixels=2,
+        max_tokens=3, processor={}, prompt=Prompt(), labels=(0, 1), pairs=True, bare=None, edge=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("loss", "selection", "how", "judged"),
+    [
+        ("symmetric_kl", {"preset": "unime-v2"}, f" {AGREEING}, {JUDGED} {PAPER}.", True),
+        ("symmetric_kl", None, f" {AGREEING}.", True),
+        ("kl", {"preset": "paper"}, f" {AGREEING}, {JUDGED}.", True),
+        ("symmetric_kl", {"preset": "topk"}, f" {AGREEING}, {UNJUDGED}.", True),
+        ("infonce", {"preset": "paper"}, f" {PLAIN}, {JUDGED}.", True),
+        ("infonce", {"preset": "topk"}, f" {PLAIN}, {UNJUDGED}.", False),
+        ("infonce", {"preset": "topk", "suspects": "leave_out"}, f" {PLAIN}, {UNJUDGED}.", True),
+    ],
+)
+def test_an_embedders_card_claims_a_judge_where_one_had_a_part(loss, selection, how, judged, identity):
+    text = text_of("embedder", identity, selection=selection, loss=LossSettings(name=loss))
+    assert f"dot product. Trained by unijudge{how}\n" in text
+    assert ("## Judge" in text) == judged
+
+
+@pytest.mark.parametrize(
+    ("preset", "how", "judged"),
+    [
+        ("unime-v2", f", {JUDGED} {PAPER}.", True),
+        ("topk", f", {UNJUDGED}.", True),  # its scores tell the hardest of these
+        ("random", f", {UNJUDGED.replace('topk', 'random')}.", False),
+    ],
+)
+def test_a_rerankers_card_does_too(preset, how, judged, identity):
+    text = text_of("reranker", identity, selection={"preset": preset})
+    assert f"is the score. Trained by unijudge{how}\n" in text
+    assert ("## Judge" in text) == judged
+
+
+def test_a_card_names_no_path_of_the_machine(identity):
+    """Neither the selection's, nor the training's, nor the evaluations'; two of one name are both there."""
+    home = "/home/me/client-x"
+    made = Provenance.now().model_copy(update={"command": f"unijudge train embedder corpus={home}/pictures"})
+    rows = TripleManifest(
+        corpus="c", scores="s", rows=1, negatives_in_row=1, statistics={}, made=made,
+        selection={"preset": "paper", "scores": [f"{home}/scores-of-2b"], "corpus": f"{home}/pictures"},
+    )  # fmt: skip
+    measured = [("eval", Evaluation(corpus=f"{home}/{name}", subsets={"s": {"mrr": 1.0}})) for name in ("val", "test")]
+    settings = EmbedderSettings(corpus=f"{home}/pictures", triples=f"{home}/t", out=f"{home}/o")
+    begun = Beginning(settings={}, inputs={}, made=made)
+    story = Story(settings, begun, {}, {}, rows, [identity], measured)
+    text = card(artefact("embedder", "owner/base"), story, tiled=False, license=None)
+    assert "client-x" not in text
+    for said in ("scores-of-2b", "corpus=pictures", "eval, of the corpus val:", "eval, of the corpus test:"):
+        assert said in text
+
+
+def test_a_base_on_a_disk_is_named_by_its_folder(tmp_path, identity):
+    (tmp_path / "tiny").mkdir()
+    text = text_of("embedder", identity, base=str(tmp_path / "tiny"))
+    assert "| base model | tiny |" in text
+    assert "The model that it was made of, `tiny`, has" in text
+    assert str(tmp_path) not in text
+    assert "| base model | owner/base |" in text_of("embedder", identity)

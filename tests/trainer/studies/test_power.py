@@ -1,0 +1,98 @@
+"""How small a difference can be told: by hand, against drawn differences, and when it is said."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.trainer.evaluation.test_evaluate import BOTH_WAYS, PAIRS, SWAPPED, measured
+from trainer.cli import app
+from trainer.studies.measures import Reading
+from trainer.studies.power import Power, powers
+from trainer.studies.statistics import Difference, difference
+
+
+def test_the_smallest_difference_by_hand():
+    """A fifth of 4,000 results: 1.96 √(0.2 / 4000); two subsets of 2,000 have the same variance together."""
+    together = Power.of({"all": {"queries": 4000, "precision@1": 0.45}})
+    assert (together.queries, together.smallest) == (4000, pytest.approx(1.96 * (0.2 / 4000) ** 0.5))
+    halves = Power.of({name: {"queries": 2000, "precision@1": 0.45} for name in "ab"})
+    assert (halves.queries, halves.smallest) == (4000, pytest.approx(together.smallest))
+
+
+def test_a_good_system_has_less_to_differ_in():
+    """Of 95 right ones in 96 + 4: p = 0.97, and 2 · 0.97 · 0.03 of the results differ."""
+    power = Power.of({"all": {"queries": 96, "precision@1": 95 / 96}})
+    assert power.smallest == pytest.approx(1.96 * (2 * 0.97 * 0.03 / 96) ** 0.5)
+    perfect = Power.of({"all": {"queries": 96, "precision@1": 1.0}})
+    assert perfect.smallest > 3 / 96, "three queries do not tell two systems apart"
+
+
+def test_an_evaluation_without_queries_has_no_power():
+    assert Power.of({"all": {"queries": 0, "not measured": 4}}) is None
+
+
+def test_the_interval_of_the_smallest_difference_touches_zero():
+    """1,000 queries, 107 better and 73 worse: c = 0.18 and δ = 0.034; the interval over queries must agree."""
+    values = np.array([1.0] * 107 + [-1.0] * 73 + [0.0] * 820)
+    left, right = np.maximum(-values, 0), np.maximum(values, 0)
+    found = difference({0: Reading(0, {"all": left})}, {0: Reading(0, {"all": right})})
+    power = Power.measured(found.queries, found.over_queries)
+    assert power.queries == 1000
+    assert power.smallest == pytest.approx(1.96 * ((0.18 - 0.034**2) / 999) ** 0.5)
+
+
+@pytest.mark.parametrize(("detect", "needed"), [(0.02, 1921), (0.01, 7684), (0.04, 481)])
+def test_how_many_queries_a_difference_needs(detect, needed):
+    """1.96² · 0.2 / 0.02² = 1920.8, whatever the number of queries that said so."""
+    for queries in (100, 4000):
+        assert Power(queries, 1.96 * (0.2 / queries) ** 0.5).needed(detect) == needed
+
+
+def test_as_many_queries_as_needed_are_enough():
+    said = Power(1920, 1.96 * (0.2 / 1920) ** 0.5).lacking(0.02)
+    assert said.startswith(
+        "1,920 queries are too few to tell a difference of 0.02: 1,921 are needed, and twice as many"
+    )
+    assert "Evaluate on more queries, or look for a larger difference (`detect`)" in said
+    assert Power(1921, 1.96 * (0.2 / 1921) ** 0.5).lacking(0.02) is None
+    assert Power(10, 0.3).lacking(None) is None, "nothing is looked for"
+
+
+def test_an_evaluation_that_is_too_small_is_warned_of(tmp_path, caplog):
+    """Four queries, all right: p = 6 / 8, so a fifth differ, and 1.96 √(0.2 / 4) = 0.438."""
+    measured(tmp_path / "none", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
+    measured(tmp_path / "large", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=0.44)
+    assert not caplog.messages
+    measured(tmp_path / "small", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=0.1)
+    (warning,) = caplog.messages
+    assert "small: 4 queries are too few to tell a difference of 0.1: 77 are needed" in warning
+
+
+def test_an_evaluation_prints_what_it_can_tell(tmp_path):
+    measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
+    places = [f"{name}={tmp_path / place}" for name, place in (("corpus", "c"), ("vectors", "c/v"), ("out", "e"))]
+    result = CliRunner().invoke(app, ["evaluate", *places])
+    assert (
+        "With 4 queries, the smallest difference of mean precision@1 that can be told is 0.438 (95 %" in result.output
+    )
+
+
+def test_another_difference_is_the_same_evaluation(tmp_path):
+    reports = [measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=one)[0] for one in (None, 0.1)]
+    assert reports[0].subsets == reports[1].subsets
+
+
+def test_a_study_says_how_small_a_difference_its_queries_tell():
+    narrow, wide = (Difference(0.02, 5, (0.0, 0.1), (0.02 - half, 0.02 + half), 1000) for half in (0.01, 0.03))
+    level = Difference(0.0, 5, (0.0, 0.1), (0.0, 0.0), 1000)
+    plain = Difference(0.02, 5, (0.0, 0.1), None)
+    found = [("precision@1", narrow), ("precision@1", wide), ("precision@1", level), ("loss", plain)]
+    said = (
+        "With 1,000 queries, the smallest difference of precision@1 that can be told is 0.010 to 0.030 (95 %, paired "
+        "by query)."
+    )
+    assert powers(found, None) == [said]
+    assert powers(found, 0.03) == [said]
+    (lacking,) = powers(found, 0.015)
+    assert lacking.startswith(f"{said} 1,000 queries are too few to tell a difference of 0.015: 4,000 are needed")
+    assert powers([("precision@1", level), ("loss", plain)], 0.01) == []

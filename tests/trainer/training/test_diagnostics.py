@@ -1,0 +1,110 @@
+"""What is said of a judge's scores: entropies by hand, and when they cannot teach."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.data.dataset import Pool
+from trainer.losses.settings import LossSettings
+from trainer.training.diagnostics import cannot_teach, labels_are_hard, observed, pool_is_covered
+from trainer.training.settings import EmbedderSettings
+
+CLEAR, LEVEL, WRONG = [0.9, 0.1, 0.2], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9]
+
+
+def test_what_is_observed_by_hand():
+    """P of (3, 1)/4 and (1, 1)/2; Q of (1, 1)/2 and all but one-hot."""
+    settings = LossSettings(student_temperature=0.5, teacher_temperature=0.1)
+    student = torch.tensor([[math.log(3) / 2, 0.0], [0.2, 0.2]], requires_grad=True)
+    seen = observed(settings, student, torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+    quarter = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
+    assert {name: one.value.item() for name, one in seen.items()} == pytest.approx(
+        {
+            "student_entropy": (quarter + math.log(2)) / 2,
+            "teacher_entropy": (math.log(2) + 11 * math.exp(-10)) / 2,
+            "teacher_one_hot": 0.5,
+        },
+        rel=1e-4,
+    )
+    assert not any(one.value.requires_grad for one in seen.values())
+    assert set(observed(settings, student, None)) == {"student_entropy"}
+
+
+def test_clear_scores_can_teach():
+    assert cannot_teach(np.array([CLEAR] * 3), 0.02) is None
+    assert cannot_teach(np.empty((0, 3)), 0.02) is None, "no judge, no doubt"
+
+
+def test_scores_that_are_all_alike_say_nothing_at_a_high_temperature():
+    said = cannot_teach(np.array([CLEAR] * 3), 10.0)
+    assert "median entropy of its soft labels is 1.10 of at most 1.10 nats, at loss.teacher_temperature = 10" in said
+    assert "lower that temperature, or calibrate the judge" in said
+    assert "positive first" not in said
+
+
+def test_the_median_row_decides_the_entropy():
+    assert cannot_teach(np.array([CLEAR, CLEAR, LEVEL]), 0.02) is None
+    assert "median entropy" in cannot_teach(np.array([CLEAR, LEVEL, LEVEL]), 0.02)
+
+
+@pytest.mark.parametrize(("behind", "warned"), [(2, False), (3, True)])
+def test_the_positive_must_lead_in_half_of_the_rows(behind, warned):
+    said = cannot_teach(np.array([WRONG] * behind + [CLEAR] * (4 - behind)), 0.02)
+    assert (said is not None) == warned
+    if said:
+        assert "it does not put the positive first in 75% of 4 rows" in said
+        assert "take another judge" in said
+        assert "temperature" not in said, "no temperature changes an order"
+
+
+def test_a_tie_is_no_lead_and_both_faults_are_told():
+    said = cannot_teach(np.array([LEVEL] * 1200), 0.02)
+    assert "1.10 of at most 1.10 nats" in said
+    assert "first in 100% of 1,200 rows" in said
+
+
+def test_the_median_row_decides_whether_labels_are_hard():
+    """A lead of 0.8 and of 0.7 at 0.02: e⁻⁴⁰ and e⁻³⁵ of the positive's share. At 0.2 e⁻⁴ and e⁻³·⁵, 0.22 nats."""
+    said = labels_are_hard(np.array([CLEAR, CLEAR, LEVEL]), 0.02)
+    assert said.startswith("soft labels equal hard ones here: their median entropy is 0.0000 nats")
+    assert "Raise loss.teacher_temperature (at 0.2 it is 0.22), or use loss.name = 'infonce'" in said
+    assert labels_are_hard(np.array([CLEAR, LEVEL, LEVEL]), 0.02) is None
+    assert labels_are_hard(np.array([CLEAR] * 3), 0.2) is None
+    assert labels_are_hard(np.empty((0, 3)), 0.02) is None, "no judge, no soft labels"
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.008, True), (0.009, False)])
+def test_labels_are_hard_below_a_twentieth_of_a_nat(share, warned):
+    """A negative with 0.008 makes 0.0466 nats, with 0.009 0.0514."""
+    lead = math.log((1 - share) / share) * 0.1
+    assert (labels_are_hard(np.array([[lead, 0.0]]), 0.1) is not None) == warned
+
+
+def training(**changes):
+    return EmbedderSettings(corpus="c", triples="t", out="o", steps=10, batch_size=5, negatives=4, **changes)
+
+
+@pytest.mark.parametrize(("items", "warned"), [(20, True), (21, False)])
+def test_a_pool_is_covered_when_each_item_is_drawn_ten_times(items, warned):
+    """10 steps × 5 rows × 4 negatives."""
+    said = pool_is_covered(training(), [Pool("s", 7, items)])
+    assert (said is not None) == warned
+    if said:
+        assert "200 negatives are drawn from a pool of 20: each is seen about 10 times. Random" in said
+        assert "Import more items into the corpus, or lower steps, batch_size or negatives" in said
+
+
+def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
+    """A quarter of 2 × 50 rows, each with 4 negatives and, in a batch, its positive: 125; and 375."""
+    pools = [Pool("few", 1, 5), Pool("many", 3, 37), Pool("large", 0, 9)]
+    said = pool_is_covered(training(accumulate=2, loss=LossSettings(in_batch_weight=1)), pools)
+    assert "the pool of 'few' is small: 125 negatives are drawn from a pool of 5: each is seen about 25 times" in said
+    assert "(2 of 3 pools are too small)" in said
+
+
+def test_a_set_of_labels_is_no_small_pool():
+    """Eight rows for each label, against seven and a half."""
+    assert pool_is_covered(training(), [Pool("classes", 16, 2)]) is None
+    assert "pool of 2" in pool_is_covered(training(), [Pool("s", 15, 2)])

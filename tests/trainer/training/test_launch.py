@@ -1,0 +1,85 @@
+"""How several processes are started: torchrun and the real command line; what accelerate makes of the recipes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+
+from tests.trainer.models.test_embedder import run_settings
+from trainer import cli
+from trainer.training.distributed import LAUNCHED
+from unijudge.settings import overrides_of
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
+    """torchrun, as the help says; the first process alone tells."""
+    anywhere = model.model_copy(update={"device": "cpu" if torch.cuda.is_available() else "auto"})
+    settings = run_settings(corpus, triples, anywhere, tmp_path / "run", steps=2, batch_size=2, accumulate=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unijudge",
+               "train", "embedder"]  # fmt: skip
+    for override in overrides_of(settings):
+        command += [override]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    assert told.stdout.count("the trained adapter") == 1
+    lines = [json.loads(line) for line in (settings.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    begun = json.loads((settings.out / "settings.json").read_text())
+    assert begun["made"]["command"].startswith("unijudge train embedder ")
+
+
+@pytest.mark.parametrize(("recipe", "wanted"), [
+    ("ddp", {}),
+    ("fsdp", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}),
+])  # fmt: skip
+def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
+    """As far as the environment that its launcher gives to the processes."""
+    path = str(ROOT / "deploy" / "recipes" / "accelerate" / f"{recipe}.yaml")
+    asked = launch_command_parser().parse_args(["--config_file", path, "-m", "unijudge", "train", "embedder"])
+    args, _, _ = _validate_launch_command(asked)
+    assert (args.num_processes, args.module, args.training_script) == (8, True, "unijudge")
+    made = prepare_multi_gpu_env(args)
+    assert {name: made.get(name) for name in wanted} == wanted
+    assert "ACCELERATE_USE_FSDP" in made or recipe == "ddp"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [({"LOCAL_RANK": ""}, "LOCAL_RANK"), ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK, WORLD_SIZE")],
+)
+def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variables, named):
+    """A cluster's own, or what is left of another job: torch and accelerate know only numbers that fit together."""
+    program = (
+        f"from trainer.training.distributed import processes\nwith processes('cpu', {str(tmp_path / 'out')!r}): pass"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, env=plain | variables, cwd=ROOT
+    )
+    assert "SettingsError: the processes of this job cannot be joined as the environment says" in done.stderr
+    assert f"Unset {named}, or start them all by torchrun" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_told"),
+    [
+        ({}, True),
+        ({"RANK": "1"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, False),
+    ],
+)
+def test_kind_launcher_variables_a_single_process_says_what_it_did(monkeypatch, capsys, variables, is_told):
+    for name in LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    cli._tell_once("done")
+    assert capsys.readouterr().out == "done\n" * is_told

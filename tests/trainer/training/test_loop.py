@@ -1,0 +1,227 @@
+"""The loop on a model of three parameters: resume to the bit, order, schedule, non-finite losses."""
+
+import contextlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from trainer.data.sampler import Order
+from trainer.losses.terms import Observed
+from trainer.training import run_folder
+from trainer.training.loop import fit
+from trainer.training.run_folder import Run
+from trainer.training.settings import LoopSettings
+from unijudge.errors import DataError, NonFiniteLoss, TrainingError
+from unijudge.formats.inventory import check, describe
+
+SETTINGS = LoopSettings(steps=12, batch_size=2, accumulate=2, learning_rate=0.1, warmup_steps=3, save_every_steps=5)
+DATA = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+
+
+def order_of(settings):
+    groups = np.zeros(len(DATA), int)
+    return Order(groups, batch_size=settings.batch_size, accumulate=settings.accumulate, seed=settings.seed)
+
+
+class Plain:
+    """The whole model as one file."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def save(self, folder):
+        Path(folder).mkdir(exist_ok=True)
+        torch.save(self.model.state_dict(), folder / "weights.pt")
+
+    def load(self, folder):
+        self.model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+
+
+def train(folder, *, stop_at=None, loss=None, settings=SETTINGS, accelerator=None, report=None):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1, bias=False)
+    noisy = nn.Dropout(0.5)
+    steps = []
+
+    def interrupt(step, value):
+        steps.append(step)
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    def default(module, batch):
+        return {"squared": ((module(noisy(batch)) - 1) ** 2).mean()}
+
+    accelerator = accelerator or Accelerator(cpu=True)
+    with accelerator.main_process_first():
+        run = Run(folder, settings, {})
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(
+            model, order_of(settings), lambda rows, _: DATA[rows], loss or default, run, settings, Plain(model),
+            report or interrupt, accelerator,
+        )  # fmt: skip
+    return model, run, steps
+
+
+def lines(run):
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stop_at", [3, 8])
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_at, caplog):
+    """To the bit, dropout included: weights, optimizer, schedule, order of rows; what dropout draws is the step's."""
+    caplog.set_level("INFO")
+    whole, run, _ = train(tmp_path / "whole")
+    train(tmp_path / "twice", stop_at=stop_at)
+    assert "going on" not in caplog.text
+    resumed, again, steps = train(tmp_path / "twice")
+    assert ("twice: going on from step 5" in caplog.text) == (stop_at == 8)
+    assert steps[0] == (6 if stop_at == 8 else 1)
+    assert torch.equal(whole.weight, resumed.weight)
+    assert lines(run) == lines(again)
+    assert [line["step"] for line in lines(again)] == list(range(1, 13))
+    assert (again.adapter / "weights.pt").exists()
+
+
+def test_an_unfinished_run_says_so(tmp_path):
+    train(tmp_path / "run", stop_at=8)
+    told = describe(tmp_path / "run").splitlines()
+    assert told[0] == f"{tmp_path / 'run'}: run; 1 files missing, first adapter"
+    assert [line.split()[1] for line in told if line.split()[0] == "settings.steps"] == ["12"]
+    begun = [line for line in told if "made." in line]
+    with pytest.raises(DataError, match="1 files are missing, first adapter"):
+        check(tmp_path / "run")
+    train(tmp_path / "run")
+    assert check(tmp_path / "run").endswith("run, whole: 12 steps and 0 files of weights read")
+    assert [line for line in describe(tmp_path / "run").splitlines() if "made." in line] == begun != []
+
+
+def test_it_learns(tmp_path):
+    def sum_of_inputs(module, batch):
+        return {"squared": ((module(batch) - batch.sum(1, keepdim=True)) ** 2).mean()}
+
+    model, run, _ = train(tmp_path / "run", loss=sum_of_inputs, settings=SETTINGS.model_copy(update={"steps": 60}))
+    assert (model.weight - 1).abs().max() < 0.1
+    assert lines(run)[-1]["loss"] < 0.05 < lines(run)[0]["loss"]
+
+
+def test_terms_are_summed_and_logged_by_name(tmp_path):
+    def two(module, batch):
+        return {"squared": (module(batch) ** 2).mean(), "shrink": 0.5 * module.weight.pow(2).sum()}
+
+    def one(module, batch):
+        return {"sum": (module(batch) ** 2).mean() + 0.5 * module.weight.pow(2).sum()}
+
+    apart, run, _ = train(tmp_path / "apart", loss=two)
+    together, _, _ = train(tmp_path / "together", loss=one)
+    assert (apart.weight - together.weight).abs().max() < 1e-6
+    for line in lines(run):
+        assert line["loss"] == pytest.approx(line["squared"] + line["shrink"])
+
+
+def test_what_some_batches_alone_show_is_the_mean_over_their_rows(tmp_path):
+    """Rows without a judge's score have no entropy: they must not make that of the others smaller."""
+    marked = DATA.flatten()[0].item()
+
+    def watched(module, batch):
+        seen = {} if (batch == marked).any() else {"size": Observed(batch.abs().mean())}
+        return {"squared": (module(batch) ** 2).mean()} | seen
+
+    _, run, _ = train(tmp_path / "run", loss=watched, settings=SETTINGS.model_copy(update={"accumulate": 2}))
+    partly = 0
+    for line in lines(run):
+        batches = order_of(SETTINGS.model_copy(update={"accumulate": 2})).batches(line["step"])
+        showing = [rows for rows in batches if 0 not in rows]
+        partly += 0 < len(showing) < len(batches)
+        assert not any(name.startswith("share") for name in line)
+        if showing:
+            assert line["size"] == pytest.approx(DATA[np.concatenate(showing)].abs().mean().item())
+    assert partly
+
+
+def test_what_is_observed_is_logged_and_does_not_train(tmp_path):
+    def plain(module, batch):
+        return {"squared": (module(batch) ** 2).mean()}
+
+    def watched(module, batch):
+        return plain(module, batch) | {"size": Observed(batch.abs().mean()), "pull": Observed(module.weight.sum())}
+
+    bare, unwatched, _ = train(tmp_path / "bare", loss=plain)
+    model, run, _ = train(tmp_path / "run", loss=watched)
+    assert torch.equal(model.weight, bare.weight)
+    for line, other in zip(lines(run), lines(unwatched), strict=True):
+        rows = np.concatenate(order_of(SETTINGS).batches(line["step"]))
+        assert line.pop("size") == pytest.approx(DATA[rows].abs().mean().item())
+        assert math.isfinite(line.pop("pull"))
+        assert line == other
+
+
+def test_a_non_finite_loss_stops_before_the_update(tmp_path):
+    seen = []
+
+    def loss(module, batch):
+        seen.append(module.weight.detach().clone())
+        value = module(batch).mean()
+        return {"mean": value * float("nan") if len(seen) == 5 else value}
+
+    with pytest.raises(NonFiniteLoss, match="step 3: loss nan"):
+        train(tmp_path / "run", loss=loss)
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_nothing_to_train_is_said(tmp_path):
+    model = nn.Linear(1, 1).requires_grad_(False)
+    with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
+        fit(
+            model, order_of(SETTINGS), lambda rows, _: rows, lambda m, b: {}, Run(tmp_path, SETTINGS, {}), SETTINGS,
+            Plain(model), print, Accelerator(cpu=True),
+        )  # fmt: skip
+
+
+def test_other_settings_are_another_run(tmp_path):
+    train(tmp_path / "run", stop_at=1)
+    with pytest.raises(DataError, match=r"began otherwise: steps was 12, is 13\. Give another"):
+        Run(tmp_path / "run", SETTINGS.model_copy(update={"steps": 13}), {})
+    Run(tmp_path / "run", SETTINGS.model_copy(update={"workers": 0}), {})
+    Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
+    with pytest.raises(DataError, match="began otherwise: the rows differ"):
+        Run(tmp_path / "more", SETTINGS, {"the rows": "2"})
+    with pytest.raises(DataError, match="began otherwise: the base model differ"):
+        Run(tmp_path / "more", SETTINGS, {"the rows": "1", "the base model": "2"})
+
+
+def test_a_setting_that_a_run_does_not_name_had_its_default(tmp_path):
+    """A run of a program that did not know it yet: no other value may be given now."""
+    Run(tmp_path, SETTINGS, {})
+    begun = json.loads((tmp_path / "settings.json").read_text())
+    del begun["settings"]["weight_decay"]
+    (tmp_path / "settings.json").write_text(json.dumps(begun))
+    Run(tmp_path, SETTINGS, {})
+    with pytest.raises(DataError, match=r"began otherwise: weight_decay was 0\.0, is 0\.5"):
+        Run(tmp_path, SETTINGS.model_copy(update={"weight_decay": 0.5}), {})
+    begun["settings"]["momentum"] = 0.9
+    (tmp_path / "settings.json").write_text(json.dumps(begun))
+    with pytest.raises(
+        DataError, match=r"settings\.json: not the settings of such a training of this version .momentum: Extra"
+    ):
+        Run(tmp_path, SETTINGS, {})
+
+
+def test_a_run_that_goes_on_with_other_libraries_says_so_and_notes_it(tmp_path, monkeypatch, caplog):
+    run = Run(tmp_path, SETTINGS, {})
+    before = (tmp_path / "environment.json").read_bytes()
+    run.note_versions()
+    assert (caplog.text, (tmp_path / "environment.json").read_bytes()) == ("", before)
+    real = run_folder.version
+    monkeypatch.setattr(run_folder, "version", lambda name: "99" if name == "torch" else real(name))
+    for _ in range(2):
+        Run(tmp_path, SETTINGS, {}).note_versions()
+    (message,) = caplog.messages
+    assert f"goes on with other libraries than it began with: torch 99 (was {real('torch')})" in message
+    noted = json.loads((tmp_path / "environment.json").read_text())
+    assert noted == json.loads(before) | {"torch": f"{real('torch')}, then 99"}

@@ -1,0 +1,250 @@
+"""What the client makes of refusals, of failures of the service, and of answers that another judge gave."""
+
+import asyncio
+import errno
+from itertools import count
+
+import httpx2
+import pytest
+
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.front.blobs import BlobStore
+from judge_service.replica.app import create_app
+from judge_service.replica.health import WatchedJudge
+from judge_service.settings import HealthSettings, LimitSettings
+from tests.judge_service.replica.test_app import Counting
+from tests.pictures import noise
+from unijudge.client.client import JudgeClient
+from unijudge.client.retry import FAILED_TRIES
+from unijudge.content import Content
+from unijudge.errors import JudgeChanged, JudgeRefused, JudgeUnavailable, UnijudgeError
+from unijudge.judging.prompt import Prompt
+from unijudge.judging.protocol import ErrorBody
+from unijudge.judging.verdicts import PairError, Verdict
+from unijudge.storage.reaching import FROM_OUTSIDE
+
+QUERY = Content("a query")
+SEVEN = [Content(f"candidate {number}") for number in range(7)]
+"""Three requests, of three candidates at most."""
+
+
+@pytest.fixture
+def app():
+    judge = WatchedJudge(ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0))
+    return create_app(judge, LimitSettings(max_candidates=3))
+
+
+def asked(app, method="judge", candidates=SEVEN, spoil=(), change=None, retry_for_s=30):
+    """The answers, and how many questions were sent."""
+
+    async def ask():
+        transport = Counting(app, spoil)
+        if change is not None:
+            transport = Changing(app, change)
+        async with JudgeClient("http://judge", transport=transport, retry_for_s=retry_for_s) as client:
+            found = await getattr(client, method)(QUERY, candidates)
+        return found, sum(request.method == "POST" for request in transport.seen)
+
+    return asyncio.run(ask())
+
+
+class Changing(Counting):
+    """What stands between a client and its judge, and changes what passes: requests of a number, or their answers."""
+
+    def __init__(self, app, change):
+        super().__init__(app)
+        self.change, self.numbers = change, count(1)
+
+    async def handle_async_request(self, request):
+        if request.method != "POST":
+            return await super().handle_async_request(request)
+        self.seen.append(request)
+        go_on = super(Counting, self).handle_async_request
+        return await self.change(next(self.numbers), request, go_on)
+
+
+def refusing(*numbers, status=422, code="bad_query"):
+    async def change(number, request, go_on):
+        if number in numbers:
+            return httpx2.Response(status, json=ErrorBody(code=code, message="no").model_dump())
+        return await go_on(request)
+
+    return change
+
+
+@pytest.mark.parametrize(("status", "code"), [(422, "bad_query"), (400, "bad_request"), (413, "too_large")])
+@pytest.mark.parametrize("refused", [1, 2, 3])
+def test_a_refused_request_costs_its_own_candidates_alone(app, refused, status, code):
+    whole, _ = asked(app)
+    found, sent = asked(app, change=refusing(refused, status=status, code=code))
+    lost = range(3 * (refused - 1), min(3 * refused, 7))
+    assert sent == 3
+    for place, (answer, expected) in enumerate(zip(found, whole, strict=True)):
+        if place in lost:
+            assert answer == PairError(code="refused", message=f"http://judge/v1/score: {status}: no")
+        else:
+            assert answer == expected
+
+
+def test_a_query_that_every_request_is_refused_for_is_refused(app):
+    with pytest.raises(JudgeRefused, match="422: no"):
+        asked(app, change=refusing(1, 2, 3))
+    with pytest.raises(JudgeRefused, match="422: no"):
+        asked(app, candidates=SEVEN[:2], change=refusing(1))
+
+
+def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, monkeypatch):
+    """Another error than being busy: that is tried for as long as the settings say."""
+    monkeypatch.setattr("unijudge.client.retry._backoff", lambda _: 0.01)
+    broken = httpx2.Response(500, json=ErrorBody(code="internal", message="its log says why").model_dump())
+    with pytest.raises(JudgeRefused, match=r"500: its log says why\. It was sent 3 times"):
+        asked(app, candidates=SEVEN[:1], spoil=[broken] * 9)
+    found, sent = asked(app, candidates=SEVEN[:1], spoil=[broken] * (FAILED_TRIES - 1))
+    assert isinstance(found[0], Verdict)
+    assert sent == FAILED_TRIES
+    busy = httpx2.Response(503)
+    found, sent = asked(app, candidates=SEVEN[:1], spoil=[busy, broken, busy, busy, broken, busy])
+    assert isinstance(found[0], Verdict)
+    assert sent == 7
+    with pytest.raises(JudgeUnavailable, match="503"):
+        asked(app, candidates=SEVEN[:1], spoil=[busy] * 99, retry_for_s=0.5)
+
+
+def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
+    """Its failures stop neither the other requests nor the job that asks."""
+    monkeypatch.setattr("unijudge.client.retry._backoff", lambda _: 0.01)
+
+    async def change(number, request, go_on):
+        if b"candidate 4" in request.content:
+            return httpx2.Response(500, json=ErrorBody(code="internal", message="no").model_dump())
+        return await go_on(request)
+
+    found, sent = asked(app, change=change)
+    assert [isinstance(answer, Verdict) for answer in found] == [True] * 3 + [False] * 3 + [True]
+    assert sent == 2 + FAILED_TRIES
+
+
+@pytest.mark.parametrize("method", ["judge", "choose"])
+def test_an_answer_of_another_judge_is_not_taken(app, method):
+    """A hop drops the pin and sends the request to another judge."""
+    other = WatchedJudge(ScriptedJudge(Prompt(instruction="Another?")), HealthSettings(canary_every_s=0))
+    elsewhere = httpx2.ASGITransport(create_app(other, LimitSettings(max_candidates=3)))
+
+    async def change(number, request, go_on):
+        del request.headers["If-Match"]
+        return await elsewhere.handle_async_request(request)
+
+    with pytest.raises(JudgeChanged, match=r"/v1/\w+: asked scripted \(.*answers: prompt_fingerprint is '\w+', not '"):
+        asked(app, method, SEVEN[:3], change=change)
+
+
+def test_half_a_character_costs_its_own_pair_alone(app):
+    """A text that was cut inside an emoji; JSON in UTF-8 has no place for it."""
+    whole, _ = asked(app)
+    found, sent = asked(app, candidates=[*SEVEN[:3], Content("cut \ud83d"), *SEVEN[3:]])
+    assert (found[:3], found[4:]) == (whole[:3], whole[3:])
+    assert (found[3].code, "half a character" in found[3].message) == ("bad_text", True)
+    chosen, sent = asked(app, "choose", candidates=[SEVEN[0], Content("cut \ud83d")])
+    assert (chosen.code, sent) == ("bad_text", 0)
+    with pytest.raises(JudgeRefused, match="the query: its text holds half a character"):
+        asyncio.run(judged(app, Content("cut \ud83d")))
+
+
+async def judged(app, query):
+    async with JudgeClient("http://judge", transport=Counting(app)) as client:
+        return await client.judge(query, SEVEN)
+
+
+def test_an_empty_image_is_an_error_in_its_own_place(app):
+    """As any other candidate without a content is, and never the verdict of its text."""
+    whole, _ = asked(app)
+    odd = [Content("a cat", b""), Content(""), Content("  \u200b"), Content(image=b"")]
+    found, _ = asked(app, candidates=[SEVEN[0], *odd])
+    assert found[0] == whole[0]
+    assert [getattr(answer, "code", "verdict") for answer in found[1:]] == ["bad_image", "empty", "empty", "bad_image"]
+
+
+def test_a_damaged_answer_is_asked_for_again(app):
+    async def damaged(number, request, go_on):
+        if number == 1:
+            return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, stream=Broken())
+        return await go_on(request)
+
+    assert asked(app, change=damaged)[0] == asked(app)[0]
+    with pytest.raises(JudgeUnavailable, match=r"its answer cannot be read \(DecodingError"):
+        asked(app, change=always_damaged, retry_for_s=0.1)
+
+
+async def always_damaged(number, request, go_on):
+    return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, stream=Broken())
+
+
+class Broken(httpx2.AsyncByteStream):
+    async def __aiter__(self):
+        yield b"no gzip at all"
+
+
+def test_an_image_that_is_too_large_to_be_kept_is_no_reason_to_send_the_others_inside(tmp_path):
+    judge = WatchedJudge(ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0))
+    large, small = noise(1, (200, 200)), noise(2)
+    limits = LimitSettings(max_body_bytes=len(large) - 1)
+    app = create_app(judge, limits, blobs=BlobStore(tmp_path / "blobs", max_bytes=2**24))
+
+    async def ask():
+        transport = Counting(app)
+        async with JudgeClient("http://judge", transport=transport) as client:
+            await client.store([Content(image=large), Content(image=small)])
+            answers = await client.judge(QUERY, [Content(image=small)])
+        return answers, [(request.method, len(request.content)) for request in transport.seen]
+
+    answers, sent = asyncio.run(ask())
+    assert isinstance(answers[0], Verdict)
+    assert sent[-1][1] < len(small), "named, not inside"
+    assert ("PUT", len(small)) in sent
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("ALL_PROXY", "socks5://me:secret@proxy:9", "cannot be reached as the environment says"),
+        ("HTTP_PROXY", "ftp://proxy", "cannot be reached as the environment says"),
+        ("SSL_CERT_FILE", "/nowhere/at/all", "cannot be reached as the environment says"),
+        ("HTTP_PROXY", "http://me:secret@127.0.0.1:9", r"no judge answers there through the proxy http://127.0.0.1:9 "),
+    ],
+)
+def test_a_proxy_or_a_certificate_is_named_and_is_nothing_to_this_machine(monkeypatch, name, value, reason):
+    for one in (*FROM_OUTSIDE, *(one.lower() for one in FROM_OUTSIDE)):
+        monkeypatch.delenv(one, raising=False)
+    monkeypatch.setenv(name, value)
+
+    async def enter(url):
+        async with JudgeClient(url, retry_for_s=0.1):
+            pass
+
+    with pytest.raises(UnijudgeError, match=f"http://far:1.*{reason}.*{name}") as found:
+        asyncio.run(enter("http://far:1"))
+    assert "secret" not in str(found.value)
+    for here in ("http://127.0.0.1:9", "http://localhost:9", "http://[::1]:9"):
+        with pytest.raises(JudgeUnavailable, match=r"no judge answers there \(Connect"):
+            asyncio.run(enter(here))
+
+
+def test_kind_too_many_files_is_no_missing_judge():
+    """A client that may open no socket says so, and not that a service is to be started."""
+
+    class Full(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, _):
+            reason = OSError(errno.EMFILE, "Too many open files")
+            raise httpx2.ConnectError("All connection attempts failed") from reason
+
+    async def ask():
+        async with JudgeClient("http://127.0.0.1:1", retry_for_s=0.01, transport=Full()):
+            pass
+
+    with pytest.raises(JudgeUnavailable, match=r"cannot be asked from here .* raise the limit \(ulimit -n\)$"):
+        asyncio.run(ask())
+
+
+def test_kind_port_that_is_too_large_is_one_line():
+    with pytest.raises(JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"):
+        JudgeClient("http://h:80000")

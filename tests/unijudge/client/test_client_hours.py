@@ -1,0 +1,198 @@
+"""Hours of one client, or of ten, with a slow or a full service, in virtual time: none is lost, each has its share."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import socket
+from collections import Counter
+
+import httpx2
+import pytest
+
+from judge_service.backends.scripted import ScriptedJudge
+from judge_service.settings import LimitSettings
+from tests import virtual_time
+from unijudge.client.client import JudgeClient
+from unijudge.content import Content
+from unijudge.errors import JudgeNowhere, JudgeUnavailable
+from unijudge.judging.prompt import Prompt
+from unijudge.judging.protocol import ErrorBody, Limits, ScoreResponse, ServiceInfo
+from unijudge.judging.verdicts import Verdict
+
+JUDGE = ScriptedJudge(Prompt())
+ONE = [Content("candidate")]
+(ANSWER,) = asyncio.run(JUDGE.judge(Content("query"), ONE))
+INFO = ServiceInfo(
+    identity=JUDGE.identity,
+    digest=JUDGE.identity.digest,
+    limits=Limits(**LimitSettings().model_dump(), blobs=False),
+    replicas=1,
+).model_dump_json()
+
+
+class Service(httpx2.AsyncBaseTransport):
+    """Slots that take some seconds for each request, and a queue in order."""
+
+    def __init__(self, *, seconds, slots=1, waiting=10**9, drops=True, retry_after_s=1):
+        """An idle one.
+
+        Args:
+            seconds: That a request takes in its slot.
+            slots: How many work at once.
+            waiting: How many may wait; beyond it they are refused with 429.
+            drops: Whether it gives up the work for callers who have left.
+            retry_after_s: What it tells those that it refuses.
+        """
+        self.seconds, self.slots, self.waiting, self.drops = seconds, slots, waiting, drops
+        self.retry_after_s = retry_after_s
+        self.free = asyncio.Semaphore(slots)
+        self.inside = 0
+        self.begun, self.answered, self.refused = Counter(), Counter(), 0
+        self.working = set()
+
+    async def handle_async_request(self, request):
+        if request.method == "GET":
+            return httpx2.Response(200, content=INFO)
+        if self.inside >= self.slots + self.waiting:
+            self.refused += 1
+            body = ErrorBody(code="busy", message="no").model_dump()
+            return httpx2.Response(429, json=body, headers={"Retry-After": str(self.retry_after_s)})
+        work = asyncio.create_task(self.work(request.content))
+        self.working.add(work)
+        work.add_done_callback(self.working.discard)
+        await (work if self.drops else asyncio.shield(work))
+        self.answered[request.content] += 1
+        answer = ScoreResponse(identity=JUDGE.identity, results=[ANSWER])
+        return httpx2.Response(200, content=answer.model_dump_json())
+
+    async def work(self, content):
+        self.inside += 1
+        try:
+            async with self.free:
+                self.begun[content] += 1
+                await asyncio.sleep(self.seconds)
+        finally:
+            self.inside -= 1
+
+
+async def job(service, queries, **options):
+    """All queries at once, as many in flight as the client finds right; gives their answers and the hours it took."""
+    async with JudgeClient("http://judge", transport=service, **options) as client:
+        slots = asyncio.Semaphore(options["in_flight"])
+
+        async def ask(number):
+            async with slots:
+                return await client.judge(Content(f"query {number}"), ONE)
+
+        return await asyncio.gather(*(ask(number) for number in range(queries)))
+
+
+MINER = {"in_flight": 128, "request_timeout_s": 300, "retry_for_s": 600}
+
+
+@pytest.mark.parametrize("drops", [True, False])
+@pytest.mark.parametrize("seconds", [0.1, 4.5, 19, 60])
+def test_a_miner_with_128_in_flight_finishes_on_one_slow_replica(monkeypatch, seconds, drops):
+    """From 2.4 s a request on, 128 in flight would wait for more than the five minutes that each has.
+
+    The replica is never idle, and does nothing in vain, though it may not notice that a caller has left.
+    """
+
+    async def run():
+        service = Service(seconds=seconds, drops=drops)
+        answers = await job(service, 500, **MINER)
+        return answers, service, asyncio.get_running_loop().time()
+
+    answers, service, time_s = virtual_time.run(run(), monkeypatch)
+    assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
+    assert len(service.answered) == 500
+    assert set(service.answered.values()) == {1}
+    assert 500 * seconds > 0.97 * time_s
+    assert sum(service.begun.values()) < 1.02 * 500
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_a_miner_outlives_a_service_that_becomes_ten_times_as_slow(monkeypatch, drops):
+    """What was in flight is late then. Nothing is lost or answered twice, and the job goes on at the new pace."""
+
+    async def run():
+        service = Service(seconds=0.5, drops=drops)
+        working = asyncio.create_task(job(service, 1000, **MINER))
+        await asyncio.sleep(250)  # half of it, at half a second each
+        service.seconds = 5
+        return await working, service, asyncio.get_running_loop().time()
+
+    answers, service, time_s = virtual_time.run(run(), monkeypatch)
+    assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
+    assert len(service.answered) == 1000
+    assert set(service.answered.values()) == {1}
+    assert 0.8 * time_s < 500 * (0.5 + 5)
+
+
+@pytest.mark.parametrize(("waiting", "fair"), [(64, 0.9), (256, 0.95)])
+def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, waiting, fair):
+    """Each would have 64 in flight, which is more than ten times what there is room for, or more than twice.
+
+    Of two minutes, in which a short queue is shared less well than a long one: who finds it full first has less.
+    """
+    random.seed(0)
+    alone, together = (
+        virtual_time.run(shares(Service(seconds=0.2, slots=4, waiting=waiting), clients), monkeypatch)
+        for clients in (1, 10)
+    )
+    assert sum(together) ** 2 / (10 * sum(share**2 for share in together)) > fair  # Jain's fairness index
+    assert sum(together) > 0.95 * sum(alone)
+
+
+async def shares(service, clients, for_s=120, in_flight=64):
+    """How many answers each client got in some time."""
+    counts = [0] * clients
+
+    async def client(number):
+        async with JudgeClient("http://judge", transport=service, in_flight=in_flight) as judge:
+
+            async def asking(worker):
+                for query in itertools.count():
+                    await judge.judge(Content(f"{number}.{worker}.{query}"), ONE)
+                    counts[number] += 1
+
+            await asyncio.gather(*map(asking, range(in_flight)))
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(for_s):
+            await asyncio.gather(*map(client, range(clients)))
+    return counts
+
+
+class Nowhere(httpx2.AsyncBaseTransport):
+    """A host that refuses for a while, and whose name is not known."""
+
+    def __init__(self, refuses=0):
+        self.refuses = refuses
+
+    async def handle_async_request(self, request):
+        self.refuses -= 1
+        if self.refuses >= 0:
+            raise httpx2.ConnectError("Connection refused")
+        raise httpx2.ConnectError("Name or service not known") from socket.gaierror(-2, "Name or service not known")
+
+
+@pytest.mark.parametrize(("refuses", "least_s", "most_s"), [(0, 15, 30), (3, 250, 300)])
+def test_kind_c3_a_host_whose_name_was_never_known_is_not_sought_for_long(monkeypatch, refuses, least_s, most_s):
+    """One that was there is: its name may come back."""
+
+    async def enter():
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(JudgeUnavailable) as refusal:
+            async with JudgeClient("http://me:secret@judg:8000", transport=Nowhere(refuses), retry_for_s=300):
+                pass
+        return refusal.value, asyncio.get_running_loop().time() - begun
+
+    error, took_s = virtual_time.run(enter(), monkeypatch)
+    assert isinstance(error, JudgeNowhere)
+    assert least_s < took_s <= most_s
+    assert str(error) == (
+        "http://judg:8000: the name of its host is not known here (ConnectError: Name or service not known); "
+        "correct the URL, or look at this machine's name service"
+    )

@@ -1,0 +1,1 @@
+"""Ranks candidates by cosine similarity, and measures the ranking."""

@@ -1,0 +1,1 @@
+"""Makes of a finished run a folder that other libraries load."""

@@ -1,0 +1,115 @@
+"""How far an exported model's numbers are from those of the run: measured on some of the run's own rows.
+
+What is compared: the base with the adapter, inputs together, as in training; and what was exported, opened anew, input
+by input, as another library computes. Both on the CPU, in the dtype of the export.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trainer.data.dataset import Example, Examples
+from trainer.models.backbone import Backbone, open_backbone
+from trainer.models.embedder import embed
+from trainer.models.lora import open_whole
+from trainer.models.settings import BackboneSettings
+from trainer.training.settings import FinetuneSettings, RerankerSettings
+from unijudge.errors import DataError, TrainingError
+from unijudge.formats.corpus import Corpus
+from unijudge.judging.prompt import Prompt
+from unijudge.storage.files import file_sha256
+
+ROWS = 16
+"""Of the run: of each its query, its positive and its first negative."""
+NOT_MEASURED = "How far they are from those of the run was not measured: {}."
+GONE = "the training rows are not there any more, or are others"
+
+Numbers = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of a run, and what a model makes of them."""
+
+    rows: list[Example]
+    prompt: Prompt | None
+    """What a reranker is asked; None for an embedder."""
+
+    @torch.inference_mode()
+    def measured(self, backbone: Backbone, *, together: bool) -> Numbers:
+        """An embedder's vectors, queries first, or a reranker's log-odds of the positives and the negatives."""
+        if self.prompt is None:
+            contents = [row.query for row in self.rows]
+            contents += [row.candidates[place] for place in (0, 1) for row in self.rows]
+            groups = [contents] if together else [[one] for one in contents]
+            return torch.cat([embed(backbone, group) for group in groups]).numpy()
+        encoder, prompt = backbone.inputs.encoder, self.prompt
+        pairs = [(row.query, row.candidates[place]) for place in (0, 1) for row in self.rows]
+        streams = [encoder.stream(prompt.parts(*pair)) for pair in pairs]
+        batches = [streams] if together else [[one] for one in streams]
+        logits = torch.cat([backbone.next_token_logits(batch) for batch in batches])
+        return (logits[:, encoder.label_id(prompt.yes)] - logits[:, encoder.label_id(prompt.no)]).numpy()
+
+    def said(self, of_run: Numbers, exported: Numbers, dtype: str) -> str:
+        """What a card says of the two."""
+        gap, rows = bound(float(np.abs(of_run - exported).max())), len(self.rows)
+        measured = f"Measured at export in {dtype}, on {rows} of the run's own rows, against the run's base and adapter"
+        if self.prompt is not None:
+            return f"{measured}: log-odds differ by at most {gap}."
+        cosine = math.floor(float((of_run * exported).sum(1).min()) * 1e6) / 1e6
+        same = int((_best(of_run, rows) == _best(exported, rows)).sum())
+        return (
+            f"{measured}: components of vectors differ by at most {gap}, their cosine is {cosine:.6f} or more, "
+            f"and the nearest of {2 * rows} items is the same for {same} of {rows} queries."
+        )
+
+
+def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> Sample | str:
+    """Some rows of a run, spread evenly; or why there are none, in a card's words.
+
+    Args:
+        settings: The run's.
+        fingerprints: Of what it was trained on.
+    """
+    try:
+        corpus = Corpus(settings.corpus)
+        if corpus.fingerprint != fingerprints.get("the corpus"):
+            return NOT_MEASURED.format("the corpus is another one now")
+        if file_sha256(settings.triples / "triples.json") != fingerprints.get("the rows"):
+            return NOT_MEASURED.format(GONE)
+        examples = Examples(corpus, settings.triples, settings.negatives)
+        places = np.unique(np.linspace(0, len(examples) - 1, ROWS).astype(int))
+        rows = [examples[int(place)] for place in places]
+    except (DataError, TrainingError):
+        return NOT_MEASURED.format(GONE)
+    return Sample(rows, settings.prompt if isinstance(settings, RerankerSettings) else None)
+
+
+def open_exported(settings: BackboneSettings, folder: Path, *, merged: bool) -> Backbone:
+    """What was exported, as this program opens it."""
+    if merged:
+        dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
+        update = {"name": str(folder), "revision": None, "adapter": None, "device": "cpu", "dtype": dtype}
+        return open_backbone(settings.model_copy(update=update))
+    return open_whole(settings, folder)
+
+
+def bound(gap: float) -> str:
+    """A number of two digits that is no less.
+
+    Example:
+        >>> bound(0.00310001), bound(0.0)
+        ('0.0032', '0')
+    """
+    if not gap:
+        return "0"
+    digit = 10.0 ** (math.floor(math.log10(gap)) - 1)
+    return f"{math.ceil(gap / digit) * digit:.2g}"
+
+
+def _best(vectors: Numbers, queries: int) -> npt.NDArray[np.int64]:
+    return (vectors[:queries] @ vectors[queries:].T).argmax(1)

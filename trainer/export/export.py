@@ -1,0 +1,266 @@
+"""Makes of a finished run a folder that other libraries load, with a card: the same vectors and log-odds everywhere.
+
+Everything that changes a number lies inside: weights, chat template, budget of pixels, padding, dtype. What it does not
+do: measure, upload, or choose a licence.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trainer.export.agreement import open_exported, sample_of
+from trainer.export.model_card import Story, card
+from trainer.export.sentence_transformers_files import (
+    Files,
+    embedder_files,
+    embedder_template,
+    is_exported,
+    processor_options,
+    reranker_files,
+    reranker_template,
+)
+from trainer.export.usage import Artefact, Form, base_name
+from trainer.models.lora import open_whole, write_merged
+from trainer.models.settings import BackboneSettings
+from trainer.training.report import read_steps
+from trainer.training.run_folder import settings_of
+from trainer.training.settings import EmbedderSettings, FinetuneSettings, RerankerSettings
+from unijudge.errors import DataError, ModelError, SettingsError
+from unijudge.formats.model_folders import AdapterConfig
+from unijudge.formats.rankings import Evaluation
+from unijudge.formats.scores import ScoreManifest
+from unijudge.formats.triples import TripleManifest
+from unijudge.formats.vectors import VectorManifest
+from unijudge.judging.prompt import Prompt
+from unijudge.judging.verdicts import JudgeIdentity
+from unijudge.modeling.families import QwenVL
+from unijudge.modeling.inputs import ModelInputs, load_config
+from unijudge.pages.markdown import check_license
+from unijudge.provenance import Beginning, Versions, without_places
+from unijudge.storage.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
+from unijudge.storage.locations import locate
+from unijudge.storage.outputs import check_absent, replacing
+
+
+def export(
+    run: Path,
+    out: Path,
+    form: Form = "merged",
+    evaluations: Sequence[Path] = (),
+    *,
+    license: str | None = None,  # noqa: A002  what the hub calls it
+    overwrite: bool = False,
+) -> Artefact:
+    """Writes the folder, all at once.
+
+    Args:
+        run: A finished training of an embedder or of a reranker.
+        out: A folder or a URL; nothing may be there yet. Its last part is the name of the model.
+        form: `merged`, whole weights; or `adapter`, which needs the base model wherever it is loaded.
+        evaluations: Folders of `train evaluate` or `train rerank`, for the card.
+        license: What the card says, in the hub's short form, such as `apache-2.0`.
+        overwrite: Replace an older export.
+
+    Raises:
+        SettingsError: No short form of a licence, or the run reads as a released checkpoint whose prompts an export
+            cannot write.
+        DataError: The run is not finished or not ours, an evaluation is of something else, `out` exists, or the disk
+            refused.
+        ModelError: Model or adapter cannot be loaded, or do not belong together.
+    """
+    check_license(license)
+    begun, settings = _read_run(run)
+    adapter = run / "adapter"
+    _check_base(adapter, settings.model)
+    _check_encoding(run, settings.model)
+    story = _story(run, begun, settings, evaluations)
+    with replacing(out, is_exported, "exported model", overwrite=overwrite) as place:
+        check_absent(place)
+        with publishing_folder(place) as draft:
+            inputs, agreement = _weights(form, settings, begun, adapter, draft)
+            made = _artefact(out.name, form, settings, inputs)
+            for name, text in _layout(made, settings, inputs).items():
+                publish_text(draft / name, text)
+            tiled = not isinstance(inputs.family, QwenVL)
+            told = replace(story, agreement=agreement)
+            publish_text(draft / "README.md", card(made, told, tiled=tiled, license=license))
+    return made
+
+
+OLD_KEYS = frozenset(
+    {"auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights",
+     "lora_alpha", "lora_dropout", "modules_to_save", "peft_type", "r", "revision", "target_modules", "task_type"}
+)  # fmt: skip
+"""What every version of peft knows of an adapter."""
+NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
+OTHER_JUDGE = " (reranked by {model}, whose weights {weights} are not those of this run)"
+
+
+def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
+    begun = read_json(run / "settings.json", Beginning)
+    kind = RerankerSettings if "prompt" in begun.settings else EmbedderSettings
+    settings = settings_of(run / "settings.json", begun, kind)
+    if not (run / "adapter" / "adapter_config.json").is_file():
+        raise DataError(
+            f"{run}: not finished, it has no adapter/ yet; start its training again: it goes on where it was"
+        )
+    return begun, settings
+
+
+def _check_base(adapter: Path, model: BackboneSettings) -> None:
+    """A foreign adapter may fit by its shapes."""
+    base = read_json(adapter / "adapter_config.json", AdapterConfig).base_model_name_or_path
+    if base != model.name:
+        raise ModelError(
+            f"{adapter}: is an adapter of {base}, but the run trained one of {model.name}; put back the run's own"
+        )
+
+
+def _check_encoding(run: Path, model: BackboneSettings) -> None:
+    """Refuses a way of reading that no template of ours says to other libraries."""
+    if model.encoding == "chat":
+        return
+    kind = load_config(model.name, model.revision).model_type
+    # The files of an export add no prompt to a content, and the card's code for bare strings knows Qwen's positions.
+    if model.encoding != "vlm2vec" or kind == "llava_next":
+        raise SettingsError(
+            f"{run}: reads with model.encoding = {model.encoding!r} of {kind}, and no file of an export says that to "
+            "other libraries. Embed with `train embed`, or train with model.encoding = 'chat'"
+        )
+
+
+def _weights(
+    form: Form, settings: FinetuneSettings, begun: Beginning, adapter: Path, folder: Path
+) -> tuple[ModelInputs, str]:
+    """Writes them, and says how far their numbers are from those of the run."""
+    backbone, model = open_whole(settings.model, adapter), settings.model
+    sample = sample_of(settings, begun.inputs)
+    of_run = None if isinstance(sample, str) else sample.measured(backbone, together=True)
+    inputs = backbone.inputs
+    if form == "merged":
+        write_merged(backbone, adapter, folder)
+    else:
+        _save_adapter(model, inputs, adapter, folder)
+    del backbone  # before what was written is opened
+    if isinstance(sample, str) or of_run is None:
+        return inputs, sample if isinstance(sample, str) else ""
+    exported = open_exported(model, folder, merged=form == "merged")
+    dtype = "bfloat16" if model.dtype == "nf4" else model.dtype
+    return inputs, sample.said(of_run, sample.measured(exported, together=False), dtype)
+
+
+def _save_adapter(settings: BackboneSettings, inputs: ModelInputs, adapter: Path, folder: Path) -> None:
+    """Copies an adapter that was seen to fit, and says where its base is to be found."""
+    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    config = _spare(json.loads(read_text(adapter / "adapter_config.json")))
+    config |= {"base_model_name_or_path": base_name(settings.name), "revision": settings.revision}
+    publish_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+    inputs.save(folder)
+
+
+def _spare(config: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's configuration without what says nothing: older versions of peft refuse a key that is new to them."""
+    import peft
+
+    usual = peft.LoraConfig().to_dict()
+    unusual = {key for key, value in config.items() if value != usual.get(key)} - {"peft_version"}
+    return {key: value for key, value in config.items() if key in OLD_KEYS | unusual}
+
+
+def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs) -> Artefact:
+    model = settings.model
+    _, options = inputs.family.loader
+    made = Artefact(
+        name=name,
+        kind="embedder",
+        form=form,
+        base=model.name,
+        revision=model.revision,
+        dtype="bfloat16" if model.dtype == "nf4" else model.dtype,
+        min_pixels=model.min_pixels,
+        max_pixels=model.max_pixels,
+        max_tokens=model.max_tokens,
+        processor=processor_options(options["backend"]),
+        prompt=Prompt(),
+        labels=(0, 0),
+        pairs=False,
+        bare=None,
+        edge=inputs.family.fit(1000, 1000)[0] if model.resize == "square" else None,
+    )
+    if isinstance(settings, RerankerSettings):
+        prompt = settings.prompt
+        labels = inputs.encoder.label_id(prompt.yes), inputs.encoder.label_id(prompt.no)
+        return replace(made, kind="reranker", prompt=prompt, labels=labels, pairs=prompt.order == "query_first")
+    if model.encoding == "vlm2vec" and isinstance(inputs.family, QwenVL):
+        return replace(made, bare=inputs.encoder.image_token)
+    return made
+
+
+def _layout(made: Artefact, settings: FinetuneSettings, inputs: ModelInputs) -> Files:
+    template = inputs.chat_template
+    if made.bare:
+        return {}
+    if made.kind == "embedder":
+        width = inputs.config.get_text_config().hidden_size
+        files = embedder_files(width, made.dtype, made.processor)
+        trimmed = settings.model.encoding == "vlm2vec"
+        return files | {"chat_template.jinja": embedder_template(template, trimmed=trimmed)}
+    files = reranker_files(*made.labels, made.dtype, made.processor) if made.pairs else {}
+    picture = inputs.encoder.written_picture()
+    return files | {"chat_template.jinja": reranker_template(template, made.prompt, picture)}
+
+
+def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations: Sequence[Path]) -> Story:
+    triples = _same(settings.triples / "triples.json", begun.inputs.get("the rows"))
+    manifest = read_json(settings.triples / "triples.json", TripleManifest) if triples else None
+    return Story(
+        settings=settings,
+        begun=begun,
+        environment=read_json(run / "environment.json", Versions).root,
+        last=read_steps(run)[-1],
+        triples=manifest,
+        judges=[] if manifest is None else list(_judges(settings.triples, manifest)),
+        evaluations=[
+            (f"{without_places(str(folder))}{mark}", found)
+            for folder in evaluations
+            for found, mark in [_evaluation(folder, run)]
+        ],
+    )
+
+
+def _judges(triples: Path, manifest: TripleManifest) -> Iterator[JudgeIdentity]:
+    """Of the score folders that the selection names, or of the dataset that the rows lie in, if still the same."""
+    named = [locate(folder) for folder in manifest.selection.get("scores", [])]
+    for wanted in (manifest.scores, manifest.large_scores):
+        for folder in (*named, triples.parent / "scores"):
+            if _same(folder / "manifest.json", wanted):
+                yield read_json(folder / "manifest.json", ScoreManifest).judge
+                break
+
+
+def _evaluation(folder: Path, run: Path) -> tuple[Evaluation, str]:
+    """And a mark, where it is not seen to be of this run: by the adapter of its vectors, or by who reranked."""
+    found, adapter = read_json(folder / "metrics.json", Evaluation), run / "adapter"
+    extra = found.model_extra or {}
+    if judge := extra.get("judge"):
+        ours = (run / "merged").is_dir() and folder_sha256(run / "merged") == judge["weights"]
+        return found, "" if ours else OTHER_JUDGE.format(**judge)
+    vectors = extra.get("vectors")
+    manifest = locate(vectors) / "vectors.json" if vectors else None
+    if manifest and _same(manifest, found.inputs.get("vectors")):
+        made_by = read_json(manifest, VectorManifest).adapter
+        if made_by != folder_sha256(adapter):
+            raise DataError(
+                f"{folder}: measures vectors of another adapter ({made_by}) than that of this run "
+                f"({folder_sha256(adapter)}); give the evaluation of this one"
+            )
+        return found, ""
+    return found, NOT_VERIFIED
+
+
+def _same(file: Path, sha256: str | None) -> bool:
+    """Whether a file is still there, and the one that was meant."""
+    return sha256 is not None and file.exists() and file_sha256(file) == sha256

@@ -1,0 +1,164 @@
+"""The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+from safetensors import SafetensorError
+from torch import nn
+
+from trainer.models.attaching import check_adapter
+from trainer.models.backbone import Backbone, open_backbone
+from trainer.models.input_formats import FILE as EMBEDDING
+from trainer.models.input_formats import EmbeddingManifest
+from trainer.models.settings import BackboneSettings, LoraSettings
+from unijudge.errors import ModelError
+from unijudge.judging.reranker_file import FILE as JUDGING
+from unijudge.judging.reranker_file import JudgingManifest
+from unijudge.modeling.inputs import ModelInputs
+from unijudge.storage.files import publish_json, publish_text, read_json, read_text
+
+
+def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
+    """Puts a fresh, trainable LoRA on the language model.
+
+    Raises:
+        ModelError: A target layer does not exist in this model.
+    """
+    import peft
+
+    linear = {
+        name.rpartition(".")[2]
+        for name, layer in backbone.model.named_modules()
+        if isinstance(layer, nn.Linear) and "language_model." in name
+    }
+    if lacking := [name for name in settings.targets if name not in linear]:  # PEFT is content with one of them
+        raise ModelError(
+            f"lora.targets: {', '.join(lacking)}: no such linear layer in the language model of {backbone.inputs.name}"
+            f"; it has {', '.join(sorted(linear))}"
+        )
+    names = "|".join(settings.targets)
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
+        target_modules=rf".*language_model.*\.({names})",
+    )
+    backbone.model = peft.get_peft_model(backbone.model, config)
+    for parameter in backbone.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+class Adapter:
+    """The trained part of a model, as PEFT writes and reads it."""
+
+    def __init__(self, model: Any, beside: Mapping[str, BaseModel] = MappingProxyType({})):
+        self._model = model
+        self._beside = beside
+
+    def save(self, folder: Path) -> None:
+        """Writes adapter_config.json and adapter_model.safetensors, and what stands beside them."""
+        with _refused_by_the_disk():
+            self._model.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form, with a path of this machine for a hub name
+        for name, manifest in self._beside.items():
+            publish_json(folder / name, manifest)
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote into the same adapter.
+
+        Raises:
+            ModelError: It is another adapter's.
+        """
+        import peft
+
+        weights = peft.load_peft_weights(str(folder), device="cpu")
+        try:
+            check_adapter(self._model, weights)
+        except ModelError as error:
+            raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+        peft.set_peft_model_state_dict(self._model, weights)
+
+
+def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
+    """A model with an adapter, on the CPU, to be written; weights that were trained on in four bits in bfloat16."""
+    dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
+    return open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
+
+
+def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
+    """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
+
+    What says how the adapter reads its inputs goes along.
+
+    Returns:
+        What turns contents into its inputs; it is written beside the weights.
+
+    Raises:
+        ModelError: Model or adapter cannot be loaded, or do not fit.
+        OSError: The disk refused.
+    """
+    return write_merged(open_whole(settings, adapter), adapter, folder)
+
+
+def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs:
+    """The same of a model that is open with its adapter, which is no longer to be used."""
+    merged = backbone.model.merge_and_unload()
+    merged.generation_config = _saveable(merged.generation_config)
+    with _refused_by_the_disk():
+        merged.save_pretrained(folder)
+    config = json.loads(read_text(folder / "config.json"))
+    publish_text(folder / "config.json", json.dumps(_with_older_names(config), indent=2) + "\n")
+    backbone.inputs.save(folder)
+    for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
+        if (adapter / name).is_file():
+            publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
+    return backbone.inputs
+
+
+def _saveable(generation: Any) -> Any:
+    """How a model generates, for a file: transformers reads settings that contradict each other, and writes none.
+
+    Published models have such, as a temperature without sampling; nothing here generates. Their ids are kept.
+    """
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return type(generation)(**{name: getattr(generation, name) for name in ids})
+    return generation
+
+
+def _with_older_names(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration that transformers 4 reads too: it would take its own frequencies of positions, silently.
+
+    Example:
+        >>> _with_older_names({"dtype": "float32", "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}})
+        ... # doctest: +NORMALIZE_WHITESPACE
+        {'dtype': 'float32', 'rope_parameters': {'rope_type': 'default', 'rope_theta': 7.0}, 'torch_dtype': 'float32',
+         'rope_theta': 7.0}
+    """
+    older = {name: _with_older_names(config[name]) for name in ("text_config",) if name in config}
+    if "dtype" in config:
+        older["torch_dtype"] = config["dtype"]
+    if "rope_theta" in (rope := config.get("rope_parameters") or {}):
+        older["rope_theta"] = rope["rope_theta"]
+        if rope.keys() - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
+            older["rope_scaling"] = rope
+    return config | older
+
+
+@contextlib.contextmanager
+def _refused_by_the_disk() -> Iterator[None]:
+    """Where weights are written: a full disk is an `OSError`, as everywhere."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

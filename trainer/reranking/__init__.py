@@ -1,0 +1,1 @@
+"""Reranks an evaluation's best items by a judge's answers."""

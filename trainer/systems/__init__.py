@@ -1,1 +1,0 @@
-"""What can be measured: anything that makes vectors of contents. One file for each kind."""

@@ -1,0 +1,129 @@
+"""Trains the embedder: the student's similarities learn to agree with the judge's scores."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from trainer.data.collate import Batch, collate
+from trainer.data.dataset import Examples
+from trainer.losses.contrastive import in_batch_contrast, infonce
+from trainer.losses.distillation import js_divergence, kl, margin_mse, symmetric_kl
+from trainer.losses.gather import gathered
+from trainer.losses.gradcache import embed_in_chunks
+from trainer.losses.settings import LossSettings
+from trainer.losses.terms import Observed, Terms
+from trainer.models.backbone import Backbone
+from trainer.models.embedder import embed, stream_of
+from trainer.models.input_formats import FILE, EmbeddingManifest
+from trainer.training.diagnostics import cannot_teach, labels_are_hard, observed, pool_is_covered
+from trainer.training.distributed import processes
+from trainer.training.finetune import Objective, finetune
+from trainer.training.settings import EmbedderSettings
+from unijudge.modeling.chat_encoder import Stream
+
+logger = logging.getLogger(__name__)
+
+AGREEMENTS = {"symmetric_kl": symmetric_kl, "js": js_divergence, "kl": kl, "margin_mse": margin_mse}
+"""By name: the losses that a judge teaches."""
+DISTRIBUTIONS = {"symmetric_kl", "js", "kl"}
+"""Those that make a distribution of a judge's scores; `margin_mse` reads differences of scores."""
+
+
+def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], None]) -> Path:
+    """Runs one training, or goes on with it.
+
+    Args:
+        settings: The run.
+        report: Is called with (step, loss) after each update.
+
+    Returns:
+        The folder of the adapter.
+
+    Raises:
+        UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
+    """
+
+    def objective(backbone: Backbone, rows: Examples) -> Objective[Batch]:
+        if settings.loss.name in AGREEMENTS:
+            rows.check_judged(f"loss.name = {settings.loss.name!r}")
+        for doubt in _doubts(settings, rows):
+            logger.warning("%s: %s", settings.triples, doubt)
+        return Objective(
+            lambda examples, _: _ready(backbone, collate(examples)),
+            partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
+            partial(_streams, backbone, settings.cache_chunk),
+            lambda row: max(backbone.length(content) for content in (row.query, *row.candidates)),
+            beside={FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
+        )
+
+    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
+        return finetune(settings, objective, report, accelerator).adapter
+
+
+def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
+    """Why a training may teach less than it seems to."""
+    temperature = settings.loss.teacher_temperature
+    doubts = []
+    if settings.loss.name in AGREEMENTS:
+        doubts.append(cannot_teach(rows.teacher_NK, temperature))
+    if settings.loss.name in DISTRIBUTIONS:
+        doubts.append(labels_are_hard(rows.teacher_NK, temperature))
+    if rows.at_random or settings.loss.in_batch_weight:
+        doubts.append(pool_is_covered(settings, rows.pools()))
+    return [doubt for doubt in doubts if doubt is not None]
+
+
+def _ready(backbone: Backbone, batch: Batch) -> Batch:
+    """The same batch, after its inputs were checked, and its pictures decoded and kept."""
+    for content in (*batch.queries, *batch.candidates):
+        stream_of(backbone, content)
+    return batch
+
+
+def _streams(backbone: Backbone, cache_chunk: int, batch: Batch) -> list[list[Stream]]:
+    """A batch's inputs, or those of each chunk of it."""
+    streams = [stream_of(backbone, content) for content in (*batch.queries, *batch.candidates)]
+    size = cache_chunk or len(streams)
+    return [streams[start : start + size] for start in range(0, len(streams), size)]
+
+
+def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, cache_chunk: int = 0) -> Terms:
+    """The loss of one batch by its terms, and what was observed of its rows.
+
+    Its inputs keep their hidden states for the backward pass, or those of `cache_chunk` inputs at a time do.
+    """
+    contents = [*batch.queries, *batch.candidates]
+    vectors = embed_in_chunks(backbone, contents, cache_chunk) if cache_chunk else embed(backbone, contents)
+    return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
+
+
+def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidates_UD: Tensor) -> Terms:
+    """The same of vectors. On several processes each gives its own rows' mean, whose gradients they average."""
+    if settings.in_batch_weight:
+        batch, candidates_UD = gathered(batch, candidates_UD)
+    batch = batch.to(queries_BD.device)
+    similarities_BU = queries_BD @ candidates_UD.T
+    own_BU, all_BU = (~batch.masked_BU(in_batch=others) for others in (False, True))
+    same = {"temperature": settings.student_temperature, "weights_B": batch.weights_B}
+    terms: dict[str, Tensor | Observed] = {}
+    if settings.name == "infonce":
+        terms["infonce"] = infonce(similarities_BU, batch.target_B, ~own_BU, **same)
+    else:
+        terms[settings.name] = _agreement(settings, batch, similarities_BU)
+    if settings.in_batch_weight:
+        terms["in_batch"] = settings.in_batch_weight * in_batch_contrast(similarities_BU, own_BU, all_BU, **same)
+    return terms | observed(settings, similarities_BU.gather(1, batch.columns_BK), batch.teacher_BK)
+
+
+def _agreement(settings: LossSettings, batch: Batch, similarities_BU: Tensor) -> Tensor:
+    assert batch.teacher_BK is not None  # noqa: S101  `Examples.check_judged`, before the first step
+    return AGREEMENTS[settings.name](
+        similarities_BU.gather(1, batch.columns_BK),
+        batch.teacher_BK,
+        student_temperature=settings.student_temperature,
+        teacher_temperature=settings.teacher_temperature,
+        weights_B=batch.weights_B,
+    )

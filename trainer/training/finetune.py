@@ -1,0 +1,216 @@
+"""What all trainings have in common: rows of a selection, a LoRA on a frozen model, a run's folder, one loop."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from pydantic import BaseModel
+
+from trainer.data.dataset import Example, Examples
+from trainer.data.sampler import Order
+from trainer.losses.terms import Terms
+from trainer.models.backbone import Backbone, open_backbone
+from trainer.models.fsdp import shard_frozen
+from trainer.models.lengths import rows_that_fit
+from trainer.models.lora import Adapter, add_lora
+from trainer.models.out_of_memory import DeviceMemory, out_of_memory_named
+from trainer.models.pretrained import base_weights, device_of
+from trainer.training.loop import Part, batches_each, fit, parts_of
+from trainer.training.memory import TrainingMemory, training_memory, will_not_fit
+from trainer.training.memory_advice import training_cures
+from trainer.training.report import write_report
+from trainer.training.run_folder import Run
+from trainer.training.settings import FinetuneSettings
+from unijudge.errors import DataError, SettingsError
+from unijudge.formats.corpus import Corpus, CorpusManifest
+from unijudge.modeling.chat_encoder import Stream
+from unijudge.settings import overrides_of
+from unijudge.storage.files import file_sha256, read_json
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_BATCHES = 4
+"""Of the run's first ones, whose sizes say what memory it needs."""
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Objective(Generic[B]):
+    """What a training wants of a model."""
+
+    collate: Callable[[Sequence[Example], int], B]
+    """Rows and the step → one batch; called in threads, while the model is busy with the batch before."""
+    loss: Callable[[B], Terms]
+    """The mean loss of a batch."""
+    streams: Callable[[B], list[list[Stream]]]
+    """A batch's inputs, by what is kept at the same time for the backward pass."""
+    longest: Callable[[Example], int]
+    """Of a row without its pictures, the tokens of the longest input that is made of it."""
+    questions: bool = False
+    """Whether each input is a question, with logits over the vocabulary."""
+    beside: Mapping[str, BaseModel] = field(default_factory=dict)
+    """Files that say how the model reads its inputs, written beside its weights."""
+
+
+def finetune(
+    settings: FinetuneSettings,
+    objective_of: Callable[[Backbone, Examples], Objective[B]],
+    report: Callable[[int, float], None],
+    accelerator: Accelerator,
+) -> Run:
+    """Trains an adapter, or goes on with it, or finds it done.
+
+    Args:
+        settings: The run.
+        objective_of: What to learn, for the model that was opened and the rows that were read.
+        report: Is called with (step, loss) after each update, in the first process.
+        accelerator: The processes; the first one holds the lease of the run's folder.
+
+    Raises:
+        UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
+    """
+    if settings.model.adapter is not None:
+        raise SettingsError(
+            "model.adapter: a training starts a new adapter; merge the old one into a model, or leave it out"
+        )
+    batches_each(settings.accumulate, accelerator)
+    inputs = {
+        "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
+        "the rows": file_sha256(settings.triples / "triples.json"),
+        "the base model": base_weights(settings.model),
+    }
+    if settings.warmup_steps >= settings.steps:
+        logger.warning(
+            "warmup_steps = %d, steps = %d: learning_rate is never reached; lower warmup_steps",
+            settings.warmup_steps,
+            settings.steps,
+        )
+    if (settings.out / "settings.json").exists():
+        run = Run(settings.out, settings, inputs)
+        if run.adapter.exists():
+            if accelerator.is_main_process and not (run.folder / "report.html").exists():  # killed just before
+                write_report([run.folder], run.folder / "report.html")
+            return run
+    device = device_of(settings.model.device)
+    if settings.gradient_checkpointing == "auto":
+        settings = settings.model_copy(update={"gradient_checkpointing": device.type == "cuda"})
+    with out_of_memory_named(device, lambda: f"{settings.out}: the training", lambda: _cures(settings)):
+        return _train(settings, inputs, objective_of, report, accelerator)
+
+
+def _train(
+    settings: FinetuneSettings,
+    inputs: Mapping[str, str],
+    objective_of: Callable[[Backbone, Examples], Objective[B]],
+    report: Callable[[int, float], None],
+    accelerator: Accelerator,
+) -> Run:
+    """Opens everything, estimates the memory, and trains; settings and inputs are checked already."""
+    examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
+    backbone = open_backbone(settings.model)
+    torch.manual_seed(settings.seed)
+    add_lora(backbone, settings.lora)
+    if settings.gradient_checkpointing:
+        backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    objective = objective_of(backbone, examples)
+    examples = rows_that_fit(settings.triples, examples, settings.model, objective.longest)
+    order = _order(settings, examples)
+
+    def batch_of(rows: Sequence[int], step: int) -> B:
+        return _batch(objective, examples, rows, step)
+
+    # A block is measured before the weights are split, since the first process alone runs it; what is free, after.
+    need = None
+    if accelerator.is_main_process and DeviceMemory.of(backbone.device) is not None:
+        sample = islice(parts_of(order, range(1, settings.steps + 1), accelerator), SAMPLE_BATCHES)
+        need = _needed(settings, backbone, objective, [batch_of(part.rows.tolist(), part.step) for part in sample])
+    if accelerator.distributed_type == DistributedType.FSDP:
+        shard_frozen(backbone)
+    if need is not None:
+        _warn(need, settings, backbone.device)
+
+    with accelerator.main_process_first():  # last: a model or rows that do not fit leave nothing behind
+        run = Run(settings.out, settings, inputs)
+    if accelerator.is_main_process:
+        run.note_versions()
+    accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
+    fit(
+        backbone.model,
+        order,
+        batch_of,
+        lambda _, batch: objective.loss(batch),
+        run,
+        settings,
+        Adapter(backbone.model, objective.beside),
+        report,
+        accelerator,
+        partial(_guarded, settings, backbone, objective),
+    )
+    if accelerator.is_main_process:
+        write_report([run.folder], run.folder / "report.html")
+    return run
+
+
+def _needed(
+    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], batches: Sequence[B]
+) -> TrainingMemory:
+    """What the largest of some batches will take."""
+    return training_memory(
+        backbone,
+        [objective.streams(batch) for batch in batches],
+        checkpointing=settings.gradient_checkpointing is True,
+        questions=objective.questions,
+    )
+
+
+def _warn(need: TrainingMemory, settings: FinetuneSettings, device: torch.device) -> None:
+    memory = DeviceMemory.of(device)
+    doubt = will_not_fit(need, memory, _cures(settings)) if memory else None
+    if doubt is not None:
+        logger.warning("%s", doubt)
+
+
+def _guarded(
+    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], part: Part, batch: B
+) -> AbstractContextManager[None]:
+    """Stands around the passes of one batch: an error of memory names the batch's size."""
+
+    def doing() -> str:
+        together = objective.streams(batch)
+        inputs = sum(len(streams) for streams in together)
+        tokens = sum(sum(backbone.padded_tokens(streams)) for streams in together)
+        return f"step {part.step}: {len(part.rows)} rows, {inputs} inputs, {tokens:,} tokens, padding included"
+
+    return out_of_memory_named(backbone.device, doing, lambda: _cures(settings))
+
+
+def _cures(settings: FinetuneSettings) -> list[str]:
+    return training_cures(settings, checkpointing=settings.gradient_checkpointing is True)
+
+
+def _order(settings: FinetuneSettings, examples: Examples) -> Order:
+    groups = examples.groups if settings.batches == "homogeneous" else np.zeros(len(examples), np.int64)
+    return Order(groups, batch_size=settings.batch_size, accumulate=settings.accumulate, seed=settings.seed)
+
+
+def _batch(objective: Objective[B], examples: Examples, rows: Sequence[int], step: int) -> B:
+    """One batch; what is wrong with an input is said of the row that it stands in."""
+    found = [examples[row] for row in rows]
+    try:
+        return objective.collate(found, step)
+    except DataError as error:
+        for row, example in zip(rows, found, strict=True):
+            try:
+                objective.collate([example], step)
+            except DataError as fault:
+                raise DataError(f"the row of query {examples.query_id(row)!r}: {fault}") from error
+        raise

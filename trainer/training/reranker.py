@@ -1,0 +1,54 @@
+"""Trains the reranker: the judge itself, taught by the rows that it chose; then served like any judge."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from trainer.data.dataset import Examples
+from trainer.losses.reranker import Lesson, Lessons, reranker_loss
+from trainer.models.backbone import Backbone
+from trainer.models.lora import save_merged
+from trainer.training.distributed import processes
+from trainer.training.finetune import Objective, finetune
+from trainer.training.settings import RerankerSettings
+from unijudge.judging.reranker_file import FILE, JudgingManifest
+from unijudge.modeling.chat_encoder import Stream
+from unijudge.storage.files import publishing_folder
+
+
+def train_reranker(settings: RerankerSettings, report: Callable[[int, float], None]) -> Path:
+    """Runs one training, or goes on with it, and merges its adapter into the model.
+
+    Args:
+        settings: The run.
+        report: Is called with (step, loss) after each update.
+
+    Returns:
+        The folder of the merged model, which `judge serve` takes as `model.name`.
+
+    Raises:
+        UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
+    """
+
+    def objective(backbone: Backbone, _: Examples) -> Objective[Lesson]:
+        lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
+        asked = JudgingManifest(
+            prompt=settings.prompt,
+            min_pixels=settings.model.min_pixels,
+            max_pixels=settings.model.max_pixels,
+            base=backbone.inputs.weights,
+        )
+        loss = partial(reranker_loss, backbone, settings.loss)
+        return Objective(lessons.of, loss, _streams, lessons.longest, questions=True, beside={FILE: asked})
+
+    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
+        run = finetune(settings, objective, report, accelerator)
+        if accelerator.is_main_process and not run.merged.exists():
+            with publishing_folder(run.merged) as draft:
+                save_merged(settings.model, run.adapter, draft)
+        return run.merged
+
+
+def _streams(lesson: Lesson) -> list[list[Stream]]:
+    """All questions of a batch: their hidden states are kept at the same time."""
+    return [[question.stream for question in (*lesson.pairs, *lesson.lists)]]

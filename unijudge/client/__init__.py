@@ -1,0 +1,1 @@
+"""The judge service as a `Judge`: connections, uploads, retries."""

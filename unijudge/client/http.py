@@ -1,0 +1,211 @@
+"""HTTP to the judge service: retries what can be retried, and maps every foreign error once. Idempotent calls only.
+
+A try has one deadline: for connecting, sending, and the answer to its last byte. The service is told
+(`Judge-Timeout`), and need not work for a caller who has left.
+"""
+
+import asyncio
+from typing import TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from unijudge.client.concurrency import AdaptiveLimit
+from unijudge.client.keys import checked_key
+from unijudge.client.retry import Retrying
+from unijudge.errors import (
+    BlobRefused,
+    BlobsMissing,
+    JudgeBroken,
+    JudgeBusy,
+    JudgeChanged,
+    JudgeDied,
+    JudgeError,
+    JudgeFailed,
+    JudgeLate,
+    JudgeNowhere,
+    JudgeRefused,
+    JudgeUnavailable,
+    JudgeUncounted,
+)
+from unijudge.judging.protocol import Answer, ErrorBody
+from unijudge.judging.verdicts import JudgeIdentity
+from unijudge.provenance import without_passwords
+from unijudge.storage.access_errors import in_one_line, spent
+from unijudge.storage.files import in_words
+from unijudge.storage.reaching import by_way_of, is_nowhere, nowhere, open_http
+
+R = TypeVar("R", bound=BaseModel)
+A = TypeVar("A", bound=Answer)
+
+WAY_BACK_S, WAY_BACK_SHARE = 0.5, 0.1
+"""What the service is not given of a try's time, in seconds and at most as a share: its answer has to travel."""
+JSON, BINARY = "application/json", "application/octet-stream"
+
+
+class Connection:
+    """One service."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None,
+        request_timeout_s: float,
+        retry_for_s: float,
+        limit: AdaptiveLimit,
+        transport: httpx2.AsyncBaseTransport | None,
+    ):
+        """See `JudgeClient`; `limit` is for the requests that a judge has to answer."""
+        self.url = without_passwords(url)  # for messages
+        self._request_timeout_s = request_timeout_s
+        self._retrying = Retrying(limit, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s)
+        checked = checked_key(key, "key")
+        try:
+            self._http = open_http(
+                url,
+                base_url=url,
+                timeout=None,  # the deadline is one for the whole try, in `_once`
+                # Requests wait for a place of `limit`, where their time does not run yet, never for a connection.
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+                transport=transport,
+                headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
+            )
+        except httpx2.InvalidURL as error:
+            raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
+
+    async def close(self) -> None:
+        """Lets go of the sockets."""
+        await self._http.aclose()
+
+    async def get(self, path: str, kind: type[R]) -> R:
+        """Reads a resource."""
+        content = await self._retrying.call(lambda: self._once("GET", path, b"", {}))
+        return self._parsed(path, kind, content)
+
+    async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity, *, alone: bool = False) -> A:
+        """Sends JSON to one judge, and takes an answer from no other; waits for a place among those in flight.
+
+        Args:
+            path: Of the service.
+            kind: Of its answer.
+            body: The JSON.
+            judge: Who shall answer.
+            alone: The replica shall work on nothing else meanwhile.
+
+        Raises:
+            JudgeKilled: It died of it, alone or several times.
+            JudgeChanged: Another one is there, or answered: what stands between may drop the pin.
+        """
+        headers = {"Content-Type": JSON, "If-Match": f'"{judge.digest}"'}
+        if alone:
+            headers["Judge-Alone"] = "1"
+        content = await self._retrying.question(lambda: self._once("POST", path, body, headers), alone=alone)
+        answer = self._parsed(path, kind, content)
+        if answer.identity != judge:
+            raise JudgeChanged(
+                f"{self.url}{path}: asked {judge}, but {judge.difference(answer.identity)}. Ask without what stands "
+                "between, or begin anew with that judge"
+            )
+        return answer
+
+    async def put(self, path: str, body: bytes, *, retry_for_s: float) -> None:
+        """Stores a resource."""
+        headers = {"Content-Type": BINARY}
+        await self._retrying.call(lambda: self._once("PUT", path, body, headers), retry_for_s)
+
+    async def _once(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        """One try, from connecting to the last byte of the answer within `request_timeout_s`."""
+        timeout_s = self._request_timeout_s
+        there_s = timeout_s - min(WAY_BACK_S, WAY_BACK_SHARE * timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.request(
+                    method, path, content=body, headers=headers | {"Judge-Timeout": f"{there_s:g}"}
+                )
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
+        except TimeoutError as error:
+            raise JudgeLate(
+                f"{self.url}{path}: no whole answer within {timeout_s:g} s. Raise request_timeout_s, or send fewer "
+                "candidates in a query"
+            ) from error
+        except httpx2.TransportError as error:
+            if is_nowhere(error):
+                raise JudgeNowhere(nowhere(self.url, error)) from error
+            way = by_way_of(self.url)
+            cure = (
+                "set NO_PROXY if it needs none" if way else "start one with `unijudge judge serve`, or correct the URL"
+            )
+            if lacking := spent(error):
+                raise JudgeUnavailable(
+                    f"{self.url}: cannot be asked from here ({in_one_line(error)}). {lacking}"
+                ) from error
+            raise JudgeUnavailable(f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}") from error
+        except httpx2.RequestError as error:  # damaged on the way, or sent elsewhere too often
+            raise JudgeUnavailable(
+                f"{self.url}{path}: its answer cannot be read ({in_one_line(error)}). Look at what stands between"
+            ) from error
+        if response.is_success:
+            content: bytes = response.content
+            return content
+        raise self._refusal(path, response)
+
+    def _parsed(self, path: str, kind: type[R], content: bytes) -> R:
+        try:
+            return kind.model_validate_json(content)
+        except ValidationError as error:
+            raise JudgeBroken(
+                f"{self.url}{path}: answered something else than a {in_words(kind)} "
+                f"({error.errors()[0]['msg']}); is this URL a judge service of the same version?"
+            ) from error
+
+    def _refusal(self, path: str, response: httpx2.Response) -> JudgeError:
+        try:
+            body = ErrorBody.model_validate_json(response.content)
+        except ValidationError:
+            body = ErrorBody(code="unknown", message=" ".join(response.text.split())[:200] or response.reason_phrase)
+        message = f"{self.url}{path}: {response.status_code}: {body.message}"
+        if body.code in ("unknown_blobs", "no_blobs"):
+            missing = BlobsMissing(message)
+            missing.names = body.missing
+            return missing
+        if body.code == "bad_blob":
+            return BlobRefused(message)
+        if body.code == "no_tokens":
+            return JudgeUncounted(message)
+        if response.status_code == 412:
+            return JudgeChanged(message)
+        if response.status_code in (400, 413, 422):
+            return JudgeRefused(message)
+        unavailable = _unavailable(path, response.status_code, body.code)
+        if unavailable is not None:
+            error = unavailable(message)
+            error.retry_after_s = _seconds(response.headers.get("Retry-After"))
+            return error
+        if body.code == "no_room":
+            return JudgeError(message)
+        return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
+
+
+def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | None:
+    """What a refusal says of the service, where another try may be answered."""
+    if code == "internal":
+        return JudgeFailed
+    if code == "judge_died":
+        return JudgeDied
+    if code == "too_late" or status in (408, 504):
+        return JudgeLate
+    if status in (429, 503):
+        return JudgeBusy
+    # A judge answered on entry: what knows no such path now is being stopped, or started again.
+    is_gone = status == 404 and code == "unknown" and path != "/v1/identity"
+    is_broken = status >= 500 and code != "no_room"
+    return JudgeUnavailable if is_gone or is_broken else None
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:  # an HTTP date: rare, and the backoff serves as well
+        return None

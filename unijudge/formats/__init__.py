@@ -1,0 +1,1 @@
+"""The folders and tables that programs write and read."""

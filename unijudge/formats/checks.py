@@ -1,0 +1,201 @@
+"""Reads everything that a folder holds, kind by kind: what `unijudge check` finds missing, torn, foreign or changed.
+
+It goes on after a fault, and names the first few.
+"""
+
+import json
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+from unijudge.errors import DataError
+from unijudge.formats.candidates import CANDIDATES, CandidateManifest, part_path
+from unijudge.formats.candidates import missing_parts as missing_candidate_parts
+from unijudge.formats.corpus import Corpus, CorpusManifest, Item, Query
+from unijudge.formats.datasets import DatasetManifest, check_file, every, read_parts
+from unijudge.formats.model_folders import AdapterConfig, check_weights
+from unijudge.formats.rankings import Evaluation, read_rankings
+from unijudge.formats.scores import ScoreManifest, missing_shards, read_shard
+from unijudge.formats.triples import TripleManifest, read_triples
+from unijudge.formats.vectors import VectorManifest, check_part, missing_parts
+from unijudge.provenance import Beginning, Versions
+from unijudge.storage.files import names_in, read_json, read_text
+from unijudge.storage.locations import inside_store, is_local, locate
+
+PLANNED = "candidates"
+"""Where the candidates of a scoring job lie, in its folder of scores."""
+
+
+def missing_vectors(folder: Path, manifest: VectorManifest, _: Mapping[str, int]) -> list[str]:
+    """The parts that are not there yet."""
+    return [path.name for kind in ("items", "queries") for path, _ in missing_parts(folder, manifest, kind)]
+
+
+def missing_scores(folder: Path, manifest: ScoreManifest, _: Mapping[str, int]) -> list[str]:
+    """The shards that are not there yet."""
+    return [f"part-{shard:05d}.parquet" for shard in missing_shards(folder, manifest)]
+
+
+def missing_files(_: Path, manifest: DatasetManifest, sizes: Mapping[str, int]) -> list[str]:
+    """The files that are not there."""
+    return [name for name in manifest.files if name not in sizes]
+
+
+def missing_run(_: Path, __: Beginning, sizes: Mapping[str, int]) -> list[str]:
+    """What a finished run has, and this one has not."""
+    wanted = {"environment.json": "environment.json", "metrics.jsonl": "metrics.jsonl", "adapter": "adapter/"}
+    return [name for name, start in wanted.items() if not any(file.startswith(start) for file in sizes)]
+
+
+def check_corpus(folder: Path, manifest: CorpusManifest) -> str:
+    """The tables, then every picture."""
+    corpus = check_tables(folder, manifest)
+
+    def read(row: int) -> int:
+        items = len(corpus.items)
+        corpus.content(corpus.items[row] if row < items else corpus.queries[row - items])
+        return 1
+
+    return f"{every(read, range(len(corpus.items) + len(corpus.queries)))} rows read"
+
+
+def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
+    """Opens a corpus whose tables are what its manifest says."""
+    corpus = Corpus(folder)
+    for name, found in [("items", len(corpus.items)), ("queries", len(corpus.queries))]:
+        if found != getattr(manifest, name):
+            raise DataError(f"{folder}: {found} {name}, but corpus.json says {getattr(manifest, name)}; import again")
+    return corpus
+
+
+def check_vectors(folder: Path, manifest: VectorManifest) -> str:
+    """Part by part."""
+    names = [name for kind in ("items", "queries") for name, _ in manifest.parts(kind)]
+    rows = every(lambda name: check_part(folder / name, manifest), names)
+    if rows != manifest.items + manifest.queries:
+        raise DataError(
+            f"{folder}: {rows} vectors, but vectors.json says {manifest.items + manifest.queries}; embed again"
+        )
+    return f"{rows} rows read"
+
+
+def check_scores(folder: Path, manifest: ScoreManifest) -> str:
+    """Shard by shard."""
+    rows = every(lambda shard: sum(1 for _ in read_shard(folder, manifest, shard)), range(manifest.shards))
+    if rows != manifest.queries:
+        raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")
+    return f"{rows} rows read"
+
+
+def missing_candidates(folder: Path, manifest: CandidateManifest, _: Mapping[str, int]) -> list[str]:
+    """The parts that are not there yet."""
+    return [part_path(folder, part).name for part in missing_candidate_parts(folder, manifest)]
+
+
+def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]) -> list[str]:
+    """The same, of the candidates inside a folder of scores."""
+    return [f"{PLANNED}/{name}" for name in missing_candidates(folder / PLANNED, manifest, sizes)]
+
+
+def check_planned(folder: Path, manifest: CandidateManifest) -> str:
+    """Its candidates."""
+    return check_candidates(folder / PLANNED, manifest)
+
+
+def check_candidates(folder: Path, manifest: CandidateManifest) -> str:
+    """Part by part."""
+
+    def read(part: int) -> int:
+        return sum(1 for _ in CANDIDATES.read(part_path(folder, part), manifest.stamp(part)))
+
+    rows = every(read, range(len(manifest.parts())))
+    if rows != manifest.queries:
+        raise DataError(f"{folder}: {rows} queries, but it says {manifest.queries}; delete it: it is made anew")
+    return f"{rows} rows read"
+
+
+def check_triples(folder: Path, manifest: TripleManifest) -> str:
+    """All rows; and that the corpus is there, without which they mean nothing: they hold ids."""
+    rows = sum(1 for _ in read_triples(folder, manifest.corpus))
+    named = manifest.selection.get("corpus")
+    if named is None:
+        return f"{rows} rows read"
+    found = {place: _corpus_at(place) for place in _places(folder, str(named))}
+    if manifest.corpus not in found.values():
+        others = [place for place, fingerprint in found.items() if fingerprint is not None]
+        what = f"another corpus lies in {others[0]}" if others else "no corpus is there"
+        raise DataError(
+            f"{folder}: {rows} rows are whole, but they were selected from the corpus {named} with the fingerprint "
+            f"{manifest.corpus[:12]}, and {what}; put it back there or beside this folder, or select again"
+        )
+    return f"{rows} rows read"
+
+
+def _places(folder: Path, named: str) -> list[Path]:
+    """Where the corpus of some rows may lie: beside them, where both were moved or published; or where it was.
+
+    A manifest may be a stranger's, so it sends nobody to a store that the folder itself is not in.
+    """
+    last = PurePosixPath(named.rstrip("/")).name
+    places = [folder.parent / last, folder.parent / "corpus"]
+    scheme = named.partition("://")[0] if "://" in named else ""
+    own_store = not is_local(folder) and named.split("/")[:3] == str(folder).split("/")[:3]
+    if scheme in ("", "file", "local") or own_store:
+        places.append(inside_store(folder, named) if own_store else locate(named))
+    return list(dict.fromkeys(places))
+
+
+def _corpus_at(place: Path) -> str | None:
+    """The fingerprint of the corpus in a folder; None where none can be read."""
+    try:
+        if "corpus.json" not in names_in(place):
+            return None
+        return read_json(place / "corpus.json", CorpusManifest).fingerprint
+    except DataError:
+        return None
+
+
+def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
+    """Files by their hashes, then each part as a folder of its own; images were read with the files."""
+    every(lambda name: check_file(folder, manifest, name), list(manifest.files))
+    scores, triples = (folder / name if getattr(manifest, name) else None for name in ("scores", "triples"))
+    parts = read_parts(folder / "corpus", scores, triples)
+    found = (parts.corpus.fingerprint, parts.scores_sha256, parts.triples_sha256)
+    if found != (manifest.corpus, manifest.scores, manifest.triples):
+        raise DataError(f"{folder}: its parts are not those that dataset.json names; publish it again")
+    corpus = check_tables(folder / "corpus", parts.corpus)
+    for entry in chain[Item | Query](corpus.items, corpus.queries):
+        file = manifest.files.get(f"images/{entry.image}")
+        if entry.image and manifest.images and (file is None or file.sha256 != entry.image_sha256):
+            raise DataError(f"{folder}: image {entry.image} is not inside, or not the one imported; publish it again")
+    if scores and parts.scores:
+        check_scores(scores, parts.scores)
+    if triples and parts.triples:
+        check_triples(triples, parts.triples)
+    return f"{len(manifest.files)} files read"
+
+
+def check_run(folder: Path, _: Beginning) -> str:
+    """Metrics line by line, and what adapter and environment say; of every weight file, that its bytes are there."""
+    read_json(folder / "environment.json", Versions)
+    if "adapter_config.json" in names_in(folder / "adapter"):
+        read_json(folder / "adapter" / "adapter_config.json", AdapterConfig)
+    steps = 0
+    for number, line in enumerate(read_text(folder / "metrics.jsonl").splitlines(), start=1):
+        try:
+            json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}); train again") from error
+        steps = number
+    return f"{steps} steps and {check_weights(folder)} files of weights read"
+
+
+def check_evaluation(folder: Path, manifest: Evaluation) -> str:
+    """The rankings."""
+    path = folder / "rankings.parquet"
+    manifest.check_rankings(path)
+    rows = sum(1 for _ in read_rankings(path))
+    queries = sum(measures["queries"] for measures in manifest.subsets.values())
+    if rows != queries:
+        raise DataError(f"{path}: {rows} queries, but metrics.json says {queries:g}; evaluate again")
+    return f"{rows} rows read"

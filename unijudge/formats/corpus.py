@@ -1,0 +1,261 @@
+"""A corpus on disk: items.parquet (candidates), queries.parquet (training or evaluation rows), corpus.json last.
+
+`mine import` writes it; everything else reads it. Images stay where they are, under one root, and are known by the
+sha256 of their bytes: an image that changed since the import is refused, never judged.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel
+
+from unijudge.content import Content, content_key
+from unijudge.errors import DataError
+from unijudge.formats.image_roots import check_names, image_root, root_name
+from unijudge.formats.lazy_table import Entries, RowIndex, Rows
+from unijudge.formats.tables import Table
+from unijudge.images.decoding import read_bounded
+from unijudge.provenance import Provenance
+from unijudge.storage.access_errors import unreadable
+from unijudge.storage.files import file_sha256, publish_json, read_json
+from unijudge.storage.stores import again, exists
+
+
+@dataclass(frozen=True)
+class Item:
+    """A candidate: one distinct (text, image)."""
+
+    item_id: str
+    pools: tuple[str, ...]
+    text: str | None = None
+    image: str | None = None
+    """Path of the image under the corpus' image root."""
+    image_sha256: str | None = None
+
+    @property
+    def key(self) -> bytes:
+        """Its 16-byte content hash."""
+        return content_key(self.text, self.image_sha256)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One training or evaluation row."""
+
+    query_id: str
+    subset: str
+    positive_ids: tuple[str, ...]
+    text: str | None = None
+    image: str | None = None
+    image_sha256: str | None = None
+    candidates: tuple[int, ...] | None = None
+    """Row numbers of items.parquet: the closed list of an evaluation."""
+
+    @property
+    def key(self) -> bytes:
+        """Its 16-byte content hash."""
+        return content_key(self.text, self.image_sha256)
+
+
+_CONTENT = [("text", pa.string()), ("image", pa.string()), ("image_sha256", pa.string())]
+ITEMS = Table(
+    "items", 1, pa.schema([("item_id", pa.string()), ("pools", pa.list_(pa.string())), *_CONTENT]), dict(_CONTENT)
+)
+QUERIES = Table(
+    "queries",
+    1,
+    pa.schema(
+        [
+            ("query_id", pa.string()),
+            ("subset", pa.string()),
+            *_CONTENT,
+            ("positive_ids", pa.list_(pa.string())),
+            ("candidates", pa.list_(pa.int32())),
+        ]
+    ),
+    {*dict(_CONTENT), "candidates"},
+)
+
+
+class CorpusManifest(BaseModel):
+    """corpus.json: what the folder holds. Written last, so a folder that has it is whole."""
+
+    images: str
+    """The root of the image paths, relative to the corpus folder."""
+    items: int
+    queries: int
+    rejects: int
+    items_sha256: str
+    queries_sha256: str
+    source: str
+    """The command or the layout that it was imported from."""
+    made: Provenance | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any item or query does."""
+        return hashlib.sha256(f"{self.items_sha256}{self.queries_sha256}".encode()).hexdigest()
+
+
+class Corpus:
+    """A corpus folder, opened: its tables in memory (some hundred megabytes for a million rows), images on demand."""
+
+    def __init__(self, folder: Path):
+        """Opens and checks the folder.
+
+        Raises:
+            DataError: It is incomplete, damaged, has an id twice, a query has no positive, or names an item that is not
+                there, or a picture lies outside of the image root.
+        """
+        self.folder = folder
+        self.manifest = read_json(folder / "corpus.json", CorpusManifest)
+        for name, expected in [("items", self.manifest.items_sha256), ("queries", self.manifest.queries_sha256)]:
+            if file_sha256(folder / f"{name}.parquet") != expected:
+                raise DataError(f"{folder / name}.parquet: changed since it was written; import again")
+        self.images = image_root(folder, self.manifest.images)
+        self.items = Entries(ITEMS.whole(folder / "items.parquet"), _item)
+        self.queries = Entries(QUERIES.whole(folder / "queries.parquet"), _query)
+        pa.default_memory_pool().release_unused()
+        check_names(folder, {"items": self.items.table, "queries": self.queries.table})
+        self.item_ids: pa.ChunkedArray = self.items.table["item_id"]
+        self.query_ids: pa.ChunkedArray = self.queries.table["query_id"]
+        for kind, ids in [("item", self.item_ids), ("query", self.query_ids)]:
+            if pc.count_distinct(ids).as_py() < len(ids):
+                twice = next(entry["values"] for entry in pc.value_counts(ids).to_pylist() if entry["counts"] > 1)
+                raise DataError(f"{folder}: {kind} id {twice!r} stands there twice; ids must be unique: import again")
+        self._positive_rows, self._starts = self._find_positives()
+        self._check_closed_lists()
+        pa.default_memory_pool().release_unused()  # what reading and checking took, half as much as the tables
+
+    def positives(self, row: int) -> Rows:
+        """The item rows of one query's positives."""
+        return self._positive_rows[self._starts[row] : self._starts[row + 1]]
+
+    @property
+    def labelled(self) -> tuple[Rows, Rows]:
+        """Each query with each of its positives: the rows of both."""
+        return np.repeat(np.arange(len(self.queries)), np.diff(self._starts)), self._positive_rows
+
+    def _find_positives(self) -> tuple[Rows, Rows]:
+        """The item rows of all queries' positives, one after the other, and where each query's begin (queries + 1)."""
+        lists = self.queries.table["positive_ids"].combine_chunks()
+        ids = pc.list_flatten(lists)
+        rows = pc.index_in(ids, value_set=self.item_ids)
+        starts = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())])
+        if (alone := np.flatnonzero(np.diff(starts) == 0)).size:
+            query = self.queries[int(alone[0])].query_id
+            raise DataError(f"{self.folder}: query {query!r} has no positive; import again, or leave that row out")
+        if rows.null_count:
+            place = int(pc.index(pc.is_null(rows), True).as_py())
+            query = self.queries[int(np.searchsorted(starts, place, side="right")) - 1].query_id
+            raise DataError(f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items")
+        return rows.to_numpy(zero_copy_only=False).astype(np.int64), starts.astype(np.int64)
+
+    def _check_closed_lists(self) -> None:
+        """Refuses a closed list that names a row of no item; −1 would be taken for the last one."""
+        lists = self.queries.table["candidates"].combine_chunks()
+        rows = pc.list_flatten(lists)
+        outside = pc.or_(pc.less(rows, 0), pc.greater_equal(rows, len(self.items)))
+        place = int(pc.index(pc.fill_null(outside, True), True).as_py())
+        if place >= 0:
+            query = self.queries[pc.list_parent_indices(lists)[place].as_py()].query_id
+            raise DataError(
+                f"{self.folder}: query {query!r}: its closed list names row {rows[place].as_py()} of the items, of "
+                f"which there are {len(self.items)}; import again"
+            )
+
+    @cached_property
+    def row_of(self) -> RowIndex:
+        """item_id → row number in `items`."""
+        return RowIndex(self.item_ids)
+
+    @cached_property
+    def query_row_of(self) -> RowIndex:
+        """query_id → row number in `queries`."""
+        return RowIndex(self.query_ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any item or query does."""
+        return self.manifest.fingerprint
+
+    def pool_rows(self, subset: str | None) -> Rows:
+        """The rows, ascending, of the items of a subset's pool; of all items for None."""
+        if subset is None:
+            return np.arange(len(self.items))
+        pools = self.items.table["pools"].combine_chunks()
+        hits = pc.equal(pc.list_flatten(pools), subset).to_numpy(zero_copy_only=False)
+        return np.unique(pc.list_parent_indices(pools).to_numpy()[hits]).astype(np.int64)
+
+    def content(self, entry: Item | Query) -> Content:
+        """The text and image bytes of an item or a query.
+
+        Raises:
+            DataError: The image is gone, or is not the one that was imported.
+        """
+        if entry.image is None:
+            return Content(text=entry.text)
+        path = self.images / entry.image
+        try:
+            data = again(path, lambda: read_bounded(path))
+        except DataError:
+            raise
+        except FileNotFoundError as error:
+            raise self._no_picture(path) from error
+        except Exception as error:  # each store has its own family of errors
+            raise unreadable(path, error) from error
+        if hashlib.sha256(data).hexdigest() != entry.image_sha256:
+            raise DataError(f"{path}: changed since it was imported; restore it or import again")
+        return Content(text=entry.text, image=data)
+
+    def told(self, error: DataError) -> str:
+        """What an error of `content` says, to be stored: pictures by their names, without folders of this machine."""
+        return str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "their root ")
+
+    def _no_picture(self, path: Path) -> DataError:
+        if exists(self.images):
+            return DataError(f"{path}: cannot be read (no such file); restore it or import again")
+        return DataError(
+            f"{path}: cannot be read: the images are not here, {self.images} does not exist. A dataset may be "
+            "published without them: put them there, by the paths of the tables"
+        )
+
+
+def _item(**row: Any) -> Item:
+    return Item(**row | {"pools": tuple(row["pools"])})
+
+
+def _query(**row: Any) -> Query:
+    candidates = row["candidates"]
+    lists = {
+        "positive_ids": tuple(row["positive_ids"]),
+        "candidates": None if candidates is None else tuple(candidates),
+    }
+    return Query(**row | lists)
+
+
+def write_corpus(
+    folder: Path, items: Iterable[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
+) -> CorpusManifest:
+    """Writes the two tables, then corpus.json."""
+    num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))
+    num_queries = QUERIES.write(folder / "queries.parquet", (vars(query) for query in queries))
+    manifest = CorpusManifest(
+        images=root_name(images, folder),
+        items=num_items,
+        queries=num_queries,
+        rejects=rejects,
+        items_sha256=file_sha256(folder / "items.parquet"),
+        queries_sha256=file_sha256(folder / "queries.parquet"),
+        source=source,
+        made=Provenance.now(),
+    )
+    publish_json(folder / "corpus.json", manifest)
+    return manifest

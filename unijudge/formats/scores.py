@@ -1,0 +1,192 @@
+"""A folder of judge scores: manifest.json first, then part-00000.parquet …, one row for each judged query.
+
+`mine score` writes it; `mine select` reads it. What was measured is stored (two log-probabilities and a similarity);
+thresholds and counts are decided when it is read, so changing them costs nothing.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from unijudge.errors import DataError
+from unijudge.formats.tables import Table
+from unijudge.judging.verdicts import JudgeIdentity
+from unijudge.provenance import MADE, Provenance
+from unijudge.storage.files import names_in, read_json
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate of one query, as it was measured."""
+
+    item_id: str
+    item_key: bytes
+    """16-byte content hash: `unijudge.content.content_key`."""
+    rank: int | None
+    """Place among the candidates by similarity, from 0; None for a positive, and where nobody said."""
+    similarity: float | None
+    """Cosine of query and item, −1 … 1; None where others judged, and published no similarities."""
+    yes_logprob: float | None = None
+    no_logprob: float | None = None
+    argmax_is_label: bool | None = None
+    """Whether the judge's likeliest answer was Yes or No."""
+    error: str | None = None
+    """`code: message`, where there is no verdict."""
+
+    @property
+    def log_odds(self) -> float | None:
+        """Ln [P(Yes) / P(No)], or None where there is no verdict."""
+        if self.yes_logprob is None or self.no_logprob is None:
+            return None
+        return self.yes_logprob - self.no_logprob
+
+
+@dataclass(frozen=True)
+class JudgedQuery:
+    """One query with every candidate judged: complete, or absent. The miner writes it, selection reads it."""
+
+    query_id: str
+    subset: str
+    query_key: bytes
+    positives: list[Judged]
+    candidates: list[Judged]
+    """By similarity, best first; in the order in which they were published, where it is not known."""
+
+
+JUDGED = [
+    ("item_id", pa.string()),
+    ("item_key", pa.binary(16)),
+    ("rank", pa.int32()),
+    ("similarity", pa.float32()),
+    ("yes_logprob", pa.float32()),
+    ("no_logprob", pa.float32()),
+    ("argmax_is_label", pa.bool_()),
+    ("error", pa.string()),
+]
+UNKNOWN = {"rank", "similarity", "yes_logprob", "no_logprob", "argmax_is_label", "error"}
+"""What may be null in a judged pair."""
+SCORES = Table(
+    "scores",
+    3,
+    pa.schema(
+        [
+            ("query_id", pa.string()),
+            ("subset", pa.string()),
+            ("query_key", pa.binary(16)),
+            ("positives", pa.list_(pa.struct(JUDGED))),
+            ("candidates", pa.list_(pa.struct(JUDGED))),
+        ]
+    ),
+    UNKNOWN,
+)
+
+
+class ScoreManifest(BaseModel):
+    """manifest.json: the plan of the folder, and who judged. Written first and never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[4] = 4
+    corpus: str
+    """Fingerprint of the corpus."""
+    vectors: str | None
+    """sha256 of vectors.json; None where candidates did not come from a search."""
+    queries: int
+    queries_in_shard: int
+    k: int
+    pool: Literal["global", "subset", "modality"]
+    retrieval: dict[str, Any] = {}
+    """The other settings of the search."""
+    band: dict[str, Any] | None = None
+    """In a cascade's second step: the first step's folder (`scores`, the fingerprint of its manifest), the cut, the
+    width, and the slope and intercept of the first judge's scores."""
+    judge: JudgeIdentity
+    made: Provenance | None = None
+
+    @property
+    def shards(self) -> int:
+        """How many parts make the folder whole."""
+        return -(-self.queries // self.queries_in_shard)
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the plan and the judge; the same where somebody published the folder."""
+        return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()
+
+    def stamp(self, shard: int) -> str:
+        """What marks a file as this shard of this plan."""
+        return f"{self.fingerprint[:16]}/{shard}"
+
+    def rows(self, shard: int) -> range:
+        """The corpus rows of the queries of one shard."""
+        start = shard * self.queries_in_shard
+        return range(start, min(start + self.queries_in_shard, self.queries))
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"part-{shard:05d}.parquet"
+
+
+def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
+    """The shards that do not exist yet."""
+    there = names_in(folder)
+    return [shard for shard in range(manifest.shards) if shard_path(folder, shard).name not in there]
+
+
+def write_shard(
+    folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery], *, rivals: bool = False
+) -> None:
+    """Publishes one shard, whole; with `rivals`, others may write it too. Small groups: one query can be read alone."""
+    stream = (
+        vars(row) | {kind: [vars(one) for one in getattr(row, kind)] for kind in ("positives", "candidates")}
+        for row in rows
+    )
+    SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
+
+
+def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[JudgedQuery]:
+    """Yields the rows of one shard.
+
+    Raises:
+        DataError: It is missing, torn, foreign, or was written for another plan.
+    """
+    for row in SCORES.read(shard_path(folder, shard), manifest.stamp(shard)):
+        row["positives"] = [Judged(**judged) for judged in row["positives"]]
+        row["candidates"] = [Judged(**judged) for judged in row["candidates"]]
+        yield JudgedQuery(**row)
+
+
+def present_shards(folder: Path, manifest: ScoreManifest, *, partial: bool = False) -> list[int]:
+    """The shards of a folder, in order.
+
+    Raises:
+        DataError: Shards are missing and `partial` is false.
+    """
+    missing = missing_shards(folder, manifest)
+    if missing and not partial:
+        raise DataError(
+            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
+            "`mine score` again to finish it, or set partial=true to take what is there"
+        )
+    return sorted(set(range(manifest.shards)) - set(missing))
+
+
+def read_scores(folder: Path, *, partial: bool = False) -> Iterator[JudgedQuery]:
+    """Yields every judged query of a folder.
+
+    Args:
+        folder: What `mine score` wrote.
+        partial: Take what is there, though shards are missing.
+
+    Raises:
+        DataError: Shards are missing and `partial` is false, or one is torn or foreign.
+    """
+    manifest = read_json(folder / "manifest.json", ScoreManifest)
+    for shard in present_shards(folder, manifest, partial=partial):
+        yield from read_shard(folder, manifest, shard)

@@ -1,0 +1,291 @@
+"""A folder of embeddings: vectors.json, then items-00000.parquet …, queries-00000.parquet …, in corpus order.
+
+`train embed` writes it; the miner and the evaluation read it. Every vector is of unit length, so a dot product is a
+cosine similarity.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from unijudge.errors import DataError
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.lazy_table import Rows
+from unijudge.formats.tables import checked, open_parquet, reading
+from unijudge.provenance import MADE, Provenance, differences
+from unijudge.shown import shown
+from unijudge.storage.files import names_in, publish_json, publishing, read_json
+from unijudge.storage.outputs import check_folder
+
+ROWS_IN_PART = 65_536
+ROWS_IN_BLOCK = 8_192
+"""Rows that are read together: 50 MB at a width of 1,536."""
+LENGTH_TOLERANCE = 0.01
+"""float16 rounds a unit vector's length by less than this."""
+
+Vectors = npt.NDArray[np.float32]
+Kind = Literal["items", "queries"]
+_DIGEST = b"unijudge.vectors"
+_SKIPPED = b"unijudge.skipped"
+LONG = {"on_long", "max_tokens"}
+"""The fields of the manifest that say what was done with long inputs."""
+
+
+class VectorManifest(BaseModel):
+    """vectors.json: which model embedded which corpus. Written first; the folder is whole when every part exists."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    version: Literal[2] = 2
+    corpus: str
+    """Fingerprint of the corpus."""
+    model: str
+    weights: str
+    """The hub revision, or a digest of the folder."""
+    adapter: str = "none"
+    encoding: str
+    """How contents become prompts."""
+    min_pixels: int
+    max_pixels: int
+    resize: str = Field("keep", exclude_if=lambda resize: resize == "keep")
+    """How pictures were scaled; left out where it is `keep`, as in folders that are older than squares."""
+    model_dtype: str
+    """Of the computation."""
+    inputs_version: str = "unknown"
+    """Of what makes tokens and pixels."""
+    width: int
+    dtype: Literal["float16", "float32"]
+    """Of the stored vectors."""
+    items: int
+    queries: int
+    on_long: Literal["error", "truncate", "skip"] = Field("error", exclude_if=lambda on_long: on_long == "error")
+    """What was done with inputs of more than `max_tokens`."""
+    max_tokens: int | None = Field(None, exclude_if=lambda tokens: tokens is None)
+    """Where `on_long` is an error there is no vector that depends on it."""
+    made: Provenance | None = None
+
+    @property
+    def digest(self) -> str:
+        """Stands in every part, so that a part of another embedding is not taken for one of this.
+
+        A part that was made while long inputs were errors holds none, so it belongs to a job that cuts them too.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude=MADE | LONG).encode()).hexdigest()[:16]
+
+    def parts(self, kind: Kind) -> list[tuple[str, range]]:
+        """The file name and the corpus rows of each part."""
+        rows = getattr(self, kind)
+        starts = range(0, rows, ROWS_IN_PART)
+        return [
+            (f"{kind}-{number:05d}.parquet", range(start, min(start + ROWS_IN_PART, rows)))
+            for number, start in enumerate(starts)
+        ]
+
+
+def start_vectors(folder: Path, manifest: VectorManifest) -> None:
+    """Publishes the manifest, or checks that the folder already has the same one.
+
+    A folder that was begun while long inputs were errors may go on with them cut or skipped.
+
+    Raises:
+        DataError: The folder holds the vectors of another model or corpus, or something else.
+    """
+    path = folder / "vectors.json"
+    if path.name not in names_in(folder):
+        check_folder(folder, {path.name})
+        publish_json(path, manifest)
+        return
+    found = read_json(path, VectorManifest)
+    fields = differences(found, manifest)
+    if fields and found.on_long == "error" and set(fields) <= LONG:
+        publish_json(path, manifest)
+    elif fields:
+        changes = "; ".join(f"{shown(getattr(found, name))} became {shown(getattr(manifest, name))}" for name in fields)
+        why = ""
+        if set(fields) <= LONG:
+            why = "a folder holds one way of treating long inputs: "
+        elif "corpus" in fields:
+            why = "the corpus was imported again, so its vectors are made anew: "
+        raise DataError(
+            f"{folder}: holds other vectors ({', '.join(fields)} differ: {changes}); {why}give another output folder"
+        )
+
+
+def write_part(
+    path: Path,
+    manifest: VectorManifest,
+    ids: list[str],
+    vectors_ND: npt.NDArray[np.floating],
+    skipped_N: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """Writes one part; what was skipped stands in it without a vector.
+
+    Raises:
+        DataError: A vector has a component that is not a number, or no length.
+    """
+    skipped_N = np.zeros(len(ids), bool) if skipped_N is None else skipped_N
+    _check(path, vectors_ND[~skipped_N] if skipped_N.any() else vectors_ND)
+    width = vectors_ND.shape[1]
+    vector = pa.list_(pa.from_numpy_dtype(np.dtype(manifest.dtype)), width)
+    marks = {_DIGEST: manifest.digest.encode()}
+    if skipped_N.any():
+        marks[_SKIPPED] = ",".join(map(str, np.flatnonzero(skipped_N))).encode()
+    schema = pa.schema([("id", pa.string()), ("vector", vector)], marks)
+    with publishing(path) as draft, pq.ParquetWriter(draft.absolute(), schema, write_page_checksum=True) as writer:
+        for start in range(0, len(ids), ROWS_IN_BLOCK):
+            block = slice(start, start + ROWS_IN_BLOCK)
+            values = pa.array(vectors_ND[block].astype(manifest.dtype).ravel())
+            lists = pa.FixedSizeListArray.from_arrays(values, width, mask=pa.array(skipped_N[block]))
+            writer.write_table(pa.Table.from_arrays([pa.array(ids[block], pa.string()), lists], schema=schema))
+
+
+def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
+    """The parts that do not exist yet, with their corpus rows."""
+    there = names_in(folder)
+    for name, rows in manifest.parts(kind):
+        if name not in there:
+            yield folder / name, rows
+
+
+class VectorFolder:
+    """The embeddings of a corpus, opened: read block by block, so that a million vectors need no room for a million."""
+
+    def __init__(self, folder: Path, corpus: Corpus):
+        """Reads the manifest only.
+
+        Raises:
+            DataError: There is none, or it embeds another corpus.
+        """
+        self.folder = folder
+        self.manifest = read_json(folder / "vectors.json", VectorManifest)
+        if self.manifest.corpus != corpus.fingerprint:
+            raise DataError(
+                f"{folder}: embeds another corpus than the one given; run `unijudge train embed` on this one"
+            )
+        self._ids = {"items": corpus.item_ids, "queries": corpus.query_ids}
+
+    def blocks(self, kind: Kind, wanted: range | None = None) -> Iterator[tuple[range, Vectors]]:
+        """The rows of each block, in order, and their vectors: (rows, width), float32, of unit length.
+
+        What is `skipped` is 0 in every component.
+
+        Args:
+            kind: `items` or `queries`.
+            wanted: Leave out blocks without any of these rows.
+
+        Raises:
+            DataError: A part is missing, torn, foreign, or holds numbers that are not finite.
+        """
+        for name, rows in self.manifest.parts(kind):
+            if wanted is None or (rows.start < wanted.stop and wanted.start < rows.stop):
+                yield from self._part(kind, self.folder / name, rows, wanted)
+
+    def skipped(self, kind: Kind) -> Rows:
+        """The rows, ascending, whose inputs were too long and have no vector.
+
+        Raises:
+            DataError: A part is missing, torn or foreign.
+        """
+        found = [np.empty(0, np.int64)]
+        if self.manifest.on_long == "skip":
+            for name, rows in self.manifest.parts(kind):
+                with _opened(self.folder / name, self.manifest) as file:
+                    found.append(rows.start + _skipped(file))
+        return np.concatenate(found)
+
+    def whole(self, kind: Kind) -> Vectors:
+        """All vectors of a kind, (N, width), in memory."""
+        return self.take(kind, np.arange(getattr(self.manifest, kind)))
+
+    def take(self, kind: Kind, rows: Rows) -> Vectors:
+        """The vectors of some rows, in their order: (len(rows), width)."""
+        found = np.empty((len(rows), self.manifest.width), np.float32)
+        if not len(rows):
+            return found
+        for block, vectors in self.blocks(kind, range(int(rows.min()), int(rows.max()) + 1)):
+            here = (rows >= block.start) & (rows < block.stop)
+            found[here] = vectors[rows[here] - block.start]
+        return found
+
+    def _part(self, kind: Kind, path: Path, rows: range, wanted: range | None) -> Iterator[tuple[range, Vectors]]:
+        start = rows.start
+        with _opened(path, self.manifest) as file:
+            for group in range(file.num_row_groups):
+                block = range(start, start + file.metadata.row_group(group).num_rows)
+                start = block.stop
+                if wanted is None or (block.start < wanted.stop and wanted.start < block.stop):
+                    ids, vectors = _block(path, file, group, self.manifest.width)
+                    if not ids.equals(self._ids[kind].slice(block.start, len(block)).combine_chunks()):
+                        raise DataError(f"{path}: its ids are not those of the corpus; embed again")
+                    yield block, vectors
+        if start != rows.stop:
+            raise DataError(f"{path}: {start - rows.start} vectors, but {len(rows)} belong there; embed again")
+
+
+def check_part(path: Path, manifest: VectorManifest) -> int:
+    """Reads one part and returns its number of vectors.
+
+    Raises:
+        DataError: It is missing, torn, foreign, of another embedding, or its vectors are not of unit length.
+    """
+    with _opened(path, manifest) as file:
+        return sum(len(_block(path, file, group, manifest.width)[0]) for group in range(file.num_row_groups))
+
+
+def _skipped(file: pq.ParquetFile) -> Rows:
+    """The places in a part of what has no vector."""
+    written = (file.schema_arrow.metadata or {}).get(_SKIPPED, b"").decode()
+    return np.array([int(place) for place in written.split(",") if place], np.int64)
+
+
+def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
+    with reading(path):
+        file = open_parquet(path)
+    schema = file.schema_arrow
+    if (schema.metadata or {}).get(_DIGEST, b"") != manifest.digest.encode():
+        raise DataError(
+            f"{path}: belongs to another embedding than vectors.json; delete it and run `train embed` again"
+        )
+    if schema.names != ["id", "vector"]:
+        raise DataError(f"{path}: its columns are not those of vectors; delete it and run `train embed` again")
+    kind = schema.field("vector").type
+    if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.width:
+        raise DataError(
+            f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}; delete it and run `train embed` "
+            "again"
+        )
+    return file
+
+
+def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa.Array, Vectors]:
+    with reading(path):
+        start = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
+        table = checked(path, file.read_row_group(group), start, ("vector",))
+    column = table.column("vector").combine_chunks()
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    skipped = _skipped(file) - start
+    if not np.array_equal(np.flatnonzero(~there), skipped[(skipped >= 0) & (skipped < len(there))]):
+        raise DataError(f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again")
+    vectors = np.zeros((len(there), width), np.float32)  # flattened, nulls would be passed over
+    vectors[there] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    _check(path, vectors[there])
+    return table.column("id").combine_chunks(), vectors
+
+
+def _check(path: Path, vectors_ND: npt.NDArray[np.floating]) -> None:
+    starts = range(0, len(vectors_ND), ROWS_IN_BLOCK)
+    blocks = (vectors_ND[start : start + ROWS_IN_BLOCK].astype(np.float32) for start in starts)
+    lengths = np.concatenate([np.empty(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
+    bad = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
+    if len(bad):
+        raise DataError(
+            f"{path}: {len(bad)} vectors are not of unit length (row {bad[0]}: {lengths[bad[0]]:.4g}); the embedder is "
+            "broken or did not normalise"
+        )

@@ -1,0 +1,1 @@
+"""Pictures: decoded safely, without side data, and scaled the same everywhere."""

@@ -1,0 +1,220 @@
+"""Pictures are decoded in one place, safely: the format and the size are checked before any pixel is."""
+
+import io
+import math
+import stat
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from unijudge.errors import BadImage
+from unijudge.images.side_data import without_side_data
+from unijudge.storage.access_errors import in_one_line
+from unijudge.storage.locations import is_local
+from unijudge.storage.texts import HEAD, LFS
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 200_000_000
+"""Of one picture, where no setting says otherwise: the largest photographs of phones have as many."""
+LARGE = 50_000_000
+"""Pixels above which a picture is made smaller while it is decoded."""
+STRIP = 256
+"""Rows of a large picture's smaller copy that are made at once."""
+MAX_ASPECT_RATIO = 200
+MAX_BYTES = 200 * 2**20
+"""Of one encoded picture: what is larger is never read."""
+LARGEST_HEADER = 2**31
+"""Pixels that a header may promise, for who asks for their number alone."""
+OTHERS = {
+    b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF", b"%PDF": "a PDF", b"jP  ": "a JPEG 2000",
+    b"\xff\x0a": "a JPEG XL", b"JXL ": "a JPEG XL", b"ftypavi": "an AVIF", b"ftyphe": "a HEIC", b"ftypmif1": "a HEIC",
+    b"8BPS": "a file of Photoshop",
+}  # fmt: skip
+"""How other pictures begin, at once or after four bytes, and what they are; they too may be called .jpg."""
+LONGEST_MARK = 12
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""EXIF orientation → what makes the picture upright."""
+_LIMIT = threading.Lock()
+"""Pillow's limit is one for the whole process."""
+_ONE_AT_A_TIME = threading.Lock()
+"""For large pictures: each takes up to four bytes a pixel."""
+
+T = TypeVar("T")
+
+# Pillow warns of strange metadata and of large pictures. For one call this cannot be switched off: Python's filters
+# belong to all threads, and one that leaves may switch them off for ever.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes one picture, safely: the format and the size are checked before any pixel is.
+
+    A picture of more than `LARGE` pixels is halved, or more, while it is decoded; one such picture at a time.
+
+    Args:
+        data: The bytes of a JPEG, PNG or WebP file; of one with several pictures, as phones write it, the first.
+        max_pixels: Largest width × height.
+
+    Returns:
+        An RGB image, turned as its EXIF orientation says; transparent parts are white.
+
+    Raises:
+        BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
+        MemoryError: The memory is full; the picture may be sound.
+    """
+    try:
+        return _pixels_decide(data, lambda found: _still(found, max_pixels))
+    except (BadImage, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"image of far more than {max_pixels} pixels; scale it down") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(f"not a JPEG, PNG or WebP image{_instead(data)}") from error
+    except Exception as error:
+        raise BadImage(f"not a whole JPEG, PNG or WebP image ({in_one_line(error)})") from error
+
+
+def _instead(data: bytes) -> str:
+    """What bytes are that are no picture of ours, and what helps."""
+    if not data:
+        return ", but an empty file; fetch it again"
+    if data.startswith(LFS):
+        return ", but a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
+    head = data[:HEAD].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
+        kind = "a drawing in SVG" if b"<svg" in data[:1000] else "a text, as servers answer instead of a picture"
+        return f", but {kind}; " + ("convert it" if "SVG" in kind else "fetch it again")
+    kind = next((kind for mark, kind in OTHERS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)), "")
+    return f", but {kind}; convert it" if kind else ""
+
+
+def pixels_in(data: bytes) -> int:
+    """Width × height of a picture, as its header says; nothing is decoded. 0 for bytes that are no picture."""
+    try:
+        width, height = _pixels_decide(data, _size)
+    except Exception:  # noqa: BLE001  `open_image` names the fault when it decodes the picture
+        return 0
+    return width * height
+
+
+def _pixels_decide(data: bytes, read: Callable[[bytes], T]) -> T:
+    """What `read` makes of a picture; where it fails, of the picture without its side data."""
+    try:
+        return read(data)
+    except (BadImage, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception:  # noqa: BLE001  whatever a damaged profile, text or thumbnail raises
+        return read(without_side_data(data))
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    _lift_bomb_limit(LARGEST_HEADER)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return image.size
+
+
+def _still(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture, where its header promises one that we open."""
+    _lift_bomb_limit(max_pixels)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+        image.info.update(_transparent_gray(data, image))
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            raise BadImage("animated image: only still pictures are judged; save one frame")
+        return _decoded(image)
+
+
+def _transparent_gray(data: bytes, image: Image.Image) -> dict[str | tuple[int, int], int]:
+    """The shade that is transparent in a gray PNG of less than eight bits a pixel, as Pillow scales the others."""
+    depth, shade = data[24], image.info.get("transparency")
+    if not isinstance(shade, int) or image.format != "PNG" or image.mode not in ("1", "L") or depth >= 8:
+        return {}
+    return {"transparency": shade * 255 // (2**depth - 1)}
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """The pixels of an opened picture, as they are to be seen."""
+    is_large = image.width * image.height > LARGE
+    with _ONE_AT_A_TIME if is_large else nullcontext():
+        if is_large:  # a JPEG can be decoded at a half, a quarter or an eighth of its size; others leave this alone
+            image.draft(image.mode, _smaller(image))
+        image.load()
+        shrink = _times(image)
+        plain = _to_rgb(image) if shrink == 1 else _shrunk(image, shrink)
+        turn = TURNS.get(_orientation(image))
+    return plain if turn is None else plain.transpose(turn)
+
+
+def _times(image: Image.Image) -> int:
+    """How many times smaller each side is made."""
+    return math.ceil(math.sqrt(image.width * image.height / LARGE))
+
+
+def _smaller(image: Image.Image) -> tuple[int, int]:
+    times = _times(image)
+    return image.width // times, image.height // times
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  whatever damaged side data raise: the picture is shown as it is stored
+        return 1
+
+
+def _shrunk(image: Image.Image, times: int) -> Image.Image:
+    """A decoded picture, each side so many times smaller; strip by strip, since a copy of the whole is large."""
+    width, height = image.size
+    out = Image.new("RGB", (math.ceil(width / times), math.ceil(height / times)))
+    rows = times * STRIP
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        out.paste(_to_rgb(strip).reduce(times), (0, top // times))
+    return out
+
+
+def _lift_bomb_limit(max_pixels: int) -> None:
+    """Lets Pillow open whatever we would: its own limit is 179 million pixels. It is never lowered again."""
+    with _LIMIT:
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a picture's file; never of a device, and never more than `MAX_BYTES`.
+
+    Raises:
+        BadImage: It is no file, or is larger.
+        Exception: What the disk or the store raises.
+    """
+    if is_local(path) and not stat.S_ISREG(path.stat().st_mode):
+        raise BadImage(f"{path}: no regular file, so no picture; import again")
+    with path.open("rb") as file:
+        data: bytes = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"{path}: larger than {MAX_BYTES:,} bytes; scale it down, and import again")
+    return data
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+        shades = np.asarray(image)
+        image = Image.fromarray(np.where(shades == image.info.get("transparency"), 255, shades >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy every pixel

@@ -1,0 +1,1 @@
+"""What a judge is: its prompt, its verdicts, what crosses HTTP, and what a pair costs."""

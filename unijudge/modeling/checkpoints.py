@@ -1,0 +1,176 @@
+"""Whether a checkpoint holds exactly the tensors of its model: what it lacks would be random, and nobody would be told.
+
+Judges, embedders and adapters are all held to it, whatever engine runs them. Only the files' headers are read.
+"""
+
+import copy
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from unijudge.errors import DataError, ModelError
+from unijudge.formats.model_folders import WEIGHTS_INDEX, check_safetensors
+from unijudge.modeling.inputs import NO_CODE, load_config
+from unijudge.modeling.weight_files import WEIGHTS, check_numbers, is_side_tensor, packing_of, weight_files
+from unijudge.storage.access_errors import in_one_line
+
+NAMED = 5
+"""How many tensors of a kind a message names."""
+
+LONGEST_NAME = 120
+"""Characters of a name that are shown."""
+
+Shape = tuple[int, ...]
+
+
+def check_checkpoint(name: str, revision: str | None) -> None:
+    """Returns if a model's checkpoint has every tensor of the model that its configuration describes, and no other.
+
+    The model is built without memory and transformers finds each tensor's place, old names and tied weights included.
+    Of packed weights (AWQ and its like) only this is compared: that a packed layer has all of its tensors.
+
+    Args:
+        name: A hub name, or a folder. A hub model is fetched, as any engine would fetch it.
+        revision: The commit of a hub model.
+
+    Raises:
+        ModelError: A tensor is missing, of another shape, of another kind of number, or without a place; engines would
+            read different files; or the files cannot be read.
+        DataError: The headers of the files cannot be read.
+    """
+    import transformers
+
+    folder = _folder_of(name, revision)
+    paths = weight_files(folder) if folder else []
+    try:
+        for path in paths:
+            check_safetensors(path)
+    except DataError as error:
+        raise ModelError(f"its weights cannot be read: {error}") from error
+
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = copy.deepcopy(load_config(name, revision))
+        packed = getattr(config, "quantization_config", None)
+        if packed is not None:  # the packing's own library may be missing here
+            del config.quantization_config
+        model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+            name,
+            revision=revision,
+            config=config,
+            device_map="meta",
+            **NO_CODE,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except pickle.UnpicklingError as error:  # torch would advise to run whatever stands in there
+        raise ModelError(
+            f"its weights cannot be read: {folder or name}: pytorch_model*.bin holds no tensors, or more than tensors, "
+            "which is never run here. Download the model again, or take one with safetensors"
+        ) from error
+    except Exception as error:  # a file may be anything, and each library has errors of its own
+        raise ModelError(f"its weights cannot be read ({in_one_line(error)}). Download the model again") from error
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+    missing, unexpected = found["missing_keys"], found["unexpected_keys"]
+    reshaped = {key: (tuple(there), tuple(wanted)) for key, there, wanted in found["mismatched_keys"]}
+    if packed is not None:
+        missing, unexpected, reshaped = _without_packed(model, missing, unexpected, reshaped)
+    fault = _misfit(missing, unexpected, reshaped)
+    if fault:
+        raise ModelError(
+            f"its checkpoint does not hold this model: {fault}. Download it again, or take the config.json of these "
+            "weights"
+        )
+    check_numbers(paths, packing_of(packed))
+
+
+def _folder_of(name: str, revision: str | None) -> Path | None:
+    """The folder that holds a model's weights; None where they are not in files of safetensors.
+
+    Raises:
+        ModelError: An adapter lies there too.
+    """
+    from transformers.utils import find_adapter_config_file, hub
+
+    if find_adapter_config_file(name, revision=revision) is not None:
+        raise ModelError(
+            "an adapter lies beside the model's weights, and not every engine applies it. Merge it, or take the model "
+            "without adapter_config.json and adapter_model.safetensors"
+        )
+    if Path(name).is_dir():
+        return Path(name)
+    passing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = [hub.cached_file(name, file, revision=revision, **passing) for file in (WEIGHTS_INDEX, WEIGHTS)]
+    return next((Path(path).parent for path in found if path), None)
+
+
+def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """Returns if two sets of tensors have the same names and shapes.
+
+    Args:
+        wanted: What has a place.
+        found: What a file holds.
+
+    Raises:
+        ModelError: They have not; the message has numbers, and five names at most of each kind.
+
+    Example:
+        >>> check_tensors({"a": (2, 3), "b": (4,)}, {"a": (2, 5)})
+        Traceback (most recent call last):
+        unijudge.errors.ModelError: tensors missing: 1 (b); of another shape: 1 (a: 2×5, not 2×3)
+    """
+    both = wanted.keys() & found.keys()
+    reshaped = {name: (found[name], wanted[name]) for name in both if found[name] != wanted[name]}
+    if fault := _misfit(wanted.keys() - found.keys(), found.keys() - wanted.keys(), reshaped):
+        raise ModelError(fault)
+
+
+def _misfit(
+    missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
+) -> str | None:
+    """What does not fit, in words; None where all does."""
+    shapes = [f"{name}: {_by(found)}, not {_by(wanted)}" for name, (found, wanted) in reshaped.items()]
+    kinds = [("missing", missing), ("without a place", unexpected), ("of another shape", shapes)]
+    faults = [f"{kind}: {len(names):,} ({_some(names)})" for kind, names in kinds if names]
+    return "tensors " + "; ".join(faults) if faults else None
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(name[:LONGEST_NAME] for name in sorted(names)[:NAMED])
+    return shown + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
+def _by(shape: Shape) -> str:
+    return "×".join(map(str, shape)) or "a single number"
+
+
+def _without_packed(
+    model: Any, missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
+) -> tuple[set[str], set[str], dict[str, tuple[Shape, Shape]]]:
+    """The same, less what packing explains: a linear layer's weight that is there under other names or in other shapes.
+
+    Args:
+        model: Built without packing.
+        missing: Its tensors that the checkpoint lacks.
+        unexpected: The checkpoint's tensors that have no place.
+        reshaped: Those of another shape.
+    """
+    linear = {name for name, module in model.named_modules() if type(module).__name__ == "Linear"}
+    packed = {name: _owner(name, linear) for name in unexpected}
+    # A scale alone is no weight.
+    filled = {owner for name, owner in packed.items() if owner and not is_side_tensor(name.removeprefix(owner))}
+    return (
+        {name for name in missing if name.rpartition(".")[0] not in filled},
+        {name for name, owner in packed.items() if owner is None},
+        {name: shapes for name, shapes in reshaped.items() if name.rpartition(".")[0] not in linear},
+    )
+
+
+def _owner(name: str, layers: Collection[str]) -> str | None:
+    """Of the layers the one whose name stands before a tensor's."""
+    parts = name.split(".")
+    return next((".".join(parts[:end]) for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in layers), None)

@@ -1,0 +1,335 @@
+"""Everything of a model but its weights: parts → token streams → the arrays that a forward pass takes.
+
+The one place of this package that imports transformers, when a model's tokenizer and processor are loaded.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unijudge.errors import ModelError, UnijudgeError
+from unijudge.images.image_processing import Picture, PictureReader, PixelBudget, Resize
+from unijudge.modeling.chat_encoder import ChatEncoder, Stream
+from unijudge.modeling.families import FAMILIES, Arrays, Entry, Family, family_of
+from unijudge.shown import listed
+from unijudge.storage.access_errors import in_one_line
+from unijudge.storage.files import folder_sha256, publish_text, read_text
+from unijudge.storage.reaching import FROM_OUTSIDE
+from unijudge.storage.texts import BYTE_ORDER_MARK
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file by which peft knows an adapter."""
+HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE")
+"""Variables of the environment that decide which hub is asked, and where its files are looked for."""
+NO_CODE = {"trust_remote_code": False}
+"""For every `from_pretrained`: else transformers asks the terminal whether to run the code that a model brings."""
+
+
+class ModelInputs:
+    """For one model: its chat template and tokenizer, and its family's way with pictures."""
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None,
+        *,
+        min_pixels: int,
+        max_pixels: int,
+        max_source_pixels: int,
+        resize: Resize = "keep",
+    ):
+        """Loads a model's configuration, tokenizer and processor.
+
+        Args:
+            name: A hub name, or a folder.
+            revision: Of a hub model: a commit, a branch or a tag. All files are taken of the commit that it names now.
+            min_pixels: Smaller pictures are scaled up to this many pixels.
+            max_pixels: Larger pictures are scaled down to this many pixels.
+            max_source_pixels: Pictures with more pixels are not decoded at all.
+            resize: Whether pictures keep their aspect ratio (`PixelBudget`).
+
+        Raises:
+            ModelError: They cannot be loaded, are of another family, have no chat template, or user text could steer
+                this model (`ChatEncoder`).
+        """
+        import transformers
+
+        folder = Path(name)
+        self.name = folder.name if folder.is_dir() else name
+        self.revision = commit_of(name, revision)
+        """The commit of a hub model, of which the weights must be too; None for a folder."""
+        pinned = self.revision
+        self.config = load_config(name, pinned)
+        kind = family_of(self.config.model_type)
+        with _reading("tokenizer.json or tokenizer_config.json"):
+            # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                name, revision=pinned, padding_side="left", **NO_CODE
+            )
+        loader, options = kind.loader
+        with _reading("preprocessor_config.json or processor_config.json"):
+            processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options, **NO_CODE)
+            # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
+            layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
+            template = layout.get("chat_template") or tokenizer.chat_template
+        with _reading("config.json or preprocessor_config.json"):
+            family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
+            _check_pixels(family)
+        tokenizer.chat_template = template.removeprefix(BYTE_ORDER_MARK) if isinstance(template, str) else template
+        self.weights = self.revision or folder_sha256(folder)
+        """The commit of a hub model, or a digest of the folder."""
+        libraries = ["transformers", "tokenizers", "pillow"]
+        if options["backend"] == "torchvision":
+            libraries.append("torchvision")
+        self.version = versions_of(*libraries)
+        """Of what makes tokens and pixels."""
+        self.chat_template: str = tokenizer.chat_template
+        self.encoder = ChatEncoder(tokenizer, _image_token(tokenizer, family.image_id))
+        _check_ids(self.encoder, tokenizer, self.config.get_text_config().vocab_size)
+        self.family = family
+        self.in_line = False
+        """Whether the tokens of a picture count on like text, whatever the family does."""
+        self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
+        self._pad_id = tokenizer.pad_token_id or 0  # never attended to
+        self._files = (tokenizer, processor)
+
+    def save(self, folder: Path) -> None:
+        """Writes processor, tokenizer and chat template beside a model's weights."""
+        import transformers
+
+        for one in reversed(self._files):  # a whole processor writes a tokenizer too
+            one.save_pretrained(folder)
+        tokenizer = folder / "tokenizer_config.json"
+        options = json.loads(read_text(tokenizer))
+        if options.get("tokenizer_class") == "TokenizersBackend":  # a name that transformers 4 does not know
+            options["tokenizer_class"] = "PreTrainedTokenizerFast"
+        for mark in ("is_local", "local_files_only"):  # of this process alone
+            options.pop(mark, None)
+        publish_text(tokenizer, json.dumps(options, indent=2, ensure_ascii=False) + "\n")
+        whole = folder / "processor_config.json"
+        if not whole.exists():  # an image processor alone does not say what it is a part of
+            kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]
+            whole.write_text(json.dumps({"processor_class": kind.__name__}) + "\n", encoding="utf-8")
+
+    def length(self, stream: Stream) -> int:
+        """Of a prompt, in tokens, those of its pictures included.
+
+        Raises:
+            BadImage: A picture cannot be decoded, or is too large.
+        """
+        return sum(len(self.pictures(entry).token_ids) if isinstance(entry, bytes) else 1 for entry in stream)
+
+    def placeholders(self, stream: Stream) -> list[int]:
+        """Token ids with one image token for each picture, as engines take them."""
+        return [self.family.image_id if isinstance(entry, bytes) else entry for entry in stream]
+
+    def token_arrays(self, streams: Sequence[Stream]) -> Arrays:
+        """A batch of token ids, padded on the right.
+
+        Returns:
+            All int64: input_ids and attention_mask, (rows, longest); position_ids, (rows, longest), or
+            (3, rows, longest) and mm_token_type_ids (1 on image tokens) where the family has positions in a plane.
+        """
+        entries = [self._entries(stream) for stream in streams]
+        rows = [_expanded(row) for row in entries]
+        positions = [self._positions(row) for row in entries]
+        longest = max(len(row) for row in rows)
+        ids = np.full((len(rows), longest), self._pad_id, np.int64)
+        mask = np.zeros_like(ids)
+        places = np.zeros((*positions[0].shape[:-1], *ids.shape), np.int64)
+        for index, (row, position) in enumerate(zip(rows, positions, strict=True)):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+            places[..., index, : len(row)] = position
+        arrays = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+        if places.ndim == 3:
+            arrays["mm_token_type_ids"] = ((ids == self.family.image_id) & (mask == 1)).astype(np.int64)
+        return arrays
+
+    def picture_arrays(self, streams: Sequence[Stream]) -> Arrays:
+        """What the vision tower takes of a batch, in reading order; nothing without any picture."""
+        pictures = [self.pictures(entry) for stream in streams for entry in stream if isinstance(entry, bytes)]
+        return self.family.arrays(pictures) if pictures else {}
+
+    def _positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+        positions = self.family.positions(entries)
+        return np.broadcast_to(np.arange(positions.shape[-1]), positions.shape) if self.in_line else positions
+
+    def _entries(self, stream: Stream) -> list[Entry]:
+        return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
+
+
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit that a hub model's revision names at this moment.
+
+    A branch may move between two files of one model, so whoever loads it asks once, and takes all files of the answer.
+
+    Args:
+        name: A hub name, or a folder.
+        revision: A commit, a branch or a tag; None is the main branch. Of a folder it is not looked at.
+
+    Returns:
+        Forty hex digits; None for a folder.
+
+    Raises:
+        ModelError: Neither the hub nor its cache on this machine has the model.
+    """
+    if Path(name).is_dir():
+        return None
+    from transformers.utils import hub
+
+    resolved = hub.resolve_revision(name, revision)
+    if found := getattr(resolved, "resolved", None):
+        return str(found)
+    try:  # the same reason once more, in words; or a cache that holds files, and not which branch they are of
+        commit = hub.extract_commit_hash(hub.cached_file(name, "config.json", revision=revision), None)
+    except Exception as error:
+        if "Repo id must" in str(error):
+            raise ModelError("no such folder is here, and it is no hub name (owner/model). Check the path") from error
+        raise _unusable(error, cure=f"Check the name{_asked_by()}") from error
+    if commit is None:
+        raise ModelError(f"{name}: its commit is not known here; download the model again, or give a folder")
+    return commit
+
+
+def load_config(name: str, commit: str | None) -> Any:
+    """A model's configuration, of the Hugging Face kind.
+
+    Args:
+        name: A hub name, or a folder.
+        commit: Of a hub model.
+
+    Raises:
+        ModelError: It is not there or damaged, or the folder holds an adapter alone.
+    """
+    import transformers
+
+    folder = Path(name)
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise ModelError(
+            "this folder holds an adapter and no model. Of a reranker's run serve the folder merged/ beside it; of an "
+            "embedder's run name the base model, and set model.adapter to this folder"
+        )
+    with _reading("config.json"):
+        config = transformers.AutoConfig.from_pretrained(name, revision=commit, **NO_CODE)
+        config._attn_implementation = None  # noqa: SLF001  a choice that stands in the file would win over ours
+    return config
+
+
+def weights_of(name: str, revision: str | None) -> str:
+    """By what a model's weights are known: the commit of a hub model, or a digest of the folder.
+
+    Raises:
+        ModelError: Neither the hub nor its cache on this machine has the model.
+        DataError: A file of the folder cannot be read.
+    """
+    return commit_of(name, revision) or folder_sha256(Path(name))
+
+
+def _check_pixels(family: Family) -> None:
+    """Returns if a processor makes numbers of a picture; else each picture would fail, or a score be none.
+
+    Raises:
+        ModelError: It makes some that are not finite.
+        Exception: What the processor raises.
+    """
+    height, width = family.fit(56, 56)
+    with np.errstate(all="ignore"):  # the message says it
+        arrays = family.arrays([family.picture(Image.new("RGB", (width, height), "grey"))])
+    if not np.isfinite(arrays["pixel_values"]).all():
+        raise ModelError(
+            "preprocessor_config.json makes numbers of a picture that are not finite, by its image_mean, image_std or "
+            "rescale_factor. Take that of the model's publisher"
+        )
+
+
+def _image_token(tokenizer: Any, image_id: int) -> str:
+    """The token that stands for a picture, as text.
+
+    Raises:
+        ModelError: The tokenizer has no such token.
+    """
+    token = tokenizer.convert_ids_to_tokens(image_id)
+    if token is None:
+        raise ModelError(
+            f"config.json calls token {image_id} the one for pictures, and its tokenizer has none of that "
+            "number; take the tokenizer's files and the config.json of one model"
+        )
+    return str(token)
+
+
+def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
+    """Returns if the model has an embedding for every token that a prompt may hold: a GPU would stop at another one.
+
+    Args:
+        encoder: Of the prompts.
+        tokenizer: With all its tokens.
+        rows: Of the model's embeddings.
+
+    Raises:
+        ModelError: It has not.
+    """
+    written = [entry for entry in encoder.stream(["a"]) if isinstance(entry, int)]
+    numbers, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+    plain = [number for token, number in numbers.items() if token not in added]
+    largest = max([*written, *plain, numbers[encoder.image_token]])
+    if largest >= rows:
+        raise ModelError(
+            f"its tokenizer has a token {largest}, and config.json a vocab_size of {rows}; take the "
+            "tokenizer's files and the weights of one model, or resize the model's embeddings"
+        )
+
+
+def _asked_by() -> str:
+    """The variables of the environment that say how a hub is asked, for a cure; nothing where there are none."""
+    proxies = [one for name in FROM_OUTSIDE for one in (name, name.lower())]
+    given = [name for name in (*HUB_VARIABLES, *proxies) if name in os.environ]
+    return f", and what the environment says of the hub: {listed(given)}" if given else ""
+
+
+@contextlib.contextmanager
+def _reading(files: str) -> Iterator[None]:
+    """Around what reads some files of a model: these are named where it fails."""
+    try:
+        yield
+    except UnijudgeError:
+        raise
+    except Exception as error:  # a file may hold anything, and each library has errors of its own
+        raise _unusable(error, files=f"{files}: ") from error
+
+
+def _unusable(
+    error: Exception, cure: str = "Check the name, or download its files again", *, files: str = ""
+) -> ModelError:
+    """What to raise where a library refuses a model's files."""
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            "its files name code of their own, which is never run here. Take a model of a kind that transformers knows "
+            f"by itself, such as {', '.join(FAMILIES)}"
+        )
+    if "Unrecognized image processor" in str(error):
+        return ModelError(
+            "preprocessor_config.json names an image_processor_type that this transformers does not have. Set it to "
+            "that of the model's publisher (of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
+        )
+    return ModelError(f"{files}{in_one_line(error)}. {cure}")
+
+
+def versions_of(*libraries: str) -> str:
+    """The names and versions of libraries, as an identity holds them; a build's own suffix is left out."""
+    return ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
+
+
+def _expanded(entries: Sequence[Entry]) -> list[int]:
+    ids: list[int] = []
+    for entry in entries:
+        ids += entry.token_ids if isinstance(entry, Picture) else [entry]
+    return ids

@@ -1,0 +1,1 @@
+"""HTML pages, charts and Markdown cards, made from manifests and numbers."""

@@ -1,0 +1,205 @@
+"""Charts as inline SVG, for `pages/pages.py`: no network, no script.
+
+A chart takes its colours from the page: the n-th series has the style class `s<n>`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 640, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 26, 38
+"""Margins of a chart, for its labels."""
+LETTER, ROW = 6.2, 16
+"""Width of a letter and height of a row in a legend."""
+SERIES = 7
+"""That the page's style has colours for."""
+FINEST = 300
+"""Points of a line that is drawn; of more, neighbours are averaged."""
+WINDOWS = 20
+"""A point of a smoothed line is a mean over what lies around it: one part in so many of the line, on either side."""
+
+Points = Sequence[tuple[float, float]]
+
+
+def histogram(
+    series: Mapping[str, Sequence[float]],
+    *,
+    low: float,
+    high: float,
+    x_label: str,
+    mark: tuple[float, str],
+    bins: int = 40,
+) -> Markup:
+    """Bars of several series over the same bins, each as shares of its own values, with one place marked.
+
+    Args:
+        series: Name → values; those outside of `low` and `high` are counted into the outermost bins.
+        low: Where the first bin begins.
+        high: Where the last bin ends.
+        x_label: What the values are.
+        mark: A place, and what stands there.
+        bins: How many.
+    """
+    counts = {name: [0] * bins for name in series}
+    for name, values in series.items():
+        for value in values:
+            counts[name][bin_of(value, low, high, bins)] += 1
+    return bars(counts, low=low, high=high, x_label=x_label, mark=mark)
+
+
+def bin_of(value: float, low: float, high: float, bins: int) -> int:
+    """The bin of a value; the outermost ones take what lies outside.
+
+    Example:
+        >>> [bin_of(value, 0.0, 1.0, 4) for value in (-7.0, 0.25, 1.0)]
+        [0, 1, 3]
+    """
+    return min(bins - 1, max(0, int((value - low) / (high - low) * bins)))
+
+
+def bars(
+    counts: Mapping[str, Sequence[int]], *, low: float, high: float, x_label: str, mark: tuple[float, str]
+) -> Markup:
+    """A histogram whose values were counted elsewhere, such as in a stream (`bin_of`)."""
+    bins = max((len(values) for values in counts.values()), default=1)
+    shares = {name: [value / max(1, sum(values)) for value in values] for name, values in counts.items()}
+    top = max((max(values) for values in shares.values()), default=0) or 1.0
+    plot = _Plot((low, high), (0.0, 1.12 * top), list(counts))  # room for the mark's label
+    width = (high - low) / bins
+    drawn = [
+        Markup('<path class="area s{}" d="M{} {} {} L{} {} Z"/>').format(
+            number,
+            *plot.at(low, 0),
+            Markup(" ").join(
+                Markup("L{} {} L{} {}").format(*plot.at(low + i * width, value), *plot.at(low + (i + 1) * width, value))
+                for i, value in enumerate(values)
+            ),
+            *plot.at(high, 0),
+        )
+        for number, values in enumerate(shares.values(), start=1)
+    ]
+    x, y = plot.at(mark[0], 1.12 * top)
+    line = Markup('<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>').format(
+        x, y, plot.at(0, 0)[1], x + 4, y + 10, mark[1]
+    )
+    return plot.svg([*drawn, line], x_label, "share", f"{x_label}, as a histogram")
+
+
+def curves(series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: bool = False) -> Markup:
+    """Lines over a common x. A series without points stands in the legend alone.
+
+    Args:
+        series: Name → points, in order of x; at most `SERIES`.
+        x_label: What x is.
+        y_label: What y is.
+        smooth: Whether each line is drawn `smoothed`, over a faint one of what was smoothed.
+    """
+    thin = {name: thinned(points) for name, points in series.items()}
+    points = [point for line in thin.values() for point in line]
+    xs, ys = [x for x, _ in points] or [0.0], [y for _, y in points] or [0.0]
+    names = list(series)
+    plot = _Plot((min(xs), max(xs)), (min(0.0, *ys), max(ys)), names if names != [y_label] else [])
+
+    def drawn(style: str, number: int, line: Points) -> Markup:
+        return Markup('<polyline class="{} s{}" points="{}"/>').format(
+            style, number, " ".join("{},{}".format(*plot.at(x, y)) for x, y in line)
+        )
+
+    faint = [drawn("line raw", number, line) for number, line in enumerate(thin.values(), start=1) if smooth]
+    clear = [smoothed(line, len(line) // WINDOWS) for line in thin.values()] if smooth else thin.values()
+    lines = [drawn("line", number, line) for number, line in enumerate(clear, start=1)]
+    return plot.svg([*faint, *lines], x_label, y_label, f"{y_label} by {x_label}")
+
+
+def smoothed(points: Points, reach: int) -> Points:
+    """A trend: each point becomes the mean of itself and of up to so many on either side.
+
+    Example:
+        >>> smoothed([(1, 4.0), (2, 0.0), (3, 2.0), (4, 4.0)], 1)
+        [(1, 2.0), (2, 2.0), (3, 2.0), (4, 3.0)]
+    """
+    near = [points[max(0, place - reach) : place + reach + 1] for place in range(len(points))]
+    return [(x, sum(y for _, y in some) / len(some)) for (x, _), some in zip(points, near, strict=True)]
+
+
+def thinned(points: Points, most: int = FINEST) -> Points:
+    """At most so many points: neighbours become their mean.
+
+    Example:
+        >>> thinned([(1, 1.0), (2, 3.0), (3, 5.0), (4, 7.0)], most=2)
+        [(1.5, 2.0), (3.5, 6.0)]
+    """
+    size = -(-len(points) // most)
+    if size <= 1:
+        return points
+    blocks = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in block) / len(block), sum(y for _, y in block) / len(block)) for block in blocks]
+
+
+class _Plot:
+    """Axes and legend: data → places in the drawing."""
+
+    def __init__(self, xs: tuple[float, float], ys: tuple[float, float], names: Sequence[str]):
+        self._xs = (xs[0], xs[1] if xs[1] > xs[0] else xs[0] + 1)
+        self._ys = (ys[0], ys[1] if ys[1] > ys[0] else ys[0] + 1)
+        self._names = list(_placed(names))
+        self._below = ROW * max((row for _, _, row in self._names), default=0)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """In the drawing's units, rounded."""
+        (x0, x1), (y0, y1) = self._xs, self._ys
+        across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
+        down = self._below + HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+        return round(across, 1), round(down, 1)
+
+    def svg(self, drawn: Sequence[Markup], x_label: str, y_label: str, title: str) -> Markup:
+        """The whole chart, with ticks and a legend."""
+        height = HEIGHT + self._below
+        parts = [Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>').format(WIDTH, height, title)]
+        for value in ticks(*self._ys):
+            x, y = self.at(self._xs[0], value)
+            parts.append(
+                Markup(
+                    '<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/><text class="end" x="{}" y="{}">{}</text>'
+                ).format(x, y, WIDTH - RIGHT, y, x - 6, y + 4, f"{value:g}")
+            )
+        for value in ticks(*self._xs):
+            x, y = self.at(value, self._ys[0])
+            parts.append(Markup('<text class="middle" x="{}" y="{}">{}</text>').format(x, y + 16, f"{value:g}"))
+        parts += drawn
+        parts.append(Markup('<text class="middle" x="{}" y="{}">{}</text>').format(WIDTH / 2, height - 4, x_label))
+        parts.append(Markup('<text x="4" y="12">{}</text>').format(y_label))
+        for number, (name, across, row) in enumerate(self._names, start=1):
+            parts.append(
+                Markup(
+                    '<rect class="key s{}" x="{}" y="{}" width="10" height="10"/><text x="{}" y="{}">{}</text>'
+                ).format(number, across, 4 + ROW * row, across + 14, 13 + ROW * row, name)
+            )
+        return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _placed(names: Sequence[str]) -> Iterator[tuple[str, float, int]]:
+    """The entries of a legend, each with its place and its row: what does not fit begins another."""
+    across, row = float(LEFT) + 60, 0
+    for name in names:
+        width = 30 + LETTER * len(name)
+        if across + width > WIDTH and across > LEFT + 60:
+            across, row = float(LEFT) + 60, row + 1
+        yield name, round(across, 1), row
+        across += width
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """A few round numbers within a range.
+
+    Example:
+        >>> ticks(0.0, 0.31)
+        [0.0, 0.1, 0.2, 0.3]
+    """
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(place * step, 10) for place in range(first, math.floor(high / step + 1e-9) + 1)]

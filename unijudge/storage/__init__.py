@@ -1,0 +1,1 @@
+"""Files, folders and stores: written whole, read in one place, locked by one writer."""

@@ -1,0 +1,90 @@
+"""How a service is reached over HTTP: as the environment says, with its proxies and certificates.
+
+What is meant for this machine, a key among it, never goes through a proxy.
+"""
+
+import ipaddress
+import os
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx2
+
+from unijudge.errors import SettingsError
+from unijudge.provenance import without_passwords
+from unijudge.storage.access_errors import in_one_line
+
+NOWHERE_S = 30
+"""How long a host is sought whose name was never known; longer settings are for a service that was there."""
+FROM_OUTSIDE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables of the environment that decide how a service is reached; proxies in small letters too."""
+
+
+LARGEST_PORT = 65535
+
+
+def open_http(url: str, **options: Any) -> httpx2.AsyncClient:
+    """A client for one service.
+
+    Args:
+        url: Of the service.
+        options: Of `httpx2.AsyncClient`; with a `transport` the environment is not looked at.
+
+    Raises:
+        InvalidURL: It is none.
+        SettingsError: A proxy or a certificate of the environment cannot be used.
+    """
+    port = httpx2.URL(url).port
+    if port is not None and port > LARGEST_PORT:
+        raise httpx2.InvalidURL(f"port {port} is larger than {LARGEST_PORT}")
+    try:
+        return httpx2.AsyncClient(trust_env=not is_here(url), **options)
+    except (ImportError, ValueError, OSError) as error:
+        names = {name for one in FROM_OUTSIDE for name in (one, one.lower()) if name in os.environ}
+        raise SettingsError(
+            f"{without_passwords(url)}: cannot be reached as the environment says ({in_one_line(error)}). Mend or "
+            f"unset {', '.join(sorted(names)) or 'its proxy and certificate variables'}"
+        ) from error
+
+
+def is_nowhere(error: BaseException | None) -> bool:
+    """Whether a request failed since the name of a host is not known here."""
+    while error is not None and not isinstance(error, socket.gaierror):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def nowhere(url: str, error: Exception) -> str:
+    """What to say then."""
+    return (
+        f"{without_passwords(url)}: the name of its host is not known here{by_way_of(url)} ({in_one_line(error)}); "
+        "correct the URL, or look at this machine's name service"
+    )
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL is of this very machine.
+
+    Example:
+        >>> is_here("http://127.0.0.1:8000"), is_here("http://judge:8000")
+        (True, False)
+    """
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def by_way_of(url: str) -> str:
+    """The proxy that stands between here and a service, for a message; nothing where none does."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    kind = parts.scheme if parts.scheme in proxies else "all"
+    if is_here(url) or kind not in proxies or proxy_bypass(parts.hostname or ""):
+        return ""
+    names = (f"{kind}_proxy", f"{kind}_proxy".upper())
+    name = next((one for one in names if one in os.environ), "the system's settings")
+    return f" through the proxy {without_passwords(proxies[kind])} ({name})"
