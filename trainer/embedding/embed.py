@@ -5,6 +5,7 @@ Several processes share each part out, batch by batch, and the first one writes 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,17 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             done += count
             report(done, total)
 
-        for path, entries, rows in todo:
-            part = entries[rows.start : rows.stop]  # of one part alone: objects take far more room than their table
+        def embed_part(path: Path, entries: Entries, rows: range) -> None:
+            """Its objects and vectors end with it: objects take far more room than their table."""
+            part = entries[rows.start : rows.stop]
             vectors = embed_entries(
                 system, corpus, part, settings.batch_size, settings.workers, accelerator, advance, settings.dtype
             )
             if vectors is not None:
                 write_part(path, manifest, [_id(entry) for entry in part], vectors, np.asarray(~vectors.any(1)))
+
+        for path, entries, rows in todo:
+            embed_part(path, entries, rows)
     return manifest
 
 
