@@ -138,7 +138,7 @@ def make_vectors(folder: Path, rows: int) -> None:
     import numpy as np
 
     from unijudge.formats.corpus import Corpus
-    from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
+    from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
 
     make_corpus(folder, rows, REPEATS)
     corpus, numbers = Corpus(folder / "corpus"), np.random.default_rng(1)
@@ -148,12 +148,12 @@ def make_vectors(folder: Path, rows: int) -> None:
     )  # fmt: skip
     start_vectors(folder / "vectors", manifest)
     for kind, ids in (("items", corpus.item_ids), ("queries", corpus.query_ids)):
-        for path, part in missing_parts(folder / "vectors", manifest, kind):
+        for path, part in missing_vector_parts(folder / "vectors", manifest, kind):
             vectors = numbers.normal(size=(len(part), WIDTH)).astype(np.float32)
             if kind == "queries":
                 vectors = vectors[[row - row % REPEATS for row in range(len(part))]]
             unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-            write_part(path, manifest, ids[part.start : part.stop].to_pylist(), unit)
+            write_vectors_part(path, manifest, ids[part.start : part.stop].to_pylist(), unit)
 
 
 def make_some_scores(folder: Path, rows: int) -> None:
@@ -179,7 +179,7 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
         corpus=corpus.fingerprint,
         vectors="0",
         queries=rows,
-        queries_in_shard=4096,
+        shard_size=4096,
         k=NEGATIVES,
         pool="subset",
         judge=judge,
@@ -191,7 +191,7 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
         measured = math.log(score), math.log1p(-score)
         return Judged(item.item_id, item.key, rank, None if rank is None else 0.5, *measured, argmax_is_label=True)
 
-    for shard in range(plan.shards if scored is None else min(plan.shards, scored // plan.queries_in_shard)):
+    for shard in range(plan.shards if scored is None else min(plan.shards, scored // plan.shard_size)):
         found = []
         for row in plan.rows(shard):
             query, start = corpus.queries[row], row // SUBSET * SUBSET

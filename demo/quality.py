@@ -48,7 +48,7 @@ async def main(url: str, out: Path, count: int) -> None:
             sys.exit(f"a fresh pair was not judged: {answer}")
         return answer.score
 
-    async with JudgeClient(url, in_flight=IN_FLIGHT) as judge:
+    async with JudgeClient(url, max_in_flight=IN_FLIGHT) as judge:
         scores = await asyncio.gather(*(score(judge, pair) for pair in pairs))
     areas = quality(pairs, np.array(scores))
     rows = [{"kind": p.kind, "match": p.is_match, "score": s} for p, s in zip(pairs, scores, strict=True)]

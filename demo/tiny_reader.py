@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from demo.lessons import Row
 from unijudge.images.image_processing import Picture, PixelBudget
 from unijudge.modeling.chat_encoder import Stream, shared_prefix
-from unijudge.modeling.families import Entry, QwenVL
+from unijudge.modeling.families import QwenVL, TokenOrImage
 
 
 class Reader:
@@ -118,6 +118,6 @@ class Reader:
         """Kept by layout: where pictures stand, and how long it is."""
         layout = (len(stream), tuple(place for place, entry in enumerate(stream) if isinstance(entry, bytes)))
         if layout not in self._layouts:
-            entries: list[Entry] = [self._picture if isinstance(entry, bytes) else entry for entry in stream]
+            entries: list[TokenOrImage] = [self._picture if isinstance(entry, bytes) else entry for entry in stream]
             self._layouts[layout] = torch.from_numpy(np.ascontiguousarray(self._family.positions(entries)))
         return self._layouts[layout]
