@@ -216,7 +216,7 @@ IMPORT = ("mine", "import", "pairs")
 SCORE = settings(
     corpus="FOLDER/corpus", vectors="FOLDER/vectors", out="FOLDER/scores", service="URL", k="1", pool="subset"
 )
-SELECT = settings(corpus="FOLDER/corpus", scores="FOLDER/scores", out="FOLDER/triples", stored=str(NEGATIVES))
+SELECT = settings(corpus="FOLDER/corpus", scores="FOLDER/scores", out="FOLDER/triples", num_negatives=str(NEGATIVES))
 EMBED = settings(corpus="FOLDER/corpus", out="FOLDER/vectors", model__name=str(ROOT / "demo/models/base"))
 EXPORT = ("mine", "export")
 WRITTEN = ("--corpus", "FOLDER/corpus", "FOLDER/triples")

@@ -86,7 +86,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, over
 def _inputs(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> dict[str, str]:
     return {
         "corpus": corpus.fingerprint,
-        "rankings": file_sha256(settings.evaluation / "rankings.parquet"),
+        "evaluation": file_sha256(settings.evaluation / "rankings.parquet"),
         "judge": hashlib.sha256(judge.model_dump_json().encode()).hexdigest(),
     }
 

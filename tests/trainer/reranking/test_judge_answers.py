@@ -48,7 +48,7 @@ def test_a_torn_file_of_answers_is_named(job):
     run(ScriptedJudge(Prompt()), settings)
     (one,) = (settings.out / "answers").iterdir()
     one.write_bytes(one.read_bytes()[:100])
-    with pytest.raises(DataError, match=rf"{one.name}: no answers of this version"):
+    with pytest.raises(DataError, match=rf"{one.name}: no stored answers of this version"):
         run(ScriptedJudge(Prompt()), settings)
 
 
