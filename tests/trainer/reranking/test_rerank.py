@@ -231,7 +231,7 @@ def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, 
     for judge, settings, what in [
         (Answering(2), job(method="listwise"), "judge"),
         (Answering(1), job(method="fused"), "method"),
-        (Answering(1), job(method="listwise", evaluation=world), "rankings"),
+        (Answering(1), job(method="listwise", evaluation=world), "evaluation"),
     ]:
         with pytest.raises(DataError, match=rf"is there already, and differs in {what}; give another .* --overwrite"):
             run(judge, settings)
