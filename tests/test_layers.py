@@ -157,6 +157,16 @@ def test_no_circle_of_imports():
     assert circle(rooms) == []
 
 
+def test_no_test_file_imports_from_another():
+    """What several need stands in a module of its own."""
+    found = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        if tests := [node.module for node in nodes if node.module and ".test_" in node.module]:
+            found[path.name] = tests
+    assert found == {}
+
+
 def test_the_circle_would_be_found():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
     assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []

@@ -13,8 +13,8 @@ import pytest
 from judge_service.backends.scripted import ScriptedJudge
 from miner.scoring.job import score
 from tests.miner.conftest import corpus, job, quiet, serving  # noqa: F401  fixtures
-from tests.system.test_cluster import cluster, free_port, kill
-from tests.system.test_service import UNIJUDGE
+from tests.system.clusters import cluster, free_port, kill
+from tests.system.services import UNIJUDGE
 from unijudge.formats.scores import read_scores, shard_path
 from unijudge.judging.prompt import Prompt
 from unijudge.settings import overrides_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.exported import quiet
-from tests.trainer.models.test_embedder import run_settings
+from tests.trainer.runs import run_settings
 from trainer.losses.settings import LossSettings
 from trainer.training.embedder import train_embedder
 
