@@ -43,7 +43,7 @@ ONLY_IN = {
     "httpx2": {"unijudge/storage/reaching.py", "unijudge/client/http.py", "unijudge/client/client.py",
         "trainer/embedding/endpoint.py"},
     "sentence_transformers": {"trainer/embedding/sentence_transformers.py"},
-    "jinja2": {"unijudge/pages/pages.py"},
+    "jinja2": {"unijudge/pages/pages.py", "unijudge/pages/markdown.py"},
     "upath": {"unijudge/storage/locations.py"},
     "packaging": {"unijudge/unexpected.py", "judge_service/checks/doctor.py"},
     "typer": {

@@ -57,7 +57,7 @@ def test_an_update_over_all_rows_is_the_same_however_it_is_cut_into_batches(corp
             triples,
             model,
             tmp_path / str(size),
-            steps=3,
+            max_steps=3,
             batch_size=size,
             gradient_accumulation_steps=8 // size,
             warmup_steps=0,
