@@ -1,6 +1,6 @@
 """Says in words what selection made of each candidate of a query. Pure.
 
-It decides nothing: `choose` does, and this reads its choice.
+It decides nothing: `select_negatives` does, and this reads the outcome.
 """
 
 from collections.abc import Sequence
