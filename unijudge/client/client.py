@@ -20,7 +20,7 @@ from unijudge.client.request_body import UNSENDABLE, RequestContent, body_of, ch
 from unijudge.client.uploads import Uploads
 from unijudge.content import Content
 from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeKilled, JudgeRefused, SettingsError
-from unijudge.judging.flops import ModelShape, TokenCount
+from unijudge.judging.flops import TokenCount
 from unijudge.judging.protocol import Answer, ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
 from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 
@@ -98,7 +98,6 @@ class JudgeClient:
         )
         self._expect = expect
         self._info: ServiceInfo | None = None
-        self._counted: CountResponse | None = None  # the latest: it knows the shape
         self._uploads = Uploads(self._connection)
         self._deadly: Counter[RequestContent] = (
             Counter()
@@ -130,7 +129,7 @@ class JudgeClient:
 
     @property
     def info(self) -> ServiceInfo:
-        """Who judges, and within which limits; known once the client is entered."""
+        """Who judges, what a token costs there, and what a request may hold; known once the client is entered."""
         if self._info is None:
             raise JudgeBroken("JudgeClient: use it as `async with JudgeClient(url) as judge:`")
         return self._info
@@ -193,11 +192,7 @@ class JudgeClient:
         """
         counts: list[TokenCount | PairError] = []
         for found in await self._asked("/v1/count", CountResponse, query, candidates):
-            if isinstance(found, PairError):
-                counts.append(found)
-            else:
-                self._counted = found
-                counts += found.results
+            counts += [found] if isinstance(found, PairError) else found.results
         return counts
 
     async def store(self, contents: Iterable[Content]) -> None:
@@ -208,13 +203,6 @@ class JudgeClient:
             named[part.name] = part.image
         now = time.monotonic()
         await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name and image))
-
-    @property
-    def shape(self) -> ModelShape | None:
-        """What a token costs, known once the service has counted; None for a model of which it is not known."""
-        if self._counted is None:
-            raise JudgeBroken("JudgeClient.shape: the service has counted nothing yet; await count(…) first")
-        return self._counted.shape
 
     async def _asked(
         self, path: str, kind: type[Split], query: Content, candidates: Sequence[Content]

@@ -70,7 +70,7 @@ def test_a_client_that_could_send_nothing_is_refused():
 async def dribbling(part, identity):
     """A service that says who it is, and answers a question one byte at a time, without an end; or reads none."""
     limits = Limits(**LimitSettings().model_dump(), blobs=False)
-    info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, replicas=1)
+    info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, shape=None, replicas=1)
 
     async def serve(reader, writer):
         try:
