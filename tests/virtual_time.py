@@ -8,6 +8,7 @@ import types
 
 CLOCKS = (
     "tenacity.time",
+    "unijudge.client.asking.time",
     "unijudge.client.client.time",
     "unijudge.client.concurrency.time",
     "unijudge.client.retry.time",
