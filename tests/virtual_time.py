@@ -11,6 +11,7 @@ CLOCKS = (
     "unijudge.client.asking.time",
     "unijudge.client.client.time",
     "unijudge.client.concurrency.time",
+    "unijudge.client.patience.time",
     "unijudge.client.retry.time",
 )
 """Modules whose `time.monotonic` has to agree with the loop."""
