@@ -21,7 +21,7 @@ from miner.scoring.shard_scorer import ShardCounts, ShardInputs
 from miner.settings import ScoreSettings
 from miner.stopping import Stopped, listening
 from unijudge.client.client import JudgeClient
-from unijudge.errors import DataError, SettingsError, UnijudgeError
+from unijudge.errors import DataError, SettingsError, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import ScoreManifest, missing_shards
 from unijudge.storage.leases import lease, lost_lease
@@ -77,7 +77,7 @@ def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
             heard: list[signal.Signals] = []
             done = asyncio.run(_run(settings, corpus, executor, report, stop, heard))
     except* UnijudgeError as group:
-        raise _first(group) from None
+        raise first_error(group) from None
     if stop.is_set() and not heard and done.shards_done < done.shards:
         raise lost_lease(settings.out)
     return done
@@ -158,8 +158,3 @@ class _Tally:
         done, counts = self.progress.shards_done + 1, self.progress.counts + counts
         self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)
         self._report(self.progress)
-
-
-def _first(group: BaseExceptionGroup[UnijudgeError]) -> UnijudgeError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

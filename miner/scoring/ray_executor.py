@@ -25,7 +25,7 @@ from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
 from miner.scoring.shard_scorer import ShardCounts, ShardInputs, ShardScorer
 from miner.settings import ScoreSettings
-from unijudge.errors import JudgeChanged, SettingsError, TaskFailed, UnijudgeError
+from unijudge.errors import JudgeChanged, SettingsError, TaskFailed, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import ScoreManifest
 from unijudge.provenance import without_passwords
@@ -196,7 +196,7 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
     try:
         return asyncio.run(run())
     except* UnijudgeError as group:
-        raise group.exceptions[0] from None
+        raise first_error(group) from None
 
 
 @lru_cache(maxsize=1)
