@@ -49,7 +49,7 @@ ONLY_IN = {
     "typer": {
         "unijudge/cli.py", "unijudge/job.py",
         "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
-        "miner/scoring/cli.py",
+        "miner/importers/command.py", "miner/scoring/cli.py",
         "trainer/cli.py", "trainer/studies/cli.py", "trainer/studies/commands.py",
     },
 }  # fmt: skip
