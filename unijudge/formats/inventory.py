@@ -128,11 +128,11 @@ KINDS = (
     _FolderKind("scored dataset", "dataset.json", DatasetManifest, checks.check_dataset, checks.missing_files),
     _FolderKind("corpus", "corpus.json", CorpusManifest, checks.check_corpus),
     _FolderKind("vectors", "vectors.json", VectorManifest, checks.check_vectors, checks.missing_vectors),
-    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_scores),
+    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_parts),
     _FolderKind(
         "scores, planned", "candidates/candidates.json", CandidateManifest, checks.check_planned, checks.missing_planned
     ),
-    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_candidates),
+    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_parts),
     _FolderKind("triples", "triples.json", TripleManifest, checks.check_triples),
     _FolderKind("run", "settings.json", Beginning, checks.check_run, checks.missing_run),
     _FolderKind("evaluation", "metrics.json", Evaluation, checks.check_evaluation),
