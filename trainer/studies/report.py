@@ -16,6 +16,7 @@ from trainer.studies.statistics import Difference, difference
 from trainer.studies.study import Comparison, Study
 from unijudge.errors import DataError
 from unijudge.pages.charts import SERIES, curves
+from unijudge.pages.markdown import table
 from unijudge.pages.pages import page
 from unijudge.storage.files import publish_text
 
@@ -168,19 +169,14 @@ def summary(plans: Mapping[str, Plan]) -> str:
         findings = results.findings()
         powered = powers([(found.measure, found.difference) for found in findings], plan.study.detect)
         told += _table(results, findings, powered)
-        agreed += [
-            f"| {name} | {found.sentence} | {found.agreement} |" for found in findings if found.paper is not None
-        ]
-    head = ["## What agrees with the paper", "", "| study | finding | with the paper |", "|---|---|---|"]
-    return "\n".join([*head, *agreed, *told]) + "\n"
+        agreed += [[name, found.sentence, found.agreement] for found in findings if found.paper is not None]
+    agreement = table(["study", "finding", "with the paper"], agreed)
+    return "\n".join(["## What agrees with the paper", "", agreement, *told]) + "\n"
 
 
 def _table(results: Results, findings: list[StudyFinding], told: list[str]) -> list[str]:
-    head = _head(results)
-    lines = [_coverage(results), ""]
-    lines += [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
-    lines += [f"| {row_name(row)} | {' | '.join(_cells(results, row))} |" for row in results.rows()]
-    lines.append("")
+    rows = [[row_name(row), *_cells(results, row)] for row in results.rows()]
+    lines = [_coverage(results), "", table(["", *_head(results)], rows), ""]
     lines += [f"- {finding.sentence} Paper: {finding.agreement}." for finding in findings]
     lines += [f"- {sentence}" for sentence in told]
     return lines

@@ -17,6 +17,7 @@ from unijudge.formats.rankings import Evaluation
 from unijudge.formats.scores import ScoreManifest
 from unijudge.formats.triples import TripleManifest
 from unijudge.formats.vectors import VectorManifest
+from unijudge.pages.terminal import aligned
 from unijudge.provenance import MADE, Beginning
 from unijudge.settings import flattened
 from unijudge.storage.access_errors import unreadable
@@ -41,8 +42,7 @@ def describe(folder: Path) -> str:
     lines.append(
         ("on disk" if is_local(folder) else "in the store", f"{len(sizes)} files, {sum(sizes.values()):,} bytes")
     )
-    width = min(40, max(len(name) for name, _ in lines))
-    return "\n".join([f"{folder}: {kind.name}; {state}", *(f"  {name:<{width}}  {value}" for name, value in lines)])
+    return "\n".join([f"{folder}: {kind.name}; {state}", *(f"  {line}" for line in aligned(lines, left=2))])
 
 
 def check(folder: Path) -> str:
