@@ -7,15 +7,15 @@ import typer
 
 from miner.importers.command import (
     MOST_PIXELS,
-    Files,
-    Images,
+    CorpusOut,
+    FilesArgument,
     ImagesOfRoot,
+    ImagesOption,
     Import,
     Instruction,
     Items,
     MaxPixels,
     OnlySubsets,
-    Out,
     SplitFiles,
     Strict,
     SubsetFolders,
@@ -33,9 +33,9 @@ imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_h
 
 @importer(imports, "pairs", max_rejects=0.01)
 def import_pairs(
-    files: Files,
-    out: Out,
-    images: Images = Path(),
+    files: FilesArgument,
+    out: CorpusOut,
+    images: ImagesOption = Path(),
     subset: Annotated[
         str | None, typer.Option(help="Name of rows without one; default: the name of the file, or of the folder.")
     ] = None,
@@ -52,7 +52,7 @@ def import_pairs(
 @importer(imports, "mmeb", max_rejects=0.01)
 def import_mmeb(
     root: SubsetFolders,
-    out: Out,
+    out: CorpusOut,
     images: ImagesOfRoot = None,
     split: SplitFiles = "original",
     cap_per_subset: Annotated[
@@ -71,7 +71,7 @@ def import_mmeb(
 @importer(imports, "mmeb-eval")
 def import_mmeb_eval(
     root: SubsetFolders,
-    out: Out,
+    out: CorpusOut,
     images: ImagesOfRoot = None,
     split: SplitFiles = "test",
     subset: OnlySubsets = None,
@@ -86,9 +86,9 @@ def import_mmeb_eval(
 @importer(imports, "unime", max_rejects=0.01)
 def import_unime(
     file: Annotated[Path, typer.Argument(help="A released train_data_…_scores.json.", parser=locate)],
-    out: Out,
+    out: CorpusOut,
     scores: Annotated[Path, typer.Argument(help="The score folder to write: what `mine select` reads.", parser=locate)],
-    images: Images,
+    images: ImagesOption,
 ) -> Import:
     """The training data that UniME-V2 released, with the scores of its judge."""
     from miner.importers.building.published_scores import PublishedScores
@@ -99,9 +99,9 @@ def import_unime(
 
 @importer(imports, "sentence-transformers", max_rejects=0.01)
 def import_sentence_transformers(
-    files: Files,
-    out: Out,
-    images: Images = Path(),
+    files: FilesArgument,
+    out: CorpusOut,
+    images: ImagesOption = Path(),
     subset: Annotated[
         str | None, typer.Option(help="What the rows are called; default: the name of the file, or of the folder.")
     ] = None,
@@ -131,8 +131,8 @@ def import_sentence_transformers(
 @importer(imports, "karpathy")
 def import_karpathy(
     file: Annotated[Path, typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or alike.", parser=locate)],
-    out: Out,
-    images: Images,
+    out: CorpusOut,
+    images: ImagesOption,
     split: Annotated[str, typer.Option(help="Images of this split.")] = "test",
     captions: Annotated[int, typer.Option(min=1, help="The first so many of each image.")] = 5,
     subset: Annotated[str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")] = None,
@@ -148,8 +148,8 @@ def import_karpathy(
 @importer(imports, "sharegpt4v")
 def import_sharegpt4v(
     file: Annotated[Path, typer.Argument(help="share-captioner_coco_lcs_sam_1246k_1107.json.", parser=locate)],
-    out: Out,
-    images: Images,
+    out: CorpusOut,
+    images: ImagesOption,
     first: Annotated[int, typer.Option(min=1, help="So many images, in the file's order.")] = 1000,
     subset: SubsetPrefix = "sharegpt4v",
     instruction: Instruction = None,
@@ -164,7 +164,7 @@ def import_sharegpt4v(
 @importer(imports, "urban1k")
 def import_urban1k(
     folder: Annotated[Path, typer.Argument(help="The folder that holds image/ and caption/.", parser=locate)],
-    out: Out,
+    out: CorpusOut,
     images: Annotated[
         Path | None, typer.Option(help="Where its images are; default: FOLDER/image.", parser=locate)
     ] = None,
@@ -181,7 +181,7 @@ def import_urban1k(
 @importer(imports, "sugarcrepe")
 def import_sugarcrepe(
     folder: Annotated[Path, typer.Argument(help="The folder with the seven JSON files.", parser=locate)],
-    out: Out,
+    out: CorpusOut,
     images: Annotated[Path, typer.Option(help="COCO's val2017: the folder, or its zip.", parser=locate)],
     instruction: Instruction = None,
 ) -> Import:
@@ -193,7 +193,7 @@ def import_sugarcrepe(
 
 @imports.command("look")
 def look(
-    files: Files,
+    files: FilesArgument,
     images: Annotated[
         Path | None, typer.Option(help="The root of the image paths; default: beside the files.", parser=locate)
     ] = None,

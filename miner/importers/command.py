@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 MOST_PIXELS = 200_000_000
 """As of `unijudge.images.decoding.MAX_PIXELS`, which needs Pillow to be read."""
 
-Out = Annotated[Path, typer.Argument(help="The corpus folder to write.", parser=locate)]
-Files = Annotated[
+CorpusOut = Annotated[Path, typer.Argument(help="The corpus folder to write.", parser=locate)]
+FilesArgument = Annotated[
     list[Path],
     typer.Argument(
         help="Files, folders of files, or patterns: .parquet, .jsonl, .json, .csv, .tsv, .arrow, also .gz.",
@@ -33,7 +33,7 @@ Files = Annotated[
 SubsetFolders = Annotated[
     Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.", parser=locate)
 ]
-Images = Annotated[
+ImagesOption = Annotated[
     Path, typer.Option(help="The root of the image paths: a folder, which may hold zips, or a zip.", parser=locate)
 ]
 ImagesOfRoot = Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.", parser=locate)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.studies.measures import Reading, Row, read_measure
+from trainer.studies.measures import CellReading, RowKey, read_measure
 from trainer.studies.power import powers
 from trainer.studies.run import Plan
 from trainer.studies.statistics import Difference, difference
@@ -20,7 +20,7 @@ from unijudge.pages.markdown import table
 from unijudge.pages.pages import page
 from unijudge.storage.files import publish_text
 
-Readings = Mapping[Row, Mapping[int, Reading]]
+Readings = Mapping[RowKey, Mapping[int, CellReading]]
 FEW_SEEDS = 5
 
 
@@ -93,7 +93,7 @@ class Results:
             raise DataError(f"{plan.out}: nothing that the study measures is there yet. Run the study first")
         return cls(plan.study, len(cells), len(plan.cells), measured)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[RowKey]:
         """In the order of the study."""
         return list(dict.fromkeys(row for readings in self.measured.values() for row in readings))
 
@@ -182,7 +182,7 @@ def _table(results: Results, findings: list[StudyFinding], told: list[str]) -> l
     return lines
 
 
-def row_name(row: Row) -> str:
+def row_name(row: RowKey) -> str:
     """What a row is called.
 
     Example:
@@ -194,11 +194,11 @@ def row_name(row: Row) -> str:
     return ": ".join(filter(None, (step, values))) or "all"
 
 
-def spread(readings: Mapping[int, Reading]) -> str:
+def spread(readings: Mapping[int, CellReading]) -> str:
     """Mean ± deviation over seeds, and their number.
 
     Example:
-        >>> spread({0: Reading(0.5), 1: Reading(0.7)}), spread({0: Reading(0.5)})
+        >>> spread({0: CellReading(0.5), 1: CellReading(0.7)}), spread({0: CellReading(0.5)})
         ('0.600 ± 0.141 (2)', '0.500 (1)')
     """
     values = np.array([reading.value for reading in readings.values()])
@@ -210,7 +210,7 @@ def _head(results: Results) -> list[str]:
     return list(results.measured)
 
 
-def _cells(results: Results, row: Row) -> list[str]:
+def _cells(results: Results, row: RowKey) -> list[str]:
     found = (readings.get(row) for readings in results.measured.values())
     return [spread(readings) if readings else "–" for readings in found]
 

@@ -125,7 +125,7 @@ class Triple:
         return judged_positive | {one.judge for one in asked}
 
 
-NEGATIVE = [
+NEGATIVE_FIELDS = [
     *JUDGED,
     ("beta", pa.float32()),
     ("duplicate", pa.bool_()),
@@ -142,7 +142,7 @@ TRIPLES = Table(
             ("query_id", pa.string()),
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
-            ("negatives", pa.list_(pa.struct(NEGATIVE))),
+            ("negatives", pa.list_(pa.struct(NEGATIVE_FIELDS))),
             ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8()), ("affirmed", pa.bool_())]))),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
