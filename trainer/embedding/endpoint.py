@@ -39,7 +39,7 @@ from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.reaching import by_way_of, is_nowhere, nowhere, open_http
 
 PATH = "/v1/embeddings"
-MEDIA = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
+MEDIA_TYPES = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
 
 
 class _Embedding(BaseModel):
@@ -186,7 +186,7 @@ def turn_of(content: Content) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     if content.image is not None:
         data = base64.b64encode(content.image).decode()
-        url = f"data:image/{MEDIA.get(content.image[:2], 'jpeg')};base64,{data}"
+        url = f"data:image/{MEDIA_TYPES.get(content.image[:2], 'jpeg')};base64,{data}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     if content.text:
         parts.append({"type": "text", "text": content.text})

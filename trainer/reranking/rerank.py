@@ -29,7 +29,7 @@ from unijudge.storage.outputs import check_file, check_folder, is_json_of
 from unijudge.storage.stores import exists
 
 Ranks = npt.NDArray[np.int64]
-HOW = {"out", "service", "key_file", "max_in_flight"}
+MAY_DIFFER = {"out", "service", "key_file", "max_in_flight"}
 """Settings that do not change what comes of a reranking; who judges is known by his identity."""
 
 
@@ -96,7 +96,7 @@ def _check_same(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) 
     path = settings.out / "metrics.json"
     if exists(path):
         ours = Evaluation(corpus="", subsets={}, inputs=_inputs(settings, corpus, judge), made=Provenance.now(settings))
-        read_json(path, RerankReport).check_same(path, ours, HOW)
+        read_json(path, RerankReport).check_same(path, ours, MAY_DIFFER)
 
 
 def _publish(

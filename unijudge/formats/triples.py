@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.errors import DataError
+from unijudge.formats.parts import part_path
 from unijudge.formats.scores import JUDGED, UNKNOWN, Judged
 from unijudge.formats.tables import Table
 from unijudge.judging.verdicts import sigmoid
@@ -124,7 +125,7 @@ class Triple:
         return judged_positive | {one.judge for one in asked}
 
 
-NEGATIVE = [
+NEGATIVE_FIELDS = [
     *JUDGED,
     ("beta", pa.float32()),
     ("duplicate", pa.bool_()),
@@ -141,7 +142,7 @@ TRIPLES = Table(
             ("query_id", pa.string()),
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
-            ("negatives", pa.list_(pa.struct(NEGATIVE))),
+            ("negatives", pa.list_(pa.struct(NEGATIVE_FIELDS))),
             ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8()), ("affirmed", pa.bool_())]))),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
@@ -207,7 +208,7 @@ def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
     stream = iter(triples)
     for part, first in enumerate(stream):  # a part begins where a row is left for it
         rows = chain([first], islice(stream, ROWS_IN_PART - 1))
-        count += TRIPLES.write(folder / f"part-{part:05d}.parquet", map(_plain, rows))
+        count += TRIPLES.write(part_path(folder, part), map(_plain, rows))
     return count
 
 

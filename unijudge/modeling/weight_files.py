@@ -30,7 +30,7 @@ PARTS: Mapping[str, tuple[frozenset[str], ...]] = {
 """Method of packing → what a packed layer holds: of each set one tensor at least."""
 PACKING = frozenset({*PARTS, "bitsandbytes"})
 """Methods of which at least a part of the weights is no floating-point number of 16 bits or more."""
-PLACES = frozenset({"I64", "BOOL"})
+POSITION_DTYPES = frozenset({"I64", "BOOL"})
 """Dtypes of what is no weight, as the numbers of positions."""
 SIDE_TENSORS = ("scale", "zero", "shape", "g_idx", "absmax", "quant_map", "quant_state")
 """What stands in the names of tensors that only say how others are packed, whatever the method."""
@@ -109,7 +109,7 @@ def check_numbers(paths: Sequence[Path], method: str) -> None:
                 f"of 16 bits or more (first {min(foreign)[:120]}). Take the config.json of these weights"
             )
         return
-    if method in PACKING and set(dtypes.values()) <= NUMBERS | PLACES:
+    if method in PACKING and set(dtypes.values()) <= NUMBERS | POSITION_DTYPES:
         raise ModelError(
             f"its config.json says that its weights are packed by {method}, and none is. Take quantization_config out "
             "of config.json, or take the packed weights"

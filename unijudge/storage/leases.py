@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from unijudge.errors import FolderBusy
-from unijudge.storage.access_errors import CURES, unwritable
+from unijudge.storage.access_errors import CURE_OF_ERRNO, unwritable
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import again
 
@@ -33,9 +33,9 @@ VOID_AFTER_S = 60
 """How long somebody must have seen a lease on an object store unrenewed, to take it over."""
 STOP_BEFORE_S = 10
 """How long before that its holder stops writing."""
-LOOK_EVERY_S = 1
+LEASE_LOOK_EVERY_S = 1
 
-BESIDE = CURES | dict.fromkeys(
+BESIDE = CURE_OF_ERRNO | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS),
     "It is the lock of an output, and lies beside it: fix the permissions there, or give a folder inside of that one",
 )
@@ -166,7 +166,7 @@ def _is_void(path: Path, lock: Any) -> bool:
         seen_at = _now()
         logger.info("%s: has a lease of %s; looking for up to %d s whether it lives", path, holder, VOID_AFTER_S)
         while _now() < seen_at + VOID_AFTER_S:
-            time.sleep(min(LOOK_EVERY_S, VOID_AFTER_S))
+            time.sleep(min(LEASE_LOOK_EVERY_S, VOID_AFTER_S))
             if _read(lock) != first:
                 raise _busy(path, holder)
     except FileNotFoundError:
@@ -211,7 +211,7 @@ class _Holder:
                 logger.warning("%s: not renewed: %s", self._lock, error)
 
     def _watch(self) -> None:
-        while not self._done.wait(LOOK_EVERY_S) and not self.lost.is_set():
+        while not self._done.wait(LEASE_LOOK_EVERY_S) and not self.lost.is_set():
             if _now() > self._written_at + VOID_AFTER_S - STOP_BEFORE_S:
                 logger.error("%s: lost: not renewed in time, so it is void", self._lock)
                 self.lost.set()

@@ -22,7 +22,7 @@ MARKS = (
 """How files in other encodings begin; the mark of UTF-32 begins with that of UTF-16."""
 LFS = b"version https://git-lfs"
 """How the text begins that Git puts in the place of a large file."""
-HEAD = len(LFS)
+HEAD_BYTES = len(LFS)
 """Bytes of a file that are looked at for that."""
 NO_TEXT = (
     (b"PK\3\4", "a zip archive, as .xlsx is; unpack it, or save the sheet as CSV UTF-8"),
@@ -96,7 +96,7 @@ def as_text(path: Path, data: bytes) -> str:
     Raises:
         DataError: It is no UTF-8.
     """
-    check_beginning(path, data[:HEAD])
+    check_beginning(path, data[:HEAD_BYTES])
     try:
         return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
@@ -120,7 +120,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     with path.open("rb") as stored, _plain(path, stored) as file:
         raw: Any = file
         buffered = io.BufferedReader(raw)
-        check_beginning(path, buffered.peek(HEAD)[:HEAD])
+        check_beginning(path, buffered.peek(HEAD_BYTES)[:HEAD_BYTES])
         yield io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=newline)
 
 
