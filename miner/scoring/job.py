@@ -25,7 +25,7 @@ from miner.stopping import Stopped, listening
 from unijudge.client.client import JudgeClient
 from unijudge.errors import DataError, SettingsError, UnijudgeError
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.scores import ScoreManifest, missing_shards
+from unijudge.formats.scores import ScoreManifest
 from unijudge.storage.leases import lease, lost_lease
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ async def _scored(
 ) -> ScoreProgress:
     plan = plan_of(settings, corpus, judge.identity)
     start_plan(settings.out, plan)
-    todo = missing_shards(settings.out, plan)
+    todo = plan.parts.missing(settings.out)
     tally = _Tally(plan, len(todo), report)
     try:
         questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
@@ -136,7 +136,7 @@ async def _scored(
         await asyncio.to_thread(score_shards, settings, plan, todo, tally.add, stop)
         return tally.progress
     known = await asyncio.to_thread(ScoreCache, [*settings.reuse, settings.out], plan.judge)
-    rows = None if len(todo) == plan.shards else chain.from_iterable(map(plan.rows, todo))
+    rows = None if len(todo) == len(plan.parts) else chain.from_iterable(map(plan.parts.rows_of, todo))
     repeated = await asyncio.to_thread(repeated_questions, corpus, rows)
     scorer = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
     left = iter(todo)
@@ -158,8 +158,8 @@ class _Tally:
 
     def __init__(self, plan: ScoreManifest, todo: int, report: ProgressCallback):
         self._begun, self._report = time.monotonic(), report
-        before = plan.shards - todo
-        self.progress = ScoreProgress(plan.shards, before, before, ShardCounts(), 0.0)
+        before = len(plan.parts) - todo
+        self.progress = ScoreProgress(len(plan.parts), before, before, ShardCounts(), 0.0)
         report(self.progress)
 
     def begin(self) -> None:

@@ -181,7 +181,7 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
             if judge.identity != plan.judge:
                 service = without_passwords(settings.service)
                 raise JudgeChanged(f"{service}: begun with {plan.judge}, but now {judge.identity} answers")
-            repeated = repeated_questions(corpus, plan.rows(shard))
+            repeated = repeated_questions(corpus, plan.parts.rows_of(shard))
             return await ShardScorer(settings, plan, corpus, questions, judge, known, repeated).score(shard)
 
     try:
