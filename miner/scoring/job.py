@@ -30,7 +30,7 @@ from unijudge.storage.leases import lease, lost_lease
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 2
+SHARDS_AT_ONCE = 2
 """Shards in work: the second one keeps the service busy while the first waits for its slowest query."""
 
 
@@ -148,7 +148,7 @@ async def _scored(
             tally.add(await scorer.score(shard))
 
     async with asyncio.TaskGroup() as workers:
-        for _ in range(AT_ONCE):
+        for _ in range(SHARDS_AT_ONCE):
             workers.create_task(worker())
     return tally.progress
 

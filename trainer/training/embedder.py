@@ -17,7 +17,7 @@ from trainer.losses.settings import LossSettings
 from trainer.losses.terms import Observed, Terms
 from trainer.models.backbone import Backbone
 from trainer.models.embedder import embed, stream_of
-from trainer.models.input_formats import FILE, EmbeddingManifest
+from trainer.models.input_formats import EMBEDDING_FILE, EmbeddingManifest
 from trainer.training.diagnostics import labels_are_hard, observed, pool_is_covered, teacher_warning
 from trainer.training.distributed import processes
 from trainer.training.finetune import Objective, finetune
@@ -56,7 +56,7 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
             partial(loss_of, backbone, settings.loss, gradcache_chunk_size=settings.gradcache_chunk_size),
             partial(_streams, backbone, settings.gradcache_chunk_size),
             lambda row: max(backbone.length(content) for content in (row.query, *row.candidates)),
-            beside={FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
+            beside={EMBEDDING_FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
         )
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:

@@ -11,7 +11,7 @@ from trainer.models.lora import save_merged
 from trainer.training.distributed import processes
 from trainer.training.finetune import Objective, finetune
 from trainer.training.settings import RerankerSettings
-from unijudge.judging.reranker_file import FILE, JudgingManifest
+from unijudge.judging.reranker_file import JUDGING_FILE, JudgingManifest
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.storage.files import publishing_folder
 
@@ -39,7 +39,7 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
             base=backbone.inputs.weights,
         )
         loss = partial(reranker_loss, backbone, settings.loss)
-        return Objective(lessons.of, loss, _streams, lessons.longest, questions=True, beside={FILE: asked})
+        return Objective(lessons.of, loss, _streams, lessons.longest, questions=True, beside={JUDGING_FILE: asked})
 
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
         run = finetune(settings, objective, report, accelerator)
