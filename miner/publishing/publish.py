@@ -24,7 +24,8 @@ from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.datasets import DatasetManifest, DatasetParts, Stored, copied, each, read_parts, stored
 from unijudge.formats.image_roots import MANIFEST, PUBLISHED_IMAGES
-from unijudge.formats.scores import SCORES, ScoreManifest, missing_shards, shard_path
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import SCORES, ScoreManifest
 from unijudge.formats.tables import Table
 from unijudge.formats.triples import TRIPLES, TripleManifest
 from unijudge.pages.markdown import check_license
@@ -211,8 +212,8 @@ def _score_files(folder: Path | None, parts: DatasetParts) -> Iterator[_SourceFi
     if folder is None or parts.scores is None:
         return
     _check_scores(folder, parts.scores)
-    for shard in range(parts.scores.shards):
-        name = shard_path(folder, shard).name
+    for shard in range(len(parts.scores.parts)):
+        name = part_path(folder, shard).name
         yield _SourceFile(folder, name, f"scores/{name}", table=SCORES, stamp=parts.scores.stamp(shard))
 
 
@@ -237,14 +238,14 @@ def _image_files(corpus: Corpus) -> list[_SourceFile]:
 
 def _check_scores(folder: Path, manifest: ScoreManifest) -> None:
     """Of every shard its place, its plan and its number of rows; no row is read."""
-    if missing := missing_shards(folder, manifest):
+    if missing := manifest.parts.missing(folder):
         raise DataError(
-            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
+            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}); run the same "
             "`mine score` again to finish it, then publish"
         )
     rows = 0
-    for shard in range(manifest.shards):
-        with SCORES.open(shard_path(folder, shard), manifest.stamp(shard)) as file:
+    for shard in range(len(manifest.parts)):
+        with SCORES.open(part_path(folder, shard), manifest.stamp(shard)) as file:
             rows += file.metadata.num_rows
     if rows != manifest.queries:
         raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.models.input_formats import FILE as EMBEDDING
+from trainer.models.input_formats import EMBEDDING_FILE
 from unijudge.errors import DataError
 from unijudge.formats.model_folders import AdapterConfig, ModelConfig, missing_weights
 from unijudge.judging.prompt import CANDIDATE, QUERY, Prompt
-from unijudge.judging.reranker_file import FILE as JUDGING
+from unijudge.judging.reranker_file import JUDGING_FILE
 from unijudge.storage.files import names_in, read_json, read_text
 from unijudge.storage.outputs import check_only
 
@@ -174,7 +174,7 @@ def is_exported(folder: Path) -> bool:
         DataError: It is one, and holds files of somebody else too.
     """
     names = dict.fromkeys(names_in(folder), 0)
-    if not names.keys() & {EMBEDDING, JUDGING} or "README.md" not in names:
+    if not names.keys() & {EMBEDDING_FILE, JUDGING_FILE} or "README.md" not in names:
         return False
     if "- unijudge" not in read_text(folder / "README.md").splitlines():
         return False

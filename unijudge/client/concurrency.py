@@ -12,7 +12,7 @@ from typing import Self
 
 from anyio import CapacityLimiter
 
-FIRST = 4
+FIRST_IN_FLIGHT = 4
 """Requests in flight before anything is known of the service."""
 SLOW_SHARE = 0.25
 """An answer that takes more of a request's time is slow. With twice as many in flight each waits twice as long: that
@@ -84,7 +84,7 @@ class AdaptiveLimit:
             self._round_began, self._round_answers, self._round_quickest_s = now, 0, math.inf
         self._round_answers += 1
         self._round_quickest_s = min(self._round_quickest_s, now - sent_at)
-        return self._round_answers >= FIRST and self._round_quickest_s > QUEUED * self._quickest_s
+        return self._round_answers >= FIRST_IN_FLIGHT and self._round_quickest_s > QUEUED * self._quickest_s
 
     def _set(self, number: int) -> None:
         self._answers = 0

@@ -5,6 +5,7 @@ marks each of them as its own.
 """
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from unijudge.storage.files import names_in, publish_json, read_json
 from unijudge.storage.outputs import check_folder
 
 M = TypeVar("M", bound=BaseModel)
+
+PART = re.compile(r"part-\d{5,}\.parquet")
+"""What `part_path` calls a part."""
 
 
 def part_path(folder: Path, part: int, prefix: str = "part") -> Path:

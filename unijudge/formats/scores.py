@@ -111,23 +111,6 @@ class ScoreManifest(PartManifest):
         """The shards, by the corpus rows of their queries."""
         return Parts(self.queries, self.shard_size)
 
-    @property
-    def shards(self) -> int:
-        """How many parts make the folder whole."""
-        return len(self.parts)
-
-    def rows(self, shard: int) -> range:
-        """The corpus rows of the queries of one shard."""
-        return self.parts.rows_of(shard)
-
-
-shard_path = part_path
-
-
-def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
-    """The shards that do not exist yet."""
-    return manifest.parts.missing(folder)
-
 
 def write_shard(
     folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery], *, rivals: bool = False

@@ -5,7 +5,6 @@ labels can be made at any temperature. In a cascade a row may hold the words of 
 their scores are comparable only where both were calibrated.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -16,7 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.errors import DataError
-from unijudge.formats.parts import part_path
+from unijudge.formats.parts import PART, part_path
 from unijudge.formats.scores import JUDGED, UNKNOWN, Judged
 from unijudge.formats.tables import Table
 from unijudge.judging.verdicts import sigmoid
@@ -196,10 +195,6 @@ class TripleManifest(BaseModel):
                 f"{folder}: was selected from another corpus than the one given: from {source} with the fingerprint "
                 f"{self.corpus[:12]}, and this one has {corpus[:12]}; give that one"
             )
-
-
-PART = re.compile(r"part-\d{5,}\.parquet")
-"""What a part is called."""
 
 
 def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
