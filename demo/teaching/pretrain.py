@@ -1,12 +1,23 @@
-"""Teaches the demo's two tiny models, on one CPU thread in about forty minutes; they are checked in.
+"""Teaches the demo's two tiny models, on one CPU thread in about an hour; they are checked in.
 
-    python -m demo.pretrain FOLDER      writes FOLDER/judge, FOLDER/base and FOLDER/pretraining.json
+    python -m demo.teaching.pretrain FOLDER
 
-Made by hand for this world, and told its truth: 1. the vision tower learns shapes, colours and places as such; 2. all
-of the model learns captions; 3. the vision tower is frozen and its features kept; 4. the judge learns Yes and No, first
-in short rows (one thing, two things, their relation), then in the judge's own prompt; 5. the base embedder, from the
-captions' model, learns in-batch InfoNCE, for a few steps only: a base that knows everything leaves its students nothing
-to gain. Large batches, short rows and frozen vision are what makes minutes enough.
+    FOLDER/judge, FOLDER/base     the two models
+    FOLDER/judge-100, …           the judge after so many steps of its last stage: judges of rising quality
+    FOLDER/stages/NAME.pt         the weights after each stage; a stage that has a file is not taught again
+    FOLDER/pretraining.json       the log
+
+Made by hand for this world, and told its truth:
+
+1. The vision tower learns shapes, colours, sizes and places. Then it is frozen, and its features are kept: captions
+   would teach it to forget shapes.
+2. The language model learns captions.
+3. The base embedder, from the captions' model, learns in-batch InfoNCE for a few steps only: a base that knows
+   everything leaves its students nothing to gain.
+4. The judge, from the captions' model too, learns Yes and No: first in short rows (one thing, two things, their
+   relation), then in the judge's own prompt.
+
+Large batches, short rows and frozen vision are what makes an hour enough.
 """
 
 import json
@@ -14,6 +25,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +34,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from unijudge.files import publish_text, publishing
 
-from demo.lessons import Album, Lessons, Row
+from demo.teaching.lessons import Album, Lessons, Row
+from demo.teaching.reader import Reader
 from demo.tiny_model import build_model, make_tokenizer, save_model
-from demo.tiny_reader import Reader
-from demo.world import SMALL
-from unijudge.storage.files import publish_text
+from demo.world import WORLD
 
 SEED = 0
 SCENES = 8000
@@ -36,10 +49,12 @@ STD = {"initializer_range": 0.06}
 ROPE_THETA = 300.0
 """Small, so that a column's turn of the position is seen: at 1e4 relations are hardly learned."""
 STEPS = {
-    "see": 120, "caption": 400, "embed": 60, "phrases": 1000, "couples": 800, "relations": 2000, "mixed": 300,
+    "see": 300, "caption": 700, "embed": 60, "phrases": 1200, "couples": 1000, "relations": 2000, "mixed": 300,
     "judge": 2500,
 }  # fmt: skip
 """At most; a stage whose name stands in ENOUGH ends sooner."""
+KEPT = (100, 300, 1000)
+"""Steps of the stage `judge` after which the judge is written, too."""
 ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94}
 """The share of right answers, on rows seen for the first time, with which a stage ends: when a skill comes differs by
 hundreds of steps from seed to seed, and the next stage fails without it."""
@@ -65,12 +80,11 @@ def learn(
     loss_of: Callable[[int], Tensor],
     rate: Callable[[float], float],
     log: Callable[[int, float], None],
-    optimizer: torch.optim.Optimizer | None = None,
     enough: Callable[[], bool] = lambda: False,
-) -> torch.optim.Optimizer:
+) -> None:
     """AdamW under a learning rate by progress in [0, 1); reports a smoothed loss every hundred steps."""
     parameters = list(parameters)
-    optimizer = optimizer or torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.98))
     smooth = 0.0
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -86,7 +100,6 @@ def learn(
             log(step + 1, smooth)
         if done:
             break
-    return optimizer
 
 
 def cosine(peak: float, floor: float = 0.05) -> Callable[[float], float]:
@@ -107,7 +120,9 @@ def queries_begin_as_keys(model: Any) -> None:
 def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
     """Each cell's token tells its shape, colour and place, and points to the embeddings of these words."""
     world = album.world
-    words = {"shape": world.shapes, "color": world.colors, "row": world.rows, "column": world.columns}
+    words = {
+        "shape": world.shapes, "color": world.colors, "size": world.sizes, "row": world.rows, "column": world.columns,
+    }  # fmt: skip
     width = TEXT["hidden_size"]
     heads = torch.nn.ModuleDict({name: torch.nn.Linear(width, len(values) + 1) for name, values in words.items()})
     heads["digit"] = torch.nn.Linear(width * reader.cells, 10)
@@ -121,6 +136,7 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
             cell = thing.row * side + thing.column
             truth["shape"][index, cell] = world.shapes.index(thing.shape) + 1
             truth["color"][index, cell] = world.colors.index(thing.color) + 1
+            truth["size"][index, cell] = world.sizes.index(thing.size) + 1
     for cell in range(reader.cells):
         truth["row"][:, cell], truth["column"][:, cell] = cell // side + 1, cell % side + 1
     labels = torch.tensor(album.labels)
@@ -145,8 +161,16 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
     learn(learned, STEPS["see"], loss_of, cosine(2e-3, 0.1), lambda step, loss: log("see", step, loss))
 
 
-def teach_judge(reader: Reader, lessons: Lessons, log: Log) -> None:
-    """Yes and No: one thing, two things and their relation, everything, and then in the judge's prompt."""
+def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, keep: Callable[[int], None]) -> None:
+    """Yes and No: one thing, two things and their relation, everything, and then in the judge's prompt.
+
+    Args:
+        stages: Where the stages are kept.
+        reader: The captions' model.
+        lessons: What is taught.
+        log: Gets the losses.
+        keep: Is called in each step of the last stage, with the number of steps that are done.
+    """
     parameters = [*reader.model.model.language_model.parameters()]
 
     def some(batch: Callable[[int], list[Row]]) -> Callable[[int], Tensor]:
@@ -156,24 +180,24 @@ def teach_judge(reader: Reader, lessons: Lessons, log: Log) -> None:
         return lessons.mixed(64, long=True) if step % 5 == 0 else lessons.mixed(128, long=False)
 
     def in_prompt(step: int) -> Tensor:
+        keep(step)
         long = step % 5 == 0
         loss = reader.loss(lessons.judged(32 if long else 64, long=long))
         return loss if step % 2 else 0.5 * (loss + reader.loss(lessons.relations(64)))
 
     flat = lambda _: 1e-3  # noqa: E731
-    stages: list[tuple[str, Callable[[int], Tensor], Callable[[float], float]]] = [
+    taught: list[tuple[str, Callable[[int], Tensor], Callable[[float], float]]] = [
         ("phrases", some(lambda _: lessons.phrases(128)), flat),
         ("couples", some(lambda step: lessons.couples(128) if step % 4 else lessons.phrases(128)), flat),
         ("relations", some(lambda step: lessons.relations(128) if step % 4 else mixed(step)), flat),
         ("mixed", some(mixed), flat),
         ("judge", in_prompt, cosine(7e-4)),
     ]
-    optimizer = None
-    for name, loss_of, rate in stages:
+    for name, loss_of, rate in taught:
         report = lambda step, loss, name=name: log(name, step, loss, correct=reader.correct)  # noqa: E731
-        reader.correct = 0.5
         enough = lambda name=name: reader.correct >= ENOUGH.get(name, 2.0)  # noqa: E731
-        optimizer = learn(parameters, STEPS[name], loss_of, rate, report, optimizer, enough)
+        reader.correct = 0.5
+        stages.teach(name, partial(learn, parameters, STEPS[name], loss_of, rate, report, enough))
 
 
 def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:
@@ -188,31 +212,76 @@ def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:
     learn(parameters, STEPS["embed"], loss_of, cosine(3e-3), lambda step, loss: log("embed", step, loss))
 
 
+@dataclass(frozen=True)
+class Stages:
+    """Keeps the weights after each stage, and skips a stage that is done: teaching that was interrupted is resumed."""
+
+    folder: Path
+    model: Any
+    lessons: Lessons
+    log: Log
+
+    def teach(self, name: str, stage: Callable[[], None]) -> None:
+        """Runs one stage, or reads what it made before. Either way model and log are as after the stage."""
+        path = self.folder / f"{name}.pt"
+        if path.exists():
+            kept = torch.load(path, weights_only=True)
+            self.model.load_state_dict(kept["weights"])
+            self.log.lines += kept["log"]
+            return
+        before = len(self.log.lines)
+        self.lessons.begin(name)
+        stage()
+        with publishing(path) as draft:
+            torch.save({"weights": self.model.state_dict(), "log": self.log.lines[before:]}, draft)
+
+
 def main(folder: Path) -> None:
     """Teaches both, and keeps the log."""
     torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stages").mkdir(exist_ok=True)
     log, tokenizer = Log(), make_tokenizer()
-    album = Album.of(SMALL, scenes=SCENES, seed=SEED, held_out=False)
+    album = Album.of(WORLD, scenes=SCENES, seed=SEED, part="taught")
     model = build_model(tokenizer, TEXT | STD, VISION | STD, seed=SEED, rope_theta=ROPE_THETA, tied=True)
     queries_begin_as_keys(model)
     reader = Reader(model, tokenizer, Qwen2VLImageProcessorPil(), album.pictures)
     lessons = Lessons(album, tokenizer, SEED)
-    see(reader, album, tokenizer, log)
-    learn(
-        model.parameters(),
-        STEPS["caption"],
-        lambda _: reader.loss(lessons.captioning(24)),
-        cosine(2e-3, 0.1),
-        lambda step, loss: log("caption", step, loss),
-    )
+    stages = Stages(folder / "stages", model, lessons, log)
+    stages.teach("see", lambda: see(reader, album, tokenizer, log))
     reader.freeze_vision()
-    captions = {name: value.clone() for name, value in model.state_dict().items()}
-    teach_base(reader, lessons, log)
-    save_model(folder / "base", model.half(), tokenizer)
-    model.float().load_state_dict(captions)
-    teach_judge(reader, lessons, log)
-    save_model(folder / "judge", model.half(), tokenizer)
+    stages.teach("caption", lambda: teach_captions(reader, lessons, log))
+    captions = copied(model)
+    stages.teach("embed", lambda: teach_base(reader, lessons, log))
+    write(folder / "base", model, tokenizer)
+    model.load_state_dict(captions)
+
+    def keep(step: int) -> None:
+        if step in KEPT:
+            write(folder / f"judge-{step}", model, tokenizer)
+
+    teach_judge(stages, reader, lessons, log, keep)
+    write(folder / "judge", model, tokenizer)
     publish_text(folder / "pretraining.json", json.dumps({"seed": SEED, "steps": STEPS, "log": log.lines}, indent=1))
+
+
+def teach_captions(reader: Reader, lessons: Lessons, log: Log) -> None:
+    """The language model tells what is in a picture, vision frozen."""
+    parameters = reader.model.model.language_model.parameters()
+    loss_of = lambda _: reader.loss(lessons.captioning(24))  # noqa: E731
+    learn(parameters, STEPS["caption"], loss_of, cosine(2e-3, 0.1), lambda step, loss: log("caption", step, loss))
+
+
+def copied(model: Any) -> dict[str, Tensor]:
+    """The weights, as they are now."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def write(folder: Path, model: Any, tokenizer: Any) -> None:
+    """The model in float16; the one in memory stays as it is."""
+    weights = copied(model)
+    save_model(folder, model.half(), tokenizer, WORLD.pixels)
+    model.float().load_state_dict(weights)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
+from unijudge.encoding import Stream, shared_prefix
+from unijudge.families import Entry, QwenVL
+from unijudge.pictures import Picture, PixelBudget
 
-from demo.lessons import Row
-from unijudge.images.image_processing import Picture, PixelBudget
-from unijudge.modeling.chat_encoder import Stream, shared_prefix
-from unijudge.modeling.families import Entry, QwenVL
+from demo.teaching.lessons import Row
 
 
 class Reader:
