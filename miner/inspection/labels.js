@@ -1,5 +1,6 @@
 // A random sample of pairs to label: kept in this browser by corpus, exported as the file that
-miner/inspection/labels.py reads. "use strict";
+// miner/inspection/labels.py reads.
+"use strict";
 
 class Labels {
   constructor(corpus, sample) {

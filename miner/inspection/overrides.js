@@ -1,5 +1,6 @@
 // What a person decided: kept in this browser by corpus, exported and imported as the file that
-miner/selection/overrides.py reads. "use strict";
+// miner/selection/overrides.py reads.
+"use strict";
 
 class Overrides {
   constructor(corpus, given, changed, recalled) { // given: the file with which the page was made
