@@ -100,7 +100,7 @@ def _joined(first: Path, second: Path) -> tuple[list[Both], int]:
     """The pairs that both folders hold, and the number of the others.
 
     Raises:
-        DataError: There is none, or one has two labels.
+        DataError: The folders have no pair in common, or a pair has two labels.
     """
     rows = {_key(row): row for row in read_labelled(first / SCORES)}
     others = {_key(row): row for row in read_labelled(second / SCORES)}

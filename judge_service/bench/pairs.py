@@ -148,7 +148,7 @@ def _guessed(path: Path, row: Cells) -> Format:
     """The layout of a file, by the columns of its first row.
 
     Raises:
-        DataError: It is none that we know.
+        DataError: The layout is not known.
     """
     if not CANDIDATE.isdisjoint(row):
         return "pairs"
@@ -240,7 +240,7 @@ def _side(what: str, text: str | None, image: Any) -> Side:
     """One side of a pair.
 
     Raises:
-        Rejected: There is neither a text nor a picture, the text cannot be stored, or the picture's cell is none.
+        Rejected: Text and picture are both missing, the text cannot be stored, or the cell holds no picture.
     """
     side = Side(text or None, image_of(image) or None)
     check_clean(what, side.text or "")

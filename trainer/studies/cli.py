@@ -96,7 +96,8 @@ def list_(
     for file in _studies(folder):
         study = read_study(file, [])
         cells = cells_of(study)
-        size = f"{len(cells)} steps, {len(study.seeds)} seeds"
+        seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
+        size = f"{len(cells)} steps, {seeds}"
         if results is not None:
             done = len(_plan(file, results / file.stem, None, None).done)
             size = f"{done} of {size}"

@@ -15,7 +15,7 @@ from unijudge.client.client import judge_now
 from unijudge.content import Content
 from unijudge.judging.prompt import Prompt
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def on_grid(steps):
@@ -33,7 +33,7 @@ def row(positive, negatives, name="a.png"):
 
 def counted(tmp_path, rows, *words):
     (tmp_path / "released.json").write_text(json.dumps(rows))
-    command = [sys.executable, "-m", "bench.released", tmp_path / "released.json", tmp_path / "out", *words]
+    command = [sys.executable, "-m", "studies.released", tmp_path / "released.json", tmp_path / "out", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return json.loads((tmp_path / "out" / "released.json").read_text())
@@ -73,7 +73,7 @@ def test_a_judges_scores_stand_beside_the_released_ones(tmp_path):
 
 def test_a_file_without_rows_is_refused(tmp_path):
     (tmp_path / "other.json").write_text('[{"a": 1}]')
-    command = [sys.executable, "-m", "bench.released", tmp_path / "other.json", tmp_path / "out"]
+    command = [sys.executable, "-m", "studies.released", tmp_path / "other.json", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 1
     assert "holds no row of UniME-V2. Give a released train_data_" in done.stderr

@@ -1,6 +1,6 @@
 """What the training data that UniME-V2 released tell of the way in which they were made.
 
-    python -m bench.released FILE OUT [--images ROOT --service URL]
+    python -m studies.released FILE OUT [--images ROOT --service URL]
 
 FILE is a released train_data_…_scores.json. OUT/released.json holds, as shares of rows or scores:
 
@@ -109,7 +109,7 @@ def _content(side: Side, pictures: Pictures) -> Content:
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.released")
+    parser = argparse.ArgumentParser(prog="python -m studies.released")
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=Path)
