@@ -9,10 +9,9 @@ import json
 import shutil
 from pathlib import Path
 
-from unijudge.files import publish_text
-
 from demo.commands import JUDGE, QUICK, Demo, Size
 from demo.processes import run, run_side_by_side, serving, timed
+from unijudge.storage.files import publish_text
 
 MARK = ".unijudge-demo"
 

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from miner.select import score_of
-from unijudge.corpus import Corpus
-from unijudge.files import publishing_folder, read_json
-from unijudge.scores import JudgedQuery, read_scores
-from unijudge.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
-
 from demo.results import BETA, NEGATIVES, Truth
+from miner.selection.negatives import score_of
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.scores import JudgedQuery, read_scores
+from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
+from unijudge.storage.files import publishing_folder, read_json
 
 Offer = Callable[[Triple], list[Negative]]
 """What may stand in the place of a row's negatives, best first."""

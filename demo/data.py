@@ -28,13 +28,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from unijudge.files import publishing_folder
 
 from demo.captions import Caption, Scene
 from demo.grades import Table
 from demo.teaching.lessons import DIGITS, FIND_CAPTION, FIND_IMAGE, SAME_DIGIT, TARGET, WHICH_DIGIT, Album
 from demo.world import WORLD
 from unijudge.foreign.cells import Side
+from unijudge.storage.files import publishing_folder
 
 DIGIT_ROWS = {"train": range(400), "eval": range(400, 898)}
 """Of the half of the digits that taught no model."""

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
-from unijudge.corpus import Content
-from unijudge.files import publishing
 
 from demo.rows import Card, Strip
 from demo.teaching.lessons import FIND_IMAGE
+from unijudge.content import Content
+from unijudge.storage.files import publishing
 
 INK, FAINT, PAPER, RULE = "#1c2128", "#59636e", "#ffffff", "#d5dae0"
 VERDICTS = {"positive": "#1f6feb", "chosen": "#1a7f37", "dropped": "#b42318", "passed over": "#d5dae0"}

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from unijudge.corpus import Corpus, Item, Query
-from unijudge.files import publishing_folder
-from unijudge.rankings import read_rankings
 
 from demo.data import TO_IMAGE, TO_TEXT
 from demo.teaching.lessons import FIND_IMAGE
+from unijudge.formats.corpus import Corpus, Item, Query
+from unijudge.formats.rankings import read_rankings
+from unijudge.storage.files import publishing_folder
 
 Floats = npt.NDArray[np.float64]
 CUTOFF = 10

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from unijudge.corpus import Content
-from unijudge.files import publishing_folder
-from unijudge.labelled_scores import LabelledScore
-from unijudge.verdicts import Verdict
 
 from demo.teaching.lessons import Album, Lessons, Pair
 from demo.tiny_model import make_tokenizer
 from demo.world import KINDS, WORLD
+from unijudge.content import Content
+from unijudge.formats.labelled_scores import LabelledScore
+from unijudge.judging.verdicts import Verdict
 from unijudge.metrics import roc_auc
+from unijudge.storage.files import publishing_folder
 
 SEED = 424242
 SCENES = "Scenes"

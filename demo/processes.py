@@ -28,7 +28,8 @@ QUIET = {
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 """For commands that run side by side: with more threads than cores each waits for the other."""
 LOADED_ONCE = [
-    "trainer.embed", "trainer.train_embedder", "trainer.train_reranker", "trainer.evaluate", "peft",
+    "trainer.embedding.embed", "trainer.training.embedder", "trainer.training.reranker",
+    "trainer.evaluation.evaluate", "peft",
     "transformers.models.auto", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
 ]  # fmt: skip
 """What commands that run side by side import: more than half of the time of a small one."""

@@ -8,11 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unijudge.charts import curves, histogram
-from unijudge.files import publish_text
-from unijudge.labelled_scores import read_labelled
-from unijudge.verdicts import Verdict
-
 from demo.commands import STUDENTS
 from demo.figures import draw_mined, draw_students
 from demo.results import BETA, Truth, mined
@@ -20,7 +15,11 @@ from demo.rows import mined_strips, rankings
 from demo.story import sentences, table
 from demo.teaching.lessons import FIND_IMAGE
 from demo.world import KINDS
-from unijudge.pages import page, picture
+from unijudge.formats.labelled_scores import read_labelled
+from unijudge.judging.verdicts import Verdict
+from unijudge.pages.charts import curves, histogram
+from unijudge.pages.pages import page, picture
+from unijudge.storage.files import publish_text
 
 SHOWN = ("Scenes_t2i", "Scenes_i2t", "Digits_i2i")
 

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from miner.select import PRESETS, score_of
-from unijudge.corpus import Corpus, Item, Query
-from unijudge.files import publish_text
-from unijudge.labelled_scores import read_labelled
-from unijudge.rankings import read_rankings
-from unijudge.scores import Judged, read_scores
-from unijudge.triples import read_triples
 
 from demo.commands import SELECTIONS, STUDENTS
 from demo.pairs import areas_of
+from miner.selection.negatives import PRESETS, score_of
+from unijudge.formats.corpus import Corpus, Item, Query
+from unijudge.formats.labelled_scores import read_labelled
+from unijudge.formats.rankings import read_rankings
+from unijudge.formats.scores import Judged, read_scores
+from unijudge.formats.triples import read_triples
+from unijudge.storage.files import publish_text
 
 NEGATIVES = 8
 """Of each row, as the students are trained."""

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.select import score_of
-from unijudge.corpus import Content, Corpus, Query
-from unijudge.rankings import Ranking, read_rankings
-from unijudge.scores import Judged, JudgedQuery, read_scores
-from unijudge.triples import Triple, read_triples
-from unijudge.verdicts import sigmoid
-
 from demo.results import BETA, NEGATIVES, Truth
+from miner.selection.negatives import score_of
+from unijudge.content import Content
+from unijudge.formats.corpus import Corpus, Query
+from unijudge.formats.rankings import Ranking, read_rankings
+from unijudge.formats.scores import Judged, JudgedQuery, read_scores
+from unijudge.formats.triples import Triple, read_triples
+from unijudge.judging.verdicts import sigmoid
 
 
 @dataclass(frozen=True)

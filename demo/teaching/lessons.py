@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
-from unijudge.corpus import Content
-from unijudge.encoding import ChatEncoder, Stream
-from unijudge.prompt import Prompt
 
 from demo.captions import Caption, Scene
 from demo.world import KINDS, World
+from unijudge.content import Content
+from unijudge.judging.prompt import Prompt
+from unijudge.modeling.chat_encoder import ChatEncoder, Stream
 
 FIND_IMAGE = "Find an image that matches the given caption: "
 FIND_CAPTION = "Find a caption that describes the given image.\n"

@@ -24,7 +24,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,12 +34,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from unijudge.files import publish_text, publishing
 
 from demo.teaching.lessons import Album, Lessons, Row
 from demo.teaching.reader import Reader
 from demo.tiny_model import build_model, make_tokenizer, save_model
 from demo.world import WORLD
+from unijudge.storage.files import publish_text, publishing
 
 SEED = 0
 SCENES = 8000
@@ -49,13 +49,13 @@ STD = {"initializer_range": 0.06}
 ROPE_THETA = 300.0
 """Small, so that a column's turn of the position is seen: at 1e4 relations are hardly learned."""
 STEPS = {
-    "see": 300, "caption": 700, "embed": 60, "phrases": 1200, "couples": 1000, "relations": 2000, "mixed": 300,
-    "judge": 2500,
+    "see": 300, "caption": 700, "embed": 60, "phrases": 1200, "couples": 1000, "relations": 2000, "settled": 2000,
+    "mixed": 300, "judge": 1600,
 }  # fmt: skip
 """At most; a stage whose name stands in ENOUGH ends sooner."""
 KEPT = (100, 300, 1000)
 """Steps of the stage `judge` after which the judge is written, too."""
-ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94}
+ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94, "settled": 0.94}
 """The share of right answers, on rows seen for the first time, with which a stage ends: when a skill comes differs by
 hundreds of steps from seed to seed, and the next stage fails without it."""
 
@@ -77,24 +77,29 @@ class Log:
 def learn(
     parameters: Iterable[torch.nn.Parameter],
     steps: int,
-    loss_of: Callable[[int], Tensor],
+    losses_of: Callable[[int], Iterable[Tensor]],
     rate: Callable[[float], float],
     log: Callable[[int, float], None],
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """AdamW under a learning rate by progress in [0, 1); reports a smoothed loss every hundred steps."""
+    """AdamW under a learning rate by progress in [0, 1); reports a smoothed loss every hundred steps.
+
+    The loss of a step comes in terms, one after the other, so that the memory of one suffices.
+    """
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.98))
     smooth = 0.0
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate(step / steps) * min(1.0, (step + 1) / 30)
-        loss = loss_of(step)
         optimizer.zero_grad()
-        loss.backward()
+        loss = 0.0
+        for term in losses_of(step):
+            term.backward()
+            loss += term.item()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        smooth = loss.item() if step == 0 else 0.95 * smooth + 0.05 * loss.item()
+        smooth = loss if step == 0 else 0.95 * smooth + 0.05 * loss
         done = step + 1 == steps or enough()
         if done or (step + 1) % 100 == 0:
             log(step + 1, smooth)
@@ -142,7 +147,7 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
     labels = torch.tensor(album.labels)
     dice = torch.Generator().manual_seed(SEED)
 
-    def loss_of(_: int) -> Tensor:
+    def losses_of(_: int) -> list[Tensor]:
         scenes = torch.randint(len(album.scenes), (64,), generator=dice)
         digits = torch.randint(len(labels), (16,), generator=dice)
         seen = reader.look([*scenes.tolist(), *(digits + len(album.scenes)).tolist()])
@@ -155,10 +160,10 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
             towards = F.normalize(cells[full], dim=-1) @ F.normalize(embedding[ids], dim=-1).T * sharpness.exp()
             loss = loss + F.cross_entropy(towards, found[full] - 1)
         length = seen.norm(dim=-1) / embedding[names["color"]].norm(dim=-1).mean().detach()
-        return loss + 0.1 * (length - 1).pow(2).mean()
+        return [loss + 0.1 * (length - 1).pow(2).mean()]
 
     learned = [*reader.model.model.visual.parameters(), embedding, sharpness, *heads.parameters()]
-    learn(learned, STEPS["see"], loss_of, cosine(2e-3, 0.1), lambda step, loss: log("see", step, loss))
+    learn(learned, STEPS["see"], losses_of, cosine(2e-3, 0.1), lambda step, loss: log("see", step, loss))
 
 
 def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, keep: Callable[[int], None]) -> None:
@@ -173,43 +178,51 @@ def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, ke
     """
     parameters = [*reader.model.model.language_model.parameters()]
 
-    def some(batch: Callable[[int], list[Row]]) -> Callable[[int], Tensor]:
-        return lambda step: reader.loss(batch(step))
+    def some(batch: Callable[[int], list[Row]]) -> Callable[[int], Iterable[Tensor]]:
+        return lambda step: reader.losses(batch(step))
 
     def mixed(step: int) -> list[Row]:
         return lessons.mixed(64, long=True) if step % 5 == 0 else lessons.mixed(128, long=False)
 
-    def in_prompt(step: int) -> Tensor:
+    def relations(step: int) -> list[Row]:
+        return lessons.relations(128) if step % 4 else mixed(step)
+
+    def in_prompt(step: int) -> Iterator[Tensor]:
         keep(step)
         long = step % 5 == 0
-        loss = reader.loss(lessons.judged(32 if long else 64, long=long))
-        return loss if step % 2 else 0.5 * (loss + reader.loss(lessons.relations(64)))
+        share = 1.0 if step % 2 else 0.5
+        for term in reader.losses(lessons.judged(32 if long else 64, long=long)):
+            yield share * term
+        if share < 1:
+            for term in reader.losses(lessons.relations(64)):
+                yield share * term
 
     flat = lambda _: 1e-3  # noqa: E731
-    taught: list[tuple[str, Callable[[int], Tensor], Callable[[float], float]]] = [
+    taught: list[tuple[str, Callable[[int], Iterable[Tensor]], Callable[[float], float]]] = [
         ("phrases", some(lambda _: lessons.phrases(128)), flat),
         ("couples", some(lambda step: lessons.couples(128) if step % 4 else lessons.phrases(128)), flat),
-        ("relations", some(lambda step: lessons.relations(128) if step % 4 else mixed(step)), flat),
+        ("relations", some(relations), flat),
+        ("settled", some(relations), cosine(1e-3)),
         ("mixed", some(mixed), flat),
         ("judge", in_prompt, cosine(7e-4)),
     ]
-    for name, loss_of, rate in taught:
+    for name, losses_of, rate in taught:
         report = lambda step, loss, name=name: log(name, step, loss, correct=reader.correct)  # noqa: E731
         enough = lambda name=name: reader.correct >= ENOUGH.get(name, 2.0)  # noqa: E731
         reader.correct = 0.5
-        stages.teach(name, partial(learn, parameters, STEPS[name], loss_of, rate, report, enough))
+        stages.teach(name, partial(learn, parameters, STEPS[name], losses_of, rate, report, enough))
 
 
 def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:
     """In-batch InfoNCE over whole user's turns, vision frozen."""
 
-    def loss_of(_: int) -> Tensor:
+    def losses_of(_: int) -> list[Tensor]:
         queries, candidates = zip(*lessons.matches(64), strict=True)
         q, c = (F.normalize(reader.last_hidden(list(streams)), dim=-1) for streams in (queries, candidates))
-        return F.cross_entropy(q @ c.T / 0.1, torch.arange(len(q)))
+        return [F.cross_entropy(q @ c.T / 0.1, torch.arange(len(q)))]
 
     parameters = reader.model.model.language_model.parameters()
-    learn(parameters, STEPS["embed"], loss_of, cosine(3e-3), lambda step, loss: log("embed", step, loss))
+    learn(parameters, STEPS["embed"], losses_of, cosine(3e-3), lambda step, loss: log("embed", step, loss))
 
 
 @dataclass(frozen=True)
@@ -239,6 +252,7 @@ class Stages:
 def main(folder: Path) -> None:
     """Teaches both, and keeps the log."""
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # numbers near 0 would take a CPU several times as long
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stages").mkdir(exist_ok=True)
     log, tokenizer = Log(), make_tokenizer()
@@ -268,8 +282,8 @@ def main(folder: Path) -> None:
 def teach_captions(reader: Reader, lessons: Lessons, log: Log) -> None:
     """The language model tells what is in a picture, vision frozen."""
     parameters = reader.model.model.language_model.parameters()
-    loss_of = lambda _: reader.loss(lessons.captioning(24))  # noqa: E731
-    learn(parameters, STEPS["caption"], loss_of, cosine(2e-3, 0.1), lambda step, loss: log("caption", step, loss))
+    losses_of = lambda _: reader.losses(lessons.captioning(24))  # noqa: E731
+    learn(parameters, STEPS["caption"], losses_of, cosine(2e-3, 0.1), lambda step, loss: log("caption", step, loss))
 
 
 def copied(model: Any) -> dict[str, Tensor]:
