@@ -22,7 +22,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: it has a miner.
 from demo.commands import JUDGE, Demo, Size
 from demo.processes import run, serving
 from demo.results import Truth
-from miner.estimate.estimate import make_bill
+from miner.estimate.estimate import estimate_cost
 from miner.selection.select import select
 from miner.selection.settings import Preset, SelectSettings
 from miner.settings import ScoreSettings
@@ -71,9 +71,9 @@ def make_small(folder: Path) -> None:
 
 def score(world: Path, service: str, name: str, band: dict[str, object] | None = None) -> Cost:
     """Bills a job, then runs it as the demo does; with a band, the second step of a cascade."""
-    words: dict[str, object] = {"service": service, "pool": "subset", "queries_in_shard": 64, "out": world / name}
+    words: dict[str, object] = {"service": service, "pool": "subset", "shard_size": 64, "out": world / name}
     words |= {"corpus": world / "corpus", "vectors": world / "vectors"}
-    bill = make_bill(ScoreSettings(**words, band=band or {}), probe_pairs=50)
+    bill = estimate_cost(ScoreSettings(**words, cascade=band or {}), probe_pairs=50)
     words |= {f"band.{key}": value for key, value in (band or {}).items()}
     run("unijudge mine score " + " ".join(f"{key}={value}" for key, value in words.items()))
     pairs, probe = bill.tally.to_ask(bill.tally.k), bill.probe

@@ -70,7 +70,7 @@ async def ask(url: str, name: str, options: argparse.Namespace) -> Client:
             if begun + WARM_UP_S < time.monotonic() < end:
                 counted.pairs += sum(isinstance(answer, Verdict) for answer in answers)
 
-    async with JudgeClient(url, in_flight=options.in_flight, transport=transport) as judge:
+    async with JudgeClient(url, max_in_flight=options.in_flight, transport=transport) as judge:
         workers = [asyncio.create_task(asking(judge, worker)) for worker in range(options.in_flight)]
         await asyncio.wait(workers, timeout=end - time.monotonic(), return_when=asyncio.FIRST_EXCEPTION)
         for worker in workers:

@@ -36,7 +36,7 @@ SCRIPTED = MappingProxyType(
         "model.scripted_delay_s": 0.25,
         "replicas": 2,
         "health.timeout_s": 2,
-        "health.fresh_s": 1,
+        "health.liveness_window_s": 1,
     }
 )
 """Two replicas of four slots: 32 requests a second."""
@@ -254,7 +254,7 @@ def scene_of(kind: str) -> Iterator[Scene]:
             settings["blobs.folder"] = pictures
         elif kind == "memory":
             make_model(folder / "model")
-            settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_mass": 0}
+            settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_label_mass": 0}
             settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**16, "replicas": 2}
         with running(Service(settings, environment)) as service, BadNetwork(service.port) as network:
             yield Scene(service, network, pictures, clock, deaths)

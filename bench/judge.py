@@ -27,7 +27,7 @@ from unijudge.content import Content
 from unijudge.judging.verdicts import Judge, Verdict
 
 Work = list[tuple[Content, list[Content]]]
-UNTRAINED = {"health.min_mass": 0, "health.canary_every_s": 0}
+UNTRAINED = {"health.min_label_mass": 0, "health.canary_every_s": 0}
 MODEL = {"min_pixels": 3136, "max_pixels": 224 * 224, "max_tokens": 1024}
 SCENARIOS = {"image → image, 12 candidates": (4, 12, True), "image → text, 50 candidates": (2, 50, False)}
 WAYS = {

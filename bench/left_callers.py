@@ -148,7 +148,7 @@ def measure(ways: list[str], model: Path, questions: int, candidates: int) -> di
     backend.engine_plan = with_options
     settings = ServiceSettings(
         model=ModelSettings(
-            name=str(model), backend="vllm", min_pixels=3136, max_pixels=SIZE[0] * SIZE[1], max_sequences=64
+            name=str(model), backend="vllm", min_pixels=3136, max_pixels=SIZE[0] * SIZE[1], max_num_seqs=64
         ),
         engine=EngineSettings(multiprocessing=True),
         log_folder=model.parent,

@@ -25,7 +25,7 @@ from trainer.data.dataset import Example
 from unijudge.alike import Excluded, sign_of
 from unijudge.content import Content
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
 
 UNIJUDGE = (sys.executable, "-m", "unijudge")
 SCRIPTED_JUDGE = {"model.backend": "scripted", "front.max_ongoing_requests": 32}
@@ -63,8 +63,8 @@ def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
     made: list[tuple[Any, Any, Any]] = [("items", corpus.item_ids, items), ("queries", corpus.query_ids, queries)]
     for kind, ids, vectors in made:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        for path, rows in missing_parts(folder, manifest, kind):
-            write_part(path, manifest, ids[rows.start : rows.stop].to_pylist(), unit[rows.start : rows.stop])
+        for path, rows in missing_vector_parts(folder, manifest, kind):
+            write_vectors_part(path, manifest, ids[rows.start : rows.stop].to_pylist(), unit[rows.start : rows.stop])
 
 
 def training_rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:

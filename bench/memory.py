@@ -33,8 +33,10 @@ WIDTH = 64
 NEGATIVES = 4
 SCORED = 16_384
 """Rows with scores, in a corpus of any size."""
-SUBSET = 1000
+SUBSET = 1024
 """Rows of a subset, in which candidates are sought."""
+REPEATS = 16
+"""Rows that ask the same question, where a million rows are scored: each pair is asked once."""
 
 
 @dataclass(frozen=True)
@@ -111,29 +113,34 @@ def make_array(folder: Path, size: int) -> None:
         file.write("]")
 
 
-def make_corpus(folder: Path, rows: int) -> None:
-    """As many questions as items, texts of a hundred letters, in subsets of a thousand."""
+def make_corpus(folder: Path, rows: int, repeats: int = 1) -> None:
+    """As many questions as items, texts of a hundred letters, in subsets of 1,024.
+
+    So many rows after each other ask the same question, and have the same positive.
+    """
     from bench.made_up import sentence
     from unijudge.formats.corpus import Item, Query, write_corpus
 
-    dice = random.Random(1)  # noqa: S311  reproducible, not secret
+    def text(number: int) -> str:
+        return f"{number}: {sentence(random.Random(number), 16)}"  # noqa: S311  reproducible, not secret
+
+    def query(row: int) -> Query:
+        first = row - row % repeats
+        return Query(f"a set/original-00000:{row}", subsets[row], (f"{first:032x}",), text=f"find {text(first)}")
+
     subsets = [f"subset {number // SUBSET}" for number in range(rows)]
-    items = (Item(f"{n:032x}", (subsets[n],), text=f"{n}: {sentence(dice, 16)}") for n in range(rows))
-    asked = (
-        Query(f"a set/original-00000:{n}", subsets[n], (f"{n:032x}",), text=f"find {n}: {sentence(dice, 16)}")
-        for n in range(rows)
-    )
-    write_corpus(folder / "corpus", items, asked, images=folder, rejects=0, source="made up")
+    items = (Item(f"{n:032x}", (subsets[n],), text=text(n)) for n in range(rows))
+    write_corpus(folder / "corpus", items, map(query, range(rows)), images=folder, rejects=0, source="made up")
 
 
 def make_vectors(folder: Path, rows: int) -> None:
-    """The corpus, and vectors of it, part by part."""
+    """The corpus with repeated questions, and vectors of it, part by part: equal questions have equal vectors."""
     import numpy as np
 
     from unijudge.formats.corpus import Corpus
-    from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
+    from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
 
-    make_corpus(folder, rows)
+    make_corpus(folder, rows, REPEATS)
     corpus, numbers = Corpus(folder / "corpus"), np.random.default_rng(1)
     manifest = VectorManifest(
         corpus=corpus.fingerprint, model="made up", weights="0", encoding="none", width=WIDTH, dtype="float16",
@@ -141,10 +148,12 @@ def make_vectors(folder: Path, rows: int) -> None:
     )  # fmt: skip
     start_vectors(folder / "vectors", manifest)
     for kind, ids in (("items", corpus.item_ids), ("queries", corpus.query_ids)):
-        for path, part in missing_parts(folder / "vectors", manifest, kind):
+        for path, part in missing_vector_parts(folder / "vectors", manifest, kind):
             vectors = numbers.normal(size=(len(part), WIDTH)).astype(np.float32)
+            if kind == "queries":
+                vectors = vectors[[row - row % REPEATS for row in range(len(part))]]
             unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-            write_part(path, manifest, ids[part.start : part.stop].to_pylist(), unit)
+            write_vectors_part(path, manifest, ids[part.start : part.stop].to_pylist(), unit)
 
 
 def make_some_scores(folder: Path, rows: int) -> None:
@@ -170,7 +179,7 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
         corpus=corpus.fingerprint,
         vectors="0",
         queries=rows,
-        queries_in_shard=4096,
+        shard_size=4096,
         k=NEGATIVES,
         pool="subset",
         judge=judge,
@@ -182,7 +191,7 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
         measured = math.log(score), math.log1p(-score)
         return Judged(item.item_id, item.key, rank, None if rank is None else 0.5, *measured, argmax_is_label=True)
 
-    for shard in range(plan.shards if scored is None else min(plan.shards, scored // plan.queries_in_shard)):
+    for shard in range(plan.shards if scored is None else min(plan.shards, scored // plan.shard_size)):
         found = []
         for row in plan.rows(shard):
             query, start = corpus.queries[row], row // SUBSET * SUBSET
@@ -207,7 +216,7 @@ IMPORT = ("mine", "import", "pairs")
 SCORE = settings(
     corpus="FOLDER/corpus", vectors="FOLDER/vectors", out="FOLDER/scores", service="URL", k="1", pool="subset"
 )
-SELECT = settings(corpus="FOLDER/corpus", scores="FOLDER/scores", out="FOLDER/triples", stored=str(NEGATIVES))
+SELECT = settings(corpus="FOLDER/corpus", scores="FOLDER/scores", out="FOLDER/triples", num_negatives=str(NEGATIVES))
 EMBED = settings(corpus="FOLDER/corpus", out="FOLDER/vectors", model__name=str(ROOT / "demo/models/base"))
 EXPORT = ("mine", "export")
 WRITTEN = ("--corpus", "FOLDER/corpus", "FOLDER/triples")
@@ -229,7 +238,7 @@ CASES = (
     Case("train embed, a tiny model", "rows", (500, 2_000, 8_000), make_corpus, ("train", "embed", *EMBED)),
     Case("train embed, a scripted model", "rows", MILLION, make_corpus, ("--embed", "--scratch", "FOLDER"),
          module="bench.memory"),
-    Case("mine score", "rows", (8_000, 32_000, 128_000), make_vectors, ("mine", "score", *SCORE)),
+    Case("mine score, a question in sixteen rows", "rows", MILLION, make_vectors, ("mine", "score", *SCORE)),
     Case("mine select", "rows", (16_000, 64_000, 128_000), make_scores, ("mine", "select", *SELECT), EXPORTS),
     Case("mine select of 16,384 rows of a corpus", "rows", MILLION, make_some_scores,
          ("mine", "select", *SELECT, *settings(partial="true")), EXPORTS),
@@ -332,7 +341,7 @@ def serve() -> None:
     """Starts the service, prints its URL, and stops it when the input ends."""
     from bench.made_up import serving
 
-    with serving() as url:
+    with serving(start_s=300) as url:
         print(url, flush=True)
         sys.stdin.read()
 

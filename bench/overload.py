@@ -177,7 +177,7 @@ def main() -> None:
     given = parser.parse_args()
     settings: dict[str, object] = {"front.max_ongoing_requests": given.slots, "front.max_wait_s": 1}
     if given.model:
-        settings |= {"model.name": given.model, "health.min_mass": 0, "health.canary_every_s": 0}
+        settings |= {"model.name": given.model, "health.min_label_mass": 0, "health.canary_every_s": 0}
     else:
         settings |= {"model.backend": "scripted", "model.scripted_delay_s": given.delay}
     settings |= dict(one.split("=", 1) for one in given.set)

@@ -64,7 +64,7 @@ def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder, ju
     """A folder of scores for the candidates that were found."""
     numbers = np.random.default_rng(0)
     plan = ScoreManifest(
-        corpus=corpus.fingerprint, vectors=None, queries=len(corpus.queries), queries_in_shard=QUERIES_IN_SHARD,
+        corpus=corpus.fingerprint, vectors=None, queries=len(corpus.queries), shard_size=QUERIES_IN_SHARD,
         k=candidates.manifest.k, pool="global", judge=judge,
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)

@@ -127,11 +127,11 @@ class Job:
             out=self._folder / "scores",
             service=url,
             k=K,
-            in_flight=IN_FLIGHT,
-            queries_in_shard=QUERIES_IN_SHARD,
+            max_in_flight=IN_FLIGHT,
+            shard_size=QUERIES_IN_SHARD,
             request_timeout_s=REQUEST_TIMEOUT_S,
             retry_for_s=RETRY_FOR_S,
-            min_mass=0,
+            min_label_mass=0,
         )
         try:
             with mock.patch("miner.scoring.job.open_client", self._client):
@@ -147,7 +147,7 @@ class Job:
             settings.service,
             request_timeout_s=settings.request_timeout_s,
             retry_for_s=settings.retry_for_s,
-            in_flight=settings.in_flight,
+            max_in_flight=settings.max_in_flight,
             first=FIRST,
             transport=Watched(self.seen),
         )

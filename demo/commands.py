@@ -84,7 +84,7 @@ class Demo:
             yield (
                 "score",
                 f"unijudge mine score {self._mined(seed)} out={self.out}/train-{seed}/scores \
-service={service} pool=subset queries_in_shard=64",
+service={service} pool=subset shard_size=64",
             )
         yield "rerank", self.rerank(service, "judge")
 
@@ -105,8 +105,8 @@ lora.rank=16 lora.alpha=32 loss.hardest=4 out={self.out}/runs/reranker"
 
     def rerank(self, service: str, name: str) -> str:
         """The base's ten best items of each query, in the order of a service."""
-        return f"unijudge train rerank corpus={self.out}/eval/corpus rankings={self.out}/eval/base-metrics \
-service={service} in_flight=48 out={self.out}/eval/rerank-{name}"
+        return f"unijudge train rerank corpus={self.out}/eval/corpus evaluation={self.out}/eval/base-metrics \
+service={service} max_in_flight=48 out={self.out}/eval/rerank-{name}"
 
     def _student(self, name: str, seed: int) -> list[str]:
         rows, loss = STUDENTS[name]

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from judge_service.settings import ServiceSettings
 from unijudge.cli import Overwrite
-from unijudge.job import Example, Words, command_settings, in_order, job
+from unijudge.job import ExampleOption, FileAndSettings, command_settings, in_order, job
 from unijudge.storage.locations import locate
 
 Device = Literal["cpu", "cuda"]
@@ -31,7 +31,7 @@ app = typer.Typer(cls=USED, help="Serve the judge over HTTP.", no_args_is_help=T
 
 
 @app.command(cls=job(ServiceSettings))
-def serve(words: Words = None, example: Example = False) -> None:
+def serve(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Start N replicas on a local Ray or an existing cluster; Ctrl-C drains and stops."""
     resolved = command_settings(ServiceSettings, words, example)
     # Ray reads it when it is imported: a SIGTERM while Ray starts would end this process with a stack trace.
@@ -45,7 +45,7 @@ def serve(words: Words = None, example: Example = False) -> None:
 @app.command(cls=job(ServiceSettings))
 def verify(
     url: Annotated[str, typer.Argument(help="Where the service listens.")],
-    words: Words = None,
+    words: FileAndSettings = None,
     queries: Annotated[int, typer.Option(min=1, help="Of 14 pairs each.")] = 15,
     tolerance: Annotated[float | None, typer.Option(help="In log-odds; default: by the service's dtype.")] = None,
     key_file: KeyFile = None,
@@ -123,9 +123,9 @@ def bench(
     if compare:
         if len(files) != 2:
             raise typer.BadParameter("--compare takes two folders that `judge bench` wrote")
-        from judge_service.bench.compare import compared
+        from judge_service.bench.compare import compare_judges
 
-        typer.echo(compared(files[0], files[1], seed))
+        typer.echo(compare_judges(files[0], files[1], seed))
         return
     if service is None:
         raise typer.BadParameter("Missing option '--service': the URL of a running judge service")
@@ -175,7 +175,7 @@ def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
 
 
 @app.command(cls=job(ServiceSettings))
-def doctor(words: Words = None) -> None:
+def doctor(words: FileAndSettings = None) -> None:
     """Say what this machine lacks for these settings of `serve`, with the cure, and score a pair; status 1 if so."""
     resolved = command_settings(ServiceSettings, words)
     from judge_service.checks.doctor import examine

@@ -1,7 +1,7 @@
 """The service from its start to its end: `unijudge judge serve`.
 
 It watches its replicas as long as it runs, and writes what it sees to a file (`front.state`). A signal ends it:
-requests in work are finished, for `drain_s`; requests that wait or come are refused.
+requests in work are finished, for `drain_timeout_s`; requests that wait or come are refused.
 """
 
 import logging
@@ -41,7 +41,9 @@ RAY_MARGIN_S = 30
 
 
 def run(settings: ServiceSettings) -> None:
-    """Starts the replicas and serves until SIGINT, SIGTERM or SIGHUP; then requests in work finish, for `drain_s`.
+    """Starts the replicas and serves until SIGINT, SIGTERM or SIGHUP. Then requests in work finish.
+
+    They have `drain_timeout_s` for it.
 
     Raises:
         SettingsError: The port is taken, or the cluster cannot be reached, lacks GPUs or CPUs for the replicas, or runs

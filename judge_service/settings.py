@@ -44,7 +44,7 @@ class ModelSettings(Settings):
     """Longest prompt of one pair or one list, in tokens; a longer one is answered with an error, never cut."""
     batch_tokens: int = Field(16384, gt=0)
     """transformers: how many tokens run at once, padding included; lower it when memory runs out."""
-    max_sequences: int = Field(256, gt=0)
+    max_num_seqs: int = Field(256, gt=0)
     """vLLM: how many pairs run at once."""
     scripted_delay_s: float = Field(0.0, ge=0)
     """How long the scripted judge takes for a request, in seconds."""
@@ -61,7 +61,7 @@ class EngineSettings(Settings):
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
     """The share of a whole GPU's memory that one replica may use: weights, work space and cache. Left out: 0.92, times
     gpus_per_replica where that is less than 1."""
-    batched_tokens: int | None = Field(None, ge=512)
+    max_num_batched_tokens: int | None = Field(None, ge=512)
     """Tokens that the engine computes in one step. Left out: up to 8,192 (16,384 on a GPU of 140 GB), less where the
     memory is needed for the cache."""
     graphs: Literal["off", "piecewise"] = "off"
@@ -122,19 +122,19 @@ class BlobSettings(Settings):
     then travel inside the requests."""
     max_bytes: int = Field(4 * 2**30, gt=0)
     """Size of the folder; each replica may exceed it by a sixteenth. What was used longest ago goes first."""
-    young_s: float = Field(60, ge=0)
+    min_age_s: float = Field(60, ge=0)
     """What was used in the last so many seconds stays, in seconds; if there is no room then, images are refused."""
 
 
 class HealthSettings(Settings):
     """When a replica counts as alive and as fit. One that is not is replaced; one that is not fit scores nothing."""
 
-    fresh_s: float = Field(30, gt=0)
+    liveness_window_s: float = Field(30, gt=0)
     """Alive without a question is who scored a pair in the last so many seconds; else a known pair is tried."""
     timeout_s: float = Field(60, gt=0)
     """How long that pair may take, in seconds: longer than a full request does, since it waits behind those in work. A
     replica whose process answers nothing at all is replaced after three times as long, and 90 seconds at most."""
-    min_mass: float = Field(0.5, ge=0, le=1)
+    min_label_mass: float = Field(0.5, ge=0, le=1)
     """Least probability of Yes and No together on known pairs; below it the model is not answering the question."""
     canary_every_s: float = Field(300, ge=0)
     """How often each replica makes sure, by itself, that a known match beats a known mismatch, of texts and of
@@ -172,7 +172,7 @@ class ServiceSettings(Settings):
     log_folder: LocalPath | None = None
     """Where each replica writes the log of its engine, on its own machine. Left out: `unijudge-logs` in the temporary
     folder."""
-    drain_s: float = Field(20, ge=0)
+    drain_timeout_s: float = Field(20, ge=0)
     """How long requests in flight may still take when the service stops, in seconds."""
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()

@@ -21,12 +21,12 @@ from miner.settings import ScoreSettings
 from miner.sweep.settings import SweepSettings
 from unijudge.cli import Overwrite
 from unijudge.errors import SettingsError
-from unijudge.job import Example, Words, command_settings, file_and_settings, in_order, job
+from unijudge.job import ExampleOption, FileAndSettings, command_settings, file_and_settings, in_order, job
 from unijudge.storage.locations import locate
 from unijudge.storage.stores import is_folder
 
 if TYPE_CHECKING:
-    from miner.scoring.job import Progress as ScoreProgress
+    from miner.scoring.job import ScoreProgress
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ app.add_typer(exports, name="export")
 
 
 @app.command(cls=job(ScoreSettings))
-def score(words: Words = None, example: Example = False) -> None:
+def score(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Stream each query and its nearest candidates to the judge, and write score shards. Resumes by itself."""
     resolved = command_settings(ScoreSettings, words, example)
     from miner.retrieval.retrievers import check_installed
@@ -69,23 +69,23 @@ def score(words: Words = None, example: Example = False) -> None:
 
 @app.command(cls=job(ScoreSettings))
 def estimate(
-    words: Words = None,
+    words: FileAndSettings = None,
     replicas: Annotated[list[int] | None, typer.Option(min=1, help="Also say the time on so many replicas.")] = None,
     budget: Annotated[float | None, typer.Option(min=0, help="Replica-hours: say the largest k that fits.")] = None,
     probe: Annotated[
         int, typer.Option(min=1, help="About how many pairs to score for the rate; more to keep all replicas busy.")
     ] = 200,
-    example: Example = False,
+    example: ExampleOption = False,
 ) -> None:
     """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
     resolved = command_settings(ScoreSettings, words, example)
-    from miner.estimate.estimate import make_bill
+    from miner.estimate.estimate import estimate_cost
     from miner.retrieval.retrievers import check_installed
     from miner.stopping import Stopped
 
     check_installed(resolved.index)
     try:
-        made = make_bill(resolved, probe, lambda text: logger.info("%s", text))
+        made = estimate_cost(resolved, probe, lambda text: logger.info("%s", text))
     except Stopped:
         typer.echo("stopped as asked; the same command goes on")
         raise typer.Exit(130) from None
@@ -94,8 +94,8 @@ def estimate(
 
 @app.command(cls=job(SelectSettings))
 def select(
-    words: Words = None,
-    example: Example = False,
+    words: FileAndSettings = None,
+    example: ExampleOption = False,
     scores: Annotated[list[str] | None, typer.Option(help="Instead of scores=…; twice: a cascade.")] = None,
     overrides_file: Annotated[str | None, typer.Option("--overrides", help="Instead of overrides=….")] = None,
     overwrite: Overwrite = False,
@@ -115,7 +115,7 @@ def select(
 
 
 @app.command(cls=job(InspectSettings))
-def inspect(words: Words = None, example: Example = False) -> None:
+def inspect(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """One HTML file on which a person sees what a selection makes of the scores, and corrects it."""
     resolved = command_settings(InspectSettings, words, example)
     from miner.inspection.page import inspect as run
@@ -141,19 +141,19 @@ def publish(
 
 
 @app.command(cls=job(SweepSettings))
-def sweep(words: Words = None, example: Example = False) -> None:
+def sweep(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Count many selections side by side, and recommend a β. Writes no rows."""
     resolved = command_settings(SweepSettings, words, example)
-    from miner.sweep.recommend import side_by_side
+    from miner.sweep.recommend import comparison_table
     from miner.sweep.sweep import sweep as run
 
     done = run(resolved)
-    _show(side_by_side(done.points), done.recommended)
+    _show(comparison_table(done.points), done.recommended)
     typer.echo(done.reason)
 
 
 @app.command(cls=job(CalibrateSettings))
-def calibrate(words: Words = None, example: Example = False) -> None:
+def calibrate(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Fit a judge's scores to labelled pairs, so that a score is a chance."""
     resolved = command_settings(CalibrateSettings, words, example)
     from miner.calibration.calibrate import calibrate as run

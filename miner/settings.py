@@ -9,7 +9,7 @@ from unijudge.settings import Settings
 from unijudge.storage.locations import LocalPath, Location, is_local
 
 
-def listed(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     """One path alone is a list of one."""
     return (value,) if isinstance(value, str | Path) else value
 
@@ -43,30 +43,33 @@ class RetrievalSettings(Settings):
     """Candidates are less similar than the positive by more than this; negative lets more similar ones in, -2 all."""
     relative_margin: float = Field(0.0, ge=0, le=1)
     """The same as a share of the positive's similarity; the stricter of the two holds."""
-    skip: int = Field(0, ge=0)
+    range_min: int = Field(0, ge=0)
     """Nearest items that are passed over, whatever their similarity."""
-    depth: int | None = Field(None, gt=0)
+    range_max: int | None = Field(None, gt=0)
     """Rank beyond which no candidate is taken; default: the whole pool."""
     fold_case: bool = True
     """Texts that differ in letter case or blanks alone are one candidate, and none of a positive."""
-    own_picture: bool = False
+    allow_query_image: bool = False
     """Whether items that show the query's own picture may be candidates."""
     index: Literal["flat", "ivf", "hnsw", "exact"] = "flat"
     """`flat`: FAISS, exact, block by block. `ivf` and `hnsw`: faster for millions, all items in memory, some missed
     (the job says how many); pools of at most 8,192 items are searched exactly. `exact`: numpy, the specification."""
-    lists: int = Field(0, ge=0)
+    ivf_nlist: int = Field(0, ge=0)
     """Cells of `ivf`; 0: four times the root of the number of items."""
-    probes: int = Field(32, gt=0)
+    ivf_nprobe: int = Field(32, gt=0)
     """Cells that a search in `ivf` looks into."""
-    links: int = Field(32, gt=1)
+    hnsw_m: int = Field(32, gt=1)
     """Neighbours of an item in `hnsw`."""
-    breadth: int = Field(256, gt=0)
+    hnsw_ef_search: int = Field(256, gt=0)
     """Items that a search in `hnsw` keeps in sight."""
 
     @model_validator(mode="after")
     def _a_window(self) -> Self:
-        if self.depth is not None and self.skip >= self.depth:
-            raise ValueError(f"skip = {self.skip} leaves nothing before depth = {self.depth}; give a larger depth")
+        if self.range_max is not None and self.range_min >= self.range_max:
+            raise ValueError(
+                f"range_min = {self.range_min} leaves nothing before range_max = {self.range_max}; give a larger "
+                "range_max"
+            )
         return self
 
     def ceiling(self, similarity: float) -> float:
@@ -79,13 +82,13 @@ class RetrievalSettings(Settings):
         """What a folder of candidates depends on, beside corpus, vectors, k and pool."""
         return self.model_dump(
             include={
-                "margin", "relative_margin", "skip", "depth", "fold_case", "own_picture", "index", "lists", "probes",
-                "links", "breadth",
+                "margin", "relative_margin", "range_min", "range_max", "fold_case", "allow_query_image", "index",
+                "ivf_nlist", "ivf_nprobe", "hnsw_m", "hnsw_ef_search",
             }
         )  # fmt: skip
 
 
-class BandSettings(Settings):
+class CascadeSettings(Settings):
     """The second step of a cascade: only what the first judge was unsure of."""
 
     scores: Location | None = None
@@ -110,24 +113,24 @@ class ScoreSettings(RetrievalSettings):
 
     out: Location
     """The folder of score shards. Its plan never changes: another k or pool needs another folder."""
-    reuse: Annotated[tuple[Location, ...], BeforeValidator(listed)] = ()
+    reuse: Annotated[tuple[Location, ...], BeforeValidator(as_tuple)] = ()
     """Folders of scores by the same judge: what they hold is not asked again."""
-    band: BandSettings = BandSettings()
+    cascade: CascadeSettings = CascadeSettings()
     """The second step of a cascade: only what the first judge was unsure of."""
     service: str = "http://127.0.0.1:8000"
     """Where the judge service listens."""
     key_file: LocalPath | None = None
     """A file that holds the service's bearer key, where it wants one."""
-    queries_in_shard: int = Field(256, gt=0)
+    shard_size: int = Field(256, gt=0)
     """Queries in one file. After a kill at most so many are scored again, and those that were in flight."""
-    in_flight: int = Field(16, gt=0)
+    max_in_flight: int = Field(16, gt=0)
     """At most so many queries wait for the service at once, with `engine = "ray"` of each task; fewer while it has too
     much to do."""
     engine: Literal["local", "ray"] = "local"
     """One process, or a Ray task for each shard: every machine must see the folders."""
     ray_address: str = "auto"
     """The cluster of `engine = "ray"`, as Ray names it; `local` starts one."""
-    tasks: int = Field(4, gt=0)
+    ray_concurrency: int = Field(4, gt=0)
     """Shards in work at once on Ray."""
     request_timeout_s: float = Field(300, gt=0)
     """How long one try of a request may take, to the last byte of its answer, in seconds."""
@@ -135,7 +138,7 @@ class ScoreSettings(RetrievalSettings):
     """How long to go on trying while the service answers nothing, be it busy or away, in seconds."""
     max_error_share: float = Field(0.05, ge=0, le=1)
     """Stop, before writing, at a shard with more pairs without a verdict than this share."""
-    min_mass: float = Field(0.5, ge=0, le=1)
+    min_label_mass: float = Field(0.5, ge=0, le=1)
     """Stop, before writing, at a shard in which Yes and No together have a smaller mean probability than this."""
 
     def absolute(self) -> Self:
@@ -145,6 +148,6 @@ class ScoreSettings(RetrievalSettings):
             return path.absolute() if path is not None and is_local(path) else path
 
         paths = {name: whole(getattr(self, name)) for name in ("corpus", "vectors", "out", "key_file")}
-        given = {"scores": whole(self.band.scores), "calibration": whole(self.band.calibration)}
-        band = self.band.model_copy(update=given)
-        return self.model_copy(update=paths | {"reuse": tuple(map(whole, self.reuse)), "band": band})
+        given = {"scores": whole(self.cascade.scores), "calibration": whole(self.cascade.calibration)}
+        cascade = self.cascade.model_copy(update=given)
+        return self.model_copy(update=paths | {"reuse": tuple(map(whole, self.reuse)), "cascade": cascade})

@@ -8,7 +8,7 @@ from tests.pictures import png
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
-from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
 from unijudge.storage.files import file_sha256, publish_json, publishing
 
 COLORS = ["red", "green", "blue"]
@@ -36,7 +36,7 @@ def judged(item, rank):
 def make_scores(folder, corpus, identity):
     """Two queries a shard, so two shards."""
     plan = ScoreManifest(
-        corpus=corpus.fingerprint, vectors="v", queries=len(corpus.queries), queries_in_shard=2, k=2, pool="global",
+        corpus=corpus.fingerprint, vectors="v", queries=len(corpus.queries), shard_size=2, k=2, pool="global",
         judge=identity,
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)
@@ -85,8 +85,8 @@ def make_vectors(folder, corpus):
     )  # fmt: skip
     start_vectors(folder, manifest)
     for kind, ids in [("items", corpus.item_ids), ("queries", corpus.query_ids)]:
-        for path, rows in missing_parts(folder, manifest, kind):
-            write_part(path, manifest, ids.to_pylist(), np.eye(4)[rows.start : rows.stop])
+        for path, rows in missing_vector_parts(folder, manifest, kind):
+            write_vectors_part(path, manifest, ids.to_pylist(), np.eye(4)[rows.start : rows.stop])
     return folder
 
 

@@ -2,16 +2,14 @@
 
 import ast
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-import typer
 
 from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving
 from tests.pictures import png
-from unijudge import cli
+from tests.promised import check_command, check_routes, commands
 from unijudge.judging.prompt import Prompt
 
 ROOT = Path(__file__).parent.parent
@@ -48,47 +46,15 @@ def test_the_life_of_a_pair_names_functions_that_exist():
 
 
 def test_every_command_of_the_readme_is_one():
-    app = typer.Typer()
-    for entry in cli.entry_points(group="unijudge.commands"):
-        app.add_typer(entry.load(), name=entry.name)
-    root = typer.main.get_command(app)
-    commands = re.findall(r"^unijudge .+$", README, re.MULTILINE)
-    assert len(commands) > 7
-    for line in commands:
-        group, words = root, shlex.split(line)[1:]
-        while words and hasattr(group, "commands"):
-            group = group.commands[words.pop(0)]
-        options = {option for parameter in group.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options, line
+    """Its options and settings, too."""
+    found = commands(README)
+    assert len(found) > 20
+    for words in found:
+        check_command(words)
 
 
-def test_the_settings_of_the_readme_exist():
-    from judge_service.settings import ServiceSettings
-    from miner.inspection.settings import InspectSettings
-    from miner.selection.settings import SelectSettings
-    from miner.settings import ScoreSettings
-    from miner.sweep.settings import SweepSettings
-    from trainer.benchmarks.settings import BenchmarkSettings
-    from trainer.embedding.settings import EmbedSettings
-    from trainer.evaluation.settings import EvaluateSettings, RerankSettings
-    from trainer.training.settings import EmbedderSettings, RerankerSettings
-    from unijudge.job import is_setting
-    from unijudge.settings import load_settings
-
-    kinds = {
-        "judge serve": ServiceSettings, "mine score": ScoreSettings, "mine select": SelectSettings,
-        "mine estimate": ScoreSettings, "mine sweep": SweepSettings, "mine inspect": InspectSettings,
-        "train embed": EmbedSettings, "train embedder": EmbedderSettings, "train evaluate": EvaluateSettings,
-        "train reranker": RerankerSettings, "train rerank": RerankSettings, "train benchmark": BenchmarkSettings,
-    }  # fmt: skip
-    seen = set()
-    for line in re.findall(r"^unijudge \S+ \S+ .*\w=\S.*$", README, re.MULTILINE):
-        words = shlex.split(line)
-        kind = " ".join(words[1:3])
-        seen.add(kind)
-        file = ROOT / words[3] if words[3].endswith(".toml") else None
-        load_settings(kinds[kind], file, list(filter(is_setting, words)))
-    assert seen == set(kinds)
+def test_every_route_of_the_readme_is_one():
+    check_routes(README)
 
 
 def test_the_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):

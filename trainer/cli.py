@@ -15,7 +15,7 @@ from trainer.evaluation.settings import EvaluateSettings, RerankSettings
 from trainer.export.usage import Form
 from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Overwrite
-from unijudge.job import Example, Words, command_settings, in_order, job
+from unijudge.job import ExampleOption, FileAndSettings, command_settings, in_order, job
 from unijudge.storage.locations import locate
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def pull(
 
 
 @app.command(cls=job(EmbedSettings))
-def embed(words: Words = None, example: Example = False) -> None:
+def embed(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Embed a corpus' items and queries. Resumes by itself, part by part.
 
     On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embed ...; they make the same files as one.
@@ -53,7 +53,7 @@ def embed(words: Words = None, example: Example = False) -> None:
 
 
 @app.command(cls=job(EmbedderSettings))
-def embedder(words: Words = None, example: Example = False) -> None:
+def embedder(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Train a LoRA on the rows of `mine select`. Resumes from its last checkpoint.
 
     On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embedder ..., or accelerate launch --config_file
@@ -63,12 +63,12 @@ def embedder(words: Words = None, example: Example = False) -> None:
     from trainer.training.embedder import train_embedder
 
     with _bar() as bar:
-        adapter = train_embedder(resolved, _reporter(bar, resolved.steps))
+        adapter = train_embedder(resolved, _reporter(bar, resolved.max_steps))
     _tell_once(f"{adapter}: the trained adapter; use it with model.adapter={adapter}")
 
 
 @app.command(cls=job(RerankerSettings))
-def reranker(words: Words = None, example: Example = False) -> None:
+def reranker(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Train the judge itself on the rows of `mine select`, and merge the result. Resumes from its last checkpoint.
 
     On several GPUs: as `embedder`.
@@ -77,7 +77,7 @@ def reranker(words: Words = None, example: Example = False) -> None:
     from trainer.training.reranker import train_reranker
 
     with _bar() as bar:
-        merged = train_reranker(resolved, _reporter(bar, resolved.steps))
+        merged = train_reranker(resolved, _reporter(bar, resolved.max_steps))
     _tell_once(f"{merged}: the reranker; serve it with `judge serve model.name={merged}`")
 
 
@@ -116,7 +116,7 @@ def export(
 
 
 @app.command(cls=job(EvaluateSettings))
-def evaluate(words: Words = None, example: Example = False, overwrite: Overwrite = False) -> None:
+def evaluate(words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False) -> None:
     """Rank candidates by similarity; precision@1, recall@k, MRR and nDCG for each subset."""
     resolved = command_settings(EvaluateSettings, words, example)
     from trainer.evaluation.evaluate import evaluate as run
@@ -133,8 +133,8 @@ def evaluate(words: Words = None, example: Example = False, overwrite: Overwrite
 
 @app.command(cls=job(BenchmarkSettings))
 def benchmark(
-    words: Words = None,
-    example: Example = False,
+    words: FileAndSettings = None,
+    example: ExampleOption = False,
     listed: Annotated[bool, typer.Option("--list", help="Say what is found under the root, and stop.")] = False,
 ) -> None:
     """Measure a system on MMEB, Flickr30K, COCO, ShareGPT4V, Urban1K, SugarCrepe, from disk. Resumes by set."""
@@ -154,7 +154,7 @@ def benchmark(
 
 
 @app.command(cls=job(RerankSettings))
-def rerank(words: Words = None, example: Example = False, overwrite: Overwrite = False) -> None:
+def rerank(words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False) -> None:
     """Have a judge service order the best items of an evaluation again; what it gains and loses for each subset."""
     resolved = command_settings(RerankSettings, words, example)
     from trainer.reranking.rerank import rerank as run

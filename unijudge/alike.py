@@ -64,17 +64,17 @@ class Excluded:
 class Exclusions:
     """The rule, for the questions and the items of one corpus."""
 
-    def __init__(self, corpus: Corpus, *, fold_case: bool = True, own_picture: bool = False):
+    def __init__(self, corpus: Corpus, *, fold_case: bool = True, allow_query_image: bool = False):
         """Hashes every item once.
 
         Args:
             corpus: Items and queries.
             fold_case: Whether texts that differ in letter case or blanks alone are the same; outer blanks never count.
-            own_picture: Whether items that show the query's own picture may be wrong answers.
+            allow_query_image: Whether items that show the query's own picture may be wrong answers.
         """
         self._corpus = corpus
         self._fold_case = fold_case
-        self._own_picture = own_picture
+        self._own_picture = allow_query_image
         items = corpus.items.table
         pairs = zip(values_of(items["text"]), values_of(items["image_sha256"]), strict=True)
         self.contents = np.fromiter((_content(*pair, fold_case=fold_case) for pair in pairs), np.int64)

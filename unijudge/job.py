@@ -69,7 +69,7 @@ def _complete(ctx: Any, incomplete: str) -> list[str]:
     return [f"{key}=" for key, _ in _fields(kind) if key.startswith(incomplete)]
 
 
-Words = Annotated[
+FileAndSettings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILE | KEY=VALUE",
@@ -77,10 +77,10 @@ Words = Annotated[
         autocompletion=_complete,
     ),
 ]
-Overrides = Annotated[
+KeyValueOption = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace those of the file.")
 ]
-Example = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
+ExampleOption = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
 
 
 def is_setting(word: str) -> bool:

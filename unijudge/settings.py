@@ -7,9 +7,9 @@ a commented TOML file.
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -23,6 +23,17 @@ class Settings(BaseModel):
     """The base of every group of settings: frozen, no unknown keys, docstrings kept as descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some values changed; they are not validated.
+
+        Raises:
+            TypeError: There is no such setting. Pydantic would keep the value under a name that nobody reads.
+        """
+        unknown = sorted(set(update or {}) - set(type(self).model_fields))
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no setting {', '.join(unknown)}")
+        return super().model_copy(update=update, deep=deep)
 
 
 S = TypeVar("S", bound=Settings)
@@ -94,15 +105,22 @@ def overrides_of(settings: Settings, context: dict[str, str] | None = None) -> l
         >>> overrides_of(Bench(sizes=(1, 2)))
         ['sizes=[1, 2]']
     """
-    return list(_flat("", settings.model_dump(mode="json", exclude_defaults=True, context=context)))
+    values = settings.model_dump(mode="json", exclude_defaults=True, context=context)
+    return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in flattened(values)]
 
 
-def _flat(prefix: str, values: dict[str, Any]) -> Iterator[str]:
+def flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested tables.
+
+    Example:
+        >>> list(flattened({"steps": 3, "lora": {"rank": 8}}))
+        [('steps', 3), ('lora.rank', 8)]
+    """
     for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(f"{prefix}{name}.", value)
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{above}{name}.")
         else:
-            yield f"{prefix}{name}={json.dumps(value, ensure_ascii=False)}"
+            yield f"{above}{name}", value
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from demo.teaching.lessons import Row
 from unijudge.images.image_processing import Picture, PixelBudget
 from unijudge.modeling.chat_encoder import Stream, shared_prefix
-from unijudge.modeling.families import Entry, QwenVL
+from unijudge.modeling.families import QwenVL, TokenOrImage
 
 ROWS_AT_ONCE = 16
 """Rows of a batch that run together."""
@@ -129,6 +129,6 @@ class Reader:
         """Kept by layout: where pictures stand, and how long it is."""
         layout = (len(stream), tuple(place for place, entry in enumerate(stream) if isinstance(entry, bytes)))
         if layout not in self._layouts:
-            entries: list[Entry] = [self._picture if isinstance(entry, bytes) else entry for entry in stream]
+            entries: list[TokenOrImage] = [self._picture if isinstance(entry, bytes) else entry for entry in stream]
             self._layouts[layout] = torch.from_numpy(np.ascontiguousarray(self._family.positions(entries)))
         return self._layouts[layout]

@@ -41,11 +41,11 @@ CURES = (
     (r"Free memory on device", "lower engine.gpu_memory_utilization, or stop what else uses the GPU"),
     (
         r"out of memory|OutOfMemory",
-        "lower engine.batched_tokens or model.max_sequences, or split the model with tensor_parallel_size",
+        "lower engine.max_num_batched_tokens or model.max_num_seqs, or split the model with tensor_parallel_size",
     ),
     (
         r"KV cache|cache blocks",
-        "lower model.max_tokens or engine.batched_tokens, or raise engine.gpu_memory_utilization",
+        "lower model.max_tokens or engine.max_num_batched_tokens, or raise engine.gpu_memory_utilization",
     ),
     (r"driver on your system is too old|driver version is insufficient", "install a newer NVIDIA driver"),
     (r"unquantized lm_head", "set model.head_dtype = 'model'"),

@@ -116,10 +116,10 @@ def _on_cpu(settings: ServiceSettings, options: dict[str, Any], environment: dic
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(own_process)),
     }
-    sequences = settings.model.max_sequences
-    if settings.engine.batched_tokens is not None:
-        options["max_num_batched_tokens"] = settings.engine.batched_tokens
-        sequences = min(sequences, settings.engine.batched_tokens)
+    sequences = settings.model.max_num_seqs
+    if settings.engine.max_num_batched_tokens is not None:
+        options["max_num_batched_tokens"] = settings.engine.max_num_batched_tokens
+        sequences = min(sequences, settings.engine.max_num_batched_tokens)
     options |= {"block_size": CPU_BLOCK_SIZE, "enforce_eager": True, "max_num_seqs": sequences}
     return EnginePlan(options, environment, {}, own_process, memory=None)
 
@@ -139,7 +139,7 @@ def _on_gpu(
     options |= {
         "gpu_memory_utilization": memory_share(settings),
         "max_num_batched_tokens": step_tokens,
-        "max_num_seqs": min(settings.model.max_sequences, step_tokens),
+        "max_num_seqs": min(settings.model.max_num_seqs, step_tokens),
         # A replica's GPUs are on its machine: vLLM would otherwise look for places of its own in the cluster.
         "distributed_executor_backend": "mp" if settings.tensor_parallel_size > 1 else None,
     }
@@ -189,7 +189,7 @@ def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step
     """
     parts = settings.tensor_parallel_size
     number_bytes = _number_bytes(settings)
-    sequences = min(settings.model.max_sequences, step_tokens)
+    sequences = min(settings.model.max_num_seqs, step_tokens)
     language = step_tokens * (4 * sizes.width + 3 * sizes.feed_forward // parts) * number_bytes
     vision = step_tokens * sizes.visual_token_numbers * number_bytes
     logits = 2 * sequences * sizes.vocabulary * FLOAT32_BYTES
@@ -204,8 +204,8 @@ def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step
 
 def step_tokens_of(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> tuple[int, MemoryEstimate]:
     """The longest step that leaves a cache of `CACHED_STEPS`; else the shortest one."""
-    if settings.engine.batched_tokens is not None:
-        chosen = settings.engine.batched_tokens
+    if settings.engine.max_num_batched_tokens is not None:
+        chosen = settings.engine.max_num_batched_tokens
         return chosen, memory_estimate(settings, sizes, gpu, chosen)
     longest = STEP_TOKENS if gpu.memory_bytes >= LARGE_GPU_BYTES else STEP_TOKENS[1:]
     for step_tokens in longest:

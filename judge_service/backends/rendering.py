@@ -14,7 +14,7 @@ from unijudge.content import Content
 from unijudge.errors import BadImage, JudgeRefused, ModelError, OutOfMemory
 from unijudge.images.decoding import pixels_in
 from unijudge.judging.prompt import Prompt, content_parts
-from unijudge.judging.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import EMPTY, JudgeIdentity, ListVerdict, PairError, Verdict
 from unijudge.memory import one_memory_error
 from unijudge.modeling.chat_encoder import ChatEncoder, Stream, shared_prefix
 from unijudge.modeling.inputs import ModelInputs
@@ -226,9 +226,9 @@ def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> V
     return PairError(code="not_finite", message=message)
 
 
-def choice(logprobs: Sequence[float], *, argmax_is_number: bool) -> Choice | PairError:
+def choice(logprobs: Sequence[float], *, argmax_is_number: bool) -> ListVerdict | PairError:
     """The choice from a list, or an error where a number is not finite, as half precision can overflow."""
     if all(abs(logprob) < float("inf") for logprob in logprobs):
-        return Choice.of(logprobs, argmax_is_number=argmax_is_number)
+        return ListVerdict.of(logprobs, argmax_is_number=argmax_is_number)
     message = f"ln P of the numbers = {list(logprobs)}; take a wider model.dtype"
     return PairError(code="not_finite", message=message)

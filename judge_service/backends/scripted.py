@@ -14,7 +14,7 @@ from unijudge.content import Content
 from unijudge.errors import BadImage, JudgeRefused
 from unijudge.images.decoding import open_image
 from unijudge.judging.prompt import Prompt, content_parts
-from unijudge.judging.verdicts import EMPTY, Choice, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import EMPTY, JudgeIdentity, ListVerdict, PairError, Verdict
 
 
 class ScriptedJudge:
@@ -49,7 +49,7 @@ class ScriptedJudge:
         await self._begin(query)
         return [self._answer(query, candidate) for candidate in candidates]
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
         """The best of the candidates: P(number) is proportional to the odds of the pair."""
         await self._begin(query)
         answers = [self._answer(query, candidate) for candidate in candidates]
@@ -58,7 +58,7 @@ class ScriptedJudge:
                 return answer.model_copy(update={"message": f"candidate {number}: {answer.message}"})
         log_odds = [answer.log_odds for answer in answers if isinstance(answer, Verdict)]
         total = math.log(math.fsum(map(math.exp, log_odds)))
-        return Choice.of([one - total for one in log_odds], argmax_is_number=True)
+        return ListVerdict.of([one - total for one in log_odds], argmax_is_number=True)
 
     async def _begin(self, query: Content) -> None:
         await asyncio.sleep(self._delay_s)

@@ -21,7 +21,7 @@ from judge_service.backends.one_thread import Caller, OneThread
 from judge_service.backends.rendering import Inputs, answer, choice
 from unijudge.content import Content
 from unijudge.errors import JudgeRefused, ModelError, OutOfMemory
-from unijudge.judging.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 from unijudge.memory import one_memory_error
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.families import Arrays
@@ -93,7 +93,7 @@ class TransformersJudge:
         """
         return await self._thread.run(self._judge, query, list(candidates))
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
         """Which of the candidates is the best, or why this list cannot be asked about.
 
         Raises:
@@ -103,7 +103,7 @@ class TransformersJudge:
         return await self._thread.run(self._choose, query, list(candidates))
 
     @torch.inference_mode()
-    def _choose(self, caller: Caller, query: Content, candidates: list[Content]) -> Choice | PairError:
+    def _choose(self, caller: Caller, query: Content, candidates: list[Content]) -> ListVerdict | PairError:
         stream = self._inputs.prepare_list(query, candidates)
         if isinstance(stream, PairError):
             return stream

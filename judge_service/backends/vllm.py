@@ -24,7 +24,7 @@ from judge_service.gpus import Gpu, has_cuda_vllm
 from judge_service.settings import ServiceSettings
 from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeUnavailable, ModelError
-from unijudge.judging.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.storage.access_errors import in_one_line
 
@@ -133,7 +133,7 @@ class VllmJudge:
             answers[place] = task.result()
         return [found for found in answers if found is not None]
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
         """Which of the candidates is the best, or why this list cannot be asked about.
 
         Raises:

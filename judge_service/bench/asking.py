@@ -16,12 +16,12 @@ from unijudge.judging.verdicts import Judge, PairError, Verdict
 from unijudge.shown import shown_name
 
 Answer = Verdict | PairError
-Report = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Is told what is judged, the number of pairs that have an answer, and that of all pairs."""
 
 
 @dataclass(frozen=True)
-class Question:
+class BenchQuery:
     """A query and candidates that are judged against it."""
 
     query: Side
@@ -102,16 +102,16 @@ class Contents:
         return self._pictures.read(name)[0]
 
 
-def questions_of(pairs: Iterable[LabelledPair]) -> list[Question]:
+def questions_of(pairs: Iterable[LabelledPair]) -> list[BenchQuery]:
     """One question for each query, with its different candidates: a pair of several kinds or subsets is asked once."""
     candidates: dict[Side, dict[Side, None]] = {}
     for pair in pairs:
         candidates.setdefault(pair.query, {})[pair.candidate] = None
-    return [Question(query, list(sides)) for query, sides in candidates.items()]
+    return [BenchQuery(query, list(sides)) for query, sides in candidates.items()]
 
 
 async def answers(
-    judge: Judge, contents: Contents, questions: Sequence[Question], at_once: int, report: Callable[[int, int], None]
+    judge: Judge, contents: Contents, questions: Sequence[BenchQuery], at_once: int, report: Callable[[int, int], None]
 ) -> list[list[Answer]]:
     """The answers to some questions, in order: one for each candidate.
 
@@ -129,7 +129,7 @@ async def answers(
     total = sum(len(question.candidates) for question in questions)
     done = 0
 
-    async def ask(question: Question) -> list[Answer]:
+    async def ask(question: BenchQuery) -> list[Answer]:
         nonlocal done
         async with slots:
             try:

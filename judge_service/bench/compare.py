@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from judge_service.bench.figures import ROUNDS, Scored, groups_of, name_of
+from judge_service.bench.figures import ROUNDS, ScoredPairs, groups_of, name_of
 from judge_service.bench.pairs import LabelledPair
 from judge_service.bench.report import NOTHING, number
 from judge_service.bench.result import RESULT, SCORES, Bench
@@ -20,12 +20,12 @@ from unijudge.storage.files import read_json
 
 HEAD = ["pairs", "both judged", "ROC-AUC of A", "of B", "B less A", "95 %", "same answer"]
 
-Both = tuple[Scored, Scored]
+Both = tuple[ScoredPairs, ScoredPairs]
 """One pair, as A and as B judged it."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class JudgeDifference:
     """Two judges on one group of pairs."""
 
     name: str
@@ -39,7 +39,7 @@ class Difference:
     """The share of pairs to which both say Yes, or both No."""
 
 
-def compared(first: Path, second: Path, seed: int = 0) -> str:
+def compare_judges(first: Path, second: Path, seed: int = 0) -> str:
     """The difference of two measurements, as a table in Markdown.
 
     Args:
@@ -62,7 +62,7 @@ def compared(first: Path, second: Path, seed: int = 0) -> str:
     return "\n\n".join(parts)
 
 
-def differences(both: Sequence[Both], seed: int) -> list[Difference]:
+def differences(both: Sequence[Both], seed: int) -> list[JudgeDifference]:
     """The difference on each group of pairs, all pairs first.
 
     Args:
@@ -75,25 +75,25 @@ def differences(both: Sequence[Both], seed: int) -> list[Difference]:
     ]
 
 
-def _difference(name: str, both: Sequence[Both], seed: int) -> Difference:
+def _difference(name: str, both: Sequence[Both], seed: int) -> JudgeDifference:
     judged = [
         (a, a.answer.log_odds, b.answer.log_odds)
         for a, b in both
         if isinstance(a.answer, Verdict) and isinstance(b.answer, Verdict)
     ]
     if not judged:
-        return Difference(name, 0, None, None, None)
+        return JudgeDifference(name, 0, None, None, None)
     matches_N = np.array([one.pair.match for one, _, _ in judged])
     sides = [np.array([row[column] for row in judged]) for column in (1, 2)]
     same_answer = float(np.mean((sides[0] >= 0) == (sides[1] >= 0)))
     if matches_N.all() or not matches_N.any():
-        return Difference(name, len(judged), None, None, same_answer)
+        return JudgeDifference(name, len(judged), None, None, same_answer)
     areas = roc_auc(sides[0], matches_N), roc_auc(sides[1], matches_N)
     _, queries_N = np.unique([one.query for one, _, _ in judged], return_inverse=True)
     # The same seed draws the same queries for both judges, so hard queries are hard for both.
     draws = [bootstrap_roc_auc(side, matches_N, queries_N, seed=seed, rounds=ROUNDS) for side in sides]
     ends = interval(draws[1] - draws[0]) if queries_N.any() else None
-    return Difference(name, len(judged), areas, ends, same_answer)
+    return JudgeDifference(name, len(judged), areas, ends, same_answer)
 
 
 def _joined(first: Path, second: Path) -> tuple[list[Both], int]:
@@ -125,12 +125,12 @@ def _key(row: LabelledScore) -> tuple[str, str | None, bytes, bytes]:
     return row.subset, row.kind, row.query_key, row.candidate_key
 
 
-def _scored(row: LabelledScore, query: int) -> Scored:
+def _scored(row: LabelledScore, query: int) -> ScoredPairs:
     sides = Side(row.query_text, row.query_image), Side(row.candidate_text, row.candidate_image)
-    return Scored(LabelledPair(row.place, row.subset, row.kind, *sides, match=row.match), query, row.answer)
+    return ScoredPairs(LabelledPair(row.place, row.subset, row.kind, *sides, match=row.match), query, row.answer)
 
 
-def _row(one: Difference) -> list[str]:
+def _row(one: JudgeDifference) -> list[str]:
     areas = one.areas or (None, None)
     change = NOTHING if one.areas is None else f"{one.areas[1] - one.areas[0]:+.3f}"
     ends = NOTHING if one.interval is None else f"{one.interval[0]:+.3f} … {one.interval[1]:+.3f}"

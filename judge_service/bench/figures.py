@@ -24,7 +24,7 @@ INTERVAL = f"percentile bootstrap over queries, {ROUNDS} rounds"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredPairs:
     """A labelled pair, and what the judge said of it."""
 
     pair: LabelledPair
@@ -127,7 +127,7 @@ def groups_of(pairs: Sequence[LabelledPair]) -> Iterator[Group]:
             yield from (Group(subset, kind, frozenset({subset})) for subset in home)
 
 
-def all_figures(scored: Sequence[Scored], seed: int) -> list[Figures]:
+def all_figures(scored: Sequence[ScoredPairs], seed: int) -> list[Figures]:
     """The figures of every group, all pairs first.
 
     Args:
@@ -140,7 +140,7 @@ def all_figures(scored: Sequence[Scored], seed: int) -> list[Figures]:
     ]
 
 
-def figures(subset: str | None, kind: str | None, scored: Sequence[Scored], seed: int) -> Figures:
+def figures(subset: str | None, kind: str | None, scored: Sequence[ScoredPairs], seed: int) -> Figures:
     """The figures of one group of pairs.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from judge_service.bench.figures import YES, Scored
+from judge_service.bench.figures import YES, ScoredPairs
 from judge_service.bench.pairs import LabelledPair
 from unijudge.foreign.cells import Side
 from unijudge.judging.verdicts import PairError, Verdict
@@ -86,7 +86,7 @@ def with_text(candidate: Side, text: str) -> Side:
     return Side(f"{candidate.text}\n{text}" if candidate.text else text, candidate.image)
 
 
-def with_a_no(scored: Sequence[Scored]) -> list[tuple[LabelledPair, Verdict]]:
+def with_a_no(scored: Sequence[ScoredPairs]) -> list[tuple[LabelledPair, Verdict]]:
     """The pairs that do not match and got a No, with their verdicts."""
     negatives = [(one.pair, one.answer) for one in scored if not one.pair.match and isinstance(one.answer, Verdict)]
     return [(pair, verdict) for pair, verdict in negatives if verdict.score < YES]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from judge_service.bench.figures import YES, Figures, Scored, name_of
+from judge_service.bench.figures import YES, Figures, ScoredPairs, name_of
 from judge_service.bench.injection import CONTROL, Injections
 from judge_service.bench.result import Bench
 from unijudge.foreign.cells import Side
@@ -33,7 +33,7 @@ def lines_of(made: Bench) -> str:
     return "\n\n".join(parts)
 
 
-def page_of(made: Bench, scored: Sequence[Scored]) -> str:
+def page_of(made: Bench, scored: Sequence[ScoredPairs]) -> str:
     """The page: figures, calibration curve, scores, injections, mistakes."""
     whole = made.figures[0]
     judged = [(one, one.answer) for one in scored if isinstance(one.answer, Verdict)]
@@ -115,7 +115,7 @@ def _told(made: Injections) -> str:
     )
 
 
-def _mistakes(judged: Sequence[tuple[Scored, Verdict]], *, match: bool) -> list[tuple[str, str, str, str, str]]:
+def _mistakes(judged: Sequence[tuple[ScoredPairs, Verdict]], *, match: bool) -> list[tuple[str, str, str, str, str]]:
     """The pairs with one label whose scores say the opposite most: place, kind, score, query and candidate."""
     worst = sorted((one for one in judged if one[0].pair.match is match), key=lambda one: one[1].log_odds)
     chosen = worst[:SHOWN] if match else worst[::-1][:SHOWN]

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from judge_service.bench.asking import Answer, Contents, Question, Report, answers, questions_of
-from judge_service.bench.figures import INTERVAL, Scored, all_figures
+from judge_service.bench.asking import Answer, BenchQuery, Contents, ProgressCallback, answers, questions_of
+from judge_service.bench.figures import INTERVAL, ScoredPairs, all_figures
 from judge_service.bench.injection import Injections, drawn, injections, texts_for, with_a_no, with_text
 from judge_service.bench.pairs import Format, LabelledPair, read_labelled, sampled
 from judge_service.bench.report import page_of
@@ -48,7 +48,7 @@ class Job:
     retry_for_s: float = 60
 
 
-def bench(job: Job, report: Report, *, overwrite: bool = False) -> Bench:
+def bench(job: Job, report: ProgressCallback, *, overwrite: bool = False) -> Bench:
     """Measures a judge, and writes the folder `job.out`.
 
     Raises:
@@ -87,10 +87,10 @@ def _folder_of(files: Sequence[Path]) -> Path:
 
 
 async def _asked(
-    job: Job, pairs: Sequence[LabelledPair], contents: Contents, report: Report
-) -> tuple[JudgeIdentity, list[Scored], Injections | None]:
+    job: Job, pairs: Sequence[LabelledPair], contents: Contents, report: ProgressCallback
+) -> tuple[JudgeIdentity, list[ScoredPairs], Injections | None]:
     """Who judges, the pairs with their answers, and what texts inside candidates do."""
-    client = JudgeClient(job.service, key=job.key, in_flight=job.at_once, retry_for_s=job.retry_for_s)
+    client = JudgeClient(job.service, key=job.key, max_in_flight=job.at_once, retry_for_s=job.retry_for_s)
     async with client as judge:
         scored = await _scored(job, judge, pairs, contents, report)
         _check_verdicts(job, scored)
@@ -99,8 +99,8 @@ async def _asked(
 
 
 async def _scored(
-    job: Job, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: Report
-) -> list[Scored]:
+    job: Job, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: ProgressCallback
+) -> list[ScoredPairs]:
     """The pairs with their answers, in order."""
     questions = questions_of(pairs)
     found = await answers(judge, contents, questions, job.at_once, partial(report, "pairs"))
@@ -110,11 +110,11 @@ async def _scored(
     scored = []
     for pair in pairs:
         number, by_candidate = by_query[pair.query]
-        scored.append(Scored(pair, number, by_candidate[pair.candidate]))
+        scored.append(ScoredPairs(pair, number, by_candidate[pair.candidate]))
     return scored
 
 
-def _check_verdicts(job: Job, scored: Sequence[Scored]) -> None:
+def _check_verdicts(job: Job, scored: Sequence[ScoredPairs]) -> None:
     """Returns if the judge gave any verdict.
 
     Raises:
@@ -130,7 +130,7 @@ def _check_verdicts(job: Job, scored: Sequence[Scored]) -> None:
 
 
 async def _injected(
-    job: Job, judge: JudgeClient, scored: Sequence[Scored], contents: Contents, report: Report
+    job: Job, judge: JudgeClient, scored: Sequence[ScoredPairs], contents: Contents, report: ProgressCallback
 ) -> Injections | None:
     """What texts inside candidates do; None where there is no candidate to add them to."""
     refused = with_a_no(scored)
@@ -139,13 +139,13 @@ async def _injected(
     texts = texts_for(judge.identity.yes)
     sample = drawn(refused, job.injections, job.seed)
     questions = [
-        Question(pair.query, [with_text(pair.candidate, text) for text in texts.values()]) for pair, _ in sample
+        BenchQuery(pair.query, [with_text(pair.candidate, text) for text in texts.values()]) for pair, _ in sample
     ]
     after = await answers(judge, contents, questions, job.at_once, partial(report, "pairs with an added text"))
     return injections([verdict for _, verdict in sample], after, texts, of=len(refused), seed=job.seed)
 
 
-def _row(one: Scored, contents: Contents) -> LabelledScore:
+def _row(one: ScoredPairs, contents: Contents) -> LabelledScore:
     pair = one.pair
     return LabelledScore(
         place=pair.place,

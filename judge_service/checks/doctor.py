@@ -138,7 +138,7 @@ def _engine_memory(settings: ServiceSettings, gpu: Gpu) -> Finding:
     found = f"{memory}; {step_tokens} tokens a step"
     if memory.fits:
         return Finding("ok", "gpu memory", found)
-    cure = "lower model.max_tokens or engine.batched_tokens, or set a larger tensor_parallel_size"
+    cure = "lower model.max_tokens or engine.max_num_batched_tokens, or set a larger tensor_parallel_size"
     return Finding("note", "gpu memory", f"{found}. A prompt of model.max_tokens does not fit the cache: {cure}")
 
 

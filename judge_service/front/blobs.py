@@ -21,7 +21,7 @@ DRAFT_LIVES_S = 600
 """After which a half-written file belongs to nobody any more."""
 FULL_S = 1
 """How long a full store says so without looking again."""
-FULL = "no room: everything here was used in the last blobs.young_s; raise blobs.max_bytes, or send less at once"
+FULL = "no room: everything here was used in the last blobs.min_age_s; raise blobs.max_bytes, or send less at once"
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from judge_service.settings import HealthSettings
 from unijudge.content import Content
 from unijudge.errors import JudgeBroken, JudgeRefused, JudgeUnavailable
-from unijudge.judging.verdicts import Choice, Chooser, Judge, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import Chooser, Judge, JudgeIdentity, ListVerdict, PairError, Verdict
 
 KNOWN_QUERY = Content(text="Find the sentence that says: seven apples lie on the table.")
 KNOWN_YES = Content(text="Seven apples lie on the table.")
@@ -51,7 +51,7 @@ ASKED_RED, ASKED_BLUE = (Content(text=f"Find a picture that is {color} all over.
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownPair:
     """What a judge said of the known pairs: of texts, and of pictures."""
 
     texts: tuple[Verdict, Verdict]
@@ -81,7 +81,7 @@ class Known:
         if self.mass < min_mass:
             faults.append(
                 f"Yes and No together have a mean probability of {self.mass:.3g} on known pairs, less than "
-                f"health.min_mass = {min_mass:g}: the model is not answering the question"
+                f"health.min_label_mass = {min_mass:g}: the model is not answering the question"
             )
         if not seen:
             failed = next(pair for pair in self.pictures if _leads(*pair) <= 0)
@@ -110,7 +110,7 @@ def _in_words(match: Verdict, other: Verdict) -> str:
 
 
 @runtime_checkable
-class Progress(Protocol):
+class ReplicaProgress(Protocol):
     """A judge that says when it last finished a part of any request, even of one whose caller has left."""
 
     @property
@@ -155,7 +155,7 @@ class WatchedJudge:
             self._scored_at = time.monotonic()
         return answers
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
         """Which of the candidates is the best, or why this list cannot be asked about.
 
         Raises:
@@ -167,7 +167,7 @@ class WatchedJudge:
             raise JudgeRefused(f"{self.identity} answers pair by pair only; ask /v1/score")
         with self._doubted():
             result = await self._judge.choose(query, candidates)
-        if isinstance(result, Choice):
+        if isinstance(result, ListVerdict):
             self._scored_at = time.monotonic()
         return result
 
@@ -189,7 +189,7 @@ class WatchedJudge:
         in_doubt = self._doubt.is_set()
         self._doubt.clear()
         try:
-            if in_doubt or time.monotonic() - self._sign_of_life() > self._settings.fresh_s:
+            if in_doubt or time.monotonic() - self._sign_of_life() > self._settings.liveness_window_s:
                 await self._probe()
         except JudgeUnavailable as error:
             self._dead = str(error)
@@ -224,7 +224,7 @@ class WatchedJudge:
         At once where it said that it cannot answer: a replica whose engine has died refuses faster than others answer,
         so the more requests come to it, the longer it stays.
         """
-        every = min(self._settings.fresh_s, self._settings.canary_every_s or self._settings.fresh_s)
+        every = min(self._settings.liveness_window_s, self._settings.canary_every_s or self._settings.liveness_window_s)
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._doubt.wait(), every)
@@ -259,7 +259,7 @@ class WatchedJudge:
     def _sign_of_life(self) -> float:
         """When the judge last finished something, of time.monotonic()."""
         judge = self._judge
-        return max(self._scored_at, judge.progressed_at) if isinstance(judge, Progress) else self._scored_at
+        return max(self._scored_at, judge.progressed_at) if isinstance(judge, ReplicaProgress) else self._scored_at
 
     async def _fault(self) -> str | None:
         """Why this judge is not fit to judge, by known pairs; None where it is.
@@ -275,9 +275,9 @@ class WatchedJudge:
             return str(error)
         except Exception as error:  # noqa: BLE001  a model or an engine may fail in any way
             return f"known pairs cannot be judged ({type(error).__name__}: {error}). {DO_NOT_FIT}"
-        return known.fault(self._settings.min_mass)
+        return known.fault(self._settings.min_label_mass)
 
-    async def known(self) -> Known:
+    async def known(self) -> KnownPair:
         """What the judge says of the known pairs.
 
         Raises:
@@ -293,7 +293,7 @@ class WatchedJudge:
                     raise JudgeBroken(f"a picture gets no verdict ({answer.code}: {answer.message}). {DO_NOT_FIT}")
             yes, no = (answer for answer in answers if isinstance(answer, Verdict))
             pictures.append((yes, no))
-        return Known(texts, tuple(pictures))
+        return KnownPair(texts, tuple(pictures))
 
     async def _probe(self) -> tuple[Verdict, Verdict]:
         match await self._known(KNOWN_QUERY, KNOWN_YES, KNOWN_NO):

@@ -37,7 +37,7 @@ class JudgeReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         blobs = self._settings.blobs
-        store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.young_s) if blobs.folder else None
+        store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.min_age_s) if blobs.folder else None
         return create_app(
             self._judge,
             self._settings.limits,
@@ -69,7 +69,7 @@ def deployment_of(settings: ServiceSettings, state: StateFile | None, environmen
         # Ray never queues: a replica decides who waits (`front.admission`).
         max_ongoing_requests=settings.front.max_requests,
         max_queued_requests=-1,
-        graceful_shutdown_timeout_s=settings.drain_s,
+        graceful_shutdown_timeout_s=settings.drain_timeout_s,
         health_check_period_s=1,  # answered from memory
         health_check_timeout_s=min(LONGEST_SILENCE_S, settings.health.timeout_s),
         max_constructor_retry_count=settings.start_attempts,

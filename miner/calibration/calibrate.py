@@ -8,7 +8,7 @@ import numpy as np
 
 from miner.calibration.settings import CalibrateSettings
 from miner.inspection.labels import read_label_file
-from miner.selection.platt import Bools, Calibration, Measures, chances, cross_validated, fit, measures
+from miner.selection.platt import Bools, Calibration, Measures, chances, cross_validated, fit_calibration, measures
 from unijudge.errors import DataError
 from unijudge.foreign.cells import truth_of
 from unijudge.foreign.tables import read_rows
@@ -38,7 +38,7 @@ def calibrate(settings: CalibrateSettings) -> Calibration:
     log_odds_N = np.array([log_odds for log_odds, _ in judged])
     matches_N = np.array([match for _, match in judged], bool)
     fewest = _check(settings, matches_N)
-    slope, intercept = fit(log_odds_N, matches_N, settings.kind)
+    slope, intercept = fit_calibration(log_odds_N, matches_N, settings.kind)
     if slope <= 0:
         raise DataError(
             f"{settings.labels}: pairs that match have the lower scores (fitted slope {slope:.3g}); are the labels of "
@@ -113,11 +113,11 @@ def _joined(settings: CalibrateSettings, labels: Labels) -> Iterator[tuple[float
     """The log-odds and the label of every labelled pair."""
     left = {(query_id, item_id) for query_id, items in labels.items() for item_id in items}
     for query in read_scores(settings.scores, partial=settings.partial):
-        said = labels.get(query.query_id, {})
-        for one in (*query.positives, *query.candidates) if said else ():
-            if one.item_id in said:
+        labelled = labels.get(query.query_id, {})
+        for one in (*query.positives, *query.candidates) if labelled else ():
+            if one.item_id in labelled:
                 left.discard((query.query_id, one.item_id))
-                yield one.log_odds, said[one.item_id]
+                yield one.log_odds, labelled[one.item_id]
     if left and not settings.partial:
         query_id, item_id = min(left)
         raise DataError(

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from miner.estimate.pair_counts import Division, PairTally, tally_pairs
+from miner.estimate.pair_counts import Division, PairCounts, count_pairs
 from miner.estimate.probe import Probe, probe
-from miner.scoring.plan import plan_of, questions_of
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.plan import pair_source_of, plan_of
+from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
 from miner.settings import ScoreSettings
 from miner.stopping import Stopped, listening
@@ -27,10 +27,10 @@ TABLE_OF_K = (1, 5, 10, 20, 50, 100, 200)
 
 
 @dataclass(frozen=True)
-class Bill:
+class Estimate:
     """A job's pairs, and the price of one."""
 
-    tally: PairTally
+    tally: PairCounts
     probe: Probe
     in_band: bool = False
     """A cascade's second step: the band decides what is asked, and no k does."""
@@ -88,7 +88,7 @@ class Bill:
         hours = self.hours(self.tally.k)
         if hours <= budget_hours:
             return "all of it"
-        return f"not this band, which takes {_hours(hours)}; a smaller band.width asks about fewer pairs"
+        return f"not this band, which takes {_hours(hours)}; a smaller cascade.width asks about fewer pairs"
 
     def _sending(self) -> list[tuple[str, str]]:
         probe = self.probe
@@ -109,7 +109,7 @@ class Bill:
         return [tokens, ("compute", f"{cached:.3g} FLOPs with that and each query's picture once; {alone:.3g} without")]
 
 
-def make_bill(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], None] = lambda _: None) -> Bill:
+def estimate_cost(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], None] = lambda _: None) -> Estimate:
     """Finds the candidates (and keeps them for the job), counts its pairs, and scores a sample.
 
     Args:
@@ -142,7 +142,7 @@ async def _bill(
     tell: Callable[[str], None],
     stop: threading.Event,
     heard: list[signal.Signals],
-) -> Bill:
+) -> Estimate:
     task = asyncio.current_task()
 
     def asked_to_stop(_: signal.Signals) -> None:
@@ -150,27 +150,27 @@ async def _bill(
         if task is not None:
             task.cancel()
 
-    at_once = settings.in_flight * (settings.tasks if settings.engine == "ray" else 1)
+    at_once = settings.max_in_flight * (settings.ray_concurrency if settings.engine == "ray" else 1)
     async with open_client(settings, at_once) as judge:
         with listening(heard, asked_to_stop):
             plan = plan_of(settings, corpus, judge.identity)
-            if settings.band.scores is None:
+            if settings.cascade.scores is None:
                 tell("searching candidates")
-            questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
+            questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
             tell("counting pairs")
             begun = exists(settings.out / "manifest.json")
             division = Division(
-                settings.queries_in_shard,
+                settings.shard_size,
                 apart=settings.engine == "ray",
                 written=frozenset(present_shards(settings.out, plan, partial=True)) if begun else frozenset(),
             )
             folders = [*settings.reuse, *([settings.out] if begun else [])]
-            known = await asyncio.to_thread(KnownScores, folders, plan.judge)
-            tally = await asyncio.to_thread(tally_pairs, corpus, questions, known, plan.k, stop, division)
+            known = await asyncio.to_thread(ScoreCache, folders, plan.judge)
+            tally = await asyncio.to_thread(count_pairs, corpus, questions, known, plan.k, stop, division)
             tell("scoring a sample")
             probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
             _check_judged(probed, settings.max_error_share)
-            return Bill(tally, probed, in_band=settings.band.scores is not None)
+            return Estimate(tally, probed, in_band=settings.cascade.scores is not None)
 
 
 def _check_judged(probed: Probe, max_error_share: float) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.retrieval.pools import repeated_questions
-from miner.scoring.pairs import Questions
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.pairs import PairSource
+from miner.scoring.score_cache import ScoreCache
 from miner.stopping import check
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.lazy_table import Entries
+from unijudge.formats.lazy_table import LazyTable
 
 QUERIES_AT_ONCE = 4096
 NEVER = np.iinfo(np.int32).max
@@ -25,7 +25,7 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class PairTally:
+class PairCounts:
     """Pairs of a job by the rank of their candidate; a smaller k has the pairs of smaller ranks."""
 
     queries: int
@@ -73,21 +73,21 @@ class PairTally:
 class Division:
     """How a job is divided: what its scorers see of one another."""
 
-    queries_in_shard: int
+    shard_size: int
     apart: bool = False
     """Whether each shard is a task that does not know what the others asked, as with Ray."""
     written: frozenset[int] = frozenset()
     """Shards that are there already: nothing of them is asked."""
 
 
-def tally_pairs(
+def count_pairs(
     corpus: Corpus,
-    questions: Questions,
-    known: KnownScores,
+    questions: PairSource,
+    known: ScoreCache,
     k: int,
     stop: threading.Event | None = None,
     division: Division | None = None,
-) -> PairTally:
+) -> PairCounts:
     """Goes through all questions of a job.
 
     Args:
@@ -124,7 +124,7 @@ def tally_pairs(
                 query_rank[question.row] = max(0, ranks[new].min())
                 new_queries[query_rank[question.row]] += 1
     pictures = _pictures((corpus.queries, query_rank), (corpus.items, item_rank))
-    return PairTally(
+    return PairCounts(
         len(corpus.queries), positives, new_positives, at_rank, new_at_rank, new_queries, lengths, pictures
     )
 
@@ -145,14 +145,14 @@ class _Question:
 class _NewPairs:
     """Tells pairs that nobody scored; each distinct one once, by each scorer that does not know of the others."""
 
-    def __init__(self, corpus: Corpus, known: KnownScores, division: Division):
+    def __init__(self, corpus: Corpus, known: ScoreCache, division: Division):
         self._corpus, self._known, self._division = corpus, known, division
         self._repeated = {key: _Question(rows) for key, rows in repeated_questions(corpus).items()}
         self._keys: dict[int, bytes] = {}
 
     def among(self, row: int, items: Counts) -> npt.NDArray[np.bool_]:
         """Which of a query's items make a new pair; only what may be known is looked up. Rows come in order."""
-        shard = row // self._division.queries_in_shard
+        shard = row // self._division.shard_size
         if not len(self._known) and not self._repeated and not self._division.written:
             return np.ones(len(items), bool)
         key = self._corpus.queries[row].key
@@ -180,7 +180,7 @@ class _NewPairs:
         return self._keys[item]
 
 
-def _pictures(*needed: tuple[Entries[Any], Counts]) -> Counts:
+def _pictures(*needed: tuple[LazyTable[Any], Counts]) -> Counts:
     """The smallest rank at which each distinct picture is sent, of those that are."""
     first: dict[str, int] = {}
     for entries, ranks in needed:

@@ -11,8 +11,8 @@ from statistics import fmean
 import numpy as np
 import pyarrow as pa
 
-from miner.estimate.pair_counts import PairTally
-from miner.scoring.pairs import Question, Questions
+from miner.estimate.pair_counts import PairCounts
+from miner.scoring.pairs import PairSource, QueryPairs
 from miner.strata import stratified
 from unijudge.client.client import JudgeClient
 from unijudge.content import Content
@@ -67,7 +67,7 @@ class Probe:
 
 
 async def probe(
-    judge: JudgeClient, corpus: Corpus, questions: Questions, tally: PairTally, pairs: int, in_flight: int
+    judge: JudgeClient, corpus: Corpus, questions: PairSource, tally: PairCounts, pairs: int, in_flight: int
 ) -> Probe:
     """Scores a sample of a job, and counts the tokens of some.
 
@@ -154,19 +154,19 @@ def costs(large: Timed, small: Timed) -> tuple[float, float]:
     return query_seconds, pair_seconds
 
 
-def _sample(corpus: Corpus, questions: Questions, tally: PairTally, number: int) -> list[Question]:
+def _sample(corpus: Corpus, questions: PairSource, tally: PairCounts, number: int) -> list[QueryPairs]:
     """Queries that have something to ask, drawn at random, of each subset its share; in random order."""
     rows = np.flatnonzero(tally.candidates_Q)
     subsets = corpus.queries.table["subset"].take(pa.array(rows)).to_pylist()
     return [questions.of(range(row, row + 1))[0] for row in rows[stratified(subsets, number)].tolist()]
 
 
-def _short(question: Question) -> Question:
+def _short(question: QueryPairs) -> QueryPairs:
     """The same query with the pairs of k = 1, or with one where it has no more."""
     return replace(question, asked=question.asked[: max(1, min(2, len(question.asked) - 1))])
 
 
-async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[Question]) -> tuple[int, float]:
+async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]) -> tuple[int, float]:
     """How many distinct pictures some queries need, and the seconds that sending them took."""
     shown: dict[str, Content] = {}
     for question in some:
@@ -179,7 +179,7 @@ async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[Question]) ->
 
 
 async def _timed(
-    judge: JudgeClient, corpus: Corpus, some: Sequence[Question], in_flight: int, reasons: list[str]
+    judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs], in_flight: int, reasons: list[str]
 ) -> Timed:
     """Scores some queries, as many at once as the job has waiting.
 
@@ -187,7 +187,7 @@ async def _timed(
     """
     room = asyncio.Semaphore(in_flight)
 
-    async def verdicts(question: Question) -> int:
+    async def verdicts(question: QueryPairs) -> int:
         async with room:
             return await _verdicts(judge, corpus, question, reasons)
 
@@ -197,7 +197,7 @@ async def _timed(
     return Timed(len(some), pairs, pairs - judged, time.monotonic() - begun)
 
 
-async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question, reasons: list[str]) -> int:
+async def _verdicts(judge: JudgeClient, corpus: Corpus, question: QueryPairs, reasons: list[str]) -> int:
     """How many pairs of a query got one; as in the job, what cannot be read or is refused got none, for a reason."""
     try:
         query, items = await asyncio.to_thread(_contents, corpus, question)
@@ -212,7 +212,7 @@ async def _verdicts(judge: JudgeClient, corpus: Corpus, question: Question, reas
 
 
 async def _counts(
-    judge: JudgeClient, corpus: Corpus, some: Sequence[Question]
+    judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]
 ) -> tuple[list[list[TokenCount]], PairFlops | None]:
     """Of each query that can be read the counts of its pairs, and what a pair costs on average."""
     counts: list[list[TokenCount]] = []
@@ -247,7 +247,7 @@ def _computed(counts: Sequence[Sequence[TokenCount]]) -> float:
     return total / sum(map(len, counts))
 
 
-def _contents(corpus: Corpus, question: Question) -> tuple[Content, list[Content]]:
+def _contents(corpus: Corpus, question: QueryPairs) -> tuple[Content, list[Content]]:
     """A query, and those of its items that can be read.
 
     Raises:

@@ -9,7 +9,7 @@ from unijudge.cli import Overwrite
 from unijudge.storage.locations import locate
 
 if TYPE_CHECKING:
-    from miner.exporters.training_rows import Rows
+    from miner.exporters.training_rows import TrainingRows
 
 exports = typer.Typer(help="A selection into the layouts of other trainers.", no_args_is_help=True)
 
@@ -44,9 +44,9 @@ def sentence_transformers(
     """Parquet: query, positive, negative_1 …, label (the judge's scores, positive first)."""
     from miner.exporters.existing_export import holds_table, replacing_export
     from miner.exporters.sentence_transformers import TABLE, export_sentence_transformers
-    from miner.exporters.training_rows import Rows
+    from miner.exporters.training_rows import TrainingRows
 
-    rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_table(path, TABLE), overwrite=overwrite) as place:
         export_sentence_transformers(rows, place, negatives=negatives, scores=not no_scores)
     _tell(out, rows, negatives, option=True)
@@ -70,9 +70,9 @@ def flagembedding(
     """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
     from miner.exporters.existing_export import holds_rows, replacing_export
     from miner.exporters.flagembedding import KEYS, export_flagembedding
-    from miner.exporters.training_rows import Rows
+    from miner.exporters.training_rows import TrainingRows
 
-    rows = Rows(triples, corpus, skip_suspects=skip_suspects)
+    rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
     constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
     with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
         export_flagembedding(
@@ -99,9 +99,9 @@ def swift(
     """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
     from miner.exporters.existing_export import holds_rows, replacing_export
     from miner.exporters.swift import KEYS, export_swift
-    from miner.exporters.training_rows import Rows
+    from miner.exporters.training_rows import TrainingRows
 
-    rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
         export_swift(rows, place, negatives=negatives)
     fate = "written with those that they have" if negatives is None else None
@@ -120,10 +120,10 @@ def tevatron(
 ) -> None:
     """Two folders of Parquet: queries, whose rows name documents, and corpus."""
     from miner.exporters.tevatron import export_tevatron, is_tevatron
-    from miner.exporters.training_rows import Rows
+    from miner.exporters.training_rows import TrainingRows
     from unijudge.storage.outputs import replacing
 
-    rows = Rows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing(out, is_tevatron, "export for Tevatron", overwrite=overwrite) as place:
         export_tevatron(rows, place, extra_positives=extra_positives)
     _tell(out, rows, fate="written with those that they have")
@@ -140,17 +140,17 @@ def unime(
 ) -> None:
     """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
     from miner.exporters.existing_export import holds_array, replacing_export
-    from miner.exporters.training_rows import Rows
+    from miner.exporters.training_rows import TrainingRows
     from miner.exporters.unime import KEYS, export_unime
 
-    rows = Rows(triples, corpus, skip_suspects=skip_suspects)
+    rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_array(path, KEYS), overwrite=overwrite) as place:
         export_unime(rows, place, negatives=negatives)
     _tell(out, rows, negatives, fate="filled up with repeated ones, as the released file is", option=True)
 
 
 def _tell(
-    out: Path, rows: "Rows", negatives: int | None = None, *, fate: str | None = None, option: bool = False
+    out: Path, rows: "TrainingRows", negatives: int | None = None, *, fate: str | None = None, option: bool = False
 ) -> None:
     """Says what was written, what was not, and which rows are short.
 

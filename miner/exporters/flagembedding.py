@@ -10,14 +10,14 @@ Source: FlagOpen/FlagEmbedding, its embedder's dataset and model, version 1.4.
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.training_rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
+from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, TrainingRows, check_out, write_jsonl
 
 KEYS = ("query", "pos", "neg")
 """What every row has."""
 
 
 def export_flagembedding(
-    rows: Rows,
+    rows: TrainingRows,
     out: Path,
     *,
     scores: bool = True,
@@ -44,7 +44,7 @@ def export_flagembedding(
     write_jsonl(out, rows.export(lambda row: _line(rows, row, temperature, extra_positives) | (constants or {})))
 
 
-def _line(rows: Rows, row: Row, temperature: float | None, extra_positives: bool) -> dict[str, Any]:
+def _line(rows: TrainingRows, row: TrainingRow, temperature: float | None, extra_positives: bool) -> dict[str, Any]:
     lists = {"pos": [row.positive, *(row.extra_positives if extra_positives else [])], "neg": row.distinct_negatives}
     if row.query.image or any(one.item.image for candidates in lists.values() for one in candidates):
         raise LeftOut("an image is in the row, and FlagEmbedding trains on texts only")

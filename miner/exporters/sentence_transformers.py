@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.exporters.training_rows import LeftOut, Row, Rows, check_out
+from miner.exporters.training_rows import LeftOut, TrainingRow, TrainingRows, check_out
 from unijudge.formats.corpus import Item, Query
 from unijudge.formats.tables import Table
 
@@ -31,7 +31,9 @@ TABLE = "sentence-transformers"
 MULTIMODAL = pa.struct([("image", pa.list_(pa.string())), ("text", pa.list_(pa.string()))])
 
 
-def export_sentence_transformers(rows: Rows, out: Path, *, negatives: int | None = None, scores: bool = True) -> None:
+def export_sentence_transformers(
+    rows: TrainingRows, out: Path, *, negatives: int | None = None, scores: bool = True
+) -> None:
     """Writes one Parquet file.
 
     Args:
@@ -55,7 +57,7 @@ def export_sentence_transformers(rows: Rows, out: Path, *, negatives: int | None
     table.write(out, rows.export(lambda row: _columns(rows, row, schema, wanted)))
 
 
-def _columns(rows: Rows, row: Row, schema: pa.Schema, wanted: int) -> dict[str, Any]:
+def _columns(rows: TrainingRows, row: TrainingRow, schema: pa.Schema, wanted: int) -> dict[str, Any]:
     candidates = [row.positive, *row.distinct_negatives[:wanted]]
     if len(candidates) <= wanted:
         raise LeftOut(f"fewer than {wanted} distinct negatives")
@@ -70,7 +72,7 @@ def _columns(rows: Rows, row: Row, schema: pa.Schema, wanted: int) -> dict[str, 
     return made
 
 
-def _cell(rows: Rows, entry: Query | Item, kind: pa.DataType) -> str | dict[str, list[str]]:
+def _cell(rows: TrainingRows, entry: Query | Item, kind: pa.DataType) -> str | dict[str, list[str]]:
     if kind != MULTIMODAL:
         return entry.text or ""
     image = rows.image(entry)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.training_rows import AS_TIME, LeftOut, Row, Rows, check_out, write_jsonl
+from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, TrainingRows, check_out, write_jsonl
 from unijudge.formats.corpus import Item, Query
 
 KEYS = ("messages", "positive_messages", "negative_messages")
@@ -21,7 +21,7 @@ IMAGES = ("images", "positive_images", "negative_images")
 TAGS = ("<image>", "<video>", "<audio>")
 
 
-def export_swift(rows: Rows, out: Path, *, negatives: int | None = None) -> None:
+def export_swift(rows: TrainingRows, out: Path, *, negatives: int | None = None) -> None:
     """Writes one JSONL file.
 
     Args:
@@ -66,7 +66,9 @@ def _led(lines: Iterable[dict[str, Any]], leaders: dict[int, dict[str, Any]]) ->
             yield line
 
 
-def _line(rows: Rows, row: Row, wanted: int | None, query_images: bool, item_images: bool) -> dict[str, Any]:
+def _line(
+    rows: TrainingRows, row: TrainingRow, wanted: int | None, query_images: bool, item_images: bool
+) -> dict[str, Any]:
     if row.holds(TAGS):
         raise LeftOut(f"a text contains {' or '.join(TAGS)}")
     if row.holds_time():
@@ -92,6 +94,6 @@ def _messages(entry: Query | Item) -> list[dict[str, str]]:
     return [{"role": "user", "content": tag + (entry.text or "")}]
 
 
-def _images(rows: Rows, entry: Query | Item) -> list[str]:
+def _images(rows: TrainingRows, entry: Query | Item) -> list[str]:
     image = rows.image(entry)
     return [] if image is None else [image]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.exporters.training_rows import Row, Rows, check_free
+from miner.exporters.training_rows import TrainingRow, TrainingRows, check_free
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Item, Query
 from unijudge.formats.tables import Table, table_name
@@ -49,7 +49,7 @@ QUERIES = _table(
 DOCUMENTS = _table("tevatron-corpus", {"docid": STRING, "text": STRING, "image": IMAGE, "item_id": STRING})
 
 
-def export_tevatron(rows: Rows, out: Path, *, extra_positives: bool = False) -> None:
+def export_tevatron(rows: TrainingRows, out: Path, *, extra_positives: bool = False) -> None:
     """Writes the two folders.
 
     Args:
@@ -82,7 +82,7 @@ def is_tevatron(folder: Path) -> bool:
     return own
 
 
-def _query(rows: Rows, row: Row, extra_positives: bool) -> dict[str, Any]:
+def _query(rows: TrainingRows, row: TrainingRow, extra_positives: bool) -> dict[str, Any]:
     positives = [row.positive, *(row.extra_positives if extra_positives else [])]
     return {
         "query_id": row.query.query_id,
@@ -94,12 +94,12 @@ def _query(rows: Rows, row: Row, extra_positives: bool) -> dict[str, Any]:
     }
 
 
-def _documents(rows: Rows) -> Iterator[dict[str, Any]]:
+def _documents(rows: TrainingRows) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(rows.corpus.items):
         image = _image(rows, item)
         yield {"docid": str(number), "text": item.text or "", "image": image, "item_id": item.item_id}
 
 
-def _image(rows: Rows, entry: Query | Item) -> dict[str, Any] | None:
+def _image(rows: TrainingRows, entry: Query | Item) -> dict[str, Any] | None:
     path = rows.image(entry)
     return None if path is None else {"bytes": None, "path": path}

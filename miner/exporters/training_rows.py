@@ -51,7 +51,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One training row with its contents."""
 
     query: Query
@@ -95,7 +95,7 @@ class Count:
     rows: int = 0
 
 
-class Rows:
+class TrainingRows:
     """The rows of one selection in order, and the count of what became of them."""
 
     def __init__(self, triples: Path, corpus: Path, *, image_root: str | None = None, skip_suspects: bool = False):
@@ -125,7 +125,7 @@ class Rows:
         self._skip_suspects = skip_suspects
         self._find = lru_cache(maxsize=ITEMS_AT_HAND)(self._look_up)
 
-    def export(self, make: Callable[[Row], T]) -> Iterator[T]:
+    def export(self, make: Callable[[TrainingRow], T]) -> Iterator[T]:
         """Yields what `make` makes of each row, and counts anew.
 
         `make` raises `LeftOut` for a row that its layout cannot hold.
@@ -162,7 +162,7 @@ class Rows:
         if not triple.negatives:
             raise LeftOut("no negative")
 
-    def score(self, row: Row, candidate: Candidate) -> float:
+    def score(self, row: TrainingRow, candidate: Candidate) -> float:
         """The soft label of a row's candidate, in [0, 1].
 
         Raises:
@@ -206,16 +206,16 @@ class Rows:
         if wanted > stored:
             raise SettingsError(
                 f"--negatives {wanted}: the rows of {self._triples} have {stored}; ask for fewer, or select with a "
-                "larger `stored`"
+                "larger `num_negatives`"
             )
 
-    def _row(self, triple: Triple) -> Row:
+    def _row(self, triple: Triple) -> TrainingRow:
         row = self.corpus.query_row_of.get(triple.query_id)
         if row is None:
             raise self._stranger(triple, "it")
         scales = self.manifest.scales
         positive, *labels = triple.labels(scales)
-        return Row(
+        return TrainingRow(
             query=self.corpus.queries[row],
             positive=self._candidate(triple, triple.positive, positive),
             negatives=[self._candidate(triple, *one) for one in zip(triple.negatives, labels, strict=True)],

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.training_rows import LeftOut, Row, Rows, check_out
+from miner.exporters.training_rows import LeftOut, TrainingRow, TrainingRows, check_out
 from unijudge.foreign.layouts import MARKER
 from unijudge.formats.corpus import Item, Query
 from unijudge.storage.files import publishing
@@ -24,7 +24,7 @@ KEYS = (
 """What every row has."""
 
 
-def export_unime(rows: Rows, out: Path, *, negatives: int = 10) -> None:
+def export_unime(rows: TrainingRows, out: Path, *, negatives: int = 10) -> None:
     """Writes one JSON file.
 
     Args:
@@ -52,7 +52,7 @@ def _array(objects: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield "\n]\n"
 
 
-def _object(rows: Rows, row: Row, wanted: int) -> dict[str, Any]:
+def _object(rows: TrainingRows, row: TrainingRow, wanted: int) -> dict[str, Any]:
     negatives = row.negatives[:wanted]
     if len(negatives) < wanted:
         raise LeftOut(f"fewer than {wanted} negatives")

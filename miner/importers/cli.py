@@ -13,7 +13,7 @@ from unijudge.storage.locations import is_local, locate
 
 if TYPE_CHECKING:
     from miner.importers.building.pair import Row
-    from miner.importers.building.published_scores import Published
+    from miner.importers.building.published_scores import PublishedScores
     from miner.importers.doctor import Outlook
 
 imports = typer.Typer(help="Foreign layouts into a corpus folder.", no_args_is_help=True)
@@ -156,10 +156,10 @@ def import_unime(
     dry_run: DryRun = False,
 ) -> None:
     """The training data that UniME-V2 released, with the scores of its judge."""
-    from miner.importers.building.published_scores import Published
+    from miner.importers.building.published_scores import PublishedScores
     from miner.importers.unime import read_unime
 
-    published, rows = Published(scores, source=file), read_unime(file)
+    published, rows = PublishedScores(scores, source=file), read_unime(file)
     _import(
         rows,
         images=images,
@@ -195,12 +195,14 @@ def import_sentence_transformers(
     dry_run: DryRun = False,
 ) -> None:
     """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
-    from miner.importers.building.published_scores import Published
+    from miner.importers.building.published_scores import PublishedScores
     from miner.importers.sentence_transformers import read_tuples
     from unijudge.foreign.tables import files_of
 
     first, *more = files_of(files)
-    published = None if scores is None else Published(scores, first, tuple(more), only_probabilities=probabilities)
+    published = (
+        None if scores is None else PublishedScores(scores, first, tuple(more), only_probabilities=probabilities)
+    )
     rows = read_tuples(files, subset, strict=strict)
     _import(
         rows,
@@ -375,7 +377,7 @@ def _import(
     max_rejects: float,
     max_pixels: int,
     dry_run: bool,
-    published: "Published | None" = None,
+    published: "PublishedScores | None" = None,
 ) -> None:
     """Imports rows, or says what an import would make of them."""
     if dry_run:

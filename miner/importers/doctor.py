@@ -13,7 +13,7 @@ from miner.importers.building.build import CorpusBuilder
 from miner.importers.building.existing_corpus import older_corpus
 from miner.importers.building.ledger import Ledger
 from miner.importers.building.pair import Left, Pair, Row
-from miner.importers.building.published_scores import Published
+from miner.importers.building.published_scores import PublishedScores
 from miner.importers.karpathy import read_karpathy
 from miner.importers.mmeb import read_mmeb, read_mmeb_eval
 from miner.importers.pairs import read_pairs
@@ -79,7 +79,7 @@ def dry_run(
     out: Path | None,
     source: str,
     max_rejects: float,
-    published: Published | None = None,
+    published: PublishedScores | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Outlook:
     """Does what `build` does, with the same arguments, and writes nothing; without `out`, no output is looked at.

@@ -7,15 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from miner.selection.negatives import Choice, plain_scales, rule_of, survivors
-from miner.selection.resolve import NEVER_NEGATIVE, NOTHING_SAID, Said, Scored, Standing, Word, at_most, stand, within
+from miner.selection.negatives import SelectionOutcome, plain_scales, rule_of, survivors
+from miner.selection.resolve import (
+    NEVER_NEGATIVE,
+    NO_OVERRIDES,
+    OverrideMap,
+    OverrideVerdict,
+    ResolvedQuery,
+    ScoredCandidate,
+    at_most,
+    resolve,
+    within,
+)
 from miner.selection.settings import Selection
 from unijudge.formats.scores import Judged, JudgedQuery
 from unijudge.formats.triples import Scale
 
 Fate = Literal["chosen", "kept", "dropped", "error", "positive", "answer"]
 View = Literal["suspected false negatives", "suspect positives", "under-filled", "left out", "ties", "errors"]
-RULED_OUT: dict[Word | None, str] = {
+RULED_OUT: dict[OverrideVerdict | None, str] = {
     "match": "a person: an answer, so never a negative",
     "known": "known to the corpus as an answer to this question, or as its own picture, so never a negative",
     "twin": "says the same as a candidate before it, which stands for both",
@@ -38,7 +48,7 @@ class Explained:
     """σ⁺ − β, both by its own judge: the cut that it was held against; None where there was none."""
 
 
-def views_of(query: JudgedQuery, choice: Choice, stored: int) -> list[View]:
+def views_of(query: JudgedQuery, choice: SelectionOutcome, stored: int) -> list[View]:
     """For what a person may want to look at this row, in the order of `VIEWS`.
 
     Args:
@@ -58,7 +68,7 @@ def views_of(query: JudgedQuery, choice: Choice, stored: int) -> list[View]:
     return [view for view in VIEWS if applies[view]]
 
 
-def outcome(choice: Choice, stored: int) -> str:
+def outcome(choice: SelectionOutcome, stored: int) -> str:
     """One sentence about a row."""
     if choice.triple is None:
         return {
@@ -79,11 +89,11 @@ def outcome(choice: Choice, stored: int) -> str:
 
 def explain(
     query: JudgedQuery,
-    choice: Choice,
+    choice: SelectionOutcome,
     settings: Selection,
     *,
     large: JudgedQuery | None = None,
-    said: Said = NOTHING_SAID,
+    overrides: OverrideMap = NO_OVERRIDES,
     scales: Sequence[Scale] | None = None,
 ) -> tuple[list[Explained], list[Explained]]:
     """What became of each item of a query.
@@ -93,40 +103,40 @@ def explain(
         choice: What `choose` made of it.
         settings: With which it did.
         large: As `choose` had it, like the following two.
-        said: A person's word.
+        overrides: A person's word.
         scales: How log-odds become scores.
 
     Returns:
         The positives and the candidates, both in their order.
     """
     scales = scales or plain_scales(settings)
-    standing = stand(query, scales, large=large, said=said, k=settings.k)
+    standing = resolve(query, scales, large=large, overrides=overrides, k=settings.k)
     best, betas = standing.positive, rule_of(settings).betas
     judge = 0 if best is None else best.judge
     seen = {one.item_id: one for one in (large.positives if judge and large is not None else query.positives)}
     positives = [
-        _positive(seen.get(one.item_id, one), standing, settings, said, scales[judge]) for one in query.positives
+        _positive(seen.get(one.item_id, one), standing, settings, overrides, scales[judge]) for one in query.positives
     ]
     beta = survivors(standing.candidates, betas)[0] if best is not None and betas else None
     stood = {one.judged.item_id: one for one in standing.candidates}
     near = {one.item_id for one in within(query.candidates, settings.k)}
     candidates = []
     for one in query.candidates:
-        word = said.get(one.item_id)
+        word = overrides.get(one.item_id)
         if word in NEVER_NEGATIVE:
             candidates.append(Explained(one, _score(one, scales[0]), "answer", RULED_OUT[word]))
         elif one.item_id in stood:
             candidates.append(_candidate(stood[one.item_id], choice, beta, betas, scales))
         else:
-            candidates.append(_not_held(one, one.item_id in near, query, said, scales[0]))
+            candidates.append(_not_held(one, one.item_id in near, query, overrides, scales[0]))
     return positives, candidates
 
 
-def compared(score: float, positive: float, beta: float) -> str:
+def with_difference(score: float, positive: float, beta: float) -> str:
     """The comparison that decided, with as many digits as it takes to be seen to hold.
 
     Example:
-        >>> compared(0.62, 0.71, 0.1), compared(0.61004, 0.71, 0.1)
+        >>> with_difference(0.62, 0.71, 0.1), compared(0.61004, 0.71, 0.1)
         ('score 0.620 > 0.710 − 0.1', 'score 0.61004 > 0.71000 − 0.1')
     """
     above = not at_most(score, positive - beta)
@@ -137,8 +147,10 @@ def compared(score: float, positive: float, beta: float) -> str:
     return f"score {score:.{digits}f} {'>' if above else '≤'} {positive:.{digits}f} − {beta:g}"
 
 
-def _positive(judged: Judged, standing: Standing, settings: Selection, said: Said, scale: Scale) -> Explained:
-    value, word, best = _score(judged, scale), said.get(judged.item_id), standing.positive
+def _positive(
+    judged: Judged, standing: ResolvedQuery, settings: Selection, overrides: OverrideMap, scale: Scale
+) -> Explained:
+    value, word, best = _score(judged, scale), overrides.get(judged.item_id), standing.positive
     if word == "negative":
         return Explained(judged, value, "positive", "a person: not an answer, so no positive of this row")
     if value is None and word != "match":
@@ -157,11 +169,11 @@ def _score(judged: Judged, scale: Scale) -> float | None:
     return None if judged.log_odds is None else scale.score(judged)
 
 
-def _not_held(judged: Judged, near: bool, query: JudgedQuery, said: Said, scale: Scale) -> Explained:
+def _not_held(judged: Judged, near: bool, query: JudgedQuery, overrides: OverrideMap, scale: Scale) -> Explained:
     """One candidate that was held against no positive."""
     if judged.log_odds is None:
         return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    denied = any(said.get(one.item_id) == "negative" for one in query.positives)
+    denied = any(overrides.get(one.item_id) == "negative" for one in query.positives)
     why = "a person left no positive with a verdict" if denied else "no positive has a verdict"
     return Explained(
         judged, scale.score(judged), "kept", f"nothing to compare with: {why}" if near else "beyond the first k"
@@ -169,7 +181,11 @@ def _not_held(judged: Judged, near: bool, query: JudgedQuery, said: Said, scale:
 
 
 def _candidate(
-    stood: Scored, choice: Choice, beta: float | None, betas: Sequence[float], scales: Sequence[Scale]
+    stood: ScoredCandidate,
+    choice: SelectionOutcome,
+    beta: float | None,
+    betas: Sequence[float],
+    scales: Sequence[Scale],
 ) -> Explained:
     """One candidate that no person calls an answer."""
     score, place = _score(stood.judged, scales[stood.judge]), _place(stood.judged, choice)
@@ -180,7 +196,7 @@ def _candidate(
     if beta is None:
         words = "passed over by the walk" if place is None else f"negative {place}, without asking the judge"
         return Explained(stood.judged, score, "kept" if place is None else "chosen", words)
-    words, alpha = compared(score, stood.positive, beta), stood.positive - beta
+    words, alpha = with_difference(score, stood.positive, beta), stood.positive - beta
     if beta != betas[0]:
         words += f" (β relaxed from {betas[0]:g})"
     if stood.judge:
@@ -193,7 +209,7 @@ def _candidate(
     return Explained(stood.judged, score, "chosen", f"{words}; negative {place}", alpha)
 
 
-def _place(judged: Judged, choice: Choice) -> int | None:
+def _place(judged: Judged, choice: SelectionOutcome) -> int | None:
     """At which place of the row it stands first, from 1."""
     negatives = [] if choice.triple is None else [negative.item_id for negative in choice.triple.negatives]
     return negatives.index(judged.item_id) + 1 if judged.item_id in negatives else None

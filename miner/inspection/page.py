@@ -12,12 +12,12 @@ from pathlib import Path
 
 from miner.inspection.explain import VIEWS, View, views_of
 from miner.inspection.labels import LabelSample
-from miner.inspection.payload import Shown, shown_rows
+from miner.inspection.payload import PagePayload, shown_rows
 from miner.inspection.sample import FILES, Sample
 from miner.inspection.settings import InspectSettings
 from miner.selection.inputs import Case, Sources
-from miner.selection.negatives import Choice, choose, rule_of
-from miner.selection.resolve import stand
+from miner.selection.negatives import SelectionOutcome, rule_of, select_negatives
+from miner.selection.resolve import resolve
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.triples import Scale
 from unijudge.pages.charts import bars, bin_of
@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 
 
 @dataclass
-class Counts:
+class PageCounts:
     """Over all rows that were read; the charts' bins too, since the values would not fit."""
 
     reasons: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,9 @@ class Counts:
     scores: dict[str, list[int]] = field(default_factory=lambda: {"positives": [0] * BINS, "candidates": [0] * BINS})
     margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * BINS})
 
-    def add(self, case: Case, choice: Choice, views: list[View], scales: Sequence[Scale], k: int | None) -> None:
+    def add(
+        self, case: Case, choice: SelectionOutcome, views: list[View], scales: Sequence[Scale], k: int | None
+    ) -> None:
         """Counts one row; margins are of the first k candidates, those that selection sees."""
         query = case.query
         self.reasons[choice.reason] += 1
@@ -55,7 +57,7 @@ class Counts:
             for judged in getattr(query, name):
                 if judged.log_odds is not None:
                     self.scores[name][bin_of(scales[0].score(judged), 0.0, 1.0, BINS)] += 1
-        for one in stand(query, scales, large=case.large, said=case.said, k=k).candidates:
+        for one in resolve(query, scales, large=case.large, overrides=case.overrides, k=k).candidates:
             if one.score is not None and one.positive is not None and not one.overruled:
                 self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, BINS)] += 1
 
@@ -72,12 +74,14 @@ def inspect(settings: InspectSettings) -> str:
     corpus = Corpus(settings.corpus)
     sources = Sources(settings, corpus)
     sources.check_margins(rule_of(settings).betas)
-    counts = Counts()
-    sample: Sample[tuple[Case, Choice]] = Sample(settings.rows, settings.seed)
+    counts = PageCounts()
+    sample: Sample[tuple[Case, SelectionOutcome]] = Sample(settings.rows, settings.seed)
     to_label = LabelSample(settings.label, settings.seed)
     for case in sources.cases():
-        choice = choose(case.query, settings, large=case.large, said=case.said, scales=sources.scales)
-        views = views_of(case.query, choice, settings.stored)
+        choice = select_negatives(
+            case.query, settings, large=case.large, overrides=case.overrides, scales=sources.scales
+        )
+        views = views_of(case.query, choice, settings.num_negatives)
         counts.add(case, choice, views, sources.scales, settings.k)
         sample.add(case.query.query_id, views, (case, choice))
         to_label.add(case.query)
@@ -95,9 +99,9 @@ def _page(
     settings: InspectSettings,
     corpus: Corpus,
     sources: Sources,
-    counts: Counts,
-    sample: Sample[tuple[Case, Choice]],
-    shown: Shown,
+    counts: PageCounts,
+    sample: Sample[tuple[Case, SelectionOutcome]],
+    shown: PagePayload,
 ) -> str:
     in_view = Counter(VIEWS[place] for row in shown.values["rows"] for place in row["views"])
     return page(
@@ -122,12 +126,12 @@ def _page(
     )
 
 
-def _scores(settings: InspectSettings, counts: Counts) -> str:
+def _scores(settings: InspectSettings, counts: PageCounts) -> str:
     mark = (settings.suspect_below, f"{settings.suspect_below:g}: a positive below is suspect")
     return bars(counts.scores, low=0.0, high=1.0, x_label="judge score", mark=mark)
 
 
-def _margins(settings: InspectSettings, counts: Counts) -> str:
+def _margins(settings: InspectSettings, counts: PageCounts) -> str:
     betas = rule_of(settings).betas
     mark = (betas[0], f"α, at β = {betas[0]:g}: left of it, dropped") if betas else (0.0, "as good as the positive")
     label = "score of the positive minus score of the candidate"

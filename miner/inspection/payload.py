@@ -14,7 +14,7 @@ from miner.inspection.explain import VIEWS, Explained, Fate, explain, outcome, v
 from miner.inspection.labels import Pair, digest_of
 from miner.inspection.settings import InspectSettings
 from miner.selection.inputs import Case, Sources
-from miner.selection.negatives import Choice
+from miner.selection.negatives import SelectionOutcome
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus, Item, Query
 from unijudge.formats.triples import Scale
@@ -35,7 +35,7 @@ FIRST = ("positive", "answer", "dropped", "chosen", "error", "kept")
 
 
 @dataclass(frozen=True)
-class Shown:
+class PagePayload:
     """The rows of a page."""
 
     values: dict[str, Any]
@@ -56,11 +56,11 @@ class Shown:
 
 def shown_rows(
     corpus: Corpus,
-    rows: Sequence[tuple[Case, Choice]],
+    rows: Sequence[tuple[Case, SelectionOutcome]],
     pairs: Sequence[Pair],
     settings: InspectSettings,
     sources: Sources,
-) -> Shown:
+) -> PagePayload:
     """Collects what the page needs.
 
     Args:
@@ -96,7 +96,7 @@ def shown_rows(
             f"max_mb: {len(rows)} rows take {size / 1e6:.1f} MB without a picture; give fewer rows, or a larger max_mb"
         )
     pictures = tables.pictures(room - size)
-    return Shown(
+    return PagePayload(
         values=cut | {"pictures": pictures, "fates": FATES, "views": VIEWS, "corpus": corpus.fingerprint},
         text_chars=chars,
         cut=sum(len(text) > chars for text in tables.texts),
@@ -120,16 +120,20 @@ class _Tables:
         self.items: list[list[Any]] = []
         self.texts: list[str] = []
 
-    def row(self, case: Case, choice: Choice, settings: InspectSettings, scales: Sequence[Scale]) -> dict[str, Any]:
+    def row(
+        self, case: Case, choice: SelectionOutcome, settings: InspectSettings, scales: Sequence[Scale]
+    ) -> dict[str, Any]:
         judged = case.query
         query = self._queries[judged.query_id]
-        positives, candidates = explain(judged, choice, settings, large=case.large, said=case.said, scales=scales)
+        positives, candidates = explain(
+            judged, choice, settings, large=case.large, overrides=case.overrides, scales=scales
+        )
         return {
             "id": judged.query_id,
             "subset": judged.subset,
             "asks": self._content(query, 0),
-            "views": [VIEWS.index(view) for view in views_of(judged, choice, settings.stored)],
-            "outcome": outcome(choice, settings.stored),
+            "views": [VIEWS.index(view) for view in views_of(judged, choice, settings.num_negatives)],
+            "outcome": outcome(choice, settings.num_negatives),
             "positives": [self._cell(explained) for explained in positives],
             "candidates": [self._cell(explained) for explained in candidates],
         }

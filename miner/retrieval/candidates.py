@@ -16,10 +16,10 @@ from miner.strata import drawn
 from unijudge.formats.candidates import (
     CandidateFolder,
     CandidateManifest,
-    Near,
-    missing_parts,
+    NearestItems,
+    missing_candidate_parts,
     start_candidates,
-    write_part,
+    write_candidates_part,
 )
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.lazy_table import Rows
@@ -52,15 +52,15 @@ def find_candidates(
         Stopped: `stop` was set; parts that are written stay.
     """
     manifest = start_candidates(folder, manifest)
-    if missing := missing_parts(folder, manifest):
+    if missing := missing_candidate_parts(folder, manifest):
         unseen = vectors.skipped("items")
-        same = {"fold_case": settings.fold_case, "own_picture": settings.own_picture}
+        same = {"fold_case": settings.fold_case, "allow_query_image": settings.allow_query_image}
         pools = Pools(corpus, settings.pool, **same, unseen=unseen)
         retriever = open_retriever(settings, vectors, pools, stop)
         wider = settings.model_copy(update={"k": manifest.k})
         for part in missing:
             rows = manifest.parts()[part]
-            write_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider, stop))
+            write_candidates_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider, stop))
             logger.info("candidates of %d queries of %d", rows.stop, manifest.queries)
     found = CandidateFolder(folder)
     _tell_skipped(vectors)
@@ -97,7 +97,9 @@ def open_retriever(
         return flat
     if settings.index == "exact":
         return ExactRetriever(vectors)
-    shape = IndexShape(settings.index, settings.lists, settings.probes, settings.links, settings.breadth)
+    shape = IndexShape(
+        settings.index, settings.ivf_nlist, settings.ivf_nprobe, settings.hnsw_m, settings.hnsw_ef_search
+    )
     index = _Indexed(IndexRetriever(vectors, shape, stop), flat)
     sample = drawn(vectors.manifest.queries, RECALL_QUERIES)
     queries_QD = vectors.take("queries", sample)
@@ -132,7 +134,7 @@ def _found(
     retriever: Retriever,
     settings: RetrievalSettings,
     stop: threading.Event | None,
-) -> Iterator[Near]:
+) -> Iterator[NearestItems]:
     queries_QD = vectors.take("queries", np.arange(rows.start, rows.stop))
     positives = _positive_similarities(rows, corpus, vectors, queries_QD)
     ceilings = np.array([settings.ceiling(_highest(values)) for values in positives])
@@ -141,7 +143,7 @@ def _found(
     for place, row in enumerate(rows):
         if not blind[place]:
             members_of.setdefault(pools.name(row), []).append(place)
-    window = Window(settings.k, settings.skip, settings.depth)
+    window = Window(settings.k, settings.range_min, settings.range_max)
     found: dict[int, tuple[Rows, Vectors]] = {}
     for name, members in members_of.items():
         excluded = [pools.excluded(rows[place]) for place in members]
@@ -152,7 +154,7 @@ def _found(
     for place, values in enumerate(positives):
         items, similarities = found.get(place, NOTHING_FOUND)
         own = [None if np.isnan(value) else float(value) for value in values]
-        yield Near(items.tolist(), similarities.tolist(), own)
+        yield NearestItems(items.tolist(), similarities.tolist(), own)
 
 
 def _positive_similarities(rows: range, corpus: Corpus, vectors: VectorFolder, queries_QD: Vectors) -> list[Vectors]:

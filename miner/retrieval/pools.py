@@ -28,7 +28,7 @@ class Pools:
         kind: PoolKind,
         *,
         fold_case: bool = True,
-        own_picture: bool = False,
+        allow_query_image: bool = False,
         unseen: Rows | None = None,
     ):
         """Hashes every item once.
@@ -38,12 +38,12 @@ class Pools:
             kind: One pool for all; one for each subset; or one for each modality (text, image, both), in which a query
                 finds items of its own positives' kind.
             fold_case: Whether texts that differ in letter case or blanks alone are the same.
-            own_picture: Whether items that show the query's own picture may be candidates.
+            allow_query_image: Whether items that show the query's own picture may be candidates.
             unseen: Items that are in no pool: those without a vector, where a pool is searched.
         """
         self._corpus = corpus
         self._kind = kind
-        self._exclusions = Exclusions(corpus, fold_case=fold_case, own_picture=own_picture)
+        self._exclusions = Exclusions(corpus, fold_case=fold_case, allow_query_image=allow_query_image)
         items = corpus.items.table
         has_picture = np.fromiter(map(bool, values_of(items["image_sha256"])), bool)
         has_text = ~np.fromiter(map(is_blank, values_of(items["text"])), bool)  # as the judge reads it

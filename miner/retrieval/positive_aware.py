@@ -33,9 +33,9 @@ class Window:
 
     k: int
     """How many are wanted."""
-    skip: int = 0
+    range_min: int = 0
     """Nearest items that are passed over."""
-    depth: int | None = None
+    range_max: int | None = None
     """Rank beyond which none is taken; None: the whole pool."""
 
 
@@ -115,7 +115,7 @@ def _questions(queries_QD: Vectors, excluded: Sequence[Rows]) -> list[list[int]]
 def _nearest(retriever: Retriever, search: _Search, groups: list[list[int]]) -> tuple[dict[int, Found], set[int]]:
     """What the nearest few hold, and for which queries more must be looked at."""
     window, pool = search.window, search.pool
-    fetch = max(1, min(len(pool), window.skip + 2 * window.k + 8))
+    fetch = max(1, min(len(pool), window.range_min + 2 * window.k + 8))
     firsts = [group[0] for group in groups]
     similarities_GK, rows_GK = retriever.search(np.ascontiguousarray(search.queries_QD[firsts]), pool, fetch)
     found: dict[int, Found] = {}
@@ -123,8 +123,8 @@ def _nearest(retriever: Retriever, search: _Search, groups: list[list[int]]) -> 
     for group, values, rows in zip(groups, similarities_GK, rows_GK, strict=True):
         missed = len(pool) > 0 and bool((rows == NOTHING).any())  # by an index: the pool holds as many as are sought
         inside = (rows != NOTHING) & ~_among(rows, search.excluded[group[0]])
-        allowed = np.flatnonzero(inside)[window.skip : window.depth]
-        at_end = window.depth is not None and len(allowed) >= window.depth - window.skip
+        allowed = np.flatnonzero(inside)[window.range_min : window.range_max]
+        at_end = window.range_max is not None and len(allowed) >= window.range_max - window.range_min
         for query in group:
             below = allowed[values[allowed] < search.ceilings_Q[query] - EQUAL][: window.k]
             found[query] = (rows[below], values[below])
@@ -136,7 +136,7 @@ def _nearest(retriever: Retriever, search: _Search, groups: list[list[int]]) -> 
 def _block_by_block(search: _Search, queries: Sequence[int]) -> list[Found]:
     """The same, exactly, by going through the whole pool: what is too similar counts for the rank and is not kept."""
     window, queries_QD, ceilings_Q = search.window, search.queries_QD[queries], search.ceilings_Q[queries]
-    best = Best(len(queries), window.k + window.skip)
+    best = Best(len(queries), window.k + window.range_min)
     above_Q = np.zeros(len(queries), np.int64)
     for rows, vectors_ND in search.blocks():
         values_QN = queries_QD @ vectors_ND.T
@@ -151,8 +151,10 @@ def _block_by_block(search: _Search, queries: Sequence[int]) -> list[Found]:
         best.add(np.where(too_near_QN, -np.inf, values_QN), np.broadcast_to(rows, values_QN.shape))
     found = []
     for query, above in enumerate(above_Q.tolist()):
-        first = max(0, window.skip - above)
-        last = first + window.k if window.depth is None else min(first + window.k, max(first, window.depth - above))
+        first = max(0, window.range_min - above)
+        last = first + window.k
+        if window.range_max is not None:
+            last = min(last, max(first, window.range_max - above))
         some = slice(first, last)
         real = best.similarities_QK[query, some] > -np.inf
         found.append((best.rows_QK[query, some][real], best.similarities_QK[query, some][real]))
@@ -174,8 +176,8 @@ def _in_order(search: _Search, groups: Sequence[Sequence[int]]) -> dict[int, Fou
         # Best first, so what is too similar stands before the place where the ceiling would.
         aboves = np.searchsorted(-values.astype(np.float64), EQUAL - search.ceilings_Q[group], side="right")
         for query, above in zip(group, aboves.tolist(), strict=True):
-            first = max(above, window.skip)
-            last = first + window.k if window.depth is None else min(first + window.k, max(first, window.depth))
+            first = max(above, window.range_min)
+            last = first + window.k if window.range_max is None else min(first + window.k, max(first, window.range_max))
             found[query] = (rows[first:last], values[first:last])
     return found
 

@@ -140,13 +140,13 @@ class IndexShape:
     """What an approximate index is made of."""
 
     kind: Literal["ivf", "hnsw"]
-    lists: int = 0
+    ivf_nlist: int = 0
     """IVF's cells; 0: four times the root of the number of items."""
-    probes: int = 32
+    ivf_nprobe: int = 32
     """Cells that a search looks into."""
-    links: int = 32
+    hnsw_m: int = 32
     """HNSW's neighbours of an item."""
-    breadth: int = 256
+    hnsw_ef_search: int = 256
     """Items that an HNSW search keeps in sight; at least what is sought."""
 
 
@@ -165,10 +165,11 @@ class IndexRetriever:
         self._shape = shape
         self._size, width = vectors.manifest.items, vectors.manifest.width
         codes = "SQfp16" if vectors.manifest.dtype == "float16" else "Flat"
-        lists = min(shape.lists or int(4 * self._size**0.5), max(1, self._size // 39))  # FAISS wants 39 items a cell
-        name = f"IVF{lists},{codes}" if shape.kind == "ivf" else f"HNSW{shape.links},{codes}"
+        most = max(1, self._size // 39)  # FAISS wants 39 items a cell
+        nlist = min(shape.ivf_nlist or int(4 * self._size**0.5), most)
+        name = f"IVF{nlist},{codes}" if shape.kind == "ivf" else f"HNSW{shape.hnsw_m},{codes}"
         self._index: Any = faiss.index_factory(width, name, faiss.METRIC_INNER_PRODUCT)
-        self._index.train(vectors.take("items", drawn(self._size, 64 * lists)))
+        self._index.train(vectors.take("items", drawn(self._size, 64 * nlist)))
         for _, vectors_ND in vectors.blocks("items"):
             check(stop)
             self._index.add(vectors_ND)
@@ -180,9 +181,9 @@ class IndexRetriever:
         bits = np.packbits(inside, bitorder="little")
         selector = self._faiss.IDSelectorBitmap(self._size, self._faiss.swig_ptr(bits))
         if self._shape.kind == "ivf":
-            parameters = self._faiss.SearchParametersIVF(sel=selector, nprobe=self._shape.probes)
+            parameters = self._faiss.SearchParametersIVF(sel=selector, nprobe=self._shape.ivf_nprobe)
         else:
-            parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=max(k, self._shape.breadth))
+            parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=max(k, self._shape.hnsw_ef_search))
         found = []
         for start in range(0, len(queries_QD), QUERIES_AT_ONCE):
             check(self._stop)

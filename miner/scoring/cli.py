@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from miner.settings import ScoreSettings
-from unijudge.job import Example, Words, command_settings, job
+from unijudge.job import ExampleOption, FileAndSettings, command_settings, job
 
 Address = Annotated[str, typer.Option(help="Of the cluster's dashboard.")]
 Job = Annotated[str, typer.Argument(help="The id that `mine submit` printed.")]
@@ -15,12 +15,12 @@ STOP_WAIT_S = 600
 
 
 def submit(
-    words: Words = None,
+    words: FileAndSettings = None,
     address: Address = HERE,
     stop_wait: Annotated[
         int, typer.Option(min=1, help="Seconds that a cancelled job has for its shards.")
     ] = STOP_WAIT_S,
-    example: Example = False,
+    example: ExampleOption = False,
 ) -> None:
     """Score on a cluster: the settings of `score`, as a Ray job that goes on without this machine."""
     resolved = command_settings(ScoreSettings, words, example)

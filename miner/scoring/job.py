@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from miner.retrieval.pools import repeated_questions
-from miner.scoring.plan import plan_of, questions_of, start_plan
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.plan import pair_source_of, plan_of, start_plan
+from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
-from miner.scoring.shard_scorer import Counts, ShardScorer
+from miner.scoring.shard_scorer import ShardCounts, ShardScorer
 from miner.settings import ScoreSettings
 from miner.stopping import Stopped, listening
 from unijudge.client.client import JudgeClient
@@ -35,7 +35,7 @@ AT_ONCE = 2
 
 
 @dataclass(frozen=True)
-class Progress:
+class ScoreProgress:
     """How far a job is, after each shard."""
 
     shards: int
@@ -43,7 +43,7 @@ class Progress:
     """Of this run and of those before it."""
     shards_before: int
     """Found done when this run began."""
-    counts: Counts
+    counts: ShardCounts
     """Of this run."""
     seconds: float
     """Since this run began to score."""
@@ -60,10 +60,10 @@ class Progress:
         return self.seconds / mine * (self.shards - self.shards_done) if mine else None
 
 
-Report = Callable[[Progress], None]
+ProgressCallback = Callable[[ScoreProgress], None]
 
 
-def score(settings: ScoreSettings, report: Report) -> Progress:
+def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
     """Runs a job, or what is left of it; SIGINT and SIGTERM let the shards in work finish first.
 
     Args:
@@ -101,8 +101,12 @@ def _engine(settings: ScoreSettings) -> AbstractContextManager[None]:
 
 
 async def _run(
-    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, heard: list[signal.Signals]
-) -> Progress:
+    settings: ScoreSettings,
+    corpus: Corpus,
+    report: ProgressCallback,
+    stop: threading.Event,
+    heard: list[signal.Signals],
+) -> ScoreProgress:
     """Stops early when `stop` is set: by a signal, which is noted, or because the lease was lost."""
 
     def asked_to_stop(number: signal.Signals) -> None:
@@ -115,14 +119,14 @@ async def _run(
 
 
 async def _scored(
-    settings: ScoreSettings, corpus: Corpus, report: Report, stop: threading.Event, judge: JudgeClient
-) -> Progress:
+    settings: ScoreSettings, corpus: Corpus, report: ProgressCallback, stop: threading.Event, judge: JudgeClient
+) -> ScoreProgress:
     plan = plan_of(settings, corpus, judge.identity)
     start_plan(settings.out, plan)
     todo = missing_shards(settings.out, plan)
     tally = _Tally(plan, len(todo), report)
     try:
-        questions = await asyncio.to_thread(questions_of, settings, corpus, stop)
+        questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
     except Stopped:
         return tally.progress
     tally.begin()
@@ -131,7 +135,7 @@ async def _scored(
 
         await asyncio.to_thread(score_shards, settings, plan, todo, tally.add, stop)
         return tally.progress
-    known = await asyncio.to_thread(KnownScores, [*settings.reuse, settings.out], plan.judge)
+    known = await asyncio.to_thread(ScoreCache, [*settings.reuse, settings.out], plan.judge)
     rows = None if len(todo) == plan.shards else chain.from_iterable(map(plan.rows, todo))
     repeated = await asyncio.to_thread(repeated_questions, corpus, rows)
     scorer = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
@@ -152,17 +156,17 @@ async def _scored(
 class _Tally:
     """Adds up shards, and reports."""
 
-    def __init__(self, plan: ScoreManifest, todo: int, report: Report):
+    def __init__(self, plan: ScoreManifest, todo: int, report: ProgressCallback):
         self._begun, self._report = time.monotonic(), report
         before = plan.shards - todo
-        self.progress = Progress(plan.shards, before, before, Counts(), 0.0)
+        self.progress = ScoreProgress(plan.shards, before, before, ShardCounts(), 0.0)
         report(self.progress)
 
     def begin(self) -> None:
         """The clock starts: what came before was no scoring."""
         self._begun = time.monotonic()
 
-    def add(self, counts: Counts) -> None:
+    def add(self, counts: ShardCounts) -> None:
         """One more shard."""
         done, counts = self.progress.shards_done + 1, self.progress.counts + counts
         self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)

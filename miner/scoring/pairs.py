@@ -6,8 +6,8 @@ from typing import Protocol
 
 from miner.selection.annotations import Words
 from miner.selection.platt import calibration_of
-from miner.selection.resolve import Said, at_most
-from miner.settings import BandSettings
+from miner.selection.resolve import OverrideMap, at_most
+from miner.settings import CascadeSettings
 from unijudge.errors import DataError
 from unijudge.formats.candidates import CandidateFolder
 from unijudge.formats.corpus import Corpus
@@ -17,7 +17,7 @@ from unijudge.storage.files import read_json
 
 
 @dataclass(frozen=True)
-class Asked:
+class CandidatePair:
     """One item that a query's judge will see."""
 
     row: int
@@ -29,23 +29,23 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Question:
+class QueryPairs:
     """One query and what is asked about it: its positives, then its candidates."""
 
     row: int
     """Of queries.parquet."""
-    asked: list[Asked]
+    asked: list[CandidatePair]
 
 
-class Questions(Protocol):
+class PairSource(Protocol):
     """The seam: where a job's pairs come from."""
 
-    def of(self, rows: range) -> list[Question]:
+    def of(self, rows: range) -> list[QueryPairs]:
         """The questions of some queries, in order."""
         ...
 
 
-class SearchedQuestions:
+class SearchedPairs:
     """The nearest items below the positive."""
 
     def __init__(self, corpus: Corpus, candidates: CandidateFolder, k: int):
@@ -54,21 +54,23 @@ class SearchedQuestions:
         self._candidates = candidates
         self._k = k
 
-    def of(self, rows: range) -> list[Question]:
-        """See `Questions.of`."""
+    def of(self, rows: range) -> list[QueryPairs]:
+        """See `PairSource.of`."""
         questions = []
         for row, near in zip(rows, self._candidates.of(rows), strict=True):
             positives = zip(self._corpus.positives(row).tolist(), near.positive_similarities, strict=True)
             candidates = enumerate(zip(near.items[: self._k], near.similarities[: self._k], strict=True))
-            asked = [Asked(item, value, None) for item, value in positives]
-            questions.append(Question(row, asked + [Asked(item, value, rank) for rank, (item, value) in candidates]))
+            asked = [CandidatePair(item, value, None) for item, value in positives]
+            questions.append(
+                QueryPairs(row, asked + [CandidatePair(item, value, rank) for rank, (item, value) in candidates])
+            )
         return questions
 
 
-class BandQuestions:
+class CascadePairs:
     """The candidates that a first judge scored near the cut; nothing of a query that has none."""
 
-    def __init__(self, corpus: Corpus, band: BandSettings):
+    def __init__(self, corpus: Corpus, band: CascadeSettings):
         """Reads the first folder's manifest.
 
         Raises:
@@ -90,12 +92,12 @@ class BandQuestions:
         # A search leaves out what can be no negative; published scores hold it.
         self._words = Words(corpus, self.manifest, (), None) if self.manifest.vectors is None else None
 
-    def of(self, rows: range) -> list[Question]:
-        """See `Questions.of`."""
+    def of(self, rows: range) -> list[QueryPairs]:
+        """See `PairSource.of`."""
         return [self._question(row, first) for row, first in zip(rows, self._read(rows), strict=True)]
 
     def _read(self, rows: range) -> Iterator[JudgedQuery]:
-        size = self.manifest.queries_in_shard
+        size = self.manifest.shard_size
         for shard in range(rows.start // size, (rows.stop - 1) // size + 1):
             for row, judged in zip(
                 self.manifest.rows(shard), read_shard(self._folder, self.manifest, shard), strict=True
@@ -103,18 +105,20 @@ class BandQuestions:
                 if row in rows:
                     yield judged
 
-    def _question(self, row: int, first: JudgedQuery) -> Question:
-        ruled_out: Said = {}
+    def _question(self, row: int, first: JudgedQuery) -> QueryPairs:
+        ruled_out: OverrideMap = {}
         if self._words is not None:
             ruled_out = self._words.of(first.query_id, [], [one.item_id for one in first.candidates])
         near = in_band(first, self._band.beta, self._band.width, self.scale)
         unsure = [one for one in near if one.item_id not in ruled_out]
         if not unsure:
-            return Question(row, [])
+            return QueryPairs(row, [])
         places = {one.item_id: place for place, one in enumerate(first.candidates)}  # published scores name no rank
         asked: list[tuple[Judged, int | None]] = [(one, None) for one in first.positives]
         asked += [(one, places[one.item_id] if one.rank is None else one.rank) for one in unsure]
-        return Question(row, [Asked(self._corpus.row_of[one.item_id], one.similarity, rank) for one, rank in asked])
+        return QueryPairs(
+            row, [CandidatePair(self._corpus.row_of[one.item_id], one.similarity, rank) for one, rank in asked]
+        )
 
 
 def in_band(query: JudgedQuery, beta: float, width: float, scale: Scale) -> list[Judged]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.retrieval.candidates import find_candidates
-from miner.scoring.pairs import BandQuestions, Questions, SearchedQuestions
+from miner.scoring.pairs import CascadePairs, PairSource, SearchedPairs
 from miner.scoring.score_cache import check_reuse
 from miner.settings import ScoreSettings
 from unijudge.errors import DataError, JudgeChanged, SettingsError
@@ -35,35 +35,35 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
     if not exists(settings.out / "manifest.json"):
         check_folder(settings.out, BEGUN)  # before candidates are sought
     shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
-    shape |= {"queries_in_shard": settings.queries_in_shard, "made": Provenance.now(settings)}
-    if settings.band.scores is not None:
-        questions = BandQuestions(corpus, settings.band)
+    shape |= {"shard_size": settings.shard_size, "made": Provenance.now(settings)}
+    if settings.cascade.scores is not None:
+        questions = CascadePairs(corpus, settings.cascade)
         first = questions.manifest
         if first.judge == judge:
             raise SettingsError(
-                f"band.scores: {settings.band.scores} was scored by the judge that answers now ({judge}); the second "
-                "step of a cascade needs another one"
+                f"cascade.scores: {settings.cascade.scores} was scored by the judge that answers now ({judge}); the "
+                "second step of a cascade needs another one"
             )
-        band: dict[str, Any] = {"scores": first.fingerprint} | settings.band.model_dump(include={"beta", "width"})
+        band: dict[str, Any] = {"scores": first.fingerprint} | settings.cascade.model_dump(include={"beta", "width"})
         band |= questions.scale.model_dump()
         kept = first.model_dump(include={"vectors", "k", "pool", "retrieval"})
         return ScoreManifest(**shape, **kept, band=band)
     if settings.vectors is None:
-        raise SettingsError("vectors: required, and not set (only the second step of a cascade, `band`, needs none)")
+        raise SettingsError("vectors: required, and not set (only the second step of a cascade needs none)")
     VectorFolder(settings.vectors, corpus)  # of this corpus: likewise
     vectors = file_sha256(settings.vectors / "vectors.json")
     return ScoreManifest(**shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval)
 
 
-def questions_of(settings: ScoreSettings, corpus: Corpus, stop: threading.Event | None = None) -> Questions:
+def pair_source_of(settings: ScoreSettings, corpus: Corpus, stop: threading.Event | None = None) -> PairSource:
     """Where a job's pairs come from; the candidates are sought first, where they were not yet.
 
     Raises:
         DataError: Vectors are missing, torn or of another corpus; or the first step of a cascade is not whole.
         Stopped: `stop` was set meanwhile.
     """
-    if settings.band.scores is not None:
-        return BandQuestions(corpus, settings.band)
+    if settings.cascade.scores is not None:
+        return CascadePairs(corpus, settings.cascade)
     assert settings.vectors is not None  # noqa: S101  the plan was made
     manifest = CandidateManifest(
         corpus=corpus.fingerprint,
@@ -77,7 +77,7 @@ def questions_of(settings: ScoreSettings, corpus: Corpus, stop: threading.Event 
     vectors = VectorFolder(settings.vectors, corpus)
     folder = settings.out / "candidates"
     found = find_candidates(folder, manifest, corpus, vectors, settings, stop)
-    return SearchedQuestions(corpus, found, settings.k)
+    return SearchedPairs(corpus, found, settings.k)
 
 
 def start_plan(folder: Path, plan: ScoreManifest) -> None:

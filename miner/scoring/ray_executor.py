@@ -19,11 +19,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from miner.retrieval.pools import repeated_questions
-from miner.scoring.pairs import Questions
-from miner.scoring.plan import questions_of
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.pairs import PairSource
+from miner.scoring.plan import pair_source_of
+from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
-from miner.scoring.shard_scorer import Counts, ShardScorer
+from miner.scoring.shard_scorer import ShardCounts, ShardScorer
 from miner.settings import ScoreSettings
 from unijudge.errors import JudgeChanged, SettingsError, TaskFailed, UnijudgeError
 from unijudge.formats.corpus import Corpus
@@ -79,7 +79,7 @@ def score_shards(
     settings: ScoreSettings,
     plan: ScoreManifest,
     shards: Sequence[int],
-    report: Callable[[Counts], None],
+    report: Callable[[ShardCounts], None],
     stop: threading.Event,
 ) -> None:
     """Scores shards on the cluster, a bounded number at once; when stopped, those in work finish.
@@ -110,7 +110,7 @@ def _run_all(
     settings: ScoreSettings,
     plan: ScoreManifest,
     shards: Sequence[int],
-    report: Callable[[Counts], None],
+    report: Callable[[ShardCounts], None],
     stop: threading.Event,
 ) -> dict[int, UnijudgeError]:
     """Runs the tasks; of each shard that failed, why. A task that died stops no other, an error of ours does."""
@@ -122,7 +122,7 @@ def _run_all(
     faults: dict[int, UnijudgeError] = {}
     quiet_since = time.monotonic()
     while True:
-        while len(working) < settings.tasks and not stop.is_set() and not _is_hopeless(faults):
+        while len(working) < settings.ray_concurrency and not stop.is_set() and not _is_hopeless(faults):
             shard = next(left, None)
             if shard is None:
                 break
@@ -170,13 +170,13 @@ def _fault(shard: int, error: RayError) -> UnijudgeError:
     )
 
 
-def _score_shard(settings_text: str, plan_text: str, shard: int) -> Counts:
+def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
     """What one task does."""
     settings = ScoreSettings.model_validate_json(settings_text)
     plan = ScoreManifest.model_validate_json(plan_text)
     corpus, questions, known = _inputs(settings_text, plan_text)
 
-    async def run() -> Counts:
+    async def run() -> ShardCounts:
         async with open_client(settings) as judge:
             if judge.identity != plan.judge:
                 service = without_passwords(settings.service)
@@ -191,9 +191,9 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> Counts:
 
 
 @lru_cache(maxsize=1)
-def _inputs(settings_text: str, plan_text: str) -> tuple[Corpus, Questions, KnownScores]:
+def _inputs(settings_text: str, plan_text: str) -> tuple[Corpus, PairSource, ScoreCache]:
     """Read once in each worker process."""
     settings = ScoreSettings.model_validate_json(settings_text)
     plan = ScoreManifest.model_validate_json(plan_text)
     corpus = Corpus(settings.corpus)
-    return corpus, questions_of(settings, corpus), KnownScores([*settings.reuse, settings.out], plan.judge)
+    return corpus, pair_source_of(settings, corpus), ScoreCache([*settings.reuse, settings.out], plan.judge)

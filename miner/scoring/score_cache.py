@@ -42,7 +42,7 @@ def check_reuse(folders: Sequence[Path], judge: JudgeIdentity) -> list[ScoreMani
     return manifests
 
 
-class KnownScores:
+class ScoreCache:
     """The finished shards of some folders, indexed by query: 24 bytes each."""
 
     def __init__(self, folders: Sequence[Path], judge: JudgeIdentity):

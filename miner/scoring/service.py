@@ -18,6 +18,6 @@ def open_client(settings: ScoreSettings, at_once: int | None = None) -> JudgeCli
         key=read_key(settings.key_file),
         request_timeout_s=settings.request_timeout_s,
         retry_for_s=settings.retry_for_s,
-        in_flight=at_once or settings.in_flight,
+        max_in_flight=at_once or settings.max_in_flight,
         first=at_once or FIRST,
     )

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from miner.scoring.pairs import Asked, Question, Questions
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.pairs import CandidatePair, PairSource, QueryPairs
+from miner.scoring.score_cache import ScoreCache
 from miner.settings import ScoreSettings
 from unijudge.content import Content
 from unijudge.errors import DataError, JudgeBroken, JudgeRefused, Unreachable
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Counts:
+class ShardCounts:
     """What became of the pairs of a shard, or of several."""
 
     pairs: int = 0
@@ -33,8 +33,8 @@ class Counts:
     errors: int = 0
     """Of these, pairs without a verdict."""
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors)
+    def __add__(self, other: "ShardCounts") -> "ShardCounts":
+        return ShardCounts(self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors)
 
 
 class ShardScorer:
@@ -45,9 +45,9 @@ class ShardScorer:
         settings: ScoreSettings,
         plan: ScoreManifest,
         corpus: Corpus,
-        questions: Questions,
+        questions: PairSource,
         judge: Judge,
-        known: KnownScores,
+        known: ScoreCache,
         repeated: Mapping[bytes, int],
     ):
         """Asks nothing yet.
@@ -64,12 +64,12 @@ class ShardScorer:
         self._settings, self._plan, self._corpus = settings, plan, corpus
         self._questions, self._judge, self._known = questions, judge, known
         self._repeats = {key: _Repeated(rows) for key, rows in repeated.items()}
-        self._room = asyncio.Semaphore(settings.in_flight)
+        self._room = asyncio.Semaphore(settings.max_in_flight)
         self._order = asyncio.Lock()
         # Queries begin in order, and only so far ahead of what is written: a kill costs a shard and what is in flight.
-        self._ahead = asyncio.Semaphore(settings.queries_in_shard + settings.in_flight)
+        self._ahead = asyncio.Semaphore(settings.shard_size + settings.max_in_flight)
 
-    async def score(self, shard: int) -> Counts:
+    async def score(self, shard: int) -> ShardCounts:
         """Scores and writes one shard.
 
         Raises:
@@ -86,9 +86,9 @@ class ShardScorer:
         for _ in judged:
             self._ahead.release()
         pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
-        return Counts(len(pairs), sum(task.result()[1] for task in tasks), sum(p.error is not None for p in pairs))
+        return ShardCounts(len(pairs), sum(task.result()[1] for task in tasks), sum(p.error is not None for p in pairs))
 
-    async def _query(self, question: Question) -> tuple[JudgedQuery, int]:
+    async def _query(self, question: QueryPairs) -> tuple[JudgedQuery, int]:
         """The judged query, and how many pairs were asked for it."""
         query = self._corpus.queries[question.row]
         items = [self._corpus.items[asked.row] for asked in question.asked]
@@ -175,11 +175,11 @@ class ShardScorer:
             if pair.yes_logprob is not None and pair.no_logprob is not None
         ]
         mean = sum(masses) / len(masses) if masses else 1.0
-        if mean < settings.min_mass:
+        if mean < settings.min_label_mass:
             raise JudgeBroken(
                 f"shard {shard}: the judge gives Yes and No together a mean probability of {mean:.3g}, less than "
-                f"min_mass = {settings.min_mass:g}: it is not answering the question. Chat template, label words "
-                "or model do not fit; the shard was not written"
+                f"min_label_mass = {settings.min_label_mass:g}: it is not answering the question. Chat template, label "
+                "words or model do not fit; the shard was not written"
             )
 
 
@@ -195,7 +195,7 @@ class _Repeated:
     """What folders of scores know; None: not looked up."""
 
 
-def _judged(item: Item, asked: Asked, answer: Judged | Verdict | PairError) -> Judged:
+def _judged(item: Item, asked: CandidatePair, answer: Judged | Verdict | PairError) -> Judged:
     """An item as it is stored: where it stood in this search, and what was measured."""
     if isinstance(answer, Judged):
         return replace(answer, item_id=item.item_id, rank=asked.rank, similarity=asked.similarity)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.selection.overrides import Override
-from miner.selection.resolve import Said, Word
+from miner.selection.resolve import OverrideMap, OverrideVerdict
 from unijudge.alike import Exclusions
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus
@@ -21,7 +21,7 @@ from unijudge.formats.lazy_table import Rows
 from unijudge.formats.scores import ScoreManifest
 
 Codes = npt.NDArray[np.int8]
-WORDS: tuple[Word | None, ...] = (None, "match", "negative", "known", "twin")
+WORDS: tuple[OverrideVerdict | None, ...] = (None, "match", "negative", "known", "twin")
 """A code is a place in here."""
 CODE = {word: code for code, word in enumerate(WORDS)}
 
@@ -45,7 +45,7 @@ class Words:
         self._exclusions = Exclusions(
             corpus,
             fold_case=manifest.retrieval.get("fold_case", True),
-            own_picture=manifest.retrieval.get("own_picture", False),
+            allow_query_image=manifest.retrieval.get("allow_query_image", False),
         )
         self.overrides = overrides
         self.rows: dict[str, set[str | None]] = {}
@@ -58,18 +58,18 @@ class Words:
         self._about = Counter(question for question, _ in self._heard)
         self._spoken_of = np.array(sorted({question for question, _ in self._heard}), np.int64)
 
-    def of(self, query_id: str, positives: Sequence[str], candidates: Sequence[str]) -> Said:
+    def of(self, query_id: str, positives: Sequence[str], candidates: Sequence[str]) -> OverrideMap:
         """What is said about the items of one row; see `codes`."""
         queries = np.array([self._corpus.query_row_of[query_id]])
-        said: dict[str | None, Word] = {None: "drop"} if query_id in self._dropped else {}
+        overrides: dict[str | None, OverrideVerdict] = {None: "drop"} if query_id in self._dropped else {}
         for names, labelled in ((candidates, False), (positives, True)):
             at_N = np.zeros(len(names), np.int64)
             codes = self.codes(queries, at_N, pa.array(names, pa.string()), positives=labelled).tolist()
             for name, code in zip(names, codes, strict=True):
                 word = WORDS[code]
                 if word is not None:
-                    said[name] = word
-        return said
+                    overrides[name] = word
+        return overrides
 
     def codes(self, queries: Rows, at_N: Rows, items: pa.Array, *, positives: bool = False) -> Codes:
         """What is said about many pairs.

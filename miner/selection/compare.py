@@ -6,7 +6,7 @@ from unijudge.formats.corpus import Corpus
 from unijudge.formats.triples import Triple, read_triples
 
 
-class Comparison:
+class SelectionComparison:
     """Another selection's rows, read beside those of this one; both stand in the order of the corpus."""
 
     def __init__(self, other: Path, corpus: Corpus):

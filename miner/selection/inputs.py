@@ -13,7 +13,7 @@ import pyarrow as pa
 from miner.selection.annotations import Words
 from miner.selection.overrides import read_overrides
 from miner.selection.platt import calibration_of
-from miner.selection.resolve import Said, at_most
+from miner.selection.resolve import OverrideMap, at_most
 from miner.selection.settings import ScoreFolders
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus
@@ -32,7 +32,7 @@ class Case:
     query: JudgedQuery
     large: JudgedQuery | None
     """The second judge's row, in a cascade."""
-    said: Said
+    overrides: OverrideMap
 
 
 class Sources:
@@ -104,7 +104,7 @@ class Sources:
         if far:
             logger.warning(
                 "%s: its band lies within %.4g of the cut at β = %.4g, but this cuts at β = %s: the second judge was "
-                "not asked about candidates near that cut. Score the second step again with another band.beta or a "
+                "not asked about candidates near that cut. Score the second step again with another cascade.beta or a "
                 "larger band.width, or take a β inside of the band",
                 self._settings.scores[-1], band["width"], band["beta"], ", ".join(f"{beta:g}" for beta in far),
             )  # fmt: skip
@@ -168,8 +168,8 @@ class Sources:
             logger.warning(
                 "%s: its band was drawn around the cut of scores with slope %.4g and intercept %.4g, but this "
                 "selection cuts scores of the first judge with %.4g and %.4g: candidates near this cut may not have "
-                "been asked about. Score the second step again, with band.calibration and band.log_odds_divisor as "
-                "here",
+                "been asked about. Score the second step again, with cascade.calibration and cascade.log_odds_divisor "
+                "as here",
                 self._settings.scores[-1], drawn.slope, drawn.intercept, first.slope, first.intercept,
             )  # fmt: skip
 

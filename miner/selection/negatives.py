@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from typing import Literal, TypeVar
 
-from miner.selection.resolve import NOTHING_SAID, RIGHT, Positive, Said, Scored, Standing, at_most, stand
+from miner.selection.resolve import (
+    NO_OVERRIDES,
+    RIGHT,
+    OverrideMap,
+    Positive,
+    ResolvedQuery,
+    ScoredCandidate,
+    at_most,
+    resolve,
+)
 from miner.selection.settings import Selection
 from unijudge.formats.scores import Judged, JudgedQuery
 from unijudge.formats.triples import Extra, Negative, Scale, Triple
@@ -43,7 +52,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectionOutcome:
     """What became of one query."""
 
     triple: Triple | None
@@ -57,7 +66,7 @@ class Choice:
     """The judge does not believe in the positive."""
     tie: bool = False
     """Two different negatives of the row have exactly the same score."""
-    picked: Sequence[Scored] = ()
+    picked: Sequence[ScoredCandidate] = ()
     """The row's distinct negatives."""
 
 
@@ -72,15 +81,15 @@ def plain_scales(settings: Selection) -> tuple[Scale, Scale]:
     return (Scale(slope=1 / settings.log_odds_divisor),) * 2
 
 
-def choose(
+def select_negatives(
     query: JudgedQuery,
     settings: Selection,
     *,
     large: JudgedQuery | None = None,
-    said: Said = NOTHING_SAID,
+    overrides: OverrideMap = NO_OVERRIDES,
     scales: Sequence[Scale] | None = None,
     drawn: Sequence[Judged] = (),
-) -> Choice:
+) -> SelectionOutcome:
     """Chooses the negatives of one query.
 
     With several positives σ⁺ is the highest of their scores, and that positive stands in the row, unless a person
@@ -89,27 +98,27 @@ def choose(
     Args:
         query: As the first judge saw it.
         settings: Preset, margins, stride, how many.
-        large: In a cascade, the second judge's row of the same query; see `stand`.
-        said: What is said about its items; see `stand`.
+        large: In a cascade, the second judge's row of the same query; see `resolve`.
+        overrides: What is said about its items; see `resolve`.
         scales: How log-odds become scores, one for each judge; by default plainly, over the settings' divisor.
         drawn: Items drawn from the whole pool, which the preset `random` takes in the place of candidates.
     """
     scales = scales or plain_scales(settings)
-    standing = stand(query, scales, large=large, said=said, k=settings.k)
+    standing = resolve(query, scales, large=large, overrides=overrides, k=settings.k)
     if standing.overridden:
-        return Choice(None, "override", standing.listed)
+        return SelectionOutcome(None, "override", standing.listed)
     if standing.positive is None:
-        return Choice(None, "unjudged", standing.listed)
+        return SelectionOutcome(None, "unjudged", standing.listed)
     suspect = not at_most(settings.suspect_below, standing.positive.label)
-    choice = Choice(None, "suspect", standing.listed, suspect=suspect)
-    if suspect and settings.suspects == "leave_out":
+    choice = SelectionOutcome(None, "suspect", standing.listed, suspect=suspect)
+    if suspect and settings.suspect_action == "leave_out":
         return choice
-    unjudged = [_drawn(one, said) for one in drawn if said.get(one.item_id) not in RIGHT]
+    unjudged = [_drawn(one, overrides) for one in drawn if overrides.get(one.item_id) not in RIGHT]
     pool = unjudged if rule_of(settings).walk == "random" else standing.candidates
     return _from_pool(pool, query, standing, standing.positive, settings, choice)
 
 
-def survivors(candidates: Sequence[Scored], betas: Sequence[float]) -> tuple[float, list[Scored]]:
+def survivors(candidates: Sequence[ScoredCandidate], betas: Sequence[float]) -> tuple[float, list[ScoredCandidate]]:
     """The candidates with score ≤ σ⁺ − β, at the first β at which there is any.
 
     Args:
@@ -151,22 +160,22 @@ def score_of(judged: Judged) -> float:
 def fallback_places(settings: Selection, query_id: str, size: int) -> list[int]:
     """Which of `size` candidates the paper's fallback draws."""
     dice = random.Random(f"{settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
-    return dice.sample(range(size), min(settings.stored, size))
+    return dice.sample(range(size), min(settings.num_negatives, size))
 
 
-def _drawn(judged: Judged, said: Said) -> Scored:
-    overruled = said.get(judged.item_id) == "negative"
-    return Scored(judged, score=0.0 if overruled else None, overruled=overruled)
+def _drawn(judged: Judged, overrides: OverrideMap) -> ScoredCandidate:
+    overruled = overrides.get(judged.item_id) == "negative"
+    return ScoredCandidate(judged, score=0.0 if overruled else None, overruled=overruled)
 
 
 def _from_pool(
-    pool: Sequence[Scored],
+    pool: Sequence[ScoredCandidate],
     query: JudgedQuery,
-    standing: Standing,
+    standing: ResolvedQuery,
     positive: Positive,
     settings: Selection,
-    choice: Choice,
-) -> Choice:
+    choice: SelectionOutcome,
+) -> SelectionOutcome:
     rule = rule_of(settings)
     if not pool:
         return replace(choice, reason="no candidate")
@@ -175,22 +184,22 @@ def _from_pool(
     if not kept and rule.fallback == "drop":
         return replace(choice, reason="no survivor")
     picked = _picked(query.query_id, pool, kept, rule, settings)
-    negatives = _filled(picked, settings.stored, beta if kept else None, fallback=not kept)
+    negatives = _filled(picked, settings.num_negatives, beta if kept else None, fallback=not kept)
     triple = _triple(query, standing, positive, negatives, settings, suspect=choice.suspect)
     scores = [one.score for one in picked if one.score is not None]
     return replace(choice, triple=triple, reason="kept", tie=len(set(scores)) < len(scores), picked=picked)
 
 
 def _picked(
-    query_id: str, pool: Sequence[Scored], kept: Sequence[Scored], rule: Rule, settings: Selection
-) -> list[Scored]:
+    query_id: str, pool: Sequence[ScoredCandidate], kept: Sequence[ScoredCandidate], rule: Rule, settings: Selection
+) -> list[ScoredCandidate]:
     if not kept:
         return [pool[place] for place in fallback_places(settings, query_id, len(pool))]
     order = strided(kept, settings.stride) if rule.walk == "cyclic" else kept
-    return list(order[: settings.stored])
+    return list(order[: settings.num_negatives])
 
 
-def _filled(picked: Sequence[Scored], stored: int, beta: float | None, *, fallback: bool) -> list[Negative]:
+def _filled(picked: Sequence[ScoredCandidate], stored: int, beta: float | None, *, fallback: bool) -> list[Negative]:
     """As many negatives as a row has; those that fill it up are marked."""
     return [
         Negative(
@@ -207,7 +216,7 @@ def _filled(picked: Sequence[Scored], stored: int, beta: float | None, *, fallba
 
 def _triple(
     query: JudgedQuery,
-    standing: Standing,
+    standing: ResolvedQuery,
     positive: Positive,
     negatives: list[Negative],
     settings: Selection,
@@ -220,7 +229,7 @@ def _triple(
         for one in standing.candidates
         if settings.extra_positives and one.beats_positive and one.judged.item_id not in taken
     ]
-    lighter = suspect and settings.suspects == "down_weight"
+    lighter = suspect and settings.suspect_action == "down_weight"
     return Triple(
         query_id=query.query_id,
         subset=query.subset,

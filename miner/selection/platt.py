@@ -20,7 +20,7 @@ from unijudge.storage.files import read_json
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Kind = Literal["temperature", "platt"]
+CalibrationKind = Literal["temperature", "platt"]
 RIDGE = 1e-6
 """On the slope and the intercept: decides where the data do not."""
 
@@ -44,7 +44,7 @@ class Calibration(BaseModel):
     version: Literal[1] = 1
     judge: str
     """The digest of its identity."""
-    kind: Kind
+    kind: CalibrationKind
     slope: float
     intercept: float
     matches: int
@@ -98,7 +98,7 @@ def calibration_of(manifests: Sequence[ScoreManifest], files: Sequence[Path]) ->
     return [fitted.get(digest) for digest in digests]
 
 
-def fit(log_odds_N: Floats, matches_N: Bools, kind: Kind) -> tuple[float, float]:
+def fit_calibration(log_odds_N: Floats, matches_N: Bools, kind: CalibrationKind) -> tuple[float, float]:
     """The slope a and the intercept b under which labels are likeliest.
 
         P(match) = sigmoid(a · log_odds + b),   b = 0 for `temperature`,
@@ -120,7 +120,7 @@ def fit(log_odds_N: Floats, matches_N: Bools, kind: Kind) -> tuple[float, float]
 
     Example:
         >>> log_odds = np.array([-2.0, -2.0, -2.0, 2.0, 2.0, 2.0])
-        >>> slope, _ = fit(log_odds, np.array([0, 0, 1, 1, 1, 0], bool), "temperature")
+        >>> slope, _ = fit_calibration(log_odds, np.array([0, 0, 1, 1, 1, 0], bool), "temperature")
         >>> round(slope, 3)  # the targets, .8 and .2, have the means .4 at −2 and .6 at 2: ln(.6 / .4) / 2
         0.203
     """
@@ -139,7 +139,7 @@ def fit(log_odds_N: Floats, matches_N: Bools, kind: Kind) -> tuple[float, float]
     return float(weights_F[0]), float(weights_F[1]) if len(weights_F) > 1 else 0.0
 
 
-def cross_validated(log_odds_N: Floats, matches_N: Bools, kind: Kind, folds: int, seed: int) -> Floats:
+def cross_validated(log_odds_N: Floats, matches_N: Bools, kind: CalibrationKind, folds: int, seed: int) -> Floats:
     """Every pair's chance by a fit to the other parts; both labels are dealt evenly to the parts."""
     dice = np.random.default_rng(seed)
     parts_N = np.empty(len(matches_N), int)
@@ -149,7 +149,7 @@ def cross_validated(log_odds_N: Floats, matches_N: Bools, kind: Kind, folds: int
     found_N = np.empty(len(matches_N))
     for part in range(folds):
         out = parts_N == part
-        slope, intercept = fit(log_odds_N[~out], matches_N[~out], kind)
+        slope, intercept = fit_calibration(log_odds_N[~out], matches_N[~out], kind)
         found_N[out] = chances(slope * log_odds_N[out] + intercept)
     return found_N
 

@@ -18,14 +18,14 @@ from unijudge.formats.triples import Extra, Scale
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Word = Literal["match", "negative", "drop", "known", "twin"]
+OverrideVerdict = Literal["match", "negative", "drop", "known", "twin"]
 """Of a person: `match`, `negative`, `drop`. Of the corpus: `known`, an item that can be no wrong answer, such as
 another row's positive of the same question; `twin`, which says the same as a more similar candidate."""
-Said = Mapping[str | None, Word]
+OverrideMap = Mapping[str | None, OverrideVerdict]
 """What is said about the items of one query; the word about None is about the whole row."""
-NOTHING_SAID: Said = {}
-RIGHT: tuple[Word, ...] = ("match", "known")
-NEVER_NEGATIVE: tuple[Word, ...] = (*RIGHT, "twin")
+NO_OVERRIDES: OverrideMap = {}
+RIGHT: tuple[OverrideVerdict, ...] = ("match", "known")
+NEVER_NEGATIVE: tuple[OverrideVerdict, ...] = (*RIGHT, "twin")
 
 TOLERANCE = 1e-6
 """Scores closer than this are equal: stored log-probabilities are float32, and published scores have two decimals."""
@@ -63,7 +63,7 @@ class Positive:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredCandidate:
     """One item that may become a negative."""
 
     judged: Judged
@@ -91,14 +91,14 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ResolvedQuery:
     """One query's items."""
 
     positive: Positive | None
     """By the second judge where it has one; None where none has a verdict or a person's word."""
     listed: int
     """Candidates among the first k, with a verdict or without; not those that the corpus rules out."""
-    candidates: list[Scored]
+    candidates: list[ScoredCandidate]
     """Those that may be chosen, by similarity."""
     matches: list[Extra]
     """Candidates that a person calls a match."""
@@ -106,40 +106,40 @@ class Standing:
     """A person left no positive, or wants no row of this query."""
 
 
-def stand(
+def resolve(
     query: JudgedQuery,
     scales: Sequence[Scale],
     *,
     large: JudgedQuery | None = None,
-    said: Said = NOTHING_SAID,
+    overrides: OverrideMap = NO_OVERRIDES,
     k: int | None = None,
-) -> Standing:
+) -> ResolvedQuery:
     """Holds every item of a query against its positive.
 
     Args:
         query: As the first judge saw it.
         scales: How log-odds become scores; one for each judge.
         large: The second judge's row: some of the candidates, or none at all.
-        said: What is said about its items: a `match` is never a negative; a `negative` survives every margin, or is no
+        overrides: Verdicts on its items: a `match` is never a negative; a `negative` survives every margin, or is no
             positive any more; `drop` leaves the row out; `known` and `twin` are no candidates.
         k: Only so many candidates, the most similar ones.
     """
-    small_positive = _positive(query, scales[0], 0, said)
-    large_positive = _positive(large, scales[1], 1, said) if large is not None else None
+    small_positive = _positive(query, scales[0], 0, overrides)
+    large_positive = _positive(large, scales[1], 1, overrides) if large is not None else None
     again: dict[str, Judged] = {}
     if large is not None and large_positive is not None:
         again = {one.item_id: one for one in large.candidates if one.log_odds is not None}
-    near = [one for one in within(query.candidates, k) if said.get(one.item_id) not in ("known", "twin")]
-    matches = [one for one in query.candidates if said.get(one.item_id) == "match"]
-    return Standing(
+    near = [one for one in within(query.candidates, k) if overrides.get(one.item_id) not in ("known", "twin")]
+    matches = [one for one in query.candidates if overrides.get(one.item_id) == "match"]
+    return ResolvedQuery(
         positive=large_positive or small_positive,
         listed=len(near),
-        candidates=list(_candidates(near, again, (small_positive, large_positive), scales, said)),
+        candidates=list(_candidates(near, again, (small_positive, large_positive), scales, overrides)),
         matches=[
             Extra(**vars(again.get(one.item_id, one)), judge=int(one.item_id in again), affirmed=True)
             for one in matches
         ],
-        overridden=None in said or _none_left(query, said),
+        overridden=None in overrides or _none_left(query, overrides),
     )
 
 
@@ -150,15 +150,15 @@ def within(candidates: Iterable[Judged], k: int | None) -> Iterator[Judged]:
             yield one
 
 
-def _none_left(query: JudgedQuery, said: Said) -> bool:
-    return bool(query.positives) and all(said.get(one.item_id) == "negative" for one in query.positives)
+def _none_left(query: JudgedQuery, overrides: OverrideMap) -> bool:
+    return bool(query.positives) and all(overrides.get(one.item_id) == "negative" for one in query.positives)
 
 
-def _positive(row: JudgedQuery, scale: Scale, judge: int, said: Said) -> Positive | None:
-    left = [one for one in row.positives if said.get(one.item_id) != "negative"]
+def _positive(row: JudgedQuery, scale: Scale, judge: int, overrides: OverrideMap) -> Positive | None:
+    left = [one for one in row.positives if overrides.get(one.item_id) != "negative"]
     scores = {one.item_id: scale.score(one) for one in left if one.log_odds is not None}
     cut = max(scores.values(), default=1.0)
-    affirmed = [one for one in left if said.get(one.item_id) == "match"]
+    affirmed = [one for one in left if overrides.get(one.item_id) == "match"]
     # Of several the best one by the judge; among those that a person affirms, one without a verdict comes last.
     chosen = max(
         affirmed or [one for one in left if one.item_id in scores],
@@ -173,13 +173,13 @@ def _candidates(
     again: Mapping[str, Judged],
     positives: Sequence[Positive | None],
     scales: Sequence[Scale],
-    said: Said,
-) -> Iterator[Scored]:
+    overrides: OverrideMap,
+) -> Iterator[ScoredCandidate]:
     for one in near:
-        word, judge = said.get(one.item_id), int(one.item_id in again)
+        word, judge = overrides.get(one.item_id), int(one.item_id in again)
         judged, positive = again.get(one.item_id, one), positives[judge]
         cut = None if positive is None else positive.cut
         if word == "negative":
-            yield Scored(judged, 0.0, cut, judge, overruled=True)
+            yield ScoredCandidate(judged, 0.0, cut, judge, overruled=True)
         elif judged.log_odds is not None and cut is not None and word not in NEVER_NEGATIVE:
-            yield Scored(judged, scales[judge].score(judged), cut, judge)
+            yield ScoredCandidate(judged, scales[judge].score(judged), cut, judge)

@@ -9,11 +9,11 @@ from typing import Any
 
 from miner.retrieval.pools import Pools
 from miner.selection.annotations import Words
-from miner.selection.compare import Comparison
+from miner.selection.compare import SelectionComparison
 from miner.selection.diversity import Reservoir, likeness
 from miner.selection.inputs import Sources
-from miner.selection.negatives import choose, rule_of
-from miner.selection.resolve import RIGHT, Said
+from miner.selection.negatives import rule_of, select_negatives
+from miner.selection.resolve import RIGHT, OverrideMap
 from miner.selection.settings import SelectSettings
 from miner.selection.statistics import Statistics, had_by_most
 from unijudge.errors import NothingSelected
@@ -64,7 +64,7 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
                 calibrated=job.sources.calibrated,
                 fold_case=job.sources.manifests[0].retrieval.get("fold_case", True),
                 rows=rows,
-                negatives_in_row=settings.stored,
+                negatives_in_row=settings.num_negatives,
                 statistics=statistics,
                 made=Provenance.now(),
             ),
@@ -78,7 +78,7 @@ def _nothing(out: Path, statistics: dict[str, float]) -> NothingSelected:
     reasons = [f"{name}: {value:,}" for name, value in statistics.items() if name.startswith("left out") and value]
     error = NothingSelected(
         f"{out}: no row is kept of {statistics['queries']:,} queries ({'; '.join(reasons) or 'none were scored'}), so "
-        "nothing was written. Score more pairs, or select with other `betas`, `suspects` or `overrides`"
+        "nothing was written. Score more pairs, or select with other `betas`, `suspect_action` or `overrides`"
     )
     error.statistics = statistics
     return error
@@ -101,7 +101,7 @@ class _Job:
         self._vectors = None if settings.vectors is None else VectorFolder(settings.vectors, self.corpus)
         self._statistics = Statistics(calibrated=self.sources.calibrated)
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)
-        self._comparison = None if settings.compare is None else Comparison(settings.compare, self.corpus)
+        self._comparison = None if settings.compare is None else SelectionComparison(settings.compare, self.corpus)
         self._extra_positives = 0
         self._of_two_judges = 0
         """Rows with scores that cannot be compared with one another."""
@@ -116,14 +116,19 @@ class _Job:
             draws = _Draws(self._settings, self.corpus, self.sources.manifests[0], self.sources.words)
         for case in self.sources.cases():
             drawn: list[Judged] = []
-            said = case.said
+            overrides = case.overrides
             if draws is not None:
                 drawn, more = draws.of(case.query.query_id)
-                said = {**said, **more}
-            choice = choose(
-                case.query, self._settings, large=case.large, said=said, scales=self.sources.scales, drawn=drawn
+                overrides = {**overrides, **more}
+            choice = select_negatives(
+                case.query,
+                self._settings,
+                large=case.large,
+                overrides=overrides,
+                scales=self.sources.scales,
+                drawn=drawn,
             )
-            self._statistics.count(choice, self._settings.stored)
+            self._statistics.count(choice, self._settings.num_negatives)
             if choice.triple is not None:
                 self._note(choice.triple)
                 yield choice.triple
@@ -143,12 +148,12 @@ class _Job:
                 "as `calibration`",
                 self._settings.out, self._of_two_judges,
             )  # fmt: skip
-        stored = self._settings.stored
+        stored = self._settings.num_negatives
         if repeated := rows - self._distinct[stored]:
             logger.warning(
-                "%s: %d of %d rows have fewer than stored = %d distinct negatives, and repeat some to fill up. Score "
-                "with a larger k, select with a smaller `stored`, or use fewer of each row: %d in nine rows of ten "
-                "are distinct (`negatives` of a training, `--negatives` of an export)",
+                "%s: %d of %d rows have fewer than num_negatives = %d distinct negatives, and repeat some to fill up. "
+                "Score with a larger k, select with a smaller `num_negatives`, or use fewer of each row: %d in nine "
+                "rows of ten are distinct (`num_negatives` of a training, `--negatives` of an export)",
                 self._settings.out, repeated, rows, stored, had_by_most(self._distinct),
             )  # fmt: skip
 
@@ -168,20 +173,22 @@ class _Draws:
         self._settings = settings
         self._corpus = corpus
         self._words = words
-        same = {name: manifest.retrieval[name] for name in ("fold_case", "own_picture") if name in manifest.retrieval}
+        same = {
+            name: manifest.retrieval[name] for name in ("fold_case", "allow_query_image") if name in manifest.retrieval
+        }
         self._pools = Pools(corpus, manifest.pool, **same)
 
-    def of(self, query_id: str) -> tuple[list[Judged], Said]:
+    def of(self, query_id: str) -> tuple[list[Judged], OverrideMap]:
         """As many as a row has, or as the pool has, and what is said about them."""
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
         row = self._corpus.query_row_of[query_id]
         allowed = self._pools.allowed(row)
 
         # A few more, so that enough are left where people ruled some of them out.
-        wanted = self._settings.stored + self._words.heard_of(row)
+        wanted = self._settings.num_negatives + self._words.heard_of(row)
         picks = dice.sample(range(len(allowed)), min(len(allowed), wanted))
         items = [self._corpus.items[item] for item in allowed.take(picks).tolist()]
-        said = self._words.of(query_id, [], [item.item_id for item in items])
-        left = [item for item in items if said.get(item.item_id) not in RIGHT][: self._settings.stored]
+        overrides = self._words.of(query_id, [], [item.item_id for item in items])
+        left = [item for item in items if overrides.get(item.item_id) not in RIGHT][: self._settings.num_negatives]
         drawn = [Judged(item.item_id, item.key, None, None) for item in left]
-        return drawn, {item.item_id: said[item.item_id] for item in left if item.item_id in said}
+        return drawn, {item.item_id: overrides[item.item_id] for item in left if item.item_id in overrides}

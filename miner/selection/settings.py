@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from miner.settings import check_one_scale, listed
+from miner.settings import as_tuple, check_one_scale
 from unijudge.settings import Settings
 from unijudge.storage.locations import Location
 
@@ -15,8 +15,8 @@ Margins = Annotated[Ladder, BeforeValidator(lambda value: (value,) if isinstance
 Rungs = Beta | Ladder
 
 
-Folders = Annotated[tuple[Location, ...], BeforeValidator(listed), Field(min_length=1, max_length=2)]
-Files = Annotated[tuple[Location, ...], BeforeValidator(listed), Field(max_length=2)]
+Folders = Annotated[tuple[Location, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=2)]
+Files = Annotated[tuple[Location, ...], BeforeValidator(as_tuple), Field(max_length=2)]
 
 
 class ScoreFolders(Settings):
@@ -34,11 +34,11 @@ class ScoreFolders(Settings):
     """What a person decided against the judge: a JSON file that the page of `mine inspect` exports. It holds
     {"version": 1, "corpus": the `corpus` of the scores' manifest.json, "overrides": [{"query_id", "item_id",
     "verdict"}, …]}; a verdict is "match", "negative", or "drop" of a whole row, whose item_id is null."""
-    stored: int = Field(10, gt=0)
+    num_negatives: int = Field(10, gt=0)
     """Negatives in a row."""
     suspect_below: float = Field(0.5, ge=0, le=1)
     """A positive with a lower score is suspect."""
-    suspects: Literal["keep", "leave_out", "down_weight"] = "keep"
+    suspect_action: Literal["keep", "leave_out", "down_weight"] = "keep"
     """What becomes of rows with a suspect positive: `keep` flags them; `leave_out`; `down_weight`: the row's weight in
     the loss is the positive's score over `suspect_below`."""
     seed: int = 0

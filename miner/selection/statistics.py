@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from miner.selection.negatives import Choice
+from miner.selection.negatives import SelectionOutcome
 
 MOST = 0.9
 """Of the rows: a number of negatives that so many have is worth a hint."""
@@ -51,7 +51,7 @@ class Statistics:
     """Chosen ones with a similarity."""
     similarity_sum: float = 0.0
 
-    def count(self, choice: Choice, stored: int) -> None:
+    def count(self, choice: SelectionOutcome, stored: int) -> None:
         """Adds one query."""
         scores = [one.score for one in choice.picked if one.score is not None]
         similarities = [one.judged.similarity for one in choice.picked if one.judged.similarity is not None]

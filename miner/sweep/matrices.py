@@ -74,7 +74,7 @@ class _Folder:
 
     def tables(self) -> Iterator[tuple[range, pa.Table]]:
         """Corpus rows from first to last, and the table of those that are there."""
-        together = max(1, QUERIES_IN_BLOCK // self._manifest.queries_in_shard)
+        together = max(1, QUERIES_IN_BLOCK // self._manifest.shard_size)
         for place in range(0, len(self._shards), together):
             shards = self._shards[place : place + together]
             rows = range(self._manifest.rows(shards[0]).start, self._manifest.rows(shards[-1]).stop)

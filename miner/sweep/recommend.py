@@ -23,7 +23,7 @@ COLUMNS = {
 """The head of a column → how the name of its statistic begins."""
 
 
-class Point(BaseModel):
+class SweepPoint(BaseModel):
     """One selection of the grid, and what it counted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ class Point(BaseModel):
 
 
 def recommend(
-    points: Sequence[Point], max_false_negatives: float, max_short: float, *, calibrated: bool
+    points: Sequence[SweepPoint], max_false_negatives: float, max_short: float, *, calibrated: bool
 ) -> tuple[int | None, str]:
     """The smallest β that keeps false negatives few and rows full, and why.
 
@@ -89,7 +89,7 @@ def recommend(
     )
 
 
-def side_by_side(points: Sequence[Point]) -> list[list[str]]:
+def comparison_table(points: Sequence[SweepPoint]) -> list[list[str]]:
     """The table as text: its head, then a row for each point; without columns that nothing was measured for."""
     rows = [["preset", "β", "k", "stride", *COLUMNS]]
     for point in points:
@@ -109,7 +109,7 @@ def _number(value: float) -> str:
     return f"{value:,.3f}" if value % 1 and value < 1000 else f"{value:,.0f}"
 
 
-def _told(point: Point) -> str:
+def _told(point: SweepPoint) -> str:
     k = "" if point.k is None else f", k {point.k}"
     walk = "" if point.stride is None else f", stride {point.stride}"
     return (

@@ -29,6 +29,6 @@ class SweepSettings(ScoreFolders):
     max_false_negatives: float = Field(0.05, ge=0, le=1)
     """The recommended β leaves at most this share of expected false negatives among the chosen."""
     max_short: float = Field(0.2, ge=0, le=1)
-    """… and at most this share of rows with fewer survivors than `stored`."""
+    """… and at most this share of rows with fewer survivors than `num_negatives`."""
     out: Location | None = None
     """A JSON file for all of it; an older one is replaced, another file is not."""

@@ -17,9 +17,9 @@ from miner.selection.negatives import PRESETS, rule_of
 from miner.selection.settings import ScoreFolders, Selection
 from miner.selection.statistics import Statistics
 from miner.sweep.matrices import Block, read_blocks
-from miner.sweep.recommend import Point, recommend
+from miner.sweep.recommend import SweepPoint, recommend
 from miner.sweep.settings import SweepSettings
-from miner.sweep.vectorized import add, decide
+from miner.sweep.vectorized import add, apply_selection
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.vectors import VectorFolder
 from unijudge.storage.files import file_sha256, publish_json
@@ -39,7 +39,7 @@ class Sweep(BaseModel):
     settings: dict[str, Any]
     calibrated: bool
     """Whether scores are chances."""
-    points: list[Point]
+    points: list[SweepPoint]
     recommended: int | None
     """A place in `points`; None where none fits."""
     reason: str
@@ -56,17 +56,17 @@ class _Running:
 
     def count(self, block: Block, sampled: Sequence[tuple[int, int]]) -> None:
         """Adds a block; `sampled` says which of its rows are held, and where."""
-        decided = decide(block, self.selection)
-        add(self.statistics, block, decided, self.selection.stored)
+        decided = apply_selection(block, self.selection)
+        add(self.statistics, block, decided, self.selection.num_negatives)
         for row, place in sampled:
             ids = block.items[row]
             taken = np.flatnonzero(decided.taken_QK[row]).tolist()
             self.sample[place : place + 1] = [[ids[column].as_py() for column in taken]]
 
-    def point(self, alike: float | None) -> Point:
+    def point(self, alike: float | None) -> SweepPoint:
         rule, statistics = rule_of(self.selection), self.statistics
         tried = statistics.reasons["kept"] + statistics.reasons["no survivor"]
-        return Point(
+        return SweepPoint(
             preset=self.selection.preset,
             betas=rule.betas,
             k=self.selection.k,

@@ -35,18 +35,18 @@ class Decided:
     """Left out because the positive is suspect."""
 
 
-def decide(block: Block, settings: Selection) -> Decided:
+def apply_selection(block: Block, settings: Selection) -> Decided:
     """Chooses the negatives of every query of a block."""
     rule = rule_of(settings)
     unjudged_Q = np.isnan(block.positive_Q) & ~block.overridden_Q
     suspect_Q = ~at_most(settings.suspect_below, block.positive_Q) & ~block.overridden_Q & ~unjudged_Q
-    left_Q = suspect_Q & (settings.suspects == "leave_out")
+    left_Q = suspect_Q & (settings.suspect_action == "leave_out")
     open_Q = ~(block.overridden_Q | unjudged_Q | left_Q)
     near_QK = block.rank_QK < (np.inf if settings.k is None else settings.k)
     pool_QK = near_QK & ~np.isnan(block.score_QK) & open_Q[:, None]
     kept_QK = _survivors(block, pool_QK, rule.betas) if rule.betas else pool_QK
     walk_QK = _walk(kept_QK, settings.stride if rule.walk == "cyclic" else 1)
-    taken_QK = kept_QK & (walk_QK < settings.stored)
+    taken_QK = kept_QK & (walk_QK < settings.num_negatives)
     if rule.fallback == "random":
         for row in np.flatnonzero(pool_QK.any(1) & ~kept_QK.any(1)):
             places = np.flatnonzero(pool_QK[row])
@@ -55,7 +55,7 @@ def decide(block: Block, settings: Selection) -> Decided:
 
 
 def add(statistics: Statistics, block: Block, decided: Decided, stored: int) -> None:
-    """Adds a block to the statistics of a selection with `stored` negatives in a row."""
+    """Adds a block to the statistics of a selection with `num_negatives` negatives in a row."""
     taken_QK, survivors_Q, taken_Q = decided.taken_QK, decided.kept_QK.sum(1), decided.taken_QK.sum(1)
     rows_Q, has_pool_Q = taken_Q > 0, decided.pool_QK.any(1)
     left_out = {

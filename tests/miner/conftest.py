@@ -20,14 +20,14 @@ from miner.settings import ScoreSettings
 from tests.folders import make_corpus, make_scores, make_triples
 from tests.pictures import png
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.vectors import VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
 from unijudge.judging.prompt import Prompt
 
 
 @contextlib.contextmanager
 def serving(judge, replicas=1):
     """Yields the URL of a service around `judge`, on loopback."""
-    watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_mass=0))
+    watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_label_mass=0))
     app = create_app(watched, LimitSettings(max_candidates=16), counter=counter_of(judge), replicas=replicas)
     config = uvicorn.Config(app, port=0, log_level="error")
     server = uvicorn.Server(config)
@@ -64,10 +64,10 @@ def embed(corpus, folder, width=16, seed=0, skipped=None):
     start_vectors(folder, manifest)
     for kind, entries, matrix in [("items", corpus.items, items), ("queries", corpus.queries, queries)]:
         unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-        for path, rows in missing_parts(folder, manifest, kind):
+        for path, rows in missing_vector_parts(folder, manifest, kind):
             ids = [getattr(entries[row], "item_id", None) or entries[row].query_id for row in rows]
             none = np.array([one in (skipped or ()) for one in ids])
-            write_part(path, manifest, ids, np.where(none[:, None], 0, unit[rows.start : rows.stop]), none)
+            write_vectors_part(path, manifest, ids, np.where(none[:, None], 0, unit[rows.start : rows.stop]), none)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def job(tmp_path, corpus):
         return ScoreSettings(
             **{
                 "corpus": corpus.folder, "vectors": tmp_path / "vectors", "out": tmp_path / "scores",
-                "service": service, "k": 10, "queries_in_shard": 8, "retry_for_s": 5,
+                "service": service, "k": 10, "shard_size": 8, "retry_for_s": 5,
             } | changes
         )  # fmt: skip
 

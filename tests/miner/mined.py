@@ -73,8 +73,8 @@ def make(folder, identity, row_scores, *, pictures, items, text=sentence, seed=0
 
 def write_scores(folder, fingerprint, identity, rows):
     plan = ScoreManifest(
-        corpus=fingerprint, vectors="0", queries=len(rows), queries_in_shard=max(1, len(rows)), k=50, pool="global",
-        retrieval={"own_picture": True}, judge=identity,
+        corpus=fingerprint, vectors="0", queries=len(rows), shard_size=max(1, len(rows)), k=50, pool="global",
+        retrieval={"allow_query_image": True}, judge=identity,
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(plan.model_dump_json())
@@ -95,7 +95,7 @@ def plausible(rows, candidates, seed=0):
 
 
 def settings(folder, **changes):
-    values = {"stored": 2, "stride": 2, "label": 0} | changes
+    values = {"num_negatives": 2, "stride": 2, "label": 0} | changes
     return InspectSettings(scores=folder / "scores", corpus=folder / "corpus", out=folder / "page.html", **values)
 
 

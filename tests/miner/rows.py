@@ -75,7 +75,7 @@ def random_rows(corpus, seed=0, longest=12):
 
 def score_folder(folder, corpus, rows, judge="small", in_shard=16, **changes):
     plan = ScoreManifest(
-        corpus=corpus.fingerprint, vectors="v", queries=len(rows), queries_in_shard=in_shard, k=50, pool="global",
+        corpus=corpus.fingerprint, vectors="v", queries=len(rows), shard_size=in_shard, k=50, pool="global",
         judge=identity(judge), **changes,
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)

@@ -3,7 +3,7 @@
 import json
 import math
 
-from miner.exporters.training_rows import Rows
+from miner.exporters.training_rows import TrainingRows
 from tests.pictures import png
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.scores import Judged
@@ -58,7 +58,7 @@ def opened(folder, items=ITEMS, queries=QUERIES, triples=TRIPLES, divisor=1.0, *
     count = write_triples(folder / "triples", triples)
     fingerprint = Corpus(folder / "corpus").fingerprint
     finish_triples(folder / "triples", manifest(fingerprint, count, scales=(Scale(slope=1 / divisor),)))
-    return Rows(folder / "triples", folder / "corpus", **options)
+    return TrainingRows(folder / "triples", folder / "corpus", **options)
 
 
 def lines(path):

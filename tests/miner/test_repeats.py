@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.estimate.pair_counts import tally_pairs
+from miner.estimate.pair_counts import count_pairs
 from miner.importers.building import ledger
 from miner.importers.building.build import build
 from miner.importers.building.ledger import Answers
 from miner.importers.pairs import read_pairs
 from miner.retrieval.pools import Allowed, Pools
 from miner.scoring.job import score
-from miner.scoring.plan import questions_of
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.plan import pair_source_of
+from miner.scoring.score_cache import ScoreCache
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
@@ -37,11 +37,11 @@ def label_corpus(tmp_path, rows):
     return Corpus(out)
 
 
-@pytest.mark.parametrize("own_picture", [False, True])
-def test_what_a_question_excludes_is_found_once(tmp_path, own_picture, monkeypatch):
+@pytest.mark.parametrize("allow_query_image", [False, True])
+def test_what_a_question_excludes_is_found_once(tmp_path, allow_query_image, monkeypatch):
     corpus, looked = label_corpus(tmp_path, 50), []
     monkeypatch.setattr(corpus, "positives", lambda row, find=corpus.positives: looked.append(row) or find(row))
-    pools = Pools(corpus, "global", own_picture=own_picture)
+    pools = Pools(corpus, "global", allow_query_image=allow_query_image)
     found = [pools.excluded(row) for row in range(70)]
     assert all(one is found[0] for one in found[:50])
     assert found[0].tolist() == list(range(50))
@@ -98,11 +98,11 @@ def test_a_count_looks_up_only_what_may_be_known(job, corpus, monkeypatch):
     """Two rows ask one question: the pairs of the others are counted without a look at an item."""
     with serving(Counting()) as url:
         score(job(url), quiet)
-    questions = questions_of(job("x"), corpus)
+    questions = pair_source_of(job("x"), corpus)
     looked = []
     key = Item.key.fget
     monkeypatch.setattr(Item, "key", property(lambda item: looked.append(item.item_id) or key(item)))
-    tally = tally_pairs(corpus, questions, KnownScores([], None), 10)
+    tally = count_pairs(corpus, questions, ScoreCache([], None), 10)
     assert tally.to_ask(10) == tally.pairs(10) - len(shared(job("x").out))
     assert not looked
 
@@ -120,7 +120,7 @@ def test_what_is_known_of_a_question_is_read_once(job):
         score(job(url), quiet)
     rows = list(read_scores(job("x").out))
     judge = read_json(job("x").out / "manifest.json", ScoreManifest).judge
-    known = KnownScores([job("x").out], judge)
+    known = ScoreCache([job("x").out], judge)
     found = known.of(rows[0].query_key)
     assert found is known.of(rows[-1].query_key)
     assert set(found) == {one.item_key for row in (rows[0], rows[-1]) for one in [*row.positives, *row.candidates]}

@@ -38,9 +38,7 @@ def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path, monkeypat
     assert stored.fingerprint == corpus.fingerprint
     assert [stored.content(item) for item in stored.items] == [corpus.content(item) for item in corpus.items]
     with serving(judge) as url:
-        inside = job(
-            url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", out=f"{bucket}/scores", queries_in_shard=24
-        )
+        inside = job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", out=f"{bucket}/scores", shard_size=24)
         score(inside, quiet)
         lost = shard_path(inside.out, 1)
         lost.fs.rm_file(lost.path)
@@ -48,7 +46,7 @@ def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path, monkeypat
         again = score(inside, quiet)
         assert again.counts.asked == judge.pairs.total() > 0
         assert set(judge.pairs.values()) == {1}
-        beside = job(url, queries_in_shard=24, out=tmp_path / "beside", reuse=(f"{bucket}/scores",))
+        beside = job(url, shard_size=24, out=tmp_path / "beside", reuse=(f"{bucket}/scores",))
         assert score(beside, quiet).counts.asked == 0
         monkeypatch.setattr("unijudge.storage.leases.RENEW_EVERY_S", 0.5)
         with lease(inside.out), pytest.raises(FolderBusy):

@@ -22,7 +22,7 @@ def says(entry, fold=True):
     return text, entry["picture"]
 
 
-def known_answer(world, query, item, fold=True, own_picture=False):
+def known_answer(world, query, item, fold=True, allow_query_image=False):
     """Whether an item can be no wrong answer to a query."""
     asked, item = world["queries"][query], world["items"][item]
     for other in world["queries"].values():
@@ -32,7 +32,7 @@ def known_answer(world, query, item, fold=True, own_picture=False):
                     return True
     if says(item, fold) == says(asked, fold):
         return True
-    return bool(asked["picture"]) and item["picture"] == asked["picture"] and not own_picture
+    return bool(asked["picture"]) and item["picture"] == asked["picture"] and not allow_query_image
 
 
 def word(world, query, item):
@@ -66,14 +66,14 @@ def candidates(world, similarity, query, settings):
             continue
         seen.add(says(item, settings["fold_case"]))
         pool.append(name)
-    fold, own = settings["fold_case"], settings["own_picture"]
+    fold, own = settings["fold_case"], settings["allow_query_image"]
     allowed = [name for name in pool if not known_answer(world, query, name, fold, own)]
     allowed.sort(key=lambda name: -similarity[query, name])
     best = max(similarity[query, positive] for positive in asked["positives"])
     margin = settings["margin"]
     if settings["relative_margin"]:
         margin = max(margin, settings["relative_margin"] * abs(best))
-    window = allowed[settings["skip"] : settings["depth"]]
+    window = allowed[settings["range_min"] : settings["range_max"]]
     found = [name for name in window if similarity[query, name] < best - margin - EQUAL]
     return found[: settings["k"]]
 
@@ -115,7 +115,7 @@ def listed_of(world, query, row, k):
             continue
         seen.add(content)
         said = word(world, query, item)
-        if said is None and known_answer(world, query, item, world["fold_case"], world["own_picture"]):
+        if said is None and known_answer(world, query, item, world["fold_case"], world["allow_query_image"]):
             continue
         if said == "match":
             matches.append(item)
@@ -153,7 +153,7 @@ def picked_of(pool, settings):
     stride = settings["stride"] if settings["preset"] in ("unime-v2", "paper", "cyclic") else 1
     for start in range(stride):
         walk += [kept[place] for place in range(start, len(kept), stride)]
-    return kept, beta, walk[: settings["stored"]]
+    return kept, beta, walk[: settings["num_negatives"]]
 
 
 def select_row(world, query, settings):
@@ -177,9 +177,9 @@ def select_row(world, query, settings):
     label = 1.0 if vouched[judge] else cuts[judge]
     result |= {"label": label, "positive": best_positive(world, query, rows[judge], scales[judge])}
     result["suspect"] = label < settings["suspect_below"] - EQUAL
-    if result["suspect"] and settings["suspects"] == "leave_out":
+    if result["suspect"] and settings["suspect_action"] == "leave_out":
         return result | {"reason": "suspect"}
-    lighter = result["suspect"] and settings["suspects"] == "down_weight"
+    lighter = result["suspect"] and settings["suspect_action"] == "down_weight"
     result["weight"] = label / settings["suspect_below"] if lighter else 1.0
 
     # Each candidate against the positive by one judge; the first margin that leaves any; the walk.

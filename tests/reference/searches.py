@@ -7,7 +7,13 @@ from miner.retrieval.candidates import find_candidates
 from miner.settings import RetrievalSettings
 from tests.reference.worlds import write_world
 from unijudge.formats.candidates import CandidateManifest
-from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.vectors import (
+    VectorFolder,
+    VectorManifest,
+    missing_vector_parts,
+    start_vectors,
+    write_vectors_part,
+)
 
 SEARCHES = st.fixed_dictionaries(
     {
@@ -15,10 +21,10 @@ SEARCHES = st.fixed_dictionaries(
         "pool": st.sampled_from(["global", "subset", "modality"]),
         "margin": st.sampled_from([0.0, 0.1, -0.2, -2.0]),
         "relative_margin": st.sampled_from([0.0, 0.3]),
-        "skip": st.integers(0, 2),
-        "depth": st.none() | st.integers(3, 6),
+        "range_min": st.integers(0, 2),
+        "range_max": st.none() | st.integers(3, 6),
         "fold_case": st.booleans(),
-        "own_picture": st.booleans(),
+        "allow_query_image": st.booleans(),
         "index": st.sampled_from(["flat", "exact"]),
     }
 )
@@ -54,9 +60,9 @@ def write_vectors(folder, corpus, queries, items):
     )  # fmt: skip
     start_vectors(folder, manifest)
     for kind, named in [("items", items), ("queries", queries)]:
-        for path, rows in missing_parts(folder, manifest, kind):
+        for path, rows in missing_vector_parts(folder, manifest, kind):
             names = list(named)[rows.start : rows.stop]
-            write_part(path, manifest, names, np.array([named[name] for name in names]))
+            write_vectors_part(path, manifest, names, np.array([named[name] for name in names]))
     return folder
 
 

@@ -20,9 +20,9 @@ CHOICES = st.fixed_dictionaries(
         "betas": st.sampled_from([None, (0.05,), (0.3, 0.1, 0.01)]),
         "k": st.none() | st.integers(1, 5),
         "stride": st.integers(1, 6),
-        "stored": st.integers(1, 5),
+        "num_negatives": st.integers(1, 5),
         "suspect_below": st.sampled_from([0.0, 0.3, 0.5, 1.0]),
-        "suspects": st.sampled_from(["keep", "leave_out", "down_weight"]),
+        "suspect_action": st.sampled_from(["keep", "leave_out", "down_weight"]),
     }
 )
 SCALES = st.sampled_from([None, 1.05, ((0.5, -1.0), (2.0, 0.3))])
@@ -57,15 +57,15 @@ def test_a_selection_is_that_of_the_method(tmp_path_factory, world, choice, scal
         assert row.positive.item_id == expected["positive"]
         assert (row.suspect, row.weight) == (expected["suspect"], pytest.approx(expected["weight"], abs=1e-6))
         if expected["drawn_from"]:
-            _check_drawn(row, expected, choice["stored"])
+            _check_drawn(row, expected, choice["num_negatives"])
             continue
         distinct, beta = [item for item, *_ in expected["negatives"]], expected["beta"]
-        filled = list(itertools.islice(itertools.cycle(distinct), choice["stored"]))
+        filled = list(itertools.islice(itertools.cycle(distinct), choice["num_negatives"]))
         assert [negative.item_id for negative in row.negatives] == filled
         marks = [(negative.duplicate, negative.fallback) for negative in row.negatives]
-        assert marks == [(place >= len(distinct), False) for place in range(choice["stored"])]
+        assert marks == [(place >= len(distinct), False) for place in range(choice["num_negatives"])]
         assert all(negative.beta == (beta and pytest.approx(beta)) for negative in row.negatives)
-        wanted = list(itertools.islice(itertools.cycle(reference.labels(expected)[1:]), choice["stored"]))
+        wanted = list(itertools.islice(itertools.cycle(reference.labels(expected)[1:]), choice["num_negatives"]))
         mine = row.labels(scales)
         assert mine == pytest.approx([expected["label"], *wanted], abs=1e-6)
         assert [one.item_id for one in row.extra_positives] == [item for item, _ in expected["extras"]]
@@ -104,7 +104,7 @@ def _check_sweep(folders, choice, table):
         "strides": (choice["stride"],),
         **({"betas": (betas,)} if asks else {}),
     }
-    shared = {name: choice[name] for name in ("stored", "suspect_below", "suspects")}
+    shared = {name: choice[name] for name in ("num_negatives", "suspect_below", "suspect_action")}
     (point,) = sweep(SweepSettings(**folders.common, **grid, **shared)).points
     table = {name: value for name, value in table.items() if name != "extra positives offered"}
     assert point.statistics == pytest.approx(table, abs=1.1e-4)
@@ -114,14 +114,14 @@ def _check_sweep(folders, choice, table):
 @often
 def test_random_negatives_are_any_that_can_be_none_of_the_answers(tmp_path_factory, world, stored, seed):
     folders = Folders(tmp_path_factory.mktemp("random"), world, None)
-    rows, _, _ = folders.select(preset="random", stored=stored, seed=seed)
+    rows, _, _ = folders.select(preset="random", num_negatives=stored, seed=seed)
     for name, row in rows.items():
         assert len({reference.says(world["items"][one.item_id]) for one in row.negatives}) == len(
             {one.item_id for one in row.negatives}
         )
         for negative in row.negatives:
             word = reference.word(world, name, negative.item_id)
-            known = reference.known_answer(world, name, negative.item_id, own_picture=world["own_picture"])
+            known = reference.known_answer(world, name, negative.item_id, allow_query_image=world["allow_query_image"])
             assert word != "match"
             assert not known
             assert negative.label([]) == (0.0 if word == "negative" else None)
@@ -129,7 +129,7 @@ def test_random_negatives_are_any_that_can_be_none_of_the_answers(tmp_path_facto
         allowed = {
             reference.says(item)
             for item_id, item in world["items"].items()
-            if not reference.known_answer(world, name, item_id, own_picture=world["own_picture"])
+            if not reference.known_answer(world, name, item_id, allow_query_image=world["allow_query_image"])
         }
         matches = {
             reference.says(item)

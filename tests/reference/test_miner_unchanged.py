@@ -43,7 +43,7 @@ def renamed(world, new):
     }
 
 
-SETTINGS = {"stored": 3, "stride": 2, "suspects": "down_weight", "extra_positives": True}
+SETTINGS = {"num_negatives": 3, "stride": 2, "suspect_action": "down_weight", "extra_positives": True}
 
 
 @given(worlds(), st.randoms(use_true_random=False), st.integers(1, 5))

@@ -24,7 +24,7 @@ from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.rankings import read_rankings
 from unijudge.formats.scores import Judged
 from unijudge.formats.triples import Extra, Negative, Triple, TripleManifest, finish_triples, write_triples
-from unijudge.formats.vectors import VectorManifest, start_vectors, write_part
+from unijudge.formats.vectors import VectorManifest, start_vectors, write_vectors_part
 
 TEXTS = [None, "a cat", "A  Cat", "a cat ", "a dog", "Café", "cafe\u0301", "10²", "102"]
 PICTURES = [None, "red", "blue"]
@@ -224,7 +224,7 @@ def measured(folder, items, queries, *, subsets=None, names="{}{}", **options):
     start_vectors(folder / "v", manifest)
     for kind, key, contents in (("items", "i", items), ("queries", "q", [query["content"] for query in queries])):
         vectors = np.array([vector_of(one) for one in contents], np.float32)
-        write_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[key], vectors)
+        write_vectors_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[key], vectors)
     report = evaluate(EvaluateSettings(corpus=folder, vectors=folder / "v", out=folder / "e", **options))
     return report.subsets, list(read_rankings(folder / "e" / "rankings.parquet"))
 

@@ -143,8 +143,8 @@ def write_judge(folder, corpus, world, number, similarity, in_shard=2):
             )
         )
     plan = ScoreManifest(
-        corpus=corpus.fingerprint, vectors="v", queries=len(rows), queries_in_shard=in_shard, k=50, pool="global",
-        retrieval={"fold_case": world["fold_case"], "own_picture": world["own_picture"]},
+        corpus=corpus.fingerprint, vectors="v", queries=len(rows), shard_size=in_shard, k=50, pool="global",
+        retrieval={"fold_case": world["fold_case"], "allow_query_image": world["allow_query_image"]},
         judge=identity(f"judge {number}"),
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)
@@ -163,7 +163,7 @@ def write_words(path, corpus, words):
 def worlds(draw):
     """A corpus with the scores of one judge or two, and people's words about some."""
     world, dice = draw(corpora()), draw(st.randoms(use_true_random=True))
-    world |= {"fold_case": True, "own_picture": draw(st.booleans()), "scores": [judged(dice, world)], "words": []}
+    world |= {"fold_case": True, "allow_query_image": draw(st.booleans()), "scores": [judged(dice, world)], "words": []}
     if draw(st.booleans()):
         world["scores"].append(judged(dice, world, world["scores"][0]))
     if draw(st.booleans()):

@@ -84,9 +84,9 @@ def test_the_shipped_job_is_one_for_a_cluster_and_has_time_to_finish_its_shards(
 
     settings = load_settings(ScoreSettings, ROOT / "deploy" / "score.toml")
     assert (settings.engine, settings.ray_address) == ("ray", "auto")
-    assert settings.tasks * settings.queries_in_shard * (settings.k + 1) / STOP_WAIT_S < 25, "pairs/s that it takes"
+    assert settings.ray_concurrency * settings.shard_size * (settings.k + 1) / STOP_WAIT_S < 25, "pairs/s that it takes"
     assert COMPOSE["miner"]["stop_grace_period"] == "10m"
-    assert AT_ONCE * int(COMPOSE["miner"]["command"][-1].removeprefix("queries_in_shard=")) * (50 + 1) / 600 < 25
+    assert AT_ONCE * int(COMPOSE["miner"]["command"][-1].removeprefix("shard_size=")) * (50 + 1) / 600 < 25
 
 
 @pytest.mark.timeout(600)

@@ -33,7 +33,7 @@ def titled(process, title):
 
 async def asked(url, blow):
     """The answers to all questions; the blow comes after the first of them."""
-    async with JudgeClient(url, retry_for_s=PATIENCE_S, in_flight=8) as judge:
+    async with JudgeClient(url, retry_for_s=PATIENCE_S, max_in_flight=8) as judge:
 
         async def ask(question):
             return await judge.judge(question, CANDIDATES)
@@ -89,7 +89,7 @@ def test_a_pair_that_kills_its_replica_each_time_is_an_error_of_its_own(tmp_path
     monkeypatch.setenv("UNIJUDGE_BENCH_DEATHS", str(deaths))
 
     async def story(url):
-        async with JudgeClient(url, retry_for_s=PATIENCE_S, in_flight=8) as judge:
+        async with JudgeClient(url, retry_for_s=PATIENCE_S, max_in_flight=8) as judge:
             asked = {question: list(CANDIDATES) for question in QUESTIONS}
             asked[QUESTIONS[7]].append(Content(text="lethal"))
             return await asyncio.gather(*(judge.judge(*one) for one in asked.items()))

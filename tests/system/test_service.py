@@ -62,7 +62,7 @@ def service(tmp_path, *settings, file=None, wait=True):
         process.wait(60)
 
 
-UNTRAINED = ("health.min_mass=0", "health.canary_every_s=0")
+UNTRAINED = ("health.min_label_mass=0", "health.canary_every_s=0")
 """A model with random weights does not answer the question."""
 
 
@@ -193,9 +193,9 @@ def replica_pids(process):
 def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
     """SIGKILL, then SIGSTOP: a stopped process answers no probe, and is replaced as a dead one is. No pair is lost.
 
-    Ray gives the stopped one `drain_s` to finish.
+    Ray gives the stopped one `drain_timeout_s` to finish.
     """
-    health = ("health.timeout_s=2", "health.fresh_s=1", "drain_s=3")
+    health = ("health.timeout_s=2", "health.liveness_window_s=1", "drain_timeout_s=3")
     with service(tmp_path, "model.backend=scripted", *health) as (process, url, log):
         expected = judge_now(url, Content(text="a"), [Content(text="b")])
         for blow in (signal.SIGKILL, signal.SIGSTOP):

@@ -85,7 +85,7 @@ def evaluation(corpus, model, folder):
 @pytest.fixture
 def job(corpus, evaluation, tmp_path):
     def made(**changes):
-        settings = {"corpus": corpus.folder, "rankings": evaluation, "out": tmp_path / "r", "top": 5}
+        settings = {"corpus": corpus.folder, "evaluation": evaluation, "out": tmp_path / "r", "top": 5}
         return RerankSettings(**settings | changes)
 
     return made

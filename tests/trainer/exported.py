@@ -16,7 +16,7 @@ from trainer.training.reranker import train_reranker
 from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.content import Content
 
-LOOP = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 1, "negatives": 3}
+LOOP = {"max_steps": 4, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 1, "num_negatives": 3}
 
 
 def quiet(*_):

@@ -6,7 +6,7 @@ from tests.trainer.exported import quiet
 from trainer.reranking.rerank import rerank
 from unijudge.formats.rankings import Evaluation, read_rankings, write_rankings
 from unijudge.judging.prompt import Prompt
-from unijudge.judging.verdicts import Choice
+from unijudge.judging.verdicts import ListVerdict
 from unijudge.storage.files import file_sha256, publish_json
 
 
@@ -29,7 +29,7 @@ class Answering(ScriptedJudge):
             return self.answer
         logprobs = [-3.0] * len(candidates)
         logprobs[self.answer] = -0.1
-        return Choice.of(logprobs, argmax_is_number=True)
+        return ListVerdict.of(logprobs, argmax_is_number=True)
 
 
 def write_evaluation(folder, corpus, rankings):
@@ -45,4 +45,4 @@ def run(judge, settings, **options):
     """(report, rankings before, rankings after)"""
     with serving(judge) as url:
         report = rerank(settings.model_copy(update={"service": url}), quiet, **options)
-    return report, *(list(read_rankings(path / "rankings.parquet")) for path in (settings.rankings, settings.out))
+    return report, *(list(read_rankings(path / "rankings.parquet")) for path in (settings.evaluation, settings.out))

@@ -43,7 +43,7 @@ def test_positives_of_the_question_the_question_itself_and_its_picture(tmp_path)
     assert named(corpus, exclusions.rows(2)) == ["i2", "i3"]
     assert named(corpus, exclusions.rows(3)) == ["i3"], "10² is not 102"
     assert exclusions.positives(0).tolist() == [0, 2]
-    assert named(corpus, Exclusions(corpus, own_picture=True).rows(2)) == ["i2"]
+    assert named(corpus, Exclusions(corpus, allow_query_image=True).rows(2)) == ["i2"]
     assert named(corpus, Exclusions(corpus, fold_case=False).rows(0)) == ["i0", "i2"]
 
 
@@ -51,7 +51,7 @@ def test_positives_of_the_question_the_question_itself_and_its_picture(tmp_path)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_and_signs_agree(tmp_path_factory, contents, rows, fold, own):
     corpus = corpus_of(tmp_path_factory.mktemp("c"), contents, rows)
-    exclusions = Exclusions(corpus, fold_case=fold, own_picture=own)
+    exclusions = Exclusions(corpus, fold_case=fold, allow_query_image=own)
     for row in range(len(rows)):
         excluded = exclusions.of(row)
         held = [item for item in range(6) if excluded.holds(exclusions.sign(item))]

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from unijudge.errors import SettingsError
-from unijudge.job import Example, Words, command_settings, file_and_settings, in_order, job
+from unijudge.job import ExampleOption, FileAndSettings, command_settings, file_and_settings, in_order, job
 from unijudge.settings import Settings
 
 
@@ -33,7 +33,7 @@ def app():
     app = typer.Typer()
 
     @app.command(cls=job(Outer))
-    def run(words: Words = None, example: Example = False) -> None:
+    def run(words: FileAndSettings = None, example: ExampleOption = False) -> None:
         found = command_settings(Outer, words, example)
         typer.echo(f"{found.out} {found.name} {found.inner.size}")
 

@@ -79,9 +79,9 @@ def test_a_wrong_setting_is_named(tmp_path, text, overrides, reason):
 
 def test_who_gave_what_does_not_fit_is_named(tmp_path):
     path = tmp_path / "s.toml"
-    path.write_text("corpus = 'c'\nrankings = 'r'\nout = 'o'\ntop = 1\n")
-    with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\ncommand line: in_flight: input"):
-        load_settings(RerankSettings, path, ["in_flight=0"])
+    path.write_text("corpus = 'c'\nevaluation = 'r'\nout = 'o'\ntop = 1\n")
+    with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\ncommand line: max_in_flight: input"):
+        load_settings(RerankSettings, path, ["max_in_flight=0"])
     with pytest.raises(SettingsError, match=r"s\.toml with the command line: settings: value error, held_out is given"):
         load_settings(RerankSettings, path, ["top=5", "held_out=h"])
 
@@ -146,3 +146,10 @@ def test_one_of_a_list_needs_no_brackets():
     assert load_settings(SelectSettings, None, ["corpus=c", "out=o", "scores=s", "betas=0.3"]).betas == (0.3,)
     with pytest.raises(SettingsError, match="out: value error, expected a path or a URL, found nothing"):
         load_settings(ScoreSettings, None, ["corpus=c", "out="])
+
+
+def test_a_copy_takes_no_name_that_is_no_setting():
+    settings = RerankSettings(corpus="c", evaluation="e", out="o")
+    assert settings.model_copy(update={"top": 3}).top == 3
+    with pytest.raises(TypeError, match="RerankSettings has no setting tops"):
+        settings.model_copy(update={"tops": 3})

@@ -13,14 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 from judge_service.backends import open_judge
-from judge_service.replica.health import Progress
+from judge_service.replica.health import ReplicaProgress
 from judge_service.settings import EngineSettings, ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.pictures import pattern
 from tests.vllm.test_parity import gap, load
 from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeUnavailable
-from unijudge.judging.verdicts import Choice, PairError, Verdict
+from unijudge.judging.verdicts import ListVerdict, PairError, Verdict
 
 pytest.importorskip("vllm")
 
@@ -43,7 +43,7 @@ def runner():
 def judge(tiny_model, runner, tmp_path_factory):
     settings = ServiceSettings(
         model=ModelSettings(
-            name=str(tiny_model), backend="vllm", min_pixels=3136, max_pixels=12544, max_tokens=1024, max_sequences=64
+            name=str(tiny_model), backend="vllm", min_pixels=3136, max_pixels=12544, max_tokens=1024, max_num_seqs=64
         ),
         engine=EngineSettings(multiprocessing=True),
         log_folder=tmp_path_factory.mktemp("logs"),
@@ -126,7 +126,7 @@ def test_a_picture_that_the_engine_does_not_have_is_sent_again(judge, reference,
     answers, chosen = runner.run(story())
     exact = asyncio.run(reference.judge(query, candidates))
     assert max(abs(s.log_odds - e.log_odds) for s, e in zip(answers, exact, strict=True)) < TOLERANCE
-    assert isinstance(chosen, Choice)
+    assert isinstance(chosen, ListVerdict)
 
 
 def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(judge, runner, monkeypatch):
@@ -248,7 +248,7 @@ def test_an_engine_that_hangs_holds_no_caller(judge, reference, runner):
     assert ticks > 3, "the loop was held"
     for (query, candidate), answer in zip(questions, answers, strict=True):
         assert gap(answer, {0: asyncio.run(reference.judge(query, [candidate]))[0]}, [0]) < TOLERANCE
-    assert isinstance(judge, Progress)
+    assert isinstance(judge, ReplicaProgress)
     assert before < judge.progressed_at < time.monotonic()
 
 

@@ -61,7 +61,10 @@ def test_an_engine_in_a_process_of_its_own(torn, tmp_path):
     ("error", "cure"),
     [
         ("Failed to find C compiler. Please specify via CC environment variable", "Install gcc and its headers"),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.1 GiB free", "Lower engine.batched_tokens"),
+        (
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.1 GiB free",
+            "Lower engine.max_num_batched_tokens",
+        ),
     ],
 )
 def test_failures_of_a_gpu(tiny_model, tmp_path, monkeypatch, error, cure):

@@ -231,7 +231,7 @@ def test_a_device_that_is_not_there_is_refused(tiny_model):
 
 
 def test_a_dead_engine_says_so_at_once(tiny_model):
-    judge = load(tiny_model, "vllm", max_sequences=4)
+    judge = load(tiny_model, "vllm", max_num_seqs=4)
 
     def die():
         raise RuntimeError("killed by the test")

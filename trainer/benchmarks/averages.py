@@ -14,7 +14,7 @@ from unijudge.metrics import Floats, bootstrap_shares, interval
 
 
 @dataclass(frozen=True)
-class Cell:
+class AverageCell:
     """One number of a table."""
 
     value: float
@@ -26,9 +26,9 @@ class Cell:
     """Whether queries are missing, or too many."""
 
 
-def cells_of(
+def average_cells(
     measured: Mapping[str, Mapping[str, float]], expected: Mapping[str, int], averages: Iterable[Average]
-) -> dict[str, Cell]:
+) -> dict[str, AverageCell]:
     """The cell of every subset that was measured, and of every average all of whose parts were.
 
     Args:
@@ -40,7 +40,7 @@ def cells_of(
         Name → cell. An average's interval is of the mean of its parts' bootstrapped shares, drawn independently.
 
     Example:
-        >>> found = cells_of({"a": {"queries": 4, "precision@1": 1.0}}, {"a": 5}, [Average("all", ("a", "b"))])
+        >>> found = average_cells({"a": {"queries": 4, "precision@1": 1.0}}, {"a": 5}, [Average("all", ("a", "b"))])
         >>> found
         {'a': Cell(value=1.0, low=1.0, high=1.0, partial=True)}
     """
@@ -56,4 +56,4 @@ def cells_of(
             values[average.name] = float(np.mean([values[part] for part in average.of]))
             draws[average.name] = np.mean([draws[part] for part in average.of], axis=0)
             partial[average.name] = any(partial[part] for part in average.of)
-    return {name: Cell(value, *interval(draws[name]), partial[name]) for name, value in values.items()}
+    return {name: AverageCell(value, *interval(draws[name]), partial[name]) for name, value in values.items()}

@@ -16,7 +16,14 @@ from trainer.embedding.base import System
 from trainer.embedding.embed import Entries, embed_entries
 from unijudge.formats.corpus import Corpus, Item, Query
 from unijudge.formats.lazy_table import Rows
-from unijudge.formats.vectors import Kind, VectorManifest, Vectors, missing_parts, start_vectors, write_part
+from unijudge.formats.vectors import (
+    EntryKind,
+    VectorManifest,
+    Vectors,
+    missing_vector_parts,
+    start_vectors,
+    write_vectors_part,
+)
 from unijudge.provenance import Provenance
 
 Inputs = tuple[str | None, str | None]
@@ -85,11 +92,11 @@ def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, place
         **asdict(system.identity),
     )
     start_vectors(out, manifest)
-    kinds: list[tuple[Kind, Entries, list[str]]] = [
+    kinds: list[tuple[EntryKind, Entries, list[str]]] = [
         ("items", corpus.items, corpus.item_ids.to_pylist()),
         ("queries", corpus.queries, corpus.query_ids.to_pylist()),
     ]
     for kind, entries, ids in kinds:
         places: Rows = np.fromiter((place_of[_inputs(entry)] for entry in entries), np.int64, len(ids))
-        for path, rows in missing_parts(out, manifest, kind):
-            write_part(path, manifest, ids[rows.start : rows.stop], vectors_ND[places[rows.start : rows.stop]])
+        for path, rows in missing_vector_parts(out, manifest, kind):
+            write_vectors_part(path, manifest, ids[rows.start : rows.stop], vectors_ND[places[rows.start : rows.stop]])

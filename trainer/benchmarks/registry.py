@@ -20,7 +20,7 @@ AVERAGES = (
 """Source of the last three: UniME-V2, arXiv 2510.13515, tables 3 to 6."""
 
 
-def choose(root: Path, only: Sequence[str], *, partial: bool = False) -> tuple[list[BenchmarkSet], dict[str, str]]:
+def choose_sets(root: Path, only: Sequence[str], *, partial: bool = False) -> tuple[list[BenchmarkSet], dict[str, str]]:
     """The named sets, or all that are found; and of others why they cannot be measured.
 
     Args:

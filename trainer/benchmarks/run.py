@@ -26,19 +26,19 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from trainer.benchmarks.embed import embed_set
-from trainer.benchmarks.registry import SETS, choose
+from trainer.benchmarks.registry import SETS, choose_sets
 from trainer.benchmarks.settings import BenchmarkSettings
 from trainer.benchmarks.spec import BenchmarkSet
 from trainer.benchmarks.systems import open_system
-from trainer.benchmarks.table import Measured, Table
+from trainer.benchmarks.table import Measured, ResultTable
 from trainer.embedding.base import Identity, System
-from trainer.evaluation.evaluate import Report, evaluate
+from trainer.evaluation.evaluate import EvaluationReport, evaluate
 from trainer.evaluation.settings import EvaluateSettings
 from trainer.training.distributed import processes
 from unijudge.cli import run
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus, CorpusManifest
-from unijudge.formats.vectors import VectorManifest, missing_parts
+from unijudge.formats.vectors import VectorManifest, missing_vector_parts
 from unijudge.provenance import without_passwords
 from unijudge.shown import listed
 from unijudge.storage.files import file_sha256, publish_json, publish_text, read_json, read_text
@@ -53,7 +53,7 @@ PATIENCE = timedelta(days=1)
 """How long processes wait for the one that imports."""
 
 
-def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], None]) -> Table | None:
+def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], None]) -> ResultTable | None:
     """Runs one benchmark, or what is left of it.
 
     Args:
@@ -69,8 +69,8 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
     """
     if settings.label in ("", CORPORA):
         raise SettingsError(f"name: {settings.label!r} cannot be a system's; name a model, or set another name")
-    check_file(settings.out / "table.json", is_json_of(Table), "table of `train benchmark`")
-    chosen, absent = choose(settings.root, settings.only, partial=settings.allow_partial)
+    check_file(settings.out / "table.json", is_json_of(ResultTable), "table of `train benchmark`")
+    chosen, absent = choose_sets(settings.root, settings.benchmarks, partial=settings.allow_partial)
     with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
         unread = [_import_all(settings, chosen, absent) if accelerator.is_main_process else {}]
         accelerator.wait_for_everyone()
@@ -87,7 +87,7 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
         if not accelerator.is_main_process:
             return None
         failed.check(chosen)
-        table = Table.of(_measured(settings.out))
+        table = ResultTable.of(_measured(settings.out))
         publish_json(settings.out / "table.json", table)
         publish_text(settings.out / "table.md", table.text())
     failed.tell()
@@ -154,7 +154,7 @@ def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet], absent:
     if len(unread) == len(absent) + len(chosen) or (faults and not settings.allow_partial):
         raise DataError(
             f"{len(faults)} faults in the data, nothing was measured. The first: {faults[0]}. Mend them, leave sets "
-            "out with `only`, or set allow_partial = true: partial sets are marked in the table"
+            "out with `benchmarks`, or set allow_partial = true: partial sets are marked in the table"
         )
     return unread
 
@@ -226,7 +226,7 @@ def _measure(
 def _is_measured(folder: Path) -> bool:
     path = folder / "metrics.json"
     vectors = file_sha256(folder / "vectors" / "vectors.json")
-    return exists(path) and read_json(path, Report).inputs.get("vectors") == vectors
+    return exists(path) and read_json(path, EvaluationReport).inputs.get("vectors") == vectors
 
 
 def _is_embedded(vectors: Path, corpus: Corpus) -> bool:
@@ -239,7 +239,9 @@ def _is_embedded(vectors: Path, corpus: Corpus) -> bool:
             f"{vectors.parent}: was measured with another corpus; delete it to measure it again, or give this system "
             "another `name`"
         )
-    return not any(missing_parts(vectors, there, "items")) and not any(missing_parts(vectors, there, "queries"))
+    return not any(missing_vector_parts(vectors, there, "items")) and not any(
+        missing_vector_parts(vectors, there, "queries")
+    )
 
 
 def _check_identity(folder: Path, identity: Identity) -> None:
@@ -268,7 +270,7 @@ def _measured(out: Path) -> dict[str, Measured]:
         for one in SETS:
             if not exists(folder / one.name / "metrics.json"):
                 continue
-            report = read_json(folder / one.name / "metrics.json", Report)
+            report = read_json(folder / one.name / "metrics.json", EvaluationReport)
             if report.inputs.get("corpus") != _present(out / CORPORA / one.name):
                 others.append(one.name)
                 continue

@@ -23,7 +23,7 @@ class BenchmarkSettings(Settings):
     """The folder of corpora/, one folder for each system, table.md and table.json; several systems share it."""
     name: str = Field("", pattern=r"^([\w][\w.+-]*)?$")
     """What the system is called in the table, and its folder; as its run, its folder or its model if empty."""
-    only: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
     """Benchmarks or sets, such as mmeb, mmeb/VOC2007 or flickr30k; all that are found if empty."""
     allow_partial: bool = False
     """Measure sets whose queries are not as many as published too, and mark them."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.benchmarks.averages import Cell, cells_of
+from trainer.benchmarks.averages import AverageCell, average_cells
 from trainer.benchmarks.published import Published, PublishedTable, published
 from trainer.benchmarks.registry import AVERAGES, SETS
 
@@ -24,7 +24,7 @@ class Measured(BaseModel):
     """Model, weights, adapter, encoding, image budget."""
     subsets: dict[str, dict[str, float]]
     """Subset → every measure of it."""
-    cells: dict[str, Cell]
+    cells: dict[str, AverageCell]
     """Subset or average → what the table shows."""
     others: list[str] = []
     """Sets that were measured on another corpus than the one that is there now, so that nothing of them is shown."""
@@ -35,11 +35,11 @@ class Measured(BaseModel):
     ) -> "Measured":
         """With its averages; subsets in the order of the benchmarks, others left out."""
         subsets = {name: subsets[name] for name in EXPECTED if name in subsets}
-        cells = cells_of(subsets, EXPECTED, AVERAGES)
+        cells = average_cells(subsets, EXPECTED, AVERAGES)
         return cls(identity=identity, subsets=subsets, cells=cells, others=list(others))
 
 
-class Table(BaseModel):
+class ResultTable(BaseModel):
     """table.json."""
 
     systems: dict[str, Measured]
@@ -48,7 +48,7 @@ class Table(BaseModel):
     """The reference rows; per cent."""
 
     @classmethod
-    def of(cls, systems: dict[str, Measured]) -> "Table":
+    def of(cls, systems: dict[str, Measured]) -> "ResultTable":
         """With the published rows."""
         return cls(systems=systems, published=published())
 
@@ -121,11 +121,11 @@ def _heading(name: str, title: str = "") -> str:
     return "MMEB" if (name, title) == ("Overall", "Summary") else name
 
 
-def _value(cell: Cell | None) -> str:
+def _value(cell: AverageCell | None) -> str:
     return NOT_MEASURED if cell is None else f"{100 * cell.value:.1f}" + (" \\*" if cell.partial else "")
 
 
-def _interval(cell: Cell | None) -> str:
+def _interval(cell: AverageCell | None) -> str:
     return "" if cell is None else f"{100 * cell.low:.1f}–{100 * cell.high:.1f}"
 
 

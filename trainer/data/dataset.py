@@ -76,8 +76,8 @@ class Examples:
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
                 raise TrainingError(
-                    f"negatives = {negatives}, but {triples} stores {len(row.negatives)}; select with a larger "
-                    "`stored`, or lower `negatives`"
+                    f"num_negatives = {negatives}, but {triples} stores {len(row.negatives)}; select with a larger "
+                    "`num_negatives`, or lower the training's own"
                 )
             taken = replace(row, negatives=row.negatives[:negatives])
             mixed += len(taken.judges) > 1 and not manifest.calibrated
@@ -103,7 +103,7 @@ class Examples:
             )
         if repeated:
             logger.warning(
-                "%s: %d of %d rows repeat negatives, since fewer than negatives = %d survived; lower `negatives`, or "
+                "%s: %d of %d rows repeat negatives, since fewer than num_negatives = %d survived; lower that, or "
                 "select with a larger k, unless you mean to weigh them so",
                 triples, repeated, len(queries), negatives,
             )  # fmt: skip

@@ -9,7 +9,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-def ahead(jobs: Iterable[J], prepare: Callable[[J], R], workers: int) -> Generator[tuple[J, R]]:
+def prefetch(jobs: Iterable[J], prepare: Callable[[J], R], workers: int) -> Generator[tuple[J, R]]:
     """Yields each job and what `prepare` makes of it, in the order of the jobs.
 
     Reading files and decoding pictures leave Python's lock, so threads are enough. Twice as many jobs as workers are
@@ -21,7 +21,7 @@ def ahead(jobs: Iterable[J], prepare: Callable[[J], R], workers: int) -> Generat
         workers: Threads; 0 prepares each job when it is asked for.
 
     Example:
-        >>> list(ahead([3, 1, 2], lambda job: job * job, workers=2))
+        >>> list(prefetch([3, 1, 2], lambda job: job * job, workers=2))
         [(3, 9), (1, 1), (2, 4)]
     """
     if not workers:

@@ -5,20 +5,29 @@ Several processes share each part out, batch by batch, and the first one writes 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer.data.prefetch import ahead
+from trainer.data.prefetch import prefetch
 from trainer.embedding.base import System
 from trainer.embedding.settings import EmbedSettings
 from trainer.embedding.unijudge_model import OurModel
 from trainer.training.distributed import processes
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus, Item, Query
-from unijudge.formats.vectors import Kind, VectorManifest, Vectors, missing_parts, start_vectors, write_part
+from unijudge.formats.lazy_table import LazyTable
+from unijudge.formats.vectors import (
+    EntryKind,
+    VectorManifest,
+    Vectors,
+    missing_vector_parts,
+    start_vectors,
+    write_vectors_part,
+)
 from unijudge.provenance import Provenance
 
 Entries = Sequence[Item | Query]
@@ -51,11 +60,11 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
         )
         with accelerator.main_process_first():
             start_vectors(settings.out, manifest)
-        kinds: list[tuple[Kind, Entries]] = [("items", corpus.items), ("queries", corpus.queries)]
+        kinds: list[tuple[EntryKind, LazyTable[Any]]] = [("items", corpus.items), ("queries", corpus.queries)]
         todo = [
             (path, entries, rows)
             for kind, entries in kinds
-            for path, rows in missing_parts(settings.out, manifest, kind)
+            for path, rows in missing_vector_parts(settings.out, manifest, kind)
         ]
         accelerator.wait_for_everyone()  # all see the same parts missing
         total = sum(len(rows) for *_, rows in todo)
@@ -66,13 +75,17 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             done += count
             report(done, total)
 
-        for path, entries, rows in todo:
-            part = entries[rows.start : rows.stop]  # of one part alone: objects take far more room than their table
+        def embed_part(path: Path, entries: LazyTable[Any], rows: range) -> None:
+            """The vectors of one part; they end with it."""
+            part = entries.part(rows)
             vectors = embed_entries(
                 system, corpus, part, settings.batch_size, settings.workers, accelerator, advance, settings.dtype
             )
             if vectors is not None:
-                write_part(path, manifest, [_id(entry) for entry in part], vectors, np.asarray(~vectors.any(1)))
+                write_vectors_part(path, manifest, [_id(entry) for entry in part], vectors, np.asarray(~vectors.any(1)))
+
+        for path, entries, rows in todo:
+            embed_part(path, entries, rows)
     return manifest
 
 
@@ -110,19 +123,22 @@ def embed_entries(
     Raises:
         DataError: An input cannot be read, or its vector is none: its id is named.
     """
-    batches = [entries[start : start + batch_size] for start in range(0, len(entries), batch_size)]
-    ours = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    starts = range(0, len(entries), batch_size)
+    ours = range(accelerator.process_index, len(starts), accelerator.num_processes)
 
-    def prepare(number: int) -> list[Any]:
-        return [_prepared(system, corpus, entry) for entry in batches[number]]
+    def prepare(number: int) -> tuple[Entries, list[Any]]:
+        # Entries become objects here: those of a large part would take more room than its vectors.
+        some = entries[starts[number] : starts[number] + batch_size]
+        return some, [_prepared(system, corpus, entry) for entry in some]
 
     kept = _Kept(len(entries), batch_size, alone=accelerator.num_processes == 1)
     failed: list[DataError] = []
     try:
-        for number, prepared in ahead(ours, prepare, workers):
-            kept.add(number, _unit_vectors(system, corpus, batches[number], prepared).astype(dtype))
+        for number, (some, prepared) in prefetch(ours, prepare, workers):
+            kept.add(number, _unit_vectors(system, corpus, some, prepared).astype(dtype))
             if accelerator.is_main_process:
-                advance(sum(len(one) for one in batches[number : number + accelerator.num_processes]))
+                end = starts[number] + batch_size * accelerator.num_processes
+                advance(min(end, len(entries)) - starts[number])
     except DataError as error:
         if not together:
             raise

@@ -120,7 +120,7 @@ class Endpoint:
             requests.append((list(texts), {"input": list(texts.values())}))
         found: dict[int, list[float]] = {}
         patience = Patience(self._settings.retry_for_s)
-        with ThreadPoolExecutor(self._settings.in_flight) as pool:
+        with ThreadPoolExecutor(self._settings.max_in_flight) as pool:
             asked = [pool.submit(self._ask, what, len(places), patience) for places, what in requests]
             try:
                 for (places, _), answer in zip(requests, asked, strict=True):
@@ -162,7 +162,7 @@ class Endpoint:
         except TimeoutError as error:
             raise EndpointBusy(
                 f"{url}: no whole answer in endpoint.timeout_s = {self._settings.timeout_s:g}; raise it, or lower "
-                "endpoint.in_flight"
+                "endpoint.max_in_flight"
             ) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise EndpointError(f"{url}: not a URL ({error}); set endpoint.url to http://host:port") from error

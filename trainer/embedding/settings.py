@@ -51,7 +51,7 @@ class EndpointSettings(Settings):
     extra: dict[str, bool | int | str] = Field({})
     """Further fields of each request, such as dimensions, or add_generation_prompt = true for a model that embeds where
     its answer would begin: ours do, and vLLM leaves that out unless asked."""
-    in_flight: int = Field(16, gt=0)
+    max_in_flight: int = Field(16, gt=0)
     """Requests that wait for it at once, of each process."""
     timeout_s: float = Field(120, gt=0)
     """How long one request may take."""

@@ -39,7 +39,7 @@ Vectors = npt.NDArray[np.float32]
 logger = logging.getLogger(__name__)
 
 
-class Report(Evaluation):
+class EvaluationReport(Evaluation):
     """metrics.json: every measure of every subset; `candidates` (mean number of them) is one too.
 
     `not measured` is the number of queries that have no vector, or no positive with one, where there are some.
@@ -53,7 +53,7 @@ class Report(Evaluation):
     pool: str
 
 
-def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
+def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> EvaluationReport:
     """Writes metrics.json and rankings.parquet; the same evaluation once more replaces itself.
 
     Args:
@@ -66,12 +66,12 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
         FolderBusy: Another process evaluates into `out`.
     """
     path = settings.out / "metrics.json"
-    check_file(path, is_json_of(Report), "report of `train evaluate`")
+    check_file(path, is_json_of(EvaluationReport), "report of `train evaluate`")
     check_folder(settings.out, EVALUATION_FILES)
     corpus = Corpus(settings.corpus)
     if not corpus.queries:
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to evaluate")
-    report = Report(
+    report = EvaluationReport(
         corpus=str(settings.corpus),
         vectors=str(settings.vectors),
         pool=settings.pool,
@@ -81,7 +81,7 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Report:
     )
     with lease(settings.out):
         if exists(path) and not overwrite:
-            read_json(path, Report).check_same(path, report, {"out", "detect"})
+            read_json(path, EvaluationReport).check_same(path, report, {"out", "detect"})
         subsets = _write_rankings(settings, corpus)
         digest = file_sha256(settings.out / "rankings.parquet")
         report = report.model_copy(update={"subsets": subsets, "rankings_sha256": digest})

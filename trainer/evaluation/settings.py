@@ -39,7 +39,7 @@ class RerankSettings(Settings):
 
     corpus: Location
     """The corpus that was evaluated."""
-    rankings: Location
+    evaluation: Location
     """The folder of `train evaluate`."""
     out: Location
     """The folder for metrics.json and rankings.parquet."""
@@ -54,7 +54,7 @@ class RerankSettings(Settings):
     """`pointwise`: items of each ranking that are judged; the others keep their places after them."""
     list_size: int = Field(5, ge=2, le=LONGEST_LIST)
     """`listwise` and `fused`: how many instead. The authors say 5; their code has 10."""
-    min_mass: float = Field(0.5, ge=0, le=1)
+    min_label_mass: float = Field(0.5, ge=0, le=1)
     """Least probability of all numbers of a list together. Below it, and where the likeliest answer is no number, the
     list has no choice: the embedder's order stands (`fused`: the pairs' own)."""
     rerank: Literal["always", "auto"] = "always"
@@ -64,7 +64,7 @@ class RerankSettings(Settings):
     """`auto`: the folder of an earlier reranking by the same judge and method, of other queries."""
     min_held_out: int = Field(50, gt=0)
     """`auto`: with fewer held-out queries, a subset's gain must exceed its standard error."""
-    in_flight: int = Field(16, gt=0)
+    max_in_flight: int = Field(16, gt=0)
     """At most so many queries wait for the service at once; fewer while it has too much to do."""
 
     @property

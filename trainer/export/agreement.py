@@ -32,7 +32,7 @@ Numbers = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Sample:
+class AgreementSample:
     """Some rows of a run, and what a model makes of them."""
 
     rows: list[Example]
@@ -68,7 +68,7 @@ class Sample:
         )
 
 
-def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> Sample | str:
+def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> AgreementSample | str:
     """Some rows of a run, spread evenly; or why there are none, in a card's words.
 
     Args:
@@ -81,12 +81,12 @@ def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> Sampl
             return NOT_MEASURED.format("the corpus is another one now")
         if file_sha256(settings.triples / "triples.json") != fingerprints.get("the rows"):
             return NOT_MEASURED.format(GONE)
-        examples = Examples(corpus, settings.triples, settings.negatives)
+        examples = Examples(corpus, settings.triples, settings.num_negatives)
         places = np.unique(np.linspace(0, len(examples) - 1, ROWS).astype(int))
         rows = [examples[int(place)] for place in places]
     except (DataError, TrainingError):
         return NOT_MEASURED.format(GONE)
-    return Sample(rows, settings.prompt if isinstance(settings, RerankerSettings) else None)
+    return AgreementSample(rows, settings.prompt if isinstance(settings, RerankerSettings) else None)
 
 
 def open_exported(settings: BackboneSettings, folder: Path, *, merged: bool) -> Backbone:

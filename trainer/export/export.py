@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.export.agreement import open_exported, sample_of
-from trainer.export.model_card import Story, card
+from trainer.export.model_card import RunFacts, card
 from trainer.export.sentence_transformers_files import (
     Files,
     embedder_files,
@@ -22,7 +22,7 @@ from trainer.export.sentence_transformers_files import (
     reranker_files,
     reranker_template,
 )
-from trainer.export.usage import Artefact, Form, base_name
+from trainer.export.usage import ExportedModel, Form, base_name
 from trainer.models.lora import open_whole, write_merged
 from trainer.models.settings import BackboneSettings
 from trainer.training.report import read_steps
@@ -53,7 +53,7 @@ def export(
     *,
     license: str | None = None,  # noqa: A002  what the hub calls it
     overwrite: bool = False,
-) -> Artefact:
+) -> ExportedModel:
     """Writes the folder, all at once.
 
     Args:
@@ -170,10 +170,10 @@ def _spare(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key in OLD_KEYS | unusual}
 
 
-def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs) -> Artefact:
+def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs) -> ExportedModel:
     model = settings.model
     _, options = inputs.family.loader
-    made = Artefact(
+    made = ExportedModel(
         name=name,
         kind="embedder",
         form=form,
@@ -199,7 +199,7 @@ def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelIn
     return made
 
 
-def _layout(made: Artefact, settings: FinetuneSettings, inputs: ModelInputs) -> Files:
+def _layout(made: ExportedModel, settings: FinetuneSettings, inputs: ModelInputs) -> Files:
     template = inputs.chat_template
     if made.bare:
         return {}
@@ -213,10 +213,10 @@ def _layout(made: Artefact, settings: FinetuneSettings, inputs: ModelInputs) -> 
     return files | {"chat_template.jinja": reranker_template(template, made.prompt, picture)}
 
 
-def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations: Sequence[Path]) -> Story:
+def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations: Sequence[Path]) -> RunFacts:
     triples = _same(settings.triples / "triples.json", begun.inputs.get("the rows"))
     manifest = read_json(settings.triples / "triples.json", TripleManifest) if triples else None
-    return Story(
+    return RunFacts(
         settings=settings,
         begun=begun,
         environment=read_json(run / "environment.json", Versions).root,

@@ -25,7 +25,7 @@ from unijudge.modeling.listwise import ListQuestion
 
 
 @dataclass(frozen=True)
-class Question:
+class TrainingQuestion:
     """What the model is given, and what it should say next."""
 
     stream: Stream
@@ -41,8 +41,8 @@ class Question:
 class Lesson:
     """The questions of one batch."""
 
-    pairs: list[Question]
-    lists: list[Question]
+    pairs: list[TrainingQuestion]
+    lists: list[TrainingQuestion]
     """As many as rows; none if the listwise loss has no weight."""
 
 
@@ -87,7 +87,7 @@ class Lessons:
                 asked += [self._lists.stream(query, listed) for listed in (both, both[::-1])]
         return max(map(self._backbone.inputs.length, asked))
 
-    def _pairwise(self, example: Example, dice: random.Random) -> list[Question]:
+    def _pairwise(self, example: Example, dice: random.Random) -> list[TrainingQuestion]:
         places = (0, dice.choice(self._hardest(example)))
         prompts = [self._prompt.parts(example.query, example.candidates[place]) for place in places]
         return [
@@ -105,7 +105,7 @@ class Lessons:
         shares = {self._labels[True]: chance, self._labels[False]: 1 - chance}
         return {label: share for label, share in shares.items() if share}
 
-    def _listwise(self, lists: ListQuestion, example: Example, dice: random.Random) -> Question:
+    def _listwise(self, lists: ListQuestion, example: Example, dice: random.Random) -> TrainingQuestion:
         """A list that is too long for the model is shortened by whole candidates, down to two."""
         size = dice.randint(self._settings.list_size_min, self._settings.list_size_max)
         places = dice.sample(_negatives(example), min(size - 1, len(_negatives(example))))
@@ -134,13 +134,13 @@ class Lessons:
 
     def _checked(
         self, example: Example, stream: Stream, targets: dict[int, float], among: tuple[int, ...] = ()
-    ) -> Question:
+    ) -> TrainingQuestion:
         try:
             self._backbone.check_length(stream)
         except DataError as error:
             shown = (example.query.text or "an image")[:60]
             raise DataError(f"the row of query {shown!r}: {error}") from error
-        return Question(stream, targets, example.weight, among)
+        return TrainingQuestion(stream, targets, example.weight, among)
 
     def _list_question(self) -> ListQuestion:
         try:
@@ -172,7 +172,7 @@ def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Le
     return {name: weight * _cross_entropy(backbone, questions) for name, (weight, questions) in terms.items() if weight}
 
 
-def _cross_entropy(backbone: Backbone, questions: Sequence[Question]) -> Tensor:
+def _cross_entropy(backbone: Backbone, questions: Sequence[TrainingQuestion]) -> Tensor:
     logits_QV = backbone.next_token_logits([question.stream for question in questions])
     targets_QV = torch.zeros_like(logits_QV)
     for target_V, question in zip(targets_QV, questions, strict=True):

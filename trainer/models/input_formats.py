@@ -13,7 +13,7 @@ from trainer.models.settings import BackboneSettings, Encoding
 from unijudge.content import Content
 from unijudge.errors import ModelError, SettingsError
 from unijudge.images.image_processing import Resize
-from unijudge.judging.prompt import Part, content_parts
+from unijudge.judging.prompt import PromptPart, content_parts
 from unijudge.judging.reranker_file import FILE as JUDGING
 from unijudge.judging.reranker_file import JudgingManifest
 from unijudge.modeling.chat_encoder import Stream
@@ -141,7 +141,7 @@ def _bare(inputs: ModelInputs, content: Content) -> Stream:
         (v1) measures MMEB by that code (github.com/deepglint/UniME, README.md).
     """
     text = content.text or ""
-    parts: list[Part] = [text]
+    parts: list[PromptPart] = [text]
     if content.image is not None:
         parts = [content.image, text if text.startswith(" ") else "\n" + text]
     return inputs.encoder.bare_stream(parts)

@@ -36,12 +36,13 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
         for name, layer in backbone.model.named_modules()
         if isinstance(layer, nn.Linear) and "language_model." in name
     }
-    if lacking := [name for name in settings.targets if name not in linear]:  # PEFT is content with one of them
+    if lacking := [name for name in settings.target_modules if name not in linear]:  # PEFT is content with one of them
         raise ModelError(
-            f"lora.targets: {', '.join(lacking)}: no such linear layer in the language model of {backbone.inputs.name}"
+            f"lora.target_modules: {', '.join(lacking)}: no such linear layer in the language model of "
+            f"{backbone.inputs.name}"
             f"; it has {', '.join(sorted(linear))}"
         )
-    names = "|".join(settings.targets)
+    names = "|".join(settings.target_modules)
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,

@@ -71,7 +71,7 @@ class LoraSettings(Settings):
     """The update is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """On the input of the updates. UniME-V2's script has 0.1."""
-    targets: tuple[str, ...] = Field(
+    target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
     """Names of the linear layers, in the language model only; the vision tower stays frozen."""

@@ -18,7 +18,7 @@ from unijudge.client.client import JudgeClient
 from unijudge.errors import JudgeRefused
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.rankings import ANSWERS, Ranking
-from unijudge.judging.verdicts import Choice, PairError, Verdict
+from unijudge.judging.verdicts import ListVerdict, PairError, Verdict
 from unijudge.storage.files import publish_json, read_json
 from unijudge.storage.stores import exists
 
@@ -35,7 +35,7 @@ class Answer(BaseModel):
 
     log_odds: list[float | None] | None
     """Of each pair, None for one without a verdict; null where pairs were not asked about."""
-    choice: Choice | None
+    choice: ListVerdict | None
     """Of their list; null where it was not asked about, or has none."""
     refused: str | None = None
     """Why the judge takes nothing of this query."""
@@ -48,7 +48,7 @@ class Answer(BaseModel):
         return self.refused is None and not self.errors
 
 
-class Answers(BaseModel):
+class StoredAnswers(BaseModel):
     """answers/….json: those of one part, in the order of its rankings."""
 
     model_config = ConfigDict(extra="forbid")
@@ -66,7 +66,7 @@ class Outcome:
     """Whether its list got no choice."""
 
 
-class Asking:
+class RankingJudge:
     """Asks a judge about rankings, some at once, and orders them by its answers."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Asking:
         self.total = total
         self._done = 0
         self._queries = {query.query_id: query for query in corpus.queries}
-        self._slots = asyncio.Semaphore(settings.in_flight)
+        self._slots = asyncio.Semaphore(settings.max_in_flight)
 
     async def about(self, rankings: Sequence[Ranking]) -> list[Outcome]:
         """One outcome for each ranking, in order; where most lists got no choice, that is said."""
@@ -93,11 +93,11 @@ class Asking:
         for start in range(0, len(rankings), PART):
             part = rankings[start : start + PART]
             path = self._settings.out / ANSWERS / f"{self._name(part)}.json"
-            kept = read_json(path, Answers).answers if exists(path) else []
+            kept = read_json(path, StoredAnswers).answers if exists(path) else []
             answers = await self._completed(part, {place: one for place, one in enumerate(kept) if one.whole})
             if answers != kept:
                 self._check(part, answers, first=not made)
-                publish_json(path, Answers(answers=answers))
+                publish_json(path, StoredAnswers(answers=answers))
             made += map(self._outcome, part, answers)
         if 2 * (without := sum(outcome.unparsable for outcome in made)) > len(made):
             logger.warning(
@@ -157,7 +157,7 @@ class Asking:
 
     def _outcome(self, ranking: Ranking, answer: Answer) -> Outcome:
         log_odds, choice = answer.log_odds, answer.choice
-        place = choice.place if choice is not None and choice.mass >= self._settings.min_mass else None
+        place = choice.place if choice is not None and choice.mass >= self._settings.min_label_mass else None
         told = replace(ranking, log_odds=log_odds, list_logprobs=None if choice is None else choice.logprobs)
         if log_odds is None:
             after = told if place is None else promoted(told, place)
@@ -168,10 +168,10 @@ class Asking:
         return Outcome(ranking, after, unparsable=self._settings.method != "pointwise" and place is None)
 
 
-def _answer_of(verdicts: Sequence[Verdict | PairError] | None, choice: Choice | PairError | None) -> Answer:
+def _answer_of(verdicts: Sequence[Verdict | PairError] | None, choice: ListVerdict | PairError | None) -> Answer:
     """What is kept of a judge's words about one ranking."""
     errors = [f"{one.code}: {one.message}" for one in (*(verdicts or ()), choice) if isinstance(one, PairError)]
     log_odds = None
     if verdicts is not None:
         log_odds = [one.log_odds if isinstance(one, Verdict) else None for one in verdicts]
-    return Answer(log_odds=log_odds, choice=choice if isinstance(choice, Choice) else None, errors=errors)
+    return Answer(log_odds=log_odds, choice=choice if isinstance(choice, ListVerdict) else None, errors=errors)

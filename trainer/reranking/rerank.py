@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from trainer.evaluation.settings import RerankSettings
 from trainer.reranking.auto import Decision, decide, is_held_out
-from trainer.reranking.judge_answers import Asking, Outcome
+from trainer.reranking.judge_answers import Outcome, RankingJudge
 from unijudge.client.client import JudgeClient
 from unijudge.client.keys import read_key
 from unijudge.errors import DataError, UnijudgeError
@@ -29,7 +29,7 @@ from unijudge.storage.outputs import check_file, check_folder, is_json_of
 from unijudge.storage.stores import exists
 
 Ranks = npt.NDArray[np.int64]
-HOW = {"out", "service", "key_file", "in_flight"}
+HOW = {"out", "service", "key_file", "max_in_flight"}
 """Settings that do not change what comes of a reranking; who judges is known by his identity."""
 
 
@@ -86,7 +86,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, over
 def _inputs(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> dict[str, str]:
     return {
         "corpus": corpus.fingerprint,
-        "rankings": file_sha256(settings.rankings / "rankings.parquet"),
+        "evaluation": file_sha256(settings.evaluation / "rankings.parquet"),
         "judge": hashlib.sha256(judge.model_dump_json().encode()).hexdigest(),
     }
 
@@ -110,11 +110,11 @@ def _publish(
     write_rankings(settings.out / "rankings.parquet", after)
     made = RerankReport(
         corpus=str(settings.corpus),
-        rankings=str(settings.rankings),
+        rankings=str(settings.evaluation),
         judge=judge,
         method=settings.method,
         top=settings.judged,
-        min_mass=settings.min_mass,
+        min_mass=settings.min_label_mass,
         subsets=_measures(settings, outcomes),
         inputs=_inputs(settings, corpus, judge),
         rankings_sha256=file_sha256(settings.out / "rankings.parquet"),
@@ -128,18 +128,18 @@ def _publish(
 
 
 def _read(settings: RerankSettings, corpus: Corpus) -> list[Ranking]:
-    evaluation, rankings = read_evaluation(settings.rankings, Evaluation)
+    evaluation, rankings = read_evaluation(settings.evaluation, Evaluation)
     if evaluation.inputs.get("corpus") != corpus.fingerprint:
         raise DataError(
-            f"{settings.rankings}: evaluates another corpus than {settings.corpus}: {evaluation.corpus}, as it was "
+            f"{settings.evaluation}: evaluates another corpus than {settings.corpus}: {evaluation.corpus}, as it was "
             "then; give that one"
         )
     cut = [len(one.item_ids) for one in rankings if len(one.item_ids) < min(settings.judged, one.candidates)]
     if cut:
         name = "top" if settings.method == "pointwise" else "list_size"
         raise DataError(
-            f"{name} = {settings.judged}, but {settings.rankings} holds only the best {min(cut)} items of each query; "
-            f"evaluate again with keep = {settings.judged}, or set {name} = {min(cut)}"
+            f"{name} = {settings.judged}, but {settings.evaluation} holds only the best {min(cut)} items of each "
+            f"query; evaluate again with keep = {settings.judged}, or set {name} = {min(cut)}"
         )
     return rankings
 
@@ -153,10 +153,10 @@ async def _rerank(
 ) -> tuple[list[Outcome], dict[str, Decision] | None, JudgeIdentity]:
     """What is to be reported, in order; and what `auto` decided, before the queries were asked that it spares."""
     key = read_key(settings.key_file)
-    async with JudgeClient(settings.service, key=key, in_flight=settings.in_flight) as judge:
+    async with JudgeClient(settings.service, key=key, max_in_flight=settings.max_in_flight) as judge:
         if check is not None:
             check(judge.identity)
-        ask = Asking(settings, corpus, judge, len(rankings), report)
+        ask = RankingJudge(settings, corpus, judge, len(rankings), report)
         if settings.rerank == "always":
             return await ask.about(rankings), None, judge.identity
         names = sorted({ranking.subset for ranking in rankings})
@@ -169,7 +169,9 @@ async def _rerank(
             }
             rankings = [ranking for ranking in rankings if not is_held_out(ranking.query_id)]
             if not rankings:
-                raise DataError(f"{settings.rankings}: every query is held out, none is left to report; give held_out")
+                raise DataError(
+                    f"{settings.evaluation}: every query is held out, none is left to report; give held_out"
+                )
         ask.total -= sum(not decisions[ranking.subset].reranked for ranking in rankings)
         asked = iter(await ask.about([ranking for ranking in rankings if decisions[ranking.subset].reranked]))
         outcomes = [next(asked) if decisions[one.subset].reranked else Outcome(one, one) for one in rankings]
@@ -193,7 +195,7 @@ def _decided_by(
     """
     assert settings.held_out is not None  # noqa: S101  the caller's condition
     earlier, theirs = read_evaluation(settings.held_out, RerankReport)
-    here = _rules(settings.method, settings.judged, settings.min_mass)
+    here = _rules(settings.method, settings.judged, settings.min_label_mass)
     there = _rules(earlier.method, earlier.top, earlier.min_mass)
     if (here, judge) != (there, earlier.judge) or earlier.auto:
         raise DataError(
@@ -217,7 +219,7 @@ def _decided_by(
 
 def _rules(method: str, top: int, min_mass: float) -> str:
     """How a judge's answers make an order, in words."""
-    return f"{top} items {method}" + ("" if method == "pointwise" else f" with min_mass = {min_mass:g}")
+    return f"{top} items {method}" + ("" if method == "pointwise" else f" with min_label_mass = {min_mass:g}")
 
 
 def _gold_ranks(outcomes: Sequence[Outcome]) -> tuple[Ranks, Ranks]:

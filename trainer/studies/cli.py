@@ -8,10 +8,10 @@ import typer
 
 from trainer.studies.cells import cells_of
 from trainer.studies.engines import Engine, opened
-from trainer.studies.run import Plan, Progress, run_plan
+from trainer.studies.run import Plan, StudyProgress, run_plan
 from trainer.studies.study import read_study
 from unijudge.errors import SettingsError, TaskFailed
-from unijudge.job import Overrides
+from unijudge.job import KeyValueOption
 from unijudge.shown import NAMED
 from unijudge.storage.listing import foreign_files
 from unijudge.storage.locations import locate
@@ -30,7 +30,7 @@ Seeds = Annotated[int | None, typer.Option(min=1, help="Only the first so many s
 def run(
     file: File,
     out: Results,
-    overrides: Overrides = None,
+    overrides: KeyValueOption = None,
     seeds: Seeds = None,
     engine: Annotated[Engine, typer.Option(help="Side by side as Ray tasks, or one after another.")] = "ray",
     address: Annotated[str, typer.Option(help="Of a Ray cluster. Without it: a local Ray, for this study.")] = "",
@@ -57,12 +57,12 @@ def run(
 
 
 @app.command()
-def report(file: File, out: Results, overrides: Overrides = None, seeds: Seeds = None) -> None:
+def report(file: File, out: Results, overrides: KeyValueOption = None, seeds: Seeds = None) -> None:
     """Write table.md and report.html into the folder of results, and print what the numbers say."""
-    from trainer.studies.report import write_report
+    from trainer.studies.report import write_study_report
 
     plan = _plan(file, out, overrides, seeds)
-    for sentence in write_report(plan):
+    for sentence in write_study_report(plan):
         typer.echo(sentence)
     typer.echo(f"{out / 'report.html'}: written; open it in a browser. The table alone: {out / 'table.md'}")
 
@@ -140,7 +140,7 @@ def _dry(plan: Plan) -> Iterator[str]:
         yield f"# and {unknown} kinds of step whose time is not known yet: none has run, and `seconds` is not set"
 
 
-def _failure(progress: Progress) -> TaskFailed:
+def _failure(progress: StudyProgress) -> TaskFailed:
     """Names the cells that failed, the first ones with their reasons."""
     lines = [f"{name}: {reason}" for name, reason in progress.failed.items()]
     more = f" and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""

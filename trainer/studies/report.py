@@ -24,7 +24,7 @@ FEW_SEEDS = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class StudyFinding:
     """One comparison of one measure, at one combination of the other axes."""
 
     name: str
@@ -41,7 +41,8 @@ class Finding:
 
         Example:
             >>> found = Difference(0.02, 5, (0.01, 0.03), (0.005, 0.035))
-            >>> Finding("mined", "precision@1", "Mined negatives, against random ones,", "", found, "helps").sentence
+            >>> claim = "Mined negatives, against random ones,"
+            >>> StudyFinding("mined", "precision@1", claim, "", found, "helps").sentence
             'Mined negatives, against random ones, helped: precision@1 +0.020, [+0.010, +0.030] over 5 seeds, [+0.005, \
 +0.035] over queries.'
         """
@@ -95,7 +96,7 @@ class Results:
         """In the order of the study."""
         return list(dict.fromkeys(row for readings in self.measured.values() for row in readings))
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[StudyFinding]:
         """Each comparison, for each measure and each combination of the other axes."""
         found = []
         for name, comparison in self.study.comparisons.items():
@@ -104,7 +105,7 @@ class Results:
         return found
 
 
-def _compared(name: str, comparison: Comparison, measure: str, readings: Readings) -> list[Finding]:
+def _compared(name: str, comparison: Comparison, measure: str, readings: Readings) -> list[StudyFinding]:
     made = []
     for row, right in readings.items():
         step, labels = row[0], dict(row[1])
@@ -116,11 +117,11 @@ def _compared(name: str, comparison: Comparison, measure: str, readings: Reading
         found = difference(left, right) if left else None
         if found is not None:
             at = ", ".join(f"{axis} {label}" for axis, label in others.items() if axis not in comparison.where)
-            made.append(Finding(name, measure, comparison.claim, at, found, comparison.paper))
+            made.append(StudyFinding(name, measure, comparison.claim, at, found, comparison.paper))
     return made
 
 
-def write_report(plan: Plan) -> list[str]:
+def write_study_report(plan: Plan) -> list[str]:
     """Writes report.html and table.md into the study's folder; returns the sentences.
 
     Raises:
@@ -145,7 +146,7 @@ def write_report(plan: Plan) -> list[str]:
     return [*(finding.sentence for finding in findings), *told]
 
 
-def markdown(results: Results, findings: list[Finding], told: list[str]) -> str:
+def markdown(results: Results, findings: list[StudyFinding], told: list[str]) -> str:
     """The table and the sentences, as Markdown."""
     return "\n".join([f"# {results.study.question}", "", *_table(results, findings, told)]) + "\n"
 
@@ -174,7 +175,7 @@ def summary(plans: Mapping[str, Plan]) -> str:
     return "\n".join([*head, *agreed, *told]) + "\n"
 
 
-def _table(results: Results, findings: list[Finding], told: list[str]) -> list[str]:
+def _table(results: Results, findings: list[StudyFinding], told: list[str]) -> list[str]:
     head = _head(results)
     lines = [_coverage(results), ""]
     lines += [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]

@@ -45,7 +45,7 @@ class Record(BaseModel):
 
 
 @dataclass
-class Progress:
+class StudyProgress:
     """How far a study is."""
 
     done: set[str]
@@ -94,7 +94,7 @@ class Plan:
         return {step: fmean(times) if times else self.study.steps[step].seconds for step, times in measured.items()}
 
 
-def run_plan(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) -> Progress:
+def run_plan(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) -> StudyProgress:
     """Runs what is left. A failure stops only what needs the failed cell.
 
     Args:
@@ -111,8 +111,8 @@ def run_plan(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], Non
         return _run(plan, runner, folder, tell)
 
 
-def _run(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) -> Progress:
-    progress = Progress(set(plan.done))
+def _run(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) -> StudyProgress:
+    progress = StudyProgress(set(plan.done))
     waiting = plan.left()
     working: set[str] = set()
     while waiting or working:
@@ -136,7 +136,7 @@ def _run(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) 
     return progress
 
 
-def _hopeless(waiting: Sequence[Cell], progress: Progress) -> list[Cell]:
+def _hopeless(waiting: Sequence[Cell], progress: StudyProgress) -> list[Cell]:
     """Cells that need one that failed, or one that was left out; `waiting` has each cell after all that it needs."""
     lost = set(progress.failed) | progress.left_out
     found = []
@@ -155,7 +155,7 @@ def _ready(waiting: Sequence[Cell], done: set[str]) -> list[Cell]:
     return [*reversed(first), *(cell for cell in ready if cell.seed != lowest)]
 
 
-def _keep(plan: Plan, ended: Ended, progress: Progress) -> None:
+def _keep(plan: Plan, ended: Ended, progress: StudyProgress) -> None:
     """Writes the record of a cell that succeeded."""
     cell = plan.cells[ended.name]
     if ended.failure is None and not exists(plan.out / cell.name):
@@ -168,7 +168,7 @@ def _keep(plan: Plan, ended: Ended, progress: Progress) -> None:
     progress.done.add(cell.name)
 
 
-def _line(plan: Plan, ended: Ended, progress: Progress) -> str:
+def _line(plan: Plan, ended: Ended, progress: StudyProgress) -> str:
     count = f"{len(progress.done)} of {len(plan.cells)}"
     if ended.name in progress.failed:
         return f"{ended.name}: failed: {progress.failed[ended.name]}"

@@ -45,7 +45,7 @@ def _label(name: str) -> str:
     return name
 
 
-Label = Annotated[str, AfterValidator(_label)]
+CellLabel = Annotated[str, AfterValidator(_label)]
 
 
 class Step(Settings):
@@ -106,11 +106,11 @@ class Study(Settings):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     names: dict[str, str] = Field(default_factory=dict)
     """Texts for placeholders that are the same in all runs."""
-    axes: dict[str, dict[Label, str] | tuple[int | float | str, ...]] = Field(default_factory=dict)
+    axes: dict[str, dict[CellLabel, str] | tuple[int | float | str, ...]] = Field(default_factory=dict)
     """Name → the values: a list, or a table of label → text. Steps are repeated for each value that they depend on."""
     leave_out: tuple[dict[str, str], ...] = ()
     """Combinations of axes' values that are not run."""
-    steps: dict[Label, Step] = Field(min_length=1)
+    steps: dict[CellLabel, Step] = Field(min_length=1)
     measures: dict[str, Measure] = Field(default_factory=dict)
     comparisons: dict[str, Comparison] = Field(default_factory=dict)
     detect: float | None = Field(None, gt=0, le=1)

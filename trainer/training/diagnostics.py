@@ -129,8 +129,9 @@ def labels_are_hard(teacher_NK: NDArray[np.float64], temperature: float) -> str 
 def pool_is_covered(settings: EmbedderSettings, pools: Sequence[Pool]) -> str | None:
     """That random or in-batch negatives meet every item of a pool many times, with the numbers and what to do.
 
-    A training draws batch_size · accumulate · steps · negatives of them; with in-batch negatives the positives of other
-    rows are drawn too. A pool gets the share that its rows have of all rows. Sets of labels are left out.
+    A training draws batch_size · gradient_accumulation_steps · max_steps · num_negatives of them; with in-batch
+    negatives the positives of other rows are drawn too. A pool gets the share that its rows have of all rows.
+    Sets of labels are left out.
 
     Args:
         settings: The training.
@@ -140,8 +141,8 @@ def pool_is_covered(settings: EmbedderSettings, pools: Sequence[Pool]) -> str | 
         A sentence or two about the pool whose items are seen most often, or None where no item is seen ten times.
     """
     open_pools = [pool for pool in pools if pool.rows < LABELS * pool.items]
-    of_row = settings.negatives + (1 if settings.loss.in_batch_weight else 0)
-    rows = settings.batch_size * settings.accumulate * settings.steps
+    of_row = settings.num_negatives + (1 if settings.loss.in_batch_weight else 0)
+    rows = settings.batch_size * settings.gradient_accumulation_steps * settings.max_steps
     in_all = sum(pool.rows for pool in pools)
     drawn = {pool: rows * pool.rows / in_all * of_row for pool in open_pools}
     covered = [pool for pool in open_pools if drawn[pool] >= OFTEN * pool.items]

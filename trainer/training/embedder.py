@@ -53,8 +53,8 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
             logger.warning("%s: %s", settings.triples, doubt)
         return Objective(
             lambda examples, _: _ready(backbone, collate(examples)),
-            partial(loss_of, backbone, settings.loss, cache_chunk=settings.cache_chunk),
-            partial(_streams, backbone, settings.cache_chunk),
+            partial(loss_of, backbone, settings.loss, gradcache_chunk_size=settings.gradcache_chunk_size),
+            partial(_streams, backbone, settings.gradcache_chunk_size),
             lambda row: max(backbone.length(content) for content in (row.query, *row.candidates)),
             beside={FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
         )
@@ -83,20 +83,22 @@ def _ready(backbone: Backbone, batch: Batch) -> Batch:
     return batch
 
 
-def _streams(backbone: Backbone, cache_chunk: int, batch: Batch) -> list[list[Stream]]:
+def _streams(backbone: Backbone, gradcache_chunk_size: int, batch: Batch) -> list[list[Stream]]:
     """A batch's inputs, or those of each chunk of it."""
     streams = [stream_of(backbone, content) for content in (*batch.queries, *batch.candidates)]
-    size = cache_chunk or len(streams)
+    size = gradcache_chunk_size or len(streams)
     return [streams[start : start + size] for start in range(0, len(streams), size)]
 
 
-def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, cache_chunk: int = 0) -> Terms:
+def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, gradcache_chunk_size: int = 0) -> Terms:
     """The loss of one batch by its terms, and what was observed of its rows.
 
-    Its inputs keep their hidden states for the backward pass, or those of `cache_chunk` inputs at a time do.
+    Its inputs keep their hidden states for the backward pass, or those of `gradcache_chunk_size` inputs at a time do.
     """
     contents = [*batch.queries, *batch.candidates]
-    vectors = embed_in_chunks(backbone, contents, cache_chunk) if cache_chunk else embed(backbone, contents)
+    vectors = (
+        embed_in_chunks(backbone, contents, gradcache_chunk_size) if gradcache_chunk_size else embed(backbone, contents)
+    )
     return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
 
 

@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType
 from pydantic import BaseModel
 
 from trainer.data.dataset import Example, Examples
-from trainer.data.sampler import Order
+from trainer.data.sampler import BatchSampler
 from trainer.losses.terms import Terms
 from trainer.models.backbone import Backbone, open_backbone
 from trainer.models.fsdp import shard_frozen
@@ -23,7 +23,7 @@ from trainer.models.lengths import rows_that_fit
 from trainer.models.lora import Adapter, add_lora
 from trainer.models.out_of_memory import DeviceMemory, out_of_memory_named
 from trainer.models.pretrained import base_weights, device_of
-from trainer.training.loop import Part, batches_each, fit, parts_of
+from trainer.training.loop import MicroBatch, batches_each, fit, parts_of
 from trainer.training.memory import TrainingMemory, training_memory, will_not_fit
 from trainer.training.memory_advice import training_cures
 from trainer.training.report import write_report
@@ -82,17 +82,17 @@ def finetune(
         raise SettingsError(
             "model.adapter: a training starts a new adapter; merge the old one into a model, or leave it out"
         )
-    batches_each(settings.accumulate, accelerator)
+    batches_each(settings.gradient_accumulation_steps, accelerator)
     inputs = {
         "the corpus": read_json(settings.corpus / "corpus.json", CorpusManifest).fingerprint,
         "the rows": file_sha256(settings.triples / "triples.json"),
         "the base model": base_weights(settings.model),
     }
-    if settings.warmup_steps >= settings.steps:
+    if settings.warmup_steps >= settings.max_steps:
         logger.warning(
-            "warmup_steps = %d, steps = %d: learning_rate is never reached; lower warmup_steps",
+            "warmup_steps = %d, max_steps = %d: learning_rate is never reached; lower warmup_steps",
             settings.warmup_steps,
-            settings.steps,
+            settings.max_steps,
         )
     if (settings.out / "settings.json").exists():
         run = Run(settings.out, settings, inputs)
@@ -115,7 +115,7 @@ def _train(
     accelerator: Accelerator,
 ) -> Run:
     """Opens everything, estimates the memory, and trains; settings and inputs are checked already."""
-    examples = Examples(Corpus(settings.corpus), settings.triples, settings.negatives)
+    examples = Examples(Corpus(settings.corpus), settings.triples, settings.num_negatives)
     backbone = open_backbone(settings.model)
     torch.manual_seed(settings.seed)
     add_lora(backbone, settings.lora)
@@ -131,7 +131,7 @@ def _train(
     # A block is measured before the weights are split, since the first process alone runs it; what is free, after.
     need = None
     if accelerator.is_main_process and DeviceMemory.of(backbone.device) is not None:
-        sample = islice(parts_of(order, range(1, settings.steps + 1), accelerator), SAMPLE_BATCHES)
+        sample = islice(parts_of(order, range(1, settings.max_steps + 1), accelerator), SAMPLE_BATCHES)
         need = _needed(settings, backbone, objective, [batch_of(part.rows.tolist(), part.step) for part in sample])
     if accelerator.distributed_type == DistributedType.FSDP:
         shard_frozen(backbone)
@@ -180,7 +180,7 @@ def _warn(need: TrainingMemory, settings: FinetuneSettings, device: torch.device
 
 
 def _guarded(
-    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], part: Part, batch: B
+    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], part: MicroBatch, batch: B
 ) -> AbstractContextManager[None]:
     """Stands around the passes of one batch: an error of memory names the batch's size."""
 
@@ -197,9 +197,14 @@ def _cures(settings: FinetuneSettings) -> list[str]:
     return training_cures(settings, checkpointing=settings.gradient_checkpointing is True)
 
 
-def _order(settings: FinetuneSettings, examples: Examples) -> Order:
-    groups = examples.groups if settings.batches == "homogeneous" else np.zeros(len(examples), np.int64)
-    return Order(groups, batch_size=settings.batch_size, accumulate=settings.accumulate, seed=settings.seed)
+def _order(settings: FinetuneSettings, examples: Examples) -> BatchSampler:
+    groups = examples.groups if settings.batch_strategy == "homogeneous" else np.zeros(len(examples), np.int64)
+    return BatchSampler(
+        groups,
+        batch_size=settings.batch_size,
+        accumulation_steps=settings.gradient_accumulation_steps,
+        seed=settings.seed,
+    )
 
 
 def _batch(objective: Objective[B], examples: Examples, rows: Sequence[int], step: int) -> B:

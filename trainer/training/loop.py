@@ -18,8 +18,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from trainer.data.prefetch import ahead
-from trainer.data.sampler import Order
+from trainer.data.prefetch import prefetch
+from trainer.data.sampler import BatchSampler
 from trainer.losses.terms import Observed, Terms
 from trainer.training.checkpoints import load_state
 from trainer.training.distributed import add_up_gradients
@@ -49,7 +49,7 @@ class Weights(Protocol):
         ...
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """One batch of an update."""
 
     step: int
@@ -60,13 +60,13 @@ class Part(NamedTuple):
     """Of its dropout."""
 
 
-def _unguarded(_part: Part, _batch: object) -> AbstractContextManager[None]:
+def _unguarded(_part: MicroBatch, _batch: object) -> AbstractContextManager[None]:
     return nullcontext()
 
 
 def fit(
     model: nn.Module,
-    order: Order,
+    order: BatchSampler,
     batch_of: Callable[[Sequence[int], int], B],
     loss_of: Callable[[nn.Module, B], Terms],
     run: Run,
@@ -74,7 +74,7 @@ def fit(
     weights: Weights,
     report: Callable[[int, float], None],
     accelerator: Accelerator,
-    guard: Callable[[Part, B], AbstractContextManager[None]] = _unguarded,
+    guard: Callable[[MicroBatch, B], AbstractContextManager[None]] = _unguarded,
 ) -> None:
     """Trains the parameters of `model` that require a gradient, from the run's last checkpoint on.
 
@@ -93,16 +93,16 @@ def fit(
     Raises:
         NonFiniteLoss: In every process, before the update.
     """
-    trainable, each = _trainable(model), batches_each(order.accumulate, accelerator)
+    trainable, each = _trainable(model), batches_each(order.accumulation_steps, accelerator)
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: linear_schedule(step, settings.warmup_steps, settings.steps)
+        optimizer, lambda step: linear_schedule(step, settings.warmup_steps, settings.max_steps)
     )
     done = _resume(run, weights, optimizer, schedule, accelerator)
-    steps = range(done + 1, settings.steps + 1)
+    steps = range(done + 1, settings.max_steps + 1)
     parts = parts_of(order, steps, accelerator)
     model.train()
-    with closing(ahead(parts, lambda part: batch_of(part.rows.tolist(), part.step), settings.workers)) as batches:
+    with closing(prefetch(parts, lambda part: batch_of(part.rows.tolist(), part.step), settings.workers)) as batches:
         for step in steps:
             found = Counter[str]()
             for part, batch in islice(batches, each):
@@ -111,7 +111,7 @@ def fit(
                     found.update(_backward(loss_of(model, batch), part.share))
             add_up_gradients(trainable, accelerator)
             metrics = _sums(gather_object([found]))
-            metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(trainable, settings.max_gradient_norm))
+            metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm))
             _check_finite(step, metrics, run)
             metrics["learning_rate"] = schedule.get_last_lr()[0]
             optimizer.step()
@@ -121,7 +121,7 @@ def fit(
             if accelerator.is_main_process:
                 run.log(step=step, **metrics)
                 report(step, metrics["loss"])
-                if step % settings.save_every_steps == 0 and step < settings.steps:
+                if step % settings.save_steps == 0 and step < settings.max_steps:
                     run.checkpoints.save(step, _state(step, optimizer, schedule), weights.save)
     if accelerator.is_main_process:
         run.finish(weights.save)
@@ -146,27 +146,27 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return trainable
 
 
-def batches_each(accumulate: int, accelerator: Accelerator) -> int:
+def batches_each(accumulation_steps: int, accelerator: Accelerator) -> int:
     """How many batches of an update each process does.
 
     Raises:
         TrainingError: They cannot be shared out evenly.
     """
-    if accumulate % accelerator.num_processes:
+    if accumulation_steps % accelerator.num_processes:
         raise TrainingError(
-            f"accumulate = {accumulate}: the batches of an update cannot be shared out evenly among "
-            f"{accelerator.num_processes} processes; make it a multiple of that"
+            f"gradient_accumulation_steps = {accumulation_steps}: the batches of an update cannot be shared out "
+            f"evenly among {accelerator.num_processes} processes; make it a multiple of that"
         )
-    return accumulate // accelerator.num_processes
+    return accumulation_steps // accelerator.num_processes
 
 
-def parts_of(order: Order, steps: range, accelerator: Accelerator) -> Iterator[Part]:
+def parts_of(order: BatchSampler, steps: range, accelerator: Accelerator) -> Iterator[MicroBatch]:
     """What this process does of each update."""
     for step in steps:
         batches = order.batches(step)
         total = sum(len(rows) for rows in batches)
         for place in range(accelerator.process_index, len(batches), accelerator.num_processes):
-            yield Part(step, batches[place], len(batches[place]) / total, order.dice(step, place))
+            yield MicroBatch(step, batches[place], len(batches[place]) / total, order.dice(step, place))
 
 
 def _backward(terms: Terms, share: float) -> dict[str, float]:

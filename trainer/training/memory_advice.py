@@ -4,7 +4,7 @@ from trainer.models.out_of_memory import pass_cures
 from trainer.training.settings import EmbedderSettings, FinetuneSettings, RerankerSettings
 
 FIRST_CHUNK = 8
-"""What is advised for `cache_chunk` where it is off."""
+"""What is advised for `gradcache_chunk_size` where it is off."""
 
 
 def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[str]:
@@ -16,8 +16,8 @@ def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[s
 
     Example:
         >>> settings = FinetuneSettings(corpus="c", triples="t", out="o", negatives=1, model={"dtype": "nf4"})
-        >>> training_cures(settings, checkpointing=False)[:2]
-        ['gradient_checkpointing = true', 'batch_size = 4 with accumulate = 2 (as many rows an update)']
+        >>> training_cures(settings, checkpointing=False)[1]
+        'batch_size = 4 with gradient_accumulation_steps = 2 (as many rows an update)'
     """
     cures = []
     if not checkpointing:
@@ -25,8 +25,8 @@ def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[s
     if settings.model.dtype == "float32":
         cures.append("model.dtype = 'bfloat16'")
     cures += _row_cures(settings)
-    if settings.negatives > 1:
-        cures.append(f"negatives below {settings.negatives}")
+    if settings.num_negatives > 1:
+        cures.append(f"num_negatives below {settings.num_negatives}")
     if isinstance(settings, RerankerSettings) and settings.loss.listwise and settings.loss.list_size_max > 2:
         cures.append(f"loss.list_size_max below {settings.loss.list_size_max}")
     # Without checkpointing a whole batch is kept, in however many passes it is run.
@@ -38,7 +38,7 @@ def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[s
 
 
 def _cached(settings: FinetuneSettings) -> int:
-    return settings.cache_chunk if isinstance(settings, EmbedderSettings) else 0
+    return settings.gradcache_chunk_size if isinstance(settings, EmbedderSettings) else 0
 
 
 def _row_cures(settings: FinetuneSettings) -> list[str]:
@@ -47,9 +47,9 @@ def _row_cures(settings: FinetuneSettings) -> list[str]:
     if isinstance(settings, EmbedderSettings) and settings.loss.in_batch_weight:
         if chunk == 1:
             return []
-        return [f"cache_chunk = {chunk // 2 if chunk else FIRST_CHUNK}"]
+        return [f"gradcache_chunk_size = {chunk // 2 if chunk else FIRST_CHUNK}"]
     if settings.batch_size == 1:
         return []
     parts = 2 if settings.batch_size % 2 == 0 else settings.batch_size
-    fewer, more = settings.batch_size // parts, settings.accumulate * parts
-    return [f"batch_size = {fewer} with accumulate = {more} (as many rows an update)"]
+    fewer, more = settings.batch_size // parts, settings.gradient_accumulation_steps * parts
+    return [f"batch_size = {fewer} with gradient_accumulation_steps = {more} (as many rows an update)"]

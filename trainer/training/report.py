@@ -6,7 +6,6 @@ It opens from a disk, without a server and without a network. It can be made of 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +13,7 @@ from unijudge.errors import DataError
 from unijudge.pages.charts import SERIES, Points, curves
 from unijudge.pages.pages import page
 from unijudge.provenance import Beginning, Versions, without_passwords
+from unijudge.settings import flattened
 from unijudge.storage.files import publish_text, read_json, read_text
 from unijudge.storage.outputs import check_file
 from unijudge.storage.stores import exists
@@ -46,7 +46,7 @@ OTHERS = (
         ["teacher_one_hot"],
         "Rows whose Q has more than 0.99 on one candidate: there, soft labels teach what hard ones do.",
     ),
-    Figure("gradient norm", ["gradient_norm"], "Before it is scaled down to max_gradient_norm."),
+    Figure("gradient norm", ["gradient_norm"], "Before it is scaled down to max_grad_norm."),
     Figure("learning rate", ["learning_rate"], "", noisy=False),
 )
 SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gradient_norm")
@@ -185,20 +185,13 @@ def _facts(run: Reading) -> dict[str, str]:
     """All that a run began with, flat."""
     made = {} if run.begun.made is None else run.begun.made.model_dump(exclude_none=True)
     groups = {"settings": run.begun.settings, "inputs": run.begun.inputs, "made": made, "environment": run.environment}
-    return {name: without_passwords(value) for group, values in groups.items() for name, value in _flat(group, values)}
+    return {name: without_passwords(_text(value)) for name, value in flattened(groups)}
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    match value:
-        case Mapping():
-            for key, inner in value.items():
-                yield from _flat(f"{name}.{key}", inner)
-        case list():
-            yield name, ", ".join(map(str, value))
-        case None:
-            yield name, "–"
-        case _:
-            yield name, str(value)
+def _text(value: object) -> str:
+    if value is None:
+        return "–"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _compared(facts: Sequence[Mapping[str, str]]) -> tuple[dict[str, list[str]], dict[str, str]]:

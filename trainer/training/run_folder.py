@@ -8,16 +8,17 @@ The adapter is whole or absent, and so is a checkpoint. Of several processes the
 import json
 import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from trainer.training.checkpoints import Checkpoints
 from unijudge.errors import DataError
 from unijudge.provenance import Beginning, Provenance, Versions
+from unijudge.settings import flattened
 from unijudge.storage.access_errors import unwritable
 from unijudge.storage.files import publish_json, publish_text, publishing_folder, read_json
 from unijudge.storage.outputs import check_folder
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("unijudge", "torch", "transformers", "peft", "accelerate")
 HOW = {
-    "out", "corpus", "triples", "workers", "trackers", "save_every_steps", "gradient_checkpointing", "model.device",
+    "out", "corpus", "triples", "workers", "trackers", "save_steps", "gradient_checkpointing", "model.device",
     "model.attention", "model.vision_cache_mb", "model.batch_tokens", "model.max_tokens", "model.max_source_pixels",
 }  # fmt: skip
 """Settings that change how a run is done or how its folders are spelled, not what is learned: it may go on with others.
@@ -67,8 +68,8 @@ class Run:
             publish_json(path, begun)
         found = read_json(path, Beginning)
         was, asked = (
-            dict(_flat(settings_of(path, found, type(settings)).model_dump(mode="json"))),
-            dict(_flat(begun.settings)),
+            dict(flattened(settings_of(path, found, type(settings)).model_dump(mode="json"))),
+            dict(flattened(begun.settings)),
         )
         free = HOW if asked.get("model.on_long", "error") == "error" else HOW - {LIMIT}
         changed = [
@@ -150,15 +151,6 @@ def settings_of(path: Path, begun: Beginning, kind: type[S]) -> S:
 def _versions() -> dict[str, str]:
     """Of the libraries in this process."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and their values."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield above + name, value
 
 
 def _step(line: str) -> float:

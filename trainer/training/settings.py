@@ -16,14 +16,14 @@ from unijudge.storage.locations import Location, is_local
 class LoopSettings(Settings):
     """How long and how fast to train."""
 
-    steps: int = Field(2000, gt=0)
+    max_steps: int = Field(2000, gt=0)
     """Updates."""
     batch_size: int = Field(8, gt=0)
     """Rows at once, on one process."""
-    accumulate: int = Field(1, gt=0)
+    gradient_accumulation_steps: int = Field(1, gt=0)
     """Batches in an update. Several processes share them out, so it is a multiple of their number; an update is the
     same on any number of them, unless the loss looks across rows (`loss.in_batch_weight`)."""
-    batches: Literal["mixed", "homogeneous"] = "mixed"
+    batch_strategy: Literal["mixed", "homogeneous"] = "mixed"
     """`mixed`: any rows make a batch; `homogeneous`: rows of one subset do. Either way every row once an epoch."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak; reached after `warmup_steps`, falls linearly to 0."""
@@ -31,9 +31,9 @@ class LoopSettings(Settings):
     """Updates until the peak."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's."""
-    max_gradient_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
-    save_every_steps: int = Field(200, gt=0)
+    save_steps: int = Field(200, gt=0)
     """Updates between checkpoints."""
     seed: int = Field(42, ge=0)
     """Of the order of rows, of dropout and of the new weights."""
@@ -52,7 +52,7 @@ class FinetuneSettings(LoopSettings):
     """The run's folder, on a local disk. An interrupted run goes on from its last checkpoint."""
     model: BackboneSettings = BackboneSettings()
     lora: LoraSettings = LoraSettings()
-    negatives: int = Field(8, gt=0)
+    num_negatives: int = Field(8, gt=0)
     """Negatives of each row: the first ones stored."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
     """Compute hidden states again in the backward pass instead of keeping them: far less memory, a third more work.
@@ -72,16 +72,17 @@ class EmbedderSettings(FinetuneSettings):
     """One training of the embedder."""
 
     loss: LossSettings = LossSettings()
-    cache_chunk: int = Field(0, ge=0)
+    gradcache_chunk_size: int = Field(0, ge=0)
     """Inputs whose hidden states are kept at once (GradCache, arXiv 2101.06983): a batch of any size fits, and each of
     its inputs is computed twice. 0: those of the whole batch. Only with `loss.in_batch_weight`."""
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
-        if self.cache_chunk and not self.loss.in_batch_weight:
+        if self.gradcache_chunk_size and not self.loss.in_batch_weight:
             raise ValueError(
-                "cache_chunk is for in-batch negatives (loss.in_batch_weight): without them rows do not interact, so a "
-                "smaller batch_size and a larger accumulate do the same, and compute nothing twice"
+                "gradcache_chunk_size is for in-batch negatives (loss.in_batch_weight): without them rows do not "
+                "interact, so a smaller batch_size and a larger gradient_accumulation_steps do the same, and "
+                "compute nothing twice"
             )
         return self
 

@@ -16,13 +16,13 @@ import httpx2
 
 from unijudge.client.concurrency import FIRST, AdaptiveLimit
 from unijudge.client.http import Connection
-from unijudge.client.request_body import UNSENDABLE, Part, body_of, chunks
+from unijudge.client.request_body import UNSENDABLE, RequestContent, body_of, chunks
 from unijudge.client.uploads import Uploads
 from unijudge.content import Content
 from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeKilled, JudgeRefused, SettingsError
 from unijudge.judging.flops import ModelShape, TokenCount
 from unijudge.judging.protocol import Answer, ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
-from unijudge.judging.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 
 BLOB_ROUNDS = 3
 """How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
@@ -64,7 +64,7 @@ class JudgeClient:
         key: str | None = None,
         request_timeout_s: float = 120,
         retry_for_s: float = 300,
-        in_flight: int = 64,
+        max_in_flight: int = 64,
         first: int = FIRST,
         transport: httpx2.AsyncBaseTransport | None = None,
     ):
@@ -76,7 +76,7 @@ class JudgeClient:
             key: The bearer key, where the service wants one (`read_key` takes it from a file).
             request_timeout_s: How long one try of a request may take, from connecting to the last byte of its answer.
             retry_for_s: How long to go on trying while the service answers nothing, be it busy or away.
-            in_flight: At most so many requests wait for the service at once; the number follows what it can do.
+            max_in_flight: At most so many requests wait for the service at once; the number follows what it can do.
             first: How many these are before anything is known of the service.
             transport: In the place of the network, for tests: an in-process application, say.
 
@@ -84,21 +84,25 @@ class JudgeClient:
             SettingsError: The key is blank, or can be none; or nothing may be in flight.
             JudgeRefused: The URL is none.
         """
-        if min(in_flight, first) < 1:
-            raise SettingsError(f"in_flight = {in_flight}, first = {first}: nothing could ever be sent. Set 1 or more")
+        if min(max_in_flight, first) < 1:
+            raise SettingsError(
+                f"max_in_flight = {max_in_flight}, first = {first}: nothing could ever be sent. Set 1 or more"
+            )
         self._connection = Connection(
             url,
             key=key,
             request_timeout_s=request_timeout_s,
             retry_for_s=retry_for_s,
-            limit=AdaptiveLimit(in_flight, first=first, timeout_s=request_timeout_s),
+            limit=AdaptiveLimit(max_in_flight, first=first, timeout_s=request_timeout_s),
             transport=transport,
         )
         self._expect = expect
         self._info: ServiceInfo | None = None
         self._counted: CountResponse | None = None  # the latest: it knows the shape
         self._uploads = Uploads(self._connection)
-        self._deadly: Counter[Part] = Counter()  # candidates that killed their judge, and with how many queries
+        self._deadly: Counter[RequestContent] = (
+            Counter()
+        )  # candidates that killed their judge, and with how many queries
 
     async def __aenter__(self) -> Self:
         """Asks the service who it is.
@@ -153,7 +157,7 @@ class JudgeClient:
             answers += [found] if isinstance(found, PairError) else found.results
         return answers
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
         """Which of the candidates is the best, asked as one list in this order, or why that cannot be asked.
 
         Args:
@@ -198,7 +202,10 @@ class JudgeClient:
 
     async def store(self, contents: Iterable[Content]) -> None:
         """Sends images ahead of the questions that will name them; one that is not kept travels inside those."""
-        named = {part.name: part.image for part in (Part.of(one, by_name=self.info.limits.blobs) for one in contents)}
+        named = {
+            part.name: part.image
+            for part in (RequestContent.of(one, by_name=self.info.limits.blobs) for one in contents)
+        }
         now = time.monotonic()
         await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name and image))
 
@@ -239,7 +246,7 @@ class JudgeClient:
         return found
 
     async def _answers(
-        self, path: str, kind: type[Split], asked: Part, chunk: Sequence[Part]
+        self, path: str, kind: type[Split], asked: RequestContent, chunk: Sequence[RequestContent]
     ) -> list[Split | PairError]:
         """One request's answer; or those of its candidates, one by one, where the request kills its judge.
 
@@ -255,18 +262,20 @@ class JudgeClient:
                     return [self._killer(chunk[0], death)]
         return [await self._answer_alone(path, kind, asked, part) for part in chunk]
 
-    async def _check_query(self, path: str, kind: type[Split], asked: Part) -> None:
+    async def _check_query(self, path: str, kind: type[Split], asked: RequestContent) -> None:
         """Returns unless the query kills its judge by itself.
 
         Raises:
             JudgeKilled: It does.
         """
         try:
-            await self._send(path, kind, asked, [Part.of(HARMLESS, by_name=False)], alone=True)
+            await self._send(path, kind, asked, [RequestContent.of(HARMLESS, by_name=False)], alone=True)
         except JudgeKilled as death:
             raise JudgeKilled(f"the query: {death}") from death
 
-    async def _answer_alone(self, path: str, kind: type[Split], asked: Part, part: Part) -> Split | PairError:
+    async def _answer_alone(
+        self, path: str, kind: type[Split], asked: RequestContent, part: RequestContent
+    ) -> Split | PairError:
         """The answer about one candidate, asked while its replica works on nothing else."""
         if self._deadly[part] >= KILLS:
             message = f"the judge died of this candidate with {self._deadly[part]} other queries; leave it out"
@@ -278,24 +287,26 @@ class JudgeClient:
         except JudgeRefused as refusal:
             return _error(refusal)
 
-    def _killer(self, part: Part, death: JudgeKilled) -> PairError:
+    def _killer(self, part: RequestContent, death: JudgeKilled) -> PairError:
         """The error of a candidate of which its judge died."""
         self._deadly[part] += 1
         return _error(death)
 
-    def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[Part, list[Part], int]:
+    def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[RequestContent, list[RequestContent], int]:
         """What a request is made of, and the bytes that it has for candidates beside its query."""
         limits = self.info.limits
         by_name = limits.blobs and self._uploads.work
-        asked = Part.of(query, by_name=by_name)
+        asked = RequestContent.of(query, by_name=by_name)
         room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
         if asked.inline_bytes == UNSENDABLE:
             raise JudgeRefused(f"the query: {asked.fault(room).message}")
         if room < 0:
             raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
-        return asked, [Part.of(candidate, by_name=by_name) for candidate in candidates], room
+        return asked, [RequestContent.of(candidate, by_name=by_name) for candidate in candidates], room
 
-    async def _beside_or_alone(self, path: str, kind: type[A], query: Part, candidates: Sequence[Part]) -> A:
+    async def _beside_or_alone(
+        self, path: str, kind: type[A], query: RequestContent, candidates: Sequence[RequestContent]
+    ) -> A:
         """An answer; where the request was in work at deaths, it may only have been beside what killed.
 
         Raises:
@@ -306,7 +317,13 @@ class JudgeClient:
         return await self._send(path, kind, query, candidates, alone=True)
 
     async def _send(
-        self, path: str, kind: type[A], query: Part, candidates: Sequence[Part], *, alone: bool = False
+        self,
+        path: str,
+        kind: type[A],
+        query: RequestContent,
+        candidates: Sequence[RequestContent],
+        *,
+        alone: bool = False,
     ) -> A:
         """One request's answer, which has one entry for each candidate.
 
@@ -341,7 +358,7 @@ class JudgeClient:
         match answer:
             case ScoreResponse() | CountResponse():
                 answered = len(answer.results)
-            case ChooseResponse(result=Choice() as choice):
+            case ChooseResponse(result=ListVerdict() as choice):
                 answered = len(choice.logprobs)
             case _:
                 return

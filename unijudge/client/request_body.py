@@ -16,7 +16,7 @@ INLINE_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Part:
+class RequestContent:
     """A query or a candidate, ready to be written into a request."""
 
     text: str | None
@@ -27,7 +27,7 @@ class Part:
     """Length with the image inside."""
 
     @classmethod
-    def of(cls, content: Content, *, by_name: bool) -> "Part":
+    def of(cls, content: Content, *, by_name: bool) -> "RequestContent":
         """Wraps a content; its image is named by its hash if it is large and `by_name` allows it."""
         image = content.image
         if not _is_unicode(content.text):
@@ -61,7 +61,7 @@ def _is_unicode(text: str | None) -> bool:
     return True
 
 
-def body_of(query: Part, candidates: Sequence[Part], inside: Collection[str] = ()) -> bytes:
+def body_of(query: RequestContent, candidates: Sequence[RequestContent], inside: Collection[str] = ()) -> bytes:
     """A request of these; images whose names are `inside` travel in it."""
     return (
         b'{"query":' + query.encoded(inside) + b',"candidates":['
@@ -69,7 +69,7 @@ def body_of(query: Part, candidates: Sequence[Part], inside: Collection[str] = (
     )  # fmt: skip
 
 
-def chunks(parts: Sequence[Part], most: int, room: int) -> Iterator[Sequence[Part]]:
+def chunks(parts: Sequence[RequestContent], most: int, room: int) -> Iterator[Sequence[RequestContent]]:
     """Cuts candidates, in order, into requests; one that is too large for any request comes alone."""
     start = used = 0
     for place, part in enumerate(parts):

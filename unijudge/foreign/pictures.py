@@ -52,7 +52,7 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,
 
 
 @dataclass(frozen=True)
-class Picture:
+class ForeignPicture:
     """What is known of a picture that was opened once."""
 
     sha256: str
@@ -62,12 +62,12 @@ class Picture:
     """Its name under the root, where it is a plain file and can stay where it is."""
 
 
-def inspect(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS) -> Picture:
+def inspect_picture(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS) -> ForeignPicture:
     """Opens a picture, safely.
 
     Args:
         data: The bytes of its file.
-        path: See `Picture`.
+        path: See `ForeignPicture`.
         max_pixels: Largest width × height.
 
     Raises:
@@ -79,7 +79,7 @@ def inspect(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS) -> Pict
         raise Rejected(str(error)) from error
     except MemoryError as error:
         raise Rejected("the memory is full while it is decoded; free some, or lower --max-pixels") from error
-    return Picture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], path)
+    return ForeignPicture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], path)
 
 
 def check_name(name: str) -> None:

@@ -23,7 +23,7 @@ QUERIES_IN_PART = 8_192
 
 
 @dataclass(frozen=True)
-class Near:
+class NearestItems:
     """What retrieval found for one query."""
 
     items: list[int]
@@ -97,13 +97,13 @@ def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateMani
     return found
 
 
-def missing_parts(folder: Path, manifest: CandidateManifest) -> list[int]:
+def missing_candidate_parts(folder: Path, manifest: CandidateManifest) -> list[int]:
     """The parts that do not exist yet."""
     there = names_in(folder)
     return [part for part in range(len(manifest.parts())) if part_path(folder, part).name not in there]
 
 
-def write_part(folder: Path, manifest: CandidateManifest, part: int, rows: Iterator[Near]) -> None:
+def write_candidates_part(folder: Path, manifest: CandidateManifest, part: int, rows: Iterator[NearestItems]) -> None:
     """Publishes one part, whole."""
     stream = (vars(row) for row in rows)
     CANDIDATES.write(part_path(folder, part), stream, rows_in_group=256, stamp=manifest.stamp(part))
@@ -120,12 +120,12 @@ class CandidateFolder:
         """
         self.folder = folder
         self.manifest = read_json(folder / "candidates.json", CandidateManifest)
-        if missing := missing_parts(folder, self.manifest):
+        if missing := missing_candidate_parts(folder, self.manifest):
             raise DataError(f"{folder}: {len(missing)} parts are missing; run the same command again to finish it")
 
-    def of(self, queries: range) -> list[Near]:
+    def of(self, queries: range) -> list[NearestItems]:
         """What was found for some queries, in order."""
-        found: list[Near] = []
+        found: list[NearestItems] = []
         for part, rows in enumerate(self.manifest.parts()):
             if rows.start < queries.stop and queries.start < rows.stop:
                 found += self._part(part, rows, queries)
@@ -141,7 +141,7 @@ class CandidateFolder:
     def _whole(self, part: int) -> pa.Table:
         return CANDIDATES.whole(part_path(self.folder, part), self.manifest.stamp(part), ["items"])
 
-    def _part(self, part: int, rows: range, queries: range) -> Iterator[Near]:
+    def _part(self, part: int, rows: range, queries: range) -> Iterator[NearestItems]:
         start = rows.start
         path = part_path(self.folder, part)
         with CANDIDATES.open(path, self.manifest.stamp(part)) as file, reading(path):
@@ -151,4 +151,4 @@ class CandidateFolder:
                 if here.start < queries.stop and queries.start < here.stop:
                     first, last = max(0, queries.start - here.start), min(len(here), queries.stop - here.start)
                     for row in file.read_row_group(group).slice(first, last - first).to_pylist():
-                        yield Near(**row)
+                        yield NearestItems(**row)

@@ -9,15 +9,14 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CANDIDATES, CandidateManifest, part_path
-from unijudge.formats.candidates import missing_parts as missing_candidate_parts
+from unijudge.formats.candidates import CANDIDATES, CandidateManifest, missing_candidate_parts, part_path
 from unijudge.formats.corpus import Corpus, CorpusManifest, Item, Query
-from unijudge.formats.datasets import DatasetManifest, check_file, every, read_parts
+from unijudge.formats.datasets import DatasetManifest, check_dataset_file, every, read_parts
 from unijudge.formats.model_folders import AdapterConfig, check_weights
 from unijudge.formats.rankings import Evaluation, read_rankings
 from unijudge.formats.scores import ScoreManifest, missing_shards, read_shard
 from unijudge.formats.triples import TripleManifest, read_triples
-from unijudge.formats.vectors import VectorManifest, check_part, missing_parts
+from unijudge.formats.vectors import VectorManifest, check_part, missing_vector_parts
 from unijudge.provenance import Beginning, Versions
 from unijudge.storage.files import names_in, read_json, read_text
 from unijudge.storage.locations import inside_store, is_local, locate
@@ -28,7 +27,7 @@ PLANNED = "candidates"
 
 def missing_vectors(folder: Path, manifest: VectorManifest, _: Mapping[str, int]) -> list[str]:
     """The parts that are not there yet."""
-    return [path.name for kind in ("items", "queries") for path, _ in missing_parts(folder, manifest, kind)]
+    return [path.name for kind in ("items", "queries") for path, _ in missing_vector_parts(folder, manifest, kind)]
 
 
 def missing_scores(folder: Path, manifest: ScoreManifest, _: Mapping[str, int]) -> list[str]:
@@ -157,7 +156,7 @@ def _corpus_at(place: Path) -> str | None:
 
 def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
     """Files by their hashes, then each part as a folder of its own; images were read with the files."""
-    every(lambda name: check_file(folder, manifest, name), list(manifest.files))
+    every(lambda name: check_dataset_file(folder, manifest, name), list(manifest.files))
     scores, triples = (folder / name if getattr(manifest, name) else None for name in ("scores", "triples"))
     parts = read_parts(folder / "corpus", scores, triples)
     found = (parts.corpus.fingerprint, parts.scores_sha256, parts.triples_sha256)

@@ -7,7 +7,6 @@ sha256 of their bytes: an image that changed since the import is refused, never 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 from unijudge.content import Content, content_key
 from unijudge.errors import DataError
 from unijudge.formats.image_roots import check_names, image_root, root_name
-from unijudge.formats.lazy_table import Entries, RowIndex, Rows
+from unijudge.formats.lazy_table import LazyTable, RowIndex, Rows
 from unijudge.formats.tables import Table
 from unijudge.images.decoding import read_bounded
 from unijudge.provenance import Provenance
@@ -120,15 +119,18 @@ class Corpus:
             if file_sha256(folder / f"{name}.parquet") != expected:
                 raise DataError(f"{folder / name}.parquet: changed since it was written; import again")
         self.images = image_root(folder, self.manifest.images)
-        self.items = Entries(ITEMS.whole(folder / "items.parquet"), _item)
-        self.queries = Entries(QUERIES.whole(folder / "queries.parquet"), _query)
+        self.items = LazyTable(ITEMS.whole(folder / "items.parquet"), _item)
+        self.queries = LazyTable(QUERIES.whole(folder / "queries.parquet"), _query)
         pa.default_memory_pool().release_unused()
         check_names(folder, {"items": self.items.table, "queries": self.queries.table})
         self.item_ids: pa.ChunkedArray = self.items.table["item_id"]
         self.query_ids: pa.ChunkedArray = self.queries.table["query_id"]
-        for kind, ids in [("item", self.item_ids), ("query", self.query_ids)]:
-            if pc.count_distinct(ids).as_py() < len(ids):
-                twice = next(entry["values"] for entry in pc.value_counts(ids).to_pylist() if entry["counts"] > 1)
+        self.row_of = RowIndex(self.item_ids)
+        """item_id → row number in `items`."""
+        self.query_row_of = RowIndex(self.query_ids)
+        """query_id → row number in `queries`."""
+        for kind, index in [("item", self.row_of), ("query", self.query_row_of)]:
+            if (twice := index.duplicate()) is not None:
                 raise DataError(f"{folder}: {kind} id {twice!r} stands there twice; ids must be unique: import again")
         self._positive_rows, self._starts = self._find_positives()
         self._check_closed_lists()
@@ -147,16 +149,16 @@ class Corpus:
         """The item rows of all queries' positives, one after the other, and where each query's begin (queries + 1)."""
         lists = self.queries.table["positive_ids"].combine_chunks()
         ids = pc.list_flatten(lists)
-        rows = pc.index_in(ids, value_set=self.item_ids)
+        rows = self.row_of.rows(ids)
         starts = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())])
         if (alone := np.flatnonzero(np.diff(starts) == 0)).size:
             query = self.queries[int(alone[0])].query_id
             raise DataError(f"{self.folder}: query {query!r} has no positive; import again, or leave that row out")
-        if rows.null_count:
-            place = int(pc.index(pc.is_null(rows), True).as_py())
+        if (unknown := np.flatnonzero(rows < 0)).size:
+            place = int(unknown[0])
             query = self.queries[int(np.searchsorted(starts, place, side="right")) - 1].query_id
             raise DataError(f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items")
-        return rows.to_numpy(zero_copy_only=False).astype(np.int64), starts.astype(np.int64)
+        return rows, starts.astype(np.int64)
 
     def _check_closed_lists(self) -> None:
         """Refuses a closed list that names a row of no item; −1 would be taken for the last one."""
@@ -170,16 +172,6 @@ class Corpus:
                 f"{self.folder}: query {query!r}: its closed list names row {rows[place].as_py()} of the items, of "
                 f"which there are {len(self.items)}; import again"
             )
-
-    @cached_property
-    def row_of(self) -> RowIndex:
-        """item_id → row number in `items`."""
-        return RowIndex(self.item_ids)
-
-    @cached_property
-    def query_row_of(self) -> RowIndex:
-        """query_id → row number in `queries`."""
-        return RowIndex(self.query_ids)
 
     @property
     def fingerprint(self) -> str:

@@ -263,7 +263,7 @@ def _check_corpus(source: Path, manifest: DatasetManifest) -> None:
             raise DataError(str(error).replace(f"{copy}/", f"{source}/")) from error
 
 
-def check_file(folder: Path, manifest: DatasetManifest, name: str) -> int:
+def check_dataset_file(folder: Path, manifest: DatasetManifest, name: str) -> int:
     """Reads one file of a dataset; returns 1.
 
     Raises:

@@ -18,6 +18,7 @@ from unijudge.formats.scores import ScoreManifest
 from unijudge.formats.triples import TripleManifest
 from unijudge.formats.vectors import VectorManifest
 from unijudge.provenance import MADE, Beginning
+from unijudge.settings import flattened
 from unijudge.storage.access_errors import unreadable
 from unijudge.storage.files import read_json
 from unijudge.storage.locations import is_local
@@ -115,14 +116,12 @@ def _sizes(folder: Any) -> dict[str, int]:
     return {name.removeprefix(folder.path).strip("/"): entry["size"] for name, entry in found.items()}
 
 
-def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted name and text of each value."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _lines(value, f"{prefix}{name}.")
-        elif value is not None:
+def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Dotted name and text of each value that is there."""
+    for name, value in flattened(values):
+        if value is not None:
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            yield f"{prefix}{name}", f"{value:,.10g}" if number else str(value)
+            yield name, f"{value:,.10g}" if number else str(value)
 
 
 KINDS = (

@@ -1,5 +1,6 @@
 """Tables of a million rows as objects and ids, without a million objects in memory."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, overload
 
@@ -21,7 +22,7 @@ def values_of(column: pa.ChunkedArray) -> Iterator[str | None]:
             yield from chunk[start : start + VALUES_AT_ONCE].to_pylist()
 
 
-class Entries(Sequence[E]):
+class LazyTable(Sequence[E]):
     """The rows of a table as objects, each made when it is asked for: a million of them stay a table.
 
     A row number is never negative: a −1 that stands for nothing must not become the last row.
@@ -51,6 +52,10 @@ class Entries(Sequence[E]):
             for row in batch.to_pylist():
                 yield self._make(**row)
 
+    def part(self, rows: range) -> "LazyTable[E]":
+        """Some rows after each other, as a table of their own that shares the memory of this one."""
+        return LazyTable(self.table.slice(rows.start, len(rows)), self._make)
+
     @property
     def text_bytes(self) -> npt.NDArray[np.int64]:
         """Of each row, the bytes of its text; 0 without one."""
@@ -59,14 +64,25 @@ class Entries(Sequence[E]):
 
 
 class RowIndex:
-    """id → row, in 16 bytes an id."""
+    """id → row, in 16 bytes an id; a hash table of Arrow takes ten times as much."""
 
     def __init__(self, ids: pa.ChunkedArray):
-        """The ids must be distinct."""
+        """Of an id that stands there twice it finds the first row; see `duplicate`."""
         self._ids = ids
         hashes = np.fromiter(map(hash, values_of(ids)), np.int64, len(ids))
         self._rows = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._rows]
+
+    def duplicate(self) -> str | None:
+        """An id that stands there twice, or None."""
+        # Equal ids share a hash, and different ones may: both kinds stand beside each other.
+        alike = np.flatnonzero(np.diff(self._hashes) == 0)
+        places = np.union1d(alike, alike + 1)[:VALUES_AT_ONCE]
+        names = self._ids.take(pa.array(self._rows[places])).to_pylist()
+        for name, number in Counter(names).items():
+            if number > 1:
+                return str(name)
+        return None
 
     def get(self, name: str) -> int | None:
         """The row of an id, or None."""
@@ -79,7 +95,12 @@ class RowIndex:
         return None
 
     def rows(self, names: pa.Array) -> Rows:
-        """The rows of many ids at once; −1 for an id that is not among them."""
+        """The rows of many ids; −1 for an id that is not among them."""
+        starts = range(0, len(names), VALUES_AT_ONCE)
+        found = [self._some_rows(names.slice(start, VALUES_AT_ONCE)) for start in starts]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def _some_rows(self, names: pa.Array) -> Rows:
         wanted = names.to_pylist()
         if not len(self._hashes):
             return np.full(len(wanted), -1)

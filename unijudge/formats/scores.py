@@ -97,7 +97,7 @@ class ScoreManifest(BaseModel):
     vectors: str | None
     """sha256 of vectors.json; None where candidates did not come from a search."""
     queries: int
-    queries_in_shard: int
+    shard_size: int
     k: int
     pool: Literal["global", "subset", "modality"]
     retrieval: dict[str, Any] = {}
@@ -111,7 +111,7 @@ class ScoreManifest(BaseModel):
     @property
     def shards(self) -> int:
         """How many parts make the folder whole."""
-        return -(-self.queries // self.queries_in_shard)
+        return -(-self.queries // self.shard_size)
 
     @property
     def fingerprint(self) -> str:
@@ -124,8 +124,8 @@ class ScoreManifest(BaseModel):
 
     def rows(self, shard: int) -> range:
         """The corpus rows of the queries of one shard."""
-        start = shard * self.queries_in_shard
-        return range(start, min(start + self.queries_in_shard, self.queries))
+        start = shard * self.shard_size
+        return range(start, min(start + self.shard_size, self.queries))
 
 
 def shard_path(folder: Path, shard: int) -> Path:

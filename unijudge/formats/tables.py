@@ -258,7 +258,11 @@ class Table:
             DataError: As of `read`.
         """
         with self.open(path, stamp) as file, reading(path):
-            return checked(path, file.read(columns=columns), 0, self.optional)
+            names = self.schema.names if columns is None else columns
+            # One column after the other: to make one chunk of a column, Arrow needs room for it twice.
+            parts = [file.read(columns=[name]).combine_chunks() for name in names]
+            table = pa.table({name: part[name] for name, part in zip(names, parts, strict=True)})
+            return checked(path, table, 0, self.optional)
 
     def open(self, path: Path, stamp: str = "") -> pq.ParquetFile:
         """Opens one file after checking its name, version, columns and stamp.

@@ -31,7 +31,7 @@ LENGTH_TOLERANCE = 0.01
 """float16 rounds a unit vector's length by less than this."""
 
 Vectors = npt.NDArray[np.float32]
-Kind = Literal["items", "queries"]
+EntryKind = Literal["items", "queries"]
 _DIGEST = b"unijudge.vectors"
 _SKIPPED = b"unijudge.skipped"
 LONG = {"on_long", "max_tokens"}
@@ -79,7 +79,7 @@ class VectorManifest(BaseModel):
         """
         return hashlib.sha256(self.model_dump_json(exclude=MADE | LONG).encode()).hexdigest()[:16]
 
-    def parts(self, kind: Kind) -> list[tuple[str, range]]:
+    def parts(self, kind: EntryKind) -> list[tuple[str, range]]:
         """The file name and the corpus rows of each part."""
         rows = getattr(self, kind)
         starts = range(0, rows, ROWS_IN_PART)
@@ -118,7 +118,7 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
         )
 
 
-def write_part(
+def write_vectors_part(
     path: Path,
     manifest: VectorManifest,
     ids: list[str],
@@ -146,7 +146,7 @@ def write_part(
             writer.write_table(pa.Table.from_arrays([pa.array(ids[block], pa.string()), lists], schema=schema))
 
 
-def missing_parts(folder: Path, manifest: VectorManifest, kind: Kind) -> Iterator[tuple[Path, range]]:
+def missing_vector_parts(folder: Path, manifest: VectorManifest, kind: EntryKind) -> Iterator[tuple[Path, range]]:
     """The parts that do not exist yet, with their corpus rows."""
     there = names_in(folder)
     for name, rows in manifest.parts(kind):
@@ -171,7 +171,7 @@ class VectorFolder:
             )
         self._ids = {"items": corpus.item_ids, "queries": corpus.query_ids}
 
-    def blocks(self, kind: Kind, wanted: range | None = None) -> Iterator[tuple[range, Vectors]]:
+    def blocks(self, kind: EntryKind, wanted: range | None = None) -> Iterator[tuple[range, Vectors]]:
         """The rows of each block, in order, and their vectors: (rows, width), float32, of unit length.
 
         What is `skipped` is 0 in every component.
@@ -187,7 +187,7 @@ class VectorFolder:
             if wanted is None or (rows.start < wanted.stop and wanted.start < rows.stop):
                 yield from self._part(kind, self.folder / name, rows, wanted)
 
-    def skipped(self, kind: Kind) -> Rows:
+    def skipped(self, kind: EntryKind) -> Rows:
         """The rows, ascending, whose inputs were too long and have no vector.
 
         Raises:
@@ -200,11 +200,11 @@ class VectorFolder:
                     found.append(rows.start + _skipped(file))
         return np.concatenate(found)
 
-    def whole(self, kind: Kind) -> Vectors:
+    def whole(self, kind: EntryKind) -> Vectors:
         """All vectors of a kind, (N, width), in memory."""
         return self.take(kind, np.arange(getattr(self.manifest, kind)))
 
-    def take(self, kind: Kind, rows: Rows) -> Vectors:
+    def take(self, kind: EntryKind, rows: Rows) -> Vectors:
         """The vectors of some rows, in their order: (len(rows), width)."""
         found = np.empty((len(rows), self.manifest.width), np.float32)
         if not len(rows):
@@ -214,7 +214,7 @@ class VectorFolder:
             found[here] = vectors[rows[here] - block.start]
         return found
 
-    def _part(self, kind: Kind, path: Path, rows: range, wanted: range | None) -> Iterator[tuple[range, Vectors]]:
+    def _part(self, kind: EntryKind, path: Path, rows: range, wanted: range | None) -> Iterator[tuple[range, Vectors]]:
         start = rows.start
         with _opened(path, self.manifest) as file:
             for group in range(file.num_row_groups):

@@ -13,7 +13,7 @@ from typing import Literal
 from unijudge.content import Content
 from unijudge.settings import Settings
 
-Part = str | bytes
+PromptPart = str | bytes
 """A text, or the bytes of a picture."""
 
 QUERY, CANDIDATE = "Query:", "Candidate:"
@@ -45,7 +45,7 @@ class Prompt(Settings):
     order: Literal["query_first", "candidate_first"] = "query_first"
     """What stands first. The first side is computed once for all pairs that share it; the order changes the scores."""
 
-    def parts(self, query: Content, candidate: Content) -> list[Part]:
+    def parts(self, query: Content, candidate: Content) -> list[PromptPart]:
         """The user's turn for one pair: instruction, then each side's name, image and text, without separators.
 
         Example:
@@ -55,7 +55,7 @@ class Prompt(Settings):
         sides: list[tuple[str, Content]] = [(QUERY, query), (CANDIDATE, candidate)]
         if self.order == "candidate_first":
             sides.reverse()
-        parts: list[Part] = [self.instruction]
+        parts: list[PromptPart] = [self.instruction]
         for name, content in sides:
             parts += [name, *content_parts(content)]
         return parts
@@ -68,14 +68,14 @@ class Prompt(Settings):
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
-def list_parts(query: Content, candidates: Sequence[Content]) -> list[Part]:
+def list_parts(query: Content, candidates: Sequence[Content]) -> list[PromptPart]:
     """The user's turn of the listwise question: which of these candidates fits best?
 
     Example:
         >>> list_parts(Content("a cat"), [Content("x"), Content(image=b"...")])[1:]
         ['Query:', 'a cat', 'Candidates:', '(1) ', 'x', '(2) ', b'...']
     """
-    parts: list[Part] = [LIST_INSTRUCTION, QUERY, *content_parts(query), "Candidates:"]
+    parts: list[PromptPart] = [LIST_INSTRUCTION, QUERY, *content_parts(query), "Candidates:"]
     for number, candidate in enumerate(candidates, start=1):
         parts += [f"({number}) ", *content_parts(candidate)]
     return parts
@@ -91,7 +91,7 @@ def list_answer(number: int) -> str:
     return f"Ans: ({number})"
 
 
-def content_parts(content: Content) -> list[Part]:
+def content_parts(content: Content) -> list[PromptPart]:
     """A content's image, then its text; what it lacks is left out, and a text of blanks says nothing.
 
     An image without bytes is an image that cannot be decoded, not the lack of one.
@@ -100,7 +100,7 @@ def content_parts(content: Content) -> list[Part]:
         >>> content_parts(Content(" ", b"...")), content_parts(Content("a ")), content_parts(Content("", None))
         ([b'...'], ['a '], [])
     """
-    parts: list[Part] = [] if content.image is None else [content.image]
+    parts: list[PromptPart] = [] if content.image is None else [content.image]
     return parts if is_blank(content.text) else [*parts, content.text or ""]
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from unijudge.content import Content
 from unijudge.judging.flops import ModelShape, TokenCount
-from unijudge.judging.verdicts import Choice, JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 
 
 def _decode(value: object) -> object:
@@ -114,7 +114,7 @@ class ScoreResponse(Answer):
 class ChooseResponse(Answer):
     """The best of the candidates, or why this list cannot be asked about."""
 
-    result: Choice | PairError
+    result: ListVerdict | PairError
 
 
 class CountResponse(Answer):

@@ -63,7 +63,7 @@ def sigmoid(log_odds: float) -> float:
     return math.exp(log_odds) / (1 + math.exp(log_odds))
 
 
-class Choice(BaseModel):
+class ListVerdict(BaseModel):
     """The judge's answer about a list: which of its candidates is the best.
 
     The numbers are natural-log probabilities over the *whole* vocabulary in the place of the answer's number.
@@ -88,9 +88,9 @@ class Choice(BaseModel):
             argmax_is_number: Whether the likeliest token of all is one of those numbers.
 
         Example:
-            >>> Choice.of([-1.0, -0.5], argmax_is_number=True).place
+            >>> ListVerdict.of([-1.0, -0.5], argmax_is_number=True).place
             1
-            >>> Choice.of([-1.0, -0.5], argmax_is_number=False).place is None
+            >>> ListVerdict.of([-1.0, -0.5], argmax_is_number=False).place is None
             True
         """
         best = max(range(len(logprobs)), key=logprobs.__getitem__)
@@ -185,7 +185,7 @@ class Judge(Protocol):
 class Chooser(Protocol):
     """A judge that can be asked listwise."""
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> Choice | PairError:
+    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
         """Which of the candidates is the best, or why the list as it is cannot be asked about.
 
         Raises:

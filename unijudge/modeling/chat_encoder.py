@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from unijudge.errors import ModelError
-from unijudge.judging.prompt import Part
+from unijudge.judging.prompt import PromptPart
 
 Stream = list[int | bytes]
 """Token ids, with a picture's bytes where its tokens will stand."""
@@ -99,7 +99,7 @@ class ChatEncoder:
             )
         return ids[0]
 
-    def stream(self, parts: Sequence[Part]) -> Stream:
+    def stream(self, parts: Sequence[PromptPart]) -> Stream:
         """The whole prompt for one user's turn that holds `parts`."""
         texts = [part for part in parts if isinstance(part, str)]
         pictures = iter([part for part in parts if isinstance(part, bytes)])
@@ -125,7 +125,7 @@ class ChatEncoder:
             del alone[-1], nothing[-1]
         return "".join(alone)
 
-    def bare_stream(self, parts: Sequence[Part]) -> Stream:
+    def bare_stream(self, parts: Sequence[PromptPart]) -> Stream:
         """`parts` one after the other, without a template: as the tokenizer takes a string, but for control tokens."""
         stream: Stream = list(self._begin)
         for place, part in enumerate(parts):

@@ -17,7 +17,7 @@ from unijudge.errors import ModelError
 from unijudge.images.image_processing import Picture, PictureFormat, PixelBudget
 
 Arrays = dict[str, npt.NDArray[Any]]
-Entry = int | Picture
+TokenOrImage = int | Picture
 """A token id, or a picture in the place of its tokens."""
 
 
@@ -34,7 +34,7 @@ class Family(PictureFormat, Protocol):
     def __init__(self, config: Any, processor: Any, budget: PixelBudget, /):
         """For one model: its configuration and processor, and the budget of a picture."""
 
-    def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+    def positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
         """The position of every token, (tokens,) or one row for each dimension."""
         ...
 
@@ -71,7 +71,7 @@ class QwenVL:
         grid = image.height // self._side, image.width // self._side
         return Picture(image, (self.image_id,) * (grid[0] * grid[1]), grid)
 
-    def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+    def positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
         """(time, height, width) of every token, (3, tokens).
 
         Text counts on in all three; a picture's tokens share one time and take their row and column, counted from where
@@ -148,7 +148,7 @@ class TiledVL:
         (ids,) = self._processed(image)["input_ids"].tolist()
         return Picture(image, tuple(ids))
 
-    def positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+    def positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
         """They count on, (tokens,)."""
         return np.arange(sum(len(entry.token_ids) if isinstance(entry, Picture) else 1 for entry in entries))
 

@@ -18,7 +18,7 @@ from PIL import Image
 from unijudge.errors import ModelError, UnijudgeError
 from unijudge.images.image_processing import Picture, PictureReader, PixelBudget, Resize
 from unijudge.modeling.chat_encoder import ChatEncoder, Stream
-from unijudge.modeling.families import FAMILIES, Arrays, Entry, Family, family_of
+from unijudge.modeling.families import FAMILIES, Arrays, Family, TokenOrImage, family_of
 from unijudge.shown import listed
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import folder_sha256, publish_text, read_text
@@ -159,11 +159,11 @@ class ModelInputs:
         pictures = [self.pictures(entry) for stream in streams for entry in stream if isinstance(entry, bytes)]
         return self.family.arrays(pictures) if pictures else {}
 
-    def _positions(self, entries: Sequence[Entry]) -> npt.NDArray[np.int64]:
+    def _positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
         positions = self.family.positions(entries)
         return np.broadcast_to(np.arange(positions.shape[-1]), positions.shape) if self.in_line else positions
 
-    def _entries(self, stream: Stream) -> list[Entry]:
+    def _entries(self, stream: Stream) -> list[TokenOrImage]:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
 
 
@@ -328,7 +328,7 @@ def versions_of(*libraries: str) -> str:
     return ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
 
 
-def _expanded(entries: Sequence[Entry]) -> list[int]:
+def _expanded(entries: Sequence[TokenOrImage]) -> list[int]:
     ids: list[int] = []
     for entry in entries:
         ids += entry.token_ids if isinstance(entry, Picture) else [entry]

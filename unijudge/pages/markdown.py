@@ -1,9 +1,14 @@
 """What the cards of datasets and of models have in common: Markdown made from manifests, never from memory."""
 
+import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from unijudge.errors import SettingsError
@@ -27,6 +32,21 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 def facts(values: BaseModel | Mapping[str, Any]) -> str:
     """Names and values, a row for each."""
     return table(["", ""], (values.model_dump() if isinstance(values, BaseModel) else values).items())
+
+
+def rendered(template: Path, **values: object) -> str:
+    """Text from a template of Jinja, without the blank at its end; a name that it uses and is not given is an error.
+
+    Three filters write a value as one language reads it: `json`, `python`, and `shell` a word.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False,  # noqa: S701  Markdown, not HTML
+    )  # fmt: skip
+    environment.filters["json"] = partial(json.dumps, ensure_ascii=False)
+    environment.filters["python"] = repr
+    environment.filters["shell"] = shlex.quote
+    return environment.get_template(template.name).render(**values).rstrip()
 
 
 def check_license(name: str | None) -> None:

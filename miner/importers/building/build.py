@@ -16,14 +16,14 @@ from itertools import chain, islice
 from pathlib import Path
 
 from miner.importers.building.existing_corpus import older_corpus, tell_replaced
-from miner.importers.building.ledger import Answers, Entry, Ledger, copied_path
+from miner.importers.building.ledger import Answers, ImportedContent, Ledger, copied_path
 from miner.importers.building.pair import Ignored, Left, Pair, Pooled, Row, Unread
-from miner.importers.building.published_scores import Published, check_scores, write_scores
+from miner.importers.building.published_scores import PublishedScores, check_scores, write_scores
 from unijudge.alike import normal
 from unijudge.content import content_key
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, check_clean, kind_of
-from unijudge.foreign.pictures import Picture, Pictures, check_name, inspect
+from unijudge.foreign.pictures import ForeignPicture, Pictures, check_name, inspect_picture
 from unijudge.formats.corpus import CorpusManifest, write_corpus
 from unijudge.images.decoding import MAX_PIXELS
 from unijudge.judging.prompt import is_blank
@@ -41,7 +41,7 @@ SIDES_REMEMBERED = 16_384
 LONGEST_REMEMBERED = 1000
 """Characters of a text that is remembered so."""
 
-Checked = tuple[Side, str | None, Entry | None]
+Checked = tuple[Side, str | None, ImportedContent | None]
 """A side, its pool, and what it is; None where the item is remembered."""
 
 
@@ -54,7 +54,7 @@ class CorpusBuilder:
         pictures: Pictures,
         out: Path,
         *,
-        published: Published | None,
+        published: PublishedScores | None,
         max_pixels: int,
         dry_run: bool = False,
     ):
@@ -152,7 +152,7 @@ class CorpusBuilder:
             self._items[side, pool] = found
         return found
 
-    def _check(self, name: str, side: Side) -> Entry:
+    def _check(self, name: str, side: Side) -> ImportedContent:
         """The side, checked."""
         for value in (side.text, side.image):
             if isinstance(value, str):
@@ -161,16 +161,16 @@ class CorpusBuilder:
             raise Rejected(f"{name}: neither text nor image")
         picture = self._picture(name, side.image) if side.image else None
         key = content_key(normal(side.text), picture.sha256 if picture else None)
-        return Entry(key, side.text or None, picture)
+        return ImportedContent(key, side.text or None, picture)
 
-    def _picture(self, name: str, image: str | bytes) -> Picture:
+    def _picture(self, name: str, image: str | bytes) -> ForeignPicture:
         called = shown_name(image) if isinstance(image, str) else "inside the row"
         found = self._known(image)
         if isinstance(found, Rejected):
             raise Rejected(f"{name}: image {called}: {found}", f"{kind_of(name)}: image: {found.kind}")
         return found
 
-    def _known(self, image: str | bytes) -> Picture | Rejected:
+    def _known(self, image: str | bytes) -> ForeignPicture | Rejected:
         """What is found under a name, or in bytes; each is opened once."""
         try:
             if isinstance(image, str):
@@ -184,17 +184,17 @@ class CorpusBuilder:
             self._ledger.remember(known_as, found)
         return found
 
-    def _open(self, image: str | bytes) -> Picture | Rejected:
+    def _open(self, image: str | bytes) -> ForeignPicture | Rejected:
         try:
             data, path = self._pictures.read(image) if isinstance(image, str) else (image, None)
-            picture = inspect(data, path, self._max_pixels)
+            picture = inspect_picture(data, path, self._max_pixels)
         except Rejected as reason:
             return reason
         if path is None:
             self._copy(picture, data)
         return picture
 
-    def _copy(self, picture: Picture, data: bytes) -> None:
+    def _copy(self, picture: ForeignPicture, data: bytes) -> None:
         """By content: what an earlier import left there is this picture, unless it was damaged since."""
         self._ledger.copied = True
         if self._dry_run:
@@ -269,7 +269,7 @@ def build(
     out: Path,
     source: str,
     max_rejects: float,
-    published: Published | None = None,
+    published: PublishedScores | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> CorpusManifest:
     """Imports all rows into a corpus folder; scores that came with them, into a score folder.

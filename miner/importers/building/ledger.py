@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unijudge.content import content_key
 from unijudge.foreign.cells import Rejected
-from unijudge.foreign.pictures import Picture
+from unijudge.foreign.pictures import ForeignPicture
 from unijudge.formats.corpus import Item, Query
 from unijudge.shown import shown_name
 
@@ -33,13 +33,13 @@ BEGIN;
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImportedContent:
     """An item or a query, as it is put down."""
 
     key: bytes
     """Of its normal text and its picture: entries with the same key are one."""
     text: str | None
-    picture: Picture | None
+    picture: ForeignPicture | None
 
     @property
     def columns(self) -> tuple[str | None, str | None, str | None, str | None]:
@@ -95,7 +95,7 @@ class Ledger:
         """Lets go of the file."""
         self._db.close()
 
-    def item(self, entry: Entry, pool: str | None) -> tuple[int, str]:
+    def item(self, entry: ImportedContent, pool: str | None) -> tuple[int, str]:
         """Finds or makes an item, and joins it to a pool. Returns its row number and its id."""
         made = self._db.execute(
             "INSERT OR IGNORE INTO items (key, pools, text, image, sha256, ending) VALUES (?, ?, ?, ?, ?, ?)",
@@ -112,7 +112,7 @@ class Ledger:
         known = self._db.execute("SELECT row, key FROM queries WHERE query_id = ?", (query_id,)).fetchone()
         return known and Known(*known)
 
-    def add_query(self, query_id: str, subset: str, entry: Entry, answers: Answers) -> None:
+    def add_query(self, query_id: str, subset: str, entry: ImportedContent, answers: Answers) -> None:
         """Puts down a query."""
         self._db.execute(
             "INSERT INTO queries (query_id, key, subset, text, image, sha256, ending, answers) "
@@ -124,16 +124,16 @@ class Ledger:
         """Puts down what another row answers to a query; all are joined when they are read."""
         self._db.execute("INSERT INTO more (query, answers) VALUES (?, ?)", (known.row, json.dumps(vars(more))))
 
-    def picture(self, name: str | bytes) -> Picture | Rejected | None:
+    def picture(self, name: str | bytes) -> ForeignPicture | Rejected | None:
         """What was found under a name, or under the sha256 of bytes that have none; None before it was opened."""
         known = self._db.execute("SELECT sha256, ending, path, reason FROM pictures WHERE name = ?", (name,)).fetchone()
         if known is None:
             return None
-        return Picture(*known[:3]) if known[3] is None else Rejected(known[3])
+        return ForeignPicture(*known[:3]) if known[3] is None else Rejected(known[3])
 
-    def remember(self, name: str | bytes, found: Picture | Rejected) -> None:
+    def remember(self, name: str | bytes, found: ForeignPicture | Rejected) -> None:
         """Keeps what was found under a name."""
-        if isinstance(found, Picture):
+        if isinstance(found, ForeignPicture):
             good = (name, found.sha256, found.ending, found.path)
             self._db.execute("INSERT INTO pictures (name, sha256, ending, path) VALUES (?, ?, ?, ?)", good)
         else:
@@ -175,11 +175,11 @@ class Ledger:
         )
         return dict(zip(("queries", "items", "pictures"), self._db.execute(select).fetchone(), strict=True))
 
-    def plain_pictures(self) -> Iterator[tuple[str, Picture]]:
+    def plain_pictures(self) -> Iterator[tuple[str, ForeignPicture]]:
         """Name and finding of every good picture that is a file under the root."""
         select = "SELECT path, sha256, ending FROM pictures WHERE path IS NOT NULL"
         for path, sha256, ending in self._db.execute(select):
-            yield path, Picture(sha256, ending, path)
+            yield path, ForeignPicture(sha256, ending, path)
 
     def items(self) -> Iterator[Item]:
         """Every item, by row number."""

@@ -35,7 +35,7 @@ Scored = tuple[str, str, bytes, Answers]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedScores:
     """Where published scores go, and where they stood."""
 
     folder: Path
@@ -97,7 +97,7 @@ def check_scores(scores: tuple[float, ...] | None, wanted: int) -> float | None:
 
 
 def write_scores(
-    published: Published, corpus: CorpusManifest, scored: Callable[[], Iterator[Scored]], strange: float | None
+    published: PublishedScores, corpus: CorpusManifest, scored: Callable[[], Iterator[Scored]], strange: float | None
 ) -> None:
     """Writes the score folder, all at once.
 
@@ -121,7 +121,7 @@ def write_scores(
             corpus=corpus.fingerprint,
             vectors=None,
             queries=corpus.queries,
-            queries_in_shard=QUERIES_IN_SHARD,
+            shard_size=QUERIES_IN_SHARD,
             k=k,
             pool="global",
             judge=published.judge,

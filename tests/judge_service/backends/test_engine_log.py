@@ -37,14 +37,17 @@ def log_of(cause):
         (NO_MEMORY, "Lower engine.gpu_memory_utilization, or stop what else uses the GPU"),
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 22 GiB",
-            "Lower engine.batched_tokens or model.max_sequences, or split the model with tensor_parallel_size",
+            "Lower engine.max_num_batched_tokens or model.max_num_seqs, or split the model with tensor_parallel_size",
         ),
         (
             "RuntimeError: Failed to find C compiler. Please specify via CC environment variable",
             "Install gcc and its headers, or set CC to a compiler",
         ),
         ("RuntimeError: Ninja build failed", "Set engine.sampler = 'torch'"),
-        ("ValueError: No available memory for the cache blocks.", "Lower model.max_tokens or engine.batched_tokens"),
+        (
+            "ValueError: No available memory for the cache blocks.",
+            "Lower model.max_tokens or engine.max_num_batched_tokens",
+        ),
         ("safetensors_rust.SafetensorError: Error while deserializing header: incomplete", "download the model again"),
         (
             "ValueError: A head_dtype different from the model dtype is only supported for an unquantized lm_head.",

@@ -156,10 +156,11 @@ def test_options_on_a_hopper():
 
 def test_settings_reach_the_engine():
     engine = {
-        "gpu_memory_utilization": 0.5, "batched_tokens": 4096, "graphs": "piecewise", "attention": "TRITON_ATTN",
+        "gpu_memory_utilization": 0.5, "max_num_batched_tokens": 4096, "graphs": "piecewise",
+        "attention": "TRITON_ATTN",
         "sampler": "flashinfer", "multiprocessing": False,
     }  # fmt: skip
-    chosen = settings(engine=engine, model={"head_dtype": "model", "max_sequences": 9000})
+    chosen = settings(engine=engine, model={"head_dtype": "model", "max_num_seqs": 9000})
     plan = engine_plan(chosen, sizes("7B"), gpu("A100 80"))
     assert plan.options["gpu_memory_utilization"] == 0.5
     assert plan.options["max_num_batched_tokens"] == plan.options["max_num_seqs"] == 4096

@@ -110,7 +110,7 @@ IMAGES = {
 @pytest.fixture(scope="module")
 def judge(tiny_model):
     model = ModelSettings(name=str(tiny_model), backend="transformers", min_pixels=3136, max_pixels=12544)
-    return WatchedJudge(open_judge(ServiceSettings(model=model)), HealthSettings(min_mass=0, canary_every_s=0))
+    return WatchedJudge(open_judge(ServiceSettings(model=model)), HealthSettings(min_label_mass=0, canary_every_s=0))
 
 
 def test_every_odd_picture_gets_its_due_and_the_judge_stays_the_same(judge):

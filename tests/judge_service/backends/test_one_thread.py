@@ -11,10 +11,10 @@ import torch
 
 from judge_service.backends.one_thread import OneThread
 from judge_service.backends.rendering import Inputs
-from judge_service.replica.health import Progress
+from judge_service.replica.health import ReplicaProgress
 from tests.judge_service.backends.test_transformers import load
 from unijudge.content import Content
-from unijudge.judging.verdicts import Choice, Verdict
+from unijudge.judging.verdicts import ListVerdict, Verdict
 
 QUERY = Content(text="a query")
 CANDIDATES = [Content(text=f"candidate {number} of eight") for number in range(8)]
@@ -116,7 +116,7 @@ def test_what_has_not_begun_never_begins(judge, held, monkeypatch, ask):
 
     first, last = asyncio.run(story())
     assert all(isinstance(answer, Verdict) for answer in first)
-    assert isinstance(last, Choice) if ask == "choose" else len(last) == 3
+    assert isinstance(last, ListVerdict) if ask == "choose" else len(last) == 3
     assert [len(candidates) for _, _, candidates in prepared] == [2, 3]
 
 
@@ -137,8 +137,8 @@ def test_a_list_whose_caller_left_while_it_was_prepared_is_not_run(judge, monkey
 
 def test_a_list_is_progress(judge):
     before = time.monotonic()
-    assert isinstance(judge, Progress)
-    assert isinstance(asyncio.run(judge.choose(QUERY, CANDIDATES)), Choice)
+    assert isinstance(judge, ReplicaProgress)
+    assert isinstance(asyncio.run(judge.choose(QUERY, CANDIDATES)), ListVerdict)
     assert before < judge.progressed_at < time.monotonic()
 
 

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from judge_service.backends.scripted import ScriptedJudge
-from judge_service.bench.compare import compared, differences
-from judge_service.bench.figures import Scored, all_figures, figures
+from judge_service.bench.compare import compare_judges, differences
+from judge_service.bench.figures import ScoredPairs, all_figures, figures
 from judge_service.bench.injection import CONTROL, TEXTS, drawn, injections, texts_for, with_a_no
 from judge_service.bench.pairs import LabelledPair
 from judge_service.bench.result import Bench
@@ -51,7 +51,7 @@ def scored(*rows):
     for number, (query, subset, kind, match, value) in enumerate(rows):
         pair = LabelledPair(f"a:{number}", subset, kind, Side(str(query), None), Side(str(number), None), match)
         answer = PairError(code=value, message="") if isinstance(value, str) else verdict(value, mass=0.5)
-        found.append(Scored(pair, query, answer))
+        found.append(ScoredPairs(pair, query, answer))
     return found
 
 
@@ -91,7 +91,7 @@ def test_scores_that_rounding_makes_equal_keep_their_order():
     pairs = [one.pair for one in scored((0, "s", None, True, 0.5), (1, "s", None, False, 0.5))]
     sure, surer = (Verdict(yes_logprob=-1e-9, no_logprob=no, argmax_is_label=True) for no in (-40.0, -50.0))
     assert sure.score == surer.score == 1.0
-    found = figures(None, None, [Scored(pairs[0], 0, surer), Scored(pairs[1], 1, sure)], seed=0)
+    found = figures(None, None, [ScoredPairs(pairs[0], 0, surer), ScoredPairs(pairs[1], 1, sure)], seed=0)
     assert (found.roc_auc, found.ties) == (1.0, 0.0)
 
 
@@ -295,7 +295,7 @@ def test_a_judge_is_no_better_than_itself(tmp_path):
     assert done.exit_code == 0, done.output
     assert re.search(r"\| all \| 36 \| (0\.\d+) \| \1 \| \+0\.000 \| \+0\.000 … \+0\.000 \| 1\.000 \|", done.stdout)
     assert "left out" not in done.stdout
-    told = compared(a, b)
+    told = compare_judges(a, b)
     assert re.search(r"\| swap \| 10 \| 0\.\d+ \| 1\.000 \| \+", told)
     assert re.search(r"\n(21|22) pairs are in one of the two folders only", told)
     rows = [{"query_text": "a", "candidate_text": text, "label": int(text == "0.9")} for text in ("0.9", "0.2")]
@@ -303,7 +303,7 @@ def test_a_judge_is_no_better_than_itself(tmp_path):
     with serving(Reading(Prompt())) as url:
         bench(Job([tmp_path / "other.jsonl"], url, c, injections=0), lambda *_: None)
     with pytest.raises(DataError, match=r"have no pair in common\. Give two measurements of the same files"):
-        compared(a, c)
+        compare_judges(a, c)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def run(*settings):
 
 def test_a_machine_that_has_all(tiny_model):
     model = (f"model.name={tiny_model}", "model.backend=transformers", "port=0")
-    status, found = run(*model, "health.min_mass=0")
+    status, found = run(*model, "health.min_label_mass=0")
     state, text = found["a pair"]
     assert "by tiny (transformers" in text
     assert "scores 0." in text
@@ -41,7 +41,7 @@ def test_a_machine_that_has_all(tiny_model):
         ("model.name=/nowhere", "a pair", "/nowhere: cannot be loaded as a judge"),
         ("model.name=TINY model.max_tokens=99999", "a pair", "but it takes 16383: set that, or less"),
         (
-            "model.name=TINY health.min_mass=0.9",
+            "model.name=TINY health.min_label_mass=0.9",
             "a pair",
             "Chat template, label words, image processor or model do not fit",
         ),

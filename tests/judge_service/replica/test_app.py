@@ -46,7 +46,9 @@ class Counting(httpx2.ASGITransport):
 
 @pytest.fixture
 def judge():
-    return WatchedJudge(ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0, fresh_s=0.01, timeout_s=0.2))
+    return WatchedJudge(
+        ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0, liveness_window_s=0.01, timeout_s=0.2)
+    )
 
 
 @pytest.fixture
@@ -257,7 +259,7 @@ class Slow:
 
 
 def test_a_judge_that_works_on_other_requests_is_not_dead(identity):
-    watched = WatchedJudge(Slow(identity), HealthSettings(fresh_s=1e-9, timeout_s=0.01, canary_every_s=0.01))
+    watched = WatchedJudge(Slow(identity), HealthSettings(liveness_window_s=1e-9, timeout_s=0.01, canary_every_s=0.01))
     run(watched.check_ready())
     watched.check_well()
 

@@ -22,7 +22,7 @@ from unijudge.client.client import JudgeClient
 from unijudge.content import Content
 from unijudge.errors import JudgeBroken, JudgeRefused, ModelError
 from unijudge.judging.prompt import LONGEST_LIST, Prompt, list_parts
-from unijudge.judging.verdicts import Choice, PairError
+from unijudge.judging.verdicts import ListVerdict, PairError
 from unijudge.modeling.listwise import ListQuestion
 
 TEXTS = [Content(text=f"number {number}") for number in range(LONGEST_LIST + 1)]
@@ -36,7 +36,7 @@ def judge(tiny_model):
 
 
 def serve(judge, blobs=None, **limits):
-    watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_mass=0))
+    watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_label_mass=0))
     return create_app(watched, LimitSettings(**limits), blobs=blobs)
 
 
@@ -125,7 +125,7 @@ def test_a_list_that_cannot_be_asked_is_an_error_in_a_200(judge, backend):
 
 def test_ten_candidates_are_too_many_for_one_list():
     app = serve(ScriptedJudge(Prompt()))
-    assert isinstance(choose(app, QUERY, TEXTS[:LONGEST_LIST]), Choice)
+    assert isinstance(choose(app, QUERY, TEXTS[:LONGEST_LIST]), ListVerdict)
     with pytest.raises(JudgeRefused, match="422: 10 candidates; a list takes 9"):
         choose(app, QUERY, TEXTS)
 
@@ -190,7 +190,7 @@ def test_too_few_numbers_stop_the_caller():
 
 
 def test_a_choice_is_a_sign_of_life(judge, monkeypatch):
-    watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_mass=0))
+    watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_label_mass=0))
     asked = []
     monkeypatch.setattr(judge, "judge", lambda *pair: asked.append(pair))
     refused = asyncio.run(watched.choose(QUERY, [Content(image=b"junk")]))

@@ -24,7 +24,7 @@ from unijudge.judging.flops import TokenCount
 from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import PairError
 
-HEALTH = HealthSettings(canary_every_s=0, min_mass=0)
+HEALTH = HealthSettings(canary_every_s=0, min_label_mass=0)
 TEXTS = [Content(text=f"number {number}") for number in range(7)]
 PHOTO = Content(text="a cat", image=png("red", (60, 60)))
 

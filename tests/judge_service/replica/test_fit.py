@@ -16,7 +16,7 @@ from unijudge.errors import JudgeBroken, JudgeUnavailable, ModelError
 from unijudge.judging.verdicts import EMPTY, Verdict
 
 PAIR = {"query": {"text": "a"}, "candidates": [{"text": "b"}]}
-OFTEN = HealthSettings(canary_every_s=0.01, fresh_s=0.01)
+OFTEN = HealthSettings(canary_every_s=0.01, liveness_window_s=0.01)
 
 
 class Moody:

@@ -14,7 +14,7 @@ from miner.calibration.calibrate import calibrate
 from miner.calibration.settings import CalibrateSettings
 from miner.cli import app
 from miner.inspection.labels import Label, LabelFile, LabelSample
-from miner.selection.platt import Calibration, chances, cross_validated, fit, measures
+from miner.selection.platt import Calibration, chances, cross_validated, fit_calibration, measures
 from tests.miner.rows import identity, override_file, random_rows, score_folder, text_corpus
 from unijudge.errors import DataError
 from unijudge.formats.scores import Judged, JudgedQuery, read_scores
@@ -29,16 +29,16 @@ def simulated(slope, intercept, size=20_000, seed=0):
 
 def test_a_known_slope_and_intercept_are_found_again():
     log_odds, matches = simulated(0.4, -1.2)
-    assert fit(log_odds, matches, "platt") == pytest.approx((0.4, -1.2), abs=0.05)
+    assert fit_calibration(log_odds, matches, "platt") == pytest.approx((0.4, -1.2), abs=0.05)
     log_odds, matches = simulated(0.4, 0.0)
-    assert fit(log_odds, matches, "temperature") == (pytest.approx(0.4, abs=0.02), 0.0)
+    assert fit_calibration(log_odds, matches, "temperature") == (pytest.approx(0.4, abs=0.02), 0.0)
 
 
 @given(st.floats(0.1, 3), st.floats(-3, 3), st.sampled_from(["platt", "temperature"]))
 def test_a_fit_is_a_minimum(slope, intercept, kind):
     """No step away from it makes the smoothed labels likelier."""
     log_odds, matches = simulated(slope, intercept, size=60)
-    found = np.array(fit(log_odds, matches, kind))
+    found = np.array(fit_calibration(log_odds, matches, kind))
     positives, negatives = matches.sum(), (~matches).sum()
     targets = np.where(matches, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
@@ -54,9 +54,9 @@ def test_a_fit_is_a_minimum(slope, intercept, kind):
 def test_labels_that_can_be_separated_do_not_diverge(kind):
     """Ten at each side: Platt's targets are 11/12 and 1/12, so the best chances are just these."""
     log_odds = np.array([-5.0] * 10 + [5.0] * 10)
-    slope, intercept = fit(log_odds, log_odds > 0, kind)
+    slope, intercept = fit_calibration(log_odds, log_odds > 0, kind)
     assert chances(slope * log_odds + intercept) == pytest.approx([1 / 12] * 10 + [11 / 12] * 10, abs=1e-4)
-    wide, _ = fit(np.array([-500.0, -400, 400, 500]), np.array([False, False, True, True]), kind)
+    wide, _ = fit_calibration(np.array([-500.0, -400, 400, 500]), np.array([False, False, True, True]), kind)
     assert 0 < wide < 0.1
 
 
@@ -136,7 +136,7 @@ def test_a_fit_to_overrides_would_be_wrong_and_one_to_the_sample_is_not():
     log_odds, matches = simulated(1.0, 0.0)
     dice = np.random.default_rng(0)
     corrected = ((log_odds > 0) != matches) | (dice.random(len(matches)) < 0.3)
-    assert fit(log_odds[corrected], matches[corrected], "platt")[0] < 0.6
+    assert fit_calibration(log_odds[corrected], matches[corrected], "platt")[0] < 0.6
     rows = [
         JudgedQuery(f"q{n}", "s", bytes(16), [], [Judged("i", bytes(16), 0, 0.5, value, 0.0)])
         for n, value in enumerate(log_odds.tolist())
@@ -146,7 +146,7 @@ def test_a_fit_to_overrides_would_be_wrong_and_one_to_the_sample_is_not():
         sample.add(row)
     places = np.array([int(query_id[1:]) for query_id, _, _ in sample.pairs()])
     assert len(places) == 4000
-    assert fit(log_odds[places], matches[places], "platt")[0] == pytest.approx(1, abs=0.1)
+    assert fit_calibration(log_odds[places], matches[places], "platt")[0] == pytest.approx(1, abs=0.1)
     tenths = np.histogram(chances(log_odds[places]), bins=10, range=(0, 1))[0]
     assert tenths.max() - tenths.min() <= 1, "evenly over the scores"
     assert sample.pairs() != sorted(sample.pairs(), key=lambda pair: int(pair[0][1:]))

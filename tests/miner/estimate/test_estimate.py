@@ -10,9 +10,9 @@ from judge_service.backends import open_judge
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.settings import ServiceSettings
 from miner.estimate import probe
-from miner.estimate.estimate import make_bill
+from miner.estimate.estimate import estimate_cost
 from miner.scoring.job import score
-from miner.settings import BandSettings
+from miner.settings import CascadeSettings
 from tests.miner.conftest import embed, quiet, serving
 from tests.miner.scoring.test_crash import Counting
 from unijudge.errors import DataError, JudgeRefused, SettingsError
@@ -25,7 +25,7 @@ from unijudge.judging.verdicts import PairError
 def test_the_bill_is_what_the_job_takes(job):
     judge = Counting()
     with serving(judge) as url:
-        made = make_bill(job(url, k=12), 200)
+        made = estimate_cost(job(url, k=12), 200)
         judge.pairs.clear()
         done = score(job(url, k=12), quiet)
     assert made.tally.to_ask(12) == done.counts.asked == judge.pairs.total()
@@ -37,7 +37,7 @@ def test_the_bill_is_what_the_job_takes(job):
 
 def test_pictures_are_counted_once(job, corpus):
     with serving(Counting()) as url:
-        made = make_bill(job(url, k=12), 50)
+        made = estimate_cost(job(url, k=12), 50)
         score(job(url, k=12), quiet)
     pictures = {query.image_sha256 for query in corpus.queries if query.image}
     for row in read_scores(job(url).out):
@@ -50,16 +50,16 @@ def test_what_is_known_costs_nothing(job, tmp_path):
     with serving(Counting()) as url:
         score(job(url, k=5), quiet)
         larger = job(url, k=12, out=tmp_path / "larger", reuse=(job(url).out,))
-        made = make_bill(larger, 50)
+        made = estimate_cost(larger, 50)
         assert made.tally.to_ask(5) < made.tally.pairs(5) / 20  # another search may find others of equal similarity
         assert score(larger, quiet).counts.asked == made.tally.to_ask(12)
-        assert make_bill(larger, 50).tally.to_ask(12) == 0
+        assert estimate_cost(larger, 50).tally.to_ask(12) == 0
 
 
 def test_pictures_are_sent_before_the_clock_runs(job):
     judge = Counting()
     with serving(judge) as url:
-        made = make_bill(job(url, k=12), 50)
+        made = estimate_cost(job(url, k=12), 50)
     assert made.probe.pictures > 0
     costs = {"query_seconds": 0.5, "pair_seconds": 0.05, "pictures": 4, "picture_seconds": 2.0, "replicas": 1}
     probed = replace(made.probe, **costs)
@@ -70,7 +70,7 @@ def test_pictures_are_sent_before_the_clock_runs(job):
 
 def test_the_largest_k_within_a_budget(job):
     with serving(Counting()) as url:
-        made = make_bill(job(url, k=12), 50)
+        made = estimate_cost(job(url, k=12), 50)
     made = replace(made, probe=replace(made.probe, query_seconds=0.3, pair_seconds=0.01))
     hours = np.array([made.hours(k) for k in range(1, 13)])
     assert (np.diff(hours) > 0).all()
@@ -89,7 +89,7 @@ def test_the_largest_k_within_a_budget(job):
 
 def test_the_candidates_of_the_bill_serve_a_smaller_k(job):
     with serving(Counting()) as url:
-        made = make_bill(job(url, k=12), 50)
+        made = estimate_cost(job(url, k=12), 50)
         found = {path.name: path.stat().st_mtime_ns for path in (job(url).out / "candidates").iterdir()}
         done = score(job(url, k=7), quiet)
     assert done.counts.asked == made.tally.to_ask(7)
@@ -102,7 +102,7 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
         {"model": {"name": str(tiny_model), "backend": "transformers", "max_pixels": 3136, "min_pixels": 784}}
     )
     with serving(open_judge(settings)) as url:
-        made = make_bill(job(url, k=4, min_mass=0), 20)
+        made = estimate_cost(job(url, k=4, min_label_mass=0), 20)
     assert made.probe.tokens > made.probe.computed_tokens > 10
     assert made.probe.flops.naive > made.probe.flops.prefix_cached > 0
     assert made.probe.pairs > 10
@@ -114,19 +114,19 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
 
 def test_nothing_to_probe(job):
     with serving(Counting()) as url, pytest.raises(SettingsError, match="no query of this job has anything to ask"):
-        make_bill(job(url, margin=2), 50)
+        estimate_cost(job(url, margin=2), 50)
 
 
 def test_the_rate_is_measured_with_as_many_queries_as_the_job_has_waiting(job):
     with serving(Counting()) as url:
-        few = make_bill(job(url, k=12, in_flight=2), 20).probe.pairs
-        many = make_bill(job(url, k=12, in_flight=30), 20).probe.pairs
+        few = estimate_cost(job(url, k=12, max_in_flight=2), 20).probe.pairs
+        many = estimate_cost(job(url, k=12, max_in_flight=30), 20).probe.pairs
     assert many >= 30 * 12 > few
 
 
 def test_every_replica_gets_two_queries(job):
     with serving(Counting(), replicas=16) as url:
-        made = make_bill(job(url, k=12, in_flight=2), 20)
+        made = estimate_cost(job(url, k=12, max_in_flight=2), 20)
     assert made.probe.replicas == 16
     assert made.probe.pairs >= 32 * 12
 
@@ -135,8 +135,8 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
     with serving(ScriptedJudge(Prompt(instruction="Another judge?"))) as url:
         score(job(url), quiet)
     with serving(Counting()) as url:
-        band = BandSettings(scores=job(url).out, width=0.04)
-        made = make_bill(job(url, out=tmp_path / "large", vectors=None, band=band, in_flight=1), 25)
+        band = CascadeSettings(scores=job(url).out, width=0.04)
+        made = estimate_cost(job(url, out=tmp_path / "large", vectors=None, cascade=band, max_in_flight=1), 25)
     asking = np.count_nonzero(made.tally.candidates_Q)
     assert 15 < asking < 0.7 * made.tally.queries, "the example says something"
     whole = made.tally.pairs(made.tally.k) / asking
@@ -147,7 +147,7 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
     assert text.endswith("within 1e+09 replica-hours: all of it")
     takes = made.hours(made.tally.k)
     (*_, last) = made.lines(budget_hours=takes / 2)
-    assert last.endswith(f"not this band, which takes {takes:.2g}; a smaller band.width asks about fewer pairs")
+    assert last.endswith(f"not this band, which takes {takes:.2g}; a smaller cascade.width asks about fewer pairs")
 
 
 def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypatch):
@@ -164,7 +164,7 @@ def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypa
 
     monkeypatch.setattr(probe, "_timed", noted)
     with serving(Refusing()) as url:
-        made = make_bill(job(url, k=12, in_flight=100, max_error_share=1), 5000)
+        made = estimate_cost(job(url, k=12, max_in_flight=100, max_error_share=1), 5000)
         done = score(job(url, k=12, max_error_share=1), quiet)
     assert 0 < made.probe.failed < made.probe.pairs
     rows = list(read_scores(job(url).out))
@@ -180,8 +180,8 @@ def test_a_sample_that_lacks_too_many_verdicts_has_no_price(job):
     """Its seconds are those of errors; the job itself would stop as well."""
     with serving(LosesPictures()) as url:
         with pytest.raises(DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than") as stopped:
-            make_bill(job(url, k=12), 200)
-        made = make_bill(job(url, k=12, max_error_share=1), 200)
+            estimate_cost(job(url, k=12), 200)
+        made = estimate_cost(job(url, k=12, max_error_share=1), 200)
     assert "First reason: token_count: the engine made 261 tokens of a prompt of 257" in str(stopped.value)
     assert made.probe.failed > 0
     assert made.probe.reason == "token_count: the engine made 261 tokens of a prompt of 257"
@@ -212,7 +212,7 @@ def test_tokens_are_counted_of_the_pairs_that_can_be_read(job, corpus, tiny_mode
     (corpus.images / "10.png").unlink()
     (corpus.images / "1.png").write_bytes(b"changed")
     with serving(open_judge(settings)) as url:
-        made = make_bill(job(url, k=2, min_mass=0, in_flight=1), 4)
+        made = estimate_cost(job(url, k=2, min_label_mass=0, max_in_flight=1), 4)
     assert made.probe.tokens > 10
 
 
@@ -223,6 +223,6 @@ def test_one_query_alone_is_timed_itself(job, tmp_path):
     )
     embed(Corpus(tmp_path / "alone"), tmp_path / "alone-vectors")
     with serving(Counting()) as url:
-        made = make_bill(job(url, corpus=tmp_path / "alone", vectors=tmp_path / "alone-vectors", margin=-2), 50)
+        made = estimate_cost(job(url, corpus=tmp_path / "alone", vectors=tmp_path / "alone-vectors", margin=-2), 50)
     assert made.probe.pairs == 4
     assert made.hours(1) > 0

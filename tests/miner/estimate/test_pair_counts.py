@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from miner.estimate.pair_counts import Division, tally_pairs
+from miner.estimate.pair_counts import Division, count_pairs
 from miner.retrieval.pools import repeated_questions
-from miner.scoring.plan import plan_of, questions_of
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.plan import pair_source_of, plan_of
+from miner.scoring.score_cache import ScoreCache
 from miner.scoring.shard_scorer import ShardScorer
 from miner.settings import ScoreSettings
 from tests.miner.conftest import embed
@@ -40,14 +40,14 @@ def world(tmp_path):
 
 def settings_of(corpus, out, **changes):
     vectors = corpus.folder.parent / "vectors"
-    return ScoreSettings(corpus=corpus.folder, vectors=vectors, out=out, k=K, queries_in_shard=7, **changes)
+    return ScoreSettings(corpus=corpus.folder, vectors=vectors, out=out, k=K, shard_size=7, **changes)
 
 
 def scored(settings, corpus, judge, known, *, apart, shards=None):
     """Runs a job without a service, as one process does or as Ray's tasks do; how many pairs were asked."""
     plan = plan_of(settings, corpus, judge.identity)
     publish_json(settings.out / "manifest.json", plan)
-    questions = questions_of(settings, corpus)
+    questions = pair_source_of(settings, corpus)
     wanted = missing_shards(settings.out, plan) if shards is None else shards
     rows = [row for shard in wanted for row in plan.rows(shard)]
 
@@ -66,10 +66,10 @@ def scored(settings, corpus, judge, known, *, apart, shards=None):
 @pytest.mark.parametrize("apart", [False, True])
 def test_the_count_is_what_each_engine_asks(world, tmp_path, apart):
     """Ray's tasks do not know of one another: what several of them have in common, each of them asks."""
-    judge, nothing = Counting(), KnownScores([], None)
+    judge, nothing = Counting(), ScoreCache([], None)
     settings = settings_of(world, tmp_path / "scores")
     asked = scored(settings, world, judge, nothing, apart=apart)
-    tally = tally_pairs(world, questions_of(settings, world), nothing, K, division=Division(7, apart=apart))
+    tally = count_pairs(world, pair_source_of(settings, world), nothing, K, division=Division(7, apart=apart))
     assert tally.to_ask(K) == asked == judge.pairs.total()
     assert (max(judge.pairs.values()) > 1) == apart, "the example says something"
 
@@ -78,33 +78,33 @@ def test_a_job_that_goes_on_asks_nothing_about_the_shards_that_are_there(world, 
     """Their errors neither: what is written is not asked again."""
     judge = Counting()
     settings = settings_of(world, tmp_path / "scores")
-    scored(settings, world, judge, KnownScores([], None), apart=False)
+    scored(settings, world, judge, ScoreCache([], None), apart=False)
     plan = read_json(settings.out / "manifest.json", ScoreManifest)
     first, *rows = read_scores(settings.out)
     failed = [Judged(one.item_id, one.item_key, one.rank, one.similarity, error="x: y") for one in first.candidates]
     write_shard(settings.out, plan, 0, [JudgedQuery(**vars(first) | {"candidates": failed}), *rows[:6]])
     for shard in (3, 8):
         shard_path(settings.out, shard).unlink()
-    known = KnownScores([settings.out], judge.identity)
+    known = ScoreCache([settings.out], judge.identity)
     division = Division(7, written=frozenset(present_shards(settings.out, plan, partial=True)))
-    tally = tally_pairs(world, questions_of(settings, world), known, K, division=division)
+    tally = count_pairs(world, pair_source_of(settings, world), known, K, division=division)
     assert tally.pairs(K) == sum(len(one.positives) + len(one.candidates) for one in [first, *rows])
     assert 0 < tally.to_ask(K) == scored(settings, world, judge, known, apart=False) < 14 * (K + 1)
 
 
 def test_only_pictures_of_pairs_to_ask_are_counted(corpus, job):
     """Everything known but one query's candidates from rank 2 on: their pictures, and that query's own."""
-    judge, settings = Counting(), job("x", queries_in_shard=len(corpus.queries))
-    nothing = KnownScores([], None)
+    judge, settings = Counting(), job("x", shard_size=len(corpus.queries))
+    nothing = ScoreCache([], None)
     scored(settings, corpus, judge, nothing, apart=False)
     rows = list(read_scores(settings.out))
-    assert tally_pairs(corpus, questions_of(settings, corpus), nothing, 10).pictures(10) == 60
+    assert count_pairs(corpus, pair_source_of(settings, corpus), nothing, 10).pictures(10) == 60
     place = next(place for place, query in enumerate(corpus.queries) if query.image)
     plan = read_json(settings.out / "manifest.json", ScoreManifest)
     rows[place] = JudgedQuery(**vars(rows[place]) | {"candidates": rows[place].candidates[:2]})
     write_shard(settings.out, plan, 0, rows)
-    tally = tally_pairs(corpus, questions_of(settings, corpus), KnownScores([settings.out], judge.identity), 10)
-    (question,) = questions_of(settings, corpus).of(range(place, place + 1))
+    tally = count_pairs(corpus, pair_source_of(settings, corpus), ScoreCache([settings.out], judge.identity), 10)
+    (question,) = pair_source_of(settings, corpus).of(range(place, place + 1))
     shown = {corpus.queries[place].image_sha256}
     shown |= {corpus.items[one.row].image_sha256 for one in question.asked if one.rank is not None and one.rank >= 2}
     assert tally.to_ask(10) == 8
@@ -123,7 +123,7 @@ def test_what_is_known_is_every_verdict_to_the_last_byte(world, tmp_path, identi
         JudgedQuery("c", "s", b"a" * 15 + b"\0", [], [Judged("new", keys[3], 0, 0.5, -1.5, -2.5, True)]),
     ]
     folder = score_folder(tmp_path / "s", world, rows, in_shard=2)
-    known = KnownScores([folder], read_json(folder / "manifest.json", ScoreManifest).judge)
+    known = ScoreCache([folder], read_json(folder / "manifest.json", ScoreManifest).judge)
     found = {
         key: (one.yes_logprob, one.no_logprob, one.argmax_is_label) for key, one in known.of(b"a" * 15 + b"\0").items()
     }
@@ -135,11 +135,11 @@ def test_a_question_is_looked_up_once_however_many_rows_ask_it(world, tmp_path, 
     """By the count and by the job; in a shuffled folder of many questions each look-up reads many groups."""
     judge = Counting()
     settings = settings_of(world, tmp_path / "scores")
-    scored(settings, world, judge, KnownScores([], None), apart=False)
-    known = KnownScores([settings.out], judge.identity)
+    scored(settings, world, judge, ScoreCache([], None), apart=False)
+    known = ScoreCache([settings.out], judge.identity)
     looked = Counter()
     monkeypatch.setattr(known, "_of", lambda key, read=known._read: looked.update([key]) or read(key))
-    tally = tally_pairs(world, questions_of(settings, world), known, K)
+    tally = count_pairs(world, pair_source_of(settings, world), known, K)
     assert tally.to_ask(K) == 0
     assert set(looked.values()) == {1}
     assert len(looked) == 21

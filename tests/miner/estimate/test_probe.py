@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from miner.estimate.estimate import make_bill
+from miner.estimate.estimate import estimate_cost
 from miner.estimate.probe import Timed, _sample, costs
 from miner.scoring.job import score
-from miner.scoring.pairs import Asked, Question
+from miner.scoring.pairs import CandidatePair, QueryPairs
 from tests.miner.conftest import quiet, serving
 from tests.miner.scoring.test_crash import Counting
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
@@ -26,9 +26,9 @@ def test_a_smaller_k_and_a_rest_are_billed_by_queries_and_pairs(job, tmp_path, m
 
     monkeypatch.setattr("miner.estimate.probe._timed", timed)
     with serving(Counting()) as url:
-        made = make_bill(job(url, k=12), 50)
+        made = estimate_cost(job(url, k=12), 50)
         score(job(url, k=5, out=tmp_path / "five"), quiet)
-        rest = make_bill(job(url, k=12, out=tmp_path / "rest", reuse=(tmp_path / "five",)), 50)
+        rest = estimate_cost(job(url, k=12, out=tmp_path / "rest", reuse=(tmp_path / "five",)), 50)
     sent = replace(made.probe, pictures=0), replace(rest.probe, pictures=0)
     for k in (1, 3, 12):
         pairs = made.tally.pairs(k)
@@ -60,7 +60,7 @@ def test_a_sample_has_its_share_of_each_subset(tmp_path):
 
     class All:
         def of(self, rows):
-            return [Question(row, [Asked(0, 0.5, None), Asked(1, 0.4, 0)]) for row in rows]
+            return [QueryPairs(row, [CandidatePair(0, 0.5, None), CandidatePair(1, 0.4, 0)]) for row in rows]
 
     tally = SimpleNamespace(candidates_Q=np.ones(840, np.int64))
     for number in (42, 41, 21):

@@ -12,7 +12,7 @@ from miner.exporters.flagembedding import export_flagembedding
 from miner.exporters.sentence_transformers import export_sentence_transformers
 from miner.exporters.swift import export_swift
 from miner.exporters.tevatron import export_tevatron
-from miner.exporters.training_rows import TIME, Rows
+from miner.exporters.training_rows import TIME, TrainingRows
 from miner.exporters.unime import export_unime
 from tests.miner.selections import (
     ITEMS,
@@ -162,7 +162,7 @@ def test_a_tag_in_a_text_is_left_out_and_named(make, tmp_path):
     export_swift(rows, tmp_path / "swift.jsonl")
     assert len(lines(tmp_path / "swift.jsonl")) == 1
     assert left_out(rows) == {"a text contains <image> or <video> or <audio>": (1, "q1")}
-    rows = Rows(tmp_path / "triples", tmp_path / "corpus")
+    rows = TrainingRows(tmp_path / "triples", tmp_path / "corpus")
     export_unime(rows, tmp_path / "unime.json", negatives=3)
     assert left_out(rows) == {"a text contains <|image_1|>": (1, "q1")}
 

@@ -16,7 +16,7 @@ from miner.exporters.flagembedding import export_flagembedding
 from miner.exporters.sentence_transformers import export_sentence_transformers
 from miner.exporters.swift import export_swift
 from miner.exporters.tevatron import export_tevatron
-from miner.exporters.training_rows import Rows
+from miner.exporters.training_rows import TrainingRows
 from miner.exporters.unime import export_unime
 from tests.miner.selections import TEXT_ITEMS, TEXT_QUERIES, TRIPLES, left_out, lines, manifest, opened
 from unijudge.errors import DataError, SettingsError
@@ -55,7 +55,7 @@ def test_failures_leave_nothing(make, tmp_path, layout):
     write_triples(tmp_path / "triples", [TRIPLES[1]])
     finish_triples(tmp_path / "triples", manifest(rows.corpus.fingerprint, 1))
     with pytest.raises(DataError, match=r"no row can be exported .suspect positive: 1"):
-        export(Rows(tmp_path / "triples", tmp_path / "corpus", skip_suspects=True), out)
+        export(TrainingRows(tmp_path / "triples", tmp_path / "corpus", skip_suspects=True), out)
     assert not list(tmp_path.glob("out*"))
     out.write_text("mine")
     with pytest.raises(DataError, match="exists already"):
@@ -83,10 +83,10 @@ def test_what_does_not_fit_is_refused(make, tmp_path):
     with pytest.raises(
         DataError, match=r"another corpus .* from /data/corpus with the fingerprint another, and this one"
     ):
-        Rows(tmp_path / "triples", tmp_path / "corpus")
+        TrainingRows(tmp_path / "triples", tmp_path / "corpus")
     (tmp_path / "corpus" / "items.parquet").write_bytes(b"torn")
     with pytest.raises(DataError, match=r"items\.parquet: changed since it was written; import again"):
-        Rows(tmp_path / "triples", tmp_path / "corpus")
+        TrainingRows(tmp_path / "triples", tmp_path / "corpus")
 
 
 def test_the_commands_say_what_they_wrote(make, tmp_path):
@@ -186,11 +186,11 @@ def test_kind_c9_rows_with_too_few_distinct_negatives_are_said_with_the_cure(mak
 MEASURE = """
 import sys
 from pathlib import Path
-from miner.exporters.training_rows import Rows
+from miner.exporters.training_rows import TrainingRows
 from tests.miner.exporters.test_export_refusals import EXPORTS
 export, name = EXPORTS[sys.argv[1]]
 def peak(triples):
-    rows = Rows(triples, corpus)
+    rows = TrainingRows(triples, corpus)
     (out / triples.name).mkdir()
     export(rows, out / triples.name / name)
     status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with what the parent had
@@ -230,6 +230,6 @@ def test_memory_does_not_grow_with_the_rows(many, tmp_path, layout):
 
 def test_parquet_goes_out_in_groups(many, tmp_path):
     small, _, corpus = many
-    export_sentence_transformers(Rows(small, corpus), tmp_path / "st.parquet")
+    export_sentence_transformers(TrainingRows(small, corpus), tmp_path / "st.parquet")
     groups = pq.ParquetFile(tmp_path / "st.parquet").metadata
     assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [4096, 4096]

@@ -8,7 +8,7 @@ import pytest
 
 from miner.importers.building.build import build
 from miner.importers.building.pair import Pair
-from miner.importers.building.published_scores import Published
+from miner.importers.building.published_scores import PublishedScores
 from miner.importers.karpathy import read_karpathy
 from miner.importers.mmeb import read_mmeb_eval
 from miner.importers.pairs import read_pairs
@@ -225,7 +225,7 @@ def test_rows_of_one_query_are_joined(tmp_path, images):
         ),
         Pair("a:3", "s", Side("another", None), two, "q", scores=low[:1]),
     ]
-    corpus, rejects = take(iter(rows), tmp_path, images, 0.4, Published(tmp_path / "scores", images / "a.png"))
+    corpus, rejects = take(iter(rows), tmp_path, images, 0.4, PublishedScores(tmp_path / "scores", images / "a.png"))
     assert rejects == [("a:3", "query_id 'q' stands for another query already; ids must be unique")]
     (query,) = corpus.queries
     ids = [item.item_id for item in corpus.items]

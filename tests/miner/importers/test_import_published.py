@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from judge_service.backends.scripted import ScriptedJudge
 from miner.cli import app
 from miner.exporters.sentence_transformers import export_sentence_transformers
-from miner.importers.building.published_scores import Published
+from miner.importers.building.published_scores import PublishedScores
 from miner.importers.sentence_transformers import read_tuples
 from miner.importers.unime import read_unime
 from miner.publishing.publish import publish
@@ -19,7 +19,7 @@ from miner.scoring.job import score
 from miner.selection.negatives import score_of
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
-from miner.settings import BandSettings, ScoreSettings
+from miner.settings import CascadeSettings, ScoreSettings
 from tests.miner.conftest import embed, serving
 from tests.miner.layouts import images_under, take
 from tests.miner.selections import opened
@@ -49,7 +49,7 @@ def unime_row(**changes):
 def unime(tmp_path, rows):
     path = tmp_path / "train_data_Judge_scores.json"
     path.write_text(json.dumps(rows))
-    return path, Published(tmp_path / "scores", path)
+    return path, PublishedScores(tmp_path / "scores", path)
 
 
 def test_released_scores_are_selected_at_once(tmp_path, images):
@@ -81,7 +81,7 @@ def test_released_scores_are_selected_at_once(tmp_path, images):
     embed(corpus, tmp_path / "vectors")
     settings = SelectSettings(
         scores=tmp_path / "scores", corpus=corpus.folder, vectors=tmp_path / "vectors", out=tmp_path / "triples",
-        stored=2, stride=1,
+        num_negatives=2, stride=1,
     )  # fmt: skip
     assert select(settings)["left out, no candidate"] == 1
     (triple,) = read_triples(tmp_path / "triples", corpus.fingerprint)
@@ -94,8 +94,8 @@ def test_a_second_judge_is_asked_about_released_scores_near_the_cut(tmp_path, im
     path, published = unime(tmp_path, [unime_row()])
     corpus, _ = take(read_unime(path), tmp_path, images, published=published)
     with serving(ScriptedJudge(Prompt())) as url:
-        band = BandSettings(scores=tmp_path / "scores", width=0.35)
-        score(ScoreSettings(corpus=corpus.folder, out=tmp_path / "second", service=url, band=band), print)
+        band = CascadeSettings(scores=tmp_path / "scores", width=0.35)
+        score(ScoreSettings(corpus=corpus.folder, out=tmp_path / "second", service=url, cascade=band), print)
     (row,) = read_scores(tmp_path / "second")
     texts = [
         [corpus.items[corpus.row_of[one.item_id]].text for one in part] for part in (row.positives, row.candidates)
@@ -140,7 +140,7 @@ def test_our_own_export_is_imported_again(tmp_path):
     rows = opened(tmp_path)
     export_sentence_transformers(rows, tmp_path / "st.parquet")
     (tmp_path / "again").mkdir()
-    published = Published(tmp_path / "scores", tmp_path / "st.parquet")
+    published = PublishedScores(tmp_path / "scores", tmp_path / "st.parquet")
     corpus, rejects = take(
         read_tuples(tmp_path / "st.parquet"), tmp_path / "again", tmp_path / "images", published=published
     )
@@ -184,7 +184,7 @@ def test_n_tuples_and_their_scores(tmp_path, images, ending):
             for row in TUPLES
         ]
         path.write_text("\n".join([",".join(TUPLES[0]), *lines]))
-    corpus, _ = take(read_tuples(path), tmp_path, images, published=Published(tmp_path / "scores", path))
+    corpus, _ = take(read_tuples(path), tmp_path, images, published=PublishedScores(tmp_path / "scores", path))
     assert [item.text for item in corpus.items] == ["p1", "n1", "n2", "p2"]
     assert {item.pools for item in corpus.items} == {("tuples",)}
     first, second = read_scores(tmp_path / "scores")
@@ -268,7 +268,7 @@ def test_kind_a11_scores_that_are_no_probabilities_are_kept_as_similarities(tmp_
     path = tmp_path / "t.jsonl"
     rows = [{"query": "q", "answer": "p", "negative_1": "n", "scores": [0.5, -0.25]}, {"query": "r", "answer": "p"}]
     path.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1]) + "\n")
-    loose = Published(tmp_path / "loose", path, only_probabilities=False)
+    loose = PublishedScores(tmp_path / "loose", path, only_probabilities=False)
     take(read_tuples(path), tmp_path / "a", images, max_rejects=0.5, published=loose)
     (judged,) = read_scores(tmp_path / "loose")
     pairs = [*judged.positives, *judged.candidates]
@@ -276,7 +276,7 @@ def test_kind_a11_scores_that_are_no_probabilities_are_kept_as_similarities(tmp_
     assert all(one.error.startswith("unjudged") for one in pairs)
     assert "the scores are no probabilities (one is -0.25)" in caplog.text
     assert "whole" in check(tmp_path / "loose")
-    strict = Published(tmp_path / "strict", path)
+    strict = PublishedScores(tmp_path / "strict", path)
     with pytest.raises(DataError, match=r"2 of 2 rows rejected.*score -0\.25 is not a probability"):
         take(read_tuples(path), tmp_path / "b", images, max_rejects=0.5, published=strict)
 
@@ -320,7 +320,7 @@ def test_scores_that_are_asked_for_must_be_there(tmp_path, images):
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps({"anchor": "q", "positive": "p"}) + "\n")
     with pytest.raises(DataError, match=r"1 of 1 rows rejected.*no scores"):
-        take(read_tuples(path), tmp_path, images, published=Published(tmp_path / "scores", path))
+        take(read_tuples(path), tmp_path, images, published=PublishedScores(tmp_path / "scores", path))
     assert not (tmp_path / "scores").exists()
 
 

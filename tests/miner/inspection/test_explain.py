@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miner.inspection.explain import compared, explain, outcome, views_of
+from miner.inspection.explain import explain, outcome, views_of, with_difference
 from miner.inspection.sample import ORDER, PLAIN, Sample
 from miner.inspection.settings import InspectSettings
-from miner.selection.negatives import choose
+from miner.selection.negatives import select_negatives
 from miner.selection.overrides import Override, read_overrides
 from miner.selection.resolve import TOLERANCE
 from tests.miner.mined import judged
@@ -47,14 +47,14 @@ def rounded(value):
 
 
 def told(query, chosen_by):
-    choice = choose(query, chosen_by)
+    choice = select_negatives(query, chosen_by)
     positives, candidates = explain(query, choice, chosen_by)
     alphas = [rounded(e.alpha) for e in candidates]
     return choice, [(e.fate, e.reason) for e in positives], [(e.fate, e.reason) for e in candidates], alphas
 
 
 def test_every_fate_has_its_reason_in_words():
-    made = settings(stored=2, stride=2)
+    made = settings(num_negatives=2, stride=2)
     choice, positives, candidates, alphas = told(row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made)
     assert positives == [
         ("positive", "as labelled"),
@@ -86,7 +86,7 @@ def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
 
 
 def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
-    _, _, candidates, alphas = told(row([0.5], [0.9, 0.1]), settings("topk", stored=1))
+    _, _, candidates, alphas = told(row([0.5], [0.9, 0.1]), settings("topk", num_negatives=1))
     assert candidates == [
         ("chosen", "negative 1, without asking the judge"),
         ("kept", "passed over by the walk"),
@@ -96,7 +96,7 @@ def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
     assert positives == [("error", "no verdict: bad_image: x")]
     assert candidates == [("kept", "nothing to compare with: no positive has a verdict")]
     assert outcome(choice, 10) == "left out: no positive has a verdict"
-    assert outcome(choose(row([0.5], [None]), settings()), 10) == "left out: no candidate may be chosen"
+    assert outcome(select_negatives(row([0.5], [None]), settings()), 10) == "left out: no candidate may be chosen"
 
 
 @given(
@@ -108,7 +108,7 @@ def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
 def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
     made = settings(preset, log_odds_divisor=divisor)
     query = row(positives, scores)
-    choice = choose(query, made)
+    choice = select_negatives(query, made)
     _, candidates = explain(query, choice, made)
     fates = [explained.fate for explained in candidates]
     chosen = {explained.judged.item_id for explained in candidates if explained.fate == "chosen"}
@@ -121,7 +121,7 @@ def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
 
 @given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.sampled_from([0.1, 0.01, 0.001]))
 def test_a_comparison_is_seen_to_hold(score, positive, beta):
-    _, left, sign, right, _, _ = compared(score, positive, beta).split()
+    _, left, sign, right, _, _ = with_difference(score, positive, beta).split()
     holds = float(left) > round(float(right) - beta, 12)
     if abs(score - (positive - beta)) > 2 * TOLERANCE:
         assert holds == (sign == ">") == (score > positive - beta)
@@ -130,11 +130,11 @@ def test_a_comparison_is_seen_to_hold(score, positive, beta):
 def test_views_name_what_is_odd():
     def views(query, **changes):
         made = settings(**changes)
-        return views_of(query, choose(query, made), made.stored)
+        return views_of(query, select_negatives(query, made), made.num_negatives)
 
-    assert views(row([0.9], [0.1, 0.2]), stored=2) == []
-    assert views(row([0.9], [0.85, 0.2]), stored=2) == ["suspected false negatives", "under-filled"]
-    assert views(row([0.4], [0.2, 0.2]), stored=2) == ["suspect positives", "ties"]
+    assert views(row([0.9], [0.1, 0.2]), num_negatives=2) == []
+    assert views(row([0.9], [0.85, 0.2]), num_negatives=2) == ["suspected false negatives", "under-filled"]
+    assert views(row([0.4], [0.2, 0.2]), num_negatives=2) == ["suspect positives", "ties"]
     assert views(row([0.4], [0.6])) == ["suspected false negatives", "suspect positives", "left out"]
     assert views(row([None], [0.6])) == ["left out", "errors"]
 
@@ -178,12 +178,12 @@ def write(path, overrides, corpus="c" * 64):
 
 
 def test_overrides_are_read(tmp_path):
-    said = [
+    overrides = [
         {"query_id": "q", "item_id": "i", "verdict": "match", "note": "the same dog"},
         {"query_id": "q", "item_id": "i", "verdict": "match", "note": ""},
         {"query_id": "q", "item_id": None, "verdict": "drop"},
     ]
-    read = read_overrides(write(tmp_path / "o.json", said), "c" * 64)
+    read = read_overrides(write(tmp_path / "o.json", overrides), "c" * 64)
     assert read.overrides == [
         Override(query_id="q", item_id="i", verdict="match", note="the same dog"),
         Override(query_id="q", item_id="i", verdict="match"),
@@ -192,7 +192,7 @@ def test_overrides_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("overrides", "reason"),
     [
         (
             [("q", "i", "match"), ("q", "i", "negative")],
@@ -203,8 +203,10 @@ def test_overrides_are_read(tmp_path):
         ([("q", "i", "maybe")], r"overrides\.0\.verdict"),
     ],
 )
-def test_overrides_that_cannot_be_meant_are_refused(tmp_path, said, reason):
-    path = write(tmp_path / "o.json", [dict(zip(("query_id", "item_id", "verdict"), one, strict=True)) for one in said])
+def test_overrides_that_cannot_be_meant_are_refused(tmp_path, overrides, reason):
+    path = write(
+        tmp_path / "o.json", [dict(zip(("query_id", "item_id", "verdict"), one, strict=True)) for one in overrides]
+    )
     with pytest.raises(DataError, match=reason):
         read_overrides(path, "c" * 64)
 
@@ -214,9 +216,9 @@ def test_overrides_of_another_corpus_are_refused(tmp_path):
         read_overrides(write(tmp_path / "o.json", [], "d" * 64), "c" * 64)
 
 
-def seen(query, chosen_by, **said):
-    choice = choose(query, chosen_by, **said)
-    _, candidates = explain(query, choice, chosen_by, **said)
+def seen(query, chosen_by, **overrides):
+    choice = select_negatives(query, chosen_by, **overrides)
+    _, candidates = explain(query, choice, chosen_by, **overrides)
     return [(e.fate, rounded(e.score), e.reason) for e in candidates], [rounded(e.alpha) for e in candidates]
 
 
@@ -226,7 +228,7 @@ def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
     items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(4)]
     again = [judged(items[rank], score, rank) for rank, score in [(0, 0.4), (2, 0.55), (3, 0.1)]]
     large = replace(small, positives=[judged(Item("p0.9", ("s",), "p"), 0.6)], candidates=again)
-    told, alphas = seen(small, settings(stored=9, stride=1), large=large)
+    told, alphas = seen(small, settings(num_negatives=9, stride=1), large=large)
     assert told == [
         ("chosen", 0.4, "score 0.400 ≤ 0.600 − 0.1, by the second judge; negative 1"),
         ("chosen", 0.7, "score 0.700 ≤ 0.900 − 0.1; negative 2"),
@@ -235,14 +237,14 @@ def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
     ]
     assert alphas == [0.5, 0.8, 0.5, 0.5], "c1 is held against the first judge's positive, as nobody else saw it"
     lost = replace(small, positives=[Judged("p0.9", bytes(16), None, 0.5, error="bad_image: x")])
-    told, _ = seen(lost, settings(stored=9, stride=1), large=large)
+    told, _ = seen(lost, settings(num_negatives=9, stride=1), large=large)
     assert told[1] == ("kept", 0.7, "nothing to compare with: no positive has a verdict"), "by the judge that saw it"
 
 
 def test_a_persons_word_is_told():
     query = row([0.9], [0.85, 0.95, 0.2, None, 0.1, 0.1])
-    said = {"c0": "match", "c1": "negative", "c3": "negative", "c4": "known", "c5": "twin"}
-    told, alphas = seen(query, settings(stored=1), said=said)
+    overrides = {"c0": "match", "c1": "negative", "c3": "negative", "c4": "known", "c5": "twin"}
+    told, alphas = seen(query, settings(num_negatives=1), overrides=overrides)
     known = "known to the corpus as an answer to this question, or as its own picture, so never a negative"
     assert told == [
         ("answer", 0.85, "a person: an answer, so never a negative"),
@@ -254,20 +256,20 @@ def test_a_persons_word_is_told():
     ]
     assert alphas == [None, None, 0.8, None, None, None]
     query = row([0.9], [0.85, 0.95, 0.2])
-    told, alphas = seen(query, settings(stored=1), said={None: "drop"})
+    told, alphas = seen(query, settings(num_negatives=1), overrides={None: "drop"})
     assert told[2] == ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1")
     assert alphas == [0.8, 0.8, 0.8]
-    told, alphas = seen(query, settings(stored=1, k=2), said={"p0.9": "negative"})
+    told, alphas = seen(query, settings(num_negatives=1, k=2), overrides={"p0.9": "negative"})
     without = "nothing to compare with: a person left no positive with a verdict"
     assert told == [("kept", 0.85, without), ("kept", 0.95, without), ("kept", 0.2, "beyond the first k")]
     assert alphas == [None, None, None]
-    choice = choose(query, settings(), said={"p0.9": "negative"})
-    positives, _ = explain(query, choice, settings(), said={"p0.9": "negative"})
+    choice = select_negatives(query, settings(), overrides={"p0.9": "negative"})
+    positives, _ = explain(query, choice, settings(), overrides={"p0.9": "negative"})
     assert [one.reason for one in positives] == ["a person: not an answer, so no positive of this row"]
 
 
 def test_beyond_the_first_k_nothing_is_compared():
-    told, _ = seen(row([0.9], [0.2, 0.3, 0.95]), settings(stored=1, k=1))
+    told, _ = seen(row([0.9], [0.2, 0.3, 0.95]), settings(num_negatives=1, k=1))
     assert told == [
         ("chosen", 0.2, "score 0.200 ≤ 0.900 − 0.1; negative 1"),
         ("kept", 0.3, "beyond the first k"),

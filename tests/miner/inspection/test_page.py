@@ -84,7 +84,7 @@ def test_margins_are_of_the_candidates_that_selection_saw(folder, monkeypatch):
 def test_only_an_older_page_is_replaced(folder):
     inspect(settings(folder))
     first = (folder / "page.html").read_text()
-    inspect(settings(folder, stored=1))
+    inspect(settings(folder, num_negatives=1))
     assert (folder / "page.html").read_text() != first
     (folder / "page.html").write_text("<!doctype html><title>mine</title>")
     with pytest.raises(DataError, match=r"page\.html: is there already, and is no page of `mine inspect`"):
@@ -107,7 +107,7 @@ def thousand(tmp_path, identity):
 
 
 def test_a_thousand_rows_with_pictures_stay_under_twenty_megabytes(thousand):
-    assert "1,000 of 1,000 rows, 1,375 pictures (0 left out" in inspect(settings(thousand, stored=10, stride=5))
+    assert "1,000 of 1,000 rows, 1,375 pictures (0 left out" in inspect(settings(thousand, num_negatives=10, stride=5))
     assert 1e6 < (thousand / "page.html").stat().st_size < 20e6
     with pytest.raises(SettingsError, match=r"max_mb: 400 rows take 1\.\d MB without a picture; give fewer rows"):
         inspect(settings(thousand, rows=400, max_mb=1))
@@ -115,7 +115,7 @@ def test_a_thousand_rows_with_pictures_stay_under_twenty_megabytes(thousand):
 
 def test_pictures_give_way_to_the_bound_plain_ones_first(tmp_path, identity):
     make(tmp_path, identity, plausible(200, 50), pictures=1000, items=2000)
-    said = inspect(settings(tmp_path, stored=10, stride=5, max_mb=1))
+    said = inspect(settings(tmp_path, num_negatives=10, stride=5, max_mb=1))
     assert (tmp_path / "page.html").stat().st_size < 1e6
     html = (tmp_path / "page.html").read_text()
     shown = json.loads(re.search(r'id="rows">(.+?)</script>', html).group(1))

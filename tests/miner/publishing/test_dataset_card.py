@@ -9,6 +9,7 @@ import yaml
 from miner.publishing.dataset_card import FOLDERS, columns
 from miner.publishing.publish import publish
 from tests.folders import files_of
+from tests.promised import check_command, commands
 from unijudge.errors import DataError
 from unijudge.formats.corpus import CorpusManifest
 from unijudge.formats.datasets import pull
@@ -52,6 +53,16 @@ def test_the_code_of_the_card_runs(parts, tmp_path, monkeypatch, capsys):
     assert "negatives" in names
 
 
+@pytest.mark.parametrize("kept", [(0, 1, 2), (0, 1)])
+def test_a_card_promises_what_is_there(parts, tmp_path, kept):
+    """Its commands and their settings are ours."""
+    publish(tmp_path / "dataset", *(part if place in kept else None for place, part in enumerate(parts)))
+    text = (tmp_path / "dataset" / "README.md").read_text()
+    assert [words[:2] for words in commands(text)][:2] == [["train", "pull"], ["check", "dataset"]]
+    for words in commands(text):
+        check_command([word for word in words if word != "..."])
+
+
 def test_the_card_knows_what_is_not_there(parts, tmp_path):
     publish(tmp_path / "rows", parts[0], None, parts[2], images=False)
     text = (tmp_path / "rows" / "README.md").read_text()
@@ -70,8 +81,8 @@ def test_the_card_knows_what_is_not_there(parts, tmp_path):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_column_has_a_meaning(name):
-    described = {column: meaning for column, _, meaning in columns(FOLDERS[name][1])}
-    assert set(FOLDERS[name][1].schema.names) <= set(described)
+    described = {column: meaning for column, _, meaning in columns(FOLDERS[name].table)}
+    assert set(FOLDERS[name].table.schema.names) <= set(described)
     assert all(described.values())
 
 
@@ -123,4 +134,4 @@ def test_the_hubs_library_reads_every_table_by_the_card(parts, tmp_path):
     publish(tmp_path / "colors#1", *parts)
     for name, rows in {"triples": 3, "scores": 3, "items": 3, "queries": 3}.items():
         read = datasets.load_dataset(str(tmp_path / "colors#1"), name, split="train", cache_dir=str(tmp_path / "cache"))
-        assert (read.num_rows, read.column_names) == (rows, FOLDERS[name][1].schema.names)
+        assert (read.num_rows, read.column_names) == (rows, FOLDERS[name].table.schema.names)

@@ -6,7 +6,7 @@ import pytest
 
 from miner.publishing.publish import publish
 from miner.publishing.redaction import LEFT_OUT, PLACE
-from miner.scoring.score_cache import KnownScores
+from miner.scoring.score_cache import ScoreCache
 from tests.miner.estimate.test_pair_counts import scored
 from tests.miner.scoring.test_crash import Counting
 from unijudge.errors import JudgeRefused
@@ -74,8 +74,8 @@ def test_the_miner_stores_names_of_pictures_and_no_address(job, corpus):
     """Gone, changed and refused; and where the whole root of the pictures is gone."""
     (corpus.images / "10.png").unlink()
     (corpus.images / "11.png").write_bytes(b"changed")
-    settings = job("http://me:secret@judge.intern:8000/", queries_in_shard=len(corpus.queries), max_error_share=1.0)
-    scored(settings, corpus, Refusing(), KnownScores([], None), apart=False)
+    settings = job("http://me:secret@judge.intern:8000/", shard_size=len(corpus.queries), max_error_share=1.0)
+    scored(settings, corpus, Refusing(), ScoreCache([], None), apart=False)
     errors = {pair.error for row in read_scores(settings.out) for pair in [*row.positives, *row.candidates]} - {None}
     assert errors == {
         "unreadable: 10.png: cannot be read (no such file); restore it or import again",
@@ -83,8 +83,8 @@ def test_the_miner_stores_names_of_pictures_and_no_address(job, corpus):
         "refused: the service: 413 (the request is too large)",
     }
     corpus.images.rename(corpus.images.with_name("elsewhere"))
-    again = job("x", out=settings.out.with_name("again"), queries_in_shard=len(corpus.queries), max_error_share=1.0)
-    scored(again, corpus, Counting(), KnownScores([], None), apart=False)
+    again = job("x", out=settings.out.with_name("again"), shard_size=len(corpus.queries), max_error_share=1.0)
+    scored(again, corpus, Counting(), ScoreCache([], None), apart=False)
     errors = {pair.error for row in read_scores(again.out) for pair in [*row.positives, *row.candidates]} - {None}
     assert not any(re.search(PLACE, error) for error in errors)
     assert any("the images are not here, their root does not exist" in error for error in errors)

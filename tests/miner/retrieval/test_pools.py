@@ -82,7 +82,7 @@ def test_rows_repeat_a_question_only_where_the_judge_reads_the_same(tmp_path):
 
 def test_the_querys_own_picture_is_excluded_under_any_name_unless_it_may(corpus):
     assert names(corpus, Pools(corpus, "global").excluded(2)) == ["pic", "both", "other", "copy"]
-    assert names(corpus, Pools(corpus, "global", own_picture=True).excluded(2)) == ["other", "copy"]
+    assert names(corpus, Pools(corpus, "global", allow_query_image=True).excluded(2)) == ["other", "copy"]
 
 
 def test_excluded_rows_ascend(corpus):

@@ -50,7 +50,7 @@ def ids(found):
 def definition(similarities, ceiling, barred, pool, window):
     """Sorted, cut to the window of ranks, then below the ceiling, then the first k."""
     order = sorted((row for row in pool if row not in barred), key=lambda row: (-similarities[row], row))
-    ranked = order[window.skip : window.depth]
+    ranked = order[window.range_min : window.range_max]
     return [row for row in ranked if similarities[row] < ceiling - EQUAL][: window.k]
 
 
@@ -221,7 +221,7 @@ def test_an_index_finds_most_within_a_pool(kind, dtype):
     assert 0.8 < recall(near, exact) <= 1
     assert set(near.ravel()) <= set(pool)
     np.testing.assert_allclose(values, (queries[:, None] * items[near]).sum(-1), atol=1e-3)
-    blind = IndexRetriever(vectors, IndexShape(kind, lists=64, probes=1, links=2, breadth=10))
+    blind = IndexRetriever(vectors, IndexShape(kind, ivf_nlist=64, ivf_nprobe=1, hnsw_m=2, hnsw_ef_search=10))
     assert recall(blind.search(queries, pool, 10)[1], exact) < 0.8
 
 
@@ -230,7 +230,7 @@ def test_kind_c1_what_an_index_misses_of_a_small_pool_is_found_by_going_through_
     """Of 2,000 items every fortieth is in the pool: an index that passes over the others finds few of the fifty."""
     dice = np.random.default_rng(0)
     vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
-    index = IndexRetriever(vectors, IndexShape(kind, lists=64, probes=1, links=2, breadth=10))
+    index = IndexRetriever(vectors, IndexShape(kind, ivf_nlist=64, ivf_nprobe=1, hnsw_m=2, hnsw_ef_search=10))
     assert (index.search(queries, pool, 50)[1] == NOTHING).any(1).all()
     nothing = [np.array([], np.int64)] * 20
     found = candidates_below(index, vectors, queries, pool, np.full(20, 2.0), nothing, Window(50))
@@ -245,7 +245,7 @@ def test_kind_c1_a_small_pool_is_searched_exactly(monkeypatch, kind):
     vectors, queries = Blocks(unit(dice, 400), 512), unit(dice, 50)
     vectors.manifest.queries = 400
     pools = type("Pools", (), {"name": lambda self, row: "", "of": lambda self, name: np.arange(400)})()
-    shape = {"index": kind, "lists": 8, "probes": 1, "links": 2, "breadth": 1}
+    shape = {"index": kind, "ivf_nlist": 8, "ivf_nprobe": 1, "hnsw_m": 2, "hnsw_ef_search": 1}
     retriever = candidates.open_retriever(RetrievalSettings(corpus="c", **shape), vectors, pools)
     exact, shares = ExactRetriever(vectors), []
     for pool in (np.arange(200), np.arange(201)):
@@ -275,5 +275,5 @@ def test_the_ceiling_lies_where_the_margins_say():
 
 
 def test_a_window_without_ranks_is_refused():
-    with pytest.raises(ValidationError, match="skip = 5 leaves nothing before depth = 5"):
-        RetrievalSettings(corpus="c", skip=5, depth=5)
+    with pytest.raises(ValidationError, match="range_min = 5 leaves nothing before range_max = 5"):
+        RetrievalSettings(corpus="c", range_min=5, range_max=5)

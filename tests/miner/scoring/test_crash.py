@@ -43,7 +43,7 @@ class Counting(ScriptedJudge):
 
 @pytest.fixture
 def small(job):
-    return lambda url, **changes: job(url, queries_in_shard=SHARD, in_flight=IN_FLIGHT, k=5, **changes)
+    return lambda url, **changes: job(url, shard_size=SHARD, max_in_flight=IN_FLIGHT, k=5, **changes)
 
 
 def pairs_of(folder):

@@ -77,7 +77,7 @@ def run_on(monkeypatch, ends, shards, tasks=2):
     fake, told = FakeRay(ends), []
     fake.remote = lambda **options: lambda work: SimpleNamespace(remote=fake.start)
     monkeypatch.setattr(ray_executor, "ray", fake)
-    settings = SimpleNamespace(tasks=tasks, absolute=lambda: settings, model_dump_json=lambda context: "{}")
+    settings = SimpleNamespace(ray_concurrency=tasks, absolute=lambda: settings, model_dump_json=lambda context: "{}")
     plan = SimpleNamespace(model_dump_json=lambda: "{}")
     with pytest.raises(Exception) as found:  # noqa: PT011  which one is what the tests say
         ray_executor.score_shards(settings, plan, shards, told.append, threading.Event())

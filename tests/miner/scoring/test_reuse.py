@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from judge_service.backends.scripted import ScriptedJudge
-from miner.estimate.estimate import make_bill
+from miner.estimate.estimate import estimate_cost
 from miner.importers.building.build import build
 from miner.importers.pairs import read_pairs
 from miner.scoring.job import score
 from miner.scoring.pairs import in_band
 from miner.selection.negatives import score_of
-from miner.settings import BandSettings
+from miner.settings import CascadeSettings
 from tests.miner.conftest import embed, quiet, serving
 from tests.miner.rows import calibration
 from tests.miner.scoring.test_crash import Counting
@@ -78,7 +78,7 @@ def test_another_pool_and_an_added_query_ask_for_new_pairs_only(job, tmp_path, c
 def test_a_question_that_two_rows_ask_is_asked_once(job, corpus):
     judge = Counting()
     with serving(judge) as url:
-        done = score(job(url, queries_in_shard=100, k=200), quiet)
+        done = score(job(url, shard_size=100, k=200), quiet)
     assert set(judge.pairs.values()) == {1}
     assert done.counts.asked < done.counts.pairs
 
@@ -119,7 +119,7 @@ def test_scores_of_another_judge_are_not_reused(job, tmp_path):
     other = serving(ScriptedJudge(Prompt(instruction="Something else?")))
     with other as url:
         refused = job(url, out=tmp_path / "other", reuse=(job(url).out,))
-        for action in (lambda: score(refused, quiet), lambda: make_bill(refused, 50)):
+        for action in (lambda: score(refused, quiet), lambda: estimate_cost(refused, 50)):
             with pytest.raises(JudgeChanged, match=r"scores: cannot be reused: it was scored by scripted"):
                 action()
             assert not refused.out.exists()
@@ -174,11 +174,11 @@ def test_a_band_remembers_its_scale_and_refuses_another_judges(job, tmp_path):
     second = Counting()
     second._identity = second._identity.model_copy(update={"weights": "large"})
     with serving(second) as url:
-        band = BandSettings(scores=small.out, width=0.1, calibration=files[0])
-        large = job(url, out=tmp_path / "large", vectors=None, band=band)
+        band = CascadeSettings(scores=small.out, width=0.1, calibration=files[0])
+        large = job(url, out=tmp_path / "large", vectors=None, cascade=band)
         score(large, quiet)
         with pytest.raises(DataError, match=r"stranger\.json: was fitted to judge 0000"):
-            score(job(url, out=tmp_path / "no", band=band.model_copy(update={"calibration": files[1]})), quiet)
+            score(job(url, out=tmp_path / "no", cascade=band.model_copy(update={"calibration": files[1]})), quiet)
     assert not (tmp_path / "no").exists()
     kept = read_json(large.out / "manifest.json", ScoreManifest).band
     assert (kept["slope"], kept["intercept"]) == (0.5, -1.0)
@@ -192,11 +192,11 @@ def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path
         small = job(url, k=20)
         score(small, quiet)
         with pytest.raises(SettingsError, match="needs another one"):
-            score(job(url, out=tmp_path / "large", band=BandSettings(scores=small.out)), quiet)
+            score(job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=small.out)), quiet)
     second = Counting()
     second._identity = second._identity.model_copy(update={"weights": "large"})
     with serving(second) as url:
-        large = job(url, out=tmp_path / "large", vectors=None, band=BandSettings(scores=small.out, width=0.1))
+        large = job(url, out=tmp_path / "large", vectors=None, cascade=CascadeSettings(scores=small.out, width=0.1))
         score(large, quiet)
     manifest = read_json(large.out / "manifest.json", ScoreManifest)
     assert manifest.band is not None
@@ -214,7 +214,7 @@ def test_a_cascade_wants_a_whole_first_step(job, tmp_path):
         score(job(url), quiet)
         shard_path(job(url).out, 1).unlink()
         with pytest.raises(DataError, match=r"1 shards are missing; finish this first step"):
-            score(job(url, out=tmp_path / "large", band=BandSettings(scores=job(url).out)), quiet)
+            score(job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=job(url).out)), quiet)
 
 
 def test_vectors_are_required_where_candidates_are_sought(job):

@@ -109,7 +109,7 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
     gate = Gated(Prompt())
     gate.left = 1
     with serving(gate) as url:
-        settings = job(url, in_flight=4)
+        settings = job(url, max_in_flight=4)
         command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
         finished = []
         for target, let_through in ((1, 16), (4, 30)):  # two shards of 8 queries are in work at once

@@ -38,7 +38,7 @@ def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(tmp_path, corpus,
     monkeypatch.setattr(AdaptiveLimit, "refused", seen)
     monkeypatch.setattr("miner.scoring.service.FIRST", first)
     with serving(OneAtATime(delay_s=0.05)) as url:
-        changes = {"in_flight": 128, "queries_in_shard": 61, "request_timeout_s": 0.4, "retry_for_s": 60}
+        changes = {"max_in_flight": 128, "shard_size": 61, "request_timeout_s": 0.4, "retry_for_s": 60}
         done = score(job(url, **changes), quiet)
     rows = list(read_scores(tmp_path / "scores"))
     assert done.shards_done == 1

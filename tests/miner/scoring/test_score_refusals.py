@@ -68,10 +68,12 @@ def test_a_judge_that_does_not_answer_the_question_stops_the_job(job, monkeypatc
             ]
 
     with serving(Elsewhere(Prompt())) as url:
-        with pytest.raises(JudgeBroken, match=r"mean probability of 0\.00674, less than min_mass = 0\.5.*do not fit"):
+        with pytest.raises(
+            JudgeBroken, match=r"mean probability of 0\.00674, less than min_label_mass = 0\.5.*do not fit"
+        ):
             score(job(url), quiet)
         assert not list(job(url).out.glob("part-*"))
-        assert score(job(url, min_mass=0), quiet).shards_done == 8
+        assert score(job(url, min_label_mass=0), quiet).shards_done == 8
 
 
 def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from miner.cli import app
 from miner.estimate import estimate
-from miner.estimate.estimate import make_bill
+from miner.estimate.estimate import estimate_cost
 from miner.retrieval import candidates
 from miner.scoring.job import score
 from miner.stopping import SIGNALS, Stopped, listening
@@ -55,7 +55,7 @@ def events(monkeypatch):
 def test_a_plan_frees_its_lease_when_its_search_has_ended(job, service, events):
     before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(Stopped):
-        make_bill(job(service), 20)
+        estimate_cost(job(service), 20)
     assert events == ["signal", "the search ended", "the lease is free"]
     assert len(list((job(service).out / "candidates").glob("part-*"))) == 2
     assert [signal.getsignal(number) for number in SIGNALS] == before
@@ -77,7 +77,7 @@ def test_a_plan_stops_while_it_probes(job):
             return await super().judge(query, candidates)
 
     with serving(Slow()) as url, pytest.raises(Stopped):
-        make_bill(job(url), 20)
+        estimate_cost(job(url), 20)
     with lease(job("x").out):
         pass
 
@@ -91,7 +91,7 @@ def test_a_plan_that_lost_its_lease_says_so(job, service, monkeypatch):
 
     monkeypatch.setattr(estimate, "lease", lost)
     with pytest.raises(FolderBusy, match="scores: its lease was lost"):
-        make_bill(job(service), 20)
+        estimate_cost(job(service), 20)
 
 
 def test_a_second_signal_ends_the_process_at_once(job):

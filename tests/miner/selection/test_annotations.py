@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from miner.importers.building.build import build
-from miner.importers.building.published_scores import Published
+from miner.importers.building.published_scores import PublishedScores
 from miner.importers.sentence_transformers import read_tuples
 from miner.selection.annotations import WORDS, Words
 from miner.selection.overrides import Override
@@ -55,7 +55,7 @@ def world(tmp_path):
     def run(*words, **changes):
         """Query id → (negatives, extra positives) of the rows that are kept, and the statistics."""
         number = next(numbers)
-        given = {"scores": tmp_path / "scores", "corpus": corpus.folder, "stored": 3} | changes
+        given = {"scores": tmp_path / "scores", "corpus": corpus.folder, "num_negatives": 3} | changes
         if words:
             given["overrides"] = override_file(tmp_path / f"o{number}.json", corpus, *words)
         settings = SelectSettings(**given, stride=1, out=tmp_path / f"t{number}")
@@ -124,10 +124,10 @@ def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp
     file.write_text("".join(json.dumps(row | {"scores": [0.9, 0.2, 0.1]}) + "\n" for row in rows))
     build(
         read_tuples(file), images=tmp_path, out=tmp_path / "corpus", source="t", max_rejects=0,
-        published=Published(tmp_path / "scores", file),
+        published=PublishedScores(tmp_path / "scores", file),
     )  # fmt: skip
     corpus = Corpus(tmp_path / "corpus")
-    settings = SelectSettings(scores=tmp_path / "scores", corpus=corpus.folder, out=tmp_path / "t", stored=2)
+    settings = SelectSettings(scores=tmp_path / "scores", corpus=corpus.folder, out=tmp_path / "t", num_negatives=2)
     select(settings)
     for row in read_triples(settings.out, corpus.fingerprint):
         assert {corpus.items[corpus.row_of[one.item_id]].text for one in row.negatives} == {"a cow"}
@@ -135,12 +135,12 @@ def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp
 
 def test_rows_that_repeat_negatives_are_said_with_the_number_that_most_have(world, caplog):
     """q0 and q2 have two distinct negatives, q1 has one."""
-    world(stored=3)
+    world(num_negatives=3)
     (warning,) = caplog.messages
-    assert "3 of 3 rows have fewer than stored = 3 distinct negatives, and repeat some to fill up" in warning
-    assert "1 in nine rows of ten are distinct (`negatives` of a training, `--negatives` of an export)" in warning
+    assert "3 of 3 rows have fewer than num_negatives = 3 distinct negatives, and repeat some to fill up" in warning
+    assert "1 in nine rows of ten are distinct (`num_negatives` of a training, `--negatives` of an export)" in warning
     caplog.clear()
-    world(stored=1)
+    world(num_negatives=1)
     assert not caplog.messages
 
 
@@ -155,7 +155,7 @@ def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_
         "q", "s", corpus.queries[0].key, [judged("p", 0.05)], [judged("c0", 0.01, 0), judged("c1", 0.9, 1)]
     )
     given = {
-        "scores": score_folder(tmp_path / "scores", corpus, [row]), "corpus": corpus.folder, "stored": 1,
+        "scores": score_folder(tmp_path / "scores", corpus, [row]), "corpus": corpus.folder, "num_negatives": 1,
         "overrides": override_file(tmp_path / "o.json", corpus, ("q", "c1", "negative")),
     }  # fmt: skip
     table = select(SelectSettings(**given, out=tmp_path / "t"))

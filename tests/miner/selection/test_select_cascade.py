@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from miner.cli import app
-from miner.selection.negatives import choose
+from miner.selection.negatives import select_negatives
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
@@ -23,7 +23,7 @@ from unijudge.formats.triples import Scale, TripleManifest, finish_triples, read
 from unijudge.settings import load_settings
 from unijudge.storage.files import publish_json, read_json
 
-SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", stored=2)
+SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", num_negatives=2)
 
 
 def large_row(positive, **scores):
@@ -35,7 +35,7 @@ def large_row(positive, **scores):
 def test_each_candidate_is_held_against_the_positive_by_its_own_judge():
     """β = .1. Small: σ⁺ = .9, c0 .85 out, c1 .5 in, c2 .82 out. Large: σ⁺ = .6, c0 .4 in, c2 .55 out, c1 not asked."""
     small = query(0.9, [0.85, 0.5, 0.82])
-    choice = choose(small, SETTINGS, large=large_row(0.6, c0=0.4, c2=0.55))
+    choice = select_negatives(small, SETTINGS, large=large_row(0.6, c0=0.4, c2=0.55))
     assert names(choice) == ["c0", "c1"]
     assert [negative.judge for negative in choice.triple.negatives] == [1, 0]
     assert [one.score for one in choice.picked] == pytest.approx([0.4, 0.5])
@@ -48,17 +48,21 @@ def test_each_candidate_is_held_against_the_positive_by_its_own_judge():
 
 def test_the_second_judge_decides_only_where_it_answered():
     small = query(0.9, [0.85, 0.5])
-    alone = choose(small, SETTINGS)
+    alone = select_negatives(small, SETTINGS)
     nothing = JudgedQuery("q", "s", bytes(16), [], [])
-    assert choose(small, SETTINGS, large=nothing) == alone
-    assert choose(small, SETTINGS, large=large_row(0.6, c0=None)).triple.negatives == alone.triple.negatives
-    assert choose(small, SETTINGS, large=large_row(None, c0=0.1)) == alone, "without its σ⁺ nothing can be said"
+    assert select_negatives(small, SETTINGS, large=nothing) == alone
+    assert select_negatives(small, SETTINGS, large=large_row(0.6, c0=None)).triple.negatives == alone.triple.negatives
+    assert select_negatives(small, SETTINGS, large=large_row(None, c0=0.1)) == alone, (
+        "without its σ⁺ nothing can be said"
+    )
 
 
 def test_a_persons_negative_needs_no_positive_of_its_judge():
     """The first judge has no σ⁺: a person's word counts, and what the second judge answered; c0 is out."""
     offering = SETTINGS.model_copy(update={"extra_positives": True})
-    choice = choose(query(None, [0.3, 0.95, 0.2]), offering, large=large_row(0.6, c2=0.4), said={"c1": "negative"})
+    choice = select_negatives(
+        query(None, [0.3, 0.95, 0.2]), offering, large=large_row(0.6, c2=0.4), overrides={"c1": "negative"}
+    )
     assert (names(choice), choice.triple.extra_positives) == (["c1", "c2"], [])
 
 
@@ -69,14 +73,16 @@ probabilities = st.floats(0.01, 0.99)
 def test_a_band_of_everything_is_the_full_selection_and_a_band_of_nothing_the_first(positive, scores, large_positive):
     small = query(positive, [p for p, _ in scores])
     full = query(large_positive, [p for _, p in scores])
-    choice, expected = choose(small, SETTINGS, large=full), choose(full, SETTINGS)
+    choice, expected = select_negatives(small, SETTINGS, large=full), select_negatives(full, SETTINGS)
     assert (choice.reason, choice.dropped, choice.survivors, choice.tie, choice.suspect) == (
         expected.reason, expected.dropped, expected.survivors, expected.tie, expected.suspect,
     )  # fmt: skip
     if expected.triple:
         assert choice.triple.positive == expected.triple.positive
         assert choice.triple.negatives == [replace(negative, judge=1) for negative in expected.triple.negatives]
-    assert choose(small, SETTINGS, large=JudgedQuery("q", "s", bytes(16), [], [])) == choose(small, SETTINGS)
+    assert select_negatives(small, SETTINGS, large=JudgedQuery("q", "s", bytes(16), [], [])) == select_negatives(
+        small, SETTINGS
+    )
 
 
 def band(small, large, every):
@@ -92,7 +98,7 @@ def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_pat
     score_folder(tmp_path / "small", corpus, small, "small")
     score_folder(tmp_path / "full", corpus, large, "large")
     score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", in_shard=9)
-    common = SelectSettings(scores="unused", corpus=corpus.folder, out="unused", stored=3)
+    common = SelectSettings(scores="unused", corpus=corpus.folder, out="unused", num_negatives=3)
 
     def run(out, scores, **changes):
         made = common.model_copy(
@@ -103,7 +109,7 @@ def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_pat
     _, full = run("t-full", ["full"])
     table, cascade = run("t-cascade", ["small", "band"], compare=tmp_path / "t-full")
     expected = {
-        one.query_id: choose(one, common, large=other).triple
+        one.query_id: select_negatives(one, common, large=other).triple
         for one, other in zip(read_scores(tmp_path / "small"), read_scores(tmp_path / "band"), strict=True)
     }
     assert {key: [n.item_id for n in row.negatives] for key, row in cascade.items()} == {
@@ -163,7 +169,7 @@ def test_an_extra_positive_keeps_the_judge_that_scored_it(tmp_path):
     """Small σ⁺ = .5: c0 .7 beats it. Large σ⁺ = .6: c1 .8 beats it; a person calls c2 a match."""
     small, large = query(0.5, [0.7, 0.5, 0.9, 0.1]), large_row(0.6, c1=0.8, c2=0.3)
     made = SETTINGS.model_copy(update={"extra_positives": True})
-    choice = choose(small, made, large=large, said={"c2": "match"})
+    choice = select_negatives(small, made, large=large, overrides={"c2": "match"})
     assert [(one.item_id, one.judge) for one in choice.triple.extra_positives] == [("c2", 1), ("c0", 0), ("c1", 1)]
     write_triples(tmp_path, [choice.triple])
     scales = (Scale(), Scale(slope=2.0))
@@ -180,7 +186,7 @@ def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog
         score_folder(tmp_path / "small", corpus, small, "small"),
         score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large"),
     )
-    settings = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t", stored=3)
+    settings = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t", num_negatives=3)
     select(settings)
     rows = list(read_triples(settings.out, corpus.fingerprint))
     mixed = sum(len({row.positive_judge, *(n.judge for n in row.negatives)}) == 2 for row in rows)
@@ -214,7 +220,7 @@ def test_a_band_around_another_cut_is_named(tmp_path, caplog):
     assert (
         "its band was drawn around the cut of scores with slope 1 and intercept 0, but this selection cuts" in warning
     )
-    assert "with band.calibration and band.log_odds_divisor as here" in warning
+    assert "with cascade.calibration and cascade.log_odds_divisor as here" in warning
     caplog.clear()
     plain = settings.model_copy(update={"calibration": (), "out": tmp_path / "plain"})
     select(plain)
@@ -254,16 +260,16 @@ def test_a_margin_outside_of_the_band_is_named(tmp_path, caplog, betas, far):
     drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
     second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
     select(SelectSettings(scores=(first, second), corpus=corpus.folder, out=tmp_path / "t", betas=betas))
-    said = [message for message in caplog.messages if "the second judge was not asked" in message]
-    assert len(said) == (far is not None)
-    assert far is None or f"within 0.2 of the cut at β = 0.1, but this cuts at β = {far}: " in said[0]
+    overrides = [message for message in caplog.messages if "the second judge was not asked" in message]
+    assert len(overrides) == (far is not None)
+    assert far is None or f"within 0.2 of the cut at β = 0.1, but this cuts at β = {far}: " in overrides[0]
 
 
 def test_a_divisor_beside_a_calibration_is_refused():
     words = ["scores=a", "corpus=b", "out=c", "calibration=d", "log_odds_divisor=1.05"]
     with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 and a calibration: .* Leave out one of the two"):
         load_settings(SelectSettings, None, words)
-    words = ["corpus=b", "out=c", "band.calibration=d", "band.log_odds_divisor=1.05"]
+    words = ["corpus=b", "out=c", "cascade.calibration=d", "cascade.log_odds_divisor=1.05"]
     with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 and a calibration"):
         load_settings(ScoreSettings, None, words)
 

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from miner.cli import app
-from miner.selection.negatives import choose
+from miner.selection.negatives import select_negatives
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.selection.statistics import Statistics
@@ -13,19 +13,23 @@ from unijudge.errors import DataError
 from unijudge.formats.triples import Scale, TripleManifest, read_triples
 from unijudge.storage.files import read_json
 
-SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", stored=2)
+SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", num_negatives=2)
 
 
 def test_a_match_is_never_a_negative_and_becomes_an_extra_positive():
     row = query(0.9, [0.1, 0.2])
-    choice = choose(row, SETTINGS, said={"c0": "match"})
+    choice = select_negatives(row, SETTINGS, overrides={"c0": "match"})
     assert names(choice) == ["c1", "c1"]
     assert [one.item_id for one in choice.triple.extra_positives] == ["c0"]
     assert choice.dropped == 0
     for preset in ("topk", "cyclic", "paper"):
-        assert "c0" not in names(choose(row, SETTINGS.model_copy(update={"preset": preset}), said={"c0": "match"}))
+        assert "c0" not in names(
+            select_negatives(row, SETTINGS.model_copy(update={"preset": preset}), overrides={"c0": "match"})
+        )
     drawn = [judged("x", None), judged("y", None)]
-    assert names(choose(row, SETTINGS.model_copy(update={"preset": "random"}), said={"x": "match"}, drawn=drawn)) == [
+    assert names(
+        select_negatives(row, SETTINGS.model_copy(update={"preset": "random"}), overrides={"x": "match"}, drawn=drawn)
+    ) == [
         "y",
         "y",
     ]
@@ -33,16 +37,16 @@ def test_a_match_is_never_a_negative_and_becomes_an_extra_positive():
 
 def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
     row = query(0.9, [0.99, 0.98])
-    assert choose(row, SETTINGS).reason == "no survivor"
-    choice = choose(row, SETTINGS.model_copy(update={"extra_positives": True}), said={"c0": "negative"})
+    assert select_negatives(row, SETTINGS).reason == "no survivor"
+    choice = select_negatives(row, SETTINGS.model_copy(update={"extra_positives": True}), overrides={"c0": "negative"})
     assert names(choice) == ["c0", "c0"]
     assert [one.item_id for one in choice.triple.extra_positives] == ["c1"]
     assert choice.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
-    one = SETTINGS.model_copy(update={"extra_positives": True, "stored": 1})
-    choice = choose(query(0.9, [0.1, 0.99]), one, said={"c1": "negative"})
+    one = SETTINGS.model_copy(update={"extra_positives": True, "num_negatives": 1})
+    choice = select_negatives(query(0.9, [0.1, 0.99]), one, overrides={"c1": "negative"})
     assert (names(choice), choice.triple.extra_positives) == (["c0"], []), "not taken, and no further positive either"
     row.candidates[:] = [judged("c0", None, 0)]
-    unjudged = choose(row, SETTINGS, said={"c0": "negative"})
+    unjudged = select_negatives(row, SETTINGS, overrides={"c0": "negative"})
     assert names(unjudged) == ["c0", "c0"], "a person's word needs no verdict"
     assert unjudged.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
 
@@ -50,47 +54,47 @@ def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
 def test_a_positive_that_a_person_calls_one_has_the_label_1_and_needs_no_verdict():
     """The cut stays the judge's own: σ⁺ = .4 of p2, and 1 where it has no score at all."""
     row = query(None, [0.25, 0.35, 0.95])
-    assert choose(row, SETTINGS).reason == "unjudged"
-    choice = choose(row, SETTINGS, said={"p": "match"})
+    assert select_negatives(row, SETTINGS).reason == "unjudged"
+    choice = select_negatives(row, SETTINGS, overrides={"p": "match"})
     assert names(choice) == ["c0", "c1"]
     assert choice.triple.labels([Scale()]) == pytest.approx([1.0, 0.25, 0.35])
     assert not choice.suspect
     row.positives.append(judged("p2", 0.4))
-    choice = choose(row, SETTINGS, said={"p": "match"})
+    choice = select_negatives(row, SETTINGS, overrides={"p": "match"})
     assert (choice.triple.positive.item_id, names(choice)) == ("p", ["c0", "c0"])
     assert choice.triple.judges == {0}
     row.positives[:] = [judged("p", 0.4), judged("p2", 0.9)]
-    choice = choose(row, SETTINGS, said={"p": "match"})
+    choice = select_negatives(row, SETTINGS, overrides={"p": "match"})
     assert (choice.triple.positive.item_id, choice.dropped) == ("p", 1), "what a person affirms stands in the row"
 
 
 def test_a_match_has_the_label_1_whatever_the_judge_says():
     row = query(0.9, [0.02, None, 0.3])
-    choice = choose(row, SETTINGS, said={"c0": "match", "c1": "match"})
+    choice = select_negatives(row, SETTINGS, overrides={"c0": "match", "c1": "match"})
     assert [one.label([Scale()]) for one in choice.triple.extra_positives] == [1.0, 1.0]
     assert names(choice) == ["c2", "c2"]
     counted = Statistics()
-    counted.count(choose(row, SETTINGS, said={"c2": "negative", "c0": "match"}), 2)
+    counted.count(select_negatives(row, SETTINGS, overrides={"c2": "negative", "c0": "match"}), 2)
     assert counted.table(None)["expected false negatives (at face value)"] == 0
 
 
 def test_a_positive_that_is_none_leaves_the_row_to_the_others():
     row = query(0.9, [0.5])
     row.positives.append(judged("p2", 0.7))
-    choice = choose(row, SETTINGS, said={"p": "negative"})
+    choice = select_negatives(row, SETTINGS, overrides={"p": "negative"})
     assert choice.triple.positive.item_id == "p2"
     assert choice.triple.negatives[0].beta == 0.1
-    left = choose(row, SETTINGS, said={"p": "negative", "p2": "negative"})
+    left = select_negatives(row, SETTINGS, overrides={"p": "negative", "p2": "negative"})
     assert (left.triple, left.reason) == (None, "override")
 
 
 def test_a_positive_that_is_one_is_not_suspect_and_a_row_may_be_dropped():
     row = query(0.2, [0.05])
-    lighter = SETTINGS.model_copy(update={"suspects": "down_weight"})
-    assert choose(row, lighter).triple.weight == pytest.approx(0.4)
-    trusted = choose(row, lighter, said={"p": "match"}).triple
+    lighter = SETTINGS.model_copy(update={"suspect_action": "down_weight"})
+    assert select_negatives(row, lighter).triple.weight == pytest.approx(0.4)
+    trusted = select_negatives(row, lighter, overrides={"p": "match"}).triple
     assert (trusted.suspect, trusted.weight) == (False, 1.0)
-    assert choose(row, SETTINGS, said={None: "drop"}).reason == "override"
+    assert select_negatives(row, SETTINGS, overrides={None: "drop"}).reason == "override"
 
 
 def test_a_file_of_overrides_is_honoured_and_a_strange_one_is_named(tmp_path):
@@ -148,9 +152,9 @@ def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
     folder = score_folder(tmp_path / "a", corpus, random_rows(corpus, 0), "a")
     words = ["select", "--scores", str(folder), f"corpus={corpus.folder}", f"out={tmp_path / 't'}"]
     assert CliRunner().invoke(app, words).exit_code == 0
-    refused = CliRunner().invoke(app, [*words, "stored=3"])
+    refused = CliRunner().invoke(app, [*words, "num_negatives=3"])
     assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(refused.exception)
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row != 3
-    assert CliRunner().invoke(app, [*words, "stored=3", "--overwrite"]).exit_code == 0
+    assert CliRunner().invoke(app, [*words, "num_negatives=3", "--overwrite"]).exit_code == 0
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row == 3
     assert {path.suffix for path in tmp_path.glob(".t*")} <= {".lease"}

@@ -10,7 +10,7 @@ from miner.cli import app
 from miner.selection.diversity import SAMPLED_ROWS, Reservoir
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
-from miner.sweep.recommend import Point, recommend, side_by_side
+from miner.sweep.recommend import SweepPoint, comparison_table, recommend
 from miner.sweep.settings import SweepSettings
 from miner.sweep.sweep import Sweep, grid, sweep
 from tests.miner.conftest import embed
@@ -53,7 +53,7 @@ def world(tmp_path_factory):
     "changes",
     [
         {"log_odds_divisor": 1.3},
-        {"suspects": "leave_out", "suspect_below": 0.6, "stored": 3},
+        {"suspect_action": "leave_out", "suspect_below": 0.6, "num_negatives": 3},
         {"overrides": "overrides.json", "calibration": ["small.json"]},
         {"scores": ["small", "band"], "calibration": ["small.json", "large.json"], "overrides": "overrides.json"},
     ],
@@ -82,7 +82,7 @@ def test_every_point_counts_what_a_selection_counts(world, tmp_path, changes):
         )
     seen = {name for point in report.points for name, value in point.statistics.items() if value}
     assert seen >= set(report.points[0].statistics) - {"left out, suspect positive", "left out by a person"}
-    assert ("left out, suspect positive" in seen) == ("suspects" in changes)
+    assert ("left out, suspect positive" in seen) == ("suspect_action" in changes)
     assert ("left out by a person" in seen) == ("overrides" in changes)
 
 
@@ -118,7 +118,7 @@ def test_the_sample_is_even_and_the_same_on_every_run():
 
 def point(beta, false_negatives, short, **changes):
     betas = () if beta is None else (beta,)
-    made = Point(
+    made = SweepPoint(
         preset="unime-v2", betas=betas, k=None, stride=5, statistics={}, false_negative_share=false_negatives,
         short_share=short,
     )  # fmt: skip
@@ -166,7 +166,7 @@ def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
     report = read_json(out, Sweep)
     assert len({len(line) for line in lines[: len(report.points) + 1]}) == 1
     assert lines[-1] == report.reason
-    assert side_by_side(report.points)[1][:4] == ["unime-v2", "0.1", "all", "5"]
+    assert comparison_table(report.points)[1][:4] == ["unime-v2", "0.1", "all", "5"]
     assert "0.1 → 0.01" in done.output
     strange = override_file(tmp_path / "o.json", corpus, ("q-none", None, "drop"))
     with pytest.raises(DataError, match="query 'q-none' is not among the scores"):

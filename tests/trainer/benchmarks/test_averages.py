@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.benchmarks import mmeb, sugarcrepe
-from trainer.benchmarks.averages import cells_of
+from trainer.benchmarks.averages import average_cells
 from trainer.benchmarks.published import published
 from trainer.benchmarks.registry import AVERAGES, SETS
 from trainer.benchmarks.spec import Average
@@ -64,13 +64,13 @@ def test_averages_of_averages_by_hand():
         "c": {"queries": 9, "precision@1": 0.2},
     }
     averages = [Average("ab", ("a", "b")), Average("abc", ("ab", "c")), Average("all", ("abc", "gone"))]
-    cells = cells_of(measured, {"a": 10, "b": 10, "c": 10}, averages)
+    cells = average_cells(measured, {"a": 10, "b": 10, "c": 10}, averages)
     assert set(cells) == {"a", "b", "c", "ab", "abc"}, "what lacks a part is not there"
     assert cells["ab"].value == pytest.approx(0.6)
     assert cells["abc"].value == pytest.approx(0.4)  # of two, not of three
     assert [name for name, cell in cells.items() if cell.partial] == ["c", "abc"]
     assert all(cell.low <= cell.value <= cell.high for cell in cells.values())
-    again = cells_of({"b": measured["b"]}, {"b": 10}, averages)
+    again = average_cells({"b": measured["b"]}, {"b": 10}, averages)
     assert again["b"] == cells["b"], "an interval does not depend on what else was measured"
 
 
@@ -83,7 +83,7 @@ def test_the_interval_is_the_one_of_queries_drawn_anew():
     assert interval(ours) == pytest.approx(interval(drawn), abs=0.006)
     assert interval(ours) == pytest.approx((0.3 - 1.96 * 0.0229, 0.3 + 1.96 * 0.0229), abs=0.006)
     assert np.array_equal(ours, bootstrap_shares(0.3, 400, "set"))
-    pair = cells_of(
+    pair = average_cells(
         {name: {"queries": 400, "precision@1": 0.3} for name in "ab"}, {"a": 400, "b": 400}, [Average("m", ("a", "b"))]
     )["m"]
     assert pair.high - pair.low == pytest.approx((interval(ours)[1] - interval(ours)[0]) / np.sqrt(2), rel=0.1)

@@ -76,11 +76,11 @@ def quiet(name, done, total):
 
 def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colors):
     with pytest.raises(DataError) as refusal:
-        benchmark(settings(root, tmp_path / "out", only=("mmeb", "flickr30k")), quiet)
+        benchmark(settings(root, tmp_path / "out", benchmarks=("mmeb", "flickr30k")), quiet)
     assert "34 of 37 sets are not there, first mmeb/ImageNet-1K" in str(refusal.value)
     only = ("mmeb/VOC2007", "mmeb/HatefulMemes", "sugarcrepe")
     with pytest.raises(DataError) as refusal:
-        benchmark(settings(root, tmp_path / "out", only=only), quiet)
+        benchmark(settings(root, tmp_path / "out", benchmarks=only), quiet)
     assert "8 faults" in str(refusal.value)
     counted = (
         "mmeb/VOC2007: VOC2007 has 3 queries, but 1000 were published; none were rejected: the source holds only 3"
@@ -89,7 +89,7 @@ def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colo
     assert not colors.embedded
     assert not (tmp_path / "out" / "table.md").exists()
     with pytest.raises(SettingsError, match=r"only: mmmeb: no such benchmark or set; did you mean mmeb\?"):
-        benchmark(settings(root, tmp_path / "out", only=("mmmeb",)), quiet)
+        benchmark(settings(root, tmp_path / "out", benchmarks=("mmmeb",)), quiet)
     with pytest.raises(DataError, match="41 of 41 sets are not there"):
         benchmark(settings(tmp_path, tmp_path / "out"), quiet)
     with pytest.raises(SettingsError, match="name: 'corpora' cannot be a system's"):
@@ -99,7 +99,7 @@ def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colo
 def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors):
     write_mmeb(tmp_path, "HatefulMemes", 1000)
     (tmp_path / "MMEB-eval" / "images" / "blue.png").unlink()
-    only = {"only": ("mmeb/HatefulMemes",)}
+    only = {"benchmarks": ("mmeb/HatefulMemes",)}
     with pytest.raises(
         DataError, match=r"mmeb/HatefulMemes: 250 of 1000 rows rejected.*images/blue\.png: no such file"
     ):
@@ -122,7 +122,7 @@ def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(root, t
     imported, real = [], running.run
     monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
     shutil.copytree(root, tmp_path / "root")
-    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("mmeb/VOC2007", "flickr30k"))
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("mmeb/VOC2007", "flickr30k"))
     for _ in range(2):
         benchmark(job, quiet)
     assert imported == ["mmeb-eval", "karpathy"]
@@ -136,7 +136,7 @@ def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(root, t
 def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, tmp_path, colors):
     shutil.copytree(root, tmp_path / "root")
     (tmp_path / "root" / "flickr30k" / "dataset_flickr30k.json").write_text('{"images": [')
-    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("flickr30k", "urban1k"))
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("flickr30k", "urban1k"))
     with pytest.raises(
         DataError, match=r"table\.md: is written, without 1 sets that failed: flickr30k\. .*: flickr30k: .*json"
     ):
@@ -144,17 +144,17 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, tmp_path, colo
     table = json.loads((tmp_path / "out" / "table.json").read_text())
     assert set(table["systems"]["colors"]["subsets"]) == {"urban1k_t2i", "urban1k_i2t"}
     with pytest.raises(DataError, match="1 faults in the data, nothing was measured"):
-        benchmark(job.model_copy(update={"only": ("flickr30k",)}), quiet)
+        benchmark(job.model_copy(update={"benchmarks": ("flickr30k",)}), quiet)
 
 
 def test_a_vector_that_is_none_stops_with_its_id(root, tmp_path, colors):
     colors.broken = "green square number 3"
     with pytest.raises(DataError, match=r"flickr30k: \w+: colors made numbers that are not finite of it"):
-        benchmark(settings(root, tmp_path, only=("flickr30k",), allow_partial=True), quiet)
+        benchmark(settings(root, tmp_path, benchmarks=("flickr30k",), allow_partial=True), quiet)
     assert not (tmp_path / "colors").exists()
     colors.one = lambda content: [0.0] * 5
     with pytest.raises(DataError, match="colors made the vector 0"):
-        benchmark(settings(root, tmp_path, only=("flickr30k",), allow_partial=True), quiet)
+        benchmark(settings(root, tmp_path, benchmarks=("flickr30k",), allow_partial=True), quiet)
     assert not (tmp_path / "table.json").exists()
 
 
@@ -175,7 +175,7 @@ def test_kind_c7_a_set_without_its_pictures_does_not_end_the_others(root, tmp_pa
     pictures = next(path for path in (tmp_path / "root" / "flickr30k").iterdir() if path.is_dir())
     shutil.rmtree(pictures)
     for number, only in enumerate([(), ("flickr30k", "urban1k")]):
-        job = settings(tmp_path / "root", tmp_path / str(number), allow_partial=True, only=only)
+        job = settings(tmp_path / "root", tmp_path / str(number), allow_partial=True, benchmarks=only)
         assert "flickr30k: is not there: looked for " in failing(job, "flickr30k")
     with pytest.raises(DataError, match="nothing was measured"):
         benchmark(settings(tmp_path / "root", tmp_path / "strict"), quiet)
@@ -203,7 +203,7 @@ def test_kind_c7_a_torn_parquet_does_not_end_the_others(root, tmp_path, colors, 
 def test_kind_c7_a_picture_that_changed_does_not_end_the_others(root, tmp_path, colors):
     """Nor what a system makes no vector of: what is met while a set is embedded."""
     shutil.copytree(root, tmp_path / "root")
-    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, only=("flickr30k", "urban1k"))
+    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("flickr30k", "urban1k"))
     colors.broken = "square number 3"
     assert "colors made numbers that are not finite of it" in failing(job, "flickr30k")
     colors.broken = None
@@ -239,7 +239,7 @@ def broken_for_two(root, out):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "open_system", lambda settings: system)
         try:
-            benchmark(settings(root, out, allow_partial=True, only=("flickr30k", "urban1k"), batch_size=2), quiet)
+            benchmark(settings(root, out, allow_partial=True, benchmarks=("flickr30k", "urban1k"), batch_size=2), quiet)
         except DataError as error:
             (out / f"said-{os.environ.get('RANK', '0')}").write_text(str(error))
 
@@ -351,7 +351,7 @@ def arguments(root, out, model):
         f"model.name={model.name}",
     ]
     given += ["model.device=cpu", f"model.min_pixels={56 * 56}", f"model.max_pixels={56 * 56}"]
-    given += ['only=["mmeb/VOC2007", "flickr30k", "sugarcrepe"]']
+    given += ['benchmarks=["mmeb/VOC2007", "flickr30k", "sugarcrepe"]']
     return ["train", "benchmark", *given]
 
 
@@ -369,9 +369,9 @@ def test_the_numbers_are_the_same_on_one_two_and_three_processes(root, model, tm
 
 def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_path, colors):
     """Another instruction makes another corpus: what an older system measured there stands beside nothing."""
-    only = {"only": ("sharegpt4v", "urban1k"), "allow_partial": True}
+    only = {"benchmarks": ("sharegpt4v", "urban1k"), "allow_partial": True}
     benchmark(settings(root, tmp_path, **only), quiet)
-    newer = settings(root, tmp_path, only=("urban1k",), allow_partial=True, instruction="What is this?")
+    newer = settings(root, tmp_path, benchmarks=("urban1k",), allow_partial=True, instruction="What is this?")
     table = benchmark(newer.model_copy(update={"name": "newer"}), quiet)
     assert set(table.systems["newer"].subsets) == {"urban1k_t2i", "urban1k_i2t"}
     assert set(table.systems["colors"].subsets) == {"sharegpt4v_t2i", "sharegpt4v_i2t"}
@@ -381,9 +381,9 @@ def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_pa
 
 def test_a_row_of_the_table_is_one_system(root, tmp_path, colors):
     """Another budget of pixels for a second set: refused before anything is embedded."""
-    benchmark(settings(root, tmp_path, only=("sharegpt4v",), allow_partial=True), quiet)
+    benchmark(settings(root, tmp_path, benchmarks=("sharegpt4v",), allow_partial=True), quiet)
     colors.embedded.clear()
     colors.identity = replace(colors.identity, max_pixels=7)
     with pytest.raises(DataError, match="sharegpt4v: was measured with another max_pixels; delete it to measure it"):
-        benchmark(settings(root, tmp_path, only=("urban1k",), allow_partial=True), quiet)
+        benchmark(settings(root, tmp_path, benchmarks=("urban1k",), allow_partial=True), quiet)
     assert not colors.embedded

@@ -36,7 +36,9 @@ def test_labels_of_two_judges_that_are_not_calibrated_are_named(corpus, triples,
 
 
 def test_more_negatives_than_are_stored_are_refused_with_both_cures(corpus, triples):
-    with pytest.raises(TrainingError, match="stores 7; select with a larger `stored`, or lower `negatives`"):
+    with pytest.raises(
+        TrainingError, match="stores 7; select with a larger `num_negatives`, or lower the training's own"
+    ):
         Examples(corpus, triples, negatives=50)
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.prefetch import ahead
-from trainer.data.sampler import Order
+from trainer.data.prefetch import prefetch
+from trainer.data.sampler import BatchSampler
 
 groups = st.lists(st.integers(0, 3), min_size=1, max_size=40).map(np.array)
 sizes = st.integers(1, 7)
@@ -19,7 +19,7 @@ sizes = st.integers(1, 7)
 @given(groups, sizes, st.integers(0, 5))
 def test_every_row_once_an_epoch_in_batches_of_one_group(groups, size, seed):
     """An update of one batch: as many updates as an epoch has batches see each row once, epoch after epoch."""
-    order = Order(groups, batch_size=size, accumulate=1, seed=seed)
+    order = BatchSampler(groups, batch_size=size, accumulation_steps=1, seed=seed)
     length = sum(-(-count // size) for count in Counter(groups.tolist()).values())
     for epoch in range(2):
         batches = [order.batches(1 + epoch * length + step)[0] for step in range(length)]
@@ -28,19 +28,25 @@ def test_every_row_once_an_epoch_in_batches_of_one_group(groups, size, seed):
 
 
 @given(groups, sizes, st.integers(1, 5), st.integers(1, 20))
-def test_updates_only_cut_the_same_row_of_batches(groups, size, accumulate, step):
-    one = Order(groups, batch_size=size, accumulate=1, seed=0)
-    many = Order(groups, batch_size=size, accumulate=accumulate, seed=0)
-    expected = [one.batches(1 + (step - 1) * accumulate + place)[0].tolist() for place in range(accumulate)]
+def test_updates_only_cut_the_same_row_of_batches(groups, size, accumulation_steps, step):
+    one = BatchSampler(groups, batch_size=size, accumulation_steps=1, seed=0)
+    many = BatchSampler(groups, batch_size=size, accumulation_steps=accumulation_steps, seed=0)
+    expected = [
+        one.batches(1 + (step - 1) * accumulation_steps + place)[0].tolist() for place in range(accumulation_steps)
+    ]
     assert [rows.tolist() for rows in many.batches(step)] == expected
 
 
 def test_epochs_and_seeds_shuffle():
-    rows = [Order(np.zeros(50, int), batch_size=50, accumulate=1, seed=s).batches(e)[0] for s in (0, 1) for e in (1, 2)]
+    rows = [
+        BatchSampler(np.zeros(50, int), batch_size=50, accumulation_steps=1, seed=s).batches(e)[0]
+        for s in (0, 1)
+        for e in (1, 2)
+    ]
     assert len({tuple(one) for one in rows}) == 4
-    order = Order(np.zeros(50, int), batch_size=1, accumulate=2, seed=0)
+    order = BatchSampler(np.zeros(50, int), batch_size=1, accumulation_steps=2, seed=0)
     assert len({order.dice(step, place) for step in range(1, 9) for place in range(2)}) == 16
-    assert order.dice(3, 1) == Order(np.zeros(9, int), batch_size=4, accumulate=8, seed=0).dice(3, 1)
+    assert order.dice(3, 1) == BatchSampler(np.zeros(9, int), batch_size=4, accumulation_steps=8, seed=0).dice(3, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -60,7 +66,7 @@ def test_work_done_ahead_comes_in_order_and_is_bounded(workers):
             gate.set()
         return job * 10
 
-    stream = ahead(jobs(), prepare, workers)
+    stream = prefetch(jobs(), prepare, workers)
     assert list(islice(stream, 5)) == [(job, job * 10) for job in range(5)]
     assert len(taken) <= 5 + 2 * workers
     stream.close()
@@ -71,7 +77,7 @@ def test_an_error_is_raised_where_its_result_would_come():
     def prepare(job):
         return 1 / job
 
-    stream = ahead([1, 2, 0, 4], prepare, 2)
+    stream = prefetch([1, 2, 0, 4], prepare, 2)
     assert [next(stream)[1], next(stream)[1]] == [1, 0.5]
     with pytest.raises(ZeroDivisionError):
         next(stream)

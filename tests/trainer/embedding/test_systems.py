@@ -276,7 +276,7 @@ def test_a_dead_endpoint_is_waited_for_once(tmp_path):
         return 503, "loading"
 
     with serving(dead) as url:
-        options = {"url": url, "model": "tiny", "retry_for_s": 0.3, "in_flight": 2}
+        options = {"url": url, "model": "tiny", "retry_for_s": 0.3, "max_in_flight": 2}
         system = opened(tmp_path, system="endpoint", endpoint=options)
         with pytest.raises(EndpointBusy, match="503: loading"):
             vectors_of(system, [Content(text=f"text {number}") for number in range(40)])

@@ -9,7 +9,7 @@ from unijudge.alike import Exclusions
 from unijudge.errors import DataError, FolderBusy
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.rankings import read_rankings
-from unijudge.formats.vectors import VectorManifest, start_vectors, write_part
+from unijudge.formats.vectors import VectorManifest, start_vectors, write_vectors_part
 from unijudge.metrics import gold_rank, ndcg
 from unijudge.storage.leases import lease
 
@@ -28,7 +28,7 @@ def measured(folder, items, queries, vectors, asked, *, weights="w", **settings)
     ids = {"items": [item.item_id for item in items], "queries": [query.query_id for query in queries]}
     for kind, array in arrays.items():
         unit = array / np.linalg.norm(array, axis=1, keepdims=True)
-        write_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[kind], unit)
+        write_vectors_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[kind], unit)
     job = EvaluateSettings(corpus=folder, vectors=folder / "v", out=folder / "e", **settings)
     return evaluate(job), list(read_rankings(folder / "e" / "rankings.parquet"))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.export import agreement
-from trainer.export.agreement import Sample, bound, sample_of
+from trainer.export.agreement import AgreementSample, bound, sample_of
 from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.judging.prompt import Prompt
 from unijudge.storage.files import file_sha256
@@ -18,14 +18,14 @@ def test_vectors_are_compared_by_components_cosines_and_the_nearest():
     of_run = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], np.float32)
     exported = of_run.copy()
     exported[1] = [0.5, 0.7500009]
-    assert Sample(ROWS, None).said(of_run, exported, "float16") == (
+    assert AgreementSample(ROWS, None).said(of_run, exported, "float16") == (
         f"Measured at export in float16, {AGAINST}: components of vectors differ by at most 0.5, their cosine is "
         "0.750000 or more, and the nearest of 4 items is the same for 1 of 2 queries."
     )
 
 
 def test_a_rerankers_log_odds_are_compared():
-    said = Sample(ROWS, Prompt()).said(np.float32([1, -1, 3, 0]), np.float32([1, -1.5, 3, 0.25]), "bfloat16")
+    said = AgreementSample(ROWS, Prompt()).said(np.float32([1, -1, 3, 0]), np.float32([1, -1.5, 3, 0.25]), "bfloat16")
     assert said == f"Measured at export in bfloat16, {AGAINST}: log-odds differ by at most 0.5."
 
 
@@ -41,7 +41,7 @@ def fingerprints(corpus, triples):
 def test_rows_are_spread_evenly_over_the_run(corpus, triples, tmp_path, monkeypatch, settings):
     """Three of eight: the first, the last, and the one in the middle."""
     monkeypatch.setattr(agreement, "ROWS", 3)
-    run = settings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", negatives=1)
+    run = settings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", num_negatives=1)
     sample = sample_of(run, fingerprints(corpus, triples))
     queries = [corpus.content(corpus.queries[row]) for row in (0, 3, 7)]
     assert [row.query for row in sample.rows] == queries
@@ -49,8 +49,8 @@ def test_rows_are_spread_evenly_over_the_run(corpus, triples, tmp_path, monkeypa
 
 
 def test_why_nothing_was_measured_is_said(corpus, triples, tmp_path):
-    run = EmbedderSettings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", negatives=1)
+    run = EmbedderSettings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", num_negatives=1)
     assert "the corpus is another one now" in sample_of(run, {"the corpus": "another"})
-    for changes in ({"negatives": 99}, {"triples": tmp_path / "gone"}, {"corpus": tmp_path / "gone"}):
+    for changes in ({"num_negatives": 99}, {"triples": tmp_path / "gone"}, {"corpus": tmp_path / "gone"}):
         gone = sample_of(run.model_copy(update=changes), fingerprints(corpus, triples))
         assert "the training rows are not there any more, or are others" in gone

@@ -56,7 +56,7 @@ def test_a_run_does_not_go_on_with_other_weights(corpus, triples, base, tmp_path
             raise KeyboardInterrupt
 
     settings = EmbedderSettings(
-        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=base, **LOOP, save_every_steps=2
+        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=base, **LOOP, save_steps=2
     )
     with pytest.raises(KeyboardInterrupt):
         train_embedder(settings, stop)

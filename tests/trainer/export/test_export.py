@@ -249,7 +249,7 @@ def test_the_card_says_how_the_model_came_to_be(licence, embedder, corpus, tripl
 
 def test_the_card_names_the_judge_where_its_scores_still_lie_there(corpus, model, tmp_path, identity):
     scores = ScoreManifest(
-        corpus=corpus.fingerprint, vectors=None, queries=8, queries_in_shard=8, k=7, pool="global", judge=identity
+        corpus=corpus.fingerprint, vectors=None, queries=8, shard_size=8, k=7, pool="global", judge=identity
     )
     publish_json(tmp_path / "scores" / "manifest.json", scores)
     write_rows(corpus, tmp_path / "triples", scores=file_sha256(tmp_path / "scores" / "manifest.json"))
@@ -399,7 +399,7 @@ def test_rows_that_are_gone_are_not_claimed(corpus, model, tmp_path):
         tmp_path / "measured"
     )
     write_rows(corpus, tmp_path / "triples", scores="another selection of the same corpus")
-    settings = RerankerSettings(corpus=corpus.folder, triples=tmp_path / "triples", out=run, negatives=3)
+    settings = RerankerSettings(corpus=corpus.folder, triples=tmp_path / "triples", out=run, num_negatives=3)
     begun = read_json(run / "settings.json", Beginning).inputs
     assert "was not measured: the training rows are not there any more" in sample_of(settings, begun)
     shutil.rmtree(tmp_path / "triples")

@@ -1,9 +1,13 @@
 """The card claims what the run and the manifest of its rows say, and no more."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
-from trainer.export.model_card import Story, card
-from trainer.export.usage import Artefact
+from tests.promised import check_command, check_keys, check_routes, commands
+from trainer.export.model_card import RunFacts, card
+from trainer.export.usage import ExportedModel
 from trainer.losses.settings import LossSettings
 from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.formats.rankings import Evaluation
@@ -22,7 +26,7 @@ def text_of(kind, identity, base="owner/base", selection=None, **settings):
     """The card of a run on rows that `mine select` wrote with such settings; None: rows that are gone."""
     rows = {"corpus": "c", "scores": "s", "rows": 1, "negatives_in_row": 1, "statistics": {}}
     places = {"corpus": "c", "triples": "t", "out": "o"}
-    story = Story(
+    story = RunFacts(
         settings=(EmbedderSettings if kind == "embedder" else RerankerSettings)(**places, **settings),
         begun=Beginning(settings={}, inputs={}, made=None),
         environment={},
@@ -35,7 +39,7 @@ def text_of(kind, identity, base="owner/base", selection=None, **settings):
 
 
 def artefact(kind, base):
-    return Artefact(
+    return ExportedModel(
         name="made", kind=kind, form="merged", base=base, revision=None, dtype="float32", min_pixels=1, max_pixels=2,
         max_tokens=3, processor={}, prompt=Prompt(), labels=(0, 1), pairs=True, bare=None, edge=None,
     )  # fmt: skip
@@ -50,7 +54,7 @@ def artefact(kind, base):
         ("symmetric_kl", {"preset": "topk"}, f" {AGREEING}, {UNJUDGED}.", True),
         ("infonce", {"preset": "paper"}, f" {PLAIN}, {JUDGED}.", True),
         ("infonce", {"preset": "topk"}, f" {PLAIN}, {UNJUDGED}.", False),
-        ("infonce", {"preset": "topk", "suspects": "leave_out"}, f" {PLAIN}, {UNJUDGED}.", True),
+        ("infonce", {"preset": "topk", "suspect_action": "leave_out"}, f" {PLAIN}, {UNJUDGED}.", True),
     ],
 )
 def test_an_embedders_card_claims_a_judge_where_one_had_a_part(loss, selection, how, judged, identity):
@@ -84,7 +88,7 @@ def test_a_card_names_no_path_of_the_machine(identity):
     measured = [("eval", Evaluation(corpus=f"{home}/{name}", subsets={"s": {"mrr": 1.0}})) for name in ("val", "test")]
     settings = EmbedderSettings(corpus=f"{home}/pictures", triples=f"{home}/t", out=f"{home}/o")
     begun = Beginning(settings={}, inputs={}, made=made)
-    story = Story(settings, begun, {}, {}, rows, [identity], measured)
+    story = RunFacts(settings, begun, {}, {}, rows, [identity], measured)
     text = card(artefact("embedder", "owner/base"), story, tiled=False, license=None)
     assert "client-x" not in text
     for said in ("scores-of-2b", "corpus=pictures", "eval, of the corpus val:", "eval, of the corpus test:"):
@@ -98,3 +102,21 @@ def test_a_base_on_a_disk_is_named_by_its_folder(tmp_path, identity):
     assert "The model that it was made of, `tiny`, has" in text
     assert str(tmp_path) not in text
     assert "| base model | owner/base |" in text_of("embedder", identity)
+
+
+SHAPES = list(itertools.product(["embedder", "reranker"], ["merged", "adapter"], [True, False], [None, "<image>"]))
+
+
+@pytest.mark.parametrize(("kind", "form", "pairs", "bare"), SHAPES)
+@pytest.mark.parametrize(("edge", "tiled"), [(None, False), (None, True), (672, False)])
+def test_a_card_promises_what_is_there(identity, kind, form, pairs, bare, edge, tiled):
+    """Its commands, settings and routes are ours."""
+    of = replace(artefact(kind, "owner/base"), form=form, pairs=pairs, bare=bare, edge=edge)
+    settings = (EmbedderSettings if kind == "embedder" else RerankerSettings)(corpus="c", triples="t", out="o")
+    run = RunFacts(settings, Beginning(settings={}, inputs={}, made=None), {}, {}, None, [identity], [])
+    text = card(of, run, tiled=tiled, license=None)
+    assert (form == "adapter") == any(words[:2] == ["train", "export"] for words in commands(text)) or bare
+    for words in commands(text):
+        check_command(words)
+    check_routes(text)
+    check_keys(text, [EmbedderSettings, RerankerSettings])

@@ -55,7 +55,9 @@ def test_gradients_are_those_of_the_whole_batch(backbone, corpus, triples):
     batch = collate([examples[row] for row in range(4)])
 
     def loss(chunk):
-        return sum(loss_of(backbone, IN_BATCH, batch, cache_chunk=chunk)[name] for name in ("infonce", "in_batch"))
+        return sum(
+            loss_of(backbone, IN_BATCH, batch, gradcache_chunk_size=chunk)[name] for name in ("infonce", "in_batch")
+        )
 
     backbone.model.eval()  # without dropout
     whole, everything = gradients(backbone, lambda: loss(0))
@@ -109,5 +111,5 @@ def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(b
 
 
 def test_it_is_refused_where_rows_do_not_interact():
-    with pytest.raises(SettingsError, match=r"cache_chunk is for in-batch negatives .* rows do not interact"):
-        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "cache_chunk=8"])
+    with pytest.raises(SettingsError, match=r"gradcache_chunk_size is for in-batch negatives .* rows do not interact"):
+        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "gradcache_chunk_size=8"])

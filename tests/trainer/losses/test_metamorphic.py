@@ -35,14 +35,14 @@ def run(corpus, triples, model, tmp_path):
 
 def test_a_run_is_the_same_to_the_bit_wherever_it_was_cut_and_whatever_was_kept(run, model):
     """A cache decides which pictures are seen together again: after each cut another one is empty."""
-    whole = bytes_of(train_embedder(run("whole", steps=5), quiet))
+    whole = bytes_of(train_embedder(run("whole", max_steps=5), quiet))
     for cut in (2, 3, 4):
-        settings = run(f"cut-{cut}", steps=5, save_every_steps=1)
+        settings = run(f"cut-{cut}", max_steps=5, save_steps=1)
         with pytest.raises(KeyboardInterrupt):
             train_embedder(settings, partial(stop_at, cut))
         assert bytes_of(train_embedder(settings, quiet)) == whole, cut
     for kept in (0, 1):
-        uncached = run(f"kept-{kept}", steps=5)
+        uncached = run(f"kept-{kept}", max_steps=5)
         looks = uncached.model.model_copy(update={"vision_cache_mb": kept})
         assert bytes_of(train_embedder(uncached.model_copy(update={"model": looks}), quiet)) == whole, kept
 
@@ -53,7 +53,14 @@ def test_an_update_over_all_rows_is_the_same_however_it_is_cut_into_batches(corp
     found = []
     for size in (8, 4, 2, 1):
         settings = run_settings(
-            corpus, triples, model, tmp_path / str(size), steps=3, batch_size=size, accumulate=8 // size, warmup_steps=0
+            corpus,
+            triples,
+            model,
+            tmp_path / str(size),
+            steps=3,
+            batch_size=size,
+            gradient_accumulation_steps=8 // size,
+            warmup_steps=0,
         )
         settings = settings.model_copy(update={"loss": LossSettings(name=name, student_temperature=0.1)})
         train_embedder(settings, quiet)

@@ -15,7 +15,7 @@ from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.pictures import png
 from trainer.data.dataset import Example
-from trainer.losses.reranker import Lesson, Lessons, Question, reranker_loss
+from trainer.losses.reranker import Lesson, Lessons, TrainingQuestion, reranker_loss
 from trainer.losses.settings import RerankerLossSettings
 from trainer.models.backbone import open_backbone
 from trainer.models.settings import RerankerLoraSettings
@@ -202,7 +202,7 @@ def test_the_graded_loss_by_hand():
 
     def loss(chances, targets):
         fixed = SimpleNamespace(next_token_logits=lambda _: torch.tensor([chances]).log())
-        lesson = Lesson([Question([1], targets)], [])
+        lesson = Lesson([TrainingQuestion([1], targets)], [])
         return reranker_loss(fixed, RerankerLossSettings(listwise=0), lesson)["pairwise"].item()
 
     assert loss([0.6, 0.3, 0.1], {0: 0.9, 1: 0.1}) == pytest.approx(0.5801, abs=1e-4)
@@ -276,9 +276,10 @@ def test_a_repeated_negative_is_listed_once(backbone):
 def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tmp_path):
     """Merged, it is an ordinary model: the judge's own backend gives the scores of model and adapter, to 1e-4."""
     settings = RerankerSettings(
-        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model.model_dump(), negatives=7, steps=60,
+        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model.model_dump(), num_negatives=7,
+        max_steps=60,
         batch_size=4,
-        learning_rate=3e-3, warmup_steps=3, save_every_steps=40, lora=RerankerLoraSettings(rank=8, alpha=16),
+        learning_rate=3e-3, warmup_steps=3, save_steps=40, lora=RerankerLoraSettings(rank=8, alpha=16),
         loss=RerankerLossSettings(hardest=7, list_size_max=3),
     )  # fmt: skip
     losses = []

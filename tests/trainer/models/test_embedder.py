@@ -75,7 +75,7 @@ def test_a_model_or_an_adapter_that_does_not_fit(model, tmp_path, backbone):
     with pytest.raises(ModelError, match=r"adapter_config\.json is missing"):
         open_backbone(model.model_copy(update={"adapter": tmp_path}))
     with pytest.raises(ModelError, match="nothing_proj: no such linear layer"):
-        add_lora(backbone, LoraSettings(targets=("nothing_proj",)))
+        add_lora(backbone, LoraSettings(target_modules=("nothing_proj",)))
 
 
 def test_lora_trains_the_language_model_only(backbone):
@@ -110,7 +110,7 @@ def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
 
 
 def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone):
-    with pytest.raises(TrainingError, match=r"negatives = 8, but .* stores 7"):
+    with pytest.raises(TrainingError, match=r"num_negatives = 8, but .* stores 7"):
         Examples(corpus, triples, negatives=8)
     unjudged = Examples(corpus, write_rows(corpus, tmp_path / "unjudged", judged=False), negatives=3)
     batch = collate([unjudged[0], unjudged[1]])
@@ -126,7 +126,7 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(corpus, triples,
 
     def said(rows, **loss):
         caplog.clear()
-        settings = run_settings(corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", steps=1)
+        settings = run_settings(corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", max_steps=1)
         train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
         return [record.getMessage() for record in caplog.records if "hardly teach" in record.getMessage()]
 
@@ -152,7 +152,7 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(corpus, triples,
 def test_soft_labels_that_are_hard_are_warned_of_before_training(
     corpus, triples, model, tmp_path, caplog, loss, warned
 ):
-    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=1, warmup_steps=0)
+    settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1, warmup_steps=0)
     train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
     said = [message for message in caplog.messages if "soft labels equal hard ones" in message]
     assert len(said) == warned
@@ -176,7 +176,7 @@ def test_a_pool_that_is_covered_is_warned_of_before_training(
     write_triples(tmp_path / "rows", read_triples(triples, corpus.fingerprint))
     manifest = read_json(triples / "triples.json", TripleManifest)
     finish_triples(tmp_path / "rows", manifest.model_copy(update={"selection": {"preset": preset}}))
-    settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", steps=steps, warmup_steps=0)
+    settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", max_steps=steps, warmup_steps=0)
     loss = LossSettings(name="infonce", in_batch_weight=in_batch)
     train_embedder(settings.model_copy(update={"loss": loss}), quiet)
     warnings = [message for message in caplog.messages if "is small" in message]
@@ -223,8 +223,8 @@ def test_an_input_that_cannot_be_embedded_is_named(corpus, model, tmp_path):
 
 def run_settings(corpus, triples, model, out, **changes):
     settings = EmbedderSettings(
-        corpus=corpus.folder, triples=triples, out=out, model=model, negatives=7, steps=30, batch_size=4,
-        learning_rate=3e-3, warmup_steps=3, save_every_steps=10, lora=LoraSettings(rank=8, alpha=16),
+        corpus=corpus.folder, triples=triples, out=out, model=model, num_negatives=7, max_steps=30, batch_size=4,
+        learning_rate=3e-3, warmup_steps=3, save_steps=10, lora=LoraSettings(rank=8, alpha=16),
     )  # fmt: skip
     return settings.model_copy(update=changes)
 
@@ -243,7 +243,7 @@ def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
     before = precision(corpus, model, tmp_path / "before")
     settings = run_settings(
         corpus, triples, model, tmp_path / "run",
-        loss=LossSettings(name=loss, student_temperature=0.1, teacher_temperature=0.1), steps=60,
+        loss=LossSettings(name=loss, student_temperature=0.1, teacher_temperature=0.1), max_steps=60,
     )  # fmt: skip
     adapter = train_embedder(settings, quiet)
     after = precision(corpus, model, tmp_path / "after", adapter)

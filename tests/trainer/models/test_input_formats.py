@@ -299,7 +299,7 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
     )
     adapter = train_embedder(
         EmbedderSettings(
-            corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=student, negatives=2, steps=1,
+            corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=student, num_negatives=2, max_steps=1,
             batch_size=2, warmup_steps=0, lora=LoraSettings(rank=2, alpha=4),
             loss=LossSettings(teacher_temperature=0.5),
         ),

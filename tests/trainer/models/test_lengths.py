@@ -64,9 +64,9 @@ def test_rows_that_are_too_long_are_counted_before_a_run_begins(corpus, model, t
     """Also those that no step would meet."""
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
-    settings = run_settings(long, rows, model.model_copy(update={"max_tokens": 300}), tmp_path / "run", steps=1)
+    settings = run_settings(long, rows, model.model_copy(update={"max_tokens": 300}), tmp_path / "run", max_steps=1)
     if train is train_reranker:
-        same = settings.model_dump(include={"corpus", "triples", "out", "negatives", "steps", "model"})
+        same = settings.model_dump(include={"corpus", "triples", "out", "num_negatives", "max_steps", "model"})
         settings = RerankerSettings(**same)
     with pytest.raises(DataError, match=r"rows: 8 of 8 rows have texts that are longer than model.max_tokens = 300"):
         train(settings, quiet)
@@ -152,9 +152,9 @@ def test_kind_c6_rows_that_are_too_long_are_left_out_of_a_training(corpus, model
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
     skipping = model.model_copy(update={"max_tokens": 300, "on_long": "skip"})
-    settings = run_settings(long, rows, skipping, tmp_path / "run", steps=1)
+    settings = run_settings(long, rows, skipping, tmp_path / "run", max_steps=1)
     if train is train_reranker:
-        same = settings.model_dump(include={"corpus", "triples", "out", "negatives", "steps", "model"})
+        same = settings.model_dump(include={"corpus", "triples", "out", "num_negatives", "max_steps", "model"})
         settings = RerankerSettings(**same)
     with pytest.raises(TrainingError, match="all 8 rows are left out"):  # each has all others for negatives
         train(settings, quiet)
@@ -165,7 +165,7 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
     cutting = model.model_copy(update={"max_tokens": 100, "on_long": "truncate"})
-    settings = run_settings(long, rows, cutting, tmp_path / "run", steps=1)
+    settings = run_settings(long, rows, cutting, tmp_path / "run", max_steps=1)
     train_embedder(settings, quiet)
     assert "8 of 8 rows have texts that are longer than model.max_tokens = 100, and their ends are cut" in caplog.text
     changed = settings.model_copy(update={"model": cutting.model_copy(update={"max_tokens": 90})})

@@ -38,20 +38,20 @@ def short(monkeypatch):
 
 def test_a_training_says_the_step_its_size_and_what_helps(corpus, triples, model, tmp_path, short):
     """A batch of 2 rows has 2 queries and 8 candidates."""
-    settings = run_settings(corpus, triples, model, tmp_path / "run", batch_size=2, accumulate=2)
+    settings = run_settings(corpus, triples, model, tmp_path / "run", batch_size=2, gradient_accumulation_steps=2)
     short(10)
     steps = []
     with pytest.raises(OutOfMemory) as error:
         train_embedder(settings, lambda step, _: steps.append(step))
     said = re.fullmatch(
         r"step (\d): 2 rows, (\d+) inputs, ([\d,]+) tokens, padding included: out of memory on the CPU\. What helps, "
-        r"the cheapest first: gradient_checkpointing = true; model\.dtype = 'bfloat16'; batch_size = 1 with accumulate "
-        r"= 4 \(as many rows an update\); negatives below (\d)",
+        r"the cheapest first: gradient_checkpointing = true; model\.dtype = 'bfloat16'; batch_size = 1 with "
+        r"gradient_accumulation_steps = 4 \(as many rows an update\); num_negatives below (\d)",
         str(error.value),
     )
     step, inputs, tokens, negatives = (int(number.replace(",", "")) for number in said.groups())
     assert step == len(steps) + 1 > 1
-    assert (inputs, negatives) == (2 + 8, settings.negatives)
+    assert (inputs, negatives) == (2 + 8, settings.num_negatives)
     assert tokens > inputs
     assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
     assert not (tmp_path / "run" / "adapter").exists()
@@ -59,7 +59,9 @@ def test_a_training_says_the_step_its_size_and_what_helps(corpus, triples, model
 
 def test_every_process_ends_when_one_runs_out(corpus, triples, model, tmp_path):
     """Under torchrun: the second of two runs out in its third pass, while the first waits for its gradients."""
-    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=50, batch_size=2, accumulate=2)
+    settings = run_settings(
+        corpus, triples, model, tmp_path / "run", max_steps=50, batch_size=2, gradient_accumulation_steps=2
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                "tests.trainer.run_short_of_memory", "train", "embedder"]  # fmt: skip
     for override in overrides_of(settings):
@@ -100,12 +102,12 @@ def test_the_error_has_the_figures_of_the_gpu(monkeypatch):
     monkeypatch.setattr(DeviceMemory, "of", lambda device: H100)
     with (
         pytest.raises(OutOfMemory) as error,
-        out_of_memory_named(torch.device("cuda"), lambda: "step 12: 8 rows", lambda: ["negatives below 8"]),
+        out_of_memory_named(torch.device("cuda"), lambda: "step 12: 8 rows", lambda: ["num_negatives below 8"]),
     ):
         raise torch.OutOfMemoryError(MESSAGE)
     assert str(error.value) == (
         "step 12: 8 rows: out of memory on NVIDIA H100 80GB HBM3 (80.0 GiB; tensors took 78.0 GiB at the peak, 0.5 GiB "
-        "are free). What helps, the cheapest first: negatives below 8"
+        "are free). What helps, the cheapest first: num_negatives below 8"
     )
 
 
@@ -126,28 +128,34 @@ def test_only_what_is_about_memory_is_taken_for_it(error, expected):
 @pytest.mark.parametrize(("kind", "told", "checkpointing", "expected"), [
     (EmbedderSettings, [], False, [
         "gradient_checkpointing = true", "model.dtype = 'bfloat16'",
-        "batch_size = 4 with accumulate = 2 (as many rows an update)", "negatives below 8",
-        "model.max_pixels below 451584",
-    ]),
-    (EmbedderSettings, ["model.dtype=bfloat16", "batch_size=3", "accumulate=5", "negatives=1"], True, [
-        "batch_size = 1 with accumulate = 15 (as many rows an update)", "model.batch_tokens below 16384",
-        "model.max_pixels below 451584", "model.dtype = 'nf4'",
-    ]),
-    (EmbedderSettings, ["model.dtype=nf4", "loss.in_batch_weight=1", "negatives=1"], True, [
-        "cache_chunk = 8", "model.batch_tokens below 16384", "model.max_pixels below 451584",
-    ]),
-    (EmbedderSettings, ["model.dtype=nf4", "loss.in_batch_weight=1", "cache_chunk=6", "negatives=1"], False, [
-        "gradient_checkpointing = true", "cache_chunk = 3", "model.batch_tokens below 16384",
+        "batch_size = 4 with gradient_accumulation_steps = 2 (as many rows an update)", "num_negatives below 8",
         "model.max_pixels below 451584",
     ]),
     (EmbedderSettings, [
-        "model.dtype=nf4", "loss.in_batch_weight=1", "cache_chunk=1", "negatives=1", "model.max_pixels=3136",
+        "model.dtype=bfloat16", "batch_size=3", "gradient_accumulation_steps=5", "num_negatives=1",
+    ], True, [
+        "batch_size = 1 with gradient_accumulation_steps = 15 (as many rows an update)",
+        "model.batch_tokens below 16384",
+        "model.max_pixels below 451584", "model.dtype = 'nf4'",
+    ]),
+    (EmbedderSettings, ["model.dtype=nf4", "loss.in_batch_weight=1", "num_negatives=1"], True, [
+        "gradcache_chunk_size = 8", "model.batch_tokens below 16384", "model.max_pixels below 451584",
+    ]),
+    (EmbedderSettings, [
+        "model.dtype=nf4", "loss.in_batch_weight=1", "gradcache_chunk_size=6", "num_negatives=1",
+    ], False, [
+        "gradient_checkpointing = true", "gradcache_chunk_size = 3", "model.batch_tokens below 16384",
+        "model.max_pixels below 451584",
+    ]),
+    (EmbedderSettings, [
+        "model.dtype=nf4", "loss.in_batch_weight=1", "gradcache_chunk_size=1", "num_negatives=1",
+        "model.max_pixels=3136",
     ], True, ["model.batch_tokens below 16384"]),
-    (RerankerSettings, ["model.dtype=nf4", "batch_size=1", "negatives=2"], True, [
-        "negatives below 2", "loss.list_size_max below 6", "model.batch_tokens below 16384",
+    (RerankerSettings, ["model.dtype=nf4", "batch_size=1", "num_negatives=2"], True, [
+        "num_negatives below 2", "loss.list_size_max below 6", "model.batch_tokens below 16384",
         "model.max_pixels below 235200",
     ]),
-    (RerankerSettings, ["model.dtype=nf4", "batch_size=1", "negatives=1", "loss.listwise=0"], True, [
+    (RerankerSettings, ["model.dtype=nf4", "batch_size=1", "num_negatives=1", "loss.listwise=0"], True, [
         "model.batch_tokens below 16384", "model.max_pixels below 235200",
     ]),
 ])  # fmt: skip
@@ -170,8 +178,8 @@ def test_a_reranker_says_its_size_too(corpus, triples, model, tmp_path, short):
         triples=triples,
         out=tmp_path / "run",
         model=model.model_dump(),
-        negatives=7,
-        steps=1,
+        num_negatives=7,
+        max_steps=1,
         warmup_steps=0,
     )
     short(1)

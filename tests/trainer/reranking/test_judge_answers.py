@@ -25,7 +25,7 @@ def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
         if done == 5:
             raise UnijudgeError("stopped")
 
-    settings = job(method="fused", list_size=2, in_flight=1)
+    settings = job(method="fused", list_size=2, max_in_flight=1)
     with serving(Answering(1)) as url, pytest.raises(UnijudgeError, match="stopped"):
         rerank(settings.model_copy(update={"service": url}), stop)
     assert not (settings.out / "metrics.json").exists()
@@ -33,7 +33,7 @@ def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
     assert len(judge.listed) == queries - 4
     assert resumed[1:] == whole[1:]
     assert resumed[0].subsets == whole[0].subsets
-    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_mass": 1.0}), overwrite=True)
+    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_label_mass": 1.0}), overwrite=True)
     assert (judge.listed, stricter.unparsable) == ([], queries)
 
 
@@ -48,7 +48,7 @@ def test_a_torn_file_of_answers_is_named(job):
     run(ScriptedJudge(Prompt()), settings)
     (one,) = (settings.out / "answers").iterdir()
     one.write_bytes(one.read_bytes()[:100])
-    with pytest.raises(DataError, match=rf"{one.name}: no answers of this version"):
+    with pytest.raises(DataError, match=rf"{one.name}: no stored answers of this version"):
         run(ScriptedJudge(Prompt()), settings)
 
 

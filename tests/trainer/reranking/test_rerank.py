@@ -20,7 +20,7 @@ from unijudge.formats.corpus import Corpus, write_corpus
 from unijudge.formats.inventory import check
 from unijudge.formats.rankings import Ranking, read_rankings, write_rankings
 from unijudge.judging.prompt import Prompt
-from unijudge.judging.verdicts import Choice, PairError
+from unijudge.judging.verdicts import ListVerdict, PairError
 
 
 def said(judge, corpus, old, size=5):
@@ -82,8 +82,8 @@ def test_listwise_puts_the_choice_first(corpus, job):
 @pytest.mark.parametrize(
     "answer",
     [
-        Choice.of([-0.1, -9.0, -9.0, -9.0, -9.0], argmax_is_number=False),
-        Choice.of([-5.0, -4.0, -5.0, -5.0, -5.0], argmax_is_number=True),
+        ListVerdict.of([-0.1, -9.0, -9.0, -9.0, -9.0], argmax_is_number=False),
+        ListVerdict.of([-5.0, -4.0, -5.0, -5.0, -5.0], argmax_is_number=True),
         PairError(code="too_long", message="list fewer"),
     ],
     ids=["no number", "little mass", "an error"],
@@ -143,7 +143,7 @@ def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world
     for place, min_held_out in [(1, 1), (7, 1), (1, 50)]:
         judge = Answering(place)
         rules = {"method": "listwise", "list_size": 8, "rerank": "auto", "min_held_out": min_held_out}
-        settings = job(**rules, rankings=world, out=tmp_path / f"{place} {min_held_out}")
+        settings = job(**rules, evaluation=world, out=tmp_path / f"{place} {min_held_out}")
         report, before, after = run(judge, settings)
         trial = [old for old in before if halves[old.query_id]]
         gained = sum(old.gold_rank == place + 1 == 2 for old in trial)
@@ -167,9 +167,9 @@ def test_auto_by_another_reranking(corpus, job, world, tmp_path):
     rest = [ranking for ranking in old if ranking not in held_out]
     for name, rankings in {"held out": held_out, "rest": rest}.items():
         write_evaluation(tmp_path / name, corpus, rankings)
-    earlier = job(method="listwise", rankings=tmp_path / "held out", out=tmp_path / "earlier")
+    earlier = job(method="listwise", evaluation=tmp_path / "held out", out=tmp_path / "earlier")
     run(judge, earlier)
-    settings = job(method="listwise", rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out)
+    settings = job(method="listwise", evaluation=tmp_path / "rest", rerank="auto", held_out=earlier.out)
     report, before, after = run(judge, settings)
     decision = report.auto["squares"]
     assert (decision.queries, decision.gained, decision.lost, decision.reranked) == (2, 2, 0, True)
@@ -177,18 +177,20 @@ def test_auto_by_another_reranking(corpus, job, world, tmp_path):
     assert len(after) == len(before) == 6
     assert (report.subsets["squares"]["gained"], report.subsets["squares"]["lost"]) == (2 / 6, 4 / 6)
     with pytest.raises(DataError, match=r"reranks 5 items listwise .* here it is 5 items pointwise"):
-        run(judge, job(rankings=tmp_path / "rest", rerank="auto", held_out=earlier.out), overwrite=True)
+        run(judge, job(evaluation=tmp_path / "rest", rerank="auto", held_out=earlier.out), overwrite=True)
     with pytest.raises(DataError, match="reranks 2 of these very queries, as squares"):
-        run(judge, settings.model_copy(update={"rankings": world}), overwrite=True)
-    with pytest.raises(DataError, match=r"5 items listwise with min_mass = 0.5 .* listwise with min_mass = 0.9"):
-        run(judge, settings.model_copy(update={"min_mass": 0.9}), overwrite=True)
+        run(judge, settings.model_copy(update={"evaluation": world}), overwrite=True)
+    with pytest.raises(
+        DataError, match=r"5 items listwise with min_label_mass = 0.5 .* listwise with min_label_mass = 0.9"
+    ):
+        run(judge, settings.model_copy(update={"min_label_mass": 0.9}), overwrite=True)
     other = again(corpus, tmp_path / "again")
     assert other.fingerprint != corpus.fingerprint
     theirs = write_evaluation(
         tmp_path / "theirs", other, [replace(one, query_id=f"again {one.query_id}") for one in old]
     )
     with pytest.raises(DataError, match="reranks 2 of these very queries, as again squares"):
-        run(judge, settings.model_copy(update={"corpus": other.folder, "rankings": theirs}), overwrite=True)
+        run(judge, settings.model_copy(update={"corpus": other.folder, "evaluation": theirs}), overwrite=True)
     with pytest.raises(ValidationError, match="set rerank = 'auto'"):
         job(held_out=earlier.out)
 
@@ -207,19 +209,19 @@ def test_rankings_that_were_not_measured_are_refused(job, world, tmp_path):
     rankings = list(read_rankings(world / "rankings.parquet"))
     write_rankings(world / "rankings.parquet", rankings[1:])
     with pytest.raises(DataError, match=r"rankings\.parquet: changed since it was written; evaluate again"):
-        rerank(job(rankings=world), quiet)
+        rerank(job(evaluation=world), quiet)
     (world / "metrics.json").unlink()
     with pytest.raises(DataError, match=r"metrics\.json: no such file"):
-        rerank(job(rankings=world), quiet)
+        rerank(job(evaluation=world), quiet)
 
 
 def test_more_than_was_kept_is_refused_with_both_cures(corpus, evaluation, folder, job, tmp_path):
     evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=tmp_path / "three", keep=3))
     for changes, name in [({"top": 5}, "top"), ({"method": "listwise", "list_size": 5}, "list_size")]:
         with pytest.raises(DataError, match=rf"{name} = 5, but .* the best 3 items .* keep = 5, or set {name} = 3"):
-            rerank(job(rankings=tmp_path / "three", **changes), quiet)
+            rerank(job(evaluation=tmp_path / "three", **changes), quiet)
         assert not (tmp_path / "r").exists(), "nothing was written"
-    run(ScriptedJudge(Prompt()), job(rankings=tmp_path / "three", top=3))
+    run(ScriptedJudge(Prompt()), job(evaluation=tmp_path / "three", top=3))
     run(ScriptedJudge(Prompt()), job(top=50, out=tmp_path / "all"))  # there are eight in all
 
 
@@ -229,12 +231,12 @@ def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, 
     for judge, settings, what in [
         (Answering(2), job(method="listwise"), "judge"),
         (Answering(1), job(method="fused"), "method"),
-        (Answering(1), job(method="listwise", rankings=world), "rankings"),
+        (Answering(1), job(method="listwise", evaluation=world), "evaluation"),
     ]:
         with pytest.raises(DataError, match=rf"is there already, and differs in {what}; give another .* --overwrite"):
             run(judge, settings)
         assert not judge.listed, "nothing was asked"
         assert (tmp_path / "r" / "metrics.json").read_bytes() == before
-    run(Answering(1), job(method="listwise", in_flight=3))  # the same once more
+    run(Answering(1), job(method="listwise", max_in_flight=3))  # the same once more
     run(Answering(2), job(method="listwise"), overwrite=True)
     assert (tmp_path / "r" / "metrics.json").read_bytes() != before

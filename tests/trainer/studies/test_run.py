@@ -12,7 +12,7 @@ from trainer.studies.cells import cells_of
 from trainer.studies.cli import app
 from trainer.studies.engines import OneByOne
 from trainer.studies.process import Ended, Job, run_job
-from trainer.studies.report import Results, write_report
+from trainer.studies.report import Results, write_study_report
 from trainer.studies.run import Plan, run_plan
 from trainer.studies.study import Measure
 from unijudge.errors import DataError, FolderBusy, SettingsError
@@ -167,7 +167,7 @@ def _is_gone(pid):
 def test_the_report_says_what_the_numbers_say(tmp_path):
     study = toy()
     run(study, tmp_path / "out")
-    sentences = write_report(Plan.of(study, tmp_path / "out"))
+    sentences = write_study_report(Plan.of(study, tmp_path / "out"))
     assert sentences[0] == (
         "The good way, against the bad one, (k 4) helped: score +1.000, [+1.000, +1.000] over 3 seeds."
     )
@@ -189,7 +189,7 @@ def test_the_report_says_how_small_a_difference_it_can_tell(tmp_path):
         rankings = [Ranking(f"q{n}", "s", rank, ["a"], [0.5], ["a"], 3, bytes(16)) for n, rank in enumerate(ranks)]
         write_rankings(tmp_path / f"out/run/k=4,way={way},seed=0/rankings.parquet", rankings)
     measured = study.model_copy(update={"measures": {"precision@1": Measure(steps=("run",))}})
-    *_, said = write_report(Plan.of(measured, tmp_path / "out"))
+    *_, said = write_study_report(Plan.of(measured, tmp_path / "out"))
     assert said.startswith(
         "With 4 queries, the smallest difference of precision@1 that can be told is 0.490 (95 %, paired by query). "
         "4 queries are too few to tell a difference of 0.25: 16 are needed"
@@ -217,7 +217,7 @@ def test_measures_of_one_training_stand_in_one_row(tmp_path):
     steps["again"] = {"command": f"{STEP} run {{out}} {{world}} {{k}} {{way}} {{seed}}"}
     study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1"}}, measures=measures, comparisons={}, steps=steps)
     run(study, tmp_path / "out")
-    write_report(Plan.of(study, tmp_path / "out"))
+    write_study_report(Plan.of(study, tmp_path / "out"))
     rows = [line for line in (tmp_path / "out/table.md").read_text().splitlines() if line.startswith("| ")]
     names = [row.partition(" | ")[0] for row in rows[1:]]
     assert names == ["| k 4, way good", "| run: k 4, way good", "| again: k 4, way good"]
@@ -251,10 +251,10 @@ def test_a_number_that_some_runs_lack_is_left_open_and_one_that_all_lack_is_name
     study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, steps=steps, measures=measures)
     run(study, tmp_path / "out")
     with pytest.raises(DataError, match=r"has no number at only_good\. Correct `key`"):
-        write_report(Plan.of(study, tmp_path / "out"))
+        write_study_report(Plan.of(study, tmp_path / "out"))
     path = tmp_path / "out/run/k=4,way=good,seed=0/metrics.json"
     path.write_text(path.read_text().replace("{", '{"only_good": 7, ', 1))
-    write_report(Plan.of(study, tmp_path / "out"))
+    write_study_report(Plan.of(study, tmp_path / "out"))
     table = (tmp_path / "out/table.md").read_text()
     assert "| 7.000 (1) |" in table
     assert "| – |" in table

@@ -83,7 +83,7 @@ def test_labels_are_hard_below_a_twentieth_of_a_nat(share, warned):
 
 
 def training(**changes):
-    return EmbedderSettings(corpus="c", triples="t", out="o", steps=10, batch_size=5, negatives=4, **changes)
+    return EmbedderSettings(corpus="c", triples="t", out="o", max_steps=10, batch_size=5, num_negatives=4, **changes)
 
 
 @pytest.mark.parametrize(("items", "warned"), [(20, True), (21, False)])
@@ -99,7 +99,7 @@ def test_a_pool_is_covered_when_each_item_is_drawn_ten_times(items, warned):
 def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
     """A quarter of 2 × 50 rows, each with 4 negatives and, in a batch, its positive: 125; and 375."""
     pools = [Pool("few", 1, 5), Pool("many", 3, 37), Pool("large", 0, 9)]
-    said = pool_is_covered(training(accumulate=2, loss=LossSettings(in_batch_weight=1)), pools)
+    said = pool_is_covered(training(gradient_accumulation_steps=2, loss=LossSettings(in_batch_weight=1)), pools)
     assert "the pool of 'few' is small: 125 negatives are drawn from a pool of 5: each is seen about 25 times" in said
     assert "(2 of 3 pools are too small)" in said
 

@@ -33,7 +33,7 @@ from unijudge.content import Content
 from unijudge.errors import NonFiniteLoss, SettingsError, TrainingError
 from unijudge.storage.leases import lease
 
-FOUR = SETTINGS.model_copy(update={"accumulate": 4})
+FOUR = SETTINGS.model_copy(update={"gradient_accumulation_steps": 4})
 
 
 def quiet(*_):
@@ -109,7 +109,9 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all_before_the_update(tmp
 
 
 def uneven(folder):
-    with pytest.raises(TrainingError, match=r"accumulate = 2: the batches of an update .* among 4 processes"):
+    with pytest.raises(
+        TrainingError, match=r"gradient_accumulation_steps = 2: the batches of an update .* among 4 processes"
+    ):
         train(folder)
 
 
@@ -118,13 +120,15 @@ def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
 
 
 def uneven_training(settings):
-    with pytest.raises(TrainingError, match=r"accumulate = 1: the batches of an update .* among 2 processes"):
+    with pytest.raises(
+        TrainingError, match=r"gradient_accumulation_steps = 1: the batches of an update .* among 2 processes"
+    ):
         train_embedder(settings, quiet)
 
 
 def test_batches_that_cannot_be_shared_out_leave_no_folder_that_refuses_the_cure(corpus, triples, model, tmp_path):
     """As README's own line with the default: the refusal comes before the run's settings are written."""
-    settings = run_settings(corpus, triples, model, tmp_path / "run", accumulate=1)
+    settings = run_settings(corpus, triples, model, tmp_path / "run", gradient_accumulation_steps=1)
     launched(functools.partial(uneven_training, settings), 2, tmp_path / "ranks")
     assert not (tmp_path / "run" / "settings.json").exists()
 
@@ -146,8 +150,9 @@ def embedder_training(settings, *, sharded=False):
 def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_path):
     """With dropout, DoRA and gradient checkpointing; whole in each process, or its frozen weights split (FSDP2)."""
     settings = run_settings(
-        corpus, triples, model, tmp_path / "one", steps=3, batch_size=2, accumulate=2, save_every_steps=2,
-        gradient_checkpointing=True, batches="homogeneous",
+        corpus, triples, model, tmp_path / "one", max_steps=3, batch_size=2, gradient_accumulation_steps=2,
+        save_steps=2,
+        gradient_checkpointing=True, batch_strategy="homogeneous",
     )  # fmt: skip
     lora = settings.lora.model_copy(update={"dropout": 0.1, "dora": True, "init": "gaussian"})
     settings = settings.model_copy(update={"lora": lora})
@@ -209,7 +214,7 @@ def test_an_error_in_one_process_ends_all(folder, corpus, triples, model, tmp_pa
     for name in ("corpus", "images"):
         shutil.copytree(folder / name, tmp_path / name)
     (tmp_path / "images" / "white.png").unlink()
-    settings = run_settings(corpus, triples, model, tmp_path / "run", batch_size=1, accumulate=2)
+    settings = run_settings(corpus, triples, model, tmp_path / "run", batch_size=1, gradient_accumulation_steps=2)
     settings = settings.model_copy(update={"corpus": tmp_path / "corpus"})
     with pytest.raises(Exception, match=r"the row of query '.*': .*white\.png: cannot be read"):
         launched(functools.partial(embedder_training, settings), 2, tmp_path / "ranks")

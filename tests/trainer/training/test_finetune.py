@@ -57,20 +57,20 @@ def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, mod
 
 
 def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(corpus, triples, model, tmp_path):
-    with pytest.raises(TrainingError, match="negatives = 50"):
-        train_embedder(run_settings(corpus, triples, model, tmp_path / "run", negatives=50), quiet)
+    with pytest.raises(TrainingError, match="num_negatives = 50"):
+        train_embedder(run_settings(corpus, triples, model, tmp_path / "run", num_negatives=50), quiet)
     assert not (tmp_path / "run").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"mine: holds notes\.txt already, which would be mixed"):
-        train_embedder(run_settings(corpus, triples, model, tmp_path / "mine", steps=1), quiet)
+        train_embedder(run_settings(corpus, triples, model, tmp_path / "mine", max_steps=1), quiet)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_a_rate_that_is_never_reached_is_said(corpus, triples, model, tmp_path, caplog):
-    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=2, warmup_steps=5)
+    settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=2, warmup_steps=5)
     train_embedder(settings, quiet)
-    assert "warmup_steps = 5, steps = 2: learning_rate is never reached" in caplog.text
+    assert "warmup_steps = 5, max_steps = 2: learning_rate is never reached" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -114,7 +114,7 @@ def test_rows_and_images_in_an_object_store_train_the_same(copied, model, bucket
     store = locate(bucket)
     for name in ("corpus", "images", "rows"):
         store.fs.put(str(tmp_path / name), f"{store.path.rstrip('/')}/{name}", recursive=True)
-    here = run_settings(copied, rows, model, tmp_path / "here", steps=2)
+    here = run_settings(copied, rows, model, tmp_path / "here", max_steps=2)
     there = here.model_copy(update={"corpus": store / "corpus", "triples": store / "rows", "out": tmp_path / "there"})
     digests = [
         hashlib.sha256((train_embedder(one, quiet) / "adapter_model.safetensors").read_bytes()).digest()
@@ -171,11 +171,11 @@ def test_dora_and_a_gaussian_start(model):
 def test_one_target_that_does_not_exist_is_refused_though_others_do(model):
     with pytest.raises(
         ModelError,
-        match=r"targets: v_porj: no such linear layer .*; it has down_proj, gate_proj, k_proj, o_proj, q_proj",
+        match=r"target_modules: v_porj: no such linear layer .*; it has down_proj, gate_proj, k_proj, o_proj, q_proj",
     ):
-        add_lora(open_backbone(model), LoraSettings(targets=("q_proj", "v_porj")))
-    with pytest.raises(SettingsError, match=r"lora\.targets"):
-        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "lora.targets=[]"])
+        add_lora(open_backbone(model), LoraSettings(target_modules=("q_proj", "v_porj")))
+    with pytest.raises(SettingsError, match=r"lora\.target_modules"):
+        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "lora.target_modules=[]"])
 
 
 def test_a_disk_that_fills_up_under_the_weights_is_an_error_of_the_disk(model, tmp_path):
@@ -198,7 +198,7 @@ def test_four_bits_need_a_gpu(model):
 
 
 def test_what_was_trained_in_four_bits_is_merged_in_bfloat16(corpus, triples, model, tmp_path):
-    adapter = train_embedder(run_settings(corpus, triples, model, tmp_path / "run", steps=1), quiet)
+    adapter = train_embedder(run_settings(corpus, triples, model, tmp_path / "run", max_steps=1), quiet)
     save_merged(model.model_copy(update={"dtype": "nf4"}), adapter, tmp_path / "merged")
     assert {one.dtype for one in load_file(tmp_path / "merged" / "model.safetensors").values()} == {torch.bfloat16}
 
@@ -234,7 +234,7 @@ def test_trackers_get_what_the_metrics_file_has(tmp_path):
     notebook = Notebook()
     accelerator = Accelerator(cpu=True, log_with=notebook)
     accelerator.init_trackers("unijudge", {})
-    _, run, _ = train(tmp_path / "run", settings=SETTINGS.model_copy(update={"steps": 3}), accelerator=accelerator)
+    _, run, _ = train(tmp_path / "run", settings=SETTINGS.model_copy(update={"max_steps": 3}), accelerator=accelerator)
     assert notebook.lines[1:] == [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -244,7 +244,7 @@ def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, m
     rows[5].negatives[1] = replace(rows[5].negatives[1], yes_logprob=None, no_logprob=None, error="too_long")
     write_triples(tmp_path / "rows", rows)
     finish_triples(tmp_path / "rows", read_json(triples / "triples.json", TripleManifest))
-    settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", steps=1)
+    settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", max_steps=1)
     with pytest.raises(TrainingError, match=r"but 1 of 8 rows lack some .the first: query 'squares\.jsonl:6'"):
         train_embedder(settings, quiet)
     assert not (tmp_path / "run" / "settings.json").exists()
@@ -266,4 +266,4 @@ def test_rows_that_repeat_negatives_are_counted(corpus, triples, tmp_path, caplo
     Examples(corpus, tmp_path / "rows", negatives=2)
     assert not caplog.messages, "the third is not taken"
     Examples(corpus, tmp_path / "rows", negatives=3)
-    assert "3 of 8 rows repeat negatives, since fewer than negatives = 3 survived" in caplog.text
+    assert "3 of 8 rows repeat negatives, since fewer than num_negatives = 3 survived" in caplog.text

@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[3]
 def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
     """torchrun, as the help says; the first process alone tells."""
     anywhere = model.model_copy(update={"device": "cpu" if torch.cuda.is_available() else "auto"})
-    settings = run_settings(corpus, triples, anywhere, tmp_path / "run", steps=2, batch_size=2, accumulate=2)
+    settings = run_settings(
+        corpus, triples, anywhere, tmp_path / "run", max_steps=2, batch_size=2, gradient_accumulation_steps=2
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unijudge",
                "train", "embedder"]  # fmt: skip
     for override in overrides_of(settings):

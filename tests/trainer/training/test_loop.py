@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from trainer.data.sampler import Order
+from trainer.data.sampler import BatchSampler
 from trainer.losses.terms import Observed
 from trainer.training import run_folder
 from trainer.training.loop import fit
@@ -20,13 +20,18 @@ from trainer.training.settings import LoopSettings
 from unijudge.errors import DataError, NonFiniteLoss, TrainingError
 from unijudge.formats.inventory import check, describe
 
-SETTINGS = LoopSettings(steps=12, batch_size=2, accumulate=2, learning_rate=0.1, warmup_steps=3, save_every_steps=5)
+SETTINGS = LoopSettings(
+    max_steps=12, batch_size=2, gradient_accumulation_steps=2, learning_rate=0.1, warmup_steps=3, save_steps=5
+)
 DATA = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
 
 
 def order_of(settings):
     groups = np.zeros(len(DATA), int)
-    return Order(groups, batch_size=settings.batch_size, accumulate=settings.accumulate, seed=settings.seed)
+    accumulation_steps = settings.gradient_accumulation_steps
+    return BatchSampler(
+        groups, batch_size=settings.batch_size, accumulation_steps=accumulation_steps, seed=settings.seed
+    )
 
 
 class Plain:
@@ -92,7 +97,7 @@ def test_an_unfinished_run_says_so(tmp_path):
     train(tmp_path / "run", stop_at=8)
     told = describe(tmp_path / "run").splitlines()
     assert told[0] == f"{tmp_path / 'run'}: run; 1 files missing, first adapter"
-    assert [line.split()[1] for line in told if line.split()[0] == "settings.steps"] == ["12"]
+    assert [line.split()[1] for line in told if line.split()[0] == "settings.max_steps"] == ["12"]
     begun = [line for line in told if "made." in line]
     with pytest.raises(DataError, match="1 files are missing, first adapter"):
         check(tmp_path / "run")
@@ -105,7 +110,7 @@ def test_it_learns(tmp_path):
     def sum_of_inputs(module, batch):
         return {"squared": ((module(batch) - batch.sum(1, keepdim=True)) ** 2).mean()}
 
-    model, run, _ = train(tmp_path / "run", loss=sum_of_inputs, settings=SETTINGS.model_copy(update={"steps": 60}))
+    model, run, _ = train(tmp_path / "run", loss=sum_of_inputs, settings=SETTINGS.model_copy(update={"max_steps": 60}))
     assert (model.weight - 1).abs().max() < 0.1
     assert lines(run)[-1]["loss"] < 0.05 < lines(run)[0]["loss"]
 
@@ -132,10 +137,12 @@ def test_what_some_batches_alone_show_is_the_mean_over_their_rows(tmp_path):
         seen = {} if (batch == marked).any() else {"size": Observed(batch.abs().mean())}
         return {"squared": (module(batch) ** 2).mean()} | seen
 
-    _, run, _ = train(tmp_path / "run", loss=watched, settings=SETTINGS.model_copy(update={"accumulate": 2}))
+    _, run, _ = train(
+        tmp_path / "run", loss=watched, settings=SETTINGS.model_copy(update={"gradient_accumulation_steps": 2})
+    )
     partly = 0
     for line in lines(run):
-        batches = order_of(SETTINGS.model_copy(update={"accumulate": 2})).batches(line["step"])
+        batches = order_of(SETTINGS.model_copy(update={"gradient_accumulation_steps": 2})).batches(line["step"])
         showing = [rows for rows in batches if 0 not in rows]
         partly += 0 < len(showing) < len(batches)
         assert not any(name.startswith("share") for name in line)
@@ -185,8 +192,8 @@ def test_nothing_to_train_is_said(tmp_path):
 
 def test_other_settings_are_another_run(tmp_path):
     train(tmp_path / "run", stop_at=1)
-    with pytest.raises(DataError, match=r"began otherwise: steps was 12, is 13\. Give another"):
-        Run(tmp_path / "run", SETTINGS.model_copy(update={"steps": 13}), {})
+    with pytest.raises(DataError, match=r"began otherwise: max_steps was 12, is 13\. Give another"):
+        Run(tmp_path / "run", SETTINGS.model_copy(update={"max_steps": 13}), {})
     Run(tmp_path / "run", SETTINGS.model_copy(update={"workers": 0}), {})
     Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
     with pytest.raises(DataError, match="began otherwise: the rows differ"):

@@ -130,8 +130,8 @@ def test_the_warning_by_hand():
 def test_a_training_that_will_not_fit_is_told_before_it_starts(corpus, triples, model, tmp_path, monkeypatch, caplog):
     """A stand-in for the GPU that the estimate is held against; the training itself runs to its end."""
     monkeypatch.setattr(DeviceMemory, "of", lambda device: SMALL_GPU)
-    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=1, warmup_steps=0)
-    plain = run_settings(corpus, triples, model, tmp_path / "plain", steps=1, warmup_steps=0)
+    settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1, warmup_steps=0)
+    plain = run_settings(corpus, triples, model, tmp_path / "plain", max_steps=1, warmup_steps=0)
     (line,) = warned(settings, caplog)
     assert line.startswith("memory: this training will need about 0.0 GiB beside its weights, and A small GPU has")
     assert "gradient_checkpointing = true; model.dtype = 'bfloat16'; batch_size = " in line
@@ -153,13 +153,13 @@ def test_hidden_states_are_computed_again_on_a_gpu_unless_told_otherwise(
 ):
     """settings.json holds what was resolved; the finished run is found again by `auto`."""
     monkeypatch.setattr("trainer.training.finetune.device_of", lambda wanted: torch.device(kind))
-    settings = run_settings(corpus, triples, model, tmp_path / "run", steps=1)
+    settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1)
     assert settings.gradient_checkpointing == "auto"
     train_embedder(settings, quiet)
     begun = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert begun["settings"]["gradient_checkpointing"] is (kind == "cuda")
     train_embedder(settings, quiet)
-    told = run_settings(corpus, triples, model, tmp_path / "told", steps=1, gradient_checkpointing=kind == "cpu")
+    told = run_settings(corpus, triples, model, tmp_path / "told", max_steps=1, gradient_checkpointing=kind == "cpu")
     train_embedder(told, quiet)
     begun = json.loads((tmp_path / "told" / "settings.json").read_text())
     assert begun["settings"]["gradient_checkpointing"] is (kind == "cpu")

@@ -23,7 +23,7 @@ def test_pictures_that_are_prepared_ahead_are_still_there_when_their_batch_runs(
     a pixel; one batch runs, two for each worker are ahead."""
     training = EmbedderSettings(corpus="c", triples="t", out="o")
     embedding, measuring = EmbedSettings(corpus="c", out="o"), BenchmarkSettings(root="r")
-    contents = [training.batch_size * (2 + training.negatives), embedding.batch_size, measuring.batch_size]
+    contents = [training.batch_size * (2 + training.num_negatives), embedding.batch_size, measuring.batch_size]
     for job, in_batch in zip((training, embedding, measuring), contents, strict=True):
         assert (1 + 2 * job.workers) * in_batch * 3 * job.model.max_pixels < PICTURES_AHEAD
 
@@ -32,9 +32,9 @@ def test_pictures_that_are_prepared_ahead_are_still_there_when_their_batch_runs(
 def test_an_embedders_recipe_is_the_papers(name):
     recipe = load_settings(EmbedderSettings, RECIPES / f"{name}.toml")
     assert recipe.model.name == NAMES[name]
-    assert recipe.batch_size * recipe.accumulate == 1024
-    assert recipe.accumulate % 8 == 0, "eight GPUs share it"
-    assert (recipe.steps, recipe.negatives, recipe.seed) == (2000, 8, 42)
+    assert recipe.batch_size * recipe.gradient_accumulation_steps == 1024
+    assert recipe.gradient_accumulation_steps % 8 == 0, "eight GPUs share it"
+    assert (recipe.max_steps, recipe.num_negatives, recipe.seed) == (2000, 8, 42)
     assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout) == (16, 64, 0.1)
     assert (recipe.loss.name, recipe.loss.student_temperature, recipe.loss.teacher_temperature) == (
         "symmetric_kl", 0.02, 0.02,
@@ -48,5 +48,5 @@ def test_the_rerankers_recipe_is_the_papers():
     recipe = load_settings(RerankerSettings, RECIPES / "unime-v2-reranker.toml")
     assert recipe.model.name == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout, recipe.learning_rate) == (128, 256, 0.05, 2e-5)
-    assert recipe.batch_size * recipe.accumulate == 64
-    assert recipe.warmup_steps == 0.03 * recipe.steps
+    assert recipe.batch_size * recipe.gradient_accumulation_steps == 64
+    assert recipe.warmup_steps == 0.03 * recipe.max_steps

@@ -16,7 +16,7 @@ from unijudge.pages.charts import SERIES
 
 def made(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1, settings=None):
     """A run whose loss is its step."""
-    run = Run(folder, settings or LoopSettings(steps=20, seed=seed), {"the rows": "5e1ec7ed"})
+    run = Run(folder, settings or LoopSettings(max_steps=20, seed=seed), {"the rows": "5e1ec7ed"})
     for step in range(1, steps + 1):
         values = {name: step / len(terms) for name in terms}
         run.log(step=step, loss=float(step), **values, student_entropy=0.5, teacher_entropy=0.25, teacher_one_hot=0.125,
@@ -92,7 +92,7 @@ def test_losses_of_different_kinds_are_said_to_be_incomparable_once(tmp_path):
     """What every run has of its own, as its folder and its time, explains nothing."""
     runs = [tmp_path / name for name in ("a", "b", "c")]
     for run, name in zip(runs, ("kl", "infonce", "kl"), strict=True):
-        settings = Taught(steps=20, out=str(run), loss=LossSettings(name=name))
+        settings = Taught(max_steps=20, out=str(run), loss=LossSettings(name=name))
         made(run, settings=settings, terms=(name, "in_batch"))
     pages = []
     for chosen in (runs, [runs[0], runs[2]]):

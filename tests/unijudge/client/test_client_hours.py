@@ -79,7 +79,7 @@ class Service(httpx2.AsyncBaseTransport):
 async def job(service, queries, **options):
     """All queries at once, as many in flight as the client finds right; gives their answers and the hours it took."""
     async with JudgeClient("http://judge", transport=service, **options) as client:
-        slots = asyncio.Semaphore(options["in_flight"])
+        slots = asyncio.Semaphore(options["max_in_flight"])
 
         async def ask(number):
             async with slots:
@@ -88,7 +88,7 @@ async def job(service, queries, **options):
         return await asyncio.gather(*(ask(number) for number in range(queries)))
 
 
-MINER = {"in_flight": 128, "request_timeout_s": 300, "retry_for_s": 600}
+MINER = {"max_in_flight": 128, "request_timeout_s": 300, "retry_for_s": 600}
 
 
 @pytest.mark.parametrize("drops", [True, False])
@@ -145,19 +145,19 @@ def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, waiting, fa
     assert sum(together) > 0.95 * sum(alone)
 
 
-async def shares(service, clients, for_s=120, in_flight=64):
+async def shares(service, clients, for_s=120, max_in_flight=64):
     """How many answers each client got in some time."""
     counts = [0] * clients
 
     async def client(number):
-        async with JudgeClient("http://judge", transport=service, in_flight=in_flight) as judge:
+        async with JudgeClient("http://judge", transport=service, max_in_flight=max_in_flight) as judge:
 
             async def asking(worker):
                 for query in itertools.count():
                     await judge.judge(Content(f"{number}.{worker}.{query}"), ONE)
                     counts[number] += 1
 
-            await asyncio.gather(*map(asking, range(in_flight)))
+            await asyncio.gather(*map(asking, range(max_in_flight)))
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(for_s):

@@ -57,8 +57,10 @@ def asked(app, change, number=1, **options):
 
 
 def test_a_client_that_could_send_nothing_is_refused():
-    with pytest.raises(SettingsError, match=r"in_flight = 0, first = 4: nothing could ever be sent\. Set 1 or more"):
-        JudgeClient("http://judge", in_flight=0)
+    with pytest.raises(
+        SettingsError, match=r"max_in_flight = 0, first = 4: nothing could ever be sent\. Set 1 or more"
+    ):
+        JudgeClient("http://judge", max_in_flight=0)
 
 
 # One deadline
@@ -199,7 +201,7 @@ def test_what_says_that_there_is_too_much_to_do_halves(app, monkeypatch, status,
                 return busy(status, code)
             return await go_on(request)
 
-        async with JudgeClient("http://judge", transport=Changing(app, change), first=16, in_flight=16) as client:
+        async with JudgeClient("http://judge", transport=Changing(app, change), first=16, max_in_flight=16) as client:
             answers = await asyncio.gather(*(client.judge(query, ONE) for query in queries(16)))
             return answers, client._connection._retrying._limit.number
 
@@ -251,7 +253,7 @@ def test_ten_clients_of_one_full_service_are_all_answered_once(monkeypatch):
     """Each would have 32 in flight; all together find room for 24."""
     monkeypatch.setattr("unijudge.client.retry.SHORTEST_WAIT_S", 0.01)
     service = Service(room=24)
-    answers = crowd(service, 10, 30, in_flight=32)
+    answers = crowd(service, 10, 30, max_in_flight=32)
     alone = ScriptedJudge(Prompt())
     for n, found in enumerate(answers):
         assert found == [asyncio.run(alone.judge(query, ONE)) for query in queries(30, f"client {n}, query")]
@@ -264,7 +266,7 @@ def test_a_full_service_is_not_swamped_by_what_waits(monkeypatch):
     """A refused request keeps its place, so the hundreds behind it are not sent to be refused as well."""
     service = Service(room=4)
     monkeypatch.setattr("unijudge.client.retry.SHORTEST_WAIT_S", 0.01)
-    crowd(service, 1, 300, in_flight=128)
+    crowd(service, 1, 300, max_in_flight=128)
     assert set(service.answered.values()) == {1}
     assert 0 < service.refused < 300
 
@@ -279,7 +281,7 @@ def test_a_service_that_falls_silent_is_given_up_by_all_that_wait(app):
 
     async def ask():
         transport = Changing(app, change)
-        options = {"in_flight": 1, "request_timeout_s": 0.1, "retry_for_s": 0.5, "transport": transport}
+        options = {"max_in_flight": 1, "request_timeout_s": 0.1, "retry_for_s": 0.5, "transport": transport}
         async with JudgeClient("http://judge", **options) as client:
             asking = (client.judge(query, ONE) for query in queries(20))
             return await asyncio.gather(*asking, return_exceptions=True)
@@ -336,7 +338,7 @@ def test_patience_begins_anew_with_each_answer(app, monkeypatch):
         return await go_on(request) if number % 10 == 0 else busy()
 
     monkeypatch.setattr(Retrying, "_is_away", seen)
-    answers, _ = asked(app, change, number=20, retry_for_s=1.0, in_flight=2)
+    answers, _ = asked(app, change, number=20, retry_for_s=1.0, max_in_flight=2)
     assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
     assert len(given_up) == 180
     assert not any(given_up)

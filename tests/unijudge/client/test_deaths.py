@@ -15,7 +15,7 @@ from unijudge.client.client import KILLS, JudgeClient
 from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeKilled
 from unijudge.judging.prompt import Prompt
-from unijudge.judging.verdicts import Choice, PairError, Verdict
+from unijudge.judging.verdicts import ListVerdict, PairError, Verdict
 
 LETHAL = Content("a lethal candidate")
 MOST = 4
@@ -141,7 +141,7 @@ def test_a_list_that_kills_is_an_error_and_others_get_their_choice():
     questions = [(Content(f"query {n}"), [Content("b"), LETHAL if n == 3 else Content("c")]) for n in range(8)]
     found = asked(judge, questions, "choose")
     assert found.pop(3).code == "kills_judge"
-    assert all(isinstance(choice, Choice) for choice in found)
+    assert all(isinstance(choice, ListVerdict) for choice in found)
     assert judge.deaths.total() == 3
 
 

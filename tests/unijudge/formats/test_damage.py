@@ -7,8 +7,8 @@ import pytest
 
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CandidateManifest, Near, start_candidates
-from unijudge.formats.candidates import write_part as write_candidates
+from unijudge.formats.candidates import CandidateManifest, NearestItems, start_candidates
+from unijudge.formats.candidates import write_candidates_part as write_candidates
 from unijudge.formats.corpus import CorpusManifest
 from unijudge.formats.inventory import check
 from unijudge.formats.vectors import VectorFolder, VectorManifest, check_part
@@ -24,7 +24,7 @@ def test_a_flipped_byte_of_any_column_or_mark_is_found_by_a_check(tmp_path, iden
     make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
     retrieval = CandidateManifest(corpus="c", vectors="v", queries=3, k=2, pool="global", retrieval={})
     start_candidates(tmp_path / "candidates", retrieval)
-    write_candidates(tmp_path / "candidates", retrieval, 0, iter([Near([1, 2], [0.5, 0.25], [0.75])] * 3))
+    write_candidates(tmp_path / "candidates", retrieval, 0, iter([NearestItems([1, 2], [0.5, 0.25], [0.75])] * 3))
     path = min((tmp_path / name).glob("*.parquet"))
     data = path.read_bytes()
     group = pq.ParquetFile(path).metadata.row_group(0)

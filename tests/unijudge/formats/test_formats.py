@@ -13,7 +13,13 @@ from unijudge.formats.corpus import ITEMS, Corpus, Item, Query, write_corpus
 from unijudge.formats.inventory import check, describe
 from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path, write_shard
 from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
-from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors, write_part
+from unijudge.formats.vectors import (
+    VectorFolder,
+    VectorManifest,
+    missing_vector_parts,
+    start_vectors,
+    write_vectors_part,
+)
 from unijudge.storage.files import publish_json, publishing
 from unijudge.storage.leases import lease
 
@@ -63,7 +69,7 @@ def test_an_image_that_is_gone_is_named(corpus):
 
 def manifest(identity, queries=3, in_shard=2):
     return ScoreManifest(
-        corpus="c", vectors="v", queries=queries, queries_in_shard=in_shard, k=50, pool="global", judge=identity
+        corpus="c", vectors="v", queries=queries, shard_size=in_shard, k=50, pool="global", judge=identity
     )
 
 
@@ -140,23 +146,23 @@ def test_vectors_are_read_back_and_checked(tmp_path, corpus):
     made = vector_manifest(corpus=corpus.fingerprint, queries=2)
     folder = tmp_path / "v"
     start_vectors(folder, made)
-    ((path, rows),) = missing_parts(folder, made, "items")
+    ((path, rows),) = missing_vector_parts(folder, made, "items")
     assert rows == range(2)
     vectors = np.eye(4, dtype=np.float32)[:2]
     with pytest.raises(DataError, match="no such file; run its writer again"):
         VectorFolder(folder, corpus).whole("items")
-    write_part(path, made, ["i0", "i1"], vectors)
+    write_vectors_part(path, made, ["i0", "i1"], vectors)
     assert (VectorFolder(folder, corpus).whole("items") == vectors).all()
     assert (VectorFolder(folder, corpus).take("items", np.array([1, 0, 1])) == vectors[[1, 0, 1]]).all()
-    write_part(path, made, ["i0", "x"], vectors)
+    write_vectors_part(path, made, ["i0", "x"], vectors)
     with pytest.raises(DataError, match="ids are not those"):
         VectorFolder(folder, corpus).whole("items")
-    write_part(path, made, ["i0"], vectors[:1])
+    write_vectors_part(path, made, ["i0"], vectors[:1])
     with pytest.raises(DataError, match="1 vectors, but 2 belong there"):
         VectorFolder(folder, corpus).whole("items")
     with pytest.raises(DataError, match=r"holds other vectors .model differ"):
         start_vectors(folder, made.model_copy(update={"model": "n"}))
-    write_part(path, made.model_copy(update={"max_pixels": 3}), ["i0", "i1"], vectors)
+    write_vectors_part(path, made.model_copy(update={"max_pixels": 3}), ["i0", "i1"], vectors)
     with pytest.raises(DataError, match="belongs to another embedding"):
         VectorFolder(folder, corpus).whole("items")
     (folder / "vectors.json").unlink()
@@ -182,8 +188,8 @@ def test_vectors_are_read_block_by_block(tmp_path, corpus, monkeypatch):
     vectors = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     start_vectors(tmp_path / "v", made)
-    for path, rows in missing_parts(tmp_path / "v", made, "items"):
-        write_part(path, made, [f"i{row}" for row in rows], vectors[rows.start : rows.stop])
+    for path, rows in missing_vector_parts(tmp_path / "v", made, "items"):
+        write_vectors_part(path, made, [f"i{row}" for row in rows], vectors[rows.start : rows.stop])
     folder = VectorFolder(tmp_path / "v", many)
     assert [rows for rows, _ in folder.blocks("items")] == [range(a, min(a + 2, 11)) for a in range(0, 11, 2)]
     assert [rows for rows, _ in folder.blocks("items", range(5, 7))] == [range(4, 6), range(6, 8)]
@@ -209,7 +215,7 @@ def test_a_positive_outside_of_the_corpus_is_named(tmp_path):
 @pytest.mark.parametrize("value", [np.nan, 3.0, 0.0])
 def test_vectors_without_unit_length_are_refused(tmp_path, value):
     with pytest.raises(DataError, match="1 vectors are not of unit length"):
-        write_part(tmp_path / "x.parquet", vector_manifest(), ["a"], np.array([[value, 0.0]]))
+        write_vectors_part(tmp_path / "x.parquet", vector_manifest(), ["a"], np.array([[value, 0.0]]))
     assert not list(tmp_path.iterdir())
 
 

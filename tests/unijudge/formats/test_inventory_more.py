@@ -9,7 +9,7 @@ from demo.tiny_model import make_model
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.pictures import png
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CandidateManifest, Near, start_candidates, write_part
+from unijudge.formats.candidates import CandidateManifest, NearestItems, start_candidates, write_candidates_part
 from unijudge.formats.corpus import Item
 from unijudge.formats.inventory import check, describe
 from unijudge.formats.triples import TripleManifest
@@ -91,7 +91,7 @@ def test_a_folder_of_scores_that_is_only_planned(tmp_path):
         .splitlines()[0]
         .endswith("scores, planned; 1 files missing, first candidates/part-00000.parquet")
     )
-    write_part(folder, manifest, 0, iter([Near([0], [0.5], [0.6])] * 2))
+    write_candidates_part(folder, manifest, 0, iter([NearestItems([0], [0.5], [0.6])] * 2))
     assert describe(folder.parent).splitlines()[0].endswith("scores, planned; every file is there")
     assert check(folder.parent).endswith("scores, planned, whole: 2 rows read")
     (folder / "part-00000.parquet").write_bytes(b"torn")

@@ -12,13 +12,12 @@ from miner.selection.overrides import read_overrides
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.unijudge.storage.test_storage import names
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CandidateManifest, start_candidates
-from unijudge.formats.candidates import missing_parts as missing_candidates
+from unijudge.formats.candidates import CandidateManifest, missing_candidate_parts, start_candidates
 from unijudge.formats.datasets import pull
 from unijudge.formats.inventory import describe
 from unijudge.formats.scores import ScoreManifest, missing_shards, read_scores
 from unijudge.formats.triples import read_triples
-from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_parts, start_vectors
+from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_vector_parts, start_vectors
 from unijudge.storage.access_errors import unwritable
 from unijudge.storage.files import publish_text, read_json, read_text
 from unijudge.storage.leases import lease
@@ -115,8 +114,8 @@ def test_missing_shards_and_parts_are_found_by_one_listing(bucket, identity, mon
     more = plan.model_copy(update={"queries": 400})
     for find, found in [
         (lambda: missing_shards(root / "scores", more), list(range(2, 200))),
-        (lambda: missing_candidates(root / "candidates", retrieval), list(range(62))),
-        (lambda: list(missing_parts(root / "vectors", vectors, "items")), []),
+        (lambda: missing_candidate_parts(root / "candidates", retrieval), list(range(62))),
+        (lambda: list(missing_vector_parts(root / "vectors", vectors, "items")), []),
     ]:
         asked.clear()
         assert find() == found

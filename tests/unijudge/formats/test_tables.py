@@ -43,7 +43,7 @@ def test_a_flipped_byte_is_noticed(tmp_path, identity):
         JudgedQuery(f"q{n}", "s", bytes(16), [judged("p", None)], [judged(f"i{n}-{rank}", rank) for rank in range(9)])
         for n in range(50)
     ]
-    plan = ScoreManifest(corpus="c", vectors="v", queries=50, queries_in_shard=50, k=9, pool="global", judge=identity)
+    plan = ScoreManifest(corpus="c", vectors="v", queries=50, shard_size=50, k=9, pool="global", judge=identity)
     publish_json(tmp_path / "s" / "manifest.json", plan)
     write_shard(tmp_path / "s", plan, 0, rows)
     assert list(read_scores(tmp_path / "s")) == rows

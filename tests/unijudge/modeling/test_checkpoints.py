@@ -210,7 +210,7 @@ def test_whole_numbers_where_nothing_is_packed(tiny_model, tmp_path):
 
 def test_an_adapter_beside_a_model_is_refused_everywhere(tiny_model, tmp_path):
     backbone = open_backbone(BackboneSettings(name=str(tiny_model)))
-    add_lora(backbone, LoraSettings(rank=4, targets=("q_proj", "v_proj")))
+    add_lora(backbone, LoraSettings(rank=4, target_modules=("q_proj", "v_proj")))
     Adapter(backbone.model).save(tmp_path / "adapter")
     shutil.copytree(tiny_model, tmp_path / "both")
     for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -278,7 +278,7 @@ def test_kind_b1_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, f
     change, message = ADAPTERS[fault]
     settings = BackboneSettings(name=str(tiny_model))
     backbone = open_backbone(settings)
-    add_lora(backbone, LoraSettings(rank=4, targets=("q_proj", "v_proj")))
+    add_lora(backbone, LoraSettings(rank=4, target_modules=("q_proj", "v_proj")))
     Adapter(backbone.model).save(tmp_path / "whole")
     open_backbone(settings.model_copy(update={"adapter": tmp_path / "whole"}))
     folder = changed(tmp_path / "whole", tmp_path / "spoiled", change)

@@ -1,0 +1,63 @@
+"""What a text promises of us: its commands, settings and routes are held against the real ones."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import typer
+
+from judge_service.replica import app as service
+from unijudge import cli
+from unijudge.job import JobCommand, is_setting
+from unijudge.settings import example, load_settings
+
+ROOT = Path(__file__).parents[1]
+ELSEWHERE = {"/v1/embeddings"}
+"""Routes of vLLM."""
+
+
+def commands(text):
+    """The words of each command of ours, in code or between backticks, after `unijudge`."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    lines = re.findall(r"^unijudge (.+)$", joined, re.MULTILINE)
+    lines += re.findall(r"`unijudge ([^`\n]+)`", joined)
+    return [shlex.split(line) for line in lines]
+
+
+def check_command(words):
+    """The command and its options exist, and its settings, whose values fit. Three dots stand for more."""
+    command, words = typer.main.get_command(cli.whole()), list(words)
+    while words and hasattr(command, "commands"):
+        assert words[0] in command.commands, words
+        command = command.commands[words.pop(0)]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options, words
+    if isinstance(command, JobCommand):
+        file = ROOT / words[0] if words and words[0].endswith(".toml") else None
+        check_settings(command.kind, file if file and file.exists() else None, list(filter(is_setting, words)))
+
+
+def check_settings(kind, file, words):
+    """What is required and not given gets a value of no importance."""
+    given = {word.partition("=")[0] for word in words} | (set(tomllib.loads(file.read_text())) if file else set())
+    required = [name for name, field in kind.model_fields.items() if field.is_required()]
+    load_settings(kind, file, [*(f"{name}=x" for name in required if name not in given), *words])
+
+
+def check_routes(text):
+    """Each route is one of the service."""
+    named = set(re.findall(r"/v1/[\w/]+", text))
+    assert named - ELSEWHERE <= routes(), named
+
+
+def routes():
+    """Of the judge service, as its source has them."""
+    return set(re.findall(r'@app\.\w+\("(/v1/\w+)', Path(service.__file__).read_text()))
+
+
+def check_keys(text, kinds):
+    """Dotted settings between backticks, such as `model.encoding`, stand in the example of one of these kinds."""
+    for table, key in re.findall(r"`(\w+)\.(\w+)(?: = [^`]+)?`", text):
+        examples = [example(kind) for kind in kinds]
+        assert any(f"[{table}]" in one and re.search(rf"^#? ?{key} = ", one, re.MULTILINE) for one in examples), key
