@@ -99,7 +99,7 @@ out={folder}/{name}"
     def train_all(self) -> list[list[str]]:
         """The reranker, and each student with its evaluation."""
         reranker = f"unijudge train reranker model.name={JUDGE} {PIXELS} {self._rows(0, 'unime_v2')} \
-steps={self.size.reranker_steps} warmup_steps=12 batch_size=16 learning_rate=3e-4 \
+max_steps={self.size.reranker_steps} warmup_steps=12 batch_size=16 learning_rate=3e-4 \
 lora.rank=16 lora.alpha=32 loss.hardest=4 out={self.out}/runs/reranker"
         return [[reranker], *(self._student(name, seed) for seed in range(self.seeds) for name in STUDENTS)]
 
@@ -112,7 +112,7 @@ service={service} max_in_flight=48 out={self.out}/eval/rerank-{name}"
         rows, loss = STUDENTS[name]
         run_name = f"{name}-{seed}"
         train = f"unijudge train embedder model.name={BASE} {PIXELS} {self._rows(seed, rows)} {loss} \
-steps={self.size.student_steps} warmup_steps=8 batch_size=20 learning_rate=1e-3 \
+max_steps={self.size.student_steps} warmup_steps=8 batch_size=20 learning_rate=1e-3 \
 lora.alpha=32 seed={seed} out={self.out}/runs/{run_name}"
         adapter = f"model.adapter={self.out}/runs/{run_name}/adapter"
         return [train, self._embed("eval", run_name, adapter), self._evaluate(run_name)]

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trainer.backbone import open_backbone
-from trainer.settings import BackboneSettings
 from typer.testing import CliRunner
-from unijudge.labelled_scores import read_labelled
 
 from demo.commands import BASE, JUDGE
 from demo.pairs import areas_of, write_pairs
@@ -19,6 +16,9 @@ from judge_service.backends import open_judge
 from judge_service.cli import app as judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.miner.conftest import serving
+from trainer.models.backbone import open_backbone
+from trainer.models.settings import BackboneSettings
+from unijudge.formats.labelled_scores import read_labelled
 
 ROOT = Path(__file__).parents[2]
 

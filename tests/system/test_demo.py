@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from unijudge.corpus import Corpus
-from unijudge.inventory import check
-from unijudge.rankings import read_rankings
-from unijudge.scores import ScoreManifest
-from unijudge.triples import read_triples
 
 from demo.commands import QUICK, SELECTIONS, STUDENTS
 from demo.results import Truth
+from unijudge.formats.corpus import Corpus
+from unijudge.formats.inventory import check
+from unijudge.formats.rankings import read_rankings
+from unijudge.formats.scores import ScoreManifest
+from unijudge.formats.triples import read_triples
 
 pytestmark = pytest.mark.timeout(1500)
 TASKS = {"Scenes_t2i", "Scenes_i2t", "Digits_cls", "Digits_i2i"}
