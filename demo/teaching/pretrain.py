@@ -50,12 +50,12 @@ ROPE_THETA = 300.0
 """Small, so that a column's turn of the position is seen: at 1e4 relations are hardly learned."""
 STEPS = {
     "see": 300, "caption": 700, "embed": 60, "phrases": 1200, "couples": 1000, "relations": 2000, "settled": 2000,
-    "mixed": 300, "judge": 1600,
+    "polished": 4000, "mixed": 300, "judge": 2000,
 }  # fmt: skip
 """At most; a stage whose name stands in ENOUGH ends sooner."""
 KEPT = (100, 300, 1000)
 """Steps of the stage `judge` after which the judge is written, too."""
-ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94, "settled": 0.94}
+ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94, "settled": 0.94, "polished": 0.94}
 """The share of right answers, on rows seen for the first time, with which a stage ends: when a skill comes differs by
 hundreds of steps from seed to seed, and the next stage fails without it."""
 
@@ -203,6 +203,7 @@ def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, ke
         ("couples", some(lambda step: lessons.couples(128) if step % 4 else lessons.phrases(128)), flat),
         ("relations", some(relations), flat),
         ("settled", some(relations), cosine(1e-3)),
+        ("polished", some(relations), cosine(6e-4)),
         ("mixed", some(mixed), flat),
         ("judge", in_prompt, cosine(7e-4)),
     ]
