@@ -143,7 +143,7 @@ def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequen
     """Who gave the value at a place; where an override gave a part of it only, both."""
     keys = [override.partition("=")[0].strip().split(".") for override in overrides]
     places = [str(part) for part in location]
-    near = [key for key in keys if all(one == other for one, other in zip(key, places, strict=False))]
+    near = [key for key in keys if key[: len(places)] == places[: len(key)]]
     if not near or path is None:
         return COMMAND_LINE if near else str(path or "settings")
     return COMMAND_LINE if any(len(key) <= len(places) for key in near) else f"{path} with the {COMMAND_LINE}"

@@ -69,10 +69,11 @@ def differences(both: Sequence[Both], seed: int) -> list[JudgeDifference]:
         both: Pairs as A and as B judged them.
         seed: Of the bootstrap.
     """
-    return [
-        _difference(name_of(group.subset, group.kind), [pair for pair in both if group.holds(pair[0].pair)], seed)
-        for group in groups_of([a.pair for a, _ in both])
-    ]
+    differences = []
+    for group in groups_of([a.pair for a, _ in both]):
+        pairs = [pair for pair in both if group.holds(pair[0].pair)]
+        differences.append(_difference(name_of(group.subset, group.kind), pairs, seed))
+    return differences
 
 
 def _difference(name: str, both: Sequence[Both], seed: int) -> JudgeDifference:
@@ -84,7 +85,7 @@ def _difference(name: str, both: Sequence[Both], seed: int) -> JudgeDifference:
     if not judged:
         return JudgeDifference(name, 0, None, None, None)
     matches_N = np.array([one.pair.match for one, _, _ in judged])
-    sides = [np.array([row[column] for row in judged]) for column in (1, 2)]
+    sides = np.array([one for _, one, _ in judged]), np.array([other for _, _, other in judged])
     same_answer = float(np.mean((sides[0] >= 0) == (sides[1] >= 0)))
     if matches_N.all() or not matches_N.any():
         return JudgeDifference(name, len(judged), None, None, same_answer)

@@ -134,10 +134,11 @@ def all_figures(scored: Sequence[ScoredPairs], seed: int) -> list[Figures]:
         scored: Pairs with their answers.
         seed: Of the bootstrap.
     """
-    return [
-        figures(group.subset, group.kind, [one for one in scored if group.holds(one.pair)], seed)
-        for group in groups_of([one.pair for one in scored])
-    ]
+    found = []
+    for group in groups_of([one.pair for one in scored]):
+        members = [one for one in scored if group.holds(one.pair)]
+        found.append(figures(group.subset, group.kind, members, seed))
+    return found
 
 
 def figures(subset: str | None, kind: str | None, scored: Sequence[ScoredPairs], seed: int) -> Figures:

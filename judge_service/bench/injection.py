@@ -118,8 +118,13 @@ def injections(
     columns = zip(*answers, strict=True)
     flips = [_flips(name, text, before, column) for (name, text), column in zip(texts.items(), columns, strict=True)]
     attacks = [place for place, name in enumerate(texts) if name != CONTROL]
-    turned = sum(any(_is_yes(row[place]) for place in attacks) for row in answers)
+    turned = sum(_turns(row, attacks) for row in answers)
     return Injections(candidates=len(before), of=of, seed=seed, any_text=turned / len(before), texts=flips)
+
+
+def _turns(row: Sequence[Verdict | PairError], attacks: Sequence[int]) -> bool:
+    """Whether one of these texts made a Yes of a No."""
+    return any(_is_yes(row[place]) for place in attacks)
 
 
 def _flips(name: str, text: str, before: Sequence[Verdict], after: Sequence[Verdict | PairError]) -> Flips:

@@ -201,10 +201,13 @@ def _of_pairs(cells: Cells, row: Cells, table: str, place: str) -> LabelledPair:
     )
 
 
+def _first(cells: Cells, names: Sequence[str]) -> Any:
+    """The cell of the first of these columns that is there."""
+    return next((cells[name] for name in names if name in cells), None)
+
+
 def _of_mmeb(cells: Cells, path: Path, place: str) -> Iterator[LabelledPair]:
-    query_text, query_image, positive_text, positive_image = (
-        next((cells[name] for name in names if name in cells), None) for names in MMEB_TRAIN
-    )
+    query_text, query_image, positive_text, positive_image = (_first(cells, names) for names in MMEB_TRAIN)
     subset = path.absolute().parent.name if SHARD.fullmatch(name_of(path)) else name_of(path)
     query = _side("qry", _plain(query_text), query_image)
     yield LabelledPair(place, subset, None, query, _side("pos", _plain(positive_text), positive_image), match=True)

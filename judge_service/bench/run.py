@@ -138,9 +138,10 @@ async def _injected(
         return None
     texts = texts_for(judge.identity.yes)
     sample = drawn(refused, job.injections, job.seed)
-    questions = [
-        BenchQuery(pair.query, [with_text(pair.candidate, text) for text in texts.values()]) for pair, _ in sample
-    ]
+    questions = []
+    for pair, _ in sample:
+        candidates = [with_text(pair.candidate, text) for text in texts.values()]
+        questions.append(BenchQuery(pair.query, candidates))
     after = await answers(judge, contents, questions, job.at_once, partial(report, "pairs with an added text"))
     return injections([verdict for _, verdict in sample], after, texts, of=len(refused), seed=job.seed)
 

@@ -148,7 +148,11 @@ def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]
         kind = dice.choice(["text", "image", "both"])
         return Content(text() if kind != "image" else None, picture() if kind != "text" else None)
 
-    return [(content(), [content() for _ in range(CANDIDATES)]) for _ in range(queries)]
+    made = []
+    for _ in range(queries):
+        query = content()
+        made.append((query, [content() for _ in range(CANDIDATES)]))
+    return made
 
 
 async def verify(served: JudgeClient, reference: Judge, *, queries: int, tolerance: float | None) -> Verification:
@@ -179,7 +183,8 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
             failures = _failures(*pair)
             reasons.update(failures)
             lacking[len(failures)] += 1
-        served_odds, own_odds = (np.array([pair[side].log_odds for pair in both]) for side in (0, 1))
+        served_odds = np.array([served.log_odds for served, _ in both])
+        own_odds = np.array([own.log_odds for _, own in both])
         differences += np.abs(served_odds - own_odds).tolist()
         masses += [t.mass for t, _ in both]
         ties += len(both) - len(np.unique(served_odds))

@@ -243,7 +243,10 @@ async def _counts(
 
 def _computed(counts: Sequence[Sequence[TokenCount]]) -> float:
     """Mean tokens of a pair when what a query's candidates share is computed once."""
-    total = sum(found[0].shared_tokens + sum(c.tokens - c.shared_tokens for c in found) for found in counts)
+    total = 0
+    for found in counts:
+        total += found[0].shared_tokens
+        total += sum(count.tokens - count.shared_tokens for count in found)
     return total / sum(map(len, counts))
 
 

@@ -101,7 +101,7 @@ def _columns(path: Path, layout: Sequence[Sequence[str]]) -> tuple[list[str], se
     if lacking:
         expected = [names[0] for names in layout]
         raise DataError(f"{path}: no column {lacking[0]!r}; expected the MMEB layout {expected}")
-    columns = [next(name for name in names if name in there) for names in layout]
+    columns = [min(there.intersection(names), key=names.index) for names in layout]
     return columns, there.difference(columns)
 
 

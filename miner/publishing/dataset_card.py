@@ -94,7 +94,8 @@ def card(
         images: Whether they were copied.
         license: The hub's short form, if there is one.
     """
-    names = [name for name in FOLDERS if any(file.startswith(f"{_folder(name)}/") for file in files)]
+    there = {file.partition("/")[0] for file in files}
+    names = [name for name in FOLDERS if _folder(name) in there]
     scores, triples = parts.scores, parts.triples
     count = sum(name.startswith("images/") for name in files)
     tables = [(name, _table(columns(FOLDERS[name].table))) for name in names]

@@ -92,7 +92,7 @@ def candidates_below(
     groups = _questions(queries_QD, excluded)
     found, unfinished = _nearest(retriever, search, groups)
     # What is left of a question that many ask is cut from one order of its pool; the others go block by block.
-    left = [[query for query in group if query in unfinished] for group in groups]
+    left = [[*filter(unfinished.__contains__, group)] for group in groups]
     many = [group for group in left if len(group) >= MANY]
     few = sorted(query for group in left if len(group) < MANY for query in group)
     for start in range(0, len(few), QUERIES_AT_ONCE):

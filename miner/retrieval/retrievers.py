@@ -85,11 +85,13 @@ class FaissRetriever:
         self._knn: Any = faiss.knn
         if gpu_works(faiss):
             resources = faiss.StandardGpuResources()
-            self._knn = lambda queries, items, k, **options: (
-                faiss.knn_gpu(resources, queries, items, k, **options)
-                if k <= MOST_ON_A_GPU
-                else faiss.knn(queries, items, k, **options)
-            )
+
+            def knn(queries: Vectors, items: Vectors, k: int, **options: Any) -> Any:
+                if k > MOST_ON_A_GPU:
+                    return faiss.knn(queries, items, k, **options)
+                return faiss.knn_gpu(resources, queries, items, k, **options)
+
+            self._knn = knn
 
     def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
         """See `Retriever.search`."""

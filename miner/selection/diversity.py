@@ -55,8 +55,10 @@ def likeness(
         In [−1, 1]; None where no row has two items.
     """
     unseen = vectors.skipped("items")
-    seen = [[np.setdiff1d(_places(corpus, items), unseen) for items in rows] for rows in selections]
-    places = [[row for row in rows if len(row) > 1] for rows in seen]
+    places = []
+    for rows in selections:
+        seen = (np.setdiff1d(_places(corpus, items), unseen) for items in rows)
+        places.append([row for row in seen if len(row) > 1])
     every = [row for rows in places for row in rows]
     if not every:
         return [None] * len(selections)

@@ -94,15 +94,18 @@ def comparison_table(points: Sequence[SweepPoint]) -> list[list[str]]:
     rows = [["preset", "β", "k", "stride", *COLUMNS]]
     for point in points:
         k, stride = ("all" if point.k is None else str(point.k)), ("" if point.stride is None else str(point.stride))
-        found = (
-            next((value for name, value in point.statistics.items() if name.startswith(wanted)), None)
-            for wanted in COLUMNS.values()
-        )
-        rows.append(
-            [point.preset, point.ladder, k, stride, *("" if value is None else _number(value) for value in found)]
-        )
+        cells = [_cell(point, wanted) for wanted in COLUMNS.values()]
+        rows.append([point.preset, point.ladder, k, stride, *cells])
     measured = [column for column in zip(*rows, strict=True) if any(column[1:])]
     return [list(row) for row in zip(*measured, strict=True)]
+
+
+def _cell(point: SweepPoint, wanted: str) -> str:
+    """The first of a point's statistics whose name begins so; empty where it was not measured."""
+    for name, value in point.statistics.items():
+        if name.startswith(wanted):
+            return _number(value)
+    return ""
 
 
 def _number(value: float) -> str:

@@ -131,8 +131,10 @@ def _interval(cell: AverageCell | None) -> str:
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are aligned in plain text too; the first line is its head."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    rows = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
-    return "\n".join([rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        rows.append("| " + " | ".join(cells) + " |")
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([rows[0], rule, *rows[1:]])

@@ -78,7 +78,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         candidate_keys=list(place),
         candidate_signs=signs,
         excluded=excluded,
-        columns_BK=torch.tensor([[place[key] for key in example.candidate_keys] for example in examples]),
+        columns_BK=torch.tensor([[*map(place.__getitem__, example.candidate_keys)] for example in examples]),
         says_BU=says_BU,
         shows_BU=shows_BU,
         teacher_BK=torch.tensor(teachers) if len(teachers) == len(examples) else None,
@@ -88,6 +88,8 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 def excluded_among(excluded: Sequence[Excluded], signs: Sequence[Sign]) -> tuple[Tensor, Tensor]:
     """`says_BU` and `shows_BU` of a batch, for these candidates."""
-    says = [[row.says(sign) for sign in signs] for row in excluded]
-    shows = [[row.shows(sign) for sign in signs] for row in excluded]
+    says, shows = [], []
+    for row in excluded:
+        says.append([row.says(sign) for sign in signs])
+        shows.append([row.shows(sign) for sign in signs])
     return torch.tensor(says), torch.tensor(shows)

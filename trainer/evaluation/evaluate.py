@@ -237,14 +237,19 @@ def _measures(name: str, found: list[dict[str, float]], cutoffs: tuple[int, ...]
     ranks_Q = np.array([one["rank"] for one in found], np.int64)
     first = precision_at_1(ranks_Q)
     low, high = interval(bootstrap_shares(first, len(found), name))
+
+    def mean(key: str) -> float:
+        return float(np.mean([one[key] for one in found]))
+
     return {
         "queries": len(found),
-        "candidates": float(np.mean([one["candidates"] for one in found])),
+        "candidates": mean("candidates"),
         "precision@1": first,
         "low": low,
         "high": high,
         **{f"recall@{k}": recall_at(ranks_Q, k) for k in cutoffs},
         "mrr": mean_reciprocal_rank(ranks_Q),
-        f"ndcg@{cutoffs[-1]}": float(np.mean([one["ndcg"] for one in found])),
-        **{name: float(np.mean([one[name] for one in found])) for name in ("left out", "united")},
+        f"ndcg@{cutoffs[-1]}": mean("ndcg"),
+        "left out": mean("left out"),
+        "united": mean("united"),
     }

@@ -91,7 +91,7 @@ class Backbone:
         # With split weights every process must make the same number of passes: the shortest stream fills up, unread.
         shortest = min(range(len(lengths)), key=lengths.__getitem__)
         missing = self.passes(len(groups)) - len(groups)
-        hidden = [self._forward([distinct[place] for place in group], features) for group in groups]
+        hidden = [self._forward([*map(distinct.__getitem__, group)], features) for group in groups]
         hidden += [self._forward([distinct[shortest]], features) for _ in range(missing)]
 
         # The groups are in order of length; each row's hidden state stands where its stream was run.

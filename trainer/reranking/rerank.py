@@ -164,9 +164,9 @@ async def _rerank(
             decisions = _decided_by(settings, names, judge.identity, rankings)
         else:
             trial = await ask.about([ranking for ranking in rankings if is_held_out(ranking.query_id)])
-            decisions = {
-                name: _decided(settings, [one for one in trial if one.before.subset == name]) for name in names
-            }
+            decisions = {}
+            for name in names:
+                decisions[name] = _decided(settings, [one for one in trial if one.before.subset == name])
             rankings = [ranking for ranking in rankings if not is_held_out(ranking.query_id)]
             if not rankings:
                 raise DataError(

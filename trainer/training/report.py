@@ -3,7 +3,7 @@
 It opens from a disk, without a server and without a network. It can be made of a run that is still going on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     html = page(
         Path(__file__).parent / "report.html.jinja",
         runs=list(zip(names, runs, strict=True)),
-        metrics=[metric for metric in SUMMARY if any(run.points(metric) for run in runs)],
+        metrics=[metric for metric in SUMMARY if _is_logged(metric, runs)],
         figures=list(_figures(dict(zip(names, runs, strict=True)))),
         differing=differing,
         common=common,
@@ -157,12 +157,14 @@ def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:
     terms = dict.fromkeys(term for run in runs.values() for term in run.terms)
     said = LOSS.said if len({run.loss for run in runs.values()}) == 1 else f"{LOSS.said} {INCOMPARABLE}"
     for figure in (replace(LOSS, metrics=[*LOSS.metrics, *terms], said=said), *OTHERS):
-        logged = [metric for metric in figure.metrics if any(run.points(metric) for run in runs.values())]
+        logged = [metric for metric in figure.metrics if _is_logged(metric, runs.values())]
+        shown: dict[str, dict[str, Points]] = {}
         if len(runs) == 1:
             (run,) = runs.values()
-            shown = {figure.y_label: {_spoken(metric): run.points(metric) for metric in logged}}
+            shown[figure.y_label] = {_spoken(metric): run.points(metric) for metric in logged}
         else:
-            shown = {_spoken(metric): {name: run.points(metric) for name, run in runs.items()} for metric in logged}
+            for metric in logged:
+                shown[_spoken(metric)] = {name: run.points(metric) for name, run in runs.items()}
         for place, (label, series) in enumerate(shown.items()):
             if series:
                 chart = curves(series, x_label="step", y_label=label, smooth=figure.noisy)
@@ -181,6 +183,10 @@ def _apart(runs: Sequence[Reading], folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
+def _is_logged(metric: str, runs: Iterable[Reading]) -> bool:
+    return any(run.points(metric) for run in runs)
+
+
 def _facts(run: Reading) -> dict[str, str]:
     """All that a run began with, flat."""
     made = {} if run.begun.made is None else run.begun.made.model_dump(exclude_none=True)
@@ -196,8 +202,8 @@ def _text(value: object) -> str:
 
 def _compared(facts: Sequence[Mapping[str, str]]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """What differs between runs, but for what is each one's own, and what is the same in all."""
-    rows = {
-        name: [run.get(name, "–") for run in facts] for name in dict.fromkeys(name for run in facts for name in run)
-    }
+    rows: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for run in facts for name in run):
+        rows[name] = [run.get(name, "–") for run in facts]
     common = {name: values[0] for name, values in rows.items() if len(set(values)) == 1}
     return {name: values for name, values in rows.items() if name not in common and name not in OWN}, common

@@ -202,10 +202,10 @@ class JudgeClient:
 
     async def store(self, contents: Iterable[Content]) -> None:
         """Sends images ahead of the questions that will name them; one that is not kept travels inside those."""
-        named = {
-            part.name: part.image
-            for part in (RequestContent.of(one, by_name=self.info.limits.blobs) for one in contents)
-        }
+        named = {}
+        for one in contents:
+            part = RequestContent.of(one, by_name=self.info.limits.blobs)
+            named[part.name] = part.image
         now = time.monotonic()
         await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name and image))
 

@@ -43,7 +43,11 @@ def missing_files(_: Path, manifest: DatasetManifest, sizes: Mapping[str, int]) 
 def missing_run(_: Path, __: Beginning, sizes: Mapping[str, int]) -> list[str]:
     """What a finished run has, and this one has not."""
     wanted = {"environment.json": "environment.json", "metrics.jsonl": "metrics.jsonl", "adapter": "adapter/"}
-    return [name for name, start in wanted.items() if not any(file.startswith(start) for file in sizes)]
+
+    def lacks(start: str) -> bool:
+        return not any(file.startswith(start) for file in sizes)
+
+    return [name for name, start in wanted.items() if lacks(start)]
 
 
 def check_corpus(folder: Path, manifest: CorpusManifest) -> str:

@@ -143,11 +143,15 @@ def write_shard(
     folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery], *, rivals: bool = False
 ) -> None:
     """Publishes one shard, whole; with `rivals`, others may write it too. Small groups: one query can be read alone."""
-    stream = (
-        vars(row) | {kind: [vars(one) for one in getattr(row, kind)] for kind in ("positives", "candidates")}
-        for row in rows
-    )
+    stream = map(_plain, rows)
     SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
+
+
+def _plain(row: JudgedQuery) -> dict[str, Any]:
+    """A row for its table."""
+    positives = [vars(one) for one in row.positives]
+    candidates = [vars(one) for one in row.candidates]
+    return vars(row) | {"positives": positives, "candidates": candidates}
 
 
 def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[JudgedQuery]:

@@ -213,8 +213,9 @@ def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
 
 def _plain(triple: Triple) -> dict[str, Any]:
     """A row for its table; `asdict` copies every value, which takes longer than to select them."""
-    pairs = {name: [vars(one) for one in getattr(triple, name)] for name in ("negatives", "extra_positives")}
-    return vars(triple) | {"positive": vars(triple.positive)} | pairs
+    negatives = [vars(one) for one in triple.negatives]
+    extra = [vars(one) for one in triple.extra_positives]
+    return vars(triple) | {"positive": vars(triple.positive), "negatives": negatives, "extra_positives": extra}
 
 
 def finish_triples(folder: Path, manifest: TripleManifest) -> None:

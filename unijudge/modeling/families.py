@@ -156,7 +156,9 @@ class TiledVL:
         """The processor's arrays one after the other; tiles in a dimension of their own are padded to the most."""
         made = [self._processed(picture.image) for picture in pictures]
         names = [name for name in ("pixel_values", "image_sizes", "batch_num_images") if name in made[0]]
-        columns = {name: [np.asarray(one[name]) for one in made] for name in names}
+        columns: dict[str, list[npt.NDArray[Any]]] = {}
+        for name in names:
+            columns[name] = [np.asarray(one[name]) for one in made]
         tiles = columns["pixel_values"]
         if tiles[0].ndim == 5:  # (1, tiles, 3, height, width)
             most = max(tile.shape[1] for tile in tiles)

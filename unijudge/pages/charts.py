@@ -64,22 +64,18 @@ def bars(
 ) -> Markup:
     """A histogram whose values were counted elsewhere, such as in a stream (`bin_of`)."""
     bins = max((len(values) for values in counts.values()), default=1)
-    shares = {name: [value / max(1, sum(values)) for value in values] for name, values in counts.items()}
+    shares = {name: _shares(values) for name, values in counts.items()}
     top = max((max(values) for values in shares.values()), default=0) or 1.0
     plot = _Plot((low, high), (0.0, 1.12 * top), list(counts))  # room for the mark's label
     width = (high - low) / bins
-    drawn = [
-        Markup('<path class="area s{}" d="M{} {} {} L{} {} Z"/>').format(
-            number,
-            *plot.at(low, 0),
-            Markup(" ").join(
-                Markup("L{} {} L{} {}").format(*plot.at(low + i * width, value), *plot.at(low + (i + 1) * width, value))
-                for i, value in enumerate(values)
-            ),
-            *plot.at(high, 0),
-        )
-        for number, values in enumerate(shares.values(), start=1)
-    ]
+    drawn = []
+    for number, values in enumerate(shares.values(), start=1):
+        steps = []
+        for place, value in enumerate(values):
+            ends = (*plot.at(low + place * width, value), *plot.at(low + (place + 1) * width, value))
+            steps.append(Markup("L{} {} L{} {}").format(*ends))
+        area = Markup('<path class="area s{}" d="M{} {} {} L{} {} Z"/>')
+        drawn.append(area.format(number, *plot.at(low, 0), Markup(" ").join(steps), *plot.at(high, 0)))
     x, y = plot.at(mark[0], 1.12 * top)
     line = Markup('<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>').format(
         x, y, plot.at(0, 0)[1], x + 4, y + 10, mark[1]
@@ -121,7 +117,7 @@ def smoothed(points: Points, reach: int) -> Points:
         [(1, 2.0), (2, 2.0), (3, 2.0), (4, 3.0)]
     """
     near = [points[max(0, place - reach) : place + reach + 1] for place in range(len(points))]
-    return [(x, sum(y for _, y in some) / len(some)) for (x, _), some in zip(points, near, strict=True)]
+    return [(x, _mean(some)[1]) for (x, _), some in zip(points, near, strict=True)]
 
 
 def thinned(points: Points, most: int = FINEST) -> Points:
@@ -135,7 +131,19 @@ def thinned(points: Points, most: int = FINEST) -> Points:
     if size <= 1:
         return points
     blocks = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(sum(x for x, _ in block) / len(block), sum(y for _, y in block) / len(block)) for block in blocks]
+    return [_mean(block) for block in blocks]
+
+
+def _mean(points: Points) -> tuple[float, float]:
+    """Of x and of y."""
+    xs, ys = zip(*points, strict=True)
+    return sum(xs) / len(xs), sum(ys) / len(ys)
+
+
+def _shares(values: Sequence[int]) -> list[float]:
+    """Of the sum of all."""
+    total = max(1, sum(values))
+    return [value / total for value in values]
 
 
 class _Plot:

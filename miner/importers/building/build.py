@@ -119,7 +119,9 @@ class CorpusBuilder:
         positives = self._checked("positive", (pair.positive, *pair.more_positives), pair.subset)
         negatives = self._checked("negative", pair.negatives, pair.subset if pair.pooled else None)
         candidates = self._checked("candidate", pair.candidates or (), pair.subset)
-        right, wrong, closed = ([self._item(one) for one in group] for group in (positives, negatives, candidates))
+        right = [self._item(one) for one in positives]
+        wrong = [self._item(one) for one in negatives]
+        closed = [self._item(one) for one in candidates]
         answers = Answers(
             list(dict.fromkeys(item_id for _, item_id in right)),
             None if pair.candidates is None else list(dict.fromkeys(row for row, _ in closed)),
@@ -137,12 +139,14 @@ class CorpusBuilder:
         self.strange_score = strange if self.strange_score is None else self.strange_score
 
     def _checked(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Checked]:
-        return [
-            (side, pool, None)
-            if (side, pool) in self._items
-            else (side, pool, self._check(f"{name} {number}" if number > 1 else name, side))
-            for number, side in enumerate(sides, start=1)
-        ]
+        checked: list[Checked] = []
+        for number, side in enumerate(sides, start=1):
+            if (side, pool) in self._items:
+                checked.append((side, pool, None))
+            else:
+                label = f"{name} {number}" if number > 1 else name
+                checked.append((side, pool, self._check(label, side)))
+        return checked
 
     def _item(self, checked: Checked) -> tuple[int, str]:
         """Row number and id."""

@@ -204,7 +204,8 @@ class Ledger:
 
     def _answers(self, row: int, given: str) -> Answers:
         more = self._db.execute("SELECT answers FROM more WHERE query = ? ORDER BY row", (row,))
-        return Answers.joined([Answers(**json.loads(text)) for text in (given, *(found for (found,) in more))])
+        texts = [given, *(found for (found,) in more)]
+        return Answers.joined([Answers(**json.loads(text)) for text in texts])
 
     def _path(self, image: str | None, sha256: str | None, ending: str | None) -> str | None:
         return copied_path(sha256, ending or "") if sha256 and self.copied else image
