@@ -1,6 +1,5 @@
 """`unijudge mine`: import, plan, score, select, sweep, calibrate, inspect, export, publish; jobs on a cluster."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -96,18 +95,16 @@ def estimate(
 def select(
     words: FileAndSettings = None,
     example: ExampleOption = False,
-    scores: Annotated[list[str] | None, typer.Option(help="Instead of scores=…; twice: a cascade.")] = None,
-    overrides_file: Annotated[str | None, typer.Option("--overrides", help="Instead of overrides=….")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Choose hard negatives from score shards. Free: nothing is judged again."""
     file, _ = file_and_settings(words or [])
     if file is not None and is_folder(file):
-        cure = " ".join(f"--scores {folder}" for folder in [*(scores or []), file])
-        raise SettingsError(f"{file}: is a folder, not a file of settings; give each folder of scores as {cure}")
-    given = [f"scores={json.dumps(scores)}"] if scores else []
-    given += [f"overrides={json.dumps(overrides_file)}"] if overrides_file else []
-    resolved = command_settings(SelectSettings, [*(words or []), *given], example)
+        raise SettingsError(
+            f"{file}: is a folder, not a file of settings. Give the folder of scores as scores={file}, or two of them "
+            "as scores=[SMALL,LARGE]"
+        )
+    resolved = command_settings(SelectSettings, words, example)
     from miner.selection.select import select as run
 
     for name, value in run(resolved, overwrite=overwrite).items():

@@ -43,7 +43,7 @@ ONLY_IN = {
     "httpx2": {"unijudge/storage/reaching.py", "unijudge/client/http.py", "unijudge/client/client.py",
         "trainer/embedding/endpoint.py"},
     "sentence_transformers": {"trainer/embedding/sentence_transformers.py"},
-    "jinja2": {"unijudge/pages/pages.py"},
+    "jinja2": {"unijudge/pages/pages.py", "unijudge/pages/markdown.py"},
     "upath": {"unijudge/storage/locations.py"},
     "packaging": {"unijudge/unexpected.py", "judge_service/checks/doctor.py"},
     "typer": {
@@ -155,6 +155,16 @@ def test_no_circle_of_imports():
     for module, needed in graph.items():
         rooms.setdefault(room(module), set()).update({room(name) for name in needed} - {room(module)})
     assert circle(rooms) == []
+
+
+def test_no_test_file_imports_from_another():
+    """What several need stands in a module of its own."""
+    found = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        if tests := [node.module for node in nodes if node.module and ".test_" in node.module]:
+            found[path.name] = tests
+    assert found == {}
 
 
 def test_the_circle_would_be_found():

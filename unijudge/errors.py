@@ -12,7 +12,7 @@
     │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
     │  │  └─ JudgeKilled     its judge has died of it, again and again
     │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
-    │  ├─ BlobRefused        an image that is sent ahead is none: send it inside its request
+    │  ├─ InvalidBlob        an image that is sent ahead is none: send it inside its request
     │  ├─ JudgeUncounted     it has no tokens to count: it is no model
     │  ├─ JudgeUnavailable   unreachable (5xx, transport): retried                           retryable
     │  │  ├─ JudgeBusy       it has too much to do, starts or stops (429, 503): retried, with fewer at once
@@ -96,7 +96,7 @@ class BlobsMissing(JudgeError):
     """Their hashes; none where the service keeps no images at all."""
 
 
-class BlobRefused(JudgeError):
+class InvalidBlob(JudgeError):
     """Bytes that the service does not keep: no image, or not the one that they are called."""
 
 

@@ -47,7 +47,8 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
     Args:
         kind: The settings class.
         path: The TOML file; None starts from the defaults alone.
-        overrides: Each `dotted.key=value`. The value is read as TOML (`8`, `0.5`, `true`, `["a"]`), else as a string.
+        overrides: Each `dotted.key=value`. The value is read as TOML (`8`, `0.5`, `true`, `["a"]`), else as a list
+            of words without quotes (`[a,b]`), else as a string.
 
     Raises:
         SettingsError: The file is missing or not TOML, a key is unknown (the nearest known one is named), or a value
@@ -127,16 +128,29 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, raw = override.partition("=")
     if not separator or not key.strip():
         raise SettingsError(f"{shown_name(override)}: expected key=value, as in batch_size=8")
-    try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except (ValueError, RecursionError):  # of brackets, or of digits, there may be too many
-        value = raw
+    value = _value(raw)
     *tables, last = key.strip().split(".")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
             raise SettingsError(f"{shown_name(override)}: {shown_name(table)} is a value, not a table of settings")
     values[last] = value
+
+
+def _value(raw: str) -> Any:
+    """What a word means: TOML, else a list of words in brackets, else a text.
+
+    Example:
+        >>> _value("[0.1, 0.01]"), _value("[small, large]"), _value("small")
+        ([0.1, 0.01], ['small', 'large'], 'small')
+    """
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except (ValueError, RecursionError):  # of brackets, or of digits, there may be too many
+        inner = raw.strip()[1:-1]
+        if raw.strip() == f"[{inner}]" and not {"[", "]", '"'} & set(inner):
+            return [word.strip() for word in inner.split(",")]
+        return raw
 
 
 def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from judge_service.backends.engine_options import engine_plan
 from judge_service.backends.model_sizes import sizes_of
 from judge_service.backends.preflight import check_engine
 from judge_service.backends.rendering import Inputs, answer, choice
-from judge_service.backends.vllm_engines import AsyncEngine, Engine, InProcessEngine, PromptRefused
+from judge_service.backends.vllm_engines import AsyncEngine, Engine, InProcessEngine, InvalidPrompt
 from judge_service.gpus import Gpu, has_cuda_vllm
 from judge_service.settings import ServiceSettings
 from unijudge.content import Content
@@ -177,7 +177,7 @@ class VllmJudge:
         inputs, expected = prompt
         try:
             output = await self._output(inputs, self._parameters(logprob_token_ids=list(ids)))
-        except PromptRefused as refusal:
+        except InvalidPrompt as refusal:
             return PairError(code="refused", message=str(refusal))
         self._progressed_at = time.monotonic()
         found = len(output.prompt_token_ids)
@@ -193,7 +193,7 @@ class VllmJudge:
         """The engine's output with its log-probabilities. Where they are missing, the engine is asked once more.
 
         Raises:
-            PromptRefused: They are missing again.
+            InvalidPrompt: They are missing again.
             JudgeDied: The engine died while it worked on this.
             JudgeUnavailable: It had died before, or gave up what it was asked.
         """
@@ -204,7 +204,7 @@ class VllmJudge:
         reason = output.outputs[0].finish_reason if output is not None and output.outputs else None
         if reason != "error":
             raise JudgeUnavailable(f"the engine gave up a prompt twice (finish reason {reason}); ask again")
-        raise PromptRefused("the engine failed on this prompt twice (finish reason error); its log has the cause")
+        raise InvalidPrompt("the engine failed on this prompt twice (finish reason error); its log has the cause")
 
 
 def _has_logprobs(output: Any) -> bool:

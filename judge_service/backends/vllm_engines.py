@@ -22,7 +22,7 @@ REAPED_POLLS = 20
 """How often a dead engine's process is looked at before its log alone must do."""
 
 
-class PromptRefused(Exception):
+class InvalidPrompt(Exception):
     """The engine does not take this prompt; the others are none the worse for it."""
 
 
@@ -43,7 +43,7 @@ class Engine(Protocol):
             again: The engine gave no answer to this prompt before: nothing is left out that it should know already.
 
         Raises:
-            PromptRefused: It does not take this one.
+            InvalidPrompt: It does not take this one.
             JudgeDied: It died while this one was in it.
             JudgeUnavailable: It had died before.
         """
@@ -97,7 +97,7 @@ class AsyncEngine:
             cause = refusal if str(refusal) else refusal.__cause__ or refusal
             if isinstance(cause, AssertionError) and not again:
                 return None  # a note was withdrawn by one thread of vLLM's while another one relied on it
-            raise PromptRefused(f"{type(cause).__name__}: {cause}") from refusal
+            raise InvalidPrompt(f"{type(cause).__name__}: {cause}") from refusal
         return last
 
     async def _death(self, error: BaseException, kind: type[JudgeUnavailable]) -> JudgeUnavailable:
@@ -186,7 +186,7 @@ class InProcessEngine:
             try:
                 self._engine.add_request(request, *work)
             except Exception as refusal:  # noqa: BLE001  this prompt alone; the engine goes on
-                self._settle(request, PromptRefused(f"{type(refusal).__name__}: {refusal}"))
+                self._settle(request, InvalidPrompt(f"{type(refusal).__name__}: {refusal}"))
                 wait = not self._engine.has_unfinished_requests()
 
     def _settle(self, request: str, outcome: Any) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from judge_service.front.errors import Refusal
+from judge_service.front.errors import HttpError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -102,7 +102,7 @@ class AsgiRequest:
         """Lets an application answer; what it did not say in our words is said in them.
 
         Raises:
-            Refusal: The application has failed, or Ray answered in its place: no replica did.
+            HttpError: The application has failed, or Ray answered in its place: no replica did.
         """
         self._task = asyncio.current_task()
         try:
@@ -113,15 +113,15 @@ class AsgiRequest:
             elif self._task is None or self._task.cancelling():  # the caller has left
                 raise
             # Else Ray has cancelled what it waited for, not us.
-            raise Refusal(503, "not_ready", self._abandoned or "the replica is gone. Try again", retry=1) from error
+            raise HttpError(503, "not_ready", self._abandoned or "the replica is gone. Try again", retry=1) from error
         except Exception as error:
             if self._begun:
                 raise
             logger.exception("%s %s failed", self.scope["method"], self.scope["path"])
-            raise Refusal(500, "internal", "the judge failed on this request; its log says why") from error
+            raise HttpError(500, "internal", "the judge failed on this request; its log says why") from error
         if not self._begun:
             message = f"no replica answered (status {self._foreign or 'unknown'} in between). Try again"
-            raise Refusal(503, "not_ready", self._abandoned or message, retry=1)
+            raise HttpError(503, "not_ready", self._abandoned or message, retry=1)
 
     async def _receive_whole(self) -> Message:
         """The body in one message, then what the connection says."""
@@ -157,7 +157,7 @@ class AsgiRequest:
         await self._send({"type": "http.response.start", "status": status, "headers": fields + (headers or [])})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: HttpError) -> None:
         """Says no; what is left of the body is thrown away."""
         headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
         if not self._whole and self._asked_for:

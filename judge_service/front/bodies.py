@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from judge_service.front.errors import Refusal
+from judge_service.front.errors import HttpError
 from judge_service.settings import LimitSettings
 from unijudge.content import Content
 from unijudge.judging.protocol import ScoreRequest
@@ -21,7 +21,7 @@ def read_request(body: bytes, limits: LimitSettings) -> ScoreRequest:
     """Parses a body.
 
     Raises:
-        Refusal: It has too many candidates, or is not a request.
+        HttpError: It has too many candidates, or is not a request.
     """
     _check_size(body, limits.max_candidates)
     try:
@@ -29,10 +29,10 @@ def read_request(body: bytes, limits: LimitSettings) -> ScoreRequest:
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "body"
-        raise Refusal(400, "bad_request", f"{where}: {fault['msg']}"[:300]) from error
+        raise HttpError(400, "bad_request", f"{where}: {fault['msg']}"[:300]) from error
     if len(request.candidates) > limits.max_candidates:
         message = f"{len(request.candidates)} candidates; one request takes {limits.max_candidates}"
-        raise Refusal(413, "too_large", message)
+        raise HttpError(413, "too_large", message)
     return request
 
 
@@ -67,6 +67,6 @@ def _check_size(body: bytes, max_candidates: int) -> None:
         marks += sum(plain.count(mark, place, end) for mark in (b",", b"{", b"["))
         if marks > most:
             message = f"more objects and fields than a request of {max_candidates} candidates has; send fewer"
-            raise Refusal(413, "too_large", message)
+            raise HttpError(413, "too_large", message)
         closing = plain.find(b'"', quote + 1) if quote >= 0 else -1
         place = closing + 1 if closing >= 0 else len(plain)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from judge_service.front.errors import Refusal
+from judge_service.front.errors import HttpError
 
 HEAD_BYTES = 2**16
 """Of one head; a piece that arrives at once may be larger by itself. What frames a body has as much, and one more for
@@ -144,7 +144,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._cut()
             return
-        body = Refusal(431, "too_large", f"the head exceeds {HEAD_BYTES} bytes. Send fewer or shorter headers").body
+        body = HttpError(431, "too_large", f"the head exceeds {HEAD_BYTES} bytes. Send fewer or shorter headers").body
         content = body.model_dump_json().encode()
         head = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from judge_service.front.asgi import App, AsgiRequest, Gone, Message, Receive, Send
 from judge_service.front.auth import is_allowed
-from judge_service.front.errors import Refusal, judge_died
+from judge_service.front.errors import HttpError, judge_died
 from judge_service.front.in_work import HEADER, InWork
 from judge_service.front.state import READ_EVERY_S, StateFile
 from judge_service.settings import FrontSettings, LimitSettings
@@ -69,7 +69,8 @@ class Gate:
             app: What answers the requests that pass.
             rules: What may pass.
             state: Of the service; with it, the gate answers probes, and refuses what no replica could answer.
-            check: Called with a request's path and its header `Judge-Timeout` before its body is read; raises Refusal.
+            check: Called with a request's path and its header `Judge-Timeout` before its body is read; may raise
+                HttpError.
         """
         self._app = app
         self._rules = rules
@@ -92,7 +93,7 @@ class Gate:
             request = AsgiRequest(scope, receive, send)
             try:
                 await self._http(request)
-            except Refusal as refusal:
+            except HttpError as refusal:
                 await request.refuse(refusal)
             except Gone:
                 logger.debug("a caller left while it sent its body")
@@ -100,16 +101,18 @@ class Gate:
     async def _http(self, request: AsgiRequest) -> None:
         path = request.scope["path"]
         if not is_allowed(path, request.header(b"authorization"), self._rules.key_sha256):
-            raise Refusal(401, "no_key", "this service wants a key: Authorization: Bearer KEY")
+            raise HttpError(401, "no_key", "this service wants a key: Authorization: Bearer KEY")
         if not path.startswith("/"):
-            raise Refusal(404, "no_route", "this service has paths that begin with /")
+            raise HttpError(404, "no_route", "this service has paths that begin with /")
         if self._state is not None and await self._answered(request, path):
             return
         self._check_length(request)
         if self._check is not None:
             self._check(path, request.header(b"judge-timeout"))
         if len(self._requests) >= self._rules.max_requests:
-            raise Refusal(429, "busy", f"{len(self._requests)} requests are not answered yet. Come back later", retry=1)
+            raise HttpError(
+                429, "busy", f"{len(self._requests)} requests are not answered yet. Come back later", retry=1
+            )
         if self._state is not None and self._watching is None:
             self._watching = asyncio.create_task(self._abandon_without_replicas(self._state))
         if self._state is not None and request.scope["method"] == "POST":
@@ -132,7 +135,7 @@ class Gate:
         """Lets the application answer.
 
         Raises:
-            Refusal: It did not.
+            HttpError: It did not.
         """
         if self._in_work is None:
             await request.forward(self._app)
@@ -141,7 +144,7 @@ class Gate:
         request.set_header(HEADER.encode(), name.encode())
         try:
             await request.forward(self._app)
-        except Refusal as refusal:
+        except HttpError as refusal:
             if self._in_work.was(name):
                 raise judge_died("the replica died while it worked on this request") from refusal
             raise
@@ -159,7 +162,7 @@ class Gate:
         """Whether the answer is known without a replica.
 
         Raises:
-            Refusal: No replica could answer.
+            HttpError: No replica could answer.
         """
         assert self._state is not None  # noqa: S101  its caller looked
         if path == "/healthz":
@@ -170,27 +173,27 @@ class Gate:
             await request.respond(200, b'{"status":"ready"}')
             return True
         if path == "/readyz" or state.phase != "serving":
-            raise Refusal(503, "not_ready", state.reason, retry=1)
+            raise HttpError(503, "not_ready", state.reason, retry=1)
         return False
 
     def _check_room(self) -> None:
         """Refuses for a moment what follows a request that a replica's queue had no room for.
 
         Raises:
-            Refusal: The queue was full a moment ago.
+            HttpError: The queue was full a moment ago.
         """
         if asyncio.get_running_loop().time() < self._full_until:
-            raise Refusal(429, "busy", "the queue is full. Come back later, or add replicas", retry=self._full_retry)
+            raise HttpError(429, "busy", "the queue is full. Come back later, or add replicas", retry=self._full_retry)
 
     def _check_length(self, request: AsgiRequest) -> None:
         """Refuses what can be refused without reading a byte of the body."""
         length = request.headers.get(b"content-length", b"0")
         if not _LENGTH.fullmatch(length):
-            raise Refusal(400, "bad_request", "Content-Length: not a number of bytes")
+            raise HttpError(400, "bad_request", "Content-Length: not a number of bytes")
         if int(length) > self._rules.max_body_bytes:
             raise self._too_large()
         if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise Refusal(
+            raise HttpError(
                 415, "bad_request", "Content-Encoding: bodies are not decompressed here. Send them as they are"
             )
 
@@ -198,7 +201,7 @@ class Gate:
         """Reads the body into the request; returns its size.
 
         Raises:
-            Refusal: It is too large, or too slow, or there is no room for it.
+            HttpError: It is too large, or too slow, or there is no room for it.
         """
         limit = self._rules.body_timeout_s
         size = 0
@@ -211,16 +214,16 @@ class Gate:
                         raise self._too_large()
                     if self._held_bytes > self._rules.max_held_bytes:
                         message = "the bodies of requests in work fill the memory that they may take. Come back later"
-                        raise Refusal(429, "busy", message, retry=1)
+                        raise HttpError(429, "busy", message, retry=1)
         except BaseException as error:
             request.forget_body()
             self._held_bytes -= size
             if isinstance(error, TimeoutError):
                 message = f"the body did not arrive within {limit:g} s. Send it faster, or send less"
-                raise Refusal(408, "slow_body", message) from error
+                raise HttpError(408, "slow_body", message) from error
             raise
         return size
 
-    def _too_large(self) -> Refusal:
+    def _too_large(self) -> HttpError:
         message = f"the body exceeds {self._rules.max_body_bytes} bytes. Send fewer candidates, or smaller images"
-        return Refusal(413, "too_large", message)
+        return HttpError(413, "too_large", message)

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
 from judge_service.front.bodies import read_request, work_of
-from judge_service.front.errors import Refusal, refusals
+from judge_service.front.errors import HttpError, judge_errors_as_http
 from judge_service.front.in_work import HEADER, InWork
 from judge_service.settings import LimitSettings
 from unijudge.content import Content
@@ -51,12 +51,12 @@ class Questions:
             work: From query and candidates to the answer.
 
         Raises:
-            Refusal: There is no answer.
+            HttpError: There is no answer.
         """
         _check_pin(http, self.info.identity)
         patience = self._patience_s(http.headers.get("Judge-Timeout"))
         alone = http.headers.get("Judge-Alone") == "1"
-        with refusals():
+        with judge_errors_as_http():
             query, candidates = await self._contents(await http.body())
             async with self._admission.turn(work_of(query, candidates), patience, alone=alone):
                 with self._noted(http.headers.get(HEADER)):
@@ -76,10 +76,10 @@ class Questions:
             judge_timeout: The header of this name.
 
         Raises:
-            Refusal: The queue is too long, or the service is being stopped.
+            HttpError: The queue is too long, or the service is being stopped.
         """
         if path in PATHS:
-            with refusals():
+            with judge_errors_as_http():
                 self._admission.check(self._patience_s(judge_timeout))
 
     def _patience_s(self, judge_timeout: str | None) -> float:
@@ -89,7 +89,7 @@ class Questions:
         with suppress(ValueError):
             if (seconds := float(judge_timeout)) > 0:
                 return min(seconds, self._request_timeout_s)
-        raise Refusal(400, "bad_request", f"Judge-Timeout: {judge_timeout[:40]!r} is not a number of seconds above 0")
+        raise HttpError(400, "bad_request", f"Judge-Timeout: {judge_timeout[:40]!r} is not a number of seconds above 0")
 
     async def _contents(self, body: bytes) -> tuple[Content, list[Content]]:
         request = await asyncio.to_thread(read_request, body, self._limits)
@@ -102,7 +102,7 @@ def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int)
     """The images that a request names by their hashes."""
     names = {content.image_sha256 for content in (request.query, *request.candidates) if content.image_sha256}
     if names and blobs is None:
-        raise Refusal(400, "no_blobs", "this service keeps no images: send them inside the request")
+        raise HttpError(400, "no_blobs", "this service keeps no images: send them inside the request")
     images: dict[str, bytes] = {}
     room = max_bytes
     for name in sorted(names):
@@ -112,15 +112,15 @@ def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int)
             room -= len(data)
         if room < 0:
             message = f"the images of this request exceed {max_bytes} bytes; send fewer candidates"
-            raise Refusal(413, "too_large", message)
+            raise HttpError(413, "too_large", message)
     missing = sorted(names - images.keys())
     if missing:
         message = f"{len(missing)} images are not here; send each with PUT /v1/blobs/SHA256, then the same request"
-        raise Refusal(409, "unknown_blobs", message, missing)
+        raise HttpError(409, "unknown_blobs", message, missing)
     return images
 
 
 def _check_pin(http: Request, identity: JudgeIdentity) -> None:
     pins = [pin.strip().removeprefix("W/").strip('"') for pin in http.headers.get("If-Match", "*").split(",")]
     if "*" not in pins and identity.digest not in pins:
-        raise Refusal(412, "other_judge", f"asked for judge {', '.join(pins)}, but here judges {identity}")
+        raise HttpError(412, "other_judge", f"asked for judge {', '.join(pins)}, but here judges {identity}")

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
-from judge_service.front.errors import Refusal, refuse
+from judge_service.front.errors import HttpError, answer_error
 from judge_service.front.gate import Gate, rules_of
 from judge_service.front.in_work import InWork
 from judge_service.front.questions import Questions
@@ -78,7 +78,7 @@ def create_app(
     in_work = None if state is None else InWork(state.in_work)
     questions = Questions(info, limits, blobs, admission, front.request_timeout_s, replica, in_work)
     app = FastAPI(title="unijudge judge service", lifespan=lifespan)
-    app.add_exception_handler(Refusal, refuse)
+    app.add_exception_handler(HttpError, answer_error)
     app.add_middleware(Gate, rules=rules_of(front, limits, key_sha256), check=questions.check)
 
     @app.get("/healthz")
@@ -92,7 +92,7 @@ def create_app(
         try:
             judge.check_well()
         except JudgeUnavailable as error:
-            raise Refusal(503, "not_ready", str(error), retry=1) from error
+            raise HttpError(503, "not_ready", str(error), retry=1) from error
         return {"status": "ready"}
 
     @app.get("/v1/identity")
@@ -126,7 +126,7 @@ def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter:
         async def work(query: Content, candidates: list[Content]) -> ChooseResponse:
             if len(candidates) > LONGEST_LIST:
                 message = f"{len(candidates)} candidates; a list takes {LONGEST_LIST}, whose numbers are one token each"
-                raise Refusal(422, "too_many", message)
+                raise HttpError(422, "too_many", message)
             return ChooseResponse(identity=identity, result=await judge.choose(query, candidates))
 
         return await questions.answer(http, work)
@@ -137,7 +137,7 @@ def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter:
 
         async def work(query: Content, candidates: list[Content]) -> CountResponse:
             if counter is None:
-                raise Refusal(404, "no_tokens", f"{identity} has no tokens to count; ask a service that runs a model")
+                raise HttpError(404, "no_tokens", f"{identity} has no tokens to count; ask a service that runs a model")
             counts = await asyncio.to_thread(counter.count, query, candidates)
             return CountResponse(identity=identity, shape=counter.shape, results=counts)
 
@@ -156,13 +156,13 @@ def _add_blobs(app: FastAPI, blobs: BlobStore | None) -> None:
     async def put_blob(name: str, http: Request) -> Response:
         """Keeps an image under its sha256: 201, or 200 if it was there."""
         if blobs is None:
-            raise Refusal(404, "no_blobs", "this service keeps no images: send them inside the requests")
+            raise HttpError(404, "no_blobs", "this service keeps no images: send them inside the requests")
         try:
             new = await asyncio.to_thread(blobs.put, name, await http.body())
         except BadImage as error:
-            raise Refusal(422, "bad_blob", str(error)) from error
+            raise HttpError(422, "bad_blob", str(error)) from error
         except DataError as error:
-            raise Refusal(507, "no_room", str(error)) from error
+            raise HttpError(507, "no_room", str(error)) from error
         return Response(status_code=201 if new else 200)
 
 

@@ -136,7 +136,7 @@ def with_difference(score: float, positive: float, beta: float) -> str:
     """The comparison that decided, with as many digits as it takes to be seen to hold.
 
     Example:
-        >>> with_difference(0.62, 0.71, 0.1), compared(0.61004, 0.71, 0.1)
+        >>> with_difference(0.62, 0.71, 0.1), with_difference(0.61004, 0.71, 0.1)
         ('score 0.620 > 0.710 − 0.1', 'score 0.61004 > 0.71000 − 0.1')
     """
     above = not at_most(score, positive - beta)

@@ -65,22 +65,22 @@ class Sources:
         Raises:
             DataError: Shards are missing, torn or foreign; or a person's word is about what was never scored.
         """
-        unheard = set(self.words.rows)
+        unused = set(self.words.rows)
         for query, large in self._rows():
             positives = [one.item_id for one in query.positives]
             candidates = [one.item_id for one in query.candidates]
             if query.query_id in self.words.rows:
-                self.check_heard(query.query_id, {*positives, *candidates})
-                unheard.discard(query.query_id)
+                self.check_used(query.query_id, {*positives, *candidates})
+                unused.discard(query.query_id)
             yield Case(query, large, self.words.of(query.query_id, positives, candidates))
-        if unheard and not self._settings.partial:
-            self.check_heard(min(unheard), None)
+        if unused and not self._settings.partial:
+            self.check_used(min(unused), None)
 
     def rows_of(self, query_ids: Sequence[str]) -> Rows:
         """The rows of queries in the corpus."""
         return self._corpus.query_row_of.rows(pa.array(query_ids, pa.string()))
 
-    def check_heard(self, query_id: str, items: set[str] | None) -> None:
+    def check_used(self, query_id: str, items: set[str] | None) -> None:
         """Refuses a person's word about a query that is about none of its items; None: the query was not scored.
 
         Raises:

@@ -55,14 +55,14 @@ def read_blocks(sources: Sources, settings: ScoreFolders) -> Iterator[Block]:
         _Folder(folder, manifest, partial=settings.partial)
         for folder, manifest in zip(settings.scores, sources.manifests, strict=True)
     )
-    unheard = set(sources.words.rows)
+    unused = set(sources.words.rows)
     for rows, table in small.tables():
         tables = [table, *(_beside(table, large.of(rows)) for large in rest)]
         block = _block(sources, tables)
-        unheard -= set(block.query_ids)
+        unused -= set(block.query_ids)
         yield block
-    if unheard and not settings.partial:
-        sources.check_heard(min(unheard), None)
+    if unused and not settings.partial:
+        sources.check_used(min(unused), None)
 
 
 class _Folder:
@@ -181,7 +181,7 @@ def _check_heard(sources: Sources, query_ids: Sequence[str], positives: _Lists, 
     """Refuses a person's words about items that these queries were not scored with."""
     for row, query_id in enumerate(query_ids):
         if query_id in sources.words.rows:
-            sources.check_heard(query_id, {*positives.ids()[row].as_py(), *candidates.ids()[row].as_py()})
+            sources.check_used(query_id, {*positives.ids()[row].as_py(), *candidates.ids()[row].as_py()})
 
 
 def _cut_and_label(positives: _Lists, codes_N: Codes) -> tuple[Floats, Floats]:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from judge_service.backends.rendering import open_inputs
 from judge_service.front.bodies import read_request
-from judge_service.front.errors import Refusal
+from judge_service.front.errors import HttpError
 from judge_service.settings import LimitSettings, ModelSettings
 from miner.importers.building.pair import Pair
 from miner.importers.pairs import read_pairs
@@ -57,7 +57,7 @@ def tried(call, promised):
     try:
         return call(), None
     except promised as error:
-        message = error.body.message if isinstance(error, Refusal) else str(error)
+        message = error.body.message if isinstance(error, HttpError) else str(error)
         if len(message) > LONGEST_MESSAGE:
             pytest.fail(f"a message of {len(message)} characters: {message[:LONGEST_MESSAGE]}")
         return None, error
@@ -113,7 +113,7 @@ def test_requests():
     sound = [json.dumps(body).encode(), json.dumps(body, ensure_ascii=False).encode()]
 
     def check(data):
-        request, refused = tried(lambda: read_request(data, limits), Refusal)
+        request, refused = tried(lambda: read_request(data, limits), HttpError)
         if refused:
             assert 400 <= refused.status < 500
         else:

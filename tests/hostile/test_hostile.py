@@ -20,7 +20,7 @@ import pytest
 
 from judge_service.front.auth import digest_of
 from tests.hostile.attacks import KEY, MUTATIONS, endless, question, request, single
-from tests.system.test_service import replica_pids, service
+from tests.system.services import replica_pids, service
 from unijudge.client.client import judge_now
 from unijudge.content import Content
 

@@ -20,21 +20,12 @@ from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
 from tests.miner.conftest import embed, quiet, serving
-from tests.miner.scoring.test_crash import Counting
+from tests.miner.counting import Counting
+from tests.miner.label_corpus import label_corpus
 from unijudge.formats.corpus import Corpus, Item
 from unijudge.formats.scores import ScoreManifest, read_scores
 from unijudge.formats.triples import read_triples
 from unijudge.storage.files import read_json
-
-
-def label_corpus(tmp_path, rows):
-    """Rows that ask one question, each with an item of its own, and some that ask something else."""
-    lines = [{"query_text": "what is it?", "positive_text": f"right {number}"} for number in range(rows)]
-    lines += [{"query_text": f"find {number}", "positive_text": f"own {number}"} for number in range(20)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    out = tmp_path / f"corpus-{rows}"
-    build(read_pairs(tmp_path / "rows.jsonl"), images=tmp_path, out=out, source="t", max_rejects=0)
-    return Corpus(out)
 
 
 @pytest.mark.parametrize("allow_query_image", [False, True])

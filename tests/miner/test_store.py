@@ -10,7 +10,7 @@ from miner.scoring.job import score
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from tests.miner.conftest import embed, quiet, serving
-from tests.miner.scoring.test_crash import Counting
+from tests.miner.counting import Counting
 from unijudge.errors import DataError, FolderBusy, Unreachable
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.inventory import check

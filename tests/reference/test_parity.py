@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from miner.retrieval.pools import Pools
 from tests.reference import training as reference
-from tests.reference.test_training import evaluation, examples_of, known, measured, training
+from tests.reference.trainings import evaluation, examples_of, known, measured, training
 from trainer.data.collate import collate
 from unijudge.formats.corpus import Corpus
 

@@ -4,10 +4,8 @@ import concurrent.futures
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -15,60 +13,13 @@ from http.client import HTTPException
 import grpc
 import psutil
 
-from tests.system.test_service import UNIJUDGE, service
+from tests.system.clusters import RAY, cluster
+from tests.system.services import service
 from unijudge.client.client import judge_now
 from unijudge.content import Content
 
-RAY = UNIJUDGE.parent / "ray"
 SCRIPTED = "model.backend=scripted"
 CAT, DOG = Content(text="a cat"), Content(text="a dog")
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def kill(raylet):
-    """A machine of a cluster, with everything on it."""
-    for process in [*psutil.Process(raylet.pid).children(recursive=True), psutil.Process(raylet.pid)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    raylet.wait(10)
-
-
-def wait_for_machines(number):
-    """Until so many have joined the cluster."""
-    deadline = time.monotonic() + 60
-    while subprocess.run([RAY, "status"], capture_output=True, text=True, check=False).stdout.count("node_") < number:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-@contextlib.contextmanager
-def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
-    """Yields the address of a Ray cluster on loopback, guarded by its token, and its raylets with these options."""
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    subprocess.run([RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
-    roles = [f"--head --port={port} {head}"] + [f"--address={address}"] * (len(machines) - 1)
-    raylets = []
-    try:
-        for role, options in zip(roles, machines, strict=True):
-            agent = f"--dashboard-agent-listen-port={free_port()}"  # its own is one for all clusters of a machine
-            start = f"start {role} --node-ip-address=127.0.0.1 --block {agent} {options}"
-            raylets.append(
-                subprocess.Popen([RAY, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            )
-            wait_for_machines(len(raylets))  # two that start at once may take the same ports
-        yield address, raylets
-    finally:
-        for raylet in raylets:
-            if raylet.poll() is None:
-                kill(raylet)
 
 
 def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):

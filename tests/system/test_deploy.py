@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.system.test_service import service
+from tests.system.services import service
 from unijudge.settings import load_settings
 
 ROOT = Path(__file__).parents[2]

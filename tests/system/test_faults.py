@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.test_service import service
+from tests.system.services import service
 from unijudge.client.client import JudgeClient
 from unijudge.content import Content
 

@@ -5,7 +5,7 @@ import pytest
 from bench.gpu import models, parity
 from bench.gpu.case import outcome_of
 from bench.gpu.options import Options
-from tests.bench.test_gpu import OWN_PATH, measure, states
+from tests.bench.gpu_measuring import OWN_PATH, measure, states
 
 pytest.importorskip("vllm")
 

@@ -13,8 +13,8 @@ import pytest
 from judge_service.backends.scripted import ScriptedJudge
 from miner.scoring.job import score
 from tests.miner.conftest import corpus, job, quiet, serving  # noqa: F401  fixtures
-from tests.system.test_cluster import cluster, free_port, kill
-from tests.system.test_service import UNIJUDGE
+from tests.system.clusters import cluster, free_port, kill
+from tests.system.services import UNIJUDGE
 from unijudge.formats.scores import read_scores, shard_path
 from unijudge.judging.prompt import Prompt
 from unijudge.settings import overrides_of
@@ -66,7 +66,7 @@ def submit(words, here):
 
 def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypatch):  # noqa: F811
     """The driver is a process of its own: this one may have used Ray, and its tokens, otherwise before."""
-    settings = job(slow, shard_size=4, max_in_flight=2, tasks=4, k=10)
+    settings = job(slow, shard_size=4, max_in_flight=2, ray_concurrency=4, k=10)
 
     def driver(settings):
         command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
@@ -98,7 +98,7 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
 
 
 def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monkeypatch):  # noqa: F811
-    settings = job(slow, shard_size=4, max_in_flight=1, tasks=2, k=10)
+    settings = job(slow, shard_size=4, max_in_flight=1, ray_concurrency=2, k=10)
     port = free_port()
     here = ["--address", f"http://127.0.0.1:{port}"]
     head = f"--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port={port}"

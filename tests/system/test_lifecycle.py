@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.test_service import UNTRAINED, replica_pids, service
+from tests.system.services import UNTRAINED, replica_pids, service
 
 SCRIPTED = "model.backend=scripted"
 BODY = b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}'

@@ -1,21 +1,15 @@
 """The real service: Ray Serve, two replicas, a tiny model, HTTP on loopback; started and stopped as a person would."""
 
 import asyncio
-import contextlib
 import hashlib
 import importlib.util
 import random
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import httpx2
@@ -26,44 +20,11 @@ from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.pictures import noise
+from tests.system.services import UNTRAINED, replica_pids, service
 from unijudge.client.client import JudgeClient, judge_now
 from unijudge.content import Content
 from unijudge.errors import JudgeRefused
 from unijudge.judging.protocol import ScoreRequest, ScoreResponse, WireContent
-
-UNIJUDGE = Path(sys.executable).parent / "unijudge"
-
-
-@contextlib.contextmanager
-def service(tmp_path, *settings, file=None, wait=True):
-    """Yields (process, URL, log) of `unijudge judge serve`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path / "service.log"
-    overrides = [f"port={port}", *settings]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [UNIJUDGE, "judge", "serve", *([file] if file else []), *overrides], stdout=out, stderr=subprocess.STDOUT
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while wait and time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"{url}/readyz", timeout=5).close()  # noqa: S310
-                if "judge ready" in log.read_text():
-                    break
-            time.sleep(0.2)
-        yield process, url, log
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-UNTRAINED = ("health.min_label_mass=0", "health.canary_every_s=0")
-"""A model with random weights does not answer the question."""
 
 
 def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
@@ -176,18 +137,6 @@ def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):
         asking.join(30)
         assert process.wait(60) == 0, log.read_text()
     assert len(answers) == 1
-
-
-def replica_pids(process):
-    """The processes of the service's replicas, among the children of the Ray that it started."""
-
-    def is_replica(child):
-        try:
-            return "ServeReplica" in " ".join(child.cmdline())
-        except psutil.NoSuchProcess:  # gone since it was listed, or a zombie
-            return False
-
-    return {child.pid for child in psutil.Process(process.pid).children(recursive=True) if is_replica(child)}
 
 
 def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):

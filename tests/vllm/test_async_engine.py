@@ -17,7 +17,7 @@ from judge_service.replica.health import ReplicaProgress
 from judge_service.settings import EngineSettings, ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
 from tests.pictures import pattern
-from tests.vllm.test_parity import gap, load
+from tests.vllm.parity import gap, load
 from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeUnavailable
 from unijudge.judging.verdicts import ListVerdict, PairError, Verdict

@@ -6,7 +6,7 @@ import pytest
 
 from tests.contents import CONTENTS
 from tests.families import MAKERS
-from tests.judge_service.backends.test_families import load
+from tests.judge_service.backends.family_judge import load
 
 pytest.importorskip("vllm")
 

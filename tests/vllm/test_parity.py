@@ -9,10 +9,8 @@ from functools import partial
 
 import pytest
 
-from judge_service.backends import open_judge
-from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
-from tests.engines import ENGINE
+from tests.vllm.parity import gap, load
 from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeRefused, JudgeUnavailable, ModelError
 from unijudge.judging.prompt import LONGEST_LIST, Prompt
@@ -22,11 +20,6 @@ pytest.importorskip("vllm")
 
 TOLERANCE = 1e-4
 """In log-odds, float32."""
-
-
-def load(folder, backend, **model):
-    settings = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
-    return open_judge(ServiceSettings(model=ModelSettings(**settings | model), engine=ENGINE))
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +40,6 @@ def alone(reference):
         return {(q, c): (await reference.judge(q, [c]))[0] for q in CONTENTS for c in CONTENTS}
 
     return asyncio.run(score())
-
-
-def gap(verdicts, alone, pairs):
-    return max(abs(v.log_odds - alone[pair].log_odds) for v, pair in zip(verdicts, pairs, strict=True))
 
 
 def test_all_ways_give_the_models_own_scores(vllm, reference, alone):

@@ -42,7 +42,7 @@ def average_cells(
     Example:
         >>> found = average_cells({"a": {"queries": 4, "precision@1": 1.0}}, {"a": 5}, [Average("all", ("a", "b"))])
         >>> found
-        {'a': Cell(value=1.0, low=1.0, high=1.0, partial=True)}
+        {'a': AverageCell(value=1.0, low=1.0, high=1.0, partial=True)}
     """
     values: dict[str, float] = {}
     draws: dict[str, Floats] = {}

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from trainer.losses.distillation import weighted_mean, wide
+from trainer.losses.distillation import to_float32, weighted_mean
 
 
 def infonce(
@@ -48,7 +48,7 @@ def infonce(
         raise ValueError("infonce: a target is masked; a query's own positive must stay in its row")
     if similarities_BU.shape[1] < 2:
         raise ValueError("infonce: one candidate in all; the loss would be zero whatever the model does")
-    logits_BU = (wide(similarities_BU) / temperature).masked_fill(masked_BU, -torch.inf)
+    logits_BU = (to_float32(similarities_BU) / temperature).masked_fill(masked_BU, -torch.inf)
     return weighted_mean(F.cross_entropy(logits_BU, target_B, reduction="none"), weights_B)
 
 
@@ -89,6 +89,6 @@ def in_batch_contrast(
         >>> round(in_batch_contrast(torch.zeros(1, 3), own, every, temperature=1).item(), 4)  # ln 3
         1.0986
     """
-    logits_BU = wide(similarities_BU) / temperature
+    logits_BU = to_float32(similarities_BU) / temperature
     own_B, all_B = (logits_BU.masked_fill(~kept, -torch.inf).logsumexp(1) for kept in (own_BU, all_BU))
     return weighted_mean(all_B - own_B, weights_B)

@@ -213,10 +213,10 @@ def _logits(
         raise ValueError(f"student {tuple(student_BK.shape)} and teacher {tuple(teacher_BK.shape)} differ in shape")
     if student_BK.shape[-1] < 2:
         raise ValueError("one candidate a row: its distribution is constant; give at least one negative")
-    student_BK = wide(student_BK)
+    student_BK = to_float32(student_BK)
     return student_BK / student_temperature, teacher_BK.detach().to(student_BK.dtype) / teacher_temperature
 
 
-def wide(values: Tensor) -> Tensor:
+def to_float32(values: Tensor) -> Tensor:
     """In float32, or as they are in float64."""
     return values if values.dtype == torch.float64 else values.float()

@@ -34,9 +34,9 @@ def shard_frozen(backbone: Backbone) -> None:
         fully_shard(block, ignored_params=adapter)
     fully_shard(language_model, ignored_params=adapter | (set(language_model.parameters()) - inside))
 
-    def most(passes: int) -> int:
+    def max_over_ranks(passes: int) -> int:
         count = torch.tensor(passes, device=backbone.device)
         dist.all_reduce(count, dist.ReduceOp.MAX)
         return int(count)
 
-    backbone.passes = most
+    backbone.passes = max_over_ranks

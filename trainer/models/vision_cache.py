@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unijudge.images.lru import Recent
+from unijudge.images.lru import LruCache
 from unijudge.modeling.inputs import ModelInputs
 
 
@@ -30,20 +30,20 @@ class Vision:
             keep_bytes: How many bytes of features to keep, in main memory.
         """
         self._inputs = inputs
-        self._kept = Recent[Tensor](keep_bytes)
+        self._kept = LruCache[Tensor](keep_bytes)
 
     def features(self, model: Any, pictures: Collection[bytes]) -> dict[bytes, Tensor]:
         """What `model` makes of each picture, (L, T, D): without a gradient, and kept, if its vision part is frozen.
 
         A vision part that is trained, as where a LoRA's targets lie in it, is run anew each time, with gradients.
         """
-        eyes = [part for name, part in model.named_children() if name != "language_model"]
-        frozen = not any(parameter.requires_grad for part in eyes for parameter in part.parameters())
+        vision_modules = [part for name, part in model.named_children() if name != "language_model"]
+        frozen = not any(parameter.requires_grad for part in vision_modules for parameter in part.parameters())
         if not frozen:
             return self._see(model, list(pictures))
         keys = {picture: hashlib.sha256(picture).digest() for picture in pictures}
         found = {picture: kept for picture, key in keys.items() if (kept := self._kept.get(key)) is not None}
-        for part in eyes:
+        for part in vision_modules:
             part.eval()  # without dropout: what is kept holds for every step
         with torch.inference_mode(mode=False), torch.no_grad():
             new = self._see(model, [picture for picture in pictures if picture not in found])

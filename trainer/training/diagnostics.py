@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.data.dataset import Pool
-from trainer.losses.distillation import wide
+from trainer.losses.distillation import to_float32
 from trainer.losses.settings import LossSettings
 from trainer.losses.terms import Observed
 from trainer.training.settings import EmbedderSettings
@@ -52,7 +52,7 @@ def observed(settings: LossSettings, student_BK: Tensor, teacher_BK: Tensor | No
     return {name: Observed(value) for name, value in seen.items()}
 
 
-def cannot_teach(teacher_NK: NDArray[np.float64], temperature: float) -> str | None:
+def teacher_warning(teacher_NK: NDArray[np.float64], temperature: float) -> str | None:
     """Why a judge's scores can hardly teach, with the numbers and what to do; None where they can.
 
     They cannot where a typical row's soft label says nothing (the median entropy of Q = softmax(scores / temperature)
@@ -67,9 +67,9 @@ def cannot_teach(teacher_NK: NDArray[np.float64], temperature: float) -> str | N
         A sentence or two, or None. No rows: None.
 
     Example:
-        >>> cannot_teach(np.array([[0.9, 0.1, 0.2]]), 0.02) is None
+        >>> teacher_warning(np.array([[0.9, 0.1, 0.2]]), 0.02) is None
         True
-        >>> cannot_teach(np.array([[0.50, 0.51, 0.49]]), 1.0)[:57]
+        >>> teacher_warning(np.array([[0.50, 0.51, 0.49]]), 1.0)[:57]
         'the judge can hardly teach: the median entropy of its sof'
     """
     if not len(teacher_NK):
@@ -164,5 +164,5 @@ def _median_entropy(teacher_NK: NDArray[np.float64], temperature: float) -> floa
 
 def _distributions(scores_BK: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """softmax(scores / temperature) and its entropy in nats, without gradients."""
-    logs = F.log_softmax(wide(scores_BK.detach()) / temperature, -1)
+    logs = F.log_softmax(to_float32(scores_BK.detach()) / temperature, -1)
     return logs.exp(), -(logs.exp() * logs).sum(-1)

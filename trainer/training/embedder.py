@@ -18,7 +18,7 @@ from trainer.losses.terms import Observed, Terms
 from trainer.models.backbone import Backbone
 from trainer.models.embedder import embed, stream_of
 from trainer.models.input_formats import FILE, EmbeddingManifest
-from trainer.training.diagnostics import cannot_teach, labels_are_hard, observed, pool_is_covered
+from trainer.training.diagnostics import labels_are_hard, observed, pool_is_covered, teacher_warning
 from trainer.training.distributed import processes
 from trainer.training.finetune import Objective, finetune
 from trainer.training.settings import EmbedderSettings
@@ -68,7 +68,7 @@ def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
     temperature = settings.loss.teacher_temperature
     doubts = []
     if settings.loss.name in AGREEMENTS:
-        doubts.append(cannot_teach(rows.teacher_NK, temperature))
+        doubts.append(teacher_warning(rows.teacher_NK, temperature))
     if settings.loss.name in DISTRIBUTIONS:
         doubts.append(labels_are_hard(rows.teacher_NK, temperature))
     if rows.at_random or settings.loss.in_batch_weight:

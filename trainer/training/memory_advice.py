@@ -15,7 +15,7 @@ def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[s
         checkpointing: Whether hidden states are computed again in the backward pass.
 
     Example:
-        >>> settings = FinetuneSettings(corpus="c", triples="t", out="o", negatives=1, model={"dtype": "nf4"})
+        >>> settings = FinetuneSettings(corpus="c", triples="t", out="o", num_negatives=1, model={"dtype": "nf4"})
         >>> training_cures(settings, checkpointing=False)[1]
         'batch_size = 4 with gradient_accumulation_steps = 2 (as many rows an update)'
     """

@@ -14,8 +14,8 @@ from unijudge.client.concurrency import AdaptiveLimit
 from unijudge.client.keys import checked_key
 from unijudge.client.retry import Retrying
 from unijudge.errors import (
-    BlobRefused,
     BlobsMissing,
+    InvalidBlob,
     JudgeBroken,
     JudgeBusy,
     JudgeChanged,
@@ -171,7 +171,7 @@ class Connection:
             missing.names = body.missing
             return missing
         if body.code == "bad_blob":
-            return BlobRefused(message)
+            return InvalidBlob(message)
         if body.code == "no_tokens":
             return JudgeUncounted(message)
         if response.status_code == 412:

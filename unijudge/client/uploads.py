@@ -5,7 +5,7 @@ import logging
 import time
 
 from unijudge.client.http import Connection
-from unijudge.errors import BlobRefused, JudgeError, JudgeRefused
+from unijudge.errors import InvalidBlob, JudgeError, JudgeRefused
 
 AT_ONCE = 8
 RETRY_FOR_S = 10
@@ -59,7 +59,7 @@ class Uploads:
             try:
                 await self._connection.put(f"/v1/blobs/{name}", image, retry_for_s=RETRY_FOR_S)
             except (
-                BlobRefused,
+                InvalidBlob,
                 JudgeRefused,
             ):  # this image; it travels inside the request and gets its own error there
                 return False

@@ -289,7 +289,7 @@ def _parsed(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line, object_pairs_hook=distinct_keys)
     except json.JSONDecodeError as error:
-        place = f"{error.msg.lower()} at column {error.pos + 1}"
+        place = f"{error.msg.lower().removesuffix(' at')} at column {error.pos + 1}"
         raise DataError(f"{path}:{number}: not JSON ({place}); mend that line, or take it out") from error
     except (ValueError, RecursionError) as error:  # too many digits, a key twice, or nested too deeply
         raise DataError(f"{path}:{number}: not JSON ({error}); mend that line, or take it out") from error

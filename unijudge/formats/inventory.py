@@ -59,7 +59,7 @@ def check(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _FolderKind:
     """One kind of folder."""
 
     name: str
@@ -81,11 +81,11 @@ def is_ours(folder: Path) -> bool:
     return _kind_of(folder) is not None
 
 
-def _kind_of(folder: Path) -> _Kind | None:
+def _kind_of(folder: Path) -> _FolderKind | None:
     return next((kind for kind in KINDS if exists(folder / kind.file)), None)
 
 
-def _open(folder: Path) -> tuple[_Kind, BaseModel]:
+def _open(folder: Path) -> tuple[_FolderKind, BaseModel]:
     kind = _kind_of(folder)
     if kind is not None:
         return kind, read_json(folder / kind.file, kind.model)
@@ -125,17 +125,17 @@ def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 KINDS = (
-    _Kind("scored dataset", "dataset.json", DatasetManifest, checks.check_dataset, checks.missing_files),
-    _Kind("corpus", "corpus.json", CorpusManifest, checks.check_corpus),
-    _Kind("vectors", "vectors.json", VectorManifest, checks.check_vectors, checks.missing_vectors),
-    _Kind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_scores),
-    _Kind(
+    _FolderKind("scored dataset", "dataset.json", DatasetManifest, checks.check_dataset, checks.missing_files),
+    _FolderKind("corpus", "corpus.json", CorpusManifest, checks.check_corpus),
+    _FolderKind("vectors", "vectors.json", VectorManifest, checks.check_vectors, checks.missing_vectors),
+    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_scores),
+    _FolderKind(
         "scores, planned", "candidates/candidates.json", CandidateManifest, checks.check_planned, checks.missing_planned
     ),
-    _Kind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_candidates),
-    _Kind("triples", "triples.json", TripleManifest, checks.check_triples),
-    _Kind("run", "settings.json", Beginning, checks.check_run, checks.missing_run),
-    _Kind("evaluation", "metrics.json", Evaluation, checks.check_evaluation),
-    _Kind("adapter", "adapter_config.json", AdapterConfig, check_model, missing_weights),
-    _Kind("model", "config.json", ModelConfig, check_model, missing_weights),
+    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_candidates),
+    _FolderKind("triples", "triples.json", TripleManifest, checks.check_triples),
+    _FolderKind("run", "settings.json", Beginning, checks.check_run, checks.missing_run),
+    _FolderKind("evaluation", "metrics.json", Evaluation, checks.check_evaluation),
+    _FolderKind("adapter", "adapter_config.json", AdapterConfig, check_model, missing_weights),
+    _FolderKind("model", "config.json", ModelConfig, check_model, missing_weights),
 )

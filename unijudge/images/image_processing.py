@@ -12,7 +12,7 @@ from PIL import Image
 
 from unijudge.errors import SettingsError
 from unijudge.images.decoding import MAX_ASPECT_RATIO, open_image
-from unijudge.images.lru import Recent
+from unijudge.images.lru import LruCache
 
 Resize = Literal["keep", "square"]
 
@@ -113,7 +113,7 @@ class PictureReader:
         """
         self._form = form
         self._max_source_pixels = max_source_pixels
-        self._recent = Recent[Picture](keep_bytes)
+        self._recent = LruCache[Picture](keep_bytes)
 
     def __call__(self, data: bytes) -> Picture:
         """Prepares one picture.

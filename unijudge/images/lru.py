@@ -7,11 +7,11 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class Recent(Generic[V]):
+class LruCache(Generic[V]):
     """Keeps values by key until there is no room; what was not used for longest goes first. For any thread.
 
     Example:
-        >>> recent = Recent[str](keep_bytes=2)
+        >>> recent = LruCache[str](keep_bytes=2)
         >>> for name in ("a", "b", "c"):
         ...     recent.put(name.encode(), name, nbytes=1)
         >>> recent.get(b"a"), recent.get(b"c"), len(recent)

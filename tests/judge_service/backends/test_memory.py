@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import torch
 
-from tests.judge_service.backends.test_transformers import load
+from tests.judge_service.backends.transformers_judge import load
 from tests.pictures import png
 from unijudge.content import Content
 from unijudge.errors import JudgeRefused

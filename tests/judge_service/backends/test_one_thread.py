@@ -12,7 +12,7 @@ import torch
 from judge_service.backends.one_thread import OneThread
 from judge_service.backends.rendering import Inputs
 from judge_service.replica.health import ReplicaProgress
-from tests.judge_service.backends.test_transformers import load
+from tests.judge_service.backends.transformers_judge import load
 from unijudge.content import Content
 from unijudge.judging.verdicts import ListVerdict, Verdict
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
+from tests.judge_service.backends.transformers_judge import PIXELS, load
 from tests.pictures import png
 from unijudge.content import Content
 from unijudge.errors import JudgeRefused, ModelError, SettingsError
@@ -16,7 +17,6 @@ from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import PairError, Verdict
 from unijudge.modeling.chat_encoder import ChatEncoder
 
-PIXELS = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
 TOLERANCE = 1e-4
 """In log-odds, float32."""
 
@@ -27,11 +27,6 @@ CONTENTS = [
     Content(text="a cat", image=png("green", (100, 100))),
     Content(text="another", image=png("red", (60, 60))),
 ]
-
-
-def load(folder, prompt=None, **model):
-    settings = ModelSettings(name=str(folder), **{"backend": "transformers"} | PIXELS | model)
-    return open_judge(ServiceSettings(model=settings, prompt=prompt or Prompt()))
 
 
 @pytest.fixture(scope="module")

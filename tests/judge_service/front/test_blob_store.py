@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from judge_service.front.blobs import BlobStore
-from tests.judge_service.front.test_blobs import IMAGES, sha
+from tests.judge_service.front.blob_images import IMAGES, sha
 from tests.pictures import noise
 from unijudge.errors import BadImage, DataError
 

@@ -1,7 +1,6 @@
 """Images sent once: uploaded, named, lost, refused, shared and thrown away; no pair is lost or answered otherwise."""
 
 import asyncio
-import hashlib
 
 import httpx2
 import pytest
@@ -11,7 +10,8 @@ from judge_service.front.blobs import BlobStore
 from judge_service.replica.app import create_app
 from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
-from tests.judge_service.replica.test_app import Counting
+from tests.judge_service.front.blob_images import IMAGES, sha
+from tests.judge_service.replica.judges import Counting
 from tests.pictures import noise
 from unijudge.client.client import JudgeClient
 from unijudge.client.request_body import INLINE_BYTES
@@ -20,14 +20,9 @@ from unijudge.content import Content
 from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import PairError, Verdict
 
-IMAGES = [noise(seed) for seed in range(6)]
 QUERY = Content(text="a", image=IMAGES[0])
 CANDIDATES = [Content(image=image) for image in IMAGES[1:]] + [Content(text="b"), Content(text="c", image=IMAGES[1])]
 LIMITS = LimitSettings(max_body_bytes=200_000)
-
-
-def sha(data):
-    return hashlib.sha256(data).hexdigest()
 
 
 def app_of(store, delay_s=0.0, limits=LIMITS):

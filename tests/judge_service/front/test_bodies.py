@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from judge_service.front.bodies import read_request, work_of
-from judge_service.front.errors import Refusal
+from judge_service.front.errors import HttpError
 from judge_service.settings import LimitSettings
 from unijudge.content import Content
 
@@ -38,7 +38,7 @@ def test_the_largest_request_passes_whatever_its_texts_hold():
 )
 def test_a_small_body_of_many_objects_costs_no_memory(many, status):
     tracemalloc.start()
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(HttpError) as refusal:
         read_request(many, LIMITS)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

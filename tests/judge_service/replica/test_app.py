@@ -3,8 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import json
-import math
 import time
 from collections import Counter
 
@@ -13,8 +11,9 @@ import pytest
 
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.replica.app import create_app
-from judge_service.replica.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES, WatchedJudge
+from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
+from tests.judge_service.replica.judges import Answering, Counting, raw, run
 from tests.pictures import png
 from unijudge.client.client import JudgeClient, judge_now
 from unijudge.content import Content
@@ -24,24 +23,6 @@ from unijudge.judging.verdicts import PairError, Verdict
 
 LIMITS = LimitSettings(max_candidates=3, max_body_bytes=20_000, max_pixels=10_000)
 CAT = Content(text="a cat")
-
-
-class Counting(httpx2.ASGITransport):
-    """Counts requests and can spoil the first few of them."""
-
-    def __init__(self, app, spoil=()):
-        super().__init__(app)
-        self.spoil = list(spoil)
-        self.seen = []
-
-    async def handle_async_request(self, request):
-        self.seen.append(request)
-        if request.method == "POST" and self.spoil:
-            spoil = self.spoil.pop(0)
-            if isinstance(spoil, Exception):
-                raise spoil
-            return spoil
-        return await super().handle_async_request(request)
 
 
 @pytest.fixture
@@ -61,22 +42,9 @@ def client(app, **options):
     return JudgeClient("http://judge", **options)
 
 
-def run(coroutine):
-    return asyncio.run(coroutine)
-
-
 async def ask(app, query, candidates, **options):
     async with client(app, **options) as judge:
         return await judge.judge(query, candidates)
-
-
-def raw(app, body, headers=(), path="/v1/score"):
-    async def call():
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            return await http.post(path, content=content, headers=dict(headers))
-
-    return run(call())
 
 
 def test_the_client_is_a_judge(app, judge):
@@ -262,21 +230,6 @@ def test_a_judge_that_works_on_other_requests_is_not_dead(identity):
     watched = WatchedJudge(Slow(identity), HealthSettings(liveness_window_s=1e-9, timeout_s=0.01, canary_every_s=0.01))
     run(watched.check_ready())
     watched.check_well()
-
-
-class Answering:
-    """Gives every pair the same probabilities, but the known match its own."""
-
-    def __init__(self, identity, match, other):
-        self.identity, self.match, self.other = identity, match, other
-
-    async def judge(self, query, candidates):
-        def verdict(candidate):
-            right = KNOWN_RED if query is ASKED_RED else KNOWN_BLUE
-            yes, no = self.match if candidate in (KNOWN_YES, right) else self.other
-            return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(no), argmax_is_label=yes + no > 0.5)
-
-        return [verdict(candidate) for candidate in candidates]
 
 
 @pytest.mark.parametrize(

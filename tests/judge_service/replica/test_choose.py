@@ -14,9 +14,9 @@ from judge_service.replica.app import create_app
 from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.contents import CONTENTS
-from tests.judge_service.replica.test_app import Answering, Counting
-from tests.judge_service.replica.test_app import raw as post
-from tests.judge_service.replica.test_count import load
+from tests.judge_service.replica.judges import Answering, Counting
+from tests.judge_service.replica.judges import raw as post
+from tests.judge_service.replica.loaded import load
 from tests.pictures import noise, png
 from unijudge.client.client import JudgeClient
 from unijudge.content import Content

@@ -6,16 +6,16 @@ import json
 import httpx2
 import pytest
 
-from judge_service.backends import open_judge
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.front.blobs import BlobStore
 from judge_service.replica.app import create_app
 from judge_service.replica.counting import counter_of
 from judge_service.replica.health import WatchedJudge
-from judge_service.settings import HealthSettings, LimitSettings, ModelSettings, ServiceSettings
+from judge_service.settings import HealthSettings, LimitSettings
 from tests.contents import CONTENTS
 from tests.families import MAKERS
-from tests.judge_service.replica.test_app import Counting
+from tests.judge_service.replica.judges import Counting
+from tests.judge_service.replica.loaded import load
 from tests.pictures import noise, png
 from unijudge.client.client import JudgeClient
 from unijudge.content import Content
@@ -27,12 +27,6 @@ from unijudge.judging.verdicts import PairError
 HEALTH = HealthSettings(canary_every_s=0, min_label_mass=0)
 TEXTS = [Content(text=f"number {number}") for number in range(7)]
 PHOTO = Content(text="a cat", image=png("red", (60, 60)))
-
-
-def load(folder, *, prompt=None, **settings):
-    model = {"name": str(folder), "backend": "transformers", "min_pixels": 3136, "max_pixels": 12544}
-    chosen = ModelSettings(**model | {"max_tokens": 512} | settings)
-    return open_judge(ServiceSettings(model=chosen, prompt=prompt or Prompt()))
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +234,7 @@ def test_the_documentation_leads_somewhere(app):
                 yield from references(child)
 
     found = set(references(document))
-    bodies = ("ScoreRequest", "ScoreResponse", "ChooseResponse", "CountResponse", "Choice")
+    bodies = ("ScoreRequest", "ScoreResponse", "ChooseResponse", "CountResponse", "ListVerdict")
     assert {f"#/components/schemas/{name}" for name in bodies} <= found
     for reference in found:
         place = document

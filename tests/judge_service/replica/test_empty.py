@@ -14,9 +14,9 @@ from judge_service.replica.counting import PairCounter
 from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.families import MAKERS
-from tests.judge_service.backends.test_families import load as load_family
-from tests.judge_service.backends.test_transformers import load
-from tests.judge_service.replica.test_app import raw
+from tests.judge_service.backends.family_judge import load as load_family
+from tests.judge_service.backends.transformers_judge import load
+from tests.judge_service.replica.judges import raw
 from tests.pictures import noise, png
 from unijudge.client.client import JudgeClient
 from unijudge.content import Content

@@ -14,7 +14,7 @@ from miner.estimate.estimate import estimate_cost
 from miner.scoring.job import score
 from miner.settings import CascadeSettings
 from tests.miner.conftest import embed, quiet, serving
-from tests.miner.scoring.test_crash import Counting
+from tests.miner.counting import Counting
 from unijudge.errors import DataError, JudgeRefused, SettingsError
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.scores import read_scores

@@ -1,31 +1,28 @@
 """What is counted before a job is what the job asks: by each engine, after reuse, and of a job that goes on."""
 
-import asyncio
 from collections import Counter
 
 import pytest
 
 from miner.estimate.pair_counts import Division, count_pairs
-from miner.retrieval.pools import repeated_questions
-from miner.scoring.plan import pair_source_of, plan_of
+from miner.scoring.plan import pair_source_of
 from miner.scoring.score_cache import ScoreCache
-from miner.scoring.shard_scorer import ShardScorer
 from miner.settings import ScoreSettings
 from tests.miner.conftest import embed
+from tests.miner.counting import Counting
+from tests.miner.estimate.scored import scored
+from tests.miner.label_corpus import label_corpus
 from tests.miner.rows import score_folder
-from tests.miner.scoring.test_crash import Counting
-from tests.miner.test_repeats import label_corpus
 from unijudge.formats.scores import (
     Judged,
     JudgedQuery,
     ScoreManifest,
-    missing_shards,
     present_shards,
     read_scores,
     shard_path,
     write_shard,
 )
-from unijudge.storage.files import publish_json, read_json
+from unijudge.storage.files import read_json
 
 K = 8
 
@@ -41,26 +38,6 @@ def world(tmp_path):
 def settings_of(corpus, out, **changes):
     vectors = corpus.folder.parent / "vectors"
     return ScoreSettings(corpus=corpus.folder, vectors=vectors, out=out, k=K, shard_size=7, **changes)
-
-
-def scored(settings, corpus, judge, known, *, apart, shards=None):
-    """Runs a job without a service, as one process does or as Ray's tasks do; how many pairs were asked."""
-    plan = plan_of(settings, corpus, judge.identity)
-    publish_json(settings.out / "manifest.json", plan)
-    questions = pair_source_of(settings, corpus)
-    wanted = missing_shards(settings.out, plan) if shards is None else shards
-    rows = [row for shard in wanted for row in plan.rows(shard)]
-
-    async def run():
-        whole = ShardScorer(settings, plan, corpus, questions, judge, known, repeated_questions(corpus, rows))
-        counts = []
-        for shard in wanted:
-            repeated = repeated_questions(corpus, plan.rows(shard))
-            task = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
-            counts.append(await (task if apart else whole).score(shard))
-        return sum(one.asked for one in counts)
-
-    return asyncio.run(run())
 
 
 @pytest.mark.parametrize("apart", [False, True])

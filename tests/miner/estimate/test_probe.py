@@ -12,7 +12,7 @@ from miner.estimate.probe import Timed, _sample, costs
 from miner.scoring.job import score
 from miner.scoring.pairs import CandidatePair, QueryPairs
 from tests.miner.conftest import quiet, serving
-from tests.miner.scoring.test_crash import Counting
+from tests.miner.counting import Counting
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 
 

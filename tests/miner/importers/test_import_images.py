@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import struct
 import zipfile
 import zlib
@@ -12,10 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from miner.importers.building.build import build
 from miner.importers.mmeb import read_mmeb
-from miner.importers.pairs import read_pairs
 from miner.importers.sentence_transformers import read_tuples
+from tests.miner.importers.archives import archive, pairs, take
 from tests.pictures import png
 from unijudge.errors import DataError
 from unijudge.foreign import pictures
@@ -34,27 +32,6 @@ def bomb():
     data = png()
     header = data[12:16] + struct.pack(">II", 20_000, 20_000) + data[24:29]
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
-
-
-def archive(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
-        for name, data in members.items():
-            out.writestr(name, data)
-    return path
-
-
-def take(rows, out, images, max_rejects=0.0):
-    build(rows, images=images, out=out, source="test", max_rejects=max_rejects)
-    rejects = [json.loads(line)["reason"] for line in (out / "rejects.jsonl").read_text().splitlines()]
-    return Corpus(out), rejects
-
-
-def pairs(tmp_path, *images):
-    path = tmp_path / "pairs.jsonl"
-    rows = [{"query_text": f"q{number}", "positive_image": image} for number, image in enumerate(images)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_pairs(path)
 
 
 def stored(corpus):

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from miner.importers.cli import imports
-from tests.miner.importers.test_import_images import archive, pairs, take
+from tests.miner.importers.archives import archive, pairs, take
 from tests.pictures import png
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus

@@ -7,8 +7,8 @@ import pytest
 from miner.publishing.publish import publish
 from miner.publishing.redaction import LEFT_OUT, PLACE
 from miner.scoring.score_cache import ScoreCache
-from tests.miner.estimate.test_pair_counts import scored
-from tests.miner.scoring.test_crash import Counting
+from tests.miner.counting import Counting
+from tests.miner.estimate.scored import scored
 from unijudge.errors import JudgeRefused
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.inventory import check

@@ -15,30 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from judge_service.backends.scripted import ScriptedJudge
 from miner.scoring.job import score
 from tests.miner.conftest import quiet, serving
+from tests.miner.counting import Counting
 from tests.miner.run_score import before_each_operation
 from unijudge.errors import DataError
 from unijudge.formats.inventory import check
 from unijudge.formats.scores import read_scores
-from unijudge.judging.prompt import Prompt
 from unijudge.storage import files
 
 SHARD, IN_FLIGHT = 24, 4
-
-
-class Counting(ScriptedJudge):
-    """Notes every pair that it is asked about."""
-
-    def __init__(self):
-        super().__init__(Prompt())
-        self.pairs = Counter()
-
-    async def judge(self, query, candidates):
-        if not (query.text or "").startswith("Find the sentence"):  # the service's own known pairs
-            self.pairs.update((query, candidate) for candidate in candidates)
-        return await super().judge(query, candidates)
 
 
 @pytest.fixture

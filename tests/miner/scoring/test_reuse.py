@@ -14,8 +14,8 @@ from miner.scoring.pairs import in_band
 from miner.selection.negatives import score_of
 from miner.settings import CascadeSettings
 from tests.miner.conftest import embed, quiet, serving
+from tests.miner.counting import Counting
 from tests.miner.rows import calibration
-from tests.miner.scoring.test_crash import Counting
 from unijudge.errors import DataError, JudgeChanged, SettingsError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path

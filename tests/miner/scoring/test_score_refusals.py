@@ -78,7 +78,7 @@ def test_a_judge_that_does_not_answer_the_question_stops_the_job(job, monkeypatc
 
 def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):
     from miner.importers.pairs import read_pairs
-    from tests.miner.importers.test_import import ROWS, take, write
+    from tests.miner.importers.imported import ROWS, take, write
 
     (corpus.images / "x.png").write_bytes(png())
     (tmp_path / "other").mkdir()

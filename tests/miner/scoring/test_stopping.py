@@ -17,7 +17,7 @@ from miner.retrieval import candidates
 from miner.scoring.job import score
 from miner.stopping import SIGNALS, Stopped, listening
 from tests.miner.conftest import quiet, serving
-from tests.miner.scoring.test_crash import Counting
+from tests.miner.counting import Counting
 from unijudge.errors import FolderBusy
 from unijudge.settings import overrides_of
 from unijudge.storage.leases import lease

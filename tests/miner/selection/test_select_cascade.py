@@ -16,6 +16,7 @@ from miner.settings import ScoreSettings
 from miner.sweep.settings import SweepSettings
 from miner.sweep.sweep import sweep
 from tests.miner.rows import calibration, identity, judged, names, query, random_rows, score_folder, text_corpus
+from tests.miner.selection.bands import band
 from tests.miner.selections import manifest
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.scores import JudgedQuery, ScoreManifest, read_scores
@@ -83,13 +84,6 @@ def test_a_band_of_everything_is_the_full_selection_and_a_band_of_nothing_the_fi
     assert select_negatives(small, SETTINGS, large=JudgedQuery("q", "s", bytes(16), [], [])) == select_negatives(
         small, SETTINGS
     )
-
-
-def band(small, large, every):
-    """The second judge's rows, of every second query, say; of their candidates those with an even rank."""
-    for row, (first, second) in enumerate(zip(small, large, strict=True)):
-        some = [one for one in second.candidates if one.rank % 2 == 0] if row % every == 0 else []
-        yield replace(first, positives=second.positives if some else [], candidates=some)
 
 
 def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_path):
@@ -274,8 +268,10 @@ def test_a_divisor_beside_a_calibration_is_refused():
         load_settings(ScoreSettings, None, words)
 
 
-def test_two_folders_after_one_option_are_refused(tmp_path):
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "large").mkdir()
-    done = CliRunner().invoke(app, ["select", "--scores", "small", str(tmp_path / "large")])
+    done = CliRunner().invoke(app, ["select", str(tmp_path / "large")])
     assert isinstance(done.exception, SettingsError)
-    assert f"give each folder of scores as --scores small --scores {tmp_path / 'large'}" in str(done.exception)
+    assert f"Give the folder of scores as scores={tmp_path / 'large'}, or two of them as scores=[" in str(
+        done.exception
+    )

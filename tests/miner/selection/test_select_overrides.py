@@ -133,12 +133,12 @@ def test_a_file_of_overrides_is_honoured_and_a_strange_one_is_named(tmp_path):
     assert not (tmp_path / "query").exists()
 
 
-def test_the_command_takes_two_folders_and_a_file_as_options(tmp_path):
+def test_the_command_takes_two_folders_and_a_file(tmp_path):
     corpus = text_corpus(tmp_path, 20)
     folders = [score_folder(tmp_path / name, corpus, random_rows(corpus, seed), name) for seed, name in enumerate("ab")]
     file = override_file(tmp_path / "o.json", corpus, ("q1", None, "drop"))
-    words = ["--scores", folders[0], "--scores", folders[1], "--overrides", file, f"corpus={corpus.folder}"]
-    done = CliRunner().invoke(app, ["select", *map(str, words), f"out={tmp_path / 't'}"])
+    words = [f"scores=[{folders[0]}, {folders[1]}]", f"overrides={file}", f"corpus={corpus.folder}"]
+    done = CliRunner().invoke(app, ["select", *words, f"out={tmp_path / 't'}"])
     assert done.exit_code == 0, done.output
     made = read_json(tmp_path / "t" / "triples.json", TripleManifest)
     assert made.selection["scores"] == list(map(str, folders))
@@ -150,7 +150,7 @@ def test_the_command_takes_two_folders_and_a_file_as_options(tmp_path):
 def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
     corpus = text_corpus(tmp_path, 20)
     folder = score_folder(tmp_path / "a", corpus, random_rows(corpus, 0), "a")
-    words = ["select", "--scores", str(folder), f"corpus={corpus.folder}", f"out={tmp_path / 't'}"]
+    words = ["select", f"scores={folder}", f"corpus={corpus.folder}", f"out={tmp_path / 't'}"]
     assert CliRunner().invoke(app, words).exit_code == 0
     refused = CliRunner().invoke(app, [*words, "num_negatives=3"])
     assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(refused.exception)

@@ -15,7 +15,7 @@ from miner.sweep.settings import SweepSettings
 from miner.sweep.sweep import Sweep, grid, sweep
 from tests.miner.conftest import embed
 from tests.miner.rows import calibration, identity, override_file, random_rows, score_folder, text_corpus
-from tests.miner.selection.test_select_cascade import band
+from tests.miner.selection.bands import band
 from unijudge.errors import DataError
 from unijudge.formats.triples import read_triples
 from unijudge.formats.vectors import VectorFolder

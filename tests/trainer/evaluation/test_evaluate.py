@@ -3,38 +3,14 @@
 import numpy as np
 import pytest
 
+from tests.trainer.evaluation.measured import BOTH_WAYS, PAIRS, SWAPPED, measured, texts
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.settings import EvaluateSettings
 from unijudge.alike import Exclusions
 from unijudge.errors import DataError, FolderBusy
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
-from unijudge.formats.rankings import read_rankings
-from unijudge.formats.vectors import VectorManifest, start_vectors, write_vectors_part
 from unijudge.metrics import gold_rank, ndcg
 from unijudge.storage.leases import lease
-
-
-def measured(folder, items, queries, vectors, asked, *, weights="w", **settings):
-    """The report and the rankings of a corpus whose vectors are given."""
-    folder.mkdir(exist_ok=True)
-    write_corpus(folder, items, queries, images=folder, rejects=0, source="t")
-    corpus = Corpus(folder)
-    arrays = {"items": np.array(vectors, np.float32), "queries": np.array(asked, np.float32)}
-    manifest = VectorManifest(
-        corpus=corpus.fingerprint, width=arrays["items"].shape[1], dtype="float32", items=len(items), model="m",
-        queries=len(queries), weights=weights, encoding="e", min_pixels=1, max_pixels=2, model_dtype="float32",
-    )  # fmt: skip
-    start_vectors(folder / "v", manifest)
-    ids = {"items": [item.item_id for item in items], "queries": [query.query_id for query in queries]}
-    for kind, array in arrays.items():
-        unit = array / np.linalg.norm(array, axis=1, keepdims=True)
-        write_vectors_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[kind], unit)
-    job = EvaluateSettings(corpus=folder, vectors=folder / "v", out=folder / "e", **settings)
-    return evaluate(job), list(read_rankings(folder / "e" / "rankings.parquet"))
-
-
-def texts(*names):
-    return [Item(name, ("x",), text=name) for name in names]
 
 
 @pytest.mark.parametrize("count", [5, 6, 7, 8, 33])
@@ -53,11 +29,6 @@ def test_scores_within_the_tolerance_are_ties():
     assert gold_rank(np.array([0.5, 0.5 - 4e-7, 0.4], np.float32), [0]) == 2
     assert gold_rank(np.array([0.5, 0.5 - 4e-6, 0.4], np.float32), [0]) == 1
     assert ndcg(np.array([0.5, 0.5 - 4e-7], np.float32), [0], 5) == pytest.approx(1 / np.log2(3))
-
-
-SWAPPED = texts("A", "B", "C", "D")
-BOTH_WAYS = [Query(f"q{n}", "x", (gold,), text=asked) for n, (asked, gold) in enumerate(["AB", "BA", "CD", "DC"])]
-PAIRS = [[1, 0.1, 0], [1, -0.1, 0], [0, 0.1, 1], [0, -0.1, 1]]
 
 
 def test_a_query_is_no_wrong_answer_to_itself(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.exported import quiet
-from tests.trainer.models.test_embedder import run_settings
+from tests.trainer.runs import run_settings
 from trainer.losses.settings import LossSettings
 from trainer.training.embedder import train_embedder
 
@@ -57,7 +57,7 @@ def test_an_update_over_all_rows_is_the_same_however_it_is_cut_into_batches(corp
             triples,
             model,
             tmp_path / str(size),
-            steps=3,
+            max_steps=3,
             batch_size=size,
             gradient_accumulation_steps=8 // size,
             warmup_steps=0,

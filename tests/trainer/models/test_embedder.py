@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import COLORS, write_rows
+from tests.trainer.runs import quiet, run_settings
 from trainer.data.collate import collate
 from trainer.data.dataset import Examples
 from trainer.embedding.embed import embed_corpus
@@ -21,7 +22,6 @@ from trainer.models.embedder import embed
 from trainer.models.lora import add_lora
 from trainer.models.settings import LoraSettings
 from trainer.training.embedder import loss_of, train_embedder
-from trainer.training.settings import EmbedderSettings
 from unijudge.content import Content
 from unijudge.errors import BadImage, DataError, ModelError, SettingsError, TrainingError
 from unijudge.formats.corpus import write_corpus
@@ -39,10 +39,6 @@ from unijudge.formats.triples import (
 )
 from unijudge.formats.vectors import VectorFolder
 from unijudge.storage.files import read_json
-
-
-def quiet(*_):
-    pass
 
 
 @pytest.fixture
@@ -219,14 +215,6 @@ def test_an_input_that_cannot_be_embedded_is_named(corpus, model, tmp_path):
     short = model.model_copy(update={"max_source_pixels": 100})
     with pytest.raises(DataError, match=f"{corpus.queries[0].query_id}: image of 60×60 pixels: more than 100"):
         embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=short), quiet)
-
-
-def run_settings(corpus, triples, model, out, **changes):
-    settings = EmbedderSettings(
-        corpus=corpus.folder, triples=triples, out=out, model=model, num_negatives=7, max_steps=30, batch_size=4,
-        learning_rate=3e-3, warmup_steps=3, save_steps=10, lora=LoraSettings(rank=8, alpha=16),
-    )  # fmt: skip
-    return settings.model_copy(update=changes)
 
 
 def precision(corpus, model, out, adapter=None):

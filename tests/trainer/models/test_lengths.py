@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import write_rows
-from tests.trainer.models.test_embedder import quiet, run_settings
+from tests.trainer.runs import quiet, run_settings
 from trainer.benchmarks.settings import BenchmarkSettings
 from trainer.embedding.embed import embed_corpus
 from trainer.embedding.settings import EmbedSettings

@@ -22,7 +22,7 @@ from trainer.models.lora import add_lora
 from trainer.models.settings import LoraSettings
 from trainer.training.embedder import loss_of
 from unijudge.content import Content
-from unijudge.images.lru import Recent
+from unijudge.images.lru import LruCache
 
 
 def opened(model, **changes):
@@ -120,7 +120,7 @@ def test_kept_features_stay_within_their_bytes_and_the_last_used_stay(model):
         one = backbone.vision.features(backbone.model.model, pictures[:1])[pictures[0]]
     room = 2 * one.nbytes
     backbone = opened(model)
-    backbone.vision._kept = Recent(room)
+    backbone.vision._kept = LruCache(room)
     seen = work(backbone)
     looks = []
     for place in (0, 1, 0, 2, 0, 1):

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
-from tests.trainer.models.test_embedder import quiet, run_settings
+from tests.trainer.runs import quiet, run_settings
 from tests.trainer.short_of_memory import MESSAGE, run_out_in_pass
 from trainer.embedding.embed import embed_corpus
 from trainer.embedding.settings import EmbedSettings

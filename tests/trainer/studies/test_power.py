@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.trainer.evaluation.test_evaluate import BOTH_WAYS, PAIRS, SWAPPED, measured
+from tests.trainer.evaluation.measured import BOTH_WAYS, PAIRS, SWAPPED, measured
 from trainer.cli import app
 from trainer.studies.measures import Reading
 from trainer.studies.power import Power, powers

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.training.test_loop import SETTINGS, lines, train
+from tests.trainer.training.toy_training import SETTINGS, lines, train
 from trainer.training.checkpoints import Checkpoints, load_state
 from trainer.training.run_folder import Run
 from unijudge.errors import DataError

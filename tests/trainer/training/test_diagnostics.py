@@ -8,7 +8,7 @@ import torch
 
 from trainer.data.dataset import Pool
 from trainer.losses.settings import LossSettings
-from trainer.training.diagnostics import cannot_teach, labels_are_hard, observed, pool_is_covered
+from trainer.training.diagnostics import labels_are_hard, observed, pool_is_covered, teacher_warning
 from trainer.training.settings import EmbedderSettings
 
 CLEAR, LEVEL, WRONG = [0.9, 0.1, 0.2], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9]
@@ -33,25 +33,25 @@ def test_what_is_observed_by_hand():
 
 
 def test_clear_scores_can_teach():
-    assert cannot_teach(np.array([CLEAR] * 3), 0.02) is None
-    assert cannot_teach(np.empty((0, 3)), 0.02) is None, "no judge, no doubt"
+    assert teacher_warning(np.array([CLEAR] * 3), 0.02) is None
+    assert teacher_warning(np.empty((0, 3)), 0.02) is None, "no judge, no doubt"
 
 
 def test_scores_that_are_all_alike_say_nothing_at_a_high_temperature():
-    said = cannot_teach(np.array([CLEAR] * 3), 10.0)
+    said = teacher_warning(np.array([CLEAR] * 3), 10.0)
     assert "median entropy of its soft labels is 1.10 of at most 1.10 nats, at loss.teacher_temperature = 10" in said
     assert "lower that temperature, or calibrate the judge" in said
     assert "positive first" not in said
 
 
 def test_the_median_row_decides_the_entropy():
-    assert cannot_teach(np.array([CLEAR, CLEAR, LEVEL]), 0.02) is None
-    assert "median entropy" in cannot_teach(np.array([CLEAR, LEVEL, LEVEL]), 0.02)
+    assert teacher_warning(np.array([CLEAR, CLEAR, LEVEL]), 0.02) is None
+    assert "median entropy" in teacher_warning(np.array([CLEAR, LEVEL, LEVEL]), 0.02)
 
 
 @pytest.mark.parametrize(("behind", "warned"), [(2, False), (3, True)])
 def test_the_positive_must_lead_in_half_of_the_rows(behind, warned):
-    said = cannot_teach(np.array([WRONG] * behind + [CLEAR] * (4 - behind)), 0.02)
+    said = teacher_warning(np.array([WRONG] * behind + [CLEAR] * (4 - behind)), 0.02)
     assert (said is not None) == warned
     if said:
         assert "it does not put the positive first in 75% of 4 rows" in said
@@ -60,7 +60,7 @@ def test_the_positive_must_lead_in_half_of_the_rows(behind, warned):
 
 
 def test_a_tie_is_no_lead_and_both_faults_are_told():
-    said = cannot_teach(np.array([LEVEL] * 1200), 0.02)
+    said = teacher_warning(np.array([LEVEL] * 1200), 0.02)
     assert "1.10 of at most 1.10 nats" in said
     assert "first in 100% of 1,200 rows" in said
 

@@ -17,8 +17,8 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from tests.trainer.launched import launched
-from tests.trainer.models.test_embedder import run_settings
-from tests.trainer.training.test_loop import SETTINGS, train
+from tests.trainer.runs import run_settings
+from tests.trainer.training.toy_training import SETTINGS, train
 from trainer.embedding.embed import embed_corpus
 from trainer.embedding.settings import EmbedSettings
 from trainer.losses.gradcache import embed_in_chunks

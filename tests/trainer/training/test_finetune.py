@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch.autograd.graph import saved_tensors_hooks
 
 from tests.trainer.conftest import COLORS, write_rows
-from tests.trainer.models.test_embedder import quiet, run_settings
-from tests.trainer.training.test_loop import SETTINGS, train
+from tests.trainer.runs import quiet, run_settings
+from tests.trainer.training.toy_training import SETTINGS, train
 from trainer.data.dataset import Examples
 from trainer.losses.settings import LossSettings
 from trainer.models.backbone import open_backbone

@@ -11,7 +11,7 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 
-from tests.trainer.models.test_embedder import run_settings
+from tests.trainer.runs import run_settings
 from trainer import cli
 from trainer.training.distributed import LAUNCHED
 from unijudge.settings import overrides_of

@@ -7,7 +7,7 @@ import torch
 
 from tests.families import MAKERS
 from tests.pictures import png
-from tests.trainer.models.test_embedder import quiet, run_settings
+from tests.trainer.runs import quiet, run_settings
 from trainer.models.backbone import open_backbone
 from trainer.models.lora import add_lora
 from trainer.models.out_of_memory import GIB, DeviceMemory

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-from itertools import count
 
 import httpx2
 import pytest
@@ -12,8 +11,9 @@ from judge_service.front.blobs import BlobStore
 from judge_service.replica.app import create_app
 from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
-from tests.judge_service.replica.test_app import Counting
+from tests.judge_service.replica.judges import Counting
 from tests.pictures import noise
+from tests.unijudge.client.changing import Changing
 from unijudge.client.client import JudgeClient
 from unijudge.client.retry import FAILED_TRIES
 from unijudge.content import Content
@@ -46,21 +46,6 @@ def asked(app, method="judge", candidates=SEVEN, spoil=(), change=None, retry_fo
         return found, sum(request.method == "POST" for request in transport.seen)
 
     return asyncio.run(ask())
-
-
-class Changing(Counting):
-    """What stands between a client and its judge, and changes what passes: requests of a number, or their answers."""
-
-    def __init__(self, app, change):
-        super().__init__(app)
-        self.change, self.numbers = change, count(1)
-
-    async def handle_async_request(self, request):
-        if request.method != "POST":
-            return await super().handle_async_request(request)
-        self.seen.append(request)
-        go_on = super(Counting, self).handle_async_request
-        return await self.change(next(self.numbers), request, go_on)
 
 
 def refusing(*numbers, status=422, code="bad_query"):

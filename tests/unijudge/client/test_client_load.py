@@ -15,7 +15,7 @@ from judge_service.backends.scripted import ScriptedJudge
 from judge_service.replica.app import create_app
 from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
-from tests.unijudge.client.test_client import Changing
+from tests.unijudge.client.changing import Changing
 from unijudge.client.client import JudgeClient
 from unijudge.client.retry import SHORTEST_WAIT_S, VAIN_TIMES, Retrying, _wait
 from unijudge.content import Content

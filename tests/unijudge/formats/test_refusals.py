@@ -10,7 +10,7 @@ import pytest
 
 from miner.selection.overrides import read_overrides
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
-from tests.unijudge.storage.test_storage import names
+from tests.unijudge.storage.entries import names
 from unijudge.errors import DataError
 from unijudge.formats.candidates import CandidateManifest, missing_candidate_parts, start_candidates
 from unijudge.formats.datasets import pull

@@ -12,6 +12,7 @@ import pytest
 
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.pictures import png
+from tests.unijudge.storage.entries import names
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.settings import EvaluateSettings
 from trainer.training.settings import EmbedderSettings
@@ -30,11 +31,6 @@ from unijudge.storage.locations import is_local, locate
 from unijudge.storage.outputs import check_absent, check_file
 
 UNIJUDGE = Path(sys.executable).parent / "unijudge"
-
-
-def names(place):
-    """The keys under a place."""
-    return sorted(path.removeprefix(place.path).strip("/") for path in place.fs.find(place.path))
 
 
 def renewals(lock):

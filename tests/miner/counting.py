@@ -1,0 +1,19 @@
+"""A judge that counts what it is asked."""
+
+from collections import Counter
+
+from judge_service.backends.scripted import ScriptedJudge
+from unijudge.judging.prompt import Prompt
+
+
+class Counting(ScriptedJudge):
+    """Notes every pair that it is asked about."""
+
+    def __init__(self):
+        super().__init__(Prompt())
+        self.pairs = Counter()
+
+    async def judge(self, query, candidates):
+        if not (query.text or "").startswith("Find the sentence"):  # the service's own known pairs
+            self.pairs.update((query, candidate) for candidate in candidates)
+        return await super().judge(query, candidates)
