@@ -74,7 +74,7 @@ class Exclusions:
         """
         self._corpus = corpus
         self._fold_case = fold_case
-        self._own_picture = allow_query_image
+        self._allow_query_image = allow_query_image
         items = corpus.items.table
         pairs = zip(values_of(items["text"]), values_of(items["image_sha256"]), strict=True)
         self.contents = np.fromiter((_content(*pair, fold_case=fold_case) for pair in pairs), np.int64)
@@ -114,7 +114,7 @@ class Exclusions:
             text, picture = (asked[name][query].as_py() for name in ("text", "image_sha256"))
             own = _content(text, picture, fold_case=self._fold_case)
             known = frozenset([own, *self.contents[self.positives(query)].tolist()])
-            return Excluded(known, NO_PICTURE if self._own_picture else _picture(picture))
+            return Excluded(known, NO_PICTURE if self._allow_query_image else _picture(picture))
 
         return self._once(self._of_repeated, query, made)
 
@@ -179,7 +179,7 @@ class Exclusions:
     def _question_pictures(self) -> Hashes:
         """Of each query, the hash of its picture; `NO_PICTURE` where that may be a wrong answer."""
         pictures = np.fromiter(map(_picture, values_of(self._corpus.queries.table["image_sha256"])), np.int64)
-        return np.full_like(pictures, NO_PICTURE) if self._own_picture else pictures
+        return np.full_like(pictures, NO_PICTURE) if self._allow_query_image else pictures
 
     @cached_property
     def _questions(self) -> Groups:

@@ -71,7 +71,7 @@ MEANINGS = {
     "affirmed": "a person calls it a match: its label is 1, whatever the judge says",
     "overruled": "a person says that it does not answer the query: its label is 0, whatever the judge says",
 }
-"""Column, or table.column where a name means two things → what stands there."""
+"""What a column holds, by its name, or by table.column where a name has two meanings."""
 SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]
 
 

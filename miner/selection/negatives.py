@@ -99,7 +99,7 @@ def select_negatives(
         query: As the first judge saw it.
         settings: Preset, margins, stride, how many.
         large: In a cascade, the second judge's row of the same query; see `resolve`.
-        overrides: What is said about its items; see `resolve`.
+        overrides: Verdicts on its items; see `resolve`.
         scales: How log-odds become scores, one for each judge; by default plainly, over the settings' divisor.
         drawn: Items drawn from the whole pool, which the preset `random` takes in the place of candidates.
     """
