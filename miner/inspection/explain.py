@@ -1,26 +1,24 @@
 """Says in words what selection made of each candidate of a query. Pure.
 
-It decides nothing: `choose` does, and this reads its choice.
+It decides nothing: `select_negatives` does, and this reads the outcome.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from miner.selection.negatives import SelectionOutcome, plain_scales, rule_of, survivors
+from miner.selection.negatives import SelectionOutcome, rule_of, survivors
 from miner.selection.resolve import (
     NEVER_NEGATIVE,
-    NO_OVERRIDES,
-    OverrideMap,
+    Case,
     OverrideVerdict,
     ResolvedQuery,
     ScoredCandidate,
     at_most,
-    resolve,
     within,
 )
 from miner.selection.settings import Selection
-from unijudge.formats.scores import Judged, JudgedQuery
+from unijudge.formats.scores import Judged
 from unijudge.formats.triples import Scale
 
 Fate = Literal["chosen", "kept", "dropped", "error", "positive", "answer"]
@@ -48,14 +46,14 @@ class Explained:
     """σ⁺ − β, both by its own judge: the cut that it was held against; None where there was none."""
 
 
-def views_of(query: JudgedQuery, choice: SelectionOutcome, stored: int) -> list[View]:
+def views_of(choice: SelectionOutcome, stored: int) -> list[View]:
     """For what a person may want to look at this row, in the order of `VIEWS`.
 
     Args:
-        query: As it was judged.
-        choice: What selection made of it.
+        choice: What selection made of a query.
         stored: Negatives that a row should have.
     """
+    query = choice.resolved.case.query
     distinct = 0 if choice.triple is None else len({negative.item_id for negative in choice.triple.negatives})
     applies: dict[View, bool] = {
         "suspected false negatives": choice.dropped > 0,
@@ -87,48 +85,40 @@ def outcome(choice: SelectionOutcome, stored: int) -> str:
     return f"{_count(distinct, 'negative')}{filled}" + ("" if beta is None else f", β = {beta:g}")
 
 
-def explain(
-    query: JudgedQuery,
-    choice: SelectionOutcome,
-    settings: Selection,
-    *,
-    large: JudgedQuery | None = None,
-    overrides: OverrideMap = NO_OVERRIDES,
-    scales: Sequence[Scale] | None = None,
-) -> tuple[list[Explained], list[Explained]]:
+def explain(choice: SelectionOutcome, settings: Selection) -> tuple[list[Explained], list[Explained]]:
     """What became of each item of a query.
 
     Args:
-        query: As the first judge saw it.
-        choice: What `choose` made of it.
-        settings: With which it did.
-        large: As `choose` had it, like the following two.
-        overrides: A person's word.
-        scales: How log-odds become scores.
+        choice: What `select_negatives` made of the query.
+        settings: The settings that it had.
 
     Returns:
         The positives and the candidates, both in their order.
     """
-    scales = scales or plain_scales(settings)
-    standing = resolve(query, scales, large=large, overrides=overrides, k=settings.k)
-    best, betas = standing.positive, rule_of(settings).betas
+    resolved, case = choice.resolved, choice.resolved.case
+    query, best = case.query, resolved.positive
+
+    # A positive's score is that of the judge that decides about it.
     judge = 0 if best is None else best.judge
-    seen = {one.item_id: one for one in (large.positives if judge and large is not None else query.positives)}
+    row = case.large if judge and case.large is not None else query
+    seen = {one.item_id: one for one in row.positives}
     positives = [
-        _positive(seen.get(one.item_id, one), standing, settings, overrides, scales[judge]) for one in query.positives
+        _positive(seen.get(one.item_id, one), resolved, settings, case.scales[judge]) for one in query.positives
     ]
-    beta = survivors(standing.candidates, betas)[0] if best is not None and betas else None
-    stood = {one.judged.item_id: one for one in standing.candidates}
+
+    betas = rule_of(settings).betas
+    beta = survivors(resolved.candidates, betas)[0] if best is not None and betas else None
+    stood = {one.judged.item_id: one for one in resolved.candidates}
     near = {one.item_id for one in within(query.candidates, settings.k)}
     candidates = []
     for one in query.candidates:
-        word = overrides.get(one.item_id)
+        word = case.overrides.get(one.item_id)
         if word in NEVER_NEGATIVE:
-            candidates.append(Explained(one, _score(one, scales[0]), "answer", RULED_OUT[word]))
+            candidates.append(Explained(one, _score(one, case.scales[0]), "answer", RULED_OUT[word]))
         elif one.item_id in stood:
-            candidates.append(_candidate(stood[one.item_id], choice, beta, betas, scales))
+            candidates.append(_candidate(stood[one.item_id], choice, beta, betas))
         else:
-            candidates.append(_not_held(one, one.item_id in near, query, overrides, scales[0]))
+            candidates.append(_not_held(one, one.item_id in near, case))
     return positives, candidates
 
 
@@ -147,10 +137,9 @@ def with_difference(score: float, positive: float, beta: float) -> str:
     return f"score {score:.{digits}f} {'>' if above else '≤'} {positive:.{digits}f} − {beta:g}"
 
 
-def _positive(
-    judged: Judged, standing: ResolvedQuery, settings: Selection, overrides: OverrideMap, scale: Scale
-) -> Explained:
-    value, word, best = _score(judged, scale), overrides.get(judged.item_id), standing.positive
+def _positive(judged: Judged, resolved: ResolvedQuery, settings: Selection, scale: Scale) -> Explained:
+    word, best = resolved.case.overrides.get(judged.item_id), resolved.positive
+    value = _score(judged, scale)
     if word == "negative":
         return Explained(judged, value, "positive", "a person: not an answer, so no positive of this row")
     if value is None and word != "match":
@@ -169,26 +158,22 @@ def _score(judged: Judged, scale: Scale) -> float | None:
     return None if judged.log_odds is None else scale.score(judged)
 
 
-def _not_held(judged: Judged, near: bool, query: JudgedQuery, overrides: OverrideMap, scale: Scale) -> Explained:
+def _not_held(judged: Judged, near: bool, case: Case) -> Explained:
     """One candidate that was held against no positive."""
     if judged.log_odds is None:
         return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    denied = any(overrides.get(one.item_id) == "negative" for one in query.positives)
+    denied = any(case.overrides.get(one.item_id) == "negative" for one in case.query.positives)
     why = "a person left no positive with a verdict" if denied else "no positive has a verdict"
-    return Explained(
-        judged, scale.score(judged), "kept", f"nothing to compare with: {why}" if near else "beyond the first k"
-    )
+    reason = f"nothing to compare with: {why}" if near else "beyond the first k"
+    return Explained(judged, case.scales[0].score(judged), "kept", reason)
 
 
 def _candidate(
-    stood: ScoredCandidate,
-    choice: SelectionOutcome,
-    beta: float | None,
-    betas: Sequence[float],
-    scales: Sequence[Scale],
+    stood: ScoredCandidate, choice: SelectionOutcome, beta: float | None, betas: Sequence[float]
 ) -> Explained:
     """One candidate that no person calls an answer."""
-    score, place = _score(stood.judged, scales[stood.judge]), _place(stood.judged, choice)
+    scale = choice.resolved.case.scales[stood.judge]
+    score, place = _score(stood.judged, scale), _place(stood.judged, choice)
     if stood.overruled:
         words = "a person: no answer" + ("" if place is None else f"; negative {place}")
         return Explained(stood.judged, score, "kept" if place is None else "chosen", words)

@@ -6,7 +6,6 @@ the rows that it shows are a sample, which is all that is held in memory. A pers
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +14,9 @@ from miner.inspection.labels import LabelSample
 from miner.inspection.payload import PagePayload, shown_rows
 from miner.inspection.sample import FILES, Sample
 from miner.inspection.settings import InspectSettings
-from miner.selection.inputs import Case, Sources
+from miner.selection.inputs import Sources
 from miner.selection.negatives import SelectionOutcome, rule_of, select_negatives
-from miner.selection.resolve import resolve
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.triples import Scale
 from unijudge.pages.charts import bars, bin_of
 from unijudge.pages.pages import Script, data, page
 from unijudge.storage.files import publish_text
@@ -43,10 +40,9 @@ class PageCounts:
     scores: dict[str, list[int]] = field(default_factory=lambda: {"positives": [0] * BINS, "candidates": [0] * BINS})
     margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * BINS})
 
-    def add(
-        self, case: Case, choice: SelectionOutcome, views: list[View], scales: Sequence[Scale], k: int | None
-    ) -> None:
+    def add(self, choice: SelectionOutcome, views: list[View]) -> None:
         """Counts one row; margins are of the first k candidates, those that selection sees."""
+        case = choice.resolved.case
         query = case.query
         self.reasons[choice.reason] += 1
         self.views.update(views)
@@ -56,8 +52,8 @@ class PageCounts:
         for name in ("positives", "candidates"):
             for judged in getattr(query, name):
                 if judged.log_odds is not None:
-                    self.scores[name][bin_of(scales[0].score(judged), 0.0, 1.0, BINS)] += 1
-        for one in resolve(query, scales, large=case.large, overrides=case.overrides, k=k).candidates:
+                    self.scores[name][bin_of(case.scales[0].score(judged), 0.0, 1.0, BINS)] += 1
+        for one in choice.resolved.candidates:
             if one.score is not None and one.positive is not None and not one.overruled:
                 self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, BINS)] += 1
 
@@ -75,15 +71,13 @@ def inspect(settings: InspectSettings) -> str:
     sources = Sources(settings, corpus)
     sources.check_margins(rule_of(settings).betas)
     counts = PageCounts()
-    sample: Sample[tuple[Case, SelectionOutcome]] = Sample(settings.rows, settings.seed)
+    sample: Sample[SelectionOutcome] = Sample(settings.rows, settings.seed)
     to_label = LabelSample(settings.label, settings.seed)
     for case in sources.cases():
-        choice = select_negatives(
-            case.query, settings, large=case.large, overrides=case.overrides, scales=sources.scales
-        )
-        views = views_of(case.query, choice, settings.num_negatives)
-        counts.add(case, choice, views, sources.scales, settings.k)
-        sample.add(case.query.query_id, views, (case, choice))
+        choice = select_negatives(case, settings)
+        views = views_of(choice, settings.num_negatives)
+        counts.add(choice, views)
+        sample.add(case.query.query_id, views, choice)
         to_label.add(case.query)
     shown = shown_rows(corpus, sample.rows(), to_label.pairs(), settings, sources)
     html = _page(settings, corpus, sources, counts, sample, shown)
@@ -100,7 +94,7 @@ def _page(
     corpus: Corpus,
     sources: Sources,
     counts: PageCounts,
-    sample: Sample[tuple[Case, SelectionOutcome]],
+    sample: Sample[SelectionOutcome],
     shown: PagePayload,
 ) -> str:
     in_view = Counter(VIEWS[place] for row in shown.values["rows"] for place in row["views"])

@@ -13,11 +13,10 @@ from typing import Any, get_args
 from miner.inspection.explain import VIEWS, Explained, Fate, explain, outcome, views_of
 from miner.inspection.labels import Pair, digest_of
 from miner.inspection.settings import InspectSettings
-from miner.selection.inputs import Case, Sources
+from miner.selection.inputs import Sources
 from miner.selection.negatives import SelectionOutcome
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus, Item, Query
-from unijudge.formats.triples import Scale
 from unijudge.images.decoding import open_image
 from unijudge.pages.pages import data
 
@@ -56,7 +55,7 @@ class PagePayload:
 
 def shown_rows(
     corpus: Corpus,
-    rows: Sequence[tuple[Case, SelectionOutcome]],
+    rows: Sequence[SelectionOutcome],
     pairs: Sequence[Pair],
     settings: InspectSettings,
     sources: Sources,
@@ -65,18 +64,19 @@ def shown_rows(
 
     Args:
         corpus: To which the scores belong.
-        rows: Those to show, in order, and what selection made of each.
+        rows: What selection made of those to show, in order.
         pairs: To label, in order.
         settings: With which it did; `max_mb` bounds the page.
-        sources: Of the selection: how each judge's log-odds become scores, and which overrides it had.
+        sources: Of the selection: its judges, and which overrides it had.
 
     Raises:
         SettingsError: Not even the rows' shortest texts fit into `max_mb`.
     """
-    tables = _Tables(corpus, {case.query.query_id for case, _ in rows} | {query_id for query_id, *_ in pairs})
+    shown = {choice.resolved.case.query.query_id for choice in rows}
+    tables = _Tables(corpus, shown | {query_id for query_id, *_ in pairs})
     judge = sources.manifests[0].judge.digest
     values = {
-        "rows": [tables.row(case, choice, settings, sources.scales) for case, choice in rows],
+        "rows": [tables.row(choice, settings) for choice in rows],
         "sample": {
             "judge": judge,
             "seed": settings.seed,
@@ -120,19 +120,15 @@ class _Tables:
         self.items: list[list[Any]] = []
         self.texts: list[str] = []
 
-    def row(
-        self, case: Case, choice: SelectionOutcome, settings: InspectSettings, scales: Sequence[Scale]
-    ) -> dict[str, Any]:
-        judged = case.query
+    def row(self, choice: SelectionOutcome, settings: InspectSettings) -> dict[str, Any]:
+        judged = choice.resolved.case.query
         query = self._queries[judged.query_id]
-        positives, candidates = explain(
-            judged, choice, settings, large=case.large, overrides=case.overrides, scales=scales
-        )
+        positives, candidates = explain(choice, settings)
         return {
             "id": judged.query_id,
             "subset": judged.subset,
             "asks": self._content(query, 0),
-            "views": [VIEWS.index(view) for view in views_of(judged, choice, settings.num_negatives)],
+            "views": [VIEWS.index(view) for view in views_of(choice, settings.num_negatives)],
             "outcome": outcome(choice, settings.num_negatives),
             "positives": [self._cell(explained) for explained in positives],
             "candidates": [self._cell(explained) for explained in candidates],

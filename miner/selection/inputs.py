@@ -5,7 +5,6 @@ It checks that they belong together, and yields queries; it chooses nothing.
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow as pa
 from miner.selection.annotations import Words
 from miner.selection.overrides import read_overrides
 from miner.selection.platt import calibration_of
-from miner.selection.resolve import OverrideMap, at_most
+from miner.selection.resolve import Case, at_most
 from miner.selection.settings import ScoreFolders
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus
@@ -23,16 +22,6 @@ from unijudge.formats.triples import Scale
 from unijudge.storage.files import read_json
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One query and all that was said about it."""
-
-    query: JudgedQuery
-    large: JudgedQuery | None
-    """The second judge's row, in a cascade."""
-    overrides: OverrideMap
 
 
 class Sources:
@@ -72,7 +61,7 @@ class Sources:
             if query.query_id in self.words.rows:
                 self.check_used(query.query_id, {*positives, *candidates})
                 unused.discard(query.query_id)
-            yield Case(query, large, self.words.of(query.query_id, positives, candidates))
+            yield Case(query, large, self.words.of(query.query_id, positives, candidates), self.scales)
         if unused and not self._settings.partial:
             self.check_used(min(unused), None)
 

@@ -7,13 +7,13 @@ about a query is put together in `miner/selection/resolve.py`.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, cycle, islice
 from typing import Literal, TypeVar
 
 from miner.selection.resolve import (
-    NO_OVERRIDES,
     RIGHT,
+    Case,
     OverrideMap,
     Positive,
     ResolvedQuery,
@@ -22,7 +22,7 @@ from miner.selection.resolve import (
     resolve,
 )
 from miner.selection.settings import Selection
-from unijudge.formats.scores import Judged, JudgedQuery
+from unijudge.formats.scores import Judged
 from unijudge.formats.triples import Extra, Negative, Scale, Triple
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ PRESETS = {
 class SelectionOutcome:
     """What became of one query."""
 
+    resolved: ResolvedQuery = field(compare=False)
     triple: Triple | None
     reason: Literal["kept", "unjudged", "no candidate", "no survivor", "suspect", "override"]
     candidates: int = 0
@@ -76,46 +77,30 @@ def rule_of(settings: Selection) -> Rule:
     return replace(rule, betas=settings.betas) if settings.betas is not None and rule.betas else rule
 
 
-def plain_scales(settings: Selection) -> tuple[Scale, Scale]:
-    """The scales of two judges that were not calibrated."""
-    return (Scale(slope=1 / settings.log_odds_divisor),) * 2
-
-
-def select_negatives(
-    query: JudgedQuery,
-    settings: Selection,
-    *,
-    large: JudgedQuery | None = None,
-    overrides: OverrideMap = NO_OVERRIDES,
-    scales: Sequence[Scale] | None = None,
-    drawn: Sequence[Judged] = (),
-) -> SelectionOutcome:
+def select_negatives(case: Case, settings: Selection, *, drawn: Sequence[Judged] = ()) -> SelectionOutcome:
     """Chooses the negatives of one query.
 
     With several positives σ⁺ is the highest of their scores, and that positive stands in the row, unless a person
     calls another one a match.
 
     Args:
-        query: As the first judge saw it.
+        case: The query, and all that decides about its items.
         settings: Preset, margins, stride, how many.
-        large: In a cascade, the second judge's row of the same query; see `resolve`.
-        overrides: Verdicts on its items; see `resolve`.
-        scales: How log-odds become scores, one for each judge; by default plainly, over the settings' divisor.
         drawn: Items drawn from the whole pool, which the preset `random` takes in the place of candidates.
     """
-    scales = scales or plain_scales(settings)
-    standing = resolve(query, scales, large=large, overrides=overrides, k=settings.k)
-    if standing.overridden:
-        return SelectionOutcome(None, "override", standing.listed)
-    if standing.positive is None:
-        return SelectionOutcome(None, "unjudged", standing.listed)
-    suspect = not at_most(settings.suspect_below, standing.positive.label)
-    choice = SelectionOutcome(None, "suspect", standing.listed, suspect=suspect)
+    resolved = resolve(case, settings.k)
+    if resolved.overridden:
+        return SelectionOutcome(resolved, None, "override", resolved.listed)
+    if resolved.positive is None:
+        return SelectionOutcome(resolved, None, "unjudged", resolved.listed)
+    suspect = not at_most(settings.suspect_below, resolved.positive.label)
+    choice = SelectionOutcome(resolved, None, "suspect", resolved.listed, suspect=suspect)
     if suspect and settings.suspect_action == "leave_out":
         return choice
-    unjudged = [_drawn(one, overrides) for one in drawn if overrides.get(one.item_id) not in RIGHT]
-    pool = unjudged if rule_of(settings).walk == "random" else standing.candidates
-    return _from_pool(pool, query, standing, standing.positive, settings, choice)
+    pool: Sequence[ScoredCandidate] = resolved.candidates
+    if rule_of(settings).walk == "random":
+        pool = [_drawn(one, case.overrides) for one in drawn if case.overrides.get(one.item_id) not in RIGHT]
+    return _from_pool(pool, resolved.positive, settings, choice)
 
 
 def survivors(candidates: Sequence[ScoredCandidate], betas: Sequence[float]) -> tuple[float, list[ScoredCandidate]]:
@@ -169,23 +154,18 @@ def _drawn(judged: Judged, overrides: OverrideMap) -> ScoredCandidate:
 
 
 def _from_pool(
-    pool: Sequence[ScoredCandidate],
-    query: JudgedQuery,
-    standing: ResolvedQuery,
-    positive: Positive,
-    settings: Selection,
-    choice: SelectionOutcome,
+    pool: Sequence[ScoredCandidate], positive: Positive, settings: Selection, choice: SelectionOutcome
 ) -> SelectionOutcome:
-    rule = rule_of(settings)
+    rule, query_id = rule_of(settings), choice.resolved.case.query.query_id
     if not pool:
         return replace(choice, reason="no candidate")
     beta, kept = survivors(pool, rule.betas) if rule.betas else (None, pool)
     choice = replace(choice, survivors=len(kept), dropped=len(pool) - len(kept))
     if not kept and rule.fallback == "drop":
         return replace(choice, reason="no survivor")
-    picked = _picked(query.query_id, pool, kept, rule, settings)
+    picked = _picked(query_id, pool, kept, rule, settings)
     negatives = _filled(picked, settings.num_negatives, beta if kept else None, fallback=not kept)
-    triple = _triple(query, standing, positive, negatives, settings, suspect=choice.suspect)
+    triple = _triple(choice.resolved, positive, negatives, settings, suspect=choice.suspect)
     scores = [one.score for one in picked if one.score is not None]
     return replace(choice, triple=triple, reason="kept", tie=len(set(scores)) < len(scores), picked=picked)
 
@@ -215,18 +195,18 @@ def _filled(picked: Sequence[ScoredCandidate], stored: int, beta: float | None, 
 
 
 def _triple(
-    query: JudgedQuery,
-    standing: ResolvedQuery,
+    resolved: ResolvedQuery,
     positive: Positive,
     negatives: list[Negative],
     settings: Selection,
     *,
     suspect: bool,
 ) -> Triple:
+    query = resolved.case.query
     taken = {negative.item_id for negative in negatives}
     better = [
         Extra(**vars(one.judged), judge=one.judge)
-        for one in standing.candidates
+        for one in resolved.candidates
         if settings.extra_positives and one.beats_positive and one.judged.item_id not in taken
     ]
     lighter = suspect and settings.suspect_action == "down_weight"
@@ -235,7 +215,7 @@ def _triple(
         subset=query.subset,
         positive=positive.judged,
         negatives=negatives,
-        extra_positives=[*standing.matches, *better],
+        extra_positives=[*resolved.matches, *better],
         suspect=suspect,
         weight=positive.label / settings.suspect_below if lighter else 1.0,
         positive_judge=positive.judge,

@@ -7,7 +7,7 @@ verdict. The cut is the judge's own all the same: a judge that gave a true match
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, overload
 
 import numpy as np
@@ -23,7 +23,6 @@ OverrideVerdict = Literal["match", "negative", "drop", "known", "twin"]
 another row's positive of the same question; `twin`, which says the same as a more similar candidate."""
 OverrideMap = Mapping[str | None, OverrideVerdict]
 """What is said about the items of one query; the word about None is about the whole row."""
-NO_OVERRIDES: OverrideMap = {}
 RIGHT: tuple[OverrideVerdict, ...] = ("match", "known")
 NEVER_NEGATIVE: tuple[OverrideVerdict, ...] = (*RIGHT, "twin")
 
@@ -43,6 +42,21 @@ def at_most(score: float | Floats, limit: float | Floats) -> bool | Bools:
         (False, True, False)
     """
     return score <= limit + TOLERANCE
+
+
+@dataclass(frozen=True)
+class Case:
+    """One query, and all that decides about its items."""
+
+    query: JudgedQuery
+    """As the first judge saw it."""
+    large: JudgedQuery | None = None
+    """In a cascade, the second judge's row: some of the candidates, or none at all."""
+    overrides: OverrideMap = field(default_factory=dict)
+    """Verdicts on its items: a `match` is never a negative; a `negative` survives every margin, or is no positive any
+    more; `drop` leaves the row out; `known` and `twin` are no candidates."""
+    scales: Sequence[Scale] = (Scale(), Scale())
+    """How log-odds become scores; one for each judge."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,7 @@ class ScoredCandidate:
 class ResolvedQuery:
     """One query's items."""
 
+    case: Case
     positive: Positive | None
     """By the second judge where it has one; None where none has a verdict or a person's word."""
     listed: int
@@ -106,35 +121,29 @@ class ResolvedQuery:
     """A person left no positive, or wants no row of this query."""
 
 
-def resolve(
-    query: JudgedQuery,
-    scales: Sequence[Scale],
-    *,
-    large: JudgedQuery | None = None,
-    overrides: OverrideMap = NO_OVERRIDES,
-    k: int | None = None,
-) -> ResolvedQuery:
+def resolve(case: Case, k: int | None = None) -> ResolvedQuery:
     """Holds every item of a query against its positive.
 
     Args:
-        query: As the first judge saw it.
-        scales: How log-odds become scores; one for each judge.
-        large: The second judge's row: some of the candidates, or none at all.
-        overrides: Verdicts on its items: a `match` is never a negative; a `negative` survives every margin, or is no
-            positive any more; `drop` leaves the row out; `known` and `twin` are no candidates.
+        case: The query, and all that decides about its items.
         k: Only so many candidates, the most similar ones.
     """
-    small_positive = _positive(query, scales[0], 0, overrides)
-    large_positive = _positive(large, scales[1], 1, overrides) if large is not None else None
+    query, large, overrides = case.query, case.large, case.overrides
+    small_positive = _positive(query, case.scales[0], 0, overrides)
+    large_positive = _positive(large, case.scales[1], 1, overrides) if large is not None else None
+
+    # What the second judge answered is decided by its own scores.
     again: dict[str, Judged] = {}
     if large is not None and large_positive is not None:
         again = {one.item_id: one for one in large.candidates if one.log_odds is not None}
+
     near = [one for one in within(query.candidates, k) if overrides.get(one.item_id) not in ("known", "twin")]
     matches = [one for one in query.candidates if overrides.get(one.item_id) == "match"]
     return ResolvedQuery(
+        case=case,
         positive=large_positive or small_positive,
         listed=len(near),
-        candidates=list(_candidates(near, again, (small_positive, large_positive), scales, overrides)),
+        candidates=list(_candidates(near, again, (small_positive, large_positive), case)),
         matches=[
             Extra(**vars(again.get(one.item_id, one)), judge=int(one.item_id in again), affirmed=True)
             for one in matches
@@ -172,14 +181,13 @@ def _candidates(
     near: Iterable[Judged],
     again: Mapping[str, Judged],
     positives: Sequence[Positive | None],
-    scales: Sequence[Scale],
-    overrides: OverrideMap,
+    case: Case,
 ) -> Iterator[ScoredCandidate]:
     for one in near:
-        word, judge = overrides.get(one.item_id), int(one.item_id in again)
+        word, judge = case.overrides.get(one.item_id), int(one.item_id in again)
         judged, positive = again.get(one.item_id, one), positives[judge]
         cut = None if positive is None else positive.cut
         if word == "negative":
             yield ScoredCandidate(judged, 0.0, cut, judge, overruled=True)
         elif judged.log_odds is not None and cut is not None and word not in NEVER_NEGATIVE:
-            yield ScoredCandidate(judged, scales[judge].score(judged), cut, judge)
+            yield ScoredCandidate(judged, case.scales[judge].score(judged), cut, judge)

@@ -4,6 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from miner.selection.compare import SelectionComparison
 from miner.selection.diversity import Reservoir, likeness
 from miner.selection.inputs import Sources
 from miner.selection.negatives import rule_of, select_negatives
-from miner.selection.resolve import RIGHT, OverrideMap
+from miner.selection.resolve import RIGHT, Case
 from miner.selection.settings import SelectSettings
 from miner.selection.statistics import Statistics, had_by_most
 from unijudge.errors import NothingSelected
@@ -114,20 +115,9 @@ class _Job:
         draws = None
         if random_walk:
             draws = _Draws(self._settings, self.corpus, self.sources.manifests[0], self.sources.words)
-        for case in self.sources.cases():
-            drawn: list[Judged] = []
-            overrides = case.overrides
-            if draws is not None:
-                drawn, more = draws.of(case.query.query_id)
-                overrides = {**overrides, **more}
-            choice = select_negatives(
-                case.query,
-                self._settings,
-                large=case.large,
-                overrides=overrides,
-                scales=self.sources.scales,
-                drawn=drawn,
-            )
+        for source in self.sources.cases():
+            case, drawn = (source, []) if draws is None else draws.added_to(source)
+            choice = select_negatives(case, self._settings, drawn=drawn)
             self._statistics.count(choice, self._settings.num_negatives)
             if choice.triple is not None:
                 self._note(choice.triple)
@@ -178,8 +168,9 @@ class _Draws:
         }
         self._pools = Pools(corpus, manifest.pool, **same)
 
-    def of(self, query_id: str) -> tuple[list[Judged], OverrideMap]:
-        """As many as a row has, or as the pool has, and what is said about them."""
+    def added_to(self, case: Case) -> tuple[Case, list[Judged]]:
+        """A query's drawn items, as many as a row has or as the pool has, and its case with the verdicts on them."""
+        query_id = case.query.query_id
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
         row = self._corpus.query_row_of[query_id]
         allowed = self._pools.allowed(row)
@@ -190,5 +181,7 @@ class _Draws:
         items = [self._corpus.items[item] for item in allowed.take(picks).tolist()]
         overrides = self._words.of(query_id, [], [item.item_id for item in items])
         left = [item for item in items if overrides.get(item.item_id) not in RIGHT][: self._settings.num_negatives]
+
+        verdicts = {item.item_id: overrides[item.item_id] for item in left if item.item_id in overrides}
         drawn = [Judged(item.item_id, item.key, None, None) for item in left]
-        return drawn, {item.item_id: overrides[item.item_id] for item in left if item.item_id in overrides}
+        return replace(case, overrides={**case.overrides, **verdicts}), drawn

@@ -1,4 +1,4 @@
-"""Score shards as matrices, for arithmetic over many queries at once: what `stand` makes of one query, for thousands.
+"""Score shards as matrices, for arithmetic over many queries at once: what `resolve` makes of one query, for thousands.
 
 Letters: Q queries of a block · K candidates of the longest list · P positives of the longest list · N pairs in a row.
 """
@@ -185,7 +185,7 @@ def _check_heard(sources: Sources, query_ids: Sequence[str], positives: _Lists, 
 
 
 def _cut_and_label(positives: _Lists, codes_N: Codes) -> tuple[Floats, Floats]:
-    """σ⁺ of each query by one judge, and the label of its positive; NaN where it has none. See `standing.Positive`."""
+    """σ⁺ of each query by one judge, and the label of its positive; NaN where it has none. See `resolve.Positive`."""
     score_QP = positives.matrix(np.where(codes_N == CODE["negative"], np.nan, positives.score_N))
     affirmed_Q = np.bincount(positives.rows_N, codes_N == CODE["match"], len(positives.sizes)) > 0
     best_Q = np.where(np.isnan(score_QP), -np.inf, score_QP).max(1)

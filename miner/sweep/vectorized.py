@@ -1,4 +1,4 @@
-"""Counts a selection over blocks of queries, without writing it. `choose` is the specification: this counts the same.
+"""Counts a selection over blocks of queries, without writing it. `select_negatives` specifies it: this counts the same.
 
 Letters: Q queries of a block · K candidates of the longest list · S negatives of a row.
 """

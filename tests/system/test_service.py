@@ -26,6 +26,9 @@ from unijudge.content import Content
 from unijudge.errors import JudgeRefused
 from unijudge.judging.protocol import ScoreRequest, ScoreResponse, WireContent
 
+IN_WORK = "unijudge-judge-*/in-work/*"
+"""A file for each request that a replica of this machine works on."""
+
 
 def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
     """256 mixed pairs over HTTP, in two orders, each replica by its name; then queries and lists through the client.
@@ -132,7 +135,9 @@ def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):
         answers = []
         asking = threading.Thread(target=lambda: answers.append(judge_now(url, Content(text="a"), [Content(text="b")])))
         asking.start()
-        time.sleep(1)
+        deadline = time.monotonic() + 60
+        while not list(Path(tempfile.gettempdir()).glob(IN_WORK)) and time.monotonic() < deadline:
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         asking.join(30)
         assert process.wait(60) == 0, log.read_text()

@@ -1,14 +1,14 @@
 """Trains the embedder: the student's similarities learn to agree with the judge's scores."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from trainer.data.collate import Batch, collate
-from trainer.data.dataset import Examples
+from trainer.data.dataset import Example, Examples
 from trainer.losses.contrastive import in_batch_contrast, infonce
 from trainer.losses.distillation import js_divergence, kl, margin_mse, symmetric_kl
 from trainer.losses.gather import gathered
@@ -20,7 +20,7 @@ from trainer.models.embedder import embed, stream_of
 from trainer.models.input_formats import FILE, EmbeddingManifest
 from trainer.training.diagnostics import labels_are_hard, observed, pool_is_covered, teacher_warning
 from trainer.training.distributed import processes
-from trainer.training.finetune import Objective, finetune
+from trainer.training.finetune import finetune
 from trainer.training.settings import EmbedderSettings
 from unijudge.modeling.chat_encoder import Stream
 
@@ -45,22 +45,50 @@ def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], No
     Raises:
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
+    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
+        return finetune(settings, partial(EmbedderObjective, settings), report, accelerator).adapter
 
-    def objective(backbone: Backbone, rows: Examples) -> Objective[Batch]:
+
+class EmbedderObjective:
+    """The rows' queries and candidates, embedded; the loss reads their similarities."""
+
+    questions = False
+
+    def __init__(self, settings: EmbedderSettings, backbone: Backbone, rows: Examples):
+        """Checks the rows, and warns of those that may teach less than they seem to.
+
+        Raises:
+            DataError: The loss needs a judge's scores, which these rows lack.
+        """
         if settings.loss.name in AGREEMENTS:
             rows.check_judged(f"loss.name = {settings.loss.name!r}")
         for doubt in _doubts(settings, rows):
             logger.warning("%s: %s", settings.triples, doubt)
-        return Objective(
-            lambda examples, _: _ready(backbone, collate(examples)),
-            partial(loss_of, backbone, settings.loss, gradcache_chunk_size=settings.gradcache_chunk_size),
-            partial(_streams, backbone, settings.gradcache_chunk_size),
-            lambda row: max(backbone.length(content) for content in (row.query, *row.candidates)),
-            beside={FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)},
-        )
+        self._backbone, self._settings = backbone, settings
+        self.beside = {FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)}
 
-    with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
-        return finetune(settings, objective, report, accelerator).adapter
+    def collate(self, examples: Sequence[Example], _step: int) -> Batch:
+        """A batch whose inputs are checked, and whose pictures are decoded and kept."""
+        batch = collate(examples)
+        for content in (*batch.queries, *batch.candidates):
+            stream_of(self._backbone, content)
+        return batch
+
+    def loss(self, batch: Batch) -> Terms:
+        """See `loss_of`."""
+        chunk_size = self._settings.gradcache_chunk_size
+        return loss_of(self._backbone, self._settings.loss, batch, gradcache_chunk_size=chunk_size)
+
+    def streams(self, batch: Batch) -> list[list[Stream]]:
+        """A batch's inputs, or those of each chunk of it."""
+        streams = [stream_of(self._backbone, content) for content in (*batch.queries, *batch.candidates)]
+        size = self._settings.gradcache_chunk_size or len(streams)
+        return [streams[start : start + size] for start in range(0, len(streams), size)]
+
+    def longest(self, example: Example) -> int:
+        """Of the query and the candidates of one row, the tokens of the longest."""
+        contents = (example.query, *example.candidates)
+        return max(self._backbone.length(content) for content in contents)
 
 
 def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
@@ -74,20 +102,6 @@ def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
     if rows.at_random or settings.loss.in_batch_weight:
         doubts.append(pool_is_covered(settings, rows.pools()))
     return [doubt for doubt in doubts if doubt is not None]
-
-
-def _ready(backbone: Backbone, batch: Batch) -> Batch:
-    """The same batch, after its inputs were checked, and its pictures decoded and kept."""
-    for content in (*batch.queries, *batch.candidates):
-        stream_of(backbone, content)
-    return batch
-
-
-def _streams(backbone: Backbone, gradcache_chunk_size: int, batch: Batch) -> list[list[Stream]]:
-    """A batch's inputs, or those of each chunk of it."""
-    streams = [stream_of(backbone, content) for content in (*batch.queries, *batch.candidates)]
-    size = gradcache_chunk_size or len(streams)
-    return [streams[start : start + size] for start in range(0, len(streams), size)]
 
 
 def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, gradcache_chunk_size: int = 0) -> Terms:

@@ -1,12 +1,10 @@
 """What all trainings have in common: rows of a selection, a LoRA on a frozen model, a run's folder, one loop."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -43,22 +41,32 @@ SAMPLE_BATCHES = 4
 B = TypeVar("B")
 
 
-@dataclass(frozen=True)
-class Objective(Generic[B]):
+class Objective(Protocol[B]):
     """What a training wants of a model."""
 
-    collate: Callable[[Sequence[Example], int], B]
-    """Rows and the step → one batch; called in threads, while the model is busy with the batch before."""
-    loss: Callable[[B], Terms]
-    """The mean loss of a batch."""
-    streams: Callable[[B], list[list[Stream]]]
-    """A batch's inputs, by what is kept at the same time for the backward pass."""
-    longest: Callable[[Example], int]
-    """Of a row without its pictures, the tokens of the longest input that is made of it."""
-    questions: bool = False
+    questions: bool
     """Whether each input is a question, with logits over the vocabulary."""
-    beside: Mapping[str, BaseModel] = field(default_factory=dict)
-    """Files that say how the model reads its inputs, written beside its weights."""
+
+    @property
+    def beside(self) -> Mapping[str, BaseModel]:
+        """Files that say how the model reads its inputs, written beside its weights."""
+        ...
+
+    def collate(self, examples: Sequence[Example], step: int) -> B:
+        """Makes one batch; called in threads, while the model is busy with the batch before."""
+        ...
+
+    def loss(self, batch: B) -> Terms:
+        """Returns the mean loss of a batch."""
+        ...
+
+    def streams(self, batch: B) -> list[list[Stream]]:
+        """Returns a batch's inputs, by what is kept at the same time for the backward pass."""
+        ...
+
+    def longest(self, example: Example) -> int:
+        """Returns the tokens of the longest input that is made of a row, its pictures left out."""
+        ...
 
 
 def finetune(
@@ -125,72 +133,82 @@ def _train(
     examples = rows_that_fit(settings.triples, examples, settings.model, objective.longest)
     order = _order(settings, examples)
 
-    def batch_of(rows: Sequence[int], step: int) -> B:
-        return _batch(objective, examples, rows, step)
+    task = _FinetuneTask(settings, backbone, objective, examples)
 
     # A block is measured before the weights are split, since the first process alone runs it; what is free, after.
     need = None
     if accelerator.is_main_process and DeviceMemory.of(backbone.device) is not None:
         sample = islice(parts_of(order, range(1, settings.max_steps + 1), accelerator), SAMPLE_BATCHES)
-        need = _needed(settings, backbone, objective, [batch_of(part.rows.tolist(), part.step) for part in sample])
+        need = task.memory_of(sample)
     if accelerator.distributed_type == DistributedType.FSDP:
         shard_frozen(backbone)
     if need is not None:
-        _warn(need, settings, backbone.device)
+        task.warn_of_memory(need)
 
     with accelerator.main_process_first():  # last: a model or rows that do not fit leave nothing behind
         run = Run(settings.out, settings, inputs)
     if accelerator.is_main_process:
         run.note_versions()
     accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
-    fit(
-        backbone.model,
-        order,
-        batch_of,
-        lambda _, batch: objective.loss(batch),
-        run,
-        settings,
-        Adapter(backbone.model, objective.beside),
-        report,
-        accelerator,
-        partial(_guarded, settings, backbone, objective),
-    )
+    fit(task, order, run, settings, report, accelerator)
     if accelerator.is_main_process:
         write_report([run.folder], run.folder / "report.html")
     return run
 
 
-def _needed(
-    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], batches: Sequence[B]
-) -> TrainingMemory:
-    """What the largest of some batches will take."""
-    return training_memory(
-        backbone,
-        [objective.streams(batch) for batch in batches],
-        checkpointing=settings.gradient_checkpointing is True,
-        questions=objective.questions,
-    )
+class _FinetuneTask(Generic[B]):
+    """Rows of a selection, and the adapter that learns from them."""
 
+    def __init__(
+        self, settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], examples: Examples
+    ) -> None:
+        self.model = backbone.model
+        adapter = Adapter(backbone.model, objective.beside)
+        self.save, self.load = adapter.save, adapter.load
+        self.loss = objective.loss
+        self._settings, self._backbone, self._objective, self._examples = settings, backbone, objective, examples
 
-def _warn(need: TrainingMemory, settings: FinetuneSettings, device: torch.device) -> None:
-    memory = DeviceMemory.of(device)
-    doubt = will_not_fit(need, memory, _cures(settings)) if memory else None
-    if doubt is not None:
-        logger.warning("%s", doubt)
+    def batch(self, rows: Sequence[int], step: int) -> B:
+        """One batch; an error about an input names the row that the input stands in."""
+        examples = [self._examples[row] for row in rows]
+        try:
+            return self._objective.collate(examples, step)
+        except DataError as error:
+            for row, example in zip(rows, examples, strict=True):
+                try:
+                    self._objective.collate([example], step)
+                except DataError as fault:
+                    query_id = self._examples.query_id(row)
+                    raise DataError(f"the row of query {query_id!r}: {fault}") from error
+            raise
 
+    def guard(self, part: MicroBatch, batch: B) -> AbstractContextManager[None]:
+        """An error of memory in the passes of one batch names the batch's size."""
 
-def _guarded(
-    settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], part: MicroBatch, batch: B
-) -> AbstractContextManager[None]:
-    """Stands around the passes of one batch: an error of memory names the batch's size."""
+        def doing() -> str:
+            together = self._objective.streams(batch)
+            inputs = sum(len(streams) for streams in together)
+            tokens = sum(sum(self._backbone.padded_tokens(streams)) for streams in together)
+            return f"step {part.step}: {len(part.rows)} rows, {inputs} inputs, {tokens:,} tokens, padding included"
 
-    def doing() -> str:
-        together = objective.streams(batch)
-        inputs = sum(len(streams) for streams in together)
-        tokens = sum(sum(backbone.padded_tokens(streams)) for streams in together)
-        return f"step {part.step}: {len(part.rows)} rows, {inputs} inputs, {tokens:,} tokens, padding included"
+        return out_of_memory_named(self._backbone.device, doing, lambda: _cures(self._settings))
 
-    return out_of_memory_named(backbone.device, doing, lambda: _cures(settings))
+    def memory_of(self, parts: Iterable[MicroBatch]) -> TrainingMemory:
+        """What the largest of some batches will take."""
+        batches = [self.batch(part.rows.tolist(), part.step) for part in parts]
+        return training_memory(
+            self._backbone,
+            [self._objective.streams(batch) for batch in batches],
+            checkpointing=self._settings.gradient_checkpointing is True,
+            questions=self._objective.questions,
+        )
+
+    def warn_of_memory(self, need: TrainingMemory) -> None:
+        """Says so if the device has not that much."""
+        memory = DeviceMemory.of(self._backbone.device)
+        doubt = will_not_fit(need, memory, _cures(self._settings)) if memory else None
+        if doubt is not None:
+            logger.warning("%s", doubt)
 
 
 def _cures(settings: FinetuneSettings) -> list[str]:
@@ -205,17 +223,3 @@ def _order(settings: FinetuneSettings, examples: Examples) -> BatchSampler:
         accumulation_steps=settings.gradient_accumulation_steps,
         seed=settings.seed,
     )
-
-
-def _batch(objective: Objective[B], examples: Examples, rows: Sequence[int], step: int) -> B:
-    """One batch; what is wrong with an input is said of the row that it stands in."""
-    found = [examples[row] for row in rows]
-    try:
-        return objective.collate(found, step)
-    except DataError as error:
-        for row, example in zip(rows, found, strict=True):
-            try:
-                objective.collate([example], step)
-            except DataError as fault:
-                raise DataError(f"the row of query {examples.query_id(row)!r}: {fault}") from error
-        raise

@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -37,18 +37,6 @@ OF = "share of rows with "
 """Before the name of what was observed: the part of an update's rows that it was observed of."""
 
 
-class Weights(Protocol):
-    """Where the trained parameters go, and come from."""
-
-    def save(self, folder: Path) -> None:
-        """Writes them into a folder."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Reads them back."""
-        ...
-
-
 class MicroBatch(NamedTuple):
     """One batch of an update."""
 
@@ -60,55 +48,70 @@ class MicroBatch(NamedTuple):
     """Of its dropout."""
 
 
-def _unguarded(_part: MicroBatch, _batch: object) -> AbstractContextManager[None]:
-    return nullcontext()
+class Task(Protocol[B]):
+    """What is trained, and on what."""
+
+    model: nn.Module
+    """On its device, the same in every process, with some parameters that require a gradient."""
+
+    def batch(self, rows: Sequence[int], step: int) -> B:
+        """Makes one batch of some rows, the same one each time; called in threads, ahead of its step."""
+        ...
+
+    def loss(self, batch: B) -> Terms:
+        """Returns the mean loss of a batch."""
+        ...
+
+    def guard(self, part: MicroBatch, batch: B) -> AbstractContextManager[None]:
+        """Stands around the passes of one batch: turns a foreign error into one that says what to do."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes the trained parameters into a folder."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Reads the trained parameters back."""
+        ...
 
 
 def fit(
-    model: nn.Module,
+    task: Task[B],
     order: BatchSampler,
-    batch_of: Callable[[Sequence[int], int], B],
-    loss_of: Callable[[nn.Module, B], Terms],
     run: Run,
     settings: LoopSettings,
-    weights: Weights,
     report: Callable[[int, float], None],
     accelerator: Accelerator,
-    guard: Callable[[MicroBatch, B], AbstractContextManager[None]] = _unguarded,
 ) -> None:
-    """Trains the parameters of `model` that require a gradient, from the run's last checkpoint on.
+    """Trains the parameters of the task's model that require a gradient, from the run's last checkpoint on.
 
     Args:
-        model: On its device, the same in every process, with some parameters that require a gradient.
+        task: What is trained, and on what.
         order: Which rows make which batch.
-        batch_of: Row numbers and the step → a batch, the same whenever it is asked for; called in threads, ahead.
-        loss_of: The mean loss of a batch.
         run: Where metrics and checkpoints go.
         settings: Steps, sizes, rates.
-        weights: Saves and loads the trained parameters.
         report: Is called with (step, loss) after each update, in the first process.
         accelerator: The processes.
-        guard: Is entered around the passes of each batch: turns a foreign error into one that says what to do.
 
     Raises:
         NonFiniteLoss: In every process, before the update.
     """
-    trainable, each = _trainable(model), batches_each(order.accumulation_steps, accelerator)
+    trainable, each = _trainable(task.model), batches_each(order.accumulation_steps, accelerator)
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_schedule(step, settings.warmup_steps, settings.max_steps)
     )
-    done = _resume(run, weights, optimizer, schedule, accelerator)
+    done = _resume(run, task, optimizer, schedule, accelerator)
     steps = range(done + 1, settings.max_steps + 1)
     parts = parts_of(order, steps, accelerator)
-    model.train()
-    with closing(prefetch(parts, lambda part: batch_of(part.rows.tolist(), part.step), settings.workers)) as batches:
+    task.model.train()
+    with closing(prefetch(parts, lambda part: task.batch(part.rows.tolist(), part.step), settings.workers)) as batches:
         for step in steps:
             found = Counter[str]()
             for part, batch in islice(batches, each):
                 torch.manual_seed(part.seed)
-                with guard(part, batch):
-                    found.update(_backward(loss_of(model, batch), part.share))
+                with task.guard(part, batch):
+                    found.update(_backward(task.loss(batch), part.share))
             add_up_gradients(trainable, accelerator)
             metrics = _sums(gather_object([found]))
             metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm))
@@ -122,9 +125,9 @@ def fit(
                 run.log(step=step, **metrics)
                 report(step, metrics["loss"])
                 if step % settings.save_steps == 0 and step < settings.max_steps:
-                    run.checkpoints.save(step, _state(step, optimizer, schedule), weights.save)
+                    run.checkpoints.save(step, _state(step, optimizer, schedule), task.save)
     if accelerator.is_main_process:
-        run.finish(weights.save)
+        run.finish(task.save)
 
 
 def linear_schedule(step: int, warmup_steps: int, steps: int) -> float:
@@ -201,14 +204,14 @@ def _state(step: int, optimizer: Any, schedule: Any) -> dict[str, Any]:
     return {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
 
 
-def _resume(run: Run, weights: Weights, optimizer: Any, schedule: Any, accelerator: Accelerator) -> int:
+def _resume(run: Run, task: Task[Any], optimizer: Any, schedule: Any, accelerator: Accelerator) -> int:
     """Loads the last whole checkpoint into everything, and returns its step; 0 without one."""
     found = [run.checkpoints.last_whole() if accelerator.is_main_process else None]
     broadcast_object_list(found)
     step, checkpoint = 0, found[0]
     if checkpoint is not None:
         state = load_state(checkpoint)
-        weights.load(checkpoint / "adapter")
+        task.load(checkpoint / "adapter")
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         step = int(state["step"])

@@ -9,7 +9,7 @@ from trainer.losses.reranker import Lesson, Lessons, reranker_loss
 from trainer.models.backbone import Backbone
 from trainer.models.lora import save_merged
 from trainer.training.distributed import processes
-from trainer.training.finetune import Objective, finetune
+from trainer.training.finetune import finetune
 from trainer.training.settings import RerankerSettings
 from unijudge.judging.reranker_file import FILE, JudgingManifest
 from unijudge.modeling.chat_encoder import Stream
@@ -29,26 +29,36 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
     Raises:
         UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
     """
-
-    def objective(backbone: Backbone, _: Examples) -> Objective[Lesson]:
-        lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
-        asked = JudgingManifest(
-            prompt=settings.prompt,
-            min_pixels=settings.model.min_pixels,
-            max_pixels=settings.model.max_pixels,
-            base=backbone.inputs.weights,
-        )
-        loss = partial(reranker_loss, backbone, settings.loss)
-        return Objective(lessons.of, loss, _streams, lessons.longest, questions=True, beside={FILE: asked})
-
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
-        run = finetune(settings, objective, report, accelerator)
+        run = finetune(settings, partial(RerankerObjective, settings), report, accelerator)
         if accelerator.is_main_process and not run.merged.exists():
             with publishing_folder(run.merged) as draft:
                 save_merged(settings.model, run.adapter, draft)
         return run.merged
 
 
-def _streams(lesson: Lesson) -> list[list[Stream]]:
-    """All questions of a batch: their hidden states are kept at the same time."""
-    return [[question.stream for question in (*lesson.pairs, *lesson.lists)]]
+class RerankerObjective:
+    """The rows' questions, answered as they should be."""
+
+    questions = True
+
+    def __init__(self, settings: RerankerSettings, backbone: Backbone, _: Examples):
+        """Proves that the answers are single tokens.
+
+        Raises:
+            ModelError: One is not.
+        """
+        lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
+        self.collate, self.longest = lessons.of, lessons.longest
+        self.loss = partial(reranker_loss, backbone, settings.loss)
+        asked = JudgingManifest(
+            prompt=settings.prompt,
+            min_pixels=settings.model.min_pixels,
+            max_pixels=settings.model.max_pixels,
+            base=backbone.inputs.weights,
+        )
+        self.beside = {FILE: asked}
+
+    def streams(self, batch: Lesson) -> list[list[Stream]]:
+        """All questions of a batch: their hidden states are kept at the same time."""
+        return [[question.stream for question in (*batch.pairs, *batch.lists)]]

@@ -13,11 +13,12 @@ from miner.inspection.sample import ORDER, PLAIN, Sample
 from miner.inspection.settings import InspectSettings
 from miner.selection.negatives import select_negatives
 from miner.selection.overrides import Override, read_overrides
-from miner.selection.resolve import TOLERANCE
+from miner.selection.resolve import TOLERANCE, Case
 from tests.miner.mined import judged
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Item
 from unijudge.formats.scores import Judged, JudgedQuery
+from unijudge.formats.triples import Scale
 from unijudge.settings import load_settings
 
 ANYWHERE = Path("unused")
@@ -47,8 +48,8 @@ def rounded(value):
 
 
 def told(query, chosen_by):
-    choice = select_negatives(query, chosen_by)
-    positives, candidates = explain(query, choice, chosen_by)
+    choice = select_negatives(Case(query), chosen_by)
+    positives, candidates = explain(choice, chosen_by)
     alphas = [rounded(e.alpha) for e in candidates]
     return choice, [(e.fate, e.reason) for e in positives], [(e.fate, e.reason) for e in candidates], alphas
 
@@ -96,7 +97,7 @@ def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
     assert positives == [("error", "no verdict: bad_image: x")]
     assert candidates == [("kept", "nothing to compare with: no positive has a verdict")]
     assert outcome(choice, 10) == "left out: no positive has a verdict"
-    assert outcome(select_negatives(row([0.5], [None]), settings()), 10) == "left out: no candidate may be chosen"
+    assert outcome(select_negatives(Case(row([0.5], [None])), settings()), 10) == "left out: no candidate may be chosen"
 
 
 @given(
@@ -106,10 +107,10 @@ def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
     st.sampled_from([1.0, 1.05]),
 )
 def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
-    made = settings(preset, log_odds_divisor=divisor)
+    made = settings(preset)
     query = row(positives, scores)
-    choice = select_negatives(query, made)
-    _, candidates = explain(query, choice, made)
+    choice = select_negatives(Case(query, scales=(Scale(slope=1 / divisor),)), made)
+    _, candidates = explain(choice, made)
     fates = [explained.fate for explained in candidates]
     chosen = {explained.judged.item_id for explained in candidates if explained.fate == "chosen"}
     assert chosen == ({negative.item_id for negative in choice.triple.negatives} if choice.triple else set())
@@ -130,7 +131,7 @@ def test_a_comparison_is_seen_to_hold(score, positive, beta):
 def test_views_name_what_is_odd():
     def views(query, **changes):
         made = settings(**changes)
-        return views_of(query, select_negatives(query, made), made.num_negatives)
+        return views_of(select_negatives(Case(query), made), made.num_negatives)
 
     assert views(row([0.9], [0.1, 0.2]), num_negatives=2) == []
     assert views(row([0.9], [0.85, 0.2]), num_negatives=2) == ["suspected false negatives", "under-filled"]
@@ -217,8 +218,8 @@ def test_overrides_of_another_corpus_are_refused(tmp_path):
 
 
 def seen(query, chosen_by, **overrides):
-    choice = select_negatives(query, chosen_by, **overrides)
-    _, candidates = explain(query, choice, chosen_by, **overrides)
+    choice = select_negatives(Case(query, **overrides), chosen_by)
+    _, candidates = explain(choice, chosen_by)
     return [(e.fate, rounded(e.score), e.reason) for e in candidates], [rounded(e.alpha) for e in candidates]
 
 
@@ -263,8 +264,8 @@ def test_a_persons_word_is_told():
     without = "nothing to compare with: a person left no positive with a verdict"
     assert told == [("kept", 0.85, without), ("kept", 0.95, without), ("kept", 0.2, "beyond the first k")]
     assert alphas == [None, None, None]
-    choice = select_negatives(query, settings(), overrides={"p0.9": "negative"})
-    positives, _ = explain(query, choice, settings(), overrides={"p0.9": "negative"})
+    choice = select_negatives(Case(query, overrides={"p0.9": "negative"}), settings())
+    positives, _ = explain(choice, settings())
     assert [one.reason for one in positives] == ["a person: not an answer, so no positive of this row"]
 
 

@@ -74,7 +74,7 @@ def test_killed_at_each_of_its_writes_nothing_is_lost_and_nothing_stands_twice(s
 
 def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
     class Slow(Counting):
-        """A query of the first shard hangs, so that nothing is written: how far ahead does the job go?"""
+        """A query of the first shard waits for the end, so that nothing is written: how far ahead does the job go?"""
 
         queries = set()  # noqa: RUF012  one judge
 
@@ -82,20 +82,21 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
             answers = await super().judge(query, candidates)
             self.queries.add(query)
             if query.text == "find 2":
-                await asyncio.sleep(5)
+                await asyncio.to_thread(over.wait, 120)
             return answers
 
-    judge = Slow()
+    judge, over = Slow(), threading.Event()
     with serving(judge) as url:
         settings = small(url)
         process = subprocess.Popen([sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()])
         deadline = time.monotonic() + 60
         while len(judge.queries) < 1 + SHARD + IN_FLIGHT and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.5)
+        time.sleep(0.5)  # more than the job may begin would come now
         begun, written = len(judge.queries), list(settings.out.glob("part-*"))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        over.set()
     assert not written
     assert begun == 1 + SHARD + IN_FLIGHT  # and the service's own known pair
 

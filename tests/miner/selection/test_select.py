@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from miner.scoring.job import score
 from miner.selection.negatives import score_of, select_negatives, strided, survivors
-from miner.selection.resolve import TOLERANCE, ScoredCandidate, at_most
+from miner.selection.resolve import TOLERANCE, Case, ScoredCandidate, at_most
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
@@ -29,7 +29,7 @@ def settings(preset, **changes):
 
 
 def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
-    choice = select_negatives(query(0.9, [0.95, 0.85, 0.79, 0.1]), settings("unime-v2", num_negatives=2))
+    choice = select_negatives(Case(query(0.9, [0.95, 0.85, 0.79, 0.1])), settings("unime-v2", num_negatives=2))
     assert names(choice) == ["c2", "c3"]
     assert choice.dropped == 2
     assert {negative.beta for negative in choice.triple.negatives} == {0.1}
@@ -44,20 +44,20 @@ def test_the_ladder_relaxes_only_when_nothing_survives():
     assert survivors(scored(0.45), ladder)[0] == 0.01
     assert survivors(scored(0.495, 0.498), ladder)[0] == 0.001
     assert survivors(scored(0.5), ladder) == (0.001, [])
-    choice = select_negatives(query(0.5, [0.6, 0.7]), settings("unime-v2"))
+    choice = select_negatives(Case(query(0.5, [0.6, 0.7])), settings("unime-v2"))
     assert choice.triple is None
     assert choice.reason == "no survivor"
 
 
 def test_the_walk_restarts_one_further():
-    choice = select_negatives(query(0.9, [0.1] * 12), settings("unime-v2"))
+    choice = select_negatives(Case(query(0.9, [0.1] * 12)), settings("unime-v2"))
     assert names(choice) == ["c0", "c5", "c10", "c1", "c6", "c11", "c2", "c7", "c3", "c8"]
     assert not any(negative.duplicate for negative in choice.triple.negatives)
     assert choice.tie
 
 
 def test_too_few_are_repeated_and_marked():
-    choice = select_negatives(query(0.9, [0.1, 0.2]), settings("unime-v2", num_negatives=5))
+    choice = select_negatives(Case(query(0.9, [0.1, 0.2])), settings("unime-v2", num_negatives=5))
     assert names(choice) == ["c0", "c1", "c0", "c1", "c0"]
     assert [negative.duplicate for negative in choice.triple.negatives] == [False, False, True, True, True]
     assert not choice.tie
@@ -65,20 +65,20 @@ def test_too_few_are_repeated_and_marked():
 
 def test_the_paper_draws_at_random_when_nothing_survives():
     row = query(0.3, [0.6] * 30)
-    choice = select_negatives(row, settings("paper"))
+    choice = select_negatives(Case(row), settings("paper"))
     assert len(set(names(choice))) == 10
     assert all(negative.fallback for negative in choice.triple.negatives)
-    assert names(choice) == names(select_negatives(row, settings("paper")))
-    assert names(choice) != names(select_negatives(row, settings("paper", seed=1)))
+    assert names(choice) == names(select_negatives(Case(row), settings("paper")))
+    assert names(choice) != names(select_negatives(Case(row), settings("paper", seed=1)))
     assert choice.suspect
 
 
 def test_controls_need_no_judge():
     row = query(0.5, [0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6])
-    assert names(select_negatives(row, settings("topk", num_negatives=3))) == ["c0", "c1", "c2"]
-    assert names(select_negatives(row, settings("cyclic", num_negatives=3))) == ["c0", "c5", "c1"]
+    assert names(select_negatives(Case(row), settings("topk", num_negatives=3))) == ["c0", "c1", "c2"]
+    assert names(select_negatives(Case(row), settings("cyclic", num_negatives=3))) == ["c0", "c5", "c1"]
     drawn = [Judged("x", bytes(16), None, None), Judged("y", bytes(16), None, None)]
-    choice = select_negatives(row, settings("random", num_negatives=2), drawn=drawn)
+    choice = select_negatives(Case(row), settings("random", num_negatives=2), drawn=drawn)
     assert names(choice) == ["x", "y"]
     assert choice.dropped == 0
     assert choice.triple.negatives[0].beta is None
@@ -87,9 +87,9 @@ def test_controls_need_no_judge():
 def test_pairs_without_a_verdict_are_never_chosen():
     row = query(0.9, [0.1, 0.2])
     row.candidates.append(Judged("bad", bytes(16), 2, 0.5, error="bad_image: x"))
-    assert "bad" not in names(select_negatives(row, settings("unime-v2")))
+    assert "bad" not in names(select_negatives(Case(row), settings("unime-v2")))
     row.positives[:] = [Judged("p", bytes(16), None, 0.5, error="bad_image: x")]
-    assert select_negatives(row, settings("unime-v2")).reason == "unjudged"
+    assert select_negatives(Case(row), settings("unime-v2")).reason == "unjudged"
 
 
 @given(st.integers(-100, 100))
@@ -102,52 +102,53 @@ def test_a_divisor_puts_bfloat16_scores_on_the_released_grid(eighths):
     assert steps == pytest.approx(eighths, abs=1e-6)
 
 
-def test_a_divisor_moves_the_threshold():
+def test_a_scale_moves_the_threshold():
     """.80 and .65 are .15 apart; at half the log-odds .67 and .58 are not .1 apart any more."""
     row = query(0.8, [0.65])
-    assert select_negatives(row, settings("unime-v2")).triple.negatives[0].beta == 0.1
-    assert select_negatives(row, settings("unime-v2", log_odds_divisor=2)).triple.negatives[0].beta == 0.01
+    assert select_negatives(Case(row), settings("unime-v2")).triple.negatives[0].beta == 0.1
+    halved = Case(row, scales=(Scale(slope=1 / 2),))
+    assert select_negatives(halved, settings("unime-v2")).triple.negatives[0].beta == 0.01
 
 
 def test_only_the_first_k_candidates_count():
     row = query(0.9, [0.95, 0.2, 0.1, 0.3])
-    choice = select_negatives(row, settings("unime-v2", k=2, num_negatives=2))
+    choice = select_negatives(Case(row), settings("unime-v2", k=2, num_negatives=2))
     assert names(choice) == ["c1", "c1"]
     assert (choice.candidates, choice.dropped, choice.survivors) == (2, 1, 1)
     row.candidates[:] = [replace(one, rank=None) for one in row.candidates]
-    assert names(select_negatives(row, settings("unime-v2", k=2, num_negatives=1))) == ["c1"], (
+    assert names(select_negatives(Case(row), settings("unime-v2", k=2, num_negatives=1))) == ["c1"], (
         "without ranks, as they stand"
     )
     row.candidates[:] = [judged("far", 0.1, 40), judged("farther", 0.1, 50)]
-    assert names(select_negatives(row, settings("topk", k=41, num_negatives=1))) == ["far"]
-    assert select_negatives(row, settings("topk", k=40)).reason == "no candidate"
+    assert names(select_negatives(Case(row), settings("topk", k=41, num_negatives=1))) == ["far"]
+    assert select_negatives(Case(row), settings("topk", k=40)).reason == "no candidate"
 
 
 def test_suspect_positives_are_flagged_and_may_weigh_less_or_be_left_out():
     row = query(0.3, [0.1])
-    flagged = select_negatives(row, settings("unime-v2")).triple
+    flagged = select_negatives(Case(row), settings("unime-v2")).triple
     assert (flagged.suspect, flagged.weight) == (True, 1.0)
-    lighter = select_negatives(row, settings("unime-v2", suspect_action="down_weight", suspect_below=0.6)).triple
+    lighter = select_negatives(Case(row), settings("unime-v2", suspect_action="down_weight", suspect_below=0.6)).triple
     assert (lighter.suspect, lighter.weight) == (True, pytest.approx(0.3 / 0.6))
-    left = select_negatives(row, settings("unime-v2", suspect_action="leave_out"))
+    left = select_negatives(Case(row), settings("unime-v2", suspect_action="leave_out"))
     assert (left.triple, left.reason, left.suspect) == (None, "suspect", True)
-    good = select_negatives(query(0.7, [0.1]), settings("unime-v2", suspect_action="down_weight")).triple
+    good = select_negatives(Case(query(0.7, [0.1])), settings("unime-v2", suspect_action="down_weight")).triple
     assert (good.suspect, good.weight) == (False, 1.0)
 
 
 def test_candidates_as_good_as_the_positive_are_offered_when_asked():
     row = query(0.6, [0.9, 0.1, 0.6, 0.59])
-    offered = select_negatives(row, settings("unime-v2", extra_positives=True)).triple
+    offered = select_negatives(Case(row), settings("unime-v2", extra_positives=True)).triple
     assert [one.item_id for one in offered.extra_positives] == ["c0", "c2"]
-    assert select_negatives(row, settings("unime-v2")).triple.extra_positives == []
-    control = select_negatives(row, settings("topk", num_negatives=1, extra_positives=True)).triple
+    assert select_negatives(Case(row), settings("unime-v2")).triple.extra_positives == []
+    control = select_negatives(Case(row), settings("topk", num_negatives=1, extra_positives=True)).triple
     assert [one.item_id for one in control.extra_positives] == ["c2"], "what was taken as a negative is none"
 
 
 def test_several_positives_the_best_counts():
     row = query(0.4, [0.5])
     row.positives.append(judged("p2", 0.8))
-    choice = select_negatives(row, settings("unime-v2"))
+    choice = select_negatives(Case(row), settings("unime-v2"))
     assert choice.triple.positive.item_id == "p2"
     assert names(choice)[0] == "c0"
 
@@ -163,7 +164,7 @@ def test_a_walk_visits_everything_once(ranked, stride):
     st.sampled_from(["unime-v2", "paper"]),
 )
 def test_no_chosen_negative_beats_the_margin(positive, scores, preset):
-    choice = select_negatives(query(positive, scores), settings(preset))
+    choice = select_negatives(Case(query(positive, scores)), settings(preset))
     if choice.triple:
         assert len(choice.triple.negatives) == 10
         for negative in choice.triple.negatives:
@@ -179,7 +180,7 @@ def test_the_tolerance_is_a_millionth():
 def test_a_row_without_positives_is_unjudged_and_nobodys_choice():
     row = query(0.9, [0.1])
     row.positives.clear()
-    assert select_negatives(row, settings("unime-v2")).reason == "unjudged"
+    assert select_negatives(Case(row), settings("unime-v2")).reason == "unjudged"
 
 
 def in_float32(row):
@@ -200,7 +201,7 @@ def test_scores_of_two_decimals_exactly_at_the_cut_survive(beta):
     for hundredths in range(round(beta * 100) + 1, 100):
         positive, cut = hundredths / 100, hundredths / 100 - beta
         row = in_float32(query(positive, [cut, min(0.999, cut + 0.001)]))
-        choice = select_negatives(row, made)
+        choice = select_negatives(Case(row), made)
         assert (names(choice), choice.dropped) == (["c0"], 1), positive
         assert choice.suspect == (hundredths < 30)
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from miner.cli import app
 from miner.selection.negatives import select_negatives
+from miner.selection.resolve import Case
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
@@ -36,7 +37,7 @@ def large_row(positive, **scores):
 def test_each_candidate_is_held_against_the_positive_by_its_own_judge():
     """β = .1. Small: σ⁺ = .9, c0 .85 out, c1 .5 in, c2 .82 out. Large: σ⁺ = .6, c0 .4 in, c2 .55 out, c1 not asked."""
     small = query(0.9, [0.85, 0.5, 0.82])
-    choice = select_negatives(small, SETTINGS, large=large_row(0.6, c0=0.4, c2=0.55))
+    choice = select_negatives(Case(small, large=large_row(0.6, c0=0.4, c2=0.55)), SETTINGS)
     assert names(choice) == ["c0", "c1"]
     assert [negative.judge for negative in choice.triple.negatives] == [1, 0]
     assert [one.score for one in choice.picked] == pytest.approx([0.4, 0.5])
@@ -49,11 +50,12 @@ def test_each_candidate_is_held_against_the_positive_by_its_own_judge():
 
 def test_the_second_judge_decides_only_where_it_answered():
     small = query(0.9, [0.85, 0.5])
-    alone = select_negatives(small, SETTINGS)
+    alone = select_negatives(Case(small), SETTINGS)
     nothing = JudgedQuery("q", "s", bytes(16), [], [])
-    assert select_negatives(small, SETTINGS, large=nothing) == alone
-    assert select_negatives(small, SETTINGS, large=large_row(0.6, c0=None)).triple.negatives == alone.triple.negatives
-    assert select_negatives(small, SETTINGS, large=large_row(None, c0=0.1)) == alone, (
+    assert select_negatives(Case(small, large=nothing), SETTINGS) == alone
+    unsure = select_negatives(Case(small, large=large_row(0.6, c0=None)), SETTINGS)
+    assert unsure.triple.negatives == alone.triple.negatives
+    assert select_negatives(Case(small, large=large_row(None, c0=0.1)), SETTINGS) == alone, (
         "without its σ⁺ nothing can be said"
     )
 
@@ -62,7 +64,7 @@ def test_a_persons_negative_needs_no_positive_of_its_judge():
     """The first judge has no σ⁺: a person's word counts, and what the second judge answered; c0 is out."""
     offering = SETTINGS.model_copy(update={"extra_positives": True})
     choice = select_negatives(
-        query(None, [0.3, 0.95, 0.2]), offering, large=large_row(0.6, c2=0.4), overrides={"c1": "negative"}
+        Case(query(None, [0.3, 0.95, 0.2]), large=large_row(0.6, c2=0.4), overrides={"c1": "negative"}), offering
     )
     assert (names(choice), choice.triple.extra_positives) == (["c1", "c2"], [])
 
@@ -74,16 +76,15 @@ probabilities = st.floats(0.01, 0.99)
 def test_a_band_of_everything_is_the_full_selection_and_a_band_of_nothing_the_first(positive, scores, large_positive):
     small = query(positive, [p for p, _ in scores])
     full = query(large_positive, [p for _, p in scores])
-    choice, expected = select_negatives(small, SETTINGS, large=full), select_negatives(full, SETTINGS)
+    choice, expected = select_negatives(Case(small, large=full), SETTINGS), select_negatives(Case(full), SETTINGS)
     assert (choice.reason, choice.dropped, choice.survivors, choice.tie, choice.suspect) == (
         expected.reason, expected.dropped, expected.survivors, expected.tie, expected.suspect,
     )  # fmt: skip
     if expected.triple:
         assert choice.triple.positive == expected.triple.positive
         assert choice.triple.negatives == [replace(negative, judge=1) for negative in expected.triple.negatives]
-    assert select_negatives(small, SETTINGS, large=JudgedQuery("q", "s", bytes(16), [], [])) == select_negatives(
-        small, SETTINGS
-    )
+    empty = JudgedQuery("q", "s", bytes(16), [], [])
+    assert select_negatives(Case(small, large=empty), SETTINGS) == select_negatives(Case(small), SETTINGS)
 
 
 def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_path):
@@ -103,7 +104,7 @@ def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_pat
     _, full = run("t-full", ["full"])
     table, cascade = run("t-cascade", ["small", "band"], compare=tmp_path / "t-full")
     expected = {
-        one.query_id: select_negatives(one, common, large=other).triple
+        one.query_id: select_negatives(Case(one, large=other), common).triple
         for one, other in zip(read_scores(tmp_path / "small"), read_scores(tmp_path / "band"), strict=True)
     }
     assert {key: [n.item_id for n in row.negatives] for key, row in cascade.items()} == {
@@ -163,7 +164,7 @@ def test_an_extra_positive_keeps_the_judge_that_scored_it(tmp_path):
     """Small σ⁺ = .5: c0 .7 beats it. Large σ⁺ = .6: c1 .8 beats it; a person calls c2 a match."""
     small, large = query(0.5, [0.7, 0.5, 0.9, 0.1]), large_row(0.6, c1=0.8, c2=0.3)
     made = SETTINGS.model_copy(update={"extra_positives": True})
-    choice = select_negatives(small, made, large=large, overrides={"c2": "match"})
+    choice = select_negatives(Case(small, large=large, overrides={"c2": "match"}), made)
     assert [(one.item_id, one.judge) for one in choice.triple.extra_positives] == [("c2", 1), ("c0", 0), ("c1", 1)]
     write_triples(tmp_path, [choice.triple])
     scales = (Scale(), Scale(slope=2.0))

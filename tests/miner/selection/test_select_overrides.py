@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from miner.cli import app
 from miner.selection.negatives import select_negatives
+from miner.selection.resolve import Case
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.selection.statistics import Statistics
@@ -18,35 +19,34 @@ SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", num_ne
 
 def test_a_match_is_never_a_negative_and_becomes_an_extra_positive():
     row = query(0.9, [0.1, 0.2])
-    choice = select_negatives(row, SETTINGS, overrides={"c0": "match"})
+    choice = select_negatives(Case(row, overrides={"c0": "match"}), SETTINGS)
     assert names(choice) == ["c1", "c1"]
     assert [one.item_id for one in choice.triple.extra_positives] == ["c0"]
     assert choice.dropped == 0
     for preset in ("topk", "cyclic", "paper"):
         assert "c0" not in names(
-            select_negatives(row, SETTINGS.model_copy(update={"preset": preset}), overrides={"c0": "match"})
+            select_negatives(Case(row, overrides={"c0": "match"}), SETTINGS.model_copy(update={"preset": preset}))
         )
     drawn = [judged("x", None), judged("y", None)]
-    assert names(
-        select_negatives(row, SETTINGS.model_copy(update={"preset": "random"}), overrides={"x": "match"}, drawn=drawn)
-    ) == [
-        "y",
-        "y",
-    ]
+    at_random = SETTINGS.model_copy(update={"preset": "random"})
+    chosen = select_negatives(Case(row, overrides={"x": "match"}), at_random, drawn=drawn)
+    assert names(chosen) == ["y", "y"]
 
 
 def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
     row = query(0.9, [0.99, 0.98])
-    assert select_negatives(row, SETTINGS).reason == "no survivor"
-    choice = select_negatives(row, SETTINGS.model_copy(update={"extra_positives": True}), overrides={"c0": "negative"})
+    assert select_negatives(Case(row), SETTINGS).reason == "no survivor"
+    choice = select_negatives(
+        Case(row, overrides={"c0": "negative"}), SETTINGS.model_copy(update={"extra_positives": True})
+    )
     assert names(choice) == ["c0", "c0"]
     assert [one.item_id for one in choice.triple.extra_positives] == ["c1"]
     assert choice.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
     one = SETTINGS.model_copy(update={"extra_positives": True, "num_negatives": 1})
-    choice = select_negatives(query(0.9, [0.1, 0.99]), one, overrides={"c1": "negative"})
+    choice = select_negatives(Case(query(0.9, [0.1, 0.99]), overrides={"c1": "negative"}), one)
     assert (names(choice), choice.triple.extra_positives) == (["c0"], []), "not taken, and no further positive either"
     row.candidates[:] = [judged("c0", None, 0)]
-    unjudged = select_negatives(row, SETTINGS, overrides={"c0": "negative"})
+    unjudged = select_negatives(Case(row, overrides={"c0": "negative"}), SETTINGS)
     assert names(unjudged) == ["c0", "c0"], "a person's word needs no verdict"
     assert unjudged.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
 
@@ -54,47 +54,47 @@ def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
 def test_a_positive_that_a_person_calls_one_has_the_label_1_and_needs_no_verdict():
     """The cut stays the judge's own: σ⁺ = .4 of p2, and 1 where it has no score at all."""
     row = query(None, [0.25, 0.35, 0.95])
-    assert select_negatives(row, SETTINGS).reason == "unjudged"
-    choice = select_negatives(row, SETTINGS, overrides={"p": "match"})
+    assert select_negatives(Case(row), SETTINGS).reason == "unjudged"
+    choice = select_negatives(Case(row, overrides={"p": "match"}), SETTINGS)
     assert names(choice) == ["c0", "c1"]
     assert choice.triple.labels([Scale()]) == pytest.approx([1.0, 0.25, 0.35])
     assert not choice.suspect
     row.positives.append(judged("p2", 0.4))
-    choice = select_negatives(row, SETTINGS, overrides={"p": "match"})
+    choice = select_negatives(Case(row, overrides={"p": "match"}), SETTINGS)
     assert (choice.triple.positive.item_id, names(choice)) == ("p", ["c0", "c0"])
     assert choice.triple.judges == {0}
     row.positives[:] = [judged("p", 0.4), judged("p2", 0.9)]
-    choice = select_negatives(row, SETTINGS, overrides={"p": "match"})
+    choice = select_negatives(Case(row, overrides={"p": "match"}), SETTINGS)
     assert (choice.triple.positive.item_id, choice.dropped) == ("p", 1), "what a person affirms stands in the row"
 
 
 def test_a_match_has_the_label_1_whatever_the_judge_says():
     row = query(0.9, [0.02, None, 0.3])
-    choice = select_negatives(row, SETTINGS, overrides={"c0": "match", "c1": "match"})
+    choice = select_negatives(Case(row, overrides={"c0": "match", "c1": "match"}), SETTINGS)
     assert [one.label([Scale()]) for one in choice.triple.extra_positives] == [1.0, 1.0]
     assert names(choice) == ["c2", "c2"]
     counted = Statistics()
-    counted.count(select_negatives(row, SETTINGS, overrides={"c2": "negative", "c0": "match"}), 2)
+    counted.count(select_negatives(Case(row, overrides={"c2": "negative", "c0": "match"}), SETTINGS), 2)
     assert counted.table(None)["expected false negatives (at face value)"] == 0
 
 
 def test_a_positive_that_is_none_leaves_the_row_to_the_others():
     row = query(0.9, [0.5])
     row.positives.append(judged("p2", 0.7))
-    choice = select_negatives(row, SETTINGS, overrides={"p": "negative"})
+    choice = select_negatives(Case(row, overrides={"p": "negative"}), SETTINGS)
     assert choice.triple.positive.item_id == "p2"
     assert choice.triple.negatives[0].beta == 0.1
-    left = select_negatives(row, SETTINGS, overrides={"p": "negative", "p2": "negative"})
+    left = select_negatives(Case(row, overrides={"p": "negative", "p2": "negative"}), SETTINGS)
     assert (left.triple, left.reason) == (None, "override")
 
 
 def test_a_positive_that_is_one_is_not_suspect_and_a_row_may_be_dropped():
     row = query(0.2, [0.05])
     lighter = SETTINGS.model_copy(update={"suspect_action": "down_weight"})
-    assert select_negatives(row, lighter).triple.weight == pytest.approx(0.4)
-    trusted = select_negatives(row, lighter, overrides={"p": "match"}).triple
+    assert select_negatives(Case(row), lighter).triple.weight == pytest.approx(0.4)
+    trusted = select_negatives(Case(row, overrides={"p": "match"}), lighter).triple
     assert (trusted.suspect, trusted.weight) == (False, 1.0)
-    assert select_negatives(row, SETTINGS, overrides={None: "drop"}).reason == "override"
+    assert select_negatives(Case(row, overrides={None: "drop"}), SETTINGS).reason == "override"
 
 
 def test_a_file_of_overrides_is_honoured_and_a_strange_one_is_named(tmp_path):

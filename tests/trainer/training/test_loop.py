@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tests.trainer.training.toy_training import DATA, SETTINGS, Plain, lines, order_of, train
+from tests.trainer.training.toy_training import DATA, SETTINGS, ToyTask, lines, order_of, train
 from trainer.losses.terms import Observed
 from trainer.training import run_folder
 from trainer.training.loop import fit
@@ -126,9 +126,13 @@ def test_nothing_to_train_is_said(tmp_path):
     model = nn.Linear(1, 1).requires_grad_(False)
     with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
         fit(
-            model, order_of(SETTINGS), lambda rows, _: rows, lambda m, b: {}, Run(tmp_path, SETTINGS, {}), SETTINGS,
-            Plain(model), print, Accelerator(cpu=True),
-        )  # fmt: skip
+            ToyTask(model, None),
+            order_of(SETTINGS),
+            Run(tmp_path, SETTINGS, {}),
+            SETTINGS,
+            print,
+            Accelerator(cpu=True),
+        )
 
 
 def test_other_settings_are_another_run(tmp_path):

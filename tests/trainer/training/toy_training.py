@@ -30,11 +30,20 @@ def order_of(settings):
     )
 
 
-class Plain:
-    """The whole model as one file."""
+class ToyTask:
+    """Rows of `DATA`; the whole model as one file."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, loss):
+        self.model, self._loss = model, loss
+
+    def batch(self, rows, _step):
+        return DATA[rows]
+
+    def loss(self, batch):
+        return self._loss(self.model, batch)
+
+    def guard(self, _part, _batch):
+        return contextlib.nullcontext()
 
     def save(self, folder):
         Path(folder).mkdir(exist_ok=True)
@@ -62,10 +71,8 @@ def train(folder, *, stop_at=None, loss=None, settings=SETTINGS, accelerator=Non
     with accelerator.main_process_first():
         run = Run(folder, settings, {})
     with contextlib.suppress(KeyboardInterrupt):
-        fit(
-            model, order_of(settings), lambda rows, _: DATA[rows], loss or default, run, settings, Plain(model),
-            report or interrupt, accelerator,
-        )  # fmt: skip
+        task = ToyTask(model, loss or default)
+        fit(task, order_of(settings), run, settings, report or interrupt, accelerator)
     return model, run, steps
 
 
