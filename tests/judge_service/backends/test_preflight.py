@@ -207,7 +207,7 @@ def test_the_gpus_of_a_cluster_are_not_looked_for_here(monkeypatch):
     on_cluster = settings(address="auto", replicas=64)
     preflight.check_machine(on_cluster)
     cluster, environment = (finding.line() for finding in doctor._gpus(on_cluster))
-    assert "those of the cluster at auto" in cluster
+    assert "the cluster at auto has the GPUs" in cluster
     assert "HF_HOME" in environment
     assert "HF_TOKEN" not in environment
 

@@ -45,7 +45,7 @@ def test_a_machine_that_has_all(tiny_model):
             "a pair",
             "Chat template, label words, image processor or model do not fit",
         ),
-        ("model.name=TINY replicas=9999999", "memory", "lower replicas, or take a smaller model"),
+        ("model.name=TINY replicas=9999999", "memory", "lower replicas, or choose a smaller model"),
     ],
 )
 def test_what_is_lacking_has_a_cure(tiny_model, settings, thing, cure):
@@ -115,7 +115,7 @@ def test_a_look_that_fails_hides_no_other(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", fails)
     status, found = run("model.backend=scripted", "port=0")
     assert status == 1
-    assert found["disk"] == ("LACKS", "not looked at: PermissionError: [Errno 13] Permission denied: 'shared memory'")
+    assert found["disk"] == ("LACKS", "not checked: PermissionError: [Errno 13] Permission denied: 'shared memory'")
     assert found["port"][0] == "ok"
 
 
@@ -141,7 +141,7 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     _, found = run("model.backend=scripted", "port=0")
     assert found["fastapi"] == ("LACKS", "not installed: pip install 'unijudge[judge]', or [judge-cpu]")
-    cure = "but torch==2.13.0 is what is tested: reinstall unijudge with its extra"
+    cure = "but unijudge is tested with torch==2.13.0: reinstall unijudge with its extra"
     assert found["torch"] == ("LACKS", f"2.12.1+cpu, {cure}")
     assert found["vllm"][0] == "note"
     _, found = run("model.backend=vllm", "model.name=/nowhere", "port=0")
