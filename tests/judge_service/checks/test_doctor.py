@@ -43,7 +43,7 @@ def test_a_machine_that_has_all(tiny_model):
         (
             "model.name=TINY health.min_label_mass=0.9",
             "a pair",
-            "Chat template, label words, image processor or model do not fit",
+            "Check that chat template, label words, image processor and model belong together",
         ),
         ("model.name=TINY replicas=9999999", "memory", "lower replicas, or choose a smaller model"),
     ],
@@ -81,17 +81,17 @@ class Judge:
 @pytest.mark.parametrize(
     ("changes", "state", "text"),
     [
-        ({}, "ok", "a match scores 0.900, a mismatch 0.100; Yes and No have 1 of the probability"),
+        ({}, "ok", "a match scores 0.900, a mismatch 0.100; P(Yes) + P(No) = 1"),
         ({}, "ok", "with pictures a match scores 0.900, a mismatch 0.100; a match scores 0.900"),
         (
             {"pictures": "unseen"},
             "LACKS",
-            "one of another colour 0.900 (4.39 log-odds behind): this judge cannot tell pictures apart; the known",
+            "a picture of another colour 0.900 (4.39 log-odds behind): this judge cannot tell pictures apart;",
         ),
         (
             {"pictures": "inverted"},
             "LACKS",
-            "one that does not 0.900 (4.39 log-odds behind): this judge cannot tell them apart; a picture",
+            "a known mismatch 0.900 (4.39 log-odds behind): this judge cannot tell a match from a mismatch; a picture",
         ),
         ({"pictures": False}, "LACKS", "a picture gets no verdict (token_count: the engine made 9 tokens of a prompt"),
         ({"error": RuntimeError("CUDA\nerror")}, "LACKS", "known pairs cannot be judged|RuntimeError: CUDA error"),

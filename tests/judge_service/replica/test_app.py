@@ -236,7 +236,7 @@ def test_a_judge_that_works_on_other_requests_is_not_dead(identity):
     ("match", "other", "reason"),
     [
         ((0.9, 0.05), (0.05, 0.9), None),
-        ((0.2, 0.7), (0.3, 0.6), "cannot tell them apart"),
+        ((0.2, 0.7), (0.3, 0.6), "cannot tell a match from a mismatch"),
         ((0.02, 0.01), (0.01, 0.02), "Yes and No together have a mean probability of 0.03 on known pairs"),
     ],
 )
