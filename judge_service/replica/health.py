@@ -3,7 +3,7 @@
 A judge is alive if it scored a real pair in the last seconds, or if it can score a known pair now. A busy judge counts
 as alive.
 
-A judge is fit if it answers with Yes and No, and if a clear match scores above a clear mismatch. Fitness is checked with
+A judge is fit if it answers with Yes and No, and if a clear match scores above a clear mismatch. This is checked with
 texts and with pictures, since a judge without its vision tower still understands texts. An unfit judge scores no pairs
 until it is fit again.
 

@@ -77,7 +77,7 @@ def test_kind_optimised_python_is_named_before_ray_fails(monkeypatch):
 def test_kind_open_files_a_limit_under_which_ray_dies_is_named(monkeypatch, most, is_fault):
     monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (most, most))
     found = list(preflight.process_faults())
-    assert [fault.startswith(f"ulimit -n {most}: Ray needs 256 open files at least") for fault in found] == [
+    assert [fault.startswith(f"ulimit -n {most}: Ray needs at least 256 open files") for fault in found] == [
         True
     ] * is_fault
 

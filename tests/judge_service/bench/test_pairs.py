@@ -119,7 +119,7 @@ def test_files_of_several_layouts_are_guessed_one_by_one(tmp_path):
         ([MATCH, {**OTHER, "label": float("nan")}], "val.jsonl:2: label nan is neither 1 (a match) nor 0. Correct"),
         ([MATCH, {**OTHER, "label": None}], "val.jsonl:2: label None is neither 1"),
         ([MATCH, {**OTHER, "label": 0.5}], "val.jsonl:2: label 0.5 is neither 1"),
-        ([MATCH, {**MATCH, "label": 0}], "val.jsonl:2 and val.jsonl:1 have the same pair with different labels. Remove"),
+        ([MATCH, {**MATCH, "label": 0}], "val.jsonl:2 and val.jsonl:1 have the same pair with different labels"),
         ([MATCH], "val.jsonl: all 1 pairs match, so ROC-AUC is undefined. Add pairs that do not match"),
         ([OTHER], "val.jsonl: none of 1 pairs matches, so ROC-AUC is undefined. Add pairs that match"),
         ([MATCH, {**OTHER, "candidate_text": " "}], "val.jsonl:2: the candidate has neither a text nor a picture."),

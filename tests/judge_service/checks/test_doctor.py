@@ -39,7 +39,7 @@ def test_a_machine_that_has_all(tiny_model):
     [
         ("gpus_per_replica=2 replicas=3", "gpus", "no GPU is visible: torch is a CPU build"),
         ("model.name=/nowhere", "a pair", "/nowhere: cannot be loaded as a judge"),
-        ("model.name=TINY model.max_tokens=99999", "a pair", "but it takes 16383: set that, or less"),
+        ("model.name=TINY model.max_tokens=99999", "a pair", "the model accepts at most 16383"),
         (
             "model.name=TINY health.min_label_mass=0.9",
             "a pair",

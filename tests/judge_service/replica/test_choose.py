@@ -120,7 +120,7 @@ def test_a_list_that_cannot_be_asked_is_an_error_in_a_200(judge, backend):
     if backend == "transformers":
         long = choose(app, QUERY, [Content(text="word " * 300)] * 3)
         assert long.code == "too_long"
-        assert "this judge takes 1024: list fewer candidates" in long.message
+        assert "this judge accepts 1024. List fewer candidates" in long.message
 
 
 def test_ten_candidates_are_too_many_for_one_list():
