@@ -61,7 +61,7 @@ def test_kind_ipv6_a_cluster_is_asked_at_the_address_without_its_brackets(monkey
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(ray, "init", lambda **_: None)
-    with pytest.raises(SettingsError, match=r"no Ray cluster lets us in at '\[::1\]:6379'"):
+    with pytest.raises(SettingsError, match=r"cannot connect to the Ray cluster at '\[::1\]:6379'"):
         cluster._connect("[::1]:6379")
     assert asked == [("::1", 6379)]
 

@@ -308,7 +308,7 @@ def test_a_judge_is_no_better_than_itself(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare takes two folders")],
+    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare needs two folders")],
 )
 def test_a_command_that_lacks_something_says_what(words, message):
     done = CliRunner().invoke(app, ["bench", *words])
