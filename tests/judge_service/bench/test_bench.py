@@ -226,7 +226,7 @@ def test_the_same_pair_of_two_kinds_is_asked_once(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gone.png", r"pairs.jsonl:1: picture gone.png under .*: no such file. Put the file there, or set --images"),
+        ("gone.png", r"pairs.jsonl:1: picture gone.png under .*: no such file. Add the file, or set --images"),
         ("../q.png", r"pairs.jsonl:1: picture ../q.png under"),
         ("https://a/b.png", r"picture https://a/b.png under .*: a URL, not a path"),
     ],
@@ -248,7 +248,7 @@ def test_a_judge_without_a_verdict_is_named(tmp_path):
 
     with (
         serving(Silent(Prompt())) as url,
-        pytest.raises(JudgeError, match=r"none of 37 pairs got a verdict, most .*too_long"),
+        pytest.raises(JudgeError, match=r"none of 37 pairs got a verdict. The most common error is too_long"),
     ):
         bench(BenchJob([pairs_file(tmp_path)], url, tmp_path / "out"), lambda *_: None)
     assert not (tmp_path / "out" / "bench.json").exists()
@@ -297,18 +297,18 @@ def test_a_judge_is_no_better_than_itself(tmp_path):
     assert "left out" not in done.stdout
     told = compare_judges(a, b)
     assert re.search(r"\| swap \| 10 \| 0\.\d+ \| 1\.000 \| \+", told)
-    assert re.search(r"\n(21|22) pairs are in one of the two folders only", told)
+    assert re.search(r"\n(21|22) pairs are in only one of the two folders", told)
     rows = [{"query_text": "a", "candidate_text": text, "label": int(text == "0.9")} for text in ("0.9", "0.2")]
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(Reading(Prompt())) as url:
         bench(BenchJob([tmp_path / "other.jsonl"], url, c, injections=0), lambda *_: None)
-    with pytest.raises(DataError, match=r"have no pair in common\. Give two measurements of the same files"):
+    with pytest.raises(DataError, match=r"no pair is in both folders\. Give two measurements of the same files"):
         compare_judges(a, c)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare takes two folders")],
+    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare needs two folders")],
 )
 def test_a_command_that_lacks_something_says_what(words, message):
     done = CliRunner().invoke(app, ["bench", *words])
@@ -324,5 +324,5 @@ def test_a_picture_that_goes_while_the_judge_works_is_named(tmp_path):
             return super()._answer(query, candidate)
 
     path = pairs_file(tmp_path)
-    with serving(Removing(Prompt())) as url, pytest.raises(DataError, match=r"q\.png under .*It was there when the"):
+    with serving(Removing(Prompt())) as url, pytest.raises(DataError, match=r"q\.png under .*was readable when the"):
         bench(BenchJob([path], url, tmp_path / "out", at_once=1), lambda *_: None)
