@@ -46,7 +46,7 @@ def test_a_training_says_the_step_its_size_and_what_helps(corpus, triples, model
     said = re.fullmatch(
         r"step (\d): 2 rows, (\d+) inputs, ([\d,]+) tokens, padding included: out of memory on the CPU\. What helps, "
         r"the cheapest first: gradient_checkpointing = true; model\.dtype = 'bfloat16'; batch_size = 1 with "
-        r"gradient_accumulation_steps = 4 \(as many rows an update\); num_negatives below (\d)",
+        r"gradient_accumulation_steps = 4 \(the same number of rows per update\); num_negatives below (\d)",
         str(error.value),
     )
     step, inputs, tokens, negatives = (int(number.replace(",", "")) for number in said.groups())
@@ -106,7 +106,7 @@ def test_the_error_has_the_figures_of_the_gpu(monkeypatch):
     ):
         raise torch.OutOfMemoryError(MESSAGE)
     assert str(error.value) == (
-        "step 12: 8 rows: out of memory on NVIDIA H100 80GB HBM3 (80.0 GiB; tensors took 78.0 GiB at the peak, 0.5 GiB "
+        "step 12: 8 rows: out of memory on NVIDIA H100 80GB HBM3 (80.0 GiB; tensors used 78.0 GiB at the peak, 0.5 GiB "
         "are free). What helps, the cheapest first: num_negatives below 8"
     )
 
@@ -128,13 +128,13 @@ def test_only_what_is_about_memory_is_taken_for_it(error, expected):
 @pytest.mark.parametrize(("kind", "told", "checkpointing", "expected"), [
     (EmbedderSettings, [], False, [
         "gradient_checkpointing = true", "model.dtype = 'bfloat16'",
-        "batch_size = 4 with gradient_accumulation_steps = 2 (as many rows an update)", "num_negatives below 8",
-        "model.max_pixels below 451584",
+        "batch_size = 4 with gradient_accumulation_steps = 2 (the same number of rows per update)",
+        "num_negatives below 8", "model.max_pixels below 451584",
     ]),
     (EmbedderSettings, [
         "model.dtype=bfloat16", "batch_size=3", "gradient_accumulation_steps=5", "num_negatives=1",
     ], True, [
-        "batch_size = 1 with gradient_accumulation_steps = 15 (as many rows an update)",
+        "batch_size = 1 with gradient_accumulation_steps = 15 (the same number of rows per update)",
         "model.batch_tokens below 16384",
         "model.max_pixels below 451584", "model.dtype = 'nf4'",
     ]),

@@ -65,8 +65,11 @@ def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variab
     done = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, env=plain | variables, cwd=ROOT
     )
-    assert "SettingsError: the processes of this job cannot be joined as the environment says" in done.stderr
-    assert f"Unset {named}, or start them all by torchrun" in done.stderr
+    assert (
+        "SettingsError: the processes of this job cannot join each other with the launcher's environment variables"
+        in done.stderr
+    )
+    assert f"Unset {named}, or start all processes with torchrun" in done.stderr
 
 
 @pytest.mark.parametrize(
