@@ -318,11 +318,11 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
     (older / "settings.json").write_text(
         (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
     )
-    refused(DataError, r"not the settings of such a training of this version \(rows_at_once: ", run=older)
+    refused(DataError, r"not the settings of this kind of training in this version \(rows_at_once: ", run=older)
     for name, torn, match in [
         ("environment.json", '{"torch":', r"environment\.json: no run's environment of this version .Invalid JSON"),
         ("metrics.jsonl", "", "torn: no step is logged yet"),
-        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl:1: no metrics of a step"),
+        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl:1: not the metrics of a step"),
         ("adapter/adapter_config.json", '{"peft_ty', r"adapter_config\.json: no adapter config of this version"),
     ]:
         broken = shutil.copytree(embedder, tmp_path / "torn", dirs_exist_ok=True)
@@ -344,10 +344,10 @@ def test_a_torn_adapter_or_one_with_layers_missing_is_refused(form, embedder, tm
     weights = run / "adapter" / "adapter_model.safetensors"
     kept = {name: tensor for name, tensor in load_file(weights).items() if ".layers.0." in name}
     save_file(kept, weights, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"does not fit the model \(tensors missing: 28 "):
+    with pytest.raises(ModelError, match=r"does not match the model \(tensors missing: 28 "):
         export(run, tmp_path / "out", form)
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(ModelError, match="does not fit the model"):
+    with pytest.raises(ModelError, match="does not match the model"):
         export(run, tmp_path / "out", form)
     assert not list(tmp_path.glob("out*"))
 
