@@ -106,7 +106,7 @@ def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors
         benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
     table = benchmark(settings(tmp_path, tmp_path / "out", allow_partial=True, **only), quiet)
     assert table.systems["colors"].cells["HatefulMemes"].partial
-    assert "colors: partial are HatefulMemes (750 of 1,000 queries)." in table.text()
+    assert "colors: partial sets are HatefulMemes (750 of 1,000 queries)." in table.text()
     write_mmeb(tmp_path, "HatefulMemes", 1000)  # mended: made anew, and not taken for what was measured
     with pytest.raises(DataError, match="HatefulMemes: was measured with another corpus"):
         benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
@@ -373,7 +373,9 @@ def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_pa
     table = benchmark(newer.model_copy(update={"name": "newer"}), quiet)
     assert set(table.systems["newer"].subsets) == {"urban1k_t2i", "urban1k_i2t"}
     assert set(table.systems["colors"].subsets) == {"sharegpt4v_t2i", "sharegpt4v_i2t"}
-    assert "* colors: not shown are urban1k: measured on another corpus than the one that is now" in table.text()
+    assert (
+        "* colors: the table does not show urban1k, measured on another corpus than the current corpus" in table.text()
+    )
     assert json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["others"] == ["urban1k"]
 
 

@@ -72,9 +72,7 @@ def test_an_evaluation_prints_what_it_can_tell(tmp_path):
     measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     places = [f"{name}={tmp_path / place}" for name, place in (("corpus", "c"), ("vectors", "c/v"), ("out", "e"))]
     result = CliRunner().invoke(app, ["evaluate", *places])
-    assert (
-        "With 4 queries, the smallest difference of mean precision@1 that can be told is 0.438 (95 %" in result.output
-    )
+    assert "With 4 queries, the smallest detectable difference of mean precision@1 is 0.438 (95 %" in result.output
 
 
 def test_another_difference_is_the_same_evaluation(tmp_path):
