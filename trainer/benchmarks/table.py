@@ -88,7 +88,7 @@ def _set_lines(systems: Mapping[str, Measured]) -> Lines:
 
 
 def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
-    yield f"* {NOT_MEASURED} means: not measured, or an average that lacks a set. It never means zero."
+    yield f"* {NOT_MEASURED} means: not measured, or an average that lacks a set. This mark never means zero."
     yield "* The modality gap is the distance between the mean embedding of contents with an image and of texts."
     for name, one in systems.items():
         known = {key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")}

@@ -1,4 +1,4 @@
-"""The assignment of rows to batches. It depends only on the seed and the step, not on the number of processes.
+"""The assignment of rows to batches, which depends on the seed and the step, not on the number of processes.
 
 An update takes the next `accumulation_steps` batches from an endless sequence of epochs. The processes share the
 batches of an update, so the number of processes does not change the update. A run may resume with more or fewer

@@ -63,7 +63,7 @@ class Patience:
         """Whether the name of the endpoint's host was ever resolved."""
         self._answered = time.monotonic()
         self.over = threading.Event()
-        """The event that ends all retries. It wakes the requests that wait for their next retry."""
+        """The event that ends all retries and wakes the requests that wait for their next retry."""
 
     def answered(self) -> None:
         """Records that a request got an answer."""

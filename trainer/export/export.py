@@ -105,8 +105,8 @@ def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
     settings = settings_of(run / "settings.json", begun, kind)
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise DataError(
-            f"{run}: the training is not finished, since the folder adapter/ is missing. Start the training again; it "
-            "resumes from its last checkpoint"
+            f"{run}: the training is not finished, since the folder adapter/ is missing. Start the training again, "
+            "which resumes from the last checkpoint"
         )
     return begun, settings
 

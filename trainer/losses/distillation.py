@@ -2,7 +2,7 @@
 
 Letters: B queries · K candidates of one query, column 0 the positive.
 
-The functions compute in float64 for float64 inputs, otherwise in float32. They use log_softmax because a lower bound
+The functions compute in float64 for float64 inputs, otherwise in float32, with log_softmax because a lower bound
 inside the logarithm would remove the gradient where the student is most wrong. Rows do not influence each other, so the
 mean over micro-batches of equal size is the mean over the whole batch. The losses that need no judge are in
 `contrastive.py`.

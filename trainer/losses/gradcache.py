@@ -50,7 +50,7 @@ def embed_in_chunks(backbone: Backbone, contents: Sequence[Content], size: int) 
 def _embed_seeded(backbone: Backbone, chunk: Sequence[Content], seed: int) -> Tensor:
     """Embeds a chunk with the same random numbers in the forward and the backward pass.
 
-    `checkpoint` alone is not enough: it restores the random state of a GPU only if an argument is a tensor on that GPU.
+    `checkpoint` alone restores the random state of a GPU only if an argument is a tensor on that GPU.
     """
     torch.manual_seed(seed)
     return embed(backbone, chunk)

@@ -211,7 +211,7 @@ def _unime_onevision(inputs: ModelInputs, content: Content) -> Stream:
 
 
 def _check_alone(inputs: ModelInputs, content: Content) -> None:
-    """Raises an error for an image with a text. UniME's code has no prompt for both; it reads MMEB's pairs as VLM2Vec.
+    """Raises an error for an image with a text. UniME's code reads such pairs of MMEB as VLM2Vec does.
 
     Raises:
         SettingsError: The content has an image and a text.

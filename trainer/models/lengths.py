@@ -21,7 +21,7 @@ from unijudge.shown import NAMED, shown
 logger = logging.getLogger(__name__)
 
 SHORT = "a"
-DONE: dict[OnLong, str] = {"truncate": "Their ends are cut off", "skip": "They are left out"}
+DONE: dict[OnLong, str] = {"truncate": "The ends of these texts are cut off", "skip": "These texts are left out"}
 
 
 def check_contents(corpus: Corpus, settings: BackboneSettings, length: Callable[[Content], int]) -> None:

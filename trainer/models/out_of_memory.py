@@ -54,8 +54,7 @@ def out_of_memory_named(
 ) -> Iterator[None]:
     """Replaces an out-of-memory error within the block by an error that lists what helps. Other errors pass.
 
-    If a job has several processes, the other processes do not see this error. It ends its own process, and the launcher
-    ends the others.
+    If a job has several processes, this error ends only its own process, and the launcher ends the other processes.
 
     Args:
         device: The device on which the block computes.
@@ -80,17 +79,17 @@ def advice(cures: Sequence[str]) -> str:
 
     Example:
         >>> advice(["batch_size = 4", "fewer negatives"])
-        'What helps, the cheapest first: batch_size = 4; fewer negatives'
+        'These changes save memory, the cheapest first: batch_size = 4; fewer negatives'
     """
     if not cures:
         return "Use a GPU with more memory"
-    return f"What helps, the cheapest first: {'; '.join(cures)}"
+    return f"These changes save memory, the cheapest first: {'; '.join(cures)}"
 
 
 def loading_cures(model: BackboneSettings) -> list[str]:
     """Returns the cures for a model whose weights do not fit."""
     smaller = {"float32": "bfloat16", "bfloat16": "nf4"}.get(model.dtype)
-    cures = ["no other program on the same GPU (nvidia-smi)"]
+    cures = ["end the other programs on this GPU (nvidia-smi)"]
     if smaller is not None:
         cures.append(f"model.dtype = '{smaller}'")
     return cures

@@ -25,7 +25,7 @@ from unijudge.storage.stores import exists
 logger = logging.getLogger(__name__)
 
 PART = 128
-"""The number of queries in a file of answers. This is also the number of tasks that exist at the same time."""
+"""The number of queries in a file of answers, and the largest number of tasks that exist at the same time."""
 
 
 class Answer(BaseModel):

@@ -138,7 +138,7 @@ def _dry(plan: Plan) -> Iterator[str]:
     known = [seconds[cell.step] for cell in left]
     total = sum(time for time in known if time is not None)
     unknown = len({cell.step for cell in left if seconds[cell.step] is None})
-    yield f"# {len(left)} of {len(plan.cells)} steps are left. They take {total / 3600:.2f} hours, one after another"
+    yield f"# {len(left)} of {len(plan.cells)} steps are left, which take {total / 3600:.2f} hours one after another"
     if unknown:
         yield f"# plus the unknown time of {unknown} kinds of steps that have not run yet and set no `seconds`"
 

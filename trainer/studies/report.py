@@ -66,7 +66,7 @@ _VERDICT = {
     "helped": "helped",
     "did harm": "did harm",
     "no effect": "did not show an effect",
-    "not settled": "is not settled by one seed",
+    "not settled": "cannot be decided from one seed",
 }
 
 

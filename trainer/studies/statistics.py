@@ -30,14 +30,14 @@ class Difference:
     over_seeds: Interval | None
     """Student's interval over the differences of the seeds, which covers other seeds. None for a single seed."""
     over_queries: Interval | None
-    """The interval over the differences of the queries, each a mean over the seeds. It covers other queries. None
-    without rankings."""
+    """The interval over the differences of the queries, which covers other queries. The difference of a query is a mean
+    over the seeds. None without rankings."""
     queries: int = 0
     """The number of queries of each side. 0 without rankings."""
 
     @property
     def finding(self) -> Finding:
-        """The finding. It claims an effect only if every interval excludes zero, and never for a single seed."""
+        """The finding, which claims an effect only if every interval excludes zero, and never for a single seed."""
         if self.over_seeds is None:
             return "not settled"
         intervals = [interval for interval in (self.over_seeds, self.over_queries) if interval]

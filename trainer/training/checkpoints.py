@@ -57,7 +57,7 @@ class Checkpoints:
     def last_whole(self) -> Path | None:
         """Returns the last intact checkpoint, from which a run resumes, or None if there is no checkpoint yet.
 
-        Damaged checkpoints are logged. They are moved aside if an earlier checkpoint is intact.
+        Damaged checkpoints are logged, and moved aside if an earlier checkpoint is intact.
 
         Raises:
             DataError: All checkpoints are damaged. A training never silently restarts from zero. Or a checkpoint cannot

@@ -49,7 +49,7 @@ class Objective(Protocol[B]):
 
     @property
     def beside(self) -> Mapping[str, BaseModel]:
-        """The files that describe how the model reads its inputs. They are saved next to the weights."""
+        """The files next to the weights that describe how the model reads its inputs."""
         ...
 
     def collate(self, examples: Sequence[Example], step: int) -> B:

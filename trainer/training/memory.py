@@ -1,8 +1,8 @@
 """An estimate of a training's GPU memory, measured on one block of the model before the training starts.
 
 The estimate counts the adapter's optimizer, the tensors that the language model keeps for the backward pass, and the
-logits of a reranker. It does not count the passes of the vision tower, which end before the language model starts, nor
-the gaps of the allocator.
+logits of a reranker. The estimate does not count the passes of the vision tower, which end before the language model
+starts, nor the gaps of the allocator.
 """
 
 from collections.abc import Callable, Sequence

@@ -32,10 +32,10 @@ HOW = {
     "out", "corpus", "triples", "workers", "trackers", "save_steps", "gradient_checkpointing", "model.device",
     "model.attention", "model.vision_cache_mb", "model.batch_tokens", "model.max_tokens", "model.max_source_pixels",
 }  # fmt: skip
-"""The settings that may change when a run resumes. They change how the training runs or how paths are spelled, not what
-the model learns. Digests identify the contents of `corpus` and `triples`. The limits of an input belong to this set
-because an input beyond a limit stops a run. A higher `max_tokens` has one effect: lists of a reranker are no longer
-shortened to the lower limit."""
+"""The settings that may change when a run resumes. These settings change how the training runs or how paths are
+spelled, not what the model learns. Digests identify the contents of `corpus` and `triples`. The limits of an input
+belong to this set because an input beyond a limit stops a run. A higher `max_tokens` has one effect: lists of a
+reranker are no longer shortened to the lower limit."""
 LIMIT = "model.max_tokens"
 """The setting that changes what the model learns if longer inputs are cut or left out."""
 THEN = ", then "
@@ -45,7 +45,7 @@ OWN = {"settings.json", "environment.json", "trackers"}
 
 
 class Run:
-    """One training on disk."""
+    """The folder of one training run."""
 
     def __init__(self, folder: Path, settings: BaseModel, inputs: Mapping[str, str]):
         """Starts a run, or resumes an existing run.
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """The folder of the trained adapter. It exists once the run is finished."""
+        """The folder of the trained adapter, which exists once the run is finished."""
         return self.folder / "adapter"
 
     @property

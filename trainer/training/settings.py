@@ -14,7 +14,7 @@ from unijudge.storage.locations import Location, is_local
 
 
 class LoopSettings(Settings):
-    """How long and how fast to train."""
+    """The settings of the training loop."""
 
     max_steps: int = Field(2000, gt=0)
     """Number of updates in the whole training."""

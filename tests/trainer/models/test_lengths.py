@@ -94,7 +94,7 @@ def test_kind_c6_a_long_text_is_cut_and_what_stands_around_it_stays(corpus, mode
 def test_kind_c6_a_cut_text_embeds_as_its_beginning_alone(corpus, model, tmp_path, caplog):
     long = long_texts(corpus, tmp_path / "c")
     vectors = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="truncate").whole("items")
-    assert "2 of 16 texts are longer than model.max_tokens = 100. Their ends are cut off" in caplog.text
+    assert "2 of 16 texts are longer than model.max_tokens = 100. The ends of these texts are cut off" in caplog.text
     others = embedded(corpus, model, tmp_path / "o").whole("items")
     assert np.allclose(np.delete(vectors, [3, 4], axis=0), np.delete(others, [3, 4], axis=0), atol=1e-5)
     assert not np.allclose(vectors[3], vectors[4])
@@ -167,7 +167,7 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
     cutting = model.model_copy(update={"max_tokens": 100, "on_long": "truncate"})
     settings = run_settings(long, rows, cutting, tmp_path / "run", max_steps=1)
     train_embedder(settings, quiet)
-    assert "8 of 8 rows have texts that are longer than model.max_tokens = 100. Their ends are cut" in caplog.text
+    assert "8 of 8 rows have texts that are longer than model.max_tokens = 100. The ends of" in caplog.text
     changed = settings.model_copy(update={"model": cutting.model_copy(update={"max_tokens": 90})})
     with pytest.raises(DataError, match=r"model\.max_tokens was 100, is 90"):
         train_embedder(changed, quiet)

@@ -30,7 +30,7 @@ def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
     for override in overrides_of(settings):
         command += [override]
     told = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    assert told.stdout.count("the trained adapter") == 1
+    assert told.stdout.count("The trained adapter") == 1
     lines = [json.loads(line) for line in (settings.out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     begun = json.loads((settings.out / "settings.json").read_text())

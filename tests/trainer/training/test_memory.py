@@ -121,7 +121,7 @@ def test_the_warning_by_hand():
     assert will_not_fit(need, memory, ["batch_size = 4", "negatives below 8"]) == (
         "memory: this training will need about 89.5 GiB in addition to its weights, but NVIDIA H100 80GB HBM3 has 75.0 "
         "GiB of 80.0 GiB left. Hidden states need 89.0 GiB (25,200 tokens, in the largest of 4 batches), the adapter "
-        "0.5 GiB, the logits 0.0 GiB. What helps, the cheapest first: batch_size = 4; negatives below 8"
+        "0.5 GiB, the logits 0.0 GiB. These changes save memory, the cheapest first: batch_size = 4; negatives below 8"
     )
     enough = DeviceMemory(name="NVIDIA B200", total=180 * GIB, peak=0, free=89 * GIB + GIB // 2)
     assert will_not_fit(need, enough, []) is None
