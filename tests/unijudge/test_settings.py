@@ -82,7 +82,7 @@ def test_who_gave_what_does_not_fit_is_named(tmp_path):
     path.write_text("corpus = 'c'\nevaluation = 'r'\nout = 'o'\ntop = 1\n")
     with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\ncommand line: max_in_flight: input"):
         load_settings(RerankSettings, path, ["max_in_flight=0"])
-    with pytest.raises(SettingsError, match=r"s\.toml with the command line: settings: value error, held_out is given"):
+    with pytest.raises(SettingsError, match=r"s\.toml with the command line: settings: value error, held_out needs"):
         load_settings(RerankSettings, path, ["top=5", "held_out=h"])
 
 

@@ -1,7 +1,7 @@
-"""ShareGPT4V: the first 1,000 images of its caption file with one long caption each, both ways (Long-CLIP's protocol).
+"""ShareGPT4V: the first 1,000 images of the caption file with one long caption each, both directions (as in Long-CLIP).
 
-Data: Lin-Chen/ShareGPT4V on the Hugging Face hub, with the folders of its images (sam/, coco/, llava/), or zip files,
-beside the file.
+Data: Lin-Chen/ShareGPT4V on the Hugging Face hub. The folders of the images (sam/, coco/, llava/) or their zip files
+are next to the caption file.
 """
 
 from trainer.benchmarks.spec import BenchmarkSet

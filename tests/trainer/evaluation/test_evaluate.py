@@ -98,7 +98,7 @@ def test_a_pool_holds_its_own_subset_or_everything(tmp_path):
 
 def test_a_corpus_without_queries_is_refused(tmp_path):
     write_corpus(tmp_path, SWAPPED, [], images=tmp_path, rejects=0, source="t")
-    with pytest.raises(DataError, match="has no queries; there is nothing to evaluate"):
+    with pytest.raises(DataError, match="has no queries, so there is nothing to evaluate"):
         evaluate(EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
 

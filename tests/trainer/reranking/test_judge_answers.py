@@ -58,7 +58,7 @@ def test_a_judge_that_refuses_everything_is_one_error(job, monkeypatch):
 
     monkeypatch.setattr("trainer.reranking.judge_answers.JudgeClient.judge", refuse)
     settings = job()
-    with pytest.raises(JudgeRefused, match=r"every query so far, .*: the query itself cannot be judged"):
+    with pytest.raises(JudgeRefused, match=r"rejects every query so far\. .*: the query itself cannot be judged"):
         run(ScriptedJudge(Prompt()), settings)
     assert not settings.out.exists()
 
@@ -81,7 +81,8 @@ def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monke
     place = [ranking.query_id for ranking in before].index(bad.query_id)
     assert after[place].item_ids == before[place].item_ids
     assert report.unjudged == (0 if method == "listwise" else report.top)
-    assert f"1 queries keep their order: the judge refuses them, {bad.query_id}: its image cannot" in caplog.text
+    assert "1 queries keep their order, since the judge rejects them" in caplog.text
+    assert f"The first is {bad.query_id}: its image cannot" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])

@@ -284,6 +284,6 @@ def test_kind_b1_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, f
     folder = changed(tmp_path / "whole", tmp_path / "spoiled", change)
     with pytest.raises(ModelError, match=message) as refused:
         open_backbone(settings.model_copy(update={"adapter": folder}))
-    assert str(refused.value).startswith(f"{folder}: this adapter does not fit the model (tensors ")
+    assert str(refused.value).startswith(f"{folder}: this adapter does not match the model (tensors ")
     with pytest.raises(ModelError, match=message):  # a run that goes on
         Adapter(backbone.model).load(folder)

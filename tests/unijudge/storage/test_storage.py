@@ -159,7 +159,7 @@ def test_an_evaluation_reads_and_writes_a_store(bucket):
     report = evaluate(load_settings(EvaluateSettings, None, places))
     assert report.subsets["colors"]["precision@1"] == 1
     assert check(root / "out") == f"{bucket}/out: evaluation, whole: 3 rows read"
-    with pytest.raises(SettingsError, match=r"out: .* is in an object store; checkpoints are written to a local disk"):
+    with pytest.raises(SettingsError, match=r"out: .* is in an object store, but checkpoints need a local disk"):
         load_settings(EmbedderSettings, None, [*places[:1], f"triples={bucket}/triples", places[2]])
 
 
