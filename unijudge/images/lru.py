@@ -1,4 +1,4 @@
-"""The most recently used values, within a number of bytes."""
+"""A cache of the most recently used values, limited by bytes."""
 
 import threading
 from collections import OrderedDict
@@ -8,7 +8,7 @@ V = TypeVar("V")
 
 
 class LruCache(Generic[V]):
-    """Keeps values by key until there is no room; what was not used for longest goes first. For any thread.
+    """A thread-safe cache. When the cache is full, the least recently used values are removed first.
 
     Example:
         >>> recent = LruCache[str](keep_bytes=2)
@@ -22,10 +22,10 @@ class LruCache(Generic[V]):
     """
 
     def __init__(self, keep_bytes: int):
-        """Empty.
+        """Creates an empty cache.
 
         Args:
-            keep_bytes: How many bytes all values may have together; 0 keeps none.
+            keep_bytes: The most bytes of all values together. With 0, no value is kept.
         """
         self._keep_bytes = keep_bytes
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class LruCache(Generic[V]):
         return len(self._kept)
 
     def get(self, key: bytes) -> V | None:
-        """The value, which is now the last used one."""
+        """Returns the value of a key, or None, and marks the value as the most recently used."""
         with self._lock:
             if key not in self._kept:
                 return None
@@ -44,7 +44,7 @@ class LruCache(Generic[V]):
             return self._kept[key][0]
 
     def put(self, key: bytes, value: V, nbytes: int) -> None:
-        """Keeps a value of `nbytes`, unless its key has one, or it alone is too large."""
+        """Keeps a value of `nbytes`, unless the key already has a value, or this value alone exceeds the cache."""
         with self._lock:
             if key in self._kept or nbytes > self._keep_bytes:
                 return
