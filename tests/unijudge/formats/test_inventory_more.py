@@ -119,12 +119,12 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
     with pytest.raises(DataError, match=r"model\.safetensors: .* but its header says"):
         check(model)
     (model / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x7f" + b"{")
-    with pytest.raises(DataError, match=r"model\.safetensors: torn or foreign"):
+    with pytest.raises(DataError, match=r"model\.safetensors: damaged or foreign"):
         check(model)
     for header in (b"[]", b"null", b'{"a":1}', b'{"a":{"dtype":"F32"}}', b"{", b"\xff", b"[" * 99_999):
         (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(
-            DataError, match=r"model\.safetensors: torn or foreign \(.{,120}\); train or download it again$"
+            DataError, match=r"model\.safetensors: damaged or foreign \(.{,120}\); train or download it again$"
         ):
             check(model)
     (model / "model.safetensors").unlink()
