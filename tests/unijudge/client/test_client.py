@@ -226,7 +226,7 @@ def test_kind_too_many_files_is_no_missing_judge():
         async with JudgeClient("http://127.0.0.1:1", retry_for_s=0.01, transport=Full()):
             pass
 
-    with pytest.raises(JudgeUnavailable, match=r"cannot be asked from here .* raise the limit \(ulimit -n\)$"):
+    with pytest.raises(JudgeUnavailable, match=r"this machine cannot send a request .* raise the limit \(ulimit -n\)$"):
         asyncio.run(ask())
 
 
