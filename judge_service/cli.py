@@ -131,11 +131,11 @@ def bench(
         raise typer.BadParameter("Missing option '--service': the URL of a running judge service")
     from judge_service.bench.report import lines_of
     from judge_service.bench.result import PAGE
-    from judge_service.bench.run import Job
+    from judge_service.bench.run import BenchJob
     from judge_service.bench.run import bench as run
     from unijudge.client.keys import read_key
 
-    job = Job(
+    job = BenchJob(
         files,
         service,
         out,

@@ -16,6 +16,7 @@ from trainer.export.usage import Form
 from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Overwrite
 from unijudge.job import ExampleOption, FileAndSettings, command_settings, in_order, job
+from unijudge.pages.terminal import print_table
 from unijudge.storage.locations import locate
 
 logger = logging.getLogger(__name__)
@@ -184,10 +185,11 @@ def _tell_once(text: str) -> None:
 
 def _tell(subsets: dict[str, dict[str, float]]) -> None:
     names = list(dict.fromkeys(name for values in subsets.values() for name in values))
-    typer.echo(f"{'subset':<24}" + "".join(f"{name:>{len(name) + 3}}" for name in names))
+    rows = []
     for subset, values in subsets.items():
         cells = (f"{values[name]:.3f}".removesuffix(".000") if name in values else "–" for name in names)
-        typer.echo(f"{subset:<24}" + "".join(c.rjust(len(name) + 3) for c, name in zip(cells, names, strict=True)))
+        rows.append([subset, *cells])
+    print_table(["subset", *names], rows)
 
 
 def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:

@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.groups import Bools, Groups, Hashes, among
 from unijudge.formats.lazy_table import Rows, values_of
+from unijudge.groups import Bools, Groups, Hashes, among
 
 NO_PICTURE = 0
 T = TypeVar("T")

@@ -16,17 +16,17 @@ from typing import Annotated, Any
 
 import typer
 
-from unijudge.errors import SettingsError, UnijudgeError
+from unijudge.errors import SettingsError, UnijudgeError, first_error
 from unijudge.formats import inventory
 from unijudge.provenance import without_passwords
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
-from unijudge.storage.access_errors import CURES, SPENT
+from unijudge.storage.access_errors import CURE_OF_ERRNO, SPENT
 from unijudge.storage.locations import address, locate
 from unijudge.storage.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
 Ours = Annotated[list[Path], typer.Argument(help="Folders or URLs that this program wrote.", parser=locate)]
-Places = Annotated[
+PlacesArgument = Annotated[
     list[Path],
     typer.Argument(help="Folders or URLs that this program wrote, or files that are not imported yet.", parser=locate),
 ]
@@ -60,7 +60,7 @@ def describe(folders: Ours) -> None:
 
 
 @app.command()
-def check(places: Places, images: Images = None) -> None:
+def check(places: PlacesArgument, images: Images = None) -> None:
     """Checks every file of each folder of this program. For other files, shows what an import would read."""
     ours = [place for place in places if inventory.is_ours(place)]
     if not ours and (len(places) > 1 or exists(places[0])):
@@ -137,7 +137,7 @@ def _status(words: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  no later code can report the error
-        return _failed(_only(error), words)
+        return _failed(first_error(error) if isinstance(error, ExceptionGroup) else error, words)
 
 
 def _asked(words: list[str]) -> list[str]:
@@ -158,7 +158,7 @@ def _failed(error: Exception, words: list[str]) -> int:
         return 1
     if isinstance(error, OSError) and error.errno in SPENT:
         place = error.filename or "the output of this command"
-        return _end(f"error: {place}: {error.strerror}. {CURES[error.errno]}, then run the same command again")
+        return _end(f"error: {place}: {error.strerror}. {CURE_OF_ERRNO[error.errno]}, then run the same command again")
     return _end("\n".join(told(error, words)))
 
 
@@ -175,13 +175,6 @@ def _brief(message: str, words: list[str]) -> str:
 def _end(message: str, status: int = 1) -> int:
     typer.secho(message, fg="red", err=True)
     return status
-
-
-def _only(error: Exception) -> Exception:
-    """Returns the first error of a group, since concurrent tasks raise groups of errors."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _Safe(logging.Formatter):

@@ -29,7 +29,7 @@ USER = re.compile(
 """The beginning of a URL up to the last @ of the word, since a password may contain an @, a slash or a quote."""
 BARE_USER = re.compile(r"""(^|[\s"'=<(\[])[^\s"'=<>(\[:/@]+:(?!//)(?!\d+(?:[/"',\]]|$|\s))(?:(?!://)\S)*@(?=[\w\[])""")
 """The same for a URL without its scheme."""
-PLACES = tuple(
+MACHINE_PATHS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (r"(^|=)(?:file://)?(/.*)$", r'(")(?:file://)?(/[^"]*)', r"(')(?:file://)?(/[^']*)")
 )
@@ -123,7 +123,7 @@ def without_places(word: str) -> str:
         >>> [without_places(word) for word in ("/home/o'neil/a b", 'scores=["/data/x", "s3://bucket/y"]', "a/b")]
         ['a b', 'scores=["x", "s3://bucket/y"]', 'a/b']
     """
-    for pattern in PLACES:
+    for pattern in MACHINE_PATHS:
         word = pattern.sub(lambda found: found[1] + PurePosixPath(found[2]).name, word)
     return word
 

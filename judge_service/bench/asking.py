@@ -15,8 +15,8 @@ from unijudge.foreign.pictures import Pictures, check_name
 from unijudge.judging.verdicts import Judge, PairError, Verdict
 from unijudge.shown import shown_name
 
-Answer = Verdict | PairError
-ProgressCallback = Callable[[str, int, int], None]
+PairAnswer = Verdict | PairError
+BenchProgress = Callable[[str, int, int], None]
 """Is told what is judged, the number of pairs that have an answer, and that of all pairs."""
 
 
@@ -112,7 +112,7 @@ def questions_of(pairs: Iterable[LabelledPair]) -> list[BenchQuery]:
 
 async def answers(
     judge: Judge, contents: Contents, questions: Sequence[BenchQuery], at_once: int, report: Callable[[int, int], None]
-) -> list[list[Answer]]:
+) -> list[list[PairAnswer]]:
     """The answers to some questions, in order: one for each candidate.
 
     Args:
@@ -129,12 +129,12 @@ async def answers(
     total = sum(len(question.candidates) for question in questions)
     done = 0
 
-    async def ask(question: BenchQuery) -> list[Answer]:
+    async def ask(question: BenchQuery) -> list[PairAnswer]:
         nonlocal done
         async with slots:
             try:
                 query, candidates = contents.of(question.query), [contents.of(side) for side in question.candidates]
-                found: list[Answer] = await judge.judge(query, candidates)
+                found: list[PairAnswer] = await judge.judge(query, candidates)
             except JudgeRefused as refusal:
                 found = [PairError(code="refused", message=str(refusal))] * len(question.candidates)
         done += len(found)

@@ -18,7 +18,7 @@ from unijudge.metrics import bootstrap_roc_auc, interval, roc_auc
 from unijudge.pages.markdown import table
 from unijudge.storage.files import read_json
 
-HEAD = ["pairs", "both judged", "ROC-AUC of A", "of B", "B less A", "95 %", "same answer"]
+DIFFERENCE_HEAD = ["pairs", "both judged", "ROC-AUC of A", "of B", "B less A", "95 %", "same answer"]
 
 Both = tuple[ScoredPairs, ScoredPairs]
 """One pair, as A and as B judged it."""
@@ -54,7 +54,7 @@ def compare_judges(first: Path, second: Path, seed: int = 0) -> str:
     both, left_out = _joined(first, second)
     parts = [
         f"A: {judges[0]}, {first}\nB: {judges[1]}, {second}",
-        table(HEAD, map(_row, differences(both, seed))),
+        table(DIFFERENCE_HEAD, map(_row, differences(both, seed))),
         f"95 % intervals: percentile bootstrap over queries, {ROUNDS} rounds, seed {seed}, the same draws for both.",
     ]
     if left_out:

@@ -13,7 +13,7 @@ from unijudge.pages.markdown import table
 from unijudge.pages.pages import page
 
 TEMPLATE = Path(__file__).with_name("bench.html.jinja")
-HEAD = [
+FIGURE_HEAD = [
     "pairs", "match", "others", "ROC-AUC", "95 %", "calibration error", "ties", "Yes", "Yes of matches",
     "Yes of others", "label mass", "no verdict",
 ]  # fmt: skip
@@ -27,7 +27,11 @@ NOTHING = "–"
 
 def lines_of(made: Bench) -> str:
     """Two tables in Markdown, and how to read them."""
-    parts = [f"{made.identity}", table(HEAD, map(_row, made.figures)), f"95 % intervals of ROC-AUC: {made.interval}."]
+    parts = [
+        f"{made.identity}",
+        table(FIGURE_HEAD, map(_row, made.figures)),
+        f"95 % intervals of ROC-AUC: {made.interval}.",
+    ]
     if made.injections is not None:
         parts += [table(INJECTION_HEAD, _injection_rows(made.injections)), _told(made.injections)]
     return "\n\n".join(parts)
@@ -41,7 +45,7 @@ def page_of(made: Bench, scored: Sequence[ScoredPairs]) -> str:
         TEMPLATE,
         made=made,
         whole=whole,
-        heading=HEAD,
+        heading=FIGURE_HEAD,
         rows=[_row(one) for one in made.figures],
         calibration=curves(
             {

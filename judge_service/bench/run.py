@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from judge_service.bench.asking import Answer, BenchQuery, Contents, ProgressCallback, answers, questions_of
+from judge_service.bench.asking import BenchProgress, BenchQuery, Contents, PairAnswer, answers, questions_of
 from judge_service.bench.figures import INTERVAL, ScoredPairs, all_figures
 from judge_service.bench.injection import Injections, drawn, injections, texts_for, with_a_no, with_text
 from judge_service.bench.pairs import Format, LabelledPair, read_labelled, sampled
 from judge_service.bench.report import page_of
 from judge_service.bench.result import PAGE, RESULT, SCORES, Bench
 from unijudge.client.client import JudgeClient
-from unijudge.errors import JudgeError, UnijudgeError
+from unijudge.errors import JudgeError, UnijudgeError, first_error
 from unijudge.foreign.cells import Side
 from unijudge.foreign.tables import files_of, shared_folder
 from unijudge.formats.labelled_scores import LabelledScore, write_labelled
@@ -27,7 +27,7 @@ from unijudge.storage.outputs import check_absent, is_folder_of, replacing
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchJob:
     """What `judge bench` is told."""
 
     files: Sequence[Path]
@@ -48,7 +48,7 @@ class Job:
     retry_for_s: float = 60
 
 
-def bench(job: Job, report: ProgressCallback, *, overwrite: bool = False) -> Bench:
+def bench(job: BenchJob, report: BenchProgress, *, overwrite: bool = False) -> Bench:
     """Measures a judge, and writes the folder `job.out`.
 
     Raises:
@@ -65,7 +65,7 @@ def bench(job: Job, report: ProgressCallback, *, overwrite: bool = False) -> Ben
             try:
                 identity, scored, steered = asyncio.run(_asked(job, pairs, contents, report))
             except* UnijudgeError as group:
-                raise next(iter(group.exceptions)) from None
+                raise first_error(group) from None
             write_labelled(out / SCORES, [_row(one, contents) for one in scored])
         made = Bench(
             service=without_passwords(job.service),
@@ -87,7 +87,7 @@ def _folder_of(files: Sequence[Path]) -> Path:
 
 
 async def _asked(
-    job: Job, pairs: Sequence[LabelledPair], contents: Contents, report: ProgressCallback
+    job: BenchJob, pairs: Sequence[LabelledPair], contents: Contents, report: BenchProgress
 ) -> tuple[JudgeIdentity, list[ScoredPairs], Injections | None]:
     """Who judges, the pairs with their answers, and what texts inside candidates do."""
     client = JudgeClient(job.service, key=job.key, max_in_flight=job.at_once, retry_for_s=job.retry_for_s)
@@ -99,12 +99,12 @@ async def _asked(
 
 
 async def _scored(
-    job: Job, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: ProgressCallback
+    job: BenchJob, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: BenchProgress
 ) -> list[ScoredPairs]:
     """The pairs with their answers, in order."""
     questions = questions_of(pairs)
     found = await answers(judge, contents, questions, job.at_once, partial(report, "pairs"))
-    by_query: dict[Side, tuple[int, dict[Side, Answer]]] = {}
+    by_query: dict[Side, tuple[int, dict[Side, PairAnswer]]] = {}
     for number, (question, row) in enumerate(zip(questions, found, strict=True)):
         by_query[question.query] = number, dict(zip(question.candidates, row, strict=True))
     scored = []
@@ -114,7 +114,7 @@ async def _scored(
     return scored
 
 
-def _check_verdicts(job: Job, scored: Sequence[ScoredPairs]) -> None:
+def _check_verdicts(job: BenchJob, scored: Sequence[ScoredPairs]) -> None:
     """Returns if the judge gave any verdict.
 
     Raises:
@@ -130,7 +130,7 @@ def _check_verdicts(job: Job, scored: Sequence[ScoredPairs]) -> None:
 
 
 async def _injected(
-    job: Job, judge: JudgeClient, scored: Sequence[ScoredPairs], contents: Contents, report: ProgressCallback
+    job: BenchJob, judge: JudgeClient, scored: Sequence[ScoredPairs], contents: Contents, report: BenchProgress
 ) -> Injections | None:
     """What texts inside candidates do; None where there is no candidate to add them to."""
     refused = with_a_no(scored)
@@ -163,7 +163,7 @@ def _row(one: ScoredPairs, contents: Contents) -> LabelledScore:
     )
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: PairAnswer) -> dict[str, Any]:
     if isinstance(answer, Verdict):
         return answer.model_dump()
     return {"error": f"{answer.code}: {answer.message}"}

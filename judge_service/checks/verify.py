@@ -19,8 +19,8 @@ from unijudge.errors import SettingsError
 from unijudge.judging.verdicts import Judge, JudgeIdentity, PairError, Verdict
 from unijudge.metrics import kendall_tau
 
-CANDIDATES = 14
-WORDS = (
+CANDIDATES_OF_QUERY = 14
+RANDOM_WORDS = (
     "red",
     "green",
     "blue",
@@ -135,7 +135,7 @@ def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]
     dice = random.Random(seed)  # noqa: S311  reproducible, not secret
 
     def text() -> str:
-        return " ".join(dice.choices(WORDS, k=dice.choice([1, 4, 12, 40])))
+        return " ".join(dice.choices(RANDOM_WORDS, k=dice.choice([1, 4, 12, 40])))
 
     def picture() -> bytes:
         width, height = dice.choice([(56, 56), (120, 60), (60, 200), (224, 224)])
@@ -151,7 +151,7 @@ def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]
     made = []
     for _ in range(queries):
         query = content()
-        made.append((query, [content() for _ in range(CANDIDATES)]))
+        made.append((query, [content() for _ in range(CANDIDATES_OF_QUERY)]))
     return made
 
 

@@ -19,7 +19,7 @@ from unijudge.storage.files import DRAFT_SUFFIX, publishing
 NAME = re.compile("[0-9a-f]{64}")
 DRAFT_LIVES_S = 600
 """After which a half-written file belongs to nobody any more."""
-FULL_S = 1
+STORE_FULL_S = 1
 """How long a full store says so without looking again."""
 FULL = "no room: everything here was used in the last blobs.min_age_s; raise blobs.max_bytes, or send less at once"
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
@@ -115,7 +115,7 @@ class BlobStore:
                 continue
             used -= size
         if used + needed > self._max_bytes:
-            self._full_until = time.monotonic() + FULL_S
+            self._full_until = time.monotonic() + STORE_FULL_S
             raise DataError(FULL)
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:

@@ -21,7 +21,7 @@ from judge_service.settings import FrontSettings, LimitSettings
 
 logger = logging.getLogger(__name__)
 
-FULL_S = 0.05
+QUEUE_FULL_S = 0.05
 """How long a replica's queue is taken for full after it refused a request. A refusal by the replica costs the proxy and
 the replica some milliseconds of work; the queue holds more than this moment's.
 """
@@ -125,7 +125,7 @@ class Gate:
             request.strip()
             await self._forward(request)
             if request.retry_after.isdecimal():
-                self._full_until = asyncio.get_running_loop().time() + FULL_S
+                self._full_until = asyncio.get_running_loop().time() + QUEUE_FULL_S
                 self._full_retry = int(request.retry_after)
         finally:
             self._requests.discard(request)

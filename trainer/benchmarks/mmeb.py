@@ -7,7 +7,7 @@ sets, as the authors' `eval_MMEB.py` takes them. Candidate counts are shown, not
 
 from trainer.benchmarks.spec import Average, BenchmarkSet
 
-QUERIES = 1000
+QUERIES_IN_SET = 1000
 TASKS = {
     "Classification": (
         ("ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397"),
@@ -24,7 +24,7 @@ TASKS = {
     "Grounding": (("MSCOCO",), ("RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing")),
 }
 """Task → (sets in the training distribution, sets out of it)."""
-IMAGES = ("MMEB-eval/*.zip", "MMEB-eval/*/*.zip", "MMEB-eval/*/**/*[gG]")
+IMAGE_FILES = ("MMEB-eval/*.zip", "MMEB-eval/*/*.zip", "MMEB-eval/*/**/*[gG]")
 """The last: jpg, JPEG and png in any folder, as images.zip unpacks into those of the sets."""
 
 IND = tuple(name for inside, _ in TASKS.values() for name in inside)
@@ -36,8 +36,8 @@ SETS = tuple(
         layout="mmeb-eval",
         source="MMEB-eval",
         files=f"MMEB-eval/{name}/test-*.parquet",
-        images=IMAGES,
-        queries={name: QUERIES},
+        images=IMAGE_FILES,
+        queries={name: QUERIES_IN_SET},
         options=("--subset", name),
         named_from="MMEB-eval",
         instructed=False,

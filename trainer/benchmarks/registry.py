@@ -1,12 +1,13 @@
 """All benchmarks, and the averages that reach over several of them."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.benchmarks import karpathy, mmeb, sharegpt4v, sugarcrepe, urban1k
 from trainer.benchmarks.spec import Average, BenchmarkSet
 from unijudge.errors import DataError, SettingsError
+from unijudge.pages.terminal import aligned
 
 SETS = (*mmeb.SETS, *karpathy.SETS, *sharegpt4v.SETS, *urban1k.SETS, *sugarcrepe.SETS)
 
@@ -53,9 +54,11 @@ def choose_sets(root: Path, only: Sequence[str], *, partial: bool = False) -> tu
     return found, {name: f"{name}: is not there: looked for {'; '.join(lacking[name])}" for name in half}
 
 
-def listing(root: Path) -> Iterator[str]:
+def listing(root: Path) -> list[str]:
     """A line for each set: whether it is there, with the queries that were published, or what was looked for."""
+    rows = []
     for one in SETS:
         _, lacking = one.found(root)
-        found = f"found;    {sum(one.queries.values()):>6,} queries are expected"
-        yield f"{one.name:<24} " + (f"missing   {'; '.join(lacking)}" if lacking else found)
+        found = ["found", f"{sum(one.queries.values()):>6,} queries are expected"]
+        rows.append([one.name, *(["missing", "; ".join(lacking)] if lacking else found)])
+    return aligned(rows, left=3)

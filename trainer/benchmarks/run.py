@@ -38,7 +38,7 @@ from trainer.training.distributed import processes
 from unijudge.cli import run
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus, CorpusManifest
-from unijudge.formats.vectors import VectorManifest, missing_vector_parts
+from unijudge.formats.vectors import ENTRY_KINDS, VectorManifest
 from unijudge.provenance import without_passwords
 from unijudge.shown import listed
 from unijudge.storage.files import file_sha256, publish_json, publish_text, read_json, read_text
@@ -239,9 +239,7 @@ def _is_embedded(vectors: Path, corpus: Corpus) -> bool:
             f"{vectors.parent}: was measured with another corpus; delete it to measure it again, or give this system "
             "another `name`"
         )
-    return not any(missing_vector_parts(vectors, there, "items")) and not any(
-        missing_vector_parts(vectors, there, "queries")
-    )
+    return not any(there.parts(kind).missing(vectors) for kind in ENTRY_KINDS)
 
 
 def _check_identity(folder: Path, identity: Identity) -> None:

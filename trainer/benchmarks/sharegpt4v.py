@@ -6,14 +6,14 @@ beside the file.
 
 from trainer.benchmarks.spec import BenchmarkSet
 
-FILE = "sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json"
+CAPTIONS_FILE = "sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json"
 
 SETS = (
     BenchmarkSet(
         name="sharegpt4v",
         layout="sharegpt4v",
-        source=FILE,
-        files=FILE,
+        source=CAPTIONS_FILE,
+        files=CAPTIONS_FILE,
         images=("sharegpt4v/sam", "sharegpt4v/coco", "sharegpt4v/llava", "sharegpt4v/*.zip"),
         queries={"sharegpt4v_t2i": 1000, "sharegpt4v_i2t": 1000},
         options=("--first", "1000"),

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from trainer.benchmarks.averages import AverageCell, average_cells
 from trainer.benchmarks.published import Published, PublishedTable, published
 from trainer.benchmarks.registry import AVERAGES, SETS
+from unijudge.pages import markdown
 
 NOT_MEASURED = "–"
 EXPECTED = {subset: count for one in SETS for subset, count in one.queries.items()}
@@ -55,7 +56,7 @@ class ResultTable(BaseModel):
     def text(self) -> str:
         """The table in Markdown; per cent."""
         parts = [part for one in self.published.tables for part in _reference(one, self.systems)]
-        parts += ["## Sets", _aligned(_set_lines(self.systems)), "\n".join(_notes(self.systems))]
+        parts += ["## Sets", _table(_set_lines(self.systems)), "\n".join(_notes(self.systems))]
         return "\n\n".join([*parts, f"Published rows: {self.published.source}.", ""])
 
 
@@ -72,7 +73,7 @@ def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterat
         marked = " †" if name in table.class_means else ""
         lines.append([f"published: {name}{marked}", *(f"{value:.1f}" for value in values)])
     yield f"## {table.title}"
-    yield _aligned(lines)
+    yield _table(lines)
     yield "\n".join(f"* {note}" for note in table.notes)
 
 
@@ -129,12 +130,7 @@ def _interval(cell: AverageCell | None) -> str:
     return "" if cell is None else f"{100 * cell.low:.1f}–{100 * cell.high:.1f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are aligned in plain text too; the first line is its head."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = []
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        rows.append("| " + " | ".join(cells) + " |")
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([rows[0], rule, *rows[1:]])
+def _table(lines: Lines) -> str:
+    """The first line is the head."""
+    head, *rows = lines
+    return markdown.table(head, rows, padded=True)

@@ -14,8 +14,9 @@ from trainer.studies.power import Power
 from unijudge.alike import Exclusions
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus, Query
+from unijudge.formats.lazy_table import Rows
 from unijudge.formats.rankings import EVALUATION_FILES, Evaluation, Ranking, write_rankings
-from unijudge.formats.vectors import VectorFolder
+from unijudge.formats.vectors import VectorFolder, Vectors
 from unijudge.metrics import (
     bootstrap_shares,
     gold_ranks,
@@ -31,10 +32,6 @@ from unijudge.storage.files import file_sha256, publish_json, read_json
 from unijudge.storage.leases import lease
 from unijudge.storage.outputs import check_file, check_folder, is_json_of
 from unijudge.storage.stores import exists
-
-Rows = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
-
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from unijudge.storage.files import file_sha256
 
 ROWS = 16
 """Of the run: of each its query, its positive and its first negative."""
-NOT_MEASURED = "How far they are from those of the run was not measured: {}."
+AGREEMENT_NOT_MEASURED = "How far they are from those of the run was not measured: {}."
 GONE = "the training rows are not there any more, or are others"
 
 Numbers = npt.NDArray[np.float32]
@@ -78,14 +78,14 @@ def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> Agree
     try:
         corpus = Corpus(settings.corpus)
         if corpus.fingerprint != fingerprints.get("the corpus"):
-            return NOT_MEASURED.format("the corpus is another one now")
+            return AGREEMENT_NOT_MEASURED.format("the corpus is another one now")
         if file_sha256(settings.triples / "triples.json") != fingerprints.get("the rows"):
-            return NOT_MEASURED.format(GONE)
+            return AGREEMENT_NOT_MEASURED.format(GONE)
         examples = Examples(corpus, settings.triples, settings.num_negatives)
         places = np.unique(np.linspace(0, len(examples) - 1, ROWS).astype(int))
         rows = [examples[int(place)] for place in places]
     except (DataError, TrainingError):
-        return NOT_MEASURED.format(GONE)
+        return AGREEMENT_NOT_MEASURED.format(GONE)
     return AgreementSample(rows, settings.prompt if isinstance(settings, RerankerSettings) else None)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from trainer.export.agreement import open_exported, sample_of
 from trainer.export.model_card import RunFacts, card
 from trainer.export.sentence_transformers_files import (
-    Files,
+    FileTexts,
     embedder_files,
     embedder_template,
     is_exported,
@@ -199,7 +199,7 @@ def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelIn
     return made
 
 
-def _layout(made: ExportedModel, settings: FinetuneSettings, inputs: ModelInputs) -> Files:
+def _layout(made: ExportedModel, settings: FinetuneSettings, inputs: ModelInputs) -> FileTexts:
     template = inputs.chat_template
     if made.bare:
         return {}

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.models.input_formats import FILE as EMBEDDING
+from trainer.models.input_formats import EMBEDDING_FILE
 from unijudge.errors import DataError
 from unijudge.formats.model_folders import AdapterConfig, ModelConfig, missing_weights
 from unijudge.judging.prompt import CANDIDATE, QUERY, Prompt
-from unijudge.judging.reranker_file import FILE as JUDGING
+from unijudge.judging.reranker_file import JUDGING_FILE
 from unijudge.storage.files import names_in, read_json, read_text
 from unijudge.storage.outputs import check_only
 
-Files = dict[str, str]
+FileTexts = dict[str, str]
 """Path inside the folder → text."""
 EXPORTED = re.compile(r"(\d_[A-Za-z]+/)?[\w.-]+\.(json|safetensors|jinja|model)|README\.md|merges\.txt|vocab\.txt")
 """What the files of an exported model are called: ours, and those of libraries that write weights and tokenizers."""
@@ -107,7 +107,7 @@ def reranker_template(template: str, prompt: Prompt, picture: str) -> str:
     return _PAIR.replace("PICTURE", json.dumps(picture)).replace("PARTS", " ~ ".join(asked)) + template
 
 
-def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> Files:
+def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> FileTexts:
     """By which `SentenceTransformer(folder)` gives the hidden state of the last token, normalised.
 
     Args:
@@ -126,7 +126,7 @@ def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> File
     }
 
 
-def reranker_files(yes_id: int, no_id: int, dtype: str, processor: Mapping[str, Any]) -> Files:
+def reranker_files(yes_id: int, no_id: int, dtype: str, processor: Mapping[str, Any]) -> FileTexts:
     """By which `CrossEncoder(folder)` gives a pair's log-odds.
 
     Args:
@@ -144,7 +144,7 @@ def reranker_files(yes_id: int, no_id: int, dtype: str, processor: Mapping[str, 
     }
 
 
-def _modules(types: Mapping[str, str]) -> Files:
+def _modules(types: Mapping[str, str]) -> FileTexts:
     listed = [{"idx": n, "name": str(n), "path": path, "type": kind} for n, (path, kind) in enumerate(types.items())]
     return {"modules.json": _text(listed)}
 
@@ -174,7 +174,7 @@ def is_exported(folder: Path) -> bool:
         DataError: It is one, and holds files of somebody else too.
     """
     names = dict.fromkeys(names_in(folder), 0)
-    if not names.keys() & {EMBEDDING, JUDGING} or "README.md" not in names:
+    if not names.keys() & {EMBEDDING_FILE, JUDGING_FILE} or "README.md" not in names:
         return False
     if "- unijudge" not in read_text(folder / "README.md").splitlines():
         return False

@@ -18,7 +18,7 @@ from unijudge.modeling.inputs import ADAPTER_CONFIG
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import read_json
 
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 """What PEFT calls the file of an adapter's tensors."""
 PREFIX = "base_model.model."
 """Of the names of an adapter's tensors, before that of their place."""
@@ -38,12 +38,12 @@ def with_adapter(model: Any, folder: Path) -> Any:
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(f"{folder}: no adapter there ({ADAPTER_CONFIG} is missing); give the adapter/ of a run")
     read_json(folder / ADAPTER_CONFIG, AdapterConfig)
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    found = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
     if found is None:
-        raise ModelError(f"{folder}: its tensors ({WEIGHTS[0]}) are missing; train or download it again")
+        raise ModelError(f"{folder}: its tensors ({ADAPTER_WEIGHTS[0]}) are missing; train or download it again")
     names = _newer_names(model)
     try:
-        if found.name == WEIGHTS[0]:
+        if found.name == ADAPTER_WEIGHTS[0]:
             check_safetensors(found)
         weights = peft.load_peft_weights(str(folder), device="cpu", key_mapping=names)
         old = weights.keys() - peft.load_peft_weights(str(folder), device="cpu").keys()

@@ -14,8 +14,7 @@ from unijudge.content import Content
 from unijudge.errors import ModelError, SettingsError
 from unijudge.images.image_processing import Resize
 from unijudge.judging.prompt import PromptPart, content_parts
-from unijudge.judging.reranker_file import FILE as JUDGING
-from unijudge.judging.reranker_file import JudgingManifest
+from unijudge.judging.reranker_file import JUDGING_FILE, JudgingManifest
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.inputs import ModelInputs
 from unijudge.provenance import differences
@@ -25,7 +24,7 @@ from unijudge.storage.files import read_json
 logger = logging.getLogger(__name__)
 
 Reader = Callable[[Content], Stream]
-FILE = "embedding.json"
+EMBEDDING_FILE = "embedding.json"
 
 
 class EmbeddingManifest(BaseModel):
@@ -65,9 +64,9 @@ def check_reads_alike(model: BackboneSettings) -> None:
         DataError: Its embedding.json cannot be read.
     """
     folder = model.adapter or Path(model.name)
-    if not (folder / FILE).is_file():
+    if not (folder / EMBEDDING_FILE).is_file():
         return
-    trained = read_json(folder / FILE, EmbeddingManifest)
+    trained = read_json(folder / EMBEDDING_FILE, EmbeddingManifest)
     wanted = EmbeddingManifest.of(model, trained.base)
     if trained.encoding != wanted.encoding:
         raise SettingsError(
@@ -88,7 +87,10 @@ def check_base(adapter: Path, weights: str) -> None:
         ModelError: They are others: its shapes may fit, but what it makes means nothing.
         DataError: What the folder tells cannot be read.
     """
-    kinds: dict[str, type[EmbeddingManifest | JudgingManifest]] = {FILE: EmbeddingManifest, JUDGING: JudgingManifest}
+    kinds: dict[str, type[EmbeddingManifest | JudgingManifest]] = {
+        EMBEDDING_FILE: EmbeddingManifest,
+        JUDGING_FILE: JudgingManifest,
+    }
     found = [read_json(adapter / name, kind).base for name, kind in kinds.items() if (adapter / name).is_file()]
     trained = found[0] if found else None
     if trained in (None, weights):

@@ -13,12 +13,10 @@ from torch import nn
 
 from trainer.models.attaching import check_adapter
 from trainer.models.backbone import Backbone, open_backbone
-from trainer.models.input_formats import FILE as EMBEDDING
-from trainer.models.input_formats import EmbeddingManifest
+from trainer.models.input_formats import EMBEDDING_FILE, EmbeddingManifest
 from trainer.models.settings import BackboneSettings, LoraSettings
 from unijudge.errors import ModelError
-from unijudge.judging.reranker_file import FILE as JUDGING
-from unijudge.judging.reranker_file import JudgingManifest
+from unijudge.judging.reranker_file import JUDGING_FILE, JudgingManifest
 from unijudge.modeling.inputs import ModelInputs
 from unijudge.storage.files import publish_json, publish_text, read_json, read_text
 
@@ -118,7 +116,7 @@ def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs
     config = json.loads(read_text(folder / "config.json"))
     publish_text(folder / "config.json", json.dumps(_with_older_names(config), indent=2) + "\n")
     backbone.inputs.save(folder)
-    for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
+    for name, kind in ((EMBEDDING_FILE, EmbeddingManifest), (JUDGING_FILE, JudgingManifest)):
         if (adapter / name).is_file():
             publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
     return backbone.inputs

@@ -13,14 +13,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
-from unijudge.images.lru import LruCache
 from unijudge.modeling.inputs import ModelInputs
 
 
 class Vision:
-    """The features of pictures, known by the content of their files; the most recently used ones are kept."""
+    """The features of pictures, known by the content of their files; the most recently used ones are kept.
+
+    For one thread at a time.
+    """
 
     def __init__(self, inputs: ModelInputs, *, keep_bytes: int):
         """Sees nothing yet.
@@ -30,7 +33,7 @@ class Vision:
             keep_bytes: How many bytes of features to keep, in main memory.
         """
         self._inputs = inputs
-        self._kept = LruCache[Tensor](keep_bytes)
+        self._kept: LRUCache[bytes, Tensor] = LRUCache(keep_bytes, getsizeof=lambda features: features.nbytes)
 
     def features(self, model: Any, pictures: Collection[bytes]) -> dict[bytes, Tensor]:
         """What `model` makes of each picture, (L, T, D): without a gradient, and kept, if its vision part is frozen.
@@ -49,7 +52,8 @@ class Vision:
             new = self._see(model, [picture for picture in pictures if picture not in found])
             for picture, seen in _moved(new, torch.device("cpu")).items():
                 kept = seen.clone()  # a part of what was copied together would keep all of it
-                self._kept.put(keys[picture], kept, kept.nbytes)
+                if kept.nbytes <= self._kept.maxsize:
+                    self._kept[keys[picture]] = kept
         return _moved(found, model.device) | new
 
     def _see(self, model: Any, pictures: Sequence[bytes]) -> dict[bytes, Tensor]:

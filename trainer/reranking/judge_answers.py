@@ -24,11 +24,11 @@ from unijudge.storage.stores import exists
 
 logger = logging.getLogger(__name__)
 
-PART = 128
+RANKINGS_AT_ONCE = 128
 """Queries of one file of answers; as many exist as tasks at once."""
 
 
-class Answer(BaseModel):
+class RankingAnswer(BaseModel):
     """What the judge said of one ranking's first items."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -53,7 +53,7 @@ class StoredAnswers(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    answers: list[Answer]
+    answers: list[RankingAnswer]
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class RankingJudge:
     async def about(self, rankings: Sequence[Ranking]) -> list[Outcome]:
         """One outcome for each ranking, in order; where most lists got no choice, that is said."""
         made: list[Outcome] = []
-        for start in range(0, len(rankings), PART):
-            part = rankings[start : start + PART]
+        for start in range(0, len(rankings), RANKINGS_AT_ONCE):
+            part = rankings[start : start + RANKINGS_AT_ONCE]
             path = self._settings.out / ANSWERS / f"{self._name(part)}.json"
             kept = read_json(path, StoredAnswers).answers if exists(path) else []
             answers = await self._completed(part, {place: one for place, one in enumerate(kept) if one.whole})
@@ -109,7 +109,7 @@ class RankingJudge:
             )
         return made
 
-    async def _completed(self, rankings: Sequence[Ranking], kept: Mapping[int, Answer]) -> list[Answer]:
+    async def _completed(self, rankings: Sequence[Ranking], kept: Mapping[int, RankingAnswer]) -> list[RankingAnswer]:
         """One answer for each ranking: a fresh one where none is kept, by its place."""
         async with asyncio.TaskGroup() as group:
             fresh = {
@@ -120,7 +120,7 @@ class RankingJudge:
         self._advance(len(kept))
         return [kept[place] if place in kept else fresh[place].result() for place in range(len(rankings))]
 
-    def _check(self, rankings: Sequence[Ranking], answers: Sequence[Answer], *, first: bool) -> None:
+    def _check(self, rankings: Sequence[Ranking], answers: Sequence[RankingAnswer], *, first: bool) -> None:
         refused = [
             (one.query_id, answer.refused) for one, answer in zip(rankings, answers, strict=True) if answer.refused
         ]
@@ -139,7 +139,7 @@ class RankingJudge:
         self._done += queries
         self._report(self._done, self.total)
 
-    async def _answer(self, ranking: Ranking) -> Answer:
+    async def _answer(self, ranking: Ranking) -> RankingAnswer:
         corpus, method = self._corpus, self._settings.method
         judged = [corpus.items[corpus.row_of[item_id]] for item_id in ranking.item_ids[: self._settings.judged]]
         async with self._slots:
@@ -149,13 +149,13 @@ class RankingJudge:
                 choice = None if method == "pointwise" else await self._judge.choose(*pair)
             except JudgeRefused as error:
                 nothing = None if method == "listwise" else [None] * len(judged)
-                answer = Answer(log_odds=nothing, choice=None, refused=str(error))
+                answer = RankingAnswer(log_odds=nothing, choice=None, refused=str(error))
             else:
                 answer = _answer_of(verdicts, choice)
         self._advance(1)
         return answer
 
-    def _outcome(self, ranking: Ranking, answer: Answer) -> Outcome:
+    def _outcome(self, ranking: Ranking, answer: RankingAnswer) -> Outcome:
         log_odds, choice = answer.log_odds, answer.choice
         place = choice.place if choice is not None and choice.mass >= self._settings.min_label_mass else None
         told = replace(ranking, log_odds=log_odds, list_logprobs=None if choice is None else choice.logprobs)
@@ -168,10 +168,10 @@ class RankingJudge:
         return Outcome(ranking, after, unparsable=self._settings.method != "pointwise" and place is None)
 
 
-def _answer_of(verdicts: Sequence[Verdict | PairError] | None, choice: ListVerdict | PairError | None) -> Answer:
+def _answer_of(verdicts: Sequence[Verdict | PairError] | None, choice: ListVerdict | PairError | None) -> RankingAnswer:
     """What is kept of a judge's words about one ranking."""
     errors = [f"{one.code}: {one.message}" for one in (*(verdicts or ()), choice) if isinstance(one, PairError)]
     log_odds = None
     if verdicts is not None:
         log_odds = [one.log_odds if isinstance(one, Verdict) else None for one in verdicts]
-    return Answer(log_odds=log_odds, choice=choice if isinstance(choice, ListVerdict) else None, errors=errors)
+    return RankingAnswer(log_odds=log_odds, choice=choice if isinstance(choice, ListVerdict) else None, errors=errors)

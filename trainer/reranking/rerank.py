@@ -17,7 +17,7 @@ from trainer.reranking.auto import Decision, decide, is_held_out
 from trainer.reranking.judge_answers import Outcome, RankingJudge
 from unijudge.client.client import JudgeClient
 from unijudge.client.keys import read_key
-from unijudge.errors import DataError, UnijudgeError
+from unijudge.errors import DataError, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.rankings import EVALUATION_FILES, Evaluation, Ranking, read_evaluation, write_rankings
 from unijudge.judging.verdicts import JudgeIdentity
@@ -29,7 +29,7 @@ from unijudge.storage.outputs import check_file, check_folder, is_json_of
 from unijudge.storage.stores import exists
 
 Ranks = npt.NDArray[np.int64]
-HOW = {"out", "service", "key_file", "max_in_flight"}
+MAY_DIFFER = {"out", "service", "key_file", "max_in_flight"}
 """Settings that do not change what comes of a reranking; who judges is known by his identity."""
 
 
@@ -79,7 +79,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, over
         try:
             outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, report, allowed))
         except* UnijudgeError as group:
-            raise next(iter(group.exceptions)) from None
+            raise first_error(group) from None
         return _publish(settings, corpus, outcomes, decisions, judge)
 
 
@@ -96,7 +96,7 @@ def _check_same(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) 
     path = settings.out / "metrics.json"
     if exists(path):
         ours = Evaluation(corpus="", subsets={}, inputs=_inputs(settings, corpus, judge), made=Provenance.now(settings))
-        read_json(path, RerankReport).check_same(path, ours, HOW)
+        read_json(path, RerankReport).check_same(path, ours, MAY_DIFFER)
 
 
 def _publish(

@@ -12,6 +12,7 @@ from trainer.studies.run import Plan, StudyProgress, run_plan
 from trainer.studies.study import read_study
 from unijudge.errors import SettingsError, TaskFailed
 from unijudge.job import KeyValueOption
+from unijudge.pages.terminal import aligned
 from unijudge.shown import NAMED
 from unijudge.storage.listing import foreign_files
 from unijudge.storage.locations import locate
@@ -93,6 +94,7 @@ def list_(
     ] = None,
 ) -> None:
     """Name the studies in a folder, each with its question and its size."""
+    rows = []
     for file in _studies(folder):
         study = read_study(file, [])
         cells = cells_of(study)
@@ -101,7 +103,8 @@ def list_(
         if results is not None:
             done = len(_plan(file, results / file.stem, None, None).done)
             size = f"{done} of {size}"
-        typer.echo(f"{file.stem:<20}{size:<28}{study.question}")
+        rows.append([file.stem, size, study.question])
+    typer.echo("\n".join(aligned(rows, left=3)))
 
 
 def _studies(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
-from trainer.studies.process import Ended, Job, run_job
+from trainer.studies.process import CellJob, Ended, run_job
 from unijudge.errors import SettingsError
 from unijudge.shown import shown
 from unijudge.storage.access_errors import in_one_line
@@ -20,7 +20,7 @@ class Runner(Protocol):
     def places(self) -> int:
         """How many jobs it takes at once."""
 
-    def start(self, job: Job) -> None:
+    def start(self, job: CellJob) -> None:
         """Begins a job, or keeps it until there is room."""
 
     def ended(self) -> Ended:
@@ -33,9 +33,9 @@ class OneByOne:
     places = 1
 
     def __init__(self) -> None:
-        self._jobs: list[Job] = []
+        self._jobs: list[CellJob] = []
 
-    def start(self, job: Job) -> None:
+    def start(self, job: CellJob) -> None:
         """Keeps it."""
         self._jobs.append(job)
 
@@ -49,14 +49,14 @@ class OnRay:
 
     def __init__(self, ray: Any):
         self._ray = ray
-        self._jobs: dict[Any, Job] = {}
+        self._jobs: dict[Any, CellJob] = {}
 
     @property
     def places(self) -> int:
         """As many as the cluster has CPUs: each needs one at least, mostly."""
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def start(self, job: Job) -> None:
+    def start(self, job: CellJob) -> None:
         """Hands it to the cluster. A task is not tried again: the step's own command may have written already."""
         task = self._ray.remote(num_cpus=job.cpus, num_gpus=job.gpus, max_retries=0)(run_job)
         self._jobs[task.remote(job)] = job

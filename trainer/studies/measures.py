@@ -31,7 +31,7 @@ class NoNumber(DataError):
 
 
 @dataclass(frozen=True)
-class Reading:
+class CellReading:
     """One measure of one cell."""
 
     value: float
@@ -39,26 +39,26 @@ class Reading:
     """Subset → for each query in order, 1 where its first item is right. Of rankings only."""
 
 
-Row = tuple[str, tuple[tuple[str, str], ...]]
+RowKey = tuple[str, tuple[tuple[str, str], ...]]
 """The step, and the axes' labels without the seed: the same for all seeds. The step is empty where a measure is of one
 step: measures of one training stand in one row."""
 
 
-def row_of(cell: Cell, measure: Measure) -> Row:
+def row_of(cell: Cell, measure: Measure) -> RowKey:
     """Where a cell stands in a table."""
     labels = tuple((axis, label) for axis, label in cell.labels.items() if axis != SEED)
     return cell.step if len(measure.steps) > 1 else "", labels
 
 
-def read_measure(measure: Measure, cells: Sequence[Cell], out: Path) -> dict[Row, dict[int, Reading]]:
-    """Row → seed → what was measured, for the cells that are done.
+def read_measure(measure: Measure, cells: Sequence[Cell], out: Path) -> dict[RowKey, dict[int, CellReading]]:
+    """RowKey → seed → what was measured, for the cells that are done.
 
     A cell without the number has no reading if another cell has one: a training without lists has no listwise loss.
 
     Raises:
         DataError: A file is missing or torn, or no cell has such a number.
     """
-    found: dict[Row, dict[int, Reading]] = defaultdict(dict)
+    found: dict[RowKey, dict[int, CellReading]] = defaultdict(dict)
     missing: NoNumber | None = None
     for cell in cells:
         if cell.step not in measure.steps:
@@ -72,25 +72,25 @@ def read_measure(measure: Measure, cells: Sequence[Cell], out: Path) -> dict[Row
     return dict(found)
 
 
-def _read(measure: Measure, path: Path) -> Reading:
+def _read(measure: Measure, path: Path) -> CellReading:
     if path.suffix == ".parquet":
         return _precision(path)
     key = measure.key or ""
     if path.suffix == ".jsonl":
-        return Reading(_of_lines(path, key, measure.of))
+        return CellReading(_of_lines(path, key, measure.of))
     value = _at(read_json(path, Tree).root, key)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise NoNumber(f"{path}: has no number at {key}. Correct `key` in the study's file")
-    return Reading(float(value))
+    return CellReading(float(value))
 
 
-def _precision(path: Path) -> Reading:
+def _precision(path: Path) -> CellReading:
     """precision@1: the mean over subsets."""
     firsts: dict[str, list[float]] = defaultdict(list)
     for ranking in read_rankings(path):
         firsts[ranking.subset].append(float(ranking.gold_rank == 1))
     by_query = {subset: np.array(values) for subset, values in sorted(firsts.items())}
-    return Reading(float(np.mean([values.mean() for values in by_query.values()])), by_query)
+    return CellReading(float(np.mean([values.mean() for values in by_query.values()])), by_query)
 
 
 def _of_lines(path: Path, key: str, of: str) -> float:

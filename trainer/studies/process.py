@@ -19,19 +19,19 @@ from typing import IO
 from trainer.studies import tied
 from trainer.studies.commands import is_ours, words_of
 from trainer.studies.study import PORT, RESULTS, SERVICE
+from unijudge.storage.access_errors import LONGEST_REASON
 
 START_LIMIT_S = 1800
 """How long a service may take to become ready: a large model is downloaded and compiled."""
 STOP_LIMIT_S = 120
 """How long a process may take to end after SIGTERM."""
-LOOK_EVERY_S = 0.5
-LONGEST_REASON = 200
+SERVICE_LOOK_EVERY_S = 0.5
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """For processes that run side by side. What the caller has set comes first."""
 
 
 @dataclass(frozen=True)
-class Job:
+class CellJob:
     """What is run, and where."""
 
     name: str
@@ -60,7 +60,7 @@ class Ended:
     """Why it failed; None where it did not."""
 
 
-def run_job(job: Job) -> Ended:
+def run_job(job: CellJob) -> Ended:
     """Runs a job to its end. Its processes end with this one.
 
     An interrupt (KeyboardInterrupt) ends the processes and is raised again.
@@ -82,7 +82,7 @@ def run_job(job: Job) -> Ended:
 
 
 @contextlib.contextmanager
-def _service(job: Job, log: IO[str]) -> Iterator[str | None]:
+def _service(job: CellJob, log: IO[str]) -> Iterator[str | None]:
     """The URL of the job's service, once it is ready.
 
     Raises:
@@ -100,12 +100,14 @@ def _service(job: Job, log: IO[str]) -> Iterator[str | None]:
                 raise OSError(f"the service ended with status {process.returncode}")
             if time.monotonic() > limit:
                 raise OSError(f"the service was not ready within {START_LIMIT_S} s")
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(SERVICE_LOOK_EVERY_S)
         yield url
 
 
 @contextlib.contextmanager
-def _process(job: Job, command: str, values: Mapping[str, str], log: IO[str]) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(
+    job: CellJob, command: str, values: Mapping[str, str], log: IO[str]
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Starts a command; at the end of the block, whatever of it still runs is ended."""
     filling = {**values, RESULTS: str(job.results)}
     words = [filled(word, filling) for word in words_of(command)]

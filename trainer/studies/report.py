@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.studies.measures import Reading, Row, read_measure
+from trainer.studies.measures import CellReading, RowKey, read_measure
 from trainer.studies.power import powers
 from trainer.studies.run import Plan
 from trainer.studies.statistics import Difference, difference
 from trainer.studies.study import Comparison, Study
 from unijudge.errors import DataError
 from unijudge.pages.charts import SERIES, curves
+from unijudge.pages.markdown import table
 from unijudge.pages.pages import page
 from unijudge.storage.files import publish_text
 
-Readings = Mapping[Row, Mapping[int, Reading]]
+Readings = Mapping[RowKey, Mapping[int, CellReading]]
 FEW_SEEDS = 5
 
 
@@ -92,7 +93,7 @@ class Results:
             raise DataError(f"{plan.out}: nothing that the study measures is there yet. Run the study first")
         return cls(plan.study, len(cells), len(plan.cells), measured)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[RowKey]:
         """In the order of the study."""
         return list(dict.fromkeys(row for readings in self.measured.values() for row in readings))
 
@@ -168,25 +169,20 @@ def summary(plans: Mapping[str, Plan]) -> str:
         findings = results.findings()
         powered = powers([(found.measure, found.difference) for found in findings], plan.study.detect)
         told += _table(results, findings, powered)
-        agreed += [
-            f"| {name} | {found.sentence} | {found.agreement} |" for found in findings if found.paper is not None
-        ]
-    head = ["## What agrees with the paper", "", "| study | finding | with the paper |", "|---|---|---|"]
-    return "\n".join([*head, *agreed, *told]) + "\n"
+        agreed += [[name, found.sentence, found.agreement] for found in findings if found.paper is not None]
+    agreement = table(["study", "finding", "with the paper"], agreed)
+    return "\n".join(["## What agrees with the paper", "", agreement, *told]) + "\n"
 
 
 def _table(results: Results, findings: list[StudyFinding], told: list[str]) -> list[str]:
-    head = _head(results)
-    lines = [_coverage(results), ""]
-    lines += [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
-    lines += [f"| {row_name(row)} | {' | '.join(_cells(results, row))} |" for row in results.rows()]
-    lines.append("")
+    rows = [[row_name(row), *_cells(results, row)] for row in results.rows()]
+    lines = [_coverage(results), "", table(["", *_head(results)], rows), ""]
     lines += [f"- {finding.sentence} Paper: {finding.agreement}." for finding in findings]
     lines += [f"- {sentence}" for sentence in told]
     return lines
 
 
-def row_name(row: Row) -> str:
+def row_name(row: RowKey) -> str:
     """What a row is called.
 
     Example:
@@ -198,11 +194,11 @@ def row_name(row: Row) -> str:
     return ": ".join(filter(None, (step, values))) or "all"
 
 
-def spread(readings: Mapping[int, Reading]) -> str:
+def spread(readings: Mapping[int, CellReading]) -> str:
     """Mean ± deviation over seeds, and their number.
 
     Example:
-        >>> spread({0: Reading(0.5), 1: Reading(0.7)}), spread({0: Reading(0.5)})
+        >>> spread({0: CellReading(0.5), 1: CellReading(0.7)}), spread({0: CellReading(0.5)})
         ('0.600 ± 0.141 (2)', '0.500 (1)')
     """
     values = np.array([reading.value for reading in readings.values()])
@@ -214,7 +210,7 @@ def _head(results: Results) -> list[str]:
     return list(results.measured)
 
 
-def _cells(results: Results, row: Row) -> list[str]:
+def _cells(results: Results, row: RowKey) -> list[str]:
     found = (readings.get(row) for readings in results.measured.values())
     return [spread(readings) if readings else "–" for readings in found]
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from trainer.studies.cells import Cell, cells_of
 from trainer.studies.commands import check_commands
 from trainer.studies.engines import Runner
-from trainer.studies.process import Ended, Job
+from trainer.studies.process import CellJob, Ended
 from trainer.studies.study import Study
 from unijudge.errors import DataError, SettingsError
 from unijudge.provenance import Provenance
@@ -126,7 +126,7 @@ def _run(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) 
             waiting.remove(cell)
             working.add(cell.name)
             step = plan.study.steps[cell.step]
-            job = Job(cell.name, cell.command, cell.service, plan.out.absolute(), folder, step.cpus, step.gpus)
+            job = CellJob(cell.name, cell.command, cell.service, plan.out.absolute(), folder, step.cpus, step.gpus)
             runner.start(job)
         if working:
             ended = runner.ended()

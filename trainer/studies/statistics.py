@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from trainer.studies.measures import Reading
+from trainer.studies.measures import CellReading, Floats
 
-Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 Finding = Literal["helped", "did harm", "no effect", "not settled"]
 
@@ -47,7 +45,7 @@ class Difference:
         return "no effect"
 
 
-def difference(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> Difference | None:
+def difference(left: Mapping[int, CellReading], right: Mapping[int, CellReading]) -> Difference | None:
     """Pairs two rows by their seeds; None where they have no seed in common.
 
     A row that is the same for all seeds (seed −1), such as an untrained model, stands against each seed of the other.
@@ -64,7 +62,7 @@ def difference(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> Dif
     return Difference(float(by_seed.mean()), len(pairs), over_seeds, _over_queries(pairs), queries)
 
 
-def _paired(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> list[tuple[Reading, Reading]]:
+def _paired(left: Mapping[int, CellReading], right: Mapping[int, CellReading]) -> list[tuple[CellReading, CellReading]]:
     seeds = sorted((left.keys() | right.keys()) - {-1}) or [-1]
     pairs = []
     for seed in seeds:
@@ -87,7 +85,7 @@ def _student(values: Floats) -> Interval:
     return mean - half, mean + half
 
 
-def _over_queries(pairs: list[tuple[Reading, Reading]]) -> Interval | None:
+def _over_queries(pairs: list[tuple[CellReading, CellReading]]) -> Interval | None:
     """Of the mean over subsets; queries are independent, and the same for every seed."""
     if any(before.by_query is None or after.by_query is None for before, after in pairs):
         return None
@@ -103,7 +101,7 @@ def _over_queries(pairs: list[tuple[Reading, Reading]]) -> Interval | None:
     return mean - half, mean + half
 
 
-def _of_subset(before: Reading, after: Reading, subset: str) -> Floats:
+def _of_subset(before: CellReading, after: CellReading, subset: str) -> Floats:
     left, right = ((reading.by_query or {}).get(subset) for reading in (before, after))
     if left is None or right is None or len(left) != len(right):
         raise ValueError(f"{subset}: the two sides answered different queries. Evaluate both on one corpus")

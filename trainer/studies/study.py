@@ -31,7 +31,7 @@ from pydantic import AfterValidator, Field, model_validator
 from unijudge.settings import Settings, load_settings
 
 SEED, OUT, SERVICE, PORT, RESULTS = "seed", "out", "service", "port", "results"
-OWN = frozenset({SEED, OUT, SERVICE, PORT, RESULTS})
+PLACEHOLDERS = frozenset({SEED, OUT, SERVICE, PORT, RESULTS})
 """Placeholders that every study has."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}")
 """A name that may be a part of a file's name."""
@@ -179,7 +179,7 @@ def placeholders(command: str) -> list[str]:
 
 def _check_names(study: Study) -> None:
     """One name means one thing."""
-    seen = dict.fromkeys(OWN, "a placeholder of every study")
+    seen = dict.fromkeys(PLACEHOLDERS, "a placeholder of every study")
     for kind in ("names", "axes", "steps"):
         for name in getattr(study, kind):
             if name in seen:

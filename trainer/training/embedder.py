@@ -17,7 +17,7 @@ from trainer.losses.settings import LossSettings
 from trainer.losses.terms import Observed, Terms
 from trainer.models.backbone import Backbone
 from trainer.models.embedder import embed, stream_of
-from trainer.models.input_formats import FILE, EmbeddingManifest
+from trainer.models.input_formats import EMBEDDING_FILE, EmbeddingManifest
 from trainer.training.diagnostics import labels_are_hard, observed, pool_is_covered, teacher_warning
 from trainer.training.distributed import processes
 from trainer.training.finetune import finetune
@@ -65,7 +65,7 @@ class EmbedderObjective:
         for doubt in _doubts(settings, rows):
             logger.warning("%s: %s", settings.triples, doubt)
         self._backbone, self._settings = backbone, settings
-        self.beside = {FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)}
+        self.beside = {EMBEDDING_FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)}
 
     def collate(self, examples: Sequence[Example], _step: int) -> Batch:
         """A batch whose inputs are checked, and whose pictures are decoded and kept."""

@@ -50,7 +50,7 @@ OTHERS = (
     Figure("learning rate", ["learning_rate"], "", noisy=False),
 )
 SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gradient_norm")
-OWN = {"made.created", "made.command", "settings.out"}
+RUN_OWN_FACTS = {"made.created", "made.command", "settings.out"}
 """What every run has of its own: it explains no difference."""
 INCOMPARABLE = "The runs have losses of different kinds (loss.name): their heights are not comparable."
 _LINE = TypeAdapter(dict[str, float])
@@ -206,4 +206,4 @@ def _compared(facts: Sequence[Mapping[str, str]]) -> tuple[dict[str, list[str]],
     for name in dict.fromkeys(name for run in facts for name in run):
         rows[name] = [run.get(name, "–") for run in facts]
     common = {name: values[0] for name, values in rows.items() if len(set(values)) == 1}
-    return {name: values for name, values in rows.items() if name not in common and name not in OWN}, common
+    return {name: values for name, values in rows.items() if name not in common and name not in RUN_OWN_FACTS}, common

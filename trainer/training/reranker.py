@@ -11,7 +11,7 @@ from trainer.models.lora import save_merged
 from trainer.training.distributed import processes
 from trainer.training.finetune import finetune
 from trainer.training.settings import RerankerSettings
-from unijudge.judging.reranker_file import FILE, JudgingManifest
+from unijudge.judging.reranker_file import JUDGING_FILE, JudgingManifest
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.storage.files import publishing_folder
 
@@ -57,7 +57,7 @@ class RerankerObjective:
             max_pixels=settings.model.max_pixels,
             base=backbone.inputs.weights,
         )
-        self.beside = {FILE: asked}
+        self.beside = {JUDGING_FILE: asked}
 
     def streams(self, batch: Lesson) -> list[list[Stream]]:
         """All questions of a batch: their hidden states are kept at the same time."""

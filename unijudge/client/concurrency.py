@@ -13,7 +13,7 @@ from typing import Self
 
 from anyio import CapacityLimiter
 
-FIRST = 4
+FIRST_IN_FLIGHT = 4
 """Requests in flight at the beginning, when the service is still unknown."""
 SLOW_SHARE = 0.25
 """The share of a request's timeout above which an answer is slow. Twice as many requests in flight take twice as long
@@ -85,7 +85,7 @@ class AdaptiveLimit:
             self._round_began, self._round_answers, self._round_quickest_s = now, 0, math.inf
         self._round_answers += 1
         self._round_quickest_s = min(self._round_quickest_s, now - sent_at)
-        return self._round_answers >= FIRST and self._round_quickest_s > QUEUED * self._quickest_s
+        return self._round_answers >= FIRST_IN_FLIGHT and self._round_quickest_s > QUEUED * self._quickest_s
 
     def _set(self, number: int) -> None:
         self._answers = 0

@@ -7,7 +7,7 @@ import time
 from unijudge.client.http import Connection
 from unijudge.errors import InvalidBlob, JudgeError, JudgeRefused
 
-AT_ONCE = 8
+UPLOADS_AT_ONCE = 8
 RETRY_FOR_S = 10
 REMEMBERED = 4096
 INSIDE_S = 30
@@ -24,7 +24,7 @@ class Uploads:
         self._connection = connection
         self._in_work: dict[str, asyncio.Task[bool]] = {}
         self._stored_at: dict[str, float] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._inside_until = float("-inf")
 
     @property

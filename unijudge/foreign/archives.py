@@ -24,7 +24,7 @@ END64 = struct.Struct("<4sQ2H2L4Q")
 LOCATOR64 = struct.Struct("<4sLQL")
 ENTRY = struct.Struct("<4s6H3L5H2L")
 LONGEST_COMMENT = 2**16
-PIECE = 2**20
+ARCHIVE_PIECE = 2**20
 """Bytes of the table of contents in one read."""
 LONGEST_ENTRY = ENTRY.size + 3 * (2**16 - 1)
 IN_EXTRA = 0xFFFFFFFF
@@ -117,7 +117,7 @@ class Archive:
             # The piece must hold the whole next entry, which has at most three fields of 64 KB.
             if len(data) - begun < LONGEST_ENTRY:
                 self._file.seek(place)
-                data, begun = self._file.read(min(PIECE, self._end - place)), 0
+                data, begun = self._file.read(min(ARCHIVE_PIECE, self._end - place)), 0
             name, flags, size = _named(data, begun)
             if not name.endswith("/"):
                 yield place, name, flags

@@ -31,7 +31,7 @@ from unijudge.storage.listing import matching
 from unijudge.storage.locations import check_regular
 from unijudge.storage.names import Listing, inside, is_side_file, usual
 from unijudge.storage.stores import again, is_file, is_folder
-from unijudge.storage.texts import HEAD, check_no_pointer
+from unijudge.storage.texts import HEAD_BYTES, check_no_pointer
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -40,7 +40,7 @@ BEGINNINGS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD")
 """The beginnings of a JPEG, a PNG, a WebP and a GIF in base64."""
 SHORTEST_BASE64 = 200
 """Characters above which a text of only base64 letters counts as base64, since no path is that long without others."""
-LONGEST_NAME = 4096
+LONGEST_PATH = 4096
 """The most characters of a path."""
 LISTINGS = 64
 """The number of folders whose listings are cached."""
@@ -88,7 +88,7 @@ def check_name(name: str) -> None:
     Raises:
         Rejected: The text is not a file name; the message says what it is.
     """
-    start = name[:LONGEST_NAME]
+    start = name[:LONGEST_PATH]
     if start[:5].lower() == "data:":
         raise Rejected("a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file")
     if start[:7].lower() == "file://":
@@ -97,7 +97,7 @@ def check_name(name: str) -> None:
         raise Rejected("a URL, not a path; nothing is downloaded here. Download the file yourself, and give its path")
     if (len(name) > SHORTEST_BASE64 or start.startswith(BEGINNINGS)) and BASE64.fullmatch(start):
         raise Rejected("base64 text, not a path; put its bytes into a binary column, or save it as a file")
-    if len(name) > LONGEST_NAME:
+    if len(name) > LONGEST_PATH:
         raise Rejected(f"{len(name):,} characters, too long for a path; give a shorter path")
 
 
@@ -194,7 +194,7 @@ class Pictures:
             return Archive(path.stem, self._open.enter_context(path.open("rb")))
         except UNREADABLE as error:
             with path.open("rb") as raw:
-                check_no_pointer(path, raw.read(HEAD))
+                check_no_pointer(path, raw.read(HEAD_BYTES))
             raise DataError(f"{path}: not a complete zip file ({error}); download it again, or move it away") from error
 
     def _member(self, name: str) -> bytes:

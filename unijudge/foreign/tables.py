@@ -28,7 +28,7 @@ from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.listing import all_files, matching
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import exists, is_file, is_folder
-from unijudge.storage.texts import COMPRESSED, HEAD, NO_UTF_8, TORN, check_no_pointer, open_text
+from unijudge.storage.texts import COMPRESSED, HEAD_BYTES, NO_UTF_8, TORN, check_no_pointer, open_text
 
 ROWS_AT_ONCE = 16
 """The most rows of a Parquet file in one batch, since a row may hold a picture of some megabytes."""
@@ -241,7 +241,7 @@ def _parquet(path: Path, columns: Columns | None) -> Numbered:
 def _arrow(path: Path, columns: Columns | None) -> Numbered:
     """Reads an Arrow stream, as the library `datasets` writes, or an Arrow file (Feather)."""
     with path.open("rb") as raw:
-        head = raw.read(HEAD)
+        head = raw.read(HEAD_BYTES)
         check_no_pointer(path, head)
         raw.seek(0)
         read = pa.ipc.open_file if head.startswith(ARROW_FILE) else pa.ipc.open_stream

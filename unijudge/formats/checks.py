@@ -9,14 +9,16 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CANDIDATES, CandidateManifest, missing_candidate_parts, part_path
+from unijudge.formats.candidates import CANDIDATES, CandidateManifest
 from unijudge.formats.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.formats.datasets import DatasetManifest, check_dataset_file, every, read_parts
 from unijudge.formats.model_folders import AdapterConfig, check_weights
+from unijudge.formats.parts import PartManifest, part_path
 from unijudge.formats.rankings import Evaluation, read_rankings
-from unijudge.formats.scores import ScoreManifest, missing_shards, read_shard
+from unijudge.formats.scores import SCORES, ScoreManifest
+from unijudge.formats.tables import Table
 from unijudge.formats.triples import TripleManifest, read_triples
-from unijudge.formats.vectors import VectorManifest, check_part, missing_vector_parts
+from unijudge.formats.vectors import ENTRY_KINDS, VectorManifest, check_part
 from unijudge.provenance import Beginning, Versions
 from unijudge.storage.files import names_in, read_json, read_text
 from unijudge.storage.locations import inside_store, is_local, locate
@@ -27,12 +29,18 @@ PLANNED = "candidates"
 
 def missing_vectors(folder: Path, manifest: VectorManifest, _: Mapping[str, int]) -> list[str]:
     """The parts that are not there yet."""
-    return [path.name for kind in ("items", "queries") for path, _ in missing_vector_parts(folder, manifest, kind)]
+    kinds = [manifest.parts(kind) for kind in ENTRY_KINDS]
+    return [part_path(folder, part, parts.prefix).name for parts in kinds for part in parts.missing(folder)]
 
 
-def missing_scores(folder: Path, manifest: ScoreManifest, _: Mapping[str, int]) -> list[str]:
-    """The shards that are not there yet."""
-    return [f"part-{shard:05d}.parquet" for shard in missing_shards(folder, manifest)]
+def missing_parts(folder: Path, manifest: PartManifest, _: Mapping[str, int]) -> list[str]:
+    """The parts that are not there yet."""
+    return [part_path(folder, part).name for part in manifest.parts.missing(folder)]
+
+
+def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]) -> list[str]:
+    """The same, of the candidates inside a folder of scores."""
+    return [f"{PLANNED}/{name}" for name in missing_parts(folder / PLANNED, manifest, sizes)]
 
 
 def missing_files(_: Path, manifest: DatasetManifest, sizes: Mapping[str, int]) -> list[str]:
@@ -73,8 +81,8 @@ def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
 
 def check_vectors(folder: Path, manifest: VectorManifest) -> str:
     """Part by part."""
-    names = [name for kind in ("items", "queries") for name, _ in manifest.parts(kind)]
-    rows = every(lambda name: check_part(folder / name, manifest), names)
+    paths = chain.from_iterable(manifest.parts(kind).paths(folder) for kind in ENTRY_KINDS)
+    rows = every(lambda path: check_part(path, manifest), list(paths))
     if rows != manifest.items + manifest.queries:
         raise DataError(
             f"{folder}: {rows} vectors, but vectors.json says {manifest.items + manifest.queries}; embed again"
@@ -84,20 +92,10 @@ def check_vectors(folder: Path, manifest: VectorManifest) -> str:
 
 def check_scores(folder: Path, manifest: ScoreManifest) -> str:
     """Shard by shard."""
-    rows = every(lambda shard: sum(1 for _ in read_shard(folder, manifest, shard)), range(manifest.shards))
+    rows = _rows_of_parts(folder, manifest, SCORES)
     if rows != manifest.queries:
         raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")
     return f"{rows} rows read"
-
-
-def missing_candidates(folder: Path, manifest: CandidateManifest, _: Mapping[str, int]) -> list[str]:
-    """The parts that are not there yet."""
-    return [part_path(folder, part).name for part in missing_candidate_parts(folder, manifest)]
-
-
-def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]) -> list[str]:
-    """The same, of the candidates inside a folder of scores."""
-    return [f"{PLANNED}/{name}" for name in missing_candidates(folder / PLANNED, manifest, sizes)]
 
 
 def check_planned(folder: Path, manifest: CandidateManifest) -> str:
@@ -107,17 +105,22 @@ def check_planned(folder: Path, manifest: CandidateManifest) -> str:
 
 def check_candidates(folder: Path, manifest: CandidateManifest) -> str:
     """Part by part."""
-
-    def read(part: int) -> int:
-        return sum(1 for _ in CANDIDATES.read(part_path(folder, part), manifest.stamp(part)))
-
-    rows = every(read, range(len(manifest.parts())))
+    rows = _rows_of_parts(folder, manifest, CANDIDATES)
     if rows != manifest.queries:
         raise DataError(
             f"{folder}: {rows} queries, but candidates.json says {manifest.queries}; delete the folder, and it will be "
             "made again"
         )
     return f"{rows} rows read"
+
+
+def _rows_of_parts(folder: Path, manifest: PartManifest, table: Table) -> int:
+    """Reads every part, and returns how many rows they hold."""
+
+    def read(part: int) -> int:
+        return sum(1 for _ in table.read(part_path(folder, part), manifest.stamp(part)))
+
+    return every(read, range(len(manifest.parts)))
 
 
 def check_triples(folder: Path, manifest: TripleManifest) -> str:

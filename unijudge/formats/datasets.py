@@ -32,7 +32,7 @@ from unijudge.storage.names import inside
 from unijudge.storage.outputs import check_folder
 from unijudge.storage.stores import again, exists
 
-AT_ONCE = 16
+FILES_AT_ONCE = 16
 """Files that are copied at the same time."""
 BLOCK = 1 << 20
 """Bytes of a block in a copy."""
@@ -81,7 +81,7 @@ class DatasetManifest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Parts:
+class DatasetParts:
     """The manifests of folders that belong to each other."""
 
     corpus: CorpusManifest
@@ -91,7 +91,7 @@ class Parts:
     triples_sha256: str | None
 
 
-def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Parts:
+def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> DatasetParts:
     """Reads the manifests of a corpus, its scores and its training rows.
 
     Raises:
@@ -113,7 +113,9 @@ def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Parts
             f"{triples}: was selected from scores whose manifest.json has the sha256 {chosen.scores}, but {scores} has "
             f"{judged_sha256}; give the scores of {triples}"
         )
-    return Parts(found, judged, judged_sha256, chosen, file_sha256(triples / "triples.json") if triples else None)
+    return DatasetParts(
+        found, judged, judged_sha256, chosen, file_sha256(triples / "triples.json") if triples else None
+    )
 
 
 def copied(source: Path, target: Path, sha256: str | None = None, size: int | None = None) -> Stored:
@@ -177,7 +179,7 @@ def stored(path: Path) -> Stored:
 def each(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """Applies `work` to many things in parallel, logs the progress, and returns the results in order."""
     done: list[R] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         for start in range(0, len(things), FILES_BETWEEN_NEWS):
             done += pool.map(work, things[start : start + FILES_BETWEEN_NEWS])
             if len(things) > FILES_BETWEEN_NEWS:

@@ -17,6 +17,7 @@ from unijudge.formats.rankings import Evaluation
 from unijudge.formats.scores import ScoreManifest
 from unijudge.formats.triples import TripleManifest
 from unijudge.formats.vectors import VectorManifest
+from unijudge.pages.terminal import aligned
 from unijudge.provenance import MADE, Beginning
 from unijudge.settings import flattened
 from unijudge.storage.access_errors import unreadable
@@ -41,8 +42,7 @@ def describe(folder: Path) -> str:
     lines.append(
         ("on disk" if is_local(folder) else "in the store", f"{len(sizes)} files, {sum(sizes.values()):,} bytes")
     )
-    width = min(40, max(len(name) for name, _ in lines))
-    return "\n".join([f"{folder}: {kind.name}; {state}", *(f"  {name:<{width}}  {value}" for name, value in lines)])
+    return "\n".join([f"{folder}: {kind.name}; {state}", *(f"  {line}" for line in aligned(lines, left=2))])
 
 
 def check(folder: Path) -> str:
@@ -128,11 +128,11 @@ KINDS = (
     _FolderKind("scored dataset", "dataset.json", DatasetManifest, checks.check_dataset, checks.missing_files),
     _FolderKind("corpus", "corpus.json", CorpusManifest, checks.check_corpus),
     _FolderKind("vectors", "vectors.json", VectorManifest, checks.check_vectors, checks.missing_vectors),
-    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_scores),
+    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_parts),
     _FolderKind(
         "scores, planned", "candidates/candidates.json", CandidateManifest, checks.check_planned, checks.missing_planned
     ),
-    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_candidates),
+    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_parts),
     _FolderKind("triples", "triples.json", TripleManifest, checks.check_triples),
     _FolderKind("run", "settings.json", Beginning, checks.check_run, checks.missing_run),
     _FolderKind("evaluation", "metrics.json", Evaluation, checks.check_evaluation),

@@ -12,7 +12,7 @@ from unijudge.formats.datasets import every
 from unijudge.storage.access_errors import unreadable
 from unijudge.storage.files import read_json, read_text
 from unijudge.storage.listing import all_files
-from unijudge.storage.texts import HEAD, check_no_pointer
+from unijudge.storage.texts import HEAD_BYTES, check_no_pointer
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
@@ -117,7 +117,7 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
         with path.open("rb") as file:
             first = file.read(8)
             length = int.from_bytes(first, "little")
-            check_no_pointer(path, first + file.read(HEAD - 8))
+            check_no_pointer(path, first + file.read(HEAD_BYTES - 8))
             file.seek(8)
             if length > path.stat().st_size:
                 raise ValueError("it is shorter than its header")

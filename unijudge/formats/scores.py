@@ -4,20 +4,20 @@
 similarity. Selection applies thresholds and counts, so they can change without new judging.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from unijudge.errors import DataError
+from unijudge.formats.parts import PartManifest, Parts, part_path
 from unijudge.formats.tables import Table
 from unijudge.judging.verdicts import JudgeIdentity
-from unijudge.provenance import MADE, Provenance
-from unijudge.storage.files import names_in, read_json
+from unijudge.provenance import Provenance
+from unijudge.storage.files import read_json
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,8 @@ SCORES = Table(
 )
 
 
-class ScoreManifest(BaseModel):
-    """manifest.json: the plan of the folder, and who judged. Written first and never changed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ScoreManifest(PartManifest):
+    """manifest.json: the plan of the folder, and who judged."""
 
     version: Literal[4] = 4
     corpus: str
@@ -100,7 +98,7 @@ class ScoreManifest(BaseModel):
     shard_size: int
     k: int
     pool: Literal["global", "subset", "modality"]
-    retrieval: dict[str, Any] = {}
+    retrieval: dict[str, Any] = Field(default_factory=dict)
     """The other settings of the search."""
     band: dict[str, Any] | None = None
     """The band in a cascade's second step: the first step's folder (`scores`, the fingerprint of its manifest), the
@@ -109,34 +107,9 @@ class ScoreManifest(BaseModel):
     made: Provenance | None = None
 
     @property
-    def shards(self) -> int:
-        """How many parts make the folder whole."""
-        return -(-self.queries // self.shard_size)
-
-    @property
-    def fingerprint(self) -> str:
-        """The sha256 of the plan and the judge; the same where somebody published the folder."""
-        return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()
-
-    def stamp(self, shard: int) -> str:
-        """What marks a file as this shard of this plan."""
-        return f"{self.fingerprint[:16]}/{shard}"
-
-    def rows(self, shard: int) -> range:
-        """The corpus rows of the queries of one shard."""
-        start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, self.queries))
-
-
-def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard lies."""
-    return folder / f"part-{shard:05d}.parquet"
-
-
-def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
-    """The shards that do not exist yet."""
-    there = names_in(folder)
-    return [shard for shard in range(manifest.shards) if shard_path(folder, shard).name not in there]
+    def parts(self) -> Parts:
+        """The shards, by the corpus rows of their queries."""
+        return Parts(self.queries, self.shard_size)
 
 
 def write_shard(
@@ -147,7 +120,7 @@ def write_shard(
     With `rivals`, several processes may write the same shard at the same time.
     """
     stream = map(_plain, rows)
-    SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
+    SCORES.write(part_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
 
 
 def _plain(row: JudgedQuery) -> dict[str, Any]:
@@ -163,7 +136,7 @@ def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[Ju
     Raises:
         DataError: The shard is missing, damaged, foreign, or was written for another plan.
     """
-    for row in SCORES.read(shard_path(folder, shard), manifest.stamp(shard)):
+    for row in SCORES.read(part_path(folder, shard), manifest.stamp(shard)):
         row["positives"] = [Judged(**judged) for judged in row["positives"]]
         row["candidates"] = [Judged(**judged) for judged in row["candidates"]]
         yield JudgedQuery(**row)
@@ -175,13 +148,13 @@ def present_shards(folder: Path, manifest: ScoreManifest, *, partial: bool = Fal
     Raises:
         DataError: Shards are missing and `partial` is false.
     """
-    missing = missing_shards(folder, manifest)
+    missing = manifest.parts.missing(folder)
     if missing and not partial:
         raise DataError(
-            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
+            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}); run the same "
             "`mine score` again to finish it, or set partial=true to use the existing shards"
         )
-    return sorted(set(range(manifest.shards)) - set(missing))
+    return sorted(set(range(len(manifest.parts))) - set(missing))
 
 
 def read_scores(folder: Path, *, partial: bool = False) -> Iterator[JudgedQuery]:

@@ -20,10 +20,10 @@ from unijudge.storage.access_errors import unreadable
 from unijudge.storage.files import publishing
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import again
-from unijudge.storage.texts import HEAD, check_no_pointer
+from unijudge.storage.texts import HEAD_BYTES, check_no_pointer
 
 ROWS_AT_ONCE = 4096
-PIECE = 2**20
+COLUMN_PIECE = 2**20
 """Bytes of a column in one read, if its row group is read in pieces."""
 
 FOREIGN = "another program wrote it: delete the file and run its writer again"
@@ -47,11 +47,11 @@ def open_parquet(path: Path, *, piecewise: bool = False) -> pq.ParquetFile:
             path.absolute() if is_local(path) else _Stored(path),
             page_checksum_verification=True,
             pre_buffer=not piecewise,
-            buffer_size=PIECE if piecewise else 0,
+            buffer_size=COLUMN_PIECE if piecewise else 0,
         )
     except pa.ArrowInvalid:
         with path.open("rb") as file:
-            check_no_pointer(path, file.read(HEAD))
+            check_no_pointer(path, file.read(HEAD_BYTES))
         raise
 
 

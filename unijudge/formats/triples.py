@@ -5,7 +5,6 @@ soft labels can be made at any temperature. In a cascade, a row may hold verdict
 scale. Their scores are comparable only if both judges were calibrated.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -16,6 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.errors import DataError
+from unijudge.formats.parts import PART, part_path
 from unijudge.formats.scores import JUDGED, UNKNOWN, Judged
 from unijudge.formats.tables import Table
 from unijudge.judging.verdicts import sigmoid
@@ -125,7 +125,7 @@ class Triple:
         return judged_positive | {negative.judge for negative in unchanged if negative.log_odds is not None}
 
 
-NEGATIVE = [
+NEGATIVE_FIELDS = [
     *JUDGED,
     ("beta", pa.float32()),
     ("duplicate", pa.bool_()),
@@ -142,7 +142,7 @@ TRIPLES = Table(
             ("query_id", pa.string()),
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
-            ("negatives", pa.list_(pa.struct(NEGATIVE))),
+            ("negatives", pa.list_(pa.struct(NEGATIVE_FIELDS))),
             ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8()), ("affirmed", pa.bool_())]))),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
@@ -198,17 +198,13 @@ class TripleManifest(BaseModel):
             )
 
 
-PART = re.compile(r"part-\d{5,}\.parquet")
-"""What a part is called."""
-
-
 def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
     """Writes the parts, in order, and returns the number of rows. `finish_triples` then completes the folder."""
     count = 0
     stream = iter(triples)
     for part, first in enumerate(stream):  # a part begins where a row is left for it
         rows = chain([first], islice(stream, ROWS_IN_PART - 1))
-        count += TRIPLES.write(folder / f"part-{part:05d}.parquet", map(_plain, rows))
+        count += TRIPLES.write(part_path(folder, part), map(_plain, rows))
     return count
 
 

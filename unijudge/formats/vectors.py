@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.lazy_table import Rows
+from unijudge.formats.parts import Parts, groups_holding, part_path, start_folder
 from unijudge.formats.tables import checked, open_parquet, reading
 from unijudge.provenance import MADE, Provenance, differences
 from unijudge.shown import shown
-from unijudge.storage.files import names_in, publish_json, publishing, read_json
-from unijudge.storage.outputs import check_folder
+from unijudge.storage.files import publish_json, publishing, read_json
 
 ROWS_IN_PART = 65_536
 ROWS_IN_BLOCK = 8_192
@@ -32,6 +32,7 @@ LENGTH_TOLERANCE = 0.01
 
 Vectors = npt.NDArray[np.float32]
 EntryKind = Literal["items", "queries"]
+ENTRY_KINDS: tuple[EntryKind, ...] = ("items", "queries")
 _DIGEST = b"unijudge.vectors"
 _SKIPPED = b"unijudge.skipped"
 LONG = {"on_long", "max_tokens"}
@@ -80,14 +81,9 @@ class VectorManifest(BaseModel):
         """
         return hashlib.sha256(self.model_dump_json(exclude=MADE | LONG).encode()).hexdigest()[:16]
 
-    def parts(self, kind: EntryKind) -> list[tuple[str, range]]:
-        """The file name and the corpus rows of each part."""
-        rows = getattr(self, kind)
-        starts = range(0, rows, ROWS_IN_PART)
-        return [
-            (f"{kind}-{number:05d}.parquet", range(start, min(start + ROWS_IN_PART, rows)))
-            for number, start in enumerate(starts)
-        ]
+    def parts(self, kind: EntryKind) -> Parts:
+        """The parts, by their corpus rows."""
+        return Parts(getattr(self, kind), ROWS_IN_PART, kind)
 
 
 def start_vectors(folder: Path, manifest: VectorManifest) -> None:
@@ -99,11 +95,7 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
         DataError: The folder holds the vectors of another model or corpus, or something else.
     """
     path = folder / "vectors.json"
-    if path.name not in names_in(folder):
-        check_folder(folder, {path.name})
-        publish_json(path, manifest)
-        return
-    found = read_json(path, VectorManifest)
+    found = start_folder(path, manifest, own=())
     fields = differences(found, manifest)
     if fields and found.on_long == "error" and set(fields) <= LONG:
         publish_json(path, manifest)
@@ -149,10 +141,9 @@ def write_vectors_part(
 
 def missing_vector_parts(folder: Path, manifest: VectorManifest, kind: EntryKind) -> Iterator[tuple[Path, range]]:
     """The parts that do not exist yet, with their corpus rows."""
-    there = names_in(folder)
-    for name, rows in manifest.parts(kind):
-        if name not in there:
-            yield folder / name, rows
+    parts = manifest.parts(kind)
+    for part in parts.missing(folder):
+        yield part_path(folder, part, kind), parts.rows_of(part)
 
 
 class VectorFolder:
@@ -184,9 +175,10 @@ class VectorFolder:
         Raises:
             DataError: A part is missing, damaged or foreign, or holds numbers that are not finite.
         """
-        for name, rows in self.manifest.parts(kind):
-            if wanted is None or (rows.start < wanted.stop and wanted.start < rows.stop):
-                yield from self._part(kind, self.folder / name, rows, wanted)
+        parts = self.manifest.parts(kind)
+        for part in parts.holding(wanted):
+            path = part_path(self.folder, part, kind)
+            yield from self._part(kind, path, parts.rows_of(part), wanted)
 
     def skipped(self, kind: EntryKind) -> Rows:
         """Returns the ascending rows whose inputs were too long and have no vector.
@@ -196,9 +188,10 @@ class VectorFolder:
         """
         found = [np.empty(0, np.int64)]
         if self.manifest.on_long == "skip":
-            for name, rows in self.manifest.parts(kind):
-                with _opened(self.folder / name, self.manifest) as file:
-                    found.append(rows.start + _skipped(file))
+            parts = self.manifest.parts(kind)
+            for part, path in enumerate(parts.paths(self.folder)):
+                with _opened(path, self.manifest) as file:
+                    found.append(parts.rows_of(part).start + _skipped(file))
         return np.concatenate(found)
 
     def whole(self, kind: EntryKind) -> Vectors:
@@ -216,18 +209,15 @@ class VectorFolder:
         return found
 
     def _part(self, kind: EntryKind, path: Path, rows: range, wanted: range | None) -> Iterator[tuple[range, Vectors]]:
-        start = rows.start
         with _opened(path, self.manifest) as file:
-            for group in range(file.num_row_groups):
-                block = range(start, start + file.metadata.row_group(group).num_rows)
-                start = block.stop
-                if wanted is None or (block.start < wanted.stop and wanted.start < block.stop):
-                    ids, vectors = _block(path, file, group, self.manifest.width)
-                    if not ids.equals(self._ids[kind].slice(block.start, len(block)).combine_chunks()):
-                        raise DataError(f"{path}: its ids are not those of the corpus; embed again")
-                    yield block, vectors
-        if start != rows.stop:
-            raise DataError(f"{path}: {start - rows.start} vectors, but {len(rows)} belong there; embed again")
+            for group, block in groups_holding(file, rows.start, wanted):
+                ids, vectors = _block(path, file, group, self.manifest.width)
+                if not ids.equals(self._ids[kind].slice(block.start, len(block)).combine_chunks()):
+                    raise DataError(f"{path}: its ids are not those of the corpus; embed again")
+                yield block, vectors
+            found = file.metadata.num_rows
+        if found != len(rows):
+            raise DataError(f"{path}: {found} vectors, but {len(rows)} belong there; embed again")
 
 
 def check_part(path: Path, manifest: VectorManifest) -> int:

@@ -17,7 +17,7 @@ from unijudge.errors import BadImage
 from unijudge.images.side_data import without_side_data
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.locations import is_local
-from unijudge.storage.texts import HEAD, LFS
+from unijudge.storage.texts import HEAD_BYTES, LFS
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 200_000_000
@@ -31,7 +31,7 @@ MAX_BYTES = 200 * 2**20
 """The limit of bytes in an encoded picture. A larger file is never read."""
 LARGEST_HEADER = 2**31
 """The limit of pixels in a header when only the number of pixels is wanted."""
-OTHERS = {
+OTHER_FORMATS = {
     b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF", b"%PDF": "a PDF", b"jP  ": "a JPEG 2000",
     b"\xff\x0a": "a JPEG XL", b"JXL ": "a JPEG XL", b"ftypavi": "an AVIF", b"ftyphe": "a HEIC", b"ftypmif1": "a HEIC",
     b"8BPS": "a file of Photoshop",
@@ -93,11 +93,11 @@ def _instead(data: bytes) -> str:
         return ", but an empty file; download it again"
     if data.startswith(LFS):
         return ", but a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
-    head = data[:HEAD].lstrip().lower()
+    head = data[:HEAD_BYTES].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
         kind = "a drawing in SVG" if b"<svg" in data[:1000] else "a text, which a server sent instead of a picture"
         return f", but {kind}; " + ("convert it" if "SVG" in kind else "download it again")
-    kind = next((kind for mark, kind in OTHERS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)), "")
+    kind = next((kind for mark, kind in OTHER_FORMATS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)), "")
     return f", but {kind}; convert it" if kind else ""
 
 

@@ -4,15 +4,18 @@ Each engine and processor scales pictures in a different way, and some ignore th
 The conversion of a scaled picture into tokens depends on the family of models (`families`).
 """
 
+import hashlib
 import math
+import threading
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal, Protocol
 
+from cachetools import LRUCache, cachedmethod
 from PIL import Image
 
 from unijudge.errors import SettingsError
 from unijudge.images.decoding import MAX_ASPECT_RATIO, open_image
-from unijudge.images.lru import LruCache
 
 Resize = Literal["keep", "square"]
 
@@ -113,26 +116,24 @@ class PictureReader:
         Args:
             form: The family of models that gets the pictures.
             max_source_pixels: Pictures with more pixels are not decoded at all.
-            keep_bytes: The size of the cache, in bytes of files and pictures.
+            keep_bytes: The size of the cache, in bytes of pictures.
         """
         self._form = form
         self._max_source_pixels = max_source_pixels
-        self._recent = LruCache[Picture](keep_bytes)
+        self._recent: LRUCache[bytes, Picture] = LRUCache(keep_bytes, getsizeof=lambda picture: picture.nbytes)
+        """By the hash of the file."""
+        self._lock = threading.Lock()
 
+    @cachedmethod(attrgetter("_recent"), key=lambda _, data: hashlib.sha256(data).digest(), lock=attrgetter("_lock"))
     def __call__(self, data: bytes) -> Picture:
         """Prepares one picture.
 
         Raises:
             BadImage: The picture cannot be decoded, or is too large.
         """
-        kept = self._recent.get(data)
-        if kept is not None:
-            return kept
         image = open_image(data, self._max_source_pixels)
         height, width = self._form.fit(image.height, image.width)
-        picture = self._form.picture(image.resize((width, height), Image.Resampling.BICUBIC))
-        self._recent.put(data, picture, len(data) + picture.nbytes)
-        return picture
+        return self._form.picture(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def fitted(height: int, width: int, side: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

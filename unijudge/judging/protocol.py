@@ -1,6 +1,6 @@
 """The HTTP protocol of the judge service: the bodies that the client writes and the server checks.
 
-GET  /v1/identity   ServiceInfo                      the judge's identity, and the limits of a request
+GET  /v1/identity   ServiceInfo                      the judge's identity, what a token costs, the limits of a request
 POST /v1/score      ScoreRequest → ScoreResponse     a verdict for each candidate of a query, in order
 POST /v1/choose     ScoreRequest → ChooseResponse    the best candidate of the list, by one listwise question
 POST /v1/count      ScoreRequest → CountResponse     the length of each prompt, without judging
@@ -120,8 +120,6 @@ class ChooseResponse(Answer):
 class CountResponse(Answer):
     """A token count or an error for each candidate, in the order of the request."""
 
-    shape: ModelShape | None
-    """The cost of a token; null if the model's shape is not known."""
     results: list[TokenCount | PairError]
 
 
@@ -140,12 +138,14 @@ class Limits(Wire):
 
 
 class ServiceInfo(Wire):
-    """The judge's identity and the limits of the service."""
+    """The judge's identity, the cost of a token, and the limits of a request."""
 
     identity: JudgeIdentity
     digest: str
     """The value to send as `If-Match`, so that no other judge answers."""
     limits: Limits
+    shape: ModelShape | None
+    """What a token costs; null for a judge without tokens, and for a model of which it is not known."""
     replicas: int
     """The number of copies of the judge that the service is configured to run. Each copy answers alone."""
 

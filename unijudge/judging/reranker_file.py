@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from unijudge.judging.prompt import Prompt
 from unijudge.storage.files import read_json
 
-FILE = "judging.json"
+JUDGING_FILE = "judging.json"
 JUDGE_MIN_PIXELS = 4 * 28 * 28
 JUDGE_MAX_PIXELS = 300 * 28 * 28
 """The default pixel budget of a judge, which is also the default of a reranker in training."""
@@ -39,9 +39,9 @@ def served_otherwise(folder: Path, prompt: Prompt, min_pixels: int, max_pixels: 
     Raises:
         DataError: judging.json cannot be read.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / JUDGING_FILE).is_file():
         return []
-    trained = read_json(folder / FILE, JudgingManifest)
+    trained = read_json(folder / JUDGING_FILE, JudgingManifest)
     found = [
         f"model.{name} = {value}, but {folder} was trained with {wanted}, so it sees pictures in another size than in "
         f"training. Set model.{name} = {wanted}"

@@ -13,10 +13,8 @@ from unijudge.errors import DataError, ModelError
 from unijudge.formats.model_folders import WEIGHTS_INDEX, check_safetensors
 from unijudge.modeling.inputs import NO_CODE, load_config
 from unijudge.modeling.weight_files import WEIGHTS, check_numbers, is_side_tensor, packing_of, weight_files
+from unijudge.shown import NAMED
 from unijudge.storage.access_errors import in_one_line
-
-NAMED = 5
-"""The most tensor names per fault in a message."""
 
 LONGEST_NAME = 120
 """The most characters of a tensor's name in a message."""

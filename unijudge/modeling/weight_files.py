@@ -30,7 +30,7 @@ PARTS: Mapping[str, tuple[frozenset[str], ...]] = {
 """Packing method → sets of tensor names. A packed layer holds at least one tensor of each set."""
 PACKING = frozenset({*PARTS, "bitsandbytes"})
 """Methods that pack at least some weights into less than 16 bits or into integers."""
-PLACES = frozenset({"I64", "BOOL"})
+POSITION_DTYPES = frozenset({"I64", "BOOL"})
 """Dtypes of tensors that are not weights, such as position numbers."""
 SIDE_TENSORS = ("scale", "zero", "shape", "g_idx", "absmax", "quant_map", "quant_state")
 """Words in the names of tensors that only describe the packing of other tensors, for every method."""
@@ -110,7 +110,7 @@ def check_numbers(paths: Sequence[Path], method: str) -> None:
                 f"of 16 bits or more (first {min(foreign)[:120]}). Take the config.json of these weights"
             )
         return
-    if method in PACKING and set(dtypes.values()) <= NUMBERS | PLACES:
+    if method in PACKING and set(dtypes.values()) <= NUMBERS | POSITION_DTYPES:
         raise ModelError(
             f"its config.json says that its weights are packed by {method}, but no weight is packed. Remove "
             "quantization_config from config.json, or take the packed weights"

@@ -16,8 +16,13 @@ from unijudge.provenance import Provenance
 from unijudge.shown import shown
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, padded: bool = False) -> str:
     """Returns a Markdown table. The text of a cell is escaped.
+
+    Args:
+        head: The names of the columns.
+        rows: The cells.
+        padded: Whether the columns are aligned where the text is read as it stands.
 
     Example:
         >>> print(table(["name", "value"], [["rank", 16]]))
@@ -25,8 +30,15 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
         |---|---|
         | rank | 16 |
     """
-    lines = ["| " + " | ".join(map(_cell, row)) + " |" if any(row) else "|" + " |" * len(row) for row in [head, *rows]]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+    cells = [list(map(_cell, row)) for row in [head, *rows]]
+    widths = [max(map(len, column)) if padded else 0 for column in zip(*cells, strict=True)]
+    lines = ["|" + "|".join(map(_between_bars, row, widths)) + "|" for row in cells]
+    rule = "|" + "|".join("-" * max(width + 2, 3) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _between_bars(cell: str, width: int) -> str:
+    return f" {cell:<{width}} " if cell or width else " "
 
 
 def facts(values: BaseModel | Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from unijudge.errors import DataError, UnijudgeError, Unreachable
 from unijudge.provenance import without_passwords
 from unijudge.storage.locations import is_local
 
-CURES: dict[int | None, str] = {
+CURE_OF_ERRNO: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Fix the permissions"),
     **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "This path is taken: give another"),
@@ -68,7 +68,7 @@ def spent(error: BaseException | None) -> str | None:
     while error is not None:
         number = getattr(error, "errno", None)
         if number in SPENT:
-            return CURES[number]
+            return CURE_OF_ERRNO[number]
         error = error.__cause__ or error.__context__
     return None
 
@@ -112,7 +112,7 @@ def missing(path: Path, error: FileNotFoundError) -> DataError:
     return DataError(f"{path}: not found ({_reason(reason)}); check the URL, and that this machine can reach it")
 
 
-def unwritable(path: Path, error: Exception, cures: Mapping[int | None, str] = CURES) -> DataError:
+def unwritable(path: Path, error: Exception, cures: Mapping[int | None, str] = CURE_OF_ERRNO) -> DataError:
     """Returns the error to raise when a disk or a store refused a write."""
     reason = _reason(getattr(error, "strerror", None) or error)
     number = getattr(error, "errno", None) if is_local(path) else None  # a store's library uses these numbers otherwise

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
-from unijudge.storage.access_errors import CURES, missing, unreadable, unwritable
+from unijudge.storage.access_errors import CURE_OF_ERRNO, missing, unreadable, unwritable
 from unijudge.storage.leases import check_held
 from unijudge.storage.locations import check_regular, is_local
 from unijudge.storage.names import is_left_behind
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """Error numbers of file systems that cannot synchronise a folder."""
 
-IN_TEMPORARY = CURES | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
+IN_TEMPORARY = CURE_OF_ERRNO | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
 """Error number → its cure, while a local draft is written for a store."""
 
 M = TypeVar("M", bound=BaseModel)

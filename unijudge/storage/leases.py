@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from unijudge.errors import FolderBusy
-from unijudge.storage.access_errors import CURES, unwritable
+from unijudge.storage.access_errors import CURE_OF_ERRNO, unwritable
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import again
 
@@ -34,9 +34,9 @@ VOID_AFTER_S = 60
 """Seconds without a renewal after which another process may take over a lease in an object store."""
 STOP_BEFORE_S = 10
 """Seconds before that limit at which the holder stops writing."""
-LOOK_EVERY_S = 1
+LEASE_LOOK_EVERY_S = 1
 
-BESIDE = CURES | dict.fromkeys(
+BESIDE = CURE_OF_ERRNO | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS),
     "The lock of an output lies beside the output: fix the permissions there, or give a folder inside that folder",
 )
@@ -168,7 +168,7 @@ def _is_void(path: Path, lock: Any) -> bool:
         seen_at = _now()
         logger.info("%s: %s holds the lease; checking for up to %d s whether it is alive", path, holder, VOID_AFTER_S)
         while _now() < seen_at + VOID_AFTER_S:
-            time.sleep(min(LOOK_EVERY_S, VOID_AFTER_S))
+            time.sleep(min(LEASE_LOOK_EVERY_S, VOID_AFTER_S))
             if _read(lock) != first:
                 raise _busy(path, holder)
     except FileNotFoundError:
@@ -216,7 +216,7 @@ class _Holder:
                 logger.warning("%s: lease not renewed: %s", self._lock, error)
 
     def _watch(self) -> None:
-        while not self._done.wait(LOOK_EVERY_S) and not self.lost.is_set():
+        while not self._done.wait(LEASE_LOOK_EVERY_S) and not self.lost.is_set():
             if _now() > self._written_at + VOID_AFTER_S - STOP_BEFORE_S:
                 logger.error("%s: lease lost, because it was not renewed in time", self._lock)
                 self.lost.set()

@@ -16,8 +16,6 @@ from unijudge.errors import SettingsError
 from unijudge.provenance import without_passwords
 from unijudge.storage.access_errors import in_one_line
 
-NOWHERE_S = 30
-"""Seconds of retries for a host name that was never known. Longer settings apply to a service that answered before."""
 FROM_OUTSIDE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Environment variables that decide how a service is reached. The names of proxies may be in lower case too."""
 

@@ -25,7 +25,7 @@ MARKS = (
 """First bytes of files in other encodings. UTF-32 comes first, because its mark begins with the mark of UTF-16."""
 LFS = b"version https://git-lfs"
 """First bytes of the pointer file that Git LFS puts in the place of a large file."""
-HEAD = len(LFS)
+HEAD_BYTES = len(LFS)
 """Bytes at the beginning of a file that the checks read."""
 NO_TEXT = (
     (b"PK\3\4", "a zip archive (.xlsx is a zip archive too); unpack it, or save the sheet as CSV UTF-8"),
@@ -99,7 +99,7 @@ def as_text(path: Path, data: bytes) -> str:
     Raises:
         DataError: The bytes are not UTF-8.
     """
-    check_beginning(path, data[:HEAD])
+    check_beginning(path, data[:HEAD_BYTES])
     try:
         return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
@@ -123,7 +123,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     with path.open("rb") as stored, _plain(path, stored) as file:
         raw: Any = file
         buffered = io.BufferedReader(raw)
-        check_beginning(path, buffered.peek(HEAD)[:HEAD])
+        check_beginning(path, buffered.peek(HEAD_BYTES)[:HEAD_BYTES])
         yield io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=newline)
 
 

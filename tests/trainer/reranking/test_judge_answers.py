@@ -17,7 +17,7 @@ from unijudge.storage.leases import lease
 
 def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
     """Stopped in its third part of two queries; then the same command, and one with other rules on the same answers."""
-    monkeypatch.setattr(judge_answers, "PART", 2)
+    monkeypatch.setattr(judge_answers, "RANKINGS_AT_ONCE", 2)
     whole = run(judge := Answering(1), job(method="fused", list_size=2, out=tmp_path / "whole"))
     queries = len(judge.listed)
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from tests.trainer.evaluation.measured import BOTH_WAYS, PAIRS, SWAPPED, measured
 from trainer.cli import app
-from trainer.studies.measures import Reading
+from trainer.studies.measures import CellReading
 from trainer.studies.power import Power, powers
 from trainer.studies.statistics import Difference, difference
 
@@ -35,7 +35,7 @@ def test_the_interval_of_the_smallest_difference_touches_zero():
     """1,000 queries, 107 better and 73 worse: c = 0.18 and δ = 0.034; the interval over queries must agree."""
     values = np.array([1.0] * 107 + [-1.0] * 73 + [0.0] * 820)
     left, right = np.maximum(-values, 0), np.maximum(values, 0)
-    found = difference({0: Reading(0, {"all": left})}, {0: Reading(0, {"all": right})})
+    found = difference({0: CellReading(0, {"all": left})}, {0: CellReading(0, {"all": right})})
     power = Power.measured(found.queries, found.over_queries)
     assert power.queries == 1000
     assert power.smallest == pytest.approx(1.96 * ((0.18 - 0.034**2) / 999) ** 0.5)

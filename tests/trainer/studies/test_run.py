@@ -11,7 +11,7 @@ from tests.trainer.studies.made import ROOT, STEP, toy, write_study
 from trainer.studies.cells import cells_of
 from trainer.studies.cli import app
 from trainer.studies.engines import OneByOne
-from trainer.studies.process import Ended, Job, run_job
+from trainer.studies.process import CellJob, Ended, run_job
 from trainer.studies.report import Results, write_study_report
 from trainer.studies.run import Plan, run_plan
 from trainer.studies.study import Measure
@@ -131,7 +131,7 @@ def test_the_time_of_finished_steps_is_the_estimate(tmp_path):
 
 
 def test_the_service_of_a_step_that_ends_at_once_is_named(tmp_path):
-    job = Job("a/all", "true {service}", "python -c raise(SystemExit(3))", tmp_path, ROOT)
+    job = CellJob("a/all", "true {service}", "python -c raise(SystemExit(3))", tmp_path, ROOT)
     assert run_job(job).failure.startswith("the service ended with status 3")
 
 
@@ -139,8 +139,8 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     pid_file = tmp_path / "pid"
     inner = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     outer = (
-        "from pathlib import Path; from trainer.studies.process import Job, run_job; "
-        f"run_job(Job('a', {'python -c ' + repr(inner)!r}, None, Path({str(tmp_path)!r}), Path('.')))"
+        "from pathlib import Path; from trainer.studies.process import CellJob, run_job; "
+        f"run_job(CellJob('a', {'python -c ' + repr(inner)!r}, None, Path({str(tmp_path)!r}), Path('.')))"
     )
     process = subprocess.Popen([sys.executable, "-c", outer], cwd=ROOT)
     try:

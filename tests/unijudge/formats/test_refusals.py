@@ -12,10 +12,10 @@ from miner.selection.overrides import read_overrides
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.unijudge.storage.entries import names
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CandidateManifest, missing_candidate_parts, start_candidates
+from unijudge.formats.candidates import CandidateManifest, start_candidates
 from unijudge.formats.datasets import pull
 from unijudge.formats.inventory import describe
-from unijudge.formats.scores import ScoreManifest, missing_shards, read_scores
+from unijudge.formats.scores import ScoreManifest, read_scores
 from unijudge.formats.triples import read_triples
 from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_vector_parts, start_vectors
 from unijudge.storage.access_errors import unwritable
@@ -113,8 +113,8 @@ def test_missing_shards_and_parts_are_found_by_one_listing(bucket, identity, mon
     monkeypatch.setattr(type(root.fs), "_call_s3", counted)
     more = plan.model_copy(update={"queries": 400})
     for find, found in [
-        (lambda: missing_shards(root / "scores", more), list(range(2, 200))),
-        (lambda: missing_candidate_parts(root / "candidates", retrieval), list(range(62))),
+        (lambda: more.parts.missing(root / "scores"), list(range(2, 200))),
+        (lambda: retrieval.parts.missing(root / "candidates"), list(range(62))),
         (lambda: list(missing_vector_parts(root / "vectors", vectors, "items")), []),
     ]:
         asked.clear()

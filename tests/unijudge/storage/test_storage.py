@@ -41,7 +41,12 @@ def renewals(lock):
 @pytest.fixture
 def quick(monkeypatch):
     """Leases that are renewed, watched and void within seconds."""
-    for name, value in {"RENEW_EVERY_S": 0.05, "LOOK_EVERY_S": 0.1, "VOID_AFTER_S": 5, "STOP_BEFORE_S": 0.5}.items():
+    for name, value in {
+        "RENEW_EVERY_S": 0.05,
+        "LEASE_LOOK_EVERY_S": 0.1,
+        "VOID_AFTER_S": 5,
+        "STOP_BEFORE_S": 0.5,
+    }.items():
         monkeypatch.setattr(leases, name, value)
 
 
@@ -199,7 +204,7 @@ def test_kind_c4_clocks_of_two_machines_are_never_compared(bucket, quick, monkey
 def test_a_holder_that_cannot_renew_is_told_and_writes_no_more(bucket, monkeypatch):
     """Before the lease is void for others; what it writes elsewhere is its own affair."""
     monkeypatch.setattr(leases, "RENEW_EVERY_S", 0.05)
-    monkeypatch.setattr(leases, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(leases, "LEASE_LOOK_EVERY_S", 0.05)
     out, away = locate(bucket) / "out", locate(bucket) / "outer"
     with lease(out) as lost:
         publish_text(out / "a.txt", "a")
