@@ -63,7 +63,7 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
         ("", ["model.revision=1234567"], r"'model\.revision=\"…\"'$"),
         ("port = 99999", [], "port: input should be less than or equal to 65535"),
         ("", ["model.backend=magic"], "^command line: model.backend: input should be 'auto', 'vllm', 'transformers'"),
-        ("", ["model=qwen"], "model: a table of settings; set one of its own: model.backend, model.name"),
+        ("", ["model=qwen"], "model: is a table of settings; set a key of this table: model.backend, model.name"),
         ("", ["port"], "port: expected key=value"),
         ("port = 1", ["port.x=1"], "port is a value, not a table"),
         ("port = ", [], "not valid TOML"),

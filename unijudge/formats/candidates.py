@@ -1,6 +1,6 @@
-"""A folder of candidates: candidates.json first, then part-00000.parquet …; for each query what may be judged.
+"""A folder of candidates: candidates.json first, then part-00000.parquet …, with the candidates of each query.
 
-Retrieval writes it, once for many scoring shards; scoring and the bill read it.
+Retrieval writes the folder once for many scoring shards. Scoring and `mine estimate` read it.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ QUERIES_IN_PART = 8_192
 
 @dataclass(frozen=True)
 class NearestItems:
-    """What retrieval found for one query."""
+    """The result of retrieval for a query."""
 
     items: list[int]
     """Rows of items.parquet, most similar first."""
     similarities: list[float]
-    """Cosine of each with the query, −1 … 1."""
+    """The cosine similarity of each item and the query, −1 … 1."""
     positive_similarities: list[float | None]
-    """Of the query's own positives, in their order; None where the query or the positive has no vector."""
+    """The cosine similarity of each positive and the query, in order; None without a vector of query or positive."""
 
 
 CANDIDATES = Table(
@@ -52,9 +52,9 @@ class CandidateManifest(PartManifest):
 
     version: Literal[1] = 1
     corpus: str
-    """Fingerprint of the corpus."""
+    """The fingerprint of the corpus."""
     vectors: str
-    """sha256 of vectors.json."""
+    """The sha256 of vectors.json."""
     queries: int
     k: int
     pool: Literal["global", "subset", "modality"]
@@ -69,7 +69,7 @@ class CandidateManifest(PartManifest):
 
 
 def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateManifest:
-    """Publishes the manifest, or takes the one that is there if it is of the same search and of as many candidates.
+    """Publishes the manifest, or returns an existing manifest of the same search with at least as many candidates.
 
     Raises:
         DataError: The folder holds the candidates of another retrieval.
@@ -82,19 +82,19 @@ def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateMani
 
 
 def write_candidates_part(folder: Path, manifest: CandidateManifest, part: int, rows: Iterator[NearestItems]) -> None:
-    """Publishes one part, whole."""
+    """Publishes a complete part."""
     stream = (vars(row) for row in rows)
     CANDIDATES.write(part_path(folder, part), stream, rows_in_group=256, stamp=manifest.stamp(part))
 
 
 class CandidateFolder:
-    """A whole folder of candidates, opened."""
+    """A complete folder of candidates, opened for reading."""
 
     def __init__(self, folder: Path):
         """Reads the manifest.
 
         Raises:
-            DataError: There is none, or parts are missing.
+            DataError: The manifest or a part is missing.
         """
         self.folder = folder
         self.manifest = read_json(folder / "candidates.json", CandidateManifest)
@@ -102,14 +102,14 @@ class CandidateFolder:
             raise DataError(f"{folder}: {len(missing)} parts are missing; run the same command again to finish it")
 
     def of(self, queries: range) -> list[NearestItems]:
-        """What was found for some queries, in order."""
+        """Returns the results of retrieval for some queries, in order."""
         found: list[NearestItems] = []
         for part in self.manifest.parts.holding(queries):
             found += self._part(part, queries)
         return found
 
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """How many candidates each query has."""
+        """Returns the number of candidates of each query."""
         lengths = [pc.list_value_length(self._items(part)).to_numpy() for part in range(len(self.manifest.parts))]
         return np.concatenate(lengths).astype(np.int64)
 

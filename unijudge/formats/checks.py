@@ -1,6 +1,6 @@
-"""Reads everything that a folder holds, kind by kind: what `unijudge check` finds missing, torn, foreign or changed.
+"""The checks of `unijudge check` for each kind of folder: which files are missing, damaged, foreign or changed.
 
-It goes on after a fault, and names the first few.
+A check continues after a fault, and names the first few faults.
 """
 
 import json
@@ -24,7 +24,7 @@ from unijudge.storage.files import names_in, read_json, read_text
 from unijudge.storage.locations import inside_store, is_local, locate
 
 PLANNED = "candidates"
-"""Where the candidates of a scoring job lie, in its folder of scores."""
+"""The subfolder of a score folder with the candidates of the job."""
 
 
 def missing_vectors(folder: Path, manifest: VectorManifest, _: Mapping[str, int]) -> list[str]:
@@ -44,12 +44,12 @@ def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[st
 
 
 def missing_files(_: Path, manifest: DatasetManifest, sizes: Mapping[str, int]) -> list[str]:
-    """The files that are not there."""
+    """Returns the missing files."""
     return [name for name in manifest.files if name not in sizes]
 
 
 def missing_run(_: Path, __: Beginning, sizes: Mapping[str, int]) -> list[str]:
-    """What a finished run has, and this one has not."""
+    """Returns the files of a finished run that this run lacks."""
     wanted = {"environment.json": "environment.json", "metrics.jsonl": "metrics.jsonl", "adapter": "adapter/"}
 
     def lacks(start: str) -> bool:
@@ -59,7 +59,7 @@ def missing_run(_: Path, __: Beginning, sizes: Mapping[str, int]) -> list[str]:
 
 
 def check_corpus(folder: Path, manifest: CorpusManifest) -> str:
-    """The tables, then every picture."""
+    """Checks the tables, and then every picture."""
     corpus = check_tables(folder, manifest)
 
     def read(row: int) -> int:
@@ -71,7 +71,7 @@ def check_corpus(folder: Path, manifest: CorpusManifest) -> str:
 
 
 def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
-    """Opens a corpus whose tables are what its manifest says."""
+    """Opens a corpus, and compares its tables with its manifest."""
     corpus = Corpus(folder)
     for name, found in [("items", len(corpus.items)), ("queries", len(corpus.queries))]:
         if found != getattr(manifest, name):
@@ -99,7 +99,7 @@ def check_scores(folder: Path, manifest: ScoreManifest) -> str:
 
 
 def check_planned(folder: Path, manifest: CandidateManifest) -> str:
-    """Its candidates."""
+    """Checks the candidates inside a score folder."""
     return check_candidates(folder / PLANNED, manifest)
 
 
@@ -107,7 +107,10 @@ def check_candidates(folder: Path, manifest: CandidateManifest) -> str:
     """Part by part."""
     rows = _rows_of_parts(folder, manifest, CANDIDATES)
     if rows != manifest.queries:
-        raise DataError(f"{folder}: {rows} queries, but it says {manifest.queries}; delete it: it is made anew")
+        raise DataError(
+            f"{folder}: {rows} queries, but candidates.json says {manifest.queries}; delete the folder, and it will be "
+            "made again"
+        )
     return f"{rows} rows read"
 
 
@@ -121,7 +124,7 @@ def _rows_of_parts(folder: Path, manifest: PartManifest, table: Table) -> int:
 
 
 def check_triples(folder: Path, manifest: TripleManifest) -> str:
-    """All rows; and that the corpus is there, without which they mean nothing: they hold ids."""
+    """Checks all rows, and that their corpus exists: rows hold only ids, which are useless without the corpus."""
     rows = sum(1 for _ in read_triples(folder, manifest.corpus))
     named = manifest.selection.get("corpus")
     if named is None:
@@ -131,16 +134,16 @@ def check_triples(folder: Path, manifest: TripleManifest) -> str:
         others = [place for place, fingerprint in found.items() if fingerprint is not None]
         what = f"another corpus lies in {others[0]}" if others else "no corpus is there"
         raise DataError(
-            f"{folder}: {rows} rows are whole, but they were selected from the corpus {named} with the fingerprint "
-            f"{manifest.corpus[:12]}, and {what}; put it back there or beside this folder, or select again"
+            f"{folder}: {rows} rows are valid, but they were selected from the corpus {named} with the fingerprint "
+            f"{manifest.corpus[:12]}, and {what}; put the corpus back there or beside this folder, or select again"
         )
     return f"{rows} rows read"
 
 
 def _places(folder: Path, named: str) -> list[Path]:
-    """Where the corpus of some rows may lie: beside them, where both were moved or published; or where it was.
+    """Returns the paths where the corpus of some rows may lie: beside the rows, if both were moved, or its old path.
 
-    A manifest may be a stranger's, so it sends nobody to a store that the folder itself is not in.
+    A stranger may have written the manifest, so a URL in the manifest is only used if it is in the folder's own store.
     """
     last = PurePosixPath(named.rstrip("/")).name
     places = [folder.parent / last, folder.parent / "corpus"]
@@ -152,7 +155,7 @@ def _places(folder: Path, named: str) -> list[Path]:
 
 
 def _corpus_at(place: Path) -> str | None:
-    """The fingerprint of the corpus in a folder; None where none can be read."""
+    """Returns the fingerprint of the corpus in a folder, or None if no corpus can be read there."""
     try:
         if "corpus.json" not in names_in(place):
             return None
@@ -162,18 +165,20 @@ def _corpus_at(place: Path) -> str | None:
 
 
 def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
-    """Files by their hashes, then each part as a folder of its own; images were read with the files."""
+    """Checks all files by their hashes, including the images, and then each part as a folder."""
     every(lambda name: check_dataset_file(folder, manifest, name), list(manifest.files))
     scores, triples = (folder / name if getattr(manifest, name) else None for name in ("scores", "triples"))
     parts = read_parts(folder / "corpus", scores, triples)
     found = (parts.corpus.fingerprint, parts.scores_sha256, parts.triples_sha256)
     if found != (manifest.corpus, manifest.scores, manifest.triples):
-        raise DataError(f"{folder}: its parts are not those that dataset.json names; publish it again")
+        raise DataError(f"{folder}: its parts do not match dataset.json; publish the dataset again")
     corpus = check_tables(folder / "corpus", parts.corpus)
     for entry in chain[Item | Query](corpus.items, corpus.queries):
         file = manifest.files.get(f"images/{entry.image}")
         if entry.image and manifest.images and (file is None or file.sha256 != entry.image_sha256):
-            raise DataError(f"{folder}: image {entry.image} is not inside, or not the one imported; publish it again")
+            raise DataError(
+                f"{folder}: image {entry.image} is missing, or changed since the import; publish the dataset again"
+            )
     if scores and parts.scores:
         check_scores(scores, parts.scores)
     if triples and parts.triples:
@@ -182,7 +187,7 @@ def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
 
 
 def check_run(folder: Path, _: Beginning) -> str:
-    """Metrics line by line, and what adapter and environment say; of every weight file, that its bytes are there."""
+    """Checks the metrics line by line, the JSON of adapter and environment, and the size of every weight file."""
     read_json(folder / "environment.json", Versions)
     if "adapter_config.json" in names_in(folder / "adapter"):
         read_json(folder / "adapter" / "adapter_config.json", AdapterConfig)
@@ -197,7 +202,7 @@ def check_run(folder: Path, _: Beginning) -> str:
 
 
 def check_evaluation(folder: Path, manifest: Evaluation) -> str:
-    """The rankings."""
+    """Checks the rankings."""
     path = folder / "rankings.parquet"
     manifest.check_rankings(path)
     rows = sum(1 for _ in read_rankings(path))

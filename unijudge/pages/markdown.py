@@ -1,4 +1,4 @@
-"""What the cards of datasets and of models have in common: Markdown made from manifests, never from memory."""
+"""The common parts of dataset cards and model cards: Markdown that is made only from manifests."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from unijudge.shown import shown
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, padded: bool = False) -> str:
-    """A table; what a cell says cannot leave it.
+    """Returns a Markdown table. The text of a cell is escaped.
 
     Args:
         head: The names of the columns.
@@ -42,14 +42,14 @@ def _between_bars(cell: str, width: int) -> str:
 
 
 def facts(values: BaseModel | Mapping[str, Any]) -> str:
-    """Names and values, a row for each."""
+    """Returns a table with a row for each name and its value."""
     return table(["", ""], (values.model_dump() if isinstance(values, BaseModel) else values).items())
 
 
 def rendered(template: Path, **values: object) -> str:
-    """Text from a template of Jinja, without the blank at its end; a name that it uses and is not given is an error.
+    """Renders a Jinja template, without whitespace at the end. A name in the template without a value is an error.
 
-    Three filters write a value as one language reads it: `json`, `python`, and `shell` a word.
+    Three filters quote a value for a language: `json`, `python`, and `shell` (a single word).
     """
     environment = Environment(
         loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -62,20 +62,20 @@ def rendered(template: Path, **values: object) -> str:
 
 
 def check_license(name: str | None) -> None:
-    """Refuses a licence that the hub would refuse, at the end of an upload.
+    """Refuses a licence that the hub would refuse only at the end of an upload.
 
     Raises:
-        SettingsError: It is none of the hub's short forms.
+        SettingsError: The name does not have the form of the hub's licence names.
     """
     if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
         raise SettingsError(
-            f"--license {shown(name)}: not the hub's short form, which has small letters and no blanks, such as "
-            "apache-2.0 or cc-by-4.0; give that one, or other"
+            f"--license {shown(name)}: not a short name of the hub, which has lower-case letters and no spaces. Give "
+            "such a name (apache-2.0, cc-by-4.0), or `other`"
         )
 
 
 def made_by(made: Provenance) -> str:
-    """The command that made something, the version and the time."""
+    """Returns the command, the version and the time of an output."""
     return f"`{_cell(made.command)}`, unijudge {made.unijudge}, {made.created}"
 
 

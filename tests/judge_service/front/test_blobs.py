@@ -89,7 +89,7 @@ def test_replicas_without_a_folder_are_sent_the_images(store):
 
 
 def test_a_service_that_loses_images_still_answers(tmp_path):
-    """Two replicas that do not see each other's folder: after some rounds the images travel inside."""
+    """Two replicas that do not see each other's folder: after some rounds the images are sent inside."""
     transport = Replicas(*(app_of(BlobStore(tmp_path / name, max_bytes=10**6)) for name in "ab"))
     assert (
         judge_all(transport, [(QUERY, CANDIDATES)] * 3) == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3

@@ -159,7 +159,7 @@ def test_what_cannot_be_retried_is_not(app):
 
 
 def test_a_nonsense_answer_stops_the_caller(app):
-    with pytest.raises(JudgeBroken, match="something else than a score response"):
+    with pytest.raises(JudgeBroken, match="the answer is not a score response"):
         run(ask(app, CAT, [CAT], spoil=[httpx2.Response(200, json={"scores": [1]})]))
 
 

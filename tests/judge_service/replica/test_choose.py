@@ -175,7 +175,7 @@ def test_a_judge_that_cannot_choose_says_so(identity, judge, monkeypatch):
     with pytest.raises(ModelError, match="the numbers 1 to 9 are not one token each"):
         ListQuestion(judge._inputs.model.encoder)
     judge._inputs.__dict__.pop("lists", None)
-    with pytest.raises(JudgeRefused, match="not one token each in 'Ans: x'; this model cannot answer listwise"):
+    with pytest.raises(JudgeRefused, match="not one token each in 'Ans: x', so this model cannot answer listwise"):
         choose(serve(judge), QUERY, TEXTS[:2])
 
 

@@ -204,7 +204,7 @@ def test_a_proxy_or_a_certificate_that_cannot_be_used_is_named_and_is_nothing_to
         monkeypatch.delenv(one, raising=False)
     monkeypatch.setenv(name, value)
     with pytest.raises(
-        SettingsError, match=rf"http://far:1: cannot be reached as the environment says .*unset {name}$"
+        SettingsError, match=rf"http://far:1: cannot be reached with the environment's proxy .*unset {name}$"
     ):
         opened(tmp_path, system="endpoint", endpoint={"url": "http://far:1", "model": "tiny"})
     with serving(lambda *_: (200, {"data": [{"index": 0, "embedding": [0.5]}]})) as url:
@@ -315,7 +315,7 @@ def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(m
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("trainer.embedding.endpoint.backoff", lambda state: 0)
     monkeypatch.setattr(system, "_post", post)
-    with pytest.raises(EndpointNowhere, match=r"embedr:8000/v1/embeddings: the name of its host is not known here"):
+    with pytest.raises(EndpointNowhere, match=r"embedr:8000/v1/embeddings: the host name is not known here"):
         system.embed(["a"])
     assert tries == [0, 10, 20]
 

@@ -110,7 +110,7 @@ def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):
     evaluate(job)  # the same once more
     (tmp_path / "v").rename(tmp_path / "older")
     other = [[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1]]
-    with pytest.raises(DataError, match=r"metrics\.json: is there already, and differs in vectors; .* --overwrite"):
+    with pytest.raises(DataError, match=r"metrics\.json: exists already, and differs in vectors; .* --overwrite"):
         measured(tmp_path, SWAPPED, BOTH_WAYS, other, other, weights="others")
     with pytest.raises(DataError, match="differs in keep, vectors; give another output"):
         evaluate(job.model_copy(update={"keep": 3}))

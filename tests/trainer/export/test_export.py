@@ -306,7 +306,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
         assert not list(tmp_path.glob("out*"))
 
     refused(DataError, r"settings\.json: no such file", run=tmp_path)
-    refused(SettingsError, "--license 'Apache 2.0': not the hub's short form", license="Apache 2.0")
+    refused(SettingsError, "--license 'Apache 2.0': not a short name of the hub", license="Apache 2.0")
     unfinished = shutil.copytree(embedder, tmp_path / "unfinished")
     shutil.rmtree(unfinished / "adapter")
     refused(DataError, "unfinished: the training is not finished", run=unfinished)
@@ -357,7 +357,7 @@ def test_a_full_disk_leaves_nothing(embedder, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(DataError, match=r"out: cannot be written .*nothing half-written was left there"):
+        with pytest.raises(DataError, match=r"out: cannot be written .*no partial file was left there"):
             export(embedder, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -135,7 +135,7 @@ def test_kind_c6_a_folder_that_was_begun_goes_on_with_another_setting(corpus, mo
     assert len(vectors.skipped("items")) == 0
     with pytest.raises(
         DataError,
-        match=r"on_long differ: 'skip' became 'truncate'\); a folder holds one way .*give another output folder",
+        match=r"on_long differ: 'skip' became 'truncate'\); a folder has one treatment .*give another output folder",
     ):
         embedded(corpus, model, tmp_path / "v", max_tokens=30, on_long="truncate")
 

@@ -56,12 +56,12 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
 def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, evaluation, folder):
     """What the embedder did would be gone, and with it what there is to rerank."""
     before = (evaluation / "metrics.json").read_bytes()
-    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train rerank`"):
+    with pytest.raises(DataError, match=r"metrics\.json: exists already, and is no report of `train rerank`"):
         rerank(job(out=evaluation), quiet)
     settings = job()
     for _ in range(2):
         run(ScriptedJudge(Prompt()), settings)
-    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train evaluate`"):
+    with pytest.raises(DataError, match=r"metrics\.json: exists already, and is no report of `train evaluate`"):
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out))
     assert (evaluation / "metrics.json").read_bytes() == before
 
@@ -233,7 +233,7 @@ def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, 
         (Answering(1), job(method="fused"), "method"),
         (Answering(1), job(method="listwise", evaluation=world), "evaluation"),
     ]:
-        with pytest.raises(DataError, match=rf"is there already, and differs in {what}; give another .* --overwrite"):
+        with pytest.raises(DataError, match=rf"exists already, and differs in {what}; give another .* --overwrite"):
             run(judge, settings)
         assert not judge.listed, "nothing was asked"
         assert (tmp_path / "r" / "metrics.json").read_bytes() == before

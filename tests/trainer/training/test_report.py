@@ -61,7 +61,7 @@ def test_a_page_of_ours_is_replaced_and_nothing_else(tmp_path):
     for _ in range(2):
         write_report([run], page)
     page.write_text("<p>notes</p>")
-    with pytest.raises(DataError, match=r"report\.html: is there already, and is no page of `train report`"):
+    with pytest.raises(DataError, match=r"report\.html: exists already, and is no page of `train report`"):
         write_report([run], page)
     assert page.read_text() == "<p>notes</p>"
 

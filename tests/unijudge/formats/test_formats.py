@@ -115,10 +115,10 @@ def test_a_shard_of_another_plan_or_place_is_named(tmp_path, identity):
     rows = [JudgedQuery("q", "s", bytes(16), [], [judged("a")])] * 2
     write_shard(tmp_path, plan, 0, rows)
     write_shard(tmp_path, plan.model_copy(update={"k": 1}), 1, rows)
-    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or place"):
+    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
         list(read_scores(tmp_path))
     shutil.copy(part_path(tmp_path, 0), part_path(tmp_path, 1))
-    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or place"):
+    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
         check(tmp_path)
 
 
@@ -202,7 +202,7 @@ def test_vectors_are_read_block_by_block(tmp_path, corpus, monkeypatch):
 def test_ids_that_stand_twice_are_refused(tmp_path):
     items = [Item("i", ("p",), text="a"), Item("i", ("p",), text="b")]
     write_corpus(tmp_path / "c", items, [], images=tmp_path, rejects=0, source="t")
-    with pytest.raises(DataError, match=r"item id 'i' stands there twice"):
+    with pytest.raises(DataError, match=r"duplicate item id 'i'"):
         Corpus(tmp_path / "c")
 
 

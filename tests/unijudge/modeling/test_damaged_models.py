@@ -109,7 +109,7 @@ SPOILED = {
     "a list for a configuration": ("adapter_config.json", b"[]", "should be an object"),
     "a word for a rank": ("adapter_config.json", b'{"peft_type": "LORA", "r": "many"}', "valid integer"),
     "a pointer": ("adapter_model.safetensors", LFS, "is a pointer of Git LFS, not the file itself; fetch it: git lfs"),
-    "torn tensors": ("adapter_model.safetensors", b"\x10" + bytes(7) + b"{", "torn or foreign"),
+    "torn tensors": ("adapter_model.safetensors", b"\x10" + bytes(7) + b"{", "damaged or foreign"),
     "no tensors": ("adapter_model.safetensors", None, "are missing. Train or download it again"),
 }
 
@@ -133,6 +133,6 @@ def test_kind_b3_numbers_that_are_none_are_one_line(tiny_model, tmp_path):
     spoiled = json.loads((tiny_model / "preprocessor_config.json").read_text()) | {"patch_size": "a"}
     name = damaged(tiny_model, tmp_path / "model", "preprocessor_config.json", json.dumps(spoiled))
     with pytest.raises(
-        UnijudgeError, match=r"cannot be loaded as a model \(.*patch_size is a, and config\.json says 14"
+        UnijudgeError, match=r"cannot be loaded as a model \(.*patch_size is a, but config\.json says 14"
     ):
         open_backbone(BackboneSettings(name=name, device="cpu"))

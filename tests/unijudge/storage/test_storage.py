@@ -127,7 +127,7 @@ def test_a_corpus_with_its_images_is_read_back(bucket):
 
 
 def test_images_on_a_disk_are_no_images_of_a_corpus_in_a_store(bucket, tmp_path):
-    with pytest.raises(DataError, match=r"its images .* are not; put them there first"):
+    with pytest.raises(DataError, match=r"its images .* are not; copy them there first"):
         make_corpus(locate(bucket) / "corpus", tmp_path)
     assert names(locate(bucket)) == ["corpus/items.parquet", "corpus/queries.parquet"]
 
@@ -211,7 +211,7 @@ def test_a_holder_that_cannot_renew_is_told_and_writes_no_more(bucket, monkeypat
         monkeypatch.setattr(leases, "_claim", refuse)
         monkeypatch.setattr(leases, "STOP_BEFORE_S", leases.VOID_AFTER_S - 1)
         assert lost.wait(30)
-        with pytest.raises(FolderBusy, match=r"out: its lease was lost .*; what is written stays"):
+        with pytest.raises(FolderBusy, match=r"out: the lease was lost .* written so far remain"):
             publish_text(out / "b.txt", "b")
         with pytest.raises(FolderBusy), publishing_folder(out / "folder") as draft:
             publish_text(draft / "c.txt", "c")
