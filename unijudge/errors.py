@@ -178,7 +178,7 @@ class NonFiniteLoss(TrainingError):
 
 
 def first_error(group: ExceptionGroup[E]) -> E:
-    """The first error of a group, as an `asyncio.TaskGroup` raises it; groups inside are opened too.
+    """Returns the first error of a group that an `asyncio.TaskGroup` raised, also from groups inside the group.
 
     Example:
         >>> first_error(ExceptionGroup("tasks", [ExceptionGroup("more", [DataError("torn")]), TooLong("long")]))

@@ -1,7 +1,7 @@
-"""Sends a question to a judge with the images that it names, and finds the candidate of which the judge dies.
+"""Questions to a judge with their images, and the search for a candidate that kills the judge.
 
-A request that is in work when its replica or engine dies is suspect after the second time. It is sent again while its
-replica works on nothing else. If it kills this one too, its candidates are asked one by one, likewise.
+A request becomes suspect after two replicas or engines died during the request. It is then sent again while its replica
+works on nothing else. If that replica dies too, the candidates are asked one by one in the same way.
 """
 
 import asyncio
@@ -21,53 +21,53 @@ from unijudge.judging.protocol import Answer, ChooseResponse, CountResponse, Sco
 from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError
 
 BLOB_ROUNDS = 3
-"""How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
+"""The number of tries of a request while the service keeps losing its images. The last try has all images inside."""
 KILLS = 3
-"""With how many queries a candidate kills its judge until it is asked about no more."""
+"""The number of queries with which a candidate may kill its judge. After that, it is not sent again."""
 KILLS_JUDGE = "kills_judge"
-"""The code of a candidate's error, where its judge dies of it."""
+"""The error code of a candidate that kills its judge."""
 HARMLESS = Content(text="a")
-"""A candidate that tells whether a query kills its judge by itself."""
+"""A harmless candidate, by which a query that kills its judge is detected."""
 
 A = TypeVar("A", bound=Answer)
 
 
 @dataclass(frozen=True)
 class Question(Generic[A]):
-    """What is asked about candidates."""
+    """A question about candidates."""
 
     path: str
-    """Of the service."""
+    """The path of the service."""
     kind: type[A]
-    """Of the answer."""
+    """The class of the answer."""
     judge: JudgeIdentity
-    """Who shall answer."""
+    """The judge that must answer."""
     query: RequestContent
 
 
 class Asking:
-    """The questions of one client. It remembers which candidates killed their judge."""
+    """The questions of a client, with a memory of the candidates that killed their judge."""
 
     def __init__(self, connection: Connection, uploads: Uploads):
-        """Sends nothing yet."""
+        """Takes the connection and the uploads of the client."""
         self._connection, self._uploads = connection, uploads
         self._deadly: Counter[RequestContent] = Counter()  # candidate → with how many queries it killed its judge
 
     async def whole(self, question: Question[A], candidates: Sequence[RequestContent]) -> A:
-        """One answer about all candidates. A request that was in work at deaths may only have been beside what killed.
+        """Returns an answer about all candidates. After deaths, the request is tried alone: another may be the killer.
 
         Raises:
-            JudgeKilled: It kills its judge alone, too.
+            JudgeKilled: The request kills its judge even when it is alone.
         """
         with contextlib.suppress(JudgeKilled):
             return await self._send(question, candidates)
         return await self._send(question, candidates, alone=True)
 
     async def each(self, question: Question[A], candidates: Sequence[RequestContent]) -> list[A | PairError]:
-        """One answer about all candidates; or one for each of them, where together they kill their judge.
+        """Returns one answer about all candidates, or an answer for each candidate if together they kill their judge.
 
         Raises:
-            JudgeKilled: The query kills it, whatever the candidate.
+            JudgeKilled: The query kills the judge with any candidate.
         """
         if not self._deadly or self._deadly.keys().isdisjoint(candidates):
             try:
@@ -79,10 +79,10 @@ class Asking:
         return [await self._one_alone(question, candidate) for candidate in candidates]
 
     async def _check_query(self, question: Question[A]) -> None:
-        """Returns unless the query kills its judge by itself.
+        """Checks whether the query kills its judge with a harmless candidate.
 
         Raises:
-            JudgeKilled: It does.
+            JudgeKilled: The query kills the judge.
         """
         try:
             await self._send(question, [RequestContent.of(HARMLESS, by_name=False)], alone=True)
@@ -90,7 +90,7 @@ class Asking:
             raise JudgeKilled(f"the query: {death}") from death
 
     async def _one_alone(self, question: Question[A], candidate: RequestContent) -> A | PairError:
-        """The answer about one candidate, asked while its replica works on nothing else."""
+        """Returns the answer about a candidate, which is asked while its replica works on nothing else."""
         if self._deadly[candidate] >= KILLS:
             message = f"the judge died of this candidate with {self._deadly[candidate]} other queries; leave it out"
             return PairError(code=KILLS_JUDGE, message=message)
@@ -102,15 +102,15 @@ class Asking:
             return error_of(refusal)
 
     def _killer(self, candidate: RequestContent, death: JudgeKilled) -> PairError:
-        """The error of a candidate of which its judge died."""
+        """Counts a candidate that killed its judge, and returns its error."""
         self._deadly[candidate] += 1
         return error_of(death)
 
     async def _send(self, question: Question[A], candidates: Sequence[RequestContent], *, alone: bool = False) -> A:
-        """One request's answer, which has one entry for each candidate.
+        """Sends a request, and returns its answer, which has an entry for each candidate.
 
         Raises:
-            JudgeKilled: Its judge died of it; or, unless it was asked `alone`, of another one.
+            JudgeKilled: The judge died during the request. Unless `alone` is set, another request may be the cause.
         """
         images = {part.name: part.image for part in (question.query, *candidates) if part.name and part.image}
         inside: set[str] = set()  # images that the service does not keep
@@ -132,10 +132,10 @@ class Asking:
         raise JudgeBroken(f"{self._connection.url}: asks for images that the request holds")
 
     def _check_length(self, path: str, answer: Answer, sent: int) -> None:
-        """Returns if there is an entry for each candidate.
+        """Checks that an answer has an entry for each candidate.
 
         Raises:
-            JudgeBroken: There is not.
+            JudgeBroken: The number of entries differs.
         """
         match answer:
             case ScoreResponse() | CountResponse():
@@ -152,5 +152,5 @@ class Asking:
 
 
 def error_of(refusal: JudgeRefused) -> PairError:
-    """Of a candidate whose request is refused."""
+    """Returns the error of a candidate whose request was refused."""
     return PairError(code=KILLS_JUDGE if isinstance(refusal, JudgeKilled) else "refused", message=str(refusal))

@@ -1,7 +1,7 @@
-"""The judge service as a `Judge`: splits large queries, and sends each image once.
+"""The client of the judge service, which is a `Judge`: it splits large queries, and sends each image once.
 
-It never opens an image for you and never scores twice what was answered. Idempotent: a retry asks the same question.
-Ask as much at once as you like: what the service cannot take yet waits here.
+The client never opens an image file for you, and never sends an answered request again. Requests are idempotent, so a
+retry is safe. You may start any number of calls at once: requests wait in the client until the service has capacity.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ from unijudge.judging.protocol import ChooseResponse, CountResponse, ScoreRespon
 from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 
 Split = TypeVar("Split", ScoreResponse, CountResponse)
-"""Of what may be asked in several requests."""
+"""The answers to questions that may be split into several requests."""
 
 
 class JudgeClient:
-    """Scores pairs over HTTP.
+    """A client that scores pairs over HTTP.
 
         async with JudgeClient("http://127.0.0.1:8000") as judge:
             answers = await judge.judge(Content(text="a cat"), [Content(image=data)])
 
-    On entry it asks the service who it is; from then on every request is pinned to that judge (`If-Match`), and who
-    answered is compared, so no answer of another one can slip in. Images are named by their hashes; what the service
-    lacks is sent once.
+    On entry, the client reads the judge's identity. After that, every request is pinned to this judge (`If-Match`), and
+    the identity in each answer is compared, so that answers of different judges are never mixed. Images are named by
+    their hashes, and an image that the service lacks is sent once.
 
-    It has as many requests in flight as the service can answer: more while answers come, half as many at a 429, a 503
-    or a timeout.
+    The number of requests in flight adapts to the service: it grows while answers come, and is halved after a 429, a
+    503 or a timeout.
 
-    One pair kills a replica or an engine at most four times; its neighbours get their verdicts, and no request is given
-    up for one beside it (`unijudge/client/asking.py`).
+    A single pair can kill a replica or an engine at most four times. All other pairs get their verdicts
+    (`unijudge/client/asking.py`).
     """
 
     def __init__(
@@ -56,25 +56,26 @@ class JudgeClient:
         first: int = FIRST_IN_FLIGHT,
         transport: httpx2.AsyncBaseTransport | None = None,
     ):
-        """Opens nothing yet.
+        """Creates a client. `async with` opens the connection.
 
         Args:
-            url: Where the service listens, as in `http://127.0.0.1:8000`.
-            expect: Refuse any other judge than this one.
-            key: The bearer key, where the service wants one (`read_key` takes it from a file).
-            request_timeout_s: How long one try of a request may take, from connecting to the last byte of its answer.
-            retry_for_s: How long to go on trying while the service answers nothing, be it busy or away.
-            max_in_flight: At most so many requests wait for the service at once; the number follows what it can do.
-            first: How many these are before anything is known of the service.
-            transport: In the place of the network, for tests: an in-process application, say.
+            url: The URL of the service, such as `http://127.0.0.1:8000`.
+            expect: The only judge that the client accepts; None for any judge.
+            key: The bearer key, if the service needs a key (`read_key` reads it from a file).
+            request_timeout_s: The timeout of a try, from connecting to the last byte of the answer, in seconds.
+            retry_for_s: The time limit of retries while the service is busy or unreachable and answers no request, in
+                seconds.
+            max_in_flight: The most requests in flight. The actual number adapts to the service.
+            first: The number of requests in flight at the beginning.
+            transport: A replacement for the network, for tests, such as an in-process application.
 
         Raises:
-            SettingsError: The key is blank, or can be none; or nothing may be in flight.
-            JudgeRefused: The URL is none.
+            SettingsError: The key is blank or invalid, or `max_in_flight` or `first` is less than 1.
+            JudgeRefused: The URL is invalid.
         """
         if min(max_in_flight, first) < 1:
             raise SettingsError(
-                f"max_in_flight = {max_in_flight}, first = {first}: nothing could ever be sent. Set 1 or more"
+                f"max_in_flight = {max_in_flight}, first = {first}: no request could ever be sent. Set 1 or more"
             )
         self._connection = Connection(
             url,
@@ -90,11 +91,11 @@ class JudgeClient:
         self._asking = Asking(self._connection, self._uploads)
 
     async def __aenter__(self) -> Self:
-        """Asks the service who it is.
+        """Reads the identity of the judge.
 
         Raises:
-            JudgeUnavailable: Nobody answered in time.
-            JudgeChanged: It is not the expected judge.
+            JudgeUnavailable: The service did not answer in time.
+            JudgeChanged: The judge is not the expected judge.
         """
         try:
             info = await self._connection.get("/v1/identity", ServiceInfo)
@@ -115,27 +116,27 @@ class JudgeClient:
 
     @property
     def info(self) -> ServiceInfo:
-        """Who judges, what a token costs there, and what a request may hold; known once the client is entered."""
+        """Returns the judge's identity, the cost of a token, and the limits of a request. Only inside `async with`."""
         if self._info is None:
             raise JudgeBroken("JudgeClient: use it as `async with JudgeClient(url) as judge:`")
         return self._info
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who judges."""
+        """Returns the identity of the judge."""
         return self.info.identity
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
-        """One answer for each candidate, in order. A query too large for one request becomes several.
+        """Returns an answer for each candidate, in order. A query that is too large for one request is split.
 
-        Where some of these are refused, their candidates alone get an error, and so does a candidate of which the
-        service dies.
+        If some of the requests are refused, only their candidates get an error. A candidate that kills its replica gets
+        an error too.
 
         Raises:
-            JudgeRefused: The query itself cannot be judged, or the service failed on it again and again.
-            JudgeUnavailable: The service answered nothing for `retry_for_s`.
+            JudgeRefused: The query itself cannot be judged, or the service failed on it repeatedly.
+            JudgeUnavailable: The service answered no request for `retry_for_s`.
             JudgeChanged: Another judge answered.
-            JudgeBroken: The answer is not one for each candidate.
+            JudgeBroken: The number of answers is not the number of candidates.
         """
         answers: list[Verdict | PairError] = []
         for found in await self._asked("/v1/score", ScoreResponse, query, candidates):
@@ -143,22 +144,22 @@ class JudgeClient:
         return answers
 
     async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
-        """Which of the candidates is the best, asked as one list in this order, or why that cannot be asked.
+        """Returns the best candidate by one listwise question in this order, or the reason why it cannot be asked.
 
         Args:
-            query: What they are for.
-            candidates: At most `unijudge.judging.prompt.LONGEST_LIST`.
+            query: The query.
+            candidates: At most `unijudge.judging.prompt.LONGEST_LIST` candidates.
 
         Raises:
             JudgeRefused: Too many candidates; the query itself cannot be judged; or this judge cannot answer listwise.
-            JudgeUnavailable, JudgeChanged, JudgeBroken: As of `judge`.
+            JudgeUnavailable, JudgeChanged, JudgeBroken: The errors of `judge`.
         """
         asked, listed, room = self._parts(query, candidates)
         if broken := [part for part in listed if part.inline_bytes == UNSENDABLE]:
             return broken[0].fault(room)
         size = sum(part.inline_bytes + len(b",") for part in listed)
         if size > room:
-            message = f"{size} bytes of candidates in one list; a request takes {room} beside its query: list fewer"
+            message = f"{size} bytes of candidates, but a request takes {room} beside its query; list fewer candidates"
             return PairError(code="too_large", message=message)
         try:
             answer = await self._asking.whole(Question("/v1/choose", ChooseResponse, self.identity, asked), listed)
@@ -167,14 +168,14 @@ class JudgeClient:
         return answer.result
 
     async def count(self, query: Content, candidates: Sequence[Content]) -> list[TokenCount | PairError]:
-        """How long each candidate's prompt is, in order, or the error that it would get; no model runs.
+        """Returns the length of each candidate's prompt, in order, or the candidate's error, without running the model.
 
-        A query too large for one request becomes several, as it does when it is judged: `shared_tokens` are those of
-        the candidates of one request.
+        A query that is too large for one request is split, as in `judge`, so `shared_tokens` counts the tokens that the
+        candidates of the same request share.
 
         Raises:
             JudgeUncounted: The judge has no tokens.
-            JudgeRefused, JudgeUnavailable, JudgeChanged, JudgeBroken: As of `judge`.
+            JudgeRefused, JudgeUnavailable, JudgeChanged, JudgeBroken: The errors of `judge`.
         """
         counts: list[TokenCount | PairError] = []
         for found in await self._asked("/v1/count", CountResponse, query, candidates):
@@ -182,10 +183,10 @@ class JudgeClient:
         return counts
 
     async def store(self, contents: Iterable[Content]) -> None:
-        """Sends images ahead of the questions that will name them; one that is not kept travels inside those."""
+        """Uploads images before the questions that use them. An image that the service does not keep is sent later."""
         named = {}
-        for one in contents:
-            part = RequestContent.of(one, by_name=self.info.limits.blobs)
+        for content in contents:
+            part = RequestContent.of(content, by_name=self.info.limits.blobs)
             named[part.name] = part.image
         now = time.monotonic()
         await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name and image))
@@ -193,10 +194,10 @@ class JudgeClient:
     async def _asked(
         self, path: str, kind: type[Split], query: Content, candidates: Sequence[Content]
     ) -> list[Split | PairError]:
-        """Asks in as many requests as it takes. In order: their answers, and an error for each candidate without one.
+        """Sends as many requests as needed. Returns their answers, and an error for each other candidate, in order.
 
         Raises:
-            JudgeRefused: All requests were refused: the query is at fault.
+            JudgeRefused: All requests were refused, so the query is at fault.
         """
         limits = self.info.limits
         asked, parts, room = self._parts(query, candidates)
@@ -211,7 +212,7 @@ class JudgeClient:
             try:
                 found += await self._asking.each(question, chunk)
                 answered = True
-            except JudgeKilled:  # by the query: it would kill the next one too
+            except JudgeKilled:  # the query kills the judge: no further request may be sent
                 raise
             except JudgeRefused as refusal:
                 refusals.append(refusal)
@@ -221,7 +222,7 @@ class JudgeClient:
         return found
 
     def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[RequestContent, list[RequestContent], int]:
-        """What a request is made of, and the bytes that it has for candidates beside its query."""
+        """Returns the query and the candidates for requests, and the bytes of a request for candidates."""
         limits = self.info.limits
         by_name = limits.blobs and self._uploads.work
         asked = RequestContent.of(query, by_name=by_name)
@@ -229,14 +230,14 @@ class JudgeClient:
         if asked.inline_bytes == UNSENDABLE:
             raise JudgeRefused(f"the query: {asked.fault(room).message}")
         if room < 0:
-            raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
+            raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes); shorten it")
         return asked, [RequestContent.of(candidate, by_name=by_name) for candidate in candidates], room
 
 
 def judge_now(
     url: str, query: Content, candidates: Sequence[Content], *, key: str | None = None
 ) -> list[Verdict | PairError]:
-    """Scores one query's candidates from code that is not asynchronous. See `JudgeClient.judge`."""
+    """Scores a query's candidates from synchronous code. See `JudgeClient.judge`."""
 
     async def once() -> list[Verdict | PairError]:
         async with JudgeClient(url, key=key) as judge:

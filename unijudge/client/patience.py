@@ -1,40 +1,40 @@
-"""How long, and after which waits, the requests to one service are sent again while none of them is answered."""
+"""The time limit and the backoff of retries while a service answers no request."""
 
 import time
 
 from tenacity import RetryCallState, wait_random_exponential
 
 NOWHERE_S = 30
-"""How long a host is sought whose name was never known; longer settings are for a service that was there."""
+"""Seconds of retries for a host name that was never known. Longer settings apply to a service that answered before."""
 
 backoff = wait_random_exponential(multiplier=0.25, max=10)
-"""The time until the next try, in seconds; random, so that clients that were refused together come back apart."""
+"""The seconds until the next try. They are random, so that clients do not retry at the same moment."""
 
 
 class Patience:
-    """Of all requests to one service: an answer to one of them lets the others go on."""
+    """The time limit for all requests to a service. An answer to any request restarts the time of all."""
 
     def __init__(self, seconds: float, nowhere: type[Exception]):
-        """Nothing is answered yet.
+        """Starts without an answer.
 
         Args:
-            seconds: How long to go on while nothing is answered.
-            nowhere: The error of a service whose host's name is not known here.
+            seconds: The time limit without any answer.
+            nowhere: The error class for an unknown host name.
         """
         self._seconds, self._nowhere = seconds, nowhere
         self.answered_at = float("-inf")
-        """When a request was last answered, on the clock of `time.monotonic`."""
+        """The time of the last answer, on the clock of `time.monotonic`."""
         self.is_known = False
-        """Whether the name of the service's host was known once."""
+        """Whether the host name of the service was ever known."""
 
     def answered(self) -> None:
-        """A request was answered: all others have their whole time again."""
+        """Reports an answer, which restarts the time of all requests."""
         self.answered_at, self.is_known = time.monotonic(), True
 
     def is_over(self, state: RetryCallState) -> bool:
-        """Whether nothing will have been answered for too long when this request comes back: tenacity's `stop`.
+        """Whether the time limit will have passed at the next try. It is the `stop` of tenacity.
 
-        A host whose name was never known is not sought for as long: most often its name is wrong.
+        The limit is shorter for a host name that was never known, because most often such a name is wrong.
         """
         error = state.outcome.exception() if state.outcome else None
         self.is_known = self.is_known or not isinstance(error, self._nowhere)
@@ -42,9 +42,9 @@ class Patience:
 
     @property
     def longest_s(self) -> float:
-        """How long to go on while nothing is answered."""
+        """Returns the time limit without any answer, in seconds."""
         return self._seconds if self.is_known else min(self._seconds, NOWHERE_S)
 
     def quiet_s(self, state: RetryCallState) -> float:
-        """For how long a request has been waiting without an answer to any request."""
+        """Returns the seconds that a request has waited without an answer to any request."""
         return time.monotonic() - max(state.start_time, self.answered_at)

@@ -1,8 +1,8 @@
-"""When a request is sent again, and when it is given up.
+"""The retries of a request, and the end of the retries.
 
-Again: when another try may be answered, after a random time, and never sooner than the service asked for
-(`Retry-After`). Given up: when the service answered nothing at all for a while; one request alone, when others are
-answered and it is not.
+A request is retried if another try may be answered. The wait is random, and at least as long as the service asked for
+(`Retry-After`). The retries end when the service has answered no request for a while, or when other requests are
+answered but this request is not.
 """
 
 import logging
@@ -29,29 +29,29 @@ logger = logging.getLogger(__name__)
 
 TELL_AFTER_S, TELL_EVERY_S = 3, 60
 FAILED_TRIES = 3
-"""How often a request is sent on which the service itself fails; then it is a refusal, and other requests go on."""
+"""The number of tries of a request on which the service itself fails. After that, it counts as refused."""
 DEATHS = 2
-"""At how many deaths of replicas or engines a request may be in work beside others, before it is asked alone."""
+"""The number of deaths of replicas or engines during a request beside others, after which it is sent alone."""
 VAIN_TIMES = 8
-"""How many times `request_timeout_s`, and at least `retry_for_s`, a request is late or refused while others are
-answered; then it is given up. Eight halvings bring 128 in flight down to one: what is late then is late by itself."""
+"""The number of `request_timeout_s` (at least `retry_for_s`) for which a request may be late or refused while others
+are answered. Eight halvings reduce 128 requests in flight to one: a request that is late then is late by itself."""
 SHORTEST_WAIT_S, WAIT_SPREAD = 0.25, 0.5
-"""The least time that a service can ask for, and the share of it by which each request comes back later."""
+"""The shortest wait for `Retry-After`, in seconds, and the largest random extension of a wait, as a share."""
 
 Try = Callable[[], Awaitable[bytes]]
-"""Sends a request once."""
+"""A function that sends a request once."""
 
 
 class Retrying:
-    """Sends the requests of one client until they are answered."""
+    """The requests of a client, which are sent until they are answered."""
 
     def __init__(self, limit: AdaptiveLimit, *, request_timeout_s: float, retry_for_s: float):
-        """Sends nothing yet.
+        """Starts without a request.
 
         Args:
-            limit: Of the questions that are in flight at once.
-            request_timeout_s: How long one try may take.
-            retry_for_s: How long to go on while nothing is answered.
+            limit: The limit of questions in flight.
+            request_timeout_s: The timeout of a try, in seconds.
+            retry_for_s: The time limit without any answer, in seconds.
         """
         self._limit = limit
         self._request_timeout_s, self._retry_for_s = request_timeout_s, retry_for_s
@@ -59,29 +59,30 @@ class Retrying:
         self._quiet_until = float("-inf")
 
     async def call(self, once: Try, retry_for_s: float | None = None) -> bytes:
-        """A request that is no work for the judge: it needs no place among those in flight.
+        """Sends a request that is not work for the judge, and so needs no place in `limit`.
 
         Args:
-            once: Sends it.
-            retry_for_s: How long to go on, answers to others or not; never longer than the client itself.
+            once: A function that sends the request once.
+            retry_for_s: The time limit of the retries, whether others are answered or not. The client's limit is the
+                maximum.
 
         Raises:
-            JudgeError: It was not answered.
+            JudgeError: The request was not answered.
         """
         if retry_for_s is None:
             return await self._until_answered(once, self._patience.is_over)
         return await self._until_answered(once, stop_before_delay(min(retry_for_s, self._retry_for_s)))
 
     async def question(self, once: Try, *, alone: bool) -> bytes:
-        """A request that the judge has to work for. The client learns from its tries how many may be in flight.
+        """Sends a request that is work for the judge. Its tries adapt the number of requests in flight.
 
         Args:
-            once: Sends it.
-            alone: The replica works on nothing else meanwhile: then one death says enough.
+            once: A function that sends the request once.
+            alone: Whether the replica works on nothing else, so that a single death proves the cause.
 
         Raises:
-            JudgeKilled: A replica or an engine died each time that it worked on this request.
-            JudgeError: It was not answered.
+            JudgeKilled: A replica or an engine died on every try of this request.
+            JudgeError: The request was not answered.
         """
         in_vain_s = 0.0
         async with self._limit.place() as place:
@@ -105,13 +106,13 @@ class Retrying:
             return await self._until_answered(once_in_flight, self._patience.is_over, deaths=1 if alone else DEATHS)
 
     def _check_vain(self, error: JudgeUnavailable, in_vain_s: float, begun: float) -> None:
-        """Returns unless it is the request's own fault that it is not answered.
+        """Checks that the request itself is not the reason for the missing answer.
 
         Raises:
-            JudgeRefused: It was in flight for long, and others were answered.
+            JudgeRefused: The request was in flight for long, while others were answered.
         """
         enough_s = self._retry_for_s
-        if isinstance(error, JudgeBusy):  # the others may be what keeps it busy
+        if isinstance(error, JudgeBusy):  # the other requests may keep the service busy
             enough_s = max(enough_s, VAIN_TIMES * self._request_timeout_s)
         others_are_answered = self._patience.answered_at > begun - self._request_timeout_s
         if others_are_answered and in_vain_s >= enough_s:
@@ -121,7 +122,7 @@ class Retrying:
     async def _until_answered(
         self, once: Try, stop: Callable[[RetryCallState], bool], *, deaths: int = DEATHS
     ) -> bytes:
-        """Tries until there is an answer, or an error that another try would not change, or `stop` says so."""
+        """Tries until there is an answer, an error that is not retryable, or the end by `stop`."""
         retrying = AsyncRetrying(
             stop=stop,
             wait=_wait,
@@ -153,20 +154,20 @@ class Retrying:
         return content
 
     def _tell(self, state: RetryCallState) -> None:
-        """Says, once a minute, for what a person waits; that the service is busy, only where nothing is answered."""
+        """Logs once a minute why requests wait. A busy service is logged only if it answers no request."""
         error = state.outcome.exception() if state.outcome else None
         asked_to_wait = isinstance(error, JudgeUnavailable) and error.retry_after_s is not None
         now = time.monotonic()
         tell_after_s = TELL_EVERY_S if asked_to_wait else TELL_AFTER_S
         if self._patience.quiet_s(state) > tell_after_s and now > self._quiet_until:
             self._quiet_until = now + TELL_EVERY_S
-            logger.warning("%s; trying on for up to %.0f s", error, self._patience.longest_s)
+            logger.warning("%s; retrying for up to %.0f s", error, self._patience.longest_s)
 
 
 def _wait(state: RetryCallState) -> float:
-    """The backoff; or, where the service asked for a time, that and up to half of it more.
+    """Returns the backoff, or the time that the service asked for, extended by up to a half.
 
-    Clients that were refused together must not come back together.
+    The extension is random, so that clients do not retry at the same moment.
     """
     error = state.outcome.exception() if state.outcome else None
     asked_s = error.retry_after_s if isinstance(error, JudgeUnavailable) else None

@@ -1,7 +1,7 @@
 """A reader of JSON files of any size, value by value: only a window of the file is in memory.
 
-If the text is truncated or not JSON, the error names the row. ijson reads value by value too, but trusts its file:
-40 KB of nested brackets take 1 GB (3.6, four times as much for twice the depth), and of two equal keys the last counts.
+If the text is truncated or not JSON, the error names the row. ijson also reads value by value, but trusts its file: 40
+KB of nested brackets take 1 GB (version 3.6; twice the depth takes four times as much), and a duplicate key passes.
 """
 
 import json

@@ -48,7 +48,7 @@ CANDIDATES = Table(
 
 
 class CandidateManifest(PartManifest):
-    """candidates.json: how candidates were sought."""
+    """candidates.json: the settings of the search for candidates."""
 
     version: Literal[1] = 1
     corpus: str
@@ -64,7 +64,7 @@ class CandidateManifest(PartManifest):
 
     @property
     def parts(self) -> Parts:
-        """The parts, by their queries."""
+        """Returns the parts, by their queries."""
         return Parts(self.queries, QUERIES_IN_PART)
 
 

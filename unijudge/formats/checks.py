@@ -28,18 +28,18 @@ PLANNED = "candidates"
 
 
 def missing_vectors(folder: Path, manifest: VectorManifest, _: Mapping[str, int]) -> list[str]:
-    """The parts that are not there yet."""
+    """Returns the parts that do not exist yet."""
     kinds = [manifest.parts(kind) for kind in ENTRY_KINDS]
     return [part_path(folder, part, parts.prefix).name for parts in kinds for part in parts.missing(folder)]
 
 
 def missing_parts(folder: Path, manifest: PartManifest, _: Mapping[str, int]) -> list[str]:
-    """The parts that are not there yet."""
+    """Returns the parts that do not exist yet."""
     return [part_path(folder, part).name for part in manifest.parts.missing(folder)]
 
 
 def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]) -> list[str]:
-    """The same, of the candidates inside a folder of scores."""
+    """Returns the missing parts of the candidates inside a score folder."""
     return [f"{PLANNED}/{name}" for name in missing_parts(folder / PLANNED, manifest, sizes)]
 
 
@@ -80,7 +80,7 @@ def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
 
 
 def check_vectors(folder: Path, manifest: VectorManifest) -> str:
-    """Part by part."""
+    """Checks part by part."""
     paths = chain.from_iterable(manifest.parts(kind).paths(folder) for kind in ENTRY_KINDS)
     rows = every(lambda path: check_part(path, manifest), list(paths))
     if rows != manifest.items + manifest.queries:
@@ -91,7 +91,7 @@ def check_vectors(folder: Path, manifest: VectorManifest) -> str:
 
 
 def check_scores(folder: Path, manifest: ScoreManifest) -> str:
-    """Shard by shard."""
+    """Checks shard by shard."""
     rows = _rows_of_parts(folder, manifest, SCORES)
     if rows != manifest.queries:
         raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")
@@ -104,7 +104,7 @@ def check_planned(folder: Path, manifest: CandidateManifest) -> str:
 
 
 def check_candidates(folder: Path, manifest: CandidateManifest) -> str:
-    """Part by part."""
+    """Checks part by part."""
     rows = _rows_of_parts(folder, manifest, CANDIDATES)
     if rows != manifest.queries:
         raise DataError(
@@ -115,7 +115,7 @@ def check_candidates(folder: Path, manifest: CandidateManifest) -> str:
 
 
 def _rows_of_parts(folder: Path, manifest: PartManifest, table: Table) -> int:
-    """Reads every part, and returns how many rows they hold."""
+    """Reads every part, and returns the number of rows."""
 
     def read(part: int) -> int:
         return sum(1 for _ in table.read(part_path(folder, part), manifest.stamp(part)))

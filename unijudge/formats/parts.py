@@ -1,7 +1,7 @@
-"""A folder of parts: a manifest, and numbered Parquet files of which each holds the next rows.
+"""A folder of parts: a manifest, and numbered Parquet files with consecutive rows.
 
-Where the manifest is written first, it is a plan that never changes; it says which parts make the folder whole, and
-marks each of them as its own.
+A manifest that is written first is a plan that never changes. It tells which parts make the folder complete, and its
+stamp marks each part.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from unijudge.storage.outputs import check_folder
 M = TypeVar("M", bound=BaseModel)
 
 PART = re.compile(r"part-\d{5,}\.parquet")
-"""What `part_path` calls a part."""
+"""The pattern of the names that `part_path` gives."""
 
 
 def part_path(folder: Path, part: int, prefix: str = "part") -> Path:
-    """Where a part lies; parts are counted from 0."""
+    """Returns the path of a part. Parts are numbered from 0."""
     return folder / f"{prefix}-{part:05d}.parquet"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """How rows are shared out among parts.
+    """The division of rows into parts.
 
     Example:
         >>> parts = Parts(rows=10, rows_in_part=4)
@@ -45,53 +45,58 @@ class Parts:
     prefix: str = "part"
 
     def __len__(self) -> int:
-        """How many parts make the folder whole."""
+        """Returns the number of parts of a complete folder."""
         return len(range(0, self.rows, self.rows_in_part))
 
     def rows_of(self, part: int) -> range:
-        """The rows of a part."""
+        """Returns the rows of a part."""
         start = part * self.rows_in_part
         return range(start, min(start + self.rows_in_part, self.rows))
 
     def holding(self, wanted: range | None) -> list[int]:
-        """The parts with any of these rows; None: all."""
+        """Returns the parts with any of these rows, or all parts for None."""
         return [part for part in range(len(self)) if wanted is None or common(self.rows_of(part), wanted)]
 
     def paths(self, folder: Path) -> list[Path]:
-        """Where the parts lie, in order."""
+        """Returns the paths of the parts, in order."""
         return [part_path(folder, part, self.prefix) for part in range(len(self))]
 
     def missing(self, folder: Path) -> list[int]:
-        """The parts that do not exist yet, by one listing."""
+        """Returns the parts that do not exist yet, by one listing."""
         there = names_in(folder)
         return [part for part, path in enumerate(self.paths(folder)) if path.name not in there]
 
 
 class PartManifest(BaseModel, ABC):
-    """The manifest of a folder of parts. Written first and never changed."""
+    """The manifest of a folder of parts, which is written first and never changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @property
     @abstractmethod
     def parts(self) -> Parts:
-        """The parts that make the folder whole."""
+        """Returns the parts of the complete folder."""
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the plan; the same where somebody published the folder."""
+        """Returns the sha256 of the plan, which does not change when the folder is published."""
         return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()
 
     def stamp(self, part: int) -> str:
-        """What marks a file as this part of this plan."""
+        """Returns the mark of a part of this plan."""
         return f"{self.fingerprint[:16]}/{part}"
 
 
 def start_folder(path: Path, manifest: M, own: Collection[str] | None = None) -> M:
-    """Publishes the manifest of a folder unless there is one, and returns the manifest that is there.
+    """Publishes the manifest of a folder if the folder has no manifest, and returns the manifest in the folder.
+
+    Args:
+        path: The path of the manifest.
+        manifest: The manifest to publish.
+        own: Names that a folder without a manifest may hold; None for any.
 
     Raises:
-        DataError: The manifest is of another kind; or there is none, and `own` is given and does not name all that is.
+        DataError: The existing manifest is of another kind, or a folder without a manifest holds other files.
     """
     if path.name in names_in(path.parent):
         return read_json(path, type(manifest))
@@ -102,12 +107,12 @@ def start_folder(path: Path, manifest: M, own: Collection[str] | None = None) ->
 
 
 def common(one: range, other: range) -> range:
-    """The rows that are in both; empty where there are none."""
+    """Returns the rows that both ranges contain, which may be empty."""
     return range(max(one.start, other.start), min(one.stop, other.stop))
 
 
 def groups_holding(file: pq.ParquetFile, start: int, wanted: range | None) -> Iterator[tuple[int, range]]:
-    """The row groups of a part, which begins at row `start`, with any of these rows (None: all); and their rows."""
+    """Yields the row groups with any wanted row (None: all), and their rows, of a part that begins at row `start`."""
     for group in range(file.num_row_groups):
         rows = range(start, start + file.metadata.row_group(group).num_rows)
         start = rows.stop

@@ -87,7 +87,7 @@ SCORES = Table(
 
 
 class ScoreManifest(PartManifest):
-    """manifest.json: the plan of the folder, and who judged."""
+    """manifest.json: the plan of the folder, and the judge."""
 
     version: Literal[4] = 4
     corpus: str
@@ -108,7 +108,7 @@ class ScoreManifest(PartManifest):
 
     @property
     def parts(self) -> Parts:
-        """The shards, by the corpus rows of their queries."""
+        """Returns the shards, by the corpus rows of their queries."""
         return Parts(self.queries, self.shard_size)
 
 

@@ -82,7 +82,7 @@ class VectorManifest(BaseModel):
         return hashlib.sha256(self.model_dump_json(exclude=MADE | LONG).encode()).hexdigest()[:16]
 
     def parts(self, kind: EntryKind) -> Parts:
-        """The parts, by their corpus rows."""
+        """Returns the parts, by their corpus rows."""
         return Parts(getattr(self, kind), ROWS_IN_PART, kind)
 
 
@@ -140,7 +140,7 @@ def write_vectors_part(
 
 
 def missing_vector_parts(folder: Path, manifest: VectorManifest, kind: EntryKind) -> Iterator[tuple[Path, range]]:
-    """The parts that do not exist yet, with their corpus rows."""
+    """Yields the parts that do not exist yet, with their corpus rows."""
     parts = manifest.parts(kind)
     for part in parts.missing(folder):
         yield part_path(folder, part, kind), parts.rows_of(part)

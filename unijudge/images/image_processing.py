@@ -121,7 +121,7 @@ class PictureReader:
         self._form = form
         self._max_source_pixels = max_source_pixels
         self._recent: LRUCache[bytes, Picture] = LRUCache(keep_bytes, getsizeof=lambda picture: picture.nbytes)
-        """By the hash of the file."""
+        """Hash of a file → its picture."""
         self._lock = threading.Lock()
 
     @cachedmethod(attrgetter("_recent"), key=lambda _, data: hashlib.sha256(data).digest(), lock=attrgetter("_lock"))

@@ -145,7 +145,7 @@ class ServiceInfo(Wire):
     """The value to send as `If-Match`, so that no other judge answers."""
     limits: Limits
     shape: ModelShape | None
-    """What a token costs; null for a judge without tokens, and for a model of which it is not known."""
+    """The cost of a token; null for a judge without tokens, or if the model's shape is not known."""
     replicas: int
     """The number of copies of the judge that the service is configured to run. Each copy answers alone."""
 

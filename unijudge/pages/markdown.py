@@ -22,7 +22,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, padded: b
     Args:
         head: The names of the columns.
         rows: The cells.
-        padded: Whether the columns are aligned where the text is read as it stands.
+        padded: Whether cells are padded, so that the columns are aligned in the plain text too.
 
     Example:
         >>> print(table(["name", "value"], [["rank", 16]]))

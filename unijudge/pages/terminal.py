@@ -1,4 +1,4 @@
-"""Tables for people who read a terminal, a log or a file of plain text."""
+"""Tables for a terminal, a log or a plain-text file."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -9,11 +9,11 @@ from rich.table import Table
 
 
 def aligned(rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Rows as lines of text, with their columns under each other.
+    """Returns rows as lines of text with aligned columns.
 
     Args:
-        rows: Rows of as many cells.
-        left: How many columns, from the first on, are aligned at the left; the others, numbers, at the right.
+        rows: Rows with equal numbers of cells.
+        left: The number of leading columns that are left-aligned. The other columns, numbers, are right-aligned.
 
     Example:
         >>> aligned([["subset", "queries"], ["colors", "12"]])
@@ -25,18 +25,18 @@ def aligned(rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
 
 
 def _padded(row: Sequence[str], widths: Sequence[int], left: int) -> Iterable[str]:
-    for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        blanks = " " * (width - cell_len(cell))
-        yield cell + blanks if place < left else blanks + cell
+    for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        padding = " " * (width - cell_len(cell))
+        yield cell + padding if index < left else padding + cell
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, marked: int | None = None) -> None:
-    """Prints a table of numbers, whose first column names the rows: on a terminal with lines, elsewhere aligned.
+    """Prints a table of numbers whose first column names the rows: with lines on a terminal, else as aligned text.
 
     Args:
         head: The names of the columns.
         rows: The cells.
-        marked: The row that stands out on a terminal.
+        marked: The index of the row that is bold on a terminal.
     """
     console = Console()
     if not console.is_terminal:
@@ -45,6 +45,6 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, marked: i
     table = Table(head[0])
     for name in islice(head, 1, None):
         table.add_column(name, justify="right")
-    for place, row in enumerate(rows):
-        table.add_row(*row, style="bold" if place == marked else None)
+    for index, row in enumerate(rows):
+        table.add_row(*row, style="bold" if index == marked else None)
     console.print(table)

@@ -59,7 +59,7 @@ def asked(app, change, number=1, **options):
 
 def test_a_client_that_could_send_nothing_is_refused():
     with pytest.raises(
-        SettingsError, match=r"max_in_flight = 0, first = 4: nothing could ever be sent\. Set 1 or more"
+        SettingsError, match=r"max_in_flight = 0, first = 4: no request could ever be sent\. Set 1 or more"
     ):
         JudgeClient("http://judge", max_in_flight=0)
 
