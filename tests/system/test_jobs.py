@@ -116,7 +116,7 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
         finished = len(list(settings.out.glob("part-*")))
         assert 2 <= finished < 16
         each_once(settings.out, partial=True)
-        assert "stopped as asked; the same command goes on" in run("logs", name, *here).stdout
+        assert "Stopped. Run the same command again to resume." in run("logs", name, *here).stdout
         assert not list(settings.out.rglob("*.unijudge-draft"))
         again = submit(words, here)
         logged = run("logs", again, "--follow", *here).stdout
