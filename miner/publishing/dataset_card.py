@@ -149,18 +149,20 @@ def _table(described: Iterable[tuple[str, str, str]]) -> str:
 
 def columns(of: Table) -> Iterator[tuple[str, str, str]]:
     """Yields name, type and meaning of each column of a table. Of a struct, only fields beyond `JUDGED` are listed."""
+    judged_fields = {name for name, _ in JUDGED}
     for field in of.schema:
-        is_list = pa.types.is_list(field.type)
-        kind = field.type.value_type if is_list else field.type
-        is_struct = pa.types.is_struct(kind)
-        shown = "judged" if is_struct else str(kind)
+        path, kind, list_of = field.name, field.type, ""
+        if pa.types.is_list(kind):
+            path, kind, list_of = f"{field.name}[]", kind.value_type, "list of "
         meaning = MEANINGS.get(f"{of.name}.{field.name}") or MEANINGS[field.name]
-        yield field.name, f"list of {shown}" if is_list else shown, meaning
+        if not pa.types.is_struct(kind):
+            yield field.name, f"{list_of}{kind}", meaning
+            continue
 
-        prefix = f"{field.name}[]" if is_list else field.name
-        for inner in kind if is_struct else []:
-            if inner.name not in dict(JUDGED):
-                yield f"{prefix}.{inner.name}", str(inner.type), MEANINGS[inner.name]
+        yield field.name, f"{list_of}judged", meaning
+        for inner in kind:
+            if inner.name not in judged_fields:
+                yield f"{path}.{inner.name}", str(inner.type), MEANINGS[inner.name]
 
 
 def _origin(parts: Parts) -> Iterator[tuple[str, str]]:

@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_refused(make, tmp_path):
     rows = make()
     with pytest.raises(SettingsError, match=r"--negatives 4: the rows of .* have only 3"):
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=4)
-    with pytest.raises(SettingsError, match=r"out\.json: the receiving library reads \.jsonl files"):
+    with pytest.raises(SettingsError, match=r"out\.json: the receiving library reads only \.jsonl files"):
         export_swift(rows, tmp_path / "out.json")
     finish_triples(tmp_path / "triples", manifest("another", 2, selection={"corpus": "/data/corpus"}))
     with pytest.raises(
