@@ -74,7 +74,7 @@ def outcome(choice: SelectionOutcome, stored: int) -> str:
             "unjudged": "left out: no positive has a verdict",
             "no candidate": "left out: no candidate may be chosen",
             "no survivor": "left out: every candidate is dropped as a false negative",
-            "suspect": "left out: its positive is suspect",
+            "suspect": "left out: the positive is suspect",
             "override": "left out by a person",
         }[choice.reason]
     negatives = choice.triple.negatives

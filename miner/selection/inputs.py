@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sources:
-    """The inputs of one selection, opened."""
+    """The opened inputs of one selection."""
 
     def __init__(self, settings: ScoreFolders, corpus: Corpus):
         """Reads the manifests, calibrations and overrides.

@@ -42,8 +42,8 @@ class Rule:
 
 
 PRESETS = {
-    # The released scores fit β = 0.1, relaxed only where no candidate survives; fallback rows are left out, because a
-    # teacher's score of 1 for a random negative would push the positive away.
+    # The released scores fit β = 0.1, which is relaxed only if no candidate survives. Fallback rows are left out,
+    # because a teacher's score of 1 for a random negative would push the positive away.
     "unime-v2": Rule(walk="cyclic", betas=(0.1, 0.01, 0.001)),
     "paper": Rule(walk="cyclic", betas=(0.01,), fallback="random"),
     "topk": Rule(walk="first"),

@@ -92,7 +92,7 @@ class ScoredCandidate:
     score: float | None = None
     """The score, in (0, 1). 0 if a person marked the item as a negative, None for a drawn item without a verdict."""
     positive: float | None = None
-    """σ⁺ by the same judge."""
+    """σ⁺ by the judge of the score."""
     judge: int = 0
     """Index of the judge: 0 for the first folder, 1 for the second."""
     overruled: bool = False
