@@ -165,7 +165,7 @@ def test_one_image_gone_is_an_error_in_its_place(corpus, job, service, caplog):
     rows = list(read_scores(job(service).out))
     failed = [judged for row in rows for judged in [*row.positives, *row.candidates] if judged.error]
     assert done.counts.errors == len(failed) > 0
-    assert "pairs without a verdict, first reason: unreadable: " in caplog.text
+    assert "pairs have no verdict. The first reason is unreadable: " in caplog.text
     assert all("unreadable" in judged.error and "10.png" in judged.error for judged in failed)
     assert all(judged.yes_logprob is None for judged in failed)
 
