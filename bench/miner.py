@@ -82,7 +82,7 @@ def bench_score(queries: int) -> None:
         )
         print(plan.stdout)
         seconds, most, printed = watched(command)
-        pairs = int(re.search(r"this run wrote (\d+) pairs", printed)[1])  # type: ignore[index]
+        pairs = int(re.search(r"This run wrote (\d+) pairs", printed)[1])  # type: ignore[index]
         rate = float(re.search(r"([\d.]+) pairs/s", printed.splitlines()[-1])[1])  # type: ignore[index]
         alone = asyncio.run(one_pair_a_request(url, folder, 2000))
         print("| way | pairs | pairs/s | ratio | memory, MB |\n|---|---|---|---|---|")

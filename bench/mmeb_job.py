@@ -91,7 +91,7 @@ def main(queries: int, k: int) -> None:
         planned = re.search(r"time +(.+?) on", said)[1]  # type: ignore[index]
         to_ask = re.search(r"to ask ([\d,]+)", said)[1]  # type: ignore[index]
         said, seconds = run("mine", "score", *words)
-        asked = int(re.search(r"asked about (\d+)", said)[1])  # type: ignore[index]
+        asked = int(re.search(r"asked the judge about (\d+)", said)[1])  # type: ignore[index]
         rate = re.search(r"([\d.]+) pairs/s", said)[1]  # type: ignore[index]
         print("| | pairs asked | time |\n|---|---|---|")
         print(f"| planned | {to_ask} | {planned} |\n| taken | {asked:,} | {seconds / 60:.1f} min ({rate} pairs/s) |")

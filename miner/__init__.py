@@ -1,1 +1,1 @@
-"""Corpus and vectors in, score shards and training rows out. Needs no GPU and no torch."""
+"""Turns a corpus and its vectors into score shards and training rows. Needs no GPU and no torch."""

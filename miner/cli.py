@@ -1,4 +1,7 @@
-"""`unijudge mine`: import, plan, score, select, sweep, calibrate, inspect, export, publish; jobs on a cluster."""
+"""The commands of `unijudge mine`: import, estimate, score, select, sweep, calibrate, inspect, export and publish.
+
+The commands for scoring jobs on a cluster are in `miner/scoring/cli.py`.
+"""
 
 import logging
 from collections.abc import Callable
@@ -28,9 +31,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STOPPED = "Stopped. Run the same command again to resume."
 USED = in_order("import", "estimate", "score", "sweep", "calibrate", "select", "inspect", "export", "publish")
 
-app = typer.Typer(cls=USED, help="Retrieve, have judged, select hard negatives.", no_args_is_help=True)
+app = typer.Typer(
+    cls=USED, help="Retrieve candidates, score them with the judge, select hard negatives.", no_args_is_help=True
+)
 app.add_typer(imports, name="import")
 jobs_cli.add_to(app)
 app.add_typer(exports, name="export")
@@ -38,7 +44,7 @@ app.add_typer(exports, name="export")
 
 @app.command(cls=job(ScoreSettings))
 def score(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """Stream each query and its nearest candidates to the judge, and write score shards. Resumes by itself."""
+    """Send each query and its nearest candidates to the judge, and write score shards. Run it again to resume."""
     resolved = command_settings(ScoreSettings, words, example)
     from miner.retrieval.retrievers import check_installed
     from miner.scoring.job import score as run
@@ -52,30 +58,39 @@ def score(words: FileAndSettings = None, example: ExampleOption = False) -> None
         done = run(resolved, _reporter(bar))
     counts = done.counts
     typer.echo(
-        f"{resolved.out}: {done.shards_done} of {done.shards} shards; this run wrote {counts.pairs} pairs: asked about "
-        f"{counts.asked}, {counts.errors} of them without a verdict, {done.pairs_per_second:.1f} pairs/s"
+        f"{resolved.out}: {done.shards_done} of {done.shards} shards. This run wrote {counts.pairs} pairs, asked the "
+        f"judge about {counts.asked} and got no verdict for {counts.errors}, at {done.pairs_per_second:.1f} pairs/s"
     )
     if counts.errors:
         typer.echo(
-            f"what is written is not asked again: to have these {counts.errors} pairs judged, give this command with "
-            f"out=NEW reuse={resolved.out}, which takes over all verdicts"
+            f"{counts.errors} pairs have no verdict. To retry only these pairs, run the same command with out=NEW "
+            f"reuse={resolved.out}"
         )
     if done.shards_done < done.shards:
-        typer.echo("stopped as asked; the same command goes on")
+        typer.echo(STOPPED)
         raise typer.Exit(130)
 
 
 @app.command(cls=job(ScoreSettings))
 def estimate(
     words: FileAndSettings = None,
-    replicas: Annotated[list[int] | None, typer.Option(min=1, help="Also say the time on so many replicas.")] = None,
-    budget: Annotated[float | None, typer.Option(min=0, help="Replica-hours: say the largest k that fits.")] = None,
+    replicas: Annotated[
+        list[int] | None, typer.Option(min=1, help="Also print the time with this many replicas.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Replica-hours. Prints the largest k that fits in them.")
+    ] = None,
     probe: Annotated[
-        int, typer.Option(min=1, help="About how many pairs to score for the rate; more to keep all replicas busy.")
+        int,
+        typer.Option(
+            min=1,
+            help="Approximate number of pairs to score to measure the rate. Raise it if it does not keep all "
+            "replicas busy.",
+        ),
     ] = 200,
     example: ExampleOption = False,
 ) -> None:
-    """The bill of a scoring job, given by the settings of `score`: pairs, tokens, hours. Its candidates are kept."""
+    """Estimate the pairs, tokens and hours of a scoring job from the settings of `score`. Keeps the candidates."""
     resolved = command_settings(ScoreSettings, words, example)
     from miner.estimate.estimate import estimate_cost
     from miner.retrieval.retrievers import check_installed
@@ -85,7 +100,7 @@ def estimate(
     try:
         made = estimate_cost(resolved, probe, lambda text: logger.info("%s", text))
     except Stopped:
-        typer.echo("stopped as asked; the same command goes on")
+        typer.echo(STOPPED)
         raise typer.Exit(130) from None
     typer.echo("\n".join(made.lines(replicas or (), budget)))
 
@@ -96,11 +111,11 @@ def select(
     example: ExampleOption = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Choose hard negatives from score shards. Free: nothing is judged again."""
+    """Choose hard negatives from score shards. Needs no judge."""
     file, _ = file_and_settings(words or [])
     if file is not None and is_folder(file):
         raise SettingsError(
-            f"{file}: is a folder, not a file of settings. Give the folder of scores as scores={file}, or two of them "
+            f"{file}: is a folder, not a file of settings. Give a folder of scores as scores={file}, or two folders "
             "as scores=[SMALL,LARGE]"
         )
     resolved = command_settings(SelectSettings, words, example)
@@ -112,7 +127,7 @@ def select(
 
 @app.command(cls=job(InspectSettings))
 def inspect(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """One HTML file on which a person sees what a selection makes of the scores, and corrects it."""
+    """Write an HTML page on which a person sees what a selection keeps and drops, and corrects the judge."""
     resolved = command_settings(InspectSettings, words, example)
     from miner.inspection.page import inspect as run
 
@@ -123,13 +138,17 @@ def inspect(words: FileAndSettings = None, example: ExampleOption = False) -> No
 def publish(
     out: Annotated[Path, typer.Argument(help="The folder or URL of the dataset.", parser=locate)],
     corpus: Annotated[Path, typer.Option(help="The corpus folder.", parser=locate)],
-    scores: Annotated[Path | None, typer.Option(help="Its judge scores.", parser=locate)] = None,
-    triples: Annotated[Path | None, typer.Option(help="The training rows selected from them.", parser=locate)] = None,
+    scores: Annotated[Path | None, typer.Option(help="The folder of judge scores.", parser=locate)] = None,
+    triples: Annotated[
+        Path | None, typer.Option(help="The folder of training rows that `mine select` wrote.", parser=locate)
+    ] = None,
     images: Annotated[bool, typer.Option(help="Copy the images too.")] = True,
-    license: Annotated[str | None, typer.Option(help="For the card, such as cc-by-4.0.")] = None,  # noqa: A002
+    license: Annotated[  # noqa: A002
+        str | None, typer.Option(help="The license on the dataset card, such as cc-by-4.0.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a scored dataset of a corpus, scores and training rows, with a card; `train pull` fetches it."""
+    """Write a dataset with a card from a corpus, scores and training rows. `train pull` downloads it."""
     from miner.publishing.publish import publish as run
 
     made = run(out, corpus, scores, triples, images=images, license=license, overwrite=overwrite)
@@ -138,7 +157,7 @@ def publish(
 
 @app.command(cls=job(SweepSettings))
 def sweep(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """Count many selections side by side, and recommend a β. Writes no rows."""
+    """Compare many selections side by side and recommend a β. Writes no training rows."""
     resolved = command_settings(SweepSettings, words, example)
     from miner.sweep.recommend import comparison_table
     from miner.sweep.sweep import sweep as run
@@ -151,14 +170,14 @@ def sweep(words: FileAndSettings = None, example: ExampleOption = False) -> None
 
 @app.command(cls=job(CalibrateSettings))
 def calibrate(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """Fit a judge's scores to labelled pairs, so that a score is a chance."""
+    """Fit a judge's scores to labelled pairs, so that a score is a probability."""
     resolved = command_settings(CalibrateSettings, words, example)
     from miner.calibration.calibrate import calibrate as run
 
     done = run(resolved)
     typer.echo(
-        f"{resolved.out}: slope {done.slope:.4f}, intercept {done.intercept:.4f}, of {done.matches} matches and "
-        f"{done.negatives} others ({done.without_verdict} more without a verdict)"
+        f"{resolved.out}: slope {done.slope:.4f}, intercept {done.intercept:.4f}, fitted to {done.matches} matches "
+        f"and {done.negatives} negatives ({done.without_verdict} pairs without a verdict were left out)"
     )
     rows = []
     for name in ("log_loss", "calibration_error"):
@@ -168,7 +187,7 @@ def calibrate(words: FileAndSettings = None, example: ExampleOption = False) -> 
 
 
 def _reporter(bar: Progress) -> Callable[["ScoreProgress"], None]:
-    """A bar on a terminal; elsewhere one line for each shard."""
+    """Reports progress with a bar on a terminal, and with one log line for each shard elsewhere."""
     task = bar.add_task("shards", total=None, rate="")
 
     def report(progress: "ScoreProgress") -> None:

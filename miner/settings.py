@@ -1,4 +1,4 @@
-"""The settings of a scoring job: one TOML file, `--example` prints it."""
+"""The settings of a scoring job. They come from one TOML file, and `--example` prints one."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,76 +10,79 @@ from unijudge.storage.locations import LocalPath, Location, is_local
 
 
 def as_tuple(value: Any) -> Any:
-    """One path alone is a list of one."""
+    """Turns a single path into a tuple of one path. Returns any other value unchanged."""
     return (value,) if isinstance(value, str | Path) else value
 
 
 def check_one_scale(log_odds_divisor: float, *, calibrated: bool) -> None:
-    """Refuses a divisor beside a calibration.
+    """Checks that no divisor is given together with a calibration.
 
     Raises:
-        ValueError: Both are given.
+        ValueError: A divisor and a calibration are both given.
     """
     if calibrated and log_odds_divisor != 1:
         raise ValueError(
-            f"log_odds_divisor = {log_odds_divisor:g} and a calibration: a calibration was fitted to log-odds that "
-            "nothing divided. Leave out one of the two"
+            f"log_odds_divisor = {log_odds_divisor:g} cannot be combined with a calibration: the calibration was "
+            "fitted to undivided log-odds. Leave out one of the two"
         )
 
 
 class RetrievalSettings(Settings):
-    """Which items may be candidates of a query."""
+    """The settings that decide which items may be candidates of a query."""
 
     corpus: Location
-    """The corpus folder (`mine import`)."""
+    """The corpus folder, written by `mine import`."""
     vectors: Location | None = None
-    """Its embeddings (`train embed`); a cascade needs none."""
+    """The corpus' embeddings, written by `train embed`. A cascade does not need embeddings."""
     k: int = Field(50, gt=0)
-    """Candidates for each query: the most similar ones below the positive's own similarity."""
+    """Number of candidates for each query: the items most similar to the query, but less similar than its positive."""
     pool: Literal["global", "subset", "modality"] = "global"
-    """Where candidates come from. `global`: the whole corpus. `subset`: the query's own. `modality`: the items of its
-    positive's kind (text, image, both)."""
+    """The items among which candidates are searched. `global`: the whole corpus. `subset`: the query's subset.
+    `modality`: items of the same modality as the query's positive (text, image, or both)."""
     margin: float = Field(0.0, ge=-2, le=2)
-    """Candidates are less similar than the positive by more than this; negative lets more similar ones in, -2 all."""
+    """Minimum difference between the positive's similarity and a candidate's. A negative margin admits candidates more
+    similar than the positive; -2 admits all items."""
     relative_margin: float = Field(0.0, ge=0, le=1)
-    """The same as a share of the positive's similarity; the stricter of the two holds."""
+    """A margin given as a share of the positive's similarity. The stricter of the two margins applies."""
     range_min: int = Field(0, ge=0)
-    """Nearest items that are passed over, whatever their similarity."""
+    """Number of nearest items to skip, whatever their similarity."""
     range_max: int | None = Field(None, gt=0)
-    """Rank beyond which no candidate is taken; default: the whole pool."""
+    """Rank from which on items are not candidates. By default the whole pool is searched."""
     fold_case: bool = True
-    """Texts that differ in letter case or blanks alone are one candidate, and none of a positive."""
+    """Ignore case and whitespace when deduplicating candidates against each other and against positives."""
     allow_query_image: bool = False
-    """Whether items that show the query's own picture may be candidates."""
+    """Whether items that show the query's own image may be candidates."""
     index: Literal["flat", "ivf", "hnsw", "exact"] = "flat"
-    """`flat`: FAISS, exact, block by block. `ivf` and `hnsw`: faster for millions, all items in memory, some missed
-    (the job says how many); pools of at most 8,192 items are searched exactly. `exact`: numpy, the specification."""
+    """Kind of search. `flat`: exact search with FAISS, block by block. `ivf` and `hnsw`: faster for millions of items,
+    but all items must fit in memory and some nearest items are missed (the job logs the recall). With `ivf` and `hnsw`,
+    pools of at most 8,192 items are searched exactly. `exact`: exact search with numpy, the specification."""
     ivf_nlist: int = Field(0, ge=0)
-    """Cells of `ivf`; 0: four times the root of the number of items."""
+    """Number of cells of an `ivf` index. 0 means four times the square root of the number of items."""
     ivf_nprobe: int = Field(32, gt=0)
-    """Cells that a search in `ivf` looks into."""
+    """Number of cells that a search in an `ivf` index visits."""
     hnsw_m: int = Field(32, gt=1)
-    """Neighbours of an item in `hnsw`."""
+    """Number of neighbours of each item in an `hnsw` index."""
     hnsw_ef_search: int = Field(256, gt=0)
-    """Items that a search in `hnsw` keeps in sight."""
+    """Number of items that a search in an `hnsw` index keeps in its queue."""
 
     @model_validator(mode="after")
     def _a_window(self) -> Self:
         if self.range_max is not None and self.range_min >= self.range_max:
             raise ValueError(
-                f"range_min = {self.range_min} leaves nothing before range_max = {self.range_max}; give a larger "
+                f"range_min = {self.range_min} leaves no item below range_max = {self.range_max}. Give a larger "
                 "range_max"
             )
         return self
 
     def ceiling(self, similarity: float) -> float:
-        """Below which similarity candidates lie, when the best positive has this one."""
+        """Returns the similarity below which candidates lie, given the similarity of the best positive."""
         relative = self.relative_margin * abs(similarity)
-        return similarity - (max(self.margin, relative) if relative else self.margin)
+        margin = max(self.margin, relative) if relative else self.margin
+        return similarity - margin
 
     @property
     def retrieval(self) -> dict[str, Any]:
-        """What a folder of candidates depends on, beside corpus, vectors, k and pool."""
+        """The settings on which a folder of candidates depends, besides corpus, vectors, k and pool."""
         return self.model_dump(
             include={
                 "margin", "relative_margin", "range_min", "range_max", "fold_case", "allow_query_image", "index",
@@ -89,18 +92,19 @@ class RetrievalSettings(Settings):
 
 
 class CascadeSettings(Settings):
-    """The second step of a cascade: only what the first judge was unsure of."""
+    """The second step of a cascade, which scores again only the candidates near the first judge's cut."""
 
     scores: Location | None = None
-    """The first judge's folder of scores, whole; none: no cascade, everything is asked."""
+    """The complete folder of the first judge's scores. Without it there is no cascade and all candidates are scored."""
     beta: float = Field(0.1, ge=0, le=1)
-    """The margin under the positive's score at which the selection will cut."""
+    """The margin β that the selection will use: the distance of the cut below the positive's score."""
     width: float = Field(0.2, gt=0)
-    """Candidates whose first score lies within this of the cut are asked again."""
+    """Largest distance between the cut and the first score of a candidate that is scored again."""
     calibration: Location | None = None
-    """The first judge's file of `mine calibrate`, where the selection will use it: the cut is in calibrated scores."""
+    """The first judge's file from `mine calibrate`, if the selection will use that file. The cut then applies to
+    calibrated scores."""
     log_odds_divisor: float = Field(1.0, gt=0)
-    """As the selection will have it; not with a calibration."""
+    """The divisor of log-odds that the selection will use. Not allowed with a calibration."""
 
     @model_validator(mode="after")
     def _one_scale(self) -> Self:
@@ -109,37 +113,39 @@ class CascadeSettings(Settings):
 
 
 class ScoreSettings(RetrievalSettings):
-    """One scoring job."""
+    """The settings of one scoring job."""
 
     out: Location
-    """The folder of score shards. Its plan never changes: another k or pool needs another folder."""
+    """The folder of score shards. Its plan never changes: a different k or pool needs a different folder."""
     reuse: Annotated[tuple[Location, ...], BeforeValidator(as_tuple)] = ()
-    """Folders of scores by the same judge: what they hold is not asked again."""
+    """Folders of scores by the same judge. Their verdicts are reused instead of asking the judge again."""
     cascade: CascadeSettings = CascadeSettings()
-    """The second step of a cascade: only what the first judge was unsure of."""
+    """The second step of a cascade, which scores again only the candidates near the first judge's cut."""
     service: str = "http://127.0.0.1:8000"
-    """Where the judge service listens."""
+    """URL of the judge service."""
     key_file: LocalPath | None = None
-    """A file that holds the service's bearer key, where it wants one."""
+    """A file that holds the bearer key of the service, if the service requires a key."""
     shard_size: int = Field(256, gt=0)
-    """Queries in one file. After a kill at most so many are scored again, and those that were in flight."""
+    """Queries in one shard file. After a crash at most this many queries, plus those in flight, are scored again."""
     max_in_flight: int = Field(16, gt=0)
-    """At most so many queries wait for the service at once, with `engine = "ray"` of each task; fewer while it has too
-    much to do."""
+    """Maximum number of queries that wait for the service at once; with `engine = "ray"`, in each task. While the
+    service is overloaded, fewer queries are sent."""
     engine: Literal["local", "ray"] = "local"
-    """One process, or a Ray task for each shard: every machine must see the folders."""
+    """Where shards are scored. `local`: in one process. `ray`: in one Ray task for each shard; every machine of the
+    cluster must have access to the folders."""
     ray_address: str = "auto"
-    """The cluster of `engine = "ray"`, as Ray names it; `local` starts one."""
+    """The address of the Ray cluster for `engine = "ray"`. `local` starts a new cluster on this machine."""
     ray_concurrency: int = Field(4, gt=0)
-    """Shards in work at once on Ray."""
+    """Number of shards that Ray scores at once."""
     request_timeout_s: float = Field(300, gt=0)
-    """How long one try of a request may take, to the last byte of its answer, in seconds."""
+    """Timeout of one attempt of a request, until the last byte of its answer, in seconds."""
     retry_for_s: float = Field(600, gt=0)
-    """How long to go on trying while the service answers nothing, be it busy or away, in seconds."""
+    """How long to retry while the service is overloaded or cannot be reached, in seconds."""
     max_error_share: float = Field(0.05, ge=0, le=1)
-    """Stop, before writing, at a shard with more pairs without a verdict than this share."""
+    """Largest share of pairs without a verdict in a shard. A shard above it is not written and stops the job."""
     min_label_mass: float = Field(0.5, ge=0, le=1)
-    """Stop, before writing, at a shard in which Yes and No together have a smaller mean probability than this."""
+    """Smallest mean probability of Yes and No together in a shard. A shard below it is not written and stops the
+    job."""
 
     @property
     def total_in_flight(self) -> int:
@@ -153,12 +159,18 @@ class ScoreSettings(RetrievalSettings):
         return self.engine == "ray"
 
     def absolute(self) -> Self:
-        """The same with whole paths, for processes that work in other folders."""
+        """Returns these settings with absolute paths, for processes that run in other folders."""
 
-        def whole(path: Path | None) -> Path | None:
-            return path.absolute() if path is not None and is_local(path) else path
+        def absolute_path(path: Path | None) -> Path | None:
+            if path is None or not is_local(path):
+                return path
+            return path.absolute()
 
-        paths = {name: whole(getattr(self, name)) for name in ("corpus", "vectors", "out", "key_file")}
-        given = {"scores": whole(self.cascade.scores), "calibration": whole(self.cascade.calibration)}
-        cascade = self.cascade.model_copy(update=given)
-        return self.model_copy(update=paths | {"reuse": tuple(map(whole, self.reuse)), "cascade": cascade})
+        paths = {name: absolute_path(getattr(self, name)) for name in ("corpus", "vectors", "out", "key_file")}
+        reuse = tuple(absolute_path(path) for path in self.reuse)
+        cascade_paths = {
+            "scores": absolute_path(self.cascade.scores),
+            "calibration": absolute_path(self.cascade.calibration),
+        }
+        cascade = self.cascade.model_copy(update=cascade_paths)
+        return self.model_copy(update=paths | {"reuse": reuse, "cascade": cascade})

@@ -1,4 +1,4 @@
-"""How a job is asked to stop: by a signal, or because its lease was lost; and what ends then."""
+"""Stops a job when a signal arrives or when the job has lost its lease."""
 
 import asyncio
 import signal
@@ -10,11 +10,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """The job was asked to stop; what is written stays."""
+    """The job was asked to stop. Files that are already written are kept."""
 
 
 def check(stop: threading.Event | None) -> None:
-    """Ends a job that was asked to stop.
+    """Checks whether the job was asked to stop.
 
     Raises:
         Stopped: `stop` is set.
@@ -25,10 +25,10 @@ def check(stop: threading.Event | None) -> None:
 
 @contextmanager
 def listening(heard: list[signal.Signals], on_signal: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Notes the first SIGINT or SIGTERM of the block, and hands it on; inside of a running event loop.
+    """Appends the first SIGINT or SIGTERM to `heard` and calls `on_signal`. Must run inside an event loop.
 
-    A second one ends the process at once, as a kill does: no thread of it writes on, and the lease of a disk is free.
-    Outside of the main thread nothing is heard.
+    A second signal ends the process at once, as a kill does: no thread keeps writing, and a lease on a local disk is
+    released. Outside the main thread signals are ignored.
     """
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
@@ -36,9 +36,9 @@ def listening(heard: list[signal.Signals], on_signal: Callable[[signal.Signals],
         return
 
     def first(number: signal.Signals) -> None:
-        for one in SIGNALS:
-            loop.remove_signal_handler(one)
-            signal.signal(one, signal.SIG_DFL)
+        for each in SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
         heard.append(number)
         on_signal(number)
 

@@ -1,6 +1,6 @@
-"""Which rows a measurement looks at: random ones, the same on every run. Pure.
+"""Draws a random sample of rows for a measurement. The sample is the same on every run. Pure.
 
-Never evenly spaced ones: captioned images alternate by direction, so a step of two would see one direction alone.
+Rows are never evenly spaced: captioned images alternate by direction, so a step of two would see only one direction.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,34 @@ from unijudge.formats.lazy_table import Rows
 
 
 def drawn(size: int, number: int, seed: int = 0) -> Rows:
-    """`number` distinct rows of `size`, or all of them; ascending."""
-    dice = np.random.default_rng(seed)
-    return np.sort(dice.choice(size, min(size, number), replace=False)).astype(np.int64)
+    """Draws `number` distinct rows out of `size`, or all rows if there are fewer. Returns them ascending."""
+    generator = np.random.default_rng(seed)
+    rows = generator.choice(size, min(size, number), replace=False)
+    return np.sort(rows).astype(np.int64)
 
 
 def stratified(strata: Sequence[str], number: int, seed: int = 0) -> Rows:
-    """`number` distinct places, or all of them, in random order; of each stratum its share, to the next whole number.
+    """Draws distinct rows so that each stratum gets its proportional share, rounded down or up.
 
     Args:
-        strata: Of each place, to which stratum it belongs.
-        number: How many places.
-        seed: Of the draw.
+        strata: The stratum of each row.
+        number: How many rows to draw. If there are fewer rows, all are drawn.
+        seed: The seed of the draw.
+
+    Returns:
+        Indexes into `strata`, in random order.
 
     Example:
         >>> names = ["i2t", "t2i"] * 50
-        >>> sorted(names[place] for place in stratified(names, 4))
+        >>> sorted(names[row] for row in stratified(names, 4))
         ['i2t', 'i2t', 't2i', 't2i']
     """
-    dice = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     size, number = len(strata), min(len(strata), number)
     _, kinds = np.unique(np.asarray(strata), return_inverse=True)
-    # Places by stratum, in random order within each: equal steps meet every stratum as often as it is large.
-    order = np.lexsort((dice.random(size), kinds))
-    steps = (np.arange(number) + dice.random()) * size / max(1, number)
-    return dice.permutation(order[steps.astype(np.int64)]).astype(np.int64)
+
+    # Rows are sorted by stratum and shuffled within each. Equal steps then hit each stratum in proportion to its size.
+    order = np.lexsort((generator.random(size), kinds))
+    steps = (np.arange(number) + generator.random()) * size / max(1, number)
+    rows = order[steps.astype(np.int64)]
+    return generator.permutation(rows).astype(np.int64)

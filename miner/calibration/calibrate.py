@@ -1,4 +1,4 @@
-"""Fits a judge's calibration to labelled pairs of a score folder, and says what it is worth."""
+"""Fits a judge's calibration to labelled pairs of a score folder, and measures the calibration."""
 
 import logging
 from collections.abc import Iterator
@@ -20,31 +20,37 @@ from unijudge.storage.outputs import check_file, is_json_of
 logger = logging.getLogger(__name__)
 
 Labels = dict[str, dict[str, bool]]
-"""query_id → item_id → whether it matches."""
+"""query_id → item_id → whether the item is a match."""
 
 
 def calibrate(settings: CalibrateSettings) -> Calibration:
-    """Writes the calibration of a folder's judge, and returns it.
+    """Writes and returns the calibration of a folder's judge.
 
     Raises:
-        DataError: The labels cannot be read or are not of these scores, are too few or of one class, or say that the
-            judge's scores fall where pairs match; or `out` is something else than a calibration.
+        DataError: The labels cannot be read, belong to other scores, are too few or all the same, or matches have lower
+            scores than negatives; or `out` exists and is no calibration.
     """
     check_file(settings.out, is_json_of(Calibration), "calibration")
     manifest = read_json(settings.scores / "manifest.json", ScoreManifest)
     labels = read_labels(settings.labels, manifest)
+
+    # Pairs without a verdict are left out.
     pairs = list(_joined(settings, labels))
     judged = [(log_odds, match) for log_odds, match in pairs if log_odds is not None]
     log_odds_N = np.array([log_odds for log_odds, _ in judged])
     matches_N = np.array([match for _, match in judged], bool)
-    fewest = _check(settings, matches_N)
+    smaller_class = _check(settings, matches_N)
+
     slope, intercept = fit_calibration(log_odds_N, matches_N, settings.kind)
     if slope <= 0:
         raise DataError(
-            f"{settings.labels}: pairs that match have the lower scores (fitted slope {slope:.3g}); are the labels of "
-            f"these scores, and is 1 a match? If so, this judge ({manifest.judge}) cannot be calibrated"
+            f"{settings.labels}: pairs that match have lower scores than pairs that do not (fitted slope {slope:.3g}). "
+            "Check that the labels belong to these scores and that 1 means a match. If so, this judge "
+            f"({manifest.judge}) cannot be calibrated"
         )
-    folds = min(settings.folds, fewest)
+
+    # The measures come from pairs that each fit did not see. Every fold needs both labels.
+    folds = min(settings.folds, smaller_class)
     held_out_N = cross_validated(log_odds_N, matches_N, settings.kind, folds, settings.seed)
     made = Calibration(
         judge=manifest.judge.digest,
@@ -61,82 +67,92 @@ def calibrate(settings: CalibrateSettings) -> Calibration:
     publish_json(settings.out, made)
     if worse := [name.replace("_", " ") for name in Measures.model_fields if made.gain(name) < 0]:
         logger.warning(
-            "%s: on pairs that it was not fitted to, scores are worse with it than without (%s); label more pairs, try "
-            "the other `kind`, or do without it",
+            "%s: the calibration makes the scores of held-out pairs worse (%s). Label more pairs, try the other `kind` "
+            "or select without a calibration",
             settings.out, " and ".join(worse),
         )  # fmt: skip
     return made
 
 
 def read_labels(path: Path, manifest: ScoreManifest) -> Labels:
-    """Labelled pairs: the labels of a page's random sample (.json), or rows of query_id, item_id, match.
+    """Reads labelled pairs: the labels that a page exported (.json), or rows of query_id, item_id and match.
 
     Raises:
-        DataError: The file cannot be read, holds overrides, is of another corpus or judge, says no clear match, or two
-            things about one pair.
+        DataError: The file cannot be read, holds overrides, belongs to a different corpus or judge, has an invalid
+            label, or contradicts itself about a pair.
     """
+    rows = _sampled(path, manifest) if path.suffix == ".json" else _rows(path)
     labels: Labels = {}
-    for place, query_id, item_id, match in _sampled(path, manifest) if path.suffix == ".json" else _rows(path):
+    for place, query_id, item_id, match in rows:
         if labels.setdefault(query_id, {}).setdefault(item_id, match) != match:
             raise DataError(
-                f"{place}: query {query_id!r}, item {item_id!r} is both a match and none; leave one of the two"
+                f"{place}: query {query_id!r}, item {item_id!r} is labelled both as a match and as a negative. Remove "
+                "one of these two labels"
             )
     return labels
 
 
 def _sampled(path: Path, manifest: ScoreManifest) -> Iterator[tuple[str, str, str, bool]]:
+    """Yields the labels of a page's random sample, each with its place for messages."""
     read = read_label_file(path, manifest.corpus)
     if read.judge != manifest.judge.digest:
         raise DataError(
-            f"{path}: its sample was drawn from the scores of judge {read.judge}, evenly over them; these are of "
+            f"{path}: its sample was drawn evenly over the scores of judge {read.judge}, but these scores are of "
             f"{manifest.judge}. Label a sample of these scores (`mine inspect`)"
         )
     if len(read.labels) < read.sampled:
         logger.warning(
-            "%s: %d of the %d sampled pairs have a label; if the others were passed over because they are hard, the "
-            "fit is biased. Label them too",
+            "%s: %d of the %d sampled pairs have a label. If the other pairs were skipped because they are hard, the "
+            "fit is biased. Label these pairs too",
             path, len(read.labels), read.sampled,
         )  # fmt: skip
-    for one in read.labels:
-        yield str(path), one.query_id, one.item_id, one.match
+    for label in read.labels:
+        yield str(path), label.query_id, label.item_id, label.match
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str, bool]]:
+    """Yields the labels of a table, each with its place for messages."""
     for number, row in read_rows(path):
         place, match = f"{path}:{number}", truth_of(row.get("match"))
         if match is None or not all(isinstance(row.get(name), str) for name in ("query_id", "item_id")):
-            raise DataError(f"{place}: expected query_id and item_id, strings, and match, 0 or 1; found {shown(row)}")
+            raise DataError(
+                f"{place}: expected the strings query_id and item_id, and match as 0 or 1, but found {shown(row)}. "
+                "Correct this row"
+            )
         yield place, row["query_id"], row["item_id"], match
 
 
 def _joined(settings: CalibrateSettings, labels: Labels) -> Iterator[tuple[float | None, bool]]:
-    """The log-odds and the label of every labelled pair."""
-    left = {(query_id, item_id) for query_id, items in labels.items() for item_id in items}
+    """Yields the log-odds and the label of every labelled pair."""
+    unscored = {(query_id, item_id) for query_id, items in labels.items() for item_id in items}
     for query in read_scores(settings.scores, partial=settings.partial):
-        labelled = labels.get(query.query_id, {})
-        for one in (*query.positives, *query.candidates) if labelled else ():
-            if one.item_id in labelled:
-                left.discard((query.query_id, one.item_id))
-                yield one.log_odds, labelled[one.item_id]
-    if left and not settings.partial:
-        query_id, item_id = min(left)
+        label_of = labels.get(query.query_id)
+        if label_of is None:
+            continue
+        for judged in (*query.positives, *query.candidates):
+            if judged.item_id in label_of:
+                unscored.discard((query.query_id, judged.item_id))
+                yield judged.log_odds, label_of[judged.item_id]
+
+    if unscored and not settings.partial:
+        query_id, item_id = min(unscored)
         raise DataError(
-            f"{settings.labels}: {len(left)} labelled pairs are not among the scores of {settings.scores} (first: "
-            f"query {query_id!r}, item {item_id!r}); label pairs that were scored"
+            f"{settings.labels}: {len(unscored)} labelled pairs are not among the scores of {settings.scores} (first: "
+            f"query {query_id!r}, item {item_id!r}). Label pairs that were scored"
         )
 
 
 def _check(settings: CalibrateSettings, matches_N: Bools) -> int:
-    """The size of the smaller class."""
+    """Checks that there are enough labels of both kinds. Returns the number of labels of the rarer kind."""
     matches, negatives = int(matches_N.sum()), int((~matches_N).sum())
     if matches + negatives < settings.min_labels:
         raise DataError(
-            f"{settings.labels}: {matches + negatives} labelled pairs with a verdict, fewer than min_labels = "
-            f"{settings.min_labels}; label more, best of all kinds of scores"
+            f"{settings.labels}: has {matches + negatives} labelled pairs with a verdict, fewer than min_labels = "
+            f"{settings.min_labels}. Label more pairs, of low and high scores"
         )
     if min(matches, negatives) < 2:
         raise DataError(
-            f"{settings.labels}: {matches} pairs match and {negatives} do not; a fit needs at least two of each: label "
-            "some of the other kind"
+            f"{settings.labels}: {matches} pairs match and {negatives} do not, but a fit needs at least two of each. "
+            "Label more pairs of the rarer kind"
         )
     return min(matches, negatives)

@@ -1,4 +1,4 @@
-"""The settings of a calibration: one TOML file, `--example` prints it."""
+"""The settings of a calibration. They come from one TOML file, and `--example` prints one."""
 
 from typing import Literal
 
@@ -9,22 +9,23 @@ from unijudge.storage.locations import Location
 
 
 class CalibrateSettings(Settings):
-    """One fit of a judge's scores to labelled pairs."""
+    """The settings of one fit of a judge's scores to labelled pairs."""
 
     scores: Location
-    """The folder of score shards that holds the pairs."""
+    """The folder of score shards that holds the labelled pairs."""
     labels: Location
-    """Labelled pairs: the labels that a page of `mine inspect` exports (.json), or rows of query_id, item_id, match
-    (.jsonl, .parquet, .csv). They must be a random sample, not pairs that were picked by what the judge got wrong."""
+    """The labelled pairs: labels that a page of `mine inspect` exported (.json), or rows of query_id, item_id and match
+    (.jsonl, .parquet, .csv). The pairs must be a random sample, not a choice of pairs that the judge got wrong."""
     out: Location
-    """The file to write; `mine select` reads it as `calibration`. An older one is replaced, another file is not."""
+    """The file to write. `mine select` reads it as `calibration`. An earlier calibration is overwritten; any other file
+    is an error."""
     kind: Literal["temperature", "platt"] = "platt"
-    """`temperature` fits a slope; `platt` a slope and an intercept."""
+    """The parameters to fit. `temperature`: a slope. `platt`: a slope and an intercept."""
     min_labels: int = Field(20, ge=4)
-    """Fewer labelled pairs with a verdict are refused."""
+    """Minimum number of labelled pairs with a verdict."""
     folds: int = Field(5, ge=2)
-    """Parts of the cross-validation by which the measures are made."""
+    """Number of folds of the cross-validation that measures the calibration."""
     seed: int = 0
-    """Which pairs make which part."""
+    """Seed of the random split into folds."""
     partial: bool = False
-    """Take a score folder of which shards are missing."""
+    """Accept a score folder with missing shards."""

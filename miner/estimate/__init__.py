@@ -1,1 +1,1 @@
-"""What a scoring job will cost, before it runs."""
+"""Estimates the cost of a scoring job before it runs."""

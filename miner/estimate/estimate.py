@@ -1,7 +1,8 @@
-"""The bill of a scoring job, before it runs: `unijudge mine estimate`.
+"""Estimates the cost of a scoring job before it runs, for `unijudge mine estimate`.
 
-Pairs and pictures are counted exactly; tokens and FLOPs on a sample of whole queries, by the service; seconds by
-scoring that sample. What it cannot know: how fast other replicas are, and whether the service stays as busy as it was.
+Pairs and images are counted exactly. The service counts tokens and FLOPs on a sample of whole queries. Seconds are
+measured by scoring a sample. An estimate assumes that further replicas are equally fast, and that the load of the
+service does not change.
 """
 
 import asyncio
@@ -28,20 +29,20 @@ TABLE_OF_K = (1, 5, 10, 20, 50, 100, 200)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A job's pairs, and the price of one."""
+    """The number of a job's pairs, and the cost of a pair."""
 
     tally: PairCounts
     probe: Probe
     in_band: bool = False
-    """A cascade's second step: the band decides what is asked, and no k does."""
+    """Whether the job is the second step of a cascade, whose pairs are chosen by the band instead of k."""
 
     def largest_k(self, budget_hours: float) -> int | None:
-        """The largest k whose pairs take at most so many replica-hours; None where not even k = 1 does."""
+        """Returns the largest k that takes at most this many replica-hours, or None if k = 1 takes more."""
         fits = [k for k in range(1, self.tally.k + 1) if self.hours(k) <= budget_hours]
         return fits[-1] if fits else None
 
     def hours(self, k: int) -> float:
-        """Replica-hours of a job with so many candidates a query."""
+        """Returns the replica-hours of a job with k candidates for each query."""
         return self._seconds(k, self.probe.replicas) * self.probe.replicas / 3600
 
     def _seconds(self, k: int, replicas: int) -> float:
@@ -49,20 +50,20 @@ class Estimate:
         return self.probe.seconds_for(self.tally.asking(k), ask, self.tally.pictures(k) if ask else 0, replicas)
 
     def lines(self, replicas: Sequence[int] = (), budget_hours: float | None = None) -> list[str]:
-        """For people; the job itself first, then what a smaller k would cost."""
+        """Returns the estimate as lines of text: first the job, then the cost of smaller numbers of candidates."""
         k, probe, tally = self.tally.k, self.probe, self.tally
         pairs, ask, hours = tally.pairs(k), tally.to_ask(k), self.hours(k)
         numbers = dict.fromkeys([probe.replicas, *replicas])
         rate = f"{probe.pairs_per_second:.1f} pairs/s on {probe.replicas} replicas"
         rows = [
             ("queries", f"{tally.queries:,}; {self._short()}"),
-            ("pairs", f"{pairs:,}; to ask {ask:,}: the others are known, or asked by another row"),
+            ("pairs", f"{pairs:,}; to ask {ask:,} (the others are known or asked by another row)"),
             ("distinct images", f"{tally.pictures(k):,} of the pairs to ask"),
             *self._costs(ask),
             ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
             ("", f"a query costs {probe.query_seconds:.3g} s, and each of its pairs {probe.pair_seconds:.3g} s"),
             *self._sending(),
-            ("price", f"{_hours(hours)} replica-hours: GPU-hours where a replica has one GPU"),
+            ("price", f"{_hours(hours)} replica-hours (equal to GPU-hours if a replica has one GPU)"),
             *(("time", f"{_duration(self._seconds(k, number))} on {number} replicas") for number in numbers),
         ]
         lines = [f"{name:<18}{text}" for name, text in rows]
@@ -73,7 +74,7 @@ class Estimate:
 
     def _short(self) -> str:
         if self.in_band:
-            return f"{self.tally.underfilled(1):,} have no candidate in the band, and are not asked about"
+            return f"{self.tally.underfilled(1):,} have no candidate in the band and are not scored"
         return f"{self.tally.underfilled(self.tally.k):,} have fewer than k = {self.tally.k} candidates"
 
     def _table(self) -> list[str]:
@@ -87,45 +88,47 @@ class Estimate:
             return f"k = {best}" if best else f"not even k = 1, which takes {_hours(self.hours(1))}"
         hours = self.hours(self.tally.k)
         if hours <= budget_hours:
-            return "all of it"
-        return f"not this band, which takes {_hours(hours)}; a smaller cascade.width asks about fewer pairs"
+            return "the whole job"
+        return f"not this band, which takes {_hours(hours)}. A smaller cascade.width scores fewer pairs"
 
     def _sending(self) -> list[tuple[str, str]]:
         probe = self.probe
         if not probe.pictures:
             return []
-        return [("", f"{probe.pictures} pictures, sent once before, in {probe.picture_seconds:.1f} s")]
+        return [("", f"{probe.pictures} images were uploaded before the probe in {probe.picture_seconds:.1f} s")]
 
     def _costs(self, ask: int) -> list[tuple[str, str]]:
         probe = self.probe
         if probe.tokens is None or probe.computed_tokens is None:
-            return [("tokens", f"not counted: {probe.judge} has none")]
+            return [("tokens", f"not counted, because {probe.judge} has no tokens")]
         computed = f"{probe.computed_tokens * ask:.3g} ({probe.computed_tokens:.0f} a pair)"
         whole = f"{probe.tokens * ask:.3g} ({probe.tokens:.0f} a pair)"
-        tokens = ("tokens", f"{computed} with what a query's candidates share computed once; {whole} without")
+        tokens = ("tokens", f"{computed} if the prefix of a query is computed once; {whole} otherwise")
         if probe.flops is None:
-            return [tokens, ("compute", "not known for this family of models")]
+            return [tokens, ("compute", "unknown for this family of models")]
         cached, alone = probe.flops.prefix_cached * ask, probe.flops.naive * ask
-        return [tokens, ("compute", f"{cached:.3g} FLOPs with that and each query's picture once; {alone:.3g} without")]
+        compute = f"{cached:.3g} FLOPs if the prefix and image of a query are computed once; {alone:.3g} otherwise"
+        return [tokens, ("compute", compute)]
 
 
 def estimate_cost(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], None] = lambda _: None) -> Estimate:
-    """Finds the candidates (and keeps them for the job), counts its pairs, and scores a sample.
+    """Finds the candidates, counts the pairs of the job, and scores a sample. The job reuses the candidates.
 
     Args:
         settings: The job.
-        probe_pairs: About how many pairs to score: whole queries, and enough of them to keep all replicas busy.
-        tell: Is told what is being done.
+        probe_pairs: The approximate number of pairs to score. Whole queries are scored, enough to keep all replicas
+            busy.
+        tell: Called with a message at the start of each step.
 
     Raises:
-        UnijudgeError: As of the job itself.
-        Stopped: A signal asked to; the candidates that were found stay.
+        UnijudgeError: An error that would also stop the job.
+        Stopped: A signal arrived. Candidates that were found are kept.
     """
     corpus = Corpus(settings.corpus)
     if not len(corpus.queries):
-        raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
+        raise DataError(f"{settings.corpus}: has no queries, so there is nothing to score. Import queries first")
     heard: list[signal.Signals] = []
-    # The lease outlives the event loop, which ends only when its threads have: none of them writes without it.
+    # The lease is held until the event loop has ended with all its threads, so that no thread writes without a lease.
     with lease(settings.out) as stop:
         try:
             return asyncio.run(_bill(settings, corpus, probe_pairs, tell, stop, heard))
@@ -173,21 +176,21 @@ async def _bill(
 
 
 def _check_judged(probed: Probe, max_error_share: float) -> None:
-    """Returns if the sample has as many verdicts as a shard of the job must have: else its price means nothing.
+    """Checks that the sample has as many verdicts as a shard needs. Otherwise its cost would have no meaning.
 
     Raises:
-        DataError: It has not.
+        DataError: The sample has too few verdicts.
     """
     if probed.failed > max_error_share * probed.pairs:
         raise DataError(
             f"the sample: {probed.failed} of {probed.pairs} pairs have no verdict, more than max_error_share = "
-            f"{max_error_share:g}, so the job would stop. Mend the cause, or raise max_error_share. First reason: "
-            f"{probed.reason}"
+            f"{max_error_share:g}, so the job would stop. The first reason is {probed.reason}. Fix the cause, or raise "
+            "max_error_share"
         )
 
 
 def _hours(hours: float) -> str:
-    """For people: small ones keep two digits that say something.
+    """Formats hours. Numbers below 1 keep two significant digits.
 
     Example:
         >>> _hours(1234.5), _hours(0.00312), _hours(0)
@@ -197,7 +200,7 @@ def _hours(hours: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """For people.
+    """Formats a duration in the largest fitting unit.
 
     Example:
         >>> _duration(42.4), _duration(5400), _duration(100 * 3600)

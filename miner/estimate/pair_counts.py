@@ -1,4 +1,4 @@
-"""How many pairs a job will ask about, for every k up to its own: counted, not estimated.
+"""Counts exactly how many pairs a job will ask about, for every k up to the k of the job.
 
 Letters: K candidates of a query.
 """
@@ -26,58 +26,58 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PairCounts:
-    """Pairs of a job by the rank of their candidate; a smaller k has the pairs of smaller ranks."""
+    """The pairs of a job, counted by the rank of their candidate. A smaller k has the pairs of smaller ranks."""
 
     queries: int
     positives: int
     new_positives: int
-    """Of these, pairs that nobody scored."""
+    """Number of pairs with a positive that have no verdict yet."""
     at_rank_K: Counts
-    """Pairs whose candidate stands at each rank."""
+    """Number of pairs at each rank."""
     new_at_rank_K: Counts
-    """Of these, pairs that nobody scored, each distinct one as often as the job asks it."""
+    """Number of pairs at each rank that have no verdict yet. A pair counts as often as the job asks about it."""
     new_queries_at_rank_K: Counts
-    """Queries by the rank of the first of their pairs that nobody scored; 0 for a positive."""
+    """Number of queries by the rank of their first pair without a verdict; 0 for a positive."""
     candidates_Q: Counts
-    """How many candidates each query has."""
+    """Number of candidates of each query."""
     picture_rank: Counts
-    """For each distinct picture of a pair to ask, the smallest rank at which it is sent; 0 with a positive."""
+    """For each distinct image to send, the smallest rank of a pair with the image; 0 for a positive."""
 
     @property
     def k(self) -> int:
-        """The largest k that this tally knows."""
+        """The k of the job, the largest k with counts."""
         return len(self.at_rank_K)
 
     def pairs(self, k: int) -> int:
-        """Of the job, with its first k candidates."""
+        """Returns the number of pairs with the first k candidates."""
         return self.positives + int(self.at_rank_K[:k].sum())
 
     def to_ask(self, k: int) -> int:
-        """Pairs that nobody scored."""
+        """Returns the number of pairs that have no verdict yet."""
         return self.new_positives + int(self.new_at_rank_K[:k].sum())
 
     def asking(self, k: int) -> int:
-        """Queries of which at least one pair will be asked."""
+        """Returns the number of queries with at least one pair that has no verdict yet."""
         return int(self.new_queries_at_rank_K[: max(1, k)].sum())
 
     def pictures(self, k: int) -> int:
-        """Distinct ones of the pairs to ask."""
+        """Returns the number of distinct images to send."""
         return int((self.picture_rank < max(1, k)).sum())
 
     def underfilled(self, k: int) -> int:
-        """Queries with fewer than k candidates."""
+        """Returns the number of queries with fewer than k candidates."""
         return int((self.candidates_Q < k).sum())
 
 
 @dataclass(frozen=True)
 class Division:
-    """How a job is divided: what its scorers see of one another."""
+    """The division of a job into shards."""
 
     shard_size: int
     apart: bool = False
-    """Whether each shard is a task that does not know what the others asked, as with Ray."""
+    """Whether each shard is a separate task that cannot reuse the answers of other shards, as with Ray."""
     written: frozenset[int] = frozenset()
-    """Shards that are there already: nothing of them is asked."""
+    """Shards that are already written. Their pairs are not asked about."""
 
 
 def count_pairs(
@@ -88,18 +88,18 @@ def count_pairs(
     stop: threading.Event | None = None,
     division: Division | None = None,
 ) -> PairCounts:
-    """Goes through all questions of a job.
+    """Counts the pairs of all questions of a job.
 
     Args:
-        corpus: Of the job.
-        questions: What it will ask.
-        known: What others scored.
-        k: The job's own.
+        corpus: The corpus of the job.
+        questions: The questions of the job.
+        known: The verdicts of earlier jobs.
+        k: The k of the job.
         stop: Ends the count early.
-        division: Into shards; None: one scorer asks everything.
+        division: The division into shards; None: a single scorer asks all questions.
 
     Raises:
-        Stopped: `stop` was set meanwhile.
+        Stopped: `stop` was set during the count.
     """
     new_of = _NewPairs(corpus, known, division or Division(max(1, len(corpus.queries))))
     positives = new_positives = 0
@@ -118,7 +118,7 @@ def count_pairs(
             np.add.at(at_rank, ranks[ranks >= 0], 1)
             np.add.at(new_at_rank, ranks[new & (ranks >= 0)], 1)
 
-            # Only what is asked about is sent.
+            # Only images of pairs to ask are sent.
             np.minimum.at(item_rank, items[new], np.maximum(ranks[new], 0))
             if new.any():
                 query_rank[question.row] = max(0, ranks[new].min())
@@ -135,15 +135,15 @@ class _Question:
 
     rows_left: int
     scorer: int = -1
-    """Who asked last."""
+    """The scorer that asked last."""
     asked: set[int] = field(default_factory=set)
     """Items that this scorer asked about."""
     known: AbstractSet[bytes] | None = None
-    """Keys of items with a verdict in a folder; None: not looked up."""
+    """Keys of items with a verdict of an earlier job; None: not looked up yet."""
 
 
 class _NewPairs:
-    """Tells pairs that nobody scored; each distinct one once, by each scorer that does not know of the others."""
+    """Finds pairs without a verdict. A pair that several rows ask is new once for each scorer."""
 
     def __init__(self, corpus: Corpus, known: ScoreCache, division: Division):
         self._corpus, self._known, self._division = corpus, known, division
@@ -151,7 +151,7 @@ class _NewPairs:
         self._keys: dict[int, bytes] = {}
 
     def among(self, row: int, items: Counts) -> npt.NDArray[np.bool_]:
-        """Which of a query's items make a new pair; only what may be known is looked up. Rows come in order."""
+        """Returns which items of a query make a new pair. Must be called with rows in ascending order."""
         shard = row // self._division.shard_size
         if not len(self._known) and not self._repeated and not self._division.written:
             return np.ones(len(items), bool)
@@ -181,7 +181,7 @@ class _NewPairs:
 
 
 def _pictures(*needed: tuple[LazyTable[Any], Counts]) -> Counts:
-    """The smallest rank at which each distinct picture is sent, of those that are."""
+    """Returns the smallest rank at which each distinct image is sent, for the images that are sent."""
     first: dict[str, int] = {}
     for entries, ranks in needed:
         for picture, rank in zip(entries.table["image_sha256"].to_pylist(), ranks.tolist(), strict=True):

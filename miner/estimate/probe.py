@@ -1,4 +1,4 @@
-"""What a sample of a job's pairs costs: seconds by scoring it, tokens and FLOPs by asking the service to count."""
+"""Measures the cost of a sample of a job's pairs: seconds by scoring, tokens and FLOPs by the counts of the service."""
 
 import asyncio
 import hashlib
@@ -22,45 +22,45 @@ from unijudge.judging.flops import PairFlops, TokenCount, pair_flops, sharing_of
 from unijudge.judging.verdicts import JudgeIdentity, PairError, Verdict
 
 COUNTED_QUERIES = 40
-"""Whole queries whose tokens are counted; no model runs for it."""
+"""Number of whole queries whose tokens are counted. Counting does not run the model."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a sample of pairs cost."""
+    """The cost of a sample of pairs."""
 
     judge: JudgeIdentity
     pairs: int
     failed: int
-    """Of these, without a verdict."""
+    """Number of pairs without a verdict."""
     reason: str
-    """Why the first of those has none; empty where all have one."""
+    """The reason of the first pair without a verdict; empty if all pairs have verdicts."""
     seconds: float
-    """That scoring took, when the service had the pictures."""
+    """Seconds spent scoring, excluding image uploads."""
     query_seconds: float
-    """Of all replicas together: what a query costs beside its pairs, because its beginning is computed once."""
+    """Seconds for a query besides its pairs, with all replicas, because the prefix of a query is computed once."""
     pair_seconds: float
-    """Likewise: what one more pair of a query costs."""
+    """Seconds for a further pair of a query, with all replicas."""
     pictures: int
-    """Distinct ones of these pairs."""
+    """Number of distinct images of the sample."""
     picture_seconds: float
-    """That sending them took."""
+    """Seconds spent uploading images."""
     replicas: int
-    """That the service had."""
+    """Number of replicas of the service."""
     tokens: float | None
-    """Mean of a pair; None where the judge does not count."""
+    """Mean tokens of a pair; None if the judge does not count tokens."""
     computed_tokens: float | None
-    """Mean of a pair, when the beginning that a query's candidates share is computed once."""
+    """Mean tokens of a pair that are computed if the prefix of a query is computed once; None without counts."""
     flops: PairFlops | None
-    """Mean of a pair; None where it is not known what this model's tokens cost."""
+    """Mean FLOPs of a pair; None if the cost of a token is unknown for this model."""
 
     @property
     def pairs_per_second(self) -> float:
-        """Of all replicas together."""
+        """Pairs per second of all replicas together."""
         return self.pairs / self.seconds
 
     def seconds_for(self, queries: int, pairs: int, pictures: int, replicas: int) -> float:
-        """What scoring so many pairs of so many queries takes; pictures travel no faster to more replicas."""
+        """Returns the seconds for scoring pairs and uploading images. More replicas do not make uploads faster."""
         sending = pictures * self.picture_seconds / self.pictures if self.pictures else 0.0
         scoring = queries * self.query_seconds + pairs * self.pair_seconds
         return sending + scoring * self.replicas / replicas
@@ -69,27 +69,27 @@ class Probe:
 async def probe(
     judge: JudgeClient, corpus: Corpus, questions: PairSource, tally: PairCounts, pairs: int, in_flight: int
 ) -> Probe:
-    """Scores a sample of a job, and counts the tokens of some.
+    """Scores a sample of a job, and counts the tokens of a sample.
 
-    Two sizes are timed, on different queries, so that nothing is known from before: whole queries, and as many with
-    one or two pairs each. Their two times give what a query costs and what a pair does.
+    Whole queries are timed, and equally many short queries with one or two pairs each. The two times give the cost of a
+    query and the cost of a pair. All queries are different, so that no query is in a cache.
 
     Args:
         judge: The service.
-        corpus: Of the job.
-        questions: What it will ask.
-        tally: How many pairs these are.
-        pairs: About how many to score in whole queries, drawn at random, of each subset its share. More where these
-            queries would not keep all replicas busy.
-        in_flight: Queries that the job has wait at once.
+        corpus: The corpus of the job.
+        questions: The questions of the job.
+        tally: The counts of the job's pairs.
+        pairs: The approximate number of pairs to score in whole queries. Queries are drawn at random, with a
+            proportional share of each subset. More are drawn if they would not keep all replicas busy.
+        in_flight: Number of queries that the job sends at once.
 
     Raises:
-        SettingsError: Nothing is asked.
+        SettingsError: The job has no pairs to ask.
         JudgeError: The judge gave no answer.
     """
     asking = np.count_nonzero(tally.candidates_Q)
     if not asking:
-        raise SettingsError("nothing to probe: no query of this job has anything to ask")
+        raise SettingsError("nothing to probe: no query of this job has pairs to ask. Check pool, margin and cascade")
     wanted = round(pairs / (tally.pairs(tally.k) / asking))
     number = max(wanted, in_flight, 2 * judge.info.replicas)
     first, *others = _sample(corpus, questions, tally, 2 * number + 1)
@@ -97,7 +97,7 @@ async def probe(
     pictures, picture_seconds = await _sent(judge, corpus, [first, *whole, *short])
     reasons: list[str] = []
     if others:
-        await _timed(judge, corpus, [first], in_flight, reasons)  # the first request pays for compiling and waking up
+        await _timed(judge, corpus, [first], in_flight, reasons)  # the first request is slow: it compiles kernels
         reasons.clear()
     large = await _timed(judge, corpus, whole, in_flight, reasons)
     small = await _timed(judge, corpus, short, in_flight, reasons)
@@ -122,20 +122,20 @@ async def probe(
 
 @dataclass(frozen=True)
 class Timed:
-    """How long some queries took."""
+    """The time of scoring some queries."""
 
     queries: int
     pairs: int
     failed: int
-    """Of these, without a verdict."""
+    """Number of pairs without a verdict."""
     seconds: float
 
 
 def costs(large: Timed, small: Timed) -> tuple[float, float]:
-    """What a query and what a pair costs, in seconds, so that both times come out: t = a·queries + b·pairs.
+    """Returns the cost a of a query and b of a pair in seconds, by solving t = a·queries + b·pairs for both times.
 
-    Where the two sizes are of one shape, or noise would make one cost negative, that cost is 0 and the other carries
-    everything.
+    If noise makes a cost negative, this cost is 0 and the other cost covers all seconds. If both samples have the same
+    number of pairs for each query, the cost of a query is 0.
 
     Example:
         >>> [round(cost, 6) for cost in costs(Timed(10, 110, 0, 3.2), Timed(10, 20, 0, 1.4))]
@@ -155,19 +155,19 @@ def costs(large: Timed, small: Timed) -> tuple[float, float]:
 
 
 def _sample(corpus: Corpus, questions: PairSource, tally: PairCounts, number: int) -> list[QueryPairs]:
-    """Queries that have something to ask, drawn at random, of each subset its share; in random order."""
+    """Draws queries with pairs to ask, with a proportional share of each subset, in random order."""
     rows = np.flatnonzero(tally.candidates_Q)
     subsets = corpus.queries.table["subset"].take(pa.array(rows)).to_pylist()
     return [questions.of(range(row, row + 1))[0] for row in rows[stratified(subsets, number)].tolist()]
 
 
 def _short(question: QueryPairs) -> QueryPairs:
-    """The same query with the pairs of k = 1, or with one where it has no more."""
+    """Returns a query with its first two pairs, or with the first pair if it has only two."""
     return replace(question, asked=question.asked[: max(1, min(2, len(question.asked) - 1))])
 
 
 async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]) -> tuple[int, float]:
-    """How many distinct pictures some queries need, and the seconds that sending them took."""
+    """Uploads the images of some queries. Returns the number of distinct images and the seconds of the upload."""
     shown: dict[str, Content] = {}
     for question in some:
         with suppress(DataError):
@@ -181,10 +181,7 @@ async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]) 
 async def _timed(
     judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs], in_flight: int, reasons: list[str]
 ) -> Timed:
-    """Scores some queries, as many at once as the job has waiting.
-
-    Reasons of pairs without a verdict are added to `reasons`.
-    """
+    """Scores some queries, at most `in_flight` at once. Appends reasons of pairs without a verdict to `reasons`."""
     room = asyncio.Semaphore(in_flight)
 
     async def verdicts(question: QueryPairs) -> int:
@@ -198,7 +195,7 @@ async def _timed(
 
 
 async def _verdicts(judge: JudgeClient, corpus: Corpus, question: QueryPairs, reasons: list[str]) -> int:
-    """How many pairs of a query got one; as in the job, what cannot be read or is refused got none, for a reason."""
+    """Returns the number of verdicts for a query. As in the job, unreadable or refused pairs get no verdict."""
     try:
         query, items = await asyncio.to_thread(_contents, corpus, question)
         answers = await judge.judge(query, items) if items else []
@@ -214,7 +211,7 @@ async def _verdicts(judge: JudgeClient, corpus: Corpus, question: QueryPairs, re
 async def _counts(
     judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]
 ) -> tuple[list[list[TokenCount]], PairFlops | None]:
-    """Of each query that can be read the counts of its pairs, and what a pair costs on average."""
+    """Returns the token counts of each readable query's pairs, and the mean FLOPs of a pair."""
     counts: list[list[TokenCount]] = []
     for question in some:
         try:
@@ -243,7 +240,7 @@ async def _counts(
 
 
 def _computed(counts: Sequence[Sequence[TokenCount]]) -> float:
-    """Mean tokens of a pair when what a query's candidates share is computed once."""
+    """Returns the mean tokens of a pair if the prefix of a query is computed once."""
     total = 0
     for found in counts:
         total += found[0].shared_tokens
@@ -252,10 +249,10 @@ def _computed(counts: Sequence[Sequence[TokenCount]]) -> float:
 
 
 def _contents(corpus: Corpus, question: QueryPairs) -> tuple[Content, list[Content]]:
-    """A query, and those of its items that can be read.
+    """Returns the contents of a query and of its readable items.
 
     Raises:
-        DataError: The query cannot.
+        DataError: The query cannot be read.
     """
     query, items = corpus.content(corpus.queries[question.row]), []
     for asked in question.asked:

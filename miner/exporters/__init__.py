@@ -1,1 +1,1 @@
-"""Foreign layouts out: one file for each."""
+"""Exports selections to the layouts of other trainers, with one module for each layout."""

@@ -1,4 +1,4 @@
-"""`unijudge mine export`: one command for each layout."""
+"""The commands of `unijudge mine export`, one for each layout."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,20 +11,29 @@ from unijudge.storage.locations import locate
 if TYPE_CHECKING:
     from miner.exporters.training_rows import TrainingRows
 
-exports = typer.Typer(help="A selection into the layouts of other trainers.", no_args_is_help=True)
+AS_THEY_ARE = "written with fewer negatives"
+"""How most layouts write rows with fewer distinct negatives."""
+
+exports = typer.Typer(help="Export a selection to the layouts of other trainers.", no_args_is_help=True)
 
 Triples = Annotated[Path, typer.Argument(help="The folder that `mine select` wrote.", parser=locate)]
 Out = Annotated[Path, typer.Argument(help="The file to write.", parser=locate)]
 CorpusFolder = Annotated[Path, typer.Option(help="The corpus that the rows were selected from.", parser=locate)]
 ImageRoot = Annotated[
     str | None,
-    typer.Option(help="What image paths begin with in the place of the corpus' own root; '' leaves them relative."),
+    typer.Option(help="The root of the image paths, instead of the corpus' root. '' keeps the paths relative."),
 ]
 SkipSuspects = Annotated[bool, typer.Option("--skip-suspects", help="Leave out rows with a suspect positive.")]
 NoScores = Annotated[bool, typer.Option("--no-scores", help="Leave out the judge's scores.")]
-Negatives = Annotated[int | None, typer.Option(min=1, help="In every row; a row with fewer distinct ones is left out.")]
+Negatives = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of negatives in every row. Rows with fewer distinct negatives are left out."),
+]
 ExtraPositives = Annotated[
-    bool, typer.Option("--extra-positives", help="Also take the candidates that the judge finds as good.")
+    bool,
+    typer.Option(
+        "--extra-positives", help="Also export candidates that score at least as high as the positive, as positives."
+    ),
 ]
 
 
@@ -34,14 +43,19 @@ def sentence_transformers(
     out: Out,
     corpus: CorpusFolder,
     negatives: Annotated[
-        int | None, typer.Option(min=1, help="In every row, fewer are left out; default: as many as are stored.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of negatives in every row, by default as many as the selection stored. Rows with fewer "
+            "distinct negatives are left out.",
+        ),
     ] = None,
     no_scores: NoScores = False,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Parquet: query, positive, negative_1 …, label (the judge's scores, positive first)."""
+    """Write a Parquet file: query, positive, negative_1 …, label (the judge's scores, the positive's first)."""
     from miner.exporters.existing_export import holds_table, replacing_export
     from miner.exporters.sentence_transformers import TABLE, export_sentence_transformers
     from miner.exporters.training_rows import TrainingRows
@@ -49,7 +63,7 @@ def sentence_transformers(
     rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_table(path, TABLE), overwrite=overwrite) as place:
         export_sentence_transformers(rows, place, negatives=negatives, scores=not no_scores)
-    _tell(out, rows, negatives, option=True)
+    _report(out, rows, negatives, option=True)
 
 
 @exports.command("flagembedding")
@@ -59,7 +73,7 @@ def flagembedding(
     corpus: CorpusFolder,
     no_scores: NoScores = False,
     teacher_temperature: Annotated[
-        float, typer.Option(min=1e-6, help="Divides the scores: the library takes their softmax as they are.")
+        float, typer.Option(min=1e-6, help="Divisor of the scores. The library takes the softmax of undivided scores.")
     ] = 1.0,
     extra_positives: ExtraPositives = False,
     prompt: Annotated[str | None, typer.Option(help="The `prompt` of every row.")] = None,
@@ -67,7 +81,7 @@ def flagembedding(
     skip_suspects: SkipSuspects = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
+    """Write a JSONL file: query, pos, neg, pos_scores, neg_scores. Texts only."""
     from miner.exporters.existing_export import holds_rows, replacing_export
     from miner.exporters.flagembedding import FLAGEMBEDDING_KEYS, export_flagembedding
     from miner.exporters.training_rows import TrainingRows
@@ -83,7 +97,7 @@ def flagembedding(
             extra_positives=extra_positives,
             constants=constants,
         )
-    _tell(out, rows, fate="written with those that they have")
+    _report(out, rows, short_rows=AS_THEY_ARE)
 
 
 @exports.command("swift")
@@ -96,7 +110,7 @@ def swift(
     skip_suspects: SkipSuspects = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
+    """Write a JSONL file for ms-swift: messages, positive_messages, negative_messages and their images."""
     from miner.exporters.existing_export import holds_rows, replacing_export
     from miner.exporters.swift import SWIFT_KEYS, export_swift
     from miner.exporters.training_rows import TrainingRows
@@ -104,8 +118,8 @@ def swift(
     rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_rows(path, SWIFT_KEYS), overwrite=overwrite) as place:
         export_swift(rows, place, negatives=negatives)
-    fate = "written with those that they have" if negatives is None else None
-    _tell(out, rows, negatives, fate=fate, option=True)
+    short_rows = AS_THEY_ARE if negatives is None else None
+    _report(out, rows, negatives, short_rows=short_rows, option=True)
 
 
 @exports.command("tevatron")
@@ -118,7 +132,7 @@ def tevatron(
     skip_suspects: SkipSuspects = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Two folders of Parquet: queries, whose rows name documents, and corpus."""
+    """Write two folders of Parquet files: queries, whose rows refer to documents, and corpus."""
     from miner.exporters.tevatron import export_tevatron, is_tevatron
     from miner.exporters.training_rows import TrainingRows
     from unijudge.storage.outputs import replacing
@@ -126,7 +140,7 @@ def tevatron(
     rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
     with replacing(out, is_tevatron, "export for Tevatron", overwrite=overwrite) as place:
         export_tevatron(rows, place, extra_positives=extra_positives)
-    _tell(out, rows, fate="written with those that they have")
+    _report(out, rows, short_rows=AS_THEY_ARE)
 
 
 @exports.command("unime")
@@ -134,11 +148,13 @@ def unime(
     triples: Triples,
     out: Out,
     corpus: CorpusFolder,
-    negatives: Annotated[int, typer.Option(min=1, help="In every row, fewer are left out.")] = 10,
+    negatives: Annotated[
+        int, typer.Option(min=1, help="Number of negatives in every row. Rows with fewer negatives are left out.")
+    ] = 10,
     skip_suspects: SkipSuspects = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
+    """Write a JSON array in the layout of UniME-V2's released training data. Image paths stay relative."""
     from miner.exporters.existing_export import holds_array, replacing_export
     from miner.exporters.training_rows import TrainingRows
     from miner.exporters.unime import export_unime
@@ -147,19 +163,24 @@ def unime(
     rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
     with replacing_export(out, lambda path: holds_array(path, UNIME_KEYS), overwrite=overwrite) as place:
         export_unime(rows, place, negatives=negatives)
-    _tell(out, rows, negatives, fate="filled up with repeated ones, as the released file is", option=True)
+    _report(out, rows, negatives, short_rows="filled up with duplicates, as in the released file", option=True)
 
 
-def _tell(
-    out: Path, rows: "TrainingRows", negatives: int | None = None, *, fate: str | None = None, option: bool = False
+def _report(
+    out: Path,
+    rows: "TrainingRows",
+    negatives: int | None = None,
+    *,
+    short_rows: str | None = None,
+    option: bool = False,
 ) -> None:
-    """Says what was written, what was not, and which rows are short.
+    """Prints how many rows were written and left out, and how many have too few distinct negatives.
 
     Args:
-        out: What was written.
+        out: The file or folder that was written.
         rows: The selection.
-        negatives: Of every row, as the person asked.
-        fate: What became of rows with fewer distinct negatives; None where they are among those left out.
+        negatives: The number of negatives in every row, as given by the user.
+        short_rows: How rows with fewer distinct negatives were written; None if they were left out.
         option: Whether the command has `--negatives`.
     """
     from miner.selection.statistics import had_by_most
@@ -168,12 +189,16 @@ def _tell(
     for reason, left in rows.left_out.items():
         typer.echo(f"left out, {reason}: {left.rows:,}, the first is query {left.first!r}")
     if rows.weighted:
-        typer.echo(f"weight below 1, which no layout can say: {rows.weighted:,}, written as whole rows")
-    wanted, total = negatives or rows.manifest.negatives_in_row, rows.distinct.total()
-    short, most = rows.with_fewer(wanted), had_by_most(rows.distinct)
+        typer.echo(f"weight below 1: {rows.weighted:,} rows, written without their weight, because no layout has one")
+
+    # Rows with fewer distinct negatives than wanted.
+    wanted = negatives or rows.manifest.negatives_in_row
+    total, short = rows.distinct.total(), rows.with_fewer(wanted)
     if not short:
         return
-    if fate is not None:
-        typer.echo(f"fewer than {wanted} distinct negatives: {short:,} of {total:,} rows, {fate}")
+    if short_rows is not None:
+        typer.echo(f"fewer than {wanted} distinct negatives: {short:,} of {total:,} rows, {short_rows}")
+    most = had_by_most(rows.distinct)
     if option and 0 < most < wanted:
-        typer.echo(f"--negatives {most} would take {total - rows.with_fewer(most):,} of {total:,} rows without repeats")
+        enough = total - rows.with_fewer(most)
+        typer.echo(f"--negatives {most} would export {enough:,} of {total:,} rows without duplicates")

@@ -1,4 +1,4 @@
-"""Whether a file is an older export of one layout: only that may be replaced with `--overwrite`."""
+"""Recognizes an earlier export of a layout, which is the only file that `--overwrite` overwrites."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -15,22 +15,22 @@ from unijudge.storage.stores import is_file
 
 
 def replacing_export(out: Path, is_own: Callable[[Path], bool], *, overwrite: bool) -> AbstractContextManager[Path]:
-    """Around the writing of one file of rows; see `replacing`.
+    """Returns a context for writing one file of rows. See `replacing`.
 
     Args:
         out: The file.
-        is_own: Whether an older file has the form of this layout.
-        overwrite: Whether to replace it.
+        is_own: Returns whether an existing file has this layout.
+        overwrite: Whether to overwrite an existing file.
 
     Returns:
-        A context that yields where to write.
+        A context that yields the path to write to.
     """
 
     def is_export(path: Path) -> bool:
         if manifest := manifest_in(path.parent):
             raise DataError(
-                f"{path}: exists already, in a folder of unijudge (with its {manifest}), whose files are no exports; "
-                "give another output"
+                f"{path}: exists already, as part of a folder of unijudge (with {manifest}) and not as an export. Give "
+                "another output"
             )
         return is_file(path) and is_own(path)
 
@@ -38,7 +38,7 @@ def replacing_export(out: Path, is_own: Callable[[Path], bool], *, overwrite: bo
 
 
 def holds_table(path: Path, name: str) -> bool:
-    """Whether a Parquet file is our table of this name."""
+    """Returns whether a Parquet file is a table of unijudge with this name."""
     try:
         return table_name(path) == name
     except DataError:
@@ -46,12 +46,12 @@ def holds_table(path: Path, name: str) -> bool:
 
 
 def holds_rows(path: Path, keys: Iterable[str]) -> bool:
-    """Whether the first row of a JSONL file has these keys."""
+    """Returns whether the first row of a JSONL file has these keys."""
     return _first_has((row for _, row in read_rows(path)), keys)
 
 
 def holds_array(path: Path, keys: Iterable[str]) -> bool:
-    """Whether the first element of a file's JSON array has these keys."""
+    """Returns whether the first element of a file's JSON array has these keys."""
     return _first_has(array_rows(path), keys)
 
 

@@ -1,8 +1,8 @@
-"""FlagEmbedding: JSON lines of query, pos, neg and, for a teacher, pos_scores and neg_scores. Texts only.
+"""Exports for FlagEmbedding: JSON lines of query, pos, neg and, for a teacher, pos_scores and neg_scores. Texts only.
 
-A row with an image is left out, and counted. A negative that only fills its row up is written once: the library draws
-as many as it trains with, and repeats by itself. It takes the softmax of the scores as they are, so a temperature of
-the teacher has to be in them.
+Rows with images are left out and counted. Duplicate negatives are not written, because the library itself draws and
+repeats the negatives that it trains with. The library takes the softmax of undivided scores, so the exporter divides
+them by the teacher's temperature.
 
 Source: FlagOpen/FlagEmbedding, its embedder's dataset and model, version 1.4.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, TrainingRows, check_out, write_jsonl
 
 FLAGEMBEDDING_KEYS = ("query", "pos", "neg")
-"""What every row has."""
+"""The keys of every row."""
 
 
 def export_flagembedding(
@@ -29,15 +29,15 @@ def export_flagembedding(
 
     Args:
         rows: The selection.
-        out: Ends in .jsonl: the library passes over files of other endings without a word.
+        out: A file that ends in .jsonl. The library silently skips files with other endings.
         scores: Whether to write pos_scores and neg_scores.
-        teacher_temperature: Divides them.
-        extra_positives: Whether pos also holds the candidates that the judge finds as good as the positive.
-        constants: Keys that every row has alike, such as `prompt` and `type`.
+        teacher_temperature: The divisor of the scores.
+        extra_positives: Whether pos also holds the candidates that score at least as high as the positive.
+        constants: Keys and values that are the same in every row, such as `prompt` and `type`.
 
     Raises:
-        DataError: Every row has an image, a score is wanted of a pair without verdict, or `out` exists.
-        SettingsError: Another ending.
+        DataError: Every row has an image, a pair without a verdict needs a score, or `out` exists.
+        SettingsError: `out` has a different ending.
     """
     check_out(out, ".jsonl")
     temperature = teacher_temperature if scores else None
@@ -45,14 +45,18 @@ def export_flagembedding(
 
 
 def _line(rows: TrainingRows, row: TrainingRow, temperature: float | None, extra_positives: bool) -> dict[str, Any]:
-    lists = {"pos": [row.positive, *(row.extra_positives if extra_positives else [])], "neg": row.distinct_negatives}
-    if row.query.image or any(one.item.image for candidates in lists.values() for one in candidates):
-        raise LeftOut("an image is in the row, and FlagEmbedding trains on texts only")
+    positives = [row.positive]
+    if extra_positives:
+        positives += row.extra_positives
+    negatives = row.distinct_negatives
+    if row.query.image or any(candidate.item.image for candidate in (*positives, *negatives)):
+        raise LeftOut("the row has an image, but FlagEmbedding trains on texts only")
     if row.holds_time():
         raise LeftOut(AS_TIME)
+
     line: dict[str, Any] = {"query": row.query.text}
-    for name, candidates in lists.items():
-        line[name] = [one.item.text for one in candidates]
+    for name, candidates in (("pos", positives), ("neg", negatives)):
+        line[name] = [candidate.item.text for candidate in candidates]
         if temperature is not None:
-            line[f"{name}_scores"] = [rows.score(row, one) / temperature for one in candidates]
+            line[f"{name}_scores"] = [rows.score(row, candidate) / temperature for candidate in candidates]
     return line

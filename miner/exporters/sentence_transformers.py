@@ -1,10 +1,11 @@
-"""sentence-transformers: a Parquet file of the columns query, positive, negative_1 …, and label.
+"""Exports for sentence-transformers: a Parquet file with the columns query, positive, negative_1 …, and label.
 
-`label` is the judge's [score of the positive, of negative_1, …], what the library's losses take from a teacher: in
-DistillKLDivLoss a teacher temperature of 0.02 makes UniME-V2's targets. Cells are strings where the corpus has no
-image. Elsewhere they are {image: [path], text: [text]}, each list of one element or none: one Arrow type for pictures,
-texts and both, in which what is absent is no null, which the library would take for an input. Models with a chat
-template (the multimodal LLMs) take them; a text that looks like a path stays a text.
+`label` holds the judge's scores of the positive, of negative_1 and so on, as the library's losses expect of a teacher.
+With DistillKLDivLoss, a teacher temperature of 0.02 gives UniME-V2's targets.
+
+Cells are strings if the corpus has no images. Otherwise cells are {image: [path], text: [text]}, with lists of zero or
+one element. This is one Arrow type for images, texts and both, without nulls, which the library would use as inputs.
+Models with a chat template (the multimodal LLMs) accept such cells, and a text that looks like a path stays a text.
 
 Source: the pages "Input Formats", "Dataset Overview" and "Loss Overview" of sbert.net, version 6.2.
 """
@@ -25,9 +26,9 @@ MEDIA_URL = re.compile(
     r"|(www\.|m\.)?(youtube\.com|youtu\.be)(/[^ ]*)?$)",
     re.IGNORECASE,
 )
-"""The strings that a model of pictures takes for more than texts."""
+"""Texts that the library would treat as URLs of images, videos or sounds."""
 TABLE = "sentence-transformers"
-"""What the file calls its own table."""
+"""The name of the table in the file."""
 MULTIMODAL = pa.struct([("image", pa.list_(pa.string())), ("text", pa.list_(pa.string()))])
 
 
@@ -38,38 +39,51 @@ def export_sentence_transformers(
 
     Args:
         rows: The selection.
-        out: Ends in .parquet.
-        negatives: In every row; default: as many as the selection stores. A row with fewer distinct ones is left out.
+        out: A file that ends in .parquet.
+        negatives: The number of negatives in every row, by default as many as the selection stored. Rows with fewer
+            distinct negatives are left out.
         scores: Whether to write `label`.
 
     Raises:
-        SettingsError: More negatives than the rows have, or another ending.
-        DataError: A score is wanted of a pair without verdict, `out` exists, or a folder is damaged.
+        SettingsError: `negatives` is more than the rows have, or `out` has a different ending.
+        DataError: A pair without a verdict needs a score, `out` exists, or a folder is damaged.
     """
     check_out(out, ".parquet")
     wanted = rows.manifest.negatives_in_row if negatives is None else negatives
     rows.check_negatives(wanted)
-    pictures = any(entry.image for entries in (rows.corpus.queries, rows.corpus.items) for entry in entries)
+
+    # All cells have one type, so a single image in the corpus makes all cells multimodal.
+    query_images = any(query.image for query in rows.corpus.queries)
+    has_images = query_images or any(item.image for item in rows.corpus.items)
+    cell_type = MULTIMODAL if has_images else pa.string()
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, wanted + 1))]
-    columns = [(name, MULTIMODAL if pictures else pa.string()) for name in names]
-    schema = pa.schema([*columns, ("label", pa.list_(pa.float32()))] if scores else columns)
+    columns = [(name, cell_type) for name in names]
+    if scores:
+        columns.append(("label", pa.list_(pa.float32())))
+    schema = pa.schema(columns)
     table = Table(TABLE, 1, schema)
-    table.write(out, rows.export(lambda row: _columns(rows, row, schema, wanted)))
+    table.write(out, rows.export(lambda row: _cells(rows, row, schema, wanted)))
 
 
-def _columns(rows: TrainingRows, row: TrainingRow, schema: pa.Schema, wanted: int) -> dict[str, Any]:
+def _cells(rows: TrainingRows, row: TrainingRow, schema: pa.Schema, wanted: int) -> dict[str, Any]:
+    """Returns column → cell for one training row."""
     candidates = [row.positive, *row.distinct_negatives[:wanted]]
     if len(candidates) <= wanted:
         raise LeftOut(f"fewer than {wanted} distinct negatives")
+
+    # In multimodal cells, a URL in the place of a text stays a text.
     entries: list[Query | Item] = [row.query, *(candidate.item for candidate in candidates)]
-    if schema.field("query").type != MULTIMODAL and any(MEDIA_URL.match(entry.text or "") for entry in entries):
-        raise LeftOut("a text is the address of a picture, a film or a sound, which the library would fetch")
-    made: dict[str, Any] = {}
-    for column, entry in zip(schema, entries, strict=False):  # the label has no entry
-        made[column.name] = _cell(rows, entry, column.type)
+    texts_only = schema.field("query").type != MULTIMODAL
+    if texts_only and any(MEDIA_URL.match(entry.text or "") for entry in entries):
+        raise LeftOut("a text is the URL of an image, a video or a sound, which the library would download")
+
+    # The label is the last column and has no entry.
+    cells: dict[str, Any] = {}
+    for column, entry in zip(schema, entries, strict=False):
+        cells[column.name] = _cell(rows, entry, column.type)
     if "label" in schema.names:
-        made["label"] = [rows.score(row, candidate) for candidate in candidates]
-    return made
+        cells["label"] = [rows.score(row, candidate) for candidate in candidates]
+    return cells
 
 
 def _cell(rows: TrainingRows, entry: Query | Item, kind: pa.DataType) -> str | dict[str, list[str]]:

@@ -1,9 +1,10 @@
-"""ms-swift: JSON lines of messages, positive_messages and negative_messages, with the images of each beside it.
+"""Exports for ms-swift: JSON lines of messages, positive_messages and negative_messages, and keys for their images.
 
-A picture stands where `<image>` does, before the text. The library counts its tags against its images, so a row with
-such a tag in a text of its own is left out, and counted. A side of the corpus that has no image has no key for images.
-The first rows are some that have images, since the loader takes its types from the beginning of the file. A negative
-that only fills its row up is written once. There are no scores: the library's contrastive losses take none.
+The tag `<image>` before a text stands for the image. The library checks that the numbers of tags and images agree, so
+rows whose texts contain such a tag are left out and counted. If no query has an image, rows have no key for query
+images; the same holds for items. Rows with images come first, because the loader takes its types from the beginning of
+the file. Duplicate negatives are not written. There are no scores, because the library's contrastive losses do not use
+scores.
 
 Source: modelscope/ms-swift, docs "Embedding Training", version 4.6.
 """
@@ -16,7 +17,7 @@ from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, Trainin
 from unijudge.formats.corpus import Item, Query
 
 SWIFT_KEYS = ("messages", "positive_messages", "negative_messages")
-"""What every row has."""
+"""The keys of every row."""
 IMAGE_KEYS = ("images", "positive_images", "negative_images")
 TAGS = ("<image>", "<video>", "<audio>")
 
@@ -26,12 +27,13 @@ def export_swift(rows: TrainingRows, out: Path, *, negatives: int | None = None)
 
     Args:
         rows: The selection.
-        out: Ends in .jsonl.
-        negatives: In every row; a row with fewer distinct ones is left out. Default: as many distinct ones as each has.
+        out: A file that ends in .jsonl.
+        negatives: The number of negatives in every row. Rows with fewer distinct negatives are left out. By default
+            each row has all its distinct negatives.
 
     Raises:
         DataError: `out` exists, a folder is damaged, or no row is left.
-        SettingsError: More negatives than the rows have, or another ending.
+        SettingsError: `negatives` is more than the rows have, or `out` has a different ending.
     """
     check_out(out, ".jsonl")
     if negatives is not None:
@@ -46,20 +48,21 @@ def export_swift(rows: TrainingRows, out: Path, *, negatives: int | None = None)
 
 
 def _leaders(lines: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Number → line of the first one that has an image, for each kind of image."""
+    """Returns number → line of the first lines with an image, so that every key for images has an image in one."""
     leaders = {}
-    wanted = set(IMAGE_KEYS)
+    missing = set(IMAGE_KEYS)
     for number, line in enumerate(lines):
-        wanted &= set(line)
-        if found := {key for key in wanted if any(line[key])}:
+        missing &= set(line)
+        if with_images := {key for key in missing if any(line[key])}:
             leaders[number] = line
-            wanted -= found
-        if not wanted:
+            missing -= with_images
+        if not missing:
             break
     return leaders
 
 
 def _led(lines: Iterable[dict[str, Any]], leaders: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields the leaders first, then all other lines."""
     yield from leaders.values()
     for number, line in enumerate(lines):
         if number not in leaders:
@@ -73,9 +76,10 @@ def _line(
         raise LeftOut(f"a text contains {' or '.join(TAGS)}")
     if row.holds_time():
         raise LeftOut(AS_TIME)
-    negatives = [one.item for one in row.distinct_negatives[:wanted]]
+    negatives = [candidate.item for candidate in row.distinct_negatives[:wanted]]
     if wanted is not None and len(negatives) < wanted:
         raise LeftOut(f"fewer than {wanted} distinct negatives")
+
     line: dict[str, Any] = {
         "messages": _messages(row.query),
         "positive_messages": [_messages(row.positive.item)],

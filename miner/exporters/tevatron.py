@@ -1,10 +1,11 @@
-"""Tevatron 2: a folder `queries` whose rows name documents, and a folder `corpus` that holds each document once.
+"""Exports for Tevatron 2: a folder `queries` whose rows refer to documents, and a folder `corpus` of documents.
 
     --dataset_name OUT/queries --corpus_name OUT/corpus
 
-Parquet, with the `datasets` library's own Image type: it opens the paths. A document's id is its row number, which
-every version of the loader finds (the first ones take the id for the row); `item_id` beside it is the corpus' own.
-A negative that only fills its row up is written once. There are no scores: a document has none of its own.
+The files are Parquet with the Image type of the `datasets` library, which opens the image paths. The id of a document
+is its row number, because early versions of the loader use the id as a row number. The column `item_id` holds the id of
+the item in the corpus. Duplicate negatives are not written. There are no scores, because a document belongs to several
+queries.
 
 Source: texttron/tevatron, its retriever's dataset, version 2, and the published Tevatron data sets.
 """
@@ -29,10 +30,11 @@ IMAGE = (pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "
 
 
 def _table(name: str, columns: dict[str, tuple[pa.DataType, dict[str, Any]]]) -> Table:
-    """A table that also says its columns in the way of the `datasets` library."""
+    """Returns a table whose metadata also describe its columns for the `datasets` library."""
+    fields = [(column, kind) for column, (kind, _) in columns.items()]
     features = {column: feature for column, (_, feature) in columns.items()}
-    marks = {"huggingface": json.dumps({"info": {"features": features}})}
-    return Table(name, 1, pa.schema([(column, kind) for column, (kind, _) in columns.items()], metadata=marks))
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return Table(name, 1, pa.schema(fields, metadata=metadata))
 
 
 TEVATRON_QUERIES = _table(
@@ -55,7 +57,7 @@ def export_tevatron(rows: TrainingRows, out: Path, *, extra_positives: bool = Fa
     Args:
         rows: The selection.
         out: A folder that does not exist yet.
-        extra_positives: Whether the candidates that the judge finds as good as the positive are positives too.
+        extra_positives: Whether the candidates that score at least as high as the positive are positives too.
 
     Raises:
         DataError: `out` exists, a folder is damaged, or no row is left.
@@ -69,10 +71,10 @@ def export_tevatron(rows: TrainingRows, out: Path, *, extra_positives: bool = Fa
 
 
 def is_tevatron(folder: Path) -> bool:
-    """Whether a folder is such an export, and holds nothing else.
+    """Returns whether a folder is an export for Tevatron and holds nothing else.
 
     Raises:
-        DataError: It is one, and holds files of somebody else too.
+        DataError: The folder is an export for Tevatron, but also holds other files.
     """
     files = {"queries/train.parquet": TEVATRON_QUERIES, "corpus/train.parquet": TEVATRON_DOCUMENTS}
     try:
@@ -85,13 +87,15 @@ def is_tevatron(folder: Path) -> bool:
 
 
 def _query(rows: TrainingRows, row: TrainingRow, extra_positives: bool) -> dict[str, Any]:
-    positives = [row.positive, *(row.extra_positives if extra_positives else [])]
+    positives = [row.positive]
+    if extra_positives:
+        positives += row.extra_positives
     return {
         "query_id": row.query.query_id,
         "query_text": row.query.text or "",
         "query_image": _image(rows, row.query),
-        "positive_document_ids": [str(one.row) for one in positives],
-        "negative_document_ids": [str(one.row) for one in row.distinct_negatives],
+        "positive_document_ids": [str(candidate.row) for candidate in positives],
+        "negative_document_ids": [str(candidate.row) for candidate in row.distinct_negatives],
         "source": row.query.subset,
     }
 

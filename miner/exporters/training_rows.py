@@ -1,8 +1,8 @@
-"""What every layout is written from: the rows of a selection with their contents, one at a time, however many.
+"""Reads the rows of a selection with their contents, one at a time, for the exporters of all layouts.
 
-What it promises: only one block of rows is in memory beside the corpus; a row that is left out is counted, with its
-reason and the first query that it met. What it does not do: open an image. Files are named, by the corpus' own root or
-by the one that the receiving machine has.
+Besides the corpus, only one block of rows is in memory. Rows that are left out are counted by reason, with the first
+query of each reason. Images are not opened: an export contains image paths, under the root of the corpus or under a
+root on the receiving machine.
 """
 
 import json
@@ -24,11 +24,11 @@ from unijudge.storage.outputs import taken
 from unijudge.storage.stores import exists
 
 ITEMS_AT_HAND = 16_384
-"""Items that are kept for the next row: the same labels and captions stand in many."""
+"""Items in the cache. Many rows have the same labels and captions."""
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d(:?\d\d)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
-"""What Arrow's reader of JSON takes for a time."""
-AS_TIME = "a text is a date alone, of which the library's reader of JSON may make a time"
+"""Texts that Arrow's JSON reader converts to times."""
+AS_TIME = "a text is only a date, which the library's JSON reader may convert to a time"
 
 T = TypeVar("T")
 
@@ -39,14 +39,14 @@ class Candidate:
 
     item: Item
     row: int
-    """Of the item, in items.parquet."""
+    """The row of the item in items.parquet."""
     judged: Judged
     label: float | None
-    """The judge's score, as training takes it, in [0, 1]; None where nobody judged."""
+    """The label for training, in [0, 1]; None without a verdict."""
 
     @property
     def repeats(self) -> bool:
-        """Whether it stands in its row already, and only fills it up."""
+        """Whether the candidate is a duplicate that fills up its row."""
         return isinstance(self.judged, Negative) and self.judged.duplicate
 
 
@@ -61,74 +61,74 @@ class TrainingRow:
 
     @property
     def distinct_negatives(self) -> list[Candidate]:
-        """The negatives, each once: a foreign layout has no mark for one that fills a row up."""
+        """The negatives without duplicates, because the layouts of other trainers cannot mark duplicates."""
         return [negative for negative in self.negatives if not negative.repeats]
 
     @property
     def entries(self) -> list[Query | Item]:
-        """The query, the positive, the negatives."""
+        """The query, the positive and the negatives."""
         return [self.query, self.positive.item, *(negative.item for negative in self.negatives)]
 
     def holds(self, tags: Iterable[str]) -> bool:
-        """Whether a text of the row contains one of these, which the receiving library would take for its own."""
+        """Returns whether a text of the row contains a tag that has a special meaning for the receiving library."""
         return any(tag in (entry.text or "") for entry in self.entries for tag in tags)
 
     def holds_time(self) -> bool:
-        """Whether a text of the row is a date or a time alone.
+        """Returns whether a text of the row is only a date or a time.
 
-        `datasets` reads JSON in blocks, and where all texts in a place of a block are such, it makes times of them:
-        a training would see `2024-01-01 00:00:00`, or no text at all.
+        `datasets` reads JSON in blocks. If all texts of a column in a block are dates, `datasets` converts them to
+        times, and a training would see `2024-01-01 00:00:00` or no text at all.
         """
         return any(TIME.fullmatch(entry.text or "") for entry in self.entries)
 
 
 class LeftOut(Exception):
-    """This row is not written; the message says why."""
+    """This row is not written. The message is the reason."""
 
 
 @dataclass
 class Count:
-    """The rows that one reason kept out."""
+    """The rows that are left out for one reason."""
 
     first: str
-    """The first one's query."""
+    """The query id of the first row."""
     rows: int = 0
 
 
 class TrainingRows:
-    """The rows of one selection in order, and the count of what became of them."""
+    """The rows of one selection in order, and the counts of written and left out rows."""
 
     def __init__(self, triples: Path, corpus: Path, *, image_root: str | None = None, skip_suspects: bool = False):
         """Opens both folders.
 
         Args:
-            triples: What `mine select` wrote.
-            corpus: The corpus that it was selected from.
-            image_root: What image paths begin with in the place of the corpus' own root; empty: they stay relative.
-            skip_suspects: Leave out rows whose positive the judge does not believe in.
+            triples: The folder that `mine select` wrote.
+            corpus: The corpus that the rows were selected from.
+            image_root: The root of the image paths, instead of the corpus' root. If empty, paths stay relative.
+            skip_suspects: Whether to leave out rows with a suspect positive.
 
         Raises:
-            DataError: A folder is incomplete or damaged, or they do not belong together.
+            DataError: A folder is incomplete or damaged, or the folders do not belong together.
         """
         self.corpus = Corpus(corpus)
         self.manifest = read_json(triples / "triples.json", TripleManifest)
         self.manifest.check_corpus(triples, self.corpus.fingerprint)
         self.written = 0
         self.weighted = 0
-        """Written rows whose weight in the loss is below 1: no layout has a place for it."""
+        """Number of written rows whose weight in the loss is below 1. No layout has a key for the weight."""
         self.left_out: dict[str, Count] = {}
-        """Reason → how often."""
+        """Reason → rows that are left out."""
         self.distinct: Counter[int] = Counter()
-        """Number of distinct negatives → rows that have it, written or left out for having too few."""
+        """Number of distinct negatives → number of rows, written or left out because they have too few."""
         self._triples = triples
         self._image_root = image_root
         self._skip_suspects = skip_suspects
         self._find = lru_cache(maxsize=ITEMS_AT_HAND)(self._look_up)
 
     def export(self, make: Callable[[TrainingRow], T]) -> Iterator[T]:
-        """Yields what `make` makes of each row, and counts anew.
+        """Yields the result of `make` for each row, and resets the counts.
 
-        `make` raises `LeftOut` for a row that its layout cannot hold.
+        `make` raises `LeftOut` for a row that does not fit into the layout.
 
         Raises:
             DataError: A folder is damaged, or there is no row to write.
@@ -139,7 +139,7 @@ class TrainingRows:
         for triple in read_triples(self._triples, self.corpus.fingerprint):
             try:
                 self._check(triple)
-                self.distinct[sum(not one.duplicate for one in triple.negatives)] += 1
+                self.distinct[sum(not negative.duplicate for negative in triple.negatives)] += 1
                 made = make(self._row(triple))
             except LeftOut as reason:
                 self.left_out.setdefault(str(reason), Count(triple.query_id)).rows += 1
@@ -148,10 +148,11 @@ class TrainingRows:
             self.weighted += triple.weight < 1
             yield made
         if not self.written:
-            reasons = "; ".join(f"{reason}: {left.rows}" for reason, left in self.left_out.items())
+            counts = [f"{reason}: {left.rows}" for reason, left in self.left_out.items()]
+            reasons = "; ".join(counts) or "the folder has no rows"
             raise DataError(
-                f"{self._triples}: no row can be exported ({reasons or 'it has none'}), so nothing was written; select "
-                "with other settings, or leave out less"
+                f"{self._triples}: no row can be exported ({reasons}), so nothing was written. Select with different "
+                "settings, or leave out fewer rows"
             )
 
     def _check(self, triple: Triple) -> None:
@@ -163,7 +164,7 @@ class TrainingRows:
             raise LeftOut("no negative")
 
     def score(self, row: TrainingRow, candidate: Candidate) -> float:
-        """The soft label of a row's candidate, in [0, 1].
+        """Returns the soft label of a row's candidate, in [0, 1].
 
         Raises:
             DataError: The pair has no verdict.
@@ -171,98 +172,101 @@ class TrainingRows:
         if candidate.label is None:
             raise DataError(
                 f"{self._triples}: query {row.query.query_id!r}: item {candidate.judged.item_id!r} has no verdict "
-                f"({candidate.judged.error or 'it was chosen without a judge'}); select with a preset that asks the "
-                "judge, or export without scores (--no-scores) where the layout can do without"
+                f"({candidate.judged.error or 'it was chosen without a judge'}). Select with a preset that uses "
+                "scores, or export without scores (--no-scores) if the layout allows it"
             )
         return candidate.label
 
     def image(self, entry: Item | Query) -> str | None:
-        """Where the receiving library finds an entry's image; None where it has none.
+        """Returns the path at which the receiving library finds an entry's image, or None without an image.
 
         Raises:
-            SettingsError: In an object store, and nobody said that it opens URLs.
+            SettingsError: The image is in an object store, and no image root is given.
         """
         if entry.image is None or self._image_root == "":
             return entry.image
         if self._image_root is None and not is_local(self.corpus.images):
             raise SettingsError(
-                f"{self.corpus.images}: the images are in an object store, from which the receiving library may not "
-                "read; set --image-root to where it will find them, or to this URL if it can open it"
+                f"{self.corpus.images}: the images are in an object store, which the receiving library may not be able "
+                "to read. Set --image-root to a folder with the images, or to this URL if the library can open URLs"
             )
         root = str(self.corpus.images) if self._image_root is None else self._image_root
         return f"{root.rstrip('/')}/{entry.image}"
 
     def with_fewer(self, wanted: int) -> int:
-        """How many rows have fewer distinct negatives."""
+        """Returns the number of rows with fewer distinct negatives than `wanted`."""
         return sum(rows for number, rows in self.distinct.items() if number < wanted)
 
     def check_negatives(self, wanted: int) -> None:
-        """Refuses a number of negatives that no row has.
+        """Checks that rows have at least a number of negatives.
 
         Raises:
-            SettingsError: The rows have fewer.
+            SettingsError: The rows have fewer negatives.
         """
         stored = self.manifest.negatives_in_row
         if wanted > stored:
             raise SettingsError(
-                f"--negatives {wanted}: the rows of {self._triples} have {stored}; ask for fewer, or select with a "
-                "larger `num_negatives`"
+                f"--negatives {wanted}: the rows of {self._triples} have only {stored} negatives. Give a smaller "
+                "number, or select with a larger `num_negatives`"
             )
 
     def _row(self, triple: Triple) -> TrainingRow:
         row = self.corpus.query_row_of.get(triple.query_id)
         if row is None:
-            raise self._stranger(triple, "it")
+            raise self._unknown(triple, "the query")
         scales = self.manifest.scales
-        positive, *labels = triple.labels(scales)
+        positive_label, *labels = triple.labels(scales)
+        negatives = zip(triple.negatives, labels, strict=True)
         return TrainingRow(
             query=self.corpus.queries[row],
-            positive=self._candidate(triple, triple.positive, positive),
-            negatives=[self._candidate(triple, *one) for one in zip(triple.negatives, labels, strict=True)],
-            extra_positives=[self._candidate(triple, one, one.label(scales)) for one in triple.extra_positives],
+            positive=self._candidate(triple, triple.positive, positive_label),
+            negatives=[self._candidate(triple, negative, label) for negative, label in negatives],
+            extra_positives=[self._candidate(triple, extra, extra.label(scales)) for extra in triple.extra_positives],
         )
 
     def _candidate(self, triple: Triple, judged: Judged, label: float | None) -> Candidate:
-        found = self._find(judged.item_id)
-        if found is None:
-            raise self._stranger(triple, f"item {judged.item_id!r}")
-        return Candidate(*found, judged, label)
+        item_and_row = self._find(judged.item_id)
+        if item_and_row is None:
+            raise self._unknown(triple, f"item {judged.item_id!r}")
+        return Candidate(*item_and_row, judged, label)
 
     def _look_up(self, item_id: str) -> tuple[Item, int] | None:
         row = self.corpus.row_of.get(item_id)
         return None if row is None else (self.corpus.items[row], row)
 
-    def _stranger(self, triple: Triple, what: str) -> DataError:
+    def _unknown(self, triple: Triple, entry: str) -> DataError:
         return DataError(
-            f"{self._triples}: query {triple.query_id!r}: {what} is not in {self.corpus.folder}; one of the folders is "
-            "damaged: select again"
+            f"{self._triples}: query {triple.query_id!r}: {entry} is not in {self.corpus.folder}, so one of these "
+            "folders is damaged. Select again"
         )
 
 
 def check_out(out: Path, suffix: str) -> None:
-    """Refuses an output that the receiving library would not read, or that would replace something.
+    """Checks that the receiving library reads files with this ending, and that the output does not exist.
 
     Raises:
-        SettingsError: It has another ending.
-        DataError: It exists.
+        SettingsError: The output has a different ending.
+        DataError: The output exists.
     """
     if out.suffix != suffix:
-        raise SettingsError(f"{out}: the receiving library reads {suffix} files; give the output that ending")
+        raise SettingsError(
+            f"{out}: the receiving library reads only {suffix} files. Give an output that ends in {suffix}"
+        )
     check_free(out)
 
 
 def check_free(out: Path) -> None:
-    """Refuses an output that would replace something.
+    """Checks that the output does not exist.
 
     Raises:
-        DataError: It exists.
+        DataError: The output exists.
     """
     if exists(out):
         raise taken(out)
 
 
 def write_jsonl(out: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Publishes one JSON object a line, as they come."""
+    """Writes one JSON object a line, without collecting the objects in memory."""
     with publishing(out) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         for line in lines:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,8 +1,8 @@
-r"""UniME-V2: one JSON array of rows with the seven keys of the released training data, and judge scores in them.
+r"""Exports for UniME-V2: a JSON array of rows with the seven keys of the released training data, with judge scores.
 
-An image is a path under the corpus' root, and `<|image_1|>\n` stands before the text where there is one. Every row has
-the same number of negatives, those that fill it up included, as in the released file: its reader takes the number from
-the first row. A text that contains the marker itself would be read as one with a picture: its row is left out.
+An image is a path under the corpus' root, with the marker `<|image_1|>\n` before the text. Every row has the same
+number of negatives including duplicates, as in the released file, because the reader takes the number from the first
+row. A row is left out if one of its texts contains the marker, because the reader would expect an image.
 
 Source: GaryGuTC/UniME-v2, data/example_data.json.
 """
@@ -23,11 +23,11 @@ def export_unime(rows: TrainingRows, out: Path, *, negatives: int = 10) -> None:
 
     Args:
         rows: The selection.
-        out: Ends in .json.
-        negatives: In every row; a row with fewer is left out.
+        out: A file that ends in .json.
+        negatives: The number of negatives in every row. Rows with fewer negatives are left out.
 
     Raises:
-        SettingsError: More negatives than the rows have, or another ending.
+        SettingsError: `negatives` is more than the rows have, or `out` has a different ending.
         DataError: A pair has no verdict, `out` exists, or a folder is damaged.
     """
     check_out(out, ".json")
@@ -38,10 +38,10 @@ def export_unime(rows: TrainingRows, out: Path, *, negatives: int = 10) -> None:
 
 
 def _array(objects: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The text of a JSON array, an element at a time."""
+    """Yields the text of a JSON array, one element at a time."""
     before = "[\n"
-    for one in objects:
-        yield before + json.dumps(one, ensure_ascii=False)
+    for element in objects:
+        yield before + json.dumps(element, ensure_ascii=False)
         before = ",\n"
     yield "\n]\n"
 
@@ -58,10 +58,11 @@ def _object(rows: TrainingRows, row: TrainingRow, wanted: int) -> dict[str, Any]
         "pos_text": _text(row.positive.item),
         "pos_image": row.positive.item.image or "",
         "query_pos_scores": rows.score(row, row.positive),
-        "hard_negatives": [[_text(one.item), one.item.image or ""] for one in negatives],
-        "hard_negatives_scores": [rows.score(row, one) for one in negatives],
+        "hard_negatives": [[_text(negative.item), negative.item.image or ""] for negative in negatives],
+        "hard_negatives_scores": [rows.score(row, negative) for negative in negatives],
     }
 
 
 def _text(entry: Query | Item) -> str:
-    return (f"{MARKER}\n" if entry.image else "") + (entry.text or "")
+    text = entry.text or ""
+    return f"{MARKER}\n{text}" if entry.image else text

@@ -1,1 +1,1 @@
-"""Foreign layouts in: one file for each."""
+"""Imports the layouts of other tools and datasets, with one module for each layout."""

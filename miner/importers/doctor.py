@@ -1,6 +1,6 @@
-"""What an import would make of files: `--dry-run`, and `unijudge check` of files that are not imported yet.
+"""Predicts the result of an import, for `--dry-run` and for `unijudge check` of files that are not imported yet.
 
-What it promises: one pass, the same checks as of an import, bounded memory; nothing is written beside the output.
+A prediction takes one pass and bounded memory, makes the same checks as an import, and writes nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,45 +31,47 @@ from unijudge.shown import in_brief, listed
 from unijudge.storage.stores import is_folder
 
 COMMONEST = 5
-"""Reasons that are named."""
+"""Number of reasons to report, the most frequent first."""
 SAMPLE = 100
-"""Rows by which a layout is known."""
+"""Number of rows to read for guessing a layout."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What an import would make of its rows."""
+    """The predicted result of an import."""
 
     rows: int
     rejects: int
     sizes: Mapping[str, int]
-    """What of → how many would be written."""
+    """Kind → number that would be written, for queries, items and pictures."""
     reasons: Sequence[tuple[int, str, str]] = ()
-    """The commonest: how many rows have it; of the first of these, where it stands and why it is rejected."""
+    """The most frequent reasons of rejects: number of rows, and place and reason of the first row."""
     ignored: Mapping[str, Left] = field(default_factory=dict)
-    """By their kinds."""
+    """Kind → things of this kind that would be ignored."""
     refusal: str | None = None
-    """Why nothing would be imported."""
+    """The reason why nothing would be imported."""
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Yields the prediction as lines of text."""
         sizes = ", ".join(f"{name} {count:,}" for name, count in self.sizes.items())
         yield f"  read      {_counted(self.rows - self.rejects, 'rows')}: {sizes}"
         yield f"  rejected  {_counted(self.rejects, 'rows')}"
         for count, place, reason in self.reasons:
-            yield f"    {count:,} as {place}: {reason}"
+            yield f"    {count:,} such as {place}: {reason}"
         ignored = [f"{_counted(left.count, kind)} ({_first(left)})" for kind, left in self.ignored.items()]
         yield f"  ignored   {'; '.join(ignored) or 'nothing'}"
 
 
 def _counted(count: int, kind: str) -> str:
-    """A number of things, whose kind is named in the plural."""
+    """Returns a number of things as text, given their kind in the plural."""
     first, *rest = kind.split(" ")
-    return f"{count:,} {' '.join([first.removesuffix('s') if count == 1 else first, *rest])}"
+    noun = first.removesuffix("s") if count == 1 else first
+    return " ".join([f"{count:,}", noun, *rest])
 
 
 def _first(left: Left) -> str:
-    return listed(left.names) + (", …" if left.count > len(left.names) else "")
+    names = listed(left.names)
+    return f"{names}, …" if left.count > len(left.names) else names
 
 
 def dry_run(
@@ -82,10 +84,10 @@ def dry_run(
     published: PublishedScores | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Outlook:
-    """Does what `build` does, with the same arguments, and writes nothing; without `out`, no output is looked at.
+    """Runs the checks of `build` with the same arguments, and writes nothing. Without `out`, no output is checked.
 
     Raises:
-        DataError: The import would be refused before it reads a row.
+        DataError: The import would fail before it reads a row.
     """
     if out is not None:
         older_corpus(out, source)
@@ -97,7 +99,7 @@ def dry_run(
             for row in rows:
                 builder.add(row)
             refusal = builder.refusal(source, max_rejects)
-        except DataError as error:  # the rows before it are told nevertheless
+        except DataError as error:  # the rows before the error are reported too
             refusal = str(error)
         reasons = ledger.commonest(COMMONEST)
         return Outlook(builder.rows, ledger.num_rejects, ledger.sizes, reasons, builder.ignored, refusal)
@@ -105,24 +107,24 @@ def dry_run(
 
 @dataclass(frozen=True)
 class Layout:
-    """An importer, as it reads files of which nothing else is known."""
+    """An importer with its default settings, for files of unknown layout."""
 
     read: Callable[[Sequence[Path]], Iterator[Row]]
     images: Callable[[Path], Path] = lambda place: place if is_folder(place) else place.parent
-    """Where the pictures of files lie, as a rule."""
+    """Returns the usual root of the images, given a file or folder."""
     max_rejects: float = 0.0
-    """As of its command."""
+    """The default of `--max-rejects` in the importer's command."""
 
 
 def _of_one(read: Callable[[Path], Iterator[Row]]) -> Callable[[Sequence[Path]], Iterator[Row]]:
-    """A reader of one file or folder, for a list of them."""
+    """Turns a reader of one file or folder into a reader of a list with one file or folder."""
 
-    def read_only(places: Sequence[Path]) -> Iterator[Row]:
+    def read_single(places: Sequence[Path]) -> Iterator[Row]:
         if len(places) > 1:
-            raise DataError(f"{places[1]}: is one too many; this layout is one file or one folder")
+            raise DataError(f"{places[1]}: this layout is a single file or folder. Give only {places[0]}")
         return read(places[0])
 
-    return read_only
+    return read_single
 
 
 LAYOUTS = {
@@ -136,38 +138,41 @@ LAYOUTS = {
     "urban1k": Layout(_of_one(read_urban1k), lambda place: place / "image"),
     "sugarcrepe": Layout(_of_one(read_sugarcrepe)),
 }
-"""By their commands. The first one reads any table."""
+"""Name of an importer's command → importer. The first importer reads any table."""
 
 
 def guess(places: Sequence[Path]) -> str:
-    """The importer that reads some files: the one that makes most pairs of their first rows.
+    """Returns the name of the importer that makes the most pairs of the first rows of some files.
 
     Raises:
-        DataError: None does, or several do alike.
+        DataError: No importer makes a pair, or several importers make equally many pairs.
     """
-    found: dict[str, int] = {}
+    pairs_of: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for name, layout in LAYOUTS.items():
         try:
-            found[name] = 0
+            pairs_of[name] = 0
             for row in islice(layout.read(places), SAMPLE):
-                found[name] += isinstance(row, Pair) and _is_told(row.query) and _is_told(row.positive)
+                pairs_of[name] += isinstance(row, Pair) and _has_content(row.query) and _has_content(row.positive)
         except DataError as error:
             reasons[name] = str(error)
-    most = max(found.values())
-    best = [name for name, count in found.items() if count == most]
+
+    most = max(pairs_of.values())
+    best = [name for name, pairs in pairs_of.items() if pairs == most]
     if not most:
         table = next(iter(LAYOUTS))
-        why = f" ({table}: {in_brief(reasons[table])})" if table in reasons else ""
+        reason = f" ({table}: {in_brief(reasons[table])})" if table in reasons else ""
         raise DataError(
-            f"{places[0]}: not a folder of unijudge, or not finished, and no importer reads it{why}; "
-            "`unijudge mine import --help` names the layouts"
+            f"{places[0]}: is not a complete folder of unijudge, and no importer can read it{reason}. Run `unijudge "
+            "mine import --help` to see the layouts"
         )
     if len(best) > 1:
         names = ", ".join(best)
-        raise DataError(f"{places[0]}: may be of several layouts: {names}; try each with `unijudge mine import NAME`")
+        raise DataError(
+            f"{places[0]}: may have one of several layouts: {names}. Try each with `unijudge mine import NAME`"
+        )
     return best[0]
 
 
-def _is_told(side: Side) -> bool:
+def _has_content(side: Side) -> bool:
     return bool(side.image) or not is_blank(side.text)

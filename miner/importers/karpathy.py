@@ -1,9 +1,8 @@
-"""Flickr30K and COCO in Karpathy's JSON: captioned images, as two retrieval tasks.
+"""Reads Flickr30K and COCO in Karpathy's JSON: captioned images, as two retrieval tasks.
 
 The file is {"images": [{filename, filepath?, split, sentences: [{raw}, …]}, …]}. Each image becomes a query of the
-subset NAME_i2t, whose positives are its captions, and each caption a query of NAME_t2i, whose positive is the image
-(`captions.py`): evaluate with `pool = "subset"`. Captions stand alone; beside the images stands an instruction, if one
-is given.
+subset NAME_i2t, whose positives are its captions. Each caption becomes a query of NAME_t2i, whose positive is the image
+(see `captions.py`). Evaluate with `pool = "subset"`. An instruction, if given, is added to images but not to captions.
 
 Source: karpathy/neuraltalk2 and "Deep Visual-Semantic Alignments" (the published dataset_flickr30k.json and
 dataset_coco.json).
@@ -22,7 +21,7 @@ from unijudge.foreign.json_rows import array_rows
 from unijudge.shown import listed
 
 MOST_SPLITS = 100
-"""Names of splits that are remembered, and characters of each."""
+"""Largest number of splits in a message, and of characters in the name of each split."""
 
 
 def read_karpathy(
@@ -32,29 +31,29 @@ def read_karpathy(
 
     Args:
         path: The JSON file.
-        split: Such as train, restval, val, test.
-        captions: The first so many of each image; the usual protocol takes five.
-        subset: What both subsets are called; default: the file's name without `dataset_`.
-        instruction: The text beside each image.
+        split: The split to read, such as train, restval, val or test.
+        captions: Number of captions to read of each image. The usual protocol uses five.
+        subset: The start of the names of both subsets, by default the file's name without `dataset_`.
+        instruction: The text of each image.
 
     Raises:
-        DataError: The file cannot be read, breaks off, or has no image of that split.
+        DataError: The file cannot be read, is truncated, or has no image of the split.
     """
     name = subset or path.stem.removeprefix("dataset_")
     read = partial(_captioned, captions=captions, instruction=instruction)
     splits: set[str] = set()
-    was_there = False
+    has_split = False
     for number, image in enumerate(array_rows(path, "images"), start=1):
-        found = image.get("split") if isinstance(image, dict) else None
+        image_split = image.get("split") if isinstance(image, dict) else None
         if len(splits) < MOST_SPLITS:
-            splits.add(str(found)[:MOST_SPLITS])
-        was_there |= found == split
-        if found == split:
+            splits.add(str(image_split)[:MOST_SPLITS])
+        if image_split == split:
+            has_split = True
             yield from both_ways(read, image, f"{path.name}:{number}", name)
         else:
             yield Ignored("images of other splits", f"{path.name}:{number}")
-    if not was_there:
-        raise DataError(f"{path}: no image has the split {split!r}; there are {listed(splits)}")
+    if not has_split:
+        raise DataError(f"{path}: no image has the split {split!r}. Give one of the splits {listed(splits)}")
 
 
 def _captioned(image: dict[str, Any], *, captions: int, instruction: str | None) -> Captioned:
@@ -62,8 +61,8 @@ def _captioned(image: dict[str, Any], *, captions: int, instruction: str | None)
         case {"filename": str(file), "sentences": [_, *_] as sentences} if file:
             path = f"{image['filepath']}/{file}" if image.get("filepath") else file
         case _:
-            raise Rejected("has no filename or no sentences; expected Karpathy's layout")
-    texts = [one.get("raw") if isinstance(one, dict) else None for one in sentences[:captions]]
+            raise Rejected("has no filename or no sentences, which Karpathy's layout requires")
+    texts = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences[:captions]]
     if not all(isinstance(text, str) for text in texts):
-        raise Rejected("a sentence has no raw text; expected Karpathy's layout")
+        raise Rejected("has a sentence without raw text, which Karpathy's layout requires")
     return Side(instruction, path), [str(text) for text in texts]

@@ -1,14 +1,14 @@
-"""MMEB in its published layouts: a folder for each subset with `SPLIT-*.parquet` files in it.
+"""Reads MMEB in its published layouts: a folder for each subset, with files `SPLIT-*.parquet`.
 
-Training (`read_mmeb`): qry, qry_image_path, pos_text, pos_image_path. Copies that hold their pictures have
-struct<bytes, path> columns in the place of the paths, also called qry_image and pos_image. The columns of published
+Training (`read_mmeb`): the columns qry, qry_image_path, pos_text and pos_image_path. Copies that contain their images
+have struct<bytes, path> columns instead of paths, which may be named qry_image and pos_image. Columns of published
 negatives, which only some subsets have, are not read.
 
-Evaluation (`read_mmeb_eval`): qry_text, qry_img_path, and the lists tgt_text, tgt_img_path: the closed candidates of
-this query, the first of which is its positive.
+Evaluation (`read_mmeb_eval`): the columns qry_text and qry_img_path, and the lists tgt_text and tgt_img_path. The lists
+are the closed candidates of the query. The first candidate is the positive.
 
-The marker `<|image_1|>` says where a picture stands; it is stripped, with the line break after it, also where no image
-follows (WebQA's queries). Instructions stay in the text.
+The marker `<|image_1|>` for the position of an image is removed with the line break after it, even if there is no image
+(in WebQA's queries). Instructions stay in the text.
 
 Source: the dataset cards of TIGER-Lab/MMEB-train and TIGER-Lab/MMEB-eval on the Hugging Face hub.
 """
@@ -33,10 +33,10 @@ EVAL = [["qry_text"], ["qry_img_path", "qry_img"], ["tgt_text"], ["tgt_img_path"
 def read_mmeb(
     root: Path, *, split: str = "original", cap_per_subset: int | None = None, subsets: Collection[str] = ()
 ) -> Iterator[Row]:
-    """Yields the training rows of every subset, or of the named ones, each up to its cap, in file order.
+    """Yields the training rows of all or the named subsets in file order, at most `cap_per_subset` of each subset.
 
     Raises:
-        DataError: No subset has that split, a named subset is missing, or a file has other columns.
+        DataError: No subset has the split, a named subset is missing, or a file lacks a column.
     """
     for folder in _folders(root, split, subsets, "MMEB-train"):
         yield from _subset(folder, split, cap_per_subset, MMEB_TRAIN, _training_pair)
@@ -45,22 +45,26 @@ def read_mmeb(
 def read_mmeb_eval(
     root: Path, *, split: str = "test", cap_per_subset: int | None = None, subsets: Collection[str] = ()
 ) -> Iterator[Row]:
-    """Yields the queries of an evaluation, with their closed candidate lists. See `read_mmeb`."""
+    """Yields the queries of an evaluation with their closed lists of candidates. See `read_mmeb`."""
     for folder in _folders(root, split, subsets, "MMEB-eval"):
         yield from _subset(folder, split, cap_per_subset, EVAL, _evaluation_pair)
 
 
 def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Iterator[Path]:
     if not is_folder(root):
-        raise DataError(f"{root}: no such folder; give the root of {name}, which holds a folder for each subset")
+        raise DataError(f"{root}: no such folder. Give the root of {name}, which holds a folder for each subset")
     folders = [
         folder for folder in foreign_files(root) if is_folder(folder) and foreign_files(folder, f"{split}-*.parquet")
     ]
-    found = {folder.name for folder in folders}
-    if missing := sorted(set(subsets) - found):
-        raise DataError(f"{root}: no subset {shown(missing[0])} with {split}-*.parquet; there are {listed(found)}")
+    names = {folder.name for folder in folders}
+    if missing := sorted(set(subsets) - names):
+        raise DataError(
+            f"{root}: no subset {shown(missing[0])} with {split}-*.parquet. Give subsets out of {listed(names)}"
+        )
     if not folders:
-        raise DataError(f"{root}: no subfolder has {split}-*.parquet; is this the root of {name}, and the split right?")
+        raise DataError(
+            f"{root}: no subfolder has {split}-*.parquet. Check that this is the root of {name}, and check the split"
+        )
     for folder in folders:
         if not subsets or folder.name in subsets:
             yield folder
@@ -94,29 +98,36 @@ def _subset(
 
 
 def _columns(path: Path, layout: Sequence[Sequence[str]]) -> tuple[list[str], set[str]]:
-    """The file's names of the four columns of a layout, and of all others."""
+    """Returns the names of a layout's four columns in a file, and the names of all other columns."""
     with open_parquet(path) as file:
-        there = set(file.schema_arrow.names)
-    lacking = sorted(names[0] for names in layout if not there.intersection(names))
-    if lacking:
+        names_in_file = set(file.schema_arrow.names)
+    missing = sorted(names[0] for names in layout if not names_in_file.intersection(names))
+    if missing:
         expected = [names[0] for names in layout]
-        raise DataError(f"{path}: no column {lacking[0]!r}; expected the MMEB layout {expected}")
-    columns = [min(there.intersection(names), key=names.index) for names in layout]
-    return columns, there.difference(columns)
+        raise DataError(
+            f"{path}: has no column {missing[0]!r}. Give files with the columns {expected} of MMEB's layout"
+        )
+    columns = [min(names_in_file.intersection(names), key=names.index) for names in layout]
+    return columns, names_in_file.difference(columns)
 
 
 def _training_pair(row: Sequence[Any], place: str, subset: str) -> Pair:
-    query, positive = (_side(text, image) for text, image in (row[:2], row[2:]))
-    return Pair(place, subset, query, positive)
+    query_text, query_image, positive_text, positive_image = row
+    return Pair(place, subset, _side(query_text, query_image), _side(positive_text, positive_image))
 
 
 def _evaluation_pair(row: Sequence[Any], place: str, subset: str) -> Pair:
     query_text, query_image, texts, images = row
     for cell in (texts, images):
+        if isinstance(cell, Unreadable):
+            raise Rejected(cell.reason)
         if cell is not None and not isinstance(cell, list):
-            raise Rejected(cell.reason if isinstance(cell, Unreadable) else f"{shown(cell)} is no list of targets")
+            raise Rejected(f"{shown(cell)} is not a list of targets")
     if not texts or len(texts) != len(images or ()):
-        raise Rejected(f"{len(texts or ())} target texts and {len(images or ())} target images; expected one for each")
+        raise Rejected(
+            f"has {len(texts or ())} target texts and {len(images or ())} target images, but needs an image for each "
+            "text"
+        )
     targets = tuple(_side(text, image) for text, image in zip(texts, images, strict=True))
     return Pair(place, subset, _side(query_text, query_image), targets[0], candidates=targets)
 

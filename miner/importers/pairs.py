@@ -1,9 +1,10 @@
-"""Pairs in Parquet, JSON, JSON lines, CSV or TSV: one row is a query and one of its positives.
+"""Reads pairs in Parquet, JSON, JSON lines, CSV or TSV. One row is a query and one of its positives.
 
-Columns: query_text, query_image, positive_text, positive_image (each side needs a text or an image: a path, or the
-bytes of a file); optionally subset, and query_id, which joins several rows into one query with several positives.
+The columns are query_text, query_image, positive_text and positive_image. Each side needs a text or an image (a path,
+or the bytes of a file). The column subset is optional. The optional column query_id joins several rows into one query
+with several positives.
 
-Items that belong to no query have files of their own, with the columns text, image and, optionally, subset.
+Items that belong to no query are in separate files, with the columns text, image and, optionally, subset.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,11 +26,11 @@ def read_pairs(places: Path | Sequence[Path], subset: str | None = None, *, stri
 
     Args:
         places: Files, folders of files, or patterns.
-        subset: The name of rows that have none of their own; default: the file's name, or that of the files' folder.
-        strict: Whether columns that are not known are an error.
+        subset: The subset of rows without a subset, by default the name of the file or of the files' folder.
+        strict: Whether unknown columns are an error.
 
     Raises:
-        DataError: Another ending, unreadable, or no column that is known.
+        DataError: A file has an unknown ending, cannot be read, or has no known column.
     """
     columns = Columns(PAIR_COLUMNS.__contains__, ", ".join(PAIR_COLUMNS), strict)
     yield from table_rows(places, columns, partial(_pair, subset=subset))
@@ -49,14 +50,16 @@ def read_items(places: Path | Sequence[Path]) -> Iterator[Row]:
     """Yields items that belong to no query, from one or more files.
 
     Args:
-        places: Files, folders of files, or patterns. Rows without a subset have the file's name, or that of the files'
-            folder.
+        places: Files, folders of files, or patterns. The subset of rows without a subset is the name of the file or of
+            the files' folder.
 
     Raises:
-        DataError: Another ending, unreadable, or no column that is known.
+        DataError: A file has an unknown ending, cannot be read, or has no known column.
     """
-    yield from table_rows(places, Columns(ITEM_COLUMNS.__contains__, ", ".join(ITEM_COLUMNS), strict=False), _item)
+    columns = Columns(ITEM_COLUMNS.__contains__, ", ".join(ITEM_COLUMNS), strict=False)
+    yield from table_rows(places, columns, _item)
 
 
 def _item(row: dict[str, Any], place: str, table: str) -> Pooled:
-    return Pooled(place, id_of(row.get("subset")) or table, Side(text_of(row.get("text")), image_of(row.get("image"))))
+    item = Side(text_of(row.get("text")), image_of(row.get("image")))
+    return Pooled(place, id_of(row.get("subset")) or table, item)

@@ -1,7 +1,7 @@
-"""ShareGPT4V's captions as Long-CLIP evaluates with them: the first thousand images of one JSON file, both ways.
+"""Reads ShareGPT4V's captions as in Long-CLIP's evaluation: a JSON file's first thousand images, in both directions.
 
-The file is [{id, image, conversations: [{from: human, value}, {from: gpt, value}]}, …]; the second turn is the caption,
-and its line breaks become blanks. Image names are relative to the folder that holds coco/, sam/ and the like.
+The file is [{id, image, conversations: [{from: human, value}, {from: gpt, value}]}, …]. The second turn is the caption,
+and its line breaks become spaces. Image names are relative to the folder that holds coco/, sam/ and similar folders.
 
 Source: Lin-Chen/ShareGPT4V on the Hugging Face hub (share-captioner_coco_lcs_sam_1246k_1107.json); the protocol:
 `train/sharegpt4v.py` of beichenzbc/Long-CLIP on GitHub.
@@ -22,16 +22,16 @@ from unijudge.foreign.json_rows import array_rows
 def read_sharegpt4v(
     path: Path, *, first: int = 1000, subset: str = "sharegpt4v", instruction: str | None = None
 ) -> Iterator[Pair | Unread]:
-    """Yields both directions of the first images; the rest of the file is not read.
+    """Yields both directions of the first images. The rest of the file is not read.
 
     Args:
         path: The JSON file.
-        first: So many images.
-        subset: What both subsets are called.
-        instruction: The text beside each image.
+        first: Number of images to read.
+        subset: The start of the names of both subsets.
+        instruction: The text of each image.
 
     Raises:
-        DataError: The file cannot be read, or breaks off before.
+        DataError: The file cannot be read, or is truncated before the last image.
     """
     read = partial(_captioned, instruction=instruction)
     for number, row in enumerate(islice(array_rows(path), first), start=1):
@@ -42,4 +42,4 @@ def _captioned(row: Any, *, instruction: str | None) -> Captioned:
     match row:
         case {"image": str(image), "conversations": [_, {"value": str(caption)}, *_]} if image and caption:
             return Side(instruction, image), [caption.replace("\n", " ")]
-    raise Rejected("has no image, or no caption as the second turn; expected ShareGPT4V's layout")
+    raise Rejected("has no image or no caption in its second turn, which ShareGPT4V's layout requires")

@@ -1,8 +1,8 @@
-"""SugarCrepe: an image, its caption, and a caption that says nearly the same and is wrong.
+"""Reads SugarCrepe: an image, its caption, and a similar caption that is wrong.
 
-Seven JSON files (add_att, add_obj, replace_att, replace_obj, replace_rel, swap_att, swap_obj), each an object of
-number → {filename, caption, negative_caption}; a file is a subset. The images are those of COCO's val2017. The closed
-candidate list of a query is its two captions, the right one first.
+There are seven JSON files (add_att, add_obj, replace_att, replace_obj, replace_rel, swap_att, swap_obj), one for each
+subset. Each file is an object of number → {filename, caption, negative_caption}. The images are those of COCO's
+val2017. The closed list of a query holds its two captions, the right caption first.
 
 Source: RAIVNLab/sugar-crepe on GitHub.
 """
@@ -24,15 +24,15 @@ def read_sugarcrepe(folder: Path, *, instruction: str | None = None) -> Iterator
     """Yields the rows of every JSON file of a folder.
 
     Args:
-        folder: What holds the seven files.
-        instruction: The text beside each image.
+        folder: The folder of the seven files.
+        instruction: The text of each image.
 
     Raises:
-        DataError: It has none, or one that cannot be read or breaks off.
+        DataError: The folder has no JSON file, or a file cannot be read or is truncated.
     """
     paths = foreign_files(folder, "*.json")
     if not paths:
-        raise DataError(f"{folder}: no JSON files; expected the data folder of SugarCrepe")
+        raise DataError(f"{folder}: has no JSON files. Give the data folder of SugarCrepe")
     for path in paths:
         for number, row in object_rows(path):
             yield readable(partial(_pair, instruction), row, f"{path.name}:{number}", path.stem)

@@ -1,4 +1,4 @@
-"""The rows of the tables of an import, and what was left out beside them."""
+"""Reads the rows of tables for an import, and reports ignored columns and files."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from unijudge.storage.stores import is_folder
 
 SPLITS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"})
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".zip")
-"""Endings of files that tables name, or that hold these."""
+"""Endings of image files, and of archives of image files."""
 
 logger = logging.getLogger(__name__)
 
@@ -23,45 +23,52 @@ logger = logging.getLogger(__name__)
 def table_rows(
     places: Path | Sequence[Path], columns: Columns, make: Callable[[dict[str, Any], str, str], Pair | Pooled]
 ) -> Iterator[Row]:
-    """Yields every row of some files, and then what was left out.
+    """Yields every row of some files, then everything that was ignored.
 
-    The table of several files is called like the folder that holds all of them, so that its parts are one.
+    Several files are parts of one table, which has the name of the folder that holds all of them.
 
     Args:
         places: Files, folders of files, or patterns.
-        columns: Those that are read.
-        make: Makes a row of its known columns, of the place where it stands, and of its table's name.
+        columns: The columns to read.
+        make: Makes a row, given its known cells, its place for messages, and the name of its table.
 
     Raises:
-        DataError: As of `read_rows` and `Columns.known_of`.
+        DataError: See `read_rows` and `Columns.known_of`.
     """
     given = places if isinstance(places, Sequence) else [places]
     files = files_of(given)
     folder = shared_folder(files)
-    for path in files:
-        name = str(path)[len(folder) :].lstrip("/")
-        table = name_of(path) if len(files) == 1 else Path(folder).absolute().name
+    names = [str(path)[len(folder) :] for path in files]
+    table = name_of(files[0]) if len(files) == 1 else Path(folder).absolute().name
+
+    for path, name in zip(files, names, strict=True):
         for number, row in read_rows(path, columns):
             cells = {column: present(cell) for column, cell in row.items()}
-            yield readable(make, cells, f"{name}:{number}", table)
+            place = f"{name.lstrip('/')}:{number}"
+            yield readable(make, cells, place, table)
+
+    # Unknown columns and files are counted, so that a user notices a misspelled name.
     columns.tell_unknown(files[0] if len(files) == 1 else folder)
-    yield from (Ignored("columns", name) for name in columns.unknown)
-    _tell_splits(folder, [str(path)[len(folder) :] for path in files])
-    for place in given:
-        yield from _strangers(place)
+    for column in columns.unknown:
+        yield Ignored("columns", column)
+    _warn_of_splits(folder, names)
+    for given_place in given:
+        yield from _unknown_files(given_place)
 
 
-def _tell_splits(folder: str, names: Sequence[str]) -> None:
-    """Warns where files that are called after several splits were read as one table."""
-    found = {word.lower() for name in names for word in re.split(r"[^A-Za-z]+", name)} & SPLITS
-    if len(found) > 1:
+def _warn_of_splits(folder: str, names: Sequence[str]) -> None:
+    """Warns if files with the names of several splits were read as one table."""
+    words = {word.lower() for name in names for word in re.split(r"[^A-Za-z]+", name)}
+    splits = words & SPLITS
+    if len(splits) > 1:
         logger.warning(
-            "%s: files of several splits (%s) were read as one table; name those of one", folder, listed(found)
-        )
+            "%s: files of several splits (%s) were read as one table. Give the files of one split",
+            folder, listed(splits),
+        )  # fmt: skip
 
 
-def _strangers(place: Path) -> Iterator[Ignored]:
-    """The files of a folder that are neither tables nor pictures."""
+def _unknown_files(place: Path) -> Iterator[Ignored]:
+    """Yields the files of a folder that are neither tables nor images."""
     for path in all_files(place) if is_folder(place) else ():
         if ending_of(path) not in (*READERS, *PICTURES):
             yield Ignored("files", path.relative_to(place).as_posix())

@@ -1,12 +1,14 @@
-"""The training data that UniME-V2 released: rows with ten hard negatives, and what their judge gave each.
+"""Reads the training data that UniME-V2 released: rows with ten hard negatives and their judge scores.
 
-One JSON array. Keys: query_text, query_image, pos_text, pos_image, query_pos_scores, hard_negatives (ten of [text,
-image path]), hard_negatives_scores. Image paths are those of MMEB-train, and so are the markers, which are stripped.
-The file names no subsets: a row's is read from its image paths (`images/SUBSET/…`). Its negatives were mined from all
-subsets, so they enter no subset's pool. They stand in the order of the released walk, which took every fifth
-survivor: select with `stride = 1` to keep it.
+The file is a JSON array of objects with the keys query_text, query_image, pos_text, pos_image, query_pos_scores,
+hard_negatives (ten of [text, image path]) and hard_negatives_scores. Image paths and markers are those of MMEB-train.
+Markers are removed.
 
-What the scores become: `building/published_scores.py`.
+The file has no subsets, so the subset of a row is read from its image paths (`images/SUBSET/…`). The negatives were
+mined from all subsets, so they are in no subset's pool. Their order is the order of the released walk, which took
+every fifth survivor. Select with `stride = 1` to keep this order.
+
+`building/published_scores.py` describes how the scores are stored.
 
 Source: TianchengGu/UniME-V2-Training-Datasets on the Hugging Face hub; arXiv 2510.13515.
 """
@@ -30,7 +32,7 @@ def read_unime(path: Path) -> Iterator[Pair | Unread]:
     """Yields the rows of one released file, with their scores.
 
     Raises:
-        DataError: It cannot be read, or breaks off; the row is named.
+        DataError: The file cannot be read or is truncated. The message names the row.
     """
     for number, row in enumerate(array_rows(path), start=1):
         yield readable(_pair, row, f"{path.name}:{number}", _subset(row) or path.stem)
@@ -38,9 +40,9 @@ def read_unime(path: Path) -> Iterator[Pair | Unread]:
 
 def _pair(row: Any, place: str, subset: str) -> Pair:
     if not isinstance(row, dict) or set(UNIME_KEYS) - set(row):
-        raise Rejected(f"not a row of UniME-V2; expected an object with {UNIME_KEYS}")
+        raise Rejected(f"is not a row of UniME-V2, which is an object with {UNIME_KEYS}")
     negatives = row["hard_negatives"]
-    if not isinstance(negatives, list) or any(not isinstance(one, list) or len(one) != 2 for one in negatives):
+    if not isinstance(negatives, list) or not all(_is_text_and_image(negative) for negative in negatives):
         raise Rejected("hard_negatives is not a list of [text, image path]")
     return Pair(
         place,
@@ -53,12 +55,16 @@ def _pair(row: Any, place: str, subset: str) -> Pair:
     )
 
 
+def _is_text_and_image(negative: Any) -> bool:
+    return isinstance(negative, list) and len(negative) == 2
+
+
 def _side(text: Any, image: Any) -> Side:
     return Side(without_marker(text_of(text)), image_of(image))
 
 
 def _subset(row: Any) -> str | None:
-    """From `images/SUBSET/…`, of the query's image or of the positive's."""
+    """Returns the subset in the path `images/SUBSET/…` of the query's image, or else of the positive's image."""
     for key in ("query_image", "pos_image"):
         image = row.get(key) if isinstance(row, dict) else None
         parts = PurePosixPath(image).parts if isinstance(image, str) else ()

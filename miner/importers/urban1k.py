@@ -1,7 +1,7 @@
-"""Urban1K: a thousand street scenes with a long caption each, both ways.
+"""Reads Urban1K: a thousand street scenes with a long caption each, in both directions.
 
-A folder with image/NAME.jpg and caption/NAME.txt; the caption is the first line of its file. An image without a caption
-is not read; a caption without its image is a row that is rejected.
+The folder holds image/NAME.jpg and caption/NAME.txt. The caption is the first line of its file. An image without a
+caption is not read. A caption without an image is a rejected row.
 
 Source: Urban1k.zip of BeichenZhang/Urban1k on the Hugging Face hub; `eval/retrieval/Urban1k.py` of beichenzbc/Long-CLIP
 on GitHub.
@@ -23,22 +23,22 @@ def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | No
     """Yields both directions of every caption file, in order of name. Image names are relative to `folder / "image"`.
 
     Args:
-        folder: What holds image/ and caption/.
-        subset: What both subsets are called.
-        instruction: The text beside each image.
+        folder: The folder that holds image/ and caption/.
+        subset: The start of the names of both subsets.
+        instruction: The text of each image.
 
     Raises:
-        DataError: There are no caption files, or one cannot be read.
+        DataError: There are no caption files, or a caption file cannot be read.
     """
     paths = foreign_files(folder / "caption", "*.txt")
     if not paths:
-        raise DataError(f"{folder}: no caption/*.txt; expected the folder of Urban1K, with image/ and caption/")
+        raise DataError(f"{folder}: has no caption/*.txt. Give the folder of Urban1K, with image/ and caption/")
     for path in paths:
         yield from both_ways(partial(_captioned, instruction=instruction), path, path.name, subset)
 
 
 def _captioned(path: Path, *, instruction: str | None) -> Captioned:
-    first = read_text(path).partition("\n")[0]  # a text may hold other breaks, as U+2028
+    first = read_text(path).partition("\n")[0]  # not splitlines: a caption may contain other line breaks, as U+2028
     if not first.strip():
         raise Rejected("has no caption in its first line")
     return Side(instruction, f"{path.stem}.jpg"), [first]

@@ -1,1 +1,1 @@
-"""The page on which a person sees what a selection makes of the scores."""
+"""Writes the page on which a person inspects the outcome of a selection."""

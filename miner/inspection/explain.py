@@ -1,6 +1,6 @@
-"""Says in words what selection made of each candidate of a query. Pure.
+"""Explains the outcome of a selection for each item of a query in words. Pure.
 
-It decides nothing: `select_negatives` does, and this reads the outcome.
+This module decides nothing. It reads the outcome of `select_negatives`.
 """
 
 from collections.abc import Sequence
@@ -24,34 +24,35 @@ from unijudge.formats.triples import Scale
 Fate = Literal["chosen", "kept", "dropped", "error", "positive", "answer"]
 View = Literal["suspected false negatives", "suspect positives", "under-filled", "left out", "ties", "errors"]
 RULED_OUT: dict[OverrideVerdict | None, str] = {
-    "match": "a person: an answer, so never a negative",
-    "known": "known to the corpus as an answer to this question, or as its own picture, so never a negative",
-    "twin": "says the same as a candidate before it, which stands for both",
+    "match": "marked as a match by a person, so never a negative",
+    "known": "the corpus knows this item as an answer to the question, or as the question's image, so never a negative",
+    "twin": "duplicate of a more similar candidate",
 }
 VIEWS: tuple[View, ...] = get_args(View)
 
 
 @dataclass(frozen=True)
 class Explained:
-    """What became of one item, and why."""
+    """The outcome for one item, and its reason."""
 
     judged: Judged
     score: float | None
-    """The judge's, in (0, 1); None where there is no verdict."""
+    """The judge's score, in (0, 1); None without a verdict."""
     fate: Fate
-    """`chosen` as a negative; `kept` by the filter, but not taken; `dropped` as a false negative; `error`: no
-    verdict; `positive`; `answer`: a person or a label says that it is one, or another candidate stands for it."""
+    """The outcome. `chosen`: a negative of the row. `kept`: survived the filter, but not chosen. `dropped`: a likely
+    false negative. `error`: no verdict. `positive`: a positive of the row. `answer`: never a negative, because of an
+    override or a label, or because the item is a duplicate of another candidate."""
     reason: str
     alpha: float | None = None
-    """σ⁺ − β, both by its own judge: the cut that it was held against; None where there was none."""
+    """The cut σ⁺ − β by the judge of the score; None if the score was not compared."""
 
 
 def views_of(choice: SelectionOutcome, stored: int) -> list[View]:
-    """For what a person may want to look at this row, in the order of `VIEWS`.
+    """Returns the views in which the page shows a row, in the order of `VIEWS`.
 
     Args:
-        choice: What selection made of a query.
-        stored: Negatives that a row should have.
+        choice: The outcome of the selection for a query.
+        stored: Number of negatives that a row should have.
     """
     query = choice.resolved.case.query
     distinct = 0 if choice.triple is None else len({negative.item_id for negative in choice.triple.negatives})
@@ -67,63 +68,69 @@ def views_of(choice: SelectionOutcome, stored: int) -> list[View]:
 
 
 def outcome(choice: SelectionOutcome, stored: int) -> str:
-    """One sentence about a row."""
+    """Returns one sentence about the outcome for a row."""
     if choice.triple is None:
         return {
             "unjudged": "left out: no positive has a verdict",
             "no candidate": "left out: no candidate may be chosen",
             "no survivor": "left out: every candidate is dropped as a false negative",
-            "suspect": "left out: its positive is suspect",
-            "override": "left out: a person said so",
+            "suspect": "left out: the positive is suspect",
+            "override": "left out by a person",
         }[choice.reason]
     negatives = choice.triple.negatives
     distinct = len({negative.item_id for negative in negatives})
+    sentence = _count(distinct, "negative")
     if any(negative.fallback for negative in negatives):
-        return f"{_count(distinct, 'negative')}, drawn at random: nothing survived"
-    filled = f" of {stored}, repeated to fill the row" if distinct < stored else ""
+        return f"{sentence}, drawn at random: no candidate survived"
+    if distinct < stored:
+        sentence += f" of {stored}, repeated to fill the row"
     beta = negatives[0].beta
-    return f"{_count(distinct, 'negative')}{filled}" + ("" if beta is None else f", β = {beta:g}")
+    if beta is not None:
+        sentence += f", β = {beta:g}"
+    return sentence
 
 
 def explain(choice: SelectionOutcome, settings: Selection) -> tuple[list[Explained], list[Explained]]:
-    """What became of each item of a query.
+    """Explains the outcome for each item of a query.
 
     Args:
-        choice: What `select_negatives` made of the query.
-        settings: The settings that it had.
+        choice: The outcome of `select_negatives` for the query.
+        settings: The settings of the selection.
 
     Returns:
-        The positives and the candidates, both in their order.
+        The positives and the candidates, both in the order of the query.
     """
     resolved, case = choice.resolved, choice.resolved.case
     query, best = case.query, resolved.positive
 
-    # A positive's score is that of the judge that decides about it.
+    # A positive's score is that of the judge that decides about the row.
     judge = 0 if best is None else best.judge
     row = case.large if judge and case.large is not None else query
-    seen = {one.item_id: one for one in row.positives}
-    positives = [
-        _positive(seen.get(one.item_id, one), resolved, settings, case.scales[judge]) for one in query.positives
-    ]
+    by_judge = {judged.item_id: judged for judged in row.positives}
+    positives = []
+    for judged in query.positives:
+        scored = by_judge.get(judged.item_id, judged)
+        positives.append(_positive(scored, resolved, settings, case.scales[judge]))
 
+    # Candidates that were compared, candidates that are never negatives, and the rest.
     betas = rule_of(settings).betas
     beta = survivors(resolved.candidates, betas)[0] if best is not None and betas else None
-    stood = {one.judged.item_id: one for one in resolved.candidates}
-    near = {one.item_id for one in within(query.candidates, settings.k)}
+    compared = {candidate.judged.item_id: candidate for candidate in resolved.candidates}
+    near = {judged.item_id for judged in within(query.candidates, settings.k)}
     candidates = []
-    for one in query.candidates:
-        word = case.overrides.get(one.item_id)
-        if word in NEVER_NEGATIVE:
-            candidates.append(Explained(one, _score(one, case.scales[0]), "answer", RULED_OUT[word]))
-        elif one.item_id in stood:
-            candidates.append(_candidate(stood[one.item_id], choice, beta, betas))
+    for judged in query.candidates:
+        verdict = case.overrides.get(judged.item_id)
+        if verdict in NEVER_NEGATIVE:
+            candidates.append(Explained(judged, _score(judged, case.scales[0]), "answer", RULED_OUT[verdict]))
+        elif judged.item_id in compared:
+            candidates.append(_candidate(compared[judged.item_id], choice, beta, betas))
         else:
-            candidates.append(_not_held(one, one.item_id in near, case))
+            candidates.append(_not_compared(judged, judged.item_id in near, case))
     return positives, candidates
 
 
 def with_difference(score: float, positive: float, beta: float) -> str:
-    """The comparison that decided, with as many digits as it takes to be seen to hold.
+    """Returns the decisive comparison as text, with enough digits to show that the comparison holds.
 
     Example:
         >>> with_difference(0.62, 0.71, 0.1), with_difference(0.61004, 0.71, 0.1)
@@ -138,64 +145,75 @@ def with_difference(score: float, positive: float, beta: float) -> str:
 
 
 def _positive(judged: Judged, resolved: ResolvedQuery, settings: Selection, scale: Scale) -> Explained:
-    word, best = resolved.case.overrides.get(judged.item_id), resolved.positive
-    value = _score(judged, scale)
-    if word == "negative":
-        return Explained(judged, value, "positive", "a person: not an answer, so no positive of this row")
-    if value is None and word != "match":
+    """Explains one positive."""
+    verdict, best = resolved.case.overrides.get(judged.item_id), resolved.positive
+    score = _score(judged, scale)
+    if verdict == "negative":
+        reason = "marked as a negative by a person, so not a positive of this row"
+        return Explained(judged, score, "positive", reason)
+    if score is None and verdict != "match":
         return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    words = []
+
+    reasons = []
     if best is None or judged.item_id != best.judged.item_id:
-        words.append("not the best of the row's positives")
-    if word == "match":
-        words.append("a person: an answer")
-    elif value is not None and not at_most(settings.suspect_below, value):
-        words.append(f"suspect: score {value:.3f} < {settings.suspect_below:g}")
-    return Explained(judged, value, "positive", "; ".join(words) or "as labelled")
+        reasons.append("not the best of the row's positives")
+    if verdict == "match":
+        reasons.append("marked as a match by a person")
+    elif score is not None and not at_most(settings.suspect_below, score):
+        reasons.append(f"suspect: score {score:.3f} < {settings.suspect_below:g}")
+    return Explained(judged, score, "positive", "; ".join(reasons) or "as labelled")
 
 
 def _score(judged: Judged, scale: Scale) -> float | None:
     return None if judged.log_odds is None else scale.score(judged)
 
 
-def _not_held(judged: Judged, near: bool, case: Case) -> Explained:
-    """One candidate that was held against no positive."""
+def _not_compared(judged: Judged, near: bool, case: Case) -> Explained:
+    """Explains one candidate that was not compared with a positive."""
     if judged.log_odds is None:
         return Explained(judged, None, "error", f"no verdict: {judged.error}")
-    denied = any(case.overrides.get(one.item_id) == "negative" for one in case.query.positives)
-    why = "a person left no positive with a verdict" if denied else "no positive has a verdict"
-    reason = f"nothing to compare with: {why}" if near else "beyond the first k"
-    return Explained(judged, case.scales[0].score(judged), "kept", reason)
+    score = case.scales[0].score(judged)
+    if not near:
+        return Explained(judged, score, "kept", "beyond the first k")
+    denied = any(case.overrides.get(positive.item_id) == "negative" for positive in case.query.positives)
+    cause = "no positive has a verdict"
+    if denied:
+        cause = "a person marked positives as negatives, and no other positive has a verdict"
+    return Explained(judged, score, "kept", f"not compared: {cause}")
 
 
 def _candidate(
-    stood: ScoredCandidate, choice: SelectionOutcome, beta: float | None, betas: Sequence[float]
+    candidate: ScoredCandidate, choice: SelectionOutcome, beta: float | None, betas: Sequence[float]
 ) -> Explained:
-    """One candidate that no person calls an answer."""
-    scale = choice.resolved.case.scales[stood.judge]
-    score, place = _score(stood.judged, scale), _place(stood.judged, choice)
-    if stood.overruled:
-        words = "a person: no answer" + ("" if place is None else f"; negative {place}")
-        return Explained(stood.judged, score, "kept" if place is None else "chosen", words)
-    assert score is not None and stood.positive is not None  # noqa: S101, PT018  else it would not stand
+    """Explains one candidate that may be a negative."""
+    judged, positive = candidate.judged, candidate.positive
+    score = _score(judged, choice.resolved.case.scales[candidate.judge])
+    number = _number_in_row(judged, choice)
+    chosen_or_kept: Fate = "kept" if number is None else "chosen"
+    as_negative = "" if number is None else f"; negative {number}"
+    if candidate.overruled:
+        return Explained(judged, score, chosen_or_kept, f"marked as a negative by a person{as_negative}")
+
+    # Presets without margins ignore the score.
+    assert score is not None and positive is not None  # noqa: S101, PT018  `resolve` keeps only such candidates
     if beta is None:
-        words = "passed over by the walk" if place is None else f"negative {place}, without asking the judge"
-        return Explained(stood.judged, score, "kept" if place is None else "chosen", words)
-    words, alpha = with_difference(score, stood.positive, beta), stood.positive - beta
+        reason = "not taken by the walk" if number is None else f"negative {number}, chosen without the judge"
+        return Explained(judged, score, chosen_or_kept, reason)
+
+    reason, alpha = with_difference(score, positive, beta), positive - beta
     if beta != betas[0]:
-        words += f" (β relaxed from {betas[0]:g})"
-    if stood.judge:
-        words += ", by the second judge"
-    if not stood.survives(beta):
-        drawn = "" if place is None else f"; drawn at random all the same, as negative {place}"
-        return Explained(stood.judged, score, "dropped" if place is None else "chosen", words + drawn, alpha)
-    if place is None:
-        return Explained(stood.judged, score, "kept", words, alpha)
-    return Explained(stood.judged, score, "chosen", f"{words}; negative {place}", alpha)
+        reason += f" (β relaxed from {betas[0]:g})"
+    if candidate.judge:
+        reason += ", by the second judge"
+    if candidate.survives(beta):
+        return Explained(judged, score, chosen_or_kept, reason + as_negative, alpha)
+    if number is None:
+        return Explained(judged, score, "dropped", reason, alpha)
+    return Explained(judged, score, "chosen", f"{reason}; but drawn at random as negative {number}", alpha)
 
 
-def _place(judged: Judged, choice: SelectionOutcome) -> int | None:
-    """At which place of the row it stands first, from 1."""
+def _number_in_row(judged: Judged, choice: SelectionOutcome) -> int | None:
+    """Returns the number of the first negative of the row that is this item, counted from 1, or None."""
     negatives = [] if choice.triple is None else [negative.item_id for negative in choice.triple.negatives]
     return negatives.index(judged.item_id) + 1 if judged.item_id in negatives else None
 

@@ -1,10 +1,10 @@
-// Draws the rows: a page of them at a time, by view, subset and search. Texts are set as text, never as markup.
+// Draws the rows of one page at a time, filtered by view, subset and search. Texts are set as text, never as markup.
 const data = JSON.parse(document.getElementById("rows").textContent);
 const ROWS_IN_PAGE = 25;
 const LONG = 150;
 const WORDS = {
-  chosen: "chosen as negative", kept: "survived, not taken", dropped: "dropped as false negative", error: "no verdict",
-  positive: "positive", answer: "never a negative", matched: "a match, by a person", denied: "no answer, by a person",
+  chosen: "chosen as negative", kept: "survived, not chosen", dropped: "dropped as false negative", error: "no verdict",
+  positive: "positive", answer: "never a negative", matched: "match, by a person", denied: "negative, by a person",
 };
 const SIGNS = {chosen: "✓", kept: "·", dropped: "✕", error: "!", positive: "★", answer: "○", matched: "★", denied: "✓"};
 const find = (id) => document.getElementById(id);
@@ -22,7 +22,7 @@ function element(tag, attributes, ...children) {
   return made;
 }
 
-// ------------------------------------------------------------------------------------------ which rows
+// ------------------------------------------------------------------------------------------ filters
 
 const textOf = (place) => place === null ? "" : data.texts[place];
 const holds = (text) => text.toLowerCase().includes(state.needle);
@@ -36,7 +36,7 @@ function inView(rows, view) {
   return rows.filter((row) => row.views.includes(at));
 }
 
-function searched() { // the rows of the subset that hold the searched text, in whichever view
+function searched() { // returns the rows of the subset that contain the searched text, of all views
   const hits = state.needle ? data.items.map(itemHolds) : null;
   return data.rows.filter((row) => (!state.subset || row.subset === state.subset) && (!hits || holds(row.id) ||
     holds(textOf(row.asks[0])) || [...row.positives, ...row.candidates].some(([item]) => hits[item])));
@@ -71,11 +71,11 @@ function change(what) {
 
 // ------------------------------------------------------------------------------------------ one row
 
-function marked(text) { // the searched text in it is marked
+function marked(text) { // marks the searched text
   if (!state.needle) return [text];
   const parts = [], low = text.toLowerCase();
   let from = 0;
-  if (low.length === text.length) { // a few letters change their length; then nothing is marked
+  if (low.length === text.length) { // a few letters change their length in lower case: then no text is marked
     for (let at; (at = low.indexOf(state.needle, from)) >= 0; from = at + state.needle.length) {
       parts.push(text.slice(from, at), element("mark", {}, text.slice(at, at + state.needle.length)));
     }
@@ -95,14 +95,14 @@ function drawText(text) {
   return element("div", {}, body, more);
 }
 
-function drawPicture(place, name) { // a thumbnail, or why there is none: one of the two
+function drawPicture(place, name) { // returns a thumbnail and null, or null and the reason why the image is missing
   if (place === null) return [null, null];
   const picture = data.pictures[place];
   if (typeof picture === "string") {
-    return [element("div", {class: "thumb"}, element("img", {src: `data:image/webp;base64,${picture}`, alt: `picture of ${name}`})), null];
+    return [element("div", {class: "thumb"}, element("img", {src: `data:image/webp;base64,${picture}`, alt: `image of ${name}`})), null];
   }
   const why = picture === null ? "left out: the page is full" : picture.why;
-  return [null, element("p", {class: "gone"}, element("b", {}, "no picture"), ` ${why}`)];
+  return [null, element("p", {class: "gone"}, element("b", {}, "no image"), ` ${why}`)];
 }
 
 function drawCell(row, [item, rank, similarity, score, alpha, fateAt, reason]) {
@@ -115,13 +115,13 @@ function drawCell(row, [item, rank, similarity, score, alpha, fateAt, reason]) {
     element("div", {}, element("dt", {}, "judge"), element("dd", {class: "judge"}, number(score))));
   const head = element("b", {class: "fate"}), why = element("p", {class: "reason"});
   const cell = element("section", {tabindex: "-1"});
-  const tell = () => { // what a person says after the page was made shows at once; its effect on the row does not
+  const tell = () => { // an override made on the page shows at once, but its effect on the row does not
     const said = overrides.get(row.id, id), isNew = overrides.isNew(row.id, id);
     const now = isNew && said ? {match: fate === "positive" ? fate : "matched", negative: "denied"}[said.verdict] : fate;
     cell.className = now === fate ? `cell ${fate}` : `cell ${fate} ${now}`;
     cell.setAttribute("aria-label", `${WORDS[now]}: ${id}`);
     head.replaceChildren(element("span", {"aria-hidden": "true"}, SIGNS[now]), ` ${WORDS[now]}`);
-    why.textContent = isNew ? `${said ? "decided" : "taken back"} here, after this page was made; before: ${reason}` : reason;
+    why.textContent = isNew ? `${said ? "decided" : "withdrawn"} after this page was made; before: ${reason}` : reason;
   };
   tell();
   cell.append(...(thumb === null ? [] : [thumb]), element("div", {class: "said"}, head, facts, drawBar(score, alpha), gone,
@@ -130,7 +130,7 @@ function drawCell(row, [item, rank, similarity, score, alpha, fateAt, reason]) {
   return cell;
 }
 
-function drawBar(score, alpha) { // the judge's score as a length, the α that it was held against as a tick on it
+function drawBar(score, alpha) { // draws the judge's score as a bar, and the cut α as a tick on the bar
   if (score === null) return null;
   const bar = element("div", {class: "bar", "aria-hidden": "true"}, element("i", {}), alpha === null ? null : element("s", {}));
   bar.style.setProperty("--score", `${100 * score}%`);
@@ -158,7 +158,7 @@ function drawDecision(row, item, tell) {
 
 function drawRow(row) {
   const fateOf = ([, , , , , fateAt]) => data.fates[fateAt];
-  const alphas = new Set(row.candidates.map(([, , , , alpha]) => alpha).filter((alpha) => alpha !== null)); // one for each judge that decided
+  const alphas = new Set(row.candidates.map(([, , , , alpha]) => alpha).filter((alpha) => alpha !== null)); // one α for each judge that decides
   const open = state.unfolded.has(row.id);
   const isHit = ([item]) => state.needle !== "" && itemHolds(data.items[item]);
   const shown = row.candidates.filter((cell) => open || fateOf(cell) !== "kept" || isHit(cell));
@@ -169,7 +169,7 @@ function drawRow(row) {
     const drawn = drawRow(row);
     article.replaceWith(drawn);
     drawn.querySelector(".fold").focus();
-  }}, open ? `hide ${kept} not taken` : `show ${kept} not taken`);
+  }}, open ? `hide ${kept} not chosen` : `show ${kept} not chosen`);
   const article = element("article", {tabindex: "0", "aria-label": `query ${row.id}`},
     element("header", {},
       element("div", {}, element("span", {class: "subset"}, row.subset), element("code", {}, ...marked(row.id))),
@@ -193,7 +193,7 @@ function showOverrides() {
   const here = new Set(data.rows.map((row) => row.id)), all = [...overrides.said.values()];
   const away = all.filter((override) => !here.has(override.query_id)).length;
   find("overrides").textContent = `${all.length.toLocaleString("en")} override${all.length === 1 ? "" : "s"}` +
-    (away ? ` (${away} of rows not on this page)` : "") + (overrides.kept ? "" : "; this browser does not keep them: export before you close");
+    (away ? ` (${away} of rows not on this page)` : "") + (overrides.kept ? "" : "; this browser does not store overrides: export them before you close the page");
   find("export").disabled = all.length === 0;
   const button = document.querySelector("[data-view=overridden] span");
   button.textContent = inView(searched(), "overridden").length.toLocaleString("en");
@@ -202,14 +202,14 @@ function showOverrides() {
 async function importFile(event) {
   const [file] = event.target.files;
   try {
-    find("told").textContent = `${overrides.add(await file.text())} overrides read from ${file.name}`;
+    find("told").textContent = `imported ${overrides.add(await file.text())} overrides from ${file.name}`;
     render();
-  } catch (error) { find("told").textContent = `${file.name} was not read: ${error.message}`; }
+  } catch (error) { find("told").textContent = `${file.name} was not imported: ${error.message}`; }
   event.target.value = "";
 }
 
 function step(list, by) { // moves the focus within a list of elements
-  const at = list.findIndex((one) => one.contains(document.activeElement));
+  const at = list.findIndex((child) => child.contains(document.activeElement));
   const to = list[Math.min(list.length - 1, Math.max(0, at < 0 ? 0 : at + by))];
   if (to) { to.focus(); to.scrollIntoView({block: "nearest"}); }
 }

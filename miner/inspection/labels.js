@@ -1,5 +1,5 @@
-// A random sample of pairs to label: kept in this browser by corpus, exported as the file that
-// miner/inspection/labels.py reads.
+// Labels of a random sample of pairs. The browser stores the labels by sample, and the person exports them as the file
+// that miner/inspection/labels.py reads.
 "use strict";
 
 class Labels {
@@ -8,18 +8,18 @@ class Labels {
     this.sample = sample;
     this.place = `unijudge.labels.${corpus}.${sample.judge}.${sample.seed}.${sample.digest}`;
     this.said = new Map();
-    try { this.said = new Map(JSON.parse(localStorage.getItem(this.place) || "[]")); } catch (error) { /* nothing is kept */ }
+    try { this.said = new Map(JSON.parse(localStorage.getItem(this.place) || "[]")); } catch (error) { /* this browser stores no labels */ }
   }
 
   static key(query, item) { return JSON.stringify([query, item]); }
 
   get(query, item) { return this.said.get(Labels.key(query, item)); }
 
-  toggle(query, item, match) { // the same label again takes it back
+  toggle(query, item, match) { // sets a label, or removes the label if it is the same
     const key = Labels.key(query, item);
     if (this.said.get(key) === match) this.said.delete(key);
     else this.said.set(key, match);
-    try { localStorage.setItem(this.place, JSON.stringify([...this.said])); } catch (error) { /* export before you close */ }
+    try { localStorage.setItem(this.place, JSON.stringify([...this.said])); } catch (error) { /* this browser stores no labels: the person can still export them */ }
   }
 
   json() {
@@ -29,7 +29,7 @@ class Labels {
   }
 }
 
-function drawPair([queryId, subset, asks, item]) { // without the judge's score: it would sway the person
+function drawPair([queryId, subset, asks, item]) { // hides the judge's score, because the score would influence the person
   const [id, text, picture] = data.items[item];
   const [askedThumb, askedGone] = drawPicture(asks[1], queryId), [thumb, gone] = drawPicture(picture, id);
   const place = element("div", {class: "decide"});
@@ -43,8 +43,8 @@ function drawPair([queryId, subset, asks, item]) { // without the judge's score:
     element("div", {class: "cells asked"},
       element("section", {class: "cell query", tabindex: "-1", "aria-label": "the query"}, ...[askedThumb].filter(Boolean),
         element("div", {class: "said"}, element("b", {class: "fate"}, "query"), askedGone, drawText(textOf(asks[0])))),
-      element("section", {class: "cell", tabindex: "-1", "aria-label": `does it answer the query? ${id}`}, ...[thumb].filter(Boolean),
-        element("div", {class: "said"}, element("b", {}, "does it answer the query?"), gone, drawText(textOf(text)),
+      element("section", {class: "cell", tabindex: "-1", "aria-label": `does this item answer the query? ${id}`}, ...[thumb].filter(Boolean),
+        element("div", {class: "said"}, element("b", {}, "does this item answer the query?"), gone, drawText(textOf(text)),
           element("div", {class: "foot"}, place, element("code", {title: id}, id))))));
 }
 
@@ -59,5 +59,5 @@ function exportFile(name, text, told) {
   const url = URL.createObjectURL(new Blob([text], {type: "application/json"}));
   element("a", {href: url, download: `${name}-${data.corpus.slice(0, 12)}.json`}).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
-  find("told").textContent = `exported; give the file to ${told}`;
+  find("told").textContent = `Exported. Give the file to ${told}`;
 }

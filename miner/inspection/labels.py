@@ -1,7 +1,7 @@
-"""A random sample of judged pairs for a person to label, and the file in which the labels come back.
+"""Draws a random sample of judged pairs for a person to label, and reads the file of labels that the page exports.
 
-The sample is drawn evenly over the judge's scores, and without regard to what a selection made of a pair: a fit to it
-holds for all pairs. Overrides are of another kind: a person overrides what the judge got wrong.
+The sample is drawn evenly over the judge's scores and ignores the outcome of a selection, so that a fit to the labels
+is valid for all pairs. Overrides are different: a person overrides pairs that the judge got wrong.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ SAMPLE_BINS = 10
 PLAIN = Scale()
 
 Pair = tuple[str, str, str]
-"""A query's id and subset, and an item's id."""
+"""The id and the subset of a query, and the id of an item."""
 
 
 def digest_of(pairs: Sequence[Pair]) -> str:
-    """Sixteen hex digits of a sample of pairs, in any order: a browser keeps what was said about this one."""
+    """Returns sixteen hex digits that identify a sample of pairs in any order, for the storage of a browser."""
     return hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()[:16]
 
 
 class Label(BaseModel):
-    """What a person says of one pair."""
+    """A person's label of one pair."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,39 +42,41 @@ class Label(BaseModel):
 
 
 class LabelFile(BaseModel):
-    """The file. The page of `mine inspect` writes it, `mine calibrate` reads it."""
+    """The file of labels. The page of `mine inspect` writes this file, and `mine calibrate` reads it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="file of labels")
 
     version: Literal[1] = 1
     corpus: str
-    """Fingerprint of the corpus."""
+    """The fingerprint of the corpus."""
     judge: str
     """The digest of the identity of the judge whose scores the sample was drawn from."""
     seed: int
     sampled: int
-    """Pairs of the sample, labelled or not."""
+    """Number of pairs of the sample, with or without a label."""
     labels: list[Label]
 
 
 class LabelSample:
-    """At most `size` pairs with a verdict, about as many of each tenth of the scores."""
+    """A sample of at most `size` pairs with a verdict, spread evenly over ten bins of scores."""
 
     def __init__(self, size: int, seed: int):
-        """Holds nothing yet."""
+        """Starts with an empty sample."""
         self._size = size
-        self._sample: Sample[Pair] = Sample(size, seed, [str(place) for place in range(SAMPLE_BINS)])
+        self._sample: Sample[Pair] = Sample(size, seed, [str(number) for number in range(SAMPLE_BINS)])
 
     def add(self, query: JudgedQuery) -> None:
-        """Takes the pairs of one query, its positives too."""
-        for one in (*query.positives, *query.candidates) if self._size else ():
-            if one.log_odds is not None:
-                place = min(int(PLAIN.score(one) * SAMPLE_BINS), SAMPLE_BINS - 1)
-                pair = (query.query_id, query.subset, one.item_id)
-                self._sample.put(f"{query.query_id}/{one.item_id}", str(place), pair)
+        """Adds the pairs of one query, positives and candidates."""
+        if not self._size:
+            return
+        for judged in (*query.positives, *query.candidates):
+            if judged.log_odds is not None:
+                number = min(int(PLAIN.score(judged) * SAMPLE_BINS), SAMPLE_BINS - 1)
+                pair = (query.query_id, query.subset, judged.item_id)
+                self._sample.put(f"{query.query_id}/{judged.item_id}", str(number), pair)
 
     def pairs(self) -> list[Pair]:
-        """What is held, in a random order that is the same on every run."""
+        """Returns the sampled pairs in a random order that is the same on every run."""
         return self._sample.shuffled()
 
 
@@ -83,21 +85,20 @@ def read_label_file(path: Path, corpus: str) -> LabelFile:
 
     Args:
         path: The file.
-        corpus: Fingerprint of the corpus that it must belong to.
+        corpus: The fingerprint of the corpus that the file must belong to.
 
     Raises:
-        DataError: It holds overrides, or is no file of labels, or belongs to another corpus.
+        DataError: The file holds overrides, is no file of labels, or belongs to a different corpus.
     """
     if _holds_overrides(path):
         raise DataError(
-            f"{path}: holds overrides, and a person overrides what the judge got wrong, so a fit to them would be "
-            "biased. Label the random sample of the same page (`label a random sample`), and give the labels that it "
-            "exports"
+            f"{path}: holds overrides of pairs that the judge got wrong, so a fit to them would be biased. Label the "
+            "random sample on the same page (`label a random sample`), and give the exported labels"
         )
     read = read_json(path, LabelFile)
     if read.corpus != corpus:
         raise DataError(
-            f"{path}: was made for corpus {read.corpus[:12]}, not for {corpus[:12]}; give the labels that this corpus' "
+            f"{path}: was made for corpus {read.corpus[:12]}, not for {corpus[:12]}. Give the labels that this corpus' "
             "page exported"
         )
     return read

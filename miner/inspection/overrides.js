@@ -1,9 +1,9 @@
-// What a person decided: kept in this browser by corpus, exported and imported as the file that
-// miner/selection/overrides.py reads.
+// Overrides by a person. The browser stores the overrides by corpus, and the person exports and imports them as the file
+// that miner/selection/overrides.py reads.
 "use strict";
 
 class Overrides {
-  constructor(corpus, given, changed, recalled) { // given: the file with which the page was made
+  constructor(corpus, given, changed, recalled) { // given: the overrides with which the page was made
     this.corpus = corpus;
     this.given = new Map(given.map((override) => [Overrides.key(override.query_id, override.item_id), override]));
     this.place = `unijudge.overrides.${corpus}`;
@@ -11,14 +11,14 @@ class Overrides {
     this.said = new Map();
     this.kept = true;
     this.recall();
-    window.addEventListener("storage", (event) => { // another window of this browser decided something
+    window.addEventListener("storage", (event) => { // another window of this browser changed the overrides
       if (event.key === this.place && this.recall()) { changed(); recalled(); }
     });
   }
 
   static key(query, item) { return JSON.stringify([query, item]); }
 
-  recall() { // what was decided in this browser stands above the file
+  recall() { // overrides in the browser's storage take precedence over the overrides of the page
     this.said = new Map(this.given);
     try {
       const text = localStorage.getItem(this.place);
@@ -31,7 +31,7 @@ class Overrides {
     return this.kept;
   }
 
-  isNew(query, item) { // whether it was decided after the page was made: the page does not show its effect yet
+  isNew(query, item) { // returns whether a decision differs from the page, which does not show its effect yet
     const now = this.get(query, item), then = this.given.get(Overrides.key(query, item));
     return (now && now.verdict) !== (then && then.verdict);
   }
@@ -40,7 +40,7 @@ class Overrides {
 
   get rows() { return new Set([...this.said.values()].map((override) => override.query_id)); }
 
-  toggle(query, item, verdict) { // the same verdict again takes it back
+  toggle(query, item, verdict) { // sets an override, or removes the override if its verdict is the same
     const key = Overrides.key(query, item), before = this.said.get(key);
     if (before && before.verdict === verdict) this.said.delete(key);
     else this.said.set(key, {query_id: query, item_id: item, verdict, note: before ? before.note : ""});
@@ -63,7 +63,7 @@ class Overrides {
 
   json() { return JSON.stringify(this.file(), null, 2) + "\n"; }
 
-  add(text) { // a file's overrides win over those that stand here
+  add(text) { // adds the overrides of a file, which take precedence over earlier overrides
     const read = this.parse(text);
     for (const [key, override] of read) this.said.set(key, override);
     this.save();
@@ -72,16 +72,16 @@ class Overrides {
 
   parse(text) {
     let file;
-    try { file = JSON.parse(text); } catch (error) { throw new Error("it is not a JSON file"); }
-    if (!file || file.version !== 1 || !Array.isArray(file.overrides)) throw new Error("it is not a file of overrides, version 1");
-    if (file.corpus !== this.corpus) throw new Error("it was made for another corpus");
+    try { file = JSON.parse(text); } catch (error) { throw new Error("the file is not a JSON file"); }
+    if (!file || file.version !== 1 || !Array.isArray(file.overrides)) throw new Error("the file is not a file of overrides, version 1");
+    if (file.corpus !== this.corpus) throw new Error("the file was made for another corpus");
     const read = new Map();
     for (const {query_id, item_id, verdict, note = ""} of file.overrides) {
       const fits = typeof query_id === "string" && typeof note === "string" &&
         (item_id === null ? verdict === "drop" : typeof item_id === "string" && ["match", "negative"].includes(verdict));
-      if (!fits) throw new Error(`it holds what is no override: ${JSON.stringify({query_id, item_id, verdict})}`);
+      if (!fits) throw new Error(`the file has an invalid override: ${JSON.stringify({query_id, item_id, verdict})}`);
       const key = Overrides.key(query_id, item_id), before = read.get(key);
-      if (before && before.verdict !== verdict) throw new Error(`it says two things about item ${item_id} of query ${query_id}`);
+      if (before && before.verdict !== verdict) throw new Error(`the file has two different verdicts about item ${item_id} of query ${query_id}`);
       read.set(key, {query_id, item_id, verdict, note});
     }
     return read;

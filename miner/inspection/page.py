@@ -1,8 +1,8 @@
-"""One static HTML page of what a selection makes of the scores: rows with pictures, verdicts and their reasons.
+"""Writes a static HTML page that shows the outcome of a selection: rows with images, scores and reasons.
 
-It opens from a disk, without a server and without a network. Its counts and charts are over all rows that were read;
-the rows that it shows are a sample, which is all that is held in memory. A person's overrides leave it as a file of
-`overrides`. It selects nothing that is kept: `mine select` does.
+The page opens from a disk, without a server or a network. Its counts and charts cover all rows. The rows on the page
+are a sample, and only the sample is held in memory. A person exports overrides from the page as a file. The page writes
+no training rows; `mine select` does.
 """
 
 from collections import Counter
@@ -24,13 +24,13 @@ from unijudge.storage.outputs import check_file
 
 HISTOGRAM_BINS = 40
 MARK = b'<meta name="generator" content="unijudge mine inspect">'
-"""Stands in every page: by it an older one is known, and may be replaced."""
+"""A mark in every page. An existing file with this mark may be overwritten."""
 HERE = Path(__file__).parent
 
 
 @dataclass
 class PageCounts:
-    """Over all rows that were read; the charts' bins too, since the values would not fit."""
+    """The counts and the charts' bins of all rows. The values of all rows would not fit in memory."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     views: Counter[View] = field(default_factory=Counter)
@@ -43,29 +43,32 @@ class PageCounts:
     margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * HISTOGRAM_BINS})
 
     def add(self, choice: SelectionOutcome, views: list[View]) -> None:
-        """Counts one row; margins are of the first k candidates, those that selection sees."""
-        case = choice.resolved.case
-        query = case.query
+        """Counts one row. Margins are counted for the first k candidates, which the selection uses."""
+        query, scale = choice.resolved.case.query, choice.resolved.case.scales[0]
         self.reasons[choice.reason] += 1
         self.views.update(views)
         self.candidates += len(query.candidates)
         self.dropped += choice.dropped
         self.without_verdict += sum(judged.log_odds is None for judged in (*query.positives, *query.candidates))
+
+        # The bins of both charts.
         for name in ("positives", "candidates"):
             for judged in getattr(query, name):
                 if judged.log_odds is not None:
-                    self.scores[name][bin_of(case.scales[0].score(judged), 0.0, 1.0, HISTOGRAM_BINS)] += 1
-        for one in choice.resolved.candidates:
-            if one.score is not None and one.positive is not None and not one.overruled:
-                self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, HISTOGRAM_BINS)] += 1
+                    number = bin_of(scale.score(judged), 0.0, 1.0, HISTOGRAM_BINS)
+                    self.scores[name][number] += 1
+        for candidate in choice.resolved.candidates:
+            if candidate.score is not None and candidate.positive is not None and not candidate.overruled:
+                number = bin_of(candidate.positive - candidate.score, -1.0, 1.0, HISTOGRAM_BINS)
+                self.margins["candidates"][number] += 1
 
 
 def inspect(settings: InspectSettings) -> str:
-    """Writes the page, and says what it holds.
+    """Writes the page, and returns a sentence about its contents.
 
     Raises:
-        DataError: The folders do not belong together, the scores are not whole, or `out` is something else than such a
-            page.
+        DataError: The folders do not belong together, scores are missing, or `out` exists and is no page of
+            `mine inspect`.
         SettingsError: The rows do not fit into `max_mb`.
     """
     check_file(settings.out, lambda data: MARK in data, "page of `mine inspect`")
@@ -86,7 +89,7 @@ def inspect(settings: InspectSettings) -> str:
     publish_text(settings.out, html)
     read, rows = sample.read.total(), sample.shown.total()
     return (
-        f"{settings.out}: {rows:,} of {read:,} rows, {shown.pictures:,} pictures ({shown.left_out:,} left out, "
+        f"{settings.out}: {rows:,} of {read:,} rows, {shown.pictures:,} images ({shown.left_out:,} left out, "
         f"{shown.broken:,} unreadable), {len(html.encode()) / 1e6:.1f} MB"
     )
 
@@ -99,7 +102,9 @@ def _page(
     sample: Sample[SelectionOutcome],
     shown: PagePayload,
 ) -> str:
-    in_view = Counter(VIEWS[place] for row in shown.values["rows"] for place in row["views"])
+    rows = shown.values["rows"]
+    in_view = Counter(VIEWS[index] for row in rows for index in row["views"])
+    scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("overrides.js", "labels.js", "inspect.js")]
     return page(
         HERE / "inspect.html.jinja",
         settings=settings,
@@ -112,23 +117,23 @@ def _page(
         read=sample.read.total(),
         rows=sample.shown.total(),
         shown=shown,
-        subsets=sorted({row["subset"] for row in shown.values["rows"]}),
+        subsets=sorted({row["subset"] for row in rows}),
         score_chart=_scores(settings, counts),
         margin_chart=_margins(settings, counts),
         data=data("rows", shown.values),
-        script=Script(
-            "".join((HERE / name).read_text(encoding="utf-8") for name in ("overrides.js", "labels.js", "inspect.js"))
-        ),
+        script=Script("".join(scripts)),
     )
 
 
 def _scores(settings: InspectSettings, counts: PageCounts) -> str:
-    mark = (settings.suspect_below, f"{settings.suspect_below:g}: a positive below is suspect")
+    mark = (settings.suspect_below, f"{settings.suspect_below:g}: a lower positive is suspect")
     return bars(counts.scores, low=0.0, high=1.0, x_label="judge score", mark=mark)
 
 
 def _margins(settings: InspectSettings, counts: PageCounts) -> str:
     betas = rule_of(settings).betas
-    mark = (betas[0], f"α, at β = {betas[0]:g}: left of it, dropped") if betas else (0.0, "as good as the positive")
+    mark = (0.0, "as good as the positive")
+    if betas:
+        mark = (betas[0], f"α, at β = {betas[0]:g}: candidates left of α are dropped")
     label = "score of the positive minus score of the candidate"
     return bars(counts.margins, low=-1.0, high=1.0, x_label=label, mark=mark)

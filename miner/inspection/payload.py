@@ -1,7 +1,7 @@
-"""What a page shows of its rows, as compact data for its script: every item and every picture stands in it once.
+"""Collects the rows of a page as compact data for its script. The data hold every item and every image once.
 
-It has a bound: long texts are cut until the rows fit, and pictures that do not fit beside them give way, those of
-candidates that were passed over first. Whatever gave way is counted.
+The size of the data is limited. Long texts are cut until the rows fit. Images that do not fit are left out, starting
+with the images of candidates that were not chosen. Cut texts and missing images are counted.
 """
 
 import base64
@@ -21,36 +21,36 @@ from unijudge.images.decoding import open_image
 from unijudge.pages.pages import data
 
 THUMBNAIL, SMALL_THUMBNAIL = (64, 60), (48, 40)
-"""Longest side in pixels, and quality; the small one where there are too many."""
+"""Longest side in pixels, and quality, of an image on the page. The small form is for pages with many images."""
 THUMBNAIL_BYTES = 1_100
-"""What one of a photograph takes, about."""
+"""Approximate size of a photograph in the large form."""
 FATES: tuple[Fate, ...] = get_args(Fate)
 TEXT_CHARS = (400, 200, 100, 50)
 TEXT_SHARE = 0.5
 FRAME_BYTES = 200_000
-"""For the page around its rows: styles, script, charts."""
+"""Size of the page without its rows: styles, script and charts."""
 FATES_FIRST = ("positive", "answer", "dropped", "chosen", "error", "kept")
-"""In which order pictures get their room."""
+"""The outcomes of items in the order in which their images are put on the page, until the page is full."""
 
 
 @dataclass(frozen=True)
 class PagePayload:
-    """The rows of a page."""
+    """The data of a page, and the counts of missing parts."""
 
     values: dict[str, Any]
-    """For the script."""
+    """The data for the script."""
     text_chars: int
-    """Characters after which texts are cut."""
+    """Number of characters after which texts are cut."""
     cut: int
-    """Texts that are."""
+    """Number of cut texts."""
     pictures: int
-    """Distinct pictures of these rows."""
+    """Number of distinct images of the rows."""
     left_out: int
-    """Of these, those for which there was no room."""
+    """Number of images that are left out, because the page is full."""
     broken: int
-    """Of these, those that cannot be read or decoded."""
+    """Number of images that cannot be read or decoded."""
     sampled: int
-    """Pairs that a person may label."""
+    """Number of pairs that a person can label."""
 
 
 def shown_rows(
@@ -60,20 +60,21 @@ def shown_rows(
     settings: InspectSettings,
     sources: Sources,
 ) -> PagePayload:
-    """Collects what the page needs.
+    """Collects the data of a page.
 
     Args:
-        corpus: To which the scores belong.
-        rows: What selection made of those to show, in order.
-        pairs: To label, in order.
-        settings: With which it did; `max_mb` bounds the page.
-        sources: Of the selection: its judges, and which overrides it had.
+        corpus: The corpus of the scores.
+        rows: The outcomes of the rows to show, in order.
+        pairs: The pairs to label, in order.
+        settings: The settings of the selection and of the page. `max_mb` limits the size of the page.
+        sources: The inputs of the selection, with its judges and overrides.
 
     Raises:
-        SettingsError: Not even the rows' shortest texts fit into `max_mb`.
+        SettingsError: The rows do not fit into `max_mb`, even with the shortest texts.
     """
     shown = {choice.resolved.case.query.query_id for choice in rows}
-    tables = _Tables(corpus, shown | {query_id for query_id, *_ in pairs})
+    labelled = {query_id for query_id, *_ in pairs}
+    tables = _Tables(corpus, shown | labelled)
     judge = sources.manifests[0].judge.digest
     values = {
         "rows": [tables.row(choice, settings) for choice in rows],
@@ -85,6 +86,8 @@ def shown_rows(
         },
         "given": [override.model_dump() for override in sources.words.overrides],
     }
+
+    # Texts are cut until they leave enough room for images.
     room = int(settings.max_mb * 1_000_000) - FRAME_BYTES
     for chars in TEXT_CHARS:
         cut = values | {"texts": [_cut(text, chars) for text in tables.texts], "items": tables.items}
@@ -93,8 +96,9 @@ def shown_rows(
             break
     if size > room:
         raise SettingsError(
-            f"max_mb: {len(rows)} rows take {size / 1e6:.1f} MB without a picture; give fewer rows, or a larger max_mb"
+            f"max_mb: {len(rows)} rows take {size / 1e6:.1f} MB without images. Give fewer rows or a larger max_mb"
         )
+
     pictures = tables.pictures(room - size)
     return PagePayload(
         values=cut | {"pictures": pictures, "fates": FATES, "views": VIEWS, "corpus": corpus.fingerprint},
@@ -108,7 +112,7 @@ def shown_rows(
 
 
 class _Tables:
-    """Rows name items, items name texts and pictures, all by their place."""
+    """Tables without duplicates: rows hold indexes of items, and items hold indexes of texts and images."""
 
     def __init__(self, corpus: Corpus, query_ids: set[str]):
         self._corpus = corpus
@@ -135,7 +139,7 @@ class _Tables:
         }
 
     def pair(self, query_id: str, subset: str, item_id: str) -> list[Any]:
-        """One pair to label, without its score: that would sway the person."""
+        """Returns one pair to label, without its score, because a score would influence the person."""
         return [query_id, subset, self._content(self._queries[query_id], 0), self._item(item_id, 0)]
 
     def _cell(self, explained: Explained) -> list[Any]:
@@ -160,7 +164,7 @@ class _Tables:
         return self._place_of[item_id]
 
     def _content(self, entry: Item | Query, urgency: int) -> list[int | None]:
-        """The places of its text and of its picture."""
+        """Returns the indexes of an entry's text and image."""
         picture = self._picture(entry, urgency)
         if not entry.text:
             return [None, picture]
@@ -178,17 +182,17 @@ class _Tables:
         return place
 
     def pictures(self, room: int) -> list[str | dict[str, str] | None]:
-        """A WebP in base64, or why there is none; None where the room has run out."""
-        made: list[str | dict[str, str] | None] = [None] * len(self._owners)
-        room -= len(made) * len('"",')
-        form = THUMBNAIL if len(made) * THUMBNAIL_BYTES <= room else SMALL_THUMBNAIL
-        for place in sorted(range(len(made)), key=self._urgency.__getitem__):
-            picture = self._thumbnail(self._owners[place], *form)
+        """Returns each image as WebP in base64, or the reason for a broken image, or None for a full page."""
+        pictures: list[str | dict[str, str] | None] = [None] * len(self._owners)
+        room -= len(pictures) * len('"",')
+        form = THUMBNAIL if len(pictures) * THUMBNAIL_BYTES <= room else SMALL_THUMBNAIL
+        for index in sorted(range(len(pictures)), key=self._urgency.__getitem__):
+            picture = self._thumbnail(self._owners[index], *form)
             room -= len(picture) if isinstance(picture, str) else len(str(picture).encode())
             if room < 0:
                 break
-            made[place] = picture
-        return made
+            pictures[index] = picture
+        return pictures
 
     def _thumbnail(self, entry: Item | Query, side: int, quality: int) -> str | dict[str, str]:
         try:

@@ -1,7 +1,7 @@
-"""Which rows a page shows: a sample of a stream, the same on every run, that prefers rows of interest. Pure.
+"""Samples the rows of a page from a stream. The sample prefers rows of interest and is the same on every run. Pure.
 
-Every row is filed under the first view that applies to it, rare ones first, or under `UNREMARKABLE`. All files get the
-same number of places; where one has fewer rows than places, the others share what is left.
+Every row belongs to one file: the first view that applies to the row, rare views first, or `UNREMARKABLE`. All files
+get the same number of rows. If a file has fewer rows than that, the other files share the rest.
 """
 
 import hashlib
@@ -27,45 +27,49 @@ FILES: tuple[str, ...] = (*ORDER, UNREMARKABLE)
 
 
 class Sample(Generic[T]):
-    """At most `size` rows of a stream; never holds more, but for the newest."""
+    """A sample of at most `size` rows of a stream. Rows outside the sample are not held in memory."""
 
     def __init__(self, size: int, seed: int, files: Sequence[str] = FILES):
-        """Holds nothing yet."""
+        """Starts with an empty sample."""
         self._size = size
         self._seed = seed
         self._held: dict[str, list[tuple[int, int, T]]] = {file: [] for file in files}
+        """File → heap of (negative rank, index in the stream, row). The largest rank is removed first."""
         self.read: Counter[str] = Counter()
-        """File → rows of it that came by."""
+        """File → number of rows in the stream."""
 
     def add(self, name: str, views: list[View], row: T) -> None:
-        """Takes a row, and lets another one go where there are too many.
+        """Adds a row, and removes another row if the sample is full.
 
         Args:
-            name: By which its luck is drawn, with the seed.
-            views: Those that apply to it.
-            row: What to hold.
+            name: The name of the row. Its hash with the seed is the random rank of the row.
+            views: The views that apply to the row.
+            row: The row to add.
         """
-        self.put(name, next((view for view in ORDER if view in views), UNREMARKABLE), row)
+        file = next((view for view in ORDER if view in views), UNREMARKABLE)
+        self.put(name, file, row)
 
     def put(self, name: str, file: str, row: T) -> None:
-        """The same, for a row whose file is known."""
-        luck = int.from_bytes(hashlib.blake2b(f"{self._seed}/{name}".encode(), digest_size=8).digest())
-        heapq.heappush(self._held[file], (-luck, self.read.total(), row))
+        """Adds a row to a given file, and removes another row if the sample is full."""
+        digest = hashlib.blake2b(f"{self._seed}/{name}".encode(), digest_size=8).digest()
+        rank = int.from_bytes(digest)
+        heapq.heappush(self._held[file], (-rank, self.read.total(), row))
         self.read[file] += 1
         if sum(map(len, self._held.values())) > self._size:
-            heapq.heappop(max(self._held.values(), key=len))  # of the largest file, the least lucky
+            largest = max(self._held.values(), key=len)
+            heapq.heappop(largest)
 
     @property
     def shown(self) -> Counter[str]:
-        """File → rows of it that are held."""
+        """File → number of rows in the sample."""
         return Counter({file: len(held) for file, held in self._held.items() if held})
 
     def rows(self) -> list[T]:
-        """What is held, in the order in which it came."""
+        """Returns the sampled rows in the order of the stream."""
         held = [entry for entries in self._held.values() for entry in entries]
         return [row for _, _, row in sorted(held, key=lambda entry: entry[1])]
 
     def shuffled(self) -> list[T]:
-        """What is held, by luck: whoever stops halfway has seen a sample too."""
+        """Returns the sampled rows in random order, so that the first rows are a random sample too."""
         held = [entry for entries in self._held.values() for entry in entries]
         return [row for _, _, row in sorted(held, key=lambda entry: entry[:2])]

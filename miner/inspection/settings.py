@@ -1,4 +1,4 @@
-"""The settings of the page of `mine inspect`: one TOML file, `--example` prints it."""
+"""The settings of the page of `mine inspect`. They come from one TOML file, and `--example` prints one."""
 
 from pydantic import Field, field_validator
 
@@ -7,25 +7,26 @@ from unijudge.storage.locations import Location
 
 
 class InspectSettings(Selection):
-    """One page on which a person sees what a selection makes of the scores."""
+    """The settings of one page, on which a person inspects the outcome of a selection."""
 
     corpus: Location
-    """The corpus that the scores belong to."""
+    """The corpus of the scores."""
     out: Location
-    """The HTML file; an older page is replaced, another file is not."""
+    """The HTML file to write. An earlier page is overwritten; any other file is an error."""
     rows: int = Field(1000, gt=0)
-    """Rows that it shows, at most; of more, a sample that prefers those of interest."""
+    """Maximum number of rows on the page. If there are more rows, a sample is shown that prefers rows of interest."""
     label: int = Field(100, ge=0)
-    """Judged pairs of a random sample that it offers to label, for `mine calibrate`; 0: none."""
+    """Number of randomly sampled pairs that a person can label on the page, for `mine calibrate`. 0 turns labelling
+    off."""
     max_mb: float = Field(20, ge=1)
-    """Its largest size, in megabytes of 10⁶ bytes. Pictures that do not fit give way, those of the plainest candidates
-    first."""
+    """Maximum size of the page, in megabytes of 10⁶ bytes. Images that do not fit are left out, starting with the
+    images of candidates that were not chosen."""
 
     @field_validator("preset")
     @classmethod
     def _of_candidates(cls, preset: Preset) -> Preset:
         if preset == "random":
             raise ValueError(
-                "random draws from the whole pool, not from the candidates that a page shows; give another"
+                "random draws from the whole pool, but a page shows only scored candidates. Give another preset"
             )
         return preset

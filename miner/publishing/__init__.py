@@ -1,1 +1,1 @@
-"""A scored dataset, to publish and to pull."""
+"""Publishes a scored dataset."""

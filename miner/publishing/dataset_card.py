@@ -1,6 +1,6 @@
-"""The card of a scored dataset: README.md, with the front matter by which the Hugging Face hub shows it.
+"""Writes the card of a scored dataset: README.md with the front matter for the Hugging Face hub.
 
-Everything on it comes from the manifests; nothing is measured again. The column tables are made from the schemas.
+The card shows facts of the manifests, without measuring again. The tables of columns are made from the schemas.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,57 +21,57 @@ TEMPLATE = Path(__file__).parent / "dataset_card.md.jinja"
 
 
 class Folder(NamedTuple):
-    """What one configuration of the hub holds."""
+    """The files and the table of one configuration of the hub."""
 
     files: str
-    """A pattern."""
+    """A pattern of paths in the dataset."""
     table: Table
     row: str
-    """What a row is."""
+    """A phrase that says what one row is."""
 
 
 FOLDERS = {
-    "triples": Folder("triples/*.parquet", TRIPLES, "a query, its positive, its chosen negatives"),
-    "scores": Folder("scores/*.parquet", SCORES, "a query, and its positives and candidates as they were judged"),
+    "triples": Folder("triples/*.parquet", TRIPLES, "a query, its positive and its chosen negatives"),
+    "scores": Folder("scores/*.parquet", SCORES, "a query with the judged positives and candidates"),
     "items": Folder("corpus/items.parquet", ITEMS, "a candidate"),
     "queries": Folder("corpus/queries.parquet", QUERIES, "a training or evaluation row"),
 }
-"""By the name of the hub's configuration."""
+"""Name of the hub's configuration → its files."""
 MEANINGS = {
-    "item_id": "the item, as items.parquet has it",
-    "query_id": "the query, as queries.parquet has it",
-    "subset": "the task or source data set that the row belongs to",
-    "pools": "the subsets among whose candidates the item is",
-    "text": "its text",
-    "image": "its image: a path under images/",
-    "image_sha256": "of the image file",
+    "item_id": "the id of the item in items.parquet",
+    "query_id": "the id of the query in queries.parquet",
+    "subset": "the task or source dataset of the row",
+    "pools": "the subsets whose pools contain the item",
+    "text": "the text",
+    "image": "the image: a path under images/",
+    "image_sha256": "the sha256 of the image file",
     "positive_ids": "the items that answer the query",
-    "queries.candidates": "row numbers of items.parquet: the closed list of an evaluation",
-    "item_key": "16-byte hash of the item's content, text and image",
-    "query_key": "16-byte hash of the query's content, text and image",
-    "positives": "the query's labelled positives, as they were judged",
-    "scores.candidates": "the items that were judged, most similar first",
-    "rank": "place among the candidates by similarity, from 0; none for a positive",
-    "similarity": "cosine of query and item",
-    "yes_logprob": "ln P(Yes), over the judge's whole vocabulary; none where nobody judged",
-    "no_logprob": "ln P(No), likewise; score = 1 / (1 + exp(no_logprob − yes_logprob))",
-    "argmax_is_label": "whether the judge's likeliest answer was Yes or No",
-    "error": "why there is no verdict",
-    "positive": "the positive that the row trains on",
+    "queries.candidates": "the closed list of an evaluation, as row numbers of items.parquet",
+    "item_key": "a 16-byte hash of the item's text and image",
+    "query_key": "a 16-byte hash of the query's text and image",
+    "positives": "the judged positives of the query",
+    "scores.candidates": "the judged candidates, the most similar first",
+    "rank": "the rank among the candidates by similarity, from 0; null for a positive",
+    "similarity": "the cosine of query and item",
+    "yes_logprob": "ln P(Yes), over the judge's whole vocabulary; null without a verdict",
+    "no_logprob": "ln P(No), like yes_logprob; score = 1 / (1 + exp(no_logprob − yes_logprob))",
+    "argmax_is_label": "whether the judge's most likely answer was Yes or No",
+    "error": "the reason why there is no verdict",
+    "positive": "the positive of the training row",
     "negatives": "the chosen hard negatives",
-    "beta": "the margin under the positive's score at which it survived",
-    "duplicate": "stands in the row already, and fills it up",
-    "fallback": "nothing survived; drawn at random",
-    "extra_positives": "candidates at least as good as the positive by the judge, or a match by a person",
-    "suspect": "the judge does not believe in the positive",
-    "weight": "of the row in the loss, 0 … 1",
-    "judge": "whose log-probabilities these are: a place in `triples.json`'s `scales`",
-    "positive_judge": "the same of the positive",
-    "positive_affirmed": "a person calls the positive a match: its label is 1, whatever the judge says",
-    "affirmed": "a person calls it a match: its label is 1, whatever the judge says",
-    "overruled": "a person says that it does not answer the query: its label is 0, whatever the judge says",
+    "beta": "the margin below the positive's score that the negative survived",
+    "duplicate": "whether the negative repeats an earlier negative to fill up the row",
+    "fallback": "whether the negative was drawn at random, because no candidate survived",
+    "extra_positives": "candidates that score at least as high as the positive, or that a person marked as a match",
+    "suspect": "whether the positive's score is too low",
+    "weight": "the weight of the row in the loss, 0 … 1",
+    "judge": "the judge of the log-probabilities, as an index into `scales` of `triples.json`",
+    "positive_judge": "the judge of the positive's log-probabilities, as an index into `scales` of `triples.json`",
+    "positive_affirmed": "whether a person marked the positive as a match: its label is then 1",
+    "affirmed": "whether a person marked the item as a match: its label is then 1",
+    "overruled": "whether a person marked the item as a negative: its label is then 0",
 }
-"""What a column holds, by its name, or by table.column where a name has two meanings."""
+"""Name of a column → its meaning. A name with two meanings has the key table.column."""
 SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]
 
 
@@ -84,22 +84,25 @@ def card(
     images: bool,
     license: str | None,  # noqa: A002
 ) -> str:
-    """The whole text.
+    """Returns the text of the card.
 
     Args:
-        out: Where the dataset goes; its last part is the title.
+        out: The folder or URL of the dataset. Its last part is the title of the card.
         parts: The manifests.
-        files: What was copied.
-        root: Where the images were.
-        images: Whether they were copied.
-        license: The hub's short form, if there is one.
+        files: The copied files.
+        root: The folder that the images were copied from.
+        images: Whether images were copied.
+        license: The hub's short form of the license, if there is a license.
     """
-    there = {file.partition("/")[0] for file in files}
-    names = [name for name in FOLDERS if _folder(name) in there]
+    # Configurations whose folders are in the dataset, and a table of columns for each.
+    folders = {file.partition("/")[0] for file in files}
+    names = [name for name in FOLDERS if _folder(name) in folders]
+    tables = [(name, _table(columns(FOLDERS[name].table))) for name in names]
+    judged = [(name, str(kind), MEANINGS[name]) for name, kind in JUDGED]
+    tables.append(("judged", _table(judged)))
+
     scores, triples = parts.scores, parts.triples
     count = sum(name.startswith("images/") for name in files)
-    tables = [(name, _table(columns(FOLDERS[name].table))) for name in names]
-    tables.append(("judged", _table((name, str(kind), MEANINGS[name]) for name, kind in JUDGED)))
     text = rendered(
         TEMPLATE,
         title=out.name or "Scored dataset",
@@ -123,7 +126,7 @@ def card(
 
 
 def _size_category(rows: int) -> str:
-    """The hub's name of a number of rows."""
+    """Returns the hub's size category for a number of rows."""
     digits = len(str(rows))
     return SIZES[min(len(SIZES) - 1, max(0, digits - 3))]
 
@@ -139,31 +142,35 @@ def _contents(names: list[str], parts: DatasetParts, files: Mapping[str, Stored]
     return table(["files", "one row is", "rows", "bytes"], lines)
 
 
-def _table(found: Iterable[tuple[str, str, str]]) -> str:
-    lines = [[f"`{column}`", kind, meaning] for column, kind, meaning in found]
-    return table(["column", "type", "what it is"], lines)
+def _table(described: Iterable[tuple[str, str, str]]) -> str:
+    lines = [[f"`{column}`", kind, meaning] for column, kind, meaning in described]
+    return table(["column", "type", "meaning"], lines)
 
 
 def columns(of: Table) -> Iterator[tuple[str, str, str]]:
-    """Name, type and meaning of each column of a table; of a struct, what it has beside a judged item's fields."""
+    """Yields name, type and meaning of each column of a table. Of a struct, only fields beyond `JUDGED` are listed."""
+    judged_fields = {name for name, _ in JUDGED}
     for field in of.schema:
-        many = pa.types.is_list(field.type)
-        kind = field.type.value_type if many else field.type
-        shown = "judged" if pa.types.is_struct(kind) else str(kind)
+        path, kind, list_of = field.name, field.type, ""
+        if pa.types.is_list(kind):
+            path, kind, list_of = f"{field.name}[]", kind.value_type, "list of "
         meaning = MEANINGS.get(f"{of.name}.{field.name}") or MEANINGS[field.name]
-        yield field.name, f"list of {shown}" if many else shown, meaning
-        for inner in kind if pa.types.is_struct(kind) else []:
-            if inner.name not in dict(JUDGED):
-                yield f"{field.name}{'[]' if many else ''}.{inner.name}", str(inner.type), MEANINGS[inner.name]
+        if not pa.types.is_struct(kind):
+            yield field.name, f"{list_of}{kind}", meaning
+            continue
+
+        yield field.name, f"{list_of}judged", meaning
+        for inner in kind:
+            if inner.name not in judged_fields:
+                yield f"{path}.{inner.name}", str(inner.type), MEANINGS[inner.name]
 
 
 def _origin(parts: DatasetParts) -> Iterator[tuple[str, str]]:
-    """What was made on the way, and the command that made it."""
+    """Yields the name of each part, and the command that made the part."""
     manifests = {"corpus": parts.corpus, "scores": parts.scores, "training rows": parts.triples}
     for name, manifest in manifests.items():
-        by = None if manifest is None else manifest.made
-        if by is not None:
-            yield name, made_by(by)
+        if manifest is not None and manifest.made is not None:
+            yield name, made_by(manifest.made)
 
 
 def _folder(name: str) -> str:

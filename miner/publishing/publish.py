@@ -1,8 +1,7 @@
-"""Makes a scored dataset of a corpus, its scores and its training rows, with a card that says what is in it.
+"""Publishes a corpus, its scores and its training rows as a scored dataset with a card.
 
-What it promises: the parts belong together, are whole, and are what their manifests say; every image is the one that
-was judged; no path of this machine is told. What it does not do: choose, judge, or go on with a publication that was
-stopped.
+The parts of a published dataset belong together, are complete and agree with their manifests. Every image is the image
+that was judged. The dataset contains no path of this machine. A publication that was stopped cannot be resumed.
 """
 
 import contextlib
@@ -37,14 +36,14 @@ from unijudge.storage.outputs import check_absent, is_folder_of, replacing
 
 IMAGES_FOLDER = "images"
 MOST_IN_A_FOLDER = 10_000
-"""Files that the Hugging Face hub takes."""
+"""Largest number of files in a folder that the Hugging Face hub accepts."""
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
 is_dataset = is_folder_of(MANIFEST, DatasetManifest, lambda manifest, name: name in manifest.files)
-"""Whether a folder is what `publish` writes, and holds nothing else."""
+"""Returns whether a folder holds a scored dataset and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +52,18 @@ class _SourceFile:
 
     root: Path
     path: str
+    """The path of the file under `root`."""
     name: str
-    """In the dataset."""
+    """The path of the copy in the dataset."""
     sha256: str | None = None
-    """What it must be, where that is known."""
+    """The expected sha256 of the file, if it is known."""
     table: Table | None = None
-    """Whose errors may name a place of the machine that scored."""
+    """The table in the file, if its errors may contain paths of the machine that scored."""
     stamp: str = ""
-    """Of the table."""
+    """The stamp of the table."""
 
     def copied(self, draft: Path) -> Stored:
-        """Copies it into the dataset."""
+        """Copies the file into the dataset."""
         if self.table is not None:
             return copied_table(self.root / self.path, draft / self.name, self.table, self.stamp)
         return copied(self.root / self.path, draft / self.name, self.sha256)
@@ -76,80 +76,88 @@ def publish(
     triples: Path | None = None,
     *,
     images: bool = True,
-    license: str | None = None,  # noqa: A002  what the hub calls it
+    license: str | None = None,  # noqa: A002  the hub's name
     overwrite: bool = False,
 ) -> DatasetManifest:
-    """Writes a scored dataset; dataset.json comes last.
+    """Writes a scored dataset. dataset.json is written last.
 
     Args:
-        out: A folder or a URL; nothing may be there yet.
+        out: A folder or a URL that does not exist yet.
         corpus: The corpus folder.
-        scores: Its judge scores.
-        triples: The training rows that were selected from them. One of the two is needed.
-        images: Copy the images too.
-        license: What the card says, in the hub's short form, such as `cc-by-4.0`.
-        overwrite: Replace an older scored dataset.
+        scores: The folder of judge scores. Scores, triples or both must be given.
+        triples: The folder of training rows that were selected from the scores.
+        images: Whether to copy the images.
+        license: The license on the card, in the hub's short form, such as `cc-by-4.0`.
+        overwrite: Whether to overwrite an earlier scored dataset.
 
     Raises:
-        SettingsError: No short form of a licence; neither scores nor triples; or one of the two folders of scores that
-            triples were selected from.
-        DataError: The parts do not belong together, are not whole or have changed, or `out` exists.
+        SettingsError: The license is no short form, neither scores nor triples are given, or the triples were selected
+            from a second folder of scores too.
+        DataError: The parts do not belong together, are incomplete or have changed, or `out` exists.
     """
     if scores is None and triples is None:
-        raise SettingsError("--scores, --triples: give at least one; a corpus alone is no scored dataset")
+        raise SettingsError(
+            "--scores, --triples: both are missing, but a corpus alone is no scored dataset. Give at least one of them"
+        )
     check_license(license)
     parts = read_parts(corpus, scores, triples)
     _check_cascade(scores, triples, parts)
+
     opened = Corpus(corpus)
     files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
-    files += _image_files(opened) if images else []
+    if images:
+        files += _image_files(opened)
+
+    # The card and the manifest of the dataset list the copies, so they are written after the copies.
     with replacing(out, is_dataset, "scored dataset", overwrite=overwrite) as place:
         check_absent(place)
         with _draft(place) as draft:
-            found = _copy(files, draft)
+            copies = _copy(files, draft)
             parts = _write_manifests(parts, draft)
-            publish_text(draft / "README.md", card(out, parts, found, opened.images, license=license, images=images))
-            found |= {name: stored(draft / name) for name in (*_manifests(parts), "README.md")}
-            manifest = _manifest(parts, found, images=images, license=license)
+            publish_text(draft / "README.md", card(out, parts, copies, opened.images, license=license, images=images))
+            copies |= {name: stored(draft / name) for name in (*_manifests(parts), "README.md")}
+            manifest = _manifest(parts, copies, images=images, license=license)
             publish_json(draft / MANIFEST, manifest)
-    _tell_full_folders(out, manifest)
+    _warn_of_full_folders(out, manifest)
     return manifest
 
 
-def _tell_full_folders(out: Path, manifest: DatasetManifest) -> None:
-    """Warns of what the hub refuses at the end of an upload."""
+def _warn_of_full_folders(out: Path, manifest: DatasetManifest) -> None:
+    """Warns of a folder with more files than the hub accepts, because the hub rejects it only after the upload."""
     folders = Counter(name.rpartition("/")[0] for name in manifest.files)
-    full = {folder: files for folder, files in folders.items() if files > MOST_IN_A_FOLDER}
-    if full:
-        logger.warning(
-            "%s: %s holds %s files, and the Hugging Face hub takes %s in a folder; import from a zip of the images to "
-            "have them in 256 folders, or publish elsewhere",
-            out, *next((folder, f"{files:,}") for folder, files in full.items()), f"{MOST_IN_A_FOLDER:,}",
-        )  # fmt: skip
+    for folder, files in folders.items():
+        if files > MOST_IN_A_FOLDER:
+            logger.warning(
+                "%s: %s holds %s files, but the Hugging Face hub accepts %s in a folder. Import from a zip file of the "
+                "images, which spreads them over 256 folders, or publish elsewhere",
+                out, folder, f"{files:,}", f"{MOST_IN_A_FOLDER:,}",
+            )  # fmt: skip
+            return
 
 
 def _check_cascade(scores: Path | None, triples: Path | None, parts: DatasetParts) -> None:
-    """A dataset holds one folder of scores: of two, it could not say what the rows were selected from."""
+    """Checks that rows of a cascade are published without scores, because a dataset holds only one folder of scores."""
     if scores is not None and parts.triples is not None and parts.triples.large_scores is not None:
         raise SettingsError(
-            f"--scores {scores}: {triples} was selected from two folders of scores, and the second judge's (its "
-            f"manifest.json has the sha256 {parts.triples.large_scores}) would be missing; publish these rows without "
-            "--scores, they hold what both judges said, and each folder of scores as a dataset of its own"
+            f"--scores {scores}: {triples} was selected from two folders of scores, so the second judge's folder (with "
+            f"the sha256 {parts.triples.large_scores} of its manifest.json) would be missing. Publish these rows "
+            "without --scores (they contain the verdicts of both judges), and publish each folder of scores as a "
+            "separate dataset"
         )
 
 
 def _manifests(parts: DatasetParts) -> dict[str, BaseModel]:
-    """Path in the dataset → manifest, of each part."""
-    made = {
+    """Returns path in the dataset → manifest, for each part."""
+    manifests = {
         "corpus/corpus.json": parts.corpus,
         "scores/manifest.json": parts.scores,
         "triples/triples.json": parts.triples,
     }
-    return {name: manifest for name, manifest in made.items() if manifest is not None}
+    return {name: manifest for name, manifest in manifests.items() if manifest is not None}
 
 
 def _write_manifests(parts: DatasetParts, draft: Path) -> DatasetParts:
-    """Writes the manifests as strangers may read them, without the paths of this machine, and ties them anew."""
+    """Writes the manifests without paths of this machine, and updates the hashes by which they refer to each other."""
     corpus = _without_place(parts.corpus, images=PUBLISHED_IMAGES, source=without_places(parts.corpus.source))
     publish_json(draft / "corpus" / "corpus.json", corpus)
     parts = replace(parts, corpus=corpus)
@@ -158,17 +166,17 @@ def _write_manifests(parts: DatasetParts, draft: Path) -> DatasetParts:
         publish_json(draft / "scores" / "manifest.json", scores)
         parts = replace(parts, scores=scores, scores_sha256=file_sha256(draft / "scores" / "manifest.json"))
     if parts.triples is not None:
-        tied = {} if parts.scores_sha256 is None else {"scores": parts.scores_sha256}
-        # The corpus lies beside the rows now, wherever it was.
+        # In the dataset, the corpus is next to the rows.
         selection = without_places_in(parts.triples.selection) | {"corpus": "corpus"}
-        triples = _without_place(parts.triples, selection=selection, **tied)
+        hashes = {} if parts.scores_sha256 is None else {"scores": parts.scores_sha256}
+        triples = _without_place(parts.triples, selection=selection, **hashes)
         publish_json(draft / "triples" / "triples.json", triples)
         parts = replace(parts, triples=triples, triples_sha256=file_sha256(draft / "triples" / "triples.json"))
     return parts
 
 
 def _without_place(manifest: M, **changes: Any) -> M:
-    """A manifest with some changes, whose `made` names no path of this machine."""
+    """Returns a manifest with some changes, and without paths of this machine in its `made`."""
     made: Provenance | None = getattr(manifest, "made", None)
     return manifest.model_copy(update={"made": made and made.published(), **changes})
 
@@ -198,7 +206,7 @@ def _manifest(
 
 
 def _draft(out: Path) -> AbstractContextManager[Path]:
-    """Where files are written: on a disk, a folder that becomes `out`; in a store, `out` itself, file by file."""
+    """Returns the folder to write to: on a disk a draft that becomes `out`, in an object store `out` itself."""
     return publishing_folder(out) if is_local(out) else contextlib.nullcontext(out)
 
 
@@ -227,28 +235,29 @@ def _triple_files(folder: Path | None, parts: DatasetParts) -> Iterator[_SourceF
 
 
 def _image_files(corpus: Corpus) -> list[_SourceFile]:
-    """Each image path once."""
-    both = pa.concat_tables(
-        [entries.table.select(["image", "image_sha256"]) for entries in (corpus.items, corpus.queries)]
-    )
-    distinct = both.filter(pc.is_valid(both["image"])).group_by(["image", "image_sha256"]).aggregate([])
-    names = zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True)
-    return [_SourceFile(corpus.images, image, f"{IMAGES_FOLDER}/{image}", sha256) for image, sha256 in names]
+    """Returns each image of the corpus once."""
+    columns = ["image", "image_sha256"]
+    entries = pa.concat_tables([corpus.items.table.select(columns), corpus.queries.table.select(columns)])
+    distinct = entries.filter(pc.is_valid(entries["image"])).group_by(columns).aggregate([])
+    images = zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True)
+    return [_SourceFile(corpus.images, image, f"{IMAGES_FOLDER}/{image}", sha256) for image, sha256 in images]
 
 
 def _check_scores(folder: Path, manifest: ScoreManifest) -> None:
-    """Of every shard its place, its plan and its number of rows; no row is read."""
+    """Checks that every shard exists, belongs to the plan, and that the number of rows is right. Reads no rows."""
     if missing := manifest.parts.missing(folder):
         raise DataError(
-            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}); run the same "
-            "`mine score` again to finish it, then publish"
+            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}). Run the same "
+            "`mine score` again to complete the folder, then publish"
         )
     rows = 0
     for shard in range(len(manifest.parts)):
         with SCORES.open(part_path(folder, shard), manifest.stamp(shard)) as file:
             rows += file.metadata.num_rows
     if rows != manifest.queries:
-        raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")
+        raise DataError(
+            f"{folder}: has {rows} queries, but its manifest says {manifest.queries}. Score again into another folder"
+        )
 
 
 def _check_triples(folder: Path, names: list[str], manifest: TripleManifest) -> None:
@@ -257,4 +266,4 @@ def _check_triples(folder: Path, names: list[str], manifest: TripleManifest) -> 
         with TRIPLES.open(folder / name) as file:
             rows += file.metadata.num_rows
     if rows != manifest.rows:
-        raise DataError(f"{folder}: {rows} rows, but triples.json says {manifest.rows}; select again")
+        raise DataError(f"{folder}: has {rows} rows, but triples.json says {manifest.rows}. Select again")

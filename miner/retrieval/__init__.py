@@ -1,1 +1,1 @@
-"""The first stage of a scoring job: which items may be a candidate of each query."""
+"""The first stage of a scoring job: finds the candidates of each query."""

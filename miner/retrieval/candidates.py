@@ -1,4 +1,4 @@
-"""The first stage of a scoring job: which items each query's judge will see. Whole parts; a rerun goes on."""
+"""The first stage of a scoring job: writes a folder of candidates, part by part. A rerun resumes at the first gap."""
 
 import logging
 import math
@@ -22,15 +22,15 @@ from unijudge.formats.candidates import (
 )
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.lazy_table import Rows
-from unijudge.formats.vectors import ENTRY_KINDS, VectorFolder, Vectors
+from unijudge.formats.vectors import VectorFolder, Vectors
 
 logger = logging.getLogger(__name__)
 
 RECALL_QUERIES = 256
 RECALL_K = 50
 SMALL_POOL = 8192
-"""Items of a pool that is searched exactly, whatever the index: an index over all items passes over those outside of a
-pool, and finds few or none where the pool is a small part of them."""
+"""Largest number of items in a pool that is searched exactly, whatever the index. An index covers all items and skips
+the items outside the pool, so a search in a small pool would find few items or no item."""
 NOTHING_FOUND = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
@@ -42,43 +42,49 @@ def find_candidates(
     settings: RetrievalSettings,
     stop: threading.Event | None = None,
 ) -> CandidateFolder:
-    """Fills a folder of candidates, or what is missing of it, and says how many queries have fewer than k.
+    """Writes the missing parts of a folder of candidates, and logs how many queries have fewer than k candidates.
 
-    A folder that holds more candidates of the same search serves as well: the first k are its own.
+    A folder of the same search with a larger k is accepted too: its first k candidates are the same.
 
     Raises:
-        DataError: The folder holds those of another retrieval, or vectors are missing or torn.
-        Stopped: `stop` was set; parts that are written stay.
+        DataError: The folder holds the candidates of a different retrieval, or vectors are missing or truncated.
+        Stopped: `stop` was set. Parts that are already written are kept.
     """
     manifest = start_candidates(folder, manifest)
     if missing := manifest.parts.missing(folder):
-        unseen = vectors.skipped("items")
-        same = {"fold_case": settings.fold_case, "allow_query_image": settings.allow_query_image}
-        pools = Pools(corpus, settings.pool, **same, unseen=unseen)
+        pools = Pools(
+            corpus,
+            settings.pool,
+            fold_case=settings.fold_case,
+            allow_query_image=settings.allow_query_image,
+            unseen=vectors.skipped("items"),
+        )
         retriever = open_retriever(settings, vectors, pools, stop)
-        wider = settings.model_copy(update={"k": manifest.k})
+        folder_settings = settings.model_copy(update={"k": manifest.k})
         for part in missing:
             rows = manifest.parts.rows_of(part)
-            write_candidates_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider, stop))
-            logger.info("candidates of %d queries of %d", rows.stop, manifest.queries)
-    found = CandidateFolder(folder)
-    _tell_skipped(vectors)
-    counts = found.counts()
+            nearest = _nearest_items(rows, corpus, vectors, pools, retriever, folder_settings, stop)
+            write_candidates_part(folder, manifest, part, nearest)
+            logger.info("candidates found for %d of %d queries", rows.stop, manifest.queries)
+
+    candidates = CandidateFolder(folder)
+    _warn_of_skipped(vectors)
+    counts = candidates.counts()
     if few := int((counts < settings.k).sum()):
         logger.info(
             "%d of %d queries have fewer than k = %d candidates (the fewest: %d): their pool or window has no more",
             few, len(counts), settings.k, counts.min(),
         )  # fmt: skip
-    return found
+    return candidates
 
 
-def _tell_skipped(vectors: VectorFolder) -> None:
-    items, queries = (len(vectors.skipped(kind)) for kind in ENTRY_KINDS)
+def _warn_of_skipped(vectors: VectorFolder) -> None:
+    items, queries = len(vectors.skipped("items")), len(vectors.skipped("queries"))
     if items or queries:
         logger.warning(
-            "%s: %d items and %d queries were too long for the embedder and have no vector, so these items are no "
-            "candidates, and queries without a vector, or of which no positive has one, get none; embed with a larger "
-            "model.max_tokens, or with model.on_long = 'truncate', to have them",
+            "%s: %d items and %d queries have no vector: they were too long for the embedder. These items are not "
+            "candidates. A query gets no candidates if the query, or all of its positives, have no vector. To include "
+            "them, embed with a larger model.max_tokens or with model.on_long = 'truncate'",
             vectors.folder, items, queries,
         )  # fmt: skip
 
@@ -86,10 +92,10 @@ def _tell_skipped(vectors: VectorFolder) -> None:
 def open_retriever(
     settings: RetrievalSettings, vectors: VectorFolder, pools: Pools, stop: threading.Event | None = None
 ) -> Retriever:
-    """The retriever that the settings ask for; an approximate one says what it misses.
+    """Opens the retriever that the settings name. Logs the recall of an approximate retriever.
 
     Raises:
-        Stopped: `stop` was set meanwhile.
+        Stopped: `stop` was set during the search.
     """
     flat = FaissRetriever(vectors, stop)
     if settings.index == "flat":
@@ -100,21 +106,26 @@ def open_retriever(
         settings.index, settings.ivf_nlist, settings.ivf_nprobe, settings.hnsw_m, settings.hnsw_ef_search
     )
     index = _Indexed(IndexRetriever(vectors, shape, stop), flat)
+
+    # The recall is measured on a sample of queries, each searched in its own pool.
     sample = drawn(vectors.manifest.queries, RECALL_QUERIES)
     queries_QD = vectors.take("queries", sample)
     names = np.array([pools.name(int(row)) for row in sample])
 
-    def found(one: Retriever) -> Rows:
-        rows = [one.search(queries_QD[names == name], pools.of(str(name)), RECALL_K)[1] for name in np.unique(names)]
+    def nearest(retriever: Retriever) -> Rows:
+        rows = []
+        for name in np.unique(names):
+            _, pool_rows_QK = retriever.search(queries_QD[names == name], pools.of(str(name)), RECALL_K)
+            rows.append(pool_rows_QK)
         return np.concatenate(rows)
 
-    near, exact = found(index), found(flat)
-    logger.info("%s: recall@%d %.4f on %d queries", settings.index, RECALL_K, recall(near, exact), len(sample))
+    share = recall(nearest(index), nearest(flat))
+    logger.info("%s: recall@%d %.4f on %d queries", settings.index, RECALL_K, share, len(sample))
     return index
 
 
 class _Indexed:
-    """An index for large pools, and the exact search for small ones."""
+    """Searches large pools in an index, and small pools exactly."""
 
     def __init__(self, index: Retriever, flat: Retriever):
         self._index, self._flat = index, flat
@@ -125,7 +136,7 @@ class _Indexed:
         return retriever.search(queries_QD, pool, k)
 
 
-def _found(
+def _nearest_items(
     rows: range,
     corpus: Corpus,
     vectors: VectorFolder,
@@ -134,40 +145,49 @@ def _found(
     settings: RetrievalSettings,
     stop: threading.Event | None,
 ) -> Iterator[NearestItems]:
+    """Yields the candidates of each query of `rows`, and the similarities of its positives."""
     queries_QD = vectors.take("queries", np.arange(rows.start, rows.stop))
     positives = _positive_similarities(rows, corpus, vectors, queries_QD)
     ceilings = np.array([settings.ceiling(_highest(values)) for values in positives])
+
+    # Queries are grouped by pool. Without a vector or a ceiling, a query is not searched.
+    skipped = ~queries_QD.any(1) | np.isnan(ceilings)
     members_of: dict[str, list[int]] = {}
-    blind = ~queries_QD.any(1) | np.isnan(ceilings)  # without a vector, or with nothing to lie below of
-    for place, row in enumerate(rows):
-        if not blind[place]:
-            members_of.setdefault(pools.name(row), []).append(place)
+    for query, row in enumerate(rows):
+        if not skipped[query]:
+            members_of.setdefault(pools.name(row), []).append(query)
+
+    # The queries of one pool are searched together.
     window = Window(settings.k, settings.range_min, settings.range_max)
-    found: dict[int, tuple[Rows, Vectors]] = {}
+    nearest: dict[int, tuple[Rows, Vectors]] = {}
     for name, members in members_of.items():
-        excluded = [pools.excluded(rows[place]) for place in members]
-        near = candidates_below(
+        excluded = [pools.excluded(rows[query]) for query in members]
+        pool_nearest = candidates_below(
             retriever, vectors, queries_QD[members], pools.of(name), ceilings[members], excluded, window, stop
         )
-        found |= dict(zip(members, near, strict=True))
-    for place, values in enumerate(positives):
-        items, similarities = found.get(place, NOTHING_FOUND)
-        own = [None if np.isnan(value) else float(value) for value in values]
-        yield NearestItems(items.tolist(), similarities.tolist(), own)
+        nearest |= dict(zip(members, pool_nearest, strict=True))
+
+    for query, values in enumerate(positives):
+        items, similarities = nearest.get(query, NOTHING_FOUND)
+        positive_similarities = [None if np.isnan(value) else float(value) for value in values]
+        yield NearestItems(items.tolist(), similarities.tolist(), positive_similarities)
 
 
 def _positive_similarities(rows: range, corpus: Corpus, vectors: VectorFolder, queries_QD: Vectors) -> list[Vectors]:
-    """Cosine of each query with its own positives, in their order; NaN where either has no vector."""
+    """Returns the cosines of each query with its positives, in their order. NaN if either has no vector."""
     positives = [corpus.positives(row) for row in rows]
     wanted, places = np.unique(np.concatenate(positives), return_inverse=True)
-    ends = np.cumsum([len(one) for one in positives])
+    ends = np.cumsum([len(items) for items in positives])
+
+    # Each distinct positive is read once. A zero vector stands for a missing vector.
     items_ND = vectors.take("items", wanted)
     items_ND[~items_ND.any(1)] = np.nan
     queries_QD = np.where(queries_QD.any(1, keepdims=True), queries_QD, np.nan)
-    return [items_ND[some] @ query for some, query in zip(np.split(places, ends[:-1]), queries_QD, strict=True)]
+    places_of = np.split(places, ends[:-1])
+    return [items_ND[own_places] @ query_D for own_places, query_D in zip(places_of, queries_QD, strict=True)]
 
 
 def _highest(similarities: Vectors) -> float:
-    """NaN where all are."""
-    there = similarities[~np.isnan(similarities)]
-    return float(there.max()) if len(there) else math.nan
+    """Returns the largest number, or NaN if all are NaN."""
+    numbers = similarities[~np.isnan(similarities)]
+    return float(numbers.max()) if len(numbers) else math.nan

@@ -1,7 +1,7 @@
-"""Which items may be a candidate of which query: the pool it is sought in, and what is never one. Known by content.
+"""The pool of items in which a query's candidates are searched, and the items that are excluded for the query.
 
-An item that says the same as an earlier one (letter case and blanks aside, and the same picture) is left out of a pool;
-what is excluded for a query is said in `unijudge/alike.py`.
+Items are compared by content. If two items have the same text (ignoring case and whitespace) and the same image, a pool
+holds only the first item. `unijudge/alike.py` defines which items are excluded for a query.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from unijudge.formats.lazy_table import Rows, values_of
 from unijudge.judging.prompt import is_blank
 
 KEY_BYTES = 16
-"""Of a content's hash."""
+"""Bytes of the hash of a content."""
 PoolKind = Literal["global", "subset", "modality"]
 
 
@@ -35,27 +35,32 @@ class Pools:
 
         Args:
             corpus: Items and queries.
-            kind: One pool for all; one for each subset; or one for each modality (text, image, both), in which a query
-                finds items of its own positives' kind.
-            fold_case: Whether texts that differ in letter case or blanks alone are the same.
-            allow_query_image: Whether items that show the query's own picture may be candidates.
-            unseen: Items that are in no pool: those without a vector, where a pool is searched.
+            kind: `global`: one pool for all queries. `subset`: one pool for each subset. `modality`: one pool for each
+                modality (text, image, or both); a query is searched in the pool of its positives' modality.
+            fold_case: Whether texts that differ only in case or whitespace are the same.
+            allow_query_image: Whether items that show the query's own image may be candidates.
+            unseen: Rows of items that no pool holds, such as items without a vector.
         """
         self._corpus = corpus
         self._kind = kind
         self._exclusions = Exclusions(corpus, fold_case=fold_case, allow_query_image=allow_query_image)
-        items = corpus.items.table
-        has_picture = np.fromiter(map(bool, values_of(items["image_sha256"])), bool)
-        has_text = ~np.fromiter(map(is_blank, values_of(items["text"])), bool)  # as the judge reads it
-        self._modality = has_picture * 2 + has_text
         self._unseen = np.empty(0, np.int64) if unseen is None else unseen
-        self._known: dict[str, Rows] = {}
+
+        # The modality is a number: 1 for text, 2 for an image, 3 for both. The judge ignores a blank text.
+        items = corpus.items.table
+        has_image = np.fromiter(map(bool, values_of(items["image_sha256"])), bool)
+        is_textless = np.fromiter(map(is_blank, values_of(items["text"])), bool)
+        self._modality = has_image * 2 + ~is_textless
+
+        self._pool_rows: dict[str, Rows] = {}
+        """Pool name → item rows, as `of` found them."""
         self._excluded_of: dict[int, Rows] = {}
-        """Of questions that several rows ask."""
+        """Question → excluded rows, for questions that several rows ask."""
         self._allowed: dict[tuple[int, str], Allowed] = {}
+        """Question and pool name → allowed rows, for questions that several rows ask."""
 
     def name(self, row: int) -> str:
-        """The name of the pool in which a query's candidates are sought."""
+        """Returns the name of the pool in which a query's candidates are searched."""
         match self._kind:
             case "global":
                 return ""
@@ -65,8 +70,8 @@ class Pools:
                 return str(self._modality[self._corpus.positives(row)[0]])
 
     def of(self, name: str) -> Rows:
-        """The item rows of a pool, ascending, each content once."""
-        if name not in self._known:
+        """Returns the item rows of a pool, ascending, with each content once."""
+        if name not in self._pool_rows:
             match self._kind:
                 case "global":
                     rows = self._corpus.pool_rows(None)
@@ -76,17 +81,17 @@ class Pools:
                     rows = np.flatnonzero(self._modality == int(name))
             rows = np.setdiff1d(rows, self._unseen)
             _, first = np.unique(self._exclusions.contents[rows], return_index=True)
-            self._known[name] = rows[np.sort(first)]
-        return self._known[name]
+            self._pool_rows[name] = rows[np.sort(first)]
+        return self._pool_rows[name]
 
     def rows(self, row: int) -> Rows:
-        """The pool of one query."""
+        """Returns the item rows of the pool of one query."""
         return self.of(self.name(row))
 
     def excluded(self, row: int) -> Rows:
-        """Items that can be no wrong answer to a query: `unijudge.alike.Exclusions.rows`.
+        """Returns the items that cannot be a wrong answer to a query. See `unijudge.alike.Exclusions.rows`.
 
-        Rows that ask one question get one and the same array.
+        Rows that ask the same question get the same array object.
         """
         if not self._exclusions.is_repeated(row):
             return self._exclusions.rows(row)
@@ -96,47 +101,65 @@ class Pools:
         return self._excluded_of[question]
 
     def allowed(self, row: int) -> "Allowed":
-        """What a query's pool holds beside what is excluded."""
+        """Returns the items of a query's pool without the excluded items."""
         if not self._exclusions.is_repeated(row):
             return Allowed(self.rows(row), self.excluded(row))
-        known = self._exclusions.question(row), self.name(row)
-        if known not in self._allowed:
-            self._allowed[known] = Allowed(self.rows(row), self.excluded(row))
-        return self._allowed[known]
+        key = self._exclusions.question(row), self.name(row)
+        if key not in self._allowed:
+            self._allowed[key] = Allowed(self.rows(row), self.excluded(row))
+        return self._allowed[key]
 
 
 def repeated_questions(corpus: Corpus, rows: Iterable[int] | None = None) -> dict[bytes, int]:
-    """The keys of the queries that more than one row asks, and how many do: of all rows, or of these."""
+    """Counts the rows of each query that several rows ask.
+
+    Args:
+        corpus: The corpus.
+        rows: The rows of queries to count; None counts all rows.
+
+    Returns:
+        Key of a query → number of its rows, at least 2.
+    """
     queries = corpus.queries if rows is None else (corpus.queries[row] for row in rows)
-    found = bytearray()
+    all_keys = bytearray()
     for query in queries:
-        found += query.key
-    keys, counts = np.unique(np.frombuffer(found, f"S{KEY_BYTES}"), return_counts=True)
-    several = zip(keys[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True)
-    return {key.ljust(KEY_BYTES, b"\0"): count for key, count in several}  # numpy cuts zeros off the end
+        all_keys += query.key
+    keys, counts = np.unique(np.frombuffer(all_keys, f"S{KEY_BYTES}"), return_counts=True)
+    repeated = counts > 1
+    pairs = zip(keys[repeated].tolist(), counts[repeated].tolist(), strict=True)
+
+    # numpy strips trailing zero bytes from the keys.
+    return {key.ljust(KEY_BYTES, b"\0"): count for key, count in pairs}
 
 
 class Allowed:
-    """A pool without what is excluded, from which items are drawn by their place: no list of it is made."""
+    """A pool without the excluded items. Takes items by index without copying the pool."""
 
     def __init__(self, pool: Rows, excluded: Rows):
-        """Both ascending."""
+        """Finds the excluded items in the pool.
+
+        Args:
+            pool: Item rows, ascending.
+            excluded: Item rows, ascending; some may lie outside the pool.
+        """
         places = np.searchsorted(pool, excluded)
         inside = places < len(pool)
         inside[inside] = pool[places[inside]] == excluded[inside]
-        out = places[inside]
+        excluded_places = places[inside]
         self._pool = pool
-        self._before = out - np.arange(len(out))  # how many allowed ones stand before each excluded one
+        self._allowed_before = excluded_places - np.arange(len(excluded_places))
+        """Number of allowed items before each excluded item."""
 
     def __len__(self) -> int:
-        return len(self._pool) - len(self._before)
+        return len(self._pool) - len(self._allowed_before)
 
     def take(self, places: Sequence[int]) -> Rows:
-        """The item rows at some places.
+        """Returns the item rows at some indexes into the allowed items.
 
         Example:
             >>> Allowed(np.array([2, 3, 5, 7, 9]), np.array([3, 4, 7])).take([0, 1, 2]).tolist()
             [2, 5, 9]
         """
         wanted = np.asarray(places, np.int64)
-        return self._pool[wanted + np.searchsorted(self._before, wanted, side="right")]
+        skipped = np.searchsorted(self._allowed_before, wanted, side="right")
+        return self._pool[wanted + skipped]

@@ -1,9 +1,10 @@
-"""The most similar items of a pool for each query: exact (flat), or through FAISS' IVF and HNSW indexes.
+"""Finds the most similar items of a pool for each query: exactly (flat), or through FAISS' IVF and HNSW indexes.
 
-Vectors are read block by block: a flat search of a million items needs room for one block, the queries and the best
-found so far. IVF and HNSW hold all items in memory, and miss some: `recall` says how many.
+A flat search reads vectors block by block. Its memory holds one block, the queries and the best items so far, also for
+a million items. IVF and HNSW hold all items in memory and miss some of the nearest items. `recall` measures how many
+items an index finds.
 
-Letters: N items · Q queries · D vector width · K found.
+Letters: N items · Q queries · D vector width · K nearest items.
 """
 
 import importlib.util
@@ -31,28 +32,28 @@ import faiss, numpy
 ones = numpy.ones((9, 8), "float32")
 faiss.knn_gpu(faiss.StandardGpuResources(), ones, ones, 3)
 """
-"""A search that is tried in a child process before the first real one."""
+"""A trial search, run in a child process before the first real search on a GPU."""
 MOST_ON_A_GPU = 2048
-"""Neighbours that FAISS finds there at most."""
+"""Largest number of neighbours that FAISS finds on a GPU."""
 QUERIES_AT_ONCE = 1024
-"""Of a search in an index, between two looks whether to stop."""
+"""Queries that are searched in an index between two checks for a stop."""
 NO_ITEM = -1
-"""The row number where a pool has no more items."""
+"""The row number that stands for "no item" when a pool has fewer items than were asked for."""
 
 
 class Retriever(Protocol):
-    """The seam: nearest items by inner product."""
+    """The interface of a search for nearest items by inner product."""
 
     def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
-        """The k most similar items of a pool for each query, best first; ties by row number.
+        """Finds the k most similar items of a pool for each query, best first. Ties are sorted by row number.
 
         Args:
             queries_QD: Unit vectors.
             pool: Item rows, ascending.
-            k: How many.
+            k: Number of items to find.
 
         Returns:
-            Similarities and item rows, both (Q, k); where the pool has no more: −inf and `NO_ITEM`.
+            Similarities and item rows, both (Q, k). If the pool has fewer items, the rest is −inf and `NO_ITEM`.
         """
         ...
 
@@ -61,21 +62,22 @@ class ExactRetriever:
     """The specification: one matrix product over all vectors at once."""
 
     def __init__(self, vectors: VectorFolder):
-        """Reads all items."""
+        """Reads the vectors of all items."""
         self._items_ND = vectors.whole("items")
 
     def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
         """See `Retriever.search`."""
+        similarities_QN = queries_QD @ self._items_ND[pool].T
         best = Best(len(queries_QD), k)
-        best.add(queries_QD @ self._items_ND[pool].T, np.broadcast_to(pool, (len(queries_QD), len(pool))))
+        best.add(similarities_QN, np.broadcast_to(pool, similarities_QN.shape))
         return best.similarities_QK, best.rows_QK
 
 
 class FaissRetriever:
-    """The same with FAISS' brute force, block by block; on a GPU where faiss-gpu finds one and k allows it."""
+    """An exact search with FAISS, block by block. It runs on a GPU if faiss-gpu finds one and k is small enough."""
 
     def __init__(self, vectors: VectorFolder, stop: threading.Event | None = None):
-        """Reads nothing yet."""
+        """Chooses between CPU and GPU. Vectors are read when a search starts."""
         import faiss
 
         self._vectors = vectors
@@ -96,68 +98,72 @@ class FaissRetriever:
         """See `Retriever.search`."""
         best = Best(len(queries_QD), k)
         for rows, vectors_ND in pool_blocks(self._vectors, pool, self._stop):
-            values, places = self._knn(queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric)
-            best.add(values, rows[places])
+            similarities_QK, places_QK = self._knn(queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric)
+            best.add(similarities_QK, rows[places_QK])
         return best.similarities_QK, best.rows_QK
 
 
 def check_installed(index: str) -> None:
-    """Returns if FAISS is there for a kind of search that needs it: better now than after a plan is written.
+    """Checks that FAISS is installed if the kind of search needs FAISS. Call it before a plan is written.
 
     Raises:
-        ModuleNotFoundError: It is not.
+        ModuleNotFoundError: FAISS is needed and not installed.
     """
     if index != "exact" and importlib.util.find_spec("faiss") is None:
         raise ModuleNotFoundError("No module named 'faiss'", name="faiss")
 
 
 def gpu_works(faiss: Any) -> bool:
-    """Whether faiss-gpu is installed and can search on a GPU here; says so where it is installed and cannot.
+    """Returns whether faiss-gpu is installed and can search on a GPU here. Warns if it is installed but cannot.
 
-    A child process tries it: FAISS ends the whole process where a GPU's driver or its kernels do not fit.
+    A child process runs a trial search, because FAISS aborts the whole process if the driver of a GPU or FAISS' kernels
+    do not fit.
     """
     if not hasattr(faiss, "StandardGpuResources"):
         return False
     if not faiss.get_num_gpus():
         logger.warning(
-            "faiss-gpu: no GPU is visible, so candidates are searched on the CPU, slower. Check `nvidia-smi` and "
-            "CUDA_VISIBLE_DEVICES"
+            "faiss-gpu: no GPU is visible, so candidates are searched on the CPU, which is slower. Check `nvidia-smi` "
+            "and CUDA_VISIBLE_DEVICES"
         )
         return False
+
     command = [sys.executable, "-c", GPU_TRIAL]
     trial = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603  our own script
     if trial.returncode:
-        last = (trial.stderr.strip().splitlines() or ["no message"])[-1]
+        printed = trial.stderr.strip().splitlines() or ["no message"]
+        reason = printed[-1]
         logger.warning(
-            "faiss-gpu: a trial search on the GPU failed, so candidates are searched on the CPU, slower: %s. Check "
-            "that the driver and this kind of GPU fit the installed faiss-gpu",
-            last[:LONGEST_REASON],
+            "faiss-gpu: a trial search on the GPU failed: %s. Candidates are searched on the CPU, which is slower. "
+            "Check that the driver and this kind of GPU fit the installed faiss-gpu",
+            reason[:LONGEST_REASON],
         )
     return trial.returncode == 0
 
 
 @dataclass(frozen=True)
 class IndexShape:
-    """What an approximate index is made of."""
+    """The kind and the parameters of an approximate index."""
 
     kind: Literal["ivf", "hnsw"]
     ivf_nlist: int = 0
-    """IVF's cells; 0: four times the root of the number of items."""
+    """Number of cells of an IVF index. 0 means four times the square root of the number of items."""
     ivf_nprobe: int = 32
-    """Cells that a search looks into."""
+    """Number of cells that a search in an IVF index visits."""
     hnsw_m: int = 32
-    """HNSW's neighbours of an item."""
+    """Number of neighbours of each item in an HNSW index."""
     hnsw_ef_search: int = 256
-    """Items that an HNSW search keeps in sight; at least what is sought."""
+    """Number of items that a search in an HNSW index keeps in its queue; at least the number of items to find."""
 
 
 class IndexRetriever:
-    """FAISS' IVF or HNSW over all items; those outside of a pool are passed over while searching."""
+    """A search in FAISS' IVF or HNSW index over all items. It skips the items outside the pool."""
 
     def __init__(self, vectors: VectorFolder, shape: IndexShape, stop: threading.Event | None = None):
-        """Builds the index in memory, block by block: half of float32 where the vectors are stored as float16.
+        """Builds the index in memory, block by block. Vectors stored as float16 take half the memory of float32.
 
-        Its cells are fitted to a random sample: an even one would meet one of the kinds that alternate in a corpus.
+        The cells are fitted to a random sample: an evenly spaced sample could contain only one of the kinds of items
+        that alternate in a corpus.
         """
         import faiss
 
@@ -165,18 +171,22 @@ class IndexRetriever:
         self._faiss: Any = faiss
         self._shape = shape
         self._size, width = vectors.manifest.items, vectors.manifest.width
+
+        # FAISS wants at least 39 items for each cell.
+        max_cells = max(1, self._size // 39)
+        cells = min(shape.ivf_nlist or int(4 * self._size**0.5), max_cells)
         codes = "SQfp16" if vectors.manifest.dtype == "float16" else "Flat"
-        most = max(1, self._size // 39)  # FAISS wants 39 items a cell
-        nlist = min(shape.ivf_nlist or int(4 * self._size**0.5), most)
-        name = f"IVF{nlist},{codes}" if shape.kind == "ivf" else f"HNSW{shape.hnsw_m},{codes}"
+        name = f"IVF{cells},{codes}" if shape.kind == "ivf" else f"HNSW{shape.hnsw_m},{codes}"
+
         self._index: Any = faiss.index_factory(width, name, faiss.METRIC_INNER_PRODUCT)
-        self._index.train(vectors.take("items", drawn(self._size, 64 * nlist)))
+        self._index.train(vectors.take("items", drawn(self._size, 64 * cells)))
         for _, vectors_ND in vectors.blocks("items"):
             check(stop)
             self._index.add(vectors_ND)
 
     def search(self, queries_QD: Vectors, pool: Rows, k: int) -> tuple[Vectors, Rows]:
-        """See `Retriever.search`; some of the nearest may be missing."""
+        """See `Retriever.search`. Some of the nearest items may be missing."""
+        # A bitmap of the pool lets FAISS skip the items outside. `bits` must live as long as the selector.
         inside = np.zeros(self._size, bool)
         inside[pool] = True
         bits = np.packbits(inside, bitorder="little")
@@ -184,51 +194,61 @@ class IndexRetriever:
         if self._shape.kind == "ivf":
             parameters = self._faiss.SearchParametersIVF(sel=selector, nprobe=self._shape.ivf_nprobe)
         else:
-            parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=max(k, self._shape.hnsw_ef_search))
-        found = []
+            queue = max(k, self._shape.hnsw_ef_search)
+            parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=queue)
+
+        # FAISS does not sort ties by row number. `Best` does.
+        similarities, rows = [], []
         for start in range(0, len(queries_QD), QUERIES_AT_ONCE):
             check(self._stop)
-            some_QD = np.ascontiguousarray(queries_QD[start : start + QUERIES_AT_ONCE])
-            values, rows = self._index.search(some_QD, k, params=parameters)
-            best = Best(len(some_QD), k)
-            best.add(np.where(rows == NO_ITEM, -np.inf, values), rows)
-            found.append((best.similarities_QK, best.rows_QK))
-        return np.concatenate([values for values, _ in found]), np.concatenate([rows for _, rows in found])
+            batch_QD = np.ascontiguousarray(queries_QD[start : start + QUERIES_AT_ONCE])
+            similarities_QK, rows_QK = self._index.search(batch_QD, k, params=parameters)
+            best = Best(len(batch_QD), k)
+            best.add(np.where(rows_QK == NO_ITEM, -np.inf, similarities_QK), rows_QK)
+            similarities.append(best.similarities_QK)
+            rows.append(best.rows_QK)
+        return np.concatenate(similarities), np.concatenate(rows)
 
 
 def recall(approximate_QK: Rows, exact_QK: Rows) -> float:
-    """The share of the truly nearest items that an index finds, in [0, 1].
+    """Returns the share of the truly nearest items that an index finds, in [0, 1].
 
     Example:
         >>> recall(np.array([[1, 2, 9]]), np.array([[1, 2, 3]])).__round__(3)
         0.667
     """
-    real_QK = exact_QK != NO_ITEM
-    hits = [
-        np.isin(exact[real], near).sum() for near, exact, real in zip(approximate_QK, exact_QK, real_QK, strict=True)
-    ]
-    return float(sum(hits) / max(1, real_QK.sum()))
+    is_item_QK = exact_QK != NO_ITEM
+    hits = 0
+    for approximate, exact, is_item in zip(approximate_QK, exact_QK, is_item_QK, strict=True):
+        hits += np.isin(exact[is_item], approximate).sum()
+    return float(hits / max(1, is_item_QK.sum()))
 
 
 class Best:
-    """The k best of everything that was added, for each query; ties by row number."""
+    """The k most similar of all items that were added, for each query. Ties are sorted by row number."""
 
     def __init__(self, queries: int, k: int):
-        """Nothing yet."""
+        """Starts without items."""
         self.similarities_QK = np.full((queries, k), -np.inf, np.float32)
         self.rows_QK = np.full((queries, k), NO_ITEM, np.int64)
 
     def add(self, similarities_QN: npt.NDArray[np.floating], rows_QN: Rows) -> None:
-        """Takes similarities of items, and which items these are; rows of both may be in any order."""
+        """Adds items by their similarities and row numbers. Items may be in any order."""
         num, k = similarities_QN.shape[1], self.rows_QK.shape[1]
-        cut_Q = self.similarities_QK[:, -1]  # what is below it is out of question: cut before the sort, ties kept
+
+        # Items below the cut cannot be among the k best. They are removed before the sort. Ties with the cut are kept.
+        cut_Q = self.similarities_QK[:, -1]
         if num > k:
-            cut_Q = np.maximum(cut_Q, -np.partition(-similarities_QN, k, axis=1)[:, k])
-        width = int((similarities_QN >= cut_Q[:, None]).sum(1).max(initial=0))
+            descending_QN = np.partition(-similarities_QN, k, axis=1)
+            cut_Q = np.maximum(cut_Q, -descending_QN[:, k])
+        kept_Q = (similarities_QN >= cut_Q[:, None]).sum(1)
+        width = int(kept_Q.max(initial=0))
         if width < num:
-            near = np.argpartition(-similarities_QN, width, axis=1)[:, :width]
-            similarities_QN = np.take_along_axis(similarities_QN, near, axis=1)
-            rows_QN = np.take_along_axis(rows_QN, near, axis=1)
+            nearest = np.argpartition(-similarities_QN, width, axis=1)[:, :width]
+            similarities_QN = np.take_along_axis(similarities_QN, nearest, axis=1)
+            rows_QN = np.take_along_axis(rows_QN, nearest, axis=1)
+
+        # The k best so far and the new items are sorted together.
         similarities = np.concatenate([self.similarities_QK, similarities_QN], axis=1)
         rows = np.concatenate([self.rows_QK, rows_QN], axis=1)
         order = np.lexsort((rows, -similarities), axis=1)[:, :k]
@@ -239,10 +259,10 @@ class Best:
 def pool_blocks(
     vectors: VectorFolder, pool: Rows, stop: threading.Event | None = None
 ) -> Iterator[tuple[Rows, Vectors]]:
-    """The rows of a pool, block by block, with their vectors.
+    """Yields the rows of a pool and their vectors, block by block.
 
     Raises:
-        Stopped: `stop` was set meanwhile.
+        Stopped: `stop` was set during the search.
     """
     if not len(pool):
         return
@@ -250,5 +270,7 @@ def pool_blocks(
         check(stop)
         left, right = np.searchsorted(pool, [block.start, block.stop])
         rows = pool[left:right]
-        if len(rows):
-            yield rows, vectors_ND if len(rows) == len(block) else vectors_ND[rows - block.start]
+        if len(rows) == len(block):
+            yield rows, vectors_ND
+        elif len(rows):
+            yield rows, vectors_ND[rows - block.start]

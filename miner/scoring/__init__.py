@@ -1,1 +1,1 @@
-"""A scoring job: pairs go to the judge, and shards of scores come back. On one machine or on a Ray cluster."""
+"""Runs scoring jobs: sends pairs to the judge and writes shards of scores, on one machine or on a Ray cluster."""

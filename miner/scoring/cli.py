@@ -1,4 +1,4 @@
-"""`unijudge mine submit | jobs | status | logs | cancel`: scoring on a cluster."""
+"""The commands `unijudge mine submit | jobs | status | logs | cancel` for scoring jobs on a cluster."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 from miner.settings import ScoreSettings
 from unijudge.job import ExampleOption, FileAndSettings, command_settings, job
 
-Address = Annotated[str, typer.Option(help="Of the cluster's dashboard.")]
+Address = Annotated[str, typer.Option(help="The address of the cluster's dashboard.")]
 JobId = Annotated[str, typer.Argument(help="The id that `mine submit` printed.")]
 PANEL = "On a cluster"
 LOCAL_CLUSTER = "http://127.0.0.1:8265"
@@ -18,11 +18,11 @@ def submit(
     words: FileAndSettings = None,
     address: Address = LOCAL_CLUSTER,
     stop_wait: Annotated[
-        int, typer.Option(min=1, help="Seconds that a cancelled job has for its shards.")
+        int, typer.Option(min=1, help="Seconds that a cancelled job has to finish its shards.")
     ] = STOP_WAIT_S,
     example: ExampleOption = False,
 ) -> None:
-    """Score on a cluster: the settings of `score`, as a Ray job that goes on without this machine."""
+    """Start a scoring job on a cluster, with the settings of `score`. The job does not need this machine any more."""
     resolved = command_settings(ScoreSettings, words, example)
     from miner.scoring import ray_jobs
 
@@ -31,7 +31,7 @@ def submit(
 
 
 def list_jobs(address: Address = LOCAL_CLUSTER) -> None:
-    """The scoring jobs of a cluster, newest first."""
+    """List the scoring jobs of a cluster, newest first."""
     from miner.scoring import ray_jobs
 
     with ray_jobs.cluster(address) as client:
@@ -39,7 +39,7 @@ def list_jobs(address: Address = LOCAL_CLUSTER) -> None:
 
 
 def status(job_id: JobId, address: Address = LOCAL_CLUSTER) -> None:
-    """Whether a job runs, and how far it is."""
+    """Print the state and the progress of a job."""
     from miner.scoring import ray_jobs
 
     with ray_jobs.cluster(address) as client:
@@ -49,9 +49,9 @@ def status(job_id: JobId, address: Address = LOCAL_CLUSTER) -> None:
 def logs(
     job_id: JobId,
     address: Address = LOCAL_CLUSTER,
-    follow: Annotated[bool, typer.Option(help="Until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option(help="Print new lines until the job ends.")] = False,
 ) -> None:
-    """What a job printed; with --follow it ends with status 1 unless the job succeeded."""
+    """Print the log of a job. With --follow, the exit status is 1 unless the job succeeds."""
     from miner.scoring import ray_jobs
 
     with ray_jobs.cluster(address) as client:
@@ -65,13 +65,13 @@ def logs(
 
 
 def cancel(job_id: JobId, address: Address = LOCAL_CLUSTER) -> None:
-    """Let a job finish its shards in work, and end; the same `submit` goes on later."""
+    """Stop a job after its shards in work. Run the same `submit` again to resume."""
     from miner.scoring import ray_jobs
 
     with ray_jobs.cluster(address) as client:
         stopped = client.stop_job(job_id)
-        told = "asked to stop; `mine status` says when it has" if stopped else "has ended already"
-        typer.echo(f"{job_id}: {told}")
+        message = "is stopping. See its state with `mine status`" if stopped else "has already ended"
+        typer.echo(f"{job_id}: {message}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,8 +1,8 @@
-"""Streams queries and their candidates to the judge, and writes what it measured as shards.
+"""Runs a scoring job: sends queries and their candidates to the judge, and writes the verdicts as shards.
 
-What it promises: a shard on disk is complete; a rerun judges only what is missing; every row of one folder comes from
-one judge; a signal to stop lets the shards in work finish; memory is bounded by what is in flight. What it does not do:
-choose negatives (`select`), embed, or judge.
+A shard on disk is always complete. A rerun scores only missing shards. All rows of a folder come from a single judge.
+When a signal asks the job to stop, the shards in work are finished. Memory grows with the requests in flight, not with
+the corpus.
 """
 
 import asyncio
@@ -31,26 +31,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoreProgress:
-    """How far a job is, after each shard."""
+    """The progress of a job after each shard."""
 
     shards: int
     shards_done: int
-    """Of this run and of those before it."""
+    """Number of shards written by this run and by earlier runs."""
     shards_before: int
-    """Found done when this run began."""
+    """Number of shards written by earlier runs."""
     counts: ShardCounts
-    """Of this run."""
+    """The counts of this run."""
     seconds: float
-    """Since this run began to score."""
+    """Seconds since this run started scoring."""
 
     @property
     def pairs_per_second(self) -> float:
-        """Asked of the judge in this run."""
+        """Pairs per second that the judge was asked about in this run."""
         return self.counts.asked / self.seconds if self.seconds else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of this run; None before its first shard."""
+        """Expected seconds until the end at the rate of this run; None before its first shard."""
         mine = self.shards_done - self.shards_before
         return self.seconds / mine * (self.shards - self.shards_done) if mine else None
 
@@ -59,18 +59,18 @@ ProgressCallback = Callable[[ScoreProgress], None]
 
 
 def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
-    """Runs a job, or what is left of it; SIGINT and SIGTERM let the shards in work finish first.
+    """Runs a job, or resumes it. After SIGINT or SIGTERM the shards in work are finished.
 
     Args:
         settings: The job.
-        report: Is called once at the start and after each shard.
+        report: Called once at the start and after each shard.
 
     Raises:
-        UnijudgeError: Whatever stopped it, a lost lease too; the shards that were finished stay.
+        UnijudgeError: An error or a lost lease stopped the job. Written shards are kept.
     """
     corpus = Corpus(settings.corpus)
     if not len(corpus.queries):
-        raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
+        raise DataError(f"{settings.corpus}: has no queries, so there is nothing to score. Import queries first")
     executor = _executor_of(settings)
     try:
         with lease(settings.out) as stop, executor.connected():
@@ -84,7 +84,7 @@ def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
 
 
 def _executor_of(settings: ScoreSettings) -> Executor:
-    """Who scores the shards of this job.
+    """Returns the executor of this job's shards.
 
     Raises:
         SettingsError: Ray is chosen and not installed.
@@ -95,7 +95,7 @@ def _executor_of(settings: ScoreSettings) -> Executor:
         from miner.scoring.ray_executor import RayExecutor
     except ImportError as error:
         raise SettingsError(
-            f'engine = "ray": Ray cannot be imported ({error}); install the extra: pip install "unijudge[mine-ray]"'
+            f'engine = "ray": Ray cannot be imported ({error}). Install it with pip install "unijudge[mine-ray]"'
         ) from error
     return RayExecutor(settings)
 
@@ -108,11 +108,11 @@ async def _run(
     stop: threading.Event,
     heard: list[signal.Signals],
 ) -> ScoreProgress:
-    """Stops early when `stop` is set: by a signal, which is noted, or because the lease was lost."""
+    """Scores all missing shards. A lost lease or a signal sets `stop`, which ends the run early; see `listening`."""
 
     def asked_to_stop(number: signal.Signals) -> None:
         stop.set()
-        logger.info("%s: the shards in work finish first; a second signal ends at once", number.name)
+        logger.info("%s: stopping after the shards in work. A second signal stops the job at once", number.name)
 
     async with open_client(settings) as judge:
         with listening(heard, asked_to_stop):
@@ -141,7 +141,7 @@ async def _scored(
 
 
 class _Tally:
-    """Adds up shards, and reports."""
+    """Adds up the counts of shards, and reports progress."""
 
     def __init__(self, plan: ScoreManifest, todo: int, report: ProgressCallback):
         self._begun, self._report = time.monotonic(), report
@@ -150,11 +150,11 @@ class _Tally:
         report(self.progress)
 
     def begin(self) -> None:
-        """The clock starts: what came before was no scoring."""
+        """Starts the clock. The time before was not spent scoring."""
         self._begun = time.monotonic()
 
     def add(self, counts: ShardCounts) -> None:
-        """One more shard."""
+        """Adds a written shard."""
         done, counts = self.progress.shards_done + 1, self.progress.counts + counts
         self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)
         self._report(self.progress)

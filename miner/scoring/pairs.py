@@ -1,4 +1,4 @@
-"""What is asked about each query: its positives and its candidates, from a search or from another judge's doubts."""
+"""The pairs of each query in a scoring job, from a search for candidates or from the band of a first judge."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,38 +18,38 @@ from unijudge.storage.files import read_json
 
 @dataclass(frozen=True)
 class CandidatePair:
-    """One item that a query's judge will see."""
+    """One item to judge for a query."""
 
     row: int
-    """Of items.parquet."""
+    """The row of the item in items.parquet."""
     similarity: float | None
-    """Cosine with the query; None where others searched, and did not say."""
+    """The cosine of query and item; None if published scores do not contain it."""
     rank: int | None
-    """Place among the candidates, from 0; None for a positive."""
+    """The rank among the candidates, from 0; None for a positive."""
 
 
 @dataclass(frozen=True)
 class QueryPairs:
-    """One query and what is asked about it: its positives, then its candidates."""
+    """One query with its items to judge: its positives, then its candidates."""
 
     row: int
-    """Of queries.parquet."""
+    """The row of the query in queries.parquet."""
     asked: list[CandidatePair]
 
 
 class PairSource(Protocol):
-    """The seam: where a job's pairs come from."""
+    """The interface of a source of pairs."""
 
     def of(self, rows: range) -> list[QueryPairs]:
-        """The questions of some queries, in order."""
+        """Returns the pairs of some queries, in order."""
         ...
 
 
 class SearchedPairs:
-    """The nearest items below the positive."""
+    """The pairs of a search: the nearest items below the positive."""
 
     def __init__(self, corpus: Corpus, candidates: CandidateFolder, k: int):
-        """Takes a whole folder of candidates; the first k of each query are asked about."""
+        """Uses the first k candidates of each query in a complete folder."""
         self._corpus = corpus
         self._candidates = candidates
         self._k = k
@@ -68,28 +68,34 @@ class SearchedPairs:
 
 
 class CascadePairs:
-    """The candidates that a first judge scored near the cut; nothing of a query that has none."""
+    """The pairs of a cascade's second step: candidates that the first judge scored near the cut, and positives.
+
+    A query without such a candidate has no pairs.
+    """
 
     def __init__(self, corpus: Corpus, band: CascadeSettings):
         """Reads the first folder's manifest.
 
         Raises:
-            DataError: It is not whole, or of another corpus; or the calibration is another judge's.
+            DataError: The first folder is incomplete or of a different corpus, or the calibration is of a different
+                judge.
         """
-        assert band.scores is not None  # noqa: S101  who asks for a cascade names its folder
+        assert band.scores is not None  # noqa: S101  every caller checks this
         self._corpus, self._band, self._folder = corpus, band, band.scores
         self.manifest = read_json(self._folder / "manifest.json", ScoreManifest)
         self.scale = Scale(slope=1 / band.log_odds_divisor)
         if band.calibration is not None:
             self.scale = calibration_of([self.manifest], [band.calibration])[0] or self.scale
         if self.manifest.corpus != corpus.fingerprint:
-            raise DataError(f"{self._folder}: was scored from another corpus than {corpus.folder}; give that one")
+            raise DataError(
+                f"{self._folder}: was scored from another corpus than {corpus.folder}. Give the corpus of the scores"
+            )
         if missing := self.manifest.parts.missing(self._folder):
             raise DataError(
-                f"{self._folder}: {len(missing)} shards are missing; finish this first step of the cascade with the "
+                f"{self._folder}: {len(missing)} shards are missing. Complete this first step of the cascade with the "
                 "same `mine score`"
             )
-        # A search leaves out what can be no negative; published scores hold it.
+        # A search leaves out items that cannot be negatives, but published scores contain them.
         self._words = Words(corpus, self.manifest, (), None) if self.manifest.vectors is None else None
 
     def of(self, rows: range) -> list[QueryPairs]:
@@ -122,15 +128,15 @@ class CascadePairs:
 
 
 def in_band(query: JudgedQuery, beta: float, width: float, scale: Scale) -> list[Judged]:
-    """The candidates whose score lies within `width` of the cut σ⁺ − β, and those without a score.
+    """Returns the candidates whose score lies within `width` of the cut σ⁺ − β, and candidates without a score.
 
-    Where no positive has a score there is no cut: all of them.
+    If no positive has a score, there is no cut, and all candidates are returned.
 
     Args:
-        query: As the first judge scored it.
-        beta: β, in scores.
-        width: In scores.
-        scale: How log-odds become scores; the same as in the selection, since the cut is made there.
+        query: The query with the first judge's scores.
+        beta: The margin β, on the scale of scores.
+        width: The largest distance from the cut, on the scale of scores.
+        scale: The scale that turns log-odds into scores. It must be the scale of the later selection.
     """
     positives = [scale.score(positive) for positive in query.positives if positive.log_odds is not None]
     if not positives:

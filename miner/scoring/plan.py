@@ -1,4 +1,4 @@
-"""What a scoring job will ask, decided before it begins: its plan, and where its pairs come from."""
+"""Makes the plan of a scoring job before the job starts, and opens the source of its pairs."""
 
 import threading
 from pathlib import Path
@@ -20,20 +20,21 @@ from unijudge.storage.outputs import check_folder
 from unijudge.storage.stores import exists
 
 BEGUN = {"manifest.json", "candidates"}
-"""What may lie in the folder of a job that has no plan yet."""
+"""The files and folders that may exist in the folder of a job without a plan."""
 
 
 def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> ScoreManifest:
-    """The plan of a job, as it will stand in its folder.
+    """Returns the plan of a job, which will be the manifest of its folder.
 
     Raises:
         SettingsError: Neither vectors nor a first judge's scores are given.
-        JudgeChanged: A folder to reuse was scored by another judge.
-        DataError: An input is missing or foreign, or `out` holds something else.
+        JudgeChanged: A folder to reuse was scored by a different judge.
+        DataError: An input is missing or belongs to something else, or `out` holds something else.
     """
-    check_reuse(settings.reuse, judge)  # else nothing is begun
+    # All inputs and the output are checked here, before the search for candidates.
+    check_reuse(settings.reuse, judge)
     if not exists(settings.out / "manifest.json"):
-        check_folder(settings.out, BEGUN)  # before candidates are sought
+        check_folder(settings.out, BEGUN)
     shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
     shape |= {"shard_size": settings.shard_size, "made": Provenance.now(settings)}
     if settings.cascade.scores is not None:
@@ -41,30 +42,35 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         first = questions.manifest
         if first.judge == judge:
             raise SettingsError(
-                f"cascade.scores: {settings.cascade.scores} was scored by the judge that answers now ({judge}); the "
-                "second step of a cascade needs another one"
+                f"cascade.scores: {settings.cascade.scores} was scored by the judge of this service ({judge}), but the "
+                "second step of a cascade needs a different judge. Start the large judge, or give the scores of "
+                "another judge"
             )
         band: dict[str, Any] = {"scores": first.fingerprint} | settings.cascade.model_dump(include={"beta", "width"})
         band |= questions.scale.model_dump()
         kept = first.model_dump(include={"vectors", "k", "pool", "retrieval"})
         return ScoreManifest(**shape, **kept, band=band)
     if settings.vectors is None:
-        raise SettingsError("vectors: required, and not set (only the second step of a cascade needs none)")
-    VectorFolder(settings.vectors, corpus)  # of this corpus: likewise
+        raise SettingsError(
+            "vectors: is not set, but only the second step of a cascade works without vectors. Give the folder that "
+            "`train embed` wrote"
+        )
+    VectorFolder(settings.vectors, corpus)
     vectors = file_sha256(settings.vectors / "vectors.json")
     return ScoreManifest(**shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval)
 
 
 def pair_source_of(settings: ScoreSettings, corpus: Corpus, stop: threading.Event | None = None) -> PairSource:
-    """Where a job's pairs come from; the candidates are sought first, where they were not yet.
+    """Returns the source of a job's pairs. Searches candidates first, if they are missing.
 
     Raises:
-        DataError: Vectors are missing, torn or of another corpus; or the first step of a cascade is not whole.
-        Stopped: `stop` was set meanwhile.
+        DataError: Vectors are missing, truncated or of a different corpus, or the first step of a cascade is
+            incomplete.
+        Stopped: `stop` was set during the search.
     """
     if settings.cascade.scores is not None:
         return CascadePairs(corpus, settings.cascade)
-    assert settings.vectors is not None  # noqa: S101  the plan was made
+    assert settings.vectors is not None  # noqa: S101  `plan_of` checks this
     manifest = CandidateManifest(
         corpus=corpus.fingerprint,
         vectors=file_sha256(settings.vectors / "vectors.json"),
@@ -81,11 +87,11 @@ def pair_source_of(settings: ScoreSettings, corpus: Corpus, stop: threading.Even
 
 
 def start_plan(folder: Path, plan: ScoreManifest) -> None:
-    """Publishes the plan of a score folder, or checks that the folder already follows the same one.
+    """Writes the plan of a score folder, or checks that the folder has the same plan.
 
     Raises:
-        JudgeChanged: The same plan, but another judge.
-        DataError: Another plan, or something else is there.
+        JudgeChanged: The folder has the same plan with a different judge.
+        DataError: The folder has a different plan, or holds something else.
     """
     path = folder / "manifest.json"
     if path.name not in names_in(folder):
@@ -96,9 +102,11 @@ def start_plan(folder: Path, plan: ScoreManifest) -> None:
     different = differences(found, plan)
     if different == ["judge"]:
         raise JudgeChanged(
-            f"{folder}: was begun with {found.judge}, but now {plan.judge} answers; one folder holds one judge's "
-            "scores: start that judge again, or give another output folder"
+            f"{folder}: was started with judge {found.judge}, but the service runs {plan.judge}, and a folder holds "
+            "the scores of a single judge. Start the first judge again, or give another output folder"
         )
     if different:
         changes = "; ".join(f"{name} was {getattr(found, name)}, is {getattr(plan, name)}" for name in different)
-        raise DataError(f"{folder}: was begun with another plan ({changes}); a plan never changes, give another folder")
+        raise DataError(
+            f"{folder}: was started with a different plan ({changes}), and a plan never changes. Give another folder"
+        )

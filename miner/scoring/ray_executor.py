@@ -1,8 +1,8 @@
-"""A scoring job's shards as Ray tasks: each finds its inputs on storage that all machines see, and writes its file.
+"""Scores the shards of a job as Ray tasks. Each task reads its inputs from shared storage, and writes its shard.
 
-A task that dies with its machine is run again elsewhere, twice at most; then the other shards go on without it. Since a
-shard is one file, whole or absent, nothing is lost and nothing is written twice. A question that rows of several shards
-ask may be asked by each of their tasks.
+A task that dies with its machine is retried on another machine at most twice. Then the other shards continue without
+this shard. A shard is one file, complete or absent, so that no shard is lost or written twice. A query that rows of
+several shards have in common may be asked by each task.
 """
 
 import asyncio
@@ -35,19 +35,20 @@ from unijudge.storage.files import DRAFT_SUFFIX
 from unijudge.storage.locations import WHOLE, is_local
 
 RETRIES = 2
-"""How often Ray starts a task again whose process or machine died; one that kills every worker must come to an end."""
+"""How often Ray retries a task whose process or machine died. The limit stops a task that kills every worker."""
 MOST_FAILED = 5
-"""Shards whose tasks died: after more of them no other is begun, since it is not the shards that are at fault."""
+"""Largest number of shards whose tasks died. After more failures no shard is started, because the cause is not a
+shard."""
 LOOK_EVERY_S = 1.0
-"""How often the driver looks whether it was asked to stop."""
+"""Seconds between two checks for a stop."""
 TELL_EVERY_S = 60.0
-"""How often it is said that no shard has ended."""
+"""Seconds without a finished shard until a log line reports this."""
 
 logger = logging.getLogger(__name__)
 
 
 class RayExecutor:
-    """The `Executor` of `engine = "ray"`."""
+    """The `Executor` for `engine = "ray"`."""
 
     def __init__(self, settings: ScoreSettings):
         """Connects to nothing yet."""
@@ -55,23 +56,24 @@ class RayExecutor:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """A connection to the cluster, unless there is one; what a killed job's tasks left half-written is removed.
+        """Connects to the cluster, unless there is a connection. Removes unfinished files of a killed job's tasks.
 
         Raises:
-            SettingsError: No cluster answers there, or it does not let us in.
+            SettingsError: The cluster does not answer, or rejects the token.
         """
         settings = self._settings
         own = not ray.is_initialized()
         host, _, port = settings.ray_address.removeprefix("ray://").rpartition(":")
         try:
-            if own and host:  # whether anybody listens there: Ray itself would wait for minutes
+            if own and host:  # without a listener, Ray itself would wait for minutes
                 socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             if own:
                 ray.init(address=settings.ray_address, log_to_driver=False)
         except (OSError, RuntimeError, ValueError, RayError) as error:
             raise SettingsError(
-                f"ray_address: no Ray cluster lets us in at {shown(settings.ray_address)} ({in_one_line(error)}); is "
-                "it running, and are RAY_AUTH_MODE and the token here those of the cluster?"
+                f"ray_address: cannot connect to the Ray cluster at {shown(settings.ray_address)} "
+                f"({in_one_line(error)}). Check that it is running, and that RAY_AUTH_MODE and the token match the "
+                "cluster's"
             ) from error
         if is_local(settings.out):
             for draft in settings.out.glob(f"part-*{DRAFT_SUFFIX}"):
@@ -85,25 +87,25 @@ class RayExecutor:
     async def run(
         self, inputs: ShardInputs, shards: Sequence[int], add: Callable[[ShardCounts], None], stop: threading.Event
     ) -> None:
-        """Scores shards on the cluster, a bounded number at once. See `Executor.run`.
+        """Scores shards on the cluster, a limited number at once. See `Executor.run`.
 
         Raises:
-            UnijudgeError: What stopped a task; the others in work are waited for.
-            TaskFailed: Tasks died as often as they were tried, and the other shards are done; or the cluster is lost.
+            UnijudgeError: An error stopped a task. The other tasks in work are finished first.
+            TaskFailed: Tasks died at every attempt and the other shards are done, or the cluster is lost.
         """
         try:
             faults = await asyncio.to_thread(self._run_all, inputs.plan, shards, add, stop)
         except RayError as error:
             raise TaskFailed(
-                f'engine = "ray": the cluster was lost ({in_one_line(error)}). See that it runs; the same command goes '
-                "on with what is missing"
+                f'engine = "ray": the cluster was lost ({in_one_line(error)}). Check that it is running, then run the '
+                "same command again to score the missing shards"
             ) from error
         _raise_first(faults)
 
     def _run_all(
         self, plan: ScoreManifest, shards: Sequence[int], add: Callable[[ShardCounts], None], stop: threading.Event
     ) -> dict[int, UnijudgeError]:
-        """Runs the tasks; of each shard that failed, why. A task that died stops no other, an error of ours does."""
+        """Runs the tasks, and returns failed shard → error. A task's error stops the job, but a dead task does not."""
         task = ray.remote(max_retries=RETRIES, num_cpus=1)(_score_shard)
         texts = (self._settings.absolute().model_dump_json(context=WHOLE), plan.model_dump_json())
         left = iter(shards)
@@ -135,10 +137,10 @@ class RayExecutor:
 
 
 def _raise_first(faults: Mapping[int, UnijudgeError]) -> None:
-    """Returns if no shard failed; an error of ours goes before tasks that died.
+    """Returns if no shard failed. An error of a task is raised before those of dead tasks.
 
     Raises:
-        UnijudgeError: Why the first shard failed.
+        UnijudgeError: The error of the first failed shard.
     """
     own = [fault for fault in faults.values() if not isinstance(fault, TaskFailed)]
     if own:
@@ -146,39 +148,39 @@ def _raise_first(faults: Mapping[int, UnijudgeError]) -> None:
     if len(faults) > 1:
         first, *others = faults
         also = ", ".join(map(str, others[:MOST_FAILED]))
-        raise TaskFailed(f"{faults[first]}. So did {len(others)} more: shard {also}") from faults[first]
+        raise TaskFailed(f"{faults[first]}. Further failed shards ({len(others)}): {also}") from faults[first]
     for fault in faults.values():
         raise fault
 
 
 def _is_hopeless(faults: Mapping[int, UnijudgeError]) -> bool:
-    """Whether the shards that are left would fail as well."""
+    """Returns whether the remaining shards would fail too."""
     return len(faults) > MOST_FAILED or any(not isinstance(fault, TaskFailed) for fault in faults.values())
 
 
 def _tell_wait(tasks: int) -> None:
     free, all_ = (resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
     logger.info(
-        "no shard has ended for %.0f s: %d in work or waiting; %g of the cluster's %g CPUs are free",
+        "no shard was finished for %.0f s: %d are in work or waiting, and %g of the cluster's %g CPUs are free",
         TELL_EVERY_S, tasks, free, all_,
     )  # fmt: skip
 
 
 def _fault(shard: int, error: RayError) -> UnijudgeError:
-    """What to raise for a task that Ray gave up: its own error, or that of its machine."""
+    """Returns the error of a failed task: the error that the task raised, or the death of its process."""
     cause = error.cause if isinstance(error, RayTaskError) else None
     if isinstance(cause, UnijudgeError):
         return cause
     lines = str(cause or error).strip().splitlines() or [type(error).__name__]
     return TaskFailed(
-        f"shard {shard}: its task failed, and was tried {RETRIES + 1} times where its process died "
-        f"({lines[0][:LONGEST_REASON]}). See the log of its worker on the cluster: it may have run out of memory; the "
-        "same command goes on with what is missing"
+        f"shard {shard}: its task failed ({lines[0][:LONGEST_REASON]}). A task whose process dies is tried "
+        f"{RETRIES + 1} times. Check the log of its worker on the cluster, which may have run out of memory, then run "
+        "the same command again to score the missing shards"
     )
 
 
 def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
-    """What one task does."""
+    """Scores a shard. This function is the Ray task."""
     settings = ScoreSettings.model_validate_json(settings_text)
     plan = ScoreManifest.model_validate_json(plan_text)
     corpus, questions, known = _inputs(settings_text, plan_text)
@@ -187,10 +189,13 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
         async with open_client(settings) as judge:
             if judge.identity != plan.judge:
                 service = without_passwords(settings.service)
-                raise JudgeChanged(f"{service}: begun with {plan.judge}, but now {judge.identity} answers")
+                raise JudgeChanged(
+                    f"{service}: the job was started with judge {plan.judge}, but the service runs {judge.identity}. "
+                    "Start the first judge again"
+                )
             inputs = ShardInputs(plan, corpus, questions, judge)
             repeated = repeated_questions(corpus, plan.parts.rows_of(shard))
-            # A task is run again while its first machine is only cut off: then two write one shard.
+            # Ray may retry a task whose first machine is only disconnected: then two tasks write one shard.
             return await ShardScorer(settings, inputs, known, repeated, rivals=True).score(shard)
 
     try:
@@ -201,7 +206,7 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
 
 @lru_cache(maxsize=1)
 def _inputs(settings_text: str, plan_text: str) -> tuple[Corpus, PairSource, ScoreCache]:
-    """Read once in each worker process."""
+    """Returns the inputs of a job, which each worker process reads only once."""
     settings = ScoreSettings.model_validate_json(settings_text)
     plan = ScoreManifest.model_validate_json(plan_text)
     corpus = Corpus(settings.corpus)

@@ -1,6 +1,6 @@
-"""Scoring jobs on a Ray cluster that goes on without the machine that submitted them, through Ray Jobs.
+"""Submits and watches scoring jobs on a Ray cluster through Ray Jobs. A job does not need the submitting machine.
 
-A cancelled job finishes its shards in work before it ends, for as long as `stop_wait_s` of its submission allows.
+A cancelled job has `stop_wait_s` seconds to finish its shards in work.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from unijudge.storage.locations import WHOLE, locate
 from unijudge.storage.stores import exists
 
 LOOK_EVERY_S = 1.0
-"""How long after a log broke off it is followed on."""
+"""Seconds between an interruption of a log and the next attempt to follow it."""
 
 Client = Any
 """ray.job_submission.JobSubmissionClient."""
@@ -30,13 +30,13 @@ Client = Any
 
 @contextmanager
 def cluster(address: str) -> Iterator[Client]:
-    """The job client of a cluster.
+    """Yields the job client of a cluster.
 
     Args:
-        address: Of its dashboard, as in http://127.0.0.1:8265.
+        address: The address of the cluster's dashboard, such as http://127.0.0.1:8265.
 
     Raises:
-        SettingsError: Nobody answers there, we are not let in, or there is no such job.
+        SettingsError: The dashboard does not answer or rejects the token, or the job does not exist.
     """
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
@@ -46,23 +46,24 @@ def cluster(address: str) -> Iterator[Client]:
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")[:LONGEST_REASON]
         raise SettingsError(
-            f"{shown_name(address)}: {reason}. Is this the address of the cluster's dashboard, is the job's id right, "
-            "and are RAY_AUTH_MODE and the token here those of the cluster?"
+            f"{shown_name(address)}: {reason}. Check that this is the address of the cluster's dashboard, that the "
+            "job id is right, and that RAY_AUTH_MODE and the token match those of the cluster"
         ) from error
 
 
 def submit(client: Client, settings: ScoreSettings, stop_wait_s: int) -> str:
-    """Starts a job, and returns its id; the cluster's machines must see the folders under the same paths.
+    """Starts a job, and returns its id. The cluster's machines must see the folders under the same paths.
 
     Raises:
-        SettingsError: A URL holds a user or a password: everybody who may list the cluster's jobs would see it.
+        SettingsError: A URL contains a user name or a password, which everyone who can list the cluster's jobs would
+            see.
     """
     for override in overrides_of(settings, context=WHOLE):
         safe = without_passwords(override)
         if safe != override:
             raise SettingsError(
-                f"{safe}: this URL holds a user or a password, which would stand in the cluster's list of jobs; "
-                "give it without, and the credentials to the cluster's machines"
+                f"{safe}: this URL contains a user name or a password, which would be visible in the cluster's list "
+                "of jobs. Remove them from the URL, and set the credentials on the cluster's machines"
             )
     settings = settings.absolute().model_copy(update={"engine": "ray", "ray_address": "auto"})
     words = ["unijudge", "mine", "score"]
@@ -77,28 +78,33 @@ def submit(client: Client, settings: ScoreSettings, stop_wait_s: int) -> str:
 
 
 def status(client: Client, job: str) -> str:
-    """One line: the state of a job, and how many of its shards are written, where this machine sees them.
+    """Returns one line with the state of a job and the number of its shards that this machine sees.
 
     Raises:
-        SettingsError: It is no scoring job.
+        SettingsError: The job is no scoring job.
     """
     found = client.get_job_info(job)
     if not _is_ours(found):
-        raise SettingsError(f"{job}: is no scoring job of `mine submit`; see `unijudge mine jobs`")
+        raise SettingsError(f"{job}: is not a scoring job of `mine submit`. See `unijudge mine jobs`")
     return _line(found)
 
 
 def jobs(client: Client) -> list[str]:
-    """One line for each scoring job of the cluster, newest first."""
+    """Returns one line for each scoring job of the cluster, newest first."""
     ours = filter(_is_ours, client.list_jobs())
     return [_line(job) for job in sorted(ours, key=lambda job: -(job.start_time or 0))]
 
 
 def follow(client: Client, job: str, tell: Callable[[str], None]) -> str:
-    """Tells a job's log as it grows, until the job ends; a log that breaks off is followed on.
+    """Follows a job's log until the job ends. An interrupted log is resumed.
+
+    Args:
+        client: The job client of the cluster.
+        job: The id of the job.
+        tell: Called with each new part of the log.
 
     Returns:
-        Its state then: SUCCEEDED, FAILED or STOPPED.
+        The final state of the job: SUCCEEDED, FAILED or STOPPED.
     """
     import asyncio
 
@@ -109,7 +115,7 @@ def follow(client: Client, job: str, tell: Callable[[str], None]) -> str:
     async def tail() -> None:
         nonlocal told
         seen = 0
-        async for text in client.tail_job_logs(job):  # each time from its beginning
+        async for text in client.tail_job_logs(job):  # always starts at the beginning of the log
             new = text[max(0, told - seen) :]
             seen += len(text)
             if new:
@@ -117,7 +123,7 @@ def follow(client: Client, job: str, tell: Callable[[str], None]) -> str:
                 tell(new)
 
     while True:
-        with contextlib.suppress(ClientError, OSError):  # whether the cluster is still there, its answer below says
+        with contextlib.suppress(ClientError, OSError):  # if the cluster is lost, the next call raises
             asyncio.run(tail())
         state = client.get_job_status(job)
         if state.is_terminal():
@@ -131,7 +137,7 @@ def _is_ours(job: Any) -> bool:
 
 def _line(job: Any) -> str:
     out = job.metadata["out"]
-    written = "no plan yet, or not seen from here"
+    written = "no plan yet, or not visible from this machine"
     path = locate(out) / "manifest.json"
     if exists(path):
         plan = read_json(path, ScoreManifest)

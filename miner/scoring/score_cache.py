@@ -1,7 +1,7 @@
-"""Verdicts that need not be asked for again: found by content, in folders of scores by the same judge.
+"""Looks up verdicts of earlier jobs by content, in folders of scores by the same judge.
 
-A pair is known by the content hashes of its query and its item, so a larger k, another pool, more queries or another
-corpus ask only for pairs that nobody scored. Errors are asked again.
+The key of a pair is the content hashes of its query and its item. So a job with a larger k, a different pool, more
+queries or a different corpus asks only about pairs without a verdict. Pairs with errors are asked again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,36 +22,36 @@ from unijudge.judging.verdicts import JudgeIdentity
 from unijudge.storage.files import read_json
 
 GROUPS_IN_MEMORY = 1024
-"""Of 64 queries each: with fifty candidates and a positive, 64 · 51 · 33 bytes."""
+"""Row groups in the cache. A group has 64 queries: with fifty candidates and a positive, 64 · 51 · 33 bytes."""
 QUESTIONS_IN_MEMORY = 64
 
 
 def check_reuse(folders: Sequence[Path], judge: JudgeIdentity) -> list[ScoreManifest]:
-    """The manifests of folders whose scores are to be reused.
+    """Returns the manifests of folders to reuse, and checks their judge.
 
     Raises:
-        JudgeChanged: A folder was scored by another judge.
-        DataError: A folder is missing or foreign.
+        JudgeChanged: A folder was scored by a different judge.
+        DataError: A folder is missing, or is no folder of scores.
     """
     manifests = [read_json(folder / "manifest.json", ScoreManifest) for folder in folders]
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest.judge != judge:
             raise JudgeChanged(
-                f"{folder}: cannot be reused: it was scored by {manifest.judge}, but now {judge} answers; leave it "
-                "out, or start that judge again"
+                f"{folder}: cannot be reused, because it was scored by {manifest.judge} and the service runs {judge}. "
+                "Leave this folder out, or start its judge again"
             )
     return manifests
 
 
 class ScoreCache:
-    """The finished shards of some folders, indexed by query: 24 bytes each."""
+    """The verdicts in the written shards of some folders. The index takes 24 bytes for each query."""
 
     def __init__(self, folders: Sequence[Path], judge: JudgeIdentity):
         """Reads the query keys of all shards.
 
         Raises:
-            JudgeChanged: A folder was scored by another judge.
-            DataError: A folder or a shard is missing, torn or foreign.
+            JudgeChanged: A folder was scored by a different judge.
+            DataError: A folder or a shard is missing, truncated or of a different job.
         """
         self._files: list[tuple[Path, str]] = []
         keys, files, groups = [], [], []
@@ -73,9 +73,9 @@ class ScoreCache:
         return len(self._sorted)
 
     def of(self, query_key: bytes) -> Mapping[bytes, Judged]:
-        """What is known of a query: item_key → its verdict, without the id and the place that the item has in a folder.
+        """Returns item_key → verdict for a query. The verdicts have no item id, rank or similarity.
 
-        Costs a read of every row that asks this question: who asks for many rows of one question asks once.
+        Reads every row with this query. Call this once for all rows with the same query.
         """
         return self._of(query_key)
 
@@ -101,21 +101,21 @@ class ScoreCache:
 
 @dataclass(frozen=True)
 class _Group:
-    """The verdicts of some rows as columns, N pairs: a row's objects are made when its question is asked about."""
+    """The verdicts of a row group as columns of N pairs. Objects are made only for rows that are looked up."""
 
     query_keys: list[bytes]
-    """Of each row."""
+    """The query key of each row."""
     rows_N: npt.NDArray[np.int64]
-    """Ascending."""
+    """The row of each pair, ascending."""
     item_keys_N: npt.NDArray[np.void]
     yes_N: npt.NDArray[np.float32]
     no_N: npt.NDArray[np.float32]
     labels_N: npt.NDArray[np.int8]
-    """Whether the likeliest answer was a label; −1: not known."""
+    """Whether the most likely answer was a label; −1: unknown."""
 
     @classmethod
     def read(cls, table: pa.Table) -> "_Group":
-        """The columns of a row group."""
+        """Reads the columns of a row group."""
         parts = [_pairs(table[kind].combine_chunks()) for kind in ("positives", "candidates")]
         rows_N, keys_N, yes_N, no_N, labels_N = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         judged = np.flatnonzero(~np.isnan(yes_N) & ~np.isnan(no_N))
@@ -124,7 +124,7 @@ class _Group:
         return cls(table["query_key"].to_pylist(), *columns)
 
     def of(self, query_key: bytes) -> dict[bytes, Judged]:
-        """The verdicts of all rows that ask this question."""
+        """Returns the verdicts of all rows with this query."""
         found: dict[bytes, Judged] = {}
         for row, key in enumerate(self.query_keys):
             if key != query_key:
@@ -137,11 +137,11 @@ class _Group:
 
 
 def _pairs(lists: pa.Array) -> tuple[npt.NDArray[np.generic], ...]:
-    """The row, the item's key and the verdict of each pair; NaN where there is none."""
+    """Returns the row, the item key and the verdict of each pair, with NaN for a missing verdict."""
     judged = pc.list_flatten(lists)
     keys = pc.struct_field(judged, "item_key")
     labels = pc.fill_null(pc.struct_field(judged, "argmax_is_label").cast(pa.int8()), -1)
     yes, no = (pc.struct_field(judged, name).to_numpy(zero_copy_only=False) for name in ("yes_logprob", "no_logprob"))
-    # As void, not as bytes: numpy cuts zeros off the end of bytes.
+    # The type is void, because numpy strips trailing zeros from bytes.
     keys_N = np.frombuffer(b"".join(keys.to_pylist()), "V16")
     return pc.list_parent_indices(lists).to_numpy(), keys_N, yes, no, labels.to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""The judge service of a scoring job."""
+"""Opens the client of a scoring job's judge service."""
 
 from miner.settings import ScoreSettings
 from unijudge.client.client import JudgeClient
@@ -7,11 +7,12 @@ from unijudge.client.keys import read_key
 
 
 def open_client(settings: ScoreSettings, at_once: int | None = None) -> JudgeClient:
-    """The service of a job, not yet connected. How many requests are in flight follows what the service can do.
+    """Returns the client of a job's service, not yet connected. It adapts the number of requests to the service.
 
     Args:
         settings: The job.
-        at_once: So many are from the first one on, unless the service refuses them: to measure what the job will have.
+        at_once: The number of requests in flight from the first request on, unless the service rejects them. This lets
+            a probe measure the rate that the job will reach.
     """
     return JudgeClient(
         settings.service,

@@ -1,7 +1,7 @@
-"""One shard of a scoring job, from questions to a file: used by the job itself and by each task of a Ray job.
+"""Scores and writes a shard, for a local job and for each task of a Ray job.
 
-What is known is not asked again; a pair that cannot be judged gets its error; a shard with too many of them, or whose
-judge does not answer the question, is not written.
+Known verdicts are reused. A pair that cannot be judged gets an error. A shard is not written if too many of its pairs
+have errors, or if the judge does not answer with Yes or No.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardCounts:
-    """What became of the pairs of a shard, or of several."""
+    """The counts of the pairs of one or more shards."""
 
     pairs: int = 0
     asked: int = 0
-    """Of these, pairs that the judge was asked about; the others were known."""
+    """Number of pairs that the judge was asked about. The verdicts of all other pairs were reused."""
     errors: int = 0
-    """Of these, pairs without a verdict."""
+    """Number of pairs without a verdict."""
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         return ShardCounts(self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors)
@@ -49,7 +49,7 @@ class ShardInputs:
 
 
 class ShardScorer:
-    """Asks one judge, for one plan."""
+    """Scores the shards of one plan with one judge."""
 
     def __init__(
         self,
@@ -60,13 +60,13 @@ class ShardScorer:
         *,
         rivals: bool = False,
     ):
-        """Asks nothing yet.
+        """Prepares the scorer without asking the judge.
 
         Args:
             settings: The job.
-            inputs: What its shards are scored from.
-            known: What need not be asked.
-            repeated: Questions that several rows of these shards ask, and how many do.
+            inputs: The plan, the corpus, the pairs of each query, and the judge.
+            known: The verdicts of earlier jobs.
+            repeated: Key of a query that several rows of these shards ask → number of rows.
             rivals: Whether another process may write the same shard at the same time.
         """
         self._settings, self._plan, self._corpus = settings, inputs.plan, inputs.corpus
@@ -75,15 +75,16 @@ class ShardScorer:
         self._repeats = {key: _Repeated(rows) for key, rows in repeated.items()}
         self._room = asyncio.Semaphore(settings.max_in_flight)
         self._order = asyncio.Lock()
-        # Queries begin in order, and only so far ahead of what is written: a kill costs a shard and what is in flight.
+        # Queries start in order and only a limited number ahead of the last written shard. So a crash loses at most one
+        # shard and the queries in flight.
         self._ahead = asyncio.Semaphore(settings.shard_size + settings.max_in_flight)
 
     async def score(self, shard: int) -> ShardCounts:
         """Scores and writes one shard.
 
         Raises:
-            DataError: Too many pairs have no verdict, or the disk refused.
-            JudgeError: The judge gave no answer, or does not answer the question.
+            DataError: Too many pairs have no verdict, or the disk cannot be written.
+            JudgeError: The judge gave no answer, or does not answer with Yes or No.
         """
         async with asyncio.TaskGroup() as group, self._order:
             questions = await asyncio.to_thread(self._questions.of, self._plan.parts.rows_of(shard))
@@ -97,14 +98,14 @@ class ShardScorer:
         return ShardCounts(len(pairs), sum(task.result()[1] for task in tasks), sum(p.error is not None for p in pairs))
 
     async def _query(self, question: QueryPairs) -> tuple[JudgedQuery, int]:
-        """The judged query, and how many pairs were asked for it."""
+        """Returns the judged query, and the number of pairs that the judge was asked about."""
         query = self._corpus.queries[question.row]
         items = [self._corpus.items[asked.row] for asked in question.asked]
-        await self._ahead.acquire()  # given back when the shard is written
+        await self._ahead.acquire()  # released when the shard is written
         repeated = self._repeats.get(query.key)
         if repeated is None:
             known, answers = await self._answers(query, items, _Repeated(1))
-        else:  # asked by several rows: one after the other, so that each pair is asked once
+        else:  # several rows with the same query wait for each other, so that each pair is asked once
             async with repeated.turn:
                 known, answers = await self._answers(query, items, repeated)
                 fresh = map(_judged, items, question.asked, answers)
@@ -120,12 +121,12 @@ class ShardScorer:
     async def _answers(
         self, query: Query, items: Sequence[Item], question: "_Repeated"
     ) -> tuple[Mapping[bytes, Judged], list[Judged | Verdict | PairError]]:
-        """What was known of the query's items, and for each item that, or else a fresh answer."""
+        """Returns the known verdicts of the query, and a known verdict or new answer for each item."""
         async with self._room:
             keys = [item.key for item in items]
             known = {key: question.answered[key] for key in keys if key in question.answered}
 
-            # Other folders are read once for a question, however many rows ask it.
+            # Other folders are read once for a query, even if many rows have the same query.
             if len(self._known) and len(known) < len(keys):
                 if question.before is None:
                     question.before = await asyncio.to_thread(self._known.of, query.key)
@@ -136,7 +137,7 @@ class ShardScorer:
         return known, [known[item.key] if item.key in known else next(fresh) for item in items]
 
     async def _ask(self, query: Query, items: Sequence[Item]) -> list[Verdict | PairError]:
-        """One answer for each item; what cannot be read or is refused becomes an error in its place."""
+        """Returns one answer for each item. Unreadable items and refused requests become errors."""
         if query.image or any(item.image for item in items):
             asked, contents = await asyncio.to_thread(self._read, query, items)
         else:
@@ -147,7 +148,7 @@ class ShardScorer:
         try:
             answers = iter(await self._judge.judge(asked, readable) if readable else [])
         except JudgeRefused as error:
-            service = without_passwords(self._settings.service).rstrip("/")  # errors are published, addresses are not
+            service = without_passwords(self._settings.service).rstrip("/")  # errors are published, so hide the address
             message = str(error).replace(service, "the service")
             return [PairError(code="refused", message=message)] * len(items)
         return [next(answers) if isinstance(content, Content) else content for content in contents]
@@ -158,7 +159,7 @@ class ShardScorer:
     def _content(self, entry: Item | Query) -> Content | PairError:
         try:
             return self._corpus.content(entry)
-        except Unreachable:  # it may be readable in a minute, and an error is stored for ever
+        except Unreachable:  # a retry may succeed, but a stored error would be permanent
             raise
         except DataError as error:
             return PairError(code="unreadable", message=self._corpus.told(error))
@@ -170,12 +171,12 @@ class ShardScorer:
         if len(failed) > settings.max_error_share * len(pairs):
             raise DataError(
                 f"shard {shard}: {len(failed)} of {len(pairs)} pairs have no verdict, more than max_error_share = "
-                f"{settings.max_error_share:g}; the shard was not written. Mend the cause, or raise "
-                f"max_error_share. First reason: {failed[0].error}"
+                f"{settings.max_error_share:g}, so the shard was not written. The first reason is {failed[0].error}. "
+                "Fix the cause, or raise max_error_share"
             )
         if failed:
             logger.warning(
-                "shard %d: %d pairs without a verdict, first reason: %s", shard, len(failed), failed[0].error
+                "shard %d: %d pairs have no verdict. The first reason is %s", shard, len(failed), failed[0].error
             )
         masses = [
             math.exp(pair.yes_logprob) + math.exp(pair.no_logprob)
@@ -186,25 +187,25 @@ class ShardScorer:
         if mean < settings.min_label_mass:
             raise JudgeBroken(
                 f"shard {shard}: the judge gives Yes and No together a mean probability of {mean:.3g}, less than "
-                f"min_label_mass = {settings.min_label_mass:g}: it is not answering the question. Chat template, label "
-                "words or model do not fit; the shard was not written"
+                f"min_label_mass = {settings.min_label_mass:g}, so it does not answer the question and the shard was "
+                "not written. Check the judge's chat template, label words and model"
             )
 
 
 @dataclass
 class _Repeated:
-    """A question, and what is known of it: where several rows ask it, kept until the last of them has its answers."""
+    """The known verdicts of a query. If several rows have the same query, they are kept until the last row is done."""
 
     rows_left: int
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     answered: dict[bytes, Judged] = field(default_factory=dict)
-    """By this job."""
+    """Item key → verdict by this job."""
     before: Mapping[bytes, Judged] | None = None
-    """What folders of scores know; None: not looked up."""
+    """Item key → verdict by earlier jobs; None: not looked up yet."""
 
 
 def _judged(item: Item, asked: CandidatePair, answer: Judged | Verdict | PairError) -> Judged:
-    """An item as it is stored: where it stood in this search, and what was measured."""
+    """Returns an item with its rank and similarity of this job, and its verdict or error."""
     if isinstance(answer, Judged):
         return replace(answer, item_id=item.item_id, rank=asked.rank, similarity=asked.similarity)
     place = (item.item_id, item.key, asked.rank, asked.similarity)

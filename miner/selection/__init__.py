@@ -1,1 +1,1 @@
-"""From scores to training rows: which candidates become hard negatives."""
+"""Turns scores into training rows by choosing hard negatives among the candidates."""

@@ -1,7 +1,8 @@
-"""What is said about the items of a query, by people and by the labels of the corpus. By content, not by row.
+"""The annotations of a query's items: overrides by a person, and labels of the corpus. They apply to content, not rows.
 
-A person's word about an item of a question holds for every row that asks the same, and for every item that says the
-same. So does a label: another row's positive of the same question is no negative. A person's word stands above a label.
+An override of an item of a query applies to every row that asks the same question and to every item of the same
+content. A label does too: the positive of another row with the same question is never a negative. An override takes
+precedence over a label.
 """
 
 from collections import Counter
@@ -22,24 +23,24 @@ from unijudge.formats.scores import ScoreManifest
 
 Codes = npt.NDArray[np.int8]
 WORDS: tuple[OverrideVerdict | None, ...] = (None, "match", "negative", "known", "twin")
-"""A code is a place in here."""
+"""A code is an index into this tuple."""
 CODE = {word: code for code, word in enumerate(WORDS)}
 
 
 class Words:
-    """All that is said about the scores of one corpus."""
+    """All overrides and labels of the items of one corpus."""
 
     def __init__(self, corpus: Corpus, manifest: ScoreManifest, overrides: Sequence[Override], place: Path | None):
-        """Puts overrides down by content.
+        """Groups overrides by content.
 
         Args:
             corpus: The corpus of the scores.
-            manifest: How its candidates were sought; what is alike is alike in the same sense.
-            overrides: A person's words.
-            place: The file of these, for messages.
+            manifest: The manifest of the scores. Contents count as equal as they did in the search for candidates.
+            overrides: The overrides of a person.
+            place: The file of overrides, for messages.
 
         Raises:
-            DataError: Two of the words are about the same content, and contradict each other.
+            DataError: Two overrides of the same content contradict each other.
         """
         self._corpus = corpus
         self._exclusions = Exclusions(
@@ -49,86 +50,94 @@ class Words:
         )
         self.overrides = overrides
         self.rows: dict[str, set[str | None]] = {}
-        """Query id → the items that the file names for it; None for the whole row."""
+        """Query id → the items that the file overrides for this query; None for the whole row."""
         self._dropped: set[str] = set()
-        self._heard: dict[tuple[int, int], Override] = {}
-        for one in overrides:
-            self.rows.setdefault(one.query_id, set()).add(one.item_id)
-            self._hear(one, place)
-        self._about = Counter(question for question, _ in self._heard)
-        self._spoken_of = np.array(sorted({question for question, _ in self._heard}), np.int64)
+        """Ids of queries whose rows a person leaves out."""
+        self._override_of: dict[tuple[int, int], Override] = {}
+        """Question and content → its override."""
+        for override in overrides:
+            self.rows.setdefault(override.query_id, set()).add(override.item_id)
+            self._add(override, place)
+        self._overrides_of_question = Counter(question for question, _ in self._override_of)
+        self._overridden_questions = np.array(sorted(self._overrides_of_question), np.int64)
 
     def of(self, query_id: str, positives: Sequence[str], candidates: Sequence[str]) -> OverrideMap:
-        """What is said about the items of one row; see `codes`."""
+        """Returns the overrides and labels of the items of one row. See `codes`."""
         queries = np.array([self._corpus.query_row_of[query_id]])
-        overrides: dict[str | None, OverrideVerdict] = {None: "drop"} if query_id in self._dropped else {}
-        for names, labelled in ((candidates, False), (positives, True)):
+        overrides: dict[str | None, OverrideVerdict] = {}
+        if query_id in self._dropped:
+            overrides[None] = "drop"
+        for names, are_positives in ((candidates, False), (positives, True)):
             at_N = np.zeros(len(names), np.int64)
-            codes = self.codes(queries, at_N, pa.array(names, pa.string()), positives=labelled).tolist()
-            for name, code in zip(names, codes, strict=True):
-                word = WORDS[code]
-                if word is not None:
-                    overrides[name] = word
+            codes_N = self.codes(queries, at_N, pa.array(names, pa.string()), positives=are_positives)
+            for name, code in zip(names, codes_N.tolist(), strict=True):
+                verdict = WORDS[code]
+                if verdict is not None:
+                    overrides[name] = verdict
         return overrides
 
     def codes(self, queries: Rows, at_N: Rows, items: pa.Array, *, positives: bool = False) -> Codes:
-        """What is said about many pairs.
+        """Returns the overrides and labels of many pairs.
 
         Args:
             queries: Rows of queries.parquet.
-            at_N: For each pair, a place in `queries`; pairs of one query stand together.
-            items: The ids of the pairs' items, of each query the most similar one first.
-            positives: Whether these are the queries' own positives, about which only people have a say.
+            at_N: For each pair, an index into `queries`. The pairs of one query are consecutive.
+            items: The ids of the pairs' items. For each query, the most similar item comes first.
+            positives: Whether the items are the positives of their queries. Labels do not apply to positives.
 
         Returns:
-            A code for each pair: a place in `WORDS`.
+            A code for each pair: an index into `WORDS`.
         """
         codes_N = np.zeros(len(at_N), np.int8)
-        if positives and not len(self._spoken_of):
+        if positives and not len(self._overridden_questions):
             return codes_N
         rows_N = self._corpus.row_of.rows(items)
-        there_N = rows_N >= 0
+        is_item_N = rows_N >= 0
         if not positives:
-            codes_N[there_N] = CODE["known"] * self._exclusions.pairs(queries[at_N][there_N], rows_N[there_N])
+            is_known = self._exclusions.pairs(queries[at_N][is_item_N], rows_N[is_item_N])
+            codes_N[is_item_N] = CODE["known"] * is_known
 
-        # A person's word stands above a label.
+        # An override takes precedence over a label.
         questions = np.array([self._exclusions.question(query) for query in queries.tolist()], np.int64)
-        spoken_of = np.isin(questions, self._spoken_of)
-        for place in np.flatnonzero(spoken_of[at_N] & there_N).tolist():
-            content = int(self._exclusions.contents[rows_N[place]])
-            heard = self._heard.get((int(questions[at_N[place]]), content))
-            if heard is not None:
-                codes_N[place] = CODE[heard.verdict]
+        is_overridden = np.isin(questions, self._overridden_questions)
+        for pair in np.flatnonzero(is_overridden[at_N] & is_item_N).tolist():
+            content = int(self._exclusions.contents[rows_N[pair]])
+            override = self._override_of.get((int(questions[at_N[pair]]), content))
+            if override is not None:
+                codes_N[pair] = CODE[override.verdict]
         if positives:
             return codes_N
 
-        # Of candidates alike the first one stands for all.
-        there = np.flatnonzero(there_N)
-        alike = at_N[there] * len(self._corpus.items) + self._exclusions.content_numbers[rows_N[there]]
-        first = np.unique(alike, return_index=True)[1]
-        codes_N[np.delete(there, first)] = CODE["twin"]
+        # Of candidates with the same content, all but the first are twins.
+        pairs = np.flatnonzero(is_item_N)
+        query_and_content = at_N[pairs] * len(self._corpus.items) + self._exclusions.content_numbers[rows_N[pairs]]
+        first = np.unique(query_and_content, return_index=True)[1]
+        codes_N[np.delete(pairs, first)] = CODE["twin"]
         return codes_N
 
     def heard_of(self, query: int) -> int:
-        """About how many contents people had a say under the question of a query, by its row."""
-        return self._about[self._exclusions.question(query)]
+        """Returns the number of contents that are overridden for the question of a query, given by its row."""
+        return self._overrides_of_question[self._exclusions.question(query)]
 
     def dropped(self, query_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which rows a person leaves out."""
+        """Returns whether a person leaves out each row."""
         return np.array([query_id in self._dropped for query_id in query_ids], bool)
 
-    def _hear(self, one: Override, place: Path | None) -> None:
-        if one.item_id is None:
-            self._dropped.add(one.query_id)
+    def _add(self, override: Override, place: Path | None) -> None:
+        if override.item_id is None:
+            self._dropped.add(override.query_id)
             return
-        query, item = self._corpus.query_row_of.get(one.query_id), self._corpus.row_of.get(one.item_id)
+
+        # An unknown id is rejected later, when the scores are read.
+        query, item = self._corpus.query_row_of.get(override.query_id), self._corpus.row_of.get(override.item_id)
         if query is None or item is None:
-            return  # refused by name, once the row's scores are read
-        name = (self._exclusions.question(query), int(self._exclusions.contents[item]))
-        before = self._heard.setdefault(name, one)
-        if before.verdict != one.verdict:
+            return
+
+        key = (self._exclusions.question(query), int(self._exclusions.contents[item]))
+        earlier = self._override_of.setdefault(key, override)
+        if earlier.verdict != override.verdict:
             raise DataError(
-                f"{place}: query {one.query_id!r}, item {one.item_id!r} is {one.verdict!r}, but query "
-                f"{before.query_id!r} asks the same, and its item {before.item_id!r}, which says the same, is "
-                f"{before.verdict!r}; leave one of the two in the file"
+                f"{place}: query {override.query_id!r}, item {override.item_id!r} is {override.verdict!r}, but query "
+                f"{earlier.query_id!r} asks the same question, and its item {earlier.item_id!r} of the same content is "
+                f"{earlier.verdict!r}. Remove one of these two overrides from the file"
             )

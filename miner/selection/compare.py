@@ -1,4 +1,4 @@
-"""How much of another selection this one reproduces: what a cascade keeps of a full run, say. One pass over both."""
+"""Compares a selection with another selection in one pass, for example the result of a cascade with a full run."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from unijudge.formats.triples import Triple, read_triples
 
 
 class SelectionComparison:
-    """Another selection's rows, read beside those of this one; both stand in the order of the corpus."""
+    """Reads another selection's rows side by side with the rows of this selection. Both follow the corpus' order."""
 
     def __init__(self, other: Path, corpus: Corpus):
-        """Opens the folder of the other one.
+        """Opens the folder of the other selection.
 
         Raises:
-            DataError: It is not whole, or belongs to another corpus.
+            DataError: The folder is incomplete or belongs to a different corpus.
         """
         self._row_of = corpus.query_row_of
         self._others = read_triples(other, corpus.fingerprint)
@@ -30,7 +30,7 @@ class SelectionComparison:
             self._same_rows += self._pass({negative.item_id for negative in triple.negatives})
 
     def table(self) -> dict[str, float]:
-        """Shares of the other selection's rows and distinct negatives, in [0, 1]; nothing where it has none."""
+        """Returns shares of the other selection's rows and distinct negatives, in [0, 1]. Empty if it has no rows."""
         while self._other is not None:
             self._pass(set())
         if not self._rows or not self._negatives:
@@ -42,8 +42,15 @@ class SelectionComparison:
         }
 
     def _pass(self, ours: set[str]) -> bool:
-        """Counts the other's row against our negatives of the same query, and goes on; whether they are the same."""
-        assert self._other is not None  # noqa: S101  whoever passes has seen it
+        """Counts the other selection's current row and reads its next row.
+
+        Args:
+            ours: The negatives that this selection has for the same query.
+
+        Returns:
+            Whether both rows have the same negatives.
+        """
+        assert self._other is not None  # noqa: S101  every caller checks this
         theirs = {negative.item_id for negative in self._other.negatives}
         self._rows += 1
         self._negatives += len(theirs)

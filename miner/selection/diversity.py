@@ -1,7 +1,8 @@
-"""How alike the negatives of a row are: a sample of rows, taken while they stream by, and its mean cosine."""
+"""Measures the mean cosine among the negatives of a row, on a sample of rows that is drawn from the stream of rows."""
 
 import random
 from collections.abc import Sequence
+from itertools import chain
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,16 +16,16 @@ SAMPLED_ROWS = 4096
 
 
 class Reservoir(Generic[T]):
-    """At most `SAMPLED_ROWS` of a stream, each with the same chance; the same on every run."""
+    """A uniform sample of at most `SAMPLED_ROWS` values of a stream. The sample is the same on every run."""
 
     def __init__(self, seed: int):
-        """Holds nothing yet."""
+        """Starts with an empty sample."""
         self._dice = random.Random(seed)  # noqa: S311  reproducible, not secret
         self._seen = 0
         self.held: list[T] = []
 
     def place(self) -> int | None:
-        """Where the next one of the stream is to be held, in the place of another if need be; None: nowhere."""
+        """Returns the index at which the sample stores the next value of the stream, or None if it is not sampled."""
         self._seen += 1
         if self._seen <= SAMPLED_ROWS:
             return self._seen - 1
@@ -32,7 +33,7 @@ class Reservoir(Generic[T]):
         return place if place < SAMPLED_ROWS else None
 
     def add(self, value: T) -> None:
-        """Takes the next one, or lets it go."""
+        """Adds the next value of the stream to the sample, if the value is sampled."""
         place = self.place()
         if place is not None:
             self.held[place : place + 1] = [value]
@@ -41,40 +42,43 @@ class Reservoir(Generic[T]):
 def likeness(
     corpus: Corpus, vectors: VectorFolder, selections: Sequence[Sequence[Sequence[str]]]
 ) -> list[float | None]:
-    """For each selection, the mean over its rows of the mean cosine among a row's distinct items.
+    """Returns the mean cosine among a row's distinct items, averaged over the rows of each selection.
 
-    With n unit vectors v of sum s, the mean over the pairs is (s·s − n) / (n (n − 1)).
+    For n unit vectors with the sum s, the mean cosine over all pairs is (s·s − n) / (n (n − 1)).
 
     Args:
-        corpus: To which the items belong.
-        vectors: Its embeddings; read once for all selections, and those of their items held together. Items without
-            one are passed over.
-        selections: Item ids of each row of each selection.
+        corpus: The corpus of the items.
+        vectors: The corpus' embeddings. The vectors of all selections' items are read once and held in memory. Items
+            without a vector are skipped.
+        selections: The item ids of each row of each selection.
 
     Returns:
-        In [−1, 1]; None where no row has two items.
+        A number in [−1, 1] for each selection, or None if no row of a selection has two items.
     """
-    unseen = vectors.skipped("items")
-    places = []
-    for rows in selections:
-        seen = (np.setdiff1d(_places(corpus, items), unseen) for items in rows)
-        places.append([row for row in seen if len(row) > 1])
-    every = [row for rows in places for row in rows]
-    if not every:
+    # Rows of at least two items that have vectors, as item rows of the corpus.
+    skipped = vectors.skipped("items")
+    selected = []
+    for selection in selections:
+        rows = [np.setdiff1d(_item_rows(corpus, items), skipped) for items in selection]
+        selected.append([row for row in rows if len(row) > 1])
+    every_row = list(chain.from_iterable(selected))
+    if not every_row:
         return [None] * len(selections)
-    wanted = np.unique(np.concatenate(every))
-    found_ND = vectors.take("items", wanted)
+
+    wanted = np.unique(np.concatenate(every_row))
+    vectors_ND = vectors.take("items", wanted)
 
     def mean(rows: Sequence[npt.NDArray[np.int64]]) -> float:
-        return float(np.mean([_mean_cosine(found_ND[np.searchsorted(wanted, row)]) for row in rows]))
+        return float(np.mean([_mean_cosine(vectors_ND[np.searchsorted(wanted, row)]) for row in rows]))
 
-    return [mean(rows) if rows else None for rows in places]
+    return [mean(rows) if rows else None for rows in selected]
 
 
-def _places(corpus: Corpus, items: Sequence[str]) -> npt.NDArray[np.int64]:
+def _item_rows(corpus: Corpus, items: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([corpus.row_of[item] for item in dict.fromkeys(items)], np.int64)
 
 
 def _mean_cosine(vectors_ND: npt.NDArray[np.float32]) -> float:
     num = len(vectors_ND)
-    return float((np.square(vectors_ND.sum(0)).sum() - num) / (num * (num - 1)))
+    squared_sum = np.square(vectors_ND.sum(0)).sum()
+    return float((squared_sum - num) / (num * (num - 1)))

@@ -1,8 +1,8 @@
-"""From judge scores to hard negatives: the false-negative filter, and the walk through what survives it. Pure.
+"""Chooses hard negatives by judge scores: a false-negative filter, and a walk through the survivors. Pure.
 
-The method (UniME-V2, arXiv 2510.13515): a candidate counts as a false negative when its score exceeds the positive's
-minus β; of the rest, negatives are taken in strides so that they are not all alike. What two judges and a person say
-about a query is put together in `miner/selection/resolve.py`.
+The method is that of UniME-V2 (arXiv 2510.13515). A candidate counts as a false negative if its score exceeds the
+positive's score minus β. From the rest, negatives are taken in strides, so that they are not all similar.
+`miner/selection/resolve.py` combines the scores of two judges and the overrides of a person.
 """
 
 import random
@@ -31,18 +31,19 @@ PLAIN = Scale()
 
 @dataclass(frozen=True)
 class Rule:
-    """How negatives are chosen from one query's candidates."""
+    """The rule by which negatives are chosen from one query's candidates."""
 
     walk: Literal["cyclic", "first", "random"]
     betas: tuple[float, ...] = ()
-    """Margins tried in turn; empty: no judge decides."""
+    """Margins to try in turn; empty if scores are ignored."""
     fallback: Literal["drop", "random"] = "drop"
-    """When nothing survives: leave the row out, or draw from all candidates, as the paper does."""
+    """The action if no candidate survives. `drop`: leave the row out. `random`: draw from all candidates, as the paper
+    does."""
 
 
 PRESETS = {
-    # The released scores fit β = 0.1, relaxed only where no candidate survives; fallback rows are left out, because a
-    # teacher's score of 1 for a random negative would push the positive away.
+    # The released scores fit β = 0.1, which is relaxed only if no candidate survives. Fallback rows are left out,
+    # because a teacher's score of 1 for a random negative would push the positive away.
     "unime-v2": Rule(walk="cyclic", betas=(0.1, 0.01, 0.001)),
     "paper": Rule(walk="cyclic", betas=(0.01,), fallback="random"),
     "topk": Rule(walk="first"),
@@ -53,40 +54,43 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class SelectionOutcome:
-    """What became of one query."""
+    """The outcome of the selection for one query."""
 
     resolved: ResolvedQuery = field(compare=False)
     triple: Triple | None
     reason: Literal["kept", "unjudged", "no candidate", "no survivor", "suspect", "override"]
     candidates: int = 0
-    """Among the first k, with a verdict or without."""
+    """Number of candidates among the first k, with or without a verdict."""
     survivors: int = 0
+    """Number of candidates that the filter keeps."""
     dropped: int = 0
-    """Candidates held for false negatives."""
+    """Number of candidates that the filter drops as false negatives."""
     suspect: bool = False
-    """The judge does not believe in the positive."""
+    """Whether the positive's score is below `suspect_below`."""
     tie: bool = False
-    """Two different negatives of the row have exactly the same score."""
+    """Whether two different negatives of the row have exactly the same score."""
     picked: Sequence[ScoredCandidate] = ()
     """The row's distinct negatives."""
 
 
 def rule_of(settings: Selection) -> Rule:
-    """The preset's rule, with the margins that the settings may give."""
+    """Returns the preset's rule, with the margins of the settings if they are given."""
     rule = PRESETS[settings.preset]
-    return replace(rule, betas=settings.betas) if settings.betas is not None and rule.betas else rule
+    if settings.betas is None or not rule.betas:
+        return rule
+    return replace(rule, betas=settings.betas)
 
 
 def select_negatives(case: Case, settings: Selection, *, drawn: Sequence[Judged] = ()) -> SelectionOutcome:
     """Chooses the negatives of one query.
 
-    With several positives σ⁺ is the highest of their scores, and that positive stands in the row, unless a person
-    calls another one a match.
+    If a query has several positives, σ⁺ is the highest of their scores. The row gets the positive with that score,
+    unless a person marked a different positive as a match.
 
     Args:
-        case: The query, and all that decides about its items.
-        settings: Preset, margins, stride, how many.
-        drawn: Items drawn from the whole pool, which the preset `random` takes in the place of candidates.
+        case: The query with its scores and overrides.
+        settings: The preset, margins, stride and number of negatives.
+        drawn: Items drawn from the whole pool. The preset `random` uses them instead of the candidates.
     """
     resolved = resolve(case, settings.k)
     if resolved.overridden:
@@ -99,19 +103,20 @@ def select_negatives(case: Case, settings: Selection, *, drawn: Sequence[Judged]
         return choice
     pool: Sequence[ScoredCandidate] = resolved.candidates
     if rule_of(settings).walk == "random":
-        pool = [_drawn(one, case.overrides) for one in drawn if case.overrides.get(one.item_id) not in RIGHT]
+        allowed = [judged for judged in drawn if case.overrides.get(judged.item_id) not in RIGHT]
+        pool = [_drawn(judged, case.overrides) for judged in allowed]
     return _from_pool(pool, resolved.positive, settings, choice)
 
 
 def survivors(candidates: Sequence[ScoredCandidate], betas: Sequence[float]) -> tuple[float, list[ScoredCandidate]]:
-    """The candidates with score ≤ σ⁺ − β, at the first β at which there is any.
+    """Returns the candidates with score ≤ σ⁺ − β, for the first β with at least one such candidate.
 
     Args:
-        candidates: With verdicts.
+        candidates: Candidates with verdicts.
         betas: Margins to try in turn.
 
     Returns:
-        The β that was reached, and the survivors in the given order; empty when no β leaves any.
+        The last β that was tried, and the survivors in the given order; empty if no β leaves a survivor.
 
     Source:
         UniME-V2, section on hard negative mining: α = σ⁺ − β.
@@ -124,7 +129,9 @@ def survivors(candidates: Sequence[ScoredCandidate], betas: Sequence[float]) -> 
 
 
 def strided(ranked: Sequence[T], stride: int) -> list[T]:
-    """All elements, in the order of a walk in steps of `stride` that restarts one further each time it runs out.
+    """Returns all elements in the order of a walk in steps of `stride`.
+
+    When the walk reaches the end, it restarts one element after its last start.
 
     Example:
         >>> strided(range(7), 3)
@@ -134,7 +141,7 @@ def strided(ranked: Sequence[T], stride: int) -> list[T]:
 
 
 def score_of(judged: Judged) -> float:
-    """The semantic matching score of a judged pair, in (0, 1), where no `Scale` is given.
+    """Returns the semantic matching score of a judged pair, in (0, 1), on the default `Scale`.
 
     Raises:
         ValueError: The pair has no verdict.
@@ -143,7 +150,7 @@ def score_of(judged: Judged) -> float:
 
 
 def fallback_places(settings: Selection, query_id: str, size: int) -> list[int]:
-    """Which of `size` candidates the paper's fallback draws."""
+    """Draws the indexes of the negatives among `size` candidates, for the paper's fallback."""
     dice = random.Random(f"{settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
     return dice.sample(range(size), min(settings.num_negatives, size))
 
@@ -156,18 +163,26 @@ def _drawn(judged: Judged, overrides: OverrideMap) -> ScoredCandidate:
 def _from_pool(
     pool: Sequence[ScoredCandidate], positive: Positive, settings: Selection, choice: SelectionOutcome
 ) -> SelectionOutcome:
+    """Filters the candidates of a query, and fills its row with negatives."""
     rule, query_id = rule_of(settings), choice.resolved.case.query.query_id
     if not pool:
         return replace(choice, reason="no candidate")
-    beta, kept = survivors(pool, rule.betas) if rule.betas else (None, pool)
+
+    # The filter drops likely false negatives. Presets without margins keep all candidates.
+    beta: float | None = None
+    kept = pool
+    if rule.betas:
+        beta, kept = survivors(pool, rule.betas)
     choice = replace(choice, survivors=len(kept), dropped=len(pool) - len(kept))
     if not kept and rule.fallback == "drop":
         return replace(choice, reason="no survivor")
+
     picked = _picked(query_id, pool, kept, rule, settings)
     negatives = _filled(picked, settings.num_negatives, beta if kept else None, fallback=not kept)
     triple = _triple(choice.resolved, positive, negatives, settings, suspect=choice.suspect)
-    scores = [one.score for one in picked if one.score is not None]
-    return replace(choice, triple=triple, reason="kept", tie=len(set(scores)) < len(scores), picked=picked)
+    scores = [candidate.score for candidate in picked if candidate.score is not None]
+    has_tie = len(set(scores)) < len(scores)
+    return replace(choice, triple=triple, reason="kept", tie=has_tie, picked=picked)
 
 
 def _picked(
@@ -180,17 +195,17 @@ def _picked(
 
 
 def _filled(picked: Sequence[ScoredCandidate], stored: int, beta: float | None, *, fallback: bool) -> list[Negative]:
-    """As many negatives as a row has; those that fill it up are marked."""
+    """Returns `stored` negatives. If fewer were picked, they are repeated, and the repeats are marked as duplicates."""
     return [
         Negative(
-            **vars(one.judged),
+            **vars(candidate.judged),
             beta=beta,
-            duplicate=place >= len(picked),
+            duplicate=index >= len(picked),
             fallback=fallback,
-            judge=one.judge,
-            overruled=one.overruled,
+            judge=candidate.judge,
+            overruled=candidate.overruled,
         )
-        for place, one in enumerate(islice(cycle(picked), stored))
+        for index, candidate in enumerate(islice(cycle(picked), stored))
     ]
 
 
@@ -202,22 +217,30 @@ def _triple(
     *,
     suspect: bool,
 ) -> Triple:
+    """Returns the training row of a query."""
     query = resolved.case.query
-    taken = {negative.item_id for negative in negatives}
-    better = [
-        Extra(**vars(one.judged), judge=one.judge)
-        for one in resolved.candidates
-        if settings.extra_positives and one.beats_positive and one.judged.item_id not in taken
-    ]
-    lighter = suspect and settings.suspect_action == "down_weight"
+
+    # Candidates that beat the positive are offered as further positives.
+    extra_positives = list(resolved.matches)
+    if settings.extra_positives:
+        taken = {negative.item_id for negative in negatives}
+        extra_positives += [
+            Extra(**vars(candidate.judged), judge=candidate.judge)
+            for candidate in resolved.candidates
+            if candidate.beats_positive and candidate.judged.item_id not in taken
+        ]
+
+    weight = 1.0
+    if suspect and settings.suspect_action == "down_weight":
+        weight = positive.label / settings.suspect_below
     return Triple(
         query_id=query.query_id,
         subset=query.subset,
         positive=positive.judged,
         negatives=negatives,
-        extra_positives=[*resolved.matches, *better],
+        extra_positives=extra_positives,
         suspect=suspect,
-        weight=positive.label / settings.suspect_below if lighter else 1.0,
+        weight=weight,
         positive_judge=positive.judge,
         positive_affirmed=positive.affirmed,
     )

@@ -1,6 +1,6 @@
-"""What a person decided against the judge: one JSON file, exported by the page of `mine inspect`.
+"""Reads a file of overrides: decisions of a person against the judge. The page of `mine inspect` exports the file.
 
-This reads and checks the file; it does not apply it.
+This module reads and checks the file. It does not apply the overrides.
 """
 
 from pathlib import Path
@@ -19,28 +19,31 @@ class Override(BaseModel):
 
     query_id: str
     item_id: str | None
-    """None where the row as a whole is meant."""
+    """The id of the item, or None if the decision is about the whole row."""
     verdict: Literal["match", "negative", "drop"]
-    """`match`: the item answers the query, whatever the judge says; `negative`: it does not; `drop`: the row is left
-    out."""
+    """The decision. `match`: the item answers the query, whatever the judge's score is. `negative`: the item does not
+    answer the query. `drop`: the row is left out."""
     note: str = ""
-    """The person's own words."""
+    """A comment by the person."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Override":
         if (self.verdict == "drop") != (self.item_id is None):
-            raise ValueError("drop is of a whole row, with item_id null; match and negative are of one item_id")
+            raise ValueError(
+                "drop applies to a whole row and match or negative to an item. Set item_id to null for drop, and to "
+                "an id for match or negative"
+            )
         return self
 
 
 class Overrides(BaseModel):
-    """The file. The page writes it, selection reads it."""
+    """The file of overrides. The page of `mine inspect` writes this file, and the selection reads it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="file of overrides")
 
     version: Literal[1] = 1
     corpus: str
-    """Fingerprint of the corpus whose rows were looked at."""
+    """The fingerprint of the corpus whose rows the person inspected."""
     overrides: list[Override]
 
 
@@ -48,24 +51,25 @@ def read_overrides(path: Path, corpus_fingerprint: str) -> Overrides:
     """Reads a file of overrides.
 
     Args:
-        path: What the page exported.
-        corpus_fingerprint: Of the corpus that it must belong to.
+        path: The file that the page exported.
+        corpus_fingerprint: The fingerprint of the corpus that the file must belong to.
 
     Raises:
-        DataError: No such file, not one of ours, of another corpus, or it says two things about one item.
+        DataError: The file does not exist, is no file of overrides, belongs to a different corpus, or contradicts
+            itself about an item.
     """
     read = read_json(path, Overrides)
     if read.corpus != corpus_fingerprint:
         raise DataError(
-            f"{path}: was made for corpus {read.corpus[:12]}, not for {corpus_fingerprint[:12]}; give the file that "
+            f"{path}: was made for corpus {read.corpus[:12]}, not for {corpus_fingerprint[:12]}. Give the file that "
             "this corpus' page exported"
         )
-    said: dict[tuple[str, str | None], str] = {}
+    verdict_of: dict[tuple[str, str | None], str] = {}
     for override in read.overrides:
-        before = said.setdefault((override.query_id, override.item_id), override.verdict)
-        if before != override.verdict:
+        earlier = verdict_of.setdefault((override.query_id, override.item_id), override.verdict)
+        if earlier != override.verdict:
             raise DataError(
-                f"{path}: query {override.query_id!r}, item {override.item_id!r} is both {before!r} and "
-                f"{override.verdict!r}; leave one of the two in the file"
+                f"{path}: query {override.query_id!r}, item {override.item_id!r} is both {earlier!r} and "
+                f"{override.verdict!r}. Remove one of these two overrides from the file"
             )
     return read

@@ -1,9 +1,12 @@
-"""How the items of one query stand: each held against the positive by one judge, unless a person has said. Pure.
+"""Resolves the items of one query: compares each candidate with the positive by one judge, or by an override. Pure.
 
-A cascade has a second judge's row of the same query, with those candidates that the first one was unsure of. What the
-second answered is decided by its own scores, everything else by the first one's; scores of two judges are never
-compared. A person's word stands above both: a match has the label 1, a negative the score 0, and neither needs a
-verdict. The cut is the judge's own all the same: a judge that gave a true match 0.6 gives others of its kind no more.
+In a cascade, a second judge scores the candidates near the cut of the first judge. Its scores decide about the
+candidates for which it has a verdict, and the first judge's scores decide about all others. Scores of two judges are
+never compared.
+
+Overrides by a person take precedence over both judges: a match gets the label 1 and a negative the score 0, with or
+without a verdict. The cut is always the judge's score: a judge that gives a true match 0.6 scores similar matches no
+higher.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,15 +22,17 @@ from unijudge.formats.triples import Extra, Scale
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 OverrideVerdict = Literal["match", "negative", "drop", "known", "twin"]
-"""Of a person: `match`, `negative`, `drop`. Of the corpus: `known`, an item that can be no wrong answer, such as
-another row's positive of the same question; `twin`, which says the same as a more similar candidate."""
+"""A person decides `match`, `negative` or `drop`. The corpus decides `known` and `twin`. `known`: the item cannot be a
+wrong answer, for example because it is the positive of another row with the same question. `twin`: the item has the
+same content as a more similar candidate."""
 OverrideMap = Mapping[str | None, OverrideVerdict]
-"""What is said about the items of one query; the word about None is about the whole row."""
+"""Item id → verdict, for the items of one query. The key None stands for the whole row."""
 RIGHT: tuple[OverrideVerdict, ...] = ("match", "known")
 NEVER_NEGATIVE: tuple[OverrideVerdict, ...] = (*RIGHT, "twin")
 
 TOLERANCE = 1e-6
-"""Scores closer than this are equal: stored log-probabilities are float32, and published scores have two decimals."""
+"""Scores closer than this count as equal, because stored log-probabilities are float32 and published scores have two
+decimals."""
 
 
 @overload
@@ -35,7 +40,7 @@ def at_most(score: float, limit: float) -> bool: ...
 @overload
 def at_most(score: float | Floats, limit: Floats) -> Bools: ...
 def at_most(score: float | Floats, limit: float | Floats) -> bool | Bools:
-    """Whether a score is at most a limit; likewise for arrays of both.
+    """Returns whether a score is at most a limit, up to `TOLERANCE`. Also works elementwise on arrays.
 
     Example:
         >>> 0.2 <= 0.3 - 0.1, at_most(0.2, 0.3 - 0.1), at_most(0.20001, 0.3 - 0.1)
@@ -46,33 +51,36 @@ def at_most(score: float | Floats, limit: float | Floats) -> bool | Bools:
 
 @dataclass(frozen=True)
 class Case:
-    """One query, and all that decides about its items."""
+    """One query with its scores and overrides."""
 
     query: JudgedQuery
-    """As the first judge saw it."""
+    """The query with the first judge's scores."""
     large: JudgedQuery | None = None
-    """In a cascade, the second judge's row: some of the candidates, or none at all."""
+    """In a cascade, the query with the second judge's scores of some or no candidates."""
     overrides: OverrideMap = field(default_factory=dict)
-    """Verdicts on its items: a `match` is never a negative; a `negative` survives every margin, or is no positive any
-    more; `drop` leaves the row out; `known` and `twin` are no candidates."""
+    """The verdicts about the query's items. A `match` is never a negative. A candidate that is `negative` survives
+    every margin, and a positive that is `negative` is no longer a positive. `drop` leaves the row out. `known` and
+    `twin` items are not candidates."""
     scales: Sequence[Scale] = (Scale(), Scale())
-    """How log-odds become scores; one for each judge."""
+    """The scales that turn log-odds into scores, one for each judge."""
 
 
 @dataclass(frozen=True)
 class Positive:
-    """The positive of a query by one judge: one that a person calls a match, else the one with the best score."""
+    """The positive of a query by one judge: a positive that a person marked as a match, or else the best by score."""
 
     judged: Judged
     cut: float
-    """σ⁺, in (0, 1]: the judge's best score of any positive; 1 where it has none of those that a person calls one."""
+    """σ⁺, in (0, 1]: the judge's best score of any positive. 1 if all positives lack a verdict, but a person marked one
+    as a match."""
     judge: int
+    """Index of the judge: 0 for the first folder, 1 for the second."""
     affirmed: bool = False
-    """A person calls it a match."""
+    """Whether a person marked the positive as a match."""
 
     @property
     def label(self) -> float:
-        """1 where a person calls it a match, else the judge's score, which is the best one."""
+        """The label: 1 if a person marked the positive as a match, or else the judge's best score."""
         return 1.0 if self.affirmed else self.cut
 
 
@@ -82,23 +90,25 @@ class ScoredCandidate:
 
     judged: Judged
     score: float | None = None
-    """In (0, 1), and 0 where a person says so; None for one that was drawn and that nobody judged."""
+    """The score, in (0, 1). 0 if a person marked the item as a negative, None for a drawn item without a verdict."""
     positive: float | None = None
-    """σ⁺ by the same judge."""
+    """σ⁺ by the judge of the score."""
     judge: int = 0
-    """0 for the first folder, 1 for the second."""
+    """Index of the judge: 0 for the first folder, 1 for the second."""
     overruled: bool = False
-    """A person says that it does not answer the query."""
+    """Whether a person marked the item as a negative."""
 
     def survives(self, beta: float) -> bool:
-        """Whether its score is at most σ⁺ − β, or a person said so."""
+        """Returns whether the score is at most σ⁺ − β, or a person marked the item as a negative."""
         if self.overruled:
             return True
-        return self.score is not None and self.positive is not None and at_most(self.score, self.positive - beta)
+        if self.score is None or self.positive is None:
+            return False
+        return at_most(self.score, self.positive - beta)
 
     @property
     def beats_positive(self) -> bool:
-        """Whether the judge holds it for at least as good as the positive, and no person says otherwise."""
+        """Whether the score is at least the positive's score, and no person marked the item as a negative."""
         if self.overruled or self.score is None or self.positive is None:
             return False
         return at_most(self.positive, self.score)
@@ -106,88 +116,94 @@ class ScoredCandidate:
 
 @dataclass(frozen=True)
 class ResolvedQuery:
-    """One query's items."""
+    """The resolved items of one query."""
 
     case: Case
     positive: Positive | None
-    """By the second judge where it has one; None where none has a verdict or a person's word."""
+    """The positive by the second judge if it has one, or else by the first judge. None if no positive has a verdict or
+    an override."""
     listed: int
-    """Candidates among the first k, with a verdict or without; not those that the corpus rules out."""
+    """Number of candidates among the first k, with or without a verdict, except `known` and `twin` items."""
     candidates: list[ScoredCandidate]
-    """Those that may be chosen, by similarity."""
+    """The candidates that may be chosen, sorted by similarity."""
     matches: list[Extra]
-    """Candidates that a person calls a match."""
+    """The candidates that a person marked as a match."""
     overridden: bool
-    """A person left no positive, or wants no row of this query."""
+    """Whether a person marked all positives as negatives, or dropped the row."""
 
 
 def resolve(case: Case, k: int | None = None) -> ResolvedQuery:
-    """Holds every item of a query against its positive.
+    """Finds the positive of a query, and compares every candidate with it.
 
     Args:
-        case: The query, and all that decides about its items.
-        k: Only so many candidates, the most similar ones.
+        case: The query with its scores and overrides.
+        k: Number of candidates to use, the most similar first. By default all are used.
     """
     query, large, overrides = case.query, case.large, case.overrides
     small_positive = _positive(query, case.scales[0], 0, overrides)
     large_positive = _positive(large, case.scales[1], 1, overrides) if large is not None else None
 
-    # What the second judge answered is decided by its own scores.
-    again: dict[str, Judged] = {}
+    # Candidates with a verdict of the second judge are decided by its scores.
+    by_large: dict[str, Judged] = {}
     if large is not None and large_positive is not None:
-        again = {one.item_id: one for one in large.candidates if one.log_odds is not None}
+        by_large = {judged.item_id: judged for judged in large.candidates if judged.log_odds is not None}
 
-    near = [one for one in within(query.candidates, k) if overrides.get(one.item_id) not in ("known", "twin")]
-    matches = [one for one in query.candidates if overrides.get(one.item_id) == "match"]
+    near = [judged for judged in within(query.candidates, k) if overrides.get(judged.item_id) not in ("known", "twin")]
+    matches = [
+        Extra(**vars(by_large.get(judged.item_id, judged)), judge=int(judged.item_id in by_large), affirmed=True)
+        for judged in query.candidates
+        if overrides.get(judged.item_id) == "match"
+    ]
     return ResolvedQuery(
         case=case,
         positive=large_positive or small_positive,
         listed=len(near),
-        candidates=list(_candidates(near, again, (small_positive, large_positive), case)),
-        matches=[
-            Extra(**vars(again.get(one.item_id, one)), judge=int(one.item_id in again), affirmed=True)
-            for one in matches
-        ],
+        candidates=list(_candidates(near, by_large, (small_positive, large_positive), case)),
+        matches=matches,
         overridden=None in overrides or _none_left(query, overrides),
     )
 
 
 def within(candidates: Iterable[Judged], k: int | None) -> Iterator[Judged]:
-    """The candidates of a rank below k, or at a place below it where nobody ranked them; all for None."""
-    for place, one in enumerate(candidates):
-        if k is None or (place if one.rank is None else one.rank) < k:
-            yield one
+    """Yields the candidates with a rank below k, or all if k is None. Without a rank, a candidate's index counts."""
+    for index, judged in enumerate(candidates):
+        rank = index if judged.rank is None else judged.rank
+        if k is None or rank < k:
+            yield judged
 
 
 def _none_left(query: JudgedQuery, overrides: OverrideMap) -> bool:
-    return bool(query.positives) and all(overrides.get(one.item_id) == "negative" for one in query.positives)
+    return bool(query.positives) and all(overrides.get(judged.item_id) == "negative" for judged in query.positives)
 
 
 def _positive(row: JudgedQuery, scale: Scale, judge: int, overrides: OverrideMap) -> Positive | None:
-    left = [one for one in row.positives if overrides.get(one.item_id) != "negative"]
-    scores = {one.item_id: scale.score(one) for one in left if one.log_odds is not None}
+    """Returns the positive of a query by one judge, or None if no positive has a verdict or an override."""
+    left = [judged for judged in row.positives if overrides.get(judged.item_id) != "negative"]
+    scores = {judged.item_id: scale.score(judged) for judged in left if judged.log_odds is not None}
     cut = max(scores.values(), default=1.0)
-    affirmed = [one for one in left if overrides.get(one.item_id) == "match"]
-    # Of several the best one by the judge; among those that a person affirms, one without a verdict comes last.
-    chosen = max(
-        affirmed or [one for one in left if one.item_id in scores],
-        key=lambda one: scores.get(one.item_id, -1.0),
-        default=None,
-    )
-    return None if chosen is None else Positive(chosen, cut, judge, affirmed=bool(affirmed))
+
+    # A positive that a person marked as a match is preferred, then the best score. Without a verdict it comes last.
+    affirmed = [judged for judged in left if overrides.get(judged.item_id) == "match"]
+    eligible = affirmed or [judged for judged in left if judged.item_id in scores]
+    if not eligible:
+        return None
+    chosen = max(eligible, key=lambda judged: scores.get(judged.item_id, -1.0))
+    return Positive(chosen, cut, judge, affirmed=bool(affirmed))
 
 
 def _candidates(
     near: Iterable[Judged],
-    again: Mapping[str, Judged],
+    by_large: Mapping[str, Judged],
     positives: Sequence[Positive | None],
     case: Case,
 ) -> Iterator[ScoredCandidate]:
-    for one in near:
-        word, judge = case.overrides.get(one.item_id), int(one.item_id in again)
-        judged, positive = again.get(one.item_id, one), positives[judge]
+    """Yields the candidates that may be chosen, each with the scores of one judge."""
+    for by_small in near:
+        judge = int(by_small.item_id in by_large)
+        judged, positive = by_large.get(by_small.item_id, by_small), positives[judge]
         cut = None if positive is None else positive.cut
-        if word == "negative":
+        verdict = case.overrides.get(by_small.item_id)
+        if verdict == "negative":
             yield ScoredCandidate(judged, 0.0, cut, judge, overruled=True)
-        elif judged.log_odds is not None and cut is not None and word not in NEVER_NEGATIVE:
+        elif judged.log_odds is not None and cut is not None and verdict not in NEVER_NEGATIVE:
             yield ScoredCandidate(judged, case.scales[judge].score(judged), cut, judge)

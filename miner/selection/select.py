@@ -1,4 +1,4 @@
-"""Runs a selection over score folders: rows in, training rows and their statistics out."""
+"""Runs a selection over score folders, and writes training rows and their statistics."""
 
 import logging
 import random
@@ -31,15 +31,14 @@ from unijudge.storage.outputs import check_absent, is_folder_of, replacing
 logger = logging.getLogger(__name__)
 
 is_selection = is_folder_of("triples.json", TripleManifest, lambda _, name: PART.fullmatch(name) is not None)
-"""Whether a folder is what `select` writes, and holds nothing else."""
+"""Returns whether a folder holds a selection and nothing else."""
 
 
 def select(settings: SelectSettings, *, overwrite: bool = False) -> dict[str, float]:
-    """Writes the training rows of a score folder, or of a cascade of two, and returns what it counted.
+    """Writes the training rows of a score folder, or of a cascade of two, and returns statistics.
 
     Raises:
-        DataError: The folders do not belong together, the scores are not whole, or `out` exists and is no selection
-            that may be overwritten.
+        DataError: The folders do not belong together, scores are missing, or `out` exists and must not be overwritten.
         NothingSelected: No row is kept.
     """
     with replacing(settings.out, is_selection, "selection", overwrite=overwrite) as out:
@@ -54,14 +53,14 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
         statistics = job.table()
         if not rows:
             raise _nothing(out, statistics)
-        first, *second = [file_sha256(folder / "manifest.json") for folder in settings.scores]
+        digests = [file_sha256(folder / "manifest.json") for folder in settings.scores]
         finish_triples(
             draft,
             TripleManifest(
                 corpus=job.corpus.fingerprint,
-                scores=first,
-                large_scores=next(iter(second), None),
-                selection=_told(settings),
+                scores=digests[0],
+                large_scores=digests[1] if len(digests) > 1 else None,
+                selection=_recorded(settings),
                 scales=tuple(job.sources.scales),
                 calibrated=job.sources.calibrated,
                 fold_case=job.sources.manifests[0].retrieval.get("fold_case", True),
@@ -76,24 +75,25 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
 
 
 def _nothing(out: Path, statistics: dict[str, float]) -> NothingSelected:
-    """What to raise where no row is kept: nobody could train on an empty selection."""
-    reasons = [f"{name}: {value:,}" for name, value in statistics.items() if name.startswith("left out") and value]
+    """Returns the error for a selection that keeps no row, because nobody can train on an empty selection."""
+    counts = [f"{name}: {value:,}" for name, value in statistics.items() if name.startswith("left out") and value]
+    reasons = "; ".join(counts) or "no query was scored"
     error = NothingSelected(
-        f"{out}: no row is kept of {statistics['queries']:,} queries ({'; '.join(reasons) or 'none were scored'}), so "
-        "nothing was written. Score more pairs, or select with other `betas`, `suspect_action` or `overrides`"
+        f"{out}: no row is kept of {statistics['queries']:,} queries ({reasons}), so nothing was written. Score more "
+        "pairs, or select with different `betas`, `suspect_action` or `overrides`"
     )
     error.statistics = statistics
     return error
 
 
-def _told(settings: SelectSettings) -> dict[str, Any]:
-    """The settings, as the manifest keeps them; the corpus by its whole path, by which `check` finds it."""
+def _recorded(settings: SelectSettings) -> dict[str, Any]:
+    """Returns the settings for the manifest. The path of the corpus is absolute, so that `check` finds the corpus."""
     corpus = settings.corpus.resolve() if is_local(settings.corpus) else settings.corpus
     return without_passwords_in(settings.model_dump(mode="json")) | {"corpus": str(corpus)}
 
 
 class _Job:
-    """The inputs of a selection, and its counts."""
+    """The inputs and the statistics of a selection."""
 
     def __init__(self, settings: SelectSettings):
         self._settings = settings
@@ -106,18 +106,20 @@ class _Job:
         self._comparison = None if settings.compare is None else SelectionComparison(settings.compare, self.corpus)
         self._extra_positives = 0
         self._of_two_judges = 0
-        """Rows with scores that cannot be compared with one another."""
+        """Rows with scores of two judges that cannot be compared."""
         self._distinct: Counter[int] = Counter()
-        """Number of distinct negatives → rows that have it."""
+        """Number of distinct negatives → number of rows."""
 
     def triples(self) -> Iterator[Triple]:
-        """The training rows, in the order of the corpus."""
-        random_walk = rule_of(self._settings).walk == "random"
+        """Yields the training rows, in the order of the corpus."""
         draws = None
-        if random_walk:
+        if rule_of(self._settings).walk == "random":
             draws = _Draws(self._settings, self.corpus, self.sources.manifests[0], self.sources.words)
-        for source in self.sources.cases():
-            case, drawn = (source, []) if draws is None else draws.added_to(source)
+        for scored in self.sources.cases():
+            case = scored
+            drawn: list[Judged] = []
+            if draws is not None:
+                case, drawn = draws.added_to(scored)
             choice = select_negatives(case, self._settings, drawn=drawn)
             self._statistics.count(choice, self._settings.num_negatives)
             if choice.triple is not None:
@@ -125,26 +127,31 @@ class _Job:
                 yield choice.triple
 
     def table(self) -> dict[str, float]:
-        """What was counted, once all rows went by."""
-        (alike,) = [None] if self._vectors is None else likeness(self.corpus, self._vectors, [self._sample.held])
+        """Returns the statistics of all rows. Call this after the last row."""
+        alike = None
+        if self._vectors is not None:
+            (alike,) = likeness(self.corpus, self._vectors, [self._sample.held])
         table = self._statistics.table(alike) | {"extra positives offered": self._extra_positives}
-        return table | ({} if self._comparison is None else self._comparison.table())
+        if self._comparison is not None:
+            table |= self._comparison.table()
+        return table
 
     def warn(self, rows: int) -> None:
-        """Says what a training may trip over, once all rows went by."""
+        """Warns of rows that are a problem for training. Call this after the last row."""
         if self._of_two_judges:
             logger.warning(
-                "%s: %d rows have the scores of two judges, and these are not both calibrated, so a training would "
-                "compare what cannot be compared; fit each judge (`mine calibrate`), and select again with both files "
-                "as `calibration`",
+                "%s: %d rows have scores of two judges that are not both calibrated, so training would compare scores "
+                "that cannot be compared. Fit each judge with `mine calibrate`, and select again with both files as "
+                "`calibration`",
                 self._settings.out, self._of_two_judges,
             )  # fmt: skip
         stored = self._settings.num_negatives
         if repeated := rows - self._distinct[stored]:
             logger.warning(
-                "%s: %d of %d rows have fewer than num_negatives = %d distinct negatives, and repeat some to fill up. "
-                "Score with a larger k, select with a smaller `num_negatives`, or use fewer of each row: %d in nine "
-                "rows of ten are distinct (`num_negatives` of a training, `--negatives` of an export)",
+                "%s: %d of %d rows have fewer than num_negatives = %d distinct negatives and are filled up with "
+                "duplicates. Score with a larger k, select with a smaller `num_negatives`, or use fewer negatives of "
+                "each row: nine rows of ten have at least %d distinct negatives (set `num_negatives` of a training or "
+                "`--negatives` of an export)",
                 self._settings.out, repeated, rows, stored, had_by_most(self._distinct),
             )  # fmt: skip
 
@@ -158,31 +165,42 @@ class _Job:
 
 
 class _Draws:
-    """Random items of a query's pool, never one that can be no wrong answer; unjudged and unmeasured."""
+    """Draws random items of a query's pool, without excluded items. They have no scores and no similarities."""
 
     def __init__(self, settings: SelectSettings, corpus: Corpus, manifest: ScoreManifest, words: Words):
         self._settings = settings
         self._corpus = corpus
         self._words = words
-        same = {
+        # Items are excluded by the same rules as in the search for candidates.
+        rules = {
             name: manifest.retrieval[name] for name in ("fold_case", "allow_query_image") if name in manifest.retrieval
         }
-        self._pools = Pools(corpus, manifest.pool, **same)
+        self._pools = Pools(corpus, manifest.pool, **rules)
 
     def added_to(self, case: Case) -> tuple[Case, list[Judged]]:
-        """A query's drawn items, as many as a row has or as the pool has, and its case with the verdicts on them."""
+        """Draws items for a query, and adds the overrides of these items to its case.
+
+        Args:
+            case: The query with its scores and overrides.
+
+        Returns:
+            The case with the added overrides, and `num_negatives` drawn items, or fewer if the pool has fewer.
+        """
         query_id = case.query.query_id
-        dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
         row = self._corpus.query_row_of[query_id]
         allowed = self._pools.allowed(row)
 
-        # A few more, so that enough are left where people ruled some of them out.
+        # Overrides may exclude some drawn items. Extra draws replace them.
         wanted = self._settings.num_negatives + self._words.heard_of(row)
+        dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
         picks = dice.sample(range(len(allowed)), min(len(allowed), wanted))
-        items = [self._corpus.items[item] for item in allowed.take(picks).tolist()]
-        overrides = self._words.of(query_id, [], [item.item_id for item in items])
-        left = [item for item in items if overrides.get(item.item_id) not in RIGHT][: self._settings.num_negatives]
+        items = [self._corpus.items[item_row] for item_row in allowed.take(picks).tolist()]
 
-        verdicts = {item.item_id: overrides[item.item_id] for item in left if item.item_id in overrides}
-        drawn = [Judged(item.item_id, item.key, None, None) for item in left]
-        return replace(case, overrides={**case.overrides, **verdicts}), drawn
+        item_ids = [item.item_id for item in items]
+        overrides = self._words.of(query_id, [], item_ids)
+        wrong_answers = [item for item in items if overrides.get(item.item_id) not in RIGHT]
+        drawn = wrong_answers[: self._settings.num_negatives]
+
+        added = {item.item_id: overrides[item.item_id] for item in drawn if item.item_id in overrides}
+        case = replace(case, overrides={**case.overrides, **added})
+        return case, [Judged(item.item_id, item.key, None, None) for item in drawn]

@@ -1,4 +1,4 @@
-"""The settings of a selection, and what all that reads scores has in common: one TOML file each."""
+"""The settings of a selection, and the settings shared by all commands that read scores. Each has one TOML file."""
 
 from typing import Annotated, Literal, Self
 
@@ -13,57 +13,60 @@ Beta = Annotated[float, Field(ge=0, le=1)]
 Ladder = Annotated[tuple[Beta, ...], Field(min_length=1)]
 Margins = Annotated[Ladder, BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)]
 Rungs = Beta | Ladder
-
-
 Folders = Annotated[tuple[Location, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=2)]
 Files = Annotated[tuple[Location, ...], BeforeValidator(as_tuple), Field(max_length=2)]
 
 
 class ScoreFolders(Settings):
-    """Scores, and how they are read."""
+    """The folders of scores, and the settings for reading them."""
 
     scores: Folders
-    """The folder of score shards (`mine score`); two make a cascade: a small judge's, then a large one's inside the
-    small one's band."""
+    """The folder of score shards, written by `mine score`. Two folders make a cascade: first a small judge's folder,
+    then the folder in which a large judge scored the candidates in the small judge's band."""
     calibration: Files = ()
-    """Files of `mine calibrate`, at most one for each judge: they make scores into chances."""
+    """Files from `mine calibrate`, at most one for each judge. They turn scores into probabilities."""
     log_odds_divisor: float = Field(1.0, gt=0)
-    """Divides every log-odds before the score is taken. 1.05 puts a bfloat16 judge's scores on the grid of UniME-V2's
-    released ones, which went through a repetition penalty. Not with a calibration, which is fitted without it."""
+    """Divisor of every log-odds before it becomes a score. 1.05 puts a bfloat16 judge's scores on the grid of
+    UniME-V2's released scores, which were computed with a repetition penalty. Not allowed with a calibration, which is
+    fitted to undivided log-odds."""
     overrides: Location | None = None
-    """What a person decided against the judge: a JSON file that the page of `mine inspect` exports. It holds
+    """A JSON file of a person's decisions against the judge, exported by the page of `mine inspect`. The file holds
     {"version": 1, "corpus": the `corpus` of the scores' manifest.json, "overrides": [{"query_id", "item_id",
-    "verdict"}, …]}; a verdict is "match", "negative", or "drop" of a whole row, whose item_id is null."""
+    "verdict"}, …]}. A verdict is "match", "negative", or, for a whole row with item_id null, "drop"."""
     num_negatives: int = Field(10, gt=0)
-    """Negatives in a row."""
+    """Number of negatives in a row."""
     suspect_below: float = Field(0.5, ge=0, le=1)
-    """A positive with a lower score is suspect."""
+    """Score below which a positive is suspect."""
     suspect_action: Literal["keep", "leave_out", "down_weight"] = "keep"
-    """What becomes of rows with a suspect positive: `keep` flags them; `leave_out`; `down_weight`: the row's weight in
-    the loss is the positive's score over `suspect_below`."""
+    """What to do with rows whose positive is suspect. `keep`: keep the row and flag it. `leave_out`: leave the row out.
+    `down_weight`: the weight of the row in the loss is the positive's score divided by `suspect_below`."""
     seed: int = 0
-    """Of `random`, of the paper's fallback, and of samples."""
+    """Seed of the preset `random`, of the paper's fallback, and of samples."""
     partial: bool = False
-    """Take a score folder of which shards are missing."""
+    """Accept a score folder with missing shards."""
 
     @model_validator(mode="after")
     def _one_for_each(self) -> Self:
         if len(self.calibration) > len(self.scores):
-            raise ValueError(f"calibration: {len(self.calibration)} files for {len(self.scores)} folders of scores")
+            raise ValueError(
+                f"calibration: there are {len(self.calibration)} files for {len(self.scores)} folders of scores. Give "
+                "at most one file for each folder"
+            )
         check_one_scale(self.log_odds_divisor, calibrated=bool(self.calibration))
         return self
 
 
 class Selection(ScoreFolders):
-    """How hard negatives are chosen from scores; free to repeat, nothing is judged again."""
+    """The settings that decide which hard negatives are chosen. A selection can be repeated without the judge."""
 
     preset: Preset = "unime-v2"
-    """`unime-v2`: as the released data look. `paper`: as the paper says. Without a judge, for comparison: `topk` (most
-    similar), `random` (from the whole pool), `cyclic` (the stride alone)."""
+    """The rule of the selection. `unime-v2`: the rule that fits the released data. `paper`: the rule in the paper.
+    Rules that ignore scores, for comparison: `topk` (the most similar candidates), `random` (items of the whole pool),
+    `cyclic` (candidates in strides, without a filter)."""
     betas: Margins | None = None
-    """Margins under the positive's score, tried in turn until a candidate survives; default: the preset's."""
+    """Margins below the positive's score, tried in turn until a candidate survives. By default the preset's margins."""
     k: int | None = Field(None, gt=0)
-    """Only so many candidates, the most similar ones; default: all that were scored."""
+    """Number of candidates to use, the most similar first. By default all scored candidates are used."""
     stride: int = Field(5, gt=0)
     """Step of the walk through the survivors, in order of similarity."""
     extra_positives: bool = False
@@ -71,13 +74,13 @@ class Selection(ScoreFolders):
 
 
 class SelectSettings(Selection):
-    """One selection of hard negatives."""
+    """The settings of one selection of hard negatives."""
 
     corpus: Location
-    """The corpus that the scores belong to."""
+    """The corpus of the scores."""
     vectors: Location | None = None
-    """Its embeddings, for the diversity of a row's negatives; without them it is not measured."""
+    """The corpus' embeddings, for measuring the diversity of a row's negatives. By default it is not measured."""
     out: Location
     """The folder of training rows."""
     compare: Location | None = None
-    """Another selection's folder: how much of it this one reproduces is counted."""
+    """The folder of another selection to compare with. Counts how many of its rows and negatives are chosen again."""

@@ -1,4 +1,4 @@
-"""What selections are compared by: counts that add up while rows stream."""
+"""The statistics by which selections are compared, counted while rows stream by."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from miner.selection.negatives import SelectionOutcome
 
 MOST = 0.9
-"""Of the rows: a number of negatives that so many have is worth a hint."""
+"""Share of the rows that must have a number of distinct negatives, for a warning to name this number."""
 
 
 def had_by_most(distinct: Counter[int]) -> int:
-    """The largest number of distinct negatives that at least nine rows in ten have.
+    """Returns the largest number of distinct negatives that at least nine rows in ten have.
 
     Args:
-        distinct: Number of distinct negatives → how many rows have it.
+        distinct: Number of distinct negatives → number of rows with exactly that many.
 
     Example:
         >>> had_by_most(Counter({10: 5, 4: 4, 1: 1}))
@@ -29,11 +29,12 @@ def had_by_most(distinct: Counter[int]) -> int:
 
 @dataclass
 class Statistics:
-    """What a selection did."""
+    """The counts of a selection."""
 
     calibrated: bool = False
-    """Whether scores are chances: a fitted calibration made them."""
+    """Whether scores are probabilities, because all judges have a fitted calibration."""
     reasons: Counter[str] = field(default_factory=Counter)
+    """Outcome of a query → number of queries."""
     candidates: int = 0
     survivors: int = 0
     dropped: int = 0
@@ -41,20 +42,21 @@ class Statistics:
     underfilled: int = 0
     fallback: int = 0
     short: int = 0
-    """Rows with fewer survivors than a row has negatives: filled up, drawn at random, or left out."""
+    """Rows with fewer survivors than negatives: filled up with duplicates, drawn at random, or left out."""
     ties: int = 0
     chosen: int = 0
     scored: int = 0
-    """Chosen ones with a score."""
+    """Chosen negatives with a score."""
     score_sum: float = 0.0
     measured: int = 0
-    """Chosen ones with a similarity."""
+    """Chosen negatives with a similarity."""
     similarity_sum: float = 0.0
 
     def count(self, choice: SelectionOutcome, stored: int) -> None:
-        """Adds one query."""
-        scores = [one.score for one in choice.picked if one.score is not None]
-        similarities = [one.judged.similarity for one in choice.picked if one.judged.similarity is not None]
+        """Adds the outcome of one query."""
+        scores = [candidate.score for candidate in choice.picked if candidate.score is not None]
+        known = [candidate.judged.similarity for candidate in choice.picked]
+        similarities = [similarity for similarity in known if similarity is not None]
         self.reasons[choice.reason] += 1
         self.candidates += choice.candidates
         self.survivors += choice.survivors
@@ -72,22 +74,21 @@ class Statistics:
 
     @property
     def false_negative_share(self) -> float | None:
-        """Expected share of matches among the chosen: their mean score; None where nobody judged them."""
+        """Expected share of matches among the chosen negatives: their mean score. None if no negative has a score."""
         return self.score_sum / self.scored if self.scored else None
 
     def table(self, likeness: float | None) -> dict[str, float]:
-        """Name → value, in the order in which they are printed; what was not measured is left out.
+        """Returns name → value, in the order for printing, without values that were not measured.
 
         Args:
-            likeness: Mean similarity among a row's negatives, of a sample.
+            likeness: Mean similarity among a row's negatives, measured on a sample of rows.
         """
         rows = self.reasons["kept"]
+        expected = "expected false negatives" if self.calibrated else "expected false negatives (at face value)"
         means = {
             "mean survivors of a row": self.survivors / rows if rows else None,
             "share of candidates dropped": self.dropped / self.candidates if self.candidates else None,
-            f"expected false negatives{'' if self.calibrated else ' (at face value)'}": (
-                self.score_sum if self.scored else None
-            ),
+            expected: self.score_sum if self.scored else None,
             "mean score of a negative": self.false_negative_share,
             "mean similarity of a negative": self.similarity_sum / self.measured if self.measured else None,
             "mean similarity among a row's negatives": likeness,

@@ -1,1 +1,1 @@
-"""Many selections of the same scores, counted side by side."""
+"""Compares many selections of the same scores side by side."""

@@ -1,4 +1,4 @@
-"""Selections side by side: their numbers as a table, and the β that the numbers speak for. Pure."""
+"""Recommends a β by the statistics of many selections, and prints the statistics as a table. Pure."""
 
 from collections.abc import Sequence
 
@@ -20,90 +20,98 @@ COLUMNS = {
     "suspect": "suspect positives",
     "ties": "rows with tied negatives",
 }
-"""The head of a column → how the name of its statistic begins."""
+"""The head of a column → the start of the name of its statistic."""
 
 
 class SweepPoint(BaseModel):
-    """One selection of the grid, and what it counted."""
+    """One selection of the grid and its statistics."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: Preset
     betas: tuple[float, ...]
-    """Empty where no judge decides."""
+    """The margins, tried in turn; empty if the preset ignores scores."""
     k: int | None
-    """None: all candidates."""
+    """The number of candidates to use; None: all candidates."""
     stride: int | None
-    """None where nothing walks."""
+    """The step of the walk; None if the preset has no walk in strides."""
     statistics: dict[str, float]
-    """What `mine select` prints."""
+    """The statistics that `mine select` prints."""
     false_negative_share: float | None
-    """Expected false negatives among the chosen."""
+    """The expected share of false negatives among the chosen negatives."""
     short_share: float | None
-    """Rows with fewer survivors than they should have negatives, among those with candidates."""
+    """The share of rows with fewer survivors than `num_negatives`, among the rows with candidates."""
 
     @property
     def ladder(self) -> str:
-        """Its margins, as people write them; empty where no judge decides."""
+        """The margins as text; empty if the preset ignores scores."""
         return " → ".join(f"{beta:g}" for beta in self.betas)
 
 
 def recommend(
     points: Sequence[SweepPoint], max_false_negatives: float, max_short: float, *, calibrated: bool
 ) -> tuple[int | None, str]:
-    """The smallest β that keeps false negatives few and rows full, and why.
+    """Recommends the smallest β with few false negatives and full rows, and explains the recommendation.
 
-    A larger β drops more false negatives, but also leaves fewer negatives, and of those the easier ones. So of the
-    selections that ask the judge, that one is recommended whose first β is the smallest (of equals, the first in the
-    grid) with
+    A larger β drops more false negatives, but leaves fewer and easier negatives. So this recommends, among the
+    selections that use scores, the selection with the smallest first β (the first in the grid if several are equal)
+    for which
 
-        expected false negatives among the chosen / chosen ≤ max_false_negatives,
-        rows with fewer survivors than they should have negatives / rows with candidates ≤ max_short.
+        expected false negatives among the chosen negatives / chosen negatives ≤ max_false_negatives,
+        rows with fewer survivors than `num_negatives` / rows with candidates ≤ max_short.
 
     Args:
-        points: The grid, counted.
-        max_false_negatives: A share.
-        max_short: A share. Rows that were filled up, drawn at random or left out for want of survivors are short.
-        calibrated: Whether scores are chances; if not, the sentence says that they are taken at face value.
+        points: The grid with its statistics.
+        max_false_negatives: The largest allowed share of false negatives, in [0, 1].
+        max_short: The largest allowed share of short rows, in [0, 1]. A row is short if it is filled up, drawn at
+            random or left out because it has too few survivors.
+        calibrated: Whether scores are probabilities. If not, the sentence says that scores are taken at face value.
 
     Returns:
-        A place in `points`, or None where none fits, and one sentence made of the numbers.
+        An index into `points`, or None if no point fits, and a sentence with the numbers.
     """
-    asked = [place for place, point in enumerate(points) if point.betas and point.false_negative_share is not None]
-    asked.sort(key=lambda place: points[place].betas[0])
-    if not asked:
-        return None, "No selection of this grid asks the judge and keeps a row: there is no β to recommend."
-    few = [place for place in asked if (points[place].false_negative_share or 0) <= max_false_negatives]
-    full = [place for place in asked if (points[place].short_share or 0) <= max_short]
-    both = [place for place in few if place in full]
-    face = "" if calibrated else " at face value (no calibration is given)"
-    limits = f"at most {max_false_negatives:.1%} expected false negatives{face} and {max_short:.1%} short rows"
-    if both:
-        return both[0], f"{_told(points[both[0]])}: the smallest β of the grid with {limits}."
-    safe = few[0] if few else min(asked, key=lambda place: points[place].false_negative_share or 0)
-    rich = full[-1] if full else min(asked, key=lambda place: points[place].short_share or 0)
-    nearest = "; or ".join(_told(points[place]) for place in dict.fromkeys([safe, rich]))
+    # Points that use scores, by their first β.
+    scored = [point for point in points if point.betas and point.false_negative_share is not None]
+    scored.sort(key=lambda point: point.betas[0])
+    if not scored:
+        return None, "No selection of this grid uses scores and keeps a row, so there is no β to recommend."
+
+    safe = [point for point in scored if _false_negatives(point) <= max_false_negatives]
+    full = [point for point in scored if _short(point) <= max_short]
+    at_face_value = "" if calibrated else " at face value (no calibration is given)"
+    limits = f"at most {max_false_negatives:.1%} expected false negatives{at_face_value} and {max_short:.1%} short rows"
+    for point in safe:
+        if point in full:
+            return points.index(point), f"{_described(point)}: the smallest β of the grid with {limits}."
+
+    # No point keeps both limits. The sentence names the best point for each limit.
+    safest = safe[0] if safe else min(scored, key=_false_negatives)
+    fullest = full[-1] if full else min(scored, key=_short)
+    nearest = _described(safest)
+    if fullest is not safest:
+        nearest += f"; or {_described(fullest)}"
     return None, (
-        f"No β of the grid has {limits}; nearest: {nearest}. Raise the limit that matters less, try other margins, or "
-        "have more candidates scored."
+        f"No β of the grid has {limits}. The nearest are {nearest}. Raise the limit that matters less, try different "
+        "margins, or score more candidates."
     )
 
 
 def comparison_table(points: Sequence[SweepPoint]) -> list[list[str]]:
-    """The table as text: its head, then a row for each point; without columns that nothing was measured for."""
+    """Returns the statistics as text: a head, then one row for each point. Columns without a number are left out."""
     rows = [["preset", "β", "k", "stride", *COLUMNS]]
     for point in points:
-        k, stride = ("all" if point.k is None else str(point.k)), ("" if point.stride is None else str(point.stride))
-        cells = [_cell(point, wanted) for wanted in COLUMNS.values()]
+        k = "all" if point.k is None else str(point.k)
+        stride = "" if point.stride is None else str(point.stride)
+        cells = [_cell(point, start) for start in COLUMNS.values()]
         rows.append([point.preset, point.ladder, k, stride, *cells])
     measured = [column for column in zip(*rows, strict=True) if any(column[1:])]
     return [list(row) for row in zip(*measured, strict=True)]
 
 
-def _cell(point: SweepPoint, wanted: str) -> str:
-    """The first of a point's statistics whose name begins so; empty where it was not measured."""
+def _cell(point: SweepPoint, start: str) -> str:
+    """Returns the first of a point's statistics whose name starts with `start`, or an empty text."""
     for name, value in point.statistics.items():
-        if name.startswith(wanted):
+        if name.startswith(start):
             return _number(value)
     return ""
 
@@ -112,7 +120,15 @@ def _number(value: float) -> str:
     return f"{value:,.3f}" if value % 1 and value < 1000 else f"{value:,.0f}"
 
 
-def _told(point: SweepPoint) -> str:
+def _false_negatives(point: SweepPoint) -> float:
+    return point.false_negative_share or 0
+
+
+def _short(point: SweepPoint) -> float:
+    return point.short_share or 0
+
+
+def _described(point: SweepPoint) -> str:
     k = "" if point.k is None else f", k {point.k}"
     walk = "" if point.stride is None else f", stride {point.stride}"
     return (

@@ -1,4 +1,4 @@
-"""The settings of a sweep: one TOML file, `--example` prints it."""
+"""The settings of a sweep. They come from one TOML file, and `--example` prints one."""
 
 from typing import Annotated, Literal
 
@@ -9,26 +9,28 @@ from unijudge.storage.locations import Location
 
 
 class SweepSettings(ScoreFolders):
-    """Many selections side by side, counted and not written."""
+    """The settings of a sweep, which compares many selections and writes no rows."""
 
     corpus: Location
-    """The corpus that the scores belong to."""
+    """The corpus of the scores."""
     vectors: Location | None = None
-    """Its embeddings, for the diversity of a row's negatives; without them it is not measured."""
+    """The corpus' embeddings, for measuring the diversity of a row's negatives. By default it is not measured."""
     presets: Annotated[tuple[Literal["unime-v2", "paper", "topk", "cyclic"], ...], Field(min_length=1)] = (
         "unime-v2",
         "topk",
     )
-    """As `preset` of a selection; `random` draws items that nobody judged, so there is nothing to count."""
+    """Presets to compare, as the `preset` of a selection. `random` is not among them, because it draws items without
+    scores."""
     betas: Annotated[tuple[Rungs, ...], Field(min_length=1)] = (0.01, 0.05, 0.1, 0.2, 0.3, (0.1, 0.01, 0.001))
-    """Margins, each alone (0.1) or a ladder ([0.1, 0.01]); of the presets that ask the judge."""
+    """Margins to compare, for presets that use scores. Each is a number (0.1) or a list of margins that a selection
+    tries in turn ([0.1, 0.01])."""
     ks: Annotated[tuple[Annotated[int, Field(gt=0)] | Literal["all"], ...], Field(min_length=1)] = ("all",)
-    """How many candidates, the most similar ones: `"all"`, or a number."""
+    """Numbers of candidates to compare. Each is a number, for the most similar candidates, or `"all"`."""
     strides: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (5,)
-    """Steps of the walk."""
+    """Steps of the walk to compare."""
     max_false_negatives: float = Field(0.05, ge=0, le=1)
-    """The recommended β leaves at most this share of expected false negatives among the chosen."""
+    """Largest expected share of false negatives among the chosen negatives for a recommended β."""
     max_short: float = Field(0.2, ge=0, le=1)
-    """… and at most this share of rows with fewer survivors than `num_negatives`."""
+    """Largest share of rows with fewer survivors than `num_negatives` for a recommended β."""
     out: Location | None = None
-    """A JSON file for all of it; an older one is replaced, another file is not."""
+    """The JSON file to write the report to. An earlier report is overwritten; any other file is an error."""

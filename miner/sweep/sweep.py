@@ -1,6 +1,6 @@
-"""Many selections of the same scores side by side, in one pass: what each would keep, and at which β to cut.
+"""Compares many selections of the same scores in one pass, and recommends a β.
 
-Nothing is written but the report. What is counted is what `mine select` would print.
+The statistics are those that `mine select` would print. Only the report is written, no training rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,27 +27,27 @@ from unijudge.storage.outputs import check_file, is_json_of
 
 
 class Sweep(BaseModel):
-    """The report: every point of the grid, and the β that the numbers speak for."""
+    """The report of a sweep: every point of the grid, and the recommended point."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
     corpus: str
-    """Fingerprint of the corpus."""
+    """The fingerprint of the corpus."""
     scores: list[str]
-    """sha256 of each score folder's manifest."""
+    """The sha256 of each score folder's manifest."""
     settings: dict[str, Any]
     calibrated: bool
-    """Whether scores are chances."""
+    """Whether scores are probabilities."""
     points: list[SweepPoint]
     recommended: int | None
-    """A place in `points`; None where none fits."""
+    """The index of the recommended point in `points`; None if no point fits."""
     reason: str
 
 
 @dataclass
 class _Running:
-    """One point while blocks go by."""
+    """One point of the grid while its statistics are counted."""
 
     selection: Selection
     statistics: Statistics
@@ -55,13 +55,19 @@ class _Running:
     """The negatives of sampled rows."""
 
     def count(self, block: Block, sampled: Sequence[tuple[int, int]]) -> None:
-        """Adds a block; `sampled` says which of its rows are held, and where."""
+        """Adds a block to the statistics.
+
+        Args:
+            block: The next queries.
+            sampled: The rows of the block to sample, each with its index in `sample`.
+        """
         decided = apply_selection(block, self.selection)
         add(self.statistics, block, decided, self.selection.num_negatives)
         for row, place in sampled:
             ids = block.items[row]
-            taken = np.flatnonzero(decided.taken_QK[row]).tolist()
-            self.sample[place : place + 1] = [[ids[column].as_py() for column in taken]]
+            columns = np.flatnonzero(decided.taken_QK[row]).tolist()
+            negatives = [ids[column].as_py() for column in columns]
+            self.sample[place : place + 1] = [negatives]
 
     def point(self, alike: float | None) -> SweepPoint:
         rule, statistics = rule_of(self.selection), self.statistics
@@ -78,11 +84,10 @@ class _Running:
 
 
 def sweep(settings: SweepSettings) -> Sweep:
-    """Counts every point of the grid over one pass of the scores.
+    """Counts the statistics of every point of the grid in one pass over the scores.
 
     Raises:
-        DataError: The folders do not belong together, the scores are not whole, or `out` is something else than the
-            report of a sweep.
+        DataError: The folders do not belong together, scores are missing, or `out` exists and is no report of a sweep.
     """
     if settings.out is not None:
         check_file(settings.out, is_json_of(Sweep), "report of a sweep")
@@ -91,14 +96,23 @@ def sweep(settings: SweepSettings) -> Sweep:
     sources.check_margins(beta for selection in grid(settings) for beta in rule_of(selection).betas)
     vectors = None if settings.vectors is None else VectorFolder(settings.vectors, corpus)
     running = [_Running(selection, Statistics(calibrated=sources.calibrated)) for selection in grid(settings)]
+
+    # All points sample the same rows, so that their diversity can be compared.
     sample: Reservoir[None] = Reservoir(settings.seed)
     for block in read_blocks(sources, settings):
-        sampled = [] if vectors is None else [(row, sample.place()) for row in range(len(block.query_ids))]
-        for one in running:
-            one.count(block, [(row, place) for row, place in sampled if place is not None])
-    samples = [one.sample for one in running]
-    alike = [None] * len(samples) if vectors is None else likeness(corpus, vectors, samples)
-    points = [one.point(value) for one, value in zip(running, alike, strict=True)]
+        sampled = []
+        for row in range(len(block.query_ids) if vectors is not None else 0):
+            place = sample.place()
+            if place is not None:
+                sampled.append((row, place))
+        for each in running:
+            each.count(block, sampled)
+
+    # Vectors of all sampled negatives are read at once.
+    diversities: list[float | None] = [None] * len(running)
+    if vectors is not None:
+        diversities = likeness(corpus, vectors, [each.sample for each in running])
+    points = [each.point(diversity) for each, diversity in zip(running, diversities, strict=True)]
     best, reason = recommend(points, settings.max_false_negatives, settings.max_short, calibrated=sources.calibrated)
     report = Sweep(
         corpus=corpus.fingerprint,
@@ -115,10 +129,13 @@ def sweep(settings: SweepSettings) -> Sweep:
 
 
 def grid(settings: SweepSettings) -> Iterator[Selection]:
-    """Every selection of the grid; margins and strides only where the preset has a use for them."""
+    """Yields every selection of the grid. Margins and strides vary only for presets that use them."""
     shared = {name: getattr(settings, name) for name in ScoreFolders.model_fields}
     for preset, k in product(settings.presets, settings.ks):
         rule = PRESETS[preset]
-        betas = [beta if isinstance(beta, tuple) else (beta,) for beta in settings.betas] if rule.betas else [None]
-        for ladder, stride in product(betas, settings.strides if rule.walk == "cyclic" else settings.strides[:1]):
+        ladders: list[tuple[float, ...] | None] = [None]
+        if rule.betas:
+            ladders = [beta if isinstance(beta, tuple) else (beta,) for beta in settings.betas]
+        strides = settings.strides if rule.walk == "cyclic" else settings.strides[:1]
+        for ladder, stride in product(ladders, strides):
             yield Selection(preset=preset, betas=ladder, k=None if k == "all" else k, stride=stride, **shared)

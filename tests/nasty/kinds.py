@@ -579,7 +579,7 @@ KINDS = (
     Kind("A11 logits for scores", _scored([7.5, -3.25], [0.5, 2]), fits=_is_tuples, options=("--scores", "SCORES")),
     Kind("A11 logits, refused", _scored([0.7, 0.5], [7.5, -3.25]), 1, "score 7.5 is not a probability", False,
          _is_tuples, options=("--scores", "SCORES", "--probabilities")),
-    Kind("A11 a lone score", _tuples({"score": 1}, {"score": 0.76}), 1, "one number does not say whether the two match",
+    Kind("A11 a lone score", _tuples({"score": 1}, {"score": 0.76}), 1, "does not decide whether the pair matches",
          False, _is_tuples),
     Kind("A11 a labelled mismatch", _tuples({"label": 1}, {"label": 0}), 1, "a labelled mismatch", False, _is_tuples),
     Kind("A11 mismatches alone", _tuples({"label": 0}, {"label": 0}), 0,

@@ -95,7 +95,7 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
     lost = driver(spread.model_copy(update={"out": tmp_path / "lost"}))
     _, said = lost.communicate(timeout=200)
     assert lost.returncode == 1
-    assert f"SettingsError: ray_address: no Ray cluster lets us in at '{address}'" in said
+    assert f"SettingsError: ray_address: cannot connect to the Ray cluster at '{address}'" in said
 
 
 def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monkeypatch):  # noqa: F811
@@ -112,12 +112,12 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
         assert re.fullmatch(r"raysubmit_\w+", name)
         wait_for(lambda: part_path(settings.out, 1).exists())
         assert re.match(rf"{name}  RUNNING    \d+ of 16 shards  ", run("status", name, *here).stdout)
-        assert run("cancel", name, *here).stdout.startswith(f"{name}: asked to stop")
+        assert run("cancel", name, *here).stdout.startswith(f"{name}: is stopping")
         wait_for(lambda: "STOPPED" in run("status", name, *here).stdout)
         finished = len(list(settings.out.glob("part-*")))
         assert 2 <= finished < 16
         each_once(settings.out, partial=True)
-        assert "stopped as asked; the same command goes on" in run("logs", name, *here).stdout
+        assert "Stopped. Run the same command again to resume." in run("logs", name, *here).stdout
         assert not list(settings.out.rglob("*.unijudge-draft"))
         again = submit(words, here)
         logged = run("logs", again, "--follow", *here).stdout
@@ -127,7 +127,7 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
         each_once(settings.out)
         unknown = run("status", "nobody", *here)
         assert unknown.returncode == 1
-        assert "is the job's id right" in unknown.stderr
+        assert "that the job id is right" in unknown.stderr
     monkeypatch.delenv("RAY_ADDRESS")  # that cluster is gone
     nobody = run("jobs", "--address", "http://127.0.0.1:9")
     assert nobody.returncode == 1

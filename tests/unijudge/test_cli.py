@@ -68,7 +68,7 @@ def test_every_job_prints_an_example_of_its_settings(command):
             "nowhere/corpus.json: no such file",
         ),
         (["mine", "import", "pairs", "nowhere.csv", "out"], "nowhere.csv: no such file"),
-        (["mine", "import", "mmeb", "nowhere", "out"], "nowhere: no such folder; give the root of MMEB-train"),
+        (["mine", "import", "mmeb", "nowhere", "out"], "nowhere: no such folder. Give the root of MMEB-train"),
         (["train", "evaluate", "corpus=c", "vectors=v", "out=o"], "c/corpus.json: no such"),
         (["describe", "nowhere"], "nowhere: not a folder of unijudge"),
     ],

@@ -58,7 +58,7 @@ def test_kind_d4_the_version_is_said_wherever_it_is_asked_for(words, capsys):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [("help", "judge"), ("mine help", "score"), ("help mine", "score"), ("help mine score", "Resumes by itself")],
+    [("help", "judge"), ("mine help", "score"), ("help mine", "score"), ("help mine score", "to resume")],
 )
 def test_kind_d4_help_is_a_word_too(words, said, capsys):
     status, out, _ = run(words.split(), capsys)

@@ -1,1 +1,1 @@
-"""From rows of any layout to a corpus, and to a folder of published scores."""
+"""Builds a corpus and a folder of published scores from rows of any layout."""

@@ -1,9 +1,11 @@
-"""Rows of any layout → a corpus: deduplicated items, checked images, and a list of what was rejected and why.
+"""Builds a corpus from rows of any layout: deduplicated items, checked images, and a list of rejected rows.
 
-What it promises: memory does not grow with the rows (`Ledger`); every image is opened once, however many rows name it;
-a row is taken whole or rejected whole, with its reason. Images stay where they are when all of them are plain files
-under one root; as soon as one is not, or where they are on a disk and the corpus in an object store, all are copied
-into the corpus folder, by content. Copies that an import made before it failed stay, and serve the next one.
+Memory does not grow with the number of rows (see `Ledger`). Every image is opened once, even if many rows use the
+image. A row is imported or rejected as a whole, with a reason.
+
+If all images are plain files under one root, they stay there. Otherwise, or if the images are on a disk and the corpus
+in an object store, all images are copied into the corpus folder, named by their content. The copies of a failed import
+are kept for the next import.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 
-from miner.importers.building.existing_corpus import older_corpus, tell_replaced
+from miner.importers.building.existing_corpus import log_replaced, older_corpus
 from miner.importers.building.ledger import Answers, ImportedContent, Ledger, copied_path
 from miner.importers.building.pair import Ignored, Left, Pair, Pooled, Row, Unread
 from miner.importers.building.published_scores import PublishedScores, check_scores, write_scores
@@ -36,17 +38,17 @@ from unijudge.storage.stores import exists
 logger = logging.getLogger(__name__)
 
 SIDES_REMEMBERED = 16_384
-"""Items that are found again without asking the ledger; closed lists repeat theirs a thousand times."""
+"""Items in the cache in front of the ledger. Closed lists repeat their items a thousand times."""
 
 LONGEST_REMEMBERED = 1000
-"""Characters of a text that is remembered so."""
+"""Largest number of characters of a text in the cache."""
 
 Checked = tuple[Side, str | None, ImportedContent | None]
-"""A side, its pool, and what it is; None where the item is remembered."""
+"""A side, its pool and its content; the content is None for an item in the cache."""
 
 
 class CorpusBuilder:
-    """Collects rows."""
+    """Collects the rows of an import."""
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class CorpusBuilder:
         max_pixels: int,
         dry_run: bool = False,
     ):
-        """Takes no row yet; with `dry_run` it will copy no picture."""
+        """Starts without rows. With `dry_run`, no images are copied."""
         self._ledger = ledger
         self._pictures = pictures
         self._out = out
@@ -68,19 +70,19 @@ class CorpusBuilder:
         self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
         self.rows = 0
         self._mismatches = 0
-        """Rows that say that their two sides do not match."""
+        """Number of rows that are labelled as mismatches."""
         self.ignored: dict[str, Left] = {}
-        """By their kinds."""
+        """Kind → ignored things of this kind."""
         self._first_fault: str | None = None
-        """Of the others that were rejected: where, and why."""
-        self.mended = 0
-        """Copied pictures of an earlier import that were damaged, and are whole again."""
+        """Place and reason of the first rejected row that is no labelled mismatch."""
+        self.repaired = 0
+        """Number of copied images that were damaged since an earlier import, and were copied again."""
         self.strange_score: float | None = None
-        """One that is no probability."""
+        """The first score that is no probability."""
         ledger.copied = pictures.root is None or (is_local(pictures.root) and not is_local(out))
 
     def add(self, row: Row) -> None:
-        """Takes one row, or notes why not."""
+        """Imports one row, or records why it is rejected."""
         if isinstance(row, Ignored):
             self.ignored.setdefault(row.kind, Left()).add(row.name)
             return
@@ -112,20 +114,22 @@ class CorpusBuilder:
         query = self._check("query", pair.query)
         known = self._ledger.query(query_id)
         if known is not None and known.key != query.key:
-            raise Rejected(f"query_id {shown(query_id)} stands for another query already; ids must be unique")
+            raise Rejected(f"query_id {shown(query_id)} is already the id of a different query. Ids must be unique")
         if self._published is not None or pair.scores is not None:
             self._check_scores(pair)
-        # All sides are checked before any becomes an item: a rejected row leaves nothing behind.
-        positives = self._checked("positive", (pair.positive, *pair.more_positives), pair.subset)
-        negatives = self._checked("negative", pair.negatives, pair.subset if pair.pooled else None)
-        candidates = self._checked("candidate", pair.candidates or (), pair.subset)
-        right = [self._item(one) for one in positives]
-        wrong = [self._item(one) for one in negatives]
-        closed = [self._item(one) for one in candidates]
+
+        # All sides are checked before any side becomes an item, so that a rejected row leaves no items behind.
+        checked_positives = self._checked("positive", (pair.positive, *pair.more_positives), pair.subset)
+        checked_negatives = self._checked("negative", pair.negatives, pair.subset if pair.pooled else None)
+        checked_candidates = self._checked("candidate", pair.candidates or (), pair.subset)
+        positives = [self._item(checked) for checked in checked_positives]
+        negatives = [self._item(checked) for checked in checked_negatives]
+        candidates = [self._item(checked) for checked in checked_candidates]
+
         answers = Answers(
-            list(dict.fromkeys(item_id for _, item_id in right)),
-            None if pair.candidates is None else list(dict.fromkeys(row for row, _ in closed)),
-            None if pair.scores is None else _by_item(pair.scores, [right[0], *wrong]),
+            list(dict.fromkeys(item_id for _, item_id in positives)),
+            None if pair.candidates is None else list(dict.fromkeys(row for row, _ in candidates)),
+            None if pair.scores is None else _by_item(pair.scores, [positives[0], *negatives]),
         )
         if known is None:
             self._ledger.add_query(query_id, pair.subset, query, answers)
@@ -136,7 +140,8 @@ class CorpusBuilder:
         strange = check_scores(pair.scores, 1 + len(pair.negatives))
         if strange is not None and self._published is not None and self._published.only_probabilities:
             raise Rejected(f"score {strange!r} is not a probability, 0 … 1")
-        self.strange_score = strange if self.strange_score is None else self.strange_score
+        if self.strange_score is None:
+            self.strange_score = strange
 
     def _checked(self, name: str, sides: tuple[Side, ...], pool: str | None) -> list[Checked]:
         checked: list[Checked] = []
@@ -149,44 +154,44 @@ class CorpusBuilder:
         return checked
 
     def _item(self, checked: Checked) -> tuple[int, str]:
-        """Row number and id."""
-        side, pool, entry = checked
-        found = self._items[side, pool] if entry is None else self._ledger.item(entry, pool)
+        """Returns the row number and the id of an item."""
+        side, pool, content = checked
+        row_and_id = self._items[side, pool] if content is None else self._ledger.item(content, pool)
         if not isinstance(side.image, bytes) and len(side.text or "") <= LONGEST_REMEMBERED:
-            self._items[side, pool] = found
-        return found
+            self._items[side, pool] = row_and_id
+        return row_and_id
 
     def _check(self, name: str, side: Side) -> ImportedContent:
-        """The side, checked."""
+        """Checks a side, and returns its content."""
         for value in (side.text, side.image):
             if isinstance(value, str):
                 check_clean(name, value)
         if not side.image and is_blank(side.text):
-            raise Rejected(f"{name}: neither text nor image")
+            raise Rejected(f"{name}: has neither a text nor an image")
         picture = self._picture(name, side.image) if side.image else None
         key = content_key(normal(side.text), picture.sha256 if picture else None)
         return ImportedContent(key, side.text or None, picture)
 
     def _picture(self, name: str, image: str | bytes) -> ForeignPicture:
-        called = shown_name(image) if isinstance(image, str) else "inside the row"
-        found = self._known(image)
-        if isinstance(found, Rejected):
-            raise Rejected(f"{name}: image {called}: {found}", f"{kind_of(name)}: image: {found.kind}")
-        return found
+        image_name = shown_name(image) if isinstance(image, str) else "inside the row"
+        picture = self._known(image)
+        if isinstance(picture, Rejected):
+            raise Rejected(f"{name}: image {image_name}: {picture}", f"{kind_of(name)}: image: {picture.kind}")
+        return picture
 
     def _known(self, image: str | bytes) -> ForeignPicture | Rejected:
-        """What is found under a name, or in bytes; each is opened once."""
+        """Returns the image with a name or with some bytes. Each image is opened only once."""
         try:
             if isinstance(image, str):
                 check_name(image)
         except Rejected as reason:
             return reason
-        known_as = image if isinstance(image, str) else hashlib.sha256(image).digest()
-        found = self._ledger.picture(known_as)
-        if found is None:
-            found = self._open(image)
-            self._ledger.remember(known_as, found)
-        return found
+        key = image if isinstance(image, str) else hashlib.sha256(image).digest()
+        picture = self._ledger.picture(key)
+        if picture is None:
+            picture = self._open(image)
+            self._ledger.remember(key, picture)
+        return picture
 
     def _open(self, image: str | bytes) -> ForeignPicture | Rejected:
         try:
@@ -199,35 +204,36 @@ class CorpusBuilder:
         return picture
 
     def _copy(self, picture: ForeignPicture, data: bytes) -> None:
-        """By content: what an earlier import left there is this picture, unless it was damaged since."""
+        """Copies an image to a path named by its content. An intact copy of an earlier import is kept."""
         self._ledger.copied = True
         if self._dry_run:
             return
         path = self._out / "images" / copied_path(picture.sha256, picture.ending)
-        there = exists(path)
-        if there and file_sha256(path) == picture.sha256:
+        has_copy = exists(path)
+        if has_copy and file_sha256(path) == picture.sha256:
             return
         with publishing(path) as draft:
             draft.write_bytes(data)
-        self.mended += there
+        self.repaired += has_copy
 
     def refusal(self, source: str, max_rejects: float) -> str | None:
-        """Why no corpus is made of the rows; None where one is."""
+        """Returns the reason why no corpus is made of the rows, or None if a corpus is made."""
         left_out = self._ledger.num_rejects
         rejects = left_out - self._mismatches
         if not self.rows:
-            return f"{source}: no rows; is this the right file or folder?"
+            return f"{source}: has no rows. Check that this is the right file or folder"
         if left_out < self.rows and rejects <= max_rejects * self.rows:
             return None
-        limit = "so none is left" if left_out == self.rows else f"more than --max-rejects {max_rejects:g}"
-        labelled = f" and {self._mismatches} labelled mismatches" if self._mismatches else ""
+        limit = "so no row is left" if left_out == self.rows else f"more than --max-rejects {max_rejects:g}"
+        labelled = f" and {self._mismatches} labelled mismatches left out" if self._mismatches else ""
         return f"{rejects} of {self.rows} rows rejected{labelled}, {limit}"
 
     def write(self, *, source: str, max_rejects: float) -> CorpusManifest:
-        """Writes the corpus, and `rejects.jsonl` beside it, in which labelled mismatches stand too.
+        """Writes the corpus, and a file `rejects.jsonl` with the rejected rows and the labelled mismatches.
 
         Raises:
-            DataError: No row is left, or more than the share `max_rejects` was rejected: only rejects.jsonl is written.
+            DataError: No row is left, or the share of rejected rows is above `max_rejects`. Then only rejects.jsonl is
+                written.
         """
         rejects = self._ledger.num_rejects - self._mismatches
         with publishing(self._out / "rejects.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
@@ -238,14 +244,17 @@ class CorpusBuilder:
             line = json.loads(next(self._ledger.rejects()))
             first = self._first_fault or f"{line['row']}: {line['reason']}"
             raise DataError(
-                f"{refusal}; no corpus was written. Reasons are in {self._out / 'rejects.jsonl'}; the first: {first}"
+                f"{refusal}. No corpus was written. The first reason is {first}. Correct the rows that "
+                f"{self._out / 'rejects.jsonl'} lists, or raise --max-rejects"
             )
         if self._mismatches:
             logger.info(
-                "%s: %d of %d rows are labelled mismatches: they are no pairs, and stand in rejects.jsonl",
+                "%s: %d of %d rows are labelled mismatches, which are not pairs. They are listed in rejects.jsonl",
                 self._out, self._mismatches, self.rows,
             )  # fmt: skip
-        with suppress(FileNotFoundError):  # from here on the older corpus goes
+
+        # Without its manifest, an earlier corpus is invalid while its files are overwritten.
+        with suppress(FileNotFoundError):
             (self._out / "corpus.json").unlink()
         root = self._pictures.root
         if root is None or self._ledger.copied:
@@ -260,9 +269,9 @@ class CorpusBuilder:
             try:
                 data, _ = self._pictures.read(name)
             except Rejected as reason:
-                raise DataError(f"{name}: gone while it was imported ({reason}); import again") from reason
+                raise DataError(f"{name}: was removed during the import ({reason}). Import again") from reason
             if hashlib.sha256(data).hexdigest() != picture.sha256:
-                raise DataError(f"{name}: changed while it was imported; import again")
+                raise DataError(f"{name}: changed during the import. Import again")
             self._copy(picture, data)
 
 
@@ -276,26 +285,27 @@ def build(
     published: PublishedScores | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> CorpusManifest:
-    """Imports all rows into a corpus folder; scores that came with them, into a score folder.
+    """Imports all rows into a corpus folder, and the scores of the rows into a score folder.
 
     Args:
-        rows: What a reader yields.
-        images: The root of the image names: a folder, which may hold zip files, or a zip file.
-        out: The corpus folder; it may hold an older corpus of the same source, which is replaced.
-        source: What the rows came from, for the manifest: a whole path, or two sources could have one name.
+        rows: The rows of a reader.
+        images: The root of the image names: a zip file, or a folder, which may hold zip files.
+        out: The corpus folder. An earlier corpus of the same source in the folder is overwritten.
+        source: The absolute path of the source of the rows, for the manifest.
         max_rejects: Share of rejected rows above which no corpus is written.
-        published: Where the scores of the rows go, and who gave them; every row must have some then.
-        max_pixels: Largest width × height of a picture; larger ones are rejected, undecoded.
+        published: The score folder and the source of the scores. If given, every row must have scores.
+        max_pixels: Largest width × height of an image. Larger images are rejected without decoding.
 
     Raises:
-        DataError: No rows, too many rejects, no such images, `out` holds something else, or the disk refused.
-        FolderBusy: Another import writes there.
+        DataError: There are no rows, too many rows are rejected, the images do not exist, `out` holds something else,
+            or the disk cannot be written.
+        FolderBusy: Another import writes to the folder.
     """
     out = locate(out)
     older = older_corpus(out, source)
     if published is not None:
         published.check_free()
-    first = list(islice(rows, 1))  # a file that is not there is named before anything is written
+    first = list(islice(rows, 1))  # a missing file is reported before anything is written
     with Pictures(images) as pictures, lease(out), _ledger(out) as ledger:
         builder = CorpusBuilder(ledger, pictures, out, published=published, max_pixels=max_pixels)
         for row in chain(first, rows):
@@ -304,25 +314,25 @@ def build(
         if published is not None:
             write_scores(published, made, ledger.scored, builder.strange_score)
     if older is not None:
-        tell_replaced(out, older, made)
-    if builder.mended:
-        logger.warning("%s: %d copied pictures were damaged, and are whole again", out, builder.mended)
+        log_replaced(out, older, made)
+    if builder.repaired:
+        logger.warning("%s: %d copied images were damaged and were copied again", out, builder.repaired)
     return made
 
 
 @contextmanager
 def _ledger(out: Path) -> Iterator[Ledger]:
-    """Beside the output, where there is room for it; gone after the import."""
+    """Yields a ledger in a temporary file next to the output, which has room for it, and removes it at the end."""
     with scratch(out.with_name(f"{out.name}.import")) as path:
         try:
             with closing(Ledger(path)) as ledger:
                 yield ledger
         except sqlite3.OperationalError as error:
-            raise DataError(f"{path}: cannot be written ({error}); free space there, then import again") from error
+            raise DataError(f"{path}: cannot be written ({error}). Free space there, then import again") from error
 
 
 def _by_item(scores: tuple[float, ...], items: list[tuple[int, str]]) -> dict[str, float]:
-    """Each item once: under-filled rows repeat their negatives."""
+    """Returns item id → its first score. Rows with too few negatives repeat some negatives."""
     first: dict[str, float] = {}
     for (_, item_id), score in zip(items, scores, strict=True):
         first.setdefault(item_id, score)

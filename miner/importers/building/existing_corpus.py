@@ -1,4 +1,4 @@
-"""The corpus that an import finds in its place: replaced when it is of the same source, and never without a word."""
+"""Checks for an earlier corpus in the output folder. An import overwrites it only if it has the same source."""
 
 import logging
 from pathlib import Path
@@ -10,16 +10,16 @@ from unijudge.storage.outputs import check_folder
 from unijudge.storage.stores import exists
 
 WRITTEN = ("corpus.json", "items.parquet", "queries.parquet", "rejects.jsonl", "images")
-"""What an import writes."""
+"""The files and folders that an import writes."""
 
 logger = logging.getLogger(__name__)
 
 
 def older_corpus(out: Path, source: str) -> CorpusManifest | None:
-    """The corpus that is there already.
+    """Returns the manifest of an earlier corpus in the folder, or None.
 
     Raises:
-        DataError: It came from somewhere else, or the folder holds something that no import writes.
+        DataError: The earlier corpus has a different source, or the folder holds files that no import writes.
     """
     check_folder(out, WRITTEN)
     if not exists(out / "corpus.json"):
@@ -27,19 +27,19 @@ def older_corpus(out: Path, source: str) -> CorpusManifest | None:
     older = read_json(out / "corpus.json", CorpusManifest)
     if older.source != source:
         raise DataError(
-            f"{out}: holds the corpus of {older.source}, and this import is of {source}; give another folder, or "
-            "delete that one"
+            f"{out}: holds a corpus of {older.source}, but this import is of {source}. Give another folder, or delete "
+            "this folder"
         )
     return older
 
 
-def tell_replaced(out: Path, older: CorpusManifest, made: CorpusManifest) -> None:
-    """Says what became of it."""
+def log_replaced(out: Path, older: CorpusManifest, made: CorpusManifest) -> None:
+    """Logs whether the new corpus differs from the earlier corpus."""
     if older.fingerprint == made.fingerprint:
-        logger.info("%s: the same corpus as before", out)
+        logger.info("%s: the corpus is the same as before", out)
         return
     logger.warning(
-        "%s: replaced the older corpus of %d queries and %d items; vectors, scores and training rows that were made "
-        "from it do not fit this one",
+        "%s: overwrote an earlier corpus of %d queries and %d items. Vectors, scores and training rows of the earlier "
+        "corpus do not fit the new corpus. Make them again",
         out, older.queries, older.items,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One row of a foreign layout, as its reader hands it on: a query, its positive, and whatever else it brought."""
+"""The rows that the readers of all layouts yield: pairs of a query and a positive, items, and unreadable rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,34 +9,34 @@ from unijudge.shown import NAMED
 
 
 class Mismatch(Rejected):
-    """This row says that its two sides do not match: it is no pair, and no fault of the file."""
+    """The row is labelled as a mismatch. Such a row is not a pair, and not an error in the file."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of a foreign layout."""
+    """A row with a query and its positive."""
 
     place: str
-    """Where it stands, as in `cirr/original-00000.parquet:17`: for messages."""
+    """The file and the number of the row, for messages. Example: `cirr/original-00000.parquet:17`."""
     subset: str
     query: Side
     positive: Side
     query_id: str | None = None
-    """Rows that share it are one query with several positives."""
+    """The id of the query. Rows with the same id are a single query with several positives."""
     more_positives: tuple[Side, ...] = ()
     negatives: tuple[Side, ...] = ()
-    """Become items, so that they can be candidates."""
+    """The negatives. They become items, so that they can be candidates."""
     pooled: bool = True
-    """Whether the negatives belong to the subset's pool; not so where they were mined from everywhere."""
+    """Whether the negatives belong to the subset's pool; False if they were mined from all subsets."""
     candidates: tuple[Side, ...] | None = None
-    """The closed list of an evaluation, with the positive."""
+    """The closed list of an evaluation, including the positive."""
     scores: tuple[float, ...] | None = None
-    """Published: of the positive, then of each negative; probabilities."""
+    """The published scores of the positive, then of each negative."""
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """An item that belongs to no query: it makes the pool larger."""
+    """An item that belongs to no query and only makes the pool larger."""
 
     place: str
     subset: str
@@ -45,34 +45,34 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Unread:
-    """A row that its reader could make nothing of."""
+    """A row that its reader cannot read."""
 
     place: str
     subset: str
     reason: str
     is_mismatch: bool = False
-    """Whether its two sides are labelled not to match, which is no fault."""
+    """Whether the row is labelled as a mismatch, which is not an error."""
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """Something that is no row, and that the reader leaves out."""
+    """Something other than a row that the reader ignores."""
 
     kind: str
-    """In the plural, as in `columns`."""
+    """The kind of the thing in the plural, such as `columns`."""
     name: str
 
 
 @dataclass
 class Left:
-    """Things of one kind that were left out."""
+    """Ignored things of one kind."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
-    """The first few."""
+    """The names of the first few things."""
 
     def add(self, name: str) -> None:
-        """Counts one more."""
+        """Adds a thing by its name."""
         self.count += 1
         if len(self.names) < NAMED:
             self.names.append(name)
@@ -80,11 +80,11 @@ class Left:
 
 Made = TypeVar("Made", bound=Pair | Pooled)
 Row = Pair | Pooled | Unread | Ignored
-"""What a reader yields."""
+"""The types that a reader yields."""
 
 
 def readable(make: Callable[[Any, str, str], Made], row: Any, place: str, subset: str) -> Made | Unread:
-    """What `make` makes of a row, or why it cannot."""
+    """Returns the result of `make` for a row, or `Unread` if `make` rejects the row."""
     try:
         return make(row, place, subset)
     except Rejected as reason:

@@ -1,10 +1,11 @@
-"""Scores that others published → a score folder, so that selection and training work on them at once.
+"""Writes published scores to a score folder, so that they can be used for selection and training.
 
-A published score s says only P(Yes) among Yes and No. So yes_logprob = ln s and no_logprob = ln(1 − s): their
-difference, the log-odds, is what was measured; their sum, the mass, is 1 by construction and says nothing. The
-likeliest answer, ranks and similarities were not published: argmax_is_label, rank and similarity are None. A score of
-exactly 0 or 1 has no log-odds, and becomes an error in its place; UniME-V2 gives 1 to negatives drawn at random where
-none survived, which nobody judged.
+A published score s is only P(Yes) among Yes and No. So yes_logprob = ln s and no_logprob = ln(1 − s). Their difference,
+the log-odds, was measured. The label mass is 1 by construction and has no meaning. The most likely answer, ranks and
+similarities were not published, so argmax_is_label, rank and similarity are None.
+
+A score of exactly 0 or 1 has no log-odds, so an error is stored instead. UniME-V2 published the score 1 for negatives
+that were drawn at random without a judge, because no candidate survived.
 """
 
 import hashlib
@@ -31,34 +32,37 @@ QUERIES_IN_SHARD = 4096
 logger = logging.getLogger(__name__)
 
 Scored = tuple[str, str, bytes, Answers]
-"""A query's id, subset and content hash, and what came with it."""
+"""A query's id, subset, content hash and answers."""
 
 
 @dataclass(frozen=True)
 class PublishedScores:
-    """Where published scores go, and where they stood."""
+    """The folder for published scores, and the files they come from."""
 
     folder: Path
     source: Path
     more: tuple[Path, ...] = ()
-    """The other files, where there are several."""
+    """The other files, if there are several."""
     only_probabilities: bool = True
-    """Whether a row with another score is rejected; else one such score makes similarities of all."""
+    """Whether a row with a score outside [0, 1] is rejected. If False, a single score outside [0, 1] means that all
+    scores are similarities."""
 
     def check_free(self) -> None:
-        """Refuses a folder that is there already.
+        """Checks that the folder does not exist.
 
         Raises:
-            DataError: It is.
+            DataError: The folder exists.
         """
         if exists(self.folder):
-            raise DataError(f"{self.folder}: exists already; a score folder never changes, give another one")
+            raise DataError(f"{self.folder}: exists already, and a score folder never changes. Give another folder")
 
     @property
     def judge(self) -> JudgeIdentity:
-        """A judge of whom only the file of scores is known: its sha256 stands for the weights."""
+        """The identity of the unknown judge. The sha256 of the files of scores stands for its weights."""
         digests = [file_sha256(path) for path in (self.source, *self.more)]
-        weights = digests[0] if not self.more else hashlib.sha256("".join(digests).encode()).hexdigest()
+        weights = digests[0]
+        if self.more:
+            weights = hashlib.sha256("".join(digests).encode()).hexdigest()
         return JudgeIdentity(
             model="released", weights=weights[:16], prompt_fingerprint="unknown", yes="Yes", no="No",
             yes_id=None, no_id=None, order="unknown", min_pixels=None, max_pixels=None, dtype="unknown",
@@ -68,52 +72,60 @@ class PublishedScores:
 
 
 def scores_of(cells: Any) -> tuple[float, ...]:
-    """Published numbers, as they are.
+    """Returns published numbers unchanged.
 
     Raises:
-        Rejected: One is no number, or they are no list.
+        Rejected: The cells are not a list of numbers.
     """
-    if not isinstance(cells, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in cells):
+    if not isinstance(cells, list) or not all(_is_number(cell) for cell in cells):
         raise Rejected(f"scores {shown(cells)} are not a list of numbers")
     try:
         return tuple(map(float, cells))
     except OverflowError as error:
-        raise Rejected("a score is too large for a number") from error
+        raise Rejected("has a score that is too large for a float") from error
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
 def check_scores(scores: tuple[float, ...] | None, wanted: int) -> float | None:
-    """Refuses what is not one score for the positive and one for each negative; returns one that is no probability.
+    """Checks that there is a score for the positive and for each negative.
+
+    Returns:
+        The first score that is no probability, or None.
 
     Raises:
-        Rejected: A score is missing, or is no number.
+        Rejected: A score is missing, or is no finite number.
     """
     if scores is None:
-        raise Rejected("no scores")
+        raise Rejected("has no scores")
     if len(scores) != wanted:
-        raise Rejected(f"{len(scores)} scores for a positive and {wanted - 1} negatives; expected {wanted}")
+        raise Rejected(f"has {len(scores)} scores, but a positive and {wanted - 1} negatives need {wanted}")
     if bad := [score for score in scores if not math.isfinite(score)]:
-        raise Rejected(f"score {bad[0]!r} is no number")
+        raise Rejected(f"score {bad[0]!r} is not a finite number")
     return next((score for score in scores if not 0 <= score <= 1), None)
 
 
 def write_scores(
     published: PublishedScores, corpus: CorpusManifest, scored: Callable[[], Iterator[Scored]], strange: float | None
 ) -> None:
-    """Writes the score folder, all at once.
+    """Writes the score folder, complete or not at all.
 
     Args:
-        published: Where to.
-        corpus: What was imported.
+        published: The folder and the source of the scores.
+        corpus: The manifest of the imported corpus.
         scored: Yields every query of the corpus, each time it is called.
-        strange: A score that is no probability; none if all of them are.
+        strange: A score that is no probability, or None if all scores are probabilities.
     """
     k = max((len(set(answers.scores or ()) - set(answers.positives)) for *_, answers in scored()), default=0)
     queries = scored()
     judged = _judged if strange is None else _compared
     if strange is not None:
         logger.warning(
-            "%s: the scores are no probabilities (one is %g), so they are kept as similarities, and no pair has a "
-            "verdict: let a judge score these rows; --probabilities rejects rows with such scores instead",
+            "%s: the scores are not probabilities (one score is %g), so they are stored as similarities, and no pair "
+            "has a verdict. Score these rows with a judge, or import with --probabilities to reject rows with such "
+            "scores",
             published.folder, strange,
         )  # fmt: skip
     with publishing_folder(published.folder) as draft:
@@ -136,9 +148,10 @@ def _judged_query(
     read: Callable[[str, float], Judged], query_id: str, subset: str, key: bytes, answers: Answers
 ) -> JudgedQuery:
     judged = [read(item_id, score) for item_id, score in (answers.scores or {}).items()]
-    right = set(answers.positives)
-    positives = [one for one in judged if one.item_id in right]
-    return JudgedQuery(query_id, subset, key, positives, [one for one in judged if one.item_id not in right])
+    positive_ids = set(answers.positives)
+    positives = [each for each in judged if each.item_id in positive_ids]
+    candidates = [each for each in judged if each.item_id not in positive_ids]
+    return JudgedQuery(query_id, subset, key, positives, candidates)
 
 
 def _judged(item_id: str, score: float) -> Judged:

@@ -82,7 +82,7 @@ def test_the_largest_k_within_a_budget(job):
     assert made.largest_k(0.0) is None
     assert made.largest_k(1e9) == 12
     text = "\n".join(made.lines(replicas=[8], budget_hours=1e9))
-    assert "tokens            not counted: scripted" in text
+    assert "tokens            not counted, because scripted" in text
     assert re.search(r"time +\d+ s on 8 replicas", text)
     assert text.endswith("within 1e+09 replica-hours: k = 12")
 
@@ -108,12 +108,12 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
     assert made.probe.pairs > 10
     assert made.probe.failed == 0
     text = "\n".join(made.lines())
-    assert re.search(r"tokens +\S+ \(\d+ a pair\) with what a query's candidates share computed once", text)
-    assert re.search(r"compute +\S+ FLOPs with that", text)
+    assert re.search(r"tokens +\S+ \(\d+ a pair\) if the prefix of a query is computed once", text)
+    assert re.search(r"compute +\S+ FLOPs if the prefix and image", text)
 
 
 def test_nothing_to_probe(job):
-    with serving(Counting()) as url, pytest.raises(SettingsError, match="no query of this job has anything to ask"):
+    with serving(Counting()) as url, pytest.raises(SettingsError, match="no query of this job has pairs to ask"):
         estimate_cost(job(url, margin=2), 50)
 
 
@@ -144,10 +144,10 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
     text = "\n".join(made.lines(budget_hours=1e9))
     assert f"{made.tally.queries - asking} have no candidate in the band" in text
     assert "k = " not in text, "the band decides, no k"
-    assert text.endswith("within 1e+09 replica-hours: all of it")
+    assert text.endswith("within 1e+09 replica-hours: the whole job")
     takes = made.hours(made.tally.k)
     (*_, last) = made.lines(budget_hours=takes / 2)
-    assert last.endswith(f"not this band, which takes {takes:.2g}; a smaller cascade.width asks about fewer pairs")
+    assert last.endswith(f"not this band, which takes {takes:.2g}. A smaller cascade.width scores fewer pairs")
 
 
 def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_sample_that_lacks_too_many_verdicts_has_no_price(job):
         with pytest.raises(DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than") as stopped:
             estimate_cost(job(url, k=12), 200)
         made = estimate_cost(job(url, k=12, max_error_share=1), 200)
-    assert "First reason: token_count: the engine made 261 tokens of a prompt of 257" in str(stopped.value)
+    assert "The first reason is token_count: the engine made 261 tokens of a prompt of 257" in str(stopped.value)
     assert made.probe.failed > 0
     assert made.probe.reason == "token_count: the engine made 261 tokens of a prompt of 257"
 

@@ -113,8 +113,8 @@ def test_flagembedding_leaves_rows_with_images_out(make, tmp_path):
     rows = make(triples=[*TRIPLES, text])
     export_flagembedding(rows, tmp_path / "f.jsonl")
     assert [line["pos"] for line in lines(tmp_path / "f.jsonl")] == [["a cat"]]
-    assert left_out(rows) == {"an image is in the row, and FlagEmbedding trains on texts only": (2, "q0")}
-    with pytest.raises(DataError, match=r"no row can be exported \(an image is in the row, .*: 3\)"):
+    assert left_out(rows) == {"the row has an image, but FlagEmbedding trains on texts only": (2, "q0")}
+    with pytest.raises(DataError, match=r"no row can be exported \(the row has an image, .*: 3\)"):
         export_flagembedding(rows, tmp_path / "none.jsonl", extra_positives=True)
     assert not list(tmp_path.glob("none.jsonl*"))
 
@@ -173,7 +173,7 @@ def test_a_tag_in_a_text_is_left_out_and_named(make, tmp_path):
 def test_a_text_that_a_library_would_fetch_is_left_out_and_named(make, tmp_path, text):
     """sentence-transformers takes such a string for a picture; a cell with a place for each cannot be misread."""
     rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
-    with pytest.raises(DataError, match=r"no row can be exported .*a text is the address of a picture"):
+    with pytest.raises(DataError, match=r"no row can be exported .*a text is the URL of an image"):
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
 
 
@@ -192,7 +192,7 @@ def test_a_text_with_an_address_in_it_stays(make, tmp_path, text):
 def test_a_text_that_a_reader_takes_for_a_time_is_left_out_and_named(make, tmp_path, export, text):
     """Or a trainer would get `2024-01-31 00:00:00`, where a block of the file holds nothing else."""
     rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
-    with pytest.raises(DataError, match=r"no row can be exported .*a text is a date alone"):
+    with pytest.raises(DataError, match=r"no row can be exported .*a text is only a date"):
         export(rows, tmp_path / "rows.jsonl")
     assert [time for time in ("2024", "2024/01/31", "on 2024-01-31", "2024-01-31 at") if TIME.fullmatch(time)] == []
 

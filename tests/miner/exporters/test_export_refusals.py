@@ -50,7 +50,9 @@ def test_failures_leave_nothing(make, tmp_path, layout):
     export, name = EXPORTS[layout]
     out = tmp_path / name
     rows = make(TEXT_ITEMS, TEXT_QUERIES, [TRIPLES[1], replace(TRIPLES[0], query_id="q9")])
-    with pytest.raises(DataError, match=r"query 'q9': it is not in .*corpus; one of the folders is damaged"):
+    with pytest.raises(
+        DataError, match=r"query 'q9': the query is not in .*corpus, so one of these folders is damaged"
+    ):
         export(rows, out)
     write_triples(tmp_path / "triples", [TRIPLES[1]])
     finish_triples(tmp_path / "triples", manifest(rows.corpus.fingerprint, 1))
@@ -75,9 +77,9 @@ def test_a_pair_without_verdict_has_no_score(make, tmp_path, layout):
 
 def test_what_does_not_fit_is_refused(make, tmp_path):
     rows = make()
-    with pytest.raises(SettingsError, match=r"--negatives 4: the rows of .* have 3"):
+    with pytest.raises(SettingsError, match=r"--negatives 4: the rows of .* have only 3"):
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=4)
-    with pytest.raises(SettingsError, match=r"out\.json: the receiving library reads \.jsonl files"):
+    with pytest.raises(SettingsError, match=r"out\.json: the receiving library reads only \.jsonl files"):
         export_swift(rows, tmp_path / "out.json")
     finish_triples(tmp_path / "triples", manifest("another", 2, selection={"corpus": "/data/corpus"}))
     with pytest.raises(
@@ -108,7 +110,7 @@ def test_the_commands_say_what_they_wrote(make, tmp_path):
         if layout == "sentence-transformers":
             assert "1 rows written left out, fewer than 3 distinct negatives: 1, the first is query 'q0'" in told
         else:
-            assert "2 rows written weight below 1, which no layout can say: 1, written as whole rows" in told
+            assert "2 rows written weight below 1: 1 rows, written without their weight" in told
     assert lines(tmp_path / "f.jsonl")[0]["type"] == "normal"
 
 
@@ -167,14 +169,14 @@ def test_kind_c9_rows_with_too_few_distinct_negatives_are_said_with_the_cure(mak
         done = CliRunner().invoke(app, command, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         told[name] = done.output
-    advice = "--negatives 2 would take 10 of 10 rows without repeats"
+    advice = "--negatives 2 would export 10 of 10 rows without duplicates"
     few = "fewer than 3 distinct negatives: 9 of 10 rows, "
     assert "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'" in told["st.parquet"]
-    assert few + "filled up with repeated ones, as the released file is" in told["unime.json"]
+    assert few + "filled up with duplicates, as in the released file" in told["unime.json"]
     for name in ("swift.jsonl", "f.jsonl", "tevatron"):
-        assert few + "written with those that they have" in told[name]
+        assert few + "written with fewer negatives" in told[name]
     assert "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'" in told["three.jsonl"]
-    assert "written with those" not in told["three.jsonl"]
+    assert "written with fewer" not in told["three.jsonl"]
     assert "distinct" not in told["two.jsonl"]
     assert {len(line["negative_messages"]) for line in lines(tmp_path / "two.jsonl")} == {2}
     assert len(lines(tmp_path / "three.jsonl")) == 1

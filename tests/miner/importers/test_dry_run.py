@@ -39,7 +39,7 @@ def test_reasons_are_counted_by_kind_and_the_commonest_five_are_named(tmp_path, 
     write_lines(tmp_path / "rows.jsonl", rows)
     printed, raised = dry(capsys, "pairs", tmp_path, tmp_path / "out", "--images", tmp_path)
     assert re.search(r"read +11 rows: queries 11, items 1, pictures 0\n +rejected +54 rows\n", printed)
-    found = re.findall(r"\n +(\d+) as rows\.jsonl:(\d+): (.*)", printed)
+    found = re.findall(r"\n +(\d+) such as rows\.jsonl:(\d+): (.*)", printed)
     assert [(int(count), int(place)) for count, place, _ in found] == [(30, 11), (8, 41), (6, 49), (5, 55), (3, 61)]
     assert [reason.split(":")[0] for *_, reason in found[:3]] == ["query", "positive", "query"]
     assert str(raised) == "54 of 65 rows rejected, more than --max-rejects 0.01; nothing would be imported"
@@ -105,17 +105,17 @@ def test_pictures_of_a_zip_are_not_copied(tmp_path, capsys):
 
 def test_files_that_several_importers_read_are_not_guessed(tmp_path):
     write_lines(tmp_path / "rows.jsonl", [{"query_text": "a", "positive_text": "b", "query": "a", "positive": "b"}])
-    with pytest.raises(DataError, match=r"may be of several layouts: pairs, sentence-transformers; try each"):
+    with pytest.raises(DataError, match=r"may have one of several layouts: pairs, sentence-transformers\. Try each"):
         run(["check", str(tmp_path / "rows.jsonl")])
 
 
 def test_files_that_no_importer_reads_are_said_to_be_so(tmp_path):
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"no importer reads it \(pairs: .*expected a .parquet, .jsonl"):
+    with pytest.raises(DataError, match=r"no importer can read it \(pairs: .*expected a .parquet, .jsonl"):
         run(["check", str(tmp_path / "rows.xlsx")])
 
 
 def test_reasons_of_one_kind_differ_in_values_alone():
     kinds = {Rejected(f"{number} scores for a positive and {number} negatives; expected 2").kind for number in (1, 22)}
     assert len(kinds) == 1
-    assert Rejected("no scores").kind != Rejected("no document is labelled a match").kind
+    assert Rejected("has no scores").kind != Rejected("no document is labelled as a match").kind

@@ -53,8 +53,9 @@ def test_bad_rows_are_rejected_with_their_reason(tmp_path, images):
     assert len(corpus.queries) == 2
     assert [reject["row"] for reject in rejects] == [f"pairs.jsonl:{number}" for number in range(4, 12)]
     reasons = [
-        "no such file", "not a whole", "not a path inside the folder", "positive: neither text nor image",
-        "query: neither text nor image", "stands for another query", "query: a lone surrogate", "positive: a lone",
+        "no such file", "not a whole", "not a path inside the folder", "positive: has neither a text nor an image",
+        "query: has neither a text nor an image", "is already the id of a different query", "query: a lone surrogate",
+        "positive: a lone",
     ]  # fmt: skip
     for reject, reason in zip(rejects, reasons, strict=True):
         assert reason in reject["reason"]
@@ -176,7 +177,7 @@ def test_mmeb_text_that_is_not_utf8_is_rejected(tmp_path):
 
 def test_an_import_in_which_every_row_is_rejected_is_none(tmp_path, images):
     path = write(tmp_path / "pairs.jsonl", [{"query_text": "q", "positive_image": "nowhere.png"}] * 2)
-    with pytest.raises(DataError, match=r"2 of 2 rows rejected, so none is left; no corpus was written"):
+    with pytest.raises(DataError, match=r"2 of 2 rows rejected, so no row is left\. No corpus was written"):
         take(read_pairs(path), tmp_path, images, max_rejects=1)
     assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"rejects.jsonl"}
 
@@ -187,13 +188,13 @@ def test_an_older_corpus_is_replaced_by_its_own_source_alone_and_with_a_word(tmp
     before, _ = take(read_pairs(path), tmp_path, images)
     assert not caplog.messages
     take(read_pairs(path), tmp_path, images)
-    assert caplog.messages == [f"{tmp_path / 'corpus'}: the same corpus as before"]
-    with pytest.raises(DataError, match=r"corpus: holds the corpus of test, and this import is of other; give another"):
+    assert caplog.messages == [f"{tmp_path / 'corpus'}: the corpus is the same as before"]
+    with pytest.raises(DataError, match=r"corpus: holds a corpus of test, but this import is of other\. Give another"):
         build(read_pairs(path), images=images, out=tmp_path / "corpus", source="other", max_rejects=0)
     assert Corpus(tmp_path / "corpus").fingerprint == before.fingerprint
     write(path, ROWS[:2])
     take(read_pairs(path), tmp_path, images)
-    assert "replaced the older corpus of 2 queries and 2 items; vectors, scores" in caplog.text
+    assert "overwrote an earlier corpus of 2 queries and 2 items. Vectors, scores" in caplog.text
 
 
 @pytest.mark.parametrize("strange", ["notes.txt", "manifest.json", "vectors"])
@@ -228,5 +229,5 @@ def test_files_of_several_splits_are_named(tmp_path, images, caplog):
     assert not caplog.records
     take(read_pairs(tmp_path / "data"), tmp_path / "b", images)
     assert caplog.messages == [
-        f"{tmp_path}/data: files of several splits (test, train) were read as one table; name those of one"
+        f"{tmp_path}/data: files of several splits (test, train) were read as one table. Give the files of one split"
     ]

@@ -174,7 +174,7 @@ def test_a_file_that_changes_during_the_import_is_named(tmp_path):
         pq.write_table(pa.Table.from_pylist([{"anchor": {"bytes": png(), "path": None}, "positive": "x"}]), path)
         yield from read_tuples(path)
 
-    with pytest.raises(DataError, match=r"a\.png: changed while it was imported"):
+    with pytest.raises(DataError, match=r"a\.png: changed during the import"):
         take(rows(lambda path: path.write_bytes(png("blue"))), tmp_path / "corpus", tmp_path)
-    with pytest.raises(DataError, match=r"a\.png: gone while it was imported .no such file"):
+    with pytest.raises(DataError, match=r"a\.png: was removed during the import .no such file"):
         take(rows(lambda path: path.unlink()), tmp_path / "corpus", tmp_path)

@@ -54,7 +54,7 @@ def test_an_item_without_content_or_picture_is_rejected_with_its_place(tmp_path,
     run_import(tmp_path, images, [*ITEMS, {"subset": "s"}, {"image": "gone.png"}], "--max-rejects", "0.5")
     rejects = [json.loads(line) for line in (tmp_path / "corpus/rejects.jsonl").read_text().splitlines()]
     assert [(reject["row"], reject["reason"]) for reject in rejects] == [
-        ("items.jsonl:5", "item: neither text nor image"),
+        ("items.jsonl:5", "item: has neither a text nor an image"),
         ("items.jsonl:6", "item: image gone.png: no such file"),
     ]
 

@@ -61,16 +61,16 @@ def test_mmeb_eval_has_closed_lists(tmp_path, images):
     for query in corpus.queries:
         assert query.positive_ids == (corpus.items[query.candidates[0]].item_id,)
     assert rejects == [
-        ("VisDial/test-00000-of-00001:3", "2 target texts and 1 target images; expected one for each"),
-        ("VisDial/test-00000-of-00001:4", "0 target texts and 0 target images; expected one for each"),
-        ("VisDial/test-00000-of-00001:5", "candidate 2: neither text nor image"),
+        ("VisDial/test-00000-of-00001:3", "has 2 target texts and 1 target images, but needs an image for each text"),
+        ("VisDial/test-00000-of-00001:4", "has 0 target texts and 0 target images, but needs an image for each text"),
+        ("VisDial/test-00000-of-00001:5", "candidate 2: has neither a text nor an image"),
         ("VisDial/test-00000-of-00001:6", "candidate 2: image gone.png: no such file"),
     ]
 
 
 def test_mmeb_eval_with_training_columns_is_refused(tmp_path, images):
     evaluation(images, [{"qry": "x", "qry_image_path": "", "pos_text": "y", "pos_image_path": ""}])
-    with pytest.raises(DataError, match="no column 'qry_img_path'; expected the MMEB layout"):
+    with pytest.raises(DataError, match="has no column 'qry_img_path'"):
         take(read_mmeb_eval(images), tmp_path, images)
 
 
@@ -110,10 +110,10 @@ def test_karpathy_in_both_directions(tmp_path, images):
     assert rejects == [
         ("dataset_tiny.json:4/image", "query: image gone.png: no such file"),
         ("dataset_tiny.json:4/caption-1", "positive: image gone.png: no such file"),
-        ("dataset_tiny.json:5/image", "has no filename or no sentences; expected Karpathy's layout"),
-        ("dataset_tiny.json:6/image", "a sentence has no raw text; expected Karpathy's layout"),
+        ("dataset_tiny.json:5/image", "has no filename or no sentences, which Karpathy's layout requires"),
+        ("dataset_tiny.json:6/image", "has a sentence without raw text, which Karpathy's layout requires"),
     ]
-    with pytest.raises(DataError, match=r"no image has the split 'val'; there are test, train"):
+    with pytest.raises(DataError, match=r"no image has the split 'val'\. Give one of the splits test, train"):
         list(read_karpathy(path, split="val"))
 
 
@@ -171,7 +171,7 @@ def test_sharegpt4v_takes_the_first_images_with_their_captions(tmp_path, images)
     ]
     assert [(item.text, item.image) for item in corpus.items] == [("A red square.", None), ("Find.", "a.png")]
     assert rejects == [
-        ("share.json:2/image", "has no image, or no caption as the second turn; expected ShareGPT4V's layout"),
+        ("share.json:2/image", "has no image or no caption in its second turn, which ShareGPT4V's layout requires"),
         ("share.json:3/image", "query: image gone.png: no such file"),
         ("share.json:3/caption-1", "positive: image gone.png: no such file"),
     ]
@@ -197,7 +197,7 @@ def test_urban1k_pairs_image_and_caption_by_name(tmp_path):
         ("3.txt/image", "query: image 3.jpg: no such file"),
         ("3.txt/caption-1", "positive: image 3.jpg: no such file"),
     ]
-    with pytest.raises(DataError, match=r"no caption/\*\.txt; expected the folder of Urban1K"):
+    with pytest.raises(DataError, match=r"has no caption/\*\.txt\. Give the folder of Urban1K"):
         list(read_urban1k(tmp_path / "image"))
 
 
@@ -226,7 +226,7 @@ def test_rows_of_one_query_are_joined(tmp_path, images):
         Pair("a:3", "s", Side("another", None), two, "q", scores=low[:1]),
     ]
     corpus, rejects = take(iter(rows), tmp_path, images, 0.4, PublishedScores(tmp_path / "scores", images / "a.png"))
-    assert rejects == [("a:3", "query_id 'q' stands for another query already; ids must be unique")]
+    assert rejects == [("a:3", "query_id 'q' is already the id of a different query. Ids must be unique")]
     (query,) = corpus.queries
     ids = [item.item_id for item in corpus.items]
     assert [item.text for item in corpus.items] == ["one", "two", "three"]

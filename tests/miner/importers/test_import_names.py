@@ -50,7 +50,7 @@ def test_a_damaged_copy_is_mended_by_importing_again(tmp_path, caplog):
     with pytest.raises(DataError, match="changed since it was imported; restore it or import again"):
         check(corpus.folder)
     take(pairs(tmp_path, "a.png", "b.png"), tmp_path / "corpus", zipped)
-    assert "1 copied pictures were damaged, and are whole again" in caplog.text
+    assert "1 copied images were damaged and were copied again" in caplog.text
     assert check(corpus.folder).endswith("whole: 4 rows read")
 
 
@@ -66,7 +66,7 @@ def test_a_corpus_is_replaced_by_its_own_source_alone(tmp_path, monkeypatch):
     assert runner.invoke(imports, ["pairs", str(tmp_path / "one" / "p.jsonl"), out]).exit_code == 0
     monkeypatch.chdir(tmp_path / "two")
     refused = runner.invoke(imports, ["pairs", "p.jsonl", out])
-    assert "holds the corpus of" in str(refused.exception)
+    assert "holds a corpus of" in str(refused.exception)
     assert Corpus(tmp_path / "corpus").queries[0].text == "one"
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -57,7 +57,7 @@ def test_released_scores_are_selected_at_once(tmp_path, images):
     fallback = unime_row(pos_text="nobody knows", hard_negatives_scores=[1.0, 1.0, 1.0, 1.0])
     path, published = unime(tmp_path, [unime_row(), unime_row(hard_negatives_scores=[0.5]), fallback])
     corpus, rejects = take(read_unime(path), tmp_path, images, 0.4, published)
-    assert rejects == [(f"{path.name}:2", "2 scores for a positive and 4 negatives; expected 5")]
+    assert rejects == [(f"{path.name}:2", "has 2 scores, but a positive and 4 negatives need 5")]
     assert [(item.text, item.pools) for item in corpus.items] == [
         ("parking", ("CIRR",)), ("too good", ()), ("sitting", ()), ("shown", ()), ("nobody knows", ("CIRR",)),
     ]  # fmt: skip
@@ -114,15 +114,18 @@ def test_a_score_folder_is_not_overwritten(tmp_path, images):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"pos_text": ""}, "positive: neither text nor image"),
+        ({"pos_text": ""}, "positive: has neither a text nor an image"),
         ({"pos_text": 5.5}, "5.5 is no text"),
         ({"query_image": "images/CIRR/gone.png"}, "query: image images/CIRR/gone.png: no such file"),
-        ({"hard_negatives": [["x", ""], ["", ""], ["y", ""], ["z", ""]]}, "negative 2: neither text nor image"),
+        (
+            {"hard_negatives": [["x", ""], ["", ""], ["y", ""], ["z", ""]]},
+            "negative 2: has neither a text nor an image",
+        ),
         ({"hard_negatives": [["x"]]}, "hard_negatives is not a list of [text, image path]"),
         ({"query_pos_scores": 1.5}, "score 1.5 is not a probability, 0 … 1"),
-        ({"query_pos_scores": math.nan}, "score nan is no number"),
+        ({"query_pos_scores": math.nan}, "score nan is not a finite number"),
         ({"query_pos_scores": None}, "scores [None, 0.85, 0.5, 0.5, 0.125] are not a list of numbers"),
-        ({"query_pos_scores": 10**400}, "a score is too large for a number"),
+        ({"query_pos_scores": 10**400}, "has a score that is too large for a float"),
         ({"query_pos_scores": True}, "scores [True, 0.85, 0.5, 0.5, 0.125] are not a list of numbers"),
         ({"hard_negatives_scores": 0.5}, "scores 0.5 are not a list of numbers"),
     ],
@@ -162,7 +165,7 @@ def test_a_cell_of_several_texts_is_rejected(tmp_path, images):
     rows = [{"query": "q", "positive": "p"}, {"query": {"text": ["a", "b"]}, "positive": "p"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     _, rejects = take(read_tuples(path), tmp_path, images, 0.5)
-    assert rejects == [("tuples.jsonl:2", "2 texts or images in one cell; expected one of each, or none")]
+    assert rejects == [("tuples.jsonl:2", "has 2 texts or images in one cell, but a cell may hold only one of each")]
 
 
 TUPLES = [
@@ -207,26 +210,26 @@ def test_cells_of_triplets_are_texts_images_or_both(tmp_path, images):
     assert (query.text, query.subset) == ("left", "pictures")
     assert corpus.content(query).image == png("red")
     assert [(item.text, corpus.content(item).image) for item in corpus.items] == [(None, png()), ("no", None)]
-    known = "expected anchor or query, positive, negative or negative_1 …, scores or label"
+    known = "The expected columns are anchor or query, positive, negative or negative_1 …, scores or label"
     assert rejects == [
-        ("triplets.parquet:2", f"has no positive; {known}"),
-        ("triplets.parquet:3", f"has no anchor or query; {known}"),
-        ("triplets.parquet:4", "query: neither text nor image"),
+        ("triplets.parquet:2", f"has no positive. {known}"),
+        ("triplets.parquet:3", f"has no anchor or query. {known}"),
+        ("triplets.parquet:4", "query: has neither a text nor an image"),
     ]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"label": 0.5}, "score 0.5: one number does not say whether the two match; expected 0, 1 or a list"),
-        ({"scores": 0}, "label 0: a labelled mismatch, so the two are no pair"),
-        ({"label": 0}, "label 0: a labelled mismatch, so the two are no pair"),
-        ({"label": 0.0}, "label 0.0: a labelled mismatch, so the two are no pair"),
-        ({"label": False}, "label False: a labelled mismatch, so the two are no pair"),
-        ({"label": "0"}, "label 0: a labelled mismatch, so the two are no pair"),
-        ({"label": [0.5]}, "1 scores for a positive and 1 columns of negatives"),
+        ({"label": 0.5}, "score 0.5 does not decide whether the pair matches. Expected 0, 1 or a list"),
+        ({"scores": 0}, "label 0: a labelled mismatch is not a pair"),
+        ({"label": 0}, "label 0: a labelled mismatch is not a pair"),
+        ({"label": 0.0}, "label 0.0: a labelled mismatch is not a pair"),
+        ({"label": False}, "label False: a labelled mismatch is not a pair"),
+        ({"label": "0"}, "label 0: a labelled mismatch is not a pair"),
+        ({"label": [0.5]}, "has 1 scores, but a positive and 1 columns of negatives"),
         ({"label": [0.5, None]}, "scores [0.5, None] are not a list of numbers"),
-        ({"label": [7.25, math.nan]}, "score nan is no number"),
+        ({"label": [7.25, math.nan]}, "score nan is not a finite number"),
         ({"label": "0.5, 0.5"}, "scores '0.5, 0.5' are not a JSON list"),
         ({"positive": 5.5}, "5.5 is no image; expected a path, or a struct of bytes and path"),
         ({"positive": {"words": "x"}}, "{'words': 'x'} is no image; expected a path, or a struct of bytes and path"),
@@ -253,9 +256,9 @@ def test_a_labelled_match_is_a_pair(tmp_path, images, label):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "q", "text": "p"}, "none of its columns is known: prompt, text; known columns: anchor or query"),
-        ({"anchor": "q", "query": "q", "positive": "p"}, "has both 'anchor' and 'query'"),
-        ({"anchor": "q", "positive": "p", "scores": [1], "label": [1]}, "has both 'scores' and 'label'"),
+        ({"prompt": "q", "text": "p"}, "none of its columns is known: prompt, text; known are anchor or query"),
+        ({"anchor": "q", "query": "q", "positive": "p"}, "has both columns 'anchor' and 'query'"),
+        ({"anchor": "q", "positive": "p", "scores": [1], "label": [1]}, "has both columns 'scores' and 'label'"),
     ],
 )
 def test_columns_that_are_no_tuples_are_refused(tmp_path, images, row, reason):
@@ -274,7 +277,7 @@ def test_kind_a11_scores_that_are_no_probabilities_are_kept_as_similarities(tmp_
     pairs = [*judged.positives, *judged.candidates]
     assert [(one.similarity, one.log_odds) for one in pairs] == [(0.5, None), (-0.25, None)]
     assert all(one.error.startswith("unjudged") for one in pairs)
-    assert "the scores are no probabilities (one is -0.25)" in caplog.text
+    assert "the scores are not probabilities (one score is -0.25)" in caplog.text
     assert "whole" in check(tmp_path / "loose")
     strict = PublishedScores(tmp_path / "strict", path)
     with pytest.raises(DataError, match=r"2 of 2 rows rejected.*score -0\.25 is not a probability"):
@@ -294,9 +297,9 @@ def test_kind_a11_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path
     assert [item.text for item in corpus.items] == ["b", "a", "c"]
     assert corpus.positives(0).tolist() == [0]
     assert [reason for _, reason in rejects] == [
-        "no document is labelled a match",
-        "labels [0.5, 0.25] of a list of documents: expected 1 where one matches, and 0",
-        "2 documents in one cell; with such a list stands a list of labels, 1 and 0",
+        "no document is labelled as a match",
+        "labels [0.5, 0.25] of a list of documents are not all 1 (a match) or 0 (a negative)",
+        "has 2 documents in one cell, but no list of labels, 1 or 0, for them",
     ]
 
 
@@ -308,10 +311,10 @@ def test_kind_a11_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, i
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus, rejects = take(read_tuples(path), tmp_path / "a", images, max_rejects=0.01)
     assert (len(corpus.queries), corpus.manifest.rejects, len(rejects)) == (100, 0, 100)
-    assert "100 of 200 rows are labelled mismatches: they are no pairs, and stand in rejects.jsonl" in caplog.text
+    assert "100 of 200 rows are labelled mismatches, which are not pairs" in caplog.text
     path.write_text(path.read_text() + '{"sentence1": "q"}\n' * 3)
     with pytest.raises(
-        DataError, match=r"3 of 203 rows rejected and 100 labelled mismatches, more than --max-rejects 0\.01"
+        DataError, match=r"3 of 203 rows rejected and 100 labelled mismatches left out, more than --max-rejects 0\.01"
     ):
         take(read_tuples(path), tmp_path / "b", images, max_rejects=0.01)
 

@@ -80,8 +80,8 @@ def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
     ]
     assert outcome(choice, 10) == "1 negative of 10, repeated to fill the row, β = 0.01"
     choice, _, candidates, _ = told(row([0.3], [0.6]), settings("paper"))
-    assert candidates == [("chosen", "score 0.600 > 0.300 − 0.01; drawn at random all the same, as negative 1")]
-    assert outcome(choice, 10) == "1 negative, drawn at random: nothing survived"
+    assert candidates == [("chosen", "score 0.600 > 0.300 − 0.01; but drawn at random as negative 1")]
+    assert outcome(choice, 10) == "1 negative, drawn at random: no candidate survived"
     choice, _, _, _ = told(row([0.3], [0.6]), settings())
     assert outcome(choice, 10) == "left out: every candidate is dropped as a false negative"
 
@@ -89,13 +89,13 @@ def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
 def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
     _, _, candidates, alphas = told(row([0.5], [0.9, 0.1]), settings("topk", num_negatives=1))
     assert candidates == [
-        ("chosen", "negative 1, without asking the judge"),
-        ("kept", "passed over by the walk"),
+        ("chosen", "negative 1, chosen without the judge"),
+        ("kept", "not taken by the walk"),
     ]
     assert alphas == [None, None]
     choice, positives, candidates, _ = told(row([None], [0.1]), settings())
     assert positives == [("error", "no verdict: bad_image: x")]
-    assert candidates == [("kept", "nothing to compare with: no positive has a verdict")]
+    assert candidates == [("kept", "not compared: no positive has a verdict")]
     assert outcome(choice, 10) == "left out: no positive has a verdict"
     assert outcome(select_negatives(Case(row([0.5], [None])), settings()), 10) == "left out: no candidate may be chosen"
 
@@ -197,10 +197,10 @@ def test_overrides_are_read(tmp_path):
     [
         (
             [("q", "i", "match"), ("q", "i", "negative")],
-            "query 'q', item 'i' is both 'match' and 'negative'; leave one",
+            "query 'q', item 'i' is both 'match' and 'negative'. Remove one",
         ),
-        ([("q", "i", "drop")], "drop is of a whole row"),
-        ([("q", None, "match")], "match and negative are of one item_id"),
+        ([("q", "i", "drop")], "drop applies to a whole row"),
+        ([("q", None, "match")], "match or negative to an item"),
         ([("q", "i", "maybe")], r"overrides\.0\.verdict"),
     ],
 )
@@ -213,7 +213,7 @@ def test_overrides_that_cannot_be_meant_are_refused(tmp_path, overrides, reason)
 
 
 def test_overrides_of_another_corpus_are_refused(tmp_path):
-    with pytest.raises(DataError, match="was made for corpus dddddddddddd, not for cccccccccccc; give the file that"):
+    with pytest.raises(DataError, match=r"was made for corpus dddddddddddd, not for cccccccccccc\. Give the file that"):
         read_overrides(write(tmp_path / "o.json", [], "d" * 64), "c" * 64)
 
 
@@ -239,21 +239,21 @@ def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
     assert alphas == [0.5, 0.8, 0.5, 0.5], "c1 is held against the first judge's positive, as nobody else saw it"
     lost = replace(small, positives=[Judged("p0.9", bytes(16), None, 0.5, error="bad_image: x")])
     told, _ = seen(lost, settings(num_negatives=9, stride=1), large=large)
-    assert told[1] == ("kept", 0.7, "nothing to compare with: no positive has a verdict"), "by the judge that saw it"
+    assert told[1] == ("kept", 0.7, "not compared: no positive has a verdict"), "by the judge that saw it"
 
 
 def test_a_persons_word_is_told():
     query = row([0.9], [0.85, 0.95, 0.2, None, 0.1, 0.1])
     overrides = {"c0": "match", "c1": "negative", "c3": "negative", "c4": "known", "c5": "twin"}
     told, alphas = seen(query, settings(num_negatives=1), overrides=overrides)
-    known = "known to the corpus as an answer to this question, or as its own picture, so never a negative"
+    known = "the corpus knows this item as an answer to the question, or as the question's image, so never a negative"
     assert told == [
-        ("answer", 0.85, "a person: an answer, so never a negative"),
-        ("chosen", 0.95, "a person: no answer; negative 1"),
+        ("answer", 0.85, "marked as a match by a person, so never a negative"),
+        ("chosen", 0.95, "marked as a negative by a person; negative 1"),
         ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1"),
-        ("kept", None, "a person: no answer"),
+        ("kept", None, "marked as a negative by a person"),
         ("answer", 0.1, known),
-        ("answer", 0.1, "says the same as a candidate before it, which stands for both"),
+        ("answer", 0.1, "duplicate of a more similar candidate"),
     ]
     assert alphas == [None, None, 0.8, None, None, None]
     query = row([0.9], [0.85, 0.95, 0.2])
@@ -261,12 +261,12 @@ def test_a_persons_word_is_told():
     assert told[2] == ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1")
     assert alphas == [0.8, 0.8, 0.8]
     told, alphas = seen(query, settings(num_negatives=1, k=2), overrides={"p0.9": "negative"})
-    without = "nothing to compare with: a person left no positive with a verdict"
+    without = "not compared: a person marked positives as negatives, and no other positive has a verdict"
     assert told == [("kept", 0.85, without), ("kept", 0.95, without), ("kept", 0.2, "beyond the first k")]
     assert alphas == [None, None, None]
     choice = select_negatives(Case(query, overrides={"p0.9": "negative"}), settings())
     positives, _ = explain(choice, settings())
-    assert [one.reason for one in positives] == ["a person: not an answer, so no positive of this row"]
+    assert [one.reason for one in positives] == ["marked as a negative by a person, so not a positive of this row"]
 
 
 def test_beyond_the_first_k_nothing_is_compared():

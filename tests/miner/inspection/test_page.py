@@ -21,7 +21,7 @@ def folder(tmp_path, identity):
 def test_the_page_fetches_nothing_and_escapes_everything(folder):
     said = inspect(settings(folder))
     html = (folder / "page.html").read_text()
-    assert re.fullmatch(r".*page\.html: 35 of 35 rows, 8 pictures \(0 left out, 0 unreadable\), \d\.\d MB", said)
+    assert re.fullmatch(r".*page\.html: 35 of 35 rows, 8 images \(0 left out, 0 unreadable\), \d\.\d MB", said)
     assert html.count("</script>") == html.count("<script") == 2
     assert "<img" not in html.replace("\\u003cimg", "")
     assert not re.search(r'(?:src|href)="(?!data:)', html)
@@ -107,9 +107,9 @@ def thousand(tmp_path, identity):
 
 
 def test_a_thousand_rows_with_pictures_stay_under_twenty_megabytes(thousand):
-    assert "1,000 of 1,000 rows, 1,375 pictures (0 left out" in inspect(settings(thousand, num_negatives=10, stride=5))
+    assert "1,000 of 1,000 rows, 1,375 images (0 left out" in inspect(settings(thousand, num_negatives=10, stride=5))
     assert 1e6 < (thousand / "page.html").stat().st_size < 20e6
-    with pytest.raises(SettingsError, match=r"max_mb: 400 rows take 1\.\d MB without a picture; give fewer rows"):
+    with pytest.raises(SettingsError, match=r"max_mb: 400 rows take 1\.\d MB without images\. Give fewer rows"):
         inspect(settings(thousand, rows=400, max_mb=1))
 
 
@@ -122,7 +122,7 @@ def test_pictures_give_way_to_the_bound_plain_ones_first(tmp_path, identity):
     left_out = shown["pictures"].count(None)
     assert 0 < left_out < len(shown["pictures"])
     assert f"({left_out:,} left out" in said
-    assert f"{left_out:,} of {len(shown['pictures']):,} pictures are left out" in html
+    assert f"{left_out:,} of {len(shown['pictures']):,} images are left out" in html
     uses = {}
     for row in shown["rows"]:
         uses.setdefault(row["asks"][1], set()).add(0)

@@ -120,7 +120,7 @@ def test_a_person_finds_rows_and_reads_why(person):
     ]
     person.click("article .fold")
     assert person.cells("query-0")[2] == (
-        "· survived, not taken", "score 0.200 ≤ 0.710 − 0.1",
+        "· survived, not chosen", "score 0.200 ≤ 0.710 − 0.1",
     )  # fmt: skip
     person.click("[data-view=errors]")
     assert person.rows() == ["query-1"]
@@ -204,10 +204,10 @@ def test_overrides_are_set_kept_exported_and_read_again(person, folder):
     person.driver.refresh()
     assert person.pressed() == []
     for text, told in [
-        (path.read_text(), f"2 overrides read from {path.name}"),
-        (path.read_text().replace(corpus, "0"), "was not read: it was made for another corpus"),
-        ("not JSON", "was not read: it is not a JSON file"),
-        (path.read_text().replace('"drop"', '"match"'), "was not read: it holds what is no override"),
+        (path.read_text(), f"imported 2 overrides from {path.name}"),
+        (path.read_text().replace(corpus, "0"), "was not imported: the file was made for another corpus"),
+        ("not JSON", "was not imported: the file is not a JSON file"),
+        (path.read_text().replace('"drop"', '"match"'), "was not imported: the file has an invalid override"),
     ]:
         path.write_text(text)
         person.one("#import").send_keys(str(path))
@@ -232,7 +232,7 @@ def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(p
     reason = person.one(f"{chosen} .reason").text
     person.click(f"{chosen} [data-verdict=match]")
     assert person.cells("query-0")[1] == (
-        "★ a match, by a person", f"decided here, after this page was made; before: {reason}",
+        "★ match, by a person", f"decided after this page was made; before: {reason}",
     )  # fmt: skip
     assert person.pressed() == ["match"]
     person.click(f"{chosen}.matched [data-verdict=match]")
@@ -240,7 +240,7 @@ def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(p
     person.click(f"{chosen} [data-verdict=match]")
     dropped = "article[aria-label='query query-0'] .cell.dropped"
     person.click(f"{dropped} [data-verdict=negative]")
-    assert person.cells("query-0")[0][0] == "✓ no answer, by a person"
+    assert person.cells("query-0")[0][0] == "✓ negative, by a person"
     person.click("#export")
     corpus = Corpus(folder / "corpus").fingerprint
     file = waited(folder / "downloads" / f"overrides-{corpus[:12]}.json")
@@ -248,10 +248,10 @@ def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(p
     inspect(settings(folder, overrides=file))
     again = Person(chromium, folder / "page.html")
     assert again.pressed() == ["negative", "match"], "though this browser remembers nothing"
-    assert again.cells("query-0")[0] == ("✓ chosen as negative", "a person: no answer; negative 1")
-    assert again.cells("query-0")[1] == ("○ never a negative", "a person: an answer, so never a negative")
+    assert again.cells("query-0")[0] == ("✓ chosen as negative", "marked as a negative by a person; negative 1")
+    assert again.cells("query-0")[1] == ("○ never a negative", "marked as a match by a person, so never a negative")
     again.click("article .cell.answer [data-verdict=match]")
-    assert again.cells("query-0")[1][1].startswith("taken back here, after this page was made; before: a person")
+    assert again.cells("query-0")[1][1].startswith("withdrawn after this page was made; before: marked as")
     again.driver.refresh()
     assert again.pressed() == ["negative"], "what is taken back stays so, in this browser"
     assert again.read("article .cell.answer code", "e.innerText")[0] == [item]

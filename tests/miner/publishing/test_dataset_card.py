@@ -36,7 +36,7 @@ def test_the_card_says_what_is_in_it(parts, tmp_path, identity):
     for said in (
         f"| model | {identity.model} |", f"| prompt_fingerprint | {identity.prompt_fingerprint} |",
         "| suspect positives | 0 |", "| preset | paper |", "| imported from | test \\| here |", "holds 3 images",
-        "cc-by-4.0, as stated by who published this", "| `negatives[].beta` | float |",
+        "cc-by-4.0, as stated by the publisher of this dataset", "| `negatives[].beta` | float |",
         "unijudge train pull colors dataset",
     ):  # fmt: skip
         assert said in body, said
@@ -66,10 +66,10 @@ def test_a_card_promises_what_is_there(parts, tmp_path, kept):
 def test_the_card_knows_what_is_not_there(parts, tmp_path):
     publish(tmp_path / "rows", parts[0], None, parts[2], images=False)
     text = (tmp_path / "rows" / "README.md").read_text()
-    assert "The images are not inside" in text
+    assert "The dataset does not contain the images" in text
     assert str(tmp_path) not in text
     assert "license:" not in text
-    assert "None was stated" in text
+    assert "stated no licence" in text
     assert "## The judge" not in text
     assert check(tmp_path / "rows").endswith("scored dataset, whole: 6 files read")
     assert json.loads((tmp_path / "rows" / "corpus" / "corpus.json").read_text())["images"] == "../images"

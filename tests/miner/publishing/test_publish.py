@@ -34,7 +34,7 @@ def test_a_folder_with_more_files_than_the_hub_takes_is_named(parts, tmp_path, m
     publish(tmp_path / "large", *parts)
     (said,) = caplog.messages
     assert said.startswith(
-        f"{tmp_path}/large: corpus holds 3 files, and the Hugging Face hub takes 2 in a folder; impo"
+        f"{tmp_path}/large: corpus holds 3 files, but the Hugging Face hub accepts 2 in a folder. Im"
     )
 
 
@@ -170,7 +170,7 @@ def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path, identity
     rejudged = make_scores(tmp_path / "rejudged", Corpus(corpus), identity.model_copy(update={"model": "another"}))
     with pytest.raises(DataError, match=r"triples: was selected from scores whose manifest\.json has the sha256"):
         publish(tmp_path / "out", corpus, rejudged, triples)
-    with pytest.raises(SettingsError, match="give at least one"):
+    with pytest.raises(SettingsError, match="Give at least one"):
         publish(tmp_path / "out", corpus)
     assert not (tmp_path / "out").exists()
 
@@ -180,7 +180,7 @@ def test_the_rows_of_a_cascade_are_not_published_with_half_of_their_scores(parts
     made = read_json(triples / "triples.json", TripleManifest)
     publish_json(triples / "triples.json", made.model_copy(update={"large_scores": "5" * 64}))
     with pytest.raises(
-        SettingsError, match=rf"--scores .*scores: .* sha256 {'5' * 64}\) would be missing; publish these"
+        SettingsError, match=rf"--scores .*scores: .* sha256 {'5' * 64} of .*would be missing\. Publish these"
     ):
         publish(tmp_path / "out", corpus, scores, triples)
     assert not (tmp_path / "out").exists()
@@ -205,7 +205,7 @@ def test_what_is_not_whole_or_has_changed_is_not_published(parts, tmp_path):
     with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
         publish(tmp_path / "out", *parts)
     (triples / "part-00000.parquet").unlink()
-    with pytest.raises(DataError, match=r"triples: 0 rows, but triples\.json says 3"):
+    with pytest.raises(DataError, match=r"triples: has 0 rows, but triples\.json says 3"):
         publish(tmp_path / "out", corpus, None, triples)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
 

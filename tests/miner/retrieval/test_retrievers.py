@@ -83,8 +83,8 @@ os.abort()
 @pytest.mark.parametrize(
     ("gpus", "trial", "reason"),
     [
-        (1, ABORT, "a trial search on the GPU failed, so candidates are searched on the CPU, slower: Faiss assertion"),
-        (0, "pass", "no GPU is visible, so candidates are searched on the CPU, slower. Check `nvidia-smi`"),
+        (1, ABORT, "a trial search on the GPU failed: Faiss assertion"),
+        (0, "pass", "no GPU is visible, so candidates are searched on the CPU, which is slower. Check `nvidia-smi`"),
     ],
 )
 def test_a_gpu_that_cannot_search_is_named_and_left_alone(monkeypatch, caplog, gpus, trial, reason):
@@ -275,5 +275,5 @@ def test_the_ceiling_lies_where_the_margins_say():
 
 
 def test_a_window_without_ranks_is_refused():
-    with pytest.raises(ValidationError, match="range_min = 5 leaves nothing before range_max = 5"):
+    with pytest.raises(ValidationError, match="range_min = 5 leaves no item below range_max = 5"):
         RetrievalSettings(corpus="c", range_min=5, range_max=5)

@@ -44,9 +44,8 @@ def test_a_task_that_dies_again_and_again_is_named_by_its_shard():
 
     crashed = _fault(7, WorkerCrashedError())
     assert isinstance(crashed, TaskFailed)
-    assert str(crashed).startswith(
-        f"shard 7: its task failed, and was tried {RETRIES + 1} times where its process died ("
-    )
+    assert str(crashed).startswith("shard 7: its task failed (")
+    assert f"A task whose process dies is tried {RETRIES + 1} times" in str(crashed)
     own = DataError("shard 7: 3 of 4 pairs have no verdict")
     assert _fault(7, RayTaskError("f", "traceback", own)) is own
     foreign = _fault(7, RayTaskError("f", "traceback", ZeroDivisionError("division by zero")))
@@ -91,8 +90,8 @@ def test_kind_c2_a_shard_that_kills_its_tasks_does_not_stop_the_others(monkeypat
     ends = {1: WorkerCrashedError(), 4: WorkerCrashedError()}
     error, told, asked = run_on(monkeypatch, ends, range(8))
     assert isinstance(error, TaskFailed)
-    assert str(error).startswith("shard 1: its task failed, and was tried 3 times")
-    assert str(error).endswith("the same command goes on with what is missing. So did 1 more: shard 4")
+    assert str(error).startswith("shard 1: its task failed (")
+    assert str(error).endswith("to score the missing shards. Further failed shards (1): 4")
     assert told == [0, 2, 3, 5, 6, 7]
     assert asked == list(range(8))
 
@@ -140,5 +139,8 @@ def test_kind_c2_a_wait_is_said(monkeypatch, caplog):
     with caplog.at_level("INFO"):
         run_on(monkeypatch, {0: WorkerCrashedError()}, range(1))
     assert (
-        caplog.text.count("no shard has ended for 0 s: 1 in work or waiting; 0 of the cluster's 4 CPUs are free") == 3
+        caplog.text.count(
+            "no shard was finished for 0 s: 1 are in work or waiting, and 0 of the cluster's 4 CPUs are free"
+        )
+        == 3
     )

@@ -121,7 +121,7 @@ def test_scores_of_another_judge_are_not_reused(job, tmp_path):
     with other as url:
         refused = job(url, out=tmp_path / "other", reuse=(job(url).out,))
         for action in (lambda: score(refused, quiet), lambda: estimate_cost(refused, 50)):
-            with pytest.raises(JudgeChanged, match=r"scores: cannot be reused: it was scored by scripted"):
+            with pytest.raises(JudgeChanged, match=r"scores: cannot be reused, because it was scored by scripted"):
                 action()
             assert not refused.out.exists()
 
@@ -192,7 +192,7 @@ def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path
     with serving(ScriptedJudge(Prompt())) as url:
         small = job(url, k=20)
         score(small, quiet)
-        with pytest.raises(SettingsError, match="needs another one"):
+        with pytest.raises(SettingsError, match="needs a different judge"):
             score(job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=small.out)), quiet)
     second = Counting()
     second._identity = second._identity.model_copy(update={"weights": "large"})
@@ -214,10 +214,10 @@ def test_a_cascade_wants_a_whole_first_step(job, tmp_path):
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url), quiet)
         part_path(job(url).out, 1).unlink()
-        with pytest.raises(DataError, match=r"1 shards are missing; finish this first step"):
+        with pytest.raises(DataError, match=r"1 shards are missing\. Complete this first step"):
             score(job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=job(url).out)), quiet)
 
 
 def test_vectors_are_required_where_candidates_are_sought(job):
-    with serving(ScriptedJudge(Prompt())) as url, pytest.raises(SettingsError, match="vectors: required"):
+    with serving(ScriptedJudge(Prompt())) as url, pytest.raises(SettingsError, match="vectors: is not set"):
         score(job(url, vectors=None), quiet)

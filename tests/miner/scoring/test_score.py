@@ -71,7 +71,7 @@ def test_kind_c6_what_was_too_long_for_the_embedder_is_no_candidate(corpus, job,
     assert all(row.positives[0].log_odds is not None for row in rows.values())
     assert not skipped & {judged.item_id for row in rows.values() for judged in row.candidates}
     assert sum(len(row.candidates) for row in rows.values()) > 500
-    assert "2 items and 1 queries were too long for the embedder and have no vector" in caplog.text
+    assert "2 items and 1 queries have no vector: they were too long for the embedder" in caplog.text
 
 
 @pytest.mark.parametrize("index", ["flat", "exact", "ivf", "hnsw"])
@@ -165,7 +165,7 @@ def test_one_image_gone_is_an_error_in_its_place(corpus, job, service, caplog):
     rows = list(read_scores(job(service).out))
     failed = [judged for row in rows for judged in [*row.positives, *row.candidates] if judged.error]
     assert done.counts.errors == len(failed) > 0
-    assert "pairs without a verdict, first reason: unreadable: " in caplog.text
+    assert "pairs have no verdict. The first reason is unreadable: " in caplog.text
     assert all("unreadable" in judged.error and "10.png" in judged.error for judged in failed)
     assert all(judged.yes_logprob is None for judged in failed)
 
@@ -202,24 +202,25 @@ def test_a_job_with_errors_says_how_to_ask_again(corpus, job, service):
     rows = list(read_scores(job(service).out))
     failed = sum(judged.error is not None for row in rows for judged in [*row.positives, *row.candidates])
     said = " ".join(done.output.split())
-    assert f"to have these {failed} pairs judged, give this command with out=NEW reuse={job(service).out}" in said
+    assert f"{failed} pairs have no verdict. To retry only these pairs" in said
+    assert f"run the same command with out=NEW reuse={job(service).out}" in said
 
 
 def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, job, service, monkeypatch):
     """Parts of ten queries; the signal comes while the third is sought, which is given up."""
     monkeypatch.setattr("unijudge.formats.candidates.QUERIES_IN_PART", 10)
-    found = candidates._found
+    found = candidates._nearest_items
 
     def third(rows, *rest):
         if rows.start == 20:
             signal.raise_signal(signal.SIGTERM)
         return found(rows, *rest)
 
-    monkeypatch.setattr(candidates, "_found", third)
+    monkeypatch.setattr(candidates, "_nearest_items", third)
     stopped = score(job(service), quiet)
     assert stopped.shards_done == 0
     assert len(list((job(service).out / "candidates").glob("part-*"))) == 2
-    monkeypatch.setattr(candidates, "_found", found)
+    monkeypatch.setattr(candidates, "_nearest_items", found)
     assert score(job(service), quiet).shards_done == 8
     assert [row.query_id for row in read_scores(job(service).out)] == [query.query_id for query in corpus.queries]
 

@@ -18,14 +18,17 @@ def test_another_judge_in_the_middle_stops_the_job(job, service):
     score(job(service), quiet)
     part_path(job(service).out, 3).unlink()
     other = serving(ScriptedJudge(Prompt(instruction="Something else?")))
-    with other as url, pytest.raises(JudgeChanged, match=r"was begun with scripted .* but now scripted .* answers"):
+    with (
+        other as url,
+        pytest.raises(JudgeChanged, match=r"was started with judge scripted .* but the service runs scripted"),
+    ):
         score(job(url), quiet)
     assert not part_path(job(service).out, 3).exists()
 
 
 def test_a_plan_never_changes(job, service):
     score(job(service), quiet)
-    with pytest.raises(DataError, match=r"another plan .k was 10, is 11"):
+    with pytest.raises(DataError, match=r"a different plan .k was 10, is 11"):
         score(job(service, k=11), quiet)
 
 
@@ -36,7 +39,7 @@ def test_a_begun_job_takes_no_vectors_of_another_model(tmp_path, corpus, job, se
     shutil.rmtree(tmp_path / "vectors")
     embed(corpus, tmp_path / "vectors", width=8)
     with pytest.raises(
-        DataError, match=r"scores: was begun with another plan .vectors was \w{64}, is \w{64}.; .*another f"
+        DataError, match=r"scores: was started with a different plan .vectors was \w{64}, is \w{64}.*\. Give another f"
     ):
         score(job(service), quiet)
     for path in [*job(service).out.glob("part-*"), job(service).out / "manifest.json"]:
@@ -69,7 +72,8 @@ def test_a_judge_that_does_not_answer_the_question_stops_the_job(job, monkeypatc
 
     with serving(Elsewhere(Prompt())) as url:
         with pytest.raises(
-            JudgeBroken, match=r"mean probability of 0\.00674, less than min_label_mass = 0\.5.*do not fit"
+            JudgeBroken,
+            match=r"mean probability of 0\.00674, less than min_label_mass = 0\.5.*Check the judge's chat template",
         ):
             score(job(url), quiet)
         assert not list(job(url).out.glob("part-*"))

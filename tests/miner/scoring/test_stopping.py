@@ -28,7 +28,7 @@ def events(monkeypatch):
     """What happened, in order: parts of ten queries; a signal comes in the third one's search, which takes a while."""
     happened = []
     monkeypatch.setattr("unijudge.formats.candidates.QUERIES_IN_PART", 10)
-    found = candidates._found
+    found = candidates._nearest_items
 
     def third(rows, *rest):
         if rows.start == 20 and not happened:
@@ -47,7 +47,7 @@ def events(monkeypatch):
             yield stop
         happened.append("the lease is free")
 
-    monkeypatch.setattr(candidates, "_found", third)
+    monkeypatch.setattr(candidates, "_nearest_items", third)
     monkeypatch.setattr(estimate, "lease", watched)
     return happened
 
@@ -65,7 +65,7 @@ def test_a_plan_frees_its_lease_when_its_search_has_ended(job, service, events):
 def test_a_plan_that_was_stopped_says_so(job, service, events):
     words = overrides_of(job(service))
     done = CliRunner().invoke(app, ["estimate", *words])
-    assert (done.exit_code, done.output.splitlines()[-1]) == (130, "stopped as asked; the same command goes on")
+    assert (done.exit_code, done.output.splitlines()[-1]) == (130, "Stopped. Run the same command again to resume.")
 
 
 def test_a_plan_stops_while_it_probes(job):

@@ -107,8 +107,8 @@ def test_only_the_row_that_is_named_is_left_out(world):
 
 def test_words_that_contradict_each_other_by_content_are_refused(world, tmp_path):
     message = (
-        r"query 'q1', item 'dog' is 'negative', but query 'q0' asks the same, and its item 'dog', which says the same, "
-        r"is 'match'; leave one of the two in the file"
+        r"query 'q1', item 'dog' is 'negative', but query 'q0' asks the same question, and its item 'dog' of the same "
+        r"content is 'match'\. Remove one of these two overrides from the file"
     )
     with pytest.raises(DataError, match=message):
         world(("q0", "dog", "match"), ("q1", "dog", "negative"))
@@ -137,8 +137,8 @@ def test_rows_that_repeat_negatives_are_said_with_the_number_that_most_have(worl
     """q0 and q2 have two distinct negatives, q1 has one."""
     world(num_negatives=3)
     (warning,) = caplog.messages
-    assert "3 of 3 rows have fewer than num_negatives = 3 distinct negatives, and repeat some to fill up" in warning
-    assert "1 in nine rows of ten are distinct (`num_negatives` of a training, `--negatives` of an export)" in warning
+    assert "3 of 3 rows have fewer than num_negatives = 3 distinct negatives and are filled up with" in warning
+    assert "nine rows of ten have at least 1 distinct negatives" in warning
     caplog.clear()
     world(num_negatives=1)
     assert not caplog.messages

@@ -241,7 +241,9 @@ def test_a_partial_folder_is_refused_unless_told(tmp_path, corpus, scored):
     with pytest.raises(DataError, match="1 of 1 shards are missing"):
         select(made)
     assert not made.out.exists()
-    with pytest.raises(DataError, match=r"triples: no row is kept of 0 queries \(none were scored\), so nothing was"):
+    with pytest.raises(
+        DataError, match=r"triples: no row is kept of 0 queries \(no query was scored\), so nothing was"
+    ):
         select(made.model_copy(update={"partial": True}))
     assert not made.out.exists()
 

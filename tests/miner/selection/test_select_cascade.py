@@ -125,7 +125,7 @@ def test_a_cascade_of_folders_and_how_much_of_the_full_run_it_reproduces(tmp_pat
     stranger = [replace(row, candidates=[replace(one, item_id="i-none") for one in row.candidates]) for row in large]
     score_folder(tmp_path / "stranger", corpus, stranger, "large")
     cascade = {"corpus": corpus.folder, "scores": (tmp_path / "small", tmp_path / "stranger")}
-    refuse = pytest.raises(DataError, match=r"stranger: has a candidate that .*small has not")
+    refuse = pytest.raises(DataError, match=r"stranger: has a candidate that .*small does not have")
     with refuse:
         select(SelectSettings(**cascade, out=tmp_path / "no"))
     with refuse:
@@ -154,9 +154,11 @@ def test_a_calibration_for_each_judge_is_read_and_travels_along(tmp_path):
     assert "expected false negatives" in table
     half = select(common.model_copy(update={"calibration": (files["large"],), "out": tmp_path / "half"}))
     assert "expected false negatives (at face value)" in half
-    with pytest.raises(DataError, match=r"other\.json: was fitted to judge .* the scores are of small .* and large"):
+    with pytest.raises(
+        DataError, match=r"other\.json: was fitted to judge .* but the scores are of small .* and large"
+    ):
         select(common.model_copy(update={"calibration": (files["other"],), "out": tmp_path / "o"}))
-    with pytest.raises(DataError, match="give one calibration for each"):
+    with pytest.raises(DataError, match="Give one calibration for each"):
         select(common.model_copy(update={"calibration": (files["small"],) * 2, "out": tmp_path / "o"}))
 
 
@@ -187,7 +189,7 @@ def test_scores_of_two_judges_that_are_not_calibrated_are_named(tmp_path, caplog
     mixed = sum(len({row.positive_judge, *(n.judge for n in row.negatives)}) == 2 for row in rows)
     assert 0 < mixed < len(rows), "the example says something"
     (warning,) = [message for message in caplog.messages if "two judges" in message]
-    assert f"{mixed} rows have the scores of two judges, and these are not both calibrated" in warning
+    assert f"{mixed} rows have scores of two judges that are not both calibrated" in warning
     assert not read_json(settings.out / "triples.json", TripleManifest).calibrated
     caplog.clear()
     select(settings.model_copy(update={"scores": folders[:1], "out": tmp_path / "one"}))
@@ -211,17 +213,15 @@ def test_a_band_around_another_cut_is_named(tmp_path, caplog):
         publish_json(path, calibration(identity(path.stem).digest, 0.5, -1.0))
     settings = SelectSettings(scores=folders, corpus=corpus.folder, out=tmp_path / "t", calibration=files)
     select(settings)
-    (warning,) = [message for message in caplog.messages if "its band" in message]
-    assert (
-        "its band was drawn around the cut of scores with slope 1 and intercept 0, but this selection cuts" in warning
-    )
-    assert "with cascade.calibration and cascade.log_odds_divisor as here" in warning
+    (warning,) = [message for message in caplog.messages if "near the cut of scores" in message]
+    assert "candidates near the cut of scores with slope 1 and intercept 0, but this selection cuts" in warning
+    assert "with the cascade.calibration and cascade.log_odds_divisor of this selection" in warning
     caplog.clear()
     plain = settings.model_copy(update={"calibration": (), "out": tmp_path / "plain"})
     select(plain)
-    assert not any("its band" in message for message in caplog.messages)
+    assert not any("near the cut of scores" in message for message in caplog.messages)
     select(plain.model_copy(update={"log_odds_divisor": 1.05, "out": tmp_path / "divided"}))
-    assert any("its band" in message for message in caplog.messages)
+    assert any("near the cut of scores" in message for message in caplog.messages)
 
 
 def fingerprint(folder):
@@ -236,7 +236,7 @@ def test_a_band_of_other_scores_is_refused(tmp_path):
     other = score_folder(tmp_path / "other", corpus, small, "another small one")
     drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
     second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
-    reason = rf"band: is the second step .* fingerprint {drawn['scores'][:16]}, but .*other has .*; give the folder"
+    reason = rf"band: is the second step .* fingerprint {drawn['scores'][:16]}, but .*other has .*\. Give the folder"
     for run, kind in ((select, SelectSettings), (sweep, SweepSettings)):
         with pytest.raises(DataError, match=reason):
             run(kind(scores=(other, second), corpus=corpus.folder, out=tmp_path / "no"))
@@ -255,17 +255,17 @@ def test_a_margin_outside_of_the_band_is_named(tmp_path, caplog, betas, far):
     drawn = {"scores": fingerprint(first), "beta": 0.1, "width": 0.2, "slope": 1, "intercept": 0}
     second = score_folder(tmp_path / "band", corpus, list(band(small, large, 2)), "large", band=drawn)
     select(SelectSettings(scores=(first, second), corpus=corpus.folder, out=tmp_path / "t", betas=betas))
-    overrides = [message for message in caplog.messages if "the second judge was not asked" in message]
+    overrides = [message for message in caplog.messages if "the second judge scored only" in message]
     assert len(overrides) == (far is not None)
-    assert far is None or f"within 0.2 of the cut at β = 0.1, but this cuts at β = {far}: " in overrides[0]
+    assert far is None or f"within 0.2 of the cut at β = 0.1, but this selection cuts at β = {far}. " in overrides[0]
 
 
 def test_a_divisor_beside_a_calibration_is_refused():
     words = ["scores=a", "corpus=b", "out=c", "calibration=d", "log_odds_divisor=1.05"]
-    with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 and a calibration: .* Leave out one of the two"):
+    with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 cannot be combined .* Leave out one of the two"):
         load_settings(SelectSettings, None, words)
     words = ["corpus=b", "out=c", "cascade.calibration=d", "cascade.log_odds_divisor=1.05"]
-    with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 and a calibration"):
+    with pytest.raises(SettingsError, match=r"log_odds_divisor = 1\.05 cannot be combined with a calibration"):
         load_settings(ScoreSettings, None, words)
 
 
@@ -273,6 +273,4 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "large").mkdir()
     done = CliRunner().invoke(app, ["select", str(tmp_path / "large")])
     assert isinstance(done.exception, SettingsError)
-    assert f"Give the folder of scores as scores={tmp_path / 'large'}, or two of them as scores=[" in str(
-        done.exception
-    )
+    assert f"Give a folder of scores as scores={tmp_path / 'large'}, or two folders as scores=[" in str(done.exception)

@@ -148,7 +148,8 @@ def test_where_no_beta_fits_the_trade_is_named():
     best, reason = recommend(points, 0.05, 0.25, calibrated=True)
     assert best is None
     assert (
-        "nearest: β = 0.3 (unime-v2, stride 5), with 2.0% expected false negatives and 60.0% short rows; or " in reason
+        "The nearest are β = 0.3 (unime-v2, stride 5), with 2.0% expected false negatives and 60.0% short rows; or "
+        in reason
     )
     assert "β = 0.1 (unime-v2, stride 5), with 8.0% expected false negatives and 20.0% short rows. Raise" in reason
     best, reason = recommend(points[:1], 0.05, 0.25, calibrated=True)

@@ -179,7 +179,7 @@ def test_kind_c7_a_set_without_its_pictures_does_not_end_the_others(root, tmp_pa
         benchmark(settings(tmp_path / "root", tmp_path / "strict"), quiet)
     pictures.mkdir()
     said = failing(settings(tmp_path / "root", tmp_path / "2", allow_partial=True), "flickr30k")
-    assert "12 of 12 rows rejected, so none is left" in said
+    assert "12 of 12 rows rejected, so no row is left" in said
     assert any("flickr30k: " in line for line in caplog.messages)
 
 
