@@ -115,7 +115,9 @@ def _http_page() -> str:
         for method, operation in methods.items():
             parts += [f"## `{method.upper()} {path}`", _plain(operation.get("description", ""))]
             bodies = [("Request", operation.get("requestBody", {}).get("content", {}))]
-            bodies += [(f"Response {status}", answer.get("content", {})) for status, answer in operation["responses"].items()]
+            bodies += [
+                (f"Response {status}", answer.get("content", {})) for status, answer in operation["responses"].items()
+            ]
             for title, content in bodies:
                 names = [_schema_name(body.get("schema", {})) for body in content.values()]
                 parts += [f"{title}: [`{name}`](#{name.lower()})" for name in names if name]
@@ -124,7 +126,10 @@ def _http_page() -> str:
         parts += [f"### {name}", _plain(schema.get("description", ""))]
         required = schema.get("required", ())
         fields = schema.get("properties", {}).items()
-        rows = [(f"`{field}`", _type(kind), "yes" if field in required else "", kind.get("description", "")) for field, kind in fields]
+        rows = [
+            (f"`{field}`", _type(kind), "yes" if field in required else "", kind.get("description", ""))
+            for field, kind in fields
+        ]
         if rows:
             parts.append(table(["field", "type", "required", "meaning"], rows))
     return "\n\n".join(part for part in parts if part) + "\n"
