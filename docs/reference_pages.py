@@ -9,6 +9,8 @@ import typer
 import unijudge
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.replica.app import create_app
+from judge_service.replica.health import WatchedJudge
+from judge_service.settings import HealthSettings, LimitSettings
 from unijudge import cli
 from unijudge.formats.candidates import CANDIDATES, CandidateManifest
 from unijudge.formats.corpus import ITEMS, QUERIES, CorpusManifest
@@ -23,6 +25,26 @@ from unijudge.pages.markdown import table
 
 Command = tuple[str, Any]
 """The words after `unijudge`, and the command."""
+
+COMMANDS_INTRO = """# Commands
+
+Every command of `unijudge`, in the order of `--help`. This page is written from the code."""
+SETTINGS_INTRO = """# Settings
+
+A command that takes settings reads an optional TOML file first, and then `key=value` words, which replace those of the
+file. A dotted key such as `model.name` stands in the table `[model]` of the file. `--example` prints a commented file.
+This page is written from the code."""
+HTTP_INTRO = """# HTTP API
+
+The routes of `unijudge judge serve`. The service itself shows the same at `/docs`. [Serve a judge](../guides/serve.md)
+says how a client should behave. This page is written from the code."""
+FOLDERS_INTRO = """# Folder formats
+
+Each folder has a manifest in JSON and tables in Parquet. The manifest says what made the folder. `unijudge describe`
+prints the manifest, and `unijudge check` reads the whole folder. This page is written from the code."""
+PYTHON_INTRO = """# Python API
+
+What a client of the judge needs. `import unijudge` loads no engine; each name is loaded when it is asked for."""
 
 
 def write_reference(folder: Path) -> None:
@@ -57,13 +79,11 @@ def _commands_below(command: Any, name: str) -> Iterator[Command]:
 
 def _commands_page() -> str:
     """Every command with its arguments and options."""
-    parts = ["# Commands", "Every command of `unijudge`, in the order of `--help`. This page is written from the code."]
+    parts = [COMMANDS_INTRO]
     for name, command in _commands():
         parts += [f"## `unijudge {name}`", _plain(command.help or "")]
         if isinstance(command, JobCommand):
-            parts.append(
-                f"Takes an optional TOML file, then settings as `key=value`: see [its settings](settings.md#{_anchor(name)})."
-            )
+            parts.append(f"Takes a TOML file, `key=value`, or both: [its settings](settings.md#{_anchor(name)}).")
         rows = [_parameter(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
         if rows:
             parts.append(table(["", "", "default"], rows))
@@ -83,12 +103,7 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
 
 def _settings_page() -> str:
     """The settings of every job."""
-    parts = [
-        "# Settings",
-        "A command that takes settings reads an optional TOML file first and then `key=value` words, which replace "
-        "those of the file. A dotted key such as `model.name` stands in the table `[model]` of the file. "
-        "`--example` prints a commented file. This page is written from the code.",
-    ]
+    parts = [SETTINGS_INTRO]
     for name, command in _commands():
         if not isinstance(command, JobCommand):
             continue
@@ -101,16 +116,9 @@ def _settings_page() -> str:
 
 def _http_page() -> str:
     """The routes of the judge service, from its OpenAPI description."""
-    from judge_service.settings import HealthSettings, LimitSettings
-    from judge_service.replica.health import WatchedJudge
-
     judge = WatchedJudge(ScriptedJudge(Prompt()), HealthSettings())
     described = create_app(judge, LimitSettings()).openapi()
-    parts = [
-        "# HTTP API",
-        "The routes of `unijudge judge serve`. The service itself shows the same at `/docs`. This page is written from "
-        "the code. How a client should behave is in [Serve a judge](../guides/serve.md).",
-    ]
+    parts = [HTTP_INTRO]
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             parts += [f"## `{method.upper()} {path}`", _plain(operation.get("description", ""))]
@@ -125,11 +133,10 @@ def _http_page() -> str:
     for name, schema in sorted(described["components"]["schemas"].items()):
         parts += [f"### {name}", _plain(schema.get("description", ""))]
         required = schema.get("required", ())
-        fields = schema.get("properties", {}).items()
-        rows = [
-            (f"`{field}`", _type(kind), "yes" if field in required else "", kind.get("description", ""))
-            for field, kind in fields
-        ]
+        rows = []
+        for field, kind in schema.get("properties", {}).items():
+            is_required = "yes" if field in required else ""
+            rows.append((f"`{field}`", _type(kind), is_required, kind.get("description", "")))
         if rows:
             parts.append(table(["field", "type", "required", "meaning"], rows))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -171,11 +178,7 @@ MANIFESTS = {
 
 def _folders_page() -> str:
     """The columns of every table, and the fields of every manifest."""
-    parts = [
-        "# Folder formats",
-        "Each folder has a manifest in JSON and tables in Parquet. A manifest says what made the folder. This page is "
-        "written from the code. `unijudge describe` prints a manifest, `unijudge check` reads the whole folder.",
-    ]
+    parts = [FOLDERS_INTRO]
     for place, manifest in MANIFESTS.items():
         rows = [(f"`{name}`", _plain(field.description or "")) for name, field in manifest.model_fields.items()]
         parts += [f"## `{place}`", _plain(manifest.__doc__ or ""), table(["field", "meaning"], rows)]
@@ -187,10 +190,7 @@ def _folders_page() -> str:
 
 def _python_page() -> str:
     """The names that `from unijudge import …` gives."""
-    parts = [
-        "# Python API",
-        "What a client of the judge needs. `import unijudge` loads no engine; each name is loaded when it is asked for.",
-    ]
+    parts = [PYTHON_INTRO]
     for name in unijudge.__all__:
         kind = "autofunction" if name == "judge_now" else "autoclass"
         options = "" if kind == "autofunction" else ":members:\n"
