@@ -8,14 +8,16 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-.PHONY: demo test docs hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
+.PHONY: quickstart demo test docs studies hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the whole pipeline on this machine, on a CPU (SEEDS=3: three training worlds; BACKEND=transformers)"
+	@echo "make quickstart  60 pictures, from import to a page of mined rows, in about a minute"
 	@echo "make test   linters, types, tests"
 	@echo "make lint   linters and types only"
 	@echo "make docs   the documentation as web pages: build/docs/index.html"
+	@echo "make studies  all studies of studies/, some ten hours on two cores; the same command resumes them"
 	@echo "make hostile  hostile clients against the service, twenty minutes; make fuzz: spoiled inputs, an hour"
 	@echo "make gpu    measure this machine's GPU: build/gpu/gpu.md (GPU='--model NAME', '--steps judge', '--dry-run', …)"
 	@echo "make pins   compile requirements/*.txt anew"
@@ -48,6 +50,9 @@ BACKEND ?= auto
 demo: .venv/ready
 	.venv/bin/python -m demo build/demo --seeds $(SEEDS) --backend $(BACKEND)
 
+quickstart: .venv/ready
+	.venv/bin/python -m demo.quickstart.run
+
 # Uses the environment that is there, since the extras for a GPU (docs/gpu.md) are not those of the tests.
 gpu: $(if $(wildcard .venv/bin/python),,.venv/ready)
 	.venv/bin/python -m bench.gpu $(GPU)
@@ -71,6 +76,15 @@ docs: .venv/docs
 # All of what `make test` runs a sample of: 20,000 mutated requests, 10,000 silent connections.
 hostile: .venv/ready
 	HOSTILE_REQUESTS=20000 HOSTILE_CONNECTIONS=10000 .venv/bin/pytest --numprocesses 1 -rP tests/hostile
+
+# Each study resumes where it was stopped. The worlds come first: the others read them.
+STUDIES := worlds $(filter-out worlds released judge,$(basename $(notdir $(wildcard studies/*.toml))))
+studies: .venv/ready
+	for study in $(STUDIES); do \
+		.venv/bin/unijudge study run studies/$$study.toml build/studies/$$study || exit 1; \
+		.venv/bin/unijudge study report studies/$$study.toml build/studies/$$study; \
+	done
+	.venv/bin/unijudge study summary docs/results.md
 
 # Ten minutes of spoiled inputs for each door (tests/fuzz).
 fuzz: .venv/ready

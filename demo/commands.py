@@ -4,20 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo.world import WORLD
+
 JUDGE, BASE = Path("demo/models/judge"), Path("demo/models/base")
-PIXELS = "model.min_pixels=3136 model.max_pixels=3136 model.device=cpu"
+PIXELS = f"model.min_pixels={WORLD.pixels**2} model.max_pixels={WORLD.pixels**2} model.device=cpu"
 SELECTIONS = {
     "random": "preset=random",
     "topk_unfiltered": "preset=topk",
-    "cyclic_only": "preset=cyclic",
-    "filter_only": "stride=1",
     "unime_v2": "",
 }
 """Ways to choose negatives from the same scores; by name, what is set. Without anything: the method."""
 STUDENTS = {
     "infonce_random": ("random", "loss.name=infonce loss.in_batch_weight=1"),
     "infonce_unfiltered": ("topk_unfiltered", "loss.name=infonce loss.in_batch_weight=1"),
-    "infonce_cyclic": ("cyclic_only", "loss.name=infonce loss.in_batch_weight=1"),
     "infonce_mined": ("unime_v2", "loss.name=infonce loss.in_batch_weight=1"),
     "hard_labels": ("unime_v2", "loss.name=infonce"),
     "soft_labels": ("unime_v2", "loss.name=symmetric_kl"),
@@ -29,15 +28,18 @@ STUDENTS = {
 class Size:
     """How much of everything."""
 
-    train_scenes: int = 500
-    eval_scenes: int = 600
+    train_scenes: int = 4000
+    train_queries: int = 600
+    eval_scenes: int = 2000
     fresh_pairs: int = 2400
-    student_steps: int = 80
+    student_steps: int = 240
     reranker_steps: int = 160
     replicas: int = 2
 
 
-QUICK = Size(train_scenes=40, eval_scenes=30, fresh_pairs=200, student_steps=4, reranker_steps=4, replicas=1)
+QUICK = Size(
+    train_scenes=60, train_queries=40, eval_scenes=40, fresh_pairs=200, student_steps=4, reranker_steps=4, replicas=1
+)
 """For the test of the demo itself: everything runs, nothing is learned."""
 
 
@@ -52,16 +54,19 @@ class Demo:
     def make_data(self) -> Iterator[str]:
         """A training world for each seed, and one for evaluation."""
         for seed in range(self.seeds):
-            yield f"python -m demo.data train {self.out}/data/train-{seed} {self.size.train_scenes} {seed}"
-        yield f"python -m demo.data eval {self.out}/data/eval {self.size.eval_scenes} 0"
+            yield f"python -m demo.data {self.out}/data/train-{seed} --part train --scenes {self.size.train_scenes} \
+--queries {self.size.train_queries} --seed {seed}"
+        yield f"python -m demo.data {self.out}/data/eval --part eval --scenes {self.size.eval_scenes}"
 
     def import_all(self) -> Iterator[str]:
         """MMEB's layout for training; for evaluation all true pairs, so that every right answer counts."""
         for seed in range(self.seeds):
             data = f"{self.out}/data/train-{seed}"
-            yield f"unijudge mine import mmeb {data}/mmeb {self.out}/train-{seed}/corpus --images {data}/images"
+            yield f"unijudge mine import mmeb {data}/mmeb {self.out}/train-{seed}/corpus --images {data}/images \
+--items {data}/items.jsonl"
         data = f"{self.out}/data/eval"
-        yield f"unijudge mine import pairs {data}/truth.jsonl {self.out}/eval/corpus --images {data}/images"
+        yield f"unijudge mine import pairs {data}/truth.jsonl {self.out}/eval/corpus --images {data}/images \
+--items {data}/items.jsonl"
 
     def embed_base(self) -> list[list[str]]:
         """Every corpus by the base embedder, and its evaluation."""
@@ -70,7 +75,11 @@ class Demo:
 
     def judge_all(self, service: str) -> Iterator[tuple[str, str]]:
         """(stage, command): how good the judge is, its scores, and the base's best items in its order."""
-        yield "judge", f"python -m demo.quality {service} {self.out}/judge.json {self.size.fresh_pairs}"
+        yield "judge", f"python -m demo.pairs {self.out}/data/pairs {self.size.fresh_pairs}"
+        yield (
+            "judge",
+            f"unijudge judge bench {self.out}/data/pairs/pairs.jsonl --service {service} --out {self.out}/judge",
+        )
         for seed in range(self.seeds):
             yield (
                 "score",
@@ -80,7 +89,7 @@ service={service} pool=subset shard_size=64",
         yield "rerank", self.rerank(service, "judge")
 
     def select_all(self) -> Iterator[str]:
-        """The same scores, five ways."""
+        """The same scores, three ways."""
         for seed in range(self.seeds):
             for name, settings in SELECTIONS.items():
                 folder = f"{self.out}/train-{seed}"

@@ -1,38 +1,66 @@
 """The demo's data: captioned scenes and handwritten digits, four tasks, and all that is true of them.
 
-    python -m demo.data train|eval FOLDER SCENES SEED
+    python -m demo.data FOLDER --part train --scenes 4000 --queries 600 --seed 0
 
-Pictures are new for every seed (of so small a world most scenes come up again, drawn otherwise); digits are those that
-no model was taught with, some for training, others for evaluation.
+No scene that taught judge or base is among them, and no scene is in both parts: which part a scene may be in follows
+from its content (`demo.teaching.lessons.part_of`). The same holds for digits.
 
     FOLDER/images/0000.png …          56 × 56 pixels
     FOLDER/mmeb/Scenes_t2i, …         rows in the MMEB-train layout, each with one positive, as data sets have it
+    FOLDER/items.jsonl                all pictures and captions of the scenes: a pool that is larger than the rows
     FOLDER/truth.jsonl                the same queries as pairs, once for each candidate of the pool that is right
+    FOLDER/grades.npz                 (captions, scenes): the share of a caption's statements that hold for a scene
+    FOLDER/data.json                  how it was made, and how many candidates are right for a query
 
 Digits: the test set of "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, in scikit-learn.
 """
 
+import argparse
 import json
 import random
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demo.captions import Caption, Scene
-from demo.lessons import DIGITS, FIND_CAPTION, FIND_IMAGE, SAME_DIGIT, TARGET, WHICH_DIGIT, Album
-from demo.world import SMALL
+from demo.grades import Table
+from demo.teaching.lessons import DIGITS, FIND_CAPTION, FIND_IMAGE, SAME_DIGIT, TARGET, WHICH_DIGIT, Album
+from demo.world import WORLD
 from unijudge.foreign.cells import Side
 from unijudge.storage.files import publishing_folder
 
 DIGIT_ROWS = {"train": range(400), "eval": range(400, 898)}
 """Of the half of the digits that taught no model."""
+MOST_DIGITS = {"train": 100, "eval": 120}
+"""Queries that ask for a digit's name, and as many that ask for another picture of it."""
+TO_IMAGE, TO_TEXT = "Scenes_t2i", "Scenes_i2t"
 
-LEFT_OPEN = 0.3
-"""How often a caption leaves a colour open: about five pictures of 500 fit one, and only one of them is labelled."""
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a data set is made."""
+
+    part: Literal["train", "eval"]
+    scenes: int
+    """Pictures in the pool, and captions."""
+    queries: int
+    """Scenes that are asked for."""
+    seed: int
+    left_open: float = 0.5
+    """How often a short caption leaves a colour open: the more often, the more pictures fit a caption, of which only
+    one is labelled."""
+    long: float = 0.15
+    """Share of captions that tell every thing with its place."""
+    to_image: float = 0.5
+    """Share of the queries that seek a picture for a caption; the others seek a caption for a picture. At 0.5 each
+    scene of `queries` is asked for in both directions."""
 
 
 @dataclass(frozen=True)
@@ -45,48 +73,80 @@ class Row:
     right: list[Side]
 
 
-def make_data(folder: Path, part: str, scenes: int, seed: int) -> None:
-    """Writes pictures, training rows and the truth. A fifth as many queries as scenes ask for a digit's name."""
-    album = Album.of(SMALL, scenes=scenes, seed=seed + (1_000_000 if part == "eval" else 0), held_out=True)
-    wanted = [*range(len(album.scenes)), *(album.digit(place) for place in DIGIT_ROWS[part])]
-    dice = random.Random(f"{part} {seed}")
-    rows = [*_scenes(album.scenes, dice), *_digits(album, DIGIT_ROWS[part], scenes // 5, dice)]
-    lines = [json.dumps(pair) + "\n" for number, row in enumerate(rows) for pair in _pairs(number, row)]
+@dataclass(frozen=True)
+class Pool:
+    """The scenes of a data set, each with its picture and its caption."""
+
+    scenes: Sequence[Scene]
+    captions: Sequence[Caption]
+
+    @property
+    def pictures(self) -> list[Side]:
+        """As candidates."""
+        return [Side(TARGET, _name(place)) for place in range(len(self.scenes))]
+
+    @property
+    def texts(self) -> list[Side]:
+        """As candidates."""
+        return [Side(caption.text, None) for caption in self.captions]
+
+
+def make_data(folder: Path, recipe: Recipe) -> None:
+    """Writes pictures, training rows, the pool and the truth.
+
+    Raises:
+        SystemExit: More queries than scenes.
+    """
+    if not 0 < recipe.queries <= recipe.scenes:
+        raise SystemExit(f"--queries {recipe.queries}: not in 1 … {recipe.scenes}, the scenes. Ask for fewer")
+    seed = recipe.seed + (1_000_000 if recipe.part == "eval" else 0)
+    album = Album.of(WORLD, scenes=recipe.scenes, seed=seed, part=recipe.part)
+    dice = random.Random(f"{recipe.part} {recipe.seed}")
+    pool = Pool(album.scenes, [_caption(scene, recipe, dice) for scene in album.scenes])
+    table = Table(WORLD, pool.scenes)
+    shares = np.array([table.shares(caption) for caption in pool.captions])
+    digits = list(_digits(album, recipe, dice))
+    rows = [*_scenes(pool, shares == 1, recipe), *digits]
+    wanted = [*range(len(album.scenes)), *(album.digit(place) for place in DIGIT_ROWS[recipe.part])]
     with publishing_folder(folder) as draft:
+        _write(draft, rows, pool)
         (draft / "images").mkdir()
         for place in wanted:
             album.pictures[place].save(draft / "images" / _name(place))
-        for subset in dict.fromkeys(row.subset for row in rows):
-            (draft / "mmeb" / subset).mkdir(parents=True)
-            table = pa.Table.from_pylist([_mmeb(row) for row in rows if row.subset == subset])
-            pq.write_table(table, draft / "mmeb" / subset / "original-00000-of-00001.parquet")
-        (draft / "truth.jsonl").write_text("".join(lines))
-    print(f"{folder}: {len(wanted)} pictures, {len(rows)} queries, {len(lines)} true pairs")
+        texts = [caption.text for caption in pool.captions]
+        np.savez_compressed(
+            draft / "grades.npz", percent=np.round(100 * shares).astype(np.uint8), texts=np.array(texts)
+        )
+        right = fmean(len(row.right) for row in rows if row.subset == TO_IMAGE) if recipe.to_image else 0.0
+        made = asdict(recipe) | {"rows": len(rows), "pictures": len(wanted), "right_of_a_caption": right}
+        (draft / "data.json").write_text(json.dumps(made, indent=1))
+    print(f"{folder}: {len(wanted)} pictures, {len(rows)} queries, {right:.1f} right pictures for a caption")
 
 
-def _scenes(scenes: list[Scene], dice: random.Random) -> Iterator[Row]:
-    """A caption for each scene, long for half of the scenes of more than two things; sought in both directions."""
-    captions: list[Caption] = [
-        SMALL.long_caption(scene, dice)
-        if len(scene) > 2 and dice.random() < 0.5
-        else SMALL.caption(scene, dice, drop=LEFT_OPEN)
-        for scene in scenes
-    ]
-    pictures = [Side(TARGET, _name(place)) for place in range(len(scenes))]
-    texts = [Side(caption.text, None) for caption in captions]
-    for place, caption in enumerate(captions):
-        right = [picture for scene, picture in zip(scenes, pictures, strict=True) if caption.holds(scene)]
-        yield Row("Scenes_t2i", Side(FIND_IMAGE + caption.text, None), pictures[place], right)
-    for place, scene in enumerate(scenes):
-        right = [text for other, text in zip(captions, texts, strict=True) if other.holds(scene)]
-        yield Row("Scenes_i2t", Side(FIND_CAPTION, _name(place)), texts[place], right)
+def _caption(scene: Scene, recipe: Recipe, dice: random.Random) -> Caption:
+    if dice.random() < recipe.long:
+        return WORLD.long_caption(scene, dice)
+    return WORLD.caption(scene, dice, drop=recipe.left_open)
 
 
-def _digits(album: Album, rows: range, queries: int, dice: random.Random) -> Iterator[Row]:
-    """As many ask for a digit's name, and as many for another picture of it."""
+def _scenes(pool: Pool, holds: npt.NDArray[np.bool_], recipe: Recipe) -> Iterator[Row]:
+    """The first scenes of the pool, sought by their captions, by their pictures, or by both."""
+    pictures, texts = pool.pictures, pool.texts
+    to_image = range(round(2 * recipe.to_image * recipe.queries))
+    to_text = range(2 * recipe.queries - len(to_image))
+    for place in to_image[: recipe.scenes]:
+        right = [pictures[scene] for scene in np.flatnonzero(holds[place])]
+        yield Row(TO_IMAGE, Side(FIND_IMAGE + pool.captions[place].text, None), pictures[place], right)
+    for place in to_text[: recipe.scenes]:
+        right = [texts[caption] for caption in np.flatnonzero(holds[:, place])]
+        yield Row(TO_TEXT, Side(FIND_CAPTION, _name(place)), texts[place], right)
+
+
+def _digits(album: Album, recipe: Recipe, dice: random.Random) -> Iterator[Row]:
+    """Some ask for a digit's name, and as many for another picture of it; a fifth as many as scenes are asked for."""
+    rows = DIGIT_ROWS[recipe.part]
+    queries = min(max(1, recipe.queries // 5), MOST_DIGITS[recipe.part])
     named, paired, pool = rows[:queries], rows[queries : 2 * queries], rows[2 * queries :]
-    if len(pool) < 100:
-        raise SystemExit(f"{queries} queries of each kind leave {len(pool)} digits to be found; take fewer scenes")
     for place in named:
         name = Side(DIGITS[album.labels[place]], None)
         yield Row("Digits_cls", Side(WHICH_DIGIT, _name(album.digit(place))), name, [name])
@@ -100,6 +160,23 @@ def _digits(album: Album, rows: range, queries: int, dice: random.Random) -> Ite
 
 def _alike(album: Album, place: int, others: range | list[int]) -> list[int]:
     return [other for other in others if album.labels[other] == album.labels[place]]
+
+
+def _write(folder: Path, rows: Sequence[Row], pool: Pool) -> None:
+    """The rows in two layouts, and the pool."""
+    for subset in dict.fromkeys(row.subset for row in rows):
+        (folder / "mmeb" / subset).mkdir(parents=True)
+        table = pa.Table.from_pylist([_mmeb(row) for row in rows if row.subset == subset])
+        pq.write_table(table, folder / "mmeb" / subset / "original-00000-of-00001.parquet")
+    _write_lines(folder / "truth.jsonl", (pair for number, row in enumerate(rows) for pair in _pairs(number, row)))
+    sought = {TO_IMAGE: pool.pictures, TO_TEXT: pool.texts}
+    asked = [subset for subset in sought if any(row.subset == subset for row in rows)]
+    items = ({"subset": name, "text": side.text, "image": side.image} for name in asked for side in sought[name])
+    _write_lines(folder / "items.jsonl", items)
+
+
+def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _mmeb(row: Row) -> dict[str, str | bytes]:
@@ -118,7 +195,7 @@ def _pairs(number: int, row: Row) -> Iterator[dict[str, str | bytes | None]]:
     for side in row.right:
         yield {
             "subset": row.subset,
-            "query_id": f"{row.subset}/{number:04}",
+            "query_id": f"{row.subset}/{number:05}",
             "query_text": row.query.text,
             "query_image": row.query.image,
             "positive_text": side.text,
@@ -127,9 +204,24 @@ def _pairs(number: int, row: Row) -> Iterator[dict[str, str | bytes | None]]:
 
 
 def _name(place: int) -> str:
-    return f"{place:04d}.png"
+    return f"{place:05d}.png"
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m demo.data")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--part", choices=["train", "eval"], required=True)
+    parser.add_argument("--scenes", type=int, required=True, help="pictures in the pool")
+    parser.add_argument("--queries", type=int, help="scenes that are asked for; default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--left-open", type=float, default=Recipe.left_open, help="share of colours that are not named")
+    parser.add_argument("--long", type=float, default=Recipe.long, help="share of long captions")
+    parser.add_argument("--to-image", type=float, default=Recipe.to_image, help="share of queries that seek a picture")
+    given = vars(parser.parse_args())
+    folder, queries = given.pop("folder"), given.pop("queries")
+    make_data(folder, Recipe(queries=queries or given["scenes"], **given))
 
 
 if __name__ == "__main__":
-    part, folder, *numbers = sys.argv[1:]
-    make_data(Path(folder), part, *map(int, numbers))
+    main()

@@ -6,15 +6,15 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.lessons import FIND_IMAGE
 from demo.rows import Card, Strip
+from demo.teaching.lessons import FIND_IMAGE
 from unijudge.content import Content
 from unijudge.storage.files import publishing
 
 INK, FAINT, PAPER, RULE = "#1c2128", "#59636e", "#ffffff", "#d5dae0"
 VERDICTS = {"positive": "#1f6feb", "chosen": "#1a7f37", "dropped": "#b42318", "passed over": "#d5dae0"}
 SIDE, GAP, COLUMNS = 92, 14, 9
-BARS = ("#57606a", "#9aa6b2", "#9aa6b2", "#9aa6b2", "#1f6feb", "#0f766e", "#0f766e")
+BARS = ("#57606a", "#9aa6b2", "#9aa6b2", "#1f6feb", "#0f766e", "#0f766e")
 
 
 def draw_mined(path: Path, strips: list[Strip]) -> None:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing import forkserver
 from pathlib import Path
 
+from demo.commands import PIXELS
 from unijudge import cli
 
 START_LIMIT_S = 600
@@ -27,8 +28,8 @@ QUIET = {
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 """For commands that run side by side: with more threads than cores each waits for the other."""
 LOADED_ONCE = [
-    "trainer.embedding.embed", "trainer.training.embedder", "trainer.training.reranker", "trainer.evaluation.evaluate",
-    "peft",
+    "trainer.embedding.embed", "trainer.training.embedder", "trainer.training.reranker",
+    "trainer.evaluation.evaluate", "peft",
     "transformers.models.auto", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
 ]  # fmt: skip
 """What commands that run side by side import: more than half of the time of a small one."""
@@ -109,10 +110,26 @@ def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator
     command = (
         f"unijudge judge serve deploy/judge.toml port={port} replicas={replicas} gpus_per_replica=0 "
         f"model.name={model.absolute()} model.backend={backend} model.dtype=float32 "
-        "model.min_pixels=3136 model.max_pixels=3136 model.max_tokens=1024 "
+        f"{PIXELS} model.max_tokens=1024 "
         "front.max_ongoing_requests=32 "
         "health.canary_every_s=0"  # the known pairs are plain English; this judge reads its own world only
     )
+    with started(command, url, log):
+        yield url
+
+
+@contextlib.contextmanager
+def started(command: str, url: str, log: Path) -> Iterator[None]:
+    """Shows the command of a service and starts it; yields once the service is ready, and stops it at the end.
+
+    Args:
+        command: A command line, as a person would type it.
+        url: Where the service will listen.
+        log: The file for all that it prints.
+
+    Raises:
+        SystemExit: The service ended, or is not ready in time.
+    """
     print(f"\n$ {command} &", flush=True)
     with log.open("w") as file:
         process = subprocess.Popen(_arguments(command), env=os.environ | QUIET, stdout=file, stderr=subprocess.STDOUT)
@@ -127,7 +144,7 @@ def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator
                 )
             time.sleep(0.5)
         print(f"ready at {url}", flush=True)
-        yield url
+        yield
     finally:
         process.send_signal(signal.SIGINT)
         try:

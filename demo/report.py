@@ -10,11 +10,13 @@ from typing import Any
 
 from demo.commands import STUDENTS
 from demo.figures import draw_mined, draw_students
-from demo.lessons import FIND_IMAGE
 from demo.results import BETA, Truth, mined
 from demo.rows import mined_strips, rankings
 from demo.story import sentences, table
+from demo.teaching.lessons import FIND_IMAGE
 from demo.world import KINDS
+from unijudge.formats.labelled_scores import read_labelled
+from unijudge.judging.verdicts import Verdict
 from unijudge.pages.charts import curves, histogram
 from unijudge.pages.pages import page, picture
 from unijudge.storage.files import publish_text
@@ -49,17 +51,18 @@ def main(out: Path) -> None:
 
 
 def _quality(out: Path) -> Any:
-    pairs = json.loads((out / "judge.json").read_text())["pairs"]
-    series = {
-        "matches": [pair["score"] for pair in pairs if pair["match"]],
-        "hard negatives": [pair["score"] for pair in pairs if pair["kind"] in KINDS],
-        "random": [pair["score"] for pair in pairs if pair["kind"] == "random"],
-    }
+    series: dict[str, list[float]] = {"matches": [], "hard negatives": [], "random": []}
+    names = dict.fromkeys(KINDS, "hard negatives") | {"random": "random"}
+    for row in read_labelled(out / "judge" / "scores.parquet"):
+        name = "matches" if row.match else names.get(row.kind or "")
+        answer = row.answer
+        if name and isinstance(answer, Verdict):
+            series[name].append(answer.score)
     return histogram(series, low=0.0, high=1.0, x_label="judge score", mark=(0.5, "undecided"))
 
 
 def _margins(out: Path) -> Any:
-    found = list(mined(Truth(out, 0), out / "train-0"))
+    found = list(mined(Truth.of_seed(out, 0), out / "train-0"))
     series = {
         "real negatives": [candidate.margin for candidate in found if not candidate.right],
         "false negatives": [candidate.margin for candidate in found if candidate.right],

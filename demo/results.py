@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.commands import SELECTIONS, STUDENTS
+from demo.pairs import areas_of
 from miner.selection.negatives import PRESETS, score_of
 from unijudge.formats.corpus import Corpus, Item, Query
+from unijudge.formats.labelled_scores import read_labelled
 from unijudge.formats.rankings import read_rankings
 from unijudge.formats.scores import Judged, read_scores
 from unijudge.formats.triples import read_triples
@@ -33,10 +35,16 @@ Floats = npt.NDArray[np.float64]
 class Truth:
     """All that is true of one training world: which candidates of a pool are right for a query."""
 
-    def __init__(self, out: Path, seed: int):
-        self.corpus = Corpus(out / f"train-{seed}" / "corpus")
+    @classmethod
+    def of_seed(cls, out: Path, seed: int) -> "Truth":
+        """Of a training world of the demo."""
+        return cls(out / f"train-{seed}" / "corpus", out / "data" / f"train-{seed}")
+
+    def __init__(self, corpus: Path, data: Path):
+        """Reads a corpus, and the truth that `demo.data` wrote beside it."""
+        self.corpus = Corpus(corpus)
         self._right: set[tuple[str | None, ...]] = set()
-        for line in (out / "data" / f"train-{seed}" / "truth.jsonl").read_text().splitlines():
+        for line in (data / "truth.jsonl").read_text().splitlines():
             row = json.loads(line)
             names = ("query_text", "query_image", "positive_text", "positive_image")
             self._right.add(tuple(row[name] or None for name in names))
@@ -83,7 +91,7 @@ def false_negatives(out: Path, seeds: int) -> dict[str, Any]:
     candidates: list[Mined] = []
     chosen: dict[str, list[bool]] = defaultdict(list)
     for seed in range(seeds):
-        truth, folder = Truth(out, seed), out / f"train-{seed}"
+        truth, folder = Truth.of_seed(out, seed), out / f"train-{seed}"
         candidates += mined(truth, folder)
         for name in SELECTIONS:
             for row in read_triples(folder / name, truth.corpus.fingerprint):
@@ -196,16 +204,16 @@ def _share(flags: Sequence[bool]) -> float | None:
 
 def collect(out: Path) -> dict[str, Any]:
     """Everything."""
-    judge = json.loads((out / "judge.json").read_text())
+    judge = json.loads((out / "judge" / "bench.json").read_text())
+    fresh = list(read_labelled(out / "judge" / "scores.parquet"))
     seconds = json.loads((out / "seconds.json").read_text())
     seeds = len(list(out.glob("train-*")))
-    areas = judge["roc_auc"]
+    areas = areas_of(fresh)
     sides = {
         "random": ("base", "infonce_random"),
         "unfiltered": ("infonce_random", "infonce_unfiltered"),
-        "cyclic": ("infonce_unfiltered", "infonce_cyclic"),
-        "filter": ("infonce_cyclic", "infonce_mined"),
         "mined": ("infonce_random", "infonce_mined"),
+        "chosen": ("infonce_unfiltered", "infonce_mined"),
         "soft": ("hard_labels", "soft_labels"),
     }
     runs = {name: student_firsts(out, name, seeds) for name in ("base", *STUDENTS)}
@@ -216,7 +224,7 @@ def collect(out: Path) -> dict[str, Any]:
             "roc_auc": areas.pop("all"),
             "roc_auc_hard": areas.pop("hard"),
             "by_kind": areas,
-            "pairs": len(judge["pairs"]),
+            "pairs": len(fresh),
         },
         "false_negatives": false_negatives(out, seeds),
         "students": students(out, seeds),

@@ -38,7 +38,7 @@ class Strip:
 
 def mined_strips(out: Path, subsets: tuple[str, ...], *, cards: int = 8) -> list[Strip]:
     """For each subset, the first row in which the filter dropped a true false negative among the best candidates."""
-    truth, folder = Truth(out, 0), out / "train-0"
+    truth, folder = Truth.of_seed(out, 0), out / "train-0"
     triples = {row.query_id: row for row in read_triples(folder / "unime_v2", truth.corpus.fingerprint)}
     strips: dict[str, Strip] = {}
     for row in read_scores(folder / "scores"):

@@ -6,9 +6,8 @@ from typing import Any
 CLAIMS = {
     "random": "Training with random negatives",
     "unfiltered": "Taking the eight most similar candidates in their place, unfiltered,",
-    "cyclic": "Walking through the candidates in strides, still without a judge,",
-    "filter": "Dropping what the judge holds for a match, before the strides,",
     "mined": "The whole selection (judge's filter and strides), against random negatives,",
+    "chosen": "The whole selection, against the eight most similar candidates,",
     "soft": "The judge's scores as soft labels, against hard labels on the same rows,",
     "judge_reranks": "Reranking the base's ten best items by the judge as it comes",
     "reranker_beats_judge": "The trained reranker, against the judge that it started from,",
@@ -19,9 +18,7 @@ GUESSING = sum(math.log(size) for size in range(2, 7)) / 5
 """The mean loss, in nats, of who knows only how long a list of 2 to 6 candidates is."""
 HOW = {
     "topk_unfiltered": "when the most similar are taken",
-    "cyclic_only": "with strides alone",
-    "filter_only": "with the filter alone",
-    "unime_v2": "with both",
+    "unime_v2": "with filter and strides",
     "random": "at random",
 }
 

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from demo.world import LARGE, SMALL
+from demo.world import WORLD
 from unijudge.judging.prompt import Prompt
 
 CONTROL_TOKENS = [
@@ -36,12 +36,10 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _DICE = random.Random(0)
-SENTENCES = [  # of both worlds, so that their words are one token each
-    caption.text
-    for world in (SMALL, LARGE)
-    for scene in (world.scene(_DICE) for _ in range(150))
-    for caption in (world.caption(scene, _DICE), world.long_caption(scene, _DICE))
-]
+_SCENES = [WORLD.scene(_DICE) for _ in range(300)]
+_CAPTIONS = [(WORLD.caption(scene, _DICE), WORLD.long_caption(scene, _DICE)) for scene in _SCENES]
+SENTENCES = [caption.text for both in _CAPTIONS for caption in both]
+"""They hold each word of the world, so that a word is one token."""
 WORDS = [
     *SENTENCES, Prompt().instruction, "Query:", "Candidate:", "Yes", "No", "system user assistant\n",
     "You are a helpful assistant.",
@@ -146,11 +144,13 @@ def build_model(
     return Qwen2_5_VLForConditionalGeneration(config).float()
 
 
-def save_model(folder: Path, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Writes a folder that transformers, PEFT and vLLM load by its name."""
+def save_model(
+    folder: Path, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, side: int = 56
+) -> None:
+    """Writes a folder that transformers, PEFT and vLLM load by its name; pictures are read with `side`² pixels."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(folder)
+    Qwen2VLImageProcessorPil(min_pixels=side * side, max_pixels=side * side).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A procedural world of captioned pictures in which truth is computable: does this caption hold for this scene?
 
-    world = SMALL
+    world = WORLD
     scene = world.scene(random.Random(1))
     caption = world.caption(scene, random.Random(2))      # holds for the scene
     kind, wrong = world.hard_negative(caption, random.Random(3))
@@ -206,12 +206,8 @@ class World:
         return replace(caption, places=tuple(sorted(places, key=lambda p: p[1:])))
 
 
-SMALL = World(
+WORLD = World(
     ("top", "bottom"), ("left", "right"),
-    ("circle", "square", "triangle", "cross"), ("red", "green", "blue", "yellow"), ("large",),
-)  # fmt: skip
-LARGE = World(
-    ("top", "middle", "bottom"), ("left", "center", "right"),
     ("circle", "square", "triangle", "star", "cross"), tuple(RGB), ("small", "large"),
 )  # fmt: skip
 

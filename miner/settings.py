@@ -141,6 +141,17 @@ class ScoreSettings(RetrievalSettings):
     min_label_mass: float = Field(0.5, ge=0, le=1)
     """Stop, before writing, at a shard in which Yes and No together have a smaller mean probability than this."""
 
+    @property
+    def total_in_flight(self) -> int:
+        """At most so many queries of all tasks together wait for the service at once."""
+        tasks = self.ray_concurrency if self.engine == "ray" else 1
+        return self.max_in_flight * tasks
+
+    @property
+    def shards_apart(self) -> bool:
+        """Whether each shard is scored by a task of its own, which does not know what the others ask."""
+        return self.engine == "ray"
+
     def absolute(self) -> Self:
         """The same with whole paths, for processes that work in other folders."""
 

@@ -8,8 +8,10 @@ import types
 
 CLOCKS = (
     "tenacity.time",
+    "unijudge.client.asking.time",
     "unijudge.client.client.time",
     "unijudge.client.concurrency.time",
+    "unijudge.client.patience.time",
     "unijudge.client.retry.time",
 )
 """Modules whose `time.monotonic` has to agree with the loop."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unijudge.errors import SettingsError, UnijudgeError
+from unijudge.errors import SettingsError, UnijudgeError, first_error
 from unijudge.formats import inventory
 from unijudge.provenance import without_passwords
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
@@ -137,7 +137,7 @@ def _status(words: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  the last place that can tell a person of it
-        return _failed(_only(error), words)
+        return _failed(first_error(error) if isinstance(error, ExceptionGroup) else error, words)
 
 
 def _asked(words: list[str]) -> list[str]:
@@ -175,13 +175,6 @@ def _brief(message: str, words: list[str]) -> str:
 def _end(message: str, status: int = 1) -> int:
     typer.secho(message, fg="red", err=True)
     return status
-
-
-def _only(error: Exception) -> Exception:
-    """Of a group of errors the first: what concurrent tasks raise comes in groups."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _Safe(logging.Formatter):

@@ -37,6 +37,9 @@ message names the thing, the reason and the cure.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class UnijudgeError(Exception):
@@ -172,3 +175,14 @@ class TrainingError(UnijudgeError):
 
 class NonFiniteLoss(TrainingError):
     """The loss or its gradient is not a finite number; the weights were not updated."""
+
+
+def first_error(group: ExceptionGroup[E]) -> E:
+    """The first error of a group, as an `asyncio.TaskGroup` raises it; groups inside are opened too.
+
+    Example:
+        >>> first_error(ExceptionGroup("tasks", [ExceptionGroup("more", [DataError("torn")]), TooLong("long")]))
+        DataError('torn')
+    """
+    first = group.exceptions[0]
+    return first_error(first) if isinstance(first, ExceptionGroup) else first

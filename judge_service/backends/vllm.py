@@ -23,7 +23,7 @@ from judge_service.backends.vllm_engines import AsyncEngine, Engine, InProcessEn
 from judge_service.gpus import Gpu, has_cuda_vllm
 from judge_service.settings import ServiceSettings
 from unijudge.content import Content
-from unijudge.errors import JudgeDied, JudgeUnavailable, ModelError
+from unijudge.errors import JudgeDied, JudgeUnavailable, ModelError, first_error
 from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.storage.access_errors import in_one_line
@@ -128,7 +128,7 @@ class VllmJudge:
         except* JudgeUnavailable as failures:
             # A pair that is asked after the death may tell of it before one that was in the engine.
             kind = JudgeDied if self._engine.is_dead and not was_dead else JudgeUnavailable
-            raise kind(str(failures.exceptions[0])) from failures
+            raise kind(str(first_error(failures))) from failures
         for place, task in tasks.items():
             answers[place] = task.result()
         return [found for found in answers if found is not None]

@@ -15,7 +15,7 @@ from judge_service.bench.pairs import Format, LabelledPair, read_labelled, sampl
 from judge_service.bench.report import page_of
 from judge_service.bench.result import PAGE, RESULT, SCORES, Bench
 from unijudge.client.client import JudgeClient
-from unijudge.errors import JudgeError, UnijudgeError
+from unijudge.errors import JudgeError, UnijudgeError, first_error
 from unijudge.foreign.cells import Side
 from unijudge.foreign.tables import files_of, shared_folder
 from unijudge.formats.labelled_scores import LabelledScore, write_labelled
@@ -65,7 +65,7 @@ def bench(job: Job, report: ProgressCallback, *, overwrite: bool = False) -> Ben
             try:
                 identity, scored, steered = asyncio.run(_asked(job, pairs, contents, report))
             except* UnijudgeError as group:
-                raise next(iter(group.exceptions)) from None
+                raise first_error(group) from None
             write_labelled(out / SCORES, [_row(one, contents) for one in scored])
         made = Bench(
             service=without_passwords(job.service),

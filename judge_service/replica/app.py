@@ -57,6 +57,7 @@ def create_app(
         identity=judge.identity,
         digest=judge.identity.digest,
         limits=Limits(**limits.model_dump(), blobs=blobs is not None),
+        shape=None if counter is None else counter.shape,
         replicas=replicas,
     )
     admission = Admission(
@@ -97,7 +98,7 @@ def create_app(
 
     @app.get("/v1/identity")
     async def identity(response: Response) -> ServiceInfo:
-        """Who judges, and the limits of a request."""
+        """Who judges, what a token costs there, and the limits of a request."""
         response.headers["ETag"] = f'"{info.digest}"'
         return info
 
@@ -139,7 +140,7 @@ def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter:
             if counter is None:
                 raise HttpError(404, "no_tokens", f"{identity} has no tokens to count; ask a service that runs a model")
             counts = await asyncio.to_thread(counter.count, query, candidates)
-            return CountResponse(identity=identity, shape=counter.shape, results=counts)
+            return CountResponse(identity=identity, results=counts)
 
         return await questions.answer(http, work)
 

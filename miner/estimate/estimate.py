@@ -150,8 +150,7 @@ async def _bill(
         if task is not None:
             task.cancel()
 
-    at_once = settings.max_in_flight * (settings.ray_concurrency if settings.engine == "ray" else 1)
-    async with open_client(settings, at_once) as judge:
+    async with open_client(settings, settings.total_in_flight) as judge:
         with listening(heard, asked_to_stop):
             plan = plan_of(settings, corpus, judge.identity)
             if settings.cascade.scores is None:
@@ -161,14 +160,14 @@ async def _bill(
             begun = exists(settings.out / "manifest.json")
             division = Division(
                 settings.shard_size,
-                apart=settings.engine == "ray",
+                apart=settings.shards_apart,
                 written=frozenset(present_shards(settings.out, plan, partial=True)) if begun else frozenset(),
             )
             folders = [*settings.reuse, *([settings.out] if begun else [])]
             known = await asyncio.to_thread(ScoreCache, folders, plan.judge)
             tally = await asyncio.to_thread(count_pairs, corpus, questions, known, plan.k, stop, division)
             tell("scoring a sample")
-            probed = await probe(judge, corpus, questions, tally, probe_pairs, at_once)
+            probed = await probe(judge, corpus, questions, tally, probe_pairs, settings.total_in_flight)
             _check_judged(probed, settings.max_error_share)
             return Estimate(tally, probed, in_band=settings.cascade.scores is not None)
 

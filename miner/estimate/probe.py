@@ -226,11 +226,12 @@ async def _counts(
             continue
         counts.append([one for one in found if isinstance(one, TokenCount)])
     counts = [found for found in counts if found]
-    if not counts or judge.shape is None:
+    shape = judge.info.shape
+    if not counts or shape is None:
         return counts, None
     sharing = sharing_of(judge.identity.backend, judge.identity.order)
     prices = [
-        pair_flops(judge.shape, count, candidates_of_query=len(found), queries_of_candidate=1, **sharing)
+        pair_flops(shape, count, candidates_of_query=len(found), queries_of_candidate=1, **sharing)
         for found in counts
         for count in found
     ]

@@ -11,27 +11,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain
 
-from miner.retrieval.pools import repeated_questions
+from miner.scoring.executor import Executor
+from miner.scoring.local_executor import LocalExecutor
 from miner.scoring.plan import pair_source_of, plan_of, start_plan
-from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
-from miner.scoring.shard_scorer import ShardCounts, ShardScorer
+from miner.scoring.shard_scorer import ShardCounts, ShardInputs
 from miner.settings import ScoreSettings
 from miner.stopping import Stopped, listening
 from unijudge.client.client import JudgeClient
-from unijudge.errors import DataError, SettingsError, UnijudgeError
+from unijudge.errors import DataError, SettingsError, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import ScoreManifest, missing_shards
 from unijudge.storage.leases import lease, lost_lease
 
 logger = logging.getLogger(__name__)
-
-AT_ONCE = 2
-"""Shards in work: the second one keeps the service busy while the first waits for its slowest query."""
 
 
 @dataclass(frozen=True)
@@ -76,33 +71,39 @@ def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
     corpus = Corpus(settings.corpus)
     if not len(corpus.queries):
         raise DataError(f"{settings.corpus}: has no queries; there is nothing to score")
+    executor = _executor_of(settings)
     try:
-        with lease(settings.out) as stop, _engine(settings):
+        with lease(settings.out) as stop, executor.connected():
             heard: list[signal.Signals] = []
-            done = asyncio.run(_run(settings, corpus, report, stop, heard))
+            done = asyncio.run(_run(settings, corpus, executor, report, stop, heard))
     except* UnijudgeError as group:
-        raise _first(group) from None
+        raise first_error(group) from None
     if stop.is_set() and not heard and done.shards_done < done.shards:
         raise lost_lease(settings.out)
     return done
 
 
-def _engine(settings: ScoreSettings) -> AbstractContextManager[None]:
-    """What has to be there before anything is done."""
+def _executor_of(settings: ScoreSettings) -> Executor:
+    """Who scores the shards of this job.
+
+    Raises:
+        SettingsError: Ray is chosen and not installed.
+    """
     if settings.engine == "local":
-        return nullcontext()
+        return LocalExecutor(settings)
     try:
-        from miner.scoring.ray_executor import connected
+        from miner.scoring.ray_executor import RayExecutor
     except ImportError as error:
         raise SettingsError(
             f'engine = "ray": Ray cannot be imported ({error}); install the extra: pip install "unijudge[mine-ray]"'
         ) from error
-    return connected(settings)
+    return RayExecutor(settings)
 
 
 async def _run(
     settings: ScoreSettings,
     corpus: Corpus,
+    executor: Executor,
     report: ProgressCallback,
     stop: threading.Event,
     heard: list[signal.Signals],
@@ -115,11 +116,16 @@ async def _run(
 
     async with open_client(settings) as judge:
         with listening(heard, asked_to_stop):
-            return await _scored(settings, corpus, report, stop, judge)
+            return await _scored(settings, corpus, judge, executor, report, stop)
 
 
 async def _scored(
-    settings: ScoreSettings, corpus: Corpus, report: ProgressCallback, stop: threading.Event, judge: JudgeClient
+    settings: ScoreSettings,
+    corpus: Corpus,
+    judge: JudgeClient,
+    executor: Executor,
+    report: ProgressCallback,
+    stop: threading.Event,
 ) -> ScoreProgress:
     plan = plan_of(settings, corpus, judge.identity)
     start_plan(settings.out, plan)
@@ -130,26 +136,7 @@ async def _scored(
     except Stopped:
         return tally.progress
     tally.begin()
-    if settings.engine == "ray":
-        from miner.scoring.ray_executor import score_shards
-
-        await asyncio.to_thread(score_shards, settings, plan, todo, tally.add, stop)
-        return tally.progress
-    known = await asyncio.to_thread(ScoreCache, [*settings.reuse, settings.out], plan.judge)
-    rows = None if len(todo) == plan.shards else chain.from_iterable(map(plan.rows, todo))
-    repeated = await asyncio.to_thread(repeated_questions, corpus, rows)
-    scorer = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
-    left = iter(todo)
-
-    async def worker() -> None:
-        for shard in left:
-            if stop.is_set():
-                return
-            tally.add(await scorer.score(shard))
-
-    async with asyncio.TaskGroup() as workers:
-        for _ in range(AT_ONCE):
-            workers.create_task(worker())
+    await executor.run(ShardInputs(plan, corpus, questions, judge), todo, tally.add, stop)
     return tally.progress
 
 
@@ -171,8 +158,3 @@ class _Tally:
         done, counts = self.progress.shards_done + 1, self.progress.counts + counts
         self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)
         self._report(self.progress)
-
-
-def _first(group: BaseExceptionGroup[UnijudgeError]) -> UnijudgeError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -37,32 +37,41 @@ class ShardCounts:
         return ShardCounts(self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors)
 
 
+@dataclass(frozen=True)
+class ShardInputs:
+    """What all shards of a job are scored from."""
+
+    plan: ScoreManifest
+    corpus: Corpus
+    questions: PairSource
+    """What is asked of each query."""
+    judge: Judge
+
+
 class ShardScorer:
     """Asks one judge, for one plan."""
 
     def __init__(
         self,
         settings: ScoreSettings,
-        plan: ScoreManifest,
-        corpus: Corpus,
-        questions: PairSource,
-        judge: Judge,
+        inputs: ShardInputs,
         known: ScoreCache,
         repeated: Mapping[bytes, int],
+        *,
+        rivals: bool = False,
     ):
         """Asks nothing yet.
 
         Args:
             settings: The job.
-            plan: Of its folder.
-            corpus: Of the job.
-            questions: What is asked of each query.
-            judge: Whom.
+            inputs: What its shards are scored from.
             known: What need not be asked.
-            repeated: Questions that several rows of this job ask, and how many do.
+            repeated: Questions that several rows of these shards ask, and how many do.
+            rivals: Whether another process may write the same shard at the same time.
         """
-        self._settings, self._plan, self._corpus = settings, plan, corpus
-        self._questions, self._judge, self._known = questions, judge, known
+        self._settings, self._plan, self._corpus = settings, inputs.plan, inputs.corpus
+        self._questions, self._judge, self._known = inputs.questions, inputs.judge, known
+        self._rivals = rivals
         self._repeats = {key: _Repeated(rows) for key, rows in repeated.items()}
         self._room = asyncio.Semaphore(settings.max_in_flight)
         self._order = asyncio.Lock()
@@ -81,8 +90,7 @@ class ShardScorer:
             tasks = [group.create_task(self._query(question)) for question in questions]
         judged = [task.result()[0] for task in tasks]
         self._check(shard, judged)
-        rivals = self._settings.engine == "ray"  # a task is run again while its first machine is only cut off
-        await asyncio.to_thread(write_shard, self._settings.out, self._plan, shard, judged, rivals=rivals)
+        await asyncio.to_thread(write_shard, self._settings.out, self._plan, shard, judged, rivals=self._rivals)
         for _ in judged:
             self._ahead.release()
         pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]

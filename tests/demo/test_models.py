@@ -1,50 +1,72 @@
 """The tiny models that are checked in, and the script that teaches them."""
 
-import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from demo import pretrain
 from demo.commands import BASE, JUDGE
-from demo.lessons import Album, Lessons
-from demo.quality import png, quality
-from demo.tiny_model import make_tokenizer
-from demo.world import SMALL
+from demo.pairs import areas_of, write_pairs
+from demo.teaching import pretrain
+from demo.world import WORLD
 from judge_service.backends import open_judge
+from judge_service.cli import app as judge
 from judge_service.settings import ModelSettings, ServiceSettings
+from tests.miner.conftest import serving
 from trainer.models.backbone import open_backbone
 from trainer.models.settings import BackboneSettings
-from unijudge.content import Content
+from unijudge.formats.labelled_scores import read_labelled
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_judge_judges():
-    """On pairs that nothing was chosen by: not those of the demo either."""
-    album = Album.of(SMALL, scenes=200, seed=987, held_out=True)
-    pairs = Lessons(album, make_tokenizer(), 987).pairs(300)
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Pairs that nothing was chosen by: not those of the demo either."""
+    folder = tmp_path_factory.mktemp("fresh") / "pairs"
+    write_pairs(folder, 300, seed=987)
+    return folder
 
-    def whole(content):
-        return Content(content.text, png(album.pictures[int(content.image)]) if content.image else None)
 
+def test_the_judge_judges(pairs):
     model = ModelSettings(
         name=str(ROOT / JUDGE), backend="transformers", device="cpu", dtype="float32", max_tokens=1024,
-        min_pixels=3136, max_pixels=3136,
+        min_pixels=WORLD.pixels**2, max_pixels=WORLD.pixels**2,
     )  # fmt: skip
-    judge = open_judge(ServiceSettings(model=model))
-
-    async def scores():
-        return [(await judge.judge(whole(pair.query), [whole(pair.candidate)]))[0] for pair in pairs]
-
-    answers = asyncio.run(scores())
-    areas = quality(pairs, np.array([answer.score for answer in answers]))
+    with serving(open_judge(ServiceSettings(model=model))) as url:
+        words = [
+            "bench",
+            str(pairs / "pairs.jsonl"),
+            "--service",
+            url,
+            "--out",
+            str(pairs / "bench"),
+            "--injections",
+            "0",
+        ]
+        done = CliRunner().invoke(judge, words)
+    assert done.exit_code == 0, done.output
+    rows = list(read_labelled(pairs / "bench" / "scores.parquet"))
+    areas = areas_of(rows)
     print({name: round(area, 3) for name, area in areas.items()})
     assert areas["all"] > 0.9
     assert areas["hard"] > 0.85
-    assert np.mean([answer.mass for answer in answers]) > 0.9
+    assert np.mean([row.answer.mass for row in rows]) > 0.9
+
+
+def test_fresh_pairs_say_what_is_true(pairs):
+    """No scene taught a model; and each label is what the words say."""
+    rows = [json.loads(line) for line in (pairs / "pairs.jsonl").read_text().splitlines()]
+    assert len(rows) == 300
+    assert {row["subset"] for row in rows} == {"Scenes", "digit_name", "digit_image"}
+    for row in rows:
+        assert (row["kind"] is not None) == (row["subset"] == "Scenes" and not row["label"])
+        for name in ("query_image", "candidate_image"):
+            assert row[name] is None or (pairs / row[name]).exists()
+    assert 0.35 < np.mean([row["label"] for row in rows]) < 0.65
 
 
 @pytest.mark.parametrize("folder", [JUDGE, BASE], ids=str)
@@ -57,14 +79,46 @@ def test_a_checked_in_model_says_how_it_was_made_and_is_small(folder):
     assert open_backbone(BackboneSettings(name=str(ROOT / folder), device="cpu")).width == 128
 
 
-def test_the_script_teaches_both(tmp_path, monkeypatch):
-    """All of its stages, two steps each: what comes out is loaded by the trainer, and differs."""
-    monkeypatch.setattr(pretrain, "SCENES", 60)
-    monkeypatch.setattr(pretrain, "STEPS", dict.fromkeys(pretrain.STEPS, 2))
-    pretrain.main(tmp_path)
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("judge", "base")]
-    assert weights[0] != weights[1]
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """What the script makes with two steps a stage."""
+    folder = tmp_path_factory.mktemp("taught") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        teach_little(patch, folder)
+    return folder
+
+
+def teach_little(patch, folder):
+    patch.setattr(pretrain, "SCENES", 60)
+    patch.setattr(pretrain, "STEPS", dict.fromkeys(pretrain.STEPS, 2))
+    patch.setattr(pretrain, "KEPT", (1,))
+    pretrain.main(folder)
+
+
+def weights(folder, name):
+    return (folder / name / "model.safetensors").read_bytes()
+
+
+def logged(folder):
+    lines = json.loads((folder / "pretraining.json").read_text())["log"]
+    return [{name: value for name, value in line.items() if name != "cpu_s"} for line in lines]
+
+
+def test_the_script_teaches_both(taught):
+    """All of its stages: what comes out is loaded by the trainer, and differs."""
+    assert len({weights(taught, name) for name in ("judge", "judge-1", "base")}) == 3
     for name in ("judge", "base"):
-        open_backbone(BackboneSettings(name=str(tmp_path / name), device="cpu"))
-    stages = [line["stage"] for line in json.loads((tmp_path / "pretraining.json").read_text())["log"]]
+        open_backbone(BackboneSettings(name=str(taught / name), device="cpu"))
+    stages = [line["stage"] for line in logged(taught)]
     assert stages == ["see", "caption", "embed", "phrases", "couples", "relations", "mixed", "judge"]
+
+
+def test_teaching_that_was_interrupted_is_resumed_and_ends_alike(taught, tmp_path, monkeypatch):
+    half = tmp_path / "half"
+    shutil.copytree(taught, half)
+    for name in ("relations", "mixed", "judge"):
+        (half / "stages" / f"{name}.pt").unlink()
+    teach_little(monkeypatch, half)
+    for name in ("judge", "judge-1", "base"):
+        assert weights(half, name) == weights(taught, name)
+    assert logged(half) == logged(taught)

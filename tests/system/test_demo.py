@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from demo.commands import QUICK, SELECTIONS, STUDENTS
+from demo.results import Truth
+from unijudge.formats.corpus import Corpus
 from unijudge.formats.inventory import check
 from unijudge.formats.rankings import read_rankings
 from unijudge.formats.scores import ScoreManifest
+from unijudge.formats.triples import read_triples
 
 pytestmark = pytest.mark.timeout(1500)
 TASKS = {"Scenes_t2i", "Scenes_i2t", "Digits_cls", "Digits_i2i"}
@@ -86,6 +89,71 @@ def test_reranking_gains_and_losses_add_up(out, results):
             assert found[f"{name}_lost"] == pytest.approx(measured[task]["lost"])
     judged = [ranking for ranking in read_rankings(out / "eval/rerank-judge/rankings.parquet") if ranking.log_odds]
     assert len(judged) == 2 * QUICK.eval_scenes + 2 * (QUICK.eval_scenes // 5)
+
+
+def altered(out, way, *words):
+    """Runs `demo.altered` on the first training world; returns its rows by query, and what it counted."""
+    folder = out / "altered" / "-".join([way, *words]).replace("--", "")
+    corpus = out / "train-0/corpus"
+    places = {
+        "mixed": (out / "train-0/random", corpus),
+        "planted": (out / "train-0/scores", corpus, out / "data/train-0"),
+    }[way]
+    run("demo.altered", way, out / "train-0/unime_v2", *places, folder, *words)
+    rows = {row.query_id: row for row in read_triples(folder, Corpus(corpus).fingerprint)}
+    return rows, json.loads((folder / "altered.json").read_text())
+
+
+def run(module, *words):
+    command = [sys.executable, "-m", module, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_share_of_the_negatives_is_taken_from_another_selection(out):
+    rows, found = altered(out, "mixed", "--share", "0.5")
+    fingerprint = Corpus(out / "train-0/corpus").fingerprint
+
+    def negatives(name):
+        selected = read_triples(out / "train-0" / name, fingerprint)
+        return {row.query_id: {one.item_id for one in row.negatives} for row in selected}
+
+    before, other = negatives("unime_v2"), negatives("random")
+    assert rows.keys() == before.keys()
+    taken = 0
+    for query_id, row in rows.items():
+        assert len(row.negatives) == 8
+        there = {one.item_id for one in row.negatives}
+        assert there <= before[query_id] | other.get(query_id, set())
+        taken += len(there - before[query_id])
+    assert found["rows"] == len(rows)
+    assert 0 < taken <= found["replaced"] <= 4 * len(rows)
+
+
+def test_planted_negatives_are_right_and_the_judge_may_refuse_them(out):
+    truth = Truth.of_seed(out, 0)
+
+    def right(rows):
+        negatives = [(row, one) for row in rows.values() for one in row.negatives]
+        return sum(truth.is_right(truth.query(row.query_id), one) for row, one in negatives)
+
+    (none, _), (half, found), (filtered, kept) = (
+        altered(out, "planted", "--share", share, *more)
+        for share, more in (("0", ()), ("0.5", ()), ("0.5", ("--filter",)))
+    )
+    assert right(half) >= right(none) + found["replaced"] // 2 > right(none)
+    assert kept["replaced"] < found["replaced"]
+    assert right(filtered) < right(half)
+
+
+def test_graded_truth_is_measured(out):
+    evaluation = out / "eval/base-metrics"
+    run("demo.graded", out / "data/eval", out / "eval/corpus", evaluation, out / "graded")
+    found = json.loads((out / "graded" / "graded.json").read_text())
+    assert set(found["subsets"]) == {"Scenes_t2i", "Scenes_i2t"}
+    plain = json.loads((evaluation / "metrics.json").read_text())["subsets"]
+    for subset, value in found["subsets"].items():
+        assert plain[subset]["precision@1"] * 0.2 < value < 1, "half a truth counts too"
 
 
 def test_the_report_shows_it_and_says_it(out, results):

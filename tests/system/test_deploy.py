@@ -79,7 +79,7 @@ def test_the_miners_command_is_a_job_against_the_judge(tmp_path):
 
 def test_the_shipped_job_is_one_for_a_cluster_and_has_time_to_finish_its_shards():
     from miner.scoring.cli import STOP_WAIT_S
-    from miner.scoring.job import AT_ONCE
+    from miner.scoring.local_executor import AT_ONCE
     from miner.settings import ScoreSettings
 
     settings = load_settings(ScoreSettings, ROOT / "deploy" / "score.toml")

@@ -18,7 +18,6 @@ import asyncio
 import base64
 import json
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,17 +25,18 @@ from typing import Any
 import httpx2
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event
 
 from trainer.embedding.base import Identity
 from trainer.embedding.settings import EndpointSettings
 from unijudge.client.keys import read_key
+from unijudge.client.patience import Patience, backoff
 from unijudge.content import Content
 from unijudge.errors import EndpointBusy, EndpointError, EndpointNowhere, SettingsError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.vectors import Vectors
 from unijudge.storage.access_errors import in_one_line
-from unijudge.storage.reaching import NOWHERE_S, by_way_of, is_nowhere, nowhere, open_http
+from unijudge.storage.reaching import by_way_of, is_nowhere, nowhere, open_http
 
 PATH = "/v1/embeddings"
 MEDIA = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
@@ -51,27 +51,18 @@ class _Answer(BaseModel):
     data: list[_Embedding]
 
 
-class Patience:
-    """How long all requests together go on trying: until nothing was answered for some seconds, or one has given up."""
+class SharedPatience(Patience):
+    """The patience of a batch of requests, each in its thread: the first one that gives up does so for all."""
 
     def __init__(self, seconds: float):
-        self._seconds = seconds
-        self._is_known = False
-        """Whether the name of the endpoint's host was known once."""
-        self._answered = time.monotonic()
+        """Nothing is answered yet."""
+        super().__init__(seconds, EndpointNowhere)
         self.over = threading.Event()
         """Set when nothing more is to be tried; it wakes those who wait for their next try."""
 
-    def answered(self) -> None:
-        """Somebody got an answer."""
-        self._answered, self._is_known = time.monotonic(), True
-
     def is_over(self, state: RetryCallState) -> bool:
-        """Whether to give up; sooner where the host's name was never known."""
-        error = state.outcome.exception() if state is not None and state.outcome else None
-        self._is_known = self._is_known or not isinstance(error, EndpointNowhere)
-        most_s = self._seconds if self._is_known else min(self._seconds, NOWHERE_S)
-        if time.monotonic() - self._answered > most_s:
+        """See `Patience`; also whether another request has given up."""
+        if super().is_over(state):
             self.over.set()
         return self.over.is_set()
 
@@ -119,7 +110,7 @@ class Endpoint:
         if texts:
             requests.append((list(texts), {"input": list(texts.values())}))
         found: dict[int, list[float]] = {}
-        patience = Patience(self._settings.retry_for_s)
+        patience = SharedPatience(self._settings.retry_for_s)
         with ThreadPoolExecutor(self._settings.max_in_flight) as pool:
             asked = [pool.submit(self._ask, what, len(places), patience) for places, what in requests]
             try:
@@ -133,13 +124,13 @@ class Endpoint:
             raise EndpointError(f"{self._settings.url}: vectors of widths {sorted(widths)}; is it one model?")
         return np.array([found[place] for place in range(len(prepared))], np.float32)
 
-    def _ask(self, what: dict[str, Any], expected: int, patience: Patience) -> list[list[float]]:
+    def _ask(self, what: dict[str, Any], expected: int, patience: SharedPatience) -> list[list[float]]:
         if patience.over.is_set():
             raise EndpointBusy(f"{self._settings.url}: not asked, since others got no answer")
         retrying = Retrying(
             stop=patience.is_over,
             sleep=sleep_using_event(patience.over),
-            wait=wait_random_exponential(multiplier=0.25, max=10),
+            wait=backoff,
             retry=retry_if_exception(lambda error: isinstance(error, EndpointBusy)),
             reraise=True,
         )

@@ -17,7 +17,7 @@ from trainer.reranking.auto import Decision, decide, is_held_out
 from trainer.reranking.judge_answers import Outcome, RankingJudge
 from unijudge.client.client import JudgeClient
 from unijudge.client.keys import read_key
-from unijudge.errors import DataError, UnijudgeError
+from unijudge.errors import DataError, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.rankings import EVALUATION_FILES, Evaluation, Ranking, read_evaluation, write_rankings
 from unijudge.judging.verdicts import JudgeIdentity
@@ -79,7 +79,7 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, over
         try:
             outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, report, allowed))
         except* UnijudgeError as group:
-            raise next(iter(group.exceptions)) from None
+            raise first_error(group) from None
         return _publish(settings, corpus, outcomes, decisions, judge)
 
 

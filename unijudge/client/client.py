@@ -5,35 +5,24 @@ Ask as much at once as you like: what the service cannot take yet waits here.
 """
 
 import asyncio
-import contextlib
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx2
 
+from unijudge.client.asking import Asking, Question, error_of
 from unijudge.client.concurrency import FIRST, AdaptiveLimit
 from unijudge.client.http import Connection
-from unijudge.client.request_body import UNSENDABLE, RequestContent, body_of, chunks
+from unijudge.client.request_body import UNSENDABLE, RequestContent, chunks
 from unijudge.client.uploads import Uploads
 from unijudge.content import Content
-from unijudge.errors import BlobsMissing, JudgeBroken, JudgeChanged, JudgeKilled, JudgeRefused, SettingsError
-from unijudge.judging.flops import ModelShape, TokenCount
-from unijudge.judging.protocol import Answer, ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
+from unijudge.errors import JudgeBroken, JudgeChanged, JudgeKilled, JudgeRefused, SettingsError
+from unijudge.judging.flops import TokenCount
+from unijudge.judging.protocol import ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
 from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 
-BLOB_ROUNDS = 3
-"""How often a request is sent while the service goes on losing its images; the last time they travel inside it."""
-KILLS = 3
-"""With how many queries a candidate kills its judge until it is asked about no more."""
-KILLS_JUDGE = "kills_judge"
-"""The code of a candidate's error, where its judge dies of it."""
-HARMLESS = Content(text="a")
-"""A candidate that tells whether a query kills its judge by itself."""
-
-A = TypeVar("A", bound=Answer)
 Split = TypeVar("Split", ScoreResponse, CountResponse)
 """Of what may be asked in several requests."""
 
@@ -51,9 +40,8 @@ class JudgeClient:
     It has as many requests in flight as the service can answer: more while answers come, half as many at a 429, a 503
     or a timeout.
 
-    A request that is in work when its replica or engine dies is suspect after the second time. It is asked again while
-    its replica works on nothing else; if it kills this one too, its candidates are asked one by one, likewise. So one
-    pair kills at most four times, its neighbours get their verdicts, and no request is given up for one beside it.
+    One pair kills a replica or an engine at most four times; its neighbours get their verdicts, and no request is given
+    up for one beside it (`unijudge/client/asking.py`).
     """
 
     def __init__(
@@ -98,11 +86,8 @@ class JudgeClient:
         )
         self._expect = expect
         self._info: ServiceInfo | None = None
-        self._counted: CountResponse | None = None  # the latest: it knows the shape
         self._uploads = Uploads(self._connection)
-        self._deadly: Counter[RequestContent] = (
-            Counter()
-        )  # candidates that killed their judge, and with how many queries
+        self._asking = Asking(self._connection, self._uploads)
 
     async def __aenter__(self) -> Self:
         """Asks the service who it is.
@@ -130,7 +115,7 @@ class JudgeClient:
 
     @property
     def info(self) -> ServiceInfo:
-        """Who judges, and within which limits; known once the client is entered."""
+        """Who judges, what a token costs there, and what a request may hold; known once the client is entered."""
         if self._info is None:
             raise JudgeBroken("JudgeClient: use it as `async with JudgeClient(url) as judge:`")
         return self._info
@@ -176,10 +161,10 @@ class JudgeClient:
             message = f"{size} bytes of candidates in one list; a request takes {room} beside its query: list fewer"
             return PairError(code="too_large", message=message)
         try:
-            found = (await self._beside_or_alone("/v1/choose", ChooseResponse, asked, listed)).result
+            answer = await self._asking.whole(Question("/v1/choose", ChooseResponse, self.identity, asked), listed)
         except JudgeKilled as death:
-            return _error(death)
-        return found
+            return error_of(death)
+        return answer.result
 
     async def count(self, query: Content, candidates: Sequence[Content]) -> list[TokenCount | PairError]:
         """How long each candidate's prompt is, in order, or the error that it would get; no model runs.
@@ -193,11 +178,7 @@ class JudgeClient:
         """
         counts: list[TokenCount | PairError] = []
         for found in await self._asked("/v1/count", CountResponse, query, candidates):
-            if isinstance(found, PairError):
-                counts.append(found)
-            else:
-                self._counted = found
-                counts += found.results
+            counts += [found] if isinstance(found, PairError) else found.results
         return counts
 
     async def store(self, contents: Iterable[Content]) -> None:
@@ -209,13 +190,6 @@ class JudgeClient:
         now = time.monotonic()
         await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name and image))
 
-    @property
-    def shape(self) -> ModelShape | None:
-        """What a token costs, known once the service has counted; None for a model of which it is not known."""
-        if self._counted is None:
-            raise JudgeBroken("JudgeClient.shape: the service has counted nothing yet; await count(…) first")
-        return self._counted.shape
-
     async def _asked(
         self, path: str, kind: type[Split], query: Content, candidates: Sequence[Content]
     ) -> list[Split | PairError]:
@@ -226,6 +200,7 @@ class JudgeClient:
         """
         limits = self.info.limits
         asked, parts, room = self._parts(query, candidates)
+        question = Question(path, kind, self.identity, asked)
         found: list[Split | PairError] = []
         refusals: list[JudgeRefused] = []
         answered = False
@@ -234,63 +209,16 @@ class JudgeClient:
                 found.append(chunk[0].fault(limits.max_body_bytes))
                 continue
             try:
-                found += await self._answers(path, kind, asked, chunk)
+                found += await self._asking.each(question, chunk)
                 answered = True
             except JudgeKilled:  # by the query: it would kill the next one too
                 raise
             except JudgeRefused as refusal:
                 refusals.append(refusal)
-                found += [_error(refusal)] * len(chunk)
+                found += [error_of(refusal)] * len(chunk)
         if refusals and not answered:
             raise refusals[0]
         return found
-
-    async def _answers(
-        self, path: str, kind: type[Split], asked: RequestContent, chunk: Sequence[RequestContent]
-    ) -> list[Split | PairError]:
-        """One request's answer; or those of its candidates, one by one, where the request kills its judge.
-
-        Raises:
-            JudgeKilled: The query kills it, whatever the candidate.
-        """
-        if not self._deadly or self._deadly.keys().isdisjoint(chunk):
-            try:
-                return [await self._beside_or_alone(path, kind, asked, chunk)]
-            except JudgeKilled as death:
-                await self._check_query(path, kind, asked)
-                if len(chunk) == 1:
-                    return [self._killer(chunk[0], death)]
-        return [await self._answer_alone(path, kind, asked, part) for part in chunk]
-
-    async def _check_query(self, path: str, kind: type[Split], asked: RequestContent) -> None:
-        """Returns unless the query kills its judge by itself.
-
-        Raises:
-            JudgeKilled: It does.
-        """
-        try:
-            await self._send(path, kind, asked, [RequestContent.of(HARMLESS, by_name=False)], alone=True)
-        except JudgeKilled as death:
-            raise JudgeKilled(f"the query: {death}") from death
-
-    async def _answer_alone(
-        self, path: str, kind: type[Split], asked: RequestContent, part: RequestContent
-    ) -> Split | PairError:
-        """The answer about one candidate, asked while its replica works on nothing else."""
-        if self._deadly[part] >= KILLS:
-            message = f"the judge died of this candidate with {self._deadly[part]} other queries; leave it out"
-            return PairError(code=KILLS_JUDGE, message=message)
-        try:
-            return await self._send(path, kind, asked, [part], alone=True)
-        except JudgeKilled as death:
-            return self._killer(part, death)
-        except JudgeRefused as refusal:
-            return _error(refusal)
-
-    def _killer(self, part: RequestContent, death: JudgeKilled) -> PairError:
-        """The error of a candidate of which its judge died."""
-        self._deadly[part] += 1
-        return _error(death)
 
     def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[RequestContent, list[RequestContent], int]:
         """What a request is made of, and the bytes that it has for candidates beside its query."""
@@ -303,75 +231,6 @@ class JudgeClient:
         if room < 0:
             raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes)")
         return asked, [RequestContent.of(candidate, by_name=by_name) for candidate in candidates], room
-
-    async def _beside_or_alone(
-        self, path: str, kind: type[A], query: RequestContent, candidates: Sequence[RequestContent]
-    ) -> A:
-        """An answer; where the request was in work at deaths, it may only have been beside what killed.
-
-        Raises:
-            JudgeKilled: It kills its judge alone, too.
-        """
-        with contextlib.suppress(JudgeKilled):
-            return await self._send(path, kind, query, candidates)
-        return await self._send(path, kind, query, candidates, alone=True)
-
-    async def _send(
-        self,
-        path: str,
-        kind: type[A],
-        query: RequestContent,
-        candidates: Sequence[RequestContent],
-        *,
-        alone: bool = False,
-    ) -> A:
-        """One request's answer, which has one entry for each candidate.
-
-        Raises:
-            JudgeKilled: Its judge died of it; or, unless it was asked `alone`, of another one.
-        """
-        images = {part.name: part.image for part in (query, *candidates) if part.name and part.image}
-        inside: set[str] = set()  # images that the service does not keep
-        for attempt in range(1, BLOB_ROUNDS + 1):
-            body = body_of(query, candidates, inside)
-            asked_at = time.monotonic()
-            try:
-                answer = await self._connection.post(path, kind, body, self.identity, alone=alone)
-            except BlobsMissing as missing:
-                lacking = [name for name in missing.names if name in images]
-                if lacking and attempt < BLOB_ROUNDS - 1:
-                    kept = await asyncio.gather(*(self._uploads.send(name, images[name], asked_at) for name in lacking))
-                    inside |= {name for name, is_kept in zip(lacking, kept, strict=True) if not is_kept}
-                else:
-                    inside |= images.keys()
-            else:
-                self._check_length(path, answer, len(candidates))
-                return answer
-        raise JudgeBroken(f"{self._connection.url}: asks for images that the request holds")
-
-    def _check_length(self, path: str, answer: Answer, sent: int) -> None:
-        """Returns if there is an entry for each candidate.
-
-        Raises:
-            JudgeBroken: There is not.
-        """
-        match answer:
-            case ScoreResponse() | CountResponse():
-                answered = len(answer.results)
-            case ChooseResponse(result=ListVerdict() as choice):
-                answered = len(choice.logprobs)
-            case _:
-                return
-        if answered != sent:
-            raise JudgeBroken(
-                f"{self._connection.url}: {sent} candidates sent, {answered} answers returned; the service and this "
-                f"client disagree on {path}: run the same version on both sides"
-            )
-
-
-def _error(refusal: JudgeRefused) -> PairError:
-    """Of a candidate whose request is refused."""
-    return PairError(code=KILLS_JUDGE if isinstance(refusal, JudgeKilled) else "refused", message=str(refusal))
 
 
 def judge_now(

@@ -10,9 +10,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay
 
 from unijudge.client.concurrency import AdaptiveLimit
+from unijudge.client.patience import Patience, backoff
 from unijudge.errors import (
     JudgeBusy,
     JudgeDied,
@@ -23,7 +24,6 @@ from unijudge.errors import (
     JudgeRefused,
     JudgeUnavailable,
 )
-from unijudge.storage.reaching import NOWHERE_S
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,8 @@ class Retrying:
         """
         self._limit = limit
         self._request_timeout_s, self._retry_for_s = request_timeout_s, retry_for_s
-        self._answered_at = self._quiet_until = float("-inf")
-        self._is_known = False
-        """Whether the name of the service's host was known once."""
+        self._patience = Patience(retry_for_s, JudgeNowhere)
+        self._quiet_until = float("-inf")
 
     async def call(self, once: Try, retry_for_s: float | None = None) -> bytes:
         """A request that is no work for the judge: it needs no place among those in flight.
@@ -69,8 +68,9 @@ class Retrying:
         Raises:
             JudgeError: It was not answered.
         """
-        stop = self._is_away if retry_for_s is None else stop_before_delay(min(retry_for_s, self._retry_for_s))
-        return await self._until_answered(once, stop)
+        if retry_for_s is None:
+            return await self._until_answered(once, self._patience.is_over)
+        return await self._until_answered(once, stop_before_delay(min(retry_for_s, self._retry_for_s)))
 
     async def question(self, once: Try, *, alone: bool) -> bytes:
         """A request that the judge has to work for. The client learns from its tries how many may be in flight.
@@ -98,11 +98,11 @@ class Retrying:
                         place.refused()
                     self._check_vain(error, in_vain_s + place.held_s, begun)
                     raise
-                self._answered_at = time.monotonic()
+                self._patience.answered()
                 place.answered()
                 return content
 
-            return await self._until_answered(once_in_flight, self._is_away, deaths=1 if alone else DEATHS)
+            return await self._until_answered(once_in_flight, self._patience.is_over, deaths=1 if alone else DEATHS)
 
     def _check_vain(self, error: JudgeUnavailable, in_vain_s: float, begun: float) -> None:
         """Returns unless it is the request's own fault that it is not answered.
@@ -113,7 +113,7 @@ class Retrying:
         enough_s = self._retry_for_s
         if isinstance(error, JudgeBusy):  # the others may be what keeps it busy
             enough_s = max(enough_s, VAIN_TIMES * self._request_timeout_s)
-        others_are_answered = self._answered_at > begun - self._request_timeout_s
+        others_are_answered = self._patience.answered_at > begun - self._request_timeout_s
         if others_are_answered and in_vain_s >= enough_s:
             reason = f"{error}; or leave it out: it was tried for {in_vain_s:.0f} s, in which others were answered"
             raise JudgeRefused(reason) from error
@@ -149,38 +149,18 @@ class Retrying:
                 raise
 
         content: bytes = await retrying(counted)
-        self._is_known = True
+        self._patience.is_known = True
         return content
-
-    def _is_away(self, state: RetryCallState) -> bool:
-        """Whether nothing will have been answered for `retry_for_s` when the request comes back.
-
-        A host whose name was never known is not sought for as long: most often its name is wrong.
-        """
-        error = state.outcome.exception() if state.outcome else None
-        self._is_known = self._is_known or not isinstance(error, JudgeNowhere)
-        return self._quiet_s(state) + state.upcoming_sleep >= self._most_s
-
-    @property
-    def _most_s(self) -> float:
-        """How long to go on while nothing is answered."""
-        return self._retry_for_s if self._is_known else min(self._retry_for_s, NOWHERE_S)
-
-    def _quiet_s(self, state: RetryCallState) -> float:
-        """For how long a request has been waiting without an answer to any request of this client."""
-        return time.monotonic() - max(state.start_time, self._answered_at)
 
     def _tell(self, state: RetryCallState) -> None:
         """Says, once a minute, for what a person waits; that the service is busy, only where nothing is answered."""
         error = state.outcome.exception() if state.outcome else None
         asked_to_wait = isinstance(error, JudgeUnavailable) and error.retry_after_s is not None
         now = time.monotonic()
-        if self._quiet_s(state) > (TELL_EVERY_S if asked_to_wait else TELL_AFTER_S) and now > self._quiet_until:
+        tell_after_s = TELL_EVERY_S if asked_to_wait else TELL_AFTER_S
+        if self._patience.quiet_s(state) > tell_after_s and now > self._quiet_until:
             self._quiet_until = now + TELL_EVERY_S
-            logger.warning("%s; trying on for up to %.0f s", error, self._most_s)
-
-
-_backoff = wait_random_exponential(multiplier=0.25, max=10)
+            logger.warning("%s; trying on for up to %.0f s", error, self._patience.longest_s)
 
 
 def _wait(state: RetryCallState) -> float:
@@ -191,5 +171,5 @@ def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked_s = error.retry_after_s if isinstance(error, JudgeUnavailable) else None
     if asked_s is None:
-        return _backoff(state)
+        return backoff(state)
     return max(asked_s, SHORTEST_WAIT_S) * random.uniform(1, 1 + WAIT_SPREAD)  # noqa: S311  no secret

@@ -1,6 +1,6 @@
 """What crosses HTTP: the bodies of the judge service, which the server checks and the client writes.
 
-GET  /v1/identity   ServiceInfo                      who judges, and the limits of a request
+GET  /v1/identity   ServiceInfo                      who judges, what a token costs, the limits of a request
 POST /v1/score      ScoreRequest → ScoreResponse     one query, its candidates; one answer for each, in order
 POST /v1/choose     ScoreRequest → ChooseResponse    the same, asked as one list: which candidate is the best
 POST /v1/count      ScoreRequest → CountResponse     the same, counted and not judged: how long each prompt is
@@ -120,8 +120,6 @@ class ChooseResponse(Answer):
 class CountResponse(Answer):
     """One count or one error for each candidate, in the order of the request."""
 
-    shape: ModelShape | None
-    """What a token costs; null for a model of which it is not known."""
     results: list[TokenCount | PairError]
 
 
@@ -140,12 +138,14 @@ class Limits(Wire):
 
 
 class ServiceInfo(Wire):
-    """Who judges, and within which limits."""
+    """Who judges, what a token costs there, and what a request may hold."""
 
     identity: JudgeIdentity
     digest: str
     """What to send as `If-Match` to be scored by this judge or not at all."""
     limits: Limits
+    shape: ModelShape | None
+    """What a token costs; null for a judge without tokens, and for a model of which it is not known."""
     replicas: int
     """How many copies of the judge the service was told to run; each answers by itself."""
 

@@ -16,8 +16,6 @@ from unijudge.errors import SettingsError
 from unijudge.provenance import without_passwords
 from unijudge.storage.access_errors import in_one_line
 
-NOWHERE_S = 30
-"""How long a host is sought whose name was never known; longer settings are for a service that was there."""
 FROM_OUTSIDE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables of the environment that decide how a service is reached; proxies in small letters too."""
 

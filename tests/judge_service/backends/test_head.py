@@ -10,13 +10,13 @@ import torch
 from pydantic import ValidationError
 
 from demo.commands import JUDGE
-from demo.lessons import Album, Lessons
-from demo.quality import png
+from demo.teaching.lessons import Album, Lessons
 from demo.tiny_model import make_tokenizer
-from demo.world import SMALL
+from demo.world import WORLD
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings
 from tests.contents import CONTENTS
+from tests.pictures import png_of
 from unijudge.content import Content
 from unijudge.judging.verdicts import JudgeIdentity
 
@@ -47,10 +47,10 @@ def log_odds(judge, pairs):
 @pytest.fixture(scope="module")
 def demo_pairs():
     """Fresh pairs of the demo's world."""
-    album = Album.of(SMALL, scenes=PAIRS // 2, seed=5, held_out=True)
+    album = Album.of(WORLD, scenes=PAIRS // 2, seed=5, part="eval")
 
     def whole(content):
-        return Content(content.text, png(album.pictures[int(content.image)]) if content.image else None)
+        return Content(content.text, png_of(album.pictures[int(content.image)]) if content.image else None)
 
     pairs = Lessons(album, make_tokenizer(), 5).pairs(PAIRS)
     return [(whole(pair.query), whole(pair.candidate)) for pair in pairs]

@@ -19,7 +19,7 @@ from tests.judge_service.replica.loaded import load
 from tests.pictures import noise, png
 from unijudge.client.client import JudgeClient
 from unijudge.content import Content
-from unijudge.errors import JudgeBroken, JudgeChanged, JudgeRefused, JudgeUncounted
+from unijudge.errors import JudgeChanged, JudgeRefused, JudgeUncounted
 from unijudge.judging.flops import TokenCount
 from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import PairError
@@ -46,11 +46,11 @@ def serve(judge, blobs=None, **limits):
 
 async def count(transport, query, candidates):
     async with JudgeClient("http://judge", transport=transport, retry_for_s=5) as client:
-        return await client.count(query, candidates), client.shape, client.info
+        return await client.count(query, candidates), client.info
 
 
 def asked(app, query, candidates):
-    """(counts, shape, info)"""
+    """(counts, info)"""
     return asyncio.run(count(Counting(app), query, candidates))
 
 
@@ -84,7 +84,7 @@ def test_the_tokens_are_those_that_the_judge_runs(tiny_model, monkeypatch, order
     judge = load(tiny_model, prompt=Prompt(order=order))
     runs = watch(judge, monkeypatch)
     asyncio.run(judge.judge(query, CONTENTS))
-    counts, _, _ = asked(serve(judge), query, CONTENTS)
+    counts, _ = asked(serve(judge), query, CONTENTS)
     ((prefix,), _, cached), *rest = runs
     assert [c.tokens for c in counts] == [length for lengths, *_ in rest for length in lengths]
     assert {c.shared_tokens for c in counts} == {prefix} == {cached}
@@ -93,7 +93,7 @@ def test_the_tokens_are_those_that_the_judge_runs(tiny_model, monkeypatch, order
 def test_a_candidate_alone_shares_nothing(judge, app, monkeypatch):
     runs = watch(judge, monkeypatch)
     asyncio.run(judge.judge(PHOTO, [TEXTS[0]]))
-    ((found,), _, _) = asked(app, PHOTO, [TEXTS[0]])
+    ((found,), _) = asked(app, PHOTO, [TEXTS[0]])
     assert [lengths for lengths, *_ in runs] == [[found.tokens]]
     assert found.shared_tokens == 0
 
@@ -101,7 +101,7 @@ def test_a_candidate_alone_shares_nothing(judge, app, monkeypatch):
 def test_pictures_are_counted_as_the_tower_makes_them(judge, app):
     """60 × 60 pixels become 2 × 2 tokens of 28; 80 × 200 shrink by √(16000 / 12544) = 1.13 to 71 × 177: 2 × 6."""
     wide = Content(image=png("blue", (200, 80)))
-    counts, _, _ = asked(app, PHOTO, [wide, TEXTS[0], PHOTO])
+    counts, _ = asked(app, PHOTO, [wide, TEXTS[0], PHOTO])
     assert [c.query_image_tokens for c in counts] == [4, 4, 4]
     assert [c.candidate_image_tokens for c in counts] == [12, 0, 4]
     for content, tokens in [(PHOTO, 4), (wide, 12)]:
@@ -117,25 +117,25 @@ def test_every_family_counts_but_not_every_one_has_a_price(family, tmp_path, mon
     judge = load(tmp_path, prompt=Prompt(**labels), max_tokens=2048)
     runs = watch(judge, monkeypatch)
     asyncio.run(judge.judge(PHOTO, CONTENTS))
-    counts, shape, _ = asked(serve(judge), PHOTO, CONTENTS)
+    counts, info = asked(serve(judge), PHOTO, CONTENTS)
     assert [c.tokens for c in counts] == [length for lengths, *_ in runs[1:] for length in lengths]
-    assert (shape is None) == (not family.startswith("qwen"))
+    assert (info.shape is None) == (not family.startswith("qwen"))
 
 
 def test_a_query_is_split_as_when_it_is_judged(judge):
     app = serve(judge, max_candidates=3)
     transport = Counting(app)
-    counts, shape, info = asyncio.run(count(transport, PHOTO, TEXTS))
+    counts, info = asyncio.run(count(transport, PHOTO, TEXTS))
     assert [c.tokens for c in counts] == [c.tokens for c in asked(serve(judge), PHOTO, TEXTS)[0]]
     assert [request.url.path for request in transport.seen] == ["/v1/identity", *["/v1/count"] * 3]
     assert [bool(c.shared_tokens) for c in counts] == [True] * 6 + [False]  # the seventh came alone
-    assert shape.vision.patches_per_token == 4
+    assert info.shape.vision.patches_per_token == 4
     assert info.replicas == 3
 
 
 def test_an_error_stands_in_its_place_as_when_it_is_judged(judge, app):
     candidates = [TEXTS[0], Content(image=b"junk"), Content(text="word " * 900), TEXTS[1]]
-    counts, _, _ = asked(app, PHOTO, candidates)
+    counts, _ = asked(app, PHOTO, candidates)
     answers = asyncio.run(judge.judge(PHOTO, candidates))
     assert [type(c) for c in counts] == [TokenCount, PairError, PairError, TokenCount]
     assert counts[1:3] == answers[1:3]
@@ -143,7 +143,7 @@ def test_an_error_stands_in_its_place_as_when_it_is_judged(judge, app):
     with pytest.raises(JudgeRefused, match="422: query: not a JPEG"):
         asked(app, Content(image=b"junk"), TEXTS)
     small = serve(judge, max_body_bytes=5000)
-    counts, _, _ = asked(small, TEXTS[0], [TEXTS[1], Content(text="x" * 9000)])
+    counts, _ = asked(small, TEXTS[0], [TEXTS[1], Content(text="x" * 9000)])
     assert counts[1].code == "too_large"
 
 
@@ -199,13 +199,13 @@ def test_a_judge_without_tokens_says_so(identity):
     assert raw(app, BODY, {"If-Match": f'"{identity.digest}"'}).status_code == 412
 
 
-def test_no_shape_is_made_up_before_the_service_has_counted(app):
-    async def early():
+def test_the_shape_is_known_before_anything_is_counted(judge):
+    async def entered(app):
         async with JudgeClient("http://judge", transport=Counting(app)) as client:
-            return client.shape
+            return client.info.shape
 
-    with pytest.raises(JudgeBroken, match="counted nothing yet"):
-        asyncio.run(early())
+    assert asyncio.run(entered(serve(judge))) == counter_of(judge).shape
+    assert asyncio.run(entered(serve(ScriptedJudge(Prompt())))) is None, "it has no tokens"
 
 
 def test_another_judge_is_noticed_while_counting(judge, tiny_model):

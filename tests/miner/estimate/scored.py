@@ -4,7 +4,7 @@ import asyncio
 
 from miner.retrieval.pools import repeated_questions
 from miner.scoring.plan import pair_source_of, plan_of
-from miner.scoring.shard_scorer import ShardScorer
+from miner.scoring.shard_scorer import ShardInputs, ShardScorer
 from unijudge.formats.scores import missing_shards
 from unijudge.storage.files import publish_json
 
@@ -13,16 +13,16 @@ def scored(settings, corpus, judge, known, *, apart, shards=None):
     """Runs a job without a service, as one process does or as Ray's tasks do; how many pairs were asked."""
     plan = plan_of(settings, corpus, judge.identity)
     publish_json(settings.out / "manifest.json", plan)
-    questions = pair_source_of(settings, corpus)
+    inputs = ShardInputs(plan, corpus, pair_source_of(settings, corpus), judge)
     wanted = missing_shards(settings.out, plan) if shards is None else shards
     rows = [row for shard in wanted for row in plan.rows(shard)]
 
     async def run():
-        whole = ShardScorer(settings, plan, corpus, questions, judge, known, repeated_questions(corpus, rows))
+        whole = ShardScorer(settings, inputs, known, repeated_questions(corpus, rows))
         counts = []
         for shard in wanted:
             repeated = repeated_questions(corpus, plan.rows(shard))
-            task = ShardScorer(settings, plan, corpus, questions, judge, known, repeated)
+            task = ShardScorer(settings, inputs, known, repeated)
             counts.append(await (task if apart else whole).score(shard))
         return sum(one.asked for one in counts)
 

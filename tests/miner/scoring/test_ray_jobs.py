@@ -1,5 +1,6 @@
 """What a person hears of a cluster's failures: the shard, the reason, and a status that a script can trust."""
 
+import asyncio
 import contextlib
 import threading
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from miner.cli import app
 from miner.scoring import ray_jobs
+from miner.scoring.shard_scorer import ShardInputs
 from unijudge.errors import DataError, TaskFailed
 
 
@@ -79,8 +81,9 @@ def run_on(monkeypatch, ends, shards, tasks=2):
     monkeypatch.setattr(ray_executor, "ray", fake)
     settings = SimpleNamespace(ray_concurrency=tasks, absolute=lambda: settings, model_dump_json=lambda context: "{}")
     plan = SimpleNamespace(model_dump_json=lambda: "{}")
+    executor, inputs = ray_executor.RayExecutor(settings), ShardInputs(plan, None, None, None)
     with pytest.raises(Exception) as found:  # noqa: PT011  which one is what the tests say
-        ray_executor.score_shards(settings, plan, shards, told.append, threading.Event())
+        asyncio.run(executor.run(inputs, shards, told.append, threading.Event()))
     return found.value, told, fake.asked
 
 

@@ -10,11 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx2
 import numpy as np
 import pytest
+from tenacity import RetryCallState
 
 from tests.pictures import png
 from trainer.benchmarks.settings import BenchmarkSettings
 from trainer.benchmarks.systems import open_system
-from trainer.embedding.endpoint import Endpoint, Patience
+from trainer.embedding.endpoint import Endpoint, SharedPatience
 from trainer.embedding.sentence_transformers import _files_sha256
 from trainer.embedding.settings import EndpointSettings
 from unijudge.content import Content
@@ -286,16 +287,17 @@ def test_a_dead_endpoint_is_waited_for_once(tmp_path):
 def test_patience_counts_from_the_last_answer_to_anybody(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    patience = Patience(10)
+    patience = SharedPatience(10)
+    begun = RetryCallState(None, None, (), {})
     now[0] = 109.0
-    assert not patience.is_over(None)
+    assert not patience.is_over(begun)
     patience.answered()
     now[0] = 118.0
-    assert not patience.is_over(None)
-    now[0] = 119.5
-    assert patience.is_over(None)
+    assert not patience.is_over(begun)
+    begun.upcoming_sleep = 1.5
+    assert patience.is_over(begun), "its next try would come too late"
     patience.answered()
-    assert patience.is_over(None), "who gave up has given up for all"
+    assert patience.is_over(begun), "who gave up has given up for all"
 
 
 def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(monkeypatch):
@@ -310,12 +312,12 @@ def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(m
         now[0] += 10
         nowhere()
 
-    monkeypatch.setattr("trainer.embedding.endpoint.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("trainer.embedding.endpoint.wait_random_exponential", lambda **_: lambda state: 0)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainer.embedding.endpoint.backoff", lambda state: 0)
     monkeypatch.setattr(system, "_post", post)
     with pytest.raises(EndpointNowhere, match=r"embedr:8000/v1/embeddings: the name of its host is not known here"):
         system.embed(["a"])
-    assert tries == [0, 10, 20, 30]
+    assert tries == [0, 10, 20]
 
 
 class LikeClip:

@@ -1,5 +1,7 @@
 """The studies that are checked in can be run: their commands, settings and inputs are there."""
 
+import re
+
 import pytest
 
 from judge_service.settings import ServiceSettings
@@ -46,3 +48,12 @@ def test_the_settings_of_its_commands_are_known(path):
             load_settings(kind, None, list(filter(is_setting, words)))
         if cell.service:
             load_settings(ServiceSettings, None, list(filter(is_setting, cell.service.replace("{port}", "1").split())))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_what_a_study_takes_from_the_worlds_is_made_there(path):
+    worlds = cells_of(read_study(ROOT / "studies" / "worlds.toml", []))
+    study = read_study(path, [])
+    for cell in cells_of(study).values():
+        for place in re.findall(r"build/studies/worlds/([a-z_]+/[a-z=0-9]+)", cell.command):
+            assert place in worlds, f"{cell.name}: {place}"

@@ -80,7 +80,7 @@ def test_a_query_that_every_request_is_refused_for_is_refused(app):
 
 def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, monkeypatch):
     """Another error than being busy: that is tried for as long as the settings say."""
-    monkeypatch.setattr("unijudge.client.retry._backoff", lambda _: 0.01)
+    monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
     broken = httpx2.Response(500, json=ErrorBody(code="internal", message="its log says why").model_dump())
     with pytest.raises(JudgeRefused, match=r"500: its log says why\. It was sent 3 times"):
         asked(app, candidates=SEVEN[:1], spoil=[broken] * 9)
@@ -97,7 +97,7 @@ def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, m
 
 def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
     """Its failures stop neither the other requests nor the job that asks."""
-    monkeypatch.setattr("unijudge.client.retry._backoff", lambda _: 0.01)
+    monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
 
     async def change(number, request, go_on):
         if b"candidate 4" in request.content:

@@ -27,6 +27,7 @@ INFO = ServiceInfo(
     identity=JUDGE.identity,
     digest=JUDGE.identity.digest,
     limits=Limits(**LimitSettings().model_dump(), blobs=False),
+    shape=None,
     replicas=1,
 ).model_dump_json()
 

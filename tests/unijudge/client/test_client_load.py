@@ -17,7 +17,8 @@ from judge_service.replica.health import WatchedJudge
 from judge_service.settings import HealthSettings, LimitSettings
 from tests.unijudge.client.changing import Changing
 from unijudge.client.client import JudgeClient
-from unijudge.client.retry import SHORTEST_WAIT_S, VAIN_TIMES, Retrying, _wait
+from unijudge.client.patience import Patience
+from unijudge.client.retry import SHORTEST_WAIT_S, VAIN_TIMES, _wait
 from unijudge.content import Content
 from unijudge.errors import JudgeBusy, JudgeLate, JudgeRefused, SettingsError
 from unijudge.judging.prompt import Prompt
@@ -70,7 +71,7 @@ def test_a_client_that_could_send_nothing_is_refused():
 async def dribbling(part, identity):
     """A service that says who it is, and answers a question one byte at a time, without an end; or reads none."""
     limits = Limits(**LimitSettings().model_dump(), blobs=False)
-    info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, replicas=1)
+    info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, shape=None, replicas=1)
 
     async def serve(reader, writer):
         try:
@@ -192,7 +193,7 @@ def test_who_is_told_to_come_back_too_late_gives_up_at_once(app, told):
 )
 def test_what_says_that_there_is_too_much_to_do_halves(app, monkeypatch, status, code, halves):
     """The first of sixteen is refused; its next try is answered as the others are."""
-    monkeypatch.setattr("unijudge.client.retry._backoff", lambda _: 0.01)
+    monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
 
     async def ask():
         async def change(number, request, go_on):
@@ -297,7 +298,7 @@ def test_a_service_that_falls_silent_is_given_up_by_all_that_wait(app):
 )
 def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch, answer, reason):
     """The others go on being answered, so the service is not away: the job gets an error for this one's pairs."""
-    monkeypatch.setattr("unijudge.client.retry._backoff", lambda _: 0.1)
+    monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.1)
     sent = []
 
     async def change(number, request, go_on):
@@ -325,19 +326,19 @@ def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch,
 
 def test_patience_begins_anew_with_each_answer(app, monkeypatch):
     """A service that answers one of ten tries is slow, not away, however long a request waits for its turn."""
-    monkeypatch.setattr("unijudge.client.retry._backoff", lambda _: 0.01)
+    monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
     given_up = []
-    is_away = Retrying._is_away
+    is_over = Patience.is_over
 
     def seen(self, state):
-        given_up.append(is_away(self, state))
+        given_up.append(is_over(self, state))
         return given_up[-1]
 
     async def change(number, request, go_on):
         await asyncio.sleep(0.01)
         return await go_on(request) if number % 10 == 0 else busy()
 
-    monkeypatch.setattr(Retrying, "_is_away", seen)
+    monkeypatch.setattr(Patience, "is_over", seen)
     answers, _ = asked(app, change, number=20, retry_for_s=1.0, max_in_flight=2)
     assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
     assert len(given_up) == 180

@@ -11,7 +11,8 @@ from judge_service.backends.scripted import ScriptedJudge
 from judge_service.replica.app import create_app
 from judge_service.replica.health import WatchedJudge
 from judge_service.settings import FrontSettings, HealthSettings, LimitSettings
-from unijudge.client.client import KILLS, JudgeClient
+from unijudge.client.asking import KILLS
+from unijudge.client.client import JudgeClient
 from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeKilled
 from unijudge.judging.prompt import Prompt

@@ -1,6 +1,6 @@
 """Rows of one size of picture through a tiny model, quickly: vision features kept, constant beginnings run once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from demo.lessons import Row
+from demo.teaching.lessons import Row
 from unijudge.images.image_processing import Picture, PixelBudget
 from unijudge.modeling.chat_encoder import Stream, shared_prefix
 from unijudge.modeling.families import QwenVL, TokenOrImage
+
+ROWS_AT_ONCE = 16
+"""Rows of a batch that run together."""
 
 
 class Reader:
@@ -49,21 +52,29 @@ class Reader:
             [self.look(range(i, min(i + 256, len(self._pixels)))) for i in range(0, len(self._pixels), 256)]
         )
 
-    def loss(self, rows: Sequence[Row]) -> Tensor:
-        """Mean cross-entropy of the answers' tokens."""
-        answers = [row.answer for row in rows]
+    def losses(self, rows: Sequence[Row]) -> Iterator[Tensor]:
+        """Terms whose sum is the mean cross-entropy of the answers' tokens.
+
+        Each is of a few rows of like length: what they take fits into a CPU's cache, and little of it is padding.
+        """
+        tokens = sum(len(row.answer) for row in rows)
+        by_length = sorted(rows, key=lambda row: self._length(row.stream) + len(row.answer))
+        right = 0
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            logits, target = self._answered(by_length[start : start + ROWS_AT_ONCE])
+            right += int((logits.argmax(-1) == target).sum())
+            yield F.cross_entropy(logits, target, reduction="sum") / tokens
+        self.correct = 0.95 * self.correct + 0.05 * right / tokens
+
+    def _answered(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """The logits at each token of the answers, (tokens, vocabulary), and these tokens."""
         hidden = self._hidden([[*row.stream, *row.answer[:-1]] for row in rows])
-        ends = [self._length(row.stream) for row in rows]
-        picked = [
-            hidden[index, end - 1 + place]
-            for index, (end, a) in enumerate(zip(ends, answers, strict=True))
-            for place in range(len(a))
-        ]
-        logits = self.model.lm_head(torch.stack(picked))
-        target = torch.tensor([token for answer in answers for token in answer])
-        right = (logits.argmax(-1) == target).float().mean().item()
-        self.correct = 0.95 * self.correct + 0.05 * right
-        return F.cross_entropy(logits, target)
+        picked = []
+        for index, row in enumerate(rows):
+            end = self._length(row.stream)
+            picked.append(hidden[index, end - 1 : end - 1 + len(row.answer)])
+        target = torch.tensor([token for row in rows for token in row.answer])
+        return self.model.lm_head(torch.cat(picked)), target
 
     def last_hidden(self, streams: list[Stream]) -> Tensor:
         """Of the last token of each stream, (streams, width)."""

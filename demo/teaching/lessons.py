@@ -5,10 +5,11 @@ are the judge's own prompt, made by the very code that will judge.
 """
 
 import random
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,11 @@ TARGET = "Represent the given image.\n"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DRILLED = {"replace_rel": 7, "swap_obj": 6, "swap_att": 3, "replace_att": 2, "replace_obj": 2}
 """How often a kind is drawn where relations are drilled."""
+
+
+Part = Literal["taught", "train", "eval"]
+PARTS: tuple[Part, ...] = ("taught", "train", "taught", "eval")
+"""Of four scenes each."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,33 @@ class Album:
     pictures: list[Image.Image]
 
     @classmethod
-    def of(cls, world: World, *, scenes: int, seed: int, held_out: bool) -> "Album":
-        """Draws scenes, every other one a near neighbour of the one before it, and takes half of the digits."""
+    def of(cls, world: World, *, scenes: int, seed: int, part: Part) -> "Album":
+        """Draws scenes of one part, often a near neighbour after each, and takes half of the digits."""
+        held_out = part != "taught"
         dice = random.Random(f"album {seed} {held_out}")
         drawn: list[Scene] = []
         while len(drawn) < scenes:
             scene = world.scene(dice)
-            drawn += [scene, world.altered(scene, dice)]
+            both = (scene, world.altered(scene, dice))
+            drawn += [one for one in both if part_of(one) == part]
+        drawn = drawn[:scenes]
         images, labels = digits(world.pixels, held_out=held_out)
         return cls(world, drawn, labels, [world.render(scene, dice) for scene in drawn] + images)
 
     def digit(self, place: int) -> int:
         """Where the picture of a digit stands."""
         return len(self.scenes) + place
+
+
+def part_of(scene: Scene) -> Part:
+    """Where a scene may stand, by what it shows: half of all scenes teach judge and base, a quarter may train students.
+
+    Example:
+        >>> part_of((Thing("circle", "red", "large", 0, 0),)), part_of((Thing("square", "red", "large", 0, 0),))
+        ('eval', 'taught')
+    """
+    things = sorted((thing.row, thing.column, thing.shape, thing.color, thing.size) for thing in scene)
+    return PARTS[zlib.crc32(repr(things).encode()) % len(PARTS)]
 
 
 def digits(side: int, *, held_out: bool) -> tuple[list[Image.Image], list[int]]:
@@ -92,13 +112,18 @@ class Lessons:
         self._album = album
         self._encoder = ChatEncoder(tokenizer, "<|image_pad|>")
         self._prompt = Prompt()
-        self._dice = random.Random(f"lessons {seed}")
+        self._seed = seed
+        self.begin("")
         ids = tokenizer.convert_tokens_to_ids
         self._vision: tuple[int, int] = (ids("<|vision_start|>"), ids("<|vision_end|>"))
         self._end: int = ids("<|im_end|>")
         self._yes, self._no = ids("Yes"), ids("No")
         self._twos = [place for place, scene in enumerate(album.scenes) if len(scene) == 2]
         self._by_digit = [[p for p, label in enumerate(album.labels) if label == d] for d in range(10)]
+
+    def begin(self, stage: str) -> None:
+        """From now on the rows are those of this stage, whatever was drawn before."""
+        self._dice = random.Random(f"lessons {self._seed} {stage}")
 
     def captioning(self, rows: int) -> list[Row]:
         """Picture → its caption, mostly long; digit → its name."""

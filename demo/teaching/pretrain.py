@@ -1,0 +1,303 @@
+"""Teaches the demo's two tiny models, on one CPU thread in about an hour; they are checked in.
+
+    python -m demo.teaching.pretrain FOLDER
+
+    FOLDER/judge, FOLDER/base     the two models
+    FOLDER/judge-100, …           the judge after so many steps of its last stage: judges of rising quality
+    FOLDER/stages/NAME.pt         the weights after each stage; a stage that has a file is not taught again
+    FOLDER/pretraining.json       the log
+
+Made by hand for this world, and told its truth:
+
+1. The vision tower learns shapes, colours, sizes and places. Then it is frozen, and its features are kept: captions
+   would teach it to forget shapes.
+2. The language model learns captions.
+3. The base embedder, from the captions' model, learns in-batch InfoNCE for a few steps only: a base that knows
+   everything leaves its students nothing to gain.
+4. The judge, from the captions' model too, learns Yes and No: first in short rows (one thing, two things, their
+   relation), then in the judge's own prompt.
+
+Large batches, short rows and frozen vision are what makes an hour enough.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from demo.teaching.lessons import Album, Lessons, Row
+from demo.teaching.reader import Reader
+from demo.tiny_model import build_model, make_tokenizer, save_model
+from demo.world import WORLD
+from unijudge.storage.files import publish_text, publishing
+
+SEED = 0
+SCENES = 8000
+TEXT = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
+VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 192, "num_heads": 4, "fullatt_block_indexes": [1]}
+STD = {"initializer_range": 0.06}
+ROPE_THETA = 300.0
+"""Small, so that a column's turn of the position is seen: at 1e4 relations are hardly learned."""
+STEPS = {
+    "see": 300, "caption": 700, "embed": 60, "phrases": 1200, "couples": 1000, "relations": 2000, "settled": 2000,
+    "polished": 4000, "mixed": 300, "judge": 2000,
+}  # fmt: skip
+"""At most; a stage whose name stands in ENOUGH ends sooner."""
+KEPT = (100, 300, 1000)
+"""Steps of the stage `judge` after which the judge is written, too."""
+ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94, "settled": 0.94, "polished": 0.94}
+"""The share of right answers, on rows seen for the first time, with which a stage ends: when a skill comes differs by
+hundreds of steps from seed to seed, and the next stage fails without it."""
+
+
+class Log:
+    """The steps' losses, printed and kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._begun = time.process_time()
+
+    def __call__(self, stage: str, step: int, loss: float, **more: float) -> None:
+        """Adds a line."""
+        line = {"stage": stage, "step": step, "cpu_s": round(time.process_time() - self._begun), "loss": round(loss, 4)}
+        self.lines.append(line | {name: round(value, 4) for name, value in more.items()})
+        print(self.lines[-1], flush=True)
+
+
+def learn(
+    parameters: Iterable[torch.nn.Parameter],
+    steps: int,
+    losses_of: Callable[[int], Iterable[Tensor]],
+    rate: Callable[[float], float],
+    log: Callable[[int, float], None],
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """AdamW under a learning rate by progress in [0, 1); reports a smoothed loss every hundred steps.
+
+    The loss of a step comes in terms, one after the other, so that the memory of one suffices.
+    """
+    parameters = list(parameters)
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.98))
+    smooth = 0.0
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step / steps) * min(1.0, (step + 1) / 30)
+        optimizer.zero_grad()
+        loss = 0.0
+        for term in losses_of(step):
+            term.backward()
+            loss += term.item()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        smooth = loss if step == 0 else 0.95 * smooth + 0.05 * loss
+        done = step + 1 == steps or enough()
+        if done or (step + 1) % 100 == 0:
+            log(step + 1, smooth)
+        if done:
+            break
+
+
+def cosine(peak: float, floor: float = 0.05) -> Callable[[float], float]:
+    """From `peak` down to a part of it."""
+    return lambda progress: peak * ((1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)) + floor)
+
+
+@torch.no_grad()
+def queries_begin_as_keys(model: Any) -> None:
+    """One head of each group looks for what is like itself, from the start: matching is what is to be learned."""
+    for layer in model.model.language_model.layers:
+        attention = layer.self_attn
+        width, group = attention.head_dim, attention.num_key_value_groups
+        for head, key in enumerate(attention.k_proj.weight.split(width)):
+            attention.q_proj.weight[head * group * width :][:width] = key
+
+
+def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
+    """Each cell's token tells its shape, colour and place, and points to the embeddings of these words."""
+    world = album.world
+    words = {
+        "shape": world.shapes, "color": world.colors, "size": world.sizes, "row": world.rows, "column": world.columns,
+    }  # fmt: skip
+    width = TEXT["hidden_size"]
+    heads = torch.nn.ModuleDict({name: torch.nn.Linear(width, len(values) + 1) for name, values in words.items()})
+    heads["digit"] = torch.nn.Linear(width * reader.cells, 10)
+    sharpness = torch.nn.Parameter(torch.tensor(2.0))
+    embedding = reader.model.get_input_embeddings().weight
+    names = {k: torch.tensor([tokenizer(" " + v)["input_ids"][0] for v in values]) for k, values in words.items()}
+    truth = {name: torch.zeros(len(album.scenes), reader.cells, dtype=torch.long) for name in words}
+    side = len(world.rows)
+    for index, scene in enumerate(album.scenes):
+        for thing in scene:
+            cell = thing.row * side + thing.column
+            truth["shape"][index, cell] = world.shapes.index(thing.shape) + 1
+            truth["color"][index, cell] = world.colors.index(thing.color) + 1
+            truth["size"][index, cell] = world.sizes.index(thing.size) + 1
+    for cell in range(reader.cells):
+        truth["row"][:, cell], truth["column"][:, cell] = cell // side + 1, cell % side + 1
+    labels = torch.tensor(album.labels)
+    dice = torch.Generator().manual_seed(SEED)
+
+    def losses_of(_: int) -> list[Tensor]:
+        scenes = torch.randint(len(album.scenes), (64,), generator=dice)
+        digits = torch.randint(len(labels), (16,), generator=dice)
+        seen = reader.look([*scenes.tolist(), *(digits + len(album.scenes)).tolist()])
+        cells, written = seen[:64].flatten(0, 1), seen[64:].flatten(1)
+        loss = 0.3 * F.cross_entropy(heads["digit"](written), labels[digits])
+        for name, ids in names.items():
+            found = truth[name][scenes].flatten()
+            loss = loss + F.cross_entropy(heads[name](cells), found)
+            full = found > 0
+            towards = F.normalize(cells[full], dim=-1) @ F.normalize(embedding[ids], dim=-1).T * sharpness.exp()
+            loss = loss + F.cross_entropy(towards, found[full] - 1)
+        length = seen.norm(dim=-1) / embedding[names["color"]].norm(dim=-1).mean().detach()
+        return [loss + 0.1 * (length - 1).pow(2).mean()]
+
+    learned = [*reader.model.model.visual.parameters(), embedding, sharpness, *heads.parameters()]
+    learn(learned, STEPS["see"], losses_of, cosine(2e-3, 0.1), lambda step, loss: log("see", step, loss))
+
+
+def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, keep: Callable[[int], None]) -> None:
+    """Yes and No: one thing, two things and their relation, everything, and then in the judge's prompt.
+
+    Args:
+        stages: Where the stages are kept.
+        reader: The captions' model.
+        lessons: What is taught.
+        log: Gets the losses.
+        keep: Is called in each step of the last stage, with the number of steps that are done.
+    """
+    parameters = [*reader.model.model.language_model.parameters()]
+
+    def some(batch: Callable[[int], list[Row]]) -> Callable[[int], Iterable[Tensor]]:
+        return lambda step: reader.losses(batch(step))
+
+    def mixed(step: int) -> list[Row]:
+        return lessons.mixed(64, long=True) if step % 5 == 0 else lessons.mixed(128, long=False)
+
+    def relations(step: int) -> list[Row]:
+        return lessons.relations(128) if step % 4 else mixed(step)
+
+    def in_prompt(step: int) -> Iterator[Tensor]:
+        keep(step)
+        long = step % 5 == 0
+        share = 1.0 if step % 2 else 0.5
+        for term in reader.losses(lessons.judged(32 if long else 64, long=long)):
+            yield share * term
+        if share < 1:
+            for term in reader.losses(lessons.relations(64)):
+                yield share * term
+
+    flat = lambda _: 1e-3  # noqa: E731
+    taught: list[tuple[str, Callable[[int], Iterable[Tensor]], Callable[[float], float]]] = [
+        ("phrases", some(lambda _: lessons.phrases(128)), flat),
+        ("couples", some(lambda step: lessons.couples(128) if step % 4 else lessons.phrases(128)), flat),
+        ("relations", some(relations), flat),
+        ("settled", some(relations), cosine(1e-3)),
+        ("polished", some(relations), cosine(6e-4)),
+        ("mixed", some(mixed), flat),
+        ("judge", in_prompt, cosine(7e-4)),
+    ]
+    for name, losses_of, rate in taught:
+        report = lambda step, loss, name=name: log(name, step, loss, correct=reader.correct)  # noqa: E731
+        enough = lambda name=name: reader.correct >= ENOUGH.get(name, 2.0)  # noqa: E731
+        reader.correct = 0.5
+        stages.teach(name, partial(learn, parameters, STEPS[name], losses_of, rate, report, enough))
+
+
+def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:
+    """In-batch InfoNCE over whole user's turns, vision frozen."""
+
+    def losses_of(_: int) -> list[Tensor]:
+        queries, candidates = zip(*lessons.matches(64), strict=True)
+        q, c = (F.normalize(reader.last_hidden(list(streams)), dim=-1) for streams in (queries, candidates))
+        return [F.cross_entropy(q @ c.T / 0.1, torch.arange(len(q)))]
+
+    parameters = reader.model.model.language_model.parameters()
+    learn(parameters, STEPS["embed"], losses_of, cosine(3e-3), lambda step, loss: log("embed", step, loss))
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Keeps the weights after each stage, and skips a stage that is done: teaching that was interrupted is resumed."""
+
+    folder: Path
+    model: Any
+    lessons: Lessons
+    log: Log
+
+    def teach(self, name: str, stage: Callable[[], None]) -> None:
+        """Runs one stage, or reads what it made before. Either way model and log are as after the stage."""
+        path = self.folder / f"{name}.pt"
+        if path.exists():
+            kept = torch.load(path, weights_only=True)
+            self.model.load_state_dict(kept["weights"])
+            self.log.lines += kept["log"]
+            return
+        before = len(self.log.lines)
+        self.lessons.begin(name)
+        stage()
+        with publishing(path) as draft:
+            torch.save({"weights": self.model.state_dict(), "log": self.log.lines[before:]}, draft)
+
+
+def main(folder: Path) -> None:
+    """Teaches both, and keeps the log."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # numbers near 0 would take a CPU several times as long
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stages").mkdir(exist_ok=True)
+    log, tokenizer = Log(), make_tokenizer()
+    album = Album.of(WORLD, scenes=SCENES, seed=SEED, part="taught")
+    model = build_model(tokenizer, TEXT | STD, VISION | STD, seed=SEED, rope_theta=ROPE_THETA, tied=True)
+    queries_begin_as_keys(model)
+    reader = Reader(model, tokenizer, Qwen2VLImageProcessorPil(), album.pictures)
+    lessons = Lessons(album, tokenizer, SEED)
+    stages = Stages(folder / "stages", model, lessons, log)
+    stages.teach("see", lambda: see(reader, album, tokenizer, log))
+    reader.freeze_vision()
+    stages.teach("caption", lambda: teach_captions(reader, lessons, log))
+    captions = copied(model)
+    stages.teach("embed", lambda: teach_base(reader, lessons, log))
+    write(folder / "base", model, tokenizer)
+    model.load_state_dict(captions)
+
+    def keep(step: int) -> None:
+        if step in KEPT:
+            write(folder / f"judge-{step}", model, tokenizer)
+
+    teach_judge(stages, reader, lessons, log, keep)
+    write(folder / "judge", model, tokenizer)
+    publish_text(folder / "pretraining.json", json.dumps({"seed": SEED, "steps": STEPS, "log": log.lines}, indent=1))
+
+
+def teach_captions(reader: Reader, lessons: Lessons, log: Log) -> None:
+    """The language model tells what is in a picture, vision frozen."""
+    parameters = reader.model.model.language_model.parameters()
+    losses_of = lambda _: reader.losses(lessons.captioning(24))  # noqa: E731
+    learn(parameters, STEPS["caption"], losses_of, cosine(2e-3, 0.1), lambda step, loss: log("caption", step, loss))
+
+
+def copied(model: Any) -> dict[str, Tensor]:
+    """The weights, as they are now."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def write(folder: Path, model: Any, tokenizer: Any) -> None:
+    """The model in float16; the one in memory stays as it is."""
+    weights = copied(model)
+    save_model(folder, model.half(), tokenizer, WORLD.pixels)
+    model.float().load_state_dict(weights)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
