@@ -19,10 +19,10 @@ URL = "http://127.0.0.1:8899"
 
 
 def commands(page: str) -> list[str]:
-    """The commands of a page, in order: every line of its bash blocks that is no comment.
+    r"""The commands of a page, in order: every line of its bash blocks that is no comment.
 
     Example:
-        >>> commands("```bash\\n# first\\nunijudge describe a\\n```")
+        >>> commands("```bash\n# first\nunijudge describe a\n```")
         ['unijudge describe a']
     """
     blocks = re.findall(r"```bash\n(.+?)```", page, re.DOTALL)
