@@ -191,9 +191,9 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
         measured = math.log(score), math.log1p(-score)
         return Judged(item.item_id, item.key, rank, None if rank is None else 0.5, *measured, argmax_is_label=True)
 
-    for shard in range(plan.shards if scored is None else min(plan.shards, scored // plan.shard_size)):
+    for shard in range(len(plan.parts) if scored is None else min(len(plan.parts), scored // plan.shard_size)):
         found = []
-        for row in plan.rows(shard):
+        for row in plan.parts.rows_of(shard):
             query, start = corpus.queries[row], row // SUBSET * SUBSET
             near = [start + (row + place) % min(SUBSET, rows - start) for place in range(1, NEGATIVES + 1)]
             candidates = [judged(corpus.items[other], rank) for rank, other in enumerate(near)]

@@ -74,8 +74,8 @@ def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder, ju
         odds = float(numbers.normal(2 if rank is None else -1))
         return Judged(*items[item], rank, 0.5, -float(np.log1p(np.exp(-odds))), -float(np.log1p(np.exp(odds))))
 
-    for shard in range(plan.shards):
-        found = zip(plan.rows(shard), candidates.of(plan.rows(shard)), strict=True)
+    for shard in range(len(plan.parts)):
+        found = zip(plan.parts.rows_of(shard), candidates.of(plan.parts.rows_of(shard)), strict=True)
         judgements = []
         for row, near in found:
             query = corpus.queries[row]

@@ -17,7 +17,7 @@ from miner.scoring.job import score
 from miner.settings import ScoreSettings
 from tests.pictures import noise
 from unijudge.client.client import JudgeClient
-from unijudge.client.concurrency import FIRST
+from unijudge.client.concurrency import FIRST_IN_FLIGHT
 from unijudge.errors import UnijudgeError
 from unijudge.formats.candidates import CandidateFolder
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
@@ -148,7 +148,7 @@ class Job:
             request_timeout_s=settings.request_timeout_s,
             retry_for_s=settings.retry_for_s,
             max_in_flight=settings.max_in_flight,
-            first=FIRST,
+            first=FIRST_IN_FLIGHT,
             transport=Watched(self.seen),
         )
 

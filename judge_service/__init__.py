@@ -1,1 +1,1 @@
-"""HTTP in, verdicts out: a cluster of judges behind one method."""
+"""The judge as an HTTP service: replicas of a model that score pairs of a query and a candidate."""

@@ -1,4 +1,4 @@
-"""`unijudge judge`: start the service, see what it lacks, verify one, say how good its judge is, make a key."""
+"""The command `unijudge judge`: create a key, check a machine, start a service, verify its scores, measure a judge."""
 
 import asyncio
 import logging
@@ -19,9 +19,9 @@ from unijudge.storage.locations import locate
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["pairs", "mmeb", "sugarcrepe"]
-KeyFile = Annotated[Path | None, typer.Option(help="Holds the service's key, where it wants one.", parser=locate)]
+KeyFile = Annotated[Path | None, typer.Option(help="File with the key, if the service requires one.", parser=locate)]
 LINES = 10
-"""Of a measurement's progress in a log."""
+"""The number of lines that show the progress of a measurement in a log."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,30 +32,33 @@ app = typer.Typer(cls=USED, help="Serve the judge over HTTP.", no_args_is_help=T
 
 @app.command(cls=job(ServiceSettings))
 def serve(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """Start N replicas on a local Ray or an existing cluster; Ctrl-C drains and stops."""
+    """Start the replicas on a local Ray or an existing cluster. Ctrl-C drains and stops the service."""
     resolved = command_settings(ServiceSettings, words, example)
-    # Ray reads it when it is imported: a SIGTERM while Ray starts would end this process with a stack trace.
+    # Ray reads this variable at import. Without it, a SIGTERM during Ray's start would print a stack trace.
     os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
     from judge_service.service import run
 
-    del os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"]  # Ray's own processes keep their handlers
+    del os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"]  # Ray's other processes keep their handlers
     run(resolved)
 
 
 @app.command(cls=job(ServiceSettings))
 def verify(
-    url: Annotated[str, typer.Argument(help="Where the service listens.")],
+    url: Annotated[str, typer.Argument(help="URL of the service.")],
     words: FileAndSettings = None,
-    queries: Annotated[int, typer.Option(min=1, help="Of 14 pairs each.")] = 15,
-    tolerance: Annotated[float | None, typer.Option(help="In log-odds; default: by the service's dtype.")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries, with 14 pairs each.")] = 15,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest difference in log-odds. Default: by the service's dtype.")
+    ] = None,
     key_file: KeyFile = None,
-    device: Annotated[Device, typer.Option(help="Where the reference runs.")] = "cpu",
-    dtype: Annotated[Dtype, typer.Option(help="What the reference computes in.")] = "float32",
+    device: Annotated[Device, typer.Option(help="Device of the reference.")] = "cpu",
+    dtype: Annotated[Dtype, typer.Option(help="Dtype of the reference.")] = "float32",
 ) -> None:
-    """Compare a running service with the model itself, given by the settings of `serve`; status 1 if they differ.
+    """Compare a running service with the model itself. Exit status 1 if the scores differ.
 
-    The reference is a second copy of the model in this process, by default on the CPU in float32: exact, and slow for a
-    large model (fewer --queries help). On a GPU it needs room beside the service: --device cuda --dtype bfloat16.
+    Give the settings of `serve`. The reference is a second copy of the model in this process, by default on the CPU in
+    float32: exact, but slow for a large model (use fewer --queries). On a GPU the reference needs free memory beside
+    the service: --device cuda --dtype bfloat16.
     """
     resolved = command_settings(ServiceSettings, words)
     from judge_service.backends import open_judge
@@ -65,21 +68,22 @@ def verify(
     from unijudge.client.keys import read_key
     from unijudge.provenance import without_passwords
 
+    # The reference runs in this process, whatever the settings of the service.
     exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": dtype, "device": device})
-    here = {"model": exact, "tensor_parallel_size": 1, "gpus_per_replica": 0}
-    alone = resolved.model_copy(update=here)
+    changes = {"model": exact, "tensor_parallel_size": 1, "gpus_per_replica": 0}
+    reference_settings = resolved.model_copy(update=changes)
     key = read_key(key_file)
 
     async def compare() -> bool:
         async with JudgeClient(url, key=key) as served:
             typer.echo(f"{without_passwords(url)}: {served.identity}")
-            # What is quick to refuse comes before the reference: a large model takes minutes to load.
+            # The quick checks come first, since a large model needs minutes to load.
             check_comparable(served.identity)
-            check_memory(alone)
-            reference = await asyncio.to_thread(open_judge, alone)
-            found = await run(served, reference, queries=queries, tolerance=tolerance)
-        typer.echo("\n".join(found.lines()))
-        return found.passed
+            check_memory(reference_settings)
+            reference = await asyncio.to_thread(open_judge, reference_settings)
+            verification = await run(served, reference, queries=queries, tolerance=tolerance)
+        typer.echo("\n".join(verification.lines()))
+        return verification.passed
 
     if not asyncio.run(compare()):
         raise typer.Exit(1)
@@ -92,37 +96,40 @@ def bench(
         typer.Argument(help="Labelled pairs, MMEB rows with their negatives, or SugarCrepe's JSON.", parser=locate),
     ],
     service: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the service listens; required without --compare.")
+        str | None, typer.Option(metavar="URL", help="URL of the service. Required without --compare.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write.", parser=locate)] = Path("judge-bench"),
-    layout: Annotated[Layout | None, typer.Option("--format", help="Of the files; default: guessed for each.")] = None,
+    layout: Annotated[
+        Layout | None, typer.Option("--format", help="Format of the files. Default: guessed for each file.")
+    ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="The root of the image paths; default: the folder of the files.", parser=locate)
+        Path | None, typer.Option(help="Root of the image paths. Default: the folder of the files.", parser=locate)
     ] = None,
     instruction: Annotated[str | None, typer.Option(help="SugarCrepe: a text beside each image.")] = None,
     queries: Annotated[
-        int | None, typer.Option(min=1, help="Queries of each subset at most, drawn evenly; default: all.")
+        int | None, typer.Option(min=1, help="Most queries of each subset, drawn uniformly. Default: all.")
     ] = None,
     injections: Annotated[
-        int, typer.Option(min=0, help="Candidates that texts which ask for a Yes are added to; 0: none.")
+        int, typer.Option(min=0, help="Number of candidates to which texts that ask for a Yes are added. 0: none.")
     ] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     key_file: KeyFile = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Queries that wait for the service at most.")] = 64,
+    in_flight: Annotated[int, typer.Option(min=1, help="Most queries in flight.")] = 64,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Ask nobody: FILES are two folders that this command wrote.")
+        bool, typer.Option("--compare", help="Compare FILES, two folders of this command, without a service.")
     ] = False,
-    retry_for: Annotated[float, typer.Option(min=0, help="Seconds to try on while the service does not answer.")] = 60,
+    retry_for: Annotated[float, typer.Option(min=0, help="Seconds of retries while the service does not answer.")] = 60,
     overwrite: Overwrite = False,
 ) -> None:
-    """Say how good a judge is, from labelled pairs: ROC-AUC, calibration, ties, and texts that try to steer it.
+    """Measure a judge on labelled pairs: ROC-AUC, calibration, ties, and texts that try to steer the judge.
 
     Writes bench.json, scores.parquet and a page. Columns of pairs: query_text, query_image, candidate_text,
     candidate_image, label (1 or 0); optional: subset, kind (of a negative).
     """
+    # A comparison only reads the two folders.
     if compare:
         if len(files) != 2:
-            raise typer.BadParameter("--compare takes two folders that `judge bench` wrote")
+            raise typer.BadParameter("--compare needs two folders of `judge bench`")
         from judge_service.bench.compare import compare_judges
 
         typer.echo(compare_judges(files[0], files[1], seed))
@@ -131,11 +138,11 @@ def bench(
         raise typer.BadParameter("Missing option '--service': the URL of a running judge service")
     from judge_service.bench.report import lines_of
     from judge_service.bench.result import PAGE
-    from judge_service.bench.run import Job
+    from judge_service.bench.run import BenchJob
     from judge_service.bench.run import bench as run
     from unijudge.client.keys import read_key
 
-    job = Job(
+    job = BenchJob(
         files,
         service,
         out,
@@ -151,14 +158,14 @@ def bench(
     )
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bar = Progress(*columns, transient=True)
-    bar.disable = not bar.console.is_terminal  # or it prints an empty line
+    bar.disable = not bar.console.is_terminal  # without a terminal the bar would print an empty line
     with bar:
         made = run(job, _reporter(bar), overwrite=overwrite)
-    typer.echo(f"{lines_of(made)}\n\n{out / PAGE}: open it in a browser")
+    typer.echo(f"{lines_of(made)}\n\nOpen {out / PAGE} in a browser.")
 
 
 def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
-    """A bar on a terminal; elsewhere ten lines."""
+    """Returns a function that shows the progress: a bar on a terminal, and ten lines in a log."""
     tasks: dict[str, tuple[TaskID, float]] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -167,6 +174,8 @@ def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
         task, begun = tasks[what]
         before = int(bar.tasks[task].completed)
         bar.update(task, completed=done)
+
+        # In a log, each tenth of the pairs is a line.
         if not bar.console.is_terminal and done * LINES // total > before * LINES // total:
             rate = done / max(time.monotonic() - begun, 1e-3)
             logger.info("%d of %d %s judged, %.1f pairs/s, %.0f s left", done, total, what, rate, (total - done) / rate)
@@ -176,7 +185,7 @@ def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
 
 @app.command(cls=job(ServiceSettings))
 def doctor(words: FileAndSettings = None) -> None:
-    """Say what this machine lacks for these settings of `serve`, with the cure, and score a pair; status 1 if so."""
+    """Check this machine for the settings of `serve`, and score a pair. Exit status 1 if something is missing."""
     resolved = command_settings(ServiceSettings, words)
     from judge_service.checks.doctor import examine
 
@@ -189,8 +198,8 @@ def doctor(words: FileAndSettings = None) -> None:
 
 @app.command()
 def key() -> None:
-    """Make a bearer key for clients, and the digest of it for the service's settings."""
+    """Create a bearer key for clients, and its digest for the service's settings."""
     from judge_service.front.auth import new_key
 
-    made, digest = new_key()
-    typer.echo(f"key, for the clients' key file:      {made}\ndigest, for key_sha256 in judge.toml: {digest}")
+    created, digest = new_key()
+    typer.echo(f"key, for the clients' key file:      {created}\ndigest, for key_sha256 in judge.toml: {digest}")

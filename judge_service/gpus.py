@@ -1,6 +1,6 @@
-"""Which GPUs this process may use, or why it sees none; and how much main memory is free.
+"""Lists the GPUs that this process can use, or the reason why none is visible. Also measures the free main memory.
 
-A child process asks torch and ends: the caller opens no GPU itself, so it holds no memory there and may still fork.
+A child process queries torch and ends. So the caller uses no GPU memory, and can still fork.
 """
 
 import json
@@ -16,19 +16,19 @@ from unijudge.errors import ModelError
 
 PROBE_TIMEOUT_S = 120
 OLDEST_DRIVER = "580"
-"""The first driver that runs CUDA 13, which torch 2.13 is built for."""
+"""The first driver that supports CUDA 13, for which torch 2.13 is built."""
 GIB = 2**30
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU."""
+    """A GPU."""
 
     name: str
     memory_bytes: int
     free_bytes: int
-    """What no process has taken yet."""
+    """The memory that no process uses."""
     capability: tuple[int, int]
     """NVIDIA's number for the instructions of a chip, such as (9, 0) for an H100."""
 
@@ -38,39 +38,37 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """What torch sees."""
+    """The GPUs that torch sees."""
 
     cuda: str | None
-    """The CUDA version that torch is built for; None for a CPU build."""
+    """The CUDA version for which torch is built. None for a CPU build."""
     driver: str | None
-    """The version of NVIDIA's kernel module; None where it is not loaded, or a container hides it."""
+    """The version of NVIDIA's kernel module. None if the module is not loaded, or if a container hides the module."""
     found: tuple[Gpu, ...]
     problem: str
-    """Why a GPU cannot be used, in torch's words; empty where all can."""
+    """torch's message about unusable GPUs. Empty if all GPUs are usable."""
 
     def why_none(self) -> str:
-        """Why no GPU is visible, and what would help. Empty where one is visible."""
+        """Returns the reason why no GPU is visible, with its cure. Empty if a GPU is visible."""
         if self.found:
             return ""
         if self.cuda is None:
             return "torch is a CPU build. To use a GPU, install the extra judge"
-        built = f"torch is built for CUDA {self.cuda}, and sees no GPU ({self.problem})"
+        reason = f"torch is built for CUDA {self.cuda}, and sees no GPU ({self.problem})"
         if "too old" in self.problem:
-            here = f"; this machine has {self.driver}" if self.driver else ""
-            return f"{built}. Install NVIDIA driver {OLDEST_DRIVER} or newer{here}"
+            installed = f" (this machine has {self.driver})" if self.driver else ""
+            return f"{reason}. Install NVIDIA driver {OLDEST_DRIVER} or newer{installed}"
+        container = "In a container, use `docker run --gpus all`"
         if self.driver is None:
-            return (
-                f"{built}. Install NVIDIA driver {OLDEST_DRIVER} or newer; give a container its GPUs with `docker run "
-                "--gpus all`"
-            )
-        return f"{built}. Check CUDA_VISIBLE_DEVICES; give a container its GPUs with `docker run --gpus all`"
+            return f"{reason}. Install NVIDIA driver {OLDEST_DRIVER} or newer. {container}"
+        return f"{reason}. Check CUDA_VISIBLE_DEVICES. {container}"
 
 
 def visible_gpus() -> Gpus:
-    """Asks torch in a child process.
+    """Lists the GPUs in a child process.
 
     Raises:
-        ModelError: The child hangs or dies, as where torch is not installed or a driver is broken.
+        ModelError: The child process hangs or dies: for example, torch is not installed, or a driver is broken.
     """
     try:
         child = subprocess.run(
@@ -83,38 +81,42 @@ def visible_gpus() -> Gpus:
         )
     except subprocess.TimeoutExpired as error:
         raise ModelError(
-            f"GPUs: torch did not list them within {PROBE_TIMEOUT_S} s. Look at `nvidia-smi`; restart a GPU that hangs"
+            f"GPUs: torch did not list them within {PROBE_TIMEOUT_S} s. Check `nvidia-smi`, and reset a GPU that hangs"
         ) from error
+
+    # The last line of a traceback is the error.
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"GPUs: torch cannot list them ({last[:200]}). Look at `nvidia-smi` and `import torch`")
+        raise ModelError(f"GPUs: torch cannot list them ({last[:200]}). Check `nvidia-smi` and `import torch`")
+
+    # Libraries may print other lines before the report.
     report = json.loads(lines[-1])
     found = tuple(Gpu(**gpu | {"capability": tuple(gpu["capability"])}) for gpu in report["found"])
     return Gpus(report["cuda"], driver_version(), found, report["problem"])
 
 
 def current_gpu(*, required: bool) -> Gpu | None:
-    """The first GPU that this process may use; None where no GPU is visible and none is required.
+    """Returns the first GPU that this process can use. None if no GPU is visible and no GPU is required.
 
     Raises:
-        ModelError: One is required, and none is visible; or the GPUs cannot be listed.
+        ModelError: A GPU is required and no GPU is visible, or the GPUs cannot be listed.
     """
     import torch
 
-    gpus = visible_gpus() if torch.version.cuda else _probe()  # a CPU build has nothing to ask
+    gpus = visible_gpus() if torch.version.cuda else _probe()  # a CPU build needs no child process
     if required and not gpus.found:
-        raise ModelError(f"a GPU is asked for, and this process sees none: {gpus.why_none()}")
+        raise ModelError(f"the settings request a GPU, and this process sees none: {gpus.why_none()}")
     return gpus.found[0] if gpus.found else None
 
 
 def has_cuda_torch() -> bool:
-    """Whether the torch that is installed is built for CUDA."""
+    """Whether the installed torch is built for CUDA."""
     return _is_cuda_build("torch")
 
 
 def has_cuda_vllm() -> bool:
-    """Whether the vLLM that is installed is built for CUDA. A CPU build has another name, or `cpu` in its version."""
+    """Whether the installed vLLM is built for CUDA. A CPU build has another name, or `cpu` in its version."""
     return _is_cuda_build("vllm")
 
 
@@ -126,7 +128,7 @@ def _is_cuda_build(package: str) -> bool:
 
 
 def driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The version of NVIDIA's kernel module; None where it is not loaded, or a container hides it.
+    """Returns the version of NVIDIA's kernel module. None if the module is not loaded, or if a container hides it.
 
     Example:
         >>> driver_version(Path("/nowhere")) is None
@@ -136,14 +138,16 @@ def driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | No
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    found = re.search(r"Kernel Module(?: for \S+)?\s+([0-9.]+)", text)
-    return found.group(1) if found else None
+    match = re.search(r"Kernel Module(?: for \S+)?\s+([0-9.]+)", text)
+    return match.group(1) if match else None
 
 
 def available_bytes() -> int:
-    """The main memory that Linux would give to a new process, within the container's limit."""
+    """Returns the main memory that a new process can use, within the container's limit."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+    # Without a control group there is no limit.
     try:
         limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
         used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
@@ -152,7 +156,8 @@ def available_bytes() -> int:
         return available
     if limit == "max":
         return available
-    # Files that were read lately count as used, and Linux drops them when a process needs the memory.
+
+    # The cache of recently read files counts as used, but Linux frees this cache when a process needs the memory.
     return min(available, int(limit) - used + int(figures.get("inactive_file", 0)))
 
 
@@ -171,7 +176,7 @@ def _probe() -> Gpus:
     for index in range(count):
         try:
             found.append(_gpu(index))
-        except RuntimeError as error:  # one that is in use by a single process, or broken
+        except RuntimeError as error:  # the GPU is broken, or another process uses the GPU exclusively
             problems.append(f"GPU {index}: {_first_line(error)}")
     return Gpus(torch.version.cuda, None, tuple(found), "; ".join(problems))
 
@@ -181,7 +186,7 @@ def _gpu(index: int) -> Gpu:
 
     properties = torch.cuda.get_device_properties(index)
     free_bytes, memory_bytes = torch.cuda.mem_get_info(index)
-    if properties.is_integrated:  # it shares the main memory, where files that were read lately count as used
+    if properties.is_integrated:  # main memory is shared, and the cache of recently read files counts as used
         free_bytes = min(memory_bytes, max(free_bytes, available_bytes()))
     return Gpu(properties.name, memory_bytes, free_bytes, (properties.major, properties.minor))
 

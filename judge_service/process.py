@@ -1,4 +1,4 @@
-"""What the process of the service holds while it runs: its signals, its port, and a folder of its own."""
+"""The resources of the service's process: the handlers of signals, the lock of the port, and a temporary folder."""
 
 import contextlib
 import fcntl
@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def service_folder() -> Iterator[Path]:
-    """A temporary folder that ends with this process. What a killed process left is removed."""
+    """Creates a temporary folder, and removes the folder at the end. Also removes the folders of killed processes."""
     for old in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         if _is_abandoned(old):
             shutil.rmtree(old, ignore_errors=True)
@@ -35,17 +35,17 @@ def service_folder() -> Iterator[Path]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether no process holds its lock any more."""
+    """Whether no process holds the lock of a folder."""
     try:
         with (folder / "lock").open("rb+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-    except OSError:  # held, of another user, or not locked yet
+    except OSError:  # the lock is held, belongs to another user, or does not exist yet
         return False
 
 
 def with_port(settings: ServiceSettings) -> ServiceSettings:
-    """The settings with a free port in the place of 0: Ray would take one, and nobody would learn which.
+    """Returns the settings with a free port in the place of 0. Ray would choose a port without reporting it.
 
     Raises:
         SettingsError: The host is not an address of this machine.
@@ -57,43 +57,48 @@ def with_port(settings: ServiceSettings) -> ServiceSettings:
             trial.bind((settings.host, 0))
             return settings.model_copy(update={"port": trial.getsockname()[1]})
     except OSError as error:
-        raise SettingsError(f"cannot listen on {settings.host} ({error.strerror}). Set host") from error
+        raise SettingsError(f"cannot listen on {settings.host} ({error.strerror}). Set another host") from error
 
 
 @contextlib.contextmanager
 def port_lock(settings: ServiceSettings) -> Iterator[None]:
-    """Keeps other services of this machine off the port, from before the port is opened.
+    """Locks the port against other services of this machine. The lock is held before the port is opened.
 
     Raises:
-        SettingsError: Another one has it.
+        SettingsError: Another service has the lock.
     """
     if settings.address is not None or not settings.port:
         yield
         return
+
+    # Services of other users must be able to read the file, whatever the umask of this shell.
     path = Path(tempfile.gettempdir()) / f"unijudge-port-{settings.port}.lock"
     with contextlib.suppress(FileExistsError, PermissionError):
         path.touch(exist_ok=False)
-        path.chmod(0o644)  # whatever the shell's umask: services of other users look at it too
+        path.chmod(0o644)
     try:
         lock = path.open("rb")
     except OSError as error:
         raise SettingsError(
-            f"port: {settings.port}: its lock {path} cannot be read ({error.strerror}). Remove that file, set another "
-            "port, or set TMPDIR to a folder of your own"
+            f"port: the lock {path} of port {settings.port} cannot be read ({error.strerror}). Remove this file, set "
+            "another port, or set TMPDIR to your own folder"
         ) from error
+
+    # The system releases the lock when this process ends.
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SettingsError(
-                f"port: {settings.port}: another judge service of this machine uses it. Stop it, or set another port"
+                f"port: {settings.port}: another judge service of this machine uses this port. Stop that service, or "
+                "set another port"
             ) from error
         yield
 
 
 @contextlib.contextmanager
 def stopping_at_signals(stop: threading.Event) -> Iterator[None]:
-    """Sets the event at a signal, instead of what the signals did before, until the block ends."""
+    """Replaces the handlers of signals until the block ends: a signal then sets the event."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     _handle_signals(stop)
     try:
@@ -104,12 +109,12 @@ def stopping_at_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _handle_signals(stop: threading.Event) -> None:
-    """Lets the signals that end a service set the event."""
+    """Installs handlers that set the event."""
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        logger.info("%s: finishing the requests in work", signal.Signals(number).name)
+        logger.info("%s: the service stops when its running requests are answered", signal.Signals(number).name)
         stop.set()
 
     for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` wants to be left alone
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, on_signal)

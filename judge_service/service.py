@@ -1,7 +1,7 @@
 """The service from its start to its end: `unijudge judge serve`.
 
-It watches its replicas as long as it runs, and writes what it sees to a file (`front.state`). A signal ends it:
-requests in work are finished, for `drain_timeout_s`; requests that wait or come are refused.
+The service watches its replicas, and writes their state to a file (`front.state`). A signal ends the service. Running
+requests then have `drain_timeout_s` to finish. Waiting and new requests are rejected.
 """
 
 import logging
@@ -35,20 +35,20 @@ logger = logging.getLogger(__name__)
 APPLICATION = "judge"
 POLL_S = 0.5
 FALL_S = 5
-"""By how much the wall clock falls between two looks when somebody puts it back."""
+"""Seconds of a backward step between two checks that mean that the wall clock was set back."""
 RAY_MARGIN_S = 30
-"""Ray's own limit of a request's time is longer than ours by this: our answer says why."""
+"""Seconds by which Ray's timeout of a request is longer than ours, so that clients get our error with its reason."""
 
 
 def run(settings: ServiceSettings) -> None:
-    """Starts the replicas and serves until SIGINT, SIGTERM or SIGHUP. Then requests in work finish.
+    """Starts the replicas, and serves until SIGINT, SIGTERM or SIGHUP.
 
-    They have `drain_timeout_s` for it.
+    After the signal, running requests have `drain_timeout_s` to finish.
 
     Raises:
-        SettingsError: The port is taken, or the cluster cannot be reached, lacks GPUs or CPUs for the replicas, or runs
-            such a service already.
-        JudgeError: The replicas did not start, or can no longer start; their own error is in the message.
+        SettingsError: The port is in use; or the cluster cannot be reached, has too few GPUs or CPUs for the replicas,
+            or already runs a judge service.
+        JudgeError: The replicas did not start, or cannot be restarted. The message has the error of the replicas.
     """
     stop = threading.Event()
     settings = with_port(settings)
@@ -61,25 +61,28 @@ def run(settings: ServiceSettings) -> None:
 
 
 class _Service:
-    """One service on one cluster."""
+    """A service on a cluster."""
 
     def __init__(self, settings: ServiceSettings, state: Path, stop: threading.Event):
         self._settings = settings
         self._state_path = state
         self._stop = stop
         self._state = ServiceState(phase="starting", reason="the service starts")
-        self._is_stale = False  # what the file says
+        self._is_stale = False
+        """Whether the file could not be written after the last change."""
         self._is_deployed = False
         self._replicas = Replicas(settings.replicas, settings.start_attempts)
 
     def run(self) -> None:
-        """Deploys, watches, drains."""
+        """Deploys the replicas, watches them, and drains them at the end."""
+        # Ray's proxies read the rules of the gate from the environment.
         settings = self._settings
         local = settings.address is None
         self._publish(self._state)
         if local:
             rules = rules_of(settings.front, settings.limits, settings.key_sha256)
             os.environ |= ProxyOrders(rules=rules, state=self._state_path).environment()
+
         try:
             join(settings)
             check_alone(settings)
@@ -89,18 +92,19 @@ class _Service:
                 answer(self._deploy, lambda: bool(dead_parts()))
             except RayError as error:
                 raise JudgeError(
-                    f"Ray Serve did not start: {_reason(str(error))}. Ray's processes look for packages in the folder "
-                    "that the service is started from, so a file there may stand in a package's place: start it from "
-                    "another folder. Else look into Ray's logs, in its temporary folder under session_latest/logs"
+                    f"Ray Serve did not start: {_reason(str(error))}. Ray's processes import packages from the current "
+                    "folder first, so a file there may hide a package. Start the service from another folder. If this "
+                    "does not help, check Ray's logs, in its temporary folder under session_latest/logs"
                 ) from error
             self._watch()
         finally:
-            self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Come back later"))
+            # Waiting requests are rejected before the replicas end.
+            self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Retry later"))
             answer(partial(_take_down, deployed=self._is_deployed, local=local), lambda: bool(dead_parts()))
             ray.shutdown()
 
     def _deploy(self) -> None:
-        """Has Ray start the replicas; it does not wait for them."""
+        """Tells Ray to start the replicas, without waiting for them."""
         settings = self._settings
         front = settings.front
         longest = front.body_timeout_s + front.request_timeout_s + RAY_MARGIN_S
@@ -112,107 +116,114 @@ class _Service:
         serve.run_many([target], wait_for_applications_running=False)
 
     def _watch(self) -> None:
-        """Looks at the replicas until the service is stopped.
+        """Checks the replicas until the service is stopped.
 
         Raises:
-            JudgeError: They cannot start, somebody removed them, or our own Ray has died.
+            JudgeError: The replicas cannot start, another process removed them, or the local Ray has died.
         """
         started = False
         clock = _Clock()
         while not self._stop.wait(POLL_S):
             if dead := dead_parts():
                 raise JudgeError(
-                    f"Ray's {' and '.join(dead)} on this machine died, and the replicas with it. Where main memory ran "
-                    "out (dmesg says so), lower replicas or add memory; else look into Ray's logs, in its temporary "
+                    f"Ray's {' and '.join(dead)} on this machine died, and the replicas with it. If main memory ran "
+                    "out (see dmesg), lower replicas or add memory. Otherwise check Ray's logs, in its temporary "
                     "folder under session_latest/logs. Then start the service again"
                 )
             if clock.fell() and self._settings.address is None:
                 _restart_controller()
+
+            # Ray restarts its controller by itself.
             try:
-                found = answer(serve.status, lambda: self._stop.is_set() or bool(dead_parts()))
-            except RayError as error:  # Ray starts its controller again by itself
+                status = answer(serve.status, lambda: self._stop.is_set() or bool(dead_parts()))
+            except RayError as error:
                 logger.warning("Ray does not answer: %s", error)
                 continue
-            if found is None:
+            if status is None:
                 continue
-            application = found.applications.get(APPLICATION)
+
+            application = status.applications.get(APPLICATION)
             if application is None:
-                raise JudgeError(f"the application {APPLICATION!r} was removed from the cluster by somebody else")
+                raise JudgeError(
+                    f"another process removed the application {APPLICATION!r} from the cluster. Start the service again"
+                )
             self._publish(self._replicas.state(application))
             if self._state.ready and not started:
                 started = True
                 logger.info("judge ready: %s, %d replicas; Ctrl-C drains", self._settings.url, self._settings.replicas)
 
     def _publish(self, state: ServiceState) -> None:
-        """Writes the state where it has changed; a disk that is full ends nothing, and is tried again."""
+        """Writes the state if the state has changed. On a full disk the service continues, and the write is retried."""
         if state == self._state and self._state_path.exists():
             return
         try:
             state.write(self._state_path)
         except DataError as error:
             if not self._is_stale:
-                logger.warning("probes are answered as before: %s", error)
+                logger.warning("health probes still get the previous state: %s", error)
             self._is_stale = True
             return
         self._state, self._is_stale = state, False
 
 
 def _take_down(*, deployed: bool, local: bool) -> None:
-    """Removes what was started on Ray."""
-    if deployed:  # on a cluster of others too: replicas that failed to start would go on holding their GPUs
+    """Removes the application and, on a local Ray, Ray Serve."""
+    # On a joined cluster, replicas that failed to start would otherwise keep their GPUs.
+    if deployed:
         serve.delete(APPLICATION)
     if local and ray.is_initialized():
         serve.shutdown()
 
 
 class _Clock:
-    """The wall clock, held against one that never jumps."""
+    """The wall clock, compared with a clock that is never set back."""
 
     def __init__(self) -> None:
         self._ahead = time.time() - time.monotonic()
 
     def fell(self) -> bool:
-        """Whether it was put back since the last look."""
+        """Whether the wall clock was set back since the last call."""
         before, self._ahead = self._ahead, time.time() - time.monotonic()
         return self._ahead < before - FALL_S
 
 
 def _restart_controller() -> None:
-    """Lets Ray Serve's controller begin anew; replicas and proxies go on meanwhile.
+    """Restarts Ray Serve's controller. Replicas and proxies keep running.
 
-    It measures by the wall clock when to look at them next: after one that was put back by an hour it would replace
-    nothing that died in this hour.
+    The controller uses the wall clock to plan its next check. If the clock was set back by an hour, the controller
+    would replace no dead replica during this hour.
     """
-    logger.warning("the wall clock was put back: Ray Serve's controller starts again")
+    logger.warning("the wall clock was set back: Ray Serve's controller restarts")
     try:
         ray.kill(ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE), no_restart=False)
-    except (ValueError, RayError) as error:  # it is away just now, and starts anew by itself
+    except (ValueError, RayError) as error:  # the controller is already restarting
         logger.warning("Ray Serve's controller: %s", error)
 
 
 class Replicas:
-    """What was seen of the replicas so far, and what follows from it."""
+    """The history of the replicas, and the state of the service that follows."""
 
     def __init__(self, number: int, start_attempts: int):
-        """Nothing was seen yet.
+        """Creates an empty history.
 
         Args:
-            number: How many replicas there shall be.
-            start_attempts: How many starts may fail.
+            number: The number of replicas of the service.
+            start_attempts: The number of failed starts after which the service stops.
         """
         self._number = number
         self._start_attempts = start_attempts
         self._was_ready = False
-        self._failures: set[str] = set()  # messages of starts that failed since all replicas last ran
+        self._failures: set[str] = set()
+        """The messages of failed starts since all replicas last ran."""
 
     def state(self, application: ApplicationStatusOverview) -> ServiceState:
-        """The state of the service that follows from Ray's.
+        """Returns the state of the service, from Ray's state of the application.
 
-        Ray itself would start failing replicas again for ever, and say nothing.
+        Ray itself would silently restart failing replicas forever.
 
         Raises:
-            JudgeError: As many starts failed as there are attempts, and not all replicas ever ran, or none does now;
-                the last one's error is in the message.
+            JudgeError: All start attempts failed, and either no replica runs or the service was never ready. The
+                message has the error of the last attempt.
         """
         deployments = application.deployments
         states: dict[str, int] = deployments[DEPLOYMENT].replica_states if DEPLOYMENT in deployments else {}
@@ -221,35 +232,39 @@ class Replicas:
             self._was_ready = True
             self._failures.clear()
             return ServiceState(phase="serving", ready=True)
-        self._remember({one.message for one in deployments.values() if "failed to start" in one.message})
+
+        # A service with a running replica continues, however many starts fail.
+        messages = [deployment.message for deployment in deployments.values()]
+        self._remember({message for message in messages if "failed to start" in message})
         gave_up = application.status == ApplicationStatus.DEPLOY_FAILED
-        enough = gave_up or len(self._failures) >= self._start_attempts
-        if enough and not (running and self._was_ready):
-            messages = [one.message for one in deployments.values()]
+        all_failed = gave_up or len(self._failures) >= self._start_attempts
+        if all_failed and not (running and self._was_ready):
             raise JudgeError(f"the replicas did not start: {_reason(*messages)}")
-        known = f": {_reason(*self._failures)}" if self._failures else ""
-        reason = f"{running} of {self._number} replicas run{known}"
+
+        # A client gets the reason while it waits.
+        failure = f": {_reason(*self._failures)}" if self._failures else ""
+        reason = f"{running} of {self._number} replicas run{failure}"
         if running and self._was_ready:
             return ServiceState(phase="serving", reason=reason)
         return ServiceState(phase="broken" if self._failures else "starting", reason=reason)
 
     def _remember(self, failed: set[str]) -> None:
-        """Keeps each failure once, and logs it: each has its own text, which names the replica's process."""
+        """Logs new failures. The message of each failed start is different, since it names the replica's process."""
         for message in failed - self._failures:
             logger.warning("a replica did not start: %s", _reason(message))
         self._failures |= failed
 
 
 def check_alone(settings: ServiceSettings) -> None:
-    """Makes sure that no other service has this application's name or this Serve's address on a cluster.
+    """Checks that no other judge service runs on the cluster.
 
     Raises:
-        SettingsError: One has.
+        SettingsError: Another judge service runs on the cluster.
     """
     if settings.address is None:
         return
     try:
-        # Ray keeps the name for as long as this process lives, and gives it to one process only.
+        # Only one process can have this name in Ray. The name is free again when the process ends.
         owner: Any = _Owner
         owner.options(name="unijudge-judge-owner", namespace="unijudge", num_cpus=0).remote()
     except ValueError as error:
@@ -260,20 +275,25 @@ def check_alone(settings: ServiceSettings) -> None:
 
 def _other(settings: ServiceSettings) -> str:
     return (
-        f"address: the cluster at {settings.address!r} runs an application {APPLICATION!r} already, and this service "
-        "would replace it. Stop the other one first, or start a cluster for this one"
+        f"address: the cluster at {settings.address!r} already runs an application {APPLICATION!r}, which this service "
+        "would replace. Stop the other service first, or use another cluster"
     )
 
 
 @ray.remote
 class _Owner:
-    """Holds a name."""
+    """An actor that reserves a name."""
 
 
 def _with_folders(settings: ServiceSettings, folder: Path) -> ServiceSettings:
-    """The settings with whole paths, since replicas work elsewhere; and with a folder for images."""
+    """Returns the settings with absolute paths, since replicas have other working folders, and with an image folder.
+
+    Raises:
+        SettingsError: The service joins a cluster, and `blobs.folder` is a relative path.
+    """
+    # On a local Ray all replicas can share a temporary folder.
     blobs = settings.blobs
-    if settings.address is None and blobs.folder is None:  # all replicas are on this machine
+    if settings.address is None and blobs.folder is None:
         images = folder / "images"
         images.mkdir()
         room = min(blobs.max_bytes, shutil.disk_usage(images).free // 2)
@@ -281,15 +301,16 @@ def _with_folders(settings: ServiceSettings, folder: Path) -> ServiceSettings:
     elif settings.address is None and blobs.folder is not None:
         blobs = blobs.model_copy(update={"folder": blobs.folder.absolute()})
     elif blobs.folder is not None and not blobs.folder.is_absolute():
-        raise SettingsError(f"blobs.folder: {blobs.folder}: on a cluster, give the whole path")
-    here: dict[str, Any] = {"blobs": blobs}
+        raise SettingsError(f"blobs.folder: {blobs.folder}: is a relative path. On a cluster, set an absolute path")
+
+    changes: dict[str, Any] = {"blobs": blobs}
     if settings.address is None and settings.log_folder is not None:
-        here["log_folder"] = settings.log_folder.absolute()
-    return settings.model_copy(update=here)
+        changes["log_folder"] = settings.log_folder.absolute()
+    return settings.model_copy(update=changes)
 
 
 def _reason(*messages: str) -> str:
-    """The replicas' own failure, out of Ray's messages."""
+    """Returns the error of the replicas from Ray's messages."""
     lines = [line.strip() for line in "\n".join(messages).splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("unijudge.errors.")]
     return (ours or lines or ["no message"])[-1].removeprefix("unijudge.errors.")

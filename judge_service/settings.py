@@ -1,4 +1,4 @@
-"""The settings of the service: one TOML file, `unijudge judge serve --example` prints it."""
+"""The settings of the service: a TOML file. `unijudge judge serve --example` prints an example."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,168 +12,173 @@ from unijudge.settings import Settings
 from unijudge.storage.locations import LocalPath, ModelName
 
 SMALLEST_SHARE = 0.01
-"""Of a GPU, for one replica."""
+"""The smallest share of a GPU for one replica."""
 
 
 class ModelSettings(Settings):
-    """Which model judges, and on what."""
+    """The model that judges, and its backend."""
 
     backend: Literal["auto", "vllm", "transformers", "scripted"] = "auto"
-    """`vllm` is the production engine, `transformers` the exact reference; `auto` takes vLLM where it is installed.
-    `scripted` answers from a hash of the pair, for load and fault tests only."""
+    """The engine. `vllm` is the production engine, `transformers` the exact reference. `auto` uses vLLM if vLLM is
+    installed. `scripted` scores pairs by a hash, only for load and fault tests."""
     name: ModelName = ""
-    """A Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision, in the layout of transformers: a hub
-    name, or a folder."""
+    """A hub name or a folder of a Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision model, in the
+    layout of transformers."""
     revision: str | None = None
-    """The commit of a hub model; pin it, or a new upload becomes another judge."""
+    """The commit of a hub model. Without a pinned commit, a new upload changes the judge."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """The dtype of the weights. bfloat16 halves memory and time on a GPU, and rounds scores: expect differences of 0.1
+    """The dtype of the weights. bfloat16 halves memory and time on a GPU, but rounds scores: expect differences of 0.1
     in log-odds."""
     head_dtype: Literal["float32", "model"] = "float32"
-    """The dtype in which the last layer makes logits from hidden states. `model` is the model's own: in bfloat16,
-    logits between 16 and 32 then differ by multiples of 0.125, so many pairs get equal scores. The released scores of
-    UniME-V2 look like that. A model with a quantised last layer needs `model`."""
+    """The dtype in which the last layer computes logits from hidden states. `model` is the dtype of the weights: in
+    bfloat16, logits between 16 and 32 then differ by multiples of 0.125, so many pairs get equal scores. The released
+    scores of UniME-V2 have such ties. A model with a quantised last layer needs `model`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs; `auto` takes a GPU when this replica has one."""
+    """The device of the model. `auto` uses a GPU if the replica has a GPU."""
     min_pixels: int = Field(JUDGE_MIN_PIXELS, gt=0)
-    """Smaller images are scaled up to this many pixels, or as near to it as `max_pixels` allows."""
+    """The number of pixels to which smaller images are enlarged, as far as `max_pixels` allows."""
     max_pixels: int = Field(JUDGE_MAX_PIXELS, gt=0)
-    """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
-    Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
+    """The number of pixels to which larger images are reduced. A token has 28 × 28 pixels in Qwen2-VL and Qwen2.5-VL,
+    and 32 × 32 in Qwen3-VL. The other families then split the image into tiles, with up to some thousand tokens."""
     max_tokens: int = Field(8192, gt=0)
-    """Longest prompt of one pair or one list, in tokens; a longer one is answered with an error, never cut."""
+    """The longest prompt of a pair or a list, in tokens. A longer prompt gets an error, and is never truncated."""
     batch_tokens: int = Field(16384, gt=0)
-    """transformers: how many tokens run at once, padding included; lower it when memory runs out."""
+    """transformers: the number of tokens in a batch, including padding. Lower this value if memory runs out."""
     max_num_seqs: int = Field(256, gt=0)
-    """vLLM: how many pairs run at once."""
+    """vLLM: the largest number of pairs that run at the same time."""
     scripted_delay_s: float = Field(0.0, ge=0)
-    """How long the scripted judge takes for a request, in seconds."""
+    """Seconds that the scripted judge needs for a request."""
 
     @model_validator(mode="after")
     def _a_size_fits(self) -> Self:
-        PixelBudget(self.min_pixels, self.max_pixels)  # refuses bounds that no size meets
+        PixelBudget(self.min_pixels, self.max_pixels)  # raises if no image size is within the limits
         return self
 
 
 class EngineSettings(Settings):
-    """How vLLM runs on a GPU. What is left out is computed from the model and the GPU."""
+    """The options of vLLM on a GPU. Unset options are computed from the model and the GPU."""
 
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
-    """The share of a whole GPU's memory that one replica may use: weights, work space and cache. Left out: 0.92, times
-    gpus_per_replica where that is less than 1."""
+    """The share of a whole GPU's memory that one replica may use: weights, work space and cache. Unset: 0.92, or
+    0.92 × gpus_per_replica if gpus_per_replica is less than 1."""
     max_num_batched_tokens: int | None = Field(None, ge=512)
-    """Tokens that the engine computes in one step. Left out: up to 8,192 (16,384 on a GPU of 140 GB), less where the
-    memory is needed for the cache."""
+    """The number of tokens that the engine computes in a step. Unset: up to 8,192 (16,384 on a GPU of 140 GB), or less
+    if the cache needs the memory."""
     graphs: Literal["off", "piecewise"] = "off"
-    """`off` runs kernels one by one. `piecewise` compiles the model and records its steps as CUDA graphs: a start that
-    takes minutes longer, and less time in the CPU for small steps. A judge computes one token, so it has no decoding
-    that graphs would speed up."""
+    """`off` runs kernels one by one. `piecewise` compiles the model and records its steps as CUDA graphs: the start
+    takes minutes longer, and small steps need less CPU time. A judge computes one token, so graphs cannot speed up
+    decoding."""
     attention: Literal["auto", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN"] = "auto"
-    """The attention kernels of the language model. `auto` leaves the choice to vLLM, except on Blackwell: there vLLM
-    would take FLASHINFER, which compiles kernels at its first use and needs nvcc, and `auto` takes FLASH_ATTN."""
+    """The attention kernels of the language model. `auto` leaves the choice to vLLM, except on Blackwell. There vLLM
+    would use FLASHINFER, which compiles kernels at its first use and needs nvcc, so `auto` uses FLASH_ATTN."""
     sampler: Literal["torch", "flashinfer"] = "torch"
-    """What draws a token. A judge reads probabilities and draws nothing; `flashinfer` compiles a kernel at start: it
-    needs nvcc."""
+    """The sampler of tokens. A judge reads probabilities and samples no tokens. `flashinfer` compiles a kernel at its
+    start, which needs nvcc."""
     multiprocessing: bool | None = None
-    """Whether the engine runs in a process of its own. Left out: yes on a GPU, no on a CPU."""
+    """Whether the engine runs in a separate process. Unset: yes on a GPU, no on a CPU."""
 
 
 class LimitSettings(Settings):
-    """What one request may hold; beyond it the request is refused, never cut."""
+    """The limits of a request. A request above a limit is rejected, and never truncated."""
 
     max_candidates: int = Field(64, gt=0)
-    """Candidates in a request; clients split larger queries by themselves."""
+    """The largest number of candidates in a request. Clients split larger queries automatically."""
     max_body_bytes: int = Field(32 * 2**20, gt=2**12)
-    """Size of a request's body, in bytes; of the images that it names by hash, too, and of one such image."""
+    """The largest size of a request's body, in bytes. The images that a request names by hash have the same limit in
+    total, and so has an uploaded image."""
     max_pixels: int = Field(MAX_PIXELS, gt=0)
-    """Width × height of an image before any scaling; larger ones are answered with an error, undecoded. Above 50
-    million pixels an image is halved while it is decoded, one at a time."""
+    """The largest width × height of an image before scaling. A larger image gets an error, and is not decoded. Images
+    above 50 million pixels are decoded one at a time, at half of their width and height or less."""
     max_request_pixels: int = Field(16 * LARGE, gt=0)
-    """Width × height of all different images of a request, added up. Decoding this many pixels takes about three
-    seconds for JPEG files and forty seconds for PNG files with transparency."""
+    """The largest sum of width × height over all distinct images of a request. To decode this many pixels takes about
+    three seconds for JPEG files and forty seconds for PNG files with transparency."""
 
 
 class FrontSettings(Settings):
-    """Who works and who waits. A request that cannot be answered in time is refused at once, with 429."""
+    """The limits of running and waiting requests. A request that cannot be answered in time gets 429 immediately."""
 
     max_ongoing_requests: int = Field(4, gt=0)
-    """Requests that a replica works on at once; the rest wait."""
+    """The largest number of requests that a replica runs at the same time. Other requests wait."""
     max_queued_requests: int = Field(256, gt=0)
-    """Requests that may wait for one replica."""
+    """The largest number of requests that wait for a replica."""
     max_wait_s: float = Field(30, gt=0)
-    """How long a request may wait for its turn, in seconds. What would wait longer is refused before its body is
-    read; the estimate comes from the work that waits and the time that earlier work took."""
+    """The longest time that a request may wait in the queue, in seconds. A request that would wait longer is rejected
+    before its body is read. The estimate comes from the waiting work and the duration of earlier work."""
     request_timeout_s: float = Field(300, gt=0)
-    """How long a request may take, waiting included, in seconds; a caller says with `Judge-Timeout` if it waits for a
-    shorter time. What is not answered by then is not worked on any further."""
+    """The longest time from a request to its answer, in seconds, including waiting. A client can set a shorter time
+    with the header `Judge-Timeout`. After this time, the work on the request stops."""
     body_timeout_s: float = Field(60, gt=0)
-    """How long the body of a request may take to arrive, in seconds."""
+    """The longest time until the body of a request has arrived, in seconds."""
     max_held_bytes: int = Field(2**30, gt=0)
-    """Size of all bodies of requests that are not answered yet, in bytes; in each replica, and in Ray's proxy."""
+    """The largest size of all bodies of unanswered requests, in bytes: in each replica, and in Ray's proxy."""
     max_requests: int = Field(4096, gt=0)
-    """Requests that are not answered yet, those whose body is still arriving included; likewise."""
+    """The largest number of unanswered requests, including requests whose body is still arriving: in each replica, and
+    in Ray's proxy."""
 
 
 class BlobSettings(Settings):
-    """Where images are kept that clients send once and name by their hash from then on."""
+    """The store of images that clients upload once and then name by hash."""
 
     folder: LocalPath | None = None
-    """One folder that all replicas see. Without it a service on its own Ray makes a temporary one; on a cluster images
-    then travel inside the requests."""
+    """A folder that all replicas can use. Unset: with a local Ray, the service creates a temporary folder. On a
+    cluster, images are then sent inside the requests."""
     max_bytes: int = Field(4 * 2**30, gt=0)
-    """Size of the folder; each replica may exceed it by a sixteenth. What was used longest ago goes first."""
+    """The largest size of the folder, in bytes. Each replica can exceed this size by a sixteenth. The least recently
+    used images are removed first."""
     min_age_s: float = Field(60, ge=0)
-    """What was used in the last so many seconds stays, in seconds; if there is no room then, images are refused."""
+    """Seconds during which an image is kept after its last use. If the folder is then full, new images are rejected."""
 
 
 class HealthSettings(Settings):
-    """When a replica counts as alive and as fit. One that is not is replaced; one that is not fit scores nothing."""
+    """The health checks of replicas. Dead replicas are replaced. Unfit replicas score no pairs."""
 
     liveness_window_s: float = Field(30, gt=0)
-    """Alive without a question is who scored a pair in the last so many seconds; else a known pair is tried."""
+    """Seconds after a scored pair in which a replica counts as alive. Later the replica must score a known pair."""
     timeout_s: float = Field(60, gt=0)
-    """How long that pair may take, in seconds: longer than a full request does, since it waits behind those in work. A
-    replica whose process answers nothing at all is replaced after three times as long, and 90 seconds at most."""
+    """Seconds in which the known pair must be scored. This time must be longer than a full request, since the known
+    pair waits behind running requests. A replica whose process does not answer at all is replaced after three times
+    this time, but at most after 90 seconds."""
     min_label_mass: float = Field(0.5, ge=0, le=1)
-    """Least probability of Yes and No together on known pairs; below it the model is not answering the question."""
+    """The lowest probability of Yes and No together on known pairs. Below this value the model is not answering the
+    question."""
     canary_every_s: float = Field(300, ge=0)
-    """How often each replica makes sure, by itself, that a known match beats a known mismatch, of texts and of
-    pictures, in seconds; 0: never."""
+    """Seconds between two canary checks of a replica: a known match must score above a known mismatch, with texts and
+    with pictures. 0: never."""
 
 
 class ServiceSettings(Settings):
-    """How the judge is served."""
+    """The settings of the judge service."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Beyond loopback, set key_sha256."""
+    """The address to listen on. If other machines can reach the address, set key_sha256."""
     port: int = Field(8000, ge=0, le=65535)
-    """TCP port."""
+    """The TCP port. 0: any free port."""
     key_sha256: tuple[Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")], ...] = ()
-    """sha256 of the bearer keys that are accepted (`unijudge judge key` makes one); empty: no key is asked for."""
+    """The SHA-256 of each accepted bearer key (`unijudge judge key` creates a key). Empty: no key is required."""
     replicas: int = Field(1, gt=0)
-    """How many copies of the model."""
+    """The number of copies of the model."""
     address: str | None = None
-    """An existing Ray cluster to join, as in `auto` or `ray://head:10001`; without it a local Ray is started."""
+    """The Ray cluster to join, for example `auto` or `ray://head:10001`. Unset: the service starts a local Ray."""
     gpus_per_replica: float = Field(0, ge=0)
-    """GPUs that Ray reserves for each replica. 0.5 puts two replicas on one GPU."""
+    """The number of GPUs that Ray reserves for each replica. With 0.5, two replicas share a GPU."""
     cpus_per_replica: float = Field(1, gt=0)
-    """CPU cores that Ray reserves for each replica. On a GPU take 4: preparing images is work for the CPU."""
+    """The number of CPU cores that Ray reserves for each replica. On a GPU use 4, since the CPU prepares the images."""
     tensor_parallel_size: int = Field(1, gt=0)
-    """GPUs over which one copy of the model is split, with vLLM; the transformers backend takes 1 only."""
+    """The number of GPUs over which vLLM splits one copy of the model. The transformers backend only supports 1."""
     start_attempts: int = Field(1, gt=0)
-    """How often the service tries to start its replicas before it stops with the reason."""
+    """The number of attempts to start the replicas. After the last attempt, the service stops with the error."""
     pass_environment: tuple[str, ...] = (
         "CC", "CUDA_HOME", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "NCCL_DEBUG", "NCCL_P2P_*",
         "PYTORCH_ALLOC_CONF", "TRANSFORMERS_OFFLINE", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "VLLM_LOGGING_LEVEL",
         "VLLM_USE_*",
     )  # fmt: skip
-    """With `address`: environment variables of this shell that the replicas get, by name or pattern. Ray keeps their
-    values where everyone on the cluster can read them, so name no secret here."""
+    """With `address`: environment variables of this shell that the replicas get, by name or pattern. All users of the
+    cluster can read their values in Ray, so do not name secrets here."""
     log_folder: LocalPath | None = None
-    """Where each replica writes the log of its engine, on its own machine. Left out: `unijudge-logs` in the temporary
-    folder."""
+    """The folder for the log of each replica's engine, on the replica's machine. Unset: `unijudge-logs` in the
+    temporary folder."""
     drain_timeout_s: float = Field(20, ge=0)
-    """How long requests in flight may still take when the service stops, in seconds."""
+    """Seconds in which running requests must finish when the service stops."""
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     prompt: Prompt = Prompt()
@@ -184,7 +189,7 @@ class ServiceSettings(Settings):
 
     @property
     def url(self) -> str:
-        """Where a caller on this machine finds the service."""
+        """The URL of the service for clients on this machine."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -193,7 +198,8 @@ class ServiceSettings(Settings):
         if self.tensor_parallel_size > max(1.0, self.gpus_per_replica):
             raise ValueError(
                 f"tensor_parallel_size is {self.tensor_parallel_size}, but gpus_per_replica is "
-                f"{self.gpus_per_replica:g}; a replica's GPUs are the ones its copy is split over: set both alike"
+                f"{self.gpus_per_replica:g}: the copy of a replica is split over the GPUs of this replica. Set both to "
+                "the same number"
             )
         return self
 
@@ -202,5 +208,5 @@ class ServiceSettings(Settings):
     def _whole_above_one(cls, gpus: float) -> float:
         share_is_odd = 0 < gpus < SMALLEST_SHARE
         if share_is_odd or (gpus > 1 and gpus != int(gpus)):
-            raise ValueError(f"{gpus:g} GPUs: Ray gives a replica a share of one GPU, or whole ones. Set 0.5, 1, 2, …")
+            raise ValueError(f"{gpus:g} GPUs: Ray gives a replica a share of one GPU, or whole GPUs. Set 0.5, 1, 2, …")
         return gpus

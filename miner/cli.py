@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from miner.calibration.settings import CalibrateSettings
 from miner.exporters.cli import exports
@@ -21,6 +19,7 @@ from miner.sweep.settings import SweepSettings
 from unijudge.cli import Overwrite
 from unijudge.errors import SettingsError
 from unijudge.job import ExampleOption, FileAndSettings, command_settings, file_and_settings, in_order, job
+from unijudge.pages.terminal import aligned, print_table
 from unijudge.storage.locations import locate
 from unijudge.storage.stores import is_folder
 
@@ -107,8 +106,8 @@ def select(
     resolved = command_settings(SelectSettings, words, example)
     from miner.selection.select import select as run
 
-    for name, value in run(resolved, overwrite=overwrite).items():
-        typer.echo(f"{name:<42} {value:>12,}")
+    counted = run(resolved, overwrite=overwrite)
+    typer.echo("\n".join(aligned((name, f"{value:,}") for name, value in counted.items())))
 
 
 @app.command(cls=job(InspectSettings))
@@ -145,7 +144,8 @@ def sweep(words: FileAndSettings = None, example: ExampleOption = False) -> None
     from miner.sweep.sweep import sweep as run
 
     done = run(resolved)
-    _show(comparison_table(done.points), done.recommended)
+    head, *rows = comparison_table(done.points)
+    print_table(head, rows, marked=done.recommended)
     typer.echo(done.reason)
 
 
@@ -160,26 +160,11 @@ def calibrate(words: FileAndSettings = None, example: ExampleOption = False) -> 
         f"{resolved.out}: slope {done.slope:.4f}, intercept {done.intercept:.4f}, of {done.matches} matches and "
         f"{done.negatives} others ({done.without_verdict} more without a verdict)"
     )
+    rows = []
     for name in ("log_loss", "calibration_error"):
         before, after = getattr(done.before, name), getattr(done.after, name)
-        typer.echo(
-            f"{name.replace('_', ' '):<18} {before:.4f} as it was, {after:.4f} after, in {done.folds} held-out parts"
-        )
-
-
-def _show(rows: list[list[str]], marked: int | None) -> None:
-    """A table on a terminal; elsewhere aligned text."""
-    console = Console()
-    head, *body = rows
-    if console.is_terminal:
-        table = Table(*head)
-        for place, row in enumerate(body):
-            table.add_row(*row, style="bold" if place == marked else None)
-        console.print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+        rows.append([name.replace("_", " "), f"{before:.4f}", f"{after:.4f}"])
+    print_table([f"in {done.folds} held-out parts", "before", "after"], rows)
 
 
 def _reporter(bar: Progress) -> Callable[["ScoreProgress"], None]:

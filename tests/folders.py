@@ -50,8 +50,8 @@ def make_scores(folder, corpus, identity):
         )
         for query in corpus.queries
     ]
-    for shard in range(plan.shards):
-        write_shard(folder, plan, shard, [rows[row] for row in plan.rows(shard)])
+    for shard in range(len(plan.parts)):
+        write_shard(folder, plan, shard, [rows[row] for row in plan.parts.rows_of(shard)])
     return folder
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "unijudge": {
         "pydantic", "numpy", "pyarrow", "PIL", "anyio", "httpx2", "tenacity", "typer", "transformers", "jinja2",
-        "markupsafe", "upath", "packaging", "rich",
+        "markupsafe", "upath", "packaging", "rich", "cachetools",
     },
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "rich", "torch",
@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "miner": {"unijudge", "miner", "pydantic", "numpy", "pyarrow", "faiss", "typer", "rich", "ray", "aiohttp"},
     "trainer": {
         "unijudge", "trainer", "pydantic", "numpy", "typer", "rich", "torch", "transformers", "safetensors", "peft",
-        "accelerate", "sentence_transformers", "httpx2", "tenacity", "ray",
+        "accelerate", "sentence_transformers", "httpx2", "tenacity", "ray", "cachetools",
     },
 }  # fmt: skip
 ONLY_IN = {
@@ -40,6 +40,7 @@ ONLY_IN = {
     "vllm": {"judge_service/backends/vllm.py", "judge_service/backends/vllm_engines.py"},
     "faiss": {"miner/retrieval/retrievers.py"},
     "anyio": {"unijudge/client/concurrency.py"},
+    "cachetools": {"unijudge/images/image_processing.py", "trainer/models/vision_cache.py"},
     "httpx2": {"unijudge/storage/reaching.py", "unijudge/client/http.py", "unijudge/client/client.py",
         "trainer/embedding/endpoint.py"},
     "sentence_transformers": {"trainer/embedding/sentence_transformers.py"},
@@ -49,7 +50,7 @@ ONLY_IN = {
     "typer": {
         "unijudge/cli.py", "unijudge/job.py",
         "judge_service/cli.py", "miner/cli.py", "miner/exporters/cli.py", "miner/importers/cli.py",
-        "miner/scoring/cli.py",
+        "miner/importers/command.py", "miner/scoring/cli.py",
         "trainer/cli.py", "trainer/studies/cli.py", "trainer/studies/commands.py",
     },
 }  # fmt: skip

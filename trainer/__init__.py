@@ -1,1 +1,1 @@
-"""Training rows in, adapters and numbers out."""
+"""Training and measuring: turns training rows into adapters, and adapters into numbers."""

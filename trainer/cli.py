@@ -1,4 +1,4 @@
-"""`unijudge train`: pull, embed, embedder, reranker, report, export, evaluate, benchmark, rerank."""
+"""The commands of `unijudge train`: pull, embed, embedder, reranker, report, export, evaluate, benchmark, rerank."""
 
 import logging
 import os
@@ -16,32 +16,36 @@ from trainer.export.usage import Form
 from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import Overwrite
 from unijudge.job import ExampleOption, FileAndSettings, command_settings, in_order, job
+from unijudge.pages.terminal import print_table
 from unijudge.storage.locations import locate
 
 logger = logging.getLogger(__name__)
 
 USED = in_order("embed", "embedder", "reranker", "report", "evaluate", "rerank", "benchmark", "export", "pull")
 
-app = typer.Typer(cls=USED, help="Embed, train, evaluate.", no_args_is_help=True)
+app = typer.Typer(cls=USED, help="Embed, train and evaluate.", no_args_is_help=True)
 
 
 @app.command()
 def pull(
-    source: Annotated[Path, typer.Argument(metavar="URL", help="A folder or URL of `mine publish`.", parser=locate)],
+    source: Annotated[
+        Path, typer.Argument(metavar="URL", help="A folder or URL written by `mine publish`.", parser=locate)
+    ],
     out: Annotated[Path, typer.Argument(help="The folder to write.", parser=locate)],
 ) -> None:
-    """Fetch a scored dataset and verify every file of it. Goes on where it was stopped."""
+    """Download a scored dataset and verify all its files. The same command resumes an interrupted download."""
     from unijudge.formats.datasets import pull as run
 
     made = run(source, out)
-    typer.echo(f"{out}: {len(made.files)} files, all of them as published; the corpus is {out / 'corpus'}")
+    typer.echo(f"{out}: {len(made.files)} files, all verified against the dataset. The corpus is {out / 'corpus'}")
 
 
 @app.command(cls=job(EmbedSettings))
 def embed(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """Embed a corpus' items and queries. Resumes by itself, part by part.
+    """Embed the items and queries of a corpus. The same command resumes an interrupted embedding, part by part.
 
-    On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embed ...; they make the same files as one.
+    On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embed ARGUMENTS. The number of GPUs does not change
+    the files.
     """
     resolved = command_settings(EmbedSettings, words, example)
     from trainer.embedding.embed import embed_corpus
@@ -49,36 +53,39 @@ def embed(words: FileAndSettings = None, example: ExampleOption = False) -> None
     with _bar() as bar:
         task = bar.add_task("embed", total=None, note="")
         made = embed_corpus(resolved, lambda done, total: bar.update(task, completed=done, total=total))
-    _tell_once(f"{resolved.out}: {made.items} items and {made.queries} queries, width {made.width}, by {made.model}")
+    _tell_once(
+        f"{resolved.out}: vectors of {made.items} items and {made.queries} queries, width {made.width}, by {made.model}"
+    )
 
 
 @app.command(cls=job(EmbedderSettings))
 def embedder(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """Train a LoRA on the rows of `mine select`. Resumes from its last checkpoint.
+    """Train an embedder's LoRA on the rows of `mine select`. The same command resumes from the last checkpoint.
 
-    On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embedder ..., or accelerate launch --config_file
-    deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder ...; an update is the same on any number of them.
+    On several GPUs: torchrun --nproc-per-node 8 -m unijudge train embedder ARGUMENTS, or accelerate launch
+    --config_file deploy/recipes/accelerate/ddp.yaml -m unijudge train embedder ARGUMENTS. The number of GPUs does not
+    change an update.
     """
     resolved = command_settings(EmbedderSettings, words, example)
     from trainer.training.embedder import train_embedder
 
     with _bar() as bar:
         adapter = train_embedder(resolved, _reporter(bar, resolved.max_steps))
-    _tell_once(f"{adapter}: the trained adapter; use it with model.adapter={adapter}")
+    _tell_once(f"The trained adapter is {adapter}. Use the adapter with model.adapter={adapter}")
 
 
 @app.command(cls=job(RerankerSettings))
 def reranker(words: FileAndSettings = None, example: ExampleOption = False) -> None:
-    """Train the judge itself on the rows of `mine select`, and merge the result. Resumes from its last checkpoint.
+    """Train a judge as a reranker on the rows of `mine select`, and merge the adapter into the model.
 
-    On several GPUs: as `embedder`.
+    The same command resumes from the last checkpoint. Several GPUs work as for `embedder`.
     """
     resolved = command_settings(RerankerSettings, words, example)
     from trainer.training.reranker import train_reranker
 
     with _bar() as bar:
         merged = train_reranker(resolved, _reporter(bar, resolved.max_steps))
-    _tell_once(f"{merged}: the reranker; serve it with `judge serve model.name={merged}`")
+    _tell_once(f"The reranker is {merged}. Serve the reranker with `judge serve model.name={merged}`")
 
 
 @app.command()
@@ -86,38 +93,40 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, finished or not.", parser=locate)],
     out: Annotated[
         Path | None,
-        typer.Option(help="The page. Without it: report.html in the run; of several runs, here.", parser=locate),
+        typer.Option(
+            help="The page. Default: report.html in the run, or for several runs in the current folder.", parser=locate
+        ),
     ] = None,
 ) -> None:
-    """Draw the curves of a training; of several, laid over one another, and what differs in their settings."""
+    """Draw the curves of a training, or compare the curves and settings of several trainings."""
     from trainer.training.report import write_report
 
     page = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     write_report(runs, page)
-    typer.echo(f"{page}: {len(runs)} run{'s' if len(runs) > 1 else ''}; open it in a browser")
+    typer.echo(f"{page}: the report of {len(runs)} run{'s' if len(runs) > 1 else ''}. Open this file in a browser")
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a finished training.", parser=locate)],
     out: Annotated[Path, typer.Argument(help="The folder or URL to write.", parser=locate)],
-    form: Annotated[Form, typer.Option(help="Whole weights, or the adapter alone.")] = "merged",
+    form: Annotated[Form, typer.Option(help="merged: complete weights. adapter: the adapter alone.")] = "merged",
     evaluation: Annotated[
-        list[Path] | None, typer.Option(help="A folder of measures, for the card.", parser=locate)
+        list[Path] | None, typer.Option(help="A folder of an evaluation to show on the card.", parser=locate)
     ] = None,
-    license: Annotated[str | None, typer.Option(help="For the card, such as apache-2.0.")] = None,  # noqa: A002
+    license: Annotated[str | None, typer.Option(help="The licence for the card, such as apache-2.0.")] = None,  # noqa: A002
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a folder that transformers, PEFT, sentence-transformers, vLLM and mteb load, with a model card."""
+    """Export a run with a model card, as a folder for transformers, PEFT, sentence-transformers, vLLM and mteb."""
     from trainer.export.export import export as run_export
 
     made = run_export(run, out, form, evaluation or (), license=license, overwrite=overwrite)
-    typer.echo(f"{out}: the {made.kind}, {made.form}; its README.md says how each library loads it")
+    typer.echo(f"{out}: the {made.kind}, in the form `{made.form}`. README.md shows how each library loads this folder")
 
 
 @app.command(cls=job(EvaluateSettings))
 def evaluate(words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False) -> None:
-    """Rank candidates by similarity; precision@1, recall@k, MRR and nDCG for each subset."""
+    """Rank candidates by similarity, and measure precision@1, recall@k, MRR and nDCG of each subset."""
     resolved = command_settings(EvaluateSettings, words, example)
     from trainer.evaluation.evaluate import evaluate as run
     from trainer.studies.power import CHANGED, Power
@@ -126,7 +135,7 @@ def evaluate(words: FileAndSettings = None, example: ExampleOption = False, over
     _tell(subsets)
     if power := Power.of(subsets):
         typer.echo(
-            f"With {power.queries:,} queries, the smallest difference of mean precision@1 that can be told is "
+            f"With {power.queries:,} queries, the smallest detectable difference of mean precision@1 is "
             f"{power.smallest:.3f} (95 %, paired by query, if {CHANGED:.0%} of the results differ)"
         )
 
@@ -135,9 +144,12 @@ def evaluate(words: FileAndSettings = None, example: ExampleOption = False, over
 def benchmark(
     words: FileAndSettings = None,
     example: ExampleOption = False,
-    listed: Annotated[bool, typer.Option("--list", help="Say what is found under the root, and stop.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the found and the missing data, and stop.")] = False,
 ) -> None:
-    """Measure a system on MMEB, Flickr30K, COCO, ShareGPT4V, Urban1K, SugarCrepe, from disk. Resumes by set."""
+    """Measure a system on MMEB, Flickr30K, COCO, ShareGPT4V, Urban1K and SugarCrepe, with data from a disk.
+
+    The same command resumes an interrupted benchmark, set by set.
+    """
     resolved = command_settings(BenchmarkSettings, words, example)
     if listed:
         from trainer.benchmarks.registry import listing
@@ -155,7 +167,7 @@ def benchmark(
 
 @app.command(cls=job(RerankSettings))
 def rerank(words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False) -> None:
-    """Have a judge service order the best items of an evaluation again; what it gains and loses for each subset."""
+    """Rerank the best items of an evaluation with a judge service, and measure gains and losses of each subset."""
     resolved = command_settings(RerankSettings, words, example)
     from trainer.reranking.rerank import rerank as run
 
@@ -164,16 +176,16 @@ def rerank(words: FileAndSettings = None, example: ExampleOption = False, overwr
         report = run(resolved, lambda done, total: bar.update(task, completed=done, total=total), overwrite=overwrite)
     _tell(report.subsets)
     typer.echo(
-        f"{report.method} by {report.judge}; {report.unjudged} pairs without a verdict, {report.unparsable} lists "
-        "without a choice"
+        f"Method {report.method}, judge {report.judge}: {report.unjudged} pairs have no verdict, {report.unparsable} "
+        "lists have no choice"
     )
     for subset, decision in (report.auto or {}).items():
         typer.echo(f"{subset}: {decision}")
 
 
 def _is_first() -> bool:
-    """Whether this is the first of several processes, or the only one: the one that tells."""
-    # A cluster may give every job a rank, also one that is alone.
+    """Returns whether this process is the only process or the first of several processes, which prints the messages."""
+    # A cluster may also give a rank to a job with a single process.
     return os.environ.get("WORLD_SIZE", "1") in ("", "1") or os.environ.get("RANK", "0") == "0"
 
 
@@ -184,14 +196,15 @@ def _tell_once(text: str) -> None:
 
 def _tell(subsets: dict[str, dict[str, float]]) -> None:
     names = list(dict.fromkeys(name for values in subsets.values() for name in values))
-    typer.echo(f"{'subset':<24}" + "".join(f"{name:>{len(name) + 3}}" for name in names))
+    rows = []
     for subset, values in subsets.items():
         cells = (f"{values[name]:.3f}".removesuffix(".000") if name in values else "–" for name in names)
-        typer.echo(f"{subset:<24}" + "".join(c.rjust(len(name) + 3) for c, name in zip(cells, names, strict=True)))
+        rows.append([subset, *cells])
+    print_table(["subset", *names], rows)
 
 
 def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
-    """A bar on a terminal; elsewhere ten lines."""
+    """Returns a reporter that updates a progress bar on a terminal, and elsewhere logs about ten lines."""
     task = bar.add_task("train", total=steps, note="")
 
     def report(step: int, loss: float) -> None:

@@ -1,10 +1,10 @@
-"""What the three programs agree on: formats, the judge's prompt, the client, the command line.
+"""The common package of the three programs: formats, the judge's prompt, the client, the command line.
 
-It promises that a file it wrote is complete, that a file it reads is what it claims to be, and that importing it loads
-no engine (no torch, transformers, vllm, ray or faiss). It does not judge, retrieve or train.
+Files that this package writes are complete, and files that it reads are checked. An import of this package loads no
+engine (torch, transformers, vllm, ray or faiss). This package does not judge, retrieve or train.
 
-What a client of the judge needs stands here: `from unijudge import Content, JudgeClient, judge_now`. `import unijudge`
-loads nothing; each name is loaded when it is asked for. All other names come from the module that defines them.
+The names that a client of the judge needs are exported here: `from unijudge import Content, JudgeClient, judge_now`. A
+name is loaded only when it is used. Import all other names from the modules that define them.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m unijudge`: the command line, as launchers of several processes start it."""
+"""The command line as `python -m unijudge`, for launchers of several processes."""
 
 import sys
 

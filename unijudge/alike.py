@@ -1,7 +1,8 @@
-"""What can be no wrong answer to a question: one rule for candidates, for negatives in a batch, and for evaluation.
+"""The items that are never a wrong answer to a question.
 
-A content that says the same as a positive of the question (of any row that asks it) can be none; nor can one that says
-the same as the question itself, or shows its picture. Texts that differ in letter case or blanks alone say the same.
+Candidates, in-batch negatives and evaluation follow the same rule. Three kinds of items are excluded: duplicates of a
+positive of the question (from any row with the same question), duplicates of the question itself, and items with the
+question's picture. Texts that differ only in case or whitespace count as duplicates.
 """
 
 import hashlib
@@ -14,32 +15,32 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.groups import Bools, Groups, Hashes, among
 from unijudge.formats.lazy_table import Rows, values_of
+from unijudge.groups import Bools, Groups, Hashes, among
 
 NO_PICTURE = 0
 T = TypeVar("T")
 
 
 class Sign(NamedTuple):
-    """By what a content is known among its like: two hashes."""
+    """The two hashes by which duplicates of a content are found."""
 
     content: int
-    """Of its text, letter case and blanks aside, and its picture."""
+    """The hash of the text (ignoring case and whitespace) and the picture."""
     picture: int
-    """Of its picture alone; `NO_PICTURE` without one."""
+    """The hash of the picture alone; `NO_PICTURE` without a picture."""
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """What can be no wrong answer to one question."""
+    """The contents that are never a wrong answer to a question."""
 
     contents: frozenset[int]
     picture: int = NO_PICTURE
-    """Of the question; `NO_PICTURE` where it has none, or where its picture may be a wrong answer."""
+    """The hash of the question's picture; `NO_PICTURE` without a picture, or if this picture may be a wrong answer."""
 
     def holds(self, sign: Sign) -> bool:
-        """Whether a content is among it.
+        """Whether a content is excluded.
 
         Example:
             >>> same = Excluded(frozenset([sign_of("a  Cat", None).content]))
@@ -49,28 +50,29 @@ class Excluded:
         return self.says(sign) or self.shows(sign)
 
     def says(self, sign: Sign) -> bool:
-        """Whether a content says what a positive or the question itself says."""
+        """Whether a content is a duplicate of a positive or of the question itself."""
         return sign.content in self.contents
 
     def shows(self, sign: Sign) -> bool:
-        """Whether a content shows the question's picture."""
+        """Whether a content has the question's picture."""
         return sign.picture == self.picture != NO_PICTURE
 
     def and_contents(self, contents: Iterable[int]) -> "Excluded":
-        """The same, and more contents."""
+        """Returns a copy with more contents."""
         return replace(self, contents=self.contents.union(contents))
 
 
 class Exclusions:
-    """The rule, for the questions and the items of one corpus."""
+    """The rule for the questions and the items of a corpus."""
 
     def __init__(self, corpus: Corpus, *, fold_case: bool = True, allow_query_image: bool = False):
         """Hashes every item once.
 
         Args:
-            corpus: Items and queries.
-            fold_case: Whether texts that differ in letter case or blanks alone are the same; outer blanks never count.
-            allow_query_image: Whether items that show the query's own picture may be wrong answers.
+            corpus: The corpus with the items and the queries.
+            fold_case: Whether texts that differ only in case or inner whitespace are duplicates. Outer whitespace is
+                always ignored.
+            allow_query_image: Whether items with the query's own picture may be wrong answers.
         """
         self._corpus = corpus
         self._fold_case = fold_case
@@ -78,27 +80,27 @@ class Exclusions:
         items = corpus.items.table
         pairs = zip(values_of(items["text"]), values_of(items["image_sha256"]), strict=True)
         self.contents = np.fromiter((_content(*pair, fold_case=fold_case) for pair in pairs), np.int64)
-        """Of each item, the hash of what it says."""
+        """The hash of each item's content."""
         self._pictures = np.fromiter(map(_picture, values_of(items["image_sha256"])), np.int64)
-        # What is known of a question that several rows ask: together no larger than the corpus.
+        # Caches only for questions of several rows: all entries together are not larger than the corpus.
         self._of_repeated: dict[int, Excluded] = {}
         self._positives_of_repeated: dict[int, Rows] = {}
         self._rows_of_repeated: dict[int, Rows] = {}
 
     def sign(self, item: int) -> Sign:
-        """Of an item, by its row."""
+        """Returns the hashes of an item row."""
         return Sign(int(self.contents[item]), int(self._pictures[item]))
 
     def same_question(self, query: int) -> Rows:
-        """The query rows that ask the same as one, itself among them; ascending."""
+        """Returns the query rows with the question of `query`, including `query`, in ascending order."""
         return self._questions.equal_to(query)
 
     def is_repeated(self, query: int) -> bool:
-        """Whether several rows ask the question of this one."""
+        """Whether several rows have the question of `query`."""
         return self._questions.count(query) > 1
 
     def positives(self, query: int) -> Rows:
-        """The item rows of the positives of all rows that ask the same as one; ascending."""
+        """Returns the ascending item rows of the positives of all rows with the question of `query`."""
 
         def made() -> Rows:
             same = self.same_question(query)
@@ -107,7 +109,7 @@ class Exclusions:
         return self._once(self._positives_of_repeated, query, made)
 
     def of(self, query: int) -> Excluded:
-        """What can be no wrong answer to a query's question, by the query's row."""
+        """Returns the contents that are never a wrong answer to the question of a query row."""
 
         def made() -> Excluded:
             asked = self._corpus.queries.table
@@ -119,7 +121,7 @@ class Exclusions:
         return self._once(self._of_repeated, query, made)
 
     def rows(self, query: int) -> Rows:
-        """The item rows that `of` holds, ascending."""
+        """Returns the ascending rows of the items that `of` excludes."""
 
         def made() -> Rows:
             excluded = self.of(query)
@@ -131,7 +133,7 @@ class Exclusions:
         return self._once(self._rows_of_repeated, query, made)
 
     def _once(self, kept: dict[int, T], query: int, make: Callable[[], T]) -> T:
-        """What `make` makes for a query's question, once for all rows that ask it."""
+        """Returns the result of `make` for a query's question, computed once for all rows with this question."""
         if not self.is_repeated(query):
             return make()
         question = self.question(query)
@@ -140,11 +142,11 @@ class Exclusions:
         return kept[question]
 
     def question(self, query: int) -> int:
-        """What rows that ask the same have in common, by the query's row."""
+        """Returns the hash of a query row's question, which rows with the same question share."""
         return int(self._questions.hashes[query])
 
     def pairs(self, queries: Rows, items: Rows) -> Bools:
-        """Of each query and the item beside it, by their rows: whether `rows` of the query has the item."""
+        """Returns, for each query row and the item row at the same index, whether `rows` of the query has the item."""
         numbers, places = self._numbered
         codes = numbers[queries] * len(self.contents) + places[items]
         pictures = self._question_pictures[queries]
@@ -152,24 +154,24 @@ class Exclusions:
 
     @property
     def content_numbers(self) -> Rows:
-        """Of each item the number of its content: smaller than the number of items, and shared by items alike."""
+        """Returns the number of each item's content. Duplicates share a number, which is below the number of items."""
         return self._numbered[1]
 
     @cached_property
     def _numbered(self) -> tuple[Rows, Rows]:
-        """Of each query the number of its question, of each item the number of its content."""
+        """Returns the number of each query's question, and the number of each item's content."""
         questions = np.unique(self._questions.hashes, return_inverse=True)[1]
         contents = np.unique(self.contents, return_inverse=True)[1]
         return questions.astype(np.int64), contents.astype(np.int64)
 
     @cached_property
     def _known_codes(self) -> Rows:
-        """Question × content, as one number, of all that can be no wrong answer but for its picture; ascending."""
+        """Returns the ascending codes (question × content) of all exclusions, except the exclusions by picture."""
         numbers, places = self._numbered
         queries, items = self._corpus.labelled
         labelled = numbers[queries] * len(self.contents) + places[items]
 
-        # An item that says what a question says is found by the hash that both have.
+        # A duplicate of a question itself is found by their common hash.
         sorted_contents, first = np.unique(self.contents, return_index=True)
         own = among(self._questions.hashes, sorted_contents)
         found = first[np.searchsorted(sorted_contents, self._questions.hashes[own])]
@@ -177,7 +179,7 @@ class Exclusions:
 
     @cached_property
     def _question_pictures(self) -> Hashes:
-        """Of each query, the hash of its picture; `NO_PICTURE` where that may be a wrong answer."""
+        """Returns the hash of each query's picture; `NO_PICTURE` if this picture may be a wrong answer."""
         pictures = np.fromiter(map(_picture, values_of(self._corpus.queries.table["image_sha256"])), np.int64)
         return np.full_like(pictures, NO_PICTURE) if self._allow_query_image else pictures
 
@@ -197,12 +199,12 @@ class Exclusions:
 
 
 def sign_of(text: str | None, image_sha256: str | None, *, fold_case: bool = True) -> Sign:
-    """Of any content."""
+    """Returns the hashes of any content."""
     return Sign(_content(text, image_sha256, fold_case=fold_case), _picture(image_sha256))
 
 
 def folded(text: str | None) -> str:
-    r"""What of a text counts: one letter case, single blanks.
+    r"""Returns a text in NFC, case-folded, with single spaces for whitespace.
 
     Example:
         >>> folded(" Director  and Executive SECRETARY\n") == folded("director and executive secretary")
@@ -214,9 +216,9 @@ def folded(text: str | None) -> str:
 
 
 def normal(text: str | None) -> str:
-    r"""A text in NFC without outer blanks: an import joins entries that differ in nothing else.
+    r"""Returns a text in NFC without outer whitespace. An import merges entries that are equal in this form.
 
-    What is stored, judged and embedded is the text that came first, to the letter.
+    The first text of such entries is stored, judged and embedded unchanged.
 
     Example:
         >>> normal("a cat\n") == normal("a cat")
@@ -226,8 +228,8 @@ def normal(text: str | None) -> str:
 
 
 def _content(text: str | None, image_sha256: str | None, *, fold_case: bool) -> int:
-    said = folded(text) if fold_case else normal(text)
-    return _hash(f"{said}\0{image_sha256 or ''}")
+    known_as = folded(text) if fold_case else normal(text)
+    return _hash(f"{known_as}\0{image_sha256 or ''}")
 
 
 def _picture(image_sha256: str | None) -> int:

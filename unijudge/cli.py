@@ -1,7 +1,7 @@
 """The command line: `unijudge judge | mine | train`, `describe` and `check`.
 
-The groups come from the entry points `unijudge.commands`, so this package imports no program. This is the only place
-that turns an error into one line and exit status 1. What nobody foresaw becomes three lines, and a report.
+The groups come from the entry points `unijudge.commands`, so this package imports no program. Only this module turns
+errors into output: a known error becomes one line and exit status 1, an unexpected error three lines and a report.
 """
 
 import io
@@ -20,13 +20,13 @@ from unijudge.errors import SettingsError, UnijudgeError, first_error
 from unijudge.formats import inventory
 from unijudge.provenance import without_passwords
 from unijudge.shown import LONGEST, LONGEST_WORD, in_brief, shown_name
-from unijudge.storage.access_errors import CURES, SPENT
+from unijudge.storage.access_errors import CURE_OF_ERRNO, SPENT
 from unijudge.storage.locations import address, locate
 from unijudge.storage.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
 Ours = Annotated[list[Path], typer.Argument(help="Folders or URLs that this program wrote.", parser=locate)]
-Places = Annotated[
+PlacesArgument = Annotated[
     list[Path],
     typer.Argument(help="Folders or URLs that this program wrote, or files that are not imported yet.", parser=locate),
 ]
@@ -40,13 +40,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output 
 
 
 UsageError: Any = typer.BadParameter.__base__
-"""What typer raises where a command line is none; typer has no name of its own for it."""
+"""typer's error class for an invalid command line, which typer does not export by name."""
 INTERRUPTED = 130
-"""The status of a command that Ctrl-C ended, by custom."""
+"""The usual exit status of a command that Ctrl-C ended."""
 
 app = typer.Typer(
     help="Judge, mine and train universal multimodal embeddings with a multimodal LLM as the judge. "
-    "--version says which versions are here.",
+    "--version prints the installed versions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,13 +55,13 @@ app = typer.Typer(
 
 @app.command()
 def describe(folders: Ours) -> None:
-    """What made each folder, and how far it is."""
+    """Prints how each folder was made, and its progress."""
     _of_each(folders, inventory.describe)
 
 
 @app.command()
-def check(places: Places, images: Images = None) -> None:
-    """Reads all of each folder of this program and says if it is whole; of other files, what an import would read."""
+def check(places: PlacesArgument, images: Images = None) -> None:
+    """Checks every file of each folder of this program. For other files, shows what an import would read."""
     ours = [place for place in places if inventory.is_ours(place)]
     if not ours and (len(places) > 1 or exists(places[0])):
         root = [] if images is None else ["--images", address(images)]
@@ -70,14 +70,14 @@ def check(places: Places, images: Images = None) -> None:
     if ours and len(ours) < len(places):
         other = next(place for place in places if place not in ours)
         raise SettingsError(
-            f"{other}: is no folder of this program, and {ours[0]} is one. Give files that are not imported yet in a "
-            "command of their own"
+            f"{other}: is no folder of this program, but {ours[0]} is. Give files that are not imported yet in a "
+            "separate command"
         )
     _of_each(places, inventory.check)
 
 
 def _of_each(folders: Sequence[Path], say: Callable[[Path], str]) -> None:
-    """Says something of each folder; a faulty one does not hide those after it, and the first fault is raised."""
+    """Prints `say` of each folder. A fault does not stop later folders, and the first fault is raised at the end."""
     faults = []
     for folder in folders:
         try:
@@ -92,26 +92,26 @@ def _of_each(folders: Sequence[Path], say: Callable[[Path], str]) -> None:
 
 @cache
 def whole() -> typer.Typer:
-    """The command line with the groups of every program that is installed."""
+    """Returns the command line with the groups of every installed program."""
     for group in sorted(entry_points(group="unijudge.commands")):
         app.add_typer(group.load(), name=group.name)
     return app
 
 
 def run(words: Sequence[str]) -> None:
-    """Runs one command in this process, as if it was typed: so one program uses another without importing it.
+    """Runs a command in this process as if it were typed, so that a program can use another without importing it.
 
     Args:
-        words: Group, command and arguments, as in `["mine", "import", "pairs", "pairs.csv", "corpus"]`.
+        words: Group, command and arguments, such as `["mine", "import", "pairs", "pairs.csv", "corpus"]`.
 
     Raises:
-        UnijudgeError: What the command raises.
+        UnijudgeError: An error of the command.
     """
     typer.main.get_command(whole()).main(list(words), prog_name="unijudge", standalone_mode=False)
 
 
 def main() -> None:
-    """Runs the command line: an error is one line and status 1, an unexpected one three, Ctrl-C none."""
+    """Runs the command line. A known error prints one line, an unexpected error three, and Ctrl-C no line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Safe("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -121,9 +121,9 @@ def main() -> None:
 
 
 def _status(words: list[str]) -> int:
-    """Runs one command as a person typed it; with what to end the process."""
+    """Runs a command as a person typed it, and returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name on a disk need not be UTF-8, and is shown nevertheless
+        if isinstance(stream, io.TextIOWrapper):  # file names that are not UTF-8 must be printable too
             stream.reconfigure(errors="backslashreplace")
     if "--version" in words[:3]:
         typer.echo("\n".join(versions()))
@@ -136,15 +136,15 @@ def _status(words: list[str]) -> int:
         return _end(f"{usage}error: {_brief(error.format_message(), words)}", error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001  the last place that can tell a person of it
+    except Exception as error:  # noqa: BLE001  no later code can report the error
         return _failed(first_error(error) if isinstance(error, ExceptionGroup) else error, words)
 
 
 def _asked(words: list[str]) -> list[str]:
-    """The same, where somebody asked for help with a word."""
+    """Replaces the word `help` with the option `--help`."""
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
-    group = any(words[:1] == [one.name] for one in entry_points(group="unijudge.commands"))
+    group = any(words[:1] == [entry.name] for entry in entry_points(group="unijudge.commands"))
     return [words[0], "--help"] if group and words[1:] == ["help"] else words
 
 
@@ -153,17 +153,17 @@ def _failed(error: Exception, words: list[str]) -> int:
         return _end(f"error: {_brief(str(error), words)}")
     if isinstance(error, ImportError) and (lacking := lacking_package(error, words)):
         return _end(f"error: {lacking}")
-    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+    if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as `head`, stopped
         sys.stdout = io.StringIO()
         return 1
     if isinstance(error, OSError) and error.errno in SPENT:
         place = error.filename or "the output of this command"
-        return _end(f"error: {place}: {error.strerror}. {CURES[error.errno]}, then run the same command again")
+        return _end(f"error: {place}: {error.strerror}. {CURE_OF_ERRNO[error.errno]}, then run the same command again")
     return _end("\n".join(told(error, words)))
 
 
 def _brief(message: str, words: list[str]) -> str:
-    """A message without passwords, in which a long value of the command line is cut."""
+    """Removes passwords from a message, and shortens long values of the command line."""
     for word in words:
         for value in (word, word.partition("=")[2]):
             while len(value) > LONGEST_WORD and (start := message.find(value[: LONGEST + 1])) >= 0:
@@ -178,7 +178,7 @@ def _end(message: str, status: int = 1) -> int:
 
 
 class _Safe(logging.Formatter):
-    """Lines of a log, in brief, without the passwords of the URLs in them: other libraries print those too."""
+    """A formatter that shortens log lines and removes passwords from URLs, since other libraries log URLs too."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = without_passwords(super().format(record))

@@ -1,4 +1,4 @@
-"""What a judge or an embedder sees of an item or a query, and the hash by which it is known."""
+"""The content of an item or a query for a judge or an embedder, and the hash of that content."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Content:
-    """What a judge or an embedder sees of an item or a query: text, an encoded image, or both."""
+    """The content of an item or a query for a judge or an embedder: text, an encoded image, or both."""
 
     text: str | None = None
     image: bytes | None = None
 
 
 def content_key(text: str | None, image_sha256: str | None) -> bytes:
-    """The 16-byte hash of exactly what a judge or an embedder is given: a line break more is another content.
+    """Returns the 16-byte hash of the exact content: an additional line break changes the hash.
 
     Example:
         >>> content_key("a cat", None) == content_key("a cat ", None)

@@ -1,38 +1,38 @@
-"""Every error that a user can meet, and whether trying again can help.
+"""All errors that a user can meet, and whether a retry can help.
 
     UnijudgeError
-    ├─ SettingsError         the settings are wrong: edit them
-    ├─ DataError             a file is missing, torn, foreign or of another version: the path is in the message
-    │  ├─ BadImage           bytes that are not a picture we open
-    │  ├─ TooLong            an input has more tokens than a model is given
-    │  ├─ Unreachable        it could not be read just now, which says nothing of what is there
+    ├─ SettingsError         a setting is wrong: edit the settings
+    ├─ DataError             a file is missing, damaged, foreign or of another version: the message names the path
+    │  ├─ BadImage           the bytes are not a supported picture
+    │  ├─ TooLong            an input has more tokens than the model's limit
+    │  ├─ Unreachable        a disk or a store did not answer: its data may be valid
     │  ├─ FolderBusy         another process writes this folder
     │  └─ NothingSelected    a selection keeps no row
     ├─ JudgeError            the judge gave no answer
-    │  ├─ JudgeRefused       the request is at fault (400, 413, 422): never retried
-    │  │  └─ JudgeKilled     its judge has died of it, again and again
-    │  ├─ BlobsMissing       it names images that the service does not have (409): send them first
-    │  ├─ InvalidBlob        an image that is sent ahead is none: send it inside its request
-    │  ├─ JudgeUncounted     it has no tokens to count: it is no model
-    │  ├─ JudgeUnavailable   unreachable (5xx, transport): retried                           retryable
-    │  │  ├─ JudgeBusy       it has too much to do, starts or stops (429, 503): retried, with fewer at once
-    │  │  │  ├─ JudgeLate    no whole answer in time: retried in the same way
-    │  │  │  └─ JudgeDied    its replica or engine died while it was in work (503, `judge_died`): retried a few times
-    │  │  ├─ JudgeNowhere    the name of its host is not known: retried for half a minute at the first contact
-    │  │  └─ JudgeFailed     it failed on this very request (500, `internal`): retried a few times
-    │  ├─ JudgeChanged       another judge answers than the one asked for (412)
-    │  └─ JudgeBroken        it answered what the protocol does not allow: stop and look
+    │  ├─ JudgeRefused       the request is invalid (400, 413, 422): never retried
+    │  │  └─ JudgeKilled     the request killed its replica several times
+    │  ├─ BlobsMissing       the request names images that the service does not have (409): send them first
+    │  ├─ InvalidBlob        the uploaded blob is not a valid image: send the image inside its request
+    │  ├─ JudgeUncounted     the judge has no tokens to count, because it is not a model
+    │  ├─ JudgeUnavailable   the service is unreachable (5xx, transport): retried            retryable
+    │  │  ├─ JudgeBusy       the service is overloaded, starts or stops (429, 503): retried, with fewer requests at once
+    │  │  │  ├─ JudgeLate    no complete answer came in time: retried in the same way
+    │  │  │  └─ JudgeDied    the replica or engine died during the request (503, `judge_died`): retried a few times
+    │  │  ├─ JudgeNowhere    the host name is not known: retried for half a minute at the first contact
+    │  │  └─ JudgeFailed     the service failed on this request (500, `internal`): retried a few times
+    │  ├─ JudgeChanged       another judge than the pinned judge answers (412)
+    │  └─ JudgeBroken        the answer violates the protocol: stop and investigate
     ├─ EndpointError         an embedding endpoint gave no embeddings
-    │  └─ EndpointBusy       busy or unreachable (429, 5xx, transport): retried                   retryable
-    │     └─ EndpointNowhere the name of its host is not known: retried for half a minute at the first contact
-    ├─ ModelError            a model cannot be loaded, or does not fit its use
+    │  └─ EndpointBusy       the endpoint is busy or unreachable (429, 5xx, transport): retried   retryable
+    │     └─ EndpointNowhere the host name is not known: retried for half a minute at the first contact
+    ├─ ModelError            a model cannot be loaded, or is not suitable
     ├─ OutOfMemory           a GPU's memory is full: the message names the settings that help
-    ├─ TaskFailed            a task on a cluster died, and died again when it was tried again
-    └─ TrainingError         a training cannot go on
-       └─ NonFiniteLoss      stopped before the update
+    ├─ TaskFailed            a task on a cluster died, and every retry died too
+    └─ TrainingError         a training cannot start or continue
+       └─ NonFiniteLoss      the training stopped before the update
 
-A new error is a class here with one sentence. No class has an `__init__` of its own, so that all of them pickle. A
-message names the thing, the reason and the cure.
+A new error is a class here, with a docstring of one sentence. No class defines `__init__`, so that all errors can be
+pickled. A message names the thing, the reason and the cure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,10 +43,10 @@ E = TypeVar("E", bound=Exception)
 
 
 class UnijudgeError(Exception):
-    """The root: `except UnijudgeError` is what the command line catches, prints in one line and exits 1 on."""
+    """The base class. The command line prints such an error in one line, and exits with status 1."""
 
     retryable = False
-    """Whether the same call may succeed later, without anybody changing anything."""
+    """Whether the same call may succeed later without any change."""
 
 
 class SettingsError(UnijudgeError):
@@ -54,7 +54,7 @@ class SettingsError(UnijudgeError):
 
 
 class DataError(UnijudgeError):
-    """A file is missing, torn, foreign or of another version; the message names the path."""
+    """A file is missing, damaged, foreign or of another version; the message names the path."""
 
 
 class BadImage(DataError):
@@ -66,7 +66,7 @@ class TooLong(DataError):
 
 
 class Unreachable(DataError):
-    """A disk or a store did not answer, and may answer later: what it holds is not known to be wrong."""
+    """A disk or a store did not answer, and may answer later. Its data may be valid."""
 
 
 class FolderBusy(DataError):
@@ -74,37 +74,37 @@ class FolderBusy(DataError):
 
 
 class NothingSelected(DataError):
-    """A selection keeps no row of its scores, so nothing is written; the message counts why."""
+    """A selection keeps no row of its scores, so nothing is written; the message counts the reasons."""
 
     statistics: Mapping[str, float] = MappingProxyType({})
-    """Name → value, as of a selection that is written."""
+    """Name → value, the same statistics as those of a written selection."""
 
 
 class JudgeError(UnijudgeError):
-    """The judge gave no answer; raised as it is where no request would get one: a wrong key, path or cluster."""
+    """The judge gave no answer. This class itself means that no request can succeed: a wrong key, path or cluster."""
 
 
 class JudgeRefused(JudgeError):
-    """The service refuses the request itself (400, 413, 422): sending it again cannot help."""
+    """The service refuses the request itself (400, 413, 422), so a retry cannot help."""
 
 
 class JudgeKilled(JudgeRefused):
-    """A replica or an engine died each time that it worked on this request, at last on nothing else."""
+    """A replica or an engine died on every try of this request, and at last while it worked on nothing else."""
 
 
 class BlobsMissing(JudgeError):
     """The request names images by hashes that the service does not have."""
 
     names: Sequence[str] = ()
-    """Their hashes; none where the service keeps no images at all."""
+    """The missing hashes; empty if the service stores no images at all."""
 
 
 class InvalidBlob(JudgeError):
-    """Bytes that the service does not keep: no image, or not the one that they are called."""
+    """The service refuses an uploaded blob: the bytes are not an image, or have another hash."""
 
 
 class JudgeUncounted(JudgeError):
-    """The judge has no tokens to count, as the scripted one; what its pairs would cost cannot be said."""
+    """The judge has no tokens to count, as the scripted judge, so the cost of its pairs is unknown."""
 
 
 class JudgeUnavailable(JudgeError):
@@ -112,39 +112,39 @@ class JudgeUnavailable(JudgeError):
 
     retryable = True
     retry_after_s: float | None = None
-    """How long the service asks to wait, where it said so."""
+    """Seconds that the service asks to wait; None if the service did not say."""
 
 
 class JudgeBusy(JudgeUnavailable):
-    """The service has too much to do, starts or stops; the client sends fewer requests at once."""
+    """The service is overloaded, starts or stops; the client sends fewer requests at once."""
 
 
 class JudgeLate(JudgeBusy):
-    """No whole answer came before the request's deadline; or the service said at once that none would."""
+    """No complete answer came before the request's deadline, or the service announced that it cannot meet it."""
 
 
 class JudgeDied(JudgeBusy):
-    """The replica or its engine died while it worked on this request, which may be why, or one beside it."""
+    """The replica or its engine died during this request. This request or a concurrent request may be the cause."""
 
 
 class JudgeNowhere(JudgeUnavailable):
-    """The name of its host is not known here: most often the URL is wrong."""
+    """The host name of the service is not known here; most often the URL is wrong."""
 
 
 class JudgeFailed(JudgeUnavailable):
-    """The service failed on this request, while it may well answer others: after a few tries it is a refusal."""
+    """The service failed on this request, but may answer others. After a few tries, it counts as a refusal."""
 
 
 class JudgeChanged(JudgeError):
-    """Another judge answers than the one that the caller pinned; nothing that it said is used."""
+    """Another judge answers than the judge that the caller pinned, so its answer is not used."""
 
 
 class JudgeBroken(JudgeError):
-    """The service answered what the protocol does not allow."""
+    """The answer of the service violates the protocol."""
 
 
 class EndpointError(UnijudgeError):
-    """An embedding endpoint refuses the request, or answers something else than embeddings."""
+    """An embedding endpoint refuses the request, or its answer has no embeddings."""
 
 
 class EndpointBusy(EndpointError):
@@ -154,11 +154,11 @@ class EndpointBusy(EndpointError):
 
 
 class EndpointNowhere(EndpointBusy):
-    """The name of its host is not known here: most often the URL is wrong."""
+    """The host name of the endpoint is not known here; most often the URL is wrong."""
 
 
 class ModelError(UnijudgeError):
-    """A model cannot be loaded, or does not fit what it is asked to do."""
+    """A model cannot be loaded, or is not suitable for the task."""
 
 
 class OutOfMemory(UnijudgeError):
@@ -166,11 +166,11 @@ class OutOfMemory(UnijudgeError):
 
 
 class TaskFailed(UnijudgeError):
-    """A task on a cluster died with its process or its machine, as often as it was tried; the message names it."""
+    """A task on a cluster died with its process or its machine on every try; the message names the task."""
 
 
 class TrainingError(UnijudgeError):
-    """A training cannot start or go on."""
+    """A training cannot start or continue."""
 
 
 class NonFiniteLoss(TrainingError):

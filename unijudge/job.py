@@ -1,8 +1,8 @@
-"""How a job is given on the command line: an optional TOML file of settings, then key=value, in any number.
+"""The settings of a job on the command line: an optional TOML file, and then any number of key=value arguments.
 
     unijudge mine score job.toml corpus=c vectors=v out=s k=100
 
-`--help` of such a command shows its settings, the required ones first, and a shell completes their keys.
+`--help` of such a command shows its settings, required settings first, and the shell completes their keys.
 """
 
 import json
@@ -26,16 +26,16 @@ from unijudge.storage.locations import locate
 S = TypeVar("S", bound=Settings)
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
-"""A setting's name, as it stands before the `=`."""
+"""The name of a setting, before the `=`."""
 
 
 class JobCommand(TyperCommand):
-    """A command that is given by settings: its help shows them."""
+    """A command that takes settings, and shows them in its help."""
 
     kind: type[Settings]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The usual help, and then the settings by table."""
+        """Prints the usual help, and then the settings, table by table."""
         super().format_help(ctx, formatter)
         console = Console()
         for title, rows in settings_by_table(self.kind):
@@ -46,7 +46,7 @@ class JobCommand(TyperCommand):
 
 
 def in_order(*names: str) -> type[TyperGroup]:
-    """The class of a group that lists its commands in the order in which they are used; others follow."""
+    """Returns the class of a command group that lists these commands first, in this order."""
 
     class InOrder(TyperGroup):
         def list_commands(self, ctx: Any) -> list[str]:
@@ -57,12 +57,12 @@ def in_order(*names: str) -> type[TyperGroup]:
 
 
 def job(kind: type[Settings]) -> type[JobCommand]:
-    """The class of a command that takes these settings, for `app.command(cls=…)`."""
+    """Returns the class of a command that takes these settings, for `app.command(cls=…)`."""
     return type("JobCommand", (JobCommand,), {"kind": kind})
 
 
 def _complete(ctx: Any, incomplete: str) -> list[str]:
-    """Keys that begin like a word; files are completed by the shell."""
+    """Returns the keys that begin with a word. The shell completes the names of files."""
     kind = getattr(ctx.command, "kind", None)
     if kind is None or "=" in incomplete:
         return []
@@ -73,14 +73,14 @@ FileAndSettings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILE | KEY=VALUE",
-        help="A TOML file of settings (--example prints one), then settings: key=value, as in model.name=NAME.",
+        help="A TOML settings file (--example prints a template), then settings as key=value, such as model.name=NAME.",
         autocompletion=_complete,
     ),
 ]
 KeyValueOption = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace those of the file.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that override the settings file.")
 ]
-ExampleOption = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and stop.")]
+ExampleOption = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and exit.")]
 
 
 def is_setting(word: str) -> bool:
@@ -95,34 +95,34 @@ def is_setting(word: str) -> bool:
 
 
 def _is_file(word: str) -> bool:
-    """Whether a first word is a path, in which an equals sign may stand behind a slash."""
+    """Whether the first word is a path. A path may have an equals sign after a slash."""
     return "=" not in word or (not is_setting(word) and "/" in word.partition("=")[0])
 
 
 def file_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
-    """The settings file, if any, and the settings.
+    """Splits the words of a command into the settings file, if any, and the settings.
 
     Raises:
-        SettingsError: A word is neither the first one nor key=value, or the first one cannot be a path.
+        SettingsError: The first word is neither key=value nor a valid path, or a later word is not key=value.
     """
     file: Path | None = None
     if words and _is_file(words[0]):
         try:
             file = locate(words[0])
-        except ValueError as error:  # no such name can be
-            raise SettingsError(f"{error}; give a TOML file of settings, or key=value") from error
+        except ValueError as error:  # the word cannot be a path
+            raise SettingsError(f"{error}; give a TOML settings file, or key=value") from error
         words = words[1:]
     for word in words:
         if "=" not in word:
             raise SettingsError(
-                f"{shown_name(word)}: not key=value. Write a setting as in batch_size=8; a file of settings stands "
-                "before all of them"
+                f"{shown_name(word)}: not key=value. Write a setting as in batch_size=8; a settings file comes before "
+                "all settings"
             )
     return file, words
 
 
 def command_settings(kind: type[S], words: list[str] | None, show_example: bool = False) -> S:
-    """The settings of one command; with `--example` prints them as a TOML file and stops."""
+    """Returns the settings of a command. With `--example`, prints them as a TOML file and exits."""
     if show_example:
         typer.echo(example(kind), nl=False)
         raise typer.Exit
@@ -130,7 +130,7 @@ def command_settings(kind: type[S], words: list[str] | None, show_example: bool 
 
 
 def _fields(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted key → field, of all tables."""
+    """Yields the dotted key and the field of every setting."""
     for name, field in kind.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Settings):
@@ -140,7 +140,7 @@ def _fields(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, Field
 
 
 def settings_by_table(kind: type[Settings]) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """A title, and rows of key, default and meaning, for each table; required settings stand in the first one."""
+    """Returns each table's title and rows (key, default, meaning). The first table has the required settings."""
     required, tables = [], dict[str, list[tuple[str, str, str]]]()
     for key, field in _fields(kind):
         meaning = " ".join((field.description or "").split())

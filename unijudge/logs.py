@@ -1,4 +1,4 @@
-"""The folder of what is logged for people: engines' output, and reports of unexpected errors. This user's alone."""
+"""The private log folder of a user: the output of engines, and reports of unexpected errors."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from unijudge.errors import SettingsError
 
 
 def log_folder(folder: Path | None) -> Path:
-    """The folder of the logs, made if it does not exist.
+    """Returns the log folder, and creates it if needed.
 
     Args:
         folder: The setting `log_folder`.
 
     Raises:
-        SettingsError: The folder cannot be made or written; or the default one is not this user's alone to write.
+        SettingsError: The folder cannot be created or written, or other users can write the default folder.
     """
     chosen = folder or Path(tempfile.gettempdir()) / f"unijudge-logs-{os.getuid()}"
     try:
@@ -37,7 +37,7 @@ def log_folder(folder: Path | None) -> Path:
 
 
 def _not_ours(folder: Path) -> str | None:
-    """Why the default folder may be a trap: anybody may make a folder of that name first, or a link."""
+    """Returns why the default folder is unsafe, or None: another user may have created a folder or link there first."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         return "is a link or a file, not a folder"
@@ -49,19 +49,19 @@ def _not_ours(folder: Path) -> str | None:
 
 
 def unusable(folder: Path, reason: str) -> SettingsError:
-    """What to raise where logs cannot be written."""
+    """Returns the error to raise when logs cannot be written."""
     return SettingsError(f"log_folder: {folder}: {reason}. Set it to a folder that this user may write")
 
 
 def new_file(folder: Path, name: str) -> Path:
-    """Makes an empty file of a new name that this user alone may read; no link is followed.
+    """Creates an empty file with a new name, which only this user can read. No link is followed.
 
     Raises:
-        SettingsError: It cannot be made.
+        SettingsError: The file cannot be created.
     """
     path = folder / name
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise unusable(folder, f"no log can be made there ({error.strerror})") from error
+        raise unusable(folder, f"a log cannot be created there ({error.strerror})") from error
     return path

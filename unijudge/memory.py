@@ -1,4 +1,4 @@
-"""Memory that is full, in whatever library: each has an error of its own for it, or none. Imports none of them."""
+"""The detection of full memory in any library. Each library has another error class for it; none is imported here."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from unijudge.errors import OutOfMemory
 
 SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
-"""In an error's text. torch has a class for its own allocator on a GPU alone: others raise a RuntimeError."""
+"""Texts in errors. torch has an error class only for its GPU allocator; other parts raise a RuntimeError."""
 LONGEST_FIGURES = 200
-"""Characters of a foreign message in ours."""
+"""The most characters of a foreign message in our message."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch's own, that of a library under it, or numpy's.
+    """Whether an error means that memory is full, in torch, in a library under torch, or in numpy.
 
     Example:
         >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA error: out of memory"))
@@ -26,10 +26,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def one_memory_error() -> Iterator[None]:
-    """Makes one class of every error within the block that says that memory is full. Other errors pass.
+    """Converts every error of full memory in the block to `OutOfMemory`. Other errors pass unchanged.
 
     Raises:
-        OutOfMemory: Memory ran out; the message has how much was wanted and how much was free.
+        OutOfMemory: Memory is full. The message has the requested and the free memory.
     """
     try:
         yield
@@ -40,5 +40,5 @@ def one_memory_error() -> Iterator[None]:
 
 
 def _figures(error: BaseException) -> str:
-    """How much was wanted and how much was free, in torch's words; the rest of its advice is left out."""
+    """Returns the requested and the free memory in torch's words, without the rest of torch's advice."""
     return ". ".join(str(error).split(". ")[:3])[:LONGEST_FIGURES]

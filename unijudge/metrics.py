@@ -1,7 +1,8 @@
-"""Measures of rankings and of scores, as plain arithmetic on numpy arrays.
+"""Measures of rankings and scores, as plain arithmetic on numpy arrays.
 
-Letters: Q queries · N items. A gold rank is 1 + the items that score better + the items that score equal, so ties
-never flatter. Scores within `TIE` are equal: a product of matrices gives equal rows different last bits.
+Letters: Q queries · N items. A gold rank is 1 + the number of items with a higher score + the number of items with an
+equal score, so ties never improve a result. Scores within `TIE` are equal, because a matrix product gives equal rows
+different last bits.
 """
 
 import math
@@ -13,11 +14,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating]
 Places = Sequence[int] | npt.NDArray[np.int64]
 TIE = 1e-6
-"""Less than what tells two contents apart in float16, more than what float32 rounds of a cosine."""
+"""The tolerance for equal scores: below the difference of two contents in float16, above float32's rounding errors."""
 
 
 def gold_rank(scores_N: Floats, gold: Places) -> int:
-    """The rank, from 1, of the best-placed gold item; every non-gold item of equal score stands before it.
+    """Returns the rank, from 1, of the best gold item. Non-gold items with an equal score rank before it.
 
     Example:
         >>> gold_rank(np.array([0.9, 0.5, 0.5]), [1])
@@ -27,17 +28,17 @@ def gold_rank(scores_N: Floats, gold: Places) -> int:
 
 
 def gold_ranks(scores_N: Floats, gold: Places) -> npt.NDArray[np.int64]:
-    """The ranks, from 1, of all gold items, the best-placed first; non-gold items of equal score stand before them.
+    """Returns the ascending ranks, from 1, of all gold items. Non-gold items with an equal score rank before them.
 
     Raises:
-        ValueError: A score is not a finite number: it has no place in an order.
+        ValueError: A score is not a finite number, so it has no rank.
 
     Example:
         >>> gold_ranks(np.array([0.9, 0.5, 0.5, 0.1]), [3, 0]).tolist()
         [1, 4]
     """
     if not np.isfinite(scores_N).all():
-        raise ValueError("a score is not a finite number, so it has no rank; find where it was made")
+        raise ValueError("a score is not a finite number, so it has no rank; check the model that computed it")
     golden = np.zeros(len(scores_N), bool)
     golden[np.asarray(gold, np.int64)] = True
     others = np.sort(scores_N[~golden])
@@ -47,17 +48,17 @@ def gold_ranks(scores_N: Floats, gold: Places) -> npt.NDArray[np.int64]:
 
 
 def precision_at_1(ranks_Q: npt.NDArray[np.integer]) -> float:
-    """The share of queries whose first item is gold, in [0, 1]."""
+    """Returns the share of queries whose first item is gold, in [0, 1]."""
     return float((ranks_Q == 1).mean())
 
 
 def recall_at(ranks_Q: npt.NDArray[np.integer], k: int) -> float:
-    """The share of queries with a gold item among the first k, in [0, 1]: recall@k as retrieval papers count it."""
+    """Returns the share of queries with a gold item among the first k, in [0, 1]: recall@k of retrieval papers."""
     return float((ranks_Q <= k).mean())
 
 
 def mean_reciprocal_rank(ranks_Q: npt.NDArray[np.integer]) -> float:
-    """Mean of 1 / gold rank, in (0, 1].
+    """Returns the mean of 1 / gold rank, in (0, 1].
 
     Example:
         >>> mean_reciprocal_rank(np.array([1, 2]))
@@ -67,17 +68,17 @@ def mean_reciprocal_rank(ranks_Q: npt.NDArray[np.integer]) -> float:
 
 
 def bootstrap_shares(share: float, queries: int, name: str, rounds: int = 10_000) -> Floats:
-    """Shares of right answers as they come out when the queries are drawn anew, with replacement.
+    """Returns bootstrapped shares of right answers, by resampling the queries with replacement.
 
-    Of Q zeros and ones, Q draws with replacement hold Binomial(Q, share) ones, so the bootstrap of a share needs no
-    queries, only their number. It takes queries for independent, which five captions of one image are not quite, and
-    where none or all are right nothing varies.
+    Q draws with replacement from Q zeros and ones contain Binomial(Q, share) ones, so the bootstrap of a share needs
+    only the number of queries. It assumes independent queries, which is not exact for five captions of an image. With
+    no or only right answers, the share does not vary.
 
     Args:
-        share: Of the queries that were answered right, in [0, 1].
-        queries: Their number.
-        name: What is measured: the seed, so that a set's draws do not depend on what else is measured.
-        rounds: How often all are drawn.
+        share: The share of queries with a right answer, in [0, 1].
+        queries: The number of queries.
+        name: The name of the measured set. It is the seed, so that a set's draws do not depend on other sets.
+        rounds: The number of resamplings.
 
     Returns:
         (rounds,), each in [0, 1].
@@ -93,7 +94,7 @@ def bootstrap_shares(share: float, queries: int, name: str, rounds: int = 10_000
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of bootstrapped values: what lies between its ends is `level` of them.
+    """Returns the percentile interval of bootstrapped values, which contains the share `level` of the values.
 
     Example:
         >>> [round(end, 3) for end in interval(np.linspace(0, 1, 1001))]
@@ -104,10 +105,10 @@ def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
 
 
 def modality_gap(images_ND: Floats, texts_MD: Floats) -> float:
-    """How far apart the embeddings of images and of texts lie: ‖mean image − mean text‖₂; in [0, 2] for unit vectors.
+    """Returns the distance between image and text embeddings, ‖mean image − mean text‖₂; in [0, 2] for unit vectors.
 
     Returns:
-        NaN where there are none of one kind: the gap is not defined.
+        The distance, or NaN without images or without texts, for which the gap is not defined.
 
     Source:
         Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation Learning",
@@ -123,7 +124,9 @@ def modality_gap(images_ND: Floats, texts_MD: Floats) -> float:
 
 
 def ndcg(scores_N: Floats, gold: Places, k: int) -> float:
-    """Normalised discounted cumulative gain at k with binary relevance, in [0, 1]; ties rank non-gold items first.
+    """Returns normalised discounted cumulative gain at k, with binary relevance, in [0, 1].
+
+    In a tie, non-gold items rank first.
 
     Source:
         Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002.
@@ -139,10 +142,10 @@ def ndcg(scores_N: Floats, gold: Places, k: int) -> float:
 
 
 def roc_auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
-    """The chance that a random positive scores above a random negative, ties counting half; in [0, 1].
+    """Returns the probability that a random positive scores above a random negative, in [0, 1]. Ties count half.
 
     Raises:
-        ValueError: There is no positive, or no negative: the area is not defined.
+        ValueError: Without a positive or without a negative, the area is not defined.
 
     Example:
         >>> roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
@@ -157,7 +160,7 @@ def roc_auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
 
 
 def tied_share(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
-    """The share of (positive, negative) pairs with the same score, which `roc_auc` counts half; in [0, 1].
+    """Returns the share of (positive, negative) pairs with equal scores, which `roc_auc` counts half; in [0, 1].
 
     Example:
         >>> tied_share(np.array([0.5, 0.5, 0.9]), np.array([True, False, True]))
@@ -173,19 +176,19 @@ def tied_share(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
 def bootstrap_roc_auc(
     scores_N: Floats, labels_N: npt.NDArray[np.bool_], queries_N: Places, *, seed: int, rounds: int = 1000
 ) -> Floats:
-    """ROC-AUC as it comes out when the queries are drawn again, with replacement, each with all of its pairs.
+    """Returns bootstrapped ROC-AUCs, by resampling the queries with replacement, each with all of its pairs.
 
-    The pairs of one query are alike, so an interval that took them for independent would be too narrow.
+    The pairs of a query are correlated, so an interval that treats the pairs as independent would be too narrow.
 
     Args:
-        scores_N: Of pairs.
-        labels_N: Whether each matches.
+        scores_N: The scores of the pairs.
+        labels_N: Whether each pair matches.
         queries_N: The number of each pair's query, from 0.
-        seed: Of the draws.
-        rounds: How often all are drawn.
+        seed: The seed of the draws.
+        rounds: The number of resamplings.
 
     Returns:
-        At most (rounds,), each in [0, 1]: a draw without a positive or without a negative has no area.
+        At most (rounds,), each in [0, 1]. A draw without a positive or without a negative is left out.
 
     Source:
         Field and Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69(3), 2007.
@@ -200,7 +203,7 @@ def bootstrap_roc_auc(
     num_queries = int(queries.max()) + 1
     areas = []
     for _ in range(rounds):
-        # How often each query was drawn is the weight of its pairs.
+        # The weight of a pair is the number of times that its query was drawn.
         weights_N = np.bincount(rng.integers(num_queries, size=num_queries), minlength=num_queries)[queries]
         positives_U = np.bincount(place, weights_N * labels_N, len(values))
         negatives_U = np.bincount(place, weights_N * ~labels_N, len(values))
@@ -211,7 +214,7 @@ def bootstrap_roc_auc(
 
 
 def share_interval(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share, 95 % by default; unlike the normal one it holds where no or all trials are hits.
+    """Returns Wilson's interval of a share, 95 % by default, which is also valid if no or all trials are hits.
 
     Source:
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22(158), 1927.
@@ -229,7 +232,7 @@ def share_interval(hits: int, total: int, z: float = 1.959964) -> tuple[float, f
 def calibration_bins(
     probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], bins: int = 10
 ) -> list[tuple[int, float, float]]:
-    """Of each equal-width bin that is not empty, in order: its size, its mean probability and its share of positives.
+    """Returns size, mean probability and share of positives for each equal-width bin that is not empty, in order.
 
     Example:
         >>> calibration_bins(np.array([0.25, 0.25, 1.0]), np.array([True, False, True]))
@@ -237,11 +240,13 @@ def calibration_bins(
     """
     place = np.minimum((probabilities_N * bins).astype(int), bins - 1)
     chosen = [place == index for index in np.unique(place)]
-    return [(int(one.sum()), float(probabilities_N[one].mean()), float(labels_N[one].mean())) for one in chosen]
+    return [(int(mask.sum()), float(probabilities_N[mask].mean()), float(labels_N[mask].mean())) for mask in chosen]
 
 
 def calibration_error(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], bins: int = 10) -> float:
-    """Expected calibration error: mean |confidence − accuracy| over equal-width bins, weighted by size; in [0, 1].
+    """Returns the expected calibration error: mean |confidence − accuracy| over equal-width bins, weighted by size.
+
+    The result is in [0, 1].
 
     Source:
         Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
@@ -255,13 +260,13 @@ def calibration_error(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], 
 
 
 def kendall_tau(left_N: Floats, right_N: Floats) -> float:
-    """Kendall's τ-b: agreement of two orders of the same items, ties counted out; in [−1, 1].
+    """Returns Kendall's τ-b, the agreement of two orders of the same items with a correction for ties; in [−1, 1].
 
     Source:
         Kendall, "The treatment of ties in ranking problems", Biometrika 33(3), 1945.
 
     Returns:
-        NaN where one side has no order at all.
+        The agreement, or NaN if all values of a side are equal.
 
     Example:
         >>> round(kendall_tau(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])), 4)

@@ -1,7 +1,7 @@
-"""What made a folder: the program's version, the command, when, on what; beside it stand its inputs' fingerprints.
+"""The provenance of a folder: the program's version, the command, the time, and the machine.
 
-It is the field `made` of a manifest, and never part of a plan: a job that goes on at another minute, or by another
-version of the program, is the same job, so `made` is left out wherever manifests are compared or hashed.
+Provenance is the field `made` of a manifest. A job that is resumed later, or by another version of the program, is the
+same job, so `made` is ignored in comparisons and hashes of manifests.
 """
 
 import platform
@@ -17,55 +17,55 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, RootModel
 
 MADE = {"made"}
-"""The fields that are no part of a plan."""
+"""The fields that do not belong to a plan."""
 USER = re.compile(
     r"""
     ([a-zA-Z][\w.+-]{0,30})://  (?:
-        [^/\s"'<>:@]* : (?!\d+(?:[/"',\]]|$|\s)) (?: (?!://)\S )* @   # user:password; a port is none
+        [^/\s"'<>:@]* : (?!\d+(?:[/"',\]]|$|\s)) (?: (?!://)\S )* @   # user:password, but not host:port
         | [^/\s"'<>]* @                                               # a user or a token alone
     )""",
     re.VERBOSE,
 )
-"""The beginning of a URL up to the last @ of its word: a password may hold an @, a slash or a quote too."""
+"""The beginning of a URL up to the last @ of the word, since a password may contain an @, a slash or a quote."""
 BARE_USER = re.compile(r"""(^|[\s"'=<(\[])[^\s"'=<>(\[:/@]+:(?!//)(?!\d+(?:[/"',\]]|$|\s))(?:(?!://)\S)*@(?=[\w\[])""")
-"""The same where the scheme was forgotten."""
-PLACES = tuple(
+"""The same for a URL without its scheme."""
+MACHINE_PATHS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (r"(^|=)(?:file://)?(/.*)$", r'(")(?:file://)?(/[^"]*)', r"(')(?:file://)?(/[^']*)")
 )
-"""A whole path of a machine: a word of a command, the value of a setting, or what stands in quotes."""
+"""An absolute path: a word of a command, the value of a setting, or a text in quotes."""
 NO_USER = ("abfs", "abfss", "wasb", "wasbs", "github")
-"""Schemes whose @ parts a container or a repository from its place."""
+"""Schemes whose @ separates a container or a repository from its host."""
 
 
 class Provenance(BaseModel):
-    """Who made this folder, and how."""
+    """The program, command and machine that made a folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     unijudge: str
     """The program's version."""
     command: str
-    """The command line that was typed; passwords inside URLs are left out."""
+    """The typed command line, without passwords inside URLs."""
     settings: dict[str, Any] | None = None
-    """All of the command's settings, where it takes some, and the manifest does not hold them anyway."""
+    """All settings of the command; None if the command has no settings, or the manifest holds them elsewhere."""
     created: str
-    """UTC, to the second; of the first run, where several made the folder."""
+    """The UTC time of the first run, to the second."""
     python: str
     platform: str
 
     def published(self) -> "Provenance":
-        """The same without what the folders of one machine are called."""
+        """Returns a copy without the folders of this machine."""
         words = [without_places(word) for word in shlex.split(self.command)]
         return self.model_copy(update={"command": shlex.join(words), "settings": without_places_in(self.settings)})
 
     @classmethod
     def now(cls, settings: BaseModel | None = None) -> "Provenance":
-        """Of what this process begins to write at this moment."""
+        """Returns the provenance of an output that this process begins to write now."""
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         return cls(
             unijudge=version("unijudge"),
-            # Word by word: quoting would put more quotes into a password.
+            # Passwords are removed word by word, because quoting would add quotes to a password.
             command=shlex.join(map(without_passwords, words)),
             settings=None if settings is None else without_passwords_in(settings.model_dump(mode="json")),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,29 +75,29 @@ class Provenance(BaseModel):
 
 
 class Beginning(BaseModel):
-    """settings.json: what a training run began with."""
+    """settings.json of a training run: the settings and the inputs at its beginning."""
 
     model_config = ConfigDict(title="run's settings")
 
     settings: dict[str, Any]
     inputs: dict[str, str]
-    """Name → digest of everything that is trained on."""
+    """Name → digest of each training input."""
     made: Provenance | None = None
 
 
 class Versions(RootModel[dict[str, str]]):
-    """environment.json: library → the version under which a run was trained, or several in order."""
+    """environment.json of a training run: library → its version, or several versions in order."""
 
     model_config = ConfigDict(title="run's environment")
 
 
 def differences(found: BaseModel, wanted: BaseModel) -> list[str]:
-    """The names of the fields in which two manifests differ; when and by whom they were made is none."""
+    """Returns the names of the fields in which two manifests differ, ignoring provenance."""
     return [name for name, value in found if name not in MADE and value != getattr(wanted, name)]
 
 
 def without_passwords(text: str) -> str:
-    """A text whose URLs name no user and no password.
+    """Removes users and passwords from the URLs in a text.
 
     Example:
         >>> without_passwords("service=https://me:s@cret@judge:8000/v1 s3://bucket/a@b")
@@ -112,24 +112,24 @@ def without_passwords(text: str) -> str:
 
 
 def without_passwords_in(value: Any) -> Any:
-    """The same of every text in a mapping or a list."""
+    """Applies `without_passwords` to every text in a mapping or a list."""
     return _each_text(without_passwords, value)
 
 
 def without_places(word: str) -> str:
-    """A word of a command or a setting, whole paths shortened to their last part.
+    """Shortens absolute paths in a word of a command or a setting to their last part.
 
     Example:
         >>> [without_places(word) for word in ("/home/o'neil/a b", 'scores=["/data/x", "s3://bucket/y"]', "a/b")]
         ['a b', 'scores=["x", "s3://bucket/y"]', 'a/b']
     """
-    for pattern in PLACES:
+    for pattern in MACHINE_PATHS:
         word = pattern.sub(lambda found: found[1] + PurePosixPath(found[2]).name, word)
     return word
 
 
 def without_places_in(value: Any) -> Any:
-    """The same of every text in a mapping or a list."""
+    """Applies `without_places` to every text in a mapping or a list."""
     return _each_text(without_places, value)
 
 

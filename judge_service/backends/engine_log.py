@@ -1,6 +1,7 @@
-"""What an engine prints while it starts goes to a file. When the engine dies, the file holds the cause.
+"""Writes the output of an engine to a log file, and finds the cause of the engine's death in this file.
 
-vLLM's engine runs in processes of its own. Their parent learns that one died, and not why: the process printed why.
+vLLM's engine runs in separate processes. The parent process only learns that a process died. The reason is in the
+output of this process.
 """
 
 import contextlib
@@ -14,9 +15,9 @@ from pathlib import Path
 from unijudge.logs import log_folder, new_file
 
 FILES_KEPT = 20
-"""Logs of ended processes that stay in the folder; older ones are removed when a new one begins."""
+"""The number of logs that the folder keeps. A new log removes the oldest logs of ended processes."""
 LONGEST_CAUSE = 300
-"""Characters of a cause in a message."""
+"""The largest number of characters of a cause in a message."""
 
 _NAME = re.compile(r"engine-\d{8}T\d{6}(?:\.\d+)?-(\d+)\.log")
 _PREFIX = re.compile(
@@ -24,7 +25,7 @@ _PREFIX = re.compile(
 )
 _TRACEBACK = "Traceback (most recent call last):"
 _FATAL = "fatal error"
-"""vLLM's words for the death of an engine that had started."""
+"""vLLM's phrase for the death of a running engine."""
 _SECONDARY = re.compile(
     r"Engine core initialization failed|EngineDeadError|EngineCore encountered|WorkerProc initialization failed"
     r"|was ended by "
@@ -33,12 +34,12 @@ _SECONDARY = re.compile(
 CURES = (
     (
         r"'EngineCore\w*': -9|SIGKILL",
-        "the system killed the engine, most likely since main memory ran out: lower replicas, or add memory",
+        "the system killed the engine, probably because main memory ran out: lower replicas, or add memory",
     ),
     (r"Failed to find C compiler", "install gcc and its headers, or set CC to a compiler"),
     (r"Python\.h", "install the headers of Python (python3-dev on Debian and Ubuntu)"),
     (r"[Nn]inja|nvcc|CUDA_HOME", "set engine.sampler = 'torch' and engine.attention = 'FLASH_ATTN', or install nvcc"),
-    (r"Free memory on device", "lower engine.gpu_memory_utilization, or stop what else uses the GPU"),
+    (r"Free memory on device", "lower engine.gpu_memory_utilization, or stop other programs on the GPU"),
     (
         r"out of memory|OutOfMemory",
         "lower engine.max_num_batched_tokens or model.max_num_seqs, or split the model with tensor_parallel_size",
@@ -55,43 +56,43 @@ CURES = (
     ),
     (
         r"size mismatch|exceeds dimension size|[Nn]o module or parameter named",
-        "weights and config.json do not fit: download them again",
+        "the weights do not match config.json: download the model again",
     ),
 )
-"""What a cause says (a regular expression) → what helps."""
+"""A regular expression for a cause → the cure."""
 SAID_ELSEWHERE = (r"Python\.h: No such file",)
-"""Signs that a compiler prints before the error that names only its command."""
+"""Regular expressions for output of a compiler. The error after this output only names the compiler's command."""
 
 
 def new_log(folder: Path | None) -> Path:
-    """A file for one engine's log, in a folder that keeps the newest ones.
+    """Creates the log file of an engine, and removes the oldest logs of the folder.
 
     Args:
         folder: The setting `log_folder`.
 
     Raises:
-        SettingsError: The folder cannot be written.
+        SettingsError: The folder is not writable.
     """
     chosen = log_folder(folder)
     ended = [path for path in sorted(chosen.glob("engine-*.log")) if _has_ended(path)]
     for old in ended[: -(FILES_KEPT - 1)]:
         old.unlink(missing_ok=True)
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    # An error may name what was judged, so nobody else reads it.
+    # Errors may quote judged texts, so `new_file` lets no other user read the log.
     return new_file(chosen, f"engine-{started}-{os.getpid()}.log")
 
 
 def _has_ended(log: Path) -> bool:
-    """Whether it is the log of an engine whose process has ended; other people's files are not."""
+    """Whether a file is the log of an engine whose process has ended. False for all other files."""
     name = _NAME.fullmatch(log.name)
     return name is not None and not Path(f"/proc/{name.group(1)}").exists()
 
 
 @contextlib.contextmanager
 def printing_to(log: Path) -> Iterator[None]:
-    """Sends what this process prints to a file until the block ends; processes that start meanwhile keep the file.
+    """Sends the output of this process to a file until the block ends. Processes started in the block keep the file.
 
-    It works on file descriptors, since engines are other processes and partly written in other languages.
+    File descriptors are redirected, since engines are other processes and are partly written in other languages.
     """
     saved = [os.dup(number) for number in (1, 2)]
     try:
@@ -108,17 +109,21 @@ def printing_to(log: Path) -> Iterator[None]:
 
 
 def cause_in(text: str) -> str:
-    r"""The first error of a log that is not a consequence of another one. Empty where the log holds no error.
+    r"""Returns the first error of a log that is not a consequence of another error. Empty if the log has no error.
 
     Example:
         >>> cause_in("Traceback (most recent call last):\n  File 'x.py'\nValueError: no room\nRuntimeError: failed")
         'ValueError: no room'
     """
     lines = [_PREFIX.sub("", line.rstrip()) for line in text.splitlines()]
-    # What a running engine printed before its death is about other requests.
+
+    # Errors before the death of a running engine are errors of single requests.
     deaths = [number for number, line in enumerate(lines) if _FATAL in line]
+    first = deaths[-1] if deaths else 0
+
+    # The error is the first line after a traceback that is not indented.
     inside = False
-    for line in lines[deaths[-1] if deaths else 0 :]:
+    for line in lines[first:]:
         if line.startswith(_TRACEBACK):
             inside = True
         elif inside and line and not line[0].isspace():
@@ -129,22 +134,33 @@ def cause_in(text: str) -> str:
 
 
 def explained(error: BaseException, log: Path, *, had_started: bool = False) -> str:
-    """Why an engine died: the cause, its cure, and the file that holds the rest.
+    """Returns the reason of an engine's death: the cause, its cure, and the path of the log.
 
     Args:
-        error: What the parent learned.
-        log: What the engine printed; it may be gone.
-        had_started: Whether it died at work: errors of single requests may then stand in its log, and are no cause.
+        error: The error in the parent process.
+        log: The log of the engine. The file may be missing.
+        had_started: Whether the engine died after its start. Then the log may contain errors of single requests, which
+            are not the cause.
     """
-    heard = str(error).strip() or type(error).__name__
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    told = "" if had_started and _FATAL not in text else cause_in(text)
-    cause = heard if not _SECONDARY.search(heard) else told or heard
+
+    # Most errors of the parent only report the death. Then the log has the cause.
+    cause = str(error).strip() or type(error).__name__
+    log_has_cause = not had_started or _FATAL in text
+    if _SECONDARY.search(cause) and log_has_cause:
+        cause = cause_in(text) or cause
+
+    # The sign of a cure can be in the cause or in the output of a compiler before the cause.
+    signs = [match.group() for sign in SAID_ELSEWHERE if (match := re.search(sign, text))]
+    searched = "\n".join([*signs, cause])
+    cure = "the log has the whole error"
+    for pattern, known_cure in CURES:
+        if re.search(pattern, searched):
+            cure = known_cure
+            break
+
     line = " ".join(cause.split())[:LONGEST_CAUSE]
-    elsewhere = [match.group() for sign in SAID_ELSEWHERE if (match := re.search(sign, text))]
-    searched = "\n".join([*elsewhere, cause])
-    cure = next((cure for pattern, cure in CURES if re.search(pattern, searched)), "the log holds the whole error")
     return f"{line.rstrip('.')}. {cure[0].upper()}{cure[1:]}. Log: {log}"

@@ -1,7 +1,7 @@
-"""How vLLM is started: settings, a model's size and a GPU → the engine's options, its environment, and whether it fits.
+"""Settings, the size of a model and a GPU → the options of vLLM's engine, its environment and its memory.
 
-Pure functions. They start nothing and ask no GPU, so each kind of GPU can be tested on a machine without one. Why each
-option has its value stands in docs/gpu.md.
+All functions are pure: they start no process and query no GPU, so each kind of GPU can be tested on a machine without
+GPUs. docs/gpu.md explains the value of each option.
 """
 
 from dataclasses import dataclass
@@ -13,42 +13,45 @@ from judge_service.settings import ServiceSettings
 from unijudge.judging.prompt import LONGEST_LIST
 
 GPU_SHARE = 0.92
-"""Of a GPU's memory, vLLM's own default."""
+"""The share of a GPU's memory that the engine uses: vLLM's default."""
 STEP_TOKENS = (16384, 8192, 4096, 2048)
-"""How many tokens a step may have. The largest is for GPUs of `LARGE_GPU_BYTES` only."""
+"""The possible numbers of tokens in a step. The largest is only for GPUs of at least `LARGE_GPU_BYTES`."""
 LARGE_GPU_BYTES = 140 * 10**9
 CACHED_STEPS = 4
-"""How many steps' tokens the cache should hold: the step in work, the next one, and the prefixes that they share."""
+"""The number of steps whose tokens should fit into the cache: the current step, the next step and shared prefixes."""
 LIBRARY_BYTES = GIB // 2
-"""What CUDA's libraries and the allocator take beside the tensors."""
+"""The memory of CUDA's libraries and of the allocator, in addition to the tensors."""
 FLOAT32_BYTES = 4
 EXACT_FLOAT32 = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
-"""Without them Triton's products, those of attention in float32, round their factors to the ten bits of TF32."""
+"""Variables for exact float32. Without these variables Triton's attention rounds factors to the ten bits of TF32."""
 GPU_BLOCK_SIZE = 16
-"""Tokens in a cache block on a GPU, vLLM's own choice."""
+"""The number of tokens in a cache block on a GPU: vLLM's default."""
 SHARED_CACHE_PART = 0.9
-"""Of the cache by estimate, where replicas share a GPU: the rest is for what the estimate does not see."""
+"""The share of the estimated cache that is used if replicas share a GPU. The rest covers errors of the estimate."""
 CPU_BLOCK_SIZE = 32
-"""Tokens in a cache block: CPU attention wants a multiple of 32, and the default of 128 would hide short prefixes."""
+"""The number of tokens in a cache block on a CPU.
+
+CPU attention needs a multiple of 32. With the default of 128, short prefixes would not be shared.
+"""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What one GPU of a replica holds, in bytes. An estimate by arithmetic, nothing is measured."""
+    """The memory that one GPU of a replica needs, in bytes. The numbers are computed, not measured."""
 
     budget: int
-    """What the engine may take."""
+    """The memory that the engine may use."""
     weights: int
     work_space: int
-    """For one step: hidden states, those of the vision tower, logits, and what CUDA's libraries take."""
+    """The memory of one step: hidden states of language model and vision tower, logits, and CUDA's libraries."""
     cache_needed: int
-    """For one prompt of `model.max_tokens`."""
+    """The cache for one prompt of `model.max_tokens`."""
     cache_part: float
-    """Of what is left, the part that becomes the cache."""
+    """The share of the remaining memory that becomes the cache."""
 
     @property
     def cache(self) -> int:
-        """For keys and values; negative where weights and work space do not fit."""
+        """The memory for keys and values. Negative if weights and work space do not fit."""
         return int(self.cache_part * (self.budget - self.weights - self.work_space))
 
     @property
@@ -59,33 +62,33 @@ class MemoryEstimate:
     def __str__(self) -> str:
         return (
             f"weights {self.weights / GIB:.1f} GiB, work space {self.work_space / GIB:.1f} GiB, "
-            f"cache {self.cache / GIB:.1f} GiB of {self.budget / GIB:.1f} GiB on each GPU, by estimate"
+            f"cache {self.cache / GIB:.1f} GiB of {self.budget / GIB:.1f} GiB on each GPU (estimated)"
         )
 
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """How an engine is started."""
+    """The options, environment and memory of an engine."""
 
     options: dict[str, Any]
-    """Of vLLM's `EngineArgs`."""
+    """The arguments of vLLM's `EngineArgs`."""
     environment: dict[str, str]
-    """Variables that are set where the caller has not set them."""
+    """Environment variables that do not replace variables of the caller."""
     precision: dict[str, str]
-    """Variables that are set whatever the caller has set: the judge's identity promises this dtype."""
+    """Environment variables that replace variables of the caller, since the judge's identity promises this dtype."""
     own_process: bool
-    """Whether the engine runs in a process of its own."""
+    """Whether the engine runs in a separate process."""
     memory: MemoryEstimate | None
-    """On a GPU."""
+    """The memory of each GPU. None on a CPU."""
 
 
 def engine_plan(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu | None) -> EnginePlan:
-    """The engine of one replica.
+    """Returns the plan of one replica's engine.
 
     Args:
-        settings: Of the service.
-        sizes: Of the model.
-        gpu: The GPU that each part of the replica gets; None for a CPU.
+        settings: The settings of the service.
+        sizes: The sizes of the model.
+        gpu: The GPU that each part of the replica gets. None for a CPU.
     """
     model = settings.model
     options: dict[str, Any] = {
@@ -132,7 +135,7 @@ def _on_gpu(
     environment |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(own_process)),
         "VLLM_USE_FLASHINFER_SAMPLER": str(int(engine.sampler == "flashinfer")),
-        # A fork after CUDA was touched would break the engine's process.
+        # A process that is forked after CUDA was initialised cannot use CUDA.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     step_tokens, memory = step_tokens_of(settings, sizes, gpu)
@@ -140,12 +143,14 @@ def _on_gpu(
         "gpu_memory_utilization": memory_share(settings),
         "max_num_batched_tokens": step_tokens,
         "max_num_seqs": min(settings.model.max_num_seqs, step_tokens),
-        # A replica's GPUs are on its machine: vLLM would otherwise look for places of its own in the cluster.
+        # All GPUs of a replica are on its machine. Inside Ray, vLLM would otherwise search the whole cluster for GPUs.
         "distributed_executor_backend": "mp" if settings.tensor_parallel_size > 1 else None,
     }
+
+    # vLLM would measure the free memory, and confuse its own use with that of a replica that starts at the same time.
     if memory.cache_part < 1 and memory.cache > 0:
-        # vLLM would measure what is left, and count a neighbour that starts at the same time as its own.
         options["kv_cache_memory_bytes"] = memory.cache
+
     if engine.graphs == "off":
         options["enforce_eager"] = True
     else:
@@ -157,34 +162,35 @@ def _on_gpu(
 
 
 def replicas_on_a_gpu(settings: ServiceSettings) -> int:
-    """How many replicas Ray puts on one GPU."""
+    """Returns the number of replicas that Ray places on one GPU."""
     if not 0 < settings.gpus_per_replica < 1:
         return 1
     return min(settings.replicas, int(1 / settings.gpus_per_replica))
 
 
 def memory_share(settings: ServiceSettings) -> float:
-    """The share of a whole GPU that one replica takes: vLLM counts from the whole, however little Ray reserves."""
+    """Returns the share of a GPU's whole memory that one replica uses. vLLM ignores the share that Ray reserves."""
     if settings.engine.gpu_memory_utilization is not None:
         return settings.engine.gpu_memory_utilization
     return round(GPU_SHARE * min(1.0, settings.gpus_per_replica or 1.0), 4)
 
 
 def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step_tokens: int) -> MemoryEstimate:
-    """What one GPU holds for steps of a given length.
+    """Estimates the memory of one GPU for steps of a given length.
 
-    Work space, of tensors that live at the same time:
+    The work space is the sum of the tensors that exist at the same time:
 
         language model   T · (4 · width + 3 · feed-forward / P) · bytes     residual, gate, up and their product
         vision tower     T · numbers of a visual token · bytes              runs before the language model
         logits           S · vocabulary · 2 · 4                             logits and their log-probabilities
 
-    T tokens of a step, S sequences at once (at most T), P GPUs of a replica. The larger of the first two counts.
+    T is the number of tokens of a step, S the number of sequences at once (at most T), P the number of GPUs of a
+    replica. Of the first two lines, only the larger counts.
 
     Args:
-        settings: Of the service.
-        sizes: Of the model.
-        gpu: One of the replica's.
+        settings: The settings of the service.
+        sizes: The sizes of the model.
+        gpu: A GPU of the replica.
         step_tokens: T.
     """
     parts = settings.tensor_parallel_size
@@ -203,12 +209,12 @@ def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step
 
 
 def step_tokens_of(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> tuple[int, MemoryEstimate]:
-    """The longest step that leaves a cache of `CACHED_STEPS`; else the shortest one."""
+    """Returns the longest step that leaves enough memory for a cache of `CACHED_STEPS`, or else the shortest step."""
     if settings.engine.max_num_batched_tokens is not None:
         chosen = settings.engine.max_num_batched_tokens
         return chosen, memory_estimate(settings, sizes, gpu, chosen)
-    longest = STEP_TOKENS if gpu.memory_bytes >= LARGE_GPU_BYTES else STEP_TOKENS[1:]
-    for step_tokens in longest:
+    lengths = STEP_TOKENS if gpu.memory_bytes >= LARGE_GPU_BYTES else STEP_TOKENS[1:]
+    for step_tokens in lengths:
         memory = memory_estimate(settings, sizes, gpu, step_tokens)
         if memory.cache >= CACHED_STEPS * step_tokens * _cached_token_bytes(settings, sizes):
             break
@@ -216,7 +222,7 @@ def step_tokens_of(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> tu
 
 
 def _whole_blocks(tokens: int) -> int:
-    """The tokens of the blocks that hold a prompt, and of the one that vLLM keeps for itself."""
+    """Returns the number of tokens in the blocks of a prompt and in the block that vLLM reserves."""
     return (-(-tokens // GPU_BLOCK_SIZE) + 1) * GPU_BLOCK_SIZE
 
 
@@ -229,7 +235,7 @@ def _number_bytes(settings: ServiceSettings) -> int:
 
 
 def _attention(settings: ServiceSettings, gpu: Gpu) -> str | None:
-    """The attention kernels to name; None leaves the choice to vLLM, which takes FLASH_ATTN where it runs."""
+    """Returns the attention kernels to set. None leaves the choice to vLLM, which uses FLASH_ATTN where possible."""
     if settings.engine.attention != "auto":
         return settings.engine.attention
     blackwell = gpu.capability >= (10, 0)

@@ -1,7 +1,7 @@
-"""Ends an engine's processes when the process that started them has ended, SIGKILL included.
+"""Ends an engine's processes when their parent process has ended, even by SIGKILL.
 
-vLLM's engine does not notice that. It would keep the GPU's memory, and the replica that takes the dead one's place
-would find none.
+vLLM's engine does not notice the end of its parent. The engine would keep the GPU's memory, and the next replica would
+not have enough memory to start.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 
 def guard(pids: Sequence[int]) -> "subprocess.Popen[bytes]":
-    """Starts a process that waits until this one ends, and then kills the others that are left.
+    """Starts a guardian: a process that waits for the end of this process, and then kills the given processes.
 
     Args:
-        pids: Of processes that this one has started.
+        pids: The ids of processes that this process has started.
     """
     command = [sys.executable, "-S", "-E", __file__, *map(str, pids)]
-    # Nobody writes to its standard input: it ends when this process is gone.
+    # Nothing is written to the guardian's standard input, so the input ends only when this process ends.
     return subprocess.Popen(  # noqa: S603  our own file
         command,
         stdin=subprocess.PIPE,
@@ -30,11 +30,11 @@ def guard(pids: Sequence[int]) -> "subprocess.Popen[bytes]":
 
 
 def main(pids: Sequence[int]) -> None:
-    """Waits for the end of standard input."""
-    # A number may be given to another process later; a descriptor stays with this one.
+    """Waits for the end of standard input, and then kills the processes."""
+    # The system can reuse the id of an ended process, but a file descriptor always means the same process.
     guarded = []
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
+        with contextlib.suppress(ProcessLookupError):  # the process has already ended
             guarded.append(os.pidfd_open(pid))
     sys.stdin.read()
     for process in guarded:

@@ -1,7 +1,6 @@
-"""A model's configuration → what its tokens cost (`judging.flops`), for the families whose vision tower is known here.
+"""A model's configuration → the cost of its tokens (`judging.flops`), for Qwen2-VL, Qwen2.5-VL and Qwen3-VL.
 
-Those are Qwen2-VL, Qwen2.5-VL and Qwen3-VL; a test counts the operations of each. For others it says nothing: a
-guess would be taken for a bill.
+A test counts the operations of each family. Other families get no cost, since a guess would look like a measurement.
 """
 
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from unijudge.judging.flops import ModelShape, VisionShape
 
 
 def shape_of(config: Any) -> ModelShape | None:
-    """The shape of a model by its configuration, of the Hugging Face kind.
+    """Returns the shape of a model from its Hugging Face configuration.
 
     Returns:
-        None for a family whose vision tower is not worked out here, and for a language model that sees windows.
+        The shape. None for a family with an unknown vision tower, and for a language model with windowed attention.
     """
     tower = _TOWERS.get(config.model_type)
     text = config.get_text_config()
@@ -61,15 +60,15 @@ def _qwen3_vl(vision: Any) -> VisionShape:
 def _tower(
     vision: Any, width: int, *, feedforward: int, merged_width: int, mergers: int = 1, windowed: int = 0
 ) -> VisionShape:
-    """What the three have in common.
+    """Returns the cost of a vision tower, by the formulas that all three families share.
 
     Args:
-        vision: The tower's configuration.
-        width: Of a patch.
-        feedforward: Weights of a layer's feed-forward part.
-        merged_width: Of a visual token.
-        mergers: How many times patches are merged into tokens.
-        windowed: How many layers see windows.
+        vision: The configuration of the tower.
+        width: The width of a patch.
+        feedforward: The weights of a layer's feed-forward part.
+        merged_width: The width of a visual token.
+        mergers: The number of modules that merge patches into tokens.
+        windowed: The number of layers with windowed attention.
     """
     merge = vision.spatial_merge_size
     patches = merge**2

@@ -1,6 +1,6 @@
-"""A model's configuration → what it holds and what a token takes, for estimates of memory. No weights are read.
+"""A model's configuration → its sizes, for estimates of memory. No weights are read.
 
-The model is built without memory (on torch's meta device), so every family is counted exactly, down to the last bias.
+The model is built on torch's meta device, which allocates no memory, so the count is exact for every family.
 """
 
 from dataclasses import dataclass
@@ -12,50 +12,50 @@ from unijudge.modeling.weight_files import packing_of
 from unijudge.storage.access_errors import in_one_line
 
 FEWEST_BITS = 4
-"""Of a packed weight where a configuration does not say it: an estimate that is too low refuses no model that fits."""
+"""Bits of a packed weight if the configuration does not name them. A low estimate rejects no model that would fit."""
 GROUP_BITS = 20 / 128
-"""Of each weight for its group's scale and zero: 16 and 4 bits for each 128 weights, as AWQ and GPTQ have them."""
+"""Additional bits of a packed weight in AWQ and GPTQ: 16 for a scale and 4 for a zero point, for each 128 weights."""
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What estimates of memory need. Numbers count weights or activations, not bytes."""
+    """The sizes of a model for estimates of memory. The unit is weights or activations, not bytes."""
 
     layer_weights: int
-    """Of the language model's linear layers: what quantisation packs."""
+    """The weights of the language model's linear layers. Quantisation packs only these weights."""
     other_weights: int
-    """Embeddings, head and vision tower."""
+    """The weights of embeddings, head and vision tower."""
     width: int
-    """Of a hidden state."""
+    """The width of a hidden state."""
     feed_forward: int
-    """Of a layer's widest part."""
+    """The width of the feed-forward part of a layer."""
     vocabulary: int
     heads: int
     kv_heads: int
-    """Heads of keys and values: no more GPUs than these share the cache."""
+    """The number of heads of keys and values, which is the largest number of GPUs that can split the cache."""
     cached_token_numbers: int
-    """Keys and values of one token, in all layers."""
+    """The keys and values of one token, in all layers."""
     visual_token_numbers: int
-    """What the vision tower holds at once for each visual token."""
+    """The activations that the vision tower keeps at the same time, for each visual token."""
     quantisation: str
     """The configuration's `quant_method`, or `none`."""
     packed_bits: float
-    """Of each of the layers' weights; 0 where they are not packed."""
+    """The bits of a packed weight of the layers. 0 if the weights are not packed."""
 
     def weight_bytes(self, number_bytes: int) -> int:
-        """All weights.
+        """Returns the bytes of all weights.
 
         Args:
-            number_bytes: Of a weight that is not packed.
+            number_bytes: The bytes of a weight that is not packed.
         """
         layers = self.layer_weights * (self.packed_bits / 8 if self.packed_bits else number_bytes)
         return int(layers + self.other_weights * number_bytes)
 
 
 def sizes_of(config: Any) -> ModelSizes:
-    """The sizes of a model by its configuration, of the Hugging Face kind.
+    """Returns the sizes of a model from its Hugging Face configuration.
 
-    A visual token holds, for each of its patches, residual, norm, queries, keys and values, and the gate, up and
+    For each patch of a visual token, the tower keeps residual, norm, queries, keys and values, and the gate, up and
     product of the feed-forward part:  6 · width + 3 · feed-forward.
     """
     import torch
@@ -68,11 +68,14 @@ def sizes_of(config: Any) -> ModelSizes:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and "language_model." in name
     )
+
+    # Each family has its own names for the sizes of the vision tower.
     text, vision = config.get_text_config(), config.vision_config
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     vision_width = getattr(vision, "embed_dim", None) or vision.hidden_size
     vision_feed_forward = getattr(vision, "intermediate_size", None) or int(vision_width * vision.mlp_ratio)
     patches = getattr(vision, "spatial_merge_size", None) or round(1 / getattr(config, "downsample_ratio", 1))
+
     quantisation, packed_bits = _packing(getattr(config, "quantization_config", None))
     return ModelSizes(
         layer_weights=layer_weights,
@@ -90,41 +93,50 @@ def sizes_of(config: Any) -> ModelSizes:
 
 
 def load_sizes(name: str, revision: str | None) -> ModelSizes:
-    """The sizes of a model on disk or on a hub; only its configuration is read.
+    """Returns the sizes of a model on disk or on a hub. Only the configuration of the model is read.
 
     Raises:
-        ModelError: The configuration cannot be read, or is not of a model with a vision tower.
+        ModelError: The configuration cannot be read, or the model has no vision tower.
     """
     import transformers
 
     try:
         return sizes_of(transformers.AutoConfig.from_pretrained(name, revision=revision, **NO_CODE))
-    except Exception as error:  # other people's configurations fail in transformers in many ways
+    except Exception as error:  # transformers raises many kinds of errors for invalid configurations
         raise ModelError(
-            f"{name}: its configuration cannot be used ({in_one_line(error)}). Check model.name"
+            f"{name}: the configuration of the model cannot be used ({in_one_line(error)}). Check model.name"
         ) from error
 
 
 def quantisation_of(config: Any) -> str:
-    """How a model's weights are packed: the `quant_method` of its configuration, or `none`."""
+    """Returns the `quant_method` of a model's configuration, or `none`."""
     return packing_of(getattr(config, "quantization_config", None))
 
 
 def _packing(config: Any) -> tuple[str, float]:
-    """The method, and the bits of a weight with its share of scales and zeros."""
+    """Returns the method, and the bits of a weight including its share of scales and zero points."""
     if config is None:
         return "none", 0.0
     fields = config if isinstance(config, dict) else config.to_dict()
     method = packing_of(config)
-    return method, _weight_bits(method, fields) + (GROUP_BITS if method in ("awq", "gptq") else 0.0)
+    bits = _weight_bits(method, fields)
+    if method in ("awq", "gptq"):
+        bits += GROUP_BITS
+    return method, bits
 
 
 def _weight_bits(method: str, fields: dict[str, Any]) -> float:
-    """Of one weight, as the configurations of AWQ, GPTQ, FP8, compressed-tensors and ModelOpt say it."""
+    """Returns the bits of a weight, from a configuration of AWQ, GPTQ, FP8, compressed-tensors or ModelOpt."""
+    # AWQ and GPTQ have a single field.
+    if bits := fields.get("bits") or fields.get("w_bit"):
+        return float(bits)
+
+    # compressed-tensors has a field for each group of layers.
     groups = fields.get("config_groups") or {}
-    of_groups = [group["weights"]["num_bits"] for group in groups.values() if group.get("weights")]
-    said = fields.get("bits") or fields.get("w_bit") or (max(of_groups) if of_groups else None)
-    if said is not None:
-        return float(said)
+    bits_of_groups = [group["weights"]["num_bits"] for group in groups.values() if group.get("weights")]
+    if bits_of_groups:
+        return float(max(bits_of_groups))
+
+    # Configurations of FP8 only have the name of the method.
     is_fp8 = "fp8" in f"{method} {fields.get('quant_algo', '')}".lower()
     return 8.0 if is_fp8 else float(FEWEST_BITS)

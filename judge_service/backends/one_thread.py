@@ -1,7 +1,7 @@
-"""One thread that works for one caller at a time, and for nobody who has left.
+"""A thread that works for one caller at a time, and skips the work of callers that have left.
 
-A request whose caller left before it began never begins. One that has begun looks, before each of its steps, whether
-somebody still waits for it.
+If the caller leaves before the work begins, the work never begins. Work in progress checks before each of its steps
+whether the caller still waits.
 """
 
 import asyncio
@@ -15,31 +15,31 @@ Result = TypeVar("Result")
 
 
 class CallerLeft(Exception):
-    """Nobody waits for this request any more, so nobody hears of this error."""
+    """The caller of this request no longer waits. The caller does not get this error."""
 
 
 class Caller:
-    """Who asked for one request."""
+    """The caller of one request."""
 
     def __init__(self) -> None:
         self._left = threading.Event()
 
     def leave(self) -> None:
-        """From now on nobody waits."""
+        """Notes that the caller no longer waits."""
         self._left.set()
 
     def check_waits(self) -> None:
-        """Returns while somebody waits.
+        """Returns if the caller still waits.
 
         Raises:
-            CallerLeft: Nobody does.
+            CallerLeft: The caller has left.
         """
         if self._left.is_set():
             raise CallerLeft
 
 
 class OneThread:
-    """Runs what it is given, one after the other, in the order of its callers."""
+    """Runs one function at a time, in the order of the calls."""
 
     def __init__(self, name: str):
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
@@ -50,12 +50,12 @@ class OneThread:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Result:
-        """What the work returns, unless the caller is cancelled or runs out of time.
+        """Runs a function in the thread, and returns its result. If this task is cancelled, the function stops early.
 
         Args:
-            work: Gets its caller first, and asks it before each step.
-            *arguments: What the work gets beside.
-            **named: The same, by name.
+            work: The function. Its first argument is the caller, and `check_waits` of the caller precedes each step.
+            *arguments: The other arguments of the function.
+            **named: The keyword arguments of the function.
         """
         caller = Caller()
 

@@ -1,7 +1,13 @@
-"""One query and its candidates → token streams that end where the answer begins, and the ids of the answers.
+"""A query and its candidates → token streams that end where the answer begins, and the token ids of the answers.
 
-It promises that Yes and No, and the numbers of a list, are each one token *in that place*, that the words of a user
-stay words, that nothing is cut, and that every backend is given the same tokens and pixels. It does not run a model.
+This module promises:
+
+- Yes and No, and the numbers of a list, are each one token at the position of the answer.
+- Text of a user never becomes a special token.
+- No text is truncated.
+- Every backend gets the same tokens and pixels.
+
+The module does not run a model.
 """
 
 from collections.abc import Sequence
@@ -21,17 +27,21 @@ from unijudge.modeling.inputs import ModelInputs
 from unijudge.modeling.listwise import ListQuestion
 
 CHARACTERS_IN_TOKEN = 16
-"""A longer text than so many times the longest prompt is refused before it is tokenised. English has about four."""
+"""The largest number of characters of a text for each token of `model.max_tokens`. English has about four a token.
+
+Longer texts are rejected before tokenisation.
+"""
 
 
 class Renderer:
-    """The judge prompt for one tokenizer."""
+    """Writes the judge prompt for one tokenizer."""
 
     def __init__(self, encoder: ChatEncoder, prompt: Prompt):
-        """Proves the labels, and that the chat template takes pictures on both sides.
+        """Checks the labels, and whether the chat template accepts pictures in the query and in the candidate.
 
         Raises:
-            ModelError: A label is not one token where the answer stands, both are the same, or a picture has no place.
+            ModelError: A label is not one token at the position of the answer, the labels are equal, or the template
+                has no position for a picture.
         """
         self._prompt = prompt
         self._encoder = encoder
@@ -39,19 +49,20 @@ class Renderer:
         self.no_id = encoder.label_id(prompt.no)
         if self.yes_id == self.no_id:
             raise ModelError(
-                f"labels {prompt.yes!r} and {prompt.no!r} are the same token; set prompt.yes and prompt.no"
+                f"labels {prompt.yes!r} and {prompt.no!r} are the same token. Set other words for prompt.yes or "
+                "prompt.no"
             )
-        shown = Content("a", b"a picture")  # no picture is opened for its place in a prompt
-        self.streams(shown, [shown])
+        sample = Content("a", b"a picture")  # the bytes need not be an image: prompts do not open pictures
+        self.streams(sample, [sample])
 
     def streams(self, query: Content, candidates: Sequence[Content]) -> list[Stream]:
-        """One prompt for each candidate."""
+        """Returns one prompt for each candidate."""
         return [self._encoder.stream(self._prompt.parts(query, candidate)) for candidate in candidates]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything of a judge but its weights: what turns pairs into its inputs, and its name."""
+    """A judge without its weights: the converter from pairs to model inputs, and the identity."""
 
     model: ModelInputs
     renderer: Renderer
@@ -62,7 +73,10 @@ class Inputs:
     def prepare(
         self, query: Content, candidates: Sequence[Content]
     ) -> tuple[list[Verdict | PairError | None], dict[int, Stream]]:
-        """The prompts of the candidates that can be judged, by place; an error in the place of each other one.
+        """Converts candidates to prompts.
+
+        Returns:
+            For each candidate its error, or None; and the prompts of the candidates without an error, by index.
 
         Raises:
             JudgeRefused: The query is empty, or its image cannot be decoded.
@@ -70,31 +84,34 @@ class Inputs:
         self._check_pixels([query, *candidates])
         self._check_query(query)
         answers: list[Verdict | PairError | None] = [self._fault_of(candidate) for candidate in candidates]
-        sound = [place for place, fault in enumerate(answers) if fault is None]
+        valid = [index for index, fault in enumerate(answers) if fault is None]
         streams: dict[int, Stream] = {}
-        # A long query is tokenised once to be refused, not once for each candidate.
-        if len(sound) > 1 and len(query.text or "") > self.settings.max_tokens:
+
+        # A query that is too long by itself is tokenised only once, not once for each candidate.
+        if len(valid) > 1 and len(query.text or "") > self.settings.max_tokens:
             _, too_long = self._stream(query, Content(text="a"))
             if too_long is not None:
                 return [fault or too_long for fault in answers], streams
-        for place in sound:
-            stream, too_long = self._stream(query, candidates[place])
+
+        for index in valid:
+            stream, too_long = self._stream(query, candidates[index])
             if too_long:
-                answers[place] = too_long
+                answers[index] = too_long
             else:
-                streams[place] = stream
+                streams[index] = stream
         return answers, streams
 
     def _stream(self, query: Content, candidate: Content) -> tuple[Stream, PairError | None]:
-        """The prompt of one pair, and why it cannot be asked."""
+        """Returns the prompt of a pair, and an error if the prompt is too long."""
         (stream,) = self.renderer.streams(query, [candidate])
         length = self.model.length(stream)
-        fits = length <= self.settings.max_tokens
-        return stream, None if fits else self._too_long(length, "shorten the text or the image")
+        if length <= self.settings.max_tokens:
+            return stream, None
+        return stream, self._too_long(length, "Shorten the text or the image")
 
     @cached_property
     def lists(self) -> ListQuestion:
-        """What writes this model's listwise questions.
+        """The writer of this model's listwise questions.
 
         Raises:
             JudgeRefused: The numbers of a list are not one token each in this model's tokenizer.
@@ -102,13 +119,13 @@ class Inputs:
         try:
             return ListQuestion(self.model.encoder)
         except ModelError as error:
-            raise JudgeRefused(f"{self.model.name}: {error}: ask it pair by pair") from error
+            raise JudgeRefused(f"{self.model.name}: {error}. Use this judge pair by pair") from error
 
     def prepare_list(self, query: Content, candidates: Sequence[Content]) -> Stream | PairError:
-        """The prompt of one list, or why it cannot be asked.
+        """Returns the prompt of a list, or the error of the list.
 
         Raises:
-            JudgeRefused: The query is empty, or its image cannot be decoded, or this model cannot answer listwise.
+            JudgeRefused: The query is empty, its image cannot be decoded, or this model cannot answer listwise.
         """
         self._check_pixels([query, *candidates])
         self._check_query(query)
@@ -117,22 +134,25 @@ class Inputs:
                 return fault.model_copy(update={"message": f"candidate {number}: {fault.message}"})
         stream = self.lists.stream(query, candidates)
         length = self.model.length(stream)
-        return self._too_long(length, "list fewer candidates") if length > self.settings.max_tokens else stream
+        if length > self.settings.max_tokens:
+            return self._too_long(length, "List fewer candidates")
+        return stream
 
     def _check_pixels(self, contents: Sequence[Content]) -> None:
-        """Refuses what would take too long to decode, before anything is decoded.
+        """Rejects a request whose images would take too long to decode. Nothing is decoded before this check.
 
         Raises:
-            JudgeRefused: The images have too many pixels together.
+            JudgeRefused: The images together have too many pixels.
         """
         images = {content.image for content in contents if content.image is not None}
         sizes = map(pixels_in, images)
-        # A larger image is not decoded: it gets an error in its place.
+
+        # Images above `max_pixels` are not decoded: their candidates get an error.
         pixels = sum(size for size in sizes if size <= self.limits.max_pixels)
         if pixels > self.limits.max_request_pixels:
             raise JudgeRefused(
-                f"the images of this request have {pixels} pixels together; one request takes "
-                f"{self.limits.max_request_pixels}: send fewer candidates, or scale the images down"
+                f"the images of this request have {pixels} pixels in total: a request may have "
+                f"{self.limits.max_request_pixels}. Send fewer candidates, or scale the images down"
             )
 
     def _check_query(self, query: Content) -> None:
@@ -140,13 +160,18 @@ class Inputs:
             raise JudgeRefused(f"query: {fault.message}")
 
     def _fault_of(self, content: Content) -> PairError | None:
-        """Why a content cannot be judged, whatever stands beside it."""
+        """Returns the error of a query or candidate. None if the content can be judged."""
         if not content_parts(content):
             return EMPTY
-        longest = CHARACTERS_IN_TOKEN * self.settings.max_tokens
-        if len(content.text or "") > longest:
-            message = f"a text of {len(content.text or '')} characters: more than {longest} are not read; shorten it"
+
+        # The limit on tokens allows at most this many characters.
+        characters = len(content.text or "")
+        limit = CHARACTERS_IN_TOKEN * self.settings.max_tokens
+        if characters > limit:
+            message = f"a text has {characters} characters: the limit is {limit}. Shorten the text"
             return PairError(code="too_long", message=message)
+
+        # Decoded pictures stay in a cache for the prompt.
         try:
             with one_memory_error():
                 if content.image is not None:
@@ -154,20 +179,21 @@ class Inputs:
         except BadImage as error:
             return PairError(code="bad_image", message=str(error))
         except OutOfMemory as error:
-            message = f"out of memory while its image was decoded ({error}). Scale it down, or lower limits.max_pixels"
+            cure = "Scale the image down, or lower limits.max_pixels"
+            message = f"out of memory while the image was decoded ({error}). {cure}"
             return PairError(code="out_of_memory", message=message)
         return None
 
     def _too_long(self, length: int, cure: str) -> PairError:
-        message = f"{length} tokens; this judge takes {self.settings.max_tokens}: {cure}"
+        message = f"the prompt has {length} tokens: this judge accepts {self.settings.max_tokens}. {cure}"
         return PairError(code="too_long", message=message)
 
     def shared(self, streams: Sequence[Stream]) -> int:
-        """How many leading entries a query's prompts share, and are computed once for; none where one stands alone."""
+        """Returns the number of leading entries that all prompts of a query share. 0 for a single prompt."""
         return shared_prefix(streams) if len(streams) > 1 else 0
 
     def identity(self, backend: str, version: str) -> JudgeIdentity:
-        """Who judges, when `backend` runs the model."""
+        """Returns the identity of this judge on a backend."""
         return JudgeIdentity(
             model=self.model.name,
             weights=self.model.weights,
@@ -189,10 +215,10 @@ class Inputs:
 
 
 def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) -> Inputs:
-    """Loads a model's configuration, tokenizer and image processor; its settings then name the commit that they are of.
+    """Loads a model's configuration, tokenizer and image processor. The settings of the result pin their commit.
 
     Raises:
-        ModelError: They cannot be loaded, are of another family, or the labels do not fit.
+        ModelError: A file cannot be loaded, the family of the model is unknown, or a label is not one token.
     """
     try:
         model = ModelInputs(
@@ -202,12 +228,13 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) 
             max_pixels=settings.max_pixels,
             max_source_pixels=limits.max_pixels,
         )
-        longest = model.config.get_text_config().max_position_embeddings - 1  # one is for the answer
+        longest = model.config.get_text_config().max_position_embeddings - 1  # the last position is for the answer
         if settings.max_tokens > longest:
-            raise ModelError(f"model.max_tokens: {settings.max_tokens}, but it takes {longest}: set that, or less")
+            raise ModelError(f"model.max_tokens is {settings.max_tokens}: the model accepts at most {longest}")
     except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
-    # An upload in between would give the weights of another commit.
+
+    # A new commit on the hub could otherwise give weights that do not belong to these files.
     pinned = settings.model_copy(update={"revision": model.revision})
     return Inputs(
         model=model,
@@ -219,16 +246,16 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) 
 
 
 def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> Verdict | PairError:
-    """A verdict, or an error where a number is not finite, as half precision can overflow."""
+    """Returns a verdict, or an error if a log-probability is not finite: half precision can overflow."""
     if abs(yes_logprob) < float("inf") and abs(no_logprob) < float("inf"):
         return Verdict(yes_logprob=yes_logprob, no_logprob=no_logprob, argmax_is_label=argmax_is_label)
-    message = f"ln P(Yes) = {yes_logprob}, ln P(No) = {no_logprob}; take a wider model.dtype"
+    message = f"ln P(Yes) = {yes_logprob}, ln P(No) = {no_logprob}: not finite. Use a wider model.dtype"
     return PairError(code="not_finite", message=message)
 
 
 def choice(logprobs: Sequence[float], *, argmax_is_number: bool) -> ListVerdict | PairError:
-    """The choice from a list, or an error where a number is not finite, as half precision can overflow."""
+    """Returns the choice from a list, or an error if a log-probability is not finite: half precision can overflow."""
     if all(abs(logprob) < float("inf") for logprob in logprobs):
         return ListVerdict.of(logprobs, argmax_is_number=argmax_is_number)
-    message = f"ln P of the numbers = {list(logprobs)}; take a wider model.dtype"
+    message = f"ln P of the numbers = {list(logprobs)}: not finite. Use a wider model.dtype"
     return PairError(code="not_finite", message=message)

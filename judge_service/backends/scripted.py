@@ -1,8 +1,6 @@
-"""A judge without a model: the answer is a hash of the pair, and the best of a list has the largest.
+"""A judge without a model, for load and fault tests: the score is a hash of the pair.
 
-For load and fault tests, never for training data.
-
-Its identity says `scripted`, so scores made with it can be told apart for ever.
+The scores must never become training data. The identity of this judge is `scripted`, so they can always be recognised.
 """
 
 import asyncio
@@ -18,7 +16,7 @@ from unijudge.judging.verdicts import EMPTY, JudgeIdentity, ListVerdict, PairErr
 
 
 class ScriptedJudge:
-    """Answers from a hash; checks images as the real judges do."""
+    """Computes scores from a hash. Checks images in the same way as the real judges."""
 
     def __init__(self, prompt: Prompt, *, delay_s: float = 0.0):
         self._delay_s = delay_s
@@ -41,24 +39,26 @@ class ScriptedJudge:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who answers."""
+        """The identity of the judge."""
         return self._identity
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
-        """One answer for each candidate, in order; the same pair always gets the same answer."""
+        """Returns one answer for each candidate, in order. The same pair always gets the same answer."""
         await self._begin(query)
         return [self._answer(query, candidate) for candidate in candidates]
 
     async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
-        """The best of the candidates: P(number) is proportional to the odds of the pair."""
+        """Returns the best of the candidates. P(number) is proportional to the odds of the pair."""
         await self._begin(query)
         answers = [self._answer(query, candidate) for candidate in candidates]
         for number, answer in enumerate(answers, start=1):
             if isinstance(answer, PairError):
                 return answer.model_copy(update={"message": f"candidate {number}: {answer.message}"})
+
+        # Normalised, the odds of all candidates sum to 1.
         log_odds = [answer.log_odds for answer in answers if isinstance(answer, Verdict)]
-        total = math.log(math.fsum(map(math.exp, log_odds)))
-        return ListVerdict.of([one - total for one in log_odds], argmax_is_number=True)
+        log_total = math.log(math.fsum(map(math.exp, log_odds)))
+        return ListVerdict.of([odds - log_total for odds in log_odds], argmax_is_number=True)
 
     async def _begin(self, query: Content) -> None:
         await asyncio.sleep(self._delay_s)
@@ -76,7 +76,7 @@ class ScriptedJudge:
 
 
 def _fault_of(content: Content) -> PairError | None:
-    """Why a content cannot be judged, as the real judges say it."""
+    """Returns the error that the real judges give for a content. None if the content can be judged."""
     if not content_parts(content):
         return EMPTY
     try:

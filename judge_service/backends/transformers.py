@@ -1,9 +1,10 @@
 """The exact reference: any family of `unijudge.modeling.families` in transformers, on one device.
 
-A query's prefix runs once; its candidates' suffixes run in batches on copies of the prefix' key-value cache. Equal to
-one pair at a time within 1e-4 in log-odds in float32 (a test holds it to that).
+The shared prefix of a query's prompts runs once. The suffixes of the candidates run in batches on copies of the
+prefix's key-value cache. In float32 the log-odds differ by at most 1e-4 from the log-odds of single pairs. A test
+checks this.
 
-A caller that leaves takes its request along: what has not begun never begins, and what has stops before its next chunk.
+If a caller leaves, its request never starts, or stops before the next chunk.
 
 Letters: B candidates · S longest suffix · D width · V vocabulary.
 """
@@ -30,24 +31,27 @@ from unijudge.storage.access_errors import in_one_line
 
 
 class TransformersJudge:
-    """Judges with transformers. One request at a time runs on the device; the others wait."""
+    """Judges with transformers. One request at a time runs on the device. The other requests wait."""
 
     def __init__(self, inputs: Inputs, device: str):
         """Loads the weights.
 
         Args:
-            inputs: What makes its prompts.
-            device: Where it runs: `cpu` or `cuda`.
+            inputs: The converter from pairs to prompts.
+            device: The device of the model: `cpu` or `cuda`.
 
         Raises:
-            ModelError: They cannot be loaded.
+            ModelError: The weights cannot be loaded.
         """
         self._inputs = inputs
         self._labels = [inputs.renderer.yes_id, inputs.renderer.no_id]
         settings = inputs.settings
         self._device = torch.device(device)
-        if settings.dtype == "float32":  # else the tower's convolution rounds its factors to ten bits on a GPU
+
+        # By default the convolution of the vision tower rounds factors to the ten bits of TF32 on a GPU.
+        if settings.dtype == "float32":
             torch.backends.cudnn.allow_tf32 = False
+
         try:
             with one_memory_error():
                 self._model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -62,39 +66,40 @@ class TransformersJudge:
         except OutOfMemory as error:
             raise ModelError(
                 f"{settings.name}: the weights in {settings.dtype} do not fit the GPU ({error}). Set "
-                "model.dtype = 'bfloat16', take a smaller model, or set model.device = 'cpu'"
+                "model.dtype = 'bfloat16', choose a smaller model, or set model.device = 'cpu'"
             ) from error
-        except Exception as error:  # a file may hold anything, and each library has errors of its own
+        except Exception as error:  # damaged files cause many kinds of errors
             raise ModelError(f"{settings.name}: cannot be loaded as a judge ({in_one_line(error)})") from error
+
         self._thread = OneThread("judge")
         self._progressed_at = float("-inf")
         self._identity = inputs.identity("transformers", transformers.__version__)
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who answers."""
+        """The identity of the judge."""
         return self._identity
 
     @property
     def inputs(self) -> Inputs:
-        """What turns pairs into its prompts."""
+        """The converter from pairs to prompts."""
         return self._inputs
 
     @property
     def progressed_at(self) -> float:
-        """The `time.monotonic()` of the last chunk that was computed, for whomever."""
+        """The `time.monotonic()` of the last computed chunk, of any caller."""
         return self._progressed_at
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
-        """One answer for each candidate, in order.
+        """Returns one answer for each candidate, in order.
 
         Raises:
-            JudgeRefused: The query is empty, its image cannot be decoded, or it does not fit into memory.
+            JudgeRefused: The query is empty, its image cannot be decoded, or the query does not fit into memory.
         """
         return await self._thread.run(self._judge, query, list(candidates))
 
     async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
-        """Which of the candidates is the best, or why this list cannot be asked about.
+        """Returns the best of the candidates, or the error of this list.
 
         Raises:
             JudgeRefused: The query is empty, its image cannot be decoded, the list does not fit into memory, or this
@@ -108,6 +113,8 @@ class TransformersJudge:
         if isinstance(stream, PairError):
             return stream
         numbers = self._inputs.lists.number_ids[: len(candidates)]
+
+        # The step on the device takes most of the time.
         caller.check_waits()
         try:
             with one_memory_error():
@@ -124,9 +131,9 @@ class TransformersJudge:
     def _judge(self, caller: Caller, query: Content, candidates: list[Content]) -> list[Verdict | PairError]:
         answers, streams = self._inputs.prepare(query, candidates)
         if streams:
-            for place, verdict in zip(streams, self._score(list(streams.values()), caller), strict=True):
-                answers[place] = verdict
-        return [found for found in answers if found is not None]
+            for index, verdict in zip(streams, self._score(list(streams.values()), caller), strict=True):
+                answers[index] = verdict
+        return [result for result in answers if result is not None]
 
     @torch.inference_mode()
     def _score(self, streams: list[Stream], caller: Caller) -> Iterator[Verdict | PairError]:
@@ -141,23 +148,24 @@ class TransformersJudge:
             yield from self._score_chunk(chunk, cut, cache, caller)
 
     def _score_chunk(self, chunk: list[Stream], cut: int, cache: Any, caller: Caller) -> Iterator[Verdict | PairError]:
-        """The answers of some candidates; where memory is short, in halves, down to a single one."""
+        """Yields the answers of some candidates. If memory is short, splits the chunk in halves, down to one pair."""
         caller.check_waits()
         try:
             with one_memory_error():
                 logprobs_BV = self._logprobs_BV(chunk, cut, cache)
-                likeliest = logprobs_BV.argmax(-1).tolist()
+                most_probable = logprobs_BV.argmax(-1).tolist()
         except OutOfMemory as error:
             failure = self._no_room(error)
         else:
             self._progressed_at = time.monotonic()
-            for (yes, no), token in zip(logprobs_BV[:, self._labels].tolist(), likeliest, strict=True):
+            for (yes, no), token in zip(logprobs_BV[:, self._labels].tolist(), most_probable, strict=True):
                 yield answer(yes, no, argmax_is_label=token in self._labels)
             return
         if len(chunk) == 1:
             yield PairError(code="out_of_memory", message=failure)
             return
-        # Outside of the handler: the error holds the tensors that did not fit.
+
+        # This must be outside of the except block: the error keeps the tensors that did not fit in memory.
         half = len(chunk) // 2
         yield from self._score_chunk(chunk[:half], cut, cache, caller)
         yield from self._score_chunk(chunk[half:], cut, cache, caller)
@@ -167,7 +175,7 @@ class TransformersJudge:
         return f"out of memory ({error}). Lower model.max_pixels (now {budget}), or shorten the text"
 
     def _chunks(self, streams: list[Stream]) -> Iterator[list[Stream]]:
-        """Cuts the candidates, in order, so that no batch exceeds `batch_tokens` (a single pair always fits)."""
+        """Splits the candidates, in order, into batches of at most `batch_tokens`. A single pair is always allowed."""
         chunk: list[Stream] = []
         longest = 0
         for stream in streams:
@@ -185,7 +193,7 @@ class TransformersJudge:
         return cache
 
     def _logprobs_BV(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:
-        """Ln P of every first token of the answers; the streams' first `cut` entries are already in `cache`."""
+        """Returns ln P of every token at the start of the answers. `cache` has the streams' first `cut` entries."""
         if cache is not None:
             cache = copy.deepcopy(cache)
             cache.batch_repeat_interleave(len(streams))
@@ -193,25 +201,28 @@ class TransformersJudge:
         return self._logits_BV(hidden_BD).log_softmax(-1)
 
     def _logits_BV(self, hidden_BD: Tensor) -> Tensor:
-        """In float32; the last layer's product is made in the dtype that `model.head_dtype` names."""
+        """Returns logits in float32. The product of the last layer has the dtype of `model.head_dtype`."""
         head = self._model.lm_head
         if self._inputs.settings.head_dtype == "model" or hidden_BD.dtype == torch.float32:
             return head(hidden_BD).float()
-        if hidden_BD.is_cuda:  # sixteen-bit factors, summed and returned in 32 bits: no copy of the weights is made
+        if hidden_BD.is_cuda:  # sums of 16-bit factors in 32 bits, without a float32 copy of the weights
             return torch.mm(hidden_BD, head.weight.t(), out_dtype=torch.float32)
         return torch.nn.functional.linear(hidden_BD.float(), head.weight.float())
 
     def _forward(self, streams: list[Stream], cut: int, cache: Any) -> Tensor:
-        """The last hidden state of each stream, (B, D). What stands before `cut` comes from the cache."""
+        """Returns the last hidden state of each stream, (B, D). `cache` has the entries before `cut`."""
         suffixes = [stream[cut:] for stream in streams]
-        whole, new = (self._on_device(self._inputs.model.token_arrays(rows)) for rows in (streams, suffixes))
+        whole = self._on_device(self._inputs.model.token_arrays(streams))
+        new = self._on_device(self._inputs.model.token_arrays(suffixes))
+
+        # A suffix attends to its prefix, and its positions continue after the prefix.
         num_cached = whole["input_ids"].shape[1] - new["input_ids"].shape[1]
-        new |= {  # a suffix attends to its prefix, and counts its positions on from there
-            "attention_mask": whole["attention_mask"],
-            "position_ids": whole["position_ids"][..., num_cached:],
-        }
+        new["attention_mask"] = whole["attention_mask"]
+        new["position_ids"] = whole["position_ids"][..., num_cached:]
         new |= self._on_device(self._inputs.model.picture_arrays(suffixes))
         hidden_BSD = self._model.model(**new, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+
+        # Shorter streams are padded at their end.
         last_B = whole["attention_mask"].sum(1) - 1 - num_cached
         return hidden_BSD[torch.arange(len(streams)), last_B]
 

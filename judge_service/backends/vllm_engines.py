@@ -1,7 +1,7 @@
-"""vLLM's two engines behind one method: one prompt to its first token.
+"""vLLM's two engines behind one method: `generate` computes the first token after a prompt.
 
-On a GPU vLLM's asynchronous engine runs in processes of its own; on a CPU the engine runs inside this process, stepped
-by a thread: a third of the memory, a tenth of the start.
+On a GPU vLLM's asynchronous engine runs in separate processes. On a CPU the synchronous engine runs in a thread of this
+process, which needs a third of the memory and starts in a tenth of the time.
 """
 
 import asyncio
@@ -19,46 +19,47 @@ from unijudge.errors import JudgeDied, JudgeUnavailable
 
 REAPED_POLL_S = 0.05
 REAPED_POLLS = 20
-"""How often a dead engine's process is looked at before its log alone must do."""
+"""The number of times that the exit status of a dead engine's process is polled. Then only the log shows the cause."""
 
 
 class InvalidPrompt(Exception):
-    """The engine does not take this prompt; the others are none the worse for it."""
+    """The engine rejects this prompt. Other prompts are not affected."""
 
 
 class Engine(Protocol):
-    """What runs one prompt to its first token."""
+    """An engine that computes the first token after a prompt."""
 
     @property
     def is_dead(self) -> bool:
-        """Whether it answers nothing any more."""
+        """Whether the engine has died."""
         ...
 
     async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
-        """The finished output; it may hold no answer.
+        """Returns the finished output. The output may have no answer.
 
         Args:
-            prompt: Tokens and pictures.
-            parameters: Of the sampling.
-            again: The engine gave no answer to this prompt before: nothing is left out that it should know already.
+            prompt: The tokens and pictures.
+            parameters: The sampling parameters.
+            again: Whether the engine gave no answer to this prompt before. Then the whole prompt is sent, including
+                pictures that the engine should already have.
 
         Raises:
-            InvalidPrompt: It does not take this one.
-            JudgeDied: It died while this one was in it.
-            JudgeUnavailable: It had died before.
+            InvalidPrompt: The engine rejects this prompt.
+            JudgeDied: The engine died while it worked on this prompt.
+            JudgeUnavailable: The engine had died before.
         """
         ...
 
 
 class AsyncEngine:
-    """vLLM's own, in processes of its own."""
+    """vLLM's asynchronous engine, which runs in separate processes."""
 
     def __init__(self, options: dict[str, Any], log: Path):
-        """Starts it.
+        """Starts the engine.
 
         Args:
-            options: Of `AsyncEngineArgs`.
-            log: Where its processes print.
+            options: The arguments of `AsyncEngineArgs`.
+            log: The file for the output of the engine's processes.
         """
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -70,14 +71,15 @@ class AsyncEngine:
 
     @property
     def is_dead(self) -> bool:
-        """Whether vLLM knows that one of its processes has ended."""
+        """Whether vLLM noticed the end of one of its processes."""
         return bool(self._engine.errored)
 
     async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
-        """The finished output.
+        """Returns the finished output.
 
-        vLLM sends a picture to its engine once, and notes that the engine has it. The note is wrong where the caller
-        left between the two. Then the engine answers with an error, and the second time gets the pictures whole.
+        vLLM sends a picture to its engine once, and notes in a cache that the engine has the picture. The note is wrong
+        if the caller left between the two steps. Then the engine answers with an error. The caller repeats the prompt
+        with `again`, which sends the pictures again.
         """
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -93,30 +95,35 @@ class AsyncEngine:
         except Exception as refusal:
             if self._engine.errored:
                 raise await self._death(refusal, kind) from refusal
-            # This prompt alone, whatever vLLM found in it; the engine goes on. Some of its errors only wrap another.
+
+            # The engine still runs, so the error is about this prompt. Some of vLLM's errors only wrap another error.
             cause = refusal if str(refusal) else refusal.__cause__ or refusal
+
+            # One of vLLM's threads removed a note from the cache while another thread relied on the note.
             if isinstance(cause, AssertionError) and not again:
-                return None  # a note was withdrawn by one thread of vLLM's while another one relied on it
+                return None
             raise InvalidPrompt(f"{type(cause).__name__}: {cause}") from refusal
         return last
 
     async def _death(self, error: BaseException, kind: type[JudgeUnavailable]) -> JudgeUnavailable:
-        """Why the engine has died: by its log, or by the signal that ended it."""
+        """Returns an error with the reason of the engine's death, from its log or from the signal that ended it."""
+        # vLLM notices the end of a process shortly before the exit status is available.
         manager = self._engine.engine_core.resources.engine_manager
-        # vLLM hears that the process has died a moment before the system says how.
         for _ in range(REAPED_POLLS):
             if ended := manager.finished_procs():
                 break
             await asyncio.sleep(REAPED_POLL_S)
+
+        # A negative exit status is the number of a signal.
         signals = {name: -code for name, code in ended.items() if code < 0}
         if signals:
-            heard = ", ".join(f"{name} was ended by {_name(number)}" for name, number in signals.items())
-            error = RuntimeError(heard)
+            ends = [f"{name} was ended by {_name(number)}" for name, number in signals.items()]
+            error = RuntimeError(", ".join(ends))
         return kind(f"the engine has died: {explained(error, self._log, had_started=True)}")
 
 
 def _name(number: int) -> str:
-    """Of a signal; some have none."""
+    """Returns the name of a signal. Some signals only have a number."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -124,7 +131,7 @@ def _name(number: int) -> str:
 
 
 class InProcessEngine:
-    """The synchronous engine, stepped by a thread of its own; only that thread touches it."""
+    """vLLM's synchronous engine. Only one thread uses the engine."""
 
     def __init__(self, options: dict[str, Any]):
         from vllm import LLM
@@ -137,7 +144,7 @@ class InProcessEngine:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its thread has ended."""
+        """Whether the engine's thread has ended."""
         return self._death is not None
 
     async def generate(
@@ -145,21 +152,25 @@ class InProcessEngine:
         prompt: dict[str, Any],
         parameters: Any,
         *,
-        again: bool = False,  # noqa: ARG002  this engine has what it was sent
+        again: bool = False,  # noqa: ARG002  this engine always gets the whole prompt
     ) -> Any:
-        """The finished output; a caller that goes away takes its request along."""
+        """Returns the finished output. If this task is cancelled, the engine drops the request."""
         request = uuid.uuid4().hex
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+
+        # The future must be in `_waiting` before the check: a later death sets the future's error.
         self._waiting[request] = loop, future
-        if self._death is not None:  # asked after we wait in the list: a death now settles us, an earlier one is seen
+        if self._death is not None:
             del self._waiting[request]
             raise JudgeUnavailable(f"the engine has died: {self._death!r}")
         self._inbox.put((request, (prompt, parameters)))
+
+        # Without a result the caller has left.
         try:
             return await future
         finally:
-            if self._waiting.pop(request, None) is not None:  # the caller went away: the engine forgets it too
+            if self._waiting.pop(request, None) is not None:
                 self._inbox.put((request, None))
 
     def _run(self) -> None:
@@ -169,23 +180,24 @@ class InProcessEngine:
                 for output in self._engine.step():
                     if output.finished:
                         self._settle(output.request_id, output)
-        except BaseException as death:  # noqa: BLE001  whatever it was, every caller must hear of it
+        except BaseException as death:  # noqa: BLE001  every caller must get an error, whatever the cause
             self._death = death
             for request in list(self._waiting):
                 self._settle(request, JudgeDied(f"the engine has died: {death!r}"))
 
     def _take(self) -> None:
-        """Moves what callers sent into the engine; waits when the engine has nothing to do."""
+        """Moves the callers' requests into the engine. Waits for a request if the engine is idle."""
         wait = not self._engine.has_unfinished_requests()
         while wait or not self._inbox.empty():
             request, work = self._inbox.get()
-            if work is None:
+            if work is None:  # the caller has left
                 self._engine.abort_request([request])
                 continue
+
             wait = False
             try:
                 self._engine.add_request(request, *work)
-            except Exception as refusal:  # noqa: BLE001  this prompt alone; the engine goes on
+            except Exception as refusal:  # noqa: BLE001  the error is about this prompt, so the engine continues
                 self._settle(request, InvalidPrompt(f"{type(refusal).__name__}: {refusal}"))
                 wait = not self._engine.has_unfinished_requests()
 
@@ -201,5 +213,5 @@ class InProcessEngine:
                 else:
                     future.set_result(outcome)
 
-        with contextlib.suppress(RuntimeError):  # the caller's loop has closed: nobody is left to tell
+        with contextlib.suppress(RuntimeError):  # the caller's event loop has closed, so the caller is gone
             loop.call_soon_threadsafe(tell)

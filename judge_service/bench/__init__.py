@@ -1,1 +1,1 @@
-"""How good a judge is: labelled pairs are scored by a running service, and measured (`judge bench`)."""
+"""Measures how good a judge is (`judge bench`): a running service scores labelled pairs."""

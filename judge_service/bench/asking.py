@@ -1,4 +1,8 @@
-"""Labelled pairs → a judge's answers. Every picture is read once before anything is asked, and again to be sent."""
+"""Labelled pairs → a judge's answers.
+
+Every picture is read twice: once before the first request, so that a missing picture stops the job early, and again for
+its request.
+"""
 
 import asyncio
 import hashlib
@@ -15,32 +19,32 @@ from unijudge.foreign.pictures import Pictures, check_name
 from unijudge.judging.verdicts import Judge, PairError, Verdict
 from unijudge.shown import shown_name
 
-Answer = Verdict | PairError
-ProgressCallback = Callable[[str, int, int], None]
-"""Is told what is judged, the number of pairs that have an answer, and that of all pairs."""
+PairAnswer = Verdict | PairError
+BenchProgress = Callable[[str, int, int], None]
+"""A function that gets the kind of work, the number of answered pairs and the number of all pairs."""
 
 
 @dataclass(frozen=True)
 class BenchQuery:
-    """A query and candidates that are judged against it."""
+    """A query with the candidates that the judge compares with the query."""
 
     query: Side
     candidates: Sequence[Side]
 
 
 class Contents:
-    """What the sides of pairs show. Holds no picture but those whose bytes stand in the rows themselves."""
+    """The texts and pictures of pairs. Pictures from files are read when they are used, and not kept in memory."""
 
     def __init__(self, pairs: Iterable[LabelledPair], images: Path):
         """Reads each picture once.
 
         Args:
-            pairs: The pairs whose pictures will be asked for.
-            images: The root of the pictures' names: a folder, which may hold zip archives, or a zip archive. Where no
-                pair names a picture, it need not exist.
+            pairs: The pairs whose pictures will be used.
+            images: The root of the pictures' names: a folder, which may hold zip archives, or a zip archive. The root
+                may be missing if no pair names a picture.
 
         Raises:
-            DataError: There is no such root, or a picture is missing or cannot be read.
+            DataError: The root does not exist, or a picture is missing or cannot be read.
         """
         self._images = images
         self._pictures: Pictures | None = None
@@ -62,10 +66,10 @@ class Contents:
             self._pictures.__exit__()
 
     def of(self, side: Side) -> Content:
-        """A side with the bytes of its picture.
+        """Returns a side with the bytes of its picture.
 
         Raises:
-            DataError: The picture could be read before, and cannot now.
+            DataError: The picture was readable at the start of the command, and is not readable now.
         """
         if not isinstance(side.image, str):
             return Content(side.text, side.image)
@@ -73,12 +77,12 @@ class Contents:
             return Content(side.text, self._read(side.image))
         except Rejected as reason:
             raise DataError(
-                f"{shown_name(side.image)} under {self._images}: {reason}. It was there when the command began: put it "
-                "back, and run the command again"
+                f"{shown_name(side.image)} under {self._images}: {reason}. The picture was readable when the command "
+                "started. Restore the file, and run the command again"
             ) from reason
 
     def key(self, side: Side) -> bytes:
-        """The 16-byte hash of a side's text and picture."""
+        """Returns the 16-byte hash of a side's text and picture."""
         match side.image:
             case bytes() as data:
                 return content_key(side.text, hashlib.sha256(data).hexdigest())
@@ -92,7 +96,7 @@ class Contents:
             return hashlib.sha256(self._read(name)).hexdigest()
         except Rejected as reason:
             raise DataError(
-                f"{pair.place}: picture {shown_name(name)} under {self._images}: {reason}. Put the file there, or set "
+                f"{pair.place}: picture {shown_name(name)} under {self._images}: {reason}. Add the file, or set "
                 "--images to the root of the paths"
             ) from reason
 
@@ -103,7 +107,7 @@ class Contents:
 
 
 def questions_of(pairs: Iterable[LabelledPair]) -> list[BenchQuery]:
-    """One question for each query, with its different candidates: a pair of several kinds or subsets is asked once."""
+    """Groups pairs by query, without duplicates: the judge scores a pair of several kinds or subsets once."""
     candidates: dict[Side, dict[Side, None]] = {}
     for pair in pairs:
         candidates.setdefault(pair.query, {})[pair.candidate] = None
@@ -112,15 +116,15 @@ def questions_of(pairs: Iterable[LabelledPair]) -> list[BenchQuery]:
 
 async def answers(
     judge: Judge, contents: Contents, questions: Sequence[BenchQuery], at_once: int, report: Callable[[int, int], None]
-) -> list[list[Answer]]:
-    """The answers to some questions, in order: one for each candidate.
+) -> list[list[PairAnswer]]:
+    """Asks the judge, and returns the answers in the order of the questions: one answer for each candidate.
 
     Args:
-        judge: Who is asked.
-        contents: What the sides show.
-        questions: What is asked.
-        at_once: Questions that wait for the judge at most.
-        report: Is told the number of pairs that have an answer, and that of all pairs.
+        judge: The judge that answers.
+        contents: The texts and pictures of the sides.
+        questions: The queries with their candidates.
+        at_once: The largest number of questions in flight.
+        report: Gets the number of answered pairs and the number of all pairs.
 
     Raises:
         JudgeError: The judge cannot be used.
@@ -129,18 +133,20 @@ async def answers(
     total = sum(len(question.candidates) for question in questions)
     done = 0
 
-    async def ask(question: BenchQuery) -> list[Answer]:
+    async def ask(question: BenchQuery) -> list[PairAnswer]:
         nonlocal done
         async with slots:
+            query = contents.of(question.query)
+            candidates = [contents.of(side) for side in question.candidates]
             try:
-                query, candidates = contents.of(question.query), [contents.of(side) for side in question.candidates]
-                found: list[Answer] = await judge.judge(query, candidates)
-            except JudgeRefused as refusal:
-                found = [PairError(code="refused", message=str(refusal))] * len(question.candidates)
-        done += len(found)
+                results: list[PairAnswer] = await judge.judge(query, candidates)
+            except JudgeRefused as refusal:  # a bad query must not end the measurement
+                results = [PairError(code="refused", message=str(refusal))] * len(candidates)
+        done += len(results)
         report(done, total)
-        return found
+        return results
 
+    # The task group ends all questions when one of them fails.
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(ask(question)) for question in questions]
     return [task.result() for task in tasks]

@@ -1,4 +1,7 @@
-"""Two judges on the same labelled pairs, from what `judge bench` wrote of each: is one better, or is it chance?"""
+"""Compares two judges on the same labelled pairs, from two folders of `judge bench`.
+
+The intervals show whether a difference is larger than chance.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,56 +21,56 @@ from unijudge.metrics import bootstrap_roc_auc, interval, roc_auc
 from unijudge.pages.markdown import table
 from unijudge.storage.files import read_json
 
-HEAD = ["pairs", "both judged", "ROC-AUC of A", "of B", "B less A", "95 %", "same answer"]
+DIFFERENCE_HEAD = ["pairs", "both judged", "ROC-AUC of A", "of B", "B less A", "95 %", "same answer"]
 
 Both = tuple[ScoredPairs, ScoredPairs]
-"""One pair, as A and as B judged it."""
+"""The same pair, judged by A and by B."""
 
 
 @dataclass(frozen=True)
 class JudgeDifference:
-    """Two judges on one group of pairs."""
+    """The difference between two judges on one group of pairs."""
 
     name: str
     pairs: int
-    """Those on which both gave a verdict; all figures are of these."""
+    """The number of pairs with a verdict of both judges. All figures are about these pairs."""
     areas: tuple[float, float] | None
-    """ROC-AUC of A and of B; None without a match or without anything else."""
+    """ROC-AUC of A and of B. None if all pairs have the same label."""
     interval: tuple[float, float] | None
-    """The 95 % interval of B's area less A's; None for a single query."""
+    """The 95 % interval of B's area minus A's area. None for a single query."""
     same_answer: float | None
-    """The share of pairs to which both say Yes, or both No."""
+    """The share of pairs with the same answer of both judges: two times Yes, or two times No."""
 
 
 def compare_judges(first: Path, second: Path, seed: int = 0) -> str:
-    """The difference of two measurements, as a table in Markdown.
+    """Returns the difference between two measurements, as a table in Markdown.
 
     Args:
-        first: A folder that `judge bench` wrote: A.
-        second: Another one, of the same pairs: B.
-        seed: Of the bootstrap.
+        first: The folder of `judge bench` for judge A.
+        second: The folder of `judge bench` for judge B, with the same pairs.
+        seed: The seed of the bootstrap.
 
     Raises:
-        DataError: One is no such folder, they have no pair in common, or a pair has two labels.
+        DataError: A folder is not from `judge bench`, the folders have no pair in common, or a pair has two labels.
     """
     judges = [read_json(folder / RESULT, Bench).identity for folder in (first, second)]
     both, left_out = _joined(first, second)
     parts = [
         f"A: {judges[0]}, {first}\nB: {judges[1]}, {second}",
-        table(HEAD, map(_row, differences(both, seed))),
+        table(DIFFERENCE_HEAD, map(_row, differences(both, seed))),
         f"95 % intervals: percentile bootstrap over queries, {ROUNDS} rounds, seed {seed}, the same draws for both.",
     ]
     if left_out:
-        parts.append(f"{left_out:,} pairs are in one of the two folders only. They are left out.")
+        parts.append(f"{left_out:,} pairs are in only one of the two folders, and are left out.")
     return "\n\n".join(parts)
 
 
 def differences(both: Sequence[Both], seed: int) -> list[JudgeDifference]:
-    """The difference on each group of pairs, all pairs first.
+    """Returns the difference for each group of pairs. The group of all pairs comes first.
 
     Args:
-        both: Pairs as A and as B judged them.
-        seed: Of the bootstrap.
+        both: The pairs, judged by A and by B.
+        seed: The seed of the bootstrap.
     """
     differences = []
     for group in groups_of([a.pair for a, _ in both]):
@@ -77,49 +80,65 @@ def differences(both: Sequence[Both], seed: int) -> list[JudgeDifference]:
 
 
 def _difference(name: str, both: Sequence[Both], seed: int) -> JudgeDifference:
-    judged = [
-        (a, a.answer.log_odds, b.answer.log_odds)
-        for a, b in both
-        if isinstance(a.answer, Verdict) and isinstance(b.answer, Verdict)
-    ]
-    if not judged:
+    # Only pairs with a verdict of both judges can be compared.
+    pairs: list[ScoredPairs] = []
+    first: list[float] = []
+    second: list[float] = []
+    for a, b in both:
+        if isinstance(a.answer, Verdict) and isinstance(b.answer, Verdict):
+            pairs.append(a)
+            first.append(a.answer.log_odds)
+            second.append(b.answer.log_odds)
+    if not pairs:
         return JudgeDifference(name, 0, None, None, None)
-    matches_N = np.array([one.pair.match for one, _, _ in judged])
-    sides = np.array([one for _, one, _ in judged]), np.array([other for _, _, other in judged])
-    same_answer = float(np.mean((sides[0] >= 0) == (sides[1] >= 0)))
+
+    # The log-odds of a Yes are at least 0.
+    first_N = np.array(first)
+    second_N = np.array(second)
+    same_answer = float(np.mean((first_N >= 0) == (second_N >= 0)))
+
+    # ROC-AUC needs matches and negatives.
+    matches_N = np.array([scored.pair.match for scored in pairs])
     if matches_N.all() or not matches_N.any():
-        return JudgeDifference(name, len(judged), None, None, same_answer)
-    areas = roc_auc(sides[0], matches_N), roc_auc(sides[1], matches_N)
-    _, queries_N = np.unique([one.query for one, _, _ in judged], return_inverse=True)
-    # The same seed draws the same queries for both judges, so hard queries are hard for both.
-    draws = [bootstrap_roc_auc(side, matches_N, queries_N, seed=seed, rounds=ROUNDS) for side in sides]
-    ends = interval(draws[1] - draws[0]) if queries_N.any() else None
-    return JudgeDifference(name, len(judged), areas, ends, same_answer)
+        return JudgeDifference(name, len(pairs), None, None, same_answer)
+    areas = roc_auc(first_N, matches_N), roc_auc(second_N, matches_N)
+
+    # A bootstrap over a single query draws the same query each time.
+    _, queries_N = np.unique([scored.query for scored in pairs], return_inverse=True)
+    if not queries_N.any():
+        return JudgeDifference(name, len(pairs), areas, None, same_answer)
+
+    # The same seed draws the same queries for both judges, so a draw of hard queries is hard for both.
+    first_areas = bootstrap_roc_auc(first_N, matches_N, queries_N, seed=seed, rounds=ROUNDS)
+    second_areas = bootstrap_roc_auc(second_N, matches_N, queries_N, seed=seed, rounds=ROUNDS)
+    return JudgeDifference(name, len(pairs), areas, interval(second_areas - first_areas), same_answer)
 
 
 def _joined(first: Path, second: Path) -> tuple[list[Both], int]:
-    """The pairs that both folders hold, and the number of the others.
+    """Returns the pairs that are in both folders, and the number of pairs that are in only one folder.
 
     Raises:
         DataError: The folders have no pair in common, or a pair has two labels.
     """
-    rows = {_key(row): row for row in read_labelled(first / SCORES)}
-    others = {_key(row): row for row in read_labelled(second / SCORES)}
-    common = [key for key in rows if key in others]
+    first_rows = {_key(row): row for row in read_labelled(first / SCORES)}
+    second_rows = {_key(row): row for row in read_labelled(second / SCORES)}
+    common = [key for key in first_rows if key in second_rows]
     if not common:
-        raise DataError(f"{first} and {second}: have no pair in common. Give two measurements of the same files")
+        raise DataError(f"{first} and {second}: no pair is in both folders. Give two measurements of the same files")
+
+    # Queries are numbered here, so that a query has the same number for both judges.
     queries: dict[bytes, int] = {}
     both = []
     for key in common:
-        row, other = rows[key], others[key]
-        if row.match != other.match:
+        a, b = first_rows[key], second_rows[key]
+        if a.match != b.match:
             raise DataError(
-                f"{first} and {second}: {row.place} and {other.place} are the same pair with two labels. Measure both "
+                f"{first} and {second}: {a.place} and {b.place} are the same pair with different labels. Measure both "
                 "judges on the same files"
             )
-        query = queries.setdefault(row.query_key, len(queries))
-        both.append((_scored(row, query), _scored(other, query)))
-    return both, len(rows) + len(others) - 2 * len(common)
+        query = queries.setdefault(a.query_key, len(queries))
+        both.append((_scored(a, query), _scored(b, query)))
+    return both, len(first_rows) + len(second_rows) - 2 * len(common)
 
 
 def _key(row: LabelledScore) -> tuple[str, str | None, bytes, bytes]:
@@ -131,8 +150,8 @@ def _scored(row: LabelledScore, query: int) -> ScoredPairs:
     return ScoredPairs(LabelledPair(row.place, row.subset, row.kind, *sides, match=row.match), query, row.answer)
 
 
-def _row(one: JudgeDifference) -> list[str]:
-    areas = one.areas or (None, None)
-    change = NOTHING if one.areas is None else f"{one.areas[1] - one.areas[0]:+.3f}"
-    ends = NOTHING if one.interval is None else f"{one.interval[0]:+.3f} … {one.interval[1]:+.3f}"
-    return [one.name, f"{one.pairs:,}", *map(number, areas), change, ends, number(one.same_answer)]
+def _row(group: JudgeDifference) -> list[str]:
+    areas = group.areas or (None, None)
+    change = NOTHING if group.areas is None else f"{group.areas[1] - group.areas[0]:+.3f}"
+    ends = NOTHING if group.interval is None else f"{group.interval[0]:+.3f} … {group.interval[1]:+.3f}"
+    return [group.name, f"{group.pairs:,}", *map(number, areas), change, ends, number(group.same_answer)]

@@ -1,6 +1,6 @@
-"""What scores of labelled pairs are worth: plain arithmetic, of all pairs, by subset and by kind of negative.
+"""Computes the quality of scores of labelled pairs: for all pairs, by subset and by kind of negative.
 
-The interval of an area is a percentile bootstrap over queries: each draw takes a query with all of its pairs.
+The interval of ROC-AUC is a percentile bootstrap over queries: each draw takes a query with all of its pairs.
 """
 
 from collections import Counter
@@ -16,16 +16,16 @@ from unijudge.judging.verdicts import PairError, Verdict
 from unijudge.metrics import bootstrap_roc_auc, calibration_bins, calibration_error, interval, roc_auc, tied_share
 
 ROUNDS = 1000
-"""Of the bootstrap."""
+"""The number of draws of the bootstrap."""
 YES = 0.5
-"""The least score that counts as a Yes."""
+"""The lowest score that counts as a Yes."""
 INTERVAL = f"percentile bootstrap over queries, {ROUNDS} rounds"
-"""How the 95 % interval of an area is made, in words."""
+"""The method of the 95 % interval of ROC-AUC, in words."""
 
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """A labelled pair, and what the judge said of it."""
+    """A labelled pair with the judge's answer."""
 
     pair: LabelledPair
     query: int
@@ -34,71 +34,73 @@ class ScoredPairs:
 
 
 class Bin(BaseModel):
-    """One point of a calibration curve: the pairs whose scores lie in one tenth of 0 … 1."""
+    """A point of a calibration curve: the pairs whose scores lie in one tenth of 0 … 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: int
     score: float
-    """Their mean score."""
+    """The mean score of the pairs."""
     matches: float
-    """The share of them that match; of a calibrated judge, about the score."""
+    """The share of matches among the pairs. For a calibrated judge, this share is close to the score."""
 
 
 class Figures(BaseModel):
-    """What a judge's scores of some pairs are worth. A value is null where there is nothing to measure it on."""
+    """The figures of a group of pairs. A value is null if the group has no pairs to measure the value on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     subset: str | None
-    """Null: of all subsets; of a kind, of those that have it."""
+    """The subset of the pairs. Null: all subsets, or all subsets that have this kind of negatives."""
     kind: str | None
-    """Of the negatives, which are held against all matches of the subset. Null: of all kinds."""
+    """The kind of the negatives, compared with all matches of the subset. Null: all kinds."""
     queries: int
     matches: int
-    """Pairs that match, those without a verdict included."""
+    """The number of pairs that match, including pairs without a verdict."""
     negatives: int
-    """Pairs that do not match, those without a verdict included."""
+    """The number of pairs that do not match, including pairs without a verdict."""
     without_verdict: dict[str, int]
-    """Pairs without a verdict, by the code of the reason. No other figure includes them."""
+    """The code of an error → the number of pairs with this error. The other figures leave out these pairs."""
     roc_auc: float | None
-    """The probability that a match scores above a negative; equal scores count half."""
+    """The probability that a match scores above a negative. Equal scores count half."""
     roc_auc_interval: tuple[float, float] | None
-    """Its 95 % interval."""
+    """The 95 % interval of `roc_auc`."""
     ties: float | None
     """The share of (match, negative) pairs with equal scores."""
     yes: float | None
     """The share of pairs with a score of at least 0.5."""
     yes_of_matches: float | None
+    """The share of matches with a score of at least 0.5."""
     yes_of_negatives: float | None
+    """The share of negatives with a score of at least 0.5."""
     calibration_error: float | None
-    """Expected calibration error over ten bins, 0 … 1. It depends on the share of matches among the pairs."""
+    """Expected calibration error over ten bins, 0 … 1. The value depends on the share of matches among the pairs."""
     calibration: list[Bin]
     """The bins that are not empty."""
     label_mass: float | None
     """Mean P(Yes) + P(No)."""
     label_first: float | None
-    """The share of pairs whose likeliest token of all is Yes or No."""
+    """The share of pairs whose most probable token is Yes or No."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pairs that are measured together."""
+    """A rule that selects the pairs of one row of figures."""
 
     subset: str | None
-    """Null: of all subsets; of a kind, of those that have it."""
+    """The subset of the pairs. None: all subsets, or all subsets that have this kind of negatives."""
     kind: str | None
-    """Of the negatives. Null: of all kinds."""
+    """The kind of the negatives. None: all kinds."""
     subsets: frozenset[str]
-    """The subsets that its pairs are from."""
+    """The subsets of the pairs."""
 
     def holds(self, pair: LabelledPair) -> bool:
-        """Whether a pair is one of them: a kind of negatives is held against all matches of its subsets."""
+        """Whether the group has a pair. A group of one kind of negatives has all matches of its subsets."""
         return pair.subset in self.subsets and (self.kind is None or pair.match or pair.kind == self.kind)
 
 
 def name_of(subset: str | None, kind: str | None) -> str:
-    """What a group is called.
+    """Returns the name of a group.
 
     Example:
         >>> name_of("birds", "swap"), name_of(None, None)
@@ -108,57 +110,68 @@ def name_of(subset: str | None, kind: str | None) -> str:
 
 
 def groups_of(pairs: Sequence[LabelledPair]) -> Iterator[Group]:
-    """All pairs first; then the subsets, and the kinds, each over all subsets that have it and in each of these.
+    """Yields all pairs, then each subset, then each kind: over all subsets that have this kind, and in each of these.
 
-    Where all pairs are of one subset, groups carry no name of a subset.
+    If all pairs have the same subset, groups have no name of a subset.
     """
     subsets = list(dict.fromkeys(pair.subset for pair in pairs))
-    homes: dict[str, dict[str, None]] = {}
+    several = len(subsets) > 1
+
+    # Kind of negatives → the subsets that have this kind, in the order of the pairs.
+    subsets_of_kinds: dict[str, dict[str, None]] = {}
     for pair in pairs:
         if pair.kind is not None and not pair.match:
-            homes.setdefault(pair.kind, {})[pair.subset] = None
+            subsets_of_kinds.setdefault(pair.kind, {})[pair.subset] = None
+
     yield Group(None, None, frozenset(subsets))
-    if len(subsets) > 1:
-        yield from (Group(subset, None, frozenset({subset})) for subset in subsets)
-    for kind, home in homes.items():
-        if len(home) > 1 or len(subsets) == 1:
-            yield Group(None, kind, frozenset(home))
-        if len(subsets) > 1:
-            yield from (Group(subset, kind, frozenset({subset})) for subset in home)
+    if several:
+        for subset in subsets:
+            yield Group(subset, None, frozenset({subset}))
+
+    for kind, subsets_of_kind in subsets_of_kinds.items():
+        # A kind of one subset among several would appear twice with the same pairs.
+        if len(subsets_of_kind) > 1 or not several:
+            yield Group(None, kind, frozenset(subsets_of_kind))
+        if several:
+            for subset in subsets_of_kind:
+                yield Group(subset, kind, frozenset({subset}))
 
 
 def all_figures(scored: Sequence[ScoredPairs], seed: int) -> list[Figures]:
-    """The figures of every group, all pairs first.
+    """Returns the figures of every group. The group of all pairs comes first.
 
     Args:
         scored: Pairs with their answers.
-        seed: Of the bootstrap.
+        seed: The seed of the bootstrap.
     """
-    found = []
+    figures_of_groups = []
     for group in groups_of([one.pair for one in scored]):
         members = [one for one in scored if group.holds(one.pair)]
-        found.append(figures(group.subset, group.kind, members, seed))
-    return found
+        figures_of_groups.append(figures(group.subset, group.kind, members, seed))
+    return figures_of_groups
 
 
 def figures(subset: str | None, kind: str | None, scored: Sequence[ScoredPairs], seed: int) -> Figures:
-    """The figures of one group of pairs.
+    """Returns the figures of one group of pairs.
 
     Args:
-        subset: The name of the group.
-        kind: The kind of its negatives.
-        scored: Its pairs.
-        seed: Of the bootstrap.
+        subset: The subset of the group.
+        kind: The kind of the group's negatives.
+        scored: The pairs of the group.
+        seed: The seed of the bootstrap.
     """
-    judged = [(one, one.answer) for one in scored if isinstance(one.answer, Verdict)]
-    errors = Counter(one.answer.code for one in scored if isinstance(one.answer, PairError))
+    judged = [(pair, pair.answer) for pair in scored if isinstance(pair.answer, Verdict)]
+    errors = Counter(pair.answer.code for pair in scored if isinstance(pair.answer, PairError))
     matches = sum(one.pair.match for one in scored)
     matches_N = np.array([one.pair.match for one, _ in judged], bool)
-    # Log-odds keep the order that scores near 0 and 1 lose when they are rounded.
+
+    # Scores near 0 and 1 become equal by rounding. Log-odds keep their order.
     log_odds_N = np.array([verdict.log_odds for _, verdict in judged])
     scores_N = np.array([verdict.score for _, verdict in judged])
     queries_N = np.array([one.query for one, _ in judged], np.int64)
     yes_N = scores_N >= YES
+
+    # ROC-AUC needs matches and negatives.
     has_both = 0 < matches_N.sum() < len(judged)
     return Figures(
         subset=subset,
@@ -188,7 +201,7 @@ def _area_interval(
     queries_N: npt.NDArray[np.int64],
     seed: int,
 ) -> tuple[float, float] | None:
-    """None for a single query: there is nothing to draw."""
+    """Returns the 95 % interval of ROC-AUC. None for a single query, since every draw would be this query."""
     _, queries_N = np.unique(queries_N, return_inverse=True)
     if not queries_N.any():
         return None

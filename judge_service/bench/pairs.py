@@ -1,13 +1,13 @@
-"""Labelled pairs from files: a query, a candidate, and whether the two match. Every fault stops the reading.
+"""Reads labelled pairs from files: a query, a candidate, and whether the two match.
 
-Three layouts, guessed from a file's first row:
+The layout is guessed from the first row of a file:
 
     pairs       query_text, query_image, candidate_text, candidate_image, label; optional: subset, kind
     mmeb        qry, qry_image_path, pos_text, pos_image_path, and neg_text, neg_image_path: one negative, or a list of
-                them; also numbered, as in neg_text_1. The positive matches, the negatives do not
+                negatives; also numbered, as in neg_text_1. The positive matches, the negatives do not
     sugarcrepe  filename, caption, negative_caption: the picture is the query; the kind is the file's name
 
-A row that cannot be used is an error: without some of its rows a file measures something else.
+An invalid row stops the reading: a measurement without some of the rows would be a different measurement.
 """
 
 import logging
@@ -32,26 +32,26 @@ logger = logging.getLogger(__name__)
 
 Format = Literal["pairs", "mmeb", "sugarcrepe"]
 Cells = Mapping[str, Any]
-"""Of a row, by column."""
+"""The cells of a row: column → cell."""
 
 CANDIDATE = {"candidate_text", "candidate_image"}
 PAIRS = ("query_text", "query_image", *sorted(CANDIDATE), "label", "subset", "kind")
 MMEB = frozenset(name for names in MMEB_TRAIN for name in names)
 NEGATIVE = re.compile(r"neg_(?P<content>text|image_path|image)(?P<number>_\d{1,9})?")
-"""A column of negatives in MMEB's layout."""
+"""The name of a column of negatives in MMEB's layout."""
 SHARD = re.compile(r".+-\d+(-of-\d+)?")
-"""The name of a file that is a part of a split of MMEB: there the folder is called like the subset."""
+"""The name of a file that is one part of a split of MMEB. The folder of such a file has the name of the subset."""
 
 
 @dataclass(frozen=True)
 class LabelledPair:
-    """One pair, and whether it matches."""
+    """A pair with its label: whether the two sides match."""
 
     place: str
-    """The file, below the folder of all files, and the row, as in `CIRR/original-00000.parquet:17`: for messages."""
+    """The file and the row, for messages: `CIRR/original-00000.parquet:17`. The path starts below the shared folder."""
     subset: str
     kind: str | None
-    """How a hard negative was made; None where the file does not say."""
+    """The method that made a hard negative. None if the file does not name a method."""
     query: Side
     candidate: Side
     match: bool
@@ -60,47 +60,52 @@ class LabelledPair:
 def read_labelled(
     places: Sequence[Path], layout: Format | None = None, instruction: str | None = None
 ) -> list[LabelledPair]:
-    """The pairs of all files, in order. A pair that a file repeats counts once.
+    """Returns the pairs of all files, in order and without duplicates.
 
     Args:
         places: Files, folders of files, or patterns.
-        layout: The layout of all files; default: guessed for each.
+        layout: The layout of all files. None: guessed for each file.
         instruction: For SugarCrepe, the text beside each picture.
 
     Raises:
-        DataError: A file cannot be read or has an unknown layout; a row cannot be used; two rows contradict each other;
-            there is no pair; or all pairs have the same label.
+        DataError: A file cannot be read or has an unknown layout; a row is invalid; two rows contradict each other;
+            the files have no pair; or all pairs have the same label.
     """
-    given = 0
+    rows = 0
     pairs: dict[tuple[str, str | None, Side, Side], LabelledPair] = {}
     labels: dict[tuple[Side, Side], LabelledPair] = {}
     files = files_of(places)
     folder = shared_folder(files)
     for path in files:
-        for pair in _pairs_of(path, str(path)[len(folder) :].lstrip("/"), layout, instruction):
+        name = str(path)[len(folder) :].lstrip("/")
+        for pair in _pairs_of(path, name, layout, instruction):
+            # The same two sides cannot match in one row and differ in another.
             first = labels.setdefault((pair.query, pair.candidate), pair)
             if first.match != pair.match:
                 raise DataError(
-                    f"{folder or '.'}: {pair.place} has the pair of {first.place} with the other label. Remove one"
+                    f"{folder or '.'}: {pair.place} and {first.place} have the same pair with different labels. Remove "
+                    "one of the two rows"
                 )
             pairs.setdefault((pair.subset, pair.kind, pair.query, pair.candidate), pair)
-            given += 1
-    if given > len(pairs):
-        logger.info("%d of %d pairs are there more than once, and count once", given - len(pairs), given)
+            rows += 1
+
+    if rows > len(pairs):
+        logger.info("%d of %d pairs are duplicates, which count once", rows - len(pairs), rows)
     _check_labels(places, list(pairs.values()))
     return list(pairs.values())
 
 
 def sampled(pairs: Sequence[LabelledPair], size: int, seed: int) -> list[LabelledPair]:
-    """At most `size` queries of each subset, drawn evenly, with all of their pairs; the order stays."""
-    rng = np.random.default_rng(seed)
+    """Draws at most `size` queries of each subset uniformly, and returns all of their pairs, in order."""
     queries: dict[str, dict[Side, None]] = {}
     for pair in pairs:
         queries.setdefault(pair.subset, {})[pair.query] = None
+
+    rng = np.random.default_rng(seed)
     chosen: set[tuple[str, Side]] = set()
-    for subset, sides in queries.items():
-        ordered = list(sides)
-        chosen |= {(subset, ordered[place]) for place in rng.permutation(len(ordered))[:size]}
+    for subset, distinct in queries.items():
+        ordered = list(distinct)
+        chosen |= {(subset, ordered[index]) for index in rng.permutation(len(ordered))[:size]}
     return [pair for pair in pairs if (pair.subset, pair.query) in chosen]
 
 
@@ -110,20 +115,23 @@ def _check_labels(places: Sequence[Path], pairs: Sequence[LabelledPair]) -> None
     if not pairs:
         raise DataError(f"{name}: there are no rows. Give a file of labelled pairs")
     if matches == len(pairs):
-        raise DataError(f"{name}: every pair (of {matches:,}) matches, so no ROC-AUC exists. Add pairs that do not")
+        raise DataError(f"{name}: all {matches:,} pairs match, so ROC-AUC is undefined. Add pairs that do not match")
     if not matches:
-        raise DataError(f"{name}: no pair (of {len(pairs):,}) matches, so no ROC-AUC exists. Add pairs that match")
+        raise DataError(f"{name}: none of {len(pairs):,} pairs matches, so ROC-AUC is undefined. Add pairs that match")
 
 
 def _pairs_of(path: Path, name: str, layout: Format | None, instruction: str | None) -> Iterator[LabelledPair]:
-    """The pairs of one file, which places call by this name; none where it has no rows."""
+    """Yields the pairs of one file. `name` stands for the file in `LabelledPair.place`."""
+    # The first row decides the layout. A file without rows has no pairs.
     is_object = _is_object_of_rows(path)
     _, first = ("", {}) if is_object else next(read_rows(path), (0, None))
     if first is None:
         return
-    layout = layout or ("sugarcrepe" if is_object else _guessed(path, first))
+    if layout is None:
+        layout = "sugarcrepe" if is_object else _guessed(path, first)
     if layout == "pairs" and "label" not in first:
-        raise DataError(f"{path}: has no column 'label'. Add it: 1 where query and candidate match, 0 where not")
+        raise DataError(f"{path}: has no column 'label'. Add this column: 1 if query and candidate match, else 0")
+
     columns = _columns(layout)
     for number, row in object_rows(path) if is_object else read_rows(path, columns):
         try:
@@ -134,21 +142,21 @@ def _pairs_of(path: Path, name: str, layout: Format | None, instruction: str | N
 
 
 def _is_object_of_rows(path: Path) -> bool:
-    """Whether a JSON file is one object whose values are rows, as SugarCrepe is published; else each line is a row."""
+    """Whether a JSON file is an object whose values are rows, as in the published SugarCrepe files."""
     if ending_of(path) != ".json":
         return False
     try:
         _, first = next(object_rows(path), ("", None))
-    except DataError:  # an array, or no file at all: `read_rows` reads or names it
+    except DataError:  # `read_rows` reads an array, and reports a missing file
         return False
     return isinstance(first, dict) and not first.keys().isdisjoint(SUGARCREPE)
 
 
 def _guessed(path: Path, row: Cells) -> Format:
-    """The layout of a file, by the columns of its first row.
+    """Guesses the layout of a file from the columns of its first row.
 
     Raises:
-        DataError: The layout is not known.
+        DataError: The layout is unknown.
     """
     if not CANDIDATE.isdisjoint(row):
         return "pairs"
@@ -157,7 +165,7 @@ def _guessed(path: Path, row: Cells) -> Format:
     if set(SUGARCREPE) <= row.keys():
         return "sugarcrepe"
     raise DataError(
-        f"{path}: unknown layout ({listed(list(row)) or 'no columns'}). Name the columns as in a file of pairs "
+        f"{path}: unknown layout ({listed(list(row)) or 'no columns'}). Use the columns of a file of pairs "
         f"({', '.join(PAIRS)}), of MMEB with negatives (qry, …, neg_text, neg_image_path), or of SugarCrepe "
         f"({', '.join(SUGARCREPE)})"
     )
@@ -174,15 +182,17 @@ def _columns(layout: Format) -> Columns:
 
 
 def _made(layout: Format, row: Any, path: Path, place: str, instruction: str | None) -> Iterable[LabelledPair]:
-    """The pairs of one row.
+    """Returns the pairs of one row.
 
     Raises:
-        Rejected: It cannot be used.
+        Rejected: The row is invalid.
     """
     if layout == "sugarcrepe":
         return _of_sugarcrepe(row, name_of(path), place, instruction)
     cells = {name: present(cell) for name, cell in row.items()}
-    return [_of_pairs(cells, row, name_of(path), place)] if layout == "pairs" else _of_mmeb(cells, path, place)
+    if layout == "pairs":
+        return [_of_pairs(cells, row, name_of(path), place)]
+    return _of_mmeb(cells, path, place)
 
 
 def _of_pairs(cells: Cells, row: Cells, table: str, place: str) -> LabelledPair:
@@ -202,7 +212,7 @@ def _of_pairs(cells: Cells, row: Cells, table: str, place: str) -> LabelledPair:
 
 
 def _first(cells: Cells, names: Sequence[str]) -> Any:
-    """The cell of the first of these columns that is there."""
+    """Returns the cell of the first of these columns that the row has."""
     return next((cells[name] for name in names if name in cells), None)
 
 
@@ -217,12 +227,15 @@ def _of_mmeb(cells: Cells, path: Path, place: str) -> Iterator[LabelledPair]:
 
 
 def _negatives(cells: Cells) -> Iterator[tuple[str, Any]]:
-    """The text and the picture of each negative of a row; both are empty where a subset has none."""
+    """Yields the text and the picture of each negative of a row. Both are empty in subsets without negatives."""
+    # Number of the column → "text" or "image" → its cells.
     numbers: dict[str, dict[str, list[Any]]] = {}
     for name, cell in cells.items():
-        if found := NEGATIVE.fullmatch(name):
-            content = "text" if found["content"] == "text" else "image"
-            numbers.setdefault(found["number"] or "", {})[content] = cell if isinstance(cell, list) else [cell]
+        if column := NEGATIVE.fullmatch(name):
+            content = "text" if column["content"] == "text" else "image"
+            number = column["number"] or ""
+            numbers.setdefault(number, {})[content] = cell if isinstance(cell, list) else [cell]
+
     for columns in numbers.values():
         for text, image in zip_longest(columns.get("text", []), columns.get("image", [])):
             yield _plain(text), image
@@ -240,10 +253,10 @@ def _plain(cell: Any) -> str:
 
 
 def _side(what: str, text: str | None, image: Any) -> Side:
-    """One side of a pair.
+    """Returns one side of a pair.
 
     Raises:
-        Rejected: Text and picture are both missing, the text cannot be stored, or the cell holds no picture.
+        Rejected: Text and picture are both missing, the text cannot be stored, or the cell is not a picture.
     """
     side = Side(text or None, image_of(image) or None)
     check_clean(what, side.text or "")

@@ -1,4 +1,4 @@
-"""The files of `judge bench`, and what bench.json holds."""
+"""The names of the files of `judge bench`, and the content of bench.json."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ RESULT, PAGE, SCORES = "bench.json", "bench.html", "scores.parquet"
 
 
 class Bench(BaseModel):
-    """How good a judge is on some labelled pairs."""
+    """The measurement of a judge on labelled pairs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -21,12 +21,12 @@ class Bench(BaseModel):
     service: str
     identity: JudgeIdentity
     inputs: dict[str, str]
-    """The files of pairs, each with its SHA-256."""
+    """The path of each file of pairs → its SHA-256."""
     interval: str
-    """How the 95 % intervals of areas are made."""
+    """The method of the 95 % intervals of ROC-AUC, in words."""
     seed: int
     figures: list[Figures]
-    """Of all pairs first."""
+    """The figures of each group of pairs. The group of all pairs comes first."""
     injections: Injections | None
-    """Null where none were asked for, or no pair that does not match got a No."""
+    """The effect of texts inside candidates. Null if not requested, or if no negative got a No."""
     made: Provenance

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from judge_service.bench.asking import Answer, BenchQuery, Contents, ProgressCallback, answers, questions_of
+from judge_service.bench.asking import BenchProgress, BenchQuery, Contents, PairAnswer, answers, questions_of
 from judge_service.bench.figures import INTERVAL, ScoredPairs, all_figures
 from judge_service.bench.injection import Injections, drawn, injections, texts_for, with_a_no, with_text
 from judge_service.bench.pairs import Format, LabelledPair, read_labelled, sampled
@@ -27,33 +27,37 @@ from unijudge.storage.outputs import check_absent, is_folder_of, replacing
 
 
 @dataclass(frozen=True)
-class Job:
-    """What `judge bench` is told."""
+class BenchJob:
+    """The input of `judge bench`."""
 
     files: Sequence[Path]
     service: str
     out: Path
     layout: Format | None = None
     images: Path | None = None
-    """The root of the pictures' names; None: the folder of the files."""
+    """The root of the pictures' names. None: the folder of the files."""
     instruction: str | None = None
+    """The text beside each picture, for SugarCrepe."""
     queries: int | None = None
-    """Queries of each subset at most, drawn evenly; None: all."""
+    """The largest number of queries of each subset, drawn uniformly. None: all queries."""
     injections: int = 200
-    """Candidates that each text is added to; 0: none."""
+    """The number of candidates to which each text is added. 0 skips this measurement."""
     seed: int = 0
+    """The seed of all draws."""
     key: str | None = None
+    """The API key of the service."""
     at_once: int = 64
-    """Queries that wait for the service at most."""
+    """The largest number of queries in flight."""
     retry_for_s: float = 60
+    """Seconds during which a request is retried."""
 
 
-def bench(job: Job, report: ProgressCallback, *, overwrite: bool = False) -> Bench:
+def bench(job: BenchJob, report: BenchProgress, *, overwrite: bool = False) -> Bench:
     """Measures a judge, and writes the folder `job.out`.
 
     Raises:
-        DataError: The pairs cannot be used, a picture is missing, or `out` exists.
-        JudgeError: The service cannot be used, or gives no verdict at all.
+        DataError: The pairs are invalid, a picture is missing, or `out` exists.
+        JudgeError: The service cannot be used, or no pair gets a verdict.
     """
     pairs = read_labelled(job.files, job.layout, job.instruction)
     if job.queries is not None:
@@ -66,7 +70,7 @@ def bench(job: Job, report: ProgressCallback, *, overwrite: bool = False) -> Ben
                 identity, scored, steered = asyncio.run(_asked(job, pairs, contents, report))
             except* UnijudgeError as group:
                 raise first_error(group) from None
-            write_labelled(out / SCORES, [_row(one, contents) for one in scored])
+            write_labelled(out / SCORES, [_row(pair, contents) for pair in scored])
         made = Bench(
             service=without_passwords(job.service),
             identity=identity,
@@ -87,9 +91,9 @@ def _folder_of(files: Sequence[Path]) -> Path:
 
 
 async def _asked(
-    job: Job, pairs: Sequence[LabelledPair], contents: Contents, report: ProgressCallback
+    job: BenchJob, pairs: Sequence[LabelledPair], contents: Contents, report: BenchProgress
 ) -> tuple[JudgeIdentity, list[ScoredPairs], Injections | None]:
-    """Who judges, the pairs with their answers, and what texts inside candidates do."""
+    """Returns the judge's identity, the pairs with their answers, and the effect of texts inside candidates."""
     client = JudgeClient(job.service, key=job.key, max_in_flight=job.at_once, retry_for_s=job.retry_for_s)
     async with client as judge:
         scored = await _scored(job, judge, pairs, contents, report)
@@ -99,14 +103,18 @@ async def _asked(
 
 
 async def _scored(
-    job: Job, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: ProgressCallback
+    job: BenchJob, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: BenchProgress
 ) -> list[ScoredPairs]:
-    """The pairs with their answers, in order."""
+    """Returns the pairs with their answers, in the order of the pairs."""
     questions = questions_of(pairs)
-    found = await answers(judge, contents, questions, job.at_once, partial(report, "pairs"))
-    by_query: dict[Side, tuple[int, dict[Side, Answer]]] = {}
-    for number, (question, row) in enumerate(zip(questions, found, strict=True)):
-        by_query[question.query] = number, dict(zip(question.candidates, row, strict=True))
+    answers_of_queries = await answers(judge, contents, questions, job.at_once, partial(report, "pairs"))
+
+    # Query → its number and the answers of its candidates.
+    by_query: dict[Side, tuple[int, dict[Side, PairAnswer]]] = {}
+    for number, (question, results) in enumerate(zip(questions, answers_of_queries, strict=True)):
+        by_query[question.query] = number, dict(zip(question.candidates, results, strict=True))
+
+    # A pair that several subsets have was judged once, and appears once for each subset here.
     scored = []
     for pair in pairs:
         number, by_candidate = by_query[pair.query]
@@ -114,30 +122,33 @@ async def _scored(
     return scored
 
 
-def _check_verdicts(job: Job, scored: Sequence[ScoredPairs]) -> None:
-    """Returns if the judge gave any verdict.
+def _check_verdicts(job: BenchJob, scored: Sequence[ScoredPairs]) -> None:
+    """Returns if at least one pair has a verdict.
 
     Raises:
-        JudgeError: It gave none.
+        JudgeError: No pair has a verdict.
     """
-    faults = Counter(f"{one.answer.code}: {one.answer.message}" for one in scored if isinstance(one.answer, PairError))
-    if faults.total() == len(scored):
-        reason, _ = faults.most_common(1)[0]
+    errors = [pair.answer for pair in scored if isinstance(pair.answer, PairError)]
+    if len(errors) == len(scored):
+        reasons = Counter(f"{error.code}: {error.message}" for error in errors)
+        ((commonest, _),) = reasons.most_common(1)
         raise JudgeError(
-            f"{without_passwords(job.service)}: none of {len(scored):,} pairs got a verdict, most often because of "
-            f"{reason}. Look at the service, or at the pairs"
+            f"{without_passwords(job.service)}: none of {len(scored):,} pairs got a verdict. The most common error is "
+            f"{commonest}. Check the service and the pairs"
         )
 
 
 async def _injected(
-    job: Job, judge: JudgeClient, scored: Sequence[ScoredPairs], contents: Contents, report: ProgressCallback
+    job: BenchJob, judge: JudgeClient, scored: Sequence[ScoredPairs], contents: Contents, report: BenchProgress
 ) -> Injections | None:
-    """What texts inside candidates do; None where there is no candidate to add them to."""
+    """Returns the effect of texts inside candidates. None if no negative got a No."""
     refused = with_a_no(scored)
     if not refused:
         return None
     texts = texts_for(judge.identity.yes)
     sample = drawn(refused, job.injections, job.seed)
+
+    # Each drawn candidate is judged again, once with each text.
     questions = []
     for pair, _ in sample:
         candidates = [with_text(pair.candidate, text) for text in texts.values()]
@@ -146,8 +157,8 @@ async def _injected(
     return injections([verdict for _, verdict in sample], after, texts, of=len(refused), seed=job.seed)
 
 
-def _row(one: ScoredPairs, contents: Contents) -> LabelledScore:
-    pair = one.pair
+def _row(scored: ScoredPairs, contents: Contents) -> LabelledScore:
+    pair = scored.pair
     return LabelledScore(
         place=pair.place,
         subset=pair.subset,
@@ -159,11 +170,11 @@ def _row(one: ScoredPairs, contents: Contents) -> LabelledScore:
         candidate_key=contents.key(pair.candidate),
         candidate_text=pair.candidate.text,
         candidate_image=pair.candidate.image if isinstance(pair.candidate.image, str) else None,
-        **_answer(one.answer),
+        **_answer(scored.answer),
     )
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: PairAnswer) -> dict[str, Any]:
     if isinstance(answer, Verdict):
         return answer.model_dump()
     return {"error": f"{answer.code}: {answer.message}"}

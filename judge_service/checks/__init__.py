@@ -1,1 +1,1 @@
-"""What a machine lacks to serve a judge, and whether a running service gives the model's own scores."""
+"""Checks of the machine before serving (`judge doctor`), and of the scores of a running service (`judge verify`)."""

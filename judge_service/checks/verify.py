@@ -1,4 +1,7 @@
-"""Does a running service give the model's own scores? Compares it with transformers, one pair at a time, in float32."""
+"""Checks whether a running service gives the model's own scores.
+
+The reference is the same model in transformers. It scores one pair at a time, in float32 by default.
+"""
 
 import io
 import random
@@ -19,8 +22,8 @@ from unijudge.errors import SettingsError
 from unijudge.judging.verdicts import Judge, JudgeIdentity, PairError, Verdict
 from unijudge.metrics import kendall_tau
 
-CANDIDATES = 14
-WORDS = (
+CANDIDATES_OF_QUERY = 14
+RANDOM_WORDS = (
     "red",
     "green",
     "blue",
@@ -36,43 +39,49 @@ WORDS = (
     "of the",
 )
 TOLERANCES = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.5}
-"""In log-odds, by the dtype that the service runs in: sixteen bits round, and kernels round differently by batch."""
+"""The largest accepted difference in log-odds, by the dtype of a side.
+
+Numbers of 16 bits are rounded, and kernels round differently for each batch.
+"""
 SHOWN_REASONS = 3
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     pairs: int
     errors: int
-    """Pairs that only one side gave a verdict for."""
+    """The number of pairs with a verdict from one side only."""
     unanswered: int
-    """Pairs that neither side gave a verdict for."""
+    """The number of pairs with a verdict from neither side."""
     differences: npt.NDArray[np.float64]
     """|served − reference| in log-odds, for each pair with two verdicts."""
     rank_correlation: float
-    """Mean Kendall τ of the candidates' order, over queries."""
+    """Mean Kendall τ between the two orders of the candidates, over queries."""
     mass: float
     """Mean P(Yes) + P(No) of the served verdicts."""
     ties: int
-    """Served pairs of one query with exactly equal log-odds."""
+    """The number of served pairs whose log-odds equal those of another pair of the same query."""
     tolerance: float
+    """The largest accepted difference, in log-odds."""
     causes: list[str]
-    """In words, what may explain a difference."""
+    """Sentences that may explain a difference."""
     reasons: dict[str, int]
-    """Of pairs without two verdicts: which side gave none and the pair's own error, and for how many pairs."""
+    """For pairs without two verdicts: the side without a verdict and its error → the number of pairs."""
 
     @property
     def passed(self) -> bool:
-        """Every pair was answered by both sides, within the tolerance."""
+        """Whether both sides answered every pair, within the tolerance."""
         compared = len(self.differences)
         return 0 < compared == self.pairs and float(self.differences.max()) <= self.tolerance
 
     def lines(self) -> list[str]:
-        """The report."""
+        """Returns the lines of the report."""
         largest = self.differences.max() if len(self.differences) else float("nan")
         p99 = np.quantile(self.differences, 0.99) if len(self.differences) else float("nan")
+
+        # Tests and people look for these labels.
         report = [
             f"pairs                        {self.pairs}",
             f"answered by one side only    {self.errors}",
@@ -85,6 +94,8 @@ class Verification:
             "verdict                      " + self._verdict(),
         ]
         report += [f"{number} pairs without a verdict from {reason}" for reason, number in self._commonest()]
+
+        # Within the tolerance there is no difference to explain.
         differs = not len(self.differences) or float(self.differences.max()) > self.tolerance
         return report + [f"likely cause: {cause}" for cause in self.causes if differs]
 
@@ -94,22 +105,23 @@ class Verification:
         differs = self.errors or not len(self.differences) or float(self.differences.max()) > self.tolerance
         if differs:
             return "NOT the model's own scores"
-        return f"not shown: only {len(self.differences)} of {self.pairs} pairs were compared"
+        return f"not proven: only {len(self.differences)} of {self.pairs} pairs were compared"
 
     def _commonest(self) -> list[tuple[str, int]]:
         return Counter(self.reasons).most_common(SHOWN_REASONS)
 
 
 def check_memory(settings: ServiceSettings) -> None:
-    """Returns if the reference's weights fit the memory of its device, as far as that is known.
+    """Returns if the weights of the reference fit the free memory. Only models on the CPU are checked.
 
     Raises:
-        SettingsError: They do not.
+        SettingsError: The weights need more memory than is free.
     """
     model = settings.model
-    if not model.name or model.device != "cpu":  # without a name nothing can be loaded, and the loader says so
+    if not model.name or model.device != "cpu":  # the loader reports a missing name
         return
-    needed = load_sizes(model.name, model.revision).weight_bytes(4 if model.dtype == "float32" else 2)
+    number_bytes = 4 if model.dtype == "float32" else 2
+    needed = load_sizes(model.name, model.revision).weight_bytes(number_bytes)
     available = available_bytes()
     if needed > available:
         raise SettingsError(
@@ -119,23 +131,23 @@ def check_memory(settings: ServiceSettings) -> None:
 
 
 def check_comparable(served: JudgeIdentity) -> None:
-    """Returns if a service runs a model, so that a reference can be compared with it.
+    """Returns if a service runs a model, so that its scores can be compared with a reference.
 
     Raises:
-        SettingsError: It does not.
+        SettingsError: The service runs no model.
     """
     if served.dtype not in TOLERANCES:
         raise SettingsError(
-            f"{served}: it runs no model, so there is nothing to compare. Verify a service that has one"
+            f"{served}: the service runs no model, so there is nothing to compare. Verify a service that runs a model"
         )
 
 
 def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]]]:
-    """Made-up queries and candidates of every kind: text, picture, both; short and long; wide and tall."""
+    """Makes up queries and candidates of all kinds: text, picture or both; short and long; wide and tall."""
     dice = random.Random(seed)  # noqa: S311  reproducible, not secret
 
     def text() -> str:
-        return " ".join(dice.choices(WORDS, k=dice.choice([1, 4, 12, 40])))
+        return " ".join(dice.choices(RANDOM_WORDS, k=dice.choice([1, 4, 12, 40])))
 
     def picture() -> bytes:
         width, height = dice.choice([(56, 56), (120, 60), (60, 200), (224, 224)])
@@ -148,52 +160,59 @@ def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]
         kind = dice.choice(["text", "image", "both"])
         return Content(text() if kind != "image" else None, picture() if kind != "text" else None)
 
-    made = []
+    examples = []
     for _ in range(queries):
         query = content()
-        made.append((query, [content() for _ in range(CANDIDATES)]))
-    return made
+        examples.append((query, [content() for _ in range(CANDIDATES_OF_QUERY)]))
+    return examples
 
 
 async def verify(served: JudgeClient, reference: Judge, *, queries: int, tolerance: float | None) -> Verification:
-    """Scores the golden set on both sides.
+    """Scores the golden set with the service and with the reference.
 
     Args:
         served: The running service, entered.
         reference: The model itself, in transformers.
-        queries: How many, of 14 pairs each.
-        tolerance: In log-odds; None: by the dtypes of service and reference.
+        queries: The number of queries, with 14 pairs each.
+        tolerance: The largest accepted difference, in log-odds. None: by the dtypes of service and reference.
 
     Raises:
         SettingsError: The service runs no model.
     """
     check_comparable(served.identity)
     reasons: Counter[str] = Counter()
-    lacking: Counter[int] = Counter()  # by how many sides gave no verdict
+    failed_sides: Counter[int] = Counter()
+    """The number of sides without a verdict → the number of pairs."""
     differences: list[float] = []
     taus: list[float] = []
     masses: list[float] = []
     ties = pairs = 0
     for query, candidates in golden_set(queries):
-        theirs = await served.judge(query, candidates)
-        ours = [(await reference.judge(query, [candidate]))[0] for candidate in candidates]
+        # The reference scores one pair at a time, so batching cannot change its scores.
+        served_answers = await served.judge(query, candidates)
+        own_answers = [(await reference.judge(query, [candidate]))[0] for candidate in candidates]
         pairs += len(candidates)
-        both = [(t, o) for t, o in zip(theirs, ours, strict=True) if isinstance(t, Verdict) and isinstance(o, Verdict)]
-        for pair in zip(theirs, ours, strict=True):
-            failures = _failures(*pair)
+
+        # Only pairs with two verdicts can be compared.
+        judged: list[tuple[Verdict, Verdict]] = []
+        for served_answer, own_answer in zip(served_answers, own_answers, strict=True):
+            failures = _failures(served_answer, own_answer)
             reasons.update(failures)
-            lacking[len(failures)] += 1
-        served_odds = np.array([served.log_odds for served, _ in both])
-        own_odds = np.array([own.log_odds for _, own in both])
+            failed_sides[len(failures)] += 1
+            if isinstance(served_answer, Verdict) and isinstance(own_answer, Verdict):
+                judged.append((served_answer, own_answer))
+
+        served_odds = np.array([verdict.log_odds for verdict, _ in judged])
+        own_odds = np.array([verdict.log_odds for _, verdict in judged])
         differences += np.abs(served_odds - own_odds).tolist()
-        masses += [t.mass for t, _ in both]
-        ties += len(both) - len(np.unique(served_odds))
-        if len(both) > 1:
+        masses += [verdict.mass for verdict, _ in judged]
+        ties += len(judged) - len(np.unique(served_odds))
+        if len(judged) > 1:  # a single candidate has no order
             taus.append(kendall_tau(served_odds, own_odds))
     return Verification(
         pairs=pairs,
-        errors=lacking[1],
-        unanswered=lacking[2],
+        errors=failed_sides[1],
+        unanswered=failed_sides[2],
         differences=np.array(differences),
         rank_correlation=float(np.mean(taus)) if taus else float("nan"),
         mass=float(np.mean(masses)) if masses else float("nan"),
@@ -205,47 +224,55 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
 
 
 def _tolerance(served: JudgeIdentity, reference: JudgeIdentity) -> float:
-    """What the dtypes of both sides allow."""
+    """Returns the larger tolerance of the two dtypes."""
     return max(TOLERANCES[identity.dtype] for identity in (served, reference))
 
 
-def _failures(theirs: Verdict | PairError, ours: Verdict | PairError) -> list[str]:
-    """Which sides have no verdict for a pair, and why."""
-    sides = [("the service", theirs), ("the reference", ours)]
+def _failures(served: Verdict | PairError, reference: Verdict | PairError) -> list[str]:
+    """Returns the sides that have no verdict for a pair, each with its error."""
+    sides = [("the service", served), ("the reference", reference)]
     return [f"{side}: {answer.code}: {answer.message}" for side, answer in sides if isinstance(answer, PairError)]
 
 
 def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
-    """What differs between two judges, in the order in which it usually explains other scores."""
-    wrong: Sequence[tuple[bool, str]] = [
-        (served.weights != reference.weights, "the service runs other weights than the model given here"),
-        (served.prompt_fingerprint != reference.prompt_fingerprint, "another prompt: wording, labels or order"),
+    """Returns the differences between two judges. The most common cause of different scores comes first."""
+    comparisons: Sequence[tuple[bool, str]] = [
+        (served.weights != reference.weights, "the service has different weights from the model given here"),
+        (
+            served.prompt_fingerprint != reference.prompt_fingerprint,
+            "the prompts differ: wording, labels or order",
+        ),
         (
             (served.yes_id, served.no_id) != (reference.yes_id, reference.no_id),
-            "other tokens stand for Yes and No: another tokenizer",
+            "the tokens for Yes and No differ: the tokenizers differ",
         ),
         (
             (served.min_pixels, served.max_pixels) != (reference.min_pixels, reference.max_pixels),
             (
-                f"another pixel budget: {served.min_pixels}–{served.max_pixels} there, "
-                f"{reference.min_pixels}–{reference.max_pixels} here"
+                f"the pixel budgets differ: {served.min_pixels}–{served.max_pixels} in the service, "
+                f"{reference.min_pixels}–{reference.max_pixels} in the reference"
             ),
         ),
         (
             served.inputs_version != reference.inputs_version,
-            f"tokens and pixels are made by {served.inputs_version} there, by {reference.inputs_version} here",
+            (
+                f"{served.inputs_version} makes tokens and pixels in the service, "
+                f"{reference.inputs_version} in the reference"
+            ),
         ),
-        (served.adapter != reference.adapter, "an adapter on one side only"),
-        (served.quantisation != reference.quantisation, f"quantised weights ({served.quantisation})"),
+        (served.adapter != reference.adapter, "only one side has an adapter, or the adapters differ"),
+        (served.quantisation != reference.quantisation, f"the weights are quantised ({served.quantisation})"),
         (
             served.dtype != reference.dtype,
             f"the service computes in {served.dtype}, the reference in {reference.dtype}",
         ),
         (
             served.head_dtype != reference.head_dtype,
-            f"the service's logits are made in {served.head_dtype}, the reference's in {reference.head_dtype}",
+            f"the service computes logits in {served.head_dtype}, the reference in {reference.head_dtype}",
         ),
     ]
-    return [cause for differs, cause in wrong if differs] or [
-        "identities agree: the engine's kernels or its caches; restart it, and report this with the engine's version"
-    ]
+    causes = [cause for differs, cause in comparisons if differs]
+    if causes:
+        return causes
+    unexplained = "the identities agree, so the engine's kernels or caches differ"
+    return [f"{unexplained}. Restart the engine, and report this with the engine's version"]

@@ -1,1 +1,1 @@
-"""What stands between a caller and the judge: who may ask, how much, and who waits for how long."""
+"""The part of the service between clients and the judge: keys, limits on requests, and the queue."""

@@ -1,8 +1,8 @@
-"""The queue of one replica. A request that cannot be answered in time is refused at once, before its body is read.
+"""The queue of a replica. A request that cannot be answered in time is rejected immediately, before its body is read.
 
-Ray would queue as well, but a full replica makes its router try again with longer and longer pauses: measured, the
-service then delivers a quarter of what it can. So Ray sees a replica that accepts every request, and the replica
-decides.
+Ray could also queue requests. But when a replica is full, Ray's router retries with longer and longer pauses. In a
+measurement, the service then reached only a quarter of its throughput. So the replica accepts all requests from Ray,
+and has its own queue.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 FORGET = 0.95
-"""The weight of older measurements each time that a request is answered: about twenty requests count."""
+"""The factor on older measurements after each answered request. About the last twenty requests count."""
 
 
 class Overloaded(Exception):
-    """There is no room in the queue.
+    """The queue cannot accept the request.
 
     Attributes:
-        retry_after_s: When there will be room, in whole seconds, at least 1.
-        is_full: Nobody would be taken, however long the caller waits.
+        retry_after_s: Whole seconds until the queue can accept the request, at least 1.
+        is_full: Whether the queue rejects all requests, even requests whose callers wait very long.
     """
 
     def __init__(self, message: str, retry_after_s: int, *, is_full: bool):
@@ -30,74 +30,74 @@ class Overloaded(Exception):
 
 
 class TooLate(Exception):
-    """The time that the caller waits has passed."""
+    """The caller's timeout has passed."""
 
 
 class Closed(Exception):
-    """The service is being stopped: what waits is not begun any more."""
+    """The service is being stopped, so waiting requests do not start."""
 
 
 @dataclass(eq=False)
 class _Request:
-    """One that waits or works."""
+    """A request that waits or works."""
 
     work: float
     alone: bool
     turn: asyncio.Future[None]
-    """Done as soon as it may work."""
+    """A future that is done when the request may start."""
     begun: float = 0.0
-    """When that was, of the loop's clock."""
+    """The time of the start, on the loop's clock."""
 
 
 class Admission:
-    """Lets as many requests work as there are slots; the others wait in order.
+    """Runs as many requests at the same time as there are slots. Other requests wait in order.
 
-    A request may ask to work alone. It waits until the replica is idle, and later requests wait behind it.
+    A request can ask to run alone. Then the request waits until the replica is idle, and later requests wait behind it.
 
-    How long a request would wait is estimated from the work that stands before it. Work has no unit: only the ratio to
-    the seconds that earlier work took counts.
+    The waiting time is estimated from the work of earlier requests. Work has no unit: only the ratio between work and
+    the seconds of past requests counts.
     """
 
     def __init__(self, *, slots: int, max_waiting: int, max_wait_s: float):
-        """An empty queue.
+        """Creates an empty queue.
 
         Args:
-            slots: How many requests work at once.
-            max_waiting: How many requests may wait.
-            max_wait_s: Nobody waits who would wait longer, in seconds.
+            slots: The number of requests that run at the same time.
+            max_waiting: The number of requests that can wait.
+            max_wait_s: The longest expected waiting time of an accepted request, in seconds.
         """
         self._slots = slots
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
-        self._waiting: dict[asyncio.Task[None], _Request] = {}  # in order, by their tasks
+        self._waiting: dict[asyncio.Task[None], _Request] = {}  # in the order of arrival
         self._begun: dict[asyncio.Task[None], _Request] = {}
         self._seconds = self._work = 0.0
         self._closed = False
 
     def check(self, patience_s: float) -> None:
-        """Returns if a request that came now would be begun in time.
+        """Returns if a new request would start in time.
 
         Args:
-            patience_s: How long the caller waits for its answer, in seconds.
+            patience_s: Seconds that the caller waits for its answer.
 
         Raises:
-            Overloaded: It would not.
+            Overloaded: The request would not start in time.
             Closed: The service is being stopped.
         """
         self._check(0.0, patience_s)
 
     @contextlib.asynccontextmanager
     async def turn(self, work: float, patience_s: float, *, alone: bool = False) -> AsyncIterator[None]:
-        """Waits for a slot, and holds it while the block runs; the block ends when the caller's time has passed.
+        """Waits for a slot, and keeps the slot while the block runs. The caller's timeout ends the block.
 
         Args:
-            work: How much the block will do.
-            patience_s: How long the caller waits for its answer, in seconds.
-            alone: Nothing else works while the block runs.
+            work: The amount of work of the block.
+            patience_s: Seconds that the caller waits for its answer.
+            alone: Whether no other request may run at the same time.
 
         Raises:
             Overloaded: The answer would come too late.
-            TooLate: It did.
+            TooLate: The timeout has passed.
             Closed: The service is being stopped.
         """
         self._check(work, patience_s)
@@ -114,7 +114,7 @@ class Admission:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            # It takes longer than that: without it, slow work would never be seen.
+            # The time is a lower bound. Without this measurement, slow work would never count.
             self._measure(work, _now() - request.begun)
             raise TooLate(f"not answered within {patience_s:.3g} s") from error
         finally:
@@ -123,13 +123,13 @@ class Admission:
             self._let_in()
 
     def close(self) -> None:
-        """Refuses all that waits and all that comes; what works is left alone."""
+        """Rejects all waiting and all new requests. Running requests continue."""
         self._closed = True
         for task in list(self._waiting):
             task.cancel()
 
     async def _begin(self, task: asyncio.Task[None], request: _Request, deadline: float) -> None:
-        """Waits until the request may work."""
+        """Waits until the request may start."""
         try:
             async with asyncio.timeout(deadline - _now()):
                 await request.turn
@@ -142,7 +142,7 @@ class Admission:
             raise Closed from error
 
     def _let_in(self) -> None:
-        """Lets work what may, in order: the first that may not holds up all that came later."""
+        """Starts waiting requests in order. If a request cannot start, all later requests wait too."""
         while self._waiting:
             task, request = next(iter(self._waiting.items()))
             if not self._has_room(request):
@@ -150,7 +150,7 @@ class Admission:
             del self._waiting[task]
             self._begun[task] = request
             request.begun = _now()
-            if not request.turn.done():  # else its caller has left
+            if not request.turn.done():  # the future is done if the caller has left
                 request.turn.set_result(None)
 
     def _has_room(self, request: _Request) -> bool:
@@ -161,38 +161,45 @@ class Admission:
     def _check(self, work: float, patience_s: float) -> None:
         if self._closed:
             raise Closed
-        if not self._begun and not self._waiting:  # whatever was measured before: it may have been a bad moment
+        if not self._begun and not self._waiting:  # an idle replica tries, since past measurements may be wrong
             return
-        own = work * self._pace
-        room = min(self._max_wait_s, patience_s - own)
-        wait = self._wait_s()
-        if room < 0:
-            message = f"this request takes about {own:.3g} s, and its caller waits {patience_s:.3g} s"
+
+        # Too much work for the caller's timeout: an empty queue would not help.
+        own_s = work * self._pace
+        longest_wait_s = min(self._max_wait_s, patience_s - own_s)
+        wait_s = self._wait_s()
+        if longest_wait_s < 0:
+            message = f"this request needs about {own_s:.3g} s, and its caller waits {patience_s:.3g} s"
             raise Overloaded(f"{message}. Wait longer, or send fewer candidates", 1, is_full=False)
-        is_full = wait > self._max_wait_s or len(self._waiting) >= self._max_waiting
-        if is_full or wait > room:
-            message = f"{len(self._waiting)} requests wait, and a new one would wait about {wait:.3g} s"
-            retry_after_s = max(1, math.ceil(wait - room))
-            raise Overloaded(f"{message}. Come back later, or add replicas", retry_after_s, is_full=is_full)
+
+        is_full = wait_s > self._max_wait_s or len(self._waiting) >= self._max_waiting
+        if is_full or wait_s > longest_wait_s:
+            message = f"{len(self._waiting)} requests wait, and a new request would wait about {wait_s:.3g} s"
+            retry_after_s = max(1, math.ceil(wait_s - longest_wait_s))
+            raise Overloaded(f"{message}. Retry later, or add replicas", retry_after_s, is_full=is_full)
 
     @property
     def _pace(self) -> float:
-        """Seconds that a unit of work takes in its slot."""
+        """The seconds that a unit of work needs in a slot."""
         return self._seconds / self._work if self._work else 0.0
 
     def _wait_s(self) -> float:
-        """How long until a request that came now gets a slot, in seconds."""
-        if sum(map(self._slots_of, self._begun.values())) < self._slots and not self._waiting:
+        """Returns the estimated seconds until a new request gets a slot."""
+        used_slots = sum(map(self._slots_of, self._begun.values()))
+        if used_slots < self._slots and not self._waiting:
             return 0.0
+
+        # The slots share the rest of the running work and the waiting work.
         now = _now()
-        left = sum(
-            max(0.0, one.work * self._pace - (now - one.begun)) * self._slots_of(one) for one in self._begun.values()
-        )
-        waiting = sum(one.work * self._slots_of(one) for one in self._waiting.values())
-        return (left + waiting * self._pace) / self._slots
+        running_s = 0.0
+        for request in self._begun.values():
+            rest_s = max(0.0, request.work * self._pace - (now - request.begun))
+            running_s += rest_s * self._slots_of(request)
+        waiting = sum(request.work * self._slots_of(request) for request in self._waiting.values())
+        return (running_s + waiting * self._pace) / self._slots
 
     def _slots_of(self, request: _Request) -> int:
-        """How many slots it takes."""
+        """Returns the number of slots that a request occupies."""
         return self._slots if request.alone else 1
 
     def _measure(self, work: float, seconds: float) -> None:
@@ -206,5 +213,5 @@ def _now() -> float:
 
 def _this_task() -> asyncio.Task[None]:
     task = asyncio.current_task()
-    assert task is not None  # noqa: S101  a coroutine runs in one
+    assert task is not None  # noqa: S101  a coroutine always runs in a task
     return task

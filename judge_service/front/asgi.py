@@ -1,4 +1,4 @@
-"""One request as ASGI has it: its body is read here, within whatever bounds a reader sets, and handed on whole."""
+"""An ASGI request. The gate reads its body within limits, and the application then gets the whole body."""
 
 import asyncio
 import contextlib
@@ -17,26 +17,29 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 DISCARD_S = 1.0
-"""How long the rest of a refused body is read and thrown away: who is cut while sending never sees the answer."""
+"""Seconds during which the rest of a rejected body is read and discarded.
+
+A client whose connection closes while the client still sends never reads the answer.
+"""
 STEERING = re.compile(rb"x_request_(timeout_seconds|disconnect_disabled)|serve_.*|x_session_id|x_serve_router_.*")
-"""Headers, with `_` for `-`, by which a caller could switch Ray's time limits off or choose a replica."""
+"""Names of headers, with `_` for `-`, that could disable Ray's timeouts or choose a replica."""
 REQUEST_ID = re.compile(rb"[!-~]{1,200}")
-"""What Ray's proxy can put into its log; it fails on bytes that are not UTF-8."""
+"""Request ids that Ray's proxy can write to its log. The proxy fails on bytes that are not UTF-8."""
 
 
 def _passes(name: bytes, value: bytes) -> bool:
-    """Whether Ray may see this header."""
+    """Whether Ray gets this header."""
     if name == b"x-request-id":
         return REQUEST_ID.fullmatch(value) is not None
     return not STEERING.fullmatch(name.replace(b"-", b"_"))
 
 
 class Gone(Exception):
-    """The caller left while it sent its body."""
+    """The client closed its connection while it sent a body."""
 
 
 class AsgiRequest:
-    """One request."""
+    """A request."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send):
         self.scope = scope
@@ -45,27 +48,34 @@ class AsgiRequest:
         self._send = send
         self._body = bytearray()
         self._whole = not self.has_body
-        self._asked_for = b"expect" not in self.headers  # the body: a caller may wait until somebody reads it
-        self._handed = not self.has_body  # the body, to the application
-        self._begun = False  # the answer
-        self._foreign = 0  # the status of an error that is not in our words
+        """Whether the whole body was read."""
+        self._asked_for = b"expect" not in self.headers
+        """Whether the client sends the body. With the header Expect, the client waits until the body is read."""
+        self._handed = not self.has_body
+        """Whether the application got the body."""
+        self._begun = False
+        """Whether the answer has started."""
+        self._foreign = 0
+        """The status of an error answer from Ray. 0: there was no such answer."""
         self.retry_after = ""
-        """What an answer said of a queue that takes nobody; empty after any other."""
-        self._task: asyncio.Task[Any] | None = None  # that forwards it
-        self._abandoned = ""  # why nobody can answer it any more
+        """The header Retry-After of an answer with a full queue. Empty after any other answer."""
+        self._task: asyncio.Task[Any] | None = None
+        """The task that forwards the request."""
+        self._abandoned = ""
+        """The reason why no replica can answer the request. Empty if the request was not abandoned."""
 
     @property
     def has_body(self) -> bool:
-        """Whether a body was announced."""
+        """Whether the headers announce a body."""
         return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
 
     def header(self, name: bytes) -> str | None:
-        """A header's value, by its name in lower case."""
+        """Returns the value of a header. The name must be in lower case."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece; it is kept."""
+        """Yields the body in pieces, and keeps the whole body."""
         self._asked_for = True
         while not self._whole:
             message = await self._next()
@@ -77,32 +87,32 @@ class AsgiRequest:
             yield chunk
 
     async def _next(self) -> Message:
-        """What the connection says. In a replica Ray raises where the caller has left, or its proxy has died."""
+        """Returns the next message of the connection. In a replica, Ray raises if the client or the proxy is gone."""
         try:
             return await self._receive()
-        except Exception as error:  # noqa: BLE001  several, and all of the connection
-            logger.debug("the connection is gone: %s", error)
+        except Exception as error:  # noqa: BLE001  Ray raises several kinds of errors, all about the connection
+            logger.debug("the connection is closed: %s", error)
             return {"type": "http.disconnect"}
 
     def forget_body(self) -> None:
-        """Lets go of what was read."""
+        """Frees the memory of the body."""
         self._body = bytearray()
 
     def strip(self) -> None:
-        """Removes the headers that steer Ray, or on which it fails."""
+        """Removes headers that control Ray, and headers on which Ray fails."""
         kept = [(name, value) for name, value in self.scope["headers"] if _passes(name.lower(), value)]
         self.scope = {**self.scope, "headers": kept}
 
     def set_header(self, name: bytes, value: bytes) -> None:
-        """Sets a header, whatever the caller sent by this name."""
-        kept = [(other, said) for other, said in self.scope["headers"] if other.lower() != name]
-        self.scope = {**self.scope, "headers": [*kept, (name, value)]}
+        """Sets a header. Replaces a header of the client with the same name."""
+        others = [(other, content) for other, content in self.scope["headers"] if other.lower() != name]
+        self.scope = {**self.scope, "headers": [*others, (name, value)]}
 
     async def forward(self, app: App) -> None:
-        """Lets an application answer; what it did not say in our words is said in them.
+        """Lets an application answer. Converts errors of the application and of Ray.
 
         Raises:
-            HttpError: The application has failed, or Ray answered in its place: no replica did.
+            HttpError: The application has failed, or Ray answered in the place of a replica.
         """
         self._task = asyncio.current_task()
         try:
@@ -110,21 +120,22 @@ class AsgiRequest:
         except asyncio.CancelledError as error:
             if self._abandoned and self._task is not None:
                 self._task.uncancel()
-            elif self._task is None or self._task.cancelling():  # the caller has left
+            elif self._task is None or self._task.cancelling():  # the client has left
                 raise
-            # Else Ray has cancelled what it waited for, not us.
-            raise HttpError(503, "not_ready", self._abandoned or "the replica is gone. Try again", retry=1) from error
+            # Otherwise Ray has cancelled the replica's work, not this task.
+            raise HttpError(503, "not_ready", self._abandoned or "the replica is gone. Retry", retry=1) from error
         except Exception as error:
             if self._begun:
                 raise
             logger.exception("%s %s failed", self.scope["method"], self.scope["path"])
-            raise HttpError(500, "internal", "the judge failed on this request; its log says why") from error
+            message = "the judge failed on this request. The log of the service has the cause"
+            raise HttpError(500, "internal", message) from error
         if not self._begun:
-            message = f"no replica answered (status {self._foreign or 'unknown'} in between). Try again"
+            message = f"no replica answered (status {self._foreign or 'unknown'} from Ray). Retry"
             raise HttpError(503, "not_ready", self._abandoned or message, retry=1)
 
     async def _receive_whole(self) -> Message:
-        """The body in one message, then what the connection says."""
+        """Returns the body in one message, and then the messages of the connection."""
         if self._handed:
             return await self._next()
         self._handed = True
@@ -132,21 +143,19 @@ class AsgiRequest:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def _send_ours(self, message: Message) -> None:
-        """Passes an answer of ours on; an error in other words than ours is remembered instead."""
+        """Sends an answer of the application. Keeps only the status of an error answer from Ray."""
         if message["type"] == "http.response.start":
-            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
-            if message["status"] >= 400 and kinds != [b"application/json"]:
+            headers = {name.lower(): value for name, value in message["headers"]}
+            if message["status"] >= 400 and headers.get(b"content-type") != b"application/json":
                 self._foreign = message["status"]
-            elif message["status"] == 429:
-                given = {name.lower(): value for name, value in message["headers"]}
-                if b"judge-queue" in given:
-                    self.retry_after = given.get(b"retry-after", b"1").decode("latin-1")
+            elif message["status"] == 429 and b"judge-queue" in headers:
+                self.retry_after = headers.get(b"retry-after", b"1").decode("latin-1")
         if not self._foreign:
             self._begun = True
             await self._send(message)
 
     def abandon(self, reason: str) -> None:
-        """Refuses it while it is forwarded, unless its answer has begun."""
+        """Rejects the request while it is forwarded, unless its answer has started."""
         if self._task is not None and not self._begun and not self._abandoned:
             self._abandoned = reason
             self._task.cancel()
@@ -158,7 +167,7 @@ class AsgiRequest:
         await self._send({"type": "http.response.body", "body": body})
 
     async def refuse(self, refusal: HttpError) -> None:
-        """Says no; what is left of the body is thrown away."""
+        """Sends an error, and discards the rest of the body."""
         headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
         if not self._whole and self._asked_for:
             with contextlib.suppress(TimeoutError, Gone):

@@ -1,4 +1,4 @@
-"""Bearer keys: the service knows only their sha256, and compares in constant time."""
+"""Bearer keys. The service only has the SHA-256 of each key, and compares digests in constant time."""
 
 import hashlib
 import hmac
@@ -6,27 +6,27 @@ import secrets
 from collections.abc import Sequence
 
 OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
-"""What a prober may ask without a key; everything else is denied by default, unknown routes included."""
+"""The routes of health probes, which need no key. All other routes need a key, including unknown routes."""
 
 
 def new_key() -> tuple[str, str]:
-    """A fresh key, and the digest of it that goes into the settings."""
+    """Returns a new random key, and its digest for the settings."""
     key = f"uj-{secrets.token_urlsafe(32)}"
     return key, digest_of(key)
 
 
 def digest_of(key: str) -> str:
-    """The sha256 of a key, in hex."""
+    """Returns the SHA-256 of a key, in hex."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def is_allowed(path: str, authorization: str | None, digests: Sequence[str]) -> bool:
-    """Whether a request may pass: an open route, no keys configured, or one of them presented.
+    """Whether a request may pass: its route is open, its key is accepted, or no key is required.
 
     Args:
-        path: Of the request, as the router will see it.
-        authorization: The header, `Bearer KEY`.
-        digests: sha256 of the keys that are accepted; empty: everybody may pass.
+        path: The path of the request, in the form that the router gets.
+        authorization: The header `Authorization`, with the value `Bearer KEY`.
+        digests: The SHA-256 of each accepted key. Empty: no key is required.
 
     Example:
         >>> is_allowed("/v1/score", "Bearer secret", [digest_of("secret")])
@@ -38,7 +38,9 @@ def is_allowed(path: str, authorization: str | None, digests: Sequence[str]) -> 
         return True
     scheme, _, key = (authorization or "").partition(" ")
     presented = digest_of(key)
-    found = False
-    for digest in digests:  # all of them, always: the time must not tell which one nearly matched
-        found |= hmac.compare_digest(presented, digest.lower())
-    return found and scheme.lower() == "bearer"
+
+    # All digests are compared, so that the response time does not depend on which digest matches.
+    is_accepted = False
+    for digest in digests:
+        is_accepted |= hmac.compare_digest(presented, digest.lower())
+    return is_accepted and scheme.lower() == "bearer"

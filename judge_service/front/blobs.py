@@ -1,7 +1,13 @@
-"""Images that are sent once and named by their hash from then on: one folder, one file for each, shared by replicas.
+"""The store of uploaded images. Clients upload an image once, and then name the image by its hash.
 
-It promises that a name is the sha256 of its bytes, that a file is whole or absent, that the folder stays within its
-bytes, and that what was used lately stays. Readers take the bytes: what is thrown away later does not hurt them.
+The store is a folder that all replicas share, with one file for each image. The store promises:
+
+- The name of a file is the SHA-256 of its bytes.
+- A file is complete or absent.
+- The folder stays within its size limit.
+- Recently used images are not removed.
+
+Readers load the bytes of an image, so a later removal does not affect them.
 """
 
 import contextlib
@@ -18,53 +24,63 @@ from unijudge.storage.files import DRAFT_SUFFIX, publishing
 
 NAME = re.compile("[0-9a-f]{64}")
 DRAFT_LIVES_S = 600
-"""After which a half-written file belongs to nobody any more."""
-FULL_S = 1
-"""How long a full store says so without looking again."""
-FULL = "no room: everything here was used in the last blobs.min_age_s; raise blobs.max_bytes, or send less at once"
+"""Seconds after which an incomplete file counts as abandoned."""
+STORE_FULL_S = 1
+"""Seconds during which a full store rejects images without a new check."""
+FULL = (
+    "the store is full: all of its images were used in the last blobs.min_age_s. Raise blobs.max_bytes, or send fewer "
+    "images at the same time"
+)
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 
 class BlobStore:
-    """A bounded folder of images. Any number of threads and processes may share it."""
+    """A folder of images with a size limit. Any number of threads and processes can share the folder."""
 
     def __init__(self, folder: Path, *, max_bytes: int, young_s: float = 60):
-        """Makes the folder.
+        """Creates the folder.
 
         Args:
-            folder: The same one for all replicas.
-            max_bytes: Of the folder. Each replica looks after every sixteenth of it, so that much may come on top.
-            young_s: What was stored or read in the last so many seconds stays.
+            folder: The folder that all replicas share.
+            max_bytes: The size limit of the folder. Each replica checks the size after each sixteenth of the limit, and
+                can exceed the limit by this amount.
+            young_s: Seconds during which an image is kept after it was stored or read.
         """
         self._folder = folder
         self._max_bytes = max_bytes
         self._young_s = young_s
-        self._since_look = max_bytes  # look at the folder before the first write: it may be full already
+        self._since_look = max_bytes  # the folder may already be full, so the first write checks its size
         self._full_until = float("-inf")
         self._writing = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, name: str, data: bytes) -> bool:
-        """Stores an image; false if it was there.
+        """Stores an image. Returns false if the image was already stored.
 
         Args:
-            name: Its sha256 in lower-case hex.
+            name: The SHA-256 of the image, in lower-case hex.
             data: A JPEG, PNG or WebP file.
 
         Raises:
-            BadImage: The bytes have another hash, or are of another format.
-            DataError: There is no room, and everything in the folder was used lately; or the disk refused.
+            BadImage: The bytes have another hash, or another format.
+            DataError: The store is full and all of its images were used recently, or the disk failed.
         """
-        found = hashlib.sha256(data).hexdigest()
-        if found != name:
-            raise BadImage(f"these {len(data)} bytes have the sha256 {found}, not {name}: damaged on the way?")
+        # The image must be what its name promises.
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != name:
+            raise BadImage(f"the {len(data)} bytes have the SHA-256 {digest}, not {name}. Send the image again")
         if not _MAGIC.match(data):
             raise BadImage("not a JPEG, PNG or WebP image")
         if len(data) > self._max_bytes:
-            raise DataError(f"{len(data)} bytes; this service keeps {self._max_bytes} in all: raise blobs.max_bytes")
+            raise DataError(
+                f"the image has {len(data)} bytes: this service keeps {self._max_bytes} in total. Raise blobs.max_bytes"
+            )
+
         path = self._folder / name
         if _touch(path):
             return False
+
+        # The size of the folder is only checked from time to time, since a check reads the whole folder.
         with self._writing:
             if time.monotonic() < self._full_until:
                 raise DataError(FULL)
@@ -77,7 +93,7 @@ class BlobStore:
         return True
 
     def get(self, name: str) -> bytes | None:
-        """The bytes of an image, which count as used now; None if they are not there."""
+        """Returns the bytes of an image, and marks the image as used now. None if the image is not stored."""
         path = self._folder / name
         if not NAME.fullmatch(name) or not _touch(path):
             return None
@@ -85,52 +101,56 @@ class BlobStore:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == name:
                 return data
-            path.unlink(missing_ok=True)  # a disk or a person changed it
-        except OSError:  # gone, or a disk that does not answer: the client has the image
+            path.unlink(missing_ok=True)  # the file is damaged
+        except OSError:  # the file is missing or the disk failed, but the client still has the image
             pass
         return None
 
     def _make_room(self, needed: int) -> None:
-        """Removes what was not used for longest, down to seven eighths, if the folder would exceed its bytes."""
+        """If the folder would exceed its limit, removes the least recently used images, down to seven eighths."""
         try:
             files = sorted(self._files())
         except OSError as error:
             raise DataError(
-                f"{self._folder}: cannot be read ({error.strerror}); is it there for all replicas?"
+                f"{self._folder}: cannot be read ({error.strerror}). Check that all replicas can use this folder"
             ) from error
         used = sum(size for _, size, _ in files)
         if used + needed <= self._max_bytes:
             return
+
+        # The files are sorted by their last use.
         oldest_young = time.time() - self._young_s
         for used_at, size, path in files:
             if used_at > oldest_young or used + needed <= self._max_bytes * 7 // 8:
                 break
             try:
-                if path.stat().st_mtime > oldest_young:  # somebody has asked for it meanwhile
+                if path.stat().st_mtime > oldest_young:  # a request has used the image since the listing
                     continue
                 path.unlink()
-            except FileNotFoundError:  # another replica was faster
+            except FileNotFoundError:  # another replica removed the image
                 pass
             except OSError:
                 continue
             used -= size
+
+        # The next images are rejected without reading the folder again.
         if used + needed > self._max_bytes:
-            self._full_until = time.monotonic() + FULL_S
+            self._full_until = time.monotonic() + STORE_FULL_S
             raise DataError(FULL)
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """(when it was used, size, path) of what is ours here; a draft that somebody may be writing counts as young."""
+        """Yields (time of last use, size, path) of the store's files. Incomplete files count as recently used."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 is_draft = entry.name.endswith(DRAFT_SUFFIX)
                 if is_draft or NAME.fullmatch(entry.name):
-                    with contextlib.suppress(FileNotFoundError):  # another replica makes room too
-                        found = entry.stat()
-                        yield found.st_mtime + DRAFT_LIVES_S * is_draft, found.st_size, Path(entry.path)
+                    with contextlib.suppress(FileNotFoundError):  # another replica can remove files too
+                        status = entry.stat()
+                        yield status.st_mtime + DRAFT_LIVES_S * is_draft, status.st_size, Path(entry.path)
 
 
 def _touch(path: Path) -> bool:
-    """Marks a file as used now; false if there is none that we may use."""
+    """Marks a file as used now. Returns false if the file is missing or not ours."""
     try:
         os.utime(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""The JSON of a request: looked at before it is parsed, since a small body can hold millions of objects."""
+"""Parses the JSON of a request. The structure is checked first, since a small body can contain millions of objects."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from unijudge.content import Content
 from unijudge.judging.protocol import ScoreRequest
 
 MARKS_IN_CONTENT = 8
-"""Commas, brackets and braces of one query or candidate: it has at most three fields."""
+"""The largest number of commas, brackets and braces of a query or candidate, which has at most three fields."""
 PICTURE_WORK = 2000
-"""A picture is counted as so many characters of text: about 500 tokens."""
+"""The work of a picture, in characters of text: about 500 tokens."""
 PAIR_WORK = 400
-"""What every pair costs beside its contents: the words of the question."""
+"""The work of a pair in addition to its contents, in characters of text: the words of the question."""
 
 
 def read_request(body: bytes, limits: LimitSettings) -> ScoreRequest:
     """Parses a body.
 
     Raises:
-        HttpError: It has too many candidates, or is not a request.
+        HttpError: The body has too many candidates, or is not a valid request.
     """
     _check_size(body, limits.max_candidates)
     try:
@@ -31,15 +31,15 @@ def read_request(body: bytes, limits: LimitSettings) -> ScoreRequest:
         where = ".".join(map(str, fault["loc"])) or "body"
         raise HttpError(400, "bad_request", f"{where}: {fault['msg']}"[:300]) from error
     if len(request.candidates) > limits.max_candidates:
-        message = f"{len(request.candidates)} candidates; one request takes {limits.max_candidates}"
+        message = f"{len(request.candidates)} candidates: a request may have {limits.max_candidates}. Send fewer"
         raise HttpError(413, "too_large", message)
     return request
 
 
 def work_of(query: Content, candidates: Sequence[Content]) -> float:
-    """How much there is to do, in characters of text: what a request waits behind is the sum of these.
+    """Returns the work of a request, in characters of text. The queue estimates waiting times from this number.
 
-    Siblings share the work of their query.
+    The candidates share the work of their query.
 
     Example:
         >>> work_of(Content("a red fox"), [Content("a fox"), Content(image=b"...")])
@@ -53,20 +53,25 @@ def _characters(content: Content) -> int:
 
 
 def _check_size(body: bytes, max_candidates: int) -> None:
-    """Refuses a body with more structure than the largest request has.
+    """Rejects a body with more objects and fields than the largest request.
 
-    Only what stands outside of strings is counted, and the search stops at the first mark too many.
+    Only marks outside of strings count. The search stops as soon as there are too many marks.
     """
-    most = MARKS_IN_CONTENT * (max_candidates + 2)
+    limit = MARKS_IN_CONTENT * (max_candidates + 2)
+
     # Without its escapes, a string ends at the next quote.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks, place = 0, 0
-    while place < len(plain):
-        quote = plain.find(b'"', place)
+
+    marks, start = 0, 0
+    while start < len(plain):
+        # Count the marks before the next string.
+        quote = plain.find(b'"', start)
         end = len(plain) if quote < 0 else quote
-        marks += sum(plain.count(mark, place, end) for mark in (b",", b"{", b"["))
-        if marks > most:
-            message = f"more objects and fields than a request of {max_candidates} candidates has; send fewer"
+        marks += sum(plain.count(mark, start, end) for mark in (b",", b"{", b"["))
+        if marks > limit:
+            message = f"the body has more fields than a request of {max_candidates} candidates. Send fewer candidates"
             raise HttpError(413, "too_large", message)
+
+        # Continue after this string.
         closing = plain.find(b'"', quote + 1) if quote >= 0 else -1
-        place = closing + 1 if closing >= 0 else len(plain)
+        start = closing + 1 if closing >= 0 else len(plain)

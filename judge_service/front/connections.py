@@ -1,10 +1,11 @@
-"""What a connection may cost before the gate sees a request. uvicorn, which Ray's proxy runs, has no such bounds.
+"""Limits of a connection before the gate gets a request. uvicorn, which Ray's proxy runs, has no such limits.
 
-A head is bounded in bytes and in time, as is what stands between the parts of a body and after it. Requests that are
-sent before earlier ones are answered are bounded in number, answers that nobody reads in time. Of the connections
-without a request the oldest is closed where there are too many, so that a new one is always taken.
+- The head of a request is limited in bytes and in time. So are the bytes between the parts of a body and after it.
+- The number of requests that wait for earlier answers of the same connection is limited.
+- An answer that the client does not read ends the connection after some time.
+- If there are too many connections without a request, the oldest is closed. So a new connection is always accepted.
 
-Measured without it: eight connections with an endless header, and no key, stopped the proxy.
+Without these limits, eight connections with an endless header and without a key stopped the proxy in a measurement.
 """
 
 import asyncio
@@ -16,65 +17,71 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from judge_service.front.errors import HttpError
 
 HEAD_BYTES = 2**16
-"""Of one head; a piece that arrives at once may be larger by itself. What frames a body has as much, and one more for
-each byte of the body."""
+"""The largest size of a head. A single received piece may be larger.
+
+The bytes around the parts of a body have the same limit, plus one byte for each byte of the body.
+"""
 HEAD_S = 20
-"""How long a head may take to arrive; after an answer the time that a connection is kept alive comes on top."""
+"""Seconds until a head must have arrived. After an answer, uvicorn's keep-alive time is added."""
 PIPELINED = 8
-"""Requests that wait in one connection for the answer to an earlier one."""
+"""The largest number of requests of a connection that wait for an earlier answer."""
 READ_S = 60
-"""How long an answer may wait until its caller reads on."""
+"""Seconds after which a client must continue to read an answer."""
 
 
 class TooManyPipelined(Exception):
-    """Of a connection that asks on without waiting for answers."""
+    """A client sends too many requests without waiting for answers."""
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """One connection."""
+    """A connection with limits."""
 
     most_idle: ClassVar[int] = 4096
-    """Connections without a request: those that never had one, and those that were kept alive."""
+    """The largest number of connections without a request: new connections, and connections that are kept alive."""
     _idle: ClassVar[dict["BoundedConnection", None]] = {}
-    """Those without a request; the one that waits for longest stands first."""
+    """The connections without a request, in the order of their waiting time. The longest comes first."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        """Made by uvicorn."""
+        """Creates a connection. uvicorn calls this."""
         super().__init__(*arguments, **named)
-        self._framing = 0  # bytes of the message that are not of its body
-        self._deadline: asyncio.TimerHandle | None = None  # of the next head
-        self._unread: asyncio.TimerHandle | None = None  # of an answer
-        self._running: RequestResponseCycle | None = None  # the request that is being answered
+        self._framing = 0
+        """Bytes of the message that are not part of its body."""
+        self._deadline: asyncio.TimerHandle | None = None
+        """The timeout of the next head."""
+        self._unread: asyncio.TimerHandle | None = None
+        """The timeout of an answer that the client does not read."""
+        self._running: RequestResponseCycle | None = None
+        """The request that is being answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A caller is there."""
+        """Handles a new connection."""
         super().connection_made(transport)
         self._wait_for_head(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The caller, or we, have closed it."""
+        """Handles a connection that the client or the server closed."""
         self.stop_waiting()
         self._stop_unread()
         self._leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Any bytes."""
+        """Handles received bytes."""
         self._framing += len(data)
         super().data_received(data)
         if self._framing > HEAD_BYTES and not self.transport.is_closing():
             self._refuse()
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Handles the first byte of a request."""
         super().on_message_begin()
         self._framing = 0
 
     def on_headers_complete(self) -> None:
-        """A head is whole.
+        """Handles the end of a head.
 
         Raises:
-            TooManyPipelined: Too many of them wait already. uvicorn then reads no further.
+            TooManyPipelined: Too many requests of this connection wait. uvicorn then stops reading.
         """
         self.stop_waiting()
         if len(self.pipeline) >= PIPELINED:
@@ -83,24 +90,24 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
+        """Handles a part of a body."""
         self._framing -= 2 * len(body)
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """A request is answered."""
+        """Handles the end of an answer."""
         is_last = not self.pipeline
         super().on_response_complete()
         if is_last and not self.transport.is_closing():
             self._wait_for_head(self.timeout_keep_alive + HEAD_S)
 
     def pause_writing(self) -> None:
-        """The caller does not read."""
+        """Handles a client that does not read its answer."""
         super().pause_writing()
         self._unread = self.loop.call_later(READ_S, self._cut)
 
     def resume_writing(self) -> None:
-        """The caller reads on."""
+        """Handles a client that continues to read."""
         super().resume_writing()
         self._stop_unread()
 
@@ -109,12 +116,12 @@ class BoundedConnection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _cut(self) -> None:
-        """Closes at once."""
+        """Closes the connection immediately."""
         self._leave()
         self.transport.abort()
 
     def _leave(self) -> None:
-        """Tells the request that is being answered: uvicorn tells only the last one that came."""
+        """Notifies the request that is being answered. uvicorn only notifies the last request of the connection."""
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -128,7 +135,7 @@ class BoundedConnection(HttpToolsProtocol):
             oldest.transport.abort()
 
     def stop_waiting(self) -> None:
-        """A head is here, or will never be."""
+        """Ends the wait for a head."""
         self._idle.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
@@ -140,7 +147,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._unread = None
 
     def _refuse(self) -> None:
-        """Says why, where no answer is under way; and closes."""
+        """Sends an error unless an answer is being sent, and closes the connection."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._cut()
             return

@@ -1,4 +1,4 @@
-"""How the service says no: each refusal is an HTTP status and an ErrorBody with a code, a reason and a cure."""
+"""The errors of the service: each becomes an HTTP status and an ErrorBody with a code, a reason and a cure."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from unijudge.judging.protocol import ErrorBody
 
 
 class HttpError(Exception):
-    """A request as a whole cannot be answered: becomes an HTTP status and an ErrorBody."""
+    """A whole request cannot be answered. The error becomes an HTTP status and an ErrorBody."""
 
     def __init__(self, status: int, code: str, message: str, missing: Sequence[str] = (), *, retry: int = 0):
-        """A refusal.
+        """Creates the error.
 
         Args:
-            status: Of HTTP.
-            code: For programs.
-            message: For people: what, why, how to fix it.
-            missing: The images that are not here.
-            retry: When the same request may be answered, in seconds; 0: there is no such time.
+            status: The HTTP status.
+            code: The code for programs.
+            message: The message for people: what, why, how to fix it.
+            missing: The hashes of images that the service does not have.
+            retry: Seconds after which a retry makes sense. 0: a retry would not help.
         """
         super().__init__(message)
         self.status = status
@@ -32,13 +32,13 @@ class HttpError(Exception):
 
 
 def judge_died(message: str) -> HttpError:
-    """Of a request that was in work when its replica or engine ended: it may be why."""
+    """Returns the error of a request in work when its replica or engine died. The request may be the cause."""
     return HttpError(503, "judge_died", message, retry=1)
 
 
 @contextmanager
 def judge_errors_as_http() -> Iterator[None]:
-    """What a judge and its queue raise, as the service says it."""
+    """Converts the errors of a judge and of its queue to HttpError."""
     try:
         yield
     except JudgeRefused as error:
@@ -57,11 +57,11 @@ def judge_errors_as_http() -> Iterator[None]:
             503, "too_late", f"{error}. Wait longer, send fewer candidates, or add replicas", retry=1
         ) from error
     except Closed as error:
-        raise HttpError(503, "not_ready", "the service is being stopped. Come back later", retry=1) from error
+        raise HttpError(503, "not_ready", "the service is being stopped. Retry later", retry=1) from error
 
 
 async def answer_error(_: Request, refusal: Exception) -> Response:
-    """Answers with a refusal."""
-    assert isinstance(refusal, HttpError)  # noqa: S101  what this handler is registered for
+    """Returns the HTTP response of an error."""
+    assert isinstance(refusal, HttpError)  # noqa: S101  the handler is only registered for this class
     body = refusal.body.model_dump_json()
     return Response(body, refusal.status, refusal.headers, media_type="application/json")

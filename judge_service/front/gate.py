@@ -1,7 +1,7 @@
-"""What a request meets first: its key, its length, and a bound on how long its body may take.
+"""The gate: the first checks of a request. The gate checks its key, its length and the time that its body needs.
 
-It stands in Ray's proxy, which would otherwise keep whatever anybody sends, and once more around each replica's
-application, since a cluster of others has no proxy of ours. It never parses a body.
+The gate runs in Ray's proxy, which would otherwise keep bodies of any size in memory. The gate also runs around each
+replica's application, since the proxy of a joined cluster has no gate. The gate never parses a body.
 """
 
 import asyncio
@@ -21,9 +21,10 @@ from judge_service.settings import FrontSettings, LimitSettings
 
 logger = logging.getLogger(__name__)
 
-FULL_S = 0.05
-"""How long a replica's queue is taken for full after it refused a request. A refusal by the replica costs the proxy and
-the replica some milliseconds of work; the queue holds more than this moment's.
+QUEUE_FULL_S = 0.05
+"""Seconds during which the queue counts as full after a replica rejected a request.
+
+A rejection by the replica costs proxy and replica some milliseconds. The queue holds more work than this time.
 """
 _LENGTH = re.compile(rb"\d{1,18}")
 
@@ -32,24 +33,24 @@ Check = Callable[[str, str | None], None]
 
 
 class GateRules(BaseModel):
-    """What may pass."""
+    """The limits of requests at the gate."""
 
     model_config = ConfigDict(frozen=True)
 
     key_sha256: tuple[str, ...] = ()
-    """Digests of the keys that are accepted; empty: no key is asked for."""
+    """The SHA-256 of each accepted key. Empty: no key is required."""
     max_body_bytes: int
-    """Size of one body, in bytes."""
+    """The largest size of a body, in bytes."""
     body_timeout_s: float
-    """How long one body may take to arrive, in seconds."""
+    """The longest time until a body has arrived, in seconds."""
     max_held_bytes: int
-    """Size of all bodies of requests that are not answered yet, in bytes."""
+    """The largest size of all bodies of unanswered requests, in bytes."""
     max_requests: int
-    """How many requests may be unanswered."""
+    """The largest number of unanswered requests."""
 
 
 def rules_of(front: FrontSettings, limits: LimitSettings, key_sha256: Sequence[str]) -> GateRules:
-    """The rules that settings mean."""
+    """Returns the rules of these settings."""
     return GateRules(
         key_sha256=tuple(key_sha256),
         max_body_bytes=limits.max_body_bytes,
@@ -60,17 +61,18 @@ def rules_of(front: FrontSettings, limits: LimitSettings, key_sha256: Sequence[s
 
 
 class Gate:
-    """An ASGI application around another one."""
+    """An ASGI application around another application."""
 
     def __init__(self, app: App, rules: GateRules, state: StateFile | None = None, check: Check | None = None):
-        """Lets nothing through yet.
+        """Creates the gate.
 
         Args:
-            app: What answers the requests that pass.
-            rules: What may pass.
-            state: Of the service; with it, the gate answers probes, and refuses what no replica could answer.
-            check: Called with a request's path and its header `Judge-Timeout` before its body is read; may raise
-                HttpError.
+            app: The application that answers accepted requests.
+            rules: The limits of requests.
+            state: The state of the service. With a state, the gate answers health probes, and rejects requests while no
+                replica runs.
+            check: A function that is called before a body is read, with the path of the request and its header
+                `Judge-Timeout`. The function may raise HttpError.
         """
         self._app = app
         self._rules = rules
@@ -78,13 +80,13 @@ class Gate:
         self._check = check
         self._in_work = None if state is None else InWork(state.in_work)
         self._held_bytes = 0
-        self._requests: set[AsgiRequest] = set()  # that are not answered yet
+        self._requests: set[AsgiRequest] = set()  # unanswered
         self._watching: asyncio.Task[None] | None = None
-        self._full_until = 0.0  # of the loop's clock
+        self._full_until = 0.0  # on the loop's clock
         self._full_retry = 1
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Handles one connection's request."""
+        """Handles a request."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] != "http":
@@ -96,27 +98,30 @@ class Gate:
             except HttpError as refusal:
                 await request.refuse(refusal)
             except Gone:
-                logger.debug("a caller left while it sent its body")
+                logger.debug("a client closed its connection while it sent a body")
 
     async def _http(self, request: AsgiRequest) -> None:
+        # Some paths need no replica.
         path = request.scope["path"]
         if not is_allowed(path, request.header(b"authorization"), self._rules.key_sha256):
-            raise HttpError(401, "no_key", "this service wants a key: Authorization: Bearer KEY")
+            raise HttpError(401, "no_key", "this service requires a key. Send the header Authorization: Bearer KEY")
         if not path.startswith("/"):
-            raise HttpError(404, "no_route", "this service has paths that begin with /")
+            raise HttpError(404, "no_route", "the path of the request does not begin with /. Correct the path")
         if self._state is not None and await self._answered(request, path):
             return
+
+        # Reject what can be rejected before the body is read.
         self._check_length(request)
         if self._check is not None:
             self._check(path, request.header(b"judge-timeout"))
         if len(self._requests) >= self._rules.max_requests:
-            raise HttpError(
-                429, "busy", f"{len(self._requests)} requests are not answered yet. Come back later", retry=1
-            )
+            raise HttpError(429, "busy", f"{len(self._requests)} requests are unanswered. Retry later", retry=1)
         if self._state is not None and self._watching is None:
             self._watching = asyncio.create_task(self._abandon_without_replicas(self._state))
         if self._state is not None and request.scope["method"] == "POST":
             self._check_room()
+
+        # Read the body within the limits, and let the application answer.
         self._requests.add(request)
         held = 0
         try:
@@ -125,7 +130,7 @@ class Gate:
             request.strip()
             await self._forward(request)
             if request.retry_after.isdecimal():
-                self._full_until = asyncio.get_running_loop().time() + FULL_S
+                self._full_until = asyncio.get_running_loop().time() + QUEUE_FULL_S
                 self._full_retry = int(request.retry_after)
         finally:
             self._requests.discard(request)
@@ -135,11 +140,13 @@ class Gate:
         """Lets the application answer.
 
         Raises:
-            HttpError: It did not.
+            HttpError: The application gave no answer.
         """
         if self._in_work is None:
             await request.forward(self._app)
             return
+
+        # If the replica dies, its note shows whether it worked on this request.
         name = uuid.uuid4().hex
         request.set_header(HEADER.encode(), name.encode())
         try:
@@ -150,21 +157,21 @@ class Gate:
             raise
 
     async def _abandon_without_replicas(self, state: StateFile) -> None:
-        """Refuses what was let through when the last replica dies: Ray would let it wait for the next one."""
+        """Rejects all unanswered requests when the last replica dies. Ray would let them wait for a new replica."""
         while True:
             await asyncio.sleep(READ_EVERY_S)
-            seen = state.read()
-            if seen.phase in ("starting", "broken"):
+            current = state.read()
+            if current.phase in ("starting", "broken"):
                 for request in list(self._requests):
-                    request.abandon(seen.reason)
+                    request.abandon(current.reason)
 
     async def _answered(self, request: AsgiRequest, path: str) -> bool:
-        """Whether the answer is known without a replica.
+        """Answers a request that needs no replica. Returns whether the request was answered.
 
         Raises:
-            HttpError: No replica could answer.
+            HttpError: The service is not ready.
         """
-        assert self._state is not None  # noqa: S101  its caller looked
+        assert self._state is not None  # noqa: S101  the caller has checked this
         if path == "/healthz":
             await request.respond(200, b'{"status":"alive"}')
             return True
@@ -177,49 +184,52 @@ class Gate:
         return False
 
     def _check_room(self) -> None:
-        """Refuses for a moment what follows a request that a replica's queue had no room for.
+        """Returns unless a replica's queue was full a moment ago.
 
         Raises:
-            HttpError: The queue was full a moment ago.
+            HttpError: The queue was full.
         """
         if asyncio.get_running_loop().time() < self._full_until:
-            raise HttpError(429, "busy", "the queue is full. Come back later, or add replicas", retry=self._full_retry)
+            raise HttpError(429, "busy", "the queue is full. Retry later, or add replicas", retry=self._full_retry)
 
     def _check_length(self, request: AsgiRequest) -> None:
-        """Refuses what can be refused without reading a byte of the body."""
+        """Checks the headers that describe the body.
+
+        Raises:
+            HttpError: The body is too large, its length is invalid, or the body is compressed.
+        """
         length = request.headers.get(b"content-length", b"0")
         if not _LENGTH.fullmatch(length):
             raise HttpError(400, "bad_request", "Content-Length: not a number of bytes")
         if int(length) > self._rules.max_body_bytes:
             raise self._too_large()
         if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise HttpError(
-                415, "bad_request", "Content-Encoding: bodies are not decompressed here. Send them as they are"
-            )
+            message = "Content-Encoding: this service does not decompress bodies. Send the body uncompressed"
+            raise HttpError(415, "bad_request", message)
 
     async def _read(self, request: AsgiRequest) -> int:
-        """Reads the body into the request; returns its size.
+        """Reads the body into the request, and returns its size in bytes.
 
         Raises:
-            HttpError: It is too large, or too slow, or there is no room for it.
+            HttpError: The body is too large or too slow, or all bodies together are too large.
         """
-        limit = self._rules.body_timeout_s
+        limit_s = self._rules.body_timeout_s
         size = 0
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit_s):
                 async for chunk in request.chunks():
                     size += len(chunk)
                     self._held_bytes += len(chunk)
                     if size > self._rules.max_body_bytes:
                         raise self._too_large()
                     if self._held_bytes > self._rules.max_held_bytes:
-                        message = "the bodies of requests in work fill the memory that they may take. Come back later"
+                        message = "the bodies of unanswered requests use all memory for bodies. Retry later"
                         raise HttpError(429, "busy", message, retry=1)
         except BaseException as error:
             request.forget_body()
             self._held_bytes -= size
             if isinstance(error, TimeoutError):
-                message = f"the body did not arrive within {limit:g} s. Send it faster, or send less"
+                message = f"the body did not arrive within {limit_s:g} s. Send faster, or send a smaller body"
                 raise HttpError(408, "slow_body", message) from error
             raise
         return size

@@ -1,7 +1,8 @@
-"""Which requests a replica works on, for the gate in Ray's proxy: who was in work when the replica died may be why.
+"""Notes of the requests that a replica works on, for the gate in Ray's proxy.
 
-The gate gives each request a name. While a replica works on the request, a file of this name stands in a folder of the
-service, empty. The file of a replica that has died is left, and tells the gate that the request was not only waiting.
+A request in work may be the cause of its replica's death. The gate gives each request a name. While a replica works on
+the request, the service's folder has an empty file with this name. A dead replica leaves its files. So the gate can
+distinguish requests in work from requests that only waited.
 """
 
 import contextlib
@@ -10,22 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HEADER = "judge-request"
-"""By which the gate tells a replica the name."""
+"""The header with the name of a request, from the gate to a replica."""
 _NAME = re.compile("[0-9a-f]{32}")
 
 
 class InWork:
-    """The folder, as the gate and the replicas of one machine see it. A disk that is full ends nothing."""
+    """The folder of notes, shared by the gate and the replicas of a machine. A full disk stops no request."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     @contextlib.contextmanager
     def noted(self, name: str | None) -> Iterator[None]:
-        """Keeps the file of a request while the block runs.
+        """Creates the file of a request, and removes the file at the end of the block.
 
         Args:
-            name: Of the request; without a name it is not noted.
+            name: The name of the request. Without a valid name, no file is created.
         """
         if name is None or not _NAME.fullmatch(name):
             yield
@@ -41,7 +42,7 @@ class InWork:
                 note.unlink(missing_ok=True)
 
     def was(self, name: str) -> bool:
-        """Whether a replica still worked on it when it died. The file is removed."""
+        """Whether a dead replica worked on a request when it died. Removes the file of the request."""
         try:
             (self._folder / name).unlink()
         except OSError:

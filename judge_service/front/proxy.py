@@ -1,7 +1,7 @@
-"""Our gate inside Ray's proxy. `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names `middlewares`; each proxy calls it.
+"""Installs the gate in Ray's proxy. Each proxy calls `middlewares`: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it.
 
-A proxy is a process of Ray's own. It learns what may pass from its environment, which a local Ray inherits from the
-process that starts the service.
+A proxy is one of Ray's processes. The proxy reads the rules of the gate from its environment. A local Ray inherits the
+environment of the process that starts the service.
 """
 
 import os
@@ -20,16 +20,16 @@ VARIABLE = "UNIJUDGE_FRONT"
 
 
 class ProxyOrders(BaseModel):
-    """What a proxy is told."""
+    """The configuration of the gate in a proxy."""
 
     model_config = ConfigDict(frozen=True)
 
     rules: GateRules
     state: Path
-    """The file of the service's state."""
+    """The file with the state of the service."""
 
     def environment(self) -> dict[str, str]:
-        """The variables by which Ray's proxies learn it."""
+        """Returns the environment variables that pass this configuration to Ray's proxies."""
         return {
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.{middlewares.__name__}",
             VARIABLE: self.model_dump_json(),
@@ -37,20 +37,20 @@ class ProxyOrders(BaseModel):
 
 
 def middlewares() -> list[Middleware]:
-    """What a proxy passes each request through."""
+    """Returns the middlewares of a proxy."""
     orders = ProxyOrders.model_validate_json(os.environ[VARIABLE])
     _allow_connections()
-    # Ray lets uvicorn choose; it has made no server yet.
+    # Ray uses uvicorn's protocol "auto", and has not created a server yet.
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{BoundedConnection.__module__}:{BoundedConnection.__name__}"
     return [Middleware(Gate, rules=orders.rules, state=StateFile(orders.state))]
 
 
 def _allow_connections() -> None:
-    """Every connection is an open file, one that says nothing too: take as many as the system lets us.
+    """Raises the limit of open files to the system's limit, since every connection is an open file.
 
-    Where that is few, half of them are for callers who ask.
+    At most half of the files are for idle connections, so that the others remain for requests.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if most != resource.RLIM_INFINITY:
-        BoundedConnection.most_idle = min(BoundedConnection.most_idle, most // 2)
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    if limit != resource.RLIM_INFINITY:
+        BoundedConnection.most_idle = min(BoundedConnection.most_idle, limit // 2)

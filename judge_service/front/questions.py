@@ -1,4 +1,4 @@
-"""What the routes that take a query and candidates have in common: read, wait for a turn, work, answer."""
+"""The common part of the routes with a query and candidates: read the request, wait in the queue, work, answer."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -23,7 +23,7 @@ A = TypeVar("A", ScoreResponse, ChooseResponse, CountResponse)
 
 
 class Questions:
-    """Answers questions about pairs, each in its turn."""
+    """Answers requests about pairs, in the order of the queue."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Questions:
         self._in_work = in_work
 
     async def answer(self, http: Request, work: Callable[[Content, list[Content]], Coroutine[Any, Any, A]]) -> Response:
-        """Answers one request.
+        """Answers a request.
 
         Args:
             http: The request.
-            work: From query and candidates to the answer.
+            work: The function from query and candidates to the answer.
 
         Raises:
-            HttpError: There is no answer.
+            HttpError: The request cannot be answered.
         """
         _check_pin(http, self.info.identity)
         patience = self._patience_s(http.headers.get("Judge-Timeout"))
@@ -65,15 +65,15 @@ class Questions:
         return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
     def _noted(self, name: str | None) -> AbstractContextManager[None]:
-        """Tells the gate in Ray's proxy, where there is one, that the request is in work."""
+        """Notes for the gate in Ray's proxy that the request is in work. A proxy of a joined cluster has no gate."""
         return nullcontext() if self._in_work is None else self._in_work.noted(name)
 
     def check(self, path: str, judge_timeout: str | None) -> None:
-        """Refuses a question that could not be answered in time. The gate calls it before it reads the body.
+        """Rejects a request that could not be answered in time. The gate calls this before it reads the body.
 
         Args:
-            path: Of the request.
-            judge_timeout: The header of this name.
+            path: The path of the request.
+            judge_timeout: The header `Judge-Timeout`.
 
         Raises:
             HttpError: The queue is too long, or the service is being stopped.
@@ -83,7 +83,7 @@ class Questions:
                 self._admission.check(self._patience_s(judge_timeout))
 
     def _patience_s(self, judge_timeout: str | None) -> float:
-        """How long the caller waits for its answer, in seconds: never longer than the service lets it."""
+        """Returns the seconds that the caller waits for its answer, at most the timeout of the service."""
         if judge_timeout is None:
             return self._request_timeout_s
         with suppress(ValueError):
@@ -99,10 +99,12 @@ class Questions:
 
 
 def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int) -> dict[str, bytes]:
-    """The images that a request names by their hashes."""
+    """Returns the images that a request names by hash."""
     names = {content.image_sha256 for content in (request.query, *request.candidates) if content.image_sha256}
     if names and blobs is None:
-        raise HttpError(400, "no_blobs", "this service keeps no images: send them inside the request")
+        raise HttpError(400, "no_blobs", "this service does not store images: send images inside the request")
+
+    # Images that are named by hash have the same limit as a body.
     images: dict[str, bytes] = {}
     room = max_bytes
     for name in sorted(names):
@@ -111,16 +113,18 @@ def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int)
             images[name] = data
             room -= len(data)
         if room < 0:
-            message = f"the images of this request exceed {max_bytes} bytes; send fewer candidates"
+            message = f"the images of this request exceed {max_bytes} bytes. Send fewer candidates"
             raise HttpError(413, "too_large", message)
+
     missing = sorted(names - images.keys())
     if missing:
-        message = f"{len(missing)} images are not here; send each with PUT /v1/blobs/SHA256, then the same request"
-        raise HttpError(409, "unknown_blobs", message, missing)
+        cure = "Send each image with PUT /v1/blobs/SHA256, then repeat the request"
+        raise HttpError(409, "unknown_blobs", f"the service does not have {len(missing)} images. {cure}", missing)
     return images
 
 
 def _check_pin(http: Request, identity: JudgeIdentity) -> None:
     pins = [pin.strip().removeprefix("W/").strip('"') for pin in http.headers.get("If-Match", "*").split(",")]
     if "*" not in pins and identity.digest not in pins:
-        raise HttpError(412, "other_judge", f"asked for judge {', '.join(pins)}, but here judges {identity}")
+        message = f"the request is for judge {', '.join(pins)}, but this service runs {identity}"
+        raise HttpError(412, "other_judge", message)

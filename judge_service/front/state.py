@@ -1,7 +1,7 @@
-"""What the process that started the service knows, for everyone on its machine: a small file.
+"""The state of the service, in a small file. The process that started the service writes the file.
 
-The front in Ray's proxy and the replicas read it; so a caller learns in one second why nobody answers, and what waits
-is refused as soon as the service is being stopped.
+The gate in Ray's proxy and the replicas read the file. So a client learns within a second why no replica answers, and
+waiting requests are rejected as soon as the service begins to stop.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ READ_EVERY_S = 0.2
 
 
 class ServiceState(BaseModel):
-    """Whether the service answers."""
+    """The state of the service."""
 
     model_config = ConfigDict(frozen=True)
 
     phase: Literal["starting", "serving", "broken", "stopping"]
-    """`broken`: no replica runs."""
+    """The phase of the service. `broken`: no replica runs."""
     ready: bool = False
-    """Every replica is well."""
+    """Whether every replica works."""
     reason: str = ""
-    """Why it is not ready."""
+    """The reason why the service is not ready."""
 
     def write(self, path: Path) -> None:
         """Replaces the file."""
@@ -35,7 +35,7 @@ class ServiceState(BaseModel):
 
 
 class StateFile:
-    """The state, read again a few times a second."""
+    """A reader of the state. The file is read at most once in READ_EVERY_S."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -44,14 +44,14 @@ class StateFile:
 
     @property
     def in_work(self) -> Path:
-        """Where replicas note what they work on (`front.in_work`)."""
+        """The folder in which replicas note the requests in work (`front.in_work`)."""
         return self._path.parent / "in-work"
 
     def read(self) -> ServiceState:
-        """The state as it was a moment ago; the last one that was readable where the file is gone."""
+        """Returns the recent state. If the file is missing, returns the last known state."""
         now = time.monotonic()
         if now - self._read_at >= READ_EVERY_S:
             self._read_at = now
-            with contextlib.suppress(OSError, UnijudgeError):  # removed while the service stops
+            with contextlib.suppress(OSError, UnijudgeError):  # the file is removed when the service ends
                 self._state = read_json(self._path, ServiceState)
         return self._state

@@ -1,1 +1,1 @@
-"""One replica: the application around its judge, its health, and how it runs on Ray Serve."""
+"""A replica: the HTTP application around a judge, its health, and its deployment on Ray Serve."""

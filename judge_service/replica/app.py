@@ -1,8 +1,14 @@
-"""The HTTP application around any judge. Knows nothing of Ray, and runs under uvicorn as well.
+"""The HTTP application around any judge. The application does not use Ray, and also runs under uvicorn.
 
-It promises to read no more than the limits allow, to open no URL and no path that a client names, to answer one verdict
-or one error for each candidate in order, to score nothing for a client that pinned another judge, and to refuse at once
-what it cannot answer in time. The images of a request are in memory before its work begins: no eviction can take them.
+The application promises:
+
+- A request above the limits is not read.
+- No URL and no path from a client is opened.
+- Each candidate gets one verdict or one error, in order.
+- A client that pinned a different judge gets no scores.
+- A request that cannot be answered in time is rejected immediately.
+
+The images of a request are loaded into memory before its work begins, so an eviction cannot remove an image in between.
 """
 
 import asyncio
@@ -39,18 +45,18 @@ def create_app(
     front: FrontSettings | None = None,
     state: StateFile | None = None,
 ) -> FastAPI:
-    """The application; it does not start before its judge has scored known pairs, and tries them again by itself.
+    """Returns the application. The application starts after its judge has scored known pairs, and repeats this check.
 
     Args:
-        judge: Who answers.
-        limits: Of a request.
-        key_sha256: Digests of the keys that are accepted; empty: everybody may ask.
-        blobs: Where images are kept, if they are.
-        replica: Its name, in its answers.
-        counter: What counts the tokens of this judge's prompts; None for a judge that has none.
-        replicas: How many applications like this one stand behind the same address, itself included.
-        front: How many requests work and wait here, and for how long.
-        state: Of the service: once it is being stopped, what waits here is refused.
+        judge: The judge that answers.
+        limits: The limits of a request.
+        key_sha256: Digests of the accepted API keys. Empty: no key is required.
+        blobs: The store of uploaded images. None: images cannot be uploaded.
+        replica: The name of this replica in its answers.
+        counter: The counter of tokens of this judge's prompts. None for a judge without tokens.
+        replicas: The number of replicas behind the same address, including this replica.
+        front: The limits of running and waiting requests.
+        state: The state of the service. When the service stops, waiting requests are rejected.
     """
     front = front or FrontSettings()
     info = ServiceInfo(
@@ -89,7 +95,7 @@ def create_app(
 
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """The judge works, and is fit to judge, as far as it was seen lately: nothing is tried for this answer."""
+        """The last check of the judge passed. This request does not start a new check."""
         try:
             judge.check_well()
         except JudgeUnavailable as error:
@@ -98,7 +104,7 @@ def create_app(
 
     @app.get("/v1/identity")
     async def identity(response: Response) -> ServiceInfo:
-        """Who judges, what a token costs there, and the limits of a request."""
+        """The identity of the judge, the cost of a token, and the limits of a request."""
         response.headers["ETag"] = f'"{info.digest}"'
         return info
 
@@ -122,23 +128,24 @@ def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter:
 
     @app.post("/v1/choose", response_model=ChooseResponse, openapi_extra=_JSON_BODY)
     async def choose(http: Request) -> Response:
-        """Which of at most nine candidates, listed in their order, is the best; no number, no choice."""
+        """The best of at most nine candidates, listed in order. No choice if the answer is not a number."""
 
         async def work(query: Content, candidates: list[Content]) -> ChooseResponse:
             if len(candidates) > LONGEST_LIST:
-                message = f"{len(candidates)} candidates; a list takes {LONGEST_LIST}, whose numbers are one token each"
-                raise HttpError(422, "too_many", message)
+                reason = f"a list has at most {LONGEST_LIST}, so that each number is one token. Send fewer candidates"
+                raise HttpError(422, "too_many", f"{len(candidates)} candidates: {reason}")
             return ChooseResponse(identity=identity, result=await judge.choose(query, candidates))
 
         return await questions.answer(http, work)
 
     @app.post("/v1/count", response_model=CountResponse, openapi_extra=_JSON_BODY)
     async def count(http: Request) -> Response:
-        """How long each candidate's prompt is, or the error that it would get, in order; no model runs."""
+        """The number of tokens of each candidate's prompt, or its error, in order. The model does not run."""
 
         async def work(query: Content, candidates: list[Content]) -> CountResponse:
             if counter is None:
-                raise HttpError(404, "no_tokens", f"{identity} has no tokens to count; ask a service that runs a model")
+                reason = "the judge has no tokens to count. Use a service that runs a model"
+                raise HttpError(404, "no_tokens", f"{identity}: {reason}")
             counts = await asyncio.to_thread(counter.count, query, candidates)
             return CountResponse(identity=identity, results=counts)
 
@@ -146,8 +153,8 @@ def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter:
 
 
 async def _close_when_stopping(admission: Admission, state: StateFile) -> None:
-    """Refuses what waits as soon as the service is being stopped."""
-    while state.read().phase != "stopping":  # noqa: ASYNC110  another process writes it
+    """Rejects all waiting requests when the service begins to stop."""
+    while state.read().phase != "stopping":  # noqa: ASYNC110  another process writes the state
         await asyncio.sleep(READ_EVERY_S)
     admission.close()
 
@@ -155,9 +162,9 @@ async def _close_when_stopping(admission: Admission, state: StateFile) -> None:
 def _add_blobs(app: FastAPI, blobs: BlobStore | None) -> None:
     @app.put("/v1/blobs/{name}", responses={200: {}, 201: {}}, openapi_extra=_BINARY_BODY)
     async def put_blob(name: str, http: Request) -> Response:
-        """Keeps an image under its sha256: 201, or 200 if it was there."""
+        """Stores an image under its SHA-256. Status 201, or 200 if the image was already stored."""
         if blobs is None:
-            raise HttpError(404, "no_blobs", "this service keeps no images: send them inside the requests")
+            raise HttpError(404, "no_blobs", "this service does not store images: send images inside the requests")
         try:
             new = await asyncio.to_thread(blobs.put, name, await http.body())
         except BadImage as error:
@@ -178,7 +185,10 @@ _JSON_BODY = {
 
 
 def _document_bodies(app: FastAPI) -> None:
-    """Adds the bodies that are read by hand, under a limit, to what FastAPI knows: `_JSON_BODY` names them."""
+    """Adds the schema of the bodies in `_JSON_BODY` to FastAPI's documentation.
+
+    FastAPI does not read these bodies, since they are read under a limit.
+    """
     schema = ScoreRequest.model_json_schema(ref_template=_SCHEMAS + "{model}")
     parts = schema.pop("$defs")
     app.openapi()["components"]["schemas"] |= {**parts, ScoreRequest.__name__: schema}

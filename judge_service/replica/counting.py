@@ -1,6 +1,6 @@
-"""How long the prompts of pairs are, by what makes them: no model runs.
+"""Counts the tokens of the prompts of pairs. The model does not run.
 
-What a judge that runs prompts can do beside judging. Judges without tokens have no counter, and need none.
+Only judges that run prompts have a counter.
 """
 
 from collections.abc import Sequence
@@ -15,50 +15,53 @@ from unijudge.judging.verdicts import Judge, PairError
 
 @runtime_checkable
 class PromptJudge(Protocol):
-    """A judge that says what makes its prompts."""
+    """A judge with access to its prompts."""
 
     @property
     def inputs(self) -> Inputs:
-        """What turns pairs into its prompts."""
+        """The converter from pairs to prompts."""
         ...
 
 
 class PairCounter:
-    """Counts what a judge would run. For any thread."""
+    """Counts the tokens of a judge's prompts. Thread-safe."""
 
     def __init__(self, inputs: Inputs):
         self._inputs = inputs
         self.shape = shape_of(inputs.model.config)
-        """What a token costs, where that is known."""
+        """The cost of a token, if known."""
 
     def count(self, query: Content, candidates: Sequence[Content]) -> list[TokenCount | PairError]:
-        """One count for each candidate, in order, or the error that the judge would give in its place.
+        """Returns one count for each candidate, in order, or the error that the judge would give for this candidate.
 
         Raises:
             JudgeRefused: The query is empty, or its image cannot be decoded.
         """
+        # Index of a candidate → its count or its error.
         answers, streams = self._inputs.prepare(query, candidates)
         counts: dict[int, TokenCount | PairError] = {
-            place: answer for place, answer in enumerate(answers) if isinstance(answer, PairError)
+            index: answer for index, answer in enumerate(answers) if isinstance(answer, PairError)
         }
+
+        # All prompts begin with the same tokens of the query.
         if streams:
             length = self._inputs.model.length
             prompts = list(streams.values())
             shared_tokens = length(prompts[0][: self._inputs.shared(prompts)])
             query_image_tokens = self._image_tokens(query)
-            for place, stream in streams.items():
-                counts[place] = TokenCount(
+            for index, stream in streams.items():
+                counts[index] = TokenCount(
                     tokens=length(stream),
                     shared_tokens=shared_tokens,
                     query_image_tokens=query_image_tokens,
-                    candidate_image_tokens=self._image_tokens(candidates[place]),
+                    candidate_image_tokens=self._image_tokens(candidates[index]),
                 )
-        return [counts[place] for place in range(len(candidates))]
+        return [counts[index] for index in range(len(candidates))]
 
     def _image_tokens(self, content: Content) -> int:
         return self._inputs.model.length([content.image]) if content.image else 0
 
 
 def counter_of(judge: Judge) -> PairCounter | None:
-    """What counts for this judge; None where it has no tokens."""
+    """Returns the counter of this judge. None for a judge without tokens."""
     return PairCounter(judge.inputs) if isinstance(judge, PromptJudge) else None

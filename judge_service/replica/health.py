@@ -1,10 +1,13 @@
-"""Whether a judge works, known by what it scored: an engine can hang while its process answers every ping.
+"""Checks whether a judge works, by its scores. An engine can hang while its process still answers every ping.
 
-Alive: a real pair was scored in the last seconds, or one is scored now. Fit: Yes and No are what the model answers
-with, and a pair that anybody would call a match scores above one that nobody would: of texts, and of pictures, since a
-judge without its vision tower reads well. A judge that was found unfit scores nothing until it is fit again. It tries
-known pairs by itself, so that a probe is answered from memory: a probe never waits behind the work. A judge that is
-busy is never called dead.
+A judge is alive if it scored a real pair in the last seconds, or if it can score a known pair now. A busy judge counts
+as alive.
+
+A judge is fit if it answers with Yes and No, and if a clear match scores above a clear mismatch. This is checked with
+texts and with pictures, since a judge without its vision tower still understands texts. An unfit judge scores no pairs
+until it is fit again.
+
+The known pairs are scored in the background, so a health probe is answered from memory and never waits behind requests.
 """
 
 import asyncio
@@ -32,69 +35,75 @@ logger = logging.getLogger(__name__)
 
 
 def _picture(color: tuple[int, int, int]) -> bytes:
-    """One that is not square, of one colour."""
+    """Returns a PNG of one colour that is not square."""
     out = io.BytesIO()
     Image.new("RGB", (110, 100), color).save(out, "PNG")
     return out.getvalue()
 
 
-DO_NOT_FIT = "Chat template, label words, image processor or model do not fit"
+DO_NOT_FIT = "Check that chat template, label words, image processor and model belong together"
 NOT_SEEN = (
-    "It reads and does not see: the weights of its vision tower, its image processor or the image token of its chat "
-    "template do not fit"
+    "The judge understands texts but not pictures. Check the weights of the vision tower, the image processor and the "
+    "image token of the chat template"
 )
-OF_ITS_OWN = (
-    "A judge that was taught another world than plain English and colours may be sound: health.canary_every_s = 0"
-)
+OF_ITS_OWN = "If the judge was not trained on plain English and colours, set health.canary_every_s = 0"
 KNOWN_RED, KNOWN_BLUE = (Content(image=_picture(color)) for color in ((220, 20, 20), (20, 20, 220)))
 ASKED_RED, ASKED_BLUE = (Content(text=f"Find a picture that is {color} all over.") for color in ("red", "blue"))
 
 
 @dataclass(frozen=True)
 class KnownPair:
-    """What a judge said of the known pairs: of texts, and of pictures."""
+    """The verdicts of a judge on the known pairs of texts and of pictures."""
 
     texts: tuple[Verdict, Verdict]
-    """Of the match, and of the mismatch."""
+    """The verdicts on the matching text and on the other text."""
     pictures: tuple[tuple[Verdict, Verdict], ...]
-    """The same, twice: what matches in one question does not in the other, so a constant answer is never right."""
+    """The verdicts on the matching picture and on the other picture, for two queries.
+
+    The match of the first query is the mismatch of the second, so a judge with a constant answer fails.
+    """
 
     @property
     def mass(self) -> float:
-        """The mean probability of Yes and No together, with texts."""
+        """The mean of P(Yes) + P(No) on texts."""
         return sum(verdict.mass for verdict in self.texts) / 2
 
     def __str__(self) -> str:
-        texts, pictures = _in_words(*self.texts), "; ".join(_in_words(*pair) for pair in self.pictures)
-        return f"{texts}; Yes and No have {self.mass:.3g} of the probability; with pictures {pictures}"
+        texts = _in_words(*self.texts)
+        pictures = "; ".join(_in_words(*pair) for pair in self.pictures)
+        return f"{texts}; P(Yes) + P(No) = {self.mass:.3g}; with pictures {pictures}"
 
     def fault(self, min_mass: float) -> str | None:
-        """Which checks failed, and by how much; None where none did."""
-        read = _leads(*self.texts) > 0
-        seen = all(_leads(*pair) > 0 for pair in self.pictures)
+        """Returns the failed checks with their figures. None if all checks passed."""
+        texts_pass = _leads(*self.texts) > 0
+        pictures_pass = all(_leads(*pair) > 0 for pair in self.pictures)
+
         faults = []
-        if not read:
+        if not texts_pass:
             faults.append(
-                f"a pair that matches scores {self.texts[0].score:.3f}, one that does not {self.texts[1].score:.3f} "
-                f"({_behind(*self.texts)}): this judge cannot tell them apart"
+                f"a known match scores {self.texts[0].score:.3f}, a known mismatch {self.texts[1].score:.3f} "
+                f"({_behind(*self.texts)}): this judge cannot tell a match from a mismatch"
             )
         if self.mass < min_mass:
             faults.append(
                 f"Yes and No together have a mean probability of {self.mass:.3g} on known pairs, less than "
                 f"health.min_label_mass = {min_mass:g}: the model is not answering the question"
             )
-        if not seen:
+        if not pictures_pass:
             failed = next(pair for pair in self.pictures if _leads(*pair) <= 0)
             faults.append(
-                f"a picture of the colour that is asked for scores {failed[0].score:.3f}, one of another colour "
+                f"a picture of the requested colour scores {failed[0].score:.3f}, a picture of another colour "
                 f"{failed[1].score:.3f} ({_behind(*failed)}): this judge cannot tell pictures apart"
             )
         if not faults:
             return None
-        why = NOT_SEEN if read and self.mass >= min_mass else DO_NOT_FIT
-        passed = [name for name, right in (("texts", read), ("pictures", seen)) if right]
-        told = f"; the known pair of {passed[0]} is told apart" if len(passed) == 1 else ""
-        return f"{'; '.join(faults)}{told}. {why}. {OF_ITS_OWN}"
+
+        # The check that passed narrows the search for the cause.
+        passed = [name for name, passes in (("texts", texts_pass), ("pictures", pictures_pass)) if passes]
+        if len(passed) == 1:
+            faults.append(f"the check with {passed[0]} passes")
+        cure = NOT_SEEN if texts_pass and self.mass >= min_mass else DO_NOT_FIT
+        return f"{'; '.join(faults)}. {cure}. {OF_ITS_OWN}"
 
 
 def _leads(match: Verdict, other: Verdict) -> float:
@@ -102,7 +111,7 @@ def _leads(match: Verdict, other: Verdict) -> float:
 
 
 def _behind(match: Verdict, other: Verdict) -> str:
-    return f"{-_leads(match, other):.2f} log-odds behind" if _leads(match, other) else "the very same"
+    return f"{-_leads(match, other):.2f} log-odds behind" if _leads(match, other) else "equal scores"
 
 
 def _in_words(match: Verdict, other: Verdict) -> str:
@@ -111,39 +120,42 @@ def _in_words(match: Verdict, other: Verdict) -> str:
 
 @runtime_checkable
 class ReplicaProgress(Protocol):
-    """A judge that says when it last finished a part of any request, even of one whose caller has left."""
+    """A judge that reports the time of its last progress, even on a request whose caller has left."""
 
     @property
     def progressed_at(self) -> float:
-        """Of time.monotonic()."""
+        """The `time.monotonic()` of the last finished part of a request."""
         ...
 
 
 class _Busy(Exception):
-    """A known pair got no answer in time, but others did."""
+    """A known pair got no answer in time, but other pairs did."""
 
 
 class WatchedJudge:
-    """Any judge, watched: every answer counts as a sign of life."""
+    """A judge with health checks. Every verdict counts as a sign of life."""
 
     def __init__(self, judge: Judge, settings: HealthSettings):
         self._judge = judge
         self._settings = settings
         self._scored_at = self._canary_at = float("-inf")
-        self._doubt = asyncio.Event()  # the judge said that it cannot answer
-        self._unfit: str | None = None  # why, since the last look
-        self._dead: str | None = None  # likewise
+        self._doubt = asyncio.Event()
+        """Set when the judge raised JudgeUnavailable: the next check comes immediately."""
+        self._unfit: str | None = None
+        """The reason, if the last check found the judge unfit."""
+        self._dead: str | None = None
+        """The reason, if the last check found the judge dead."""
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who answers."""
+        """The identity of the judge."""
         return self._judge.identity
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
-        """One answer for each candidate, in order.
+        """Returns one answer for each candidate, in order.
 
         Raises:
-            JudgeUnavailable: It was found unfit.
+            JudgeUnavailable: The judge is unfit.
         """
         self.check_fit()
         with self._doubted():
@@ -156,15 +168,15 @@ class WatchedJudge:
         return answers
 
     async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
-        """Which of the candidates is the best, or why this list cannot be asked about.
+        """Returns the best of the candidates, or the error of this list.
 
         Raises:
-            JudgeRefused: This judge answers pair by pair only.
-            JudgeUnavailable: It was found unfit.
+            JudgeRefused: This judge answers only pair by pair.
+            JudgeUnavailable: The judge is unfit.
         """
         self.check_fit()
         if not isinstance(self._judge, Chooser):
-            raise JudgeRefused(f"{self.identity} answers pair by pair only; ask /v1/score")
+            raise JudgeRefused(f"{self.identity} answers only pair by pair. Use /v1/score")
         with self._doubted():
             result = await self._judge.choose(query, candidates)
         if isinstance(result, ListVerdict):
@@ -173,7 +185,7 @@ class WatchedJudge:
 
     @contextlib.contextmanager
     def _doubted(self) -> Iterator[None]:
-        """Notes when the judge says that it cannot answer."""
+        """Requests an immediate check if the judge raises JudgeUnavailable."""
         try:
             yield
         except JudgeUnavailable:
@@ -181,10 +193,13 @@ class WatchedJudge:
             raise
 
     async def check_alive(self) -> None:
-        """Returns if a real pair was scored lately and no answer failed since, or one can be scored now, or others are.
+        """Returns if the judge is alive.
+
+        A recently scored pair proves life, unless an answer failed since. Otherwise a known pair is scored now. If the
+        judge makes progress on other requests meanwhile, the judge is alive too.
 
         Raises:
-            JudgeUnavailable: It cannot, or not in time.
+            JudgeUnavailable: The known pair got no verdict in time.
         """
         in_doubt = self._doubt.is_set()
         self._doubt.clear()
@@ -195,34 +210,35 @@ class WatchedJudge:
             self._dead = str(error)
             raise
         except _Busy:
-            logger.info("known pairs wait behind other work")
+            logger.info("known pairs wait behind other requests")
         self._dead = None
 
     async def check_ready(self) -> None:
-        """As `check_alive`; and the judge is fit to judge.
+        """Returns if the judge is alive and fit.
 
         Raises:
             JudgeUnavailable: No pair can be scored.
-            JudgeBroken: It answers with something else than Yes and No, or cannot tell a match from a mismatch, of
-                texts or of pictures.
+            JudgeBroken: The judge answers with other words than Yes and No, or cannot tell a match from a mismatch, in
+                texts or in pictures.
         """
         await self.check_alive()
-        due = self._settings.canary_every_s
-        if due and time.monotonic() - self._canary_at >= due:
+        interval_s = self._settings.canary_every_s
+        if interval_s and time.monotonic() - self._canary_at >= interval_s:
             try:
                 self._unfit = await self._fault()
             except _Busy:
-                return  # tried again at the next look
-            # An unfit judge is looked at again at the next look.
+                return  # the next check repeats this
+
+            # An unfit judge is checked each time, so that the judge returns to work soon.
             self._canary_at = time.monotonic() if self._unfit is None else float("-inf")
         if self._unfit is not None:
             raise JudgeBroken(self._unfit)
 
     async def watch(self) -> None:
-        """Looks whether the judge works and is fit, as often as the settings say, until it is cancelled.
+        """Checks the judge at the interval of the settings, until this task is cancelled.
 
-        At once where it said that it cannot answer: a replica whose engine has died refuses faster than others answer,
-        so the more requests come to it, the longer it stays.
+        If the judge raised JudgeUnavailable, the check comes immediately. A dead engine rejects requests faster than
+        healthy engines answer requests, so its replica would get more and more requests.
         """
         every = min(self._settings.liveness_window_s, self._settings.canary_every_s or self._settings.liveness_window_s)
         while True:
@@ -231,41 +247,42 @@ class WatchedJudge:
             try:
                 await self.check_ready()
             except JudgeBroken as error:
-                logger.warning("this judge scores nothing until it is fit again: %s", error)
+                logger.warning("this judge scores no pairs until it is fit again: %s", error)
             except JudgeUnavailable as error:
                 logger.warning("this judge does not answer: %s", error)
-            except Exception:  # a canary that fails in an unknown way must not end the watching
-                logger.exception("known pairs could not be tried")
+            except Exception:  # a canary that fails in an unknown way must not end the checks
+                logger.exception("known pairs could not be scored")
 
     def check_well(self) -> None:
-        """Returns unless the judge was found dead or unfit when it was last looked at. Tries nothing.
+        """Returns unless the last check found the judge dead or unfit. Starts no new check.
 
         Raises:
-            JudgeUnavailable: It was; another replica may be well.
+            JudgeUnavailable: The judge is dead or unfit. Another replica may work.
         """
         self.check_fit()
         if self._dead is not None:
-            raise JudgeUnavailable(f"this judge was found dead: {self._dead}")
+            raise JudgeUnavailable(f"this judge is dead: {self._dead}")
 
     def check_fit(self) -> None:
-        """Returns unless the judge was found unfit when it was last looked at. Tries nothing.
+        """Returns unless the last check found the judge unfit. Starts no new check.
 
         Raises:
-            JudgeUnavailable: It was; another replica may be fit.
+            JudgeUnavailable: The judge is unfit. Another replica may be fit.
         """
         if self._unfit is not None:
-            raise JudgeUnavailable(f"this judge was found unfit, and scores nothing: {self._unfit}")
+            raise JudgeUnavailable(f"this judge is unfit, and scores no pairs: {self._unfit}")
 
     def _sign_of_life(self) -> float:
-        """When the judge last finished something, of time.monotonic()."""
-        judge = self._judge
-        return max(self._scored_at, judge.progressed_at) if isinstance(judge, ReplicaProgress) else self._scored_at
+        """Returns the `time.monotonic()` of the judge's last progress."""
+        if isinstance(self._judge, ReplicaProgress):
+            return max(self._scored_at, self._judge.progressed_at)
+        return self._scored_at
 
     async def _fault(self) -> str | None:
-        """Why this judge is not fit to judge, by known pairs; None where it is.
+        """Scores the known pairs, and returns the reason if the judge is unfit.
 
         Raises:
-            JudgeUnavailable, _Busy: They get no answer now.
+            JudgeUnavailable, _Busy: The known pairs get no answer now.
         """
         try:
             known = await self.known()
@@ -278,13 +295,15 @@ class WatchedJudge:
         return known.fault(self._settings.min_label_mass)
 
     async def known(self) -> KnownPair:
-        """What the judge says of the known pairs.
+        """Returns the verdicts of the judge on the known pairs.
 
         Raises:
-            JudgeUnavailable, _Busy: They get no answer now.
+            JudgeUnavailable, _Busy: The known pairs get no answer now.
             JudgeBroken: A picture gets no verdict.
         """
         texts = await self._probe()
+
+        # Each picture is the match of one query and the mismatch of the other.
         pictures = []
         for query, match, other in ((ASKED_RED, KNOWN_RED, KNOWN_BLUE), (ASKED_BLUE, KNOWN_BLUE, KNOWN_RED)):
             answers = await self._known(query, match, other)
@@ -303,11 +322,11 @@ class WatchedJudge:
                 raise JudgeUnavailable(f"a known pair got no verdict: {answers}")
 
     async def _known(self, query: Content, *candidates: Content) -> list[Verdict | PairError]:
-        """The answers to known pairs, asked whether or not the judge is fit.
+        """Returns the answers to known pairs. An unfit judge answers too.
 
         Raises:
-            JudgeUnavailable: There are none in time.
-            _Busy: There are none in time, but others got theirs.
+            JudgeUnavailable: No answer came in time.
+            _Busy: No answer came in time, but other requests made progress.
         """
         asked_at = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""One replica on Ray Serve: a copy of the model, and its HTTP application. A request goes whole to one replica."""
+"""A replica on Ray Serve: a copy of the model with its HTTP application. One replica answers a whole request."""
 
 from typing import Any
 
@@ -15,19 +15,21 @@ from judge_service.settings import ServiceSettings
 
 DEPLOYMENT = "judge"
 LONGEST_SILENCE_S = 30
-"""After three times as long Ray replaces a replica whose process answers nothing, such as a stopped one."""
+"""Seconds without an answer after which a health check fails. After three failures Ray replaces the replica."""
 
 
 @serve.deployment(name=DEPLOYMENT)
 @serve.ingress()
 class JudgeReplica:
-    """One copy of the model and its HTTP application."""
+    """A copy of the model with its HTTP application."""
 
     async def __init__(self, settings: ServiceSettings, state: StateFile | None):  # type: ignore[misc]  # Ray awaits it
-        """Loads the model and scores known pairs: what is wrong with them stands in the deployment's message."""
+        """Loads the model and scores known pairs. The message of the deployment contains an error of this method."""
+        # The scripted judge cannot tell a match from a mismatch, so the known pairs say nothing about it.
         health = settings.health
-        if settings.model.backend == "scripted":  # it cannot tell a match from a mismatch, and does not claim to
+        if settings.model.backend == "scripted":
             health = health.model_copy(update={"canary_every_s": 0})
+
         self._settings = settings
         self._state = state
         judge = open_judge(settings)
@@ -51,22 +53,22 @@ class JudgeReplica:
         )
 
     async def check_health(self) -> None:
-        """Ray asks; a replica that was found dead or unfit is replaced."""
+        """Answers Ray's health check. Ray replaces a replica whose judge is dead or unfit."""
         self._judge.check_well()
 
 
 def deployment_of(settings: ServiceSettings, state: StateFile | None, environment: dict[str, str]) -> Any:
-    """What Ray Serve runs.
+    """Returns the deployment that Ray Serve runs.
 
     Args:
-        settings: Of the service.
-        state: Of the service, where replicas can read it.
-        environment: Variables that replicas get beside those of their machine.
+        settings: The settings of the service.
+        state: The state of the service. None if the replicas cannot read the file.
+        environment: Variables that replicas get in addition to the variables of their machine.
     """
     replica: Any = JudgeReplica
     return replica.options(
         num_replicas=settings.replicas,
-        # Ray never queues: a replica decides who waits (`front.admission`).
+        # Ray never queues requests: each replica has its own queue (`front.admission`).
         max_ongoing_requests=settings.front.max_requests,
         max_queued_requests=-1,
         graceful_shutdown_timeout_s=settings.drain_timeout_s,

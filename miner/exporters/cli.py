@@ -69,12 +69,12 @@ def flagembedding(
 ) -> None:
     """JSONL: query, pos, neg, pos_scores, neg_scores. Texts only."""
     from miner.exporters.existing_export import holds_rows, replacing_export
-    from miner.exporters.flagembedding import KEYS, export_flagembedding
+    from miner.exporters.flagembedding import FLAGEMBEDDING_KEYS, export_flagembedding
     from miner.exporters.training_rows import TrainingRows
 
     rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
     constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
-    with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
+    with replacing_export(out, lambda path: holds_rows(path, FLAGEMBEDDING_KEYS), overwrite=overwrite) as place:
         export_flagembedding(
             rows,
             place,
@@ -98,11 +98,11 @@ def swift(
 ) -> None:
     """JSONL of ms-swift: messages, positive_messages, negative_messages, and their images."""
     from miner.exporters.existing_export import holds_rows, replacing_export
-    from miner.exporters.swift import KEYS, export_swift
+    from miner.exporters.swift import SWIFT_KEYS, export_swift
     from miner.exporters.training_rows import TrainingRows
 
     rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    with replacing_export(out, lambda path: holds_rows(path, KEYS), overwrite=overwrite) as place:
+    with replacing_export(out, lambda path: holds_rows(path, SWIFT_KEYS), overwrite=overwrite) as place:
         export_swift(rows, place, negatives=negatives)
     fate = "written with those that they have" if negatives is None else None
     _tell(out, rows, negatives, fate=fate, option=True)
@@ -141,10 +141,11 @@ def unime(
     """One JSON array in the layout of UniME-V2's released training data; image paths stay relative."""
     from miner.exporters.existing_export import holds_array, replacing_export
     from miner.exporters.training_rows import TrainingRows
-    from miner.exporters.unime import KEYS, export_unime
+    from miner.exporters.unime import export_unime
+    from miner.importers.unime import UNIME_KEYS
 
     rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
-    with replacing_export(out, lambda path: holds_array(path, KEYS), overwrite=overwrite) as place:
+    with replacing_export(out, lambda path: holds_array(path, UNIME_KEYS), overwrite=overwrite) as place:
         export_unime(rows, place, negatives=negatives)
     _tell(out, rows, negatives, fate="filled up with repeated ones, as the released file is", option=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, TrainingRows, check_out, write_jsonl
 
-KEYS = ("query", "pos", "neg")
+FLAGEMBEDDING_KEYS = ("query", "pos", "neg")
 """What every row has."""
 
 

@@ -19,7 +19,7 @@ from miner.exporters.training_rows import LeftOut, TrainingRow, TrainingRows, ch
 from unijudge.formats.corpus import Item, Query
 from unijudge.formats.tables import Table
 
-MEDIA = re.compile(
+MEDIA_URL = re.compile(
     r"data:image/|https?://("
     r"[^ ?#]*\.(jpe?g|png|gif|bmp|tiff|webp|mp4|avi|mov|wmv|flv|mkv|mp3|wav|ogg|flac|aac)([?#][^ ]*)?$"
     r"|(www\.|m\.)?(youtube\.com|youtu\.be)(/[^ ]*)?$)",
@@ -62,7 +62,7 @@ def _columns(rows: TrainingRows, row: TrainingRow, schema: pa.Schema, wanted: in
     if len(candidates) <= wanted:
         raise LeftOut(f"fewer than {wanted} distinct negatives")
     entries: list[Query | Item] = [row.query, *(candidate.item for candidate in candidates)]
-    if schema.field("query").type != MULTIMODAL and any(MEDIA.match(entry.text or "") for entry in entries):
+    if schema.field("query").type != MULTIMODAL and any(MEDIA_URL.match(entry.text or "") for entry in entries):
         raise LeftOut("a text is the address of a picture, a film or a sound, which the library would fetch")
     made: dict[str, Any] = {}
     for column, entry in zip(schema, entries, strict=False):  # the label has no entry

@@ -15,9 +15,9 @@ from typing import Any
 from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, TrainingRows, check_out, write_jsonl
 from unijudge.formats.corpus import Item, Query
 
-KEYS = ("messages", "positive_messages", "negative_messages")
+SWIFT_KEYS = ("messages", "positive_messages", "negative_messages")
 """What every row has."""
-IMAGES = ("images", "positive_images", "negative_images")
+IMAGE_KEYS = ("images", "positive_images", "negative_images")
 TAGS = ("<image>", "<video>", "<audio>")
 
 
@@ -48,7 +48,7 @@ def export_swift(rows: TrainingRows, out: Path, *, negatives: int | None = None)
 def _leaders(lines: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Number → line of the first one that has an image, for each kind of image."""
     leaders = {}
-    wanted = set(IMAGES)
+    wanted = set(IMAGE_KEYS)
     for number, line in enumerate(lines):
         wanted &= set(line)
         if found := {key for key in wanted if any(line[key])}:

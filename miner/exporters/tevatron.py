@@ -35,7 +35,7 @@ def _table(name: str, columns: dict[str, tuple[pa.DataType, dict[str, Any]]]) ->
     return Table(name, 1, pa.schema([(column, kind) for column, (kind, _) in columns.items()], metadata=marks))
 
 
-QUERIES = _table(
+TEVATRON_QUERIES = _table(
     "tevatron-queries",
     {
         "query_id": STRING,
@@ -46,7 +46,7 @@ QUERIES = _table(
         "source": STRING,
     },
 )
-DOCUMENTS = _table("tevatron-corpus", {"docid": STRING, "text": STRING, "image": IMAGE, "item_id": STRING})
+TEVATRON_DOCUMENTS = _table("tevatron-corpus", {"docid": STRING, "text": STRING, "image": IMAGE, "item_id": STRING})
 
 
 def export_tevatron(rows: TrainingRows, out: Path, *, extra_positives: bool = False) -> None:
@@ -62,8 +62,10 @@ def export_tevatron(rows: TrainingRows, out: Path, *, extra_positives: bool = Fa
     """
     check_free(out)
     with publishing_folder(out) as draft:
-        QUERIES.write(draft / "queries" / "train.parquet", rows.export(lambda row: _query(rows, row, extra_positives)))
-        DOCUMENTS.write(draft / "corpus" / "train.parquet", _documents(rows))
+        TEVATRON_QUERIES.write(
+            draft / "queries" / "train.parquet", rows.export(lambda row: _query(rows, row, extra_positives))
+        )
+        TEVATRON_DOCUMENTS.write(draft / "corpus" / "train.parquet", _documents(rows))
 
 
 def is_tevatron(folder: Path) -> bool:
@@ -72,7 +74,7 @@ def is_tevatron(folder: Path) -> bool:
     Raises:
         DataError: It is one, and holds files of somebody else too.
     """
-    files = {"queries/train.parquet": QUERIES, "corpus/train.parquet": DOCUMENTS}
+    files = {"queries/train.parquet": TEVATRON_QUERIES, "corpus/train.parquet": TEVATRON_DOCUMENTS}
     try:
         own = all(table_name(folder / name) == table.name for name, table in files.items())
     except DataError:

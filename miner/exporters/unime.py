@@ -17,12 +17,6 @@ from unijudge.foreign.layouts import MARKER
 from unijudge.formats.corpus import Item, Query
 from unijudge.storage.files import publishing
 
-KEYS = (
-    "query_text", "query_image", "pos_text", "pos_image", "query_pos_scores", "hard_negatives",
-    "hard_negatives_scores",
-)  # fmt: skip
-"""What every row has."""
-
 
 def export_unime(rows: TrainingRows, out: Path, *, negatives: int = 10) -> None:
     """Writes one JSON file.

@@ -16,7 +16,7 @@ from miner.importers.tables import table_rows
 from unijudge.foreign.cells import Side, id_of, image_of, text_of
 from unijudge.foreign.tables import Columns
 
-COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
+PAIR_COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
 ITEM_COLUMNS = ("text", "image", "subset")
 
 
@@ -31,7 +31,7 @@ def read_pairs(places: Path | Sequence[Path], subset: str | None = None, *, stri
     Raises:
         DataError: Another ending, unreadable, or no column that is known.
     """
-    columns = Columns(COLUMNS.__contains__, ", ".join(COLUMNS), strict)
+    columns = Columns(PAIR_COLUMNS.__contains__, ", ".join(PAIR_COLUMNS), strict)
     yield from table_rows(places, columns, partial(_pair, subset=subset))
 
 

@@ -30,10 +30,20 @@ from unijudge.foreign.cells import Rejected, Side, Unreadable, image_of, text_of
 from unijudge.foreign.tables import Columns
 from unijudge.shown import shown
 
-QUERY = ("anchor", "query", "question", "sentence1", "sentence_A")
-POSITIVE = ("positive", "answer", "passage", "response", "document", "documents", "docs", "sentence2", "sentence_B")
-LABEL = ("scores", "label", "labels", "score")
-NEGATIVE = re.compile(r"negative(?:_(\d{1,9}))?")
+QUERY_COLUMNS = ("anchor", "query", "question", "sentence1", "sentence_A")
+POSITIVE_COLUMNS = (
+    "positive",
+    "answer",
+    "passage",
+    "response",
+    "document",
+    "documents",
+    "docs",
+    "sentence2",
+    "sentence_B",
+)
+SCORE_COLUMNS = ("scores", "label", "labels", "score")
+NEGATIVE_COLUMN = re.compile(r"negative(?:_(\d{1,9}))?")
 KNOWN = "anchor or query, positive, negative or negative_1 …, scores or label"
 
 
@@ -53,20 +63,20 @@ def read_tuples(places: Path | Sequence[Path], subset: str | None = None, *, str
 
 
 def _is_known(name: str) -> bool:
-    return name in (*QUERY, *POSITIVE, *LABEL) or NEGATIVE.fullmatch(name) is not None
+    return name in (*QUERY_COLUMNS, *POSITIVE_COLUMNS, *SCORE_COLUMNS) or NEGATIVE_COLUMN.fullmatch(name) is not None
 
 
 def _pair(row: dict[str, Any], place: str, table: str, *, named: str | None) -> Pair:
     subset = named or table
     _check_one_of_each(row, place)
-    query, positive, label = (_of(row, names) for names in (QUERY, POSITIVE, LABEL))
+    query, positive, label = (_of(row, names) for names in (QUERY_COLUMNS, POSITIVE_COLUMNS, SCORE_COLUMNS))
     for cell, names in ((query, "anchor or query"), (positive, "positive")):
         if not cell and not isinstance(cell, int):
             raise Rejected(f"has no {names}; expected {KNOWN}")
     label = _parsed(label)
     if isinstance(positive, list) and isinstance(label, list):
         return _labelled_list(query, positive, label, place, subset)
-    columns = sorted((name for name in row if NEGATIVE.fullmatch(name)), key=_number)
+    columns = sorted((name for name in row if NEGATIVE_COLUMN.fullmatch(name)), key=_number)
     there = [number for number, name in enumerate(columns) if row[name]]
     return Pair(
         place,
@@ -79,7 +89,7 @@ def _pair(row: dict[str, Any], place: str, table: str, *, named: str | None) -> 
 
 
 def _check_one_of_each(row: dict[str, Any], place: str) -> None:
-    for names in (QUERY, POSITIVE, LABEL):
+    for names in (QUERY_COLUMNS, POSITIVE_COLUMNS, SCORE_COLUMNS):
         there = [name for name in names if name in row]
         if len(there) > 1:
             raise DataError(f"{place}: has both {there[0]!r} and {there[1]!r}; keep one of them")
@@ -151,5 +161,5 @@ def _scores(given: Any, negatives: int, there: list[int]) -> tuple[float, ...] |
 
 
 def _number(column: str) -> int:
-    match = NEGATIVE.fullmatch(column)
+    match = NEGATIVE_COLUMN.fullmatch(column)
     return int(match[1] or 0) if match else 0

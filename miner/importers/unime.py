@@ -21,7 +21,7 @@ from unijudge.foreign.cells import Rejected, Side, image_of, text_of
 from unijudge.foreign.json_rows import array_rows
 from unijudge.foreign.layouts import without_marker
 
-KEYS = [
+UNIME_KEYS = [
     "query_text", "query_image", "pos_text", "pos_image", "query_pos_scores", "hard_negatives", "hard_negatives_scores",
 ]  # fmt: skip
 
@@ -37,8 +37,8 @@ def read_unime(path: Path) -> Iterator[Pair | Unread]:
 
 
 def _pair(row: Any, place: str, subset: str) -> Pair:
-    if not isinstance(row, dict) or set(KEYS) - set(row):
-        raise Rejected(f"not a row of UniME-V2; expected an object with {KEYS}")
+    if not isinstance(row, dict) or set(UNIME_KEYS) - set(row):
+        raise Rejected(f"not a row of UniME-V2; expected an object with {UNIME_KEYS}")
     negatives = row["hard_negatives"]
     if not isinstance(negatives, list) or any(not isinstance(one, list) or len(one) != 2 for one in negatives):
         raise Rejected("hard_negatives is not a list of [text, image path]")

@@ -19,7 +19,7 @@ from unijudge.formats.scores import JudgedQuery
 from unijudge.formats.triples import Scale
 from unijudge.storage.files import read_json
 
-BINS = 10
+SAMPLE_BINS = 10
 PLAIN = Scale()
 
 Pair = tuple[str, str, str]
@@ -63,13 +63,13 @@ class LabelSample:
     def __init__(self, size: int, seed: int):
         """Holds nothing yet."""
         self._size = size
-        self._sample: Sample[Pair] = Sample(size, seed, [str(place) for place in range(BINS)])
+        self._sample: Sample[Pair] = Sample(size, seed, [str(place) for place in range(SAMPLE_BINS)])
 
     def add(self, query: JudgedQuery) -> None:
         """Takes the pairs of one query, its positives too."""
         for one in (*query.positives, *query.candidates) if self._size else ():
             if one.log_odds is not None:
-                place = min(int(PLAIN.score(one) * BINS), BINS - 1)
+                place = min(int(PLAIN.score(one) * SAMPLE_BINS), SAMPLE_BINS - 1)
                 pair = (query.query_id, query.subset, one.item_id)
                 self._sample.put(f"{query.query_id}/{one.item_id}", str(place), pair)
 

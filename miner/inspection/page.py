@@ -22,7 +22,7 @@ from unijudge.pages.pages import Script, data, page
 from unijudge.storage.files import publish_text
 from unijudge.storage.outputs import check_file
 
-BINS = 40
+HISTOGRAM_BINS = 40
 MARK = b'<meta name="generator" content="unijudge mine inspect">'
 """Stands in every page: by it an older one is known, and may be replaced."""
 HERE = Path(__file__).parent
@@ -37,8 +37,10 @@ class PageCounts:
     candidates: int = 0
     dropped: int = 0
     without_verdict: int = 0
-    scores: dict[str, list[int]] = field(default_factory=lambda: {"positives": [0] * BINS, "candidates": [0] * BINS})
-    margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * BINS})
+    scores: dict[str, list[int]] = field(
+        default_factory=lambda: {"positives": [0] * HISTOGRAM_BINS, "candidates": [0] * HISTOGRAM_BINS}
+    )
+    margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * HISTOGRAM_BINS})
 
     def add(self, choice: SelectionOutcome, views: list[View]) -> None:
         """Counts one row; margins are of the first k candidates, those that selection sees."""
@@ -52,10 +54,10 @@ class PageCounts:
         for name in ("positives", "candidates"):
             for judged in getattr(query, name):
                 if judged.log_odds is not None:
-                    self.scores[name][bin_of(case.scales[0].score(judged), 0.0, 1.0, BINS)] += 1
+                    self.scores[name][bin_of(case.scales[0].score(judged), 0.0, 1.0, HISTOGRAM_BINS)] += 1
         for one in choice.resolved.candidates:
             if one.score is not None and one.positive is not None and not one.overruled:
-                self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, BINS)] += 1
+                self.margins["candidates"][bin_of(one.positive - one.score, -1.0, 1.0, HISTOGRAM_BINS)] += 1
 
 
 def inspect(settings: InspectSettings) -> str:

@@ -29,7 +29,7 @@ TEXT_CHARS = (400, 200, 100, 50)
 TEXT_SHARE = 0.5
 FRAME_BYTES = 200_000
 """For the page around its rows: styles, script, charts."""
-FIRST = ("positive", "answer", "dropped", "chosen", "error", "kept")
+FATES_FIRST = ("positive", "answer", "dropped", "chosen", "error", "kept")
 """In which order pictures get their room."""
 
 
@@ -141,7 +141,7 @@ class _Tables:
     def _cell(self, explained: Explained) -> list[Any]:
         judged = explained.judged
         return [
-            self._item(judged.item_id, FIRST.index(explained.fate)),
+            self._item(judged.item_id, FATES_FIRST.index(explained.fate)),
             judged.rank,
             None if judged.similarity is None else round(judged.similarity, 3),
             None if explained.score is None else round(explained.score, 3),

@@ -1,7 +1,7 @@
 """Which rows a page shows: a sample of a stream, the same on every run, that prefers rows of interest. Pure.
 
-Every row is filed under the first view that applies to it, rare ones first, or under `PLAIN`. All files get the same
-number of places; where one has fewer rows than places, the others share what is left.
+Every row is filed under the first view that applies to it, rare ones first, or under `UNREMARKABLE`. All files get the
+same number of places; where one has fewer rows than places, the others share what is left.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from miner.inspection.explain import View
 
 T = TypeVar("T")
 
-PLAIN = "nothing to remark"
+UNREMARKABLE = "nothing to remark"
 ORDER: tuple[View, ...] = (
     "errors",
     "left out",
@@ -23,7 +23,7 @@ ORDER: tuple[View, ...] = (
     "ties",
     "suspected false negatives",
 )
-FILES: tuple[str, ...] = (*ORDER, PLAIN)
+FILES: tuple[str, ...] = (*ORDER, UNREMARKABLE)
 
 
 class Sample(Generic[T]):
@@ -45,7 +45,7 @@ class Sample(Generic[T]):
             views: Those that apply to it.
             row: What to hold.
         """
-        self.put(name, next((view for view in ORDER if view in views), PLAIN), row)
+        self.put(name, next((view for view in ORDER if view in views), UNREMARKABLE), row)
 
     def put(self, name: str, file: str, row: T) -> None:
         """The same, for a row whose file is known."""

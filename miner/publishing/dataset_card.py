@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from unijudge.formats.corpus import ITEMS, QUERIES
-from unijudge.formats.datasets import Parts, Stored
+from unijudge.formats.datasets import DatasetParts, Stored
 from unijudge.formats.scores import JUDGED, SCORES
 from unijudge.formats.tables import Table
 from unijudge.formats.triples import TRIPLES
@@ -77,7 +77,7 @@ SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 
 def card(
     out: Path,
-    parts: Parts,
+    parts: DatasetParts,
     files: Mapping[str, Stored],
     root: Path,
     *,
@@ -128,7 +128,7 @@ def _size_category(rows: int) -> str:
     return SIZES[min(len(SIZES) - 1, max(0, digits - 3))]
 
 
-def _contents(names: list[str], parts: Parts, files: Mapping[str, Stored]) -> str:
+def _contents(names: list[str], parts: DatasetParts, files: Mapping[str, Stored]) -> str:
     rows = {"items": parts.corpus.items, "queries": parts.corpus.queries}
     rows |= {"scores": parts.scores.queries} if parts.scores else {}
     rows |= {"triples": parts.triples.rows} if parts.triples else {}
@@ -157,7 +157,7 @@ def columns(of: Table) -> Iterator[tuple[str, str, str]]:
                 yield f"{field.name}{'[]' if many else ''}.{inner.name}", str(inner.type), MEANINGS[inner.name]
 
 
-def _origin(parts: Parts) -> Iterator[tuple[str, str]]:
+def _origin(parts: DatasetParts) -> Iterator[tuple[str, str]]:
     """What was made on the way, and the command that made it."""
     manifests = {"corpus": parts.corpus, "scores": parts.scores, "training rows": parts.triples}
     for name, manifest in manifests.items():

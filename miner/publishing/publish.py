@@ -22,9 +22,10 @@ from miner.publishing.dataset_card import card
 from miner.publishing.redaction import copied_table
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.datasets import DatasetManifest, Parts, Stored, copied, each, read_parts, stored
+from unijudge.formats.datasets import DatasetManifest, DatasetParts, Stored, copied, each, read_parts, stored
 from unijudge.formats.image_roots import MANIFEST, PUBLISHED_IMAGES
-from unijudge.formats.scores import SCORES, ScoreManifest, missing_shards, shard_path
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import SCORES, ScoreManifest
 from unijudge.formats.tables import Table
 from unijudge.formats.triples import TRIPLES, TripleManifest
 from unijudge.pages.markdown import check_license
@@ -34,7 +35,7 @@ from unijudge.storage.listing import foreign_files
 from unijudge.storage.locations import is_local
 from unijudge.storage.outputs import check_absent, is_folder_of, replacing
 
-IMAGES = "images"
+IMAGES_FOLDER = "images"
 MOST_IN_A_FOLDER = 10_000
 """Files that the Hugging Face hub takes."""
 
@@ -47,7 +48,7 @@ is_dataset = is_folder_of(MANIFEST, DatasetManifest, lambda manifest, name: name
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _SourceFile:
     """One file to copy."""
 
     root: Path
@@ -127,7 +128,7 @@ def _tell_full_folders(out: Path, manifest: DatasetManifest) -> None:
         )  # fmt: skip
 
 
-def _check_cascade(scores: Path | None, triples: Path | None, parts: Parts) -> None:
+def _check_cascade(scores: Path | None, triples: Path | None, parts: DatasetParts) -> None:
     """A dataset holds one folder of scores: of two, it could not say what the rows were selected from."""
     if scores is not None and parts.triples is not None and parts.triples.large_scores is not None:
         raise SettingsError(
@@ -137,7 +138,7 @@ def _check_cascade(scores: Path | None, triples: Path | None, parts: Parts) -> N
         )
 
 
-def _manifests(parts: Parts) -> dict[str, BaseModel]:
+def _manifests(parts: DatasetParts) -> dict[str, BaseModel]:
     """Path in the dataset → manifest, of each part."""
     made = {
         "corpus/corpus.json": parts.corpus,
@@ -147,7 +148,7 @@ def _manifests(parts: Parts) -> dict[str, BaseModel]:
     return {name: manifest for name, manifest in made.items() if manifest is not None}
 
 
-def _write_manifests(parts: Parts, draft: Path) -> Parts:
+def _write_manifests(parts: DatasetParts, draft: Path) -> DatasetParts:
     """Writes the manifests as strangers may read them, without the paths of this machine, and ties them anew."""
     corpus = _without_place(parts.corpus, images=PUBLISHED_IMAGES, source=without_places(parts.corpus.source))
     publish_json(draft / "corpus" / "corpus.json", corpus)
@@ -172,13 +173,13 @@ def _without_place(manifest: M, **changes: Any) -> M:
     return manifest.model_copy(update={"made": made and made.published(), **changes})
 
 
-def _copy(files: Sequence[_File], draft: Path) -> dict[str, Stored]:
+def _copy(files: Sequence[_SourceFile], draft: Path) -> dict[str, Stored]:
     copies = each(lambda file: file.copied(draft), files)
     return {file.name: copy for file, copy in zip(files, copies, strict=True)}
 
 
 def _manifest(
-    parts: Parts,
+    parts: DatasetParts,
     files: dict[str, Stored],
     *,
     images: bool,
@@ -201,50 +202,50 @@ def _draft(out: Path) -> AbstractContextManager[Path]:
     return publishing_folder(out) if is_local(out) else contextlib.nullcontext(out)
 
 
-def _corpus_files(folder: Path, parts: Parts) -> Iterator[_File]:
+def _corpus_files(folder: Path, parts: DatasetParts) -> Iterator[_SourceFile]:
     hashes = {"items.parquet": parts.corpus.items_sha256, "queries.parquet": parts.corpus.queries_sha256}
     for name, sha256 in hashes.items():
-        yield _File(folder, name, f"corpus/{name}", sha256)
+        yield _SourceFile(folder, name, f"corpus/{name}", sha256)
 
 
-def _score_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
+def _score_files(folder: Path | None, parts: DatasetParts) -> Iterator[_SourceFile]:
     if folder is None or parts.scores is None:
         return
     _check_scores(folder, parts.scores)
-    for shard in range(parts.scores.shards):
-        name = shard_path(folder, shard).name
-        yield _File(folder, name, f"scores/{name}", table=SCORES, stamp=parts.scores.stamp(shard))
+    for shard in range(len(parts.scores.parts)):
+        name = part_path(folder, shard).name
+        yield _SourceFile(folder, name, f"scores/{name}", table=SCORES, stamp=parts.scores.stamp(shard))
 
 
-def _triple_files(folder: Path | None, parts: Parts) -> Iterator[_File]:
+def _triple_files(folder: Path | None, parts: DatasetParts) -> Iterator[_SourceFile]:
     if folder is None or parts.triples is None:
         return
     names = [path.name for path in foreign_files(folder, "part-*.parquet")]
     _check_triples(folder, names, parts.triples)
     for name in names:
-        yield _File(folder, name, f"triples/{name}", table=TRIPLES)
+        yield _SourceFile(folder, name, f"triples/{name}", table=TRIPLES)
 
 
-def _image_files(corpus: Corpus) -> list[_File]:
+def _image_files(corpus: Corpus) -> list[_SourceFile]:
     """Each image path once."""
     both = pa.concat_tables(
         [entries.table.select(["image", "image_sha256"]) for entries in (corpus.items, corpus.queries)]
     )
     distinct = both.filter(pc.is_valid(both["image"])).group_by(["image", "image_sha256"]).aggregate([])
     names = zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True)
-    return [_File(corpus.images, image, f"{IMAGES}/{image}", sha256) for image, sha256 in names]
+    return [_SourceFile(corpus.images, image, f"{IMAGES_FOLDER}/{image}", sha256) for image, sha256 in names]
 
 
 def _check_scores(folder: Path, manifest: ScoreManifest) -> None:
     """Of every shard its place, its plan and its number of rows; no row is read."""
-    if missing := missing_shards(folder, manifest):
+    if missing := manifest.parts.missing(folder):
         raise DataError(
-            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
+            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}); run the same "
             "`mine score` again to finish it, then publish"
         )
     rows = 0
-    for shard in range(manifest.shards):
-        with SCORES.open(shard_path(folder, shard), manifest.stamp(shard)) as file:
+    for shard in range(len(manifest.parts)):
+        with SCORES.open(part_path(folder, shard), manifest.stamp(shard)) as file:
             rows += file.metadata.num_rows
     if rows != manifest.queries:
         raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")

@@ -17,13 +17,12 @@ from unijudge.formats.candidates import (
     CandidateFolder,
     CandidateManifest,
     NearestItems,
-    missing_candidate_parts,
     start_candidates,
     write_candidates_part,
 )
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.lazy_table import Rows
-from unijudge.formats.vectors import VectorFolder, Vectors
+from unijudge.formats.vectors import ENTRY_KINDS, VectorFolder, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +51,14 @@ def find_candidates(
         Stopped: `stop` was set; parts that are written stay.
     """
     manifest = start_candidates(folder, manifest)
-    if missing := missing_candidate_parts(folder, manifest):
+    if missing := manifest.parts.missing(folder):
         unseen = vectors.skipped("items")
         same = {"fold_case": settings.fold_case, "allow_query_image": settings.allow_query_image}
         pools = Pools(corpus, settings.pool, **same, unseen=unseen)
         retriever = open_retriever(settings, vectors, pools, stop)
         wider = settings.model_copy(update={"k": manifest.k})
         for part in missing:
-            rows = manifest.parts()[part]
+            rows = manifest.parts.rows_of(part)
             write_candidates_part(folder, manifest, part, _found(rows, corpus, vectors, pools, retriever, wider, stop))
             logger.info("candidates of %d queries of %d", rows.stop, manifest.queries)
     found = CandidateFolder(folder)
@@ -74,7 +73,7 @@ def find_candidates(
 
 
 def _tell_skipped(vectors: VectorFolder) -> None:
-    items, queries = (len(vectors.skipped(kind)) for kind in ("items", "queries"))
+    items, queries = (len(vectors.skipped(kind)) for kind in ENTRY_KINDS)
     if items or queries:
         logger.warning(
             "%s: %d items and %d queries were too long for the embedder and have no vector, so these items are no "

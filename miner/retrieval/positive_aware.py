@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from miner.retrieval.retrievers import NOTHING, Best, Retriever, pool_blocks
+from miner.retrieval.retrievers import NO_ITEM, Best, Retriever, pool_blocks
 from unijudge.formats.lazy_table import Rows
 from unijudge.formats.vectors import VectorFolder, Vectors
 
@@ -121,8 +121,8 @@ def _nearest(retriever: Retriever, search: _Search, groups: list[list[int]]) -> 
     found: dict[int, Found] = {}
     unfinished: set[int] = set()
     for group, values, rows in zip(groups, similarities_GK, rows_GK, strict=True):
-        missed = len(pool) > 0 and bool((rows == NOTHING).any())  # by an index: the pool holds as many as are sought
-        inside = (rows != NOTHING) & ~_among(rows, search.excluded[group[0]])
+        missed = len(pool) > 0 and bool((rows == NO_ITEM).any())  # by an index: the pool holds as many as are sought
+        inside = (rows != NO_ITEM) & ~_among(rows, search.excluded[group[0]])
         allowed = np.flatnonzero(inside)[window.range_min : window.range_max]
         at_end = window.range_max is not None and len(allowed) >= window.range_max - window.range_min
         for query in group:

@@ -22,6 +22,7 @@ from miner.stopping import check
 from miner.strata import drawn
 from unijudge.formats.lazy_table import Rows
 from unijudge.formats.vectors import VectorFolder, Vectors
+from unijudge.storage.access_errors import LONGEST_REASON
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,11 @@ ones = numpy.ones((9, 8), "float32")
 faiss.knn_gpu(faiss.StandardGpuResources(), ones, ones, 3)
 """
 """A search that is tried in a child process before the first real one."""
-LONGEST_REASON = 200
-"""Characters of a foreign reason in a message."""
 MOST_ON_A_GPU = 2048
 """Neighbours that FAISS finds there at most."""
 QUERIES_AT_ONCE = 1024
 """Of a search in an index, between two looks whether to stop."""
-NOTHING = -1
+NO_ITEM = -1
 """The row number where a pool has no more items."""
 
 
@@ -53,7 +52,7 @@ class Retriever(Protocol):
             k: How many.
 
         Returns:
-            Similarities and item rows, both (Q, k); where the pool has no more: −inf and `NOTHING`.
+            Similarities and item rows, both (Q, k); where the pool has no more: −inf and `NO_ITEM`.
         """
         ...
 
@@ -192,7 +191,7 @@ class IndexRetriever:
             some_QD = np.ascontiguousarray(queries_QD[start : start + QUERIES_AT_ONCE])
             values, rows = self._index.search(some_QD, k, params=parameters)
             best = Best(len(some_QD), k)
-            best.add(np.where(rows == NOTHING, -np.inf, values), rows)
+            best.add(np.where(rows == NO_ITEM, -np.inf, values), rows)
             found.append((best.similarities_QK, best.rows_QK))
         return np.concatenate([values for values, _ in found]), np.concatenate([rows for _, rows in found])
 
@@ -204,7 +203,7 @@ def recall(approximate_QK: Rows, exact_QK: Rows) -> float:
         >>> recall(np.array([[1, 2, 9]]), np.array([[1, 2, 3]])).__round__(3)
         0.667
     """
-    real_QK = exact_QK != NOTHING
+    real_QK = exact_QK != NO_ITEM
     hits = [
         np.isin(exact[real], near).sum() for near, exact, real in zip(approximate_QK, exact_QK, real_QK, strict=True)
     ]
@@ -217,7 +216,7 @@ class Best:
     def __init__(self, queries: int, k: int):
         """Nothing yet."""
         self.similarities_QK = np.full((queries, k), -np.inf, np.float32)
-        self.rows_QK = np.full((queries, k), NOTHING, np.int64)
+        self.rows_QK = np.full((queries, k), NO_ITEM, np.int64)
 
     def add(self, similarities_QN: npt.NDArray[np.floating], rows_QN: Rows) -> None:
         """Takes similarities of items, and which items these are; rows of both may be in any order."""

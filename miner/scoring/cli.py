@@ -8,15 +8,15 @@ from miner.settings import ScoreSettings
 from unijudge.job import ExampleOption, FileAndSettings, command_settings, job
 
 Address = Annotated[str, typer.Option(help="Of the cluster's dashboard.")]
-Job = Annotated[str, typer.Argument(help="The id that `mine submit` printed.")]
+JobId = Annotated[str, typer.Argument(help="The id that `mine submit` printed.")]
 PANEL = "On a cluster"
-HERE = "http://127.0.0.1:8265"
+LOCAL_CLUSTER = "http://127.0.0.1:8265"
 STOP_WAIT_S = 600
 
 
 def submit(
     words: FileAndSettings = None,
-    address: Address = HERE,
+    address: Address = LOCAL_CLUSTER,
     stop_wait: Annotated[
         int, typer.Option(min=1, help="Seconds that a cancelled job has for its shards.")
     ] = STOP_WAIT_S,
@@ -30,7 +30,7 @@ def submit(
         typer.echo(ray_jobs.submit(client, resolved, stop_wait))
 
 
-def list_jobs(address: Address = HERE) -> None:
+def list_jobs(address: Address = LOCAL_CLUSTER) -> None:
     """The scoring jobs of a cluster, newest first."""
     from miner.scoring import ray_jobs
 
@@ -38,7 +38,7 @@ def list_jobs(address: Address = HERE) -> None:
         typer.echo("\n".join(ray_jobs.jobs(client)) or "no scoring jobs")
 
 
-def status(job_id: Job, address: Address = HERE) -> None:
+def status(job_id: JobId, address: Address = LOCAL_CLUSTER) -> None:
     """Whether a job runs, and how far it is."""
     from miner.scoring import ray_jobs
 
@@ -47,7 +47,9 @@ def status(job_id: Job, address: Address = HERE) -> None:
 
 
 def logs(
-    job_id: Job, address: Address = HERE, follow: Annotated[bool, typer.Option(help="Until the job ends.")] = False
+    job_id: JobId,
+    address: Address = LOCAL_CLUSTER,
+    follow: Annotated[bool, typer.Option(help="Until the job ends.")] = False,
 ) -> None:
     """What a job printed; with --follow it ends with status 1 unless the job succeeded."""
     from miner.scoring import ray_jobs
@@ -62,7 +64,7 @@ def logs(
             typer.echo(client.get_job_logs(job_id), nl=False)
 
 
-def cancel(job_id: Job, address: Address = HERE) -> None:
+def cancel(job_id: JobId, address: Address = LOCAL_CLUSTER) -> None:
     """Let a job finish its shards in work, and end; the same `submit` goes on later."""
     from miner.scoring import ray_jobs
 

@@ -23,7 +23,7 @@ from miner.stopping import Stopped, listening
 from unijudge.client.client import JudgeClient
 from unijudge.errors import DataError, SettingsError, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.scores import ScoreManifest, missing_shards
+from unijudge.formats.scores import ScoreManifest
 from unijudge.storage.leases import lease, lost_lease
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ async def _scored(
 ) -> ScoreProgress:
     plan = plan_of(settings, corpus, judge.identity)
     start_plan(settings.out, plan)
-    todo = missing_shards(settings.out, plan)
+    todo = plan.parts.missing(settings.out)
     tally = _Tally(plan, len(todo), report)
     try:
         questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
@@ -145,8 +145,8 @@ class _Tally:
 
     def __init__(self, plan: ScoreManifest, todo: int, report: ProgressCallback):
         self._begun, self._report = time.monotonic(), report
-        before = plan.shards - todo
-        self.progress = ScoreProgress(plan.shards, before, before, ShardCounts(), 0.0)
+        before = len(plan.parts) - todo
+        self.progress = ScoreProgress(len(plan.parts), before, before, ShardCounts(), 0.0)
         report(self.progress)
 
     def begin(self) -> None:

@@ -11,7 +11,7 @@ from miner.scoring.score_cache import ScoreCache
 from miner.scoring.shard_scorer import ShardCounts, ShardInputs, ShardScorer
 from miner.settings import ScoreSettings
 
-AT_ONCE = 2
+SHARDS_AT_ONCE = 2
 """Shards in work: the second one keeps the service busy while the first waits for its slowest query."""
 
 
@@ -33,7 +33,7 @@ class LocalExecutor:
         """Scores and writes shards. See `Executor.run`."""
         settings, plan = self._settings, inputs.plan
         known = await asyncio.to_thread(ScoreCache, [*settings.reuse, settings.out], plan.judge)
-        rows = None if len(shards) == plan.shards else chain.from_iterable(map(plan.rows, shards))
+        rows = None if len(shards) == len(plan.parts) else chain.from_iterable(map(plan.parts.rows_of, shards))
         repeated = await asyncio.to_thread(repeated_questions, inputs.corpus, rows)
         scorer = ShardScorer(settings, inputs, known, repeated)
         left = iter(shards)
@@ -45,5 +45,5 @@ class LocalExecutor:
                 add(await scorer.score(shard))
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(AT_ONCE):
+            for _ in range(SHARDS_AT_ONCE):
                 workers.create_task(worker())

@@ -11,7 +11,7 @@ from miner.settings import CascadeSettings
 from unijudge.errors import DataError
 from unijudge.formats.candidates import CandidateFolder
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, missing_shards, read_shard
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_shard
 from unijudge.formats.triples import Scale
 from unijudge.storage.files import read_json
 
@@ -84,7 +84,7 @@ class CascadePairs:
             self.scale = calibration_of([self.manifest], [band.calibration])[0] or self.scale
         if self.manifest.corpus != corpus.fingerprint:
             raise DataError(f"{self._folder}: was scored from another corpus than {corpus.folder}; give that one")
-        if missing := missing_shards(self._folder, self.manifest):
+        if missing := self.manifest.parts.missing(self._folder):
             raise DataError(
                 f"{self._folder}: {len(missing)} shards are missing; finish this first step of the cascade with the "
                 "same `mine score`"
@@ -100,7 +100,7 @@ class CascadePairs:
         size = self.manifest.shard_size
         for shard in range(rows.start // size, (rows.stop - 1) // size + 1):
             for row, judged in zip(
-                self.manifest.rows(shard), read_shard(self._folder, self.manifest, shard), strict=True
+                self.manifest.parts.rows_of(shard), read_shard(self._folder, self.manifest, shard), strict=True
             ):
                 if row in rows:
                     yield judged

@@ -189,7 +189,7 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
                 service = without_passwords(settings.service)
                 raise JudgeChanged(f"{service}: begun with {plan.judge}, but now {judge.identity} answers")
             inputs = ShardInputs(plan, corpus, questions, judge)
-            repeated = repeated_questions(corpus, plan.rows(shard))
+            repeated = repeated_questions(corpus, plan.parts.rows_of(shard))
             # A task is run again while its first machine is only cut off: then two write one shard.
             return await ShardScorer(settings, inputs, known, repeated, rivals=True).score(shard)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from miner.settings import ScoreSettings
 from unijudge.errors import SettingsError
-from unijudge.formats.scores import ScoreManifest, missing_shards
+from unijudge.formats.scores import ScoreManifest
 from unijudge.provenance import without_passwords
 from unijudge.settings import overrides_of
 from unijudge.shown import shown_name
@@ -135,5 +135,5 @@ def _line(job: Any) -> str:
     path = locate(out) / "manifest.json"
     if exists(path):
         plan = read_json(path, ScoreManifest)
-        written = f"{plan.shards - len(missing_shards(locate(out), plan))} of {plan.shards} shards"
+        written = f"{len(plan.parts) - len(plan.parts.missing(locate(out)))} of {len(plan.parts)} shards"
     return f"{job.submission_id}  {job.status.value:<9}  {written}  {out}"

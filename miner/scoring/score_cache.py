@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unijudge.errors import JudgeChanged
-from unijudge.formats.scores import SCORES, Judged, ScoreManifest, missing_shards, shard_path
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import SCORES, Judged, ScoreManifest
 from unijudge.formats.tables import reading
 from unijudge.judging.verdicts import JudgeIdentity
 from unijudge.storage.files import read_json
@@ -55,8 +56,8 @@ class ScoreCache:
         self._files: list[tuple[Path, str]] = []
         keys, files, groups = [], [], []
         for folder, manifest in zip(folders, check_reuse(folders, judge), strict=True):
-            for shard in sorted(set(range(manifest.shards)) - set(missing_shards(folder, manifest))):
-                self._files.append((shard_path(folder, shard), manifest.stamp(shard)))
+            for shard in sorted(set(range(len(manifest.parts))) - set(manifest.parts.missing(folder))):
+                self._files.append((part_path(folder, shard), manifest.stamp(shard)))
                 for group, column in enumerate(self._keys(*self._files[-1])):
                     keys.append(column)
                     files.append(np.full(len(column), len(self._files) - 1, np.int32))

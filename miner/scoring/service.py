@@ -2,7 +2,7 @@
 
 from miner.settings import ScoreSettings
 from unijudge.client.client import JudgeClient
-from unijudge.client.concurrency import FIRST
+from unijudge.client.concurrency import FIRST_IN_FLIGHT
 from unijudge.client.keys import read_key
 
 
@@ -19,5 +19,5 @@ def open_client(settings: ScoreSettings, at_once: int | None = None) -> JudgeCli
         request_timeout_s=settings.request_timeout_s,
         retry_for_s=settings.retry_for_s,
         max_in_flight=at_once or settings.max_in_flight,
-        first=at_once or FIRST,
+        first=at_once or FIRST_IN_FLIGHT,
     )

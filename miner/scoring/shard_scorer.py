@@ -86,7 +86,7 @@ class ShardScorer:
             JudgeError: The judge gave no answer, or does not answer the question.
         """
         async with asyncio.TaskGroup() as group, self._order:
-            questions = await asyncio.to_thread(self._questions.of, self._plan.rows(shard))
+            questions = await asyncio.to_thread(self._questions.of, self._plan.parts.rows_of(shard))
             tasks = [group.create_task(self._query(question)) for question in questions]
         judged = [task.result()[0] for task in tasks]
         self._check(shard, judged)

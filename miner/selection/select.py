@@ -19,8 +19,9 @@ from miner.selection.settings import SelectSettings
 from miner.selection.statistics import Statistics, had_by_most
 from unijudge.errors import NothingSelected
 from unijudge.formats.corpus import Corpus
+from unijudge.formats.parts import PART
 from unijudge.formats.scores import Judged, ScoreManifest
-from unijudge.formats.triples import PART, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.formats.triples import Triple, TripleManifest, finish_triples, write_triples
 from unijudge.formats.vectors import VectorFolder
 from unijudge.provenance import Provenance, without_passwords_in
 from unijudge.storage.files import file_sha256, publishing_folder

@@ -17,7 +17,8 @@ from miner.selection.annotations import CODE, Codes
 from miner.selection.inputs import Sources
 from miner.selection.platt import chances
 from miner.selection.settings import ScoreFolders
-from unijudge.formats.scores import SCORES, ScoreManifest, present_shards, shard_path
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import SCORES, ScoreManifest, present_shards
 from unijudge.formats.triples import Scale
 
 Floats = npt.NDArray[np.float64]
@@ -77,17 +78,17 @@ class _Folder:
         together = max(1, QUERIES_IN_BLOCK // self._manifest.shard_size)
         for place in range(0, len(self._shards), together):
             shards = self._shards[place : place + together]
-            rows = range(self._manifest.rows(shards[0]).start, self._manifest.rows(shards[-1]).stop)
+            rows = range(self._manifest.parts.rows_of(shards[0]).start, self._manifest.parts.rows_of(shards[-1]).stop)
             yield rows, self._whole(shards)
 
     def of(self, rows: range) -> pa.Table:
         """The table of all shards with any of these rows."""
-        inside = (self._manifest.rows(shard) for shard in self._shards)
+        inside = (self._manifest.parts.rows_of(shard) for shard in self._shards)
         overlaps = [shard.start < rows.stop and rows.start < shard.stop for shard in inside]
         return self._whole([shard for shard, overlap in zip(self._shards, overlaps, strict=True) if overlap])
 
     def _whole(self, shards: Sequence[int]) -> pa.Table:
-        read = (SCORES.whole(shard_path(self._folder, n), self._manifest.stamp(n)) for n in shards)
+        read = (SCORES.whole(part_path(self._folder, n), self._manifest.stamp(n)) for n in shards)
         tables = [table.replace_schema_metadata() for table in read]
         return pa.concat_tables(tables) if tables else SCORES.schema.empty_table()
 

@@ -61,7 +61,7 @@ def test_kind_ipv6_a_cluster_is_asked_at_the_address_without_its_brackets(monkey
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(ray, "init", lambda **_: None)
-    with pytest.raises(SettingsError, match=r"no Ray cluster lets us in at '\[::1\]:6379'"):
+    with pytest.raises(SettingsError, match=r"cannot connect to the Ray cluster at '\[::1\]:6379'"):
         cluster._connect("[::1]:6379")
     assert asked == [("::1", 6379)]
 
@@ -77,7 +77,7 @@ def test_kind_optimised_python_is_named_before_ray_fails(monkeypatch):
 def test_kind_open_files_a_limit_under_which_ray_dies_is_named(monkeypatch, most, is_fault):
     monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (most, most))
     found = list(preflight.process_faults())
-    assert [fault.startswith(f"ulimit -n {most}: Ray needs 256 open files at least") for fault in found] == [
+    assert [fault.startswith(f"ulimit -n {most}: Ray needs at least 256 open files") for fault in found] == [
         True
     ] * is_fault
 

@@ -98,7 +98,9 @@ def test_kind_umask_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(SettingsError, match=r"port: 8000: its lock .*-8000\.lock cannot be read \(Permission denied\)"):
+    with pytest.raises(
+        SettingsError, match=r"port: the lock .*-8000\.lock of port 8000 cannot be read \(Permission denied\)"
+    ):
         port_lock(ServiceSettings(port=8000)).__enter__()
 
 

@@ -90,7 +90,7 @@ def test_a_state_that_cannot_be_written_is_written_later_and_ends_nothing(tmp_pa
     for _ in range(3):
         service._publish(ServiceState(phase="serving", ready=True))
     (warning,) = caplog.messages
-    assert warning.startswith("probes are answered as before: ")
+    assert warning.startswith("health probes still get the previous state: ")
     folder.unlink()
     folder.mkdir()
     service._publish(ServiceState(phase="serving", ready=True))

@@ -79,8 +79,8 @@ def score_folder(folder, corpus, rows, judge="small", in_shard=16, **changes):
         judge=identity(judge), **changes,
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)
-    for shard in range(plan.shards):
-        write_shard(folder, plan, shard, [rows[row] for row in plan.rows(shard)])
+    for shard in range(len(plan.parts)):
+        write_shard(folder, plan, shard, [rows[row] for row in plan.parts.rows_of(shard)])
     return folder
 
 

@@ -14,7 +14,8 @@ from tests.miner.counting import Counting
 from unijudge.errors import DataError, FolderBusy, Unreachable
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.inventory import check
-from unijudge.formats.scores import read_scores, shard_path
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import read_scores
 from unijudge.formats.triples import read_triples
 from unijudge.storage.leases import lease
 from unijudge.storage.locations import locate
@@ -40,7 +41,7 @@ def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path, monkeypat
     with serving(judge) as url:
         inside = job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", out=f"{bucket}/scores", shard_size=24)
         score(inside, quiet)
-        lost = shard_path(inside.out, 1)
+        lost = part_path(inside.out, 1)
         lost.fs.rm_file(lost.path)
         judge.pairs.clear()
         again = score(inside, quiet)

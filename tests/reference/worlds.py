@@ -148,8 +148,8 @@ def write_judge(folder, corpus, world, number, similarity, in_shard=2):
         judge=identity(f"judge {number}"),
     )  # fmt: skip
     publish_json(folder / "manifest.json", plan)
-    for shard in range(plan.shards):
-        write_shard(folder, plan, shard, [rows[row] for row in plan.rows(shard)])
+    for shard in range(len(plan.parts)):
+        write_shard(folder, plan, shard, [rows[row] for row in plan.parts.rows_of(shard)])
     return folder
 
 

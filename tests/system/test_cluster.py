@@ -33,7 +33,7 @@ def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
             rival.mkdir()
             with service(rival, *joined, wait=False) as (second, _, said):
                 assert second.wait(120) == 1
-                assert "runs an application 'judge' already, and this service would replace it" in said.read_text()
+                assert "already runs an application 'judge', which this service would replace" in said.read_text()
             assert len(judge_now(url, CAT, [DOG])) == 1, "the first one is left alone"
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0, log.read_text()

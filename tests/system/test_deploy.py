@@ -79,14 +79,14 @@ def test_the_miners_command_is_a_job_against_the_judge(tmp_path):
 
 def test_the_shipped_job_is_one_for_a_cluster_and_has_time_to_finish_its_shards():
     from miner.scoring.cli import STOP_WAIT_S
-    from miner.scoring.local_executor import AT_ONCE
+    from miner.scoring.local_executor import SHARDS_AT_ONCE
     from miner.settings import ScoreSettings
 
     settings = load_settings(ScoreSettings, ROOT / "deploy" / "score.toml")
     assert (settings.engine, settings.ray_address) == ("ray", "auto")
     assert settings.ray_concurrency * settings.shard_size * (settings.k + 1) / STOP_WAIT_S < 25, "pairs/s that it takes"
     assert COMPOSE["miner"]["stop_grace_period"] == "10m"
-    assert AT_ONCE * int(COMPOSE["miner"]["command"][-1].removeprefix("shard_size=")) * (50 + 1) / 600 < 25
+    assert SHARDS_AT_ONCE * int(COMPOSE["miner"]["command"][-1].removeprefix("shard_size=")) * (50 + 1) / 600 < 25
 
 
 @pytest.mark.timeout(600)

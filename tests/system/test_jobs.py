@@ -15,7 +15,8 @@ from miner.scoring.job import score
 from tests.miner.conftest import corpus, job, quiet, serving  # noqa: F401  fixtures
 from tests.system.clusters import cluster, free_port, kill
 from tests.system.services import UNIJUDGE
-from unijudge.formats.scores import read_scores, shard_path
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import read_scores
 from unijudge.judging.prompt import Prompt
 from unijudge.settings import overrides_of
 
@@ -109,7 +110,7 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
         assert run("jobs", *here).stdout == "no scoring jobs\n"
         name = submit(words, here)
         assert re.fullmatch(r"raysubmit_\w+", name)
-        wait_for(lambda: shard_path(settings.out, 1).exists())
+        wait_for(lambda: part_path(settings.out, 1).exists())
         assert re.match(rf"{name}  RUNNING    \d+ of 16 shards  ", run("status", name, *here).stdout)
         assert run("cancel", name, *here).stdout.startswith(f"{name}: asked to stop")
         wait_for(lambda: "STOPPED" in run("status", name, *here).stdout)

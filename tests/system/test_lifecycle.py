@@ -73,7 +73,7 @@ def test_what_works_is_finished_and_what_waits_or_comes_is_refused(tmp_path):
         rival.mkdir()
         with service(rival, SCRIPTED, port, wait=False) as (second, _, said):
             assert second.wait(PATIENCE_S) == 1
-            assert "another judge service of this machine uses it" in said.read_text()
+            assert "another judge service of this machine uses this port" in said.read_text()
         with concurrent.futures.ThreadPoolExecutor(5) as pool:
             four = [pool.submit(asked, url) for _ in range(4)]
             time.sleep(2)

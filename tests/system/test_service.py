@@ -187,11 +187,14 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (["address=127.0.0.1:9"], "address: no Ray cluster lets us in at '127.0.0.1:9'"),
+        (["address=127.0.0.1:9"], "address: cannot connect to the Ray cluster at '127.0.0.1:9'"),
         (["gpus_per_replica=1"], "no GPU is visible: torch is a CPU build"),
         (["gpus_per_replica=1", "model.backend=scripted"], "1 replicas need 1 GPUs, but this Ray has 0 free"),
         (["model.name=/nowhere"], "/nowhere: cannot be loaded as a judge"),
-        (["model.name=TINY", "model.backend=transformers"], "cannot tell them apart|the model is not answering"),
+        (
+            ["model.name=TINY", "model.backend=transformers"],
+            "cannot tell a match from a mismatch|the model is not answering",
+        ),
     ],
 )
 def test_what_cannot_start_says_why(tmp_path, tiny_model, settings, reason):

@@ -38,7 +38,7 @@ def test_steps_run_as_ray_tasks_and_an_interrupted_study_is_resumed(study):
         time.sleep(0.2)
     first.send_signal(signal.SIGINT)
     printed, _ = first.communicate(timeout=LIMIT_S)
-    done = {line.partition(":")[0] for line in printed.splitlines() if ": done in" in line}
+    done = {line.partition(":")[0] for line in printed.splitlines() if ": finished in" in line}
     assert done, "nothing was done before the interrupt"
     assert first.returncode != 0
 
@@ -46,9 +46,9 @@ def test_steps_run_as_ray_tasks_and_an_interrupted_study_is_resumed(study):
     printed, errors = second.communicate(timeout=LIMIT_S)
     assert second.returncode == 1
     assert "run/k=8,way=bad,seed=1: status 1: no luck today" in errors
-    again = {line.partition(":")[0] for line in printed.splitlines() if ": done in" in line}
+    again = {line.partition(":")[0] for line in printed.splitlines() if ": finished in" in line}
     assert not done & again
-    assert f"{out}: 14 of 15 steps are done" in printed
+    assert f"{out}: 14 of 15 steps are finished" in printed
 
     report = start("report", file, out)
     printed, _ = report.communicate(timeout=LIMIT_S)

@@ -85,7 +85,7 @@ def test_kind_no_locks_a_file_system_without_them_is_named(tmp_path, monkeypatch
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(DataError, match="This file system has no locks: mount it with them"), lease(tmp_path / "out"):
+    with pytest.raises(DataError, match="This file system has no locks: mount it with locks"), lease(tmp_path / "out"):
         pass
 
 

@@ -36,10 +36,10 @@ def test_kind_a1_small_texts_may_begin_with_a_byte_order_mark(tmp_path, mark):
 
 def test_kind_a1_utf_16_is_named(tmp_path):
     (tmp_path / "settings.toml").write_bytes("size = 3".encode("utf-16"))
-    with pytest.raises(SettingsError, match=r"settings\.toml: .*is UTF-16, .*save it as UTF-8"):
+    with pytest.raises(SettingsError, match=r"settings\.toml: .*is UTF-16, .*Save it as UTF-8"):
         load_settings(Bench, tmp_path / "settings.toml")
     (tmp_path / "latin").write_bytes("schön".encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin: is no UTF-8 text .byte 0xf6 in line 1.; save it as UTF-8"):
+    with pytest.raises(DataError, match=r"latin: is not UTF-8 .byte 0xf6 in line 1.; save it as UTF-8"):
         read_text(tmp_path / "latin")
 
 
@@ -80,8 +80,8 @@ def test_item_j23_base64_is_read_as_people_make_it(write):
     ("text", "reason"),
     [
         ("https://host/a.png", "URLs and paths are never opened"),
-        ("ab_-", "has the letters of URLs"),
-        ("abcde", "is cut off"),
+        ("ab_-", "uses the URL-safe characters"),
+        ("abcde", "is truncated"),
         ("data:image/png,abc", "a data: URL without ;base64"),
         ("ä" * 8, "not base64"),
     ],

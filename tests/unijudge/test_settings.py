@@ -63,7 +63,7 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
         ("", ["model.revision=1234567"], r"'model\.revision=\"…\"'$"),
         ("port = 99999", [], "port: input should be less than or equal to 65535"),
         ("", ["model.backend=magic"], "^command line: model.backend: input should be 'auto', 'vllm', 'transformers'"),
-        ("", ["model=qwen"], "model: a table of settings; set one of its own: model.backend, model.name"),
+        ("", ["model=qwen"], "model: is a table of settings; set a key of this table: model.backend, model.name"),
         ("", ["port"], "port: expected key=value"),
         ("port = 1", ["port.x=1"], "port is a value, not a table"),
         ("port = ", [], "not valid TOML"),
@@ -82,7 +82,7 @@ def test_who_gave_what_does_not_fit_is_named(tmp_path):
     path.write_text("corpus = 'c'\nevaluation = 'r'\nout = 'o'\ntop = 1\n")
     with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\ncommand line: max_in_flight: input"):
         load_settings(RerankSettings, path, ["max_in_flight=0"])
-    with pytest.raises(SettingsError, match=r"s\.toml with the command line: settings: value error, held_out is given"):
+    with pytest.raises(SettingsError, match=r"s\.toml with the command line: settings: value error, held_out needs"):
         load_settings(RerankSettings, path, ["top=5", "held_out=h"])
 
 

@@ -210,7 +210,7 @@ def test_an_output_without_logprobs_costs_one_pair_or_says_that_the_engine_gave_
     query, candidates = Content(text="a query"), [Content(text="x " * words) for words in (1, 50, 2, 50)]
     longest = max(length for _, length in judge._prepare(query, candidates)[1].values())
     if expected is JudgeUnavailable:
-        with pytest.raises(JudgeUnavailable, match="the engine gave up a prompt twice"):
+        with pytest.raises(JudgeUnavailable, match="the engine aborted a prompt twice"):
             runner.run(judge.judge(query, candidates))
         return
     answers = runner.run(judge.judge(query, candidates))
@@ -271,7 +271,7 @@ def test_an_engine_that_is_killed_says_so_to_all_callers(judge, runner):
     assert [type(outcome) for outcome in outcomes] == [JudgeDied] * 5 + [JudgeUnavailable] * 3
     for outcome in outcomes:
         assert str(outcome).startswith("the engine has died: EngineCore")
-        assert "was ended by SIGKILL. The system killed the engine, most likely since main memory ran out" in str(
+        assert "was ended by SIGKILL. The system killed the engine, probably because main memory ran out" in str(
             outcome
         )
         assert "\n" not in str(outcome)

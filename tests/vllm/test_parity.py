@@ -215,7 +215,9 @@ def test_a_prompt_that_the_engine_refuses_costs_one_pair(vllm, alone, monkeypatc
 
 
 def test_a_device_that_is_not_there_is_refused(tiny_model):
-    with pytest.raises(ModelError, match="a GPU is asked for, and this process sees none: torch is a CPU build"):
+    with pytest.raises(
+        ModelError, match="the settings request a GPU, and this process sees none: torch is a CPU build"
+    ):
         load(tiny_model, "vllm", device="cuda")
 
 

@@ -1,1 +1,1 @@
-"""Published benchmarks: what their sets are, where they are looked for, and how one system is measured on them."""
+"""Published benchmarks: their sets, the paths of their data, and the measurement of a system on these sets."""

@@ -1,7 +1,7 @@
-"""From what each set measured to the numbers of a table: shares with intervals, and plain means of them.
+"""Turns the measures of each set into the numbers of a table: shares with intervals, and plain means of shares.
 
-An average exists only where all of its parts were measured: none is taken over fewer sets, and what is not there never
-counts as zero. One partial part makes it partial.
+An average exists only if all of its parts were measured. An average never skips a missing part and never counts a
+missing part as zero. If a part is partial, the average is partial.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,26 +18,27 @@ class AverageCell:
     """One number of a table."""
 
     value: float
-    """In [0, 1]."""
+    """The measured share, in [0, 1]."""
     low: float
-    """The 95 % bootstrap interval, over queries."""
+    """The lower end of the 95 % bootstrap interval over queries. `high` is the upper end."""
     high: float
     partial: bool
-    """Whether queries are missing, or too many."""
+    """Whether the number of queries differs from the published number."""
 
 
 def average_cells(
     measured: Mapping[str, Mapping[str, float]], expected: Mapping[str, int], averages: Iterable[Average]
 ) -> dict[str, AverageCell]:
-    """The cell of every subset that was measured, and of every average all of whose parts were.
+    """Returns the cell of every measured subset, and the cell of every average whose parts were all measured.
 
     Args:
         measured: Subset → measures, with `queries` and `precision@1`.
-        expected: Subset → queries, as published.
-        averages: Each after those that it is made of.
+        expected: Subset → published number of queries.
+        averages: The averages, each after the averages of which it consists.
 
     Returns:
-        Name → cell. An average's interval is of the mean of its parts' bootstrapped shares, drawn independently.
+        Name → cell. The interval of an average comes from the means of its parts' bootstrapped shares, which are drawn
+        independently.
 
     Example:
         >>> found = average_cells({"a": {"queries": 4, "precision@1": 1.0}}, {"a": 5}, [Average("all", ("a", "b"))])

@@ -1,6 +1,6 @@
-"""Any system's vectors of a benchmark set; it does not go on inside a set.
+"""Embeds a benchmark set with any system. An interrupted set starts again from its beginning.
 
-Every distinct content is embedded once: an image that is asked about, and is a candidate too, is one.
+Every distinct content is embedded once, even if the content is both a query and a candidate.
 """
 
 from collections.abc import Callable
@@ -40,15 +40,15 @@ def embed_set(
     """Writes the folder of vectors.
 
     Args:
-        settings: How many contents at once, and how many threads prepare them.
-        system: What embeds.
-        corpus: The set.
-        out: The folder.
-        accelerator: Knows the processes; the first one writes.
-        report: Is called in the first process with (contents done, contents in all).
+        settings: The settings of the benchmark, with the batch size and the number of threads.
+        system: The system that embeds.
+        corpus: The set as a corpus.
+        out: The folder of the vectors.
+        accelerator: The processes of the job. The first process writes.
+        report: A function that the first process calls with (finished contents, all contents).
 
     Raises:
-        DataError: An image is gone or changed, or a vector is none: the id is named.
+        DataError: An image is missing or changed, or a vector is invalid. The message names the id.
     """
     distinct: dict[Inputs, Item | Query] = {}
     kinds: list[Entries] = [corpus.items, corpus.queries]
@@ -67,21 +67,21 @@ def embed_set(
         together=settings.allow_partial,
     )  # fmt: skip
     if vectors_ND is not None:
-        place_of = {_inputs(entry): place for place, entry in enumerate(entries)}
-        _write(out, system, corpus, vectors_ND, place_of)
+        row_of = {_inputs(entry): row for row, entry in enumerate(entries)}
+        _write(out, system, corpus, vectors_ND, row_of)
 
 
 def _inputs(entry: Item | Query) -> Inputs:
-    """What a system sees of it; unlike its key this tells blanks at the end apart, as a system may."""
+    """Returns what a system sees of an entry. Unlike the key of an entry, this includes whitespace at the end."""
     return entry.text, entry.image_sha256
 
 
 def _likeness(entry: Item | Query) -> tuple[bool, int]:
-    """Pictures together, texts by length: what stands in one batch costs alike."""
+    """Returns a sort key that puts images together and sorts texts by length, so that a batch has similar inputs."""
     return entry.image is None, len(entry.text or "")
 
 
-def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, place_of: dict[Inputs, int]) -> None:
+def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, row_of: dict[Inputs, int]) -> None:
     manifest = VectorManifest(
         corpus=corpus.fingerprint,
         width=vectors_ND.shape[1],
@@ -97,6 +97,6 @@ def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, place
         ("queries", corpus.queries, corpus.query_ids.to_pylist()),
     ]
     for kind, entries, ids in kinds:
-        places: Rows = np.fromiter((place_of[_inputs(entry)] for entry in entries), np.int64, len(ids))
+        sources: Rows = np.fromiter((row_of[_inputs(entry)] for entry in entries), np.int64, len(ids))
         for path, rows in missing_vector_parts(out, manifest, kind):
-            write_vectors_part(path, manifest, ids[rows.start : rows.stop], vectors_ND[places[rows.start : rows.stop]])
+            write_vectors_part(path, manifest, ids[rows.start : rows.stop], vectors_ND[sources[rows.start : rows.stop]])

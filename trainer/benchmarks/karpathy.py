@@ -1,7 +1,7 @@
-"""Flickr30K and COCO, Karpathy's test splits: 1,000 and 5,000 images, the first five captions of each, both ways.
+"""Flickr30K and COCO in Karpathy's test splits: 1,000 and 5,000 images with their first five captions, both directions.
 
-Data: dataset_flickr30k.json and dataset_coco.json of karpathy/neuraltalk2; Flickr30K's images in one folder or its zip,
-COCO's in the folder val2014 or its zip; its image names begin with val2014.
+Data: dataset_flickr30k.json and dataset_coco.json of karpathy/neuraltalk2. The images of Flickr30K are in one folder or
+a zip file, the images of COCO in the folder val2014 or a zip file. The image names of COCO begin with val2014.
 """
 
 from trainer.benchmarks.spec import BenchmarkSet

@@ -1,13 +1,14 @@
-"""MMEB: 36 sets of 1,000 queries with closed candidate lists, in four tasks, 20 of them in the training distribution.
+"""MMEB: 36 sets in four tasks, each with 1,000 queries with closed candidate lists.
 
-Sets and their tasks: Jiang et al., "VLM2Vec", arXiv 2410.05160, table 1; data: TIGER-Lab/MMEB-eval on the Hugging Face
-hub, a folder for each set and the images beside them, in folders or in zip files. The averages are plain means over
-sets, as the authors' `eval_MMEB.py` takes them. Candidate counts are shown, not checked: lists repeat labels.
+20 sets are in the training distribution. Source of the sets and tasks: Jiang et al., "VLM2Vec", arXiv 2410.05160,
+table 1. Data: TIGER-Lab/MMEB-eval on the Hugging Face hub, a folder for each set, next to the images in folders or zip
+files. The averages are plain means over sets, as in the authors' `eval_MMEB.py`. The number of candidates is shown but
+not checked, since candidate lists repeat labels.
 """
 
 from trainer.benchmarks.spec import Average, BenchmarkSet
 
-QUERIES = 1000
+QUERIES_IN_SET = 1000
 TASKS = {
     "Classification": (
         ("ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397"),
@@ -23,9 +24,10 @@ TASKS = {
     ),
     "Grounding": (("MSCOCO",), ("RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing")),
 }
-"""Task → (sets in the training distribution, sets out of it)."""
-IMAGES = ("MMEB-eval/*.zip", "MMEB-eval/*/*.zip", "MMEB-eval/*/**/*[gG]")
-"""The last: jpg, JPEG and png in any folder, as images.zip unpacks into those of the sets."""
+"""Task → (sets in the training distribution, sets out of the training distribution)."""
+IMAGE_FILES = ("MMEB-eval/*.zip", "MMEB-eval/*/*.zip", "MMEB-eval/*/**/*[gG]")
+"""The patterns of image files. The last pattern matches jpg, JPEG and png files in any folder, since images.zip unpacks
+into the folders of the sets."""
 
 IND = tuple(name for inside, _ in TASKS.values() for name in inside)
 OOD = tuple(name for _, outside in TASKS.values() for name in outside)
@@ -36,8 +38,8 @@ SETS = tuple(
         layout="mmeb-eval",
         source="MMEB-eval",
         files=f"MMEB-eval/{name}/test-*.parquet",
-        images=IMAGES,
-        queries={name: QUERIES},
+        images=IMAGE_FILES,
+        queries={name: QUERIES_IN_SET},
         options=("--subset", name),
         named_from="MMEB-eval",
         instructed=False,

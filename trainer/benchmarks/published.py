@@ -1,4 +1,4 @@
-"""The published numbers, as published.toml holds them: shown under ours, and never part of an average of ours."""
+"""The published numbers of published.toml. A result table shows them separately and never averages them."""
 
 import tomllib
 from functools import cache
@@ -8,28 +8,31 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class PublishedTable(BaseModel):
-    """One table of a paper."""
+    """A table of a paper."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     columns: tuple[str, ...]
-    """Names of subsets or of averages."""
+    """The names of subsets or of averages."""
     notes: tuple[str, ...]
     class_means: frozenset[str] = frozenset()
-    """Rows whose overall number is another kind of average than ours."""
+    """The rows whose overall number is another kind of average than in this project."""
     rows: dict[str, tuple[float, ...]]
-    """System → per cent, column by column."""
+    """System → numbers in per cent, in the order of the columns."""
 
     @model_validator(mode="after")
     def _whole(self) -> "PublishedTable":
         if any(len(row) != len(self.columns) for row in self.rows.values()) or not self.class_means <= set(self.rows):
-            raise ValueError(f"{self.title}: a row has not as many numbers as there are columns, or a mark has no row")
+            raise ValueError(
+                f"{self.title}: a row has more or fewer numbers than columns, or class_means names an unknown row. "
+                "Correct published.toml"
+            )
         return self
 
 
 class Published(BaseModel):
-    """All of them."""
+    """All published tables and their source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,12 +1,13 @@
-"""All benchmarks, and the averages that reach over several of them."""
+"""All benchmarks, and the averages over several benchmarks."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.benchmarks import karpathy, mmeb, sharegpt4v, sugarcrepe, urban1k
 from trainer.benchmarks.spec import Average, BenchmarkSet
 from unijudge.errors import DataError, SettingsError
+from unijudge.pages.terminal import aligned
 
 SETS = (*mmeb.SETS, *karpathy.SETS, *sharegpt4v.SETS, *urban1k.SETS, *sugarcrepe.SETS)
 
@@ -17,45 +18,49 @@ AVERAGES = (
     Average("R_Long", ("sharegpt4v_t2i", "sharegpt4v_i2t", "urban1k_t2i", "urban1k_i2t")),
     Average("R_Compos", ("Replace", "Swap", "Add")),
 )
-"""Source of the last three: UniME-V2, arXiv 2510.13515, tables 3 to 6."""
+"""All averages. Source of the last three averages: UniME-V2, arXiv 2510.13515, tables 3 to 6."""
 
 
 def choose_sets(root: Path, only: Sequence[str], *, partial: bool = False) -> tuple[list[BenchmarkSet], dict[str, str]]:
-    """The named sets, or all that are found; and of others why they cannot be measured.
+    """Returns the named sets, or all sets whose data exists, and the reasons why other sets cannot be measured.
 
     Args:
         root: The folder of the data.
-        only: Names of benchmarks or sets; all that are found if empty.
-        partial: Whether named sets that are not there are left out.
+        only: The names of benchmarks or sets. Empty: all sets whose data exists.
+        partial: Whether named sets without data are left out.
 
     Returns:
-        The sets, and for each that is there in part, or was named and is not there, what was looked for.
+        The sets to measure. And set → missing files, for each set whose data is incomplete and for each named set
+        without data.
 
     Raises:
-        SettingsError: A name is none.
-        DataError: A named set is not there, or none is; what was looked for is said.
+        SettingsError: A benchmark or set has an unknown name.
+        DataError: The data of a named set, or of all sets, is missing. The message gives the missing files.
     """
     known = {name for one in SETS for name in (one.name, one.name.partition("/")[0])}
     if unknown := [name for name in only if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
-        names = f"did you mean {near[0]}?" if near else f"there are {sorted({one.partition('/')[0] for one in known})}"
-        raise SettingsError(f"only: {unknown[0]}: no such benchmark or set; {names} `--list` names every set")
+        benchmarks = sorted({name.partition("/")[0] for name in known})
+        hint = f"Did you mean {near[0]}?" if near else f"Benchmarks are {', '.join(benchmarks)}."
+        raise SettingsError(f"benchmarks: {unknown[0]}: no such benchmark or set. {hint} `--list` shows every set")
     named = [one for one in SETS if not only or {one.name, one.name.partition("/")[0]} & set(only)]
     lacking = {one.name: one.found(root)[1] for one in named}
-    found = [one for one in named if not lacking[one.name]]
-    if not found or (only and len(found) < len(named) and not partial):
+    present = [one for one in named if not lacking[one.name]]
+    if not present or (only and len(present) < len(named) and not partial):
         first = next(name for name in lacking if lacking[name])
         raise DataError(
-            f"{root}: {len(named) - len(found)} of {len(named)} sets are not there, first {first}: looked for "
-            f"{'; '.join(lacking[first])}; `--list` says it of all"
+            f"{root}: the data of {len(named) - len(present)} of {len(named)} sets is missing, first {first}: no "
+            f"{'; no '.join(lacking[first])}. `--list` shows the missing files of all sets"
         )
     half = [one.name for one in named if lacking[one.name] and (only or one.has_rows(root))]
-    return found, {name: f"{name}: is not there: looked for {'; '.join(lacking[name])}" for name in half}
+    return present, {name: f"{name}: data is missing: no {'; no '.join(lacking[name])}" for name in half}
 
 
-def listing(root: Path) -> Iterator[str]:
-    """A line for each set: whether it is there, with the queries that were published, or what was looked for."""
+def listing(root: Path) -> list[str]:
+    """Returns a line for each set: the published number of queries if its data exists, otherwise the missing files."""
+    rows = []
     for one in SETS:
         _, lacking = one.found(root)
-        found = f"found;    {sum(one.queries.values()):>6,} queries are expected"
-        yield f"{one.name:<24} " + (f"missing   {'; '.join(lacking)}" if lacking else found)
+        found = ["found", f"{sum(one.queries.values()):>6,} queries are expected"]
+        rows.append([one.name, *(["missing", "; ".join(lacking)] if lacking else found)])
+    return aligned(rows, left=3)

@@ -1,15 +1,15 @@
-"""Measures one system on every chosen set: import, embed, evaluate, set by set; then the table of all systems.
+"""Measures a system on every chosen set by import, embedding and evaluation, then writes the table of all systems.
 
-    OUT/corpora/SET/                 the set as a corpus, for all systems; SET.import.txt is the command that made it,
-                                     and a digest of its source's names, sizes and times, and of the
-                                     pictures of a partial set
-    OUT/NAME/SET/vectors/            what the system made of it
-    OUT/NAME/SET/metrics.json        every measure, and rankings.parquet; what `train rerank` takes
-    OUT/table.md, OUT/table.json     all systems, and the published rows
+    OUT/corpora/SET/                 the set as a corpus, shared by all systems. SET.import.txt holds the import
+                                     command, and a digest over the names, sizes and times of the source files,
+                                     for a partial set also of the images
+    OUT/NAME/SET/vectors/            the system's vectors of the set
+    OUT/NAME/SET/metrics.json        every measure, next to rankings.parquet, the input of `train rerank`
+    OUT/table.md, OUT/table.json     all systems and the published rows
 
-A set is done when its metrics.json is there; the same command goes on with the others. All corpora are made and counted
-before the first thing is embedded. With `allow_partial` a set that cannot be read or measured is left out, and said in
-the end.
+A set is finished when its metrics.json exists. The same command resumes with the other sets. All corpora are imported
+and counted before the first content is embedded. With `allow_partial`, a set that cannot be read or measured is left
+out, and the final error names the set.
 """
 
 import logging
@@ -38,7 +38,7 @@ from trainer.training.distributed import processes
 from unijudge.cli import run
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus, CorpusManifest
-from unijudge.formats.vectors import VectorManifest, missing_vector_parts
+from unijudge.formats.vectors import ENTRY_KINDS, VectorManifest
 from unijudge.provenance import without_passwords
 from unijudge.shown import listed
 from unijudge.storage.files import file_sha256, publish_json, publish_text, read_json, read_text
@@ -50,25 +50,25 @@ logger = logging.getLogger(__name__)
 
 CORPORA = "corpora"
 PATIENCE = timedelta(days=1)
-"""How long processes wait for the one that imports."""
+"""How long the other processes wait for the process that imports."""
 
 
 def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], None]) -> ResultTable | None:
-    """Runs one benchmark, or what is left of it.
+    """Runs a benchmark, or resumes an interrupted benchmark.
 
     Args:
-        settings: The job.
-        report: Is called with (set, contents done, contents in all), in the first process.
+        settings: The settings of the job.
+        report: A function that the first process calls with (set, finished contents, all contents).
 
     Returns:
-        The table; None in all processes but the first.
+        The table. Only the first process gets the table. The other processes get None.
 
     Raises:
-        SettingsError: No system is named.
-        DataError: A set is not there, has other counts than published, or a vector is no vector.
+        SettingsError: The settings name no system.
+        DataError: The data of a set is missing, a set differs from its published size, or a vector is invalid.
     """
     if settings.label in ("", CORPORA):
-        raise SettingsError(f"name: {settings.label!r} cannot be a system's; name a model, or set another name")
+        raise SettingsError(f"name: {settings.label!r} cannot be the name of a system. Set a model, or another name")
     check_file(settings.out / "table.json", is_json_of(ResultTable), "table of `train benchmark`")
     chosen, absent = choose_sets(settings.root, settings.benchmarks, partial=settings.allow_partial)
     with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
@@ -95,20 +95,20 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
 
 
 class _Failed:
-    """The sets that cannot be read or measured, and why: the others are measured where partial sets are allowed."""
+    """The sets that cannot be read or measured, with reasons. With `allow_partial`, the other sets are measured."""
 
     def __init__(self, settings: BenchmarkSettings, why: Mapping[str, str]):
-        """Begins with some."""
+        """Starts with the sets that already failed."""
         self._settings = settings
         self._why = dict(why)
 
     def without(self, chosen: Sequence[BenchmarkSet]) -> list[BenchmarkSet]:
-        """The others."""
+        """Returns the chosen sets that did not fail."""
         return [one for one in chosen if one.name not in self._why]
 
     @contextmanager
     def noting(self, one: BenchmarkSet) -> Iterator[None]:
-        """Inside, what is wrong with the set's data is noted and not raised."""
+        """Records an error in the data of a set. With `allow_partial`, the error is not raised."""
         try:
             yield
         except DataError as error:
@@ -118,30 +118,32 @@ class _Failed:
             logger.warning("%s", self._why[one.name])
 
     def check(self, chosen: Sequence[BenchmarkSet]) -> None:
-        """Refuses to write a table where no set was measured.
+        """Raises an error if every chosen set failed, so that no empty table is written.
 
         Raises:
             DataError: All sets failed.
         """
         if not self.without(chosen):
-            raise DataError(f"{self._settings.out}: nothing was measured. The first: {next(iter(self._why.values()))}")
+            raise DataError(
+                f"{self._settings.out}: no set was measured. The first error: {next(iter(self._why.values()))}"
+            )
 
     def tell(self) -> None:
-        """Says which sets are not in the table.
+        """Raises an error that names the sets that are not in the table.
 
         Raises:
-            DataError: There are some.
+            DataError: At least one set failed.
         """
         if self._why:
             raise DataError(
-                f"{self._settings.out / 'table.md'}: is written, without {len(self._why)} sets that failed: "
-                f"{listed(self._why)}. The first: {next(iter(self._why.values()))}. Mend them, and give the same "
-                "command again"
+                f"{self._settings.out / 'table.md'}: the table lacks {len(self._why)} sets that failed: "
+                f"{listed(self._why)}. The first error: {next(iter(self._why.values()))}. Fix the data of these sets, "
+                "and run the same command again"
             )
 
 
 def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet], absent: Mapping[str, str]) -> dict[str, str]:
-    """Imports what is not there yet. Returns the sets that cannot be read, the absent ones among them, and why."""
+    """Imports the sets without a corpus. Returns the absent and unreadable sets, each with a reason."""
     unread, faults = dict(absent), []
     for one in chosen:
         try:
@@ -153,16 +155,17 @@ def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet], absent:
         logger.warning("%s", fault)
     if len(unread) == len(absent) + len(chosen) or (faults and not settings.allow_partial):
         raise DataError(
-            f"{len(faults)} faults in the data, nothing was measured. The first: {faults[0]}. Mend them, leave sets "
-            "out with `benchmarks`, or set allow_partial = true: partial sets are marked in the table"
+            f"{len(faults)} faults in the data, so no set was measured. The first: {faults[0]}. Fix the data, leave "
+            "sets out with `benchmarks`, or set allow_partial = true, which marks partial sets in the table"
         )
     return unread
 
 
 def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
-    """Makes the corpus of a set, unless it is there. Returns what is wrong with it.
+    """Imports a set, unless its corpus exists. Returns the faults of the corpus.
 
-    One with rejected rows is made anew where its pictures changed since: those that were lacking may be there now.
+    A corpus with rejected rows is imported again if the images of the set have changed, since missing images may now
+    exist.
 
     Raises:
         DataError: The set cannot be read.
@@ -172,8 +175,8 @@ def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     command = without_passwords(shlex.join(["unijudge", *words]))
     made_by = f"{command}\n{one.source_digest(settings.root)}\n"
     record = folder.with_name(f"{folder.name}.import.txt")
-    there = exists(folder / "corpus.json") and exists(record)
-    known = read_text(record) if there else ""
+    is_imported = exists(folder / "corpus.json") and exists(record)
+    known = read_text(record) if is_imported else ""
     if known == made_by or (settings.allow_partial and known == made_by + _of_pictures(settings, one)):
         return _miscounts(folder, one)
     run([*words, "--max-rejects", "1" if settings.allow_partial else "0"])
@@ -188,15 +191,15 @@ def _of_pictures(settings: BenchmarkSettings, one: BenchmarkSet) -> str:
 
 def _miscounts(folder: Path, one: BenchmarkSet) -> list[str]:
     corpus = Corpus(folder)
-    found = Counter(corpus.queries.table["subset"].to_pylist())
-    if not found:
-        raise DataError(f"no row of it can be used; see {folder / 'rejects.jsonl'}, and mend it")
-    rejected = f"rows that were left out are in {folder / 'rejects.jsonl'}" if corpus.manifest.rejects else ""
+    counts = Counter(corpus.queries.table["subset"].to_pylist())
+    if not counts:
+        raise DataError(f"no row of the set can be used. See {folder / 'rejects.jsonl'}, and fix the data")
+    rejected = f"rejected rows are in {folder / 'rejects.jsonl'}" if corpus.manifest.rejects else ""
     return [
         f"{one.name}: {subset} has {count} queries, but {published} were published; "
-        + (rejected or f"none were rejected: the source holds {'only ' if count < published else ''}{count}")
-        for subset in sorted({*one.queries, *found})
-        if (count := found[subset]) != (published := one.queries.get(subset, 0))
+        + (rejected or f"no row was rejected, so the source holds {'only ' if count < published else ''}{count}")
+        for subset in sorted({*one.queries, *counts})
+        if (count := counts[subset]) != (published := one.queries.get(subset, 0))
     ]
 
 
@@ -212,7 +215,7 @@ def _measure(
     vectors = folder / "vectors"
     embedded = _is_embedded(vectors, corpus)
     measured = embedded and _is_measured(folder)
-    accelerator.wait_for_everyone()  # all have seen the same
+    accelerator.wait_for_everyone()  # all processes must see the same state
     if measured:
         return
     if not embedded:
@@ -230,36 +233,34 @@ def _is_measured(folder: Path) -> bool:
 
 
 def _is_embedded(vectors: Path, corpus: Corpus) -> bool:
-    """Whether all vectors are there; those of another corpus are never taken for this one's."""
+    """Returns whether all vectors exist. Raises an error if they belong to another corpus."""
     if not exists(vectors / "vectors.json"):
         return False
-    there = read_json(vectors / "vectors.json", VectorManifest)
-    if there.corpus != corpus.fingerprint:
+    manifest = read_json(vectors / "vectors.json", VectorManifest)
+    if manifest.corpus != corpus.fingerprint:
         raise DataError(
-            f"{vectors.parent}: was measured with another corpus; delete it to measure it again, or give this system "
-            "another `name`"
+            f"{vectors.parent}: was measured with another corpus. Delete this folder to measure the set again, or give "
+            "this system another `name`"
         )
-    return not any(missing_vector_parts(vectors, there, "items")) and not any(
-        missing_vector_parts(vectors, there, "queries")
-    )
+    return not any(manifest.parts(kind).missing(vectors) for kind in ENTRY_KINDS)
 
 
 def _check_identity(folder: Path, identity: Identity) -> None:
-    """A row of the table is one system: whatever set was measured before was measured with the same."""
+    """Checks that the same system made all earlier vectors of a folder, since a row of the table is one system."""
     for one in SETS:
         path = folder / one.name / "vectors" / "vectors.json"
         if not exists(path):
             continue
-        there = read_json(path, VectorManifest)
-        if differing := [name for name, value in asdict(identity).items() if getattr(there, name) != value]:
+        manifest = read_json(path, VectorManifest)
+        if differing := [name for name, value in asdict(identity).items() if getattr(manifest, name) != value]:
             raise DataError(
-                f"{folder / one.name}: was measured with another {' and '.join(differing)}; delete it to measure it "
-                "again, or give this system another `name`"
+                f"{folder / one.name}: was measured with another {' and '.join(differing)}. Delete this folder to "
+                "measure the set again, or give this system another `name`"
             )
 
 
 def _measured(out: Path) -> dict[str, Measured]:
-    """What every system measured so far, of the corpora that are there now: of others, only the names of the sets."""
+    """Returns the measures of every system on the current corpora. For sets of other corpora, only the name is kept."""
     systems = {}
     for folder in foreign_files(out):
         if folder.name == CORPORA or not is_folder(folder):
@@ -283,6 +284,6 @@ def _measured(out: Path) -> dict[str, Measured]:
 
 
 def _present(corpus: Path) -> str | None:
-    """The fingerprint of a corpus, if it is there."""
+    """Returns the fingerprint of a corpus, or None if the corpus does not exist."""
     path = corpus / "corpus.json"
     return read_json(path, CorpusManifest).fingerprint if exists(path) else None

@@ -1,6 +1,6 @@
-"""What a benchmark declares: its sets, where each is looked for, and how many queries it was published with.
+"""The declaration of a benchmark: its sets, the paths of their data, and their published numbers of queries.
 
-A set becomes a corpus by a command of `unijudge mine import`, the one reader of its layout.
+A command of `unijudge mine import` turns a set into a corpus. Only this command reads the layout of the set.
 """
 
 import hashlib
@@ -14,72 +14,72 @@ from unijudge.storage.stores import is_file
 
 @dataclass(frozen=True)
 class Average:
-    """The plain mean over sets, or over averages."""
+    """A plain mean over subsets or over other averages."""
 
     name: str
     of: tuple[str, ...]
-    """Names of subsets, or of averages before it."""
+    """The names of subsets, or of averages that are declared earlier."""
 
 
 @dataclass(frozen=True)
 class BenchmarkSet:
-    """What is imported, embedded and measured as one; it holds one subset or several."""
+    """A unit of import, embedding and measurement. A set has one or several subsets."""
 
     name: str
     layout: str
     """The command of `unijudge mine import`."""
     source: str
-    """Its first argument, under the root of the data."""
+    """The first argument of the command, relative to the root of the data."""
     files: str
-    """A pattern under the root; one file at least must be there."""
+    """A pattern of files under the root. At least one file must match."""
     images: tuple[str, ...]
-    """Where its images may be: patterns under the root; the first that is there is taken."""
+    """Patterns of images under the root. The first pattern with a match is used."""
     queries: Mapping[str, int]
-    """Subset → queries, as published."""
+    """Subset → published number of queries."""
     options: tuple[str, ...] = ()
-    """Of the command."""
+    """The options of the command."""
     named_from: str | None = None
-    """The folder under the root that image names are relative to; the place of the images itself if none."""
+    """The folder under the root to which image names are relative. None: the first match of `images`."""
     instructed: bool = True
-    """Whether an instruction is put beside each image; MMEB's texts hold their own."""
+    """Whether an instruction is added to each image. The texts of MMEB already include an instruction."""
 
     def found(self, root: Path) -> tuple[Path | None, list[str]]:
-        """Where its images are, and what is not there."""
+        """Returns the path of the images, and the patterns without a match."""
         lacking = [] if matching(root, self.files) else [str(root / self.files)]
-        images = next((place for pattern in self.images for place in matching(root, pattern)), None)
+        images = next((path for pattern in self.images for path in matching(root, pattern)), None)
         if images is None:
             lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
         return images, lacking
 
     def has_rows(self, root: Path) -> bool:
-        """Whether its files of rows are there; its pictures may not be."""
+        """Returns whether the files with the rows exist, with or without the images."""
         return bool(matching(root, self.files))
 
     def pictures_digest(self, root: Path) -> str:
-        """Changes when a file among its pictures does, by its name, size or time."""
+        """Returns a digest over the names, sizes and times of the image files."""
         images = self._image_root(root)
         return _digest([] if images is None else [images, *all_files(images)])
 
     def source_digest(self, root: Path) -> str:
-        """Changes when a file of rows does, by its name, size or time; images are known by their content."""
+        """Returns a digest over the names, sizes and times of the files with the rows. Images have content hashes."""
         return _digest({*matching(root, self.files), root / self.source})
 
     def words(self, root: Path, out: Path, instruction: str) -> list[str]:
-        """The command that makes its corpus, after `unijudge`."""
+        """Returns the arguments of `unijudge` that import the set."""
         beside = ["--instruction", instruction] if self.instructed and instruction else []
-        places = [str(root / self.source), str(out), "--images", str(self._image_root(root))]
-        return ["mine", "import", self.layout, *places, *self.options, *beside]
+        paths = [str(root / self.source), str(out), "--images", str(self._image_root(root))]
+        return ["mine", "import", self.layout, *paths, *self.options, *beside]
 
     def _image_root(self, root: Path) -> Path | None:
-        """What its image names are relative to."""
+        """Returns the folder to which image names are relative."""
         return root / self.named_from if self.named_from else self.found(root)[0]
 
 
 def _digest(paths: Iterable[Path]) -> str:
-    """Over the names, sizes and times of files."""
+    """Returns a digest over the names, sizes and times of files."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         if is_file(path):
-            found = path.stat()
-            digest.update(f"{path}\0{found.st_size}\0{getattr(found, 'st_mtime_ns', 0)}\n".encode())
+            status = path.stat()
+            digest.update(f"{path}\0{status.st_size}\0{getattr(status, 'st_mtime_ns', 0)}\n".encode())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""SugarCrepe: each image with its caption and one that is wrong; seven kinds of wrong, in three groups.
+"""SugarCrepe: each image with its caption and a wrong caption. There are seven kinds of wrong captions in three groups.
 
-A query is right where its caption is strictly nearer. Sizes and groups: Hsieh et al., "SugarCrepe", arXiv 2306.14610;
-data: RAIVNLab/sugar-crepe on GitHub, images of COCO's val2017.
+The result of a query is right if its caption is strictly nearer than the wrong caption. Source of the sizes and groups:
+Hsieh et al., "SugarCrepe", arXiv 2306.14610. Data: RAIVNLab/sugar-crepe on GitHub, and the images of COCO's val2017.
 """
 
 from trainer.benchmarks.spec import Average, BenchmarkSet

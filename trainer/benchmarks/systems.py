@@ -1,4 +1,4 @@
-"""Opens the system that a benchmark measures."""
+"""Opens the system that a benchmark measures: a model of this project, sentence-transformers or an endpoint."""
 
 from trainer.benchmarks.settings import BenchmarkSettings
 from trainer.embedding.base import System
@@ -8,8 +8,8 @@ def open_system(settings: BenchmarkSettings) -> System:
     """Loads the system that the settings name.
 
     Raises:
-        SettingsError: No model is named.
-        ModelError: It cannot be loaded.
+        SettingsError: The settings name no model.
+        ModelError: The model cannot be loaded.
     """
     match settings.system:
         case "unijudge":

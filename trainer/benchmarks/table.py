@@ -1,4 +1,4 @@
-"""The table of all measured systems, with the published rows under them: one text for the terminal and for table.md."""
+"""The table of all measured systems above the published rows. The terminal and table.md show the same text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from trainer.benchmarks.averages import AverageCell, average_cells
 from trainer.benchmarks.published import Published, PublishedTable, published
 from trainer.benchmarks.registry import AVERAGES, SETS
+from unijudge.pages import markdown
 
 NOT_MEASURED = "–"
 EXPECTED = {subset: count for one in SETS for subset, count in one.queries.items()}
@@ -18,49 +19,49 @@ Lines = list[list[str]]
 
 
 class Measured(BaseModel):
-    """One system, as table.json holds it."""
+    """The measures of one system, as stored in table.json."""
 
     identity: dict[str, Any]
-    """Model, weights, adapter, encoding, image budget."""
+    """The model, weights, adapter, encoding and image sizes of the system."""
     subsets: dict[str, dict[str, float]]
-    """Subset → every measure of it."""
+    """Subset → all measures of the subset."""
     cells: dict[str, AverageCell]
-    """Subset or average → what the table shows."""
+    """Subset or average → cell of the table."""
     others: list[str] = []
-    """Sets that were measured on another corpus than the one that is there now, so that nothing of them is shown."""
+    """The sets that were measured on another corpus than the current corpus. The table does not show these sets."""
 
     @classmethod
     def of(
         cls, identity: dict[str, Any], subsets: dict[str, dict[str, float]], others: Sequence[str] = ()
     ) -> "Measured":
-        """With its averages; subsets in the order of the benchmarks, others left out."""
+        """Computes the averages, and sorts the subsets in the order of the benchmarks. Unknown subsets are left out."""
         subsets = {name: subsets[name] for name in EXPECTED if name in subsets}
         cells = average_cells(subsets, EXPECTED, AVERAGES)
         return cls(identity=identity, subsets=subsets, cells=cells, others=list(others))
 
 
 class ResultTable(BaseModel):
-    """table.json."""
+    """The content of table.json."""
 
     systems: dict[str, Measured]
-    """Name → what was measured."""
+    """Name of a system → measures of the system."""
     published: Published
-    """The reference rows; per cent."""
+    """The published reference rows, in per cent."""
 
     @classmethod
     def of(cls, systems: dict[str, Measured]) -> "ResultTable":
-        """With the published rows."""
+        """Adds the published rows to the measures of the systems."""
         return cls(systems=systems, published=published())
 
     def text(self) -> str:
-        """The table in Markdown; per cent."""
+        """Returns the table as Markdown, in per cent."""
         parts = [part for one in self.published.tables for part in _reference(one, self.systems)]
-        parts += ["## Sets", _aligned(_set_lines(self.systems)), "\n".join(_notes(self.systems))]
+        parts += ["## Sets", _table(_set_lines(self.systems)), "\n".join(_notes(self.systems))]
         return "\n\n".join([*parts, f"Published rows: {self.published.source}.", ""])
 
 
 def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterator[str]:
-    """A published table with our rows above its own; nothing where none of ours has a number in it."""
+    """Yields a published table below the measured rows, or nothing if no measured row has a number in the table."""
     ours = {name: one.cells for name, one in systems.items() if set(one.cells) & set(table.columns)}
     if not ours:
         return
@@ -72,7 +73,7 @@ def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterat
         marked = " †" if name in table.class_means else ""
         lines.append([f"published: {name}{marked}", *(f"{value:.1f}" for value in values)])
     yield f"## {table.title}"
-    yield _aligned(lines)
+    yield _table(lines)
     yield "\n".join(f"* {note}" for note in table.notes)
 
 
@@ -88,16 +89,16 @@ def _set_lines(systems: Mapping[str, Measured]) -> Lines:
 
 
 def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
-    yield f"* {NOT_MEASURED}: not measured, or an average that lacks a set; never zero."
-    yield "* Modality gap: the distance between the mean embeddings of what has an image, and of what is text alone."
+    yield f"* {NOT_MEASURED} means: not measured, or an average that lacks a set. This mark never means zero."
+    yield "* The modality gap is the distance between the mean embedding of contents with an image and of texts."
     for name, one in systems.items():
         known = {key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")}
         identity = ", ".join(f"{key} {value}" for key, value in known.items())
         yield f"* {name}: {identity}."
         if one.others:
             yield (
-                f"* {name}: not shown are {', '.join(one.others)}: measured on another corpus than the one that is now "
-                "there (another instruction, or other data); measure them again."
+                f"* {name}: the table does not show {', '.join(one.others)}, measured on another corpus than the "
+                "current corpus (another instruction, or other data). Measure these sets again."
             )
         partial = [
             f"{subset} ({measures['queries']:,.0f} of {EXPECTED[subset]:,} queries)"
@@ -105,11 +106,11 @@ def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
             if one.cells[subset].partial
         ]
         if partial:
-            yield f"* \\* {name}: partial are {', '.join(partial)}."
+            yield f"* \\* {name}: partial sets are {', '.join(partial)}."
 
 
 def _heading(name: str, title: str = "") -> str:
-    """As the table's head shows it.
+    """Returns the heading of a subset or average.
 
     Example:
         >>> _heading("coco_t2i"), _heading("MSCOCO_t2i"), _heading("Overall", "Summary")
@@ -129,12 +130,7 @@ def _interval(cell: AverageCell | None) -> str:
     return "" if cell is None else f"{100 * cell.low:.1f}–{100 * cell.high:.1f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are aligned in plain text too; the first line is its head."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = []
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        rows.append("| " + " | ".join(cells) + " |")
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([rows[0], rule, *rows[1:]])
+def _table(lines: Lines) -> str:
+    """Returns a Markdown table whose columns are also aligned as plain text. The first line is the head."""
+    head, *rows = lines
+    return markdown.table(head, rows, padded=True)

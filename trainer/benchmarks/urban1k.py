@@ -1,6 +1,6 @@
-"""Urban1K: 1,000 street scenes with one long caption each, both ways (Long-CLIP; UniME's code calls it Urban200K).
+"""Urban1K: 1,000 street scenes with one long caption each, both directions (Long-CLIP; Urban200K in UniME's code).
 
-Data: BeichenZhang/Urban1k on the Hugging Face hub, unpacked: the folders image/ and caption/.
+Data: BeichenZhang/Urban1k on the Hugging Face hub, unpacked into the folders image/ and caption/.
 """
 
 from trainer.benchmarks.spec import BenchmarkSet

@@ -1,1 +1,1 @@
-"""Training rows: read, ordered, collated and prepared ahead."""
+"""Training rows: reading, ordering, collating and prefetching."""

@@ -1,4 +1,4 @@
-"""Examples → one batch, in which every distinct content stands once, however many rows hold it.
+"""Collates examples into a batch. A content that several rows hold is in the batch only once.
 
 Letters: B queries · K candidates of one query, column 0 the positive · U distinct candidates of the batch.
 """
@@ -16,30 +16,30 @@ from unijudge.content import Content
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass needs: the distinct contents, and who is whose."""
+    """The input of one forward pass: the distinct contents, and the assignment of candidates to rows."""
 
     queries: list[Content]
     candidates: list[Content]
-    """U distinct ones."""
+    """The U distinct candidates."""
     candidate_keys: list[bytes]
-    """Content hashes, in the same order."""
+    """The content hash of each candidate."""
     candidate_signs: list[Sign]
-    """By what they are known among their like, in the same order."""
+    """The sign of each candidate, by which duplicates are recognised."""
     excluded: list[Excluded]
-    """Of each row, what can be no negative of it."""
+    """For each row, the contents that cannot be a negative of the row."""
     columns_BK: Tensor
-    """Where each row's candidates stand among the U, the positive first."""
+    """For each row, the columns of its candidates, the positive first."""
     says_BU: Tensor
-    """True where a candidate says what a known positive of the row says, or the row's own query."""
+    """True where a candidate duplicates the row's query or a known positive of the row."""
     shows_BU: Tensor
-    """True where a candidate shows the picture of the row's query."""
+    """True where a candidate shows the image of the row's query."""
     teacher_BK: Tensor | None
-    """Judge scores, in [0, 1]; None when any row has none."""
+    """Judge scores, in [0, 1]. None if any row has no scores."""
     weights_B: Tensor
-    """Of the rows in the loss, 0 … 1."""
+    """The weight of each row in the loss, in [0, 1]."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The same with its tensors there."""
+        """Returns the same batch with its tensors on a device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
@@ -49,9 +49,11 @@ class Batch:
         return self.columns_BK[:, 0]
 
     def masked_BU(self, *, in_batch: bool) -> Tensor:
-        """True where a candidate is no negative of the row: it is excluded, or not its own unless `in_batch`.
+        """Returns a mask that is True where a candidate is not a negative of the row.
 
-        A negative of its own that shows the query's picture stays one: a selection that was told to chose it.
+        A candidate is masked if it is excluded. Without `in_batch`, the candidates of other rows are masked as well. A
+        row's own negative that shows the image of the query is not masked, since the selection was configured to choose
+        it.
         """
         others = torch.ones_like(self.says_BU).scatter_(1, self.columns_BK, value=False)
         masked = self.says_BU | (others & self.shows_BU if in_batch else others)
@@ -59,14 +61,14 @@ class Batch:
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Puts examples together."""
-    place: dict[bytes, int] = {}
+    """Combines examples into one batch."""
+    column_of: dict[bytes, int] = {}
     candidates: list[Content] = []
     signs: list[Sign] = []
     for example in examples:
         for key, sign, content in zip(example.candidate_keys, example.signs, example.candidates, strict=True):
-            if key not in place:
-                place[key] = len(candidates)
+            if key not in column_of:
+                column_of[key] = len(candidates)
                 candidates.append(content)
                 signs.append(sign)
     teachers = [example.teacher for example in examples if example.teacher is not None]
@@ -75,10 +77,10 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(
         queries=[example.query for example in examples],
         candidates=candidates,
-        candidate_keys=list(place),
+        candidate_keys=list(column_of),
         candidate_signs=signs,
         excluded=excluded,
-        columns_BK=torch.tensor([[*map(place.__getitem__, example.candidate_keys)] for example in examples]),
+        columns_BK=torch.tensor([[*map(column_of.__getitem__, example.candidate_keys)] for example in examples]),
         says_BU=says_BU,
         shows_BU=shows_BU,
         teacher_BK=torch.tensor(teachers) if len(teachers) == len(examples) else None,
@@ -87,7 +89,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def excluded_among(excluded: Sequence[Excluded], signs: Sequence[Sign]) -> tuple[Tensor, Tensor]:
-    """`says_BU` and `shows_BU` of a batch, for these candidates."""
+    """Returns `says_BU` and `shows_BU` of a batch for candidates with these signs."""
     says, shows = [], []
     for row in excluded:
         says.append([row.says(sign) for sign in signs])

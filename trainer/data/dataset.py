@@ -1,4 +1,4 @@
-"""Training rows as the loop takes them: contents from the corpus, scores from the judge. One row is one `Example`."""
+"""The training rows: contents from the corpus, and scores from the judge. A row becomes an `Example`."""
 
 import logging
 import math
@@ -25,45 +25,46 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Example:
-    """One query, its positive and its negatives."""
+    """A query, its positive and its negatives."""
 
     query: Content
     candidates: list[Content]
-    """The positive first."""
+    """The candidates of the query, the positive first."""
     candidate_keys: list[bytes]
-    """Content hashes, in the same order."""
+    """The content hash of each candidate."""
     signs: list[Sign]
-    """By what they are known among their like, in the same order."""
+    """The sign of each candidate, by which duplicates are recognised."""
     teacher: list[float] | None
-    """Judge scores in [0, 1], in the same order; None where the row was selected without a judge."""
+    """The judge score of each candidate, in [0, 1]. None if the row was selected without a judge."""
     excluded: Excluded
-    """What can be no negative of this question, further positives of the selection among it."""
+    """The contents that cannot be a negative of the query, including further positives of the selection."""
     weight: float = 1.0
-    """Of the row in the loss, 0 … 1."""
+    """The weight of the row in the loss, in [0, 1]."""
     drawn: frozenset[int] = frozenset()
-    """Places of negatives that were drawn at random, since none survived: their 1 in `teacher` is no judge's word."""
+    """The indices of negatives that were drawn at random because no candidate survived. Their value in `teacher` is not
+    a judge's score."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What the negatives of one subset can be drawn from."""
+    """The items from which the negatives of a subset can be drawn."""
 
     subset: str
     rows: int
-    """Training rows of the subset."""
+    """The number of training rows in the subset."""
     items: int
-    """Distinct items."""
+    """The number of distinct items in the pool."""
 
 
 class Examples:
-    """All rows of a selection; in memory only as row numbers and scores, contents are read when asked for."""
+    """All rows of a selection. Memory holds only row numbers and scores; contents are read on demand."""
 
     def __init__(self, corpus: Corpus, triples: Path, negatives: int):
         """Reads and checks the rows, part by part, from a disk or an object store.
 
         Raises:
-            DataError: The rows are not whole, or belong to another corpus.
-            TrainingError: No rows, or fewer negatives stored than asked for.
+            DataError: The rows are incomplete, or belong to another corpus.
+            TrainingError: The selection has no rows, or stores fewer negatives than requested.
         """
         self._corpus = corpus
         manifest = read_json(triples / "triples.json", TripleManifest)
@@ -76,39 +77,39 @@ class Examples:
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
                 raise TrainingError(
-                    f"num_negatives = {negatives}, but {triples} stores {len(row.negatives)}; select with a larger "
-                    "`num_negatives`, or lower the training's own"
+                    f"num_negatives = {negatives}, but {triples} stores {len(row.negatives)}. Select with a larger "
+                    "`num_negatives`, or lower the `num_negatives` of the training"
                 )
             taken = replace(row, negatives=row.negatives[:negatives])
             mixed += len(taken.judges) > 1 and not manifest.calibrated
             repeated += any(negative.duplicate for negative in taken.negatives)
             queries.append(corpus.query_row_of[row.query_id])
             groups.append(subsets.setdefault(row.subset, len(subsets)))
-            items.extend(corpus.row_of[one.item_id] for one in (taken.positive, *taken.negatives))
+            items.extend(corpus.row_of[candidate.item_id] for candidate in (taken.positive, *taken.negatives))
             teachers.extend(math.nan if label is None else label for label in taken.labels(manifest.scales))
-            drawn.extend([False, *(one.fallback for one in taken.negatives)])
+            drawn.extend([False, *(negative.fallback for negative in taken.negatives)])
             weights.append(row.weight)
             if row.extra_positives:
-                found = (self._exclusions.sign(corpus.row_of[one.item_id]).content for one in row.extra_positives)
-                further[self._exclusions.question(queries[-1])].update(found)
+                extra = (self._exclusions.sign(corpus.row_of[item.item_id]).content for item in row.extra_positives)
+                further[self._exclusions.question(queries[-1])].update(extra)
         if not queries:
-            raise TrainingError(f"{triples}: has no rows; see what `mine select` printed")
+            raise TrainingError(f"{triples}: has no rows. Check the output of `mine select`")
         if mixed:
             logger.warning(
-                "%s: %d of %d rows have soft labels of two judges that are not both calibrated, and so not comparable; "
-                "select again with a calibration of each (`mine calibrate`)",
+                "%s: %d of %d rows have soft labels of two judges that are not both calibrated, so the labels are not "
+                "comparable. Select again with a calibration of each judge (`mine calibrate`)",
                 triples,
                 mixed,
                 len(queries),
             )
         if repeated:
             logger.warning(
-                "%s: %d of %d rows repeat negatives, since fewer than num_negatives = %d survived; lower that, or "
-                "select with a larger k, unless you mean to weigh them so",
+                "%s: %d of %d rows repeat negatives, since fewer than num_negatives = %d survived. Lower "
+                "num_negatives, or select with a larger k, unless repeated negatives should have a larger weight",
                 triples, repeated, len(queries), negatives,
             )  # fmt: skip
         self.groups: Rows = np.array(groups)
-        """Of each row, the number of its subset."""
+        """The number of each row's subset."""
         self._query_rows = np.array(queries)
         self._item_rows = np.array(items).reshape(-1, 1 + negatives)
         self._teachers = np.array(teachers).reshape(-1, 1 + negatives)
@@ -118,17 +119,17 @@ class Examples:
         self.at_random = manifest.selection.get("preset") == "random"
         """Whether the negatives were drawn from the whole pool."""
         self._further = dict(further)
-        """Of a question, what the selection holds for right besides its positives."""
+        """For each question, the contents that the selection considers right in addition to the positives."""
 
     def without(self, left_out: Sequence[int]) -> "Examples":
-        """The same rows but for these.
+        """Returns all rows except the given rows.
 
         Raises:
-            TrainingError: None would be left.
+            TrainingError: No row is left.
         """
         kept = np.setdiff1d(np.arange(len(self)), left_out)
         if not len(kept):
-            raise TrainingError(f"all {len(self)} rows are left out, so there is nothing to train on; see the warnings")
+            raise TrainingError(f"all {len(self)} rows are left out, so there is nothing to train on. See the warnings")
         rest = copy(self)
         for name in ("groups", "_query_rows", "_item_rows", "_teachers", "_drawn", "_weights"):
             setattr(rest, name, getattr(self, name)[kept])
@@ -136,32 +137,32 @@ class Examples:
 
     @property
     def teacher_NK(self) -> NDArray[np.float64]:
-        """Judge scores in [0, 1] of every row that was judged whole, the positive first."""
+        """The judge scores in [0, 1] of all rows whose candidates are all judged, the positive first."""
         return self._teachers[~np.isnan(self._teachers).any(1)]
 
     def pools(self) -> list[Pool]:
-        """The pool of each subset: its own, or that of all subsets where a row has an item from outside of its own."""
-        found = []
+        """Returns the pool of each subset. If a row has an item of another subset, the pool is that of all subsets."""
+        pools = []
         for number, subset in enumerate(self._subsets):
             rows = np.flatnonzero(self.groups == number)
             items = self._corpus.pool_rows(subset)
             if not np.isin(self._item_rows[rows], items).all():
                 items = self._corpus.pool_rows(None)
-            # Items that say the same are one: a negative that repeats another one teaches nothing new.
-            found.append(Pool(subset, len(rows), len(np.unique(self._exclusions.contents[items]))))
-        return found
+            # Items with equal contents count once, since a duplicate of a negative teaches nothing new.
+            pools.append(Pool(subset, len(rows), len(np.unique(self._exclusions.contents[items]))))
+        return pools
 
     def check_judged(self, why: str) -> None:
-        """Refuses rows without a label of their positive or of a negative.
+        """Checks that every row has a judge score for its positive and for each negative.
 
         Raises:
-            TrainingError: There are some: their number, and the first query.
+            TrainingError: Some rows lack scores. The message gives their number and the first query.
         """
         lacking = np.flatnonzero(np.isnan(self._teachers).any(1))
         if len(lacking):
             raise TrainingError(
-                f"{why} needs a judge's scores, but {len(lacking)} of {len(self)} rows lack some (the first: query "
-                f"{self.query_id(int(lacking[0]))!r}); set loss.name = 'infonce', or select with a preset that keeps "
+                f"{why} needs a judge's scores, but {len(lacking)} of {len(self)} rows lack scores (the first: query "
+                f"{self.query_id(int(lacking[0]))!r}). Set loss.name = 'infonce', or select with a preset that keeps "
                 "judged candidates"
             )
 
@@ -169,20 +170,20 @@ class Examples:
         return len(self._query_rows)
 
     def __getitem__(self, index: int) -> Example:
-        """Reads one row's contents.
+        """Reads the contents of one row.
 
         Raises:
-            DataError: An image is gone or changed; the row's query is named.
+            DataError: An image is missing or changed. The message names the query of the row.
         """
         return self._example(index, self._corpus.content)
 
     def texts(self, index: int) -> Example:
-        """The same row without its pictures, which are not read."""
+        """Returns the same row without its images. No image is read."""
         return self._example(index, lambda entry: Content(entry.text))
 
     @property
     def most_text(self) -> Rows:
-        """Of each row the most bytes of text that stand together: query, positive and longest negative."""
+        """The bytes of text in each row's query, positive and longest negative together."""
         asked, candidates = self._corpus.queries.text_bytes, self._corpus.items.text_bytes[self._item_rows]
         together: Rows = asked[self._query_rows] + candidates[:, 0] + candidates[:, 1:].max(1)
         return together
@@ -207,5 +208,5 @@ class Examples:
         )
 
     def query_id(self, index: int) -> str:
-        """Who a row belongs to, for messages."""
+        """Returns the id of a row's query, for messages."""
         return str(self._corpus.query_ids[self._query_rows[index]].as_py())

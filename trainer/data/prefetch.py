@@ -1,4 +1,4 @@
-"""Work that is done ahead by threads, while the model is busy with what was made before."""
+"""Prefetching: threads prepare the next inputs while the model works on the previous inputs."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -10,15 +10,15 @@ R = TypeVar("R")
 
 
 def prefetch(jobs: Iterable[J], prepare: Callable[[J], R], workers: int) -> Generator[tuple[J, R]]:
-    """Yields each job and what `prepare` makes of it, in the order of the jobs.
+    """Yields each job with the result of `prepare`, in the order of the jobs.
 
-    Reading files and decoding pictures leave Python's lock, so threads are enough. Twice as many jobs as workers are
-    ready or under way at once, and no more: memory is bounded.
+    Reading files and decoding images release Python's lock, so threads are enough. The number of jobs that are ready or
+    in progress is at most twice the number of workers, so memory is bounded.
 
     Args:
-        jobs: Taken one by one, as they are needed.
-        prepare: Called in a worker thread; its error is raised where its result would be yielded.
-        workers: Threads; 0 prepares each job when it is asked for.
+        jobs: The jobs, taken one by one when needed.
+        prepare: A function that a worker thread calls. An error of a job is raised when its result would be yielded.
+        workers: The number of threads. 0: each job is prepared when its result is requested.
 
     Example:
         >>> list(prefetch([3, 1, 2], lambda job: job * job, workers=2))

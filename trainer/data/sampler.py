@@ -1,7 +1,8 @@
-"""Which rows make which batch: decided by the seed and the place in the run alone, on any number of processes.
+"""The assignment of rows to batches, which depends on the seed and the step, not on the number of processes.
 
-An update takes `accumulation_steps` batches of an endless row of epochs. Processes share an update's batches out, so
-the update is the same however many there are, and so is a run that goes on with more or fewer of them.
+An update takes the next `accumulation_steps` batches from an endless sequence of epochs. The processes share the
+batches of an update, so the number of processes does not change the update. A run may resume with more or fewer
+processes.
 """
 
 from functools import lru_cache
@@ -16,13 +17,13 @@ class BatchSampler:
     """The order of the rows of one training."""
 
     def __init__(self, groups: npt.NDArray[np.integer], *, batch_size: int, accumulation_steps: int, seed: int):
-        """Rows of one group make batches of their own; with one group, any rows do.
+        """Stores the groups. A batch holds rows of one group only.
 
         Args:
             groups: (rows), the group of each row.
-            batch_size: Rows in a batch. The last one of a group and epoch may be shorter.
-            accumulation_steps: Batches in an update.
-            seed: Of all permutations, at least 0.
+            batch_size: The number of rows in a batch. The last batch of a group may be shorter in each epoch.
+            accumulation_steps: The number of batches in an update.
+            seed: The random seed of all permutations, at least 0.
         """
         self._groups = groups
         self._size = batch_size
@@ -32,21 +33,21 @@ class BatchSampler:
         self._in_epoch = int(sum(-(-count // batch_size) for count in np.unique(groups, return_counts=True)[1]))
 
     def batches(self, step: int) -> list[Rows]:
-        """The batches of one update, as row numbers. Every row stands in exactly one batch of an epoch.
+        """Returns the batches of an update, as row numbers. Every row is in exactly one batch of an epoch.
 
         Args:
-            step: The update, from 1.
+            step: The number of the update, from 1.
 
         Example:
             >>> order = BatchSampler(np.array([0, 0, 0, 1]), batch_size=2, accumulation_steps=3, seed=0)
             >>> sorted(sorted(rows.tolist()) for rows in order.batches(step=1))[-1]  # the one row of group 1
             [3]
         """
-        places = range((step - 1) * self.accumulation_steps, step * self.accumulation_steps)
-        return [self._epoch(place // self._in_epoch)[place % self._in_epoch] for place in places]
+        numbers = range((step - 1) * self.accumulation_steps, step * self.accumulation_steps)
+        return [self._epoch(number // self._in_epoch)[number % self._in_epoch] for number in numbers]
 
     def dice(self, step: int, place: int) -> int:
-        """The seed of what is drawn at random (dropout) in one batch of an update, in [0, 2⁶⁴)."""
+        """Returns the random seed of one batch of an update, for example for dropout, in [0, 2⁶⁴)."""
         return int(np.random.SeedSequence((self._seed, step, place)).generate_state(1, np.uint64)[0])
 
     def _batches_of_epoch(self, epoch: int) -> list[Rows]:
@@ -56,4 +57,4 @@ class BatchSampler:
         ends = np.flatnonzero(np.diff(self._groups[rows])) + 1
         cut = [group[start : start + self._size] for group in np.split(rows, ends)
                for start in range(0, len(group), self._size)]  # fmt: skip
-        return [cut[place] for place in random.permutation(len(cut))]
+        return [cut[index] for index in random.permutation(len(cut))]

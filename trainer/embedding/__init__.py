@@ -1,1 +1,1 @@
-"""Embeds contents by any system: a model of ours, a sentence-transformers model, or an endpoint."""
+"""Embeds contents with any system: a model of this project, a sentence-transformers model, or an endpoint."""

@@ -1,4 +1,4 @@
-"""A system makes vectors of contents, in two steps so that the first can run ahead. No caller can tell which it has."""
+"""The interface of a system that embeds contents. A system works in two steps, so that the first step can run ahead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,54 +11,56 @@ from unijudge.formats.vectors import Vectors
 
 @dataclass(frozen=True)
 class Identity:
-    """What made the vectors, as vectors.json holds it."""
+    """The system that made some vectors, as stored in vectors.json."""
 
     model: str
     weights: str
     """The hub revision, a digest of the folder, or `as served`."""
     encoding: str
-    """How contents become inputs."""
+    """The way in which contents become inputs."""
     adapter: str = "none"
     min_pixels: int = 0
-    """0 where the system scales images as it sees fit."""
+    """The smallest number of pixels in an image. 0: the system itself chooses how to scale images."""
     max_pixels: int = 0
     resize: str = "keep"
     model_dtype: str = "unknown"
     inputs_version: str = "unknown"
-    """Of what makes tokens and pixels, where that is known."""
+    """The versions of the libraries that make tokens and pixels, if known."""
 
 
 class System(Protocol):
-    """Embeds contents."""
+    """A system that embeds contents."""
 
     @property
     def identity(self) -> Identity:
-        """Who it is."""
+        """The identity of the system, as stored with its vectors."""
         ...
 
     def check_texts(self, corpus: Corpus) -> None:
-        """Refuses a corpus with texts that are too long, before anything is embedded; others than ours cut them.
+        """Checks a corpus for texts that are too long, before the first content is embedded.
+
+        Only models of this project check. Other systems cut long texts themselves.
 
         Raises:
-            DataError: There are some.
+            DataError: Some texts are too long.
         """
         ...
 
     def prepare(self, content: Content) -> Any:
-        """What `embed` takes; None where the content is skipped. Called in threads, ahead of it.
+        """Returns the argument of `embed` for a content, or None to skip the content. Threads call this ahead of time.
 
         Raises:
-            DataError: The content is too long, or its picture cannot be decoded.
+            DataError: The content is too long, or its image cannot be decoded.
         """
         ...
 
     def embed(self, prepared: Sequence[Any]) -> Vectors:
-        """Vectors in the order of what was prepared, (contents, width).
+        """Returns the vectors of prepared contents, in the same order, (contents, width).
 
-        They are of any length above zero, and 0 for a content that was skipped.
+        The length of a vector is greater than 0. The vector of a skipped content is 0.
 
         Raises:
-            DataError: The system does not take such contents.
-            EndpointError: It is away, or refuses.
+            DataError: The system does not accept a content.
+            EndpointError: The endpoint cannot be reached, or rejects the request.
         """
         ...

@@ -1,6 +1,7 @@
-"""Embeds a corpus by any system into a folder of vectors, part by part; a rerun embeds only the parts that are missing.
+"""Embeds a corpus into a folder of vectors, part by part. A rerun embeds only the missing parts.
 
-Several processes share each part out, batch by batch, and the first one writes it: any number makes the same files.
+Several processes share the batches of each part, and the first process writes the part. The number of processes does
+not change the files.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +35,14 @@ Entries = Sequence[Item | Query]
 
 
 def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) -> VectorManifest:
-    """Runs one embedding, or what is left of it.
+    """Embeds a corpus, or the missing parts of a corpus.
 
     Args:
-        settings: The job.
-        report: Is called with (inputs done, inputs in all) after each batch, in the first process.
+        settings: The settings of the job.
+        report: A function that the first process calls with (finished inputs, all inputs) after each batch.
 
     Raises:
-        DataError: An image is gone, changed or broken, or an input is too long: its id is named.
+        DataError: An image is missing, changed or invalid, or an input is too long. The message names its id.
     """
     with processes(settings.model.device, settings.out) as accelerator:
         corpus = Corpus(settings.corpus)
@@ -66,7 +67,7 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             for kind, entries in kinds
             for path, rows in missing_vector_parts(settings.out, manifest, kind)
         ]
-        accelerator.wait_for_everyone()  # all see the same parts missing
+        accelerator.wait_for_everyone()  # all processes must see the same missing parts
         total = sum(len(rows) for *_, rows in todo)
         done = 0
 
@@ -76,7 +77,7 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             report(done, total)
 
         def embed_part(path: Path, entries: LazyTable[Any], rows: range) -> None:
-            """The vectors of one part; they end with it."""
+            """Embeds and writes one part. The vectors are freed when the function returns."""
             part = entries.part(rows)
             vectors = embed_entries(
                 system, corpus, part, settings.batch_size, settings.workers, accelerator, advance, settings.dtype
@@ -101,41 +102,42 @@ def embed_entries(
     *,
     together: bool = False,
 ) -> Vectors | None:
-    """Embeds items or queries of a corpus, shared out over the processes.
+    """Embeds items or queries of a corpus. The processes share the batches.
 
-    What makes a batch does not depend on how many processes there are, and so no number does.
+    The number of processes changes neither the batches nor the vectors.
 
     Args:
-        system: What embeds.
-        corpus: Where the entries come from.
-        entries: What is embedded.
-        batch_size: How many at once.
-        workers: Threads of each process that read and prepare ahead.
-        accelerator: Knows the processes.
-        advance: Is called in the first process with how many more are done, in all.
-        dtype: Of the vectors.
-        together: Whether all processes raise what one of them does, once all are done; else they are left to wait.
+        system: The system that embeds.
+        corpus: The corpus of the entries.
+        entries: The items or queries to embed.
+        batch_size: The number of inputs in a batch.
+        workers: The number of threads in each process that read and prepare inputs ahead.
+        accelerator: The processes of the job.
+        advance: A function that the first process calls with the number of newly finished inputs of all processes.
+        dtype: The dtype of the vectors.
+        together: Whether all processes raise the error of one process, after all processes are done. Otherwise the
+            other processes are left waiting.
 
     Returns:
-        (entries, width), of unit length, or 0 where the system skips an input; None in all processes but the first,
-        which hand theirs over.
+        (entries, width), of unit length, or 0 for an input that the system skips. Only the first process gets the
+        vectors. The other processes get None.
 
     Raises:
-        DataError: An input cannot be read, or its vector is none: its id is named.
+        DataError: An input is unreadable or its vector invalid. The message names its id.
     """
     starts = range(0, len(entries), batch_size)
     ours = range(accelerator.process_index, len(starts), accelerator.num_processes)
 
     def prepare(number: int) -> tuple[Entries, list[Any]]:
-        # Entries become objects here: those of a large part would take more room than its vectors.
-        some = entries[starts[number] : starts[number] + batch_size]
-        return some, [_prepared(system, corpus, entry) for entry in some]
+        # Entries become objects only here, since the objects of a large part would take more memory than its vectors.
+        batch = entries[starts[number] : starts[number] + batch_size]
+        return batch, [_prepared(system, corpus, entry) for entry in batch]
 
     kept = _Kept(len(entries), batch_size, alone=accelerator.num_processes == 1)
     failed: list[DataError] = []
     try:
-        for number, (some, prepared) in prefetch(ours, prepare, workers):
-            kept.add(number, _unit_vectors(system, corpus, some, prepared).astype(dtype))
+        for number, (batch, prepared) in prefetch(ours, prepare, workers):
+            kept.add(number, _unit_vectors(system, corpus, batch, prepared).astype(dtype))
             if accelerator.is_main_process:
                 end = starts[number] + batch_size * accelerator.num_processes
                 advance(min(end, len(entries)) - starts[number])
@@ -152,23 +154,23 @@ def embed_entries(
 
 
 class _Kept:
-    """The vectors of batches. Of one process, each batch goes where it stays: there is no second copy of a part."""
+    """The vectors of finished batches. A single process stores each batch in its final position, without a copy."""
 
     def __init__(self, rows: int, batch_size: int, *, alone: bool):
         self._rows, self._batch_size, self._alone = rows, batch_size, alone
         self._all_ND: Vectors | None = None
         self.waiting: list[tuple[int, Vectors]] = []
-        """Of several processes: the number of a batch, and its vectors."""
+        """The number and the vectors of each batch, if there are several processes."""
 
     def add(self, number: int, vectors_ND: Vectors) -> None:
-        """Takes one batch."""
+        """Adds the vectors of one batch."""
         if self._alone:
             self._place(number, vectors_ND)
         else:
             self.waiting.append((number, vectors_ND))
 
     def whole(self) -> Vectors | None:
-        """All of them, in order; None where there was no batch."""
+        """Returns the vectors of all batches, in order, or None if there was no batch."""
         for number, vectors_ND in self.waiting:
             self._place(number, vectors_ND)
         return self._all_ND
@@ -185,7 +187,7 @@ def _prepared(system: System, corpus: Corpus, entry: Item | Query) -> Any:
         return system.prepare(corpus.content(entry))
     except DataError as error:
         raise DataError(
-            f"{corpus.folder}: {_id(entry)}: {error}; mend it or import again, then run this again"
+            f"{corpus.folder}: {_id(entry)}: {error}. Fix this input or import again, then run this command again"
         ) from error
 
 
@@ -193,16 +195,16 @@ def _unit_vectors(system: System, corpus: Corpus, entries: Entries, prepared: Se
     try:
         vectors_ND = system.embed(prepared)
     except DataError as error:
-        raise DataError(f"{corpus.folder}: among {_id(entries[0])} and what follows: {error}") from error
+        raise DataError(f"{corpus.folder}: in the batch that starts with {_id(entries[0])}: {error}") from error
     lengths = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    skipped_N = np.array([one is None for one in prepared])[:, None]
-    lengths[skipped_N] = 1  # of 0, which stays
+    skipped_N = np.array([content is None for content in prepared])[:, None]
+    lengths[skipped_N] = 1  # the vector of a skipped input stays 0
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
-        what = "the vector 0" if lengths[bad[0]] == 0 else "numbers that are not finite"
+        result = "the vector 0" if lengths[bad[0]] == 0 else "a vector with numbers that are not finite"
         raise DataError(
-            f"{corpus.folder}: {_id(entries[bad[0]])}: {system.identity.model} made {what} of it, so its part was not "
-            "written. Look at this input, at the model's dtype and at its weights"
+            f"{corpus.folder}: {_id(entries[bad[0]])}: {system.identity.model} returned {result} for this input, so "
+            "the part was not written. Check this input, the dtype of the model and its weights"
         )
     return np.asarray(vectors_ND / lengths, np.float32)
 

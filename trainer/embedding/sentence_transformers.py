@@ -1,8 +1,8 @@
-"""A sentence-transformers model: a hub name, or a folder that it saved (or that `train export` wrote).
+"""A sentence-transformers model: a hub name, or a folder written by sentence-transformers or by `train export`.
 
-A text goes in as a string, an image as a picture, both as {"image": …, "text": …}; pictures are decoded by
-`open_image`, and scaled as the model's own processor does. `encode` is called without a task, so a prompt is put before
-every input only where the model has a default one.
+A text is passed as a string, an image as a PIL image, and both together as {"image": …, "text": …}. `open_image`
+decodes images, and the model's own processor scales images. `encode` is called without a task, so inputs get a prompt
+only if the model has a default prompt.
 """
 
 import hashlib
@@ -25,31 +25,34 @@ from unijudge.storage.files import LOADED, file_sha256
 
 
 class SentenceTransformersModel:
-    """Embeds by `SentenceTransformer.encode`."""
+    """A system that embeds with `SentenceTransformer.encode`."""
 
     def __init__(self, settings: SentenceTransformersSettings, instruction: str = ""):
         """Loads the model.
 
         Args:
-            settings: Which.
-            instruction: What the benchmark puts beside images; a model that takes no text with an image goes without.
+            settings: The settings of the model.
+            instruction: The text that a benchmark adds to images. The instruction is dropped if the model accepts no
+                text with an image.
 
         Raises:
-            SettingsError: None is named.
-            ModelError: The library is not installed, or cannot load it.
+            SettingsError: The settings name no model.
+            ModelError: The library is not installed, or cannot load the model.
         """
         if not settings.name:
-            raise SettingsError("sentence_transformers.name: required; a hub name, or a folder")
+            raise SettingsError("sentence_transformers.name: required. Give a hub name or a folder")
         try:
             import sentence_transformers as library
         except ImportError as error:
-            raise ModelError(f"sentence-transformers cannot be imported ({error}); pip install it") from error
+            raise ModelError(
+                f"sentence-transformers cannot be imported ({error}). Run pip install sentence-transformers"
+            ) from error
         try:
-            commit = commit_of(settings.name, settings.revision)  # once: a branch may move while files are fetched
+            commit = commit_of(settings.name, settings.revision)  # resolved once, since a branch may move meanwhile
             self._model: Any = library.SentenceTransformer(settings.name, revision=commit, device=settings.device)
-        except Exception as error:  # each kind of module has its own
+        except Exception as error:  # modules of sentence-transformers raise errors of many types
             reason = str(error) if isinstance(error, ModelError) else in_one_line(error)
-            raise ModelError(f"{settings.name}: sentence-transformers cannot load it ({reason})") from error
+            raise ModelError(f"{settings.name}: sentence-transformers cannot load this model ({reason})") from error
         folder = Path(settings.name)
         self._joins = self._model.supports(("image", "text"))
         self._instruction = instruction.strip()
@@ -62,43 +65,43 @@ class SentenceTransformersModel:
         )
 
     def check_texts(self, corpus: Corpus) -> None:
-        """See `System`. `encode` cuts texts at its own limit."""
+        """Checks nothing, since `encode` cuts texts at the limit of the model."""
 
     def prepare(self, content: Content) -> Any:
-        """See `System`: a text, a picture, or both."""
+        """Returns a text, a decoded image, or both, as `System.prepare` does."""
         if content.image is None:
             return content.text or ""
-        picture = open_image(content.image)
+        image = open_image(content.image)
         if not content.text or (not self._joins and content.text.strip() == self._instruction):
-            return picture
-        return {"image": picture, "text": content.text}
+            return image
+        return {"image": image, "text": content.text}
 
     def embed(self, prepared: Sequence[Any]) -> Vectors:
-        """See `System`."""
+        """Embeds the prepared contents, as `System.embed` does."""
         vectors: dict[int, Any] = {}
-        for places in _by_kind(prepared):  # not every model takes texts and pictures in one batch
+        for indices in _by_kind(prepared):  # some models reject a batch with texts and images
             try:
-                some = [prepared[place] for place in places]
-                found = self._model.encode(some, batch_size=len(some), show_progress_bar=False)
+                batch = [prepared[index] for index in indices]
+                encoded = self._model.encode(batch, batch_size=len(batch), show_progress_bar=False)
             except (ValueError, TypeError, NotImplementedError) as error:
                 kinds = ", ".join(map(str, self._model.modalities))
                 raise DataError(
-                    f"{self.identity.model}: cannot embed this ({in_one_line(error)}); it takes {kinds}"
+                    f"{self.identity.model}: cannot embed this input ({in_one_line(error)}). The model accepts {kinds}"
                 ) from error
-            vectors |= dict(zip(places, found, strict=True))
-        return np.asarray([vectors[place] for place in range(len(prepared))], np.float32)
+            vectors |= dict(zip(indices, encoded, strict=True))
+        return np.asarray([vectors[index] for index in range(len(prepared))], np.float32)
 
 
 def _by_kind(prepared: Sequence[Any]) -> list[list[int]]:
-    """The places of texts, of pictures, and of both in one."""
+    """Returns the indices of texts, of images, and of inputs with both, as separate lists."""
     groups: dict[type, list[int]] = {}
-    for place, one in enumerate(prepared):
-        groups.setdefault(type(one), []).append(place)
+    for index, content in enumerate(prepared):
+        groups.setdefault(type(content), []).append(index)
     return list(groups.values())
 
 
 def _files_sha256(folder: Path) -> str:
-    """Sixteen hex digits over the names and bytes of all that makes the model, its modules' folders included."""
+    """Returns sixteen hex digits of a digest over the names and bytes of all files that the model loads."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

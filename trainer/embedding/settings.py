@@ -1,4 +1,4 @@
-"""The settings of the systems that embed: one TOML file for `train embed`, `--example` prints it."""
+"""The settings of the systems that embed. `train embed` reads one TOML file, and `--example` prints that file."""
 
 from typing import Literal
 
@@ -10,50 +10,51 @@ from unijudge.storage.locations import LocalPath, Location, ModelName
 
 
 class EmbedSettings(Settings):
-    """One embedding of a whole corpus."""
+    """The settings of one embedding of a whole corpus."""
 
     corpus: Location
-    """The corpus folder (`mine import`)."""
+    """The folder of the corpus, written by `mine import`."""
     out: Location
-    """The folder of vectors."""
+    """The folder of the vectors."""
     model: BackboneSettings = BackboneSettings()
     batch_size: int = Field(64, gt=0)
-    """Inputs read at once, by one process; they run in groups of like length."""
+    """Number of inputs that a process reads at the same time. Inputs of similar length then run together."""
     workers: int = Field(2, ge=0)
-    """Threads of each process that read and prepare inputs ahead of the model; 0: none."""
+    """Number of threads in each process that read and prepare the next inputs while the model runs. 0: inputs are
+    prepared without threads."""
     dtype: Literal["float16", "float32"] = "float16"
-    """Of the stored vectors."""
+    """The dtype of the stored vectors."""
 
 
 class SentenceTransformersSettings(Settings):
-    """A model of sentence-transformers."""
+    """The settings of a sentence-transformers model."""
 
     name: ModelName = ""
-    """A hub name, or a folder; with system = "sentence-transformers"."""
+    """A hub name or a folder. Required with system = "sentence-transformers"."""
     revision: str | None = None
     """The commit of a hub model."""
     device: str | None = None
-    """Where it runs, as torch names it; its own choice if not set."""
+    """The device, as torch names it. Without a value, sentence-transformers chooses the device."""
 
 
 class EndpointSettings(Settings):
-    """An OpenAI-compatible embedding endpoint."""
+    """The settings of an OpenAI-compatible embedding endpoint."""
 
     url: str = "http://127.0.0.1:8000"
-    """Where it listens, without /v1/embeddings; with system = "endpoint"."""
+    """The URL of the endpoint, without /v1/embeddings. For system = "endpoint"."""
     model: str = ""
-    """The name under which it serves the model."""
+    """The name under which the endpoint serves the model."""
     key_file: LocalPath | None = None
-    """A file that holds its bearer key, where it wants one."""
+    """A file with the bearer key, if the endpoint requires a key."""
     texts: Literal["messages", "input"] = "messages"
-    """How texts are sent: through the model's chat template, as images always are (vLLM's extension), or as OpenAI's
-    plain `input`."""
+    """The form of texts in requests. `messages`: through the model's chat template (vLLM's extension). `input`:
+    OpenAI's plain `input`. Images are always sent as messages."""
     extra: dict[str, bool | int | str] = Field({})
-    """Further fields of each request, such as dimensions, or add_generation_prompt = true for a model that embeds where
-    its answer would begin: ours do, and vLLM leaves that out unless asked."""
+    """Further fields of each request, such as dimensions. A model that embeds at the start of its answer, as the models
+    of this project do, needs add_generation_prompt = true, since vLLM adds no generation prompt by default."""
     max_in_flight: int = Field(16, gt=0)
-    """Requests that wait for it at once, of each process."""
+    """Largest number of requests that each process sends at the same time."""
     timeout_s: float = Field(120, gt=0)
-    """How long one request may take."""
+    """Time limit for one request, in seconds."""
     retry_for_s: float = Field(300, gt=0)
-    """How long to go on trying while it answers nobody: one clock for all requests."""
+    """Time for retries while the endpoint answers no request at all, in seconds. All requests share this time."""

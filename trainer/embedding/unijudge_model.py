@@ -1,4 +1,4 @@
-"""A model of ours: a vision-language model, with an adapter or without."""
+"""A model of this project: a vision-language model with or without an adapter."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ from unijudge.modeling.chat_encoder import Stream
 
 
 class OurModel:
-    """What `train embed` embeds with."""
+    """The system of `train embed`."""
 
     def __init__(self, settings: BackboneSettings):
-        """Loads the model; see `open_backbone`."""
+        """Loads the model with `open_backbone`."""
         self._settings = settings
         self._backbone = open_backbone(settings)
         self.width = self._backbone.width
@@ -39,11 +39,11 @@ class OurModel:
         )
 
     def check_texts(self, corpus: Corpus) -> None:
-        """See `System`."""
+        """Checks a corpus for texts that are too long, as `System.check_texts` does."""
         check_contents(corpus, self._settings, self._backbone.length)
 
     def prepare(self, content: Content) -> Stream | None:
-        """See `System`: the token stream, with its picture decoded."""
+        """Returns the token stream of a content and decodes its image, as `System.prepare` does."""
         try:
             return stream_of(self._backbone, content)
         except TooLong:
@@ -53,20 +53,20 @@ class OurModel:
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Stream | None]) -> Vectors:
-        """See `System`.
+        """Embeds token streams, as `System.embed` does.
 
         Raises:
-            OutOfMemory: The GPU's memory is full.
+            OutOfMemory: The memory of the GPU is full.
         """
-        streams = [one for one in prepared if one is not None]
+        streams = [stream for stream in prepared if stream is not None]
 
         def doing() -> str:
             tokens = sum(self._backbone.padded_tokens(streams))
             return f"embedding {len(streams)} inputs of {tokens:,} tokens, padding included"
 
-        found_ND = np.zeros((len(prepared), self.width), np.float32)
+        vectors_ND = np.zeros((len(prepared), self.width), np.float32)
         if streams:
             with out_of_memory_named(self._backbone.device, doing, lambda: embedding_cures(self._settings)):
-                vectors_ND = embed_streams(self._backbone, streams).cpu().numpy()
-            found_ND[[one is not None for one in prepared]] = vectors_ND
-        return found_ND
+                embedded_ND = embed_streams(self._backbone, streams).cpu().numpy()
+            vectors_ND[[stream is not None for stream in prepared]] = embedded_ND
+        return vectors_ND

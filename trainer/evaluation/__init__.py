@@ -1,1 +1,1 @@
-"""Ranks candidates by cosine similarity, and measures the ranking."""
+"""Ranks candidates by cosine similarity and measures the ranking."""

@@ -1,4 +1,4 @@
-"""Ranks candidates by cosine similarity and measures the ranking, subset by subset. Reads vectors; runs no model."""
+"""Ranks candidates by cosine similarity and measures each subset's rankings. Reads stored vectors and runs no model."""
 
 import logging
 from collections import Counter, defaultdict
@@ -14,8 +14,9 @@ from trainer.studies.power import Power
 from unijudge.alike import Exclusions
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus, Query
+from unijudge.formats.lazy_table import Rows
 from unijudge.formats.rankings import EVALUATION_FILES, Evaluation, Ranking, write_rankings
-from unijudge.formats.vectors import VectorFolder
+from unijudge.formats.vectors import VectorFolder, Vectors
 from unijudge.metrics import (
     bootstrap_shares,
     gold_ranks,
@@ -32,21 +33,22 @@ from unijudge.storage.leases import lease
 from unijudge.storage.outputs import check_file, check_folder, is_json_of
 from unijudge.storage.stores import exists
 
-Rows = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
-
-
 logger = logging.getLogger(__name__)
 
 
 class EvaluationReport(Evaluation):
-    """metrics.json: every measure of every subset; `candidates` (mean number of them) is one too.
+    """The content of metrics.json: every measure of every subset.
 
-    `not measured` is the number of queries that have no vector, or no positive with one, where there are some.
-    `left out` (mean number of items) and `united` (share of queries that other rows' positives are right for too) say
-    what was done in open pools: see `EvaluateSettings.to_the_letter`. `low` and `high` are the 95 % bootstrap interval
-    of precision@1. `modality gap` is missing where all contents of a subset's queries and candidates have an image, or
-    none has.
+    `candidates` is the mean number of candidates of a query. `low` and `high` are the 95 % bootstrap interval of
+    precision@1. `not measured` is the number of queries without a vector or without a positive that has a vector; a
+    subset without such queries has no entry.
+
+    `left out` and `united` describe the rules for open pools, see `EvaluateSettings.to_the_letter`. `left out` is the
+    mean number of items of a pool that are no candidates. `united` is the share of queries for which positives of other
+    rows are right as well.
+
+    `modality gap` is missing if all contents of a subset's queries and candidates have an image, or if no content has
+    an image.
     """
 
     vectors: str
@@ -54,23 +56,25 @@ class EvaluationReport(Evaluation):
 
 
 def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> EvaluationReport:
-    """Writes metrics.json and rankings.parquet; the same evaluation once more replaces itself.
+    """Writes metrics.json and rankings.parquet. A rerun with the same settings and inputs replaces both files.
 
     Args:
-        settings: What to measure.
-        overwrite: Replace an evaluation of something else, or by other settings.
+        settings: The settings of the evaluation.
+        overwrite: Whether to replace an evaluation of other inputs or with other settings.
 
     Raises:
-        DataError: Vectors and corpus do not belong together, a query's positives are not among its candidates, or `out`
-            holds another evaluation, or another kind of measures.
-        FolderBusy: Another process evaluates into `out`.
+        DataError: The vectors do not belong to the corpus, a query's positives are not among its candidates, or the
+            folder `out` holds another evaluation or another kind of report.
+        FolderBusy: Another process evaluates into the folder `out`.
     """
     path = settings.out / "metrics.json"
     check_file(path, is_json_of(EvaluationReport), "report of `train evaluate`")
     check_folder(settings.out, EVALUATION_FILES)
     corpus = Corpus(settings.corpus)
     if not corpus.queries:
-        raise DataError(f"{settings.corpus}: has no queries; there is nothing to evaluate")
+        raise DataError(
+            f"{settings.corpus}: has no queries, so there is nothing to evaluate. Import a corpus with queries"
+        )
     report = EvaluationReport(
         corpus=str(settings.corpus),
         vectors=str(settings.vectors),
@@ -93,7 +97,7 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Evaluati
 
 
 def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dict[str, float]]:
-    """And what was measured on the way, subset by subset."""
+    """Writes the rankings, and returns the measures of each subset."""
     folder = VectorFolder(settings.vectors, corpus)
     items_ND, queries_QD = folder.whole("items"), folder.whole("queries")
     unseen = _told_unseen(settings, corpus, folder)
@@ -114,8 +118,8 @@ def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dic
                 }
             )
             best = np.argsort(-case.scores, kind="stable")[: settings.keep]
-            told = case.gold[case.own | np.isin(case.gold, best)]
-            item_ids, right = (corpus.item_ids.take(case.candidates[places]).to_pylist() for places in (best, told))
+            listed_gold = case.gold[case.own | np.isin(case.gold, best)]
+            item_ids, right = (corpus.item_ids.take(case.candidates[at]).to_pylist() for at in (best, listed_gold))
             yield Ranking(
                 query.query_id,
                 query.subset,
@@ -129,51 +133,51 @@ def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dic
 
     write_rankings(settings.out / "rankings.parquet", rankings())
     gaps = {name: _gap(corpus, name, rows_N, items_ND, queries_QD) for name, rows_N in seen.items()}
-    found = {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
+    measures = {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
     for name, count in Counter(corpus.queries.table["subset"].filter(unseen.queries_Q).to_pylist()).items():
-        found.setdefault(name, {"queries": 0})["not measured"] = count
-    return found
+        measures.setdefault(name, {"queries": 0})["not measured"] = count
+    return measures
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One query as it is measured."""
+    """A query with its candidates and their scores."""
 
     query: Query
     candidates: Rows
     scores: Vectors
-    """Their similarities."""
+    """The similarity of the query with each candidate."""
     gold: Rows
-    """The places of what is right among them."""
+    """The indices of the right candidates."""
     own: npt.NDArray[np.bool_]
-    """Of each of these, whether it is a positive of the query's own row."""
+    """For each right candidate, whether it is a positive of the query's own row."""
     left_out: int
-    """Items of the pool that are no candidates."""
+    """The number of items in the pool that are no candidates."""
 
 
 @dataclass(frozen=True)
 class _Unseen:
-    """What has no vector, since its text was too long."""
+    """The items and queries without a vector, whose texts were too long."""
 
     items_N: npt.NDArray[np.bool_]
     queries_Q: npt.NDArray[np.bool_]
-    """Or has no positive with one."""
+    """True also for queries without a positive that has a vector."""
 
 
 def _told_unseen(settings: EvaluateSettings, corpus: Corpus, folder: VectorFolder) -> _Unseen:
-    """Says how many, and refuses where nothing is left to measure."""
+    """Returns the items and queries without a vector, and warns about them. Raises an error if no query is left."""
     items_N = _marked(folder.skipped("items"), len(corpus.items))
     alone_Q = _marked(folder.skipped("queries"), len(corpus.queries))
     blind_Q = alone_Q | np.array([items_N[corpus.positives(row)].all() for row in range(len(alone_Q))])
     if blind_Q.all():
         raise DataError(
-            f"{settings.vectors}: no query has a vector and a positive with one, so there is nothing to evaluate; "
-            "embed with a larger model.max_tokens, or with model.on_long = 'truncate'"
+            f"{settings.vectors}: no query has a vector and a positive with a vector, so there is nothing to evaluate. "
+            "Embed with a larger model.max_tokens, or with model.on_long = 'truncate'"
         )
     if items_N.any() or blind_Q.any():
         logger.warning(
-            "%s: %d items and %d queries were too long for the embedder and have no vector: these items are no "
-            "candidates, and %d queries of %d are not measured (they, or all of their positives, have none)",
+            "%s: %d items and %d queries were too long for the embedder and have no vector. These items are no "
+            "candidates. %d queries of %d are not measured, since the query or all of its positives have no vector",
             settings.vectors, items_N.sum(), alone_Q.sum(), blind_Q.sum(), len(blind_Q),
         )  # fmt: skip
     return _Unseen(items_N, blind_Q)
@@ -200,19 +204,22 @@ def _cases(
             if not settings.to_the_letter:
                 right = exclusions.positives(row)
                 excluded = exclusions.rows(row)
-        # The product is made with the whole pool, which is never copied; what is left out goes afterwards.
+        # The product uses the whole pool, so that the pool is never copied. Items that are left out are removed later.
         seen_N = ~unseen.items_N[candidates]
         golden_N = _marked(right, items)[candidates] & seen_N
         kept = np.flatnonzero(golden_N | (seen_N & ~_marked(excluded, items)[candidates]))
         gold = np.flatnonzero(golden_N[kept])
         if not len(gold):
-            raise DataError(f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates")
+            raise DataError(
+                f"{settings.corpus}: query {query.query_id!r}: no positive is among its candidates. Import a corpus "
+                "whose closed lists hold a positive"
+            )
         own = _marked(corpus.positives(row), items)[candidates[kept][gold]]
         yield _Case(query, candidates[kept], (vectors_ND @ vector_D)[kept], gold, own, len(candidates) - len(kept))
 
 
 def _marked(rows: Rows, items: int) -> npt.NDArray[np.bool_]:
-    """Of each item, whether it is among the rows: a look-up, where a search would sort them for every query."""
+    """Returns for each item whether the item is among the rows. A look-up is faster than a search for every query."""
     marks_N = np.zeros(items, bool)
     marks_N[rows] = True
     return marks_N
@@ -221,7 +228,7 @@ def _marked(rows: Rows, items: int) -> npt.NDArray[np.bool_]:
 def _gap(
     corpus: Corpus, subset: str, seen_N: npt.NDArray[np.bool_], items_ND: Vectors, queries_QD: Vectors
 ) -> dict[str, float]:
-    """The modality gap of a subset's queries and candidates: those with an image, and those without."""
+    """Returns the modality gap of a subset: the gap between contents with an image and contents without an image."""
     asked_Q = (np.array(corpus.queries.table["subset"].to_pylist()) == subset) & queries_QD.any(1)
     contents_ND = np.concatenate([items_ND[seen_N], queries_QD[asked_Q]])
     shown_N = np.concatenate([_has_image(corpus.items.table)[seen_N], _has_image(corpus.queries.table)[asked_Q]])
@@ -233,16 +240,16 @@ def _has_image(table: Any) -> npt.NDArray[np.bool_]:
     return np.array(table["image"].is_valid().to_pylist(), bool)
 
 
-def _measures(name: str, found: list[dict[str, float]], cutoffs: tuple[int, ...]) -> dict[str, float]:
-    ranks_Q = np.array([one["rank"] for one in found], np.int64)
+def _measures(name: str, queries: list[dict[str, float]], cutoffs: tuple[int, ...]) -> dict[str, float]:
+    ranks_Q = np.array([query["rank"] for query in queries], np.int64)
     first = precision_at_1(ranks_Q)
-    low, high = interval(bootstrap_shares(first, len(found), name))
+    low, high = interval(bootstrap_shares(first, len(queries), name))
 
     def mean(key: str) -> float:
-        return float(np.mean([one[key] for one in found]))
+        return float(np.mean([query[key] for query in queries]))
 
     return {
-        "queries": len(found),
+        "queries": len(queries),
         "candidates": mean("candidates"),
         "precision@1": first,
         "low": low,

@@ -1,4 +1,4 @@
-"""The settings of evaluating and of reranking: one TOML file each, `--example` prints it."""
+"""The settings of evaluation and of reranking. Each command reads one TOML file, and `--example` prints that file."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,70 +10,79 @@ from unijudge.storage.locations import LocalPath, Location
 
 
 class EvaluateSettings(Settings):
-    """One evaluation of a corpus' vectors."""
+    """The settings of one evaluation of a corpus and its vectors."""
 
     corpus: Location
-    """The corpus: queries, their positives, and candidates."""
+    """The folder of the corpus, with queries, positives and candidates."""
     vectors: Location
-    """Its vectors (`train embed`)."""
+    """The folder of the corpus's vectors, written by `train embed`."""
     out: Location
     """The folder for metrics.json and rankings.parquet."""
     pool: Literal["subset", "global"] = "subset"
-    """Queries without a closed list are ranked against their subset's items, or against all."""
+    """The candidates of queries without a closed list. `subset`: the items of the query's subset. `global`: all items
+    of the corpus."""
     to_the_letter: bool = False
-    """Closed lists are ranked as they are. In an open pool the positives of all rows that ask the same are right, and
-    what can be no wrong answer is left out: what says the same as a positive or as the query (letter case and blanks
-    aside), or shows the query's picture. True: only a row's own positives are right, and nothing is left out, as in
-    published benchmarks."""
+    """Whether the data is taken literally in open pools, as in published benchmarks. False: the positives of all rows
+    with the same question are right. Items that cannot be a wrong answer are left out: duplicates of a positive or of
+    the query (ignoring case and whitespace), and items with the query's image. True: only a row's own positives are
+    right, and no item is left out. Closed lists are always taken literally."""
     cutoffs: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (5, 10)
-    """The k of recall@k; nDCG is taken at the last."""
+    """The values k of recall@k. nDCG uses the last value."""
     keep: int = Field(10, gt=0)
-    """Items of each ranking to write; no more can be reranked."""
+    """Number of items to store for each ranking. Only stored items can be reranked."""
     detect: float | None = Field(None, gt=0, le=1)
-    """A difference of precision@1 between two systems that is looked for, such as 0.02. A warning says how many queries
-    it needs, where the corpus has fewer."""
+    """The difference of precision@1 between two systems that the evaluation should detect, such as 0.02. If the corpus
+    has too few queries to detect the difference, a warning gives the required number."""
 
 
 class RerankSettings(Settings):
-    """One reranking of an evaluation's best items."""
+    """The settings of one reranking of an evaluation's best items."""
 
     corpus: Location
-    """The corpus that was evaluated."""
+    """The folder of the evaluated corpus."""
     evaluation: Location
-    """The folder of `train evaluate`."""
+    """The folder written by `train evaluate`."""
     out: Location
     """The folder for metrics.json and rankings.parquet."""
     service: str = "http://127.0.0.1:8000"
-    """Where the judge service listens; it may serve a judge as it comes, or a trained reranker (its folder merged/)."""
+    """The URL of the judge service. The service may serve an unmodified judge, or a trained reranker (the folder
+    merged/ of a run)."""
     key_file: LocalPath | None = None
-    """A file that holds the service's bearer key, where it wants one."""
+    """A file with the bearer key, if the service requires a key."""
     method: Literal["pointwise", "listwise", "fused"] = "pointwise"
-    """`pointwise`: in the order of Yes against No, pair by pair; `listwise`: one list, its best item goes first, as in
-    UniME-V2; `fused`: by both, ln P(number) + ln P(Yes), and where a list has no choice by ln P(Yes) alone."""
+    """How the judge reranks. `pointwise`: the judge scores each pair, and items are sorted by their log-odds of Yes.
+    `listwise`: the judge chooses the best item of a list, and this item moves to the front, as in UniME-V2. `fused`:
+    items are sorted by ln P(number) + ln P(Yes), or by ln P(Yes) alone if the judge chooses no item of the list."""
     top: int = Field(10, gt=1)
-    """`pointwise`: items of each ranking that are judged; the others keep their places after them."""
+    """Number of judged items of each ranking, for `pointwise`. The other items keep their order after the judged
+    items."""
     list_size: int = Field(5, ge=2, le=LONGEST_LIST)
-    """`listwise` and `fused`: how many instead. The authors say 5; their code has 10."""
+    """Number of judged items of each ranking, for `listwise` and `fused`. The paper of UniME-V2 says 5, its code uses
+    10."""
     min_label_mass: float = Field(0.5, ge=0, le=1)
-    """Least probability of all numbers of a list together. Below it, and where the likeliest answer is no number, the
-    list has no choice: the embedder's order stands (`fused`: the pairs' own)."""
+    """Smallest total probability of all numbers of a list. With a smaller probability, or if the most probable answer
+    is not a number, the judge has made no choice. The embedder's order is then kept (with `fused`: the order by
+    pairs)."""
     rerank: Literal["always", "auto"] = "always"
-    """`auto`: leaves alone the subsets in which reranking did not help on held-out queries: a half that the hash of
-    their ids decides, or those of `held_out`. Only the others are reported."""
+    """Which subsets are reranked. `always`: all subsets. `auto`: only subsets in which reranking helped on held-out
+    queries. The held-out queries are a half chosen by the hash of their ids, or the queries of `held_out`. Only the
+    other queries are reported."""
     held_out: Location | None = None
-    """`auto`: the folder of an earlier reranking by the same judge and method, of other queries."""
+    """The folder of an earlier reranking of other queries by the same judge and method, for `auto`."""
     min_held_out: int = Field(50, gt=0)
-    """`auto`: with fewer held-out queries, a subset's gain must exceed its standard error."""
+    """Number of held-out queries, for `auto`. With fewer held-out queries, the gain of a subset must exceed its
+    standard error."""
     max_in_flight: int = Field(16, gt=0)
-    """At most so many queries wait for the service at once; fewer while it has too much to do."""
+    """Largest number of queries that wait for the service at the same time. The number is lower while the service is
+    overloaded."""
 
     @property
     def judged(self) -> int:
-        """How many items of each ranking are judged."""
+        """The number of judged items of each ranking."""
         return self.top if self.method == "pointwise" else self.list_size
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if self.held_out is not None and self.rerank != "auto":
-            raise ValueError("held_out is given, but nothing is decided by it; set rerank = 'auto'")
+            raise ValueError("held_out needs rerank = 'auto'. Set rerank = 'auto', or leave held_out out")
         return self

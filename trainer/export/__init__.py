@@ -1,1 +1,1 @@
-"""Makes of a finished run a folder that other libraries load."""
+"""Exports a finished run as a folder that other libraries load."""

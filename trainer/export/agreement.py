@@ -1,7 +1,8 @@
-"""How far an exported model's numbers are from those of the run: measured on some of the run's own rows.
+"""Measures how much the numbers of an exported model differ from the numbers of the run, on some rows of the run.
 
-What is compared: the base with the adapter, inputs together, as in training; and what was exported, opened anew, input
-by input, as another library computes. Both on the CPU, in the dtype of the export.
+One side is the base model with the adapter, which computes inputs together, as in training. The other side is the
+exported model, opened again, which computes each input alone, as another library does. Both sides run on the CPU in the
+dtype of the export.
 """
 
 import math
@@ -24,73 +25,73 @@ from unijudge.judging.prompt import Prompt
 from unijudge.storage.files import file_sha256
 
 ROWS = 16
-"""Of the run: of each its query, its positive and its first negative."""
-NOT_MEASURED = "How far they are from those of the run was not measured: {}."
-GONE = "the training rows are not there any more, or are others"
+"""The number of compared rows of the run. The query, the positive and the first negative of each row are compared."""
+AGREEMENT_NOT_MEASURED = "The difference from the numbers of the run was not measured: {}."
+GONE = "the training rows no longer exist or have changed"
 
 Numbers = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class AgreementSample:
-    """Some rows of a run, and what a model makes of them."""
+    """Some rows of a run, on which two models are compared."""
 
     rows: list[Example]
     prompt: Prompt | None
-    """What a reranker is asked; None for an embedder."""
+    """The prompt of a reranker. None for an embedder."""
 
     @torch.inference_mode()
     def measured(self, backbone: Backbone, *, together: bool) -> Numbers:
-        """An embedder's vectors, queries first, or a reranker's log-odds of the positives and the negatives."""
+        """Returns an embedder's vectors, queries first, or a reranker's log-odds of the positives and the negatives."""
         if self.prompt is None:
             contents = [row.query for row in self.rows]
-            contents += [row.candidates[place] for place in (0, 1) for row in self.rows]
-            groups = [contents] if together else [[one] for one in contents]
+            contents += [row.candidates[index] for index in (0, 1) for row in self.rows]
+            groups = [contents] if together else [[content] for content in contents]
             return torch.cat([embed(backbone, group) for group in groups]).numpy()
         encoder, prompt = backbone.inputs.encoder, self.prompt
-        pairs = [(row.query, row.candidates[place]) for place in (0, 1) for row in self.rows]
+        pairs = [(row.query, row.candidates[index]) for index in (0, 1) for row in self.rows]
         streams = [encoder.stream(prompt.parts(*pair)) for pair in pairs]
-        batches = [streams] if together else [[one] for one in streams]
+        batches = [streams] if together else [[stream] for stream in streams]
         logits = torch.cat([backbone.next_token_logits(batch) for batch in batches])
         return (logits[:, encoder.label_id(prompt.yes)] - logits[:, encoder.label_id(prompt.no)]).numpy()
 
     def said(self, of_run: Numbers, exported: Numbers, dtype: str) -> str:
-        """What a card says of the two."""
+        """Returns the sentence about the differences for the model card."""
         gap, rows = bound(float(np.abs(of_run - exported).max())), len(self.rows)
-        measured = f"Measured at export in {dtype}, on {rows} of the run's own rows, against the run's base and adapter"
+        measured = f"Measured at export in {dtype}, on {rows} rows of the run, against the run's base and adapter"
         if self.prompt is not None:
             return f"{measured}: log-odds differ by at most {gap}."
         cosine = math.floor(float((of_run * exported).sum(1).min()) * 1e6) / 1e6
         same = int((_best(of_run, rows) == _best(exported, rows)).sum())
         return (
-            f"{measured}: components of vectors differ by at most {gap}, their cosine is {cosine:.6f} or more, "
-            f"and the nearest of {2 * rows} items is the same for {same} of {rows} queries."
+            f"{measured}: components of vectors differ by at most {gap}, the cosine of two vectors of the same content "
+            f"is {cosine:.6f} or more, and the nearest of {2 * rows} items is the same for {same} of {rows} queries."
         )
 
 
 def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> AgreementSample | str:
-    """Some rows of a run, spread evenly; or why there are none, in a card's words.
+    """Returns some evenly spread rows of a run, or the sentence for the card that says why no rows can be read.
 
     Args:
-        settings: The run's.
-        fingerprints: Of what it was trained on.
+        settings: The settings of the run.
+        fingerprints: The fingerprints of the inputs of the training.
     """
     try:
         corpus = Corpus(settings.corpus)
         if corpus.fingerprint != fingerprints.get("the corpus"):
-            return NOT_MEASURED.format("the corpus is another one now")
+            return AGREEMENT_NOT_MEASURED.format("the corpus has changed")
         if file_sha256(settings.triples / "triples.json") != fingerprints.get("the rows"):
-            return NOT_MEASURED.format(GONE)
+            return AGREEMENT_NOT_MEASURED.format(GONE)
         examples = Examples(corpus, settings.triples, settings.num_negatives)
-        places = np.unique(np.linspace(0, len(examples) - 1, ROWS).astype(int))
-        rows = [examples[int(place)] for place in places]
+        indices = np.unique(np.linspace(0, len(examples) - 1, ROWS).astype(int))
+        rows = [examples[int(index)] for index in indices]
     except (DataError, TrainingError):
-        return NOT_MEASURED.format(GONE)
+        return AGREEMENT_NOT_MEASURED.format(GONE)
     return AgreementSample(rows, settings.prompt if isinstance(settings, RerankerSettings) else None)
 
 
 def open_exported(settings: BackboneSettings, folder: Path, *, merged: bool) -> Backbone:
-    """What was exported, as this program opens it."""
+    """Opens the exported model with this program."""
     if merged:
         dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
         update = {"name": str(folder), "revision": None, "adapter": None, "device": "cpu", "dtype": dtype}
@@ -99,7 +100,7 @@ def open_exported(settings: BackboneSettings, folder: Path, *, merged: bool) -> 
 
 
 def bound(gap: float) -> str:
-    """A number of two digits that is no less.
+    """Rounds a number up to two digits.
 
     Example:
         >>> bound(0.00310001), bound(0.0)

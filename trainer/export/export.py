@@ -1,7 +1,7 @@
-"""Makes of a finished run a folder that other libraries load, with a card: the same vectors and log-odds everywhere.
+"""Exports a finished run as a folder that other libraries load, with a card. All libraries get the same numbers.
 
-Everything that changes a number lies inside: weights, chat template, budget of pixels, padding, dtype. What it does not
-do: measure, upload, or choose a licence.
+The folder contains everything that changes a number: weights, chat template, limits of pixels, padding and dtype. An
+export does not evaluate, upload or choose a licence.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from trainer.export.agreement import open_exported, sample_of
 from trainer.export.model_card import RunFacts, card
 from trainer.export.sentence_transformers_files import (
-    Files,
+    FileTexts,
     embedder_files,
     embedder_template,
     is_exported,
@@ -51,25 +51,25 @@ def export(
     form: Form = "merged",
     evaluations: Sequence[Path] = (),
     *,
-    license: str | None = None,  # noqa: A002  what the hub calls it
+    license: str | None = None,  # noqa: A002  the name of the field on the hub
     overwrite: bool = False,
 ) -> ExportedModel:
-    """Writes the folder, all at once.
+    """Writes the exported folder, complete or not at all.
 
     Args:
-        run: A finished training of an embedder or of a reranker.
-        out: A folder or a URL; nothing may be there yet. Its last part is the name of the model.
-        form: `merged`, whole weights; or `adapter`, which needs the base model wherever it is loaded.
-        evaluations: Folders of `train evaluate` or `train rerank`, for the card.
-        license: What the card says, in the hub's short form, such as `apache-2.0`.
-        overwrite: Replace an older export.
+        run: The folder of a finished training of an embedder or of a reranker.
+        out: A folder or a URL that does not exist yet. Its last part is the name of the model.
+        form: `merged` writes complete weights. `adapter` writes the adapter alone, which needs the base model.
+        evaluations: Folders of `train evaluate` or `train rerank` to show on the card.
+        license: The licence on the card, in the short form of the hub, such as `apache-2.0`.
+        overwrite: Whether to replace an older export.
 
     Raises:
-        SettingsError: No short form of a licence, or the run reads as a released checkpoint whose prompts an export
-            cannot write.
-        DataError: The run is not finished or not ours, an evaluation is of something else, `out` exists, or the disk
-            refused.
-        ModelError: Model or adapter cannot be loaded, or do not belong together.
+        SettingsError: The licence is not a short form, or the run uses the encoding of a released checkpoint that an
+            export cannot describe.
+        DataError: The folder is not a finished run, an evaluation belongs to another model, the folder `out` exists, or
+            a file could not be written.
+        ModelError: The model or the adapter cannot be loaded, or the adapter does not match the model.
     """
     check_license(license)
     begun, settings = _read_run(run)
@@ -77,16 +77,16 @@ def export(
     _check_base(adapter, settings.model)
     _check_encoding(run, settings.model)
     story = _story(run, begun, settings, evaluations)
-    with replacing(out, is_exported, "exported model", overwrite=overwrite) as place:
-        check_absent(place)
-        with publishing_folder(place) as draft:
+    with replacing(out, is_exported, "exported model", overwrite=overwrite) as path:
+        check_absent(path)
+        with publishing_folder(path) as draft:
             inputs, agreement = _weights(form, settings, begun, adapter, draft)
             made = _artefact(out.name, form, settings, inputs)
             for name, text in _layout(made, settings, inputs).items():
                 publish_text(draft / name, text)
             tiled = not isinstance(inputs.family, QwenVL)
-            told = replace(story, agreement=agreement)
-            publish_text(draft / "README.md", card(made, told, tiled=tiled, license=license))
+            run_facts = replace(story, agreement=agreement)
+            publish_text(draft / "README.md", card(made, run_facts, tiled=tiled, license=license))
     return made
 
 
@@ -94,9 +94,9 @@ OLD_KEYS = frozenset(
     {"auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights",
      "lora_alpha", "lora_dropout", "modules_to_save", "peft_type", "r", "revision", "target_modules", "task_type"}
 )  # fmt: skip
-"""What every version of peft knows of an adapter."""
-NOT_VERIFIED = " (not verified: the vectors that it measured are not there any more, or are others)"
-OTHER_JUDGE = " (reranked by {model}, whose weights {weights} are not those of this run)"
+"""The keys of an adapter's configuration that every version of peft knows."""
+NOT_VERIFIED = " (not verified, since the evaluated vectors no longer exist or have changed)"
+OTHER_JUDGE = " (reranked by {model}, whose weights {weights} are not the weights of this run)"
 
 
 def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
@@ -105,37 +105,39 @@ def _read_run(run: Path) -> tuple[Beginning, FinetuneSettings]:
     settings = settings_of(run / "settings.json", begun, kind)
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise DataError(
-            f"{run}: not finished, it has no adapter/ yet; start its training again: it goes on where it was"
+            f"{run}: the training is not finished, since the folder adapter/ is missing. Start the training again, "
+            "which resumes from the last checkpoint"
         )
     return begun, settings
 
 
 def _check_base(adapter: Path, model: BackboneSettings) -> None:
-    """A foreign adapter may fit by its shapes."""
+    """Raises an error if an adapter names another base model. The shapes of a foreign adapter may match by chance."""
     base = read_json(adapter / "adapter_config.json", AdapterConfig).base_model_name_or_path
     if base != model.name:
         raise ModelError(
-            f"{adapter}: is an adapter of {base}, but the run trained one of {model.name}; put back the run's own"
+            f"{adapter}: is an adapter for {base}, but the run trained an adapter for {model.name}. Restore the "
+            "adapter of the run"
         )
 
 
 def _check_encoding(run: Path, model: BackboneSettings) -> None:
-    """Refuses a way of reading that no template of ours says to other libraries."""
+    """Raises an error for an encoding that the files of an export cannot describe to other libraries."""
     if model.encoding == "chat":
         return
     kind = load_config(model.name, model.revision).model_type
-    # The files of an export add no prompt to a content, and the card's code for bare strings knows Qwen's positions.
+    # An export cannot add a prompt to a content, and the card's code for bare strings computes the positions of Qwen.
     if model.encoding != "vlm2vec" or kind == "llava_next":
         raise SettingsError(
-            f"{run}: reads with model.encoding = {model.encoding!r} of {kind}, and no file of an export says that to "
-            "other libraries. Embed with `train embed`, or train with model.encoding = 'chat'"
+            f"{run}: uses model.encoding = {model.encoding!r} of {kind}, which the files of an export cannot describe "
+            "to other libraries. Embed with `train embed`, or train with model.encoding = 'chat'"
         )
 
 
 def _weights(
     form: Form, settings: FinetuneSettings, begun: Beginning, adapter: Path, folder: Path
 ) -> tuple[ModelInputs, str]:
-    """Writes them, and says how far their numbers are from those of the run."""
+    """Writes the weights. Returns the model's inputs, and the sentence that compares the weights with the run."""
     backbone, model = open_whole(settings.model, adapter), settings.model
     sample = sample_of(settings, begun.inputs)
     of_run = None if isinstance(sample, str) else sample.measured(backbone, together=True)
@@ -144,7 +146,7 @@ def _weights(
         write_merged(backbone, adapter, folder)
     else:
         _save_adapter(model, inputs, adapter, folder)
-    del backbone  # before what was written is opened
+    del backbone  # frees the memory before the exported model is opened
     if isinstance(sample, str) or of_run is None:
         return inputs, sample if isinstance(sample, str) else ""
     exported = open_exported(model, folder, merged=form == "merged")
@@ -153,7 +155,7 @@ def _weights(
 
 
 def _save_adapter(settings: BackboneSettings, inputs: ModelInputs, adapter: Path, folder: Path) -> None:
-    """Copies an adapter that was seen to fit, and says where its base is to be found."""
+    """Copies an adapter that matches its base model, and records the name of the base model."""
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
     config = _spare(json.loads(read_text(adapter / "adapter_config.json")))
     config |= {"base_model_name_or_path": base_name(settings.name), "revision": settings.revision}
@@ -162,7 +164,7 @@ def _save_adapter(settings: BackboneSettings, inputs: ModelInputs, adapter: Path
 
 
 def _spare(config: dict[str, Any]) -> dict[str, Any]:
-    """An adapter's configuration without what says nothing: older versions of peft refuse a key that is new to them."""
+    """Returns an adapter's configuration without new keys at their defaults, which older versions of peft reject."""
     import peft
 
     usual = peft.LoraConfig().to_dict()
@@ -199,7 +201,7 @@ def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelIn
     return made
 
 
-def _layout(made: ExportedModel, settings: FinetuneSettings, inputs: ModelInputs) -> Files:
+def _layout(made: ExportedModel, settings: FinetuneSettings, inputs: ModelInputs) -> FileTexts:
     template = inputs.chat_template
     if made.bare:
         return {}
@@ -232,7 +234,10 @@ def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations:
 
 
 def _judges(triples: Path, manifest: TripleManifest) -> Iterator[JudgeIdentity]:
-    """Of the score folders that the selection names, or of the dataset that the rows lie in, if still the same."""
+    """Yields the judges of the score folders that the selection names, if these folders are unchanged.
+
+    The score folder of a published dataset, next to the rows, also counts.
+    """
     named = [locate(folder) for folder in manifest.selection.get("scores", [])]
     for wanted in (manifest.scores, manifest.large_scores):
         for folder in (*named, triples.parent / "scores"):
@@ -242,25 +247,28 @@ def _judges(triples: Path, manifest: TripleManifest) -> Iterator[JudgeIdentity]:
 
 
 def _evaluation(folder: Path, run: Path) -> tuple[Evaluation, str]:
-    """And a mark, where it is not seen to be of this run: by the adapter of its vectors, or by who reranked."""
-    found, adapter = read_json(folder / "metrics.json", Evaluation), run / "adapter"
-    extra = found.model_extra or {}
+    """Returns an evaluation, with a remark if the evaluation may belong to another run.
+
+    The adapter of the evaluated vectors, or the judge of a reranking, shows whether the evaluation belongs to this run.
+    """
+    evaluation, adapter = read_json(folder / "metrics.json", Evaluation), run / "adapter"
+    extra = evaluation.model_extra or {}
     if judge := extra.get("judge"):
-        ours = (run / "merged").is_dir() and folder_sha256(run / "merged") == judge["weights"]
-        return found, "" if ours else OTHER_JUDGE.format(**judge)
+        is_own = (run / "merged").is_dir() and folder_sha256(run / "merged") == judge["weights"]
+        return evaluation, "" if is_own else OTHER_JUDGE.format(**judge)
     vectors = extra.get("vectors")
     manifest = locate(vectors) / "vectors.json" if vectors else None
-    if manifest and _same(manifest, found.inputs.get("vectors")):
+    if manifest and _same(manifest, evaluation.inputs.get("vectors")):
         made_by = read_json(manifest, VectorManifest).adapter
         if made_by != folder_sha256(adapter):
             raise DataError(
-                f"{folder}: measures vectors of another adapter ({made_by}) than that of this run "
-                f"({folder_sha256(adapter)}); give the evaluation of this one"
+                f"{folder}: evaluates vectors of another adapter ({made_by}) than the adapter of this run "
+                f"({folder_sha256(adapter)}). Give an evaluation of this run"
             )
-        return found, ""
-    return found, NOT_VERIFIED
+        return evaluation, ""
+    return evaluation, NOT_VERIFIED
 
 
 def _same(file: Path, sha256: str | None) -> bool:
-    """Whether a file is still there, and the one that was meant."""
+    """Returns whether a file exists and has this digest."""
     return sha256 is not None and file.exists() and file_sha256(file) == sha256

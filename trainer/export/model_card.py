@@ -1,8 +1,8 @@
-"""The card of an exported model: README.md, with the front matter by which the Hugging Face hub shows it.
+"""The card of an exported model: README.md, with the front matter for the Hugging Face hub.
 
-Everything on it comes from the run, from the manifests that the run names, and from evaluations that are given; nothing
-is measured here. It names no path of the machine that exported it: the base of an adapter, where it is a folder, is to
-be put beside.
+The content of the card comes from the run, from the manifests that the run names, and from the given evaluations. This
+module measures nothing. The card names no path of the exporting machine. If the base model of an adapter is a folder,
+the card gives only its name, and the reader must put this folder next to the code.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,37 +20,37 @@ from unijudge.settings import flattened
 
 PAPER = "the method of UniME-V2, arXiv 2510.13515"
 UNJUDGED = {"topk", "random", "cyclic"}
-"""Presets of a selection that ask no judge."""
+"""The presets of a selection that use no judge."""
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known about a run."""
+    """The facts about a run that the card shows."""
 
     settings: FinetuneSettings
     begun: Beginning
     environment: Mapping[str, str]
     last: Mapping[str, float]
-    """The last line of its metrics."""
+    """The metrics of the last step."""
     triples: TripleManifest | None
-    """Of its training rows, where they still lie there as they were."""
+    """The manifest of the training rows, or None if the rows no longer exist or have changed."""
     judges: Sequence[JudgeIdentity]
-    """Who scored them, where that can still be read."""
+    """The judges that scored the training rows, if their score folders can still be read."""
     evaluations: Sequence[tuple[str, Evaluation]]
-    """The name of its folder, and what was measured."""
+    """The name and the measures of each evaluation folder."""
     agreement: str = ""
-    """How far the exported numbers are from those of the run."""
+    """The sentence that compares the exported numbers with the numbers of the run."""
 
 
-def card(of: ExportedModel, run: RunFacts, *, tiled: bool, license: str | None) -> str:  # noqa: A002  what the hub calls it
-    """The whole text.
+def card(of: ExportedModel, run: RunFacts, *, tiled: bool, license: str | None) -> str:  # noqa: A002  the hub's name
+    """Returns the text of the card.
 
     Args:
-        of: What was exported.
-        run: How it came to be.
-        tiled: Whether the model's processor cuts pictures into tiles, and so has no budget of pixels.
-        license: The hub's short form, if there is one.
+        of: The exported model.
+        run: The facts about the run.
+        tiled: Whether the model's processor cuts images into tiles and therefore has no limits of pixels.
+        license: The licence in the short form of the hub, or None.
     """
     text = rendered(
         TEMPLATE,
@@ -73,30 +73,30 @@ def card(of: ExportedModel, run: RunFacts, *, tiled: bool, license: str | None) 
 
 
 def _library(of: ExportedModel) -> str:
-    """By what the hub says it is loaded: sentence-transformers, where the folder is one of its models."""
-    is_one = of.pairs if of.kind == "reranker" else not of.bare
-    return "sentence-transformers" if is_one else "transformers"
+    """Returns the library on the hub: sentence-transformers if the library can load the folder, else transformers."""
+    is_supported = of.pairs if of.kind == "reranker" else not of.bare
+    return "sentence-transformers" if is_supported else "transformers"
 
 
 def _preset(run: RunFacts) -> str | None:
-    """How the rows' negatives were chosen, where that is still known."""
+    """Returns the preset that chose the negatives, or None if the preset is unknown."""
     return run.triples.selection.get("preset") if run.triples else None
 
 
 def _is_taught(run: RunFacts) -> bool:
-    """Whether a judge's scores are in the loss; a reranker's say which negative is the hardest."""
+    """Returns whether the loss uses a judge's scores. For a reranker, scores determine the hardest negative."""
     settings = run.settings
     return settings.loss.name != "infonce" if isinstance(settings, EmbedderSettings) else _preset(run) != "random"
 
 
 def _is_judged(run: RunFacts) -> bool:
-    """Whether a judge had a part in it: in the loss, or in what the rows are."""
+    """Returns whether a judge influenced the training, through the loss or through the selection of rows."""
     suspects = run.triples.selection.get("suspect_action", "keep") if run.triples else "keep"
     return _is_taught(run) or _preset(run) not in UNJUDGED or suspects != "keep"
 
 
 def _how(run: RunFacts) -> str:
-    """How it was trained, in a sentence: by its loss, and by what the manifest of its rows says."""
+    """Returns a sentence about the training, from the loss and from the manifest of the rows."""
     settings, preset, how = run.settings, _preset(run), "Trained by unijudge"
     like_the_paper = preset is not None and preset not in UNJUDGED
     if isinstance(settings, EmbedderSettings):
@@ -104,13 +104,13 @@ def _how(run: RunFacts) -> str:
         agree = "so that its similarities agree with a multimodal LLM's judgements"
         how += f" {agree if _is_taught(run) else 'contrastively, from labels alone'}"
     if preset is not None:
-        unjudged = f"negatives that the selection `{preset}` took without a judge"
-        how += f", on {unjudged if preset in UNJUDGED else 'hard negatives that a multimodal LLM judged'}"
+        unjudged = f"negatives that the selection `{preset}` chose without a judge"
+        how += f", on {unjudged if preset in UNJUDGED else 'hard negatives judged by a multimodal LLM'}"
     return f"{how} ({PAPER})." if like_the_paper else f"{how}."
 
 
 def _training(of: ExportedModel, run: RunFacts) -> str:
-    model = {"base model": of.base_name, "revision": of.revision or "none was pinned", "form": of.form}
+    model = {"base model": of.base_name, "revision": of.revision or "not pinned", "form": of.form}
     inputs = {"pixels": f"{of.min_pixels} to {of.max_pixels}", "longest input": f"{of.max_tokens} tokens"}
     if of.kind == "embedder":
         inputs |= run.settings.model.model_dump(include={"encoding", "resize"})
@@ -125,24 +125,24 @@ def _rows(run: RunFacts) -> str:
         return facts(inputs)
     known = {"rows": run.triples.rows, "negatives stored": run.triples.negatives_in_row}
     chosen = {f"selection: {name}": value for name, value in without_places_in(run.triples.selection).items()}
-    scales = {f"scale of judge {place}": scale for place, scale in enumerate(run.triples.scales, start=1)}
+    scales = {f"scale of judge {number}": scale for number, scale in enumerate(run.triples.scales, start=1)}
     counts = {name: f"{value:,.10g}" for name, value in run.triples.statistics.items()}
     return facts(inputs | known | chosen | scales | counts)
 
 
 def _measured(run: RunFacts) -> Iterator[tuple[str, str, str]]:
-    """Of each evaluation: its folder, its corpus, and a table of its measures by subset."""
-    for place, evaluation in run.evaluations:
+    """Yields the folder, the corpus and the table of measures by subset of each evaluation."""
+    for folder, evaluation in run.evaluations:
         names = list(dict.fromkeys(name for measures in evaluation.subsets.values() for name in measures))
         rows = []
         for subset, measures in evaluation.subsets.items():
             values = [f"{measures[name]:.4g}" if name in measures else "" for name in names]
             rows.append([subset, *values])
-        yield place, without_places(evaluation.corpus), table(["subset", *names], rows)
+        yield folder, without_places(evaluation.corpus), table(["subset", *names], rows)
 
 
 def _origin(run: RunFacts) -> Iterator[tuple[str, str]]:
-    """What was made on the way, and the command that made it."""
+    """Yields each artefact of the run with the command that made it."""
     made = {"training": run.begun.made, "training rows": run.triples.made if run.triples else None}
     made |= {"export": Provenance.now()}
     for name, by in made.items():

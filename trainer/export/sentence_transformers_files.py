@@ -1,7 +1,7 @@
-"""What other libraries read beside the weights: sentence-transformers' modules, and chat templates without a choice.
+"""The files that other libraries read besides the weights: modules of sentence-transformers, and chat templates.
 
-A template fixes what a caller could get wrong: pictures come before texts, whatever the order in which they are given,
-and the turn ends where the model's answer begins. Works on names and numbers; imports no library.
+A template prevents mistakes of the caller. Images always come before texts, whatever the order of the caller, and the
+turn always ends at the start of the model's answer. This module works on names and numbers and imports no library.
 
 Source:
     sentence-transformers 6.2: its modules Transformer, Pooling, Normalize and LogitScore, and their configurations.
@@ -14,18 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.models.input_formats import FILE as EMBEDDING
+from trainer.models.input_formats import EMBEDDING_FILE
 from unijudge.errors import DataError
 from unijudge.formats.model_folders import AdapterConfig, ModelConfig, missing_weights
 from unijudge.judging.prompt import CANDIDATE, QUERY, Prompt
-from unijudge.judging.reranker_file import FILE as JUDGING
+from unijudge.judging.reranker_file import JUDGING_FILE
 from unijudge.storage.files import names_in, read_json, read_text
 from unijudge.storage.outputs import check_only
 
-Files = dict[str, str]
+FileTexts = dict[str, str]
 """Path inside the folder → text."""
 EXPORTED = re.compile(r"(\d_[A-Za-z]+/)?[\w.-]+\.(json|safetensors|jinja|model)|README\.md|merges\.txt|vocab\.txt")
-"""What the files of an exported model are called: ours, and those of libraries that write weights and tokenizers."""
+"""The names of the files in an exported model: files of this project, and files with weights and tokenizers."""
 
 _ST = "sentence_transformers"
 _TRANSFORMER = f"{_ST}.base.modules.transformer.Transformer"
@@ -70,36 +70,36 @@ _NAMES = {"query": QUERY, "document": CANDIDATE}
 
 
 def processor_options(backend: str) -> dict[str, Any]:
-    """How a processor is asked for, so that pictures are scaled as in training.
+    """Returns the options with which a processor is loaded, so that images are scaled as in training.
 
-    Of transformers' two ways to name the library, the newer one (`backend`) reaches the video processor too, which
-    knows torchvision alone.
+    transformers has two options for the scaling library. The newer option, `backend`, also affects the video processor,
+    which supports only torchvision. So this function uses the older option.
 
     Args:
-        backend: The library that scales pictures: `pil` or `torchvision`.
+        backend: The library that scales images: `pil` or `torchvision`.
     """
     return {"use_fast": backend == "torchvision"}
 
 
 def embedder_template(template: str, *, trimmed: bool) -> str:
-    """A model's chat template, with one way to write a content: picture, text, then the model's turn.
+    """Returns a model's chat template with a fixed order: the image, the text, then the model's turn.
 
     Args:
-        template: The model's own.
-        trimmed: Whether a text loses its outer blanks.
+        template: The chat template of the model.
+        trimmed: Whether whitespace around a text is removed.
     """
     return (_TRIMMED if trimmed else "") + _ORDERED + template
 
 
 def reranker_template(template: str, prompt: Prompt, picture: str) -> str:
-    """A model's chat template that also takes a pair, and asks the judge's question about it.
+    """Returns a model's chat template that turns a pair into the judge's question about this pair.
 
-    The pair is a message of the role `query` and one of the role `document`, as CrossEncoder writes them.
+    A pair is a message of the role `query` and a message of the role `document`, in the form of CrossEncoder.
 
     Args:
-        template: The model's own, for everything else.
-        prompt: What the judge is asked.
-        picture: What the model's own template writes for a picture.
+        template: The chat template of the model, for all other messages.
+        prompt: The prompt of the judge.
+        picture: The text that the chat template of the model writes for an image.
     """
     asked = [json.dumps(prompt.instruction, ensure_ascii=False)]
     for role in _SIDES[prompt.order]:
@@ -107,13 +107,13 @@ def reranker_template(template: str, prompt: Prompt, picture: str) -> str:
     return _PAIR.replace("PICTURE", json.dumps(picture)).replace("PARTS", " ~ ".join(asked)) + template
 
 
-def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> Files:
-    """By which `SentenceTransformer(folder)` gives the hidden state of the last token, normalised.
+def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> FileTexts:
+    """Returns the files with which `SentenceTransformer(folder)` computes the normalised last hidden state.
 
     Args:
-        width: Of the embeddings.
-        dtype: Of the computation.
-        processor: `processor_options`.
+        width: The width of the embeddings.
+        dtype: The dtype of the computation.
+        processor: The result of `processor_options`.
     """
     pooling = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
     return _modules({"": _TRANSFORMER, "1_Pooling": _POOLING, "2_Normalize": _NORMALIZE}) | {
@@ -126,14 +126,14 @@ def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> File
     }
 
 
-def reranker_files(yes_id: int, no_id: int, dtype: str, processor: Mapping[str, Any]) -> Files:
-    """By which `CrossEncoder(folder)` gives a pair's log-odds.
+def reranker_files(yes_id: int, no_id: int, dtype: str, processor: Mapping[str, Any]) -> FileTexts:
+    """Returns the files with which `CrossEncoder(folder)` computes the log-odds of a pair.
 
     Args:
         yes_id: The token of a match.
         no_id: The token of a mismatch.
-        dtype: Of the computation.
-        processor: `processor_options`.
+        dtype: The dtype of the computation.
+        processor: The result of `processor_options`.
     """
     return _modules({"": _TRANSFORMER, "1_LogitScore": _LOGIT_SCORE}) | {
         "sentence_bert_config.json": _transformer("any-to-any", "logits", dtype, processor),
@@ -144,7 +144,7 @@ def reranker_files(yes_id: int, no_id: int, dtype: str, processor: Mapping[str, 
     }
 
 
-def _modules(types: Mapping[str, str]) -> Files:
+def _modules(types: Mapping[str, str]) -> FileTexts:
     listed = [{"idx": n, "name": str(n), "path": path, "type": kind} for n, (path, kind) in enumerate(types.items())]
     return {"modules.json": _text(listed)}
 
@@ -168,24 +168,24 @@ def _text(value: Any) -> str:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder is an exported model: weights, how they read their inputs, our card, and nothing else.
+    """Returns whether a folder is an exported model, with weights, a manifest of its inputs and a card of this project.
 
     Raises:
-        DataError: It is one, and holds files of somebody else too.
+        DataError: The folder is an exported model, but also contains other files.
     """
     names = dict.fromkeys(names_in(folder), 0)
-    if not names.keys() & {EMBEDDING, JUDGING} or "README.md" not in names:
+    if not names.keys() & {EMBEDDING_FILE, JUDGING_FILE} or "README.md" not in names:
         return False
     if "- unijudge" not in read_text(folder / "README.md").splitlines():
         return False
     try:
         if "adapter_config.json" in names:
-            found: AdapterConfig | ModelConfig = read_json(folder / "adapter_config.json", AdapterConfig)
+            config: AdapterConfig | ModelConfig = read_json(folder / "adapter_config.json", AdapterConfig)
         else:
-            found = read_json(folder / "config.json", ModelConfig)
-        whole = not missing_weights(folder, found, names)
+            config = read_json(folder / "config.json", ModelConfig)
+        is_complete = not missing_weights(folder, config, names)
     except DataError:
         return False
-    if whole:
-        check_only(folder, lambda one: EXPORTED.fullmatch(one) is not None)
-    return whole
+    if is_complete:
+        check_only(folder, lambda name: EXPORTED.fullmatch(name) is not None)
+    return is_complete

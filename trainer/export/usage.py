@@ -1,4 +1,4 @@
-"""How an exported model is loaded, library by library: the section of its card that `usage.md.jinja` holds."""
+"""The section of a model card that shows how each library loads the model. The template is `usage.md.jinja`."""
 
 import json
 from collections.abc import Mapping
@@ -18,57 +18,58 @@ Form = Literal["merged", "adapter"]
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """What the code depends on."""
+    """An exported model, with everything on which the code of its card depends."""
 
     name: str
-    """Of the folder."""
+    """The name of the folder."""
     kind: UsageKind
     form: Form
     base: str
-    """The model that was trained: a hub name, or a folder."""
+    """The base model of the training: a hub name or a folder."""
     revision: str | None
     dtype: str
     min_pixels: int
     max_pixels: int
     max_tokens: int
     processor: Mapping[str, Any]
-    """How its processor is asked for."""
+    """The options with which the processor is loaded."""
     prompt: Prompt
-    """What a reranker is asked."""
+    """The prompt of a reranker."""
     labels: tuple[int, int]
-    """A reranker's tokens of a match and of a mismatch."""
+    """The tokens of a reranker for a match and for a mismatch."""
     pairs: bool
-    """Whether a processor takes a reranker's pictures in the order in which its question names them."""
+    """Whether a processor receives the images of a pair in the order of the reranker's question."""
     bare: str | None
-    """The word of a picture, where an embedder reads strings without a template, and pictures count on like text."""
+    """The image token of an embedder that reads strings without a template, with consecutive positions for image
+    tokens. None for other models."""
     edge: int | None
-    """To how many pixels on each side pictures are squashed, where they are."""
+    """The number of pixels on each side to which images are distorted. None if images keep their aspect ratio."""
 
     @property
     def quoted(self) -> str:
-        """The name as Python reads it."""
+        """The name as a Python string literal."""
         return json.dumps(self.name, ensure_ascii=False)
 
     @property
     def base_name(self) -> str:
-        """The model that was trained, as a reader knows it."""
+        """The name of the base model, without a path of this machine."""
         return base_name(self.base)
 
     @property
     def quoted_weights(self) -> str:
-        """What the weights are loaded from, as Python reads it: an adapter has those of its base."""
+        """The source of the weights as a Python string literal. For an adapter, this is the base model."""
         return json.dumps(self.base_name, ensure_ascii=False) if self.form == "adapter" else self.quoted
 
     @property
     def is_in_mteb(self) -> bool:
-        """Whether mteb's wrapper of sentence-transformers gives the numbers that the model was taught to give."""
+        """Whether mteb's wrapper of sentence-transformers computes the same numbers as the training."""
         if self.edge:
             return False
         return self.pairs or (self.kind == "embedder" and not self.bare)
 
     @property
     def service_settings(self) -> list[str]:
-        """The settings of `judge serve` with which a reranker is served as it was taught."""
+        """The settings of `judge serve` that serve a reranker in the way of its training."""
         model = {
             "name": self.quoted, "dtype": self.dtype, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels,
         }  # fmt: skip
@@ -77,13 +78,13 @@ class ExportedModel:
 
     @property
     def photo(self) -> str:
-        """Code that opens a picture as the model was taught to see it."""
+        """The code that opens an image in the way of the training."""
         size = f'.convert("RGB").resize(({self.edge}, {self.edge}), Image.Resampling.BICUBIC)' if self.edge else ""
         return f'Image.open("photo.jpg"){size}'
 
 
 def base_name(name: str) -> str:
-    """A hub name as it is; of a folder its own name, where the reader must put it: no path of this machine.
+    """Returns a hub name unchanged. For a folder, returns only its name, since a card names no path of this machine.
 
     Example:
         >>> base_name("Qwen/Qwen2-VL-2B-Instruct")
@@ -94,5 +95,5 @@ def base_name(name: str) -> str:
 
 
 def loading(of: ExportedModel) -> str:
-    """The section of the card."""
+    """Returns the section of the card as text."""
     return rendered(TEMPLATE, of=of)

@@ -1,1 +1,1 @@
-"""What a student learns from, as pure functions of its similarities and of the judge's scores."""
+"""The losses, as pure functions of the student's similarities and the judge's scores."""

@@ -1,6 +1,7 @@
-"""What a student can learn from labels alone, and from the other rows of a batch: pure functions; no model, no rank.
+"""The losses that need no judge: labels alone, and the other rows of a batch. Pure functions without a model or a rank.
 
-Letters: B queries · U distinct candidates of a batch. Computed in float32, or float64 where that is given.
+Letters: B queries · U distinct candidates of a batch. The functions compute in float64 for float64 inputs, otherwise in
+float32.
 """
 
 import torch
@@ -18,7 +19,7 @@ def infonce(
     temperature: float,
     weights_B: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy of picking each query's positive among its candidates.
+    """Returns the mean cross-entropy of picking each query's positive among its candidates.
 
         loss = mean over b of  −w_b ln [ e^(s_bt / t) / Σ_u e^(s_bu / t) ],   t the target's column, u not masked.
 
@@ -26,15 +27,15 @@ def infonce(
         similarities_BU: Cosine similarities of each query with every distinct candidate of the batch, in [-1, 1].
         target_B: The column of each query's positive.
         masked_BU: True where a column is not a negative of the row: another known positive, or another row's candidate.
-            A row without a negative costs nothing.
-        temperature: Divides the similarities. Greater than 0.
-        weights_B: As in `losses.symmetric_kl`.
+            A row without a negative adds nothing to the loss.
+        temperature: The divisor of the similarities. Greater than 0.
+        weights_B: As in `distillation.symmetric_kl`.
 
     Returns:
         A scalar ≥ 0, in nats.
 
     Raises:
-        ValueError: A target is masked, or there is one candidate in all: the loss would be zero without a word.
+        ValueError: A target is masked, or the batch has only one candidate, so the loss would always be zero.
 
     Example:
         >>> even = infonce(torch.zeros(1, 3), torch.tensor([0]), torch.zeros(1, 3, dtype=torch.bool), temperature=1)
@@ -45,9 +46,9 @@ def infonce(
         van den Oord et al., "Representation learning with contrastive predictive coding", arXiv 1807.03748.
     """
     if masked_BU.gather(1, target_B[:, None]).any():
-        raise ValueError("infonce: a target is masked; a query's own positive must stay in its row")
+        raise ValueError("infonce: a target is masked. Unmask each query's own positive")
     if similarities_BU.shape[1] < 2:
-        raise ValueError("infonce: one candidate in all; the loss would be zero whatever the model does")
+        raise ValueError("infonce: with one candidate the loss is always zero. Give at least two candidates")
     logits_BU = (to_float32(similarities_BU) / temperature).masked_fill(masked_BU, -torch.inf)
     return weighted_mean(F.cross_entropy(logits_BU, target_B, reduction="none"), weights_B)
 
@@ -60,26 +61,27 @@ def in_batch_contrast(
     temperature: float,
     weights_B: Tensor | None = None,
 ) -> Tensor:
-    """Mean surprise at finding a query's candidates among its own, in the student's ranking of the whole batch.
+    """Returns the mean negative log-probability of a query's own candidates in the student's ranking of the batch.
 
         loss = mean over b of  −w_b ln [ Σ_own e^(s_bu / t) / Σ_all e^(s_bu / t) ].
 
-    A judge has no word on other rows' candidates, and a Q of 0 for them would make KL(P || Q) infinite. But P over the
-    batch is P over own candidates times the probability of being own, so with Q = 0 for others
+    The judge did not score the candidates of other rows, and a Q of 0 for these candidates would make KL(P || Q)
+    infinite. For own candidates, P over the batch is P over the own candidates times the probability of the own
+    candidates. So with Q = 0 for the candidates of other rows
 
-        KL(Q || P over the batch) = KL(Q || P over own) + this.
+        KL(Q || P over the batch) = KL(Q || P over own) + this loss.
 
-    Hence it stands beside the other losses as a term of its own: with `infonce` over own candidates it is, exactly, the
-    usual InfoNCE over the batch; with `kl` that InfoNCE with soft labels. It never pushes a row's own candidates apart:
-    that is the judge's to say.
+    Hence this loss is a separate term next to the other losses. Added to `infonce` over own candidates, the sum is
+    exactly the usual InfoNCE over the batch. Added to `kl`, the sum is InfoNCE with soft labels. The term never
+    separates a row's own candidates from each other, since their order is the judge's decision.
 
     Args:
         similarities_BU: Cosine similarities of each query with every distinct candidate of the batch, in [-1, 1].
-        own_BU: True where a column is the row's own candidate. At least one a row.
-        all_BU: The same, and where it is another row's and no known positive of this one. A row without one of these
-            costs nothing.
-        temperature: Divides the similarities. Greater than 0.
-        weights_B: As in `losses.symmetric_kl`.
+        own_BU: True where a column is the row's own candidate. Each row has at least one own candidate.
+        all_BU: True for own candidates, and for candidates of other rows that are no known positive of this row. A row
+            without a candidate of another row adds nothing to the loss.
+        temperature: The divisor of the similarities. Greater than 0.
+        weights_B: As in `distillation.symmetric_kl`.
 
     Returns:
         A scalar ≥ 0, in nats.

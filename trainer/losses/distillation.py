@@ -1,9 +1,11 @@
-"""What a student can learn from a judge's scores of a row's own candidates: pure functions; no model, no rank.
+"""The losses that learn from a judge's scores of a row's own candidates. Pure functions without a model or a rank.
 
 Letters: B queries · K candidates of one query, column 0 the positive.
-Everything is computed in float32, or float64 where that is given, with log_softmax: a floor inside the logarithm would
-kill the gradient where the student is most wrong. Rows never mix: micro-batches of equal size average to the whole.
-What a student learns from labels alone, and from the other rows of a batch, is in `contrastive.py`.
+
+The functions compute in float64 for float64 inputs, otherwise in float32, with log_softmax because a lower bound
+inside the logarithm would remove the gradient where the student is most wrong. Rows do not influence each other, so the
+mean over micro-batches of equal size is the mean over the whole batch. The losses that need no judge are in
+`contrastive.py`.
 """
 
 import math
@@ -21,7 +23,7 @@ def symmetric_kl(
     teacher_temperature: float,
     weights_B: Tensor | None = None,
 ) -> Tensor:
-    """Mean symmetric Kullback-Leibler divergence between two rankings of the same candidates.
+    """Returns the mean symmetric Kullback-Leibler divergence between two rankings of the same candidates.
 
     Row b holds the scores of query b's K candidates. Both rows become distributions,
 
@@ -29,22 +31,22 @@ def symmetric_kl(
 
         loss = mean over b of  w_b [ KL(P || Q) + KL(Q || P) ] / 2.
 
-    Unbounded.
+    The loss has no upper bound.
 
     Args:
         student_BK: Cosine similarities, in [-1, 1]. Gradients flow through these.
         teacher_BK: Judge scores, in [0, 1]; treated as constants.
-        student_temperature: Divides the student's row. Greater than 0.
-        teacher_temperature: Divides the teacher's row. Greater than 0; smaller is sharper.
-        weights_B: w, of each row, 0 … 1; none: 1. The mean is over rows, not over weights, so a batch of light rows
-            weighs less than another.
+        student_temperature: The divisor of the student's row. Greater than 0.
+        teacher_temperature: The divisor of the teacher's row. Greater than 0. A smaller value makes Q sharper.
+        weights_B: The weight w of each row, in [0, 1]. None: every weight is 1. The sum is divided by the number of
+            rows, not by the sum of weights, so a batch of rows with low weights has a smaller loss.
 
     Returns:
-        A scalar ≥ 0, in nats; zero exactly when every pair of rows agrees.
+        A scalar ≥ 0, in nats; zero exactly when P and Q agree in every row.
 
     Raises:
-        ValueError: The shapes differ, or K is 1: a distribution over one candidate is constant, so the loss and its
-            gradient would be zero without a word.
+        ValueError: The shapes differ, or K is 1. A distribution over one candidate is constant, so the loss and its
+            gradient would always be zero.
 
     Example:
         >>> even, leaning = torch.zeros(1, 2), torch.tensor([[0.0, math.log(3.0)]])
@@ -52,7 +54,8 @@ def symmetric_kl(
         0.1373
 
     Source:
-        UniME-V2 (arXiv 2510.13515), which calls it "JS-Divergence"; the true one is `js_divergence`.
+        UniME-V2 (arXiv 2510.13515), which calls this loss "JS-Divergence". The Jensen-Shannon divergence itself is
+        `js_divergence`.
     """
     log_p, log_q = _log_distributions(student_BK, teacher_BK, student_temperature, teacher_temperature)
     # KL(P‖Q) + KL(Q‖P) = Σ (P − Q)(ln P − ln Q)
@@ -67,24 +70,24 @@ def js_divergence(
     teacher_temperature: float,
     weights_B: Tensor | None = None,
 ) -> Tensor:
-    """Mean Jensen-Shannon divergence between two rankings of the same candidates.
+    """Returns the mean Jensen-Shannon divergence between two rankings of the same candidates.
 
     With P and Q as in `symmetric_kl` and M = (P + Q) / 2,
 
         loss = mean over b of  w_b [ KL(P || M) + KL(Q || M) ] / 2.
 
-    Bounded by ln 2, so one query with a confident judge cannot swamp a batch; but its gradient vanishes where the
-    student is confidently wrong.
+    The loss of a row is at most ln 2, so a single query with a confident judge cannot dominate a batch. But the
+    gradient vanishes where the student is confidently wrong.
 
     Args:
         student_BK: Cosine similarities, in [-1, 1]. Gradients flow through these.
         teacher_BK: Judge scores, in [0, 1]; treated as constants.
-        student_temperature: Divides the student's row. Greater than 0.
-        teacher_temperature: Divides the teacher's row. Greater than 0.
+        student_temperature: The divisor of the student's row. Greater than 0.
+        teacher_temperature: The divisor of the teacher's row. Greater than 0.
         weights_B: As in `symmetric_kl`.
 
     Returns:
-        A scalar in [0, ln 2], in nats; zero exactly when every pair of rows agrees.
+        A scalar in [0, ln 2], in nats; zero exactly when P and Q agree in every row.
 
     Raises:
         ValueError: As `symmetric_kl`.
@@ -111,24 +114,24 @@ def kl(
     teacher_temperature: float,
     weights_B: Tensor | None = None,
 ) -> Tensor:
-    """Mean Kullback-Leibler divergence of the student's ranking from the teacher's: the usual distillation.
+    """Returns the mean Kullback-Leibler divergence of the student's ranking from the teacher's, the usual distillation.
 
     With P and Q as in `symmetric_kl`,
 
-        loss = mean over b of  w_b KL(Q || P),   its gradient on a candidate's logit  w_b (P − Q) / B.
+        loss = mean over b of  w_b KL(Q || P),   with the gradient  w_b (P − Q) / B  on a candidate's logit.
 
-    It differs from cross-entropy with soft labels by the entropy of Q, which is a constant. Where Q is one-hot it is
-    `infonce` over the row's own candidates.
+    The loss differs from cross-entropy with soft labels by the entropy of Q, which is a constant. If Q is one-hot, the
+    loss equals `infonce` over the row's own candidates.
 
     Args:
         student_BK: Cosine similarities, in [-1, 1]. Gradients flow through these.
         teacher_BK: Judge scores, in [0, 1]; treated as constants.
-        student_temperature: Divides the student's row. Greater than 0.
-        teacher_temperature: Divides the teacher's row. Greater than 0.
+        student_temperature: The divisor of the student's row. Greater than 0.
+        teacher_temperature: The divisor of the teacher's row. Greater than 0.
         weights_B: As in `symmetric_kl`.
 
     Returns:
-        A scalar ≥ 0, in nats; zero exactly when every pair of rows agrees. Not scaled by the temperatures.
+        A scalar ≥ 0, in nats; zero exactly when P and Q agree in every row. Not scaled by the temperatures.
 
     Raises:
         ValueError: As `symmetric_kl`.
@@ -153,24 +156,26 @@ def margin_mse(
     teacher_temperature: float,
     weights_B: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared difference of margins: by how much the positive leads each negative, for student and teacher.
+    """Returns the mean squared difference between the student's and the teacher's margins.
+
+    A margin is the score of the positive minus the score of a negative.
 
         loss = mean over b of  w_b mean over k ≥ 1 of  [ (s_b0 − s_bk) / t_s − (q_b0 − q_bk) / t_t ]².
 
-    At temperatures of 1 this is the source's, which compares raw outputs. Ours are bounded alike, cosines and scores,
-    so the temperatures are what they are in `symmetric_kl`: their ratio alone moves the optimum, their size scales the
-    loss. The judge's log-odds are not taken: they are unbounded, which no cosine can follow, and a label that a person
-    or a fallback gave (0 or 1) has none.
+    At temperatures of 1 this is the loss of the source, which compares raw outputs. Here cosines and judge scores are
+    both bounded, so the temperatures have the same role as in `symmetric_kl`: only their ratio moves the optimum, and
+    their size scales the loss. The loss does not use the judge's log-odds for two reasons. Log-odds are unbounded, so a
+    cosine cannot match them. And a label of 0 or 1 from a person or a fallback has no finite log-odds.
 
     Args:
         student_BK: Cosine similarities, in [-1, 1]. Gradients flow through these.
         teacher_BK: Judge scores, in [0, 1]; treated as constants.
-        student_temperature: Divides the student's margins. Greater than 0.
-        teacher_temperature: Divides the teacher's margins. Greater than 0.
+        student_temperature: The divisor of the student's margins. Greater than 0.
+        teacher_temperature: The divisor of the teacher's margins. Greater than 0.
         weights_B: As in `symmetric_kl`.
 
     Returns:
-        A scalar ≥ 0, a squared logit; zero exactly when all margins agree.
+        A scalar ≥ 0, in squared logits; zero exactly when all margins agree.
 
     Raises:
         ValueError: As `symmetric_kl`.
@@ -190,7 +195,9 @@ def margin_mse(
 
 
 def weighted_mean(terms_B: Tensor, weights_B: Tensor | None) -> Tensor:
-    """Mean over rows of weight × term; not divided by the weights, so that micro-batches average to the whole.
+    """Returns the mean of weight × term over rows.
+
+    The sum is not divided by the sum of weights, so the mean over micro-batches is the mean over the whole batch.
 
     Example:
         >>> weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])).item()
@@ -210,13 +217,15 @@ def _logits(
     student_BK: Tensor, teacher_BK: Tensor, student_temperature: float, teacher_temperature: float
 ) -> tuple[Tensor, Tensor]:
     if student_BK.shape != teacher_BK.shape:
-        raise ValueError(f"student {tuple(student_BK.shape)} and teacher {tuple(teacher_BK.shape)} differ in shape")
+        raise ValueError(
+            f"the student's shape {tuple(student_BK.shape)} differs from the teacher's shape {tuple(teacher_BK.shape)}"
+        )
     if student_BK.shape[-1] < 2:
-        raise ValueError("one candidate a row: its distribution is constant; give at least one negative")
+        raise ValueError("a distribution over one candidate is constant. Give each row at least one negative")
     student_BK = to_float32(student_BK)
     return student_BK / student_temperature, teacher_BK.detach().to(student_BK.dtype) / teacher_temperature
 
 
 def to_float32(values: Tensor) -> Tensor:
-    """In float32, or as they are in float64."""
+    """Returns values in float32. Values in float64 are returned unchanged."""
     return values if values.dtype == torch.float64 else values.float()

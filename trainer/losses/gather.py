@@ -1,6 +1,7 @@
-"""Several processes: the candidates of all of them as negatives of each one's rows, with gradients.
+"""Exchanges candidates between processes, so that the candidates of all processes are negatives of every row.
 
-Letters: B rows of this process · U its distinct candidates · V those of all processes · D the width of a vector.
+Letters: B rows of this process · U its distinct candidates · V the distinct candidates of all processes · D the width
+of a vector.
 """
 
 from collections.abc import Sequence
@@ -18,51 +19,55 @@ from unijudge.alike import Sign
 
 
 def gathered(batch: Batch, candidates_UD: Tensor) -> tuple[Batch, Tensor]:
-    """The candidates of all processes, each content once, and where this process's rows find theirs among them.
+    """Returns the distinct candidates of all processes, and this process's batch with columns over these candidates.
 
-    A gradient at one of these vectors reaches the process that embedded it as the sum over the losses of all processes.
-    So when processes add up their gradients, or average them, they get those of the sum of their losses, or the mean:
-    where each loss is a mean over as many rows, that of all rows on one process. Every process must call this at the
-    same point, and run its backward. Alone, nothing is sent and nothing changes.
+    The gradient of a vector is the sum over the losses of all processes. This sum reaches the process that embedded the
+    vector. So if the processes sum their gradients, the result is the gradient of the sum of their losses; if they
+    average their gradients, the result is the gradient of the mean loss. If each loss is a mean over the same number of
+    rows, the mean loss equals the loss of all rows on one process.
+
+    Every process must call this function at the same point, and must run its backward pass. A single process sends
+    nothing and changes nothing.
 
     Args:
-        batch: This process's.
-        candidates_UD: Its embedded candidates; the processes may hold different numbers of them.
+        batch: The batch of this process.
+        candidates_UD: The embedded candidates of this process. Processes may have different numbers of candidates.
 
     Returns:
-        The batch with `candidate_keys`, their signs, `columns_BK` and the masks over V (its contents stay this
-        process's own), and the V vectors.
+        The batch and the V vectors. The batch has `candidate_keys`, `candidate_signs`, `columns_BK` and masks over all
+        V candidates. Its contents are still those of this process.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return batch, candidates_UD
     names: list[list[tuple[bytes, Sign]]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(names, [*zip(batch.candidate_keys, batch.candidate_signs, strict=True)])
-    place: dict[bytes, int] = {}
+    column_of: dict[bytes, int] = {}
     first: list[int] = []
     signs: list[Sign] = []
     for row, (key, sign) in enumerate(chain(*names)):
-        if key not in place:
-            place[key] = len(first)
+        if key not in column_of:
+            column_of[key] = len(first)
             first.append(row)
             signs.append(sign)
-    everybodys: Tensor = _EveryRow.apply(candidates_UD, [len(one) for one in names])
-    columns_U = torch.tensor([place[key] for key in batch.candidate_keys])
+    all_vectors: Tensor = _EveryRow.apply(candidates_UD, [len(names_of_process) for names_of_process in names])
+    columns_U = torch.tensor([column_of[key] for key in batch.candidate_keys])
     says_BV, shows_BV = excluded_among(batch.excluded, signs)
     among = replace(
         batch,
-        candidate_keys=list(place),
+        candidate_keys=list(column_of),
         candidate_signs=signs,
         columns_BK=columns_U[batch.columns_BK],
         says_BU=says_BV,
         shows_BU=shows_BV,
     )
-    return among, everybodys[first]
+    return among, all_vectors[first]
 
 
 class _EveryRow(torch.autograd.Function):
-    """The rows of all processes, in their order; a process's own get the sum of the gradients that all have for them.
+    """Concatenates the rows of all processes, in the order of the processes.
 
-    `torch.distributed.all_gather` itself keeps no gradient.
+    The backward pass gives a process the gradients of its own rows, summed over all processes.
+    `torch.distributed.all_gather` alone has no gradient.
     """
 
     @staticmethod

@@ -1,8 +1,9 @@
 """Embeds a batch of any size within the memory of one chunk, with the gradients of the whole.
 
-In-batch negatives make one loss of all rows, so a batch cannot be cut. But its vectors are small: only the hidden
-states behind them are large. So each chunk is embedded without keeping these; in the backward pass, when the loss has
-told how each vector should move, the chunk is embedded once more, now to be differentiated, and let go before the next.
+With in-batch negatives, the loss depends on all rows together, so a batch cannot be split into smaller batches. The
+vectors of a batch are small, but the hidden states behind the vectors are large. So each chunk is first embedded
+without keeping its hidden states. In the backward pass, when the gradients of the vectors are known, each chunk is
+embedded a second time, differentiated, and freed before the next chunk.
 """
 
 from collections.abc import Sequence
@@ -17,20 +18,21 @@ from unijudge.content import Content
 
 
 def embed_in_chunks(backbone: Backbone, contents: Sequence[Content], size: int) -> Tensor:
-    """Embeds contents, in order, keeping the hidden states of at most `size` of them at once.
+    """Embeds contents, in order, and keeps the hidden states of at most `size` contents at the same time.
 
-    Dropout draws the same in both passes, on any device: each chunk has a seed of its own, drawn from torch's state.
+    Dropout draws the same random numbers in both passes, on any device, since each chunk has a separate seed, drawn
+    from the random state of torch.
 
     Args:
         backbone: The model.
-        contents: The batch's.
-        size: Contents in a chunk, at least 1.
+        contents: The contents of the batch.
+        size: The number of contents in a chunk, at least 1.
 
     Returns:
-        (contents, width), float32, of unit length: the vectors of `embed`, and its gradients.
+        (contents, width), float32, of unit length: the vectors of `embed`, with the same gradients.
 
     Raises:
-        DataError: A content is too long, or its picture cannot be decoded.
+        DataError: A content is too long, or its image cannot be decoded.
 
     Source:
         Gao et al., "Scaling deep contrastive learning batch size under memory limited setup", arXiv 2101.06983.
@@ -46,9 +48,9 @@ def embed_in_chunks(backbone: Backbone, contents: Sequence[Content], size: int) 
 
 
 def _embed_seeded(backbone: Backbone, chunk: Sequence[Content], seed: int) -> Tensor:
-    """The same in the forward and in the backward pass.
+    """Embeds a chunk with the same random numbers in the forward and the backward pass.
 
-    `checkpoint` alone would not do: it restores a GPU's random state only where a tensor on that GPU is an argument.
+    `checkpoint` alone restores the random state of a GPU only if an argument is a tensor on that GPU.
     """
     torch.manual_seed(seed)
     return embed(backbone, chunk)

@@ -1,8 +1,9 @@
-"""A reranker's lessons: training rows → questions that end where the answer begins, and the token that should follow.
+"""The reranker's training questions and their loss. A question ends where its answer begins; its target is a token.
 
-Pairwise: the judge's own prompt; Yes for the positive, No for a negative, or each as far as the judge's score says so.
-Listwise: the positive among some negatives, at a place drawn evenly; the answer is its number. Of an answer only the
-token that tells is supervised: `Ans: (` is given, so constant words make no part of the loss.
+A pairwise question is the judge's own prompt. Its target is Yes for the positive and No for a negative, or a mixture of
+both by the judge's score. A listwise question shows the positive among some negatives, at a position drawn uniformly.
+Its target is the number of the positive. Only the deciding token of an answer is supervised: the question already
+includes `Ans: (`, so constant words are not part of the loss.
 """
 
 import random
@@ -26,15 +27,15 @@ from unijudge.modeling.listwise import ListQuestion
 
 @dataclass(frozen=True)
 class TrainingQuestion:
-    """What the model is given, and what it should say next."""
+    """An input of the model, and the token that should come next."""
 
     stream: Stream
     targets: dict[int, float]
-    """The tokens that may come next, and how probable each should be; they sum to 1."""
+    """The tokens that may come next, each with its target probability. The probabilities sum to 1."""
     weight: float = 1.0
-    """Of its row."""
+    """The weight of the question's row."""
     among: tuple[int, ...] = ()
-    """The tokens that share the probability; none: the whole vocabulary."""
+    """The tokens over which the probability is computed. Empty: the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,17 @@ class Lesson:
 
     pairs: list[TrainingQuestion]
     lists: list[TrainingQuestion]
-    """As many as rows; none if the listwise loss has no weight."""
+    """One listwise question per row. Empty if the weight of the listwise loss is 0."""
 
 
 class Lessons:
-    """Writes questions in one model's tokens."""
+    """Turns training rows into questions, in the tokens of one model."""
 
     def __init__(self, backbone: Backbone, prompt: Prompt, settings: RerankerLossSettings, seed: int):
-        """Proves the answers.
+        """Checks that each possible answer is a single token.
 
         Raises:
-            ModelError: Yes, No or a number is not one token where the answer stands.
+            ModelError: Yes, No or a number is not a single token in the position of the answer.
         """
         self._backbone = backbone
         self._encoder = backbone.inputs.encoder
@@ -64,12 +65,12 @@ class Lessons:
         self._labels = {True: self._encoder.label_id(prompt.yes), False: self._encoder.label_id(prompt.no)}
         if self._labels[True] == self._labels[False]:
             raise ModelError(
-                f"labels {prompt.yes!r} and {prompt.no!r} are the same token; set prompt.yes and prompt.no"
+                f"the labels {prompt.yes!r} and {prompt.no!r} are the same token. Set other prompt.yes and prompt.no"
             )
         self._lists = self._list_question() if settings.listwise else None
 
     def of(self, examples: Sequence[Example], step: int) -> Lesson:
-        """The questions of some rows: others in each step, the same ones when a step is done again."""
+        """Returns the questions of some rows. Random choices differ between steps; a repeated step repeats them."""
         name = "".join(key.hex() for example in examples for key in example.candidate_keys)
         dice = random.Random(f"{self._seed} {step} {name}")  # noqa: S311  reproducible, not secret
         pairs = [question for example in examples for question in self._pairwise(example, dice)]
@@ -77,60 +78,64 @@ class Lessons:
         return Lesson(pairs, lists)
 
     def longest(self, example: Example) -> int:
-        """The tokens of the longest question that a row cannot do without: any pair, and any list of two."""
+        """Returns the number of tokens of the longest question that a row needs: any pair, and any list of two."""
         query, candidates = example.query, example.candidates
-        pairs = [self._prompt.parts(query, candidates[place]) for place in (0, *self._hardest(example))]
-        asked = [self._encoder.stream(parts) for parts in pairs]
+        pairs = [self._prompt.parts(query, candidates[index]) for index in (0, *self._hardest(example))]
+        streams = [self._encoder.stream(parts) for parts in pairs]
         if self._lists is not None:
-            for place in _negatives(example):
-                both = candidates[0], candidates[place]
-                asked += [self._lists.stream(query, listed) for listed in (both, both[::-1])]
-        return max(map(self._backbone.inputs.length, asked))
+            for index in _negatives(example):
+                both = candidates[0], candidates[index]
+                streams += [self._lists.stream(query, listed) for listed in (both, both[::-1])]
+        return max(map(self._backbone.inputs.length, streams))
 
     def _pairwise(self, example: Example, dice: random.Random) -> list[TrainingQuestion]:
-        places = (0, dice.choice(self._hardest(example)))
-        prompts = [self._prompt.parts(example.query, example.candidates[place]) for place in places]
+        indices = (0, dice.choice(self._hardest(example)))
+        prompts = [self._prompt.parts(example.query, example.candidates[index]) for index in indices]
         return [
-            self._checked(example, self._encoder.stream(parts), self._labelled(self._chance(example, place)))
-            for parts, place in zip(prompts, places, strict=True)
+            self._checked(example, self._encoder.stream(parts), self._labelled(self._chance(example, index)))
+            for parts, index in zip(prompts, indices, strict=True)
         ]
 
-    def _chance(self, example: Example, place: int) -> float:
-        """Of Yes, as it should be: 1 or 0, drawn as far towards the judge's score, if any, as `graded` says."""
-        hard = float(place == 0)
-        score = hard if example.teacher is None or place in example.drawn else example.teacher[place]
+    def _chance(self, example: Example, index: int) -> float:
+        """Returns the target probability of Yes: the label 1 or 0, interpolated towards the judge's score by `graded`.
+
+        The target is the label alone if the row has no judge scores or if the negative was drawn at random.
+        """
+        hard = float(index == 0)
+        score = hard if example.teacher is None or index in example.drawn else example.teacher[index]
         return hard + self._settings.graded * (score - hard)
 
-    def _labelled(self, chance: float) -> dict[int, float]:
-        shares = {self._labels[True]: chance, self._labels[False]: 1 - chance}
-        return {label: share for label, share in shares.items() if share}
+    def _labelled(self, probability: float) -> dict[int, float]:
+        targets = {self._labels[True]: probability, self._labels[False]: 1 - probability}
+        return {label: target for label, target in targets.items() if target}
 
     def _listwise(self, lists: ListQuestion, example: Example, dice: random.Random) -> TrainingQuestion:
-        """A list that is too long for the model is shortened by whole candidates, down to two."""
+        """Returns a listwise question. A list that is too long for the model loses candidates until two are left."""
         size = dice.randint(self._settings.list_size_min, self._settings.list_size_max)
-        places = dice.sample(_negatives(example), min(size - 1, len(_negatives(example))))
+        negatives = dice.sample(_negatives(example), min(size - 1, len(_negatives(example))))
 
-        share = dice.random()  # of the list, before the positive: its place is drawn evenly whatever the list's length
+        # The share of the list before the positive. It makes the position uniform for every length of the list.
+        share = dice.random()
 
-        def asked() -> tuple[int, Stream]:
-            gold = int(share * (len(places) + 1))
-            listed = [*places[:gold], 0, *places[gold:]]
-            return gold, lists.stream(example.query, [example.candidates[place] for place in listed])
+        def question() -> tuple[int, Stream]:
+            gold = int(share * (len(negatives) + 1))
+            listed = [*negatives[:gold], 0, *negatives[gold:]]
+            return gold, lists.stream(example.query, [example.candidates[index] for index in listed])
 
-        gold, stream = asked()
-        while len(places) > 1 and self._backbone.inputs.length(stream) > self._longest:
-            places.pop()
-            gold, stream = asked()
-        numbers = tuple(lists.number_ids[: len(places) + 1])
+        gold, stream = question()
+        while len(negatives) > 1 and self._backbone.inputs.length(stream) > self._longest:
+            negatives.pop()
+            gold, stream = question()
+        numbers = tuple(lists.number_ids[: len(negatives) + 1])
         among = numbers if self._settings.listwise_over == "numbers" else ()
         return self._checked(example, stream, {numbers[gold]: 1.0}, among)
 
     def _hardest(self, example: Example) -> list[int]:
-        """The places of those negatives that one is drawn from for a pair."""
+        """Returns the indices of the negatives from which a pair's negative is drawn."""
         scores = example.teacher
         if scores is None:
             return _negatives(example)
-        return sorted(_negatives(example), key=lambda place: -scores[place])[: self._settings.hardest]
+        return sorted(_negatives(example), key=lambda index: -scores[index])[: self._settings.hardest]
 
     def _checked(
         self, example: Example, stream: Stream, targets: dict[int, float], among: tuple[int, ...] = ()
@@ -146,27 +151,27 @@ class Lessons:
         try:
             return ListQuestion(self._encoder)
         except ModelError as error:
-            raise ModelError(f"{self._backbone.inputs.name}: {error}; set loss.listwise = 0") from error
+            raise ModelError(f"{self._backbone.inputs.name}: {error}. Set loss.listwise = 0") from error
 
 
 def _negatives(example: Example) -> list[int]:
-    """The places of the distinct negatives: an under-filled row repeats some."""
-    places = {key: place for place, key in reversed(list(enumerate(example.candidate_keys)))}
-    return sorted(place for place in places.values() if place)
+    """Returns the indices of the distinct negatives. A row with too few negatives repeats some of its negatives."""
+    first = {key: index for index, key in reversed(list(enumerate(example.candidate_keys)))}
+    return sorted(index for index in first.values() if index)
 
 
 def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Lesson) -> Terms:
-    """The two mean cross-entropies, in nats, each times its weight; one without is left out.
+    """Returns the two mean cross-entropies, in nats, each times its weight. A term with weight 0 is left out.
 
-    Of a question with targets t(v):  −Σ t(v) ln P(v).  P is over the whole vocabulary, so graded targets also hold the
-    model to Yes and No: the least is the targets' entropy, where P(Yes) = t(Yes) and P(No) = t(No). A list's P may be
-    over its numbers alone (`listwise_over`).
+    The cross-entropy of a question with targets t(v) is  −Σ t(v) ln P(v).  P is over the whole vocabulary, so graded
+    targets also teach the model to answer only Yes or No: the minimum is the entropy of the targets, reached at
+    P(Yes) = t(Yes) and P(No) = t(No). For a list, P can be over the numbers of the list alone (`listwise_over`).
 
-    A question counts as much as its row weighs. Each term is a mean over its own questions, so neither list sizes nor
-    batch sizes shift the balance.
+    The weight of a question is the weight of its row. Each term is a mean over its own questions, so neither list sizes
+    nor batch sizes shift the balance between the terms.
 
     Source:
-        UniME-V2 (arXiv 2510.13515), whose released code averages over all tokens of both instead.
+        UniME-V2 (arXiv 2510.13515). The released code averages over all tokens of both kinds of questions instead.
     """
     terms = {"pairwise": (settings.pairwise, lesson.pairs), "listwise": (settings.listwise, lesson.lists)}
     return {name: weight * _cross_entropy(backbone, questions) for name, (weight, questions) in terms.items() if weight}
@@ -176,14 +181,14 @@ def _cross_entropy(backbone: Backbone, questions: Sequence[TrainingQuestion]) ->
     logits_QV = backbone.next_token_logits([question.stream for question in questions])
     targets_QV = torch.zeros_like(logits_QV)
     for target_V, question in zip(targets_QV, questions, strict=True):
-        for token, share in question.targets.items():
-            target_V[token] = share
+        for token, probability in question.targets.items():
+            target_V[token] = probability
     is_out_QV = torch.zeros_like(logits_QV, dtype=torch.bool)
     for is_out_V, question in zip(is_out_QV, questions, strict=True):
         if question.among:
             is_out_V[:] = True
             is_out_V[list(question.among)] = False
-    # Not −∞: a target of 0 times −∞ is no number.
+    # The lowest finite number instead of −∞, since a target of 0 times −∞ is NaN.
     logits_QV = logits_QV.masked_fill(is_out_QV, torch.finfo(logits_QV.dtype).min)
     weights_Q = torch.tensor([question.weight for question in questions], device=logits_QV.device)
     return weighted_mean(F.cross_entropy(logits_QV, targets_QV, reduction="none"), weights_Q)

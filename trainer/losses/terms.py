@@ -1,4 +1,4 @@
-"""What a loss gives to the training loop: its terms, and what was observed on the way."""
+"""The result of a loss for the training loop: the terms of the loss, and values that are only logged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Observed:
-    """A scalar that is logged beside the loss, such as an entropy, and is no part of it."""
+    """A scalar, such as an entropy, that is logged with the loss but is not part of the loss."""
 
     value: Tensor
 
 
 Terms = Mapping[str, Tensor | Observed]
-"""A loss by its terms, scalars, already weighted: their sum is minimised, each is logged by its name. So is what was
-observed on the way."""
+"""The terms of a loss and the observed values, by name. The terms are scalars, already weighted, and training minimises
+their sum. All terms and observed values are logged."""

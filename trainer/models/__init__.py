@@ -1,1 +1,1 @@
-"""Vision-language models as encoders: how they are opened, adapted, and given their inputs."""
+"""Vision-language models as encoders: opening a model, adapting it, and preparing its inputs."""

@@ -1,6 +1,6 @@
-"""Puts an adapter on a model: any that PEFT wrote, also one whose tensors have the names of an older transformers.
+"""Loads an adapter of PEFT on top of a model. Tensor names of an older transformers are renamed.
 
-What it promises: every tensor of the adapter's file has found its place, and every place its tensor.
+Every tensor of the adapter's file is loaded into the model, and every adapter tensor of the model comes from the file.
 """
 
 import logging
@@ -18,39 +18,41 @@ from unijudge.modeling.inputs import ADAPTER_CONFIG
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import read_json
 
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-"""What PEFT calls the file of an adapter's tensors."""
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+"""The names that PEFT gives to the file of an adapter's tensors."""
 PREFIX = "base_model.model."
-"""Of the names of an adapter's tensors, before that of their place."""
+"""The prefix of an adapter's tensor names, before the name of the layer."""
 
 logger = logging.getLogger(__name__)
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
-    """A model with an adapter on it.
+    """Returns a model with the adapter of a folder.
 
     Raises:
-        ModelError: No adapter is there, it does not fit the model, or a file of it is damaged.
-        DataError: A file of it cannot be read.
+        ModelError: The folder holds no adapter, the adapter does not match the model, or a file is damaged.
+        DataError: A file of the adapter cannot be read.
     """
     import peft
 
     if not (folder / ADAPTER_CONFIG).is_file():
-        raise ModelError(f"{folder}: no adapter there ({ADAPTER_CONFIG} is missing); give the adapter/ of a run")
+        raise ModelError(f"{folder}: not an adapter ({ADAPTER_CONFIG} is missing). Give the folder adapter/ of a run")
     read_json(folder / ADAPTER_CONFIG, AdapterConfig)
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if found is None:
-        raise ModelError(f"{folder}: its tensors ({WEIGHTS[0]}) are missing; train or download it again")
+    tensors = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
+    if tensors is None:
+        raise ModelError(
+            f"{folder}: the tensors of the adapter ({ADAPTER_WEIGHTS[0]}) are missing. Train or download it again"
+        )
     names = _newer_names(model)
     try:
-        if found.name == WEIGHTS[0]:
-            check_safetensors(found)
+        if tensors.name == ADAPTER_WEIGHTS[0]:
+            check_safetensors(tensors)
         weights = peft.load_peft_weights(str(folder), device="cpu", key_mapping=names)
         old = weights.keys() - peft.load_peft_weights(str(folder), device="cpu").keys()
         config = peft.PeftConfig.from_pretrained(str(folder))
-        if old and isinstance(config.target_modules, str):  # a pattern of the old names
+        if old and isinstance(config.target_modules, str):  # a pattern that matches the old names
             config.target_modules = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights}
-        with warnings.catch_warnings(action="ignore"):  # what is missing or does not fit is looked at below
+        with warnings.catch_warnings(action="ignore"):  # `check_adapter` below checks all tensors
             adapted = peft.PeftModel.from_pretrained(
                 model,
                 str(folder),
@@ -61,28 +63,28 @@ def with_adapter(model: Any, folder: Path) -> Any:
             )
         check_adapter(adapted, weights)
     except UnijudgeError as error:
-        raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
-    except Exception as error:  # a file may hold anything, and each library has errors of its own
-        raise ModelError(f"{folder}: this adapter does not fit the model ({in_one_line(error)})") from error
+        raise ModelError(f"{folder}: this adapter does not match the model ({error})") from error
+    except Exception as error:  # damaged files raise errors of many types in these libraries
+        raise ModelError(f"{folder}: this adapter does not match the model ({in_one_line(error)})") from error
     if old:
-        logger.info("%s: %d tensors have the names of an older transformers, and were renamed", folder, len(old))
+        logger.info("%s: renamed %d tensors, which have names of an older transformers", folder, len(old))
     return adapted
 
 
 def _newer_names(model: Any) -> dict[str, str]:
-    """Pattern → replacement, of the names that checkpoints of this model had before, by transformers' own table."""
+    """Returns pattern → replacement for the older tensor names of this model, from the table of transformers."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming
 
     known = get_model_conversion_mapping(model, add_legacy=False)
-    return {one.source_patterns[0]: one.target_patterns[0] for one in known if type(one) is WeightRenaming}
+    return {rule.source_patterns[0]: rule.target_patterns[0] for rule in known if type(rule) is WeightRenaming}
 
 
 def check_adapter(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Returns if an adapter's file has every tensor of the adapter that is on a model, and no other: PEFT drops those.
+    """Checks that a file has exactly the tensors of a model's adapter. PEFT would silently ignore other tensors.
 
     Raises:
-        ModelError: It has not.
+        ModelError: A tensor is missing, unknown or of another shape.
     """
     import peft
 

@@ -1,6 +1,7 @@
-"""Opens a vision-language model as an encoder: weights, tokenizer, image processor, and an adapter if there is one.
+"""A vision-language model as an encoder: weights, tokenizer, image processor, and optionally an adapter.
 
-Letters: B streams of one forward pass · U distinct streams · S tokens of the longest · D width · L T as in `vision`.
+Letters: B streams of one forward pass · U distinct streams · S tokens of the longest stream · D width · L and T as in
+`vision_cache`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,88 +30,90 @@ from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import folder_sha256
 
 PICTURES_AHEAD = 2**30
-"""Bytes of decoded pictures that are kept: those of the batches that are prepared ahead must be among them."""
+"""The size of the cache for decoded images, in bytes. All images of the batches that are prepared ahead must fit."""
 
 
 @dataclass
 class Backbone:
-    """A model and what turns contents into its inputs."""
+    """A model, and the objects that turn contents into the model's inputs."""
 
     model: Any
     inputs: ModelInputs
     vision: Vision
     read: Reader
-    """A content → what an embedder is given."""
+    """The function that turns a content into the token stream that an embedder reads."""
     max_tokens: int
     on_long: OnLong
     batch_tokens: int
     width: int
-    """Of the hidden states, and so of the embeddings."""
+    """The width of the hidden states and of the embeddings."""
     adapter: str
-    """A digest of the adapter's folder, or `none`."""
+    """The digest of the adapter's folder, or `none`."""
     passes: Callable[[int], int] = int
-    """How many passes to make where this process needs so many: with split weights all make the same number."""
+    """Maps the number of passes that this process needs to the number that it must run. With split weights, all
+    processes run the same number of passes."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self.model.device
         return device
 
     def check_length(self, stream: Stream) -> None:
-        """Refuses what is longer than `max_tokens`.
+        """Raises an error if a stream is longer than `max_tokens`.
 
         Raises:
-            TooLong: It is.
-            DataError: Its picture cannot be decoded.
+            TooLong: The stream is longer than `max_tokens`.
+            DataError: An image of the stream cannot be decoded.
         """
         length = self.inputs.length(stream)
         if length > self.max_tokens:
             raise TooLong(
-                f"an input of {length} tokens; model.max_tokens is {self.max_tokens}: raise it, shorten the input, or "
-                "set model.on_long"
+                f"an input of {length} tokens is too long, since model.max_tokens is {self.max_tokens}. Raise "
+                "model.max_tokens, shorten the input, or set model.on_long"
             )
 
     def length(self, content: Content) -> int:
-        """The tokens of a content as an embedder reads it.
+        """Returns the number of tokens of a content as an embedder reads it.
 
         Raises:
-            DataError: Its picture cannot be decoded.
+            DataError: The image of the content cannot be decoded.
         """
         return self.inputs.length(self.read(content))
 
     def last_hidden(self, streams: Sequence[Stream]) -> Tensor:
-        """Of each stream's last token, (streams, width), with gradients if the parameters have them.
+        """Returns the hidden state of each stream's last token, (streams, width). Trained parameters get gradients.
 
-        Equal streams and equal pictures are run once; streams of like length run together.
+        Equal streams and equal images are run once. Streams of similar length run together.
         """
         distinct, rows = _distinct(streams)
         features = self.vision.features(self._base.model, dict.fromkeys(_pictures(distinct)))
         groups, lengths = self._groups(distinct)
 
-        # With split weights every process must make the same number of passes: the shortest stream fills up, unread.
+        # With split weights, all processes must run the same number of passes. Extra passes run the shortest stream,
+        # and their results are not used.
         shortest = min(range(len(lengths)), key=lengths.__getitem__)
         missing = self.passes(len(groups)) - len(groups)
         hidden = [self._forward([*map(distinct.__getitem__, group)], features) for group in groups]
         hidden += [self._forward([distinct[shortest]], features) for _ in range(missing)]
 
-        # The groups are in order of length; each row's hidden state stands where its stream was run.
-        order = [place for group in groups for place in group]
-        row_of = {place: row for row, place in enumerate(order)}
-        return torch.cat(hidden)[[row_of[place] for place in rows]]
+        # The groups are sorted by length, so the hidden states must return to the order of the streams.
+        order = [index for group in groups for index in group]
+        row_of = {index: row for row, index in enumerate(order)}
+        return torch.cat(hidden)[[row_of[index] for index in rows]]
 
     def padded_tokens(self, streams: Sequence[Stream]) -> list[int]:
-        """Of each forward pass that `last_hidden` would make of these streams: its tokens, padding included."""
+        """Returns the tokens of each forward pass that `last_hidden` would run on these streams, padding included."""
         groups, lengths = self._groups(_distinct(streams)[0])
         return [len(group) * lengths[group[0]] for group in groups]
 
     def _groups(self, distinct: Sequence[Stream]) -> tuple[list[list[int]], list[int]]:
-        """Places of streams that run together, the longest of a group first; and the length of each stream."""
+        """Returns the indices of streams that run together, the longest of a group first, and each stream's length."""
         lengths = [self.inputs.length(stream) for stream in distinct]
         return buckets(lengths, self.batch_tokens), lengths
 
     def _forward(self, streams: Sequence[Stream], features: Mapping[bytes, Tensor]) -> Tensor:
-        """Runs the language model on one padded batch, with these features where the pictures stand."""
+        """Runs the language model on one padded batch, with image features in the positions of the image tokens."""
         arrays = self.inputs.token_arrays(streams)
         names = ("input_ids", "attention_mask", "position_ids")
         ids_BS, mask_BS, positions = (torch.from_numpy(arrays[name]).to(self.device) for name in names)
@@ -131,17 +134,17 @@ class Backbone:
         return last
 
     def next_token_logits(self, streams: Sequence[Stream]) -> Tensor:
-        """What the model would say next after each stream, (streams, vocabulary), computed in float32."""
+        """Returns the logits of the token after each stream, (streams, vocabulary), computed in float32."""
         head = self._base.get_output_embeddings()
         return float32_logits(self.last_hidden(streams), head.weight)
 
     @property
     def language_model(self) -> Any:
-        """The decoder, without its head; under an adapter too."""
+        """The decoder without its head. An adapter does not hide the decoder."""
         return self._base.model.language_model
 
     def autocast(self) -> Any:
-        """In which the decoder runs: on weights in bfloat16 the adapter's products are made in bfloat16 too."""
+        """Returns the context in which the decoder runs. With weights in bfloat16, the adapter uses bfloat16 too."""
         low = self.language_model.get_input_embeddings().weight.dtype == torch.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
@@ -151,11 +154,11 @@ class Backbone:
 
 
 def open_backbone(settings: BackboneSettings) -> Backbone:
-    """Loads a model, frozen, and puts the adapter on it if the settings name one.
+    """Loads a frozen model, and loads the adapter on top if the settings name an adapter.
 
     Raises:
-        SettingsError: No model is named, or it or its adapter is not for this encoding.
-        ModelError: The model or the adapter cannot be loaded, or is of another family.
+        SettingsError: The settings name no model, or the model or its adapter was trained with another encoding.
+        ModelError: The model or the adapter cannot be loaded, or belongs to an unsupported family.
     """
     check_named(settings)
     check_reads_alike(settings)
@@ -174,7 +177,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         sources = settings.max_source_pixels
         inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
         read = reader_of(settings.encoding, inputs)
-        if settings.dtype == "float32":  # cuDNN would make a tower's first convolution in TF32, of 10 bits
+        if settings.dtype == "float32":  # otherwise cuDNN computes the first convolution of a tower in TF32
             torch.backends.cudnn.allow_tf32 = False
         check_checkpoint(settings.name, inputs.revision)
         options = pretrained_options(settings, inputs.config.model_type, device)
@@ -191,7 +194,7 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({error})") from error
     except UnijudgeError:
         raise
-    except Exception as error:  # a file may hold anything, and each library has errors of its own
+    except Exception as error:  # damaged files raise errors of many types in these libraries
         raise ModelError(f"{settings.name}: cannot be loaded as a model ({in_one_line(error)})") from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
@@ -210,12 +213,12 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
 
 
 def _distinct(streams: Sequence[Stream]) -> tuple[list[Stream], list[int]]:
-    """Each stream once, and where each of the given ones stands among them."""
-    places: dict[tuple[int | bytes, ...], int] = {}
-    rows = [places.setdefault(tuple(stream), len(places)) for stream in streams]
-    return [list(stream) for stream in places], rows
+    """Returns the distinct streams, and for each given stream its index among the distinct streams."""
+    index_of: dict[tuple[int | bytes, ...], int] = {}
+    rows = [index_of.setdefault(tuple(stream), len(index_of)) for stream in streams]
+    return [list(stream) for stream in index_of], rows
 
 
 def _pictures(streams: Sequence[Stream]) -> Iterator[bytes]:
-    """In reading order."""
+    """Yields the images of the streams in reading order."""
     return (entry for stream in streams for entry in stream if isinstance(entry, bytes))

@@ -1,4 +1,4 @@
-"""Contents → unit vectors: the hidden state of the last token, normalised. With gradients, or without."""
+"""Turns contents into unit vectors: the normalised hidden state of the last token, with or without gradients."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from unijudge.modeling.chat_encoder import Stream
 
 
 def stream_of(backbone: Backbone, content: Content) -> Stream:
-    """The token stream of one content, cut to the model's limit where it was opened so.
+    """Returns the token stream of one content. With `on_long` = "truncate", a long text is cut to the model's limit.
 
     Raises:
-        TooLong: It is longer than the model's limit, or its picture alone is.
-        DataError: Its picture cannot be decoded.
+        TooLong: The stream is longer than the model's limit, or the image alone is longer.
+        DataError: The image cannot be decoded.
     """
     stream = backbone.read(content)
     if backbone.on_long == "truncate" and backbone.inputs.length(stream) > backbone.max_tokens:
@@ -32,7 +32,7 @@ def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
         (contents, width), float32, of unit length. Carries gradients if the model's parameters do.
 
     Raises:
-        DataError: A content is too long, or its picture cannot be decoded.
+        DataError: A content is too long, or its image cannot be decoded.
 
     Source:
         Last-token pooling: VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515).
@@ -41,5 +41,5 @@ def embed(backbone: Backbone, contents: Sequence[Content]) -> Tensor:
 
 
 def embed_streams(backbone: Backbone, streams: Sequence[Stream]) -> Tensor:
-    """Embeds token streams, as `embed` does contents."""
+    """Embeds token streams in the way that `embed` embeds contents."""
     return F.normalize(backbone.last_hidden(streams).float(), dim=-1)

@@ -1,11 +1,11 @@
-"""Splits the frozen language model among the processes (FSDP2), for models that leave no room beside them.
+"""Splits the frozen language model among the processes (FSDP2), for models that fill most of a GPU's memory.
 
-Each block's weights are gathered while it computes, and let go again. The adapter is small: it stays whole in every
-process, so training, saving and resuming are what they are without sharding. So does the vision tower, which is run by
-each process when it meets a picture that is new to it.
+The weights of a block are gathered while the block computes, and freed afterwards. The adapter is small, so every
+process keeps the whole adapter. Training, saving and resuming therefore work as without sharding. Every process also
+keeps the whole vision tower and runs it on each image that is new to the process.
 
-What it does not do: load a model in parts. Each process has loaded the whole model before it is split, so a model must
-fit one GPU; what is saved is the room that its weights would take while hidden states are kept.
+This module does not load a model in parts. Each process loads the whole model before the split, so a model must fit
+into one GPU. The split frees the memory of the weights for hidden states.
 """
 
 import torch
@@ -16,9 +16,9 @@ from unijudge.errors import ModelError
 
 
 def shard_frozen(backbone: Backbone) -> None:
-    """Splits the blocks of the language model under an adapter.
+    """Splits the blocks of the language model, but not the adapter.
 
-    Since every pass gathers weights from all processes, all make the same number of them from now on.
+    Every pass gathers weights from all processes, so from now on all processes run the same number of passes.
 
     Raises:
         ModelError: The weights are quantised.
@@ -28,7 +28,7 @@ def shard_frozen(backbone: Backbone) -> None:
     language_model = backbone.language_model
     inside = {parameter for block in language_model.layers for parameter in block.parameters()}
     if not all(parameter.is_floating_point() for parameter in inside):
-        raise ModelError("quantised weights cannot be split among processes; set dtype = 'bfloat16', or use DDP")
+        raise ModelError("quantised weights cannot be split among processes. Set dtype = 'bfloat16', or use DDP")
     adapter = {parameter for parameter in inside if parameter.requires_grad}
     for block in language_model.layers:
         fully_shard(block, ignored_params=adapter)

@@ -1,6 +1,6 @@
-"""The next token's logits in float32, whatever dtype the model has.
+"""The logits of the next token in float32, for models of any dtype.
 
-In bfloat16 a logit between 16 and 32 is a multiple of 0.125, and so is the log-odds of two of them: most pairs tie.
+In bfloat16 a logit between 16 and 32 is a multiple of 0.125, and the log-odds of two logits are too, so most pairs tie.
 
 Letters: Q questions · D the width of a hidden state · V the vocabulary.
 """
@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 ROWS_AT_ONCE = 16_384
-"""Of the head, that stand in float32 at the same time: 224 MiB at a width of 3,584."""
+"""The number of rows of the head that are in float32 at the same time: 224 MiB at a width of 3,584."""
 
 
 def float32_logits(hidden_QD: Tensor, weight_VD: Tensor) -> Tensor:
     """Multiplies hidden states by the head, with products and sums in float32.
 
-    A head in bfloat16 is never copied whole: a part of its rows is cast, used and dropped, and is cast again in the
-    backward pass. The weight itself is what is kept for that pass, so a head that is tied to the embeddings stays one.
+    A head in bfloat16 is never copied as a whole. Some of its rows are cast, used and freed, then cast again in the
+    backward pass. The backward pass keeps the original weight, so a head that shares its weight with the embeddings
+    still shares it.
 
     Args:
         hidden_QD: Hidden states, of any floating dtype.

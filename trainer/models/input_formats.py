@@ -1,4 +1,4 @@
-"""How an embedder reads a content, and the file beside an adapter that says so: embedding.json."""
+"""The token streams that an embedder reads, and the file embedding.json, which records their format with an adapter."""
 
 import logging
 from collections.abc import Callable
@@ -14,8 +14,7 @@ from unijudge.content import Content
 from unijudge.errors import ModelError, SettingsError
 from unijudge.images.image_processing import Resize
 from unijudge.judging.prompt import PromptPart, content_parts
-from unijudge.judging.reranker_file import FILE as JUDGING
-from unijudge.judging.reranker_file import JudgingManifest
+from unijudge.judging.reranker_file import JUDGING_FILE, JudgingManifest
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.inputs import ModelInputs
 from unijudge.provenance import differences
@@ -25,11 +24,11 @@ from unijudge.storage.files import read_json
 logger = logging.getLogger(__name__)
 
 Reader = Callable[[Content], Stream]
-FILE = "embedding.json"
+EMBEDDING_FILE = "embedding.json"
 
 
 class EmbeddingManifest(BaseModel):
-    """embedding.json: how an adapter's inputs were made in training, and where its vectors are read."""
+    """The content of embedding.json: how a training made the inputs of an adapter, and how vectors are computed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,14 +37,14 @@ class EmbeddingManifest(BaseModel):
     min_pixels: int
     max_pixels: int
     pooling: Literal["last"] = "last"
-    """Of the last token's hidden state."""
+    """The pooling: `last` takes the hidden state of the last token."""
     normalize: Literal[True] = True
     base: str | None = None
-    """The weights that the adapter was trained on: a hub revision, or a digest; None where its own lie beside it."""
+    """The weights on which the adapter was trained, as a hub revision or a digest. None for a merged model."""
 
     @classmethod
     def of(cls, model: BackboneSettings, base: str | None = None) -> "EmbeddingManifest":
-        """What a model's settings say."""
+        """Returns the manifest that describes a model's settings."""
         return cls(
             encoding=model.encoding,
             resize=model.resize,
@@ -56,89 +55,98 @@ class EmbeddingManifest(BaseModel):
 
 
 def check_reads_alike(model: BackboneSettings) -> None:
-    """Compares the settings with how the adapter, or a merged model, was trained, if its folder tells.
+    """Compares the settings with the embedding.json of the adapter or the merged model, if the file exists.
 
-    Warns of other pictures.
+    Warns if the settings of images differ.
 
     Raises:
-        SettingsError: It was trained with another encoding.
-        DataError: Its embedding.json cannot be read.
+        SettingsError: The adapter or model was trained with another encoding.
+        DataError: The embedding.json cannot be read.
     """
     folder = model.adapter or Path(model.name)
-    if not (folder / FILE).is_file():
+    if not (folder / EMBEDDING_FILE).is_file():
         return
-    trained = read_json(folder / FILE, EmbeddingManifest)
+    trained = read_json(folder / EMBEDDING_FILE, EmbeddingManifest)
     wanted = EmbeddingManifest.of(model, trained.base)
     if trained.encoding != wanted.encoding:
         raise SettingsError(
-            f"model.encoding: {wanted.encoding!r}, but {folder} was trained with {trained.encoding!r}: its "
-            f"vectors would mean nothing; set model.encoding = {trained.encoding!r}"
+            f"model.encoding: {wanted.encoding!r}, but {folder} was trained with {trained.encoding!r}, so its vectors "
+            f"would be meaningless. Set model.encoding = {trained.encoding!r}"
         )
     for name in differences(trained, wanted):
         logger.warning(
-            "model.%s is %s, but %s was trained with %s; set it so, unless you mean to compare",
+            "model.%s is %s, but %s was trained with %s. Use the value of the training, unless you compare both values",
             name, getattr(wanted, name), folder, getattr(trained, name),
         )  # fmt: skip
 
 
 def check_base(adapter: Path, weights: str) -> None:
-    """Compares the weights under an adapter with those that it was trained on, if its folder tells.
+    """Compares the weights under an adapter with the weights of its training, if the adapter's folder records them.
 
     Raises:
-        ModelError: They are others: its shapes may fit, but what it makes means nothing.
-        DataError: What the folder tells cannot be read.
+        ModelError: The weights differ. The shapes may match, but the results would be meaningless.
+        DataError: A manifest of the adapter cannot be read.
     """
-    kinds: dict[str, type[EmbeddingManifest | JudgingManifest]] = {FILE: EmbeddingManifest, JUDGING: JudgingManifest}
-    found = [read_json(adapter / name, kind).base for name, kind in kinds.items() if (adapter / name).is_file()]
-    trained = found[0] if found else None
+    kinds: dict[str, type[EmbeddingManifest | JudgingManifest]] = {
+        EMBEDDING_FILE: EmbeddingManifest,
+        JUDGING_FILE: JudgingManifest,
+    }
+    recorded = [read_json(adapter / name, kind).base for name, kind in kinds.items() if (adapter / name).is_file()]
+    trained = recorded[0] if recorded else None
     if trained in (None, weights):
         return
-    if len(trained) != len(weights):  # a hub revision and a folder's digest say nothing together
-        logger.warning("%s: was trained on %s; whether %s is the same cannot be seen", adapter, trained, weights)
+    if len(trained) != len(weights):  # a hub revision and the digest of a folder cannot be compared
+        logger.warning(
+            "%s: was trained on %s. It is unknown whether the weights %s are the same", adapter, trained, weights
+        )
         return
     raise ModelError(
-        f"{adapter}: was trained on other weights ({trained}) than these ({weights}), so what it makes would mean "
-        "nothing; give the base model that it was trained on"
+        f"{adapter}: was trained on other weights ({trained}) than the weights of this model ({weights}), so its "
+        "results would be meaningless. Give the base model of the training"
     )
 
 
 def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
-    """What turns contents into token streams.
+    """Returns the function that turns contents into token streams.
 
     Raises:
-        SettingsError: The way of a released checkpoint, for a model of a kind of which there is no such checkpoint.
-        ModelError: `chat`, for a model whose chat template takes no picture.
+        SettingsError: The encoding belongs to released checkpoints, but no released checkpoint has this type of model.
+        ModelError: The encoding is `chat`, but the model's chat template accepts no image.
     """
     if encoding == "chat":
-        inputs.encoder.stream([b"a picture", "a"])  # no picture is opened for its place in a prompt
+        inputs.encoder.stream([b"an image", "a"])  # checks the template, which does not open the image
         return partial(_chat, inputs)
     kind, readers = inputs.config.model_type, RELEASED[encoding]
     if kind not in readers:
         raise SettingsError(
-            f"model.encoding: {encoding!r} is how {', '.join(readers)} were trained, but {inputs.name} is of the kind "
-            f"{kind!r}; set model.encoding = 'chat'"
+            f"model.encoding: {encoding!r} is the encoding of {', '.join(readers)} models, but {inputs.name} has the "
+            f"type {kind!r}. Set model.encoding = 'chat'"
         )
     inputs.in_line = (encoding, kind) in IN_LINE
     return partial(readers[kind], inputs)
 
 
 def _chat(inputs: ModelInputs, content: Content) -> Stream:
-    """One user's turn in the model's own template: image, then text; up to where its answer begins."""
+    """Returns a user's turn in the model's own template, image before text, up to the start of the answer."""
     return inputs.encoder.stream(content_parts(content))
 
 
 def _bare(inputs: ModelInputs, content: Content) -> Stream:
-    r"""A row's own string, with the picture's tokens in the place of its marker; no template, no end-of-sequence token.
+    r"""Returns the string of a row with image tokens instead of the image marker.
 
-    An import strips the marker `<|image_1|>` and the line break after it: it is put back. A text that begins with a
-    blank had that in its place (`<|image_1|> Find an image caption …`, of the retrieval benchmarks), and gets none. The
-    line break at the end of MMEB's queries was never stripped; its hidden state is their embedding. What cannot come
-    back is the marker of a row without an image (WebQA's queries), where the reference has one token of no picture.
+    The stream has no template and no end-of-sequence token.
+
+    An import strips the marker `<|image_1|>` and the line break after the marker. This function restores the line
+    break, except before a text that begins with a space: there the space followed the marker
+    (`<|image_1|> Find an image caption …` in the retrieval benchmarks). An import keeps the line break at the end of
+    MMEB's queries; the hidden state of this line break is the embedding of the query. One marker cannot be restored:
+    the marker of a row without an image (WebQA's queries), for which the reference has one image token without an
+    image.
 
     Source:
-        VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515) and their code, `Qwen2_VL_process_fn`. Of LLaVA-NeXT:
+        VLM2Vec (arXiv 2410.05160), UniME-V2 (arXiv 2510.13515) and their code, `Qwen2_VL_process_fn`. For LLaVA-NeXT:
         github.com/TIGER-AI-Lab/VLM2Vec, branch v1, commit 28fdbdd, src/model_utils.py, `Llava_NEXT_process_fn`. UniME
-        (v1) measures MMEB by that code (github.com/deepglint/UniME, README.md).
+        (v1) is measured on MMEB with that code (github.com/deepglint/UniME, README.md).
     """
     text = content.text or ""
     parts: list[PromptPart] = [text]
@@ -148,16 +156,17 @@ def _bare(inputs: ModelInputs, content: Content) -> Stream:
 
 
 def _stripped_chat(inputs: ModelInputs, content: Content) -> Stream:
-    """As UniME-V2 feeds LLaVA-OneVision: the chat turn, with the text's outer blanks gone."""
+    """Returns UniME-V2's input for LLaVA-OneVision: the chat turn, without whitespace around the text."""
     return _chat(inputs, replace(content, text=(content.text or "").strip()))
 
 
 def _lamra(inputs: ModelInputs, content: Content) -> Stream:
-    """As LamRA-Ret feeds Qwen's models: the chat turn, image then text, with a request to summarise it.
+    """Returns LamRA-Ret's input for Qwen models: the chat turn, image before text, with a request for a summary.
 
-    Its prompt goes on with an answer of the assistant, `<emb>.`, and the embedding is the hidden state of the token
-    before `<emb>`: the line break after `assistant`, where our stream ends. What comes later does not change it. In
-    M-BEIR a query is an instruction, a blank and a text; an import has both in the text. The state is normalised.
+    LamRA's prompt continues with an answer of the assistant, `<emb>.`, and the embedding is the normalised hidden state
+    of the token before `<emb>`. This token is the line break after `assistant`, where the stream of this function ends.
+    Later tokens do not change its hidden state. In M-BEIR a query is an instruction, a space and a text. An import
+    stores both in the text.
 
     Source:
         LamRA (arXiv 2412.01720), github.com/Code-kunkun/LamRA: dataset/datasets_mbeir.py, `construct_messages`, commit
@@ -172,9 +181,9 @@ def _lamra(inputs: ModelInputs, content: Content) -> Stream:
 
 
 def _unime_next(inputs: ModelInputs, content: Content) -> Stream:
-    """As UniME (v1) feeds LLaVA-1.6 for retrieval: a string with Mistral's marks, which here are plain text.
+    """Returns UniME (v1)'s retrieval input for LLaVA-1.6: a string with the markers of Mistral as plain text.
 
-    The embedding is the last token's hidden state, normalised.
+    The embedding is the normalised hidden state of the last token.
 
     Source:
         UniME (arXiv 2504.17432), github.com/deepglint/UniME, commit d565584: self_evaluate/retrieval_self.py, lines
@@ -187,15 +196,15 @@ def _unime_next(inputs: ModelInputs, content: Content) -> Stream:
 
 
 def _unime_onevision(inputs: ModelInputs, content: Content) -> Stream:
-    """As UniME (v1) feeds LLaVA-OneVision for retrieval: the chat turn, up to the answer.
+    """Returns UniME (v1)'s retrieval input for LLaVA-OneVision: the chat turn, up to the start of the answer.
 
-    The embedding is the last token's hidden state, normalised.
+    The embedding is the normalised hidden state of the last token.
 
     Source:
-        github.com/deepglint/UniME, issue 4, where an author names the image's prompt. The text's prompt is that of the
-        sample on the checkpoint's page (DeepGlint-AI/UniME-LLaVA-OneVision-7B), seen in a copy alone:
-        github.com/joohyung00/lilac, commit 51054ef, src/models/embedder/unime.py, at its end. How this checkpoint
-        reads MMEB is not published.
+        github.com/deepglint/UniME, issue 4, where an author names the prompt for images. The prompt for texts comes
+        from the sample on the checkpoint's page (DeepGlint-AI/UniME-LLaVA-OneVision-7B), of which only a copy was read:
+        github.com/joohyung00/lilac, commit 51054ef, src/models/embedder/unime.py, at the end of the file. The MMEB
+        prompts of this checkpoint are not published.
     """
     _check_alone(inputs, content)
     if content.image is None:
@@ -204,15 +213,15 @@ def _unime_onevision(inputs: ModelInputs, content: Content) -> Stream:
 
 
 def _check_alone(inputs: ModelInputs, content: Content) -> None:
-    """Refuses an image with a text: UniME's code has no such prompt, and reads MMEB's pairs as VLM2Vec does.
+    """Raises an error for an image with a text. UniME's code reads such pairs of MMEB as VLM2Vec does.
 
     Raises:
-        SettingsError: The content has both.
+        SettingsError: The content has an image and a text.
     """
     if content.image is not None and content.text:
         raise SettingsError(
             f"model.encoding: 'unime' reads an image alone or a text alone, but an input of {inputs.name} has both: "
-            f"{shown(content.text)}. Set model.encoding = 'vlm2vec', as for MMEB, or leave out the text beside images "
+            f"{shown(content.text)}. Set model.encoding = 'vlm2vec', as for MMEB, or leave out the text of images "
             "(`train benchmark`: instruction = '')"
         )
 
@@ -228,12 +237,14 @@ RELEASED: dict[Encoding, dict[str, Callable[[ModelInputs, Content], Stream]]] = 
     "lamra": {"qwen2_vl": _lamra, "qwen2_5_vl": _lamra},
     "unime": {"llava_next": _unime_next, "llava_onevision": _unime_onevision},
 }
-"""By the `model_type` of a configuration: how released checkpoints read.
+"""The readers of released checkpoints, by encoding and by the `model_type` of the configuration.
 
-UniME (v1) of Phi-3.5-V is not among them: that model brings code of its own, which is never run here."""
+UniME (v1) on Phi-3.5-V is not supported: that model needs code from the hub, which this program never runs."""
 IN_LINE: frozenset[tuple[Encoding, str]] = frozenset({("lamra", "qwen2_vl")})
-"""Where the tokens of a picture count on like text, though the family places them in a plane.
+"""The combinations in which image tokens have consecutive positions, as text has, although the family uses positions in
+two dimensions.
 
-LamRA's class for Qwen2-VL hands its model no positions (models/qwen2_vl.py, lines 116 and 236), and the model of
-transformers 4.45 then counts on; the one for Qwen2.5-VL asks `get_rope_index` (models/qwen2_5_vl.py, line 108). Without
-`vision_start`, as in `vlm2vec`, the family counts on by itself."""
+LamRA's class for Qwen2-VL passes no positions to its model (models/qwen2_vl.py, lines 116 and 236), and the model of
+transformers 4.45 then uses consecutive positions. LamRA's class for Qwen2.5-VL calls `get_rope_index`
+(models/qwen2_5_vl.py, line 108). Without `vision_start`, as in `vlm2vec`, the family itself uses consecutive
+positions."""

@@ -1,23 +1,24 @@
-"""Streams of many lengths → groups of like length, so that little of a forward pass is padding."""
+"""Groups streams of similar length, so that a forward pass contains little padding."""
 
 from collections.abc import Sequence
 
 MOST_PADDING = 128
-"""Of a group, in tokens: about what one more forward pass costs."""
+"""The largest padding of a group, in tokens. This padding costs about as much as one more forward pass."""
 
 
 def buckets(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Cuts a batch, ordered by length, into groups that are padded to their longest.
+    """Sorts a batch by length and splits it into groups, each padded to its longest stream.
 
-    A group of n streams, the longest of length l, takes n · l tokens; what its streams do not fill is padding. The next
-    longest stream joins while n · l stays within `most_tokens` and the padding within `MOST_PADDING`.
+    A group of n streams whose longest stream has length l takes n · l tokens. The tokens that the streams do not fill
+    are padding. The next longest stream joins the group if n · l stays within `most_tokens` and the padding stays
+    within `MOST_PADDING`.
 
     Args:
-        lengths: Of the streams, in tokens.
-        most_tokens: Largest n · l. A longer stream is a group of its own.
+        lengths: The lengths of the streams, in tokens.
+        most_tokens: The largest n · l. A longer stream forms a group alone.
 
     Returns:
-        Groups of places in `lengths`, each place once, the longest stream first.
+        Groups of indices into `lengths`, each index once, the longest stream first.
 
     Example:
         >>> buckets([10, 300, 12, 290], most_tokens=1000)
@@ -27,11 +28,11 @@ def buckets(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """
     groups: list[list[int]] = []
     longest = filled = 0
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         padded = longest * (len(groups[-1]) + 1) if groups else 0
-        filled += lengths[place]
+        filled += lengths[index]
         if not groups or padded > most_tokens or padded - filled > MOST_PADDING:
             groups.append([])
-            longest = filled = lengths[place]
-        groups[-1].append(place)
+            longest = filled = lengths[index]
+        groups[-1].append(index)
     return groups

@@ -1,6 +1,7 @@
-"""Texts that are longer than a model takes: found before a job begins, not hours later where it meets them.
+"""A check for texts that are too long for a model. A job runs the check before it starts, not hours later.
 
-No picture is opened for it, so a text beside one is measured alone; `model.max_pixels` bounds what the picture adds.
+The check opens no images, so the text of a content with an image is measured alone. `model.max_pixels` limits the
+tokens that an image adds.
 """
 
 import logging
@@ -20,67 +21,69 @@ from unijudge.shown import NAMED, shown
 logger = logging.getLogger(__name__)
 
 SHORT = "a"
-DONE: dict[OnLong, str] = {"truncate": "their ends are cut off", "skip": "they are left out"}
+DONE: dict[OnLong, str] = {"truncate": "The ends of these texts are cut off", "skip": "These texts are left out"}
 
 
 def check_contents(corpus: Corpus, settings: BackboneSettings, length: Callable[[Content], int]) -> None:
-    """Looks for texts of a corpus that are too long, and refuses them or says what is done with them.
+    """Checks a corpus for texts that are too long. Raises an error or warns, as `on_long` says.
 
     Args:
-        corpus: Of which everything will be embedded.
-        settings: The most tokens of an input, and what is done with a longer one.
-        length: Of a content, in tokens.
+        corpus: The corpus, of which all items and queries will be embedded.
+        settings: The settings with `max_tokens` and `on_long`.
+        length: A function that returns the number of tokens of a content.
 
     Raises:
-        DataError: There are some, and they are errors: their number, and the ids of the longest.
+        DataError: Some texts are too long and `on_long` is "error". The message gives their number and the ids of the
+            longest texts.
     """
-    room = settings.max_tokens - length(Content(SHORT))  # of a text that has a token for each byte
-    found: list[tuple[int, str]] = []
+    room = settings.max_tokens - length(Content(SHORT))  # a text has at most one token per byte
+    measured: list[tuple[int, str]] = []
     for entries in (corpus.items, corpus.queries):
         for row in np.flatnonzero(entries.text_bytes > room).tolist():
             entry: Item | Query = entries[row]
-            found.append((length(Content(entry.text)), entry.item_id if isinstance(entry, Item) else entry.query_id))
-    _tell(f"{corpus.folder}: {{}} of {len(corpus.items) + len(corpus.queries)} texts", settings, found)
+            measured.append((length(Content(entry.text)), entry.item_id if isinstance(entry, Item) else entry.query_id))
+    _tell(f"{corpus.folder}: {{}} of {len(corpus.items) + len(corpus.queries)} texts", settings, measured)
 
 
 def rows_that_fit(
     triples: Path, examples: Examples, settings: BackboneSettings, longest: Callable[[Example], int]
 ) -> Examples:
-    """Looks for training rows with texts that are too long, and refuses them or says what is done with them.
+    """Checks the training rows for texts that are too long. Raises an error or warns, as `on_long` says.
 
     Args:
-        triples: Where the rows come from, for the message.
+        triples: The folder of the rows, for the message.
         examples: The rows.
-        settings: The most tokens of an input, and what is done with a longer one.
-        longest: Of a row, the tokens of the longest input that is made of it.
+        settings: The settings with `max_tokens` and `on_long`.
+        longest: A function that returns the number of tokens of the longest input that a row produces.
 
     Returns:
-        The rows to train on: without the long ones, where these are skipped.
+        The rows to train on. With `on_long` = "skip", rows with long texts are left out.
 
     Raises:
-        DataError: There are some, and they are errors: their number, and the queries of the longest.
-        TrainingError: All of them are skipped.
+        DataError: Some rows have texts that are too long and `on_long` is "error". The message gives their number and
+            the queries with the longest texts.
+        TrainingError: All rows are skipped.
     """
     first = examples.texts(0)
     short = replace(first, query=Content(SHORT), candidates=[Content(SHORT)] * len(first.candidates))
     room = settings.max_tokens - longest(short)
     lengths = {row: longest(examples.texts(row)) for row in np.flatnonzero(examples.most_text > room).tolist()}
-    found = [(tokens, examples.query_id(row)) for row, tokens in lengths.items()]
-    _tell(f"{triples}: {{}} of {len(examples)} rows have texts that", settings, found)
+    measured = [(tokens, examples.query_id(row)) for row, tokens in lengths.items()]
+    _tell(f"{triples}: {{}} of {len(examples)} rows have texts that", settings, measured)
     if settings.on_long == "skip":
         return examples.without([row for row, tokens in lengths.items() if tokens > settings.max_tokens])
     return examples
 
 
 def shortened(content: Content, limit: int, length: Callable[[Content], int]) -> Content:
-    """A content with as much of the beginning of its text as fits; its picture stays whole.
+    """Returns a content with the longest beginning of its text that fits the limit, and with its complete image.
 
-    It is the text that is cut and not the tokens, so what a template puts around it is whole too.
+    The function cuts the text, not the tokens, so the template around the text also stays complete.
 
     Args:
-        content: Too long.
-        limit: The most tokens.
-        length: Of a content, in tokens.
+        content: A content that is too long.
+        limit: The largest number of tokens.
+        length: A function that returns the number of tokens of a content.
 
     Example:
         >>> shortened(Content("a b c d"), 5, lambda content: len(content.text)).text
@@ -91,7 +94,7 @@ def shortened(content: Content, limit: int, length: Callable[[Content], int]) ->
     def fits(letters: int) -> bool:
         return length(replace(content, text=text[:letters])) <= limit
 
-    # Doubled first: a text of a megabyte is never tokenised whole.
+    # The length doubles first, so that a text of a megabyte is never tokenised as a whole.
     most = 1
     while most < len(text) and fits(most):
         most *= 2
@@ -102,16 +105,16 @@ def shortened(content: Content, limit: int, length: Callable[[Content], int]) ->
     return replace(content, text=text[:least])
 
 
-def _tell(what: str, settings: BackboneSettings, found: Iterable[tuple[int, str]]) -> None:
+def _tell(what: str, settings: BackboneSettings, measured: Iterable[tuple[int, str]]) -> None:
     limit = settings.max_tokens
-    long = sorted(((length, name) for length, name in found if length > limit), reverse=True)
+    long = sorted(((length, name) for length, name in measured if length > limit), reverse=True)
     if not long:
         return
     longest = ", ".join(f"{shown(name)} {length}" for length, name in long[:NAMED])
-    said = f"{what.format(len(long))} are longer than model.max_tokens = {limit}"
+    problem = f"{what.format(len(long))} are longer than model.max_tokens = {limit}"
     if settings.on_long == "error":
         raise DataError(
-            f"{said}. The longest, in tokens: {longest}. Set model.max_tokens = {long[0][0]}, import without such "
-            "texts, or set model.on_long: 'truncate' cuts their ends off, 'skip' leaves them out"
+            f"{problem}. The longest, in tokens: {longest}. Set model.max_tokens = {long[0][0]}, import without long "
+            "texts, or set model.on_long: 'truncate' cuts off the ends of long texts, 'skip' leaves long texts out"
         )
-    logger.warning("%s, and %s. The longest, in tokens: %s", said, DONE[settings.on_long], longest)
+    logger.warning("%s. %s. The longest, in tokens: %s", problem, DONE[settings.on_long], longest)

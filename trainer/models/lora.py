@@ -1,4 +1,4 @@
-"""The trained part of a model: a LoRA put on it, written, read back, and merged into its weights."""
+"""The LoRA adapter of a model: adding, saving, loading and merging into the weights."""
 
 import contextlib
 import json
@@ -13,21 +13,19 @@ from torch import nn
 
 from trainer.models.attaching import check_adapter
 from trainer.models.backbone import Backbone, open_backbone
-from trainer.models.input_formats import FILE as EMBEDDING
-from trainer.models.input_formats import EmbeddingManifest
+from trainer.models.input_formats import EMBEDDING_FILE, EmbeddingManifest
 from trainer.models.settings import BackboneSettings, LoraSettings
 from unijudge.errors import ModelError
-from unijudge.judging.reranker_file import FILE as JUDGING
-from unijudge.judging.reranker_file import JudgingManifest
+from unijudge.judging.reranker_file import JUDGING_FILE, JudgingManifest
 from unijudge.modeling.inputs import ModelInputs
 from unijudge.storage.files import publish_json, publish_text, read_json, read_text
 
 
 def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
-    """Puts a fresh, trainable LoRA on the language model.
+    """Adds a new, trainable LoRA to the language model.
 
     Raises:
-        ModelError: A target layer does not exist in this model.
+        ModelError: The language model has no layer with the name of a target.
     """
     import peft
 
@@ -36,11 +34,10 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
         for name, layer in backbone.model.named_modules()
         if isinstance(layer, nn.Linear) and "language_model." in name
     }
-    if lacking := [name for name in settings.target_modules if name not in linear]:  # PEFT is content with one of them
+    if lacking := [name for name in settings.target_modules if name not in linear]:  # PEFT accepts one known name
         raise ModelError(
             f"lora.target_modules: {', '.join(lacking)}: no such linear layer in the language model of "
-            f"{backbone.inputs.name}"
-            f"; it has {', '.join(sorted(linear))}"
+            f"{backbone.inputs.name}. Choose from {', '.join(sorted(linear))}"
         )
     names = "|".join(settings.target_modules)
     config = peft.LoraConfig(
@@ -58,25 +55,25 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
 
 
 class Adapter:
-    """The trained part of a model, as PEFT writes and reads it."""
+    """The adapter of a model, in the file format of PEFT."""
 
     def __init__(self, model: Any, beside: Mapping[str, BaseModel] = MappingProxyType({})):
         self._model = model
         self._beside = beside
 
     def save(self, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors, and what stands beside them."""
+        """Writes adapter_config.json, adapter_model.safetensors and the manifests that belong to the adapter."""
         with _refused_by_the_disk():
             self._model.save_pretrained(str(folder))
-        (folder / "README.md").unlink(missing_ok=True)  # an empty form, with a path of this machine for a hub name
+        (folder / "README.md").unlink(missing_ok=True)  # an empty template with a local path as the model's name
         for name, manifest in self._beside.items():
             publish_json(folder / name, manifest)
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote into the same adapter.
+        """Loads the weights that `save` wrote.
 
         Raises:
-            ModelError: It is another adapter's.
+            ModelError: The weights belong to another adapter.
         """
         import peft
 
@@ -84,33 +81,33 @@ class Adapter:
         try:
             check_adapter(self._model, weights)
         except ModelError as error:
-            raise ModelError(f"{folder}: this adapter does not fit the model ({error})") from error
+            raise ModelError(f"{folder}: this adapter does not match the model ({error})") from error
         peft.set_peft_model_state_dict(self._model, weights)
 
 
 def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
-    """A model with an adapter, on the CPU, to be written; weights that were trained on in four bits in bfloat16."""
+    """Opens a model with an adapter on the CPU, to be saved. For a training in four bits, weights are in bfloat16."""
     dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
     return open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
 
 
 def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
-    """Writes a model with an adapter's updates added to its weights: an ordinary folder that any engine loads.
+    """Writes a model with the adapter's updates merged into its weights: an ordinary folder that any engine loads.
 
-    What says how the adapter reads its inputs goes along.
+    The manifests that describe the adapter's inputs are written as well.
 
     Returns:
-        What turns contents into its inputs; it is written beside the weights.
+        The tokenizer and image processor of the model, which are written next to the weights.
 
     Raises:
-        ModelError: Model or adapter cannot be loaded, or do not fit.
-        OSError: The disk refused.
+        ModelError: The model or the adapter cannot be loaded, or the adapter does not match the model.
+        OSError: The folder could not be written.
     """
     return write_merged(open_whole(settings, adapter), adapter, folder)
 
 
 def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs:
-    """The same of a model that is open with its adapter, which is no longer to be used."""
+    """Writes the same folder for an open model with its adapter. The open model must not be used afterwards."""
     merged = backbone.model.merge_and_unload()
     merged.generation_config = _saveable(merged.generation_config)
     with _refused_by_the_disk():
@@ -118,16 +115,17 @@ def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs
     config = json.loads(read_text(folder / "config.json"))
     publish_text(folder / "config.json", json.dumps(_with_older_names(config), indent=2) + "\n")
     backbone.inputs.save(folder)
-    for name, kind in ((EMBEDDING, EmbeddingManifest), (JUDGING, JudgingManifest)):
+    for name, kind in ((EMBEDDING_FILE, EmbeddingManifest), (JUDGING_FILE, JudgingManifest)):
         if (adapter / name).is_file():
             publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
     return backbone.inputs
 
 
 def _saveable(generation: Any) -> Any:
-    """How a model generates, for a file: transformers reads settings that contradict each other, and writes none.
+    """Returns a generation configuration that transformers agrees to write.
 
-    Published models have such, as a temperature without sampling; nothing here generates. Their ids are kept.
+    transformers reads contradictory settings, such as a temperature without sampling, but refuses to write them.
+    Published models have contradictory settings. Nothing here generates text, so only the token ids are kept.
     """
     try:
         generation.validate(strict=True)
@@ -138,7 +136,9 @@ def _saveable(generation: Any) -> Any:
 
 
 def _with_older_names(config: dict[str, Any]) -> dict[str, Any]:
-    """A model's configuration that transformers 4 reads too: it would take its own frequencies of positions, silently.
+    """Returns a model's configuration with the older names, so that transformers 4 can read the configuration too.
+
+    Without the older names, transformers 4 would silently use its default position frequencies.
 
     Example:
         >>> _with_older_names({"dtype": "float32", "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}})
@@ -158,7 +158,7 @@ def _with_older_names(config: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _refused_by_the_disk() -> Iterator[None]:
-    """Where weights are written: a full disk is an `OSError`, as everywhere."""
+    """Turns a full disk into an `OSError`, as everywhere else, while weights are written."""
     try:
         yield
     except SafetensorError as error:

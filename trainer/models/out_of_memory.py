@@ -1,4 +1,4 @@
-"""A GPU's memory that is full: an error with figures, and with the settings that help."""
+"""The error for a full GPU memory, with figures and with the settings that help."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,18 +15,18 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Of one GPU, in bytes."""
+    """The memory of one GPU, in bytes."""
 
     name: str
     total: int
     peak: int
-    """The most that this process ever held in tensors."""
+    """The largest memory that the tensors of this process ever used."""
     free: int
-    """What this process can still fill: free on the GPU, or held by torch and empty."""
+    """The memory that this process can still use: free on the GPU, or reserved by torch and empty."""
 
     @classmethod
     def of(cls, device: torch.device) -> "DeviceMemory | None":
-        """As it is now; None on a CPU."""
+        """Measures the memory of a device now. None for a CPU."""
         if device.type != "cuda":
             return None
         free, total = torch.cuda.mem_get_info(device)
@@ -35,11 +35,11 @@ class DeviceMemory:
         return cls(name=name, total=total, peak=torch.cuda.max_memory_allocated(device), free=free + empty)
 
     def __str__(self) -> str:
-        return f"{self.name} ({gib(self.total)}; tensors took {gib(self.peak)} at the peak, {gib(self.free)} are free)"
+        return f"{self.name} ({gib(self.total)}; tensors used {gib(self.peak)} at the peak, {gib(self.free)} are free)"
 
 
 def gib(size: int) -> str:
-    """Bytes as text.
+    """Returns a number of bytes as text.
 
     Example:
         >>> gib(3 * 2**29)
@@ -52,14 +52,14 @@ def gib(size: int) -> str:
 def out_of_memory_named(
     device: torch.device, doing: Callable[[], str], cures: Callable[[], Sequence[str]]
 ) -> Iterator[None]:
-    """Makes an error of memory within the block one that says what helps. Other errors pass.
+    """Replaces an out-of-memory error within the block by an error that lists what helps. Other errors pass.
 
-    Of several processes only this one knows: its error ends it, and the launcher ends the others.
+    If a job has several processes, this error ends only its own process, and the launcher ends the other processes.
 
     Args:
-        device: Where the block computes.
-        doing: Says what was going on, with its sizes.
-        cures: What helps.
+        device: The device on which the block computes.
+        doing: A function that describes the current work and its size.
+        cures: A function that returns what helps.
 
     Raises:
         OutOfMemory: Memory ran out.
@@ -75,28 +75,28 @@ def out_of_memory_named(
 
 
 def advice(cures: Sequence[str]) -> str:
-    """One sentence.
+    """Returns one sentence with the cures.
 
     Example:
         >>> advice(["batch_size = 4", "fewer negatives"])
-        'What helps, the cheapest first: batch_size = 4; fewer negatives'
+        'These changes save memory, the cheapest first: batch_size = 4; fewer negatives'
     """
     if not cures:
-        return "Take a GPU with more memory"
-    return f"What helps, the cheapest first: {'; '.join(cures)}"
+        return "Use a GPU with more memory"
+    return f"These changes save memory, the cheapest first: {'; '.join(cures)}"
 
 
 def loading_cures(model: BackboneSettings) -> list[str]:
-    """What makes a model's weights smaller."""
+    """Returns the cures for a model whose weights do not fit."""
     smaller = {"float32": "bfloat16", "bfloat16": "nf4"}.get(model.dtype)
-    cures = ["no other program on the same GPU (nvidia-smi)"]
+    cures = ["end the other programs on this GPU (nvidia-smi)"]
     if smaller is not None:
         cures.append(f"model.dtype = '{smaller}'")
     return cures
 
 
 def embedding_cures(model: BackboneSettings) -> list[str]:
-    """What makes an embedding smaller."""
+    """Returns the cures for an embedding that does not fit, the cheapest first."""
     cures = pass_cures(model)
     if model.dtype == "float32":
         cures.insert(0, "model.dtype = 'bfloat16'")
@@ -104,7 +104,7 @@ def embedding_cures(model: BackboneSettings) -> list[str]:
 
 
 def pass_cures(model: BackboneSettings) -> list[str]:
-    """Fewer tokens in one pass, and fewer tokens of a picture."""
+    """Returns the settings for fewer tokens in a forward pass and fewer tokens in an image."""
     cures = [f"model.batch_tokens below {model.batch_tokens}"]
     if model.max_pixels > model.min_pixels or model.resize == "square":
         cures.append(f"model.max_pixels below {model.max_pixels}")

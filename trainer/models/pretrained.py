@@ -1,4 +1,4 @@
-"""How a model is loaded: on which device, in which dtype or in four bits, and with which attention."""
+"""The options with which a model is loaded: device, dtype, quantisation and attention."""
 
 import importlib.util
 from typing import Any, Literal
@@ -11,49 +11,51 @@ from unijudge.errors import ModelError, SettingsError
 from unijudge.modeling.inputs import commit_of, load_config, weights_of
 
 KEPT_WHOLE = ("model.visual", "model.vision_tower", "model.multi_modal_projector", "lm_head")
-"""What four bits leave alone: the towers and projectors of all families here, and the head. transformers compares the
-beginnings of modules' names with these; where a list is given, it adds no default of its own."""
+"""The modules that are not quantised to four bits: the vision towers and projectors of all supported families, and the
+head. transformers compares these strings with the beginnings of module names. If a list is given, transformers does not
+add its defaults."""
 PACKED_VISION = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
-"""The kinds whose vision tower takes pictures of any size as one packed row. With `sdpa` transformers cuts that row by
-picture, or window, in each layer, and waits for the GPU to know where. The others see tiles of one size, as a batch."""
+"""The model types whose vision tower takes images of any size as one packed sequence. With `sdpa`, transformers splits
+this sequence by image or window in each layer, and waits for the GPU before each split. The vision towers of the other
+types take a batch of tiles of equal size."""
 FIRST_WITH_BFLOAT16 = (8, 0)
-"""Compute capability (Ampere) from which flash-attn runs."""
+"""The lowest compute capability (Ampere) on which flash-attn runs."""
 
 AttentionChoice = str | dict[str, str]
-"""What `from_pretrained` takes: one name, or one for each part of a configuration."""
+"""The attention argument of `from_pretrained`: one name, or a name for each part of a configuration."""
 
 
 def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Where a model goes. Of several processes each has its current GPU.
+    """Returns the device of a model. If a job has several processes, each process uses its current GPU.
 
     Raises:
-        ModelError: A GPU is wanted, and none is seen.
+        ModelError: The settings ask for a GPU, but this process sees no GPU.
     """
-    seen = torch.cuda.is_available()
-    if wanted == "cuda" and not seen:
-        raise ModelError("model.device: cuda, but this process sees no GPU; set device = 'cpu'")
-    if wanted == "cpu" or not seen:
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise ModelError("model.device: cuda, but this process sees no GPU. Set model.device = 'cpu'")
+    if wanted == "cpu" or not has_gpu:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def check_named(settings: BackboneSettings) -> None:
-    """Refuses settings that name no model.
+    """Checks that the settings name a model.
 
     Raises:
-        SettingsError: They do not.
+        SettingsError: The settings name no model.
     """
     if not settings.name:
-        raise SettingsError("model.name: required; a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+        raise SettingsError("model.name: required. Give a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
 
 
 def base_weights(settings: BackboneSettings) -> str:
-    """By what the weights of a model are known, before it is loaded.
+    """Returns the identity of a model's weights, without loading the model.
 
     Raises:
-        SettingsError: No model is named.
-        ModelError: It is not there.
-        DataError: A file of its folder cannot be read.
+        SettingsError: The settings name no model.
+        ModelError: The model does not exist.
+        DataError: A file of the model's folder cannot be read.
     """
     check_named(settings)
     try:
@@ -65,15 +67,15 @@ def base_weights(settings: BackboneSettings) -> str:
 
 
 def pretrained_options(settings: BackboneSettings, kind: str, device: torch.device) -> dict[str, Any]:
-    """What `from_pretrained` is told of dtype, quantisation and attention.
+    """Returns the arguments of `from_pretrained` for dtype, quantisation and attention.
 
     Args:
-        settings: The model's.
-        kind: The `model_type` of its configuration.
-        device: Where it goes.
+        settings: The settings of the model.
+        kind: The `model_type` of the model's configuration.
+        device: The device of the model.
 
     Raises:
-        ModelError: Four bits or flash attention, without what they need.
+        ModelError: A requirement of four bits or of flash attention is missing.
     """
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     packages = frozenset(name for name in ("flash_attn", "kernels") if importlib.util.find_spec(name))
@@ -84,18 +86,18 @@ def pretrained_options(settings: BackboneSettings, kind: str, device: torch.devi
 def attention_of(
     wanted: Attention, kind: str, dtype: str, capability: tuple[int, int] | None, packages: frozenset[str]
 ) -> AttentionChoice:
-    """Which attention a model runs with; the language model always with `sdpa`.
+    """Returns the attention of a model. The language model always runs with `sdpa`.
 
     Args:
-        wanted: The setting.
+        wanted: The value of the setting.
         kind: The `model_type` of the configuration.
         dtype: `float32`, `bfloat16` or `nf4`.
-        capability: The GPU's compute capability; None on a CPU.
-        packages: Which of flash_attn and kernels are installed. With kernels alone transformers fetches flash attention
-            from the hub, so only a setting asks for that.
+        capability: The compute capability of the GPU. None on a CPU.
+        packages: The installed packages among flash_attn and kernels. With kernels alone, transformers downloads flash
+            attention from the hub, so `auto` does not use kernels.
 
     Raises:
-        ModelError: Flash attention is wanted, and cannot run; the message says why.
+        ModelError: The setting asks for flash attention, which cannot run here. The message lists what is missing.
 
     Example:
         >>> attention_of("auto", "qwen2_vl", "bfloat16", (9, 0), frozenset({"flash_attn"}))["vision_config"]
@@ -114,8 +116,8 @@ def attention_of(
         lacking.append("the package flash-attn, or kernels")
     if lacking:
         raise ModelError(
-            f"model.attention = 'flash_attention_2': needs {', '.join(lacking)}. Install or change that, or set "
-            "model.attention = 'auto'"
+            f"model.attention = 'flash_attention_2': needs {', '.join(lacking)}. Install or change what is missing, or "
+            "set model.attention = 'auto'"
         )
     return flash
 
@@ -132,23 +134,25 @@ def _lacking_for_flash(dtype: str, capability: tuple[int, int] | None) -> list[s
 
 
 def _weights(dtype: str, device: torch.device) -> dict[str, Any]:
-    """How the frozen weights are loaded.
+    """Returns the arguments of `from_pretrained` for the frozen weights.
 
     Raises:
-        ModelError: Four bits, without what they need.
+        ModelError: A requirement of four bits is missing.
     """
     if dtype != "nf4":
         return {"dtype": getattr(torch, dtype)}
     if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install 'unijudge[qlora]'); or set "
-            "'bfloat16'"
+            "model.dtype = 'nf4': needs a GPU and the package bitsandbytes (pip install 'unijudge[qlora]'). Install "
+            "the package, or set model.dtype = 'bfloat16'"
         )
     return {"dtype": torch.bfloat16, "quantization_config": four_bits()}
 
 
 def four_bits() -> Any:
-    """The language model's linear layers in nf4; vision tower, projector, embeddings and head in bfloat16.
+    """Returns the quantisation: the linear layers of the language model in nf4, all other modules in bfloat16.
+
+    The other modules are the vision tower, the projector, the embeddings and the head.
 
     Source:
         QLoRA, arXiv 2305.14314.

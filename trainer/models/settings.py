@@ -1,4 +1,4 @@
-"""The settings of a model, and of what of it is trained."""
+"""The settings of a model and of its LoRA adapter."""
 
 from typing import Literal
 
@@ -15,80 +15,86 @@ Attention = Literal["auto", "sdpa", "flash_attention_2"]
 
 
 class BackboneSettings(Settings):
-    """The model, and how it sees its inputs."""
+    """The settings of a model and of its inputs."""
 
     name: ModelName = ""
-    """A Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-NeXT or LLaVA-OneVision, in the layout of transformers: a hub
-    name, or a folder. Required."""
+    """The model: a hub name or a folder in the layout of transformers. Supported are Qwen2-VL, Qwen2.5-VL, Qwen3-VL,
+    InternVL, LLaVA-NeXT and LLaVA-OneVision. Required."""
     revision: str | None = None
     """The commit of a hub model."""
     adapter: LocalPath | None = None
-    """A LoRA adapter to put on top: the folder `adapter` of a run. Not for training, which starts a new one."""
+    """The LoRA adapter to load on top of the model: the folder `adapter` of a run. Not for training, which starts a new
+    adapter."""
     dtype: Literal["float32", "bfloat16", "nf4"] = "float32"
-    """Of the frozen weights; an adapter is always trained in float32. `nf4` is four bits a weight (QLoRA, arXiv
-    2305.14314) of the language model, computed in bfloat16: it needs a GPU and the package bitsandbytes."""
+    """The dtype of the frozen weights. An adapter is always trained in float32. `nf4` stores the language model with
+    four bits per weight (QLoRA, arXiv 2305.14314) and computes in bfloat16. `nf4` needs a GPU and the package
+    bitsandbytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs. Of several processes each takes a GPU of its own."""
+    """The device of the model. If a job has several processes, each process uses a separate GPU."""
     attention: Attention = "auto"
-    """Of the vision tower; the language model has `sdpa`, torch's own. `auto`: `flash_attention_2` for Qwen's models
-    where the package flash-attn is installed, on a GPU and not in float32; elsewhere `sdpa`."""
+    """The attention of the vision tower. The language model always uses torch's `sdpa`. `auto`: `flash_attention_2` for
+    Qwen models on a GPU in a dtype other than float32 if the package flash-attn is installed, otherwise `sdpa`."""
     encoding: Encoding = "chat"
-    """How an embedder reads a text and an image: `chat`, a user's turn in the model's chat template, up to its answer;
-    `vlm2vec`, the strings of the released checkpoints of VLM2Vec and UniME-V2 (Qwen's models, LLaVA-OneVision), and of
-    LLaVA-NeXT, by which UniME (v1) is measured on MMEB; `lamra`, the prompts of LamRA-Ret (Qwen2-VL, Qwen2.5-VL; with
-    max_pixels = 235200); `unime`, those of UniME (v1) for retrieval, for an image alone or a text alone (LLaVA-NeXT,
-    LLaVA-OneVision). A reranker always has the judge's prompt."""
+    """How an embedder reads a text and an image. `chat`: a user's turn in the model's chat template, up to the start of
+    the answer. `vlm2vec`: the strings of the released VLM2Vec and UniME-V2 checkpoints (Qwen models, LLaVA-OneVision),
+    and the strings of LLaVA-NeXT with which UniME (v1) is measured on MMEB. `lamra`: the prompts of LamRA-Ret
+    (Qwen2-VL, Qwen2.5-VL; with max_pixels = 235200). `unime`: the retrieval prompts of UniME (v1) for an image alone or
+    a text alone (LLaVA-NeXT, LLaVA-OneVision). A reranker always uses the judge's prompt."""
     resize: Resize = "keep"
-    """`keep` keeps the aspect ratio of images; `square`, as in UniME-V2, squashes each to the largest square within
-    max_pixels, here 672 × 672. Embedders only."""
+    """How images are resized. `keep` keeps the aspect ratio. `square` distorts each image to the largest square within
+    max_pixels, by default 672 × 672, as in UniME-V2. Embedders only."""
     min_pixels: int = Field(4 * 28 * 28, gt=0)
-    """Smaller images are scaled up to this many pixels; `square` has one size alone."""
+    """Smallest number of pixels in an image. Smaller images are scaled up. Without effect on `square`, which has one
+    size."""
     max_pixels: int = Field(576 * 28 * 28, gt=0)
-    """Larger images are scaled down to this many pixels. 28 × 28 are one token of Qwen2-VL and Qwen2.5-VL, 32 × 32 of
-    Qwen3-VL; the other families cut what is left into tiles of their own, of up to some thousand tokens in all."""
+    """Largest number of pixels in an image. Larger images are scaled down. A token of Qwen2-VL or Qwen2.5-VL covers
+    28 × 28 pixels, a token of Qwen3-VL 32 × 32 pixels. The other families cut the scaled image into tiles, which take
+    up to some thousand tokens in total."""
     max_tokens: int = Field(4096, gt=0)
-    """Longest input, in tokens."""
+    """Number of tokens in the longest allowed input."""
     on_long: OnLong = "error"
-    """A longer input: `error` ends the job before it begins, with the number of such texts and the longest; `truncate`
-    cuts the end of its text, so that picture and template stay whole (embedders only); `skip` leaves it out: it gets no
-    vector, and so is no candidate and asks nothing, or its row is not trained on (never in a benchmark)."""
+    """What happens to an input longer than `max_tokens`. `error`: the job stops before it starts and reports the number
+    of long texts and the longest texts. `truncate`: the end of the text is cut off, but the image and the template stay
+    complete (embedders only). `skip`: the input is left out. A skipped item is no candidate, a skipped query has no
+    ranking, and a row with a skipped input is not trained on. A benchmark does not allow `skip`."""
     batch_tokens: int = Field(16384, gt=0)
-    """How many tokens run at once, padding included; lower it when memory runs out. A training keeps the hidden
-    states of a whole batch for its backward pass: there lower `batch_size`."""
+    """Number of tokens in one forward pass, padding included. Lower this value if memory runs out. A training keeps the
+    hidden states of a whole batch for the backward pass, so in a training lower `batch_size` instead."""
     vision_cache_mb: int = Field(1024, ge=0)
-    """Main memory, in MiB, for what a frozen vision tower made of pictures: it does not see these again. 0 keeps
-    nothing."""
+    """Size of the main-memory cache for image features of a frozen vision tower, in MiB. The vision tower does not run
+    again on a cached image. 0: no cache."""
     max_source_pixels: int = Field(MAX_PIXELS, gt=0)
-    """Width × height beyond which an image is not even decoded."""
+    """Largest width × height of an image file. A larger image is an error and is not decoded."""
 
 
 class LoraSettings(Settings):
-    """What is trained: low-rank updates of the language model's linear layers (arXiv 2106.09685)."""
+    """The settings of LoRA: low-rank updates of the language model's linear layers (arXiv 2106.09685)."""
 
     rank: int = Field(16, gt=0)
-    """Width of the updates."""
+    """Rank of the updates."""
     alpha: int = Field(64, gt=0)
-    """The update is scaled by alpha / rank."""
+    """Scale of the updates. Each update is multiplied by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """On the input of the updates. UniME-V2's script has 0.1."""
+    """Dropout on the input of the updates. The script of UniME-V2 uses 0.1."""
     target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
-    """Names of the linear layers, in the language model only; the vision tower stays frozen."""
+    """Names of the linear layers with updates. Only layers of the language model count. The vision tower stays
+    frozen."""
     dora: bool = False
-    """Learn the length of each row of a weight apart from its direction (DoRA, arXiv 2402.09353), as UniME-V2's script
-    does and its paper does not say."""
+    """Whether the length of each row of a weight is learned separately from its direction (DoRA, arXiv 2402.09353). The
+    script of UniME-V2 does this; the paper of UniME-V2 does not mention it."""
     init: Literal["default", "gaussian"] = "default"
-    """How the updates' first matrix begins: `default` is PEFT's (Kaiming uniform); UniME-V2's script has `gaussian`.
-    The second matrix begins at zero, so the update does."""
+    """Initial values of the first matrix of an update. `default`: the initialisation of PEFT (Kaiming uniform). The
+    script of UniME-V2 uses `gaussian`. The second matrix is zero at first, so every update starts at zero."""
 
 
 class RerankerLoraSettings(LoraSettings):
-    """What is trained: as for the embedder, with UniME-V2's sizes for the reranker."""
+    """The settings of a reranker's LoRA. The defaults are the sizes of UniME-V2's reranker."""
 
     rank: int = Field(128, gt=0)
-    """Width of the updates."""
+    """Rank of the updates."""
     alpha: int = Field(256, gt=0)
-    """The update is scaled by alpha / rank."""
+    """Scale of the updates. Each update is multiplied by alpha / rank."""
     dropout: float = Field(0.05, ge=0, lt=1)
-    """On the input of the updates."""
+    """Dropout on the input of the updates."""

@@ -1,1 +1,1 @@
-"""Reranks an evaluation's best items by a judge's answers."""
+"""Reranks the best items of an evaluation with a judge's answers."""

@@ -1,4 +1,4 @@
-"""`rerank = "auto"`: whether a subset is reranked, decided on held-out queries. Pure arithmetic on counts."""
+"""The decision of `rerank = "auto"` whether to rerank a subset, from held-out queries. Pure arithmetic on counts."""
 
 import hashlib
 import math
@@ -7,44 +7,44 @@ from pydantic import BaseModel
 
 
 class Decision(BaseModel):
-    """What became of one subset, and the held-out numbers that decided it."""
+    """The decision about one subset, with the numbers of the held-out queries."""
 
     reranked: bool
     queries: int
-    """Held-out ones."""
+    """The number of held-out queries."""
     gained: int
-    """Of these, how many have a right first item by reranking alone."""
+    """The number of held-out queries whose first item is right only with reranking."""
     lost: int
-    """Of these, how many have one without reranking alone."""
+    """The number of held-out queries whose first item is right only without reranking."""
     difference: float
-    """Of precision@1, reranked minus not, in [−1, 1]."""
+    """The precision@1 with reranking minus the precision@1 without reranking, in [−1, 1]."""
     standard_error: float
-    """Of the difference, if reranking had no effect."""
+    """The standard error of the difference if reranking had no effect."""
 
     def __str__(self) -> str:
         return (
-            f"{'reranked' if self.reranked else 'left alone'}: {self.difference:+.3f} ± {self.standard_error:.3f} on "
+            f"{'reranked' if self.reranked else 'not reranked'}: {self.difference:+.3f} ± {self.standard_error:.3f} on "
             f"{self.queries} held-out queries, {self.gained} gained, {self.lost} lost"
         )
 
 
 def decide(queries: int, gained: int, lost: int, *, min_queries: int) -> Decision:
-    """Whether to rerank a subset: where held-out queries gain more than they lose.
+    """Decides whether to rerank a subset. A subset is reranked if more held-out queries gain than lose.
 
         difference = (gained − lost) / queries,   standard error = √(gained + lost) / queries
 
-    The error is McNemar's, of paired right and wrong answers under no effect: queries that stay as they are say
-    nothing. With fewer than `min_queries` the difference must exceed it, so a lucky query switches nothing on; without
-    any held-out query nothing is reranked.
+    The standard error is McNemar's for paired right and wrong answers without an effect. Queries with the same result
+    in both cases do not count. With fewer than `min_queries` held-out queries, the difference must exceed the standard
+    error, so that a single lucky query does not decide. Without held-out queries, the subset is not reranked.
 
     Args:
-        queries: Held-out queries of the subset.
-        gained: Those whose first item is right by reranking alone.
-        lost: Those whose first item is right without it alone.
-        min_queries: From how many on any gain is enough.
+        queries: The number of held-out queries of the subset.
+        gained: The number of queries whose first item is right only with reranking.
+        lost: The number of queries whose first item is right only without reranking.
+        min_queries: The number of queries from which any gain is enough.
 
     Returns:
-        The decision, with the numbers.
+        The decision with its numbers.
 
     Example:
         >>> decide(100, 5, 3, min_queries=50).reranked, decide(40, 5, 3, min_queries=50).reranked
@@ -66,7 +66,7 @@ def decide(queries: int, gained: int, lost: int, *, min_queries: int) -> Decisio
 
 
 def is_held_out(query_id: str) -> bool:
-    """Whether a query is in the half that decides: by the hash of its id, so every run holds out the same ones.
+    """Returns whether a query is held out. The hash of the id decides, so every run holds out the same queries.
 
     Example:
         >>> sum(is_held_out(f"query {number}") for number in range(1000))

@@ -1,6 +1,7 @@
-"""What a judge's answers make of a ranking: pure arithmetic on one query's items.
+"""Reorders a ranking by a judge's answers: pure arithmetic on the items of one query.
 
-Only the first items were judged; the others keep their places after them. Gold ranks count ties against the positive.
+Only the first items are judged. The other items keep their order after the judged items. A gold rank counts items that
+tie with the positive as better than the positive.
 """
 
 from collections.abc import Sequence
@@ -13,43 +14,43 @@ from unijudge.metrics import TIE, gold_rank
 
 
 def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
-    """A ranking with its first items in the order of their scores, those without any behind them in their own order.
+    """Sorts the first items of a ranking by their scores. Items without a score follow in their original order.
 
     Args:
-        ranking: The embedder's, with what the judge said of its first items.
-        scores: Of its first items, in its order; more is better, None where there is none.
+        ranking: The embedder's ranking, with the judge's answers about its first items.
+        scores: The scores of the first items, in the order of the ranking. Higher is better. None: no score.
 
     Returns:
-        The new ranking. Without any score it is the one that was given. Its gold rank stays as it was if no positive is
-        among the first items.
+        The new ranking. Without any score, the given ranking is returned. If no positive is among the first items, the
+        gold rank is unchanged.
 
     Example:
         >>> reranked(Ranking("q", "s", 2, ["a", "b"], [0.9, 0.8], ["b"], 2, bytes(16)), [0.0, 3.0]).item_ids
         ['b', 'a']
     """
-    scored = [place for place, score in enumerate(scores) if score is not None]
-    unscored = [place for place, score in enumerate(scores) if score is None]
+    scored = [index for index, score in enumerate(scores) if score is not None]
+    unscored = [index for index, score in enumerate(scores) if score is None]
     if not scored:
         return ranking
-    scores_N = np.array([scores[place] for place in scored], float)
-    best = [scored[place] for place in np.argsort(-scores_N, kind="stable")]
+    scores_N = np.array([scores[index] for index in scored], float)
+    best = [scored[index] for index in np.argsort(-scores_N, kind="stable")]
     order = [*best, *unscored, *range(len(scores), len(ranking.item_ids))]
-    # The best-placed positive is one with a score; the others stand behind every score, in the embedder's order.
+    # A positive with a score ranks before every item without a score. Items without a score keep the embedder's order.
     if gold := _right(ranking, scored):
         rank = gold_rank(scores_N, gold)
     elif gold := _right(ranking, unscored):
-        rank = len(scored) + gold_rank(np.array([ranking.similarities[place] for place in unscored]), gold)
+        rank = len(scored) + gold_rank(np.array([ranking.similarities[index] for index in unscored]), gold)
     else:
         rank = ranking.gold_rank
     return _ordered(ranking, order, rank)
 
 
 def promoted(ranking: Ranking, place: int) -> Ranking:
-    """A ranking with one of its items in front; the others keep their order.
+    """Moves one item of a ranking to the front. The other items keep their order.
 
     Args:
-        ranking: The embedder's, with what the judge said of its first items.
-        place: Of the item, from 0.
+        ranking: The embedder's ranking, with the judge's answers about its first items.
+        place: The position of the item, from 0.
 
     Example:
         >>> promoted(Ranking("q", "s", 1, ["a", "b", "c"], [0.9, 0.8, 0.7], ["a"], 3, bytes(16)), 2).item_ids
@@ -60,25 +61,26 @@ def promoted(ranking: Ranking, place: int) -> Ranking:
     golden = [s for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True) if item_id in right]
     if ranking.item_ids[place] in right:
         rank = 1
-    else:  # it is one more before the positive, unless it stood there already
+    else:  # the rank of the positive grows by 1, unless the promoted item was already before the positive
         rank = ranking.gold_rank + bool(golden and ranking.similarities[place] < max(golden) - TIE)
     return _ordered(ranking, [place, *others], rank)
 
 
 def fused(log_odds: Sequence[float | None], list_logprobs: Sequence[float]) -> list[float | None]:
-    """One score for each item from both questions: the list's, and the pair's own.
+    """Combines the judge's answer about the list and its answers about the pairs into one score per item.
 
         score_i = ln P(number i) + ln P(Yes_i),   P(Yes_i) = sigmoid(log_odds_i)
 
-    A product of two probabilities: no weight, and no scale to fit. The list compares, the pair can veto: a pair surely
-    wrong loses its log-odds whole, one surely right gains nothing more.
+    The score is the logarithm of a product of two probabilities, so no weight and no scale must be fitted. The list
+    compares items, and a pair can veto an item: a pair that is surely wrong lowers the score by its full log-odds, but
+    a pair that is surely right does not raise the score.
 
     Args:
-        log_odds: Of each pair; None for one without a verdict.
-        list_logprobs: Of each number.
+        log_odds: The log-odds of each pair, or None for a pair without a verdict.
+        list_logprobs: The log-probability of each number.
 
     Returns:
-        At most 0; None where there was no verdict.
+        The scores, each at most 0, or None for a pair without a verdict.
 
     Example:
         >>> [round(score, 4) for score in fused([0.0, -2.0], [-1.0, -0.5])]
@@ -90,20 +92,20 @@ def fused(log_odds: Sequence[float | None], list_logprobs: Sequence[float]) -> l
     ]
 
 
-def _right(ranking: Ranking, places: Sequence[int]) -> list[int]:
-    """Which of some places of a ranking hold a positive, as numbers into `places`."""
+def _right(ranking: Ranking, positions: Sequence[int]) -> list[int]:
+    """Returns which of some positions of a ranking hold a positive, as indices into `positions`."""
     right = {*ranking.positive_ids}
-    return [number for number, place in enumerate(places) if ranking.item_ids[place] in right]
+    return [index for index, position in enumerate(positions) if ranking.item_ids[position] in right]
 
 
 def _ordered(ranking: Ranking, order: Sequence[int], rank: int) -> Ranking:
-    """The ranking in another order, and what the judge said with it."""
+    """Returns the ranking in another order, together with the judge's answers."""
     odds, listed = ranking.log_odds, ranking.list_logprobs
     return replace(
         ranking,
         gold_rank=rank,
-        item_ids=[ranking.item_ids[place] for place in order],
-        similarities=[ranking.similarities[place] for place in order],
-        log_odds=None if odds is None else [odds[place] for place in order if place < len(odds)],
-        list_logprobs=None if listed is None else [listed[place] for place in order if place < len(listed)],
+        item_ids=[ranking.item_ids[index] for index in order],
+        similarities=[ranking.similarities[index] for index in order],
+        log_odds=None if odds is None else [odds[index] for index in order if index < len(odds)],
+        list_logprobs=None if listed is None else [listed[index] for index in order if index < len(listed)],
     )

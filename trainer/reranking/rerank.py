@@ -1,6 +1,6 @@
-"""Reranks an evaluation's best items by a judge's answers, and measures what that gains and what it loses.
+"""Reranks the best items of an evaluation with a judge's answers, and measures the gains and the losses.
 
-The judge is a service: as it comes, or with a trained reranker's weights. Nothing of the embedder is run again.
+The judge is a service with an unmodified judge or with a trained reranker. The embedder does not run again.
 """
 
 import asyncio
@@ -29,45 +29,46 @@ from unijudge.storage.outputs import check_file, check_folder, is_json_of
 from unijudge.storage.stores import exists
 
 Ranks = npt.NDArray[np.int64]
-HOW = {"out", "service", "key_file", "max_in_flight"}
-"""Settings that do not change what comes of a reranking; who judges is known by his identity."""
+MAY_DIFFER = {"out", "service", "key_file", "max_in_flight"}
+"""The settings that do not change the results of a reranking. The identity of the judge is compared separately."""
 
 
 class RerankReport(Evaluation):
-    """metrics.json: what became of every subset.
+    """The content of metrics.json: the measures of every subset.
 
-    `gained`: share of queries whose first item is right now and was wrong; `lost`: the other way round; `in_top`: share
-    with a positive among the judged items, beyond which no reranking can go; `unparsable`: share whose list got no
-    answer that names one of its numbers, so that the embedder's order (`fused`: the pairs' own) stands.
+    `gained` is the share of queries whose first item became right, `lost` the share whose first item became wrong.
+    `in_top` is the share of queries with a positive among the judged items, which is the upper limit of precision@1.
+    `unparsable` is the share of queries for which the judge's answer to the list is not one of its numbers. These
+    queries keep the embedder's order (with `fused`: the order by pairs).
     """
 
     rankings: str
     judge: JudgeIdentity
     method: str
     top: int
-    """Items that were judged."""
+    """The number of judged items in each ranking."""
     min_mass: float
-    """Least probability of a list's numbers together."""
+    """The smallest total probability of a list's numbers for a choice."""
     unjudged: int
-    """Pairs without a verdict; such an item goes behind all judged ones."""
+    """The number of pairs without a verdict. Items of these pairs rank behind all judged items."""
     unparsable: int
-    """Lists without a choice."""
+    """The number of lists without a choice."""
     auto: dict[str, Decision] | None
-    """Which subsets were reranked, and why; null where all are."""
+    """The decision about each subset. Null if all subsets are reranked."""
 
 
 def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, overwrite: bool = False) -> RerankReport:
-    """Writes metrics.json and rankings.parquet; what an interrupted job was answered is not asked again.
+    """Writes metrics.json and rankings.parquet. After an interruption, stored answers are not asked again.
 
     Args:
-        settings: The job.
-        report: Is called with (queries done, queries in all).
-        overwrite: Replace a reranking of something else, by another judge or by other settings.
+        settings: The settings of the job.
+        report: A function that is called with (finished queries, all queries).
+        overwrite: Whether to replace a reranking of other inputs, by another judge or with other settings.
 
     Raises:
-        DataError: The rankings are of another corpus or too short, what was held out was reranked otherwise, or `out`
-            holds another reranking, or another kind of measures, as the evaluation itself.
-        FolderBusy: Another process reranks into `out`.
+        DataError: The rankings belong to another corpus or are too short, the held-out queries were reranked in another
+            way, or the folder `out` holds another reranking or another kind of report, such as the evaluation.
+        FolderBusy: Another process reranks into the folder `out`.
         JudgeError: The service cannot be used.
     """
     check_file(settings.out / "metrics.json", is_json_of(RerankReport), "report of `train rerank`")
@@ -92,11 +93,11 @@ def _inputs(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> d
 
 
 def _check_same(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) -> None:
-    """Refuses to replace a reranking of something else, before anything is asked."""
+    """Raises an error if the folder holds a different reranking, before the first question is asked."""
     path = settings.out / "metrics.json"
     if exists(path):
         ours = Evaluation(corpus="", subsets={}, inputs=_inputs(settings, corpus, judge), made=Provenance.now(settings))
-        read_json(path, RerankReport).check_same(path, ours, HOW)
+        read_json(path, RerankReport).check_same(path, ours, MAY_DIFFER)
 
 
 def _publish(
@@ -131,15 +132,19 @@ def _read(settings: RerankSettings, corpus: Corpus) -> list[Ranking]:
     evaluation, rankings = read_evaluation(settings.evaluation, Evaluation)
     if evaluation.inputs.get("corpus") != corpus.fingerprint:
         raise DataError(
-            f"{settings.evaluation}: evaluates another corpus than {settings.corpus}: {evaluation.corpus}, as it was "
-            "then; give that one"
+            f"{settings.evaluation}: evaluates another corpus than {settings.corpus}. Give the evaluated corpus, "
+            f"{evaluation.corpus} as it was at that time, or evaluate again"
         )
-    cut = [len(one.item_ids) for one in rankings if len(one.item_ids) < min(settings.judged, one.candidates)]
+    cut = [
+        len(ranking.item_ids)
+        for ranking in rankings
+        if len(ranking.item_ids) < min(settings.judged, ranking.candidates)
+    ]
     if cut:
         name = "top" if settings.method == "pointwise" else "list_size"
         raise DataError(
             f"{name} = {settings.judged}, but {settings.evaluation} holds only the best {min(cut)} items of each "
-            f"query; evaluate again with keep = {settings.judged}, or set {name} = {min(cut)}"
+            f"query. Evaluate again with keep = {settings.judged}, or set {name} = {min(cut)}"
         )
     return rankings
 
@@ -151,7 +156,10 @@ async def _rerank(
     report: Callable[[int, int], None],
     check: Callable[[JudgeIdentity], None] | None,
 ) -> tuple[list[Outcome], dict[str, Decision] | None, JudgeIdentity]:
-    """What is to be reported, in order; and what `auto` decided, before the queries were asked that it spares."""
+    """Reranks the queries. Returns the outcomes to report, in order, the decisions of `auto`, and the judge's identity.
+
+    `auto` decides first, so that the judge is not asked about subsets that are not reranked.
+    """
     key = read_key(settings.key_file)
     async with JudgeClient(settings.service, key=key, max_in_flight=settings.max_in_flight) as judge:
         if check is not None:
@@ -166,20 +174,22 @@ async def _rerank(
             trial = await ask.about([ranking for ranking in rankings if is_held_out(ranking.query_id)])
             decisions = {}
             for name in names:
-                decisions[name] = _decided(settings, [one for one in trial if one.before.subset == name])
+                decisions[name] = _decided(settings, [outcome for outcome in trial if outcome.before.subset == name])
             rankings = [ranking for ranking in rankings if not is_held_out(ranking.query_id)]
             if not rankings:
                 raise DataError(
-                    f"{settings.evaluation}: every query is held out, none is left to report; give held_out"
+                    f"{settings.evaluation}: every query is held out, so no query is left to report. Give held_out"
                 )
         ask.total -= sum(not decisions[ranking.subset].reranked for ranking in rankings)
         asked = iter(await ask.about([ranking for ranking in rankings if decisions[ranking.subset].reranked]))
-        outcomes = [next(asked) if decisions[one.subset].reranked else Outcome(one, one) for one in rankings]
+        outcomes = [
+            next(asked) if decisions[ranking.subset].reranked else Outcome(ranking, ranking) for ranking in rankings
+        ]
         return outcomes, decisions, judge.identity
 
 
 def _decided(settings: RerankSettings, outcomes: Sequence[Outcome]) -> Decision:
-    """By the held-out queries of one subset."""
+    """Decides about one subset from its held-out queries."""
     before_Q, after_Q = _gold_ranks(outcomes)
     gained, lost = int(_gained_Q(before_Q, after_Q).sum()), int(_gained_Q(after_Q, before_Q).sum())
     return decide(len(outcomes), gained, lost, min_queries=settings.min_held_out)
@@ -188,10 +198,10 @@ def _decided(settings: RerankSettings, outcomes: Sequence[Outcome]) -> Decision:
 def _decided_by(
     settings: RerankSettings, names: Sequence[str], judge: JudgeIdentity, reported: Sequence[Ranking]
 ) -> dict[str, Decision]:
-    """By an earlier reranking of other queries.
+    """Decides about each subset from an earlier reranking of other queries.
 
     Raises:
-        DataError: It was by another judge or method, was itself decided, or of these very queries.
+        DataError: The earlier reranking used another judge or method, used `auto` itself, or contains reported queries.
     """
     assert settings.held_out is not None  # noqa: S101  the caller's condition
     earlier, theirs = read_evaluation(settings.held_out, RerankReport)
@@ -199,37 +209,37 @@ def _decided_by(
     there = _rules(earlier.method, earlier.top, earlier.min_mass)
     if (here, judge) != (there, earlier.judge) or earlier.auto:
         raise DataError(
-            f"{settings.held_out}: reranks {there} by {earlier.judge}; here it is {here} by {judge}. Rerank the "
-            "held-out queries so, with rerank = 'always'"
+            f"{settings.held_out}: reranks {there} by {earlier.judge}, but this job reranks {here} by {judge}. Rerank "
+            "the held-out queries as this job does, with rerank = 'always'"
         )
-    asked = {one.query_key for one in theirs}
-    if same := [one.query_id for one in reported if one.query_key in asked]:
+    asked = {ranking.query_key for ranking in theirs}
+    if same := [ranking.query_id for ranking in reported if ranking.query_key in asked]:
         raise DataError(
-            f"{settings.held_out}: reranks {len(same)} of these very queries, as {min(same)}; give others, or leave "
-            "held_out away"
+            f"{settings.held_out}: holds {len(same)} of the queries to report, such as {min(same)}. Give a reranking "
+            "of other queries, or leave held_out out"
         )
 
     def decision(name: str) -> Decision:
-        found = earlier.subsets.get(name, {"queries": 0, "gained": 0, "lost": 0})
-        gained, lost = (round(found["queries"] * found[share]) for share in ("gained", "lost"))
-        return decide(int(found["queries"]), gained, lost, min_queries=settings.min_held_out)
+        measures = earlier.subsets.get(name, {"queries": 0, "gained": 0, "lost": 0})
+        gained, lost = (round(measures["queries"] * measures[share]) for share in ("gained", "lost"))
+        return decide(int(measures["queries"]), gained, lost, min_queries=settings.min_held_out)
 
     return {name: decision(name) for name in names}
 
 
 def _rules(method: str, top: int, min_mass: float) -> str:
-    """How a judge's answers make an order, in words."""
+    """Returns the rules of a reranking as text."""
     return f"{top} items {method}" + ("" if method == "pointwise" else f" with min_label_mass = {min_mass:g}")
 
 
 def _gold_ranks(outcomes: Sequence[Outcome]) -> tuple[Ranks, Ranks]:
-    """Before and after."""
+    """Returns the gold ranks before and after the reranking."""
     before_Q = np.array([outcome.before.gold_rank for outcome in outcomes], int)
     return before_Q, np.array([outcome.after.gold_rank for outcome in outcomes], int)
 
 
 def _gained_Q(before_Q: Ranks, after_Q: Ranks) -> npt.NDArray[np.bool_]:
-    """Whether a query's first item is right after and was wrong before."""
+    """Returns for each query whether its first item is right after the reranking and was wrong before."""
     return (before_Q > 1) & (after_Q == 1)
 
 
@@ -238,11 +248,12 @@ def _measures(settings: RerankSettings, outcomes: Sequence[Outcome]) -> dict[str
     for outcome in outcomes:
         subsets[outcome.before.subset].append(outcome)
 
-    def measures(found: list[Outcome]) -> dict[str, float]:
-        before_Q, after_Q = _gold_ranks(found)
-        in_top = [not {*one.before.positive_ids}.isdisjoint(one.before.item_ids[: settings.judged]) for one in found]
+    def measures(outcomes: list[Outcome]) -> dict[str, float]:
+        before_Q, after_Q = _gold_ranks(outcomes)
+        before = [outcome.before for outcome in outcomes]
+        in_top = [not {*one.positive_ids}.isdisjoint(one.item_ids[: settings.judged]) for one in before]
         made = {
-            "queries": len(found),
+            "queries": len(outcomes),
             "in_top": float(np.mean(in_top)),
             "precision@1 before": precision_at_1(before_Q),
             "precision@1": precision_at_1(after_Q),
@@ -252,6 +263,7 @@ def _measures(settings: RerankSettings, outcomes: Sequence[Outcome]) -> dict[str
             "mrr": mean_reciprocal_rank(after_Q),
         }
         listed = settings.method != "pointwise"
-        return made | ({"unparsable": float(np.mean([one.unparsable for one in found]))} if listed else {})
+        unparsable = [outcome.unparsable for outcome in outcomes]
+        return made | ({"unparsable": float(np.mean(unparsable))} if listed else {})
 
-    return {name: measures(found) for name, found in sorted(subsets.items())}
+    return {name: measures(subset) for name, subset in sorted(subsets.items())}

@@ -1,1 +1,1 @@
-"""Studies: many trainings that answer one question. `study.py` is what a file says, `cells.py` what has to be run."""
+"""Studies: many trainings that answer one question. `study.py` reads a study's file, `cells.py` lists the runs."""

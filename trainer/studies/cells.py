@@ -1,7 +1,7 @@
-"""Which runs a study consists of: each step, for each value of each axis that it depends on, and for each seed.
+"""The runs of a study: each step for each value of each axis on which the step depends, and for each seed.
 
-Two runs that would do the same are one: a step that names neither an axis nor the seed, and no step that does, runs
-once, and every other step uses its output.
+Equal runs are not repeated. A step runs only once if neither the step nor any step that it needs names an axis or the
+seed. All other steps then use the same output.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ class Cell:
 
     step: str
     labels: Mapping[str, str]
-    """Axis → the value's label, and `seed` → the seed: what this run depends on."""
+    """Axis → label of its value, and `seed` → the seed, for each axis on which this run depends."""
     command: str
-    """With every placeholder filled but {service} and {results}, the study's folder."""
+    """The command with all placeholders filled except {service} and {results}, the folder of the study."""
     service: str | None
-    """The same of the service; {port} is still open."""
+    """The command of the judge service with all placeholders filled except {port}, {service} and {results}."""
     needs: tuple[str, ...]
-    """Names of the cells whose outputs it reads."""
+    """The names of the cells whose outputs this cell reads."""
     digest: str
-    """Hash of the commands of this cell and of all that it needs: equal digests, equal results."""
+    """The hash of the commands of this cell and of all cells that it needs. Equal digests mean equal results."""
 
     @property
     def name(self) -> str:
-        """Its output, relative to the folder of results.
+        """The path of the output, relative to the folder of results.
 
         Example:
             >>> Cell("student", {"k": "8", "seed": "0"}, "", None, (), "").name
@@ -44,26 +44,26 @@ class Cell:
 
     @property
     def seed(self) -> int:
-        """−1 for what all seeds share: it comes first."""
+        """The seed, or −1 for a cell that all seeds share. Shared cells thus come first in the order of seeds."""
         return int(self.labels.get(SEED, -1))
 
 
 def place(labels: Mapping[str, str]) -> str:
-    """A file's name for some values."""
+    """Returns the file name for a combination of values."""
     return ",".join(f"{axis}={label}" for axis, label in labels.items()) or "all"
 
 
 def cells_of(study: Study) -> dict[str, Cell]:
-    """Name → cell, each after all that it needs.
+    """Returns name → cell, with each cell after all cells that it needs.
 
     Raises:
-        SettingsError: A placeholder has no value, steps need one another in a circle, or a step writes no output.
+        SettingsError: A placeholder has no value, steps need each other in a cycle, or a step writes no output.
     """
     needs = {step: _steps_in(study, step) for step in study.steps}
     axes: dict[str, list[str]] = {}
     made: dict[str, Cell] = {}
     for step in _in_order(needs):
-        # What the steps before it depend on, it depends on too.
+        # A step also depends on the axes of the steps that it needs.
         used = set(_words(study, step)).union(*(axes[other] for other in needs[step]))
         axes[step] = [axis for axis in (*study.axes, SEED) if axis in used]
         for labels in _combinations(study, axes[step]):
@@ -80,7 +80,7 @@ def _cell(study: Study, step: str, labels: Mapping[str, str], needed: Mapping[st
     for other, cell in needed.items():
         values[other] = f"{{{RESULTS}}}/{cell.name}"
     values[OUT] = f"{{{RESULTS}}}/{step}/{place(labels)}"
-    # Where the results lie, and the service's address, are known when it runs.
+    # The folder of results and the address of the service are known only when the cell runs.
     for later in (SERVICE, PORT, RESULTS):
         values[later] = f"{{{later}}}"
     command = settings.command.format_map(values)
@@ -91,10 +91,10 @@ def _cell(study: Study, step: str, labels: Mapping[str, str], needed: Mapping[st
 
 
 def _words(study: Study, step: str) -> list[str]:
-    """The placeholders of a step.
+    """Returns the placeholders of a step.
 
     Raises:
-        SettingsError: One has no value.
+        SettingsError: A placeholder has no value, or {out} is missing.
     """
     settings = study.steps[step]
     try:
@@ -108,15 +108,15 @@ def _words(study: Study, step: str) -> list[str]:
     for word in words:
         if word not in known:
             raise SettingsError(
-                f"steps.{step}: {{{shown_name(word)}}} has no value. Add it to names, or use one of: {listed(known)}"
+                f"steps.{step}: {{{shown_name(word)}}} has no value. Add it to names, or use one of {listed(known)}"
             )
     if OUT not in words:
-        raise SettingsError(f"steps.{step}: {{out}} is not in its command. Let the command write to {{out}}")
+        raise SettingsError(f"steps.{step}: the command lacks {{out}}. Let the command write to {{out}}")
     return words
 
 
 def _steps_in(study: Study, step: str) -> list[str]:
-    """The steps whose outputs a step reads."""
+    """Returns the steps whose outputs a step reads."""
     return [word for word in dict.fromkeys(_words(study, step)) if word in study.steps]
 
 
@@ -124,8 +124,8 @@ def _in_order(needs: Mapping[str, list[str]]) -> list[str]:
     try:
         return list(TopologicalSorter(needs).static_order())
     except CycleError as error:
-        circle = " → ".join(reversed(error.args[1]))
-        raise SettingsError(f"steps: {circle} need one another. Take one of these placeholders out") from error
+        cycle = " → ".join(reversed(error.args[1]))
+        raise SettingsError(f"steps: {cycle} need each other in a cycle. Remove one of these placeholders") from error
 
 
 def _combinations(study: Study, axes: list[str]) -> Iterator[dict[str, str]]:
@@ -142,5 +142,5 @@ def _is_left_out(study: Study, labels: Mapping[str, str]) -> bool:
 
 
 def _name(step: str, labels: Mapping[str, str], axes: list[str]) -> str:
-    """The cell of another step with the same values."""
+    """Returns the name of the cell of another step with the same values."""
     return str(PurePosixPath(step, place({axis: labels[axis] for axis in axes})))

@@ -1,4 +1,4 @@
-"""`unijudge study`: run, report, list."""
+"""The commands of `unijudge study`: run, report, summary and list."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +12,19 @@ from trainer.studies.run import Plan, StudyProgress, run_plan
 from trainer.studies.study import read_study
 from unijudge.errors import SettingsError, TaskFailed
 from unijudge.job import KeyValueOption
+from unijudge.pages.terminal import aligned
 from unijudge.shown import NAMED
 from unijudge.storage.listing import foreign_files
 from unijudge.storage.locations import locate
 from unijudge.storage.stores import exists
 
-app = typer.Typer(help="Run many trainings that answer one question, and report what they say.", no_args_is_help=True)
+app = typer.Typer(help="Run many trainings that answer one question, and report the results.", no_args_is_help=True)
 
 FIRST_TABLE = "## What agrees with the paper"
 
 File = Annotated[Path, typer.Argument(help="The study's TOML file.", parser=locate)]
-Results = Annotated[Path, typer.Argument(help="The folder of its results.", parser=locate)]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Only the first so many seeds of the study.")]
+Results = Annotated[Path, typer.Argument(help="The folder of the study's results.", parser=locate)]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Use only this many seeds, the first ones of the study.")]
 
 
 @app.command()
@@ -32,50 +33,53 @@ def run(
     out: Results,
     overrides: KeyValueOption = None,
     seeds: Seeds = None,
-    engine: Annotated[Engine, typer.Option(help="Side by side as Ray tasks, or one after another.")] = "ray",
-    address: Annotated[str, typer.Option(help="Of a Ray cluster. Without it: a local Ray, for this study.")] = "",
+    engine: Annotated[Engine, typer.Option(help="ray: parallel, as Ray tasks. local: one step after another.")] = "ray",
+    address: Annotated[
+        str, typer.Option(help="The address of a Ray cluster. Without an address, a local Ray is started.")
+    ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the commands and the time they take, and stop.")
+        bool, typer.Option("--dry-run", help="Print the commands and the estimated time without running them.")
     ] = False,
 ) -> None:
-    """Run what is left of a study. The same command resumes it; a step that is done is not run again.
+    """Run the unfinished steps of a study. The same command resumes the study and does not repeat finished steps.
 
-    Commands run in the current folder. On a cluster, every machine must see it and the folder of results.
+    Commands run in the current folder. On a cluster, every machine must see the current folder and the folder of
+    results.
     """
     plan = _plan(file, out, overrides, seeds)
     if dry_run:
         typer.echo("\n".join(_dry(plan)))
         return
     if not plan.left():
-        typer.echo(f"{out}: all {len(plan.cells)} steps are done. Next: unijudge study report {file} {out}")
+        typer.echo(f"{out}: all {len(plan.cells)} steps are finished. Next: unijudge study report {file} {out}")
         return
     with opened(engine, address) as runner:
         progress = run_plan(plan, runner, Path.cwd(), typer.echo)
-    typer.echo(f"{out}: {len(progress.done)} of {len(plan.cells)} steps are done")
+    typer.echo(f"{out}: {len(progress.done)} of {len(plan.cells)} steps are finished")
     if progress.failed:
         raise _failure(progress)
 
 
 @app.command()
 def report(file: File, out: Results, overrides: KeyValueOption = None, seeds: Seeds = None) -> None:
-    """Write table.md and report.html into the folder of results, and print what the numbers say."""
+    """Write table.md and report.html into the folder of results, and print the findings."""
     from trainer.studies.report import write_study_report
 
     plan = _plan(file, out, overrides, seeds)
     for sentence in write_study_report(plan):
         typer.echo(sentence)
-    typer.echo(f"{out / 'report.html'}: written; open it in a browser. The table alone: {out / 'table.md'}")
+    typer.echo(f"Open {out / 'report.html'} in a browser. The table alone is in {out / 'table.md'}")
 
 
 @app.command()
 def summary(
-    out: Annotated[Path, typer.Argument(help="The Markdown file to write; text above its first table stays.")],
+    out: Annotated[Path, typer.Argument(help="The Markdown file to write. Text above its first table is kept.")],
     folder: Annotated[Path, typer.Option("--studies", help="A folder of studies.", parser=locate)] = Path("studies"),
     results: Annotated[
         Path, typer.Option(help="A folder with a folder of results for each study.", parser=locate)
     ] = Path("build/studies"),
 ) -> None:
-    """Write the tables of all studies into one file, with what agrees with the paper."""
+    """Write the tables of all studies into one file, and list which findings agree with the paper."""
     from trainer.studies.report import summary as summed
     from unijudge.storage.files import publish_text, read_text
 
@@ -92,7 +96,8 @@ def list_(
         Path | None, typer.Option(help="A folder with a folder of results for each study.", parser=locate)
     ] = None,
 ) -> None:
-    """Name the studies in a folder, each with its question and its size."""
+    """List the studies in a folder with their questions and sizes."""
+    rows = []
     for file in _studies(folder):
         study = read_study(file, [])
         cells = cells_of(study)
@@ -101,14 +106,15 @@ def list_(
         if results is not None:
             done = len(_plan(file, results / file.stem, None, None).done)
             size = f"{done} of {size}"
-        typer.echo(f"{file.stem:<20}{size:<28}{study.question}")
+        rows.append([file.stem, size, study.question])
+    typer.echo("\n".join(aligned(rows, left=3)))
 
 
 def _studies(folder: Path) -> list[Path]:
-    """The files of a folder of studies.
+    """Returns the files of the studies in a folder.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: The folder holds no study.
     """
     files = foreign_files(folder, "*.toml")
     if not files:
@@ -124,7 +130,7 @@ def _plan(file: Path, out: Path, overrides: list[str] | None, seeds: int | None)
 
 
 def _dry(plan: Plan) -> Iterator[str]:
-    """The commands that are left, and what their times add up to."""
+    """Yields the commands of the unfinished steps, and the sum of their times."""
     seconds = plan.seconds()
     left = plan.left()
     for cell in left:
@@ -135,17 +141,17 @@ def _dry(plan: Plan) -> Iterator[str]:
     known = [seconds[cell.step] for cell in left]
     total = sum(time for time in known if time is not None)
     unknown = len({cell.step for cell in left if seconds[cell.step] is None})
-    yield f"# {len(left)} of {len(plan.cells)} steps are left: {total / 3600:.2f} hours, one after another"
+    yield f"# {len(left)} of {len(plan.cells)} steps are left, which take {total / 3600:.2f} hours one after another"
     if unknown:
-        yield f"# and {unknown} kinds of step whose time is not known yet: none has run, and `seconds` is not set"
+        yield f"# plus the unknown time of {unknown} kinds of steps that have not run yet and set no `seconds`"
 
 
 def _failure(progress: StudyProgress) -> TaskFailed:
-    """Names the cells that failed, the first ones with their reasons."""
+    """Returns the error that names the first failed cells with their reasons."""
     lines = [f"{name}: {reason}" for name, reason in progress.failed.items()]
     more = f" and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
-    lost = f"; {len(progress.left_out)} steps that need them were left out" if progress.left_out else ""
+    skipped = f", and {len(progress.left_out)} steps that need them were skipped" if progress.left_out else ""
     return TaskFailed(
-        f"{len(lines)} steps failed{lost}. {'; '.join(lines[:NAMED])}{more}. Mend the cause; the same command runs the "
-        "rest"
+        f"{len(lines)} steps failed{skipped}. {'; '.join(lines[:NAMED])}{more}. Fix the cause, and run the same "
+        "command again for the remaining steps"
     )

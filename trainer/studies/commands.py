@@ -1,4 +1,4 @@
-"""What a step's command starts: a command of ours, a Python module, or a program."""
+"""The commands of steps: a command of `unijudge`, a Python module, or another program."""
 
 import importlib.util
 import shlex
@@ -17,7 +17,7 @@ OURS = ["-m", "unijudge"]
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command line, to be run without a shell; `unijudge` and `python` are those of this environment.
+    """Splits a command line into words, to run it without a shell. `unijudge` and `python` use this environment.
 
     Raises:
         SettingsError: A quote is not closed.
@@ -38,15 +38,15 @@ def words_of(command: str) -> list[str]:
 
 
 def is_ours(command: str) -> bool:
-    """Whether it is a command of `unijudge`."""
+    """Returns whether a command line is a command of `unijudge`."""
     return words_of(command)[1:3] == OURS
 
 
 def check_commands(cells: Iterable[Cell]) -> None:
-    """Refuses a study before anything runs, if one of its commands does not exist here.
+    """Checks that every command of a study exists on this machine, before the first step runs.
 
     Raises:
-        SettingsError: The step and its command are named.
+        SettingsError: A command does not exist. The message names the step and the command.
     """
     checked = set()
     for cell in cells:
@@ -71,21 +71,21 @@ def _check(step: str, words: list[str]) -> None:
 
 
 def _check_ours(step: str, words: list[str]) -> None:
-    """Follows the words through the groups of our command line."""
+    """Checks the words against the groups and commands of `unijudge`."""
     command = typer.main.get_command(whole())
     context = command.make_context("unijudge", [], resilient_parsing=True)
-    said = "unijudge"
+    prefix = "unijudge"
     for word in words:
         group = getattr(command, "get_command", None)
         if group is None:
             return
-        found = group(context, word)
-        if found is None:
-            known = ", ".join(command.list_commands(context))  # type: ignore[attr-defined]  # a group has it
-            raise SettingsError(f"steps.{step}: {said} has no command {shown(word)}. It has: {known}")
-        command, said = found, f"{said} {word}"
+        subcommand = group(context, word)
+        if subcommand is None:
+            known = ", ".join(command.list_commands(context))  # type: ignore[attr-defined]  # every group has it
+            raise SettingsError(f"steps.{step}: {prefix} has no command {shown(word)}. Choose from {known}")
+        command, prefix = subcommand, f"{prefix} {word}"
     if hasattr(command, "get_command"):
-        raise SettingsError(f"steps.{step}: `{said}` alone does nothing. Name one of its commands")
+        raise SettingsError(f"steps.{step}: `{prefix}` alone does nothing. Name one of its commands")
 
 
 def _has_module(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What was measured in the cells of a study: one number for each run; of rankings, one for each query too."""
+"""The measures of a study's cells: a number for each run, and for rankings also a number for each query."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,70 +27,71 @@ class Tree(RootModel[dict[str, Any]]):
 
 
 class NoNumber(DataError):
-    """A file is whole, but has not the number that a study measures."""
+    """A valid file lacks the number that a study measures."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One measure of one cell."""
+class CellReading:
+    """The value of one measure in one cell."""
 
     value: float
     by_query: Mapping[str, Floats] | None = None
-    """Subset → for each query in order, 1 where its first item is right. Of rankings only."""
+    """Subset → for each query in order, 1 if the first item is right, otherwise 0. Only for rankings."""
 
 
-Row = tuple[str, tuple[tuple[str, str], ...]]
-"""The step, and the axes' labels without the seed: the same for all seeds. The step is empty where a measure is of one
-step: measures of one training stand in one row."""
+RowKey = tuple[str, tuple[tuple[str, str], ...]]
+"""The row of a table: the step, and the labels of the axes without the seed, so that all seeds share a row. If a
+measure reads only one step, the step is empty, so that all measures of a training share a row."""
 
 
-def row_of(cell: Cell, measure: Measure) -> Row:
-    """Where a cell stands in a table."""
+def row_of(cell: Cell, measure: Measure) -> RowKey:
+    """Returns the row of a cell in the table."""
     labels = tuple((axis, label) for axis, label in cell.labels.items() if axis != SEED)
     return cell.step if len(measure.steps) > 1 else "", labels
 
 
-def read_measure(measure: Measure, cells: Sequence[Cell], out: Path) -> dict[Row, dict[int, Reading]]:
-    """Row → seed → what was measured, for the cells that are done.
+def read_measure(measure: Measure, cells: Sequence[Cell], out: Path) -> dict[RowKey, dict[int, CellReading]]:
+    """Returns row → seed → reading, for the finished cells.
 
-    A cell without the number has no reading if another cell has one: a training without lists has no listwise loss.
+    A cell without the number has no reading if another cell has the number. For example, a training without lists has
+    no listwise loss.
 
     Raises:
-        DataError: A file is missing or torn, or no cell has such a number.
+        DataError: A file is missing or damaged, or no cell has the number.
     """
-    found: dict[Row, dict[int, Reading]] = defaultdict(dict)
+    readings: dict[RowKey, dict[int, CellReading]] = defaultdict(dict)
     missing: NoNumber | None = None
     for cell in cells:
         if cell.step not in measure.steps:
             continue
         try:
-            found[row_of(cell, measure)][cell.seed] = _read(measure, out / cell.name / measure.file)
+            readings[row_of(cell, measure)][cell.seed] = _read(measure, out / cell.name / measure.file)
         except NoNumber as error:
             missing = missing or error
-    if missing is not None and not found:
+    if missing is not None and not readings:
         raise missing
-    return dict(found)
+    return dict(readings)
 
 
-def _read(measure: Measure, path: Path) -> Reading:
+def _read(measure: Measure, path: Path) -> CellReading:
     if path.suffix == ".parquet":
         return _precision(path)
     key = measure.key or ""
     if path.suffix == ".jsonl":
-        return Reading(_of_lines(path, key, measure.of))
+        return CellReading(_of_lines(path, key, measure.of))
     value = _at(read_json(path, Tree).root, key)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise NoNumber(f"{path}: has no number at {key}. Correct `key` in the study's file")
-    return Reading(float(value))
+    return CellReading(float(value))
 
 
-def _precision(path: Path) -> Reading:
-    """precision@1: the mean over subsets."""
+def _precision(path: Path) -> CellReading:
+    """Returns the precision@1 of rankings, as the mean over subsets."""
     firsts: dict[str, list[float]] = defaultdict(list)
     for ranking in read_rankings(path):
         firsts[ranking.subset].append(float(ranking.gold_rank == 1))
     by_query = {subset: np.array(values) for subset, values in sorted(firsts.items())}
-    return Reading(float(np.mean([values.mean() for values in by_query.values()])), by_query)
+    return CellReading(float(np.mean([values.mean() for values in by_query.values()])), by_query)
 
 
 def _of_lines(path: Path, key: str, of: str) -> float:
@@ -99,7 +100,7 @@ def _of_lines(path: Path, key: str, of: str) -> float:
         try:
             values.append(_LINE.validate_json(line).get(key))
         except ValidationError as error:
-            raise DataError(f"{path}: a line is no object of numbers. Train again, or measure another file") from error
+            raise DataError(f"{path}: a line is not an object of numbers. Train again, or set another file") from error
     numbers = np.array([value for value in values if value is not None])
     if not len(numbers):
         raise NoNumber(f"{path}: no line has {key}. Correct `key` in the study's file")
@@ -114,7 +115,9 @@ def _of_lines(path: Path, key: str, of: str) -> float:
 
 
 def _steps_to_95(numbers: Floats, some: int) -> int:
-    """Lines after which a running mean has gone 95 % of the way from the first tenth's mean to the last tenth's.
+    """Returns the number of lines after which a running mean has covered 95 % of its total change.
+
+    The total change is the mean of the last tenth of the lines minus the mean of the first tenth.
 
     Example:
         >>> _steps_to_95(np.array([1.0, 0.5, 0.0, 0.0, 0.0]), 1)
@@ -128,7 +131,7 @@ def _steps_to_95(numbers: Floats, some: int) -> int:
 
 
 def _at(value: Any, key: str) -> Any:
-    """What stands at a dotted place of a tree."""
+    """Returns the value at a dotted key of nested objects, or None if the key does not exist."""
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
             return None

@@ -1,4 +1,4 @@
-"""How small a difference of precision@1 an evaluation can tell, and how many queries a smaller one needs."""
+"""The smallest difference of precision@1 that an evaluation can detect, and how many queries a smaller one needs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,39 +8,41 @@ from typing import Self
 from trainer.studies.statistics import NORMAL, Difference, Interval
 
 CHANGED = 0.2
-"""The share of queries whose result differs between two systems. Students of the demo's world, trained from one base
-on the same queries with other negatives or losses, differed in 0.14 to 0.32 of 4,000 results, mostly in a fifth."""
+"""The assumed share of queries whose result differs between two systems. In the demo, students with the same base and
+the same queries but other negatives or losses differed in 14 % to 32 % of 4,000 results, mostly in 20 %."""
 
 
 @dataclass(frozen=True)
 class Power:
-    """The smallest difference of two systems, paired by query, that a 95 % interval tells from zero.
+    """The smallest difference between two systems, paired by query, that a 95 % interval distinguishes from zero.
 
-    A query gives a difference of −1, 0 or 1. If a share c of the queries gives another one than 0, the variance of the
-    differences is at most c, so the interval of their mean over Q queries is ± 1.96 √(c / Q). The smallest difference
-    is the half-width, and a difference δ needs Q = 1.96² c / δ² queries. A true difference of just that size is found
-    in half of all evaluations; in four of five it needs (1.96 + 0.84)² / 1.96² = 2.04 times as many queries.
+    A query gives a difference of −1, 0 or 1. If the difference is not 0 for a share c of the queries, the variance of
+    the differences is at most c. So the interval of their mean over Q queries is ± 1.96 √(c / Q). The smallest
+    difference is the half-width, and a difference δ needs Q = 1.96² c / δ² queries. Half of all evaluations detect a
+    true difference of exactly this size. To detect it in four of five evaluations, (1.96 + 0.84)² / 1.96² = 2.04 times
+    as many queries are needed.
 
     Source:
         McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-        Psychometrika 12(2), 1947. Its variance is c − δ²; δ² is small.
+        Psychometrika 12(2), 1947. The variance there is c − δ²; δ² is small.
     """
 
     queries: int
     smallest: float
-    """In (0, 1]."""
+    """The smallest difference, in (0, 1]."""
 
     @classmethod
     def of(cls, subsets: Mapping[str, Mapping[str, float]], changed: float = CHANGED) -> Self | None:
-        """Of one evaluation, with an assumption about the system that it is compared with; None without queries.
+        """Estimates the power of one evaluation, with an assumption about the other system. None without queries.
 
-        A share c = min(changed, 2 p (1 − p)) of the results of a subset differs, where p is its precision@1: two
-        systems that are right independently of one another differ in 2 p (1 − p). p is (right + 2) / (Q + 4), since
-        nothing would differ where all results are right. The mean over S subsets has the variance Σ c / Q / S².
+        The assumed share of different results in a subset is c = min(changed, 2 p (1 − p)), where p is the precision@1
+        of the subset: the results of two independent systems differ in a share of 2 p (1 − p). p is estimated as
+        (right + 2) / (Q + 4), since otherwise c would be 0 if all results are right. The mean over S subsets has the
+        variance Σ c / Q / S².
 
         Args:
             subsets: Subset → measure → value, as in metrics.json.
-            changed: The share of queries whose result differs. At most 1.
+            changed: The assumed share of queries whose result differs. At most 1.
 
         Source:
             Agresti and Coull, "Approximate is better than exact for interval estimation of binomial proportions", The
@@ -63,11 +65,11 @@ class Power:
 
     @classmethod
     def measured(cls, queries: int, over_queries: Interval) -> Self:
-        """Of two systems that were compared: half of the interval of their difference, with no assumption."""
+        """Returns the power of a comparison of two systems: half the interval of their difference. Assumes nothing."""
         return cls(queries, (over_queries[1] - over_queries[0]) / 2)
 
     def needed(self, detect: float) -> int:
-        """How many queries a difference needs, each subset with its share of them.
+        """Returns how many queries a difference needs, if the shares of the subsets stay the same.
 
         Example:
             >>> Power(queries=1000, smallest=0.04).needed(0.02)
@@ -76,38 +78,39 @@ class Power:
         return math.ceil(round(self.queries * (self.smallest / detect) ** 2, 6))
 
     def lacking(self, detect: float | None) -> str | None:
-        """That there are too few queries to tell a difference, and how many are needed; None where there are enough."""
+        """Returns a warning with the needed number if there are too few queries to detect a difference, else None."""
         if detect is None or detect >= self.smallest:
             return None
         return (
-            f"{self.queries:,} queries are too few to tell a difference of {detect:g}: {self.needed(detect):,} are "
-            "needed, and twice as many to find it four times in five. Evaluate on more queries, or look for a larger "
-            "difference (`detect`)"
+            f"{self.queries:,} queries are too few to detect a difference of {detect:g}: {self.needed(detect):,} are "
+            "needed, and twice as many to detect the difference in four of five evaluations. Evaluate on more queries, "
+            "or set a larger difference (`detect`)"
         )
 
 
 def powers(found: Sequence[tuple[str, Difference]], detect: float | None) -> list[str]:
-    """A sentence for each measure of rankings: how small a difference its queries tell, and how many `detect` needs.
+    """Returns a sentence about the smallest detectable difference of each measure of rankings.
 
     Args:
         found: (measure, difference) of each comparison.
-        detect: The difference that is looked for, if one is.
+        detect: The difference to detect, or None. If a measure has too few queries, its sentence gives the needed
+            number.
     """
-    said = []
+    sentences = []
     for measure in dict.fromkeys(name for name, _ in found):
         differences = [difference for name, difference in found if name == measure]
         every = [Power.measured(one.queries, one.over_queries) for one in differences if one.over_queries]
-        # Where nothing varies, an interval has no width and says nothing of other queries.
+        # If all differences are equal, the interval has no width and predicts nothing about other queries.
         made = [power for power in every if power.smallest]
         if not made:
             continue
         best, worst = (pick(made, key=lambda power: power.smallest) for pick in (min, max))
         sizes = dict.fromkeys(f"{power.smallest:.3f}" for power in (best, worst))
         sentence = (
-            f"With {worst.queries:,} queries, the smallest difference of {measure} that can be told is "
+            f"With {worst.queries:,} queries, the smallest detectable difference of {measure} is "
             f"{' to '.join(sizes)} (95 %, paired by query)."
         )
         if doubt := worst.lacking(detect):
             sentence += f" {doubt}."
-        said.append(sentence)
-    return said
+        sentences.append(sentence)
+    return sentences

@@ -1,4 +1,4 @@
-"""Runs one cell: its command as a process of its own, and beside it, where it asks for one, a judge service."""
+"""Runs one cell: its command in a separate process, and a judge service if the cell needs a service."""
 
 import contextlib
 import os
@@ -19,55 +19,55 @@ from typing import IO
 from trainer.studies import tied
 from trainer.studies.commands import is_ours, words_of
 from trainer.studies.study import PORT, RESULTS, SERVICE
+from unijudge.storage.access_errors import LONGEST_REASON
 
 START_LIMIT_S = 1800
-"""How long a service may take to become ready: a large model is downloaded and compiled."""
+"""The time limit for the start of a service, in seconds. A large model is downloaded and compiled in this time."""
 STOP_LIMIT_S = 120
-"""How long a process may take to end after SIGTERM."""
-LOOK_EVERY_S = 0.5
-LONGEST_REASON = 200
+"""The time limit for the end of a process after SIGTERM, in seconds."""
+SERVICE_LOOK_EVERY_S = 0.5
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""For processes that run side by side. What the caller has set comes first."""
+"""The environment variables of processes that run in parallel. Variables of the caller have priority."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is run, and where."""
+class CellJob:
+    """A command to run, with its folders and resources."""
 
     name: str
     command: str
     service: str | None
     results: Path
-    """The study's folder of results, absolute."""
+    """The absolute path of the study's folder of results."""
     folder: Path
-    """Where the command runs: paths in a study's file are relative to it."""
+    """The folder in which the command runs. Paths in a study's file are relative to this folder."""
     cpus: float = 1
     gpus: float = 0
 
     @property
     def log(self) -> Path:
-        """What the processes print."""
+        """The file with the output of the processes."""
         return self.results / f"{self.name}.log"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How it ended."""
+    """The result of a finished job."""
 
     name: str
     seconds: float
     failure: str | None = None
-    """Why it failed; None where it did not."""
+    """The reason of a failure, or None if the job succeeded."""
 
 
-def run_job(job: Job) -> Ended:
-    """Runs a job to its end. Its processes end with this one.
+def run_job(job: CellJob) -> Ended:
+    """Runs a job to its end. If this process ends, the processes of the job end as well.
 
     An interrupt (KeyboardInterrupt) ends the processes and is raised again.
     """
     begun = time.monotonic()
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    if not is_ours(job.command):  # our own commands resume from what an interrupted one left
+    if not is_ours(job.command):  # commands of unijudge resume from the files of an interrupted run
         shutil.rmtree(job.results / job.name, ignore_errors=True)
     with job.log.open("w", encoding="utf-8") as log:
         try:
@@ -77,16 +77,16 @@ def run_job(job: Job) -> Ended:
         except OSError as error:
             failure = str(error)
     if failure:
-        failure = f"{failure}: {_last_line(job.log)} (all of it: {job.log})"
+        failure = f"{failure}: {_last_line(job.log)} (full output: {job.log})"
     return Ended(job.name, time.monotonic() - begun, failure)
 
 
 @contextlib.contextmanager
-def _service(job: Job, log: IO[str]) -> Iterator[str | None]:
-    """The URL of the job's service, once it is ready.
+def _service(job: CellJob, log: IO[str]) -> Iterator[str | None]:
+    """Starts the service of the job, and yields its URL once the service is ready. Yields None without a service.
 
     Raises:
-        OSError: It ended, or did not become ready in time.
+        OSError: The service ended, or did not become ready in time.
     """
     if job.service is None:
         yield None
@@ -100,13 +100,15 @@ def _service(job: Job, log: IO[str]) -> Iterator[str | None]:
                 raise OSError(f"the service ended with status {process.returncode}")
             if time.monotonic() > limit:
                 raise OSError(f"the service was not ready within {START_LIMIT_S} s")
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(SERVICE_LOOK_EVERY_S)
         yield url
 
 
 @contextlib.contextmanager
-def _process(job: Job, command: str, values: Mapping[str, str], log: IO[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Starts a command; at the end of the block, whatever of it still runs is ended."""
+def _process(
+    job: CellJob, command: str, values: Mapping[str, str], log: IO[str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Starts a command. At the end of the block, the process is stopped if it still runs."""
     filling = {**values, RESULTS: str(job.results)}
     words = [filled(word, filling) for word in words_of(command)]
     log.write(f"$ {shlex.join(words)}\n")
@@ -132,7 +134,7 @@ def _process(job: Job, command: str, values: Mapping[str, str], log: IO[str]) ->
 
 
 def filled(word: str, values: Mapping[str, str]) -> str:
-    """A word with its placeholders filled.
+    """Returns a word with its placeholders filled.
 
     Example:
         >>> filled("out={results}/a", {"results": "/data/my study"})
@@ -144,7 +146,7 @@ def filled(word: str, values: Mapping[str, str]) -> str:
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Without what Ray tells its own worker: a service in it would join the study's cluster."""
+    """Returns the environment without the variables of Ray. With them, a service would join the study's cluster."""
     kept = {name: value for name, value in ours.items() if not name.startswith("RAY_")}
     return {**ONE_THREAD, **kept}
 
@@ -166,7 +168,7 @@ def _is_ready(url: str) -> bool:
 
 
 def _last_line(log: Path) -> str:
-    # A command prints what it likes: its text need not be UTF-8.
+    # The output of a command may contain bytes that are not UTF-8.
     with log.open(encoding="utf-8", errors="replace") as file:
         lines = deque((line.strip() for line in file if line.strip()), maxlen=1)
-    return lines[0][:LONGEST_REASON] if lines else "it printed nothing"
+    return lines[0][:LONGEST_REASON] if lines else "the command printed nothing"

@@ -1,6 +1,7 @@
-"""What a study found: a table in Markdown, and a page with the same table, curves and sentences.
+"""The report of a study: a table in Markdown, and a page with the same table, curves and sentences.
 
-Sentences are made from the numbers. A study that is half done has a report too: it says how many seeds are in it.
+The program writes the sentences from the numbers. An unfinished study has a report as well, which gives the number of
+finished steps and seeds.
 """
 
 from collections.abc import Mapping
@@ -9,35 +10,36 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.studies.measures import Reading, Row, read_measure
+from trainer.studies.measures import CellReading, RowKey, read_measure
 from trainer.studies.power import powers
 from trainer.studies.run import Plan
 from trainer.studies.statistics import Difference, difference
 from trainer.studies.study import Comparison, Study
 from unijudge.errors import DataError
 from unijudge.pages.charts import SERIES, curves
+from unijudge.pages.markdown import table
 from unijudge.pages.pages import page
 from unijudge.storage.files import publish_text
 
-Readings = Mapping[Row, Mapping[int, Reading]]
+Readings = Mapping[RowKey, Mapping[int, CellReading]]
 FEW_SEEDS = 5
 
 
 @dataclass(frozen=True)
 class StudyFinding:
-    """One comparison of one measure, at one combination of the other axes."""
+    """The result of a comparison for one measure, at one combination of the other axes."""
 
     name: str
     measure: str
     claim: str
     others: str
-    """The combination; empty if there is no other axis."""
+    """The combination of the other axes. Empty if there is no other axis."""
     difference: Difference
     paper: str | None
 
     @property
     def sentence(self) -> str:
-        """Subject, verdict, numbers.
+        """The sentence of the finding: claim, verdict and numbers.
 
         Example:
             >>> found = Difference(0.02, 5, (0.01, 0.03), (0.005, 0.035))
@@ -51,27 +53,27 @@ class StudyFinding:
 
     @property
     def agreement(self) -> str:
-        """With the paper."""
-        said = {"helps": "helped", "harms": "did harm"}.get(self.paper or "")
-        if said is None:
+        """The agreement of the finding with the paper."""
+        expected = {"helps": "helped", "harms": "did harm"}.get(self.paper or "")
+        if expected is None:
             return "–"
-        found = self.difference.finding
-        if found == said:
+        finding = self.difference.finding
+        if finding == expected:
             return "agrees"
-        return "cannot be told" if found in ("no effect", "not settled") else "does not agree"
+        return "undecided" if finding in ("no effect", "not settled") else "does not agree"
 
 
 _VERDICT = {
     "helped": "helped",
     "did harm": "did harm",
     "no effect": "did not show an effect",
-    "not settled": "is not settled by one seed",
+    "not settled": "cannot be decided from one seed",
 }
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was measured in a study so far."""
+    """All measures of a study's finished cells."""
 
     study: Study
     done: int
@@ -81,28 +83,28 @@ class Results:
 
     @classmethod
     def of(cls, plan: Plan) -> "Results":
-        """Reads the outputs that are there.
+        """Reads the outputs of the finished cells.
 
         Raises:
-            DataError: No cell that is measured is done, or a file has not what is measured.
+            DataError: No measured cell is finished, or a file lacks a measured number.
         """
         cells = [plan.cells[name] for name in plan.cells if name in plan.done]
         measured = {name: read_measure(measure, cells, plan.out) for name, measure in plan.study.measures.items()}
         if not any(measured.values()):
-            raise DataError(f"{plan.out}: nothing that the study measures is there yet. Run the study first")
+            raise DataError(f"{plan.out}: no measured step of the study is finished. Run the study first")
         return cls(plan.study, len(cells), len(plan.cells), measured)
 
-    def rows(self) -> list[Row]:
-        """In the order of the study."""
+    def rows(self) -> list[RowKey]:
+        """Returns the rows of the table, in the order of the study."""
         return list(dict.fromkeys(row for readings in self.measured.values() for row in readings))
 
     def findings(self) -> list[StudyFinding]:
-        """Each comparison, for each measure and each combination of the other axes."""
-        found = []
+        """Returns a finding for each comparison, each measure and each combination of the other axes."""
+        findings = []
         for name, comparison in self.study.comparisons.items():
             for measure, readings in self.measured.items():
-                found += _compared(name, comparison, measure, readings)
-        return found
+                findings += _compared(name, comparison, measure, readings)
+        return findings
 
 
 def _compared(name: str, comparison: Comparison, measure: str, readings: Readings) -> list[StudyFinding]:
@@ -112,25 +114,25 @@ def _compared(name: str, comparison: Comparison, measure: str, readings: Reading
         others = {axis: label for axis, label in labels.items() if axis != comparison.axis}
         if labels.get(comparison.axis) != comparison.right or not comparison.where.items() <= others.items():
             continue
-        wanted = labels | {comparison.axis: comparison.left}
-        left = readings.get((step, tuple(wanted.items())))
-        found = difference(left, right) if left else None
-        if found is not None:
+        baseline = labels | {comparison.axis: comparison.left}
+        left = readings.get((step, tuple(baseline.items())))
+        change = difference(left, right) if left else None
+        if change is not None:
             at = ", ".join(f"{axis} {label}" for axis, label in others.items() if axis not in comparison.where)
-            made.append(StudyFinding(name, measure, comparison.claim, at, found, comparison.paper))
+            made.append(StudyFinding(name, measure, comparison.claim, at, change, comparison.paper))
     return made
 
 
 def write_study_report(plan: Plan) -> list[str]:
-    """Writes report.html and table.md into the study's folder; returns the sentences.
+    """Writes report.html and table.md into the study's folder, and returns the sentences.
 
     Raises:
-        DataError: Nothing was measured yet.
+        DataError: No measured cell is finished.
     """
     results = Results.of(plan)
     findings = results.findings()
-    told = powers([(found.measure, found.difference) for found in findings], plan.study.detect)
-    publish_text(plan.out / "table.md", markdown(results, findings, told))
+    power_notes = powers([(finding.measure, finding.difference) for finding in findings], plan.study.detect)
+    publish_text(plan.out / "table.md", markdown(results, findings, power_notes))
     text = page(
         Path(__file__).with_name("report.html.jinja"),
         title=plan.study.question,
@@ -139,55 +141,50 @@ def write_study_report(plan: Plan) -> list[str]:
         table=[(row_name(row), _cells(results, row)) for row in results.rows()],
         charts=_charts(results),
         findings=findings,
-        powers=told,
+        powers=power_notes,
         few=len(plan.study.seeds) < FEW_SEEDS,
     )
     publish_text(plan.out / "report.html", text)
-    return [*(finding.sentence for finding in findings), *told]
+    return [*(finding.sentence for finding in findings), *power_notes]
 
 
-def markdown(results: Results, findings: list[StudyFinding], told: list[str]) -> str:
-    """The table and the sentences, as Markdown."""
-    return "\n".join([f"# {results.study.question}", "", *_table(results, findings, told)]) + "\n"
+def markdown(results: Results, findings: list[StudyFinding], power_notes: list[str]) -> str:
+    """Returns the table and the sentences as Markdown."""
+    return "\n".join([f"# {results.study.question}", "", *_table(results, findings, power_notes)]) + "\n"
 
 
 def summary(plans: Mapping[str, Plan]) -> str:
-    """Several studies in one Markdown text: first what agrees with the paper, then the table of each study.
+    """Returns the Markdown text of several studies: the agreement with the paper, then the table of each study.
 
     Args:
-        plans: Name → study; those without results are named as such.
+        plans: Name → study. A study without results is listed as not run yet.
     """
-    agreed, told = [], []
+    agreements, tables = [], []
     for name, plan in plans.items():
-        told += ["", f"## {name}: {plan.study.question}", ""]
+        tables += ["", f"## {name}: {plan.study.question}", ""]
         try:
             results = Results.of(plan)
         except DataError:
-            told.append(f"Not run yet ({len(plan.cells)} steps).")
+            tables.append(f"Not run yet ({len(plan.cells)} steps).")
             continue
         findings = results.findings()
-        powered = powers([(found.measure, found.difference) for found in findings], plan.study.detect)
-        told += _table(results, findings, powered)
-        agreed += [
-            f"| {name} | {found.sentence} | {found.agreement} |" for found in findings if found.paper is not None
-        ]
-    head = ["## What agrees with the paper", "", "| study | finding | with the paper |", "|---|---|---|"]
-    return "\n".join([*head, *agreed, *told]) + "\n"
+        power_notes = powers([(finding.measure, finding.difference) for finding in findings], plan.study.detect)
+        tables += _table(results, findings, power_notes)
+        agreements += [[name, finding.sentence, finding.agreement] for finding in findings if finding.paper is not None]
+    agreement = table(["study", "finding", "with the paper"], agreements)
+    return "\n".join(["## What agrees with the paper", "", agreement, *tables]) + "\n"
 
 
-def _table(results: Results, findings: list[StudyFinding], told: list[str]) -> list[str]:
-    head = _head(results)
-    lines = [_coverage(results), ""]
-    lines += [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
-    lines += [f"| {row_name(row)} | {' | '.join(_cells(results, row))} |" for row in results.rows()]
-    lines.append("")
+def _table(results: Results, findings: list[StudyFinding], power_notes: list[str]) -> list[str]:
+    rows = [[row_name(row), *_cells(results, row)] for row in results.rows()]
+    lines = [_coverage(results), "", table(["", *_head(results)], rows), ""]
     lines += [f"- {finding.sentence} Paper: {finding.agreement}." for finding in findings]
-    lines += [f"- {sentence}" for sentence in told]
+    lines += [f"- {sentence}" for sentence in power_notes]
     return lines
 
 
-def row_name(row: Row) -> str:
-    """What a row is called.
+def row_name(row: RowKey) -> str:
+    """Returns the name of a row.
 
     Example:
         >>> row_name(("student", (("negatives", "random"), ("loss", "infonce")))), row_name(("base", ()))
@@ -198,11 +195,11 @@ def row_name(row: Row) -> str:
     return ": ".join(filter(None, (step, values))) or "all"
 
 
-def spread(readings: Mapping[int, Reading]) -> str:
-    """Mean ± deviation over seeds, and their number.
+def spread(readings: Mapping[int, CellReading]) -> str:
+    """Returns mean ± standard deviation over the seeds, and the number of seeds.
 
     Example:
-        >>> spread({0: Reading(0.5), 1: Reading(0.7)}), spread({0: Reading(0.5)})
+        >>> spread({0: CellReading(0.5), 1: CellReading(0.7)}), spread({0: CellReading(0.5)})
         ('0.600 ± 0.141 (2)', '0.500 (1)')
     """
     values = np.array([reading.value for reading in readings.values()])
@@ -214,14 +211,17 @@ def _head(results: Results) -> list[str]:
     return list(results.measured)
 
 
-def _cells(results: Results, row: Row) -> list[str]:
-    found = (readings.get(row) for readings in results.measured.values())
-    return [spread(readings) if readings else "–" for readings in found]
+def _cells(results: Results, row: RowKey) -> list[str]:
+    by_measure = (readings.get(row) for readings in results.measured.values())
+    return [spread(readings) if readings else "–" for readings in by_measure]
 
 
 def _coverage(results: Results) -> str:
     seeds = ", ".join(map(str, results.study.seeds))
-    return f"{results.done} of {results.cells} steps are done; seeds {seeds}. Mean ± standard deviation over (seeds)."
+    return (
+        f"{results.done} of {results.cells} steps are finished, with the seeds {seeds}. Numbers are mean ± standard "
+        "deviation (number of seeds)."
+    )
 
 
 def _numbers(found: Difference) -> str:
@@ -238,7 +238,7 @@ def _interval(ends: tuple[float, float]) -> str:
 
 
 def _charts(results: Results) -> list[tuple[str, object]]:
-    """One for each axis of numbers and each measure: a line for each combination of the other axes."""
+    """Returns a chart for each axis of numbers and each measure, with a line for each combination of the other axes."""
     made: list[tuple[str, object]] = []
     for axis in results.study.axes:
         if not all(map(_is_number, results.study.values(axis))) or len(results.study.values(axis)) < 2:

@@ -1,7 +1,7 @@
-"""Runs what is left of a study: steps side by side, each when all that it needs is there.
+"""Runs the unfinished steps of a study in parallel. A step starts when all outputs that it needs exist.
 
-Beside each output lies a record (`NAME.json`) with the digest of the commands that made it. A step is not run again if
-its record has the same digest.
+Next to each output is a record (`NAME.json`) with the digest of the commands that made the output. A step does not run
+again if its record has the same digest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from trainer.studies.cells import Cell, cells_of
 from trainer.studies.commands import check_commands
 from trainer.studies.engines import Runner
-from trainer.studies.process import Ended, Job
+from trainer.studies.process import CellJob, Ended
 from trainer.studies.study import Study
 from unijudge.errors import DataError, SettingsError
 from unijudge.provenance import Provenance
@@ -26,7 +26,7 @@ from unijudge.storage.stores import exists
 
 
 class Question(BaseModel):
-    """study.json: whose results lie in a folder."""
+    """The content of study.json: the question of the study whose results are in the folder."""
 
     model_config = ConfigDict(title="study's name")
 
@@ -34,7 +34,7 @@ class Question(BaseModel):
 
 
 class Record(BaseModel):
-    """NAME.json beside an output: how it was made."""
+    """The content of NAME.json next to an output: the command that made the output, and its time."""
 
     model_config = ConfigDict(title="record of a study's step")
 
@@ -46,18 +46,18 @@ class Record(BaseModel):
 
 @dataclass
 class StudyProgress:
-    """How far a study is."""
+    """The progress of a study."""
 
     done: set[str]
     failed: dict[str, str] = field(default_factory=dict)
-    """Name of a cell → why it failed."""
+    """Name of a cell → reason of its failure."""
     left_out: set[str] = field(default_factory=set)
-    """Cells that need one that failed."""
+    """The names of the cells that need a failed cell."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study, its cells, and what is there already."""
+    """A study, its cells, and the names of the finished cells."""
 
     study: Study
     cells: Mapping[str, Cell]
@@ -66,15 +66,16 @@ class Plan:
 
     @classmethod
     def of(cls, study: Study, out: Path) -> "Plan":
-        """Checks everything that can be checked before anything runs.
+        """Makes all checks that are possible before the first step runs.
 
         Raises:
-            SettingsError: The study cannot be run: the step and the reason are named.
-            DataError: The folder holds results of another study, or of other settings.
+            SettingsError: The study cannot run, with the step and the reason, or the folder holds another study.
+            DataError: The folder holds results of other settings.
         """
         if not is_local(out):
             raise SettingsError(
-                f"{out}: the results of a study lie on a disk, since its commands write logs. Give a path"
+                f"{out}: the results of a study must be on a local disk, since its commands write logs. Give a local "
+                "folder"
             )
         cells = cells_of(study)
         check_commands(cells.values())
@@ -82,12 +83,12 @@ class Plan:
         return cls(study, cells, out, frozenset(name for name, cell in cells.items() if _is_done(out, cell)))
 
     def left(self) -> list[Cell]:
-        """What has to be run: seed by seed, so that a study that is stopped has whole seeds."""
+        """Returns the unfinished cells, seed by seed, so that an interrupted study has complete seeds."""
         left = [cell for name, cell in self.cells.items() if name not in self.done]
         return sorted(left, key=lambda cell: cell.seed)
 
     def seconds(self) -> dict[str, float | None]:
-        """Step → how long a run of it takes: the mean of the runs that are there, else what the study says."""
+        """Returns step → seconds of a run: the mean of the finished runs, or the study's value if no run finished."""
         measured: dict[str, list[float]] = {step: [] for step in self.study.steps}
         for name in self.done:
             measured[self.cells[name].step].append(read_json(_record(self.out, self.cells[name]), Record).seconds)
@@ -95,13 +96,13 @@ class Plan:
 
 
 def run_plan(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) -> StudyProgress:
-    """Runs what is left. A failure stops only what needs the failed cell.
+    """Runs the unfinished cells. A failure stops only the cells that need the failed cell.
 
     Args:
-        plan: What to run.
-        runner: Where.
-        folder: Where commands run.
-        tell: Takes one line for each cell that ended.
+        plan: The plan of the study.
+        runner: The engine that runs the jobs.
+        folder: The folder in which commands run.
+        tell: A function that is called with a line of text for each cell that ended.
 
     Raises:
         FolderBusy: Another process runs a study in this folder.
@@ -116,17 +117,17 @@ def _run(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) 
     waiting = plan.left()
     working: set[str] = set()
     while waiting or working:
-        # A cell that needs a failed one cannot run, and neither can what needs that cell.
+        # A cell that needs a failed cell cannot run, directly or through other cells.
         for cell in _hopeless(waiting, progress):
             progress.left_out.add(cell.name)
             waiting.remove(cell)
-        # As many as there is room for begin; those of the first seed come first.
+        # Start as many cells as the engine has room for, the first seed first.
         free = max(0, runner.places - len(working))
         for cell in _ready(waiting, progress.done)[:free]:
             waiting.remove(cell)
             working.add(cell.name)
             step = plan.study.steps[cell.step]
-            job = Job(cell.name, cell.command, cell.service, plan.out.absolute(), folder, step.cpus, step.gpus)
+            job = CellJob(cell.name, cell.command, cell.service, plan.out.absolute(), folder, step.cpus, step.gpus)
             runner.start(job)
         if working:
             ended = runner.ended()
@@ -137,18 +138,18 @@ def _run(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) 
 
 
 def _hopeless(waiting: Sequence[Cell], progress: StudyProgress) -> list[Cell]:
-    """Cells that need one that failed, or one that was left out; `waiting` has each cell after all that it needs."""
+    """Returns the cells that need a failed or skipped cell. In `waiting`, each cell comes after all cells it needs."""
     lost = set(progress.failed) | progress.left_out
-    found = []
+    hopeless = []
     for cell in waiting:
         if lost.intersection(cell.needs):
             lost.add(cell.name)
-            found.append(cell)
-    return found
+            hopeless.append(cell)
+    return hopeless
 
 
 def _ready(waiting: Sequence[Cell], done: set[str]) -> list[Cell]:
-    """Cells whose needs are all there; the latest steps first, so that whole results come early."""
+    """Returns the cells whose needs are all finished, the latest steps first, so that complete results come early."""
     ready = [cell for cell in waiting if done.issuperset(cell.needs)]
     lowest = min((cell.seed for cell in ready), default=-1)
     first = [cell for cell in ready if cell.seed == lowest]
@@ -159,7 +160,7 @@ def _keep(plan: Plan, ended: Ended, progress: StudyProgress) -> None:
     """Writes the record of a cell that succeeded."""
     cell = plan.cells[ended.name]
     if ended.failure is None and not exists(plan.out / cell.name):
-        ended = replace(ended, failure=f"it ended well but wrote no {{out}} ({plan.out / cell.name})")
+        ended = replace(ended, failure=f"the command succeeded but wrote no {{out}} ({plan.out / cell.name})")
     if ended.failure is not None:
         progress.failed[cell.name] = ended.failure
         return
@@ -172,7 +173,7 @@ def _line(plan: Plan, ended: Ended, progress: StudyProgress) -> str:
     count = f"{len(progress.done)} of {len(plan.cells)}"
     if ended.name in progress.failed:
         return f"{ended.name}: failed: {progress.failed[ended.name]}"
-    return f"{ended.name}: done in {ended.seconds:.0f} s ({count})"
+    return f"{ended.name}: finished in {ended.seconds:.0f} s ({count})"
 
 
 def _record(out: Path, cell: Cell) -> Path:
@@ -180,10 +181,10 @@ def _record(out: Path, cell: Cell) -> Path:
 
 
 def _is_done(out: Path, cell: Cell) -> bool:
-    """Whether its output is there, made by the same commands.
+    """Returns whether the output of a cell exists and was made by the same commands.
 
     Raises:
-        DataError: It was made by other commands.
+        DataError: The output was made by other commands.
     """
     path = _record(out, cell)
     if not exists(path) or not exists(out / cell.name):
@@ -191,8 +192,8 @@ def _is_done(out: Path, cell: Cell) -> bool:
     if read_json(path, Record).digest == cell.digest:
         return True
     raise DataError(
-        f"{out / cell.name}: was made by other settings than the study has now, or from such an input. Delete it to "
-        "make it again, or give another folder for the results"
+        f"{out / cell.name}: this output, or one of its inputs, was made with other settings than the study has now. "
+        "Delete this output to make it again, or give another folder for the results"
     )
 
 

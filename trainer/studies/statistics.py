@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from trainer.studies.measures import Reading
+from trainer.studies.measures import CellReading, Floats
 
-Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 Finding = Literal["helped", "did harm", "no effect", "not settled"]
 
@@ -18,25 +16,26 @@ STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
     2.110, 2.101, 2.093, 2.086,
 )  # fmt: skip
-"""Student's t at 97.5 % for 1, 2, … degrees of freedom; beyond, the normal distribution's is near enough."""
+"""The 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom. For more degrees, `NORMAL` is close enough."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Right − left."""
+    """The difference between two rows: right minus left."""
 
     value: float
     seeds: int
     over_seeds: Interval | None
-    """What other seeds would do: Student's interval over the differences of the seeds; None of one seed."""
+    """Student's interval over the differences of the seeds, which covers other seeds. None for a single seed."""
     over_queries: Interval | None
-    """What other queries would do: of the differences of queries, each a mean over the seeds; None without rankings."""
+    """The interval over the differences of the queries, which covers other queries. The difference of a query is a mean
+    over the seeds. None without rankings."""
     queries: int = 0
-    """How many each side answered; 0 without rankings."""
+    """The number of queries of each side. 0 without rankings."""
 
     @property
     def finding(self) -> Finding:
-        """What may be said of it: an effect only where every interval excludes zero, and never of one seed."""
+        """The finding, which claims an effect only if every interval excludes zero, and never for a single seed."""
         if self.over_seeds is None:
             return "not settled"
         intervals = [interval for interval in (self.over_seeds, self.over_queries) if interval]
@@ -47,13 +46,14 @@ class Difference:
         return "no effect"
 
 
-def difference(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> Difference | None:
-    """Pairs two rows by their seeds; None where they have no seed in common.
+def difference(left: Mapping[int, CellReading], right: Mapping[int, CellReading]) -> Difference | None:
+    """Returns the difference of two rows, paired by seed, or None if the rows have no seed in common.
 
-    A row that is the same for all seeds (seed −1), such as an untrained model, stands against each seed of the other.
+    A row that is the same for all seeds (seed −1), such as an untrained model, is compared with each seed of the other
+    row.
 
     Raises:
-        ValueError: The rankings are of different queries.
+        ValueError: The rankings have different queries.
     """
     pairs = _paired(left, right)
     if not pairs:
@@ -64,7 +64,7 @@ def difference(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> Dif
     return Difference(float(by_seed.mean()), len(pairs), over_seeds, _over_queries(pairs), queries)
 
 
-def _paired(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> list[tuple[Reading, Reading]]:
+def _paired(left: Mapping[int, CellReading], right: Mapping[int, CellReading]) -> list[tuple[CellReading, CellReading]]:
     seeds = sorted((left.keys() | right.keys()) - {-1}) or [-1]
     pairs = []
     for seed in seeds:
@@ -75,7 +75,7 @@ def _paired(left: Mapping[int, Reading], right: Mapping[int, Reading]) -> list[t
 
 
 def _student(values: Floats) -> Interval:
-    """The interval of a mean over few independent values.
+    """Returns the interval of a mean over few independent values.
 
     Source:
         Student, "The probable error of a mean", Biometrika 6(1), 1908.
@@ -87,8 +87,8 @@ def _student(values: Floats) -> Interval:
     return mean - half, mean + half
 
 
-def _over_queries(pairs: list[tuple[Reading, Reading]]) -> Interval | None:
-    """Of the mean over subsets; queries are independent, and the same for every seed."""
+def _over_queries(pairs: list[tuple[CellReading, CellReading]]) -> Interval | None:
+    """Returns the interval of the mean over subsets. Queries are independent, and every seed has the same queries."""
     if any(before.by_query is None or after.by_query is None for before, after in pairs):
         return None
     subsets = list((pairs[0][0].by_query or {}).keys())
@@ -103,9 +103,9 @@ def _over_queries(pairs: list[tuple[Reading, Reading]]) -> Interval | None:
     return mean - half, mean + half
 
 
-def _of_subset(before: Reading, after: Reading, subset: str) -> Floats:
+def _of_subset(before: CellReading, after: CellReading, subset: str) -> Floats:
     left, right = ((reading.by_query or {}).get(subset) for reading in (before, after))
     if left is None or right is None or len(left) != len(right):
-        raise ValueError(f"{subset}: the two sides answered different queries. Evaluate both on one corpus")
+        raise ValueError(f"{subset}: the two sides have different queries. Evaluate both sides on the same corpus")
     made: Floats = right - left
     return made

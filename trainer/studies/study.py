@@ -1,4 +1,4 @@
-"""One study: a question, the steps that answer it, and what is measured. It is read from one TOML file.
+"""A study: a question, the steps that answer the question, and the measures. A TOML file defines a study.
 
     question = "Do harder negatives make a better embedder?"
     seeds = [0, 1, 2]
@@ -16,9 +16,9 @@
     [steps.student]
     command = "unijudge train embedder triples={rows} model.name={base} seed={seed} out={out}"
 
-A word in braces is a placeholder. It stands for an entry of `names`, the chosen value of an axis, the `seed`, the
-output of another step, `out` (the output of this step), or `service` (the URL of this step's judge service). Commands
-run where `unijudge study run` was typed.
+A word in braces is a placeholder for one of these values: an entry of `names`, the chosen value of an axis, the `seed`,
+the output of another step, `out` (the output of this step), or `service` (the URL of this step's judge service).
+Commands run in the current folder of `unijudge study run`.
 """
 
 import re
@@ -31,16 +31,16 @@ from pydantic import AfterValidator, Field, model_validator
 from unijudge.settings import Settings, load_settings
 
 SEED, OUT, SERVICE, PORT, RESULTS = "seed", "out", "service", "port", "results"
-OWN = frozenset({SEED, OUT, SERVICE, PORT, RESULTS})
-"""Placeholders that every study has."""
+PLACEHOLDERS = frozenset({SEED, OUT, SERVICE, PORT, RESULTS})
+"""The placeholders that every study has."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}")
-"""A name that may be a part of a file's name."""
+"""The names that may be part of a file name."""
 
 
 def _label(name: str) -> str:
     if not LABEL.fullmatch(name):
         raise ValueError(
-            f"{name[:60]!r} cannot be a part of a file's name. Use letters, digits and . _ + - only, 60 at most"
+            f"{name[:60]!r} cannot be part of a file name. Use at most 60 characters: letters, digits and . _ + -"
         )
     return name
 
@@ -49,32 +49,36 @@ CellLabel = Annotated[str, AfterValidator(_label)]
 
 
 class Step(Settings):
-    """One command. It runs once for each value of each axis that it depends on, and for each seed if it uses one."""
+    """A step of a study: a command that runs once for each value of each axis and for each seed on which it depends."""
 
     command: str = Field(min_length=1)
-    """The command line. It must write to {out}."""
+    """The command line. The command must write to {out}."""
     service: str | None = None
     """A command that serves a judge while this step runs, such as `unijudge judge serve port={port}`."""
     cpus: float = Field(1, gt=0)
-    """CPUs that Ray reserves for it."""
+    """Number of CPUs that Ray reserves for the step."""
     gpus: float = Field(0, ge=0)
-    """GPUs that Ray reserves for it."""
+    """Number of GPUs that Ray reserves for the step."""
     seconds: float | None = Field(None, gt=0)
-    """How long it takes, for the estimate of `--dry-run`. Measured times of finished steps are used before it."""
+    """Expected seconds of the step, for the estimate of `--dry-run`. Measured times of finished runs replace this
+    value."""
 
 
 class Measure(Settings):
-    """One number for each run of a step."""
+    """A measure of a study: one number for each run of a step."""
 
     steps: tuple[str, ...] = Field(min_length=1)
-    """Steps whose output is measured."""
+    """The steps whose output is measured."""
     file: str = "rankings.parquet"
-    """A file in the output. Of rankings.parquet, precision@1 is measured query by query: its mean over the subsets."""
+    """The measured file in the output. For rankings.parquet, the measure is precision@1 of each query, and its mean
+    over the subsets."""
     key: str | None = None
-    """Of a .json file: the place of the number, as in subsets.all.ndcg@10. Of a .jsonl file: the name in each line."""
+    """The key of the number. In a .json file, a dotted key such as subsets.all.ndcg@10. In a .jsonl file, the name in
+    each line."""
     of: Literal["last", "first", "largest", "deviation", "steps_to_95"] = "last"
-    """Of a .jsonl file: the mean of the last or first tenth of the lines, the largest value, the deviation, or the
-    number of lines after which 95 % of the way from first to last is gone."""
+    """The statistic over the lines of a .jsonl file. `last` and `first`: the mean of the last or first tenth of the
+    lines. `largest`: the largest value. `deviation`: the standard deviation. `steps_to_95`: the number of lines until
+    95 % of the change from first to last has happened."""
 
     @model_validator(mode="after")
     def _has_key(self) -> "Measure":
@@ -84,37 +88,38 @@ class Measure(Settings):
 
 
 class Comparison(Settings):
-    """Two values of one axis, with everything else equal."""
+    """A comparison of two values of one axis. All other axes are equal."""
 
     axis: str
     left: str
-    """The value that is compared with."""
+    """The baseline value of the axis."""
     right: str
-    """The value that the sentence is about."""
+    """The value of the axis that the claim is about."""
     where: dict[str, str] = Field(default_factory=dict)
-    """Values of other axes. Without it the two are compared at every combination of the other axes."""
+    """Fixed values of other axes. Without `where`, the comparison is made at every combination of the other axes."""
     claim: str
     """The subject of a sentence, such as `The judge's filter, against random negatives,`."""
     paper: Literal["helps", "harms"] | None = None
-    """What the paper says of it."""
+    """The paper's claim about the right value."""
 
 
 class Study(Settings):
-    """What a study's file says."""
+    """The content of a study's file."""
 
     question: str = Field(min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     names: dict[str, str] = Field(default_factory=dict)
-    """Texts for placeholders that are the same in all runs."""
+    """Placeholder → text, the same in all runs."""
     axes: dict[str, dict[CellLabel, str] | tuple[int | float | str, ...]] = Field(default_factory=dict)
-    """Name → the values: a list, or a table of label → text. Steps are repeated for each value that they depend on."""
+    """Axis → values, a list or a table of label → text. A step is repeated for each value on which it depends."""
     leave_out: tuple[dict[str, str], ...] = ()
-    """Combinations of axes' values that are not run."""
+    """Combinations of values that do not run."""
     steps: dict[CellLabel, Step] = Field(min_length=1)
     measures: dict[str, Measure] = Field(default_factory=dict)
     comparisons: dict[str, Comparison] = Field(default_factory=dict)
     detect: float | None = Field(None, gt=0, le=1)
-    """A difference of precision@1 to look for. The report says how many queries it needs, if there are too few."""
+    """The difference of precision@1 that the study should detect. If there are too few queries, the report gives the
+    needed number."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> "Study":
@@ -131,12 +136,12 @@ class Study(Settings):
             for step in measure.steps:
                 if step not in self.steps:
                     raise ValueError(
-                        f"measures.{name}.steps: there is no step {step!r}. Steps: {', '.join(self.steps)}"
+                        f"measures.{name}.steps: there is no step {step!r}. Choose from {', '.join(self.steps)}"
                     )
         return self
 
     def values(self, axis: str) -> dict[str, str]:
-        """Label → text of one axis, in order.
+        """Returns label → text of one axis, in order.
 
         Example:
             >>> Study(question="?", steps={"a": {"command": "b"}}, axes={"k": (4, 8)}).values("k")
@@ -149,48 +154,49 @@ class Study(Settings):
 
 
 def read_study(path: Path, overrides: list[str]) -> Study:
-    """Reads a study's file.
+    """Reads the file of a study.
 
     Raises:
-        SettingsError: It cannot be read, or says something that cannot be run. The place is named.
+        SettingsError: The file cannot be read, or a value is invalid. The message names the key.
     """
     return load_settings(Study, path, overrides)
 
 
 def placeholders(command: str) -> list[str]:
-    """The names in braces, in order; `{{` is a brace.
+    """Returns the names in braces, in order. `{{` stands for a literal brace.
 
     Raises:
-        ValueError: A brace is not closed, or nothing stands in it.
+        ValueError: A brace is not closed, or the braces hold no name.
 
     Example:
         >>> placeholders("train {rows} seed={seed}")
         ['rows', 'seed']
     """
-    found = []
+    names = []
     for _, name, form, conversion in string.Formatter().parse(command):
         if name is None:
             continue
         if not name or form or conversion:
-            raise ValueError(f"{{{name}}} is not a placeholder. Write a name in braces; {{{{ is a brace")
-        found.append(name)
-    return found
+            raise ValueError(f"{{{name}}} is not a placeholder. Write a name in braces, or {{{{ for a literal brace")
+        names.append(name)
+    return names
 
 
 def _check_names(study: Study) -> None:
-    """One name means one thing."""
-    seen = dict.fromkeys(OWN, "a placeholder of every study")
+    """Raises an error if two entries of names, axes and steps have the same name."""
+    seen = dict.fromkeys(PLACEHOLDERS, "a placeholder of every study")
     for kind in ("names", "axes", "steps"):
         for name in getattr(study, kind):
             if name in seen:
-                raise ValueError(f"{kind}.{name}: the name is taken by {seen[name]}. Choose another one")
+                raise ValueError(f"{kind}.{name}: {seen[name]} already has this name. Choose another name")
             seen[name] = f"{kind}.{name}"
 
 
-def _check_values(study: Study, place: str, values: dict[str, str]) -> None:
+def _check_values(study: Study, key: str, values: dict[str, str]) -> None:
     for axis, label in values.items():
         if axis not in study.axes:
-            raise ValueError(f"{place}: there is no axis {axis!r}. Axes: {', '.join(study.axes) or 'none'}")
+            axes = ", ".join(study.axes) or "no axis, since the study declares none"
+            raise ValueError(f"{key}: there is no axis {axis!r}. Choose from {axes}")
         if label not in study.values(axis):
             known = ", ".join(study.values(axis))
-            raise ValueError(f"{place}: the axis {axis} has no value {label!r}. Values: {known}")
+            raise ValueError(f"{key}: the axis {axis} has no value {label!r}. Choose from {known}")

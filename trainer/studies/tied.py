@@ -1,8 +1,9 @@
-"""Runs a command that ends with the process that started it.
+"""Runs a command that ends when its parent process ends.
 
     python tied.py COMMAND WORD …
 
-Linux sends SIGTERM to the command when that process ends, SIGKILL included. Elsewhere the command just runs.
+Linux sends SIGTERM to the command when the parent process ends, even after SIGKILL. On other systems the command runs
+normally.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(words: list[str]) -> None:
-    """Becomes the command."""
+    """Replaces this process by the command."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execvp(words[0], words)  # noqa: S606  the study's own command, without a shell

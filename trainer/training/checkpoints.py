@@ -1,4 +1,7 @@
-"""A run's checkpoints: each whole or absent, the last two kept, and every byte checked before one is gone on from.
+"""The checkpoints of a run.
+
+Each checkpoint is complete or absent. The last two are kept. A run resumes only from a checkpoint whose bytes were all
+checked.
 
 checkpoints/step-000200/{adapter/, state.pt, files.json}
 """
@@ -20,11 +23,12 @@ logger = logging.getLogger(__name__)
 
 KEPT = 2
 ASIDE = "damaged-"
-"""Before the name of a damaged checkpoint: it is no checkpoint any more, and a person may look at it."""
+"""The prefix that a damaged checkpoint gets. The prefix excludes the folder from the checkpoints but keeps its files
+for inspection."""
 
 
 class CheckpointFiles(BaseModel):
-    """files.json: what the checkpoint was when it was written."""
+    """The content of files.json: the digest of each file of a checkpoint."""
 
     sha256: dict[str, str]
 
@@ -39,56 +43,57 @@ class Checkpoints:
         """Publishes a checkpoint, and removes the older ones.
 
         Raises:
-            DataError: The disk refused; the checkpoints before are as they were.
+            DataError: The checkpoint could not be written. The earlier checkpoints are unchanged.
         """
         checkpoint = self.folder / f"step-{step:06d}"
         with publishing_folder(checkpoint) as draft:
             save_weights(draft / "adapter")
-            with (draft / "state.pt").open("wb") as file:  # torch hides why a disk refuses a path, not a file
+            with (draft / "state.pt").open("wb") as file:  # given a path, torch hides why it cannot be written
                 torch.save(state, file)
             publish_json(draft / "files.json", CheckpointFiles(sha256=_digests(draft)))
         for old in self._all()[:-KEPT]:
             remove_folder(old)
 
     def last_whole(self) -> Path | None:
-        """Where a run goes on: the last checkpoint whose bytes are as they were written. None before the first.
+        """Returns the last intact checkpoint, from which a run resumes, or None if there is no checkpoint yet.
 
-        Damaged ones are named, and moved aside if a whole one stands before them.
+        Damaged checkpoints are logged, and moved aside if an earlier checkpoint is intact.
 
         Raises:
-            DataError: There are checkpoints, and all are damaged: nobody starts again from zero without knowing. Or one
-                cannot be read, which says nothing about its bytes.
+            DataError: All checkpoints are damaged. A training never silently restarts from zero. Or a checkpoint cannot
+                be read, which does not mean that the checkpoint is damaged.
         """
         damaged: list[Path] = []
         for checkpoint in reversed(self._all()):
             fault = _fault(checkpoint)
             if fault is None:
-                for one in damaged:
-                    self._set_aside(one)
+                for corrupt in damaged:
+                    self._set_aside(corrupt)
                 return checkpoint
-            logger.warning("%s: %s; going on from the checkpoint before it", checkpoint, fault)
+            logger.warning("%s: %s. The run resumes from the checkpoint before this one", checkpoint, fault)
             damaged.append(checkpoint)
         if damaged:
+            names = ", ".join(corrupt.name for corrupt in damaged)
             raise DataError(
-                f"{self.folder}: every checkpoint is damaged ({', '.join(one.name for one in damaged)}); restore one, "
-                "or delete this folder to train again from the start"
+                f"{self.folder}: every checkpoint is damaged ({names}). Restore a checkpoint, or delete this folder to "
+                "train again from the start"
             )
         return None
 
     def _set_aside(self, damaged: Path) -> None:
-        place = self.folder / f"{ASIDE}{damaged.name}"
-        shutil.rmtree(place, ignore_errors=True)  # of the same step, from an earlier time
+        path = self.folder / f"{ASIDE}{damaged.name}"
+        shutil.rmtree(path, ignore_errors=True)  # an older damaged checkpoint of the same step
         try:
-            damaged.replace(place)
+            damaged.replace(path)
         except OSError as error:
-            raise unwritable(place, error) from error
+            raise unwritable(path, error) from error
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*[0-9]"), key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """What `save` was given as `state`."""
+    """Returns the state that `save` received as `state`."""
     state: dict[str, Any] = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
     return state
 
@@ -99,7 +104,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _fault(checkpoint: Path) -> str | None:
-    """What is wrong with the files that were written; others, such as a file manager leaves, are nobody's concern."""
+    """Returns how a checkpoint is damaged, or None. Files that the training did not write are ignored."""
     try:
         written = read_json(checkpoint / "files.json", CheckpointFiles).sha256
         wrong = [name for name, digest in sorted(written.items()) if _digest(checkpoint / name) != digest]
@@ -107,11 +112,11 @@ def _fault(checkpoint: Path) -> str | None:
         if isinstance(error.__cause__, (FileNotFoundError, ValidationError)):
             return f"damaged ({error})"
         raise
-    return f"damaged ({', '.join(wrong)} not as written)" if wrong else None
+    return f"damaged ({', '.join(wrong)} changed or missing)" if wrong else None
 
 
 def _digest(path: Path) -> str | None:
-    """None where the file is gone."""
+    """Returns the digest of a file, or None if the file does not exist."""
     try:
         return file_sha256(path)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Trains the embedder: the student's similarities learn to agree with the judge's scores."""
+"""The training of the embedder: the student's similarities learn to agree with the judge's scores."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from trainer.losses.settings import LossSettings
 from trainer.losses.terms import Observed, Terms
 from trainer.models.backbone import Backbone
 from trainer.models.embedder import embed, stream_of
-from trainer.models.input_formats import FILE, EmbeddingManifest
+from trainer.models.input_formats import EMBEDDING_FILE, EmbeddingManifest
 from trainer.training.diagnostics import labels_are_hard, observed, pool_is_covered, teacher_warning
 from trainer.training.distributed import processes
 from trainer.training.finetune import finetune
@@ -27,72 +27,72 @@ from unijudge.modeling.chat_encoder import Stream
 logger = logging.getLogger(__name__)
 
 AGREEMENTS = {"symmetric_kl": symmetric_kl, "js": js_divergence, "kl": kl, "margin_mse": margin_mse}
-"""By name: the losses that a judge teaches."""
+"""The losses that learn from a judge's scores, by name."""
 DISTRIBUTIONS = {"symmetric_kl", "js", "kl"}
-"""Those that make a distribution of a judge's scores; `margin_mse` reads differences of scores."""
+"""The losses that turn a judge's scores into a distribution. `margin_mse` reads differences of scores instead."""
 
 
 def train_embedder(settings: EmbedderSettings, report: Callable[[int, float], None]) -> Path:
-    """Runs one training, or goes on with it.
+    """Runs one training, or resumes it.
 
     Args:
-        settings: The run.
-        report: Is called with (step, loss) after each update.
+        settings: The settings of the run.
+        report: A function that is called with (step, loss) after each update.
 
     Returns:
         The folder of the adapter.
 
     Raises:
-        UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
+        UnijudgeError: The rows, the model or the settings do not match; or a loss was not finite.
     """
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
         return finetune(settings, partial(EmbedderObjective, settings), report, accelerator).adapter
 
 
 class EmbedderObjective:
-    """The rows' queries and candidates, embedded; the loss reads their similarities."""
+    """The objective of the embedder: a loss over the similarities of each row's query and candidates."""
 
     questions = False
 
     def __init__(self, settings: EmbedderSettings, backbone: Backbone, rows: Examples):
-        """Checks the rows, and warns of those that may teach less than they seem to.
+        """Checks the rows, and warns if a student can learn little from these rows.
 
         Raises:
-            DataError: The loss needs a judge's scores, which these rows lack.
+            DataError: The loss needs a judge's scores, but the rows have no scores.
         """
         if settings.loss.name in AGREEMENTS:
             rows.check_judged(f"loss.name = {settings.loss.name!r}")
         for doubt in _doubts(settings, rows):
             logger.warning("%s: %s", settings.triples, doubt)
         self._backbone, self._settings = backbone, settings
-        self.beside = {FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)}
+        self.beside = {EMBEDDING_FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)}
 
     def collate(self, examples: Sequence[Example], _step: int) -> Batch:
-        """A batch whose inputs are checked, and whose pictures are decoded and kept."""
+        """Makes a batch, checks its inputs, and decodes its images. The decoded images are kept."""
         batch = collate(examples)
         for content in (*batch.queries, *batch.candidates):
             stream_of(self._backbone, content)
         return batch
 
     def loss(self, batch: Batch) -> Terms:
-        """See `loss_of`."""
+        """Returns the loss of a batch, as `loss_of` computes it."""
         chunk_size = self._settings.gradcache_chunk_size
         return loss_of(self._backbone, self._settings.loss, batch, gradcache_chunk_size=chunk_size)
 
     def streams(self, batch: Batch) -> list[list[Stream]]:
-        """A batch's inputs, or those of each chunk of it."""
+        """Returns the inputs of a batch as one list, or as a list for each chunk (GradCache)."""
         streams = [stream_of(self._backbone, content) for content in (*batch.queries, *batch.candidates)]
         size = self._settings.gradcache_chunk_size or len(streams)
         return [streams[start : start + size] for start in range(0, len(streams), size)]
 
     def longest(self, example: Example) -> int:
-        """Of the query and the candidates of one row, the tokens of the longest."""
+        """Returns the number of tokens of the longest content among the query and the candidates of a row."""
         contents = (example.query, *example.candidates)
         return max(self._backbone.length(content) for content in contents)
 
 
 def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
-    """Why a training may teach less than it seems to."""
+    """Returns the warnings about rows from which a student can learn little."""
     temperature = settings.loss.teacher_temperature
     doubts = []
     if settings.loss.name in AGREEMENTS:
@@ -105,9 +105,10 @@ def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
 
 
 def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, gradcache_chunk_size: int = 0) -> Terms:
-    """The loss of one batch by its terms, and what was observed of its rows.
+    """Returns the terms of the loss of one batch, and the observed values of its rows.
 
-    Its inputs keep their hidden states for the backward pass, or those of `gradcache_chunk_size` inputs at a time do.
+    The hidden states of all inputs are kept for the backward pass. With `gradcache_chunk_size`, only the hidden states
+    of that many inputs are kept at the same time.
     """
     contents = [*batch.queries, *batch.candidates]
     vectors = (
@@ -117,7 +118,11 @@ def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, gradcac
 
 
 def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidates_UD: Tensor) -> Terms:
-    """The same of vectors. On several processes each gives its own rows' mean, whose gradients they average."""
+    """Returns the same terms for a batch whose contents are already embedded.
+
+    With several processes, each process returns the mean over its own rows. The update averages the gradients of these
+    means.
+    """
     if settings.in_batch_weight:
         batch, candidates_UD = gathered(batch, candidates_UD)
     batch = batch.to(queries_BD.device)

@@ -1,4 +1,4 @@
-"""What all trainings have in common: rows of a selection, a LoRA on a frozen model, a run's folder, one loop."""
+"""The steps that all trainings share: read the rows, add a LoRA to a frozen model, open the run, train in one loop."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,24 +36,24 @@ from unijudge.storage.files import file_sha256, read_json
 logger = logging.getLogger(__name__)
 
 SAMPLE_BATCHES = 4
-"""Of the run's first ones, whose sizes say what memory it needs."""
+"""The number of batches from the start of the run from which the need for memory is estimated."""
 
 B = TypeVar("B")
 
 
 class Objective(Protocol[B]):
-    """What a training wants of a model."""
+    """The goal of a training: how rows become batches, and the loss of a batch."""
 
     questions: bool
     """Whether each input is a question, with logits over the vocabulary."""
 
     @property
     def beside(self) -> Mapping[str, BaseModel]:
-        """Files that say how the model reads its inputs, written beside its weights."""
+        """The files next to the weights that describe how the model reads its inputs."""
         ...
 
     def collate(self, examples: Sequence[Example], step: int) -> B:
-        """Makes one batch; called in threads, while the model is busy with the batch before."""
+        """Makes one batch. Threads call this method while the model works on the previous batch."""
         ...
 
     def loss(self, batch: B) -> Terms:
@@ -61,11 +61,11 @@ class Objective(Protocol[B]):
         ...
 
     def streams(self, batch: B) -> list[list[Stream]]:
-        """Returns a batch's inputs, by what is kept at the same time for the backward pass."""
+        """Returns the inputs of a batch in groups. The backward pass keeps one group at the same time."""
         ...
 
     def longest(self, example: Example) -> int:
-        """Returns the tokens of the longest input that is made of a row, its pictures left out."""
+        """Returns the number of tokens of the longest input that a row produces, without the tokens of its images."""
         ...
 
 
@@ -75,20 +75,21 @@ def finetune(
     report: Callable[[int, float], None],
     accelerator: Accelerator,
 ) -> Run:
-    """Trains an adapter, or goes on with it, or finds it done.
+    """Trains an adapter, or resumes its training. Does nothing if the training is finished.
 
     Args:
-        settings: The run.
-        objective_of: What to learn, for the model that was opened and the rows that were read.
-        report: Is called with (step, loss) after each update, in the first process.
-        accelerator: The processes; the first one holds the lease of the run's folder.
+        settings: The settings of the run.
+        objective_of: A function that returns the objective for the opened model and the rows.
+        report: A function that the first process calls with (step, loss) after each update.
+        accelerator: The processes of the job. The first process holds the lease of the run's folder.
 
     Raises:
-        UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
+        UnijudgeError: The rows, the model or the settings do not match; or a loss was not finite.
     """
     if settings.model.adapter is not None:
         raise SettingsError(
-            "model.adapter: a training starts a new adapter; merge the old one into a model, or leave it out"
+            "model.adapter: a training starts a new adapter. Merge the old adapter into a model, or leave "
+            "model.adapter out"
         )
     batches_each(settings.gradient_accumulation_steps, accelerator)
     inputs = {
@@ -98,14 +99,14 @@ def finetune(
     }
     if settings.warmup_steps >= settings.max_steps:
         logger.warning(
-            "warmup_steps = %d, max_steps = %d: learning_rate is never reached; lower warmup_steps",
+            "warmup_steps = %d, max_steps = %d: the training never reaches learning_rate. Lower warmup_steps",
             settings.warmup_steps,
             settings.max_steps,
         )
     if (settings.out / "settings.json").exists():
         run = Run(settings.out, settings, inputs)
         if run.adapter.exists():
-            if accelerator.is_main_process and not (run.folder / "report.html").exists():  # killed just before
+            if accelerator.is_main_process and not (run.folder / "report.html").exists():  # the process was killed
                 write_report([run.folder], run.folder / "report.html")
             return run
     device = device_of(settings.model.device)
@@ -122,7 +123,7 @@ def _train(
     report: Callable[[int, float], None],
     accelerator: Accelerator,
 ) -> Run:
-    """Opens everything, estimates the memory, and trains; settings and inputs are checked already."""
+    """Opens the rows and the model, estimates the memory, and trains. The caller has checked settings and inputs."""
     examples = Examples(Corpus(settings.corpus), settings.triples, settings.num_negatives)
     backbone = open_backbone(settings.model)
     torch.manual_seed(settings.seed)
@@ -135,7 +136,8 @@ def _train(
 
     task = _FinetuneTask(settings, backbone, objective, examples)
 
-    # A block is measured before the weights are split, since the first process alone runs it; what is free, after.
+    # Only the first process runs the measured block, so the measurement comes before FSDP splits the weights. Free
+    # memory is read afterwards, when the weights have their final size.
     need = None
     if accelerator.is_main_process and DeviceMemory.of(backbone.device) is not None:
         sample = islice(parts_of(order, range(1, settings.max_steps + 1), accelerator), SAMPLE_BATCHES)
@@ -145,7 +147,7 @@ def _train(
     if need is not None:
         task.warn_of_memory(need)
 
-    with accelerator.main_process_first():  # last: a model or rows that do not fit leave nothing behind
+    with accelerator.main_process_first():  # last, so that a model or rows with an error leave no folder behind
         run = Run(settings.out, settings, inputs)
     if accelerator.is_main_process:
         run.note_versions()
@@ -157,7 +159,7 @@ def _train(
 
 
 class _FinetuneTask(Generic[B]):
-    """Rows of a selection, and the adapter that learns from them."""
+    """The task of a training loop: the rows of a selection, and the adapter that learns from these rows."""
 
     def __init__(
         self, settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], examples: Examples
@@ -169,7 +171,7 @@ class _FinetuneTask(Generic[B]):
         self._settings, self._backbone, self._objective, self._examples = settings, backbone, objective, examples
 
     def batch(self, rows: Sequence[int], step: int) -> B:
-        """One batch; an error about an input names the row that the input stands in."""
+        """Makes one batch. An error about an input names the row of the input."""
         examples = [self._examples[row] for row in rows]
         try:
             return self._objective.collate(examples, step)
@@ -183,7 +185,7 @@ class _FinetuneTask(Generic[B]):
             raise
 
     def guard(self, part: MicroBatch, batch: B) -> AbstractContextManager[None]:
-        """An error of memory in the passes of one batch names the batch's size."""
+        """Returns a context for the passes of one batch, in which an out-of-memory error names the batch's size."""
 
         def doing() -> str:
             together = self._objective.streams(batch)
@@ -194,7 +196,7 @@ class _FinetuneTask(Generic[B]):
         return out_of_memory_named(self._backbone.device, doing, lambda: _cures(self._settings))
 
     def memory_of(self, parts: Iterable[MicroBatch]) -> TrainingMemory:
-        """What the largest of some batches will take."""
+        """Returns the memory that the largest of some batches will need."""
         batches = [self.batch(part.rows.tolist(), part.step) for part in parts]
         return training_memory(
             self._backbone,
@@ -204,7 +206,7 @@ class _FinetuneTask(Generic[B]):
         )
 
     def warn_of_memory(self, need: TrainingMemory) -> None:
-        """Says so if the device has not that much."""
+        """Warns if the free memory of the device is less than the estimate."""
         memory = DeviceMemory.of(self._backbone.device)
         doubt = will_not_fit(need, memory, _cures(self._settings)) if memory else None
         if doubt is not None:

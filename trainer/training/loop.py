@@ -1,7 +1,7 @@
-"""The training loop: plain torch on accelerate. Knows batches and a loss; nothing of judges, queries or images.
+"""The training loop: plain torch on accelerate. The loop knows batches and a loss, but no judges, queries or images.
 
-What an update is made of, its rows and what dropout draws for each batch, depends on the seed and the step alone: not
-on how often the run was interrupted, nor on how many processes share it.
+The seed and the step alone determine the rows of an update and the random numbers of dropout. The number of
+interruptions and the number of processes change neither.
 """
 
 import logging
@@ -34,7 +34,7 @@ B = TypeVar("B")
 
 
 OF = "share of rows with "
-"""Before the name of what was observed: the part of an update's rows that it was observed of."""
+"""The prefix of the internal metric that holds the share of an update's rows with an observed value."""
 
 
 class MicroBatch(NamedTuple):
@@ -43,19 +43,19 @@ class MicroBatch(NamedTuple):
     step: int
     rows: Rows
     share: float
-    """Its rows as a part of the update's: what its mean loss counts for."""
+    """The share of the batch's rows in the update's rows. The mean loss of the batch has this weight in the update."""
     seed: int
-    """Of its dropout."""
+    """The random seed of dropout."""
 
 
 class Task(Protocol[B]):
-    """What is trained, and on what."""
+    """A model and the batches from which the model learns."""
 
     model: nn.Module
-    """On its device, the same in every process, with some parameters that require a gradient."""
+    """The model on its device, identical in every process. At least one parameter requires a gradient."""
 
     def batch(self, rows: Sequence[int], step: int) -> B:
-        """Makes one batch of some rows, the same one each time; called in threads, ahead of its step."""
+        """Makes a batch of some rows, the same batch for the same arguments. Threads call this method ahead of time."""
         ...
 
     def loss(self, batch: B) -> Terms:
@@ -63,7 +63,7 @@ class Task(Protocol[B]):
         ...
 
     def guard(self, part: MicroBatch, batch: B) -> AbstractContextManager[None]:
-        """Stands around the passes of one batch: turns a foreign error into one that says what to do."""
+        """Returns a context for the passes of one batch. The context replaces errors of torch by errors with a cure."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -71,7 +71,7 @@ class Task(Protocol[B]):
         ...
 
     def load(self, folder: Path) -> None:
-        """Reads the trained parameters back."""
+        """Loads the trained parameters from a folder."""
         ...
 
 
@@ -83,18 +83,18 @@ def fit(
     report: Callable[[int, float], None],
     accelerator: Accelerator,
 ) -> None:
-    """Trains the parameters of the task's model that require a gradient, from the run's last checkpoint on.
+    """Trains the parameters of the task's model that require a gradient. Starts from the run's last checkpoint.
 
     Args:
-        task: What is trained, and on what.
-        order: Which rows make which batch.
-        run: Where metrics and checkpoints go.
-        settings: Steps, sizes, rates.
-        report: Is called with (step, loss) after each update, in the first process.
-        accelerator: The processes.
+        task: The model and its batches.
+        order: The assignment of rows to batches.
+        run: The folder for metrics and checkpoints.
+        settings: The number of steps, the batch size and the learning rate.
+        report: A function that the first process calls with (step, loss) after each update.
+        accelerator: The processes of the job.
 
     Raises:
-        NonFiniteLoss: In every process, before the update.
+        NonFiniteLoss: The loss or the gradient was not finite. Every process raises this error before the update.
     """
     trainable, each = _trainable(task.model), batches_each(order.accumulation_steps, accelerator)
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -107,13 +107,13 @@ def fit(
     task.model.train()
     with closing(prefetch(parts, lambda part: task.batch(part.rows.tolist(), part.step), settings.workers)) as batches:
         for step in steps:
-            found = Counter[str]()
+            own = Counter[str]()
             for part, batch in islice(batches, each):
                 torch.manual_seed(part.seed)
                 with task.guard(part, batch):
-                    found.update(_backward(task.loss(batch), part.share))
+                    own.update(_backward(task.loss(batch), part.share))
             add_up_gradients(trainable, accelerator)
-            metrics = _sums(gather_object([found]))
+            metrics = _sums(gather_object([own]))
             metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm))
             _check_finite(step, metrics, run)
             metrics["learning_rate"] = schedule.get_last_lr()[0]
@@ -131,7 +131,7 @@ def fit(
 
 
 def linear_schedule(step: int, warmup_steps: int, steps: int) -> float:
-    """The factor of the learning rate: up to 1 over the warm-up, then down to 0 at the end.
+    """Returns the factor of the learning rate, which rises to 1 during the warm-up and then falls to 0 at the end.
 
     Example:
         >>> [linear_schedule(step, 2, 6) for step in range(6)]
@@ -145,35 +145,36 @@ def linear_schedule(step: int, warmup_steps: int, steps: int) -> float:
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        raise TrainingError("no parameter of the model requires a gradient; add a LoRA first")
+        raise TrainingError("no parameter of the model requires a gradient. Add a LoRA first")
     return trainable
 
 
 def batches_each(accumulation_steps: int, accelerator: Accelerator) -> int:
-    """How many batches of an update each process does.
+    """Returns how many batches of an update each process computes.
 
     Raises:
-        TrainingError: They cannot be shared out evenly.
+        TrainingError: The batches cannot be divided evenly among the processes.
     """
     if accumulation_steps % accelerator.num_processes:
         raise TrainingError(
-            f"gradient_accumulation_steps = {accumulation_steps}: the batches of an update cannot be shared out "
-            f"evenly among {accelerator.num_processes} processes; make it a multiple of that"
+            f"gradient_accumulation_steps = {accumulation_steps}: the batches of an update cannot be divided evenly "
+            f"among {accelerator.num_processes} processes. Make gradient_accumulation_steps a multiple of "
+            f"{accelerator.num_processes}"
         )
     return accumulation_steps // accelerator.num_processes
 
 
 def parts_of(order: BatchSampler, steps: range, accelerator: Accelerator) -> Iterator[MicroBatch]:
-    """What this process does of each update."""
+    """Yields the batches of each update that this process computes."""
     for step in steps:
         batches = order.batches(step)
         total = sum(len(rows) for rows in batches)
-        for place in range(accelerator.process_index, len(batches), accelerator.num_processes):
-            yield MicroBatch(step, batches[place], len(batches[place]) / total, order.dice(step, place))
+        for index in range(accelerator.process_index, len(batches), accelerator.num_processes):
+            yield MicroBatch(step, batches[index], len(batches[index]) / total, order.dice(step, index))
 
 
 def _backward(terms: Terms, share: float) -> dict[str, float]:
-    """Adds one batch's gradients to those of its update, and returns what it adds to the update's metrics."""
+    """Adds the gradients of a batch to those of the update, and returns the batch's part of the update's metrics."""
     loss = torch.stack([term for term in terms.values() if isinstance(term, Tensor)]).sum()
     (loss * share).backward()
     values = {name: term.value if isinstance(term, Observed) else term for name, term in terms.items()}
@@ -183,20 +184,21 @@ def _backward(terms: Terms, share: float) -> dict[str, float]:
 
 
 def _check_finite(step: int, metrics: Mapping[str, float], run: Run) -> None:
-    """The same in every process, since each has the sums of all."""
+    """Raises an error if a metric is not finite. All processes have the same sums, so all processes raise the error."""
     loss, norm = metrics["loss"], metrics["gradient_norm"]
     if not math.isfinite(loss + norm):
         raise NonFiniteLoss(
-            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update, nothing of it was "
-            f"saved in {run.folder}. Begin again in another folder, with a lower learning_rate or higher temperatures"
+            f"step {step}: loss {loss}, gradient norm {norm}: not finite, so the training stopped before the update "
+            f"and saved nothing of this step in {run.folder}. Start again in another folder, with a lower "
+            "learning_rate or higher temperatures"
         )
 
 
-def _sums(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of all processes; what was observed of a part of the rows is the mean over that part."""
+def _sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the summed metrics of all processes. An observed value is the mean over the rows that have this value."""
     total = Counter[str]()
-    for one in found:
-        total.update(one)
+    for part in parts:
+        total.update(part)
     return {name: value / total.get(f"{OF}{name}", 1.0) for name, value in total.items() if not name.startswith(OF)}
 
 
@@ -205,10 +207,10 @@ def _state(step: int, optimizer: Any, schedule: Any) -> dict[str, Any]:
 
 
 def _resume(run: Run, task: Task[Any], optimizer: Any, schedule: Any, accelerator: Accelerator) -> int:
-    """Loads the last whole checkpoint into everything, and returns its step; 0 without one."""
-    found = [run.checkpoints.last_whole() if accelerator.is_main_process else None]
-    broadcast_object_list(found)
-    step, checkpoint = 0, found[0]
+    """Loads the last intact checkpoint, and returns its step, or 0 if there is no checkpoint."""
+    shared = [run.checkpoints.last_whole() if accelerator.is_main_process else None]
+    broadcast_object_list(shared)
+    step, checkpoint = 0, shared[0]
     if checkpoint is not None:
         state = load_state(checkpoint)
         task.load(checkpoint / "adapter")
@@ -218,5 +220,5 @@ def _resume(run: Run, task: Task[Any], optimizer: Any, schedule: Any, accelerato
     if accelerator.is_main_process:
         run.forget_after(step)
         if step:
-            logger.info("%s: going on from step %d", run.folder, step)
+            logger.info("%s: resuming from step %d", run.folder, step)
     return step

@@ -1,7 +1,8 @@
-"""What a training will need of a GPU's memory, measured on one block of its own model before it starts.
+"""An estimate of a training's GPU memory, measured on one block of the model before the training starts.
 
-Counted are the adapter's optimizer, what the language model keeps for the backward pass, and a reranker's logits.
-Not counted are the vision tower's passes, which end before the language model's begin, and the allocator's gaps.
+The estimate counts the adapter's optimizer, the tensors that the language model keeps for the backward pass, and the
+logits of a reranker. The estimate does not count the passes of the vision tower, which end before the language model
+starts, nor the gaps of the allocator.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,54 +18,57 @@ from trainer.models.out_of_memory import DeviceMemory, advice, gib
 from unijudge.modeling.chat_encoder import Stream
 
 SAMPLE_TOKENS = 4096
-"""Of the batch that a block is measured with: enough that what does not grow with them is too small to matter."""
+"""The number of tokens in the batch that measures a block. In a batch of this size, tensors whose size does not depend
+on the number of tokens are too small to matter."""
 LOGIT_COPIES = 4
-"""Of a question's logits in float32: themselves, their targets, their log-softmax and a gradient."""
+"""The number of float32 tensors as large as the logits: the logits, their targets, their log-softmax and a gradient."""
 
 
 @dataclass(frozen=True)
 class BlockMemory:
-    """What one block of the language model, and the last norm, keep for the backward pass, in bytes a token."""
+    """The bytes per token that one block of the language model and the last norm keep for the backward pass."""
 
     everything: float
-    """All that its operations save, its input among them; without weights, and without what all blocks share."""
+    """All tensors that the block saves, its input included. Weights and tensors that all blocks share do not count."""
     entry: float
-    """Its input alone, which is what checkpointing keeps."""
+    """The input of the block alone. Checkpointing keeps only this input."""
     norm: float
-    """What the norm after the last block keeps, which is never computed again."""
+    """The tensors that the norm after the last block keeps. This norm is never computed again."""
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """What a training will take beside the weights, in bytes."""
+    """The memory that a training will need in addition to the weights, in bytes."""
 
     hidden: int
-    """Kept for the backward pass, for the largest batch."""
+    """Bytes kept for the backward pass of the largest batch."""
     adapter: int
-    """Gradients, and AdamW's two moments."""
+    """Bytes of the adapter's gradients and of AdamW's two moments."""
     logits: int
+    """Bytes of the logits of a reranker's questions. 0 for an embedder."""
     tokens: int
-    """Of the largest batch, padding included."""
+    """Number of tokens in the largest batch, padding included."""
     batches: int
-    """The number of batches behind the estimate."""
+    """Number of batches from which the estimate was made."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of hidden states, adapter and logits."""
         return self.hidden + self.adapter + self.logits
 
 
 def block_memory(backbone: Backbone, streams: Sequence[Stream]) -> BlockMemory:
-    """Runs the first block of the language model, with its adapter, and counts what autograd saves.
+    """Runs the first block of the language model, with its adapter, and counts the bytes that autograd saves.
 
     Args:
-        backbone: With a trainable adapter, and weights that are whole on this device; left in training mode.
-        streams: Inputs of a batch; as many as make up `SAMPLE_TOKENS` are used.
+        backbone: A model with a trainable adapter and with all weights on this device. The model is left in training
+            mode.
+        streams: The inputs of a batch. The first inputs, about `SAMPLE_TOKENS` tokens, are used.
     """
     backbone.model.train()
     block = backbone.language_model.layers[0]
     (entry, *rest), named = _largest_call(backbone, block, _first_tokens(backbone, streams))
-    entry = entry.detach().requires_grad_()  # as that of every block but the first
+    entry = entry.detach().requires_grad_()  # every block except the first has an input with a gradient
     norm = backbone.language_model.norm
     apart = _storages([rest, list(named.values()), block.parameters(), norm.parameters()])
     with backbone.autocast():
@@ -75,21 +79,21 @@ def block_memory(backbone: Backbone, streams: Sequence[Stream]) -> BlockMemory:
 
 
 def saved_bytes(run: Callable[[], object], but: set[int]) -> int:
-    """How many bytes autograd saves while `run` runs, each storage once.
+    """Returns how many bytes autograd saves during a call of `run`. Each storage counts once.
 
     Args:
-        run: Computes with gradients; what it returns is kept until all is counted.
+        run: A function that computes with gradients. Its result is kept until all bytes are counted.
         but: Addresses of storages that do not count, such as weights.
 
     Example:
         >>> weight, given = torch.ones(3, 2), torch.ones(5, 2, requires_grad=True)
-        >>> saved_bytes(lambda: (given * given) @ weight.T, but=set())  # of each product what its gradient needs
+        >>> saved_bytes(lambda: (given * given) @ weight.T, but=set())  # each product saves what its gradient needs
         64
     """
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other takes its address
+        saved[tensor.untyped_storage().data_ptr()] = tensor  # kept alive, so that no other tensor gets this address
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -100,16 +104,16 @@ def saved_bytes(run: Callable[[], object], but: set[int]) -> int:
 
 
 def hidden_bytes(block: BlockMemory, blocks: int, passes: Sequence[int], *, checkpointing: bool) -> int:
-    """What a batch keeps until its backward pass has used it, at the most.
+    """Returns the largest number of bytes that a batch keeps for its backward pass.
 
-    Without checkpointing all blocks keep everything; with it each keeps its entry, and one at a time everything, of one
-    pass, when that is computed again.
+    Without checkpointing, every block keeps all its tensors. With checkpointing, every block keeps only its input, and
+    the block that is computed again keeps all its tensors of one pass.
 
     Args:
-        block: What one block keeps.
-        blocks: How many there are.
-        passes: The tokens of each forward pass of the batch, padding included.
-        checkpointing: Whether blocks are computed again.
+        block: The memory that one block keeps.
+        blocks: The number of blocks.
+        passes: The number of tokens of each forward pass of the batch, padding included.
+        checkpointing: Whether the backward pass computes blocks again.
 
     Example:
         >>> block = BlockMemory(everything=100.0, entry=8.0, norm=20.0)
@@ -128,13 +132,13 @@ def hidden_bytes(block: BlockMemory, blocks: int, passes: Sequence[int], *, chec
 def training_memory(
     backbone: Backbone, batches: Sequence[Sequence[Sequence[Stream]]], *, checkpointing: bool, questions: bool
 ) -> TrainingMemory:
-    """The estimate, for the largest of some batches.
+    """Returns the estimate for the largest of some batches.
 
     Args:
-        backbone: With its adapter, before its weights are split.
-        batches: Of each batch the inputs that are kept at the same time: all of them, or a chunk (GradCache).
-        checkpointing: Whether blocks are computed again in the backward pass.
-        questions: Whether each input also has logits, as a reranker's.
+        backbone: The model with its adapter, before FSDP splits its weights.
+        batches: The inputs of each batch in groups that are kept at the same time: one group, or chunks (GradCache).
+        checkpointing: Whether the backward pass computes blocks again.
+        questions: Whether each input also has logits, as in a reranker.
     """
     together = [streams for batch in batches for streams in batch]
     block = block_memory(backbone, max(together, key=len))
@@ -154,25 +158,25 @@ def training_memory(
 
 
 def will_not_fit(need: TrainingMemory, memory: DeviceMemory, cures: Sequence[str]) -> str | None:
-    """One line if the estimate is more than what is free; None if it is not.
+    """Returns a warning of one line if the estimate is larger than the free memory. Otherwise returns None.
 
     Args:
         need: The estimate.
-        memory: Of the GPU, with the weights on it.
-        cures: What helps.
+        memory: The memory of the GPU, measured after the weights were loaded.
+        cures: The settings that reduce the need for memory.
     """
     if need.total <= memory.free:
         return None
     return (
-        f"memory: this training will need about {gib(need.total)} beside its weights, and {memory.name} has "
-        f"{gib(memory.free)} of {gib(memory.total)} left: hidden states {gib(need.hidden)} ({need.tokens:,} tokens, in "
-        f"the largest of {need.batches} batches), adapter {gib(need.adapter)}, logits {gib(need.logits)}. "
-        f"{advice(cures)}"
+        f"memory: this training will need about {gib(need.total)} in addition to its weights, but {memory.name} has "
+        f"{gib(memory.free)} of {gib(memory.total)} left. Hidden states need {gib(need.hidden)} ({need.tokens:,} "
+        f"tokens, in the largest of {need.batches} batches), the adapter {gib(need.adapter)}, the logits "
+        f"{gib(need.logits)}. {advice(cures)}"
     )
 
 
 def _first_tokens(backbone: Backbone, streams: Sequence[Stream]) -> list[Stream]:
-    """The first of these streams, about `SAMPLE_TOKENS` in all, and at least one."""
+    """Returns the first streams: at least one stream, and about `SAMPLE_TOKENS` tokens in total."""
     taken: list[Stream] = []
     tokens = 0
     for stream in streams:
@@ -184,7 +188,7 @@ def _first_tokens(backbone: Backbone, streams: Sequence[Stream]) -> list[Stream]
 
 
 def _largest_call(backbone: Backbone, block: Any, streams: Sequence[Stream]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a block is given in the largest of the passes that these streams make."""
+    """Returns the arguments of a block in the largest forward pass over these streams."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     hook = block.register_forward_pre_hook(lambda _, given, named: calls.append((given, named)), with_kwargs=True)
     try:
@@ -196,7 +200,7 @@ def _largest_call(backbone: Backbone, block: Any, streams: Sequence[Stream]) -> 
 
 
 def _storages(values: Any) -> set[int]:
-    """The addresses of all tensors in nested lists and tuples."""
+    """Returns the storage addresses of all tensors in nested lists and tuples."""
     if isinstance(values, Tensor):
         return {values.untyped_storage().data_ptr()}
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):

@@ -1,23 +1,23 @@
-"""Which settings make a training smaller, the cheapest first."""
+"""The settings that reduce a training's need for memory, the cheapest first."""
 
 from trainer.models.out_of_memory import pass_cures
 from trainer.training.settings import EmbedderSettings, FinetuneSettings, RerankerSettings
 
 FIRST_CHUNK = 8
-"""What is advised for `gradcache_chunk_size` where it is off."""
+"""The recommended `gradcache_chunk_size` for a training without GradCache."""
 
 
 def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[str]:
-    """What makes a training smaller, of what is not set already.
+    """Returns the settings that reduce a training's need for memory, without those already in use.
 
     Args:
-        settings: The run.
-        checkpointing: Whether hidden states are computed again in the backward pass.
+        settings: The settings of the run.
+        checkpointing: Whether the backward pass computes hidden states again.
 
     Example:
         >>> settings = FinetuneSettings(corpus="c", triples="t", out="o", num_negatives=1, model={"dtype": "nf4"})
         >>> training_cures(settings, checkpointing=False)[1]
-        'batch_size = 4 with gradient_accumulation_steps = 2 (as many rows an update)'
+        'batch_size = 4 with gradient_accumulation_steps = 2 (the same number of rows per update)'
     """
     cures = []
     if not checkpointing:
@@ -29,7 +29,7 @@ def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[s
         cures.append(f"num_negatives below {settings.num_negatives}")
     if isinstance(settings, RerankerSettings) and settings.loss.listwise and settings.loss.list_size_max > 2:
         cures.append(f"loss.list_size_max below {settings.loss.list_size_max}")
-    # Without checkpointing a whole batch is kept, in however many passes it is run.
+    # Without checkpointing, the tensors of all passes of a batch are kept, so smaller passes save nothing.
     whole_batch_is_kept = not checkpointing and not _cached(settings)
     cures += pass_cures(settings.model)[1:] if whole_batch_is_kept else pass_cures(settings.model)
     if settings.model.dtype == "bfloat16":
@@ -42,7 +42,7 @@ def _cached(settings: FinetuneSettings) -> int:
 
 
 def _row_cures(settings: FinetuneSettings) -> list[str]:
-    """Fewer rows at once; where rows interact, fewer inputs at once."""
+    """Returns the setting for smaller batches, or for smaller chunks if the rows of a batch interact."""
     chunk = _cached(settings)
     if isinstance(settings, EmbedderSettings) and settings.loss.in_batch_weight:
         if chunk == 1:
@@ -52,4 +52,4 @@ def _row_cures(settings: FinetuneSettings) -> list[str]:
         return []
     parts = 2 if settings.batch_size % 2 == 0 else settings.batch_size
     fewer, more = settings.batch_size // parts, settings.gradient_accumulation_steps * parts
-    return [f"batch_size = {fewer} with gradient_accumulation_steps = {more} (as many rows an update)"]
+    return [f"batch_size = {fewer} with gradient_accumulation_steps = {more} (the same number of rows per update)"]

@@ -1,6 +1,6 @@
-"""report.html: what a training did, step by step, and under which settings; of several runs, laid over one another.
+"""The page report.html: the metrics of a training, step by step, and its settings. Several runs share one chart.
 
-It opens from a disk, without a server and without a network. It can be made of a run that is still going on.
+The page opens from a disk, without a server or a network. A report can also show a run that is not finished.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from unijudge.storage.outputs import check_file
 from unijudge.storage.stores import exists
 
 MARK = b'<meta name="generator" content="unijudge train report">'
-"""Of a page of ours."""
+"""The bytes by which a report recognises a file as another report, which it may overwrite."""
 
 
 @dataclass(frozen=True)
@@ -32,48 +32,50 @@ class Figure:
     noisy: bool = True
 
 
-LOSS = Figure("loss", ["loss"], "Mean over the rows of an update, in nats; margin_mse is in squared logits.")
-"""And its terms, where there are several."""
+LOSS = Figure("loss", ["loss"], "Mean over the rows of an update, in nats. The unit of margin_mse is a squared logit.")
+"""The chart of the loss. If a loss has several terms, the chart shows each term as well."""
 OTHERS = (
     Figure(
         "nats",
         ["teacher_entropy", "student_entropy"],
-        "Entropies of Q (the judge's scores) and P (the student's similarities), each the softmax of its row by its "
-        "temperature; mean over rows. Near ln(1 + negatives) a row says nothing, near 0 it is one-hot.",
+        "Mean entropies of Q and P over the rows. Q is the softmax of a row's judge scores, P the softmax of the "
+        "student's similarities, each divided by its temperature. An entropy near ln(1 + negatives) means a uniform "
+        "distribution without information. An entropy near 0 means a one-hot distribution.",
     ),
     Figure(
         "share of rows",
         ["teacher_one_hot"],
-        "Rows whose Q has more than 0.99 on one candidate: there, soft labels teach what hard ones do.",
+        "Share of rows where Q gives one candidate more than 0.99. In these rows soft labels teach the same as hard "
+        "labels.",
     ),
-    Figure("gradient norm", ["gradient_norm"], "Before it is scaled down to max_grad_norm."),
+    Figure("gradient norm", ["gradient_norm"], "Norm of the gradient before it is scaled down to max_grad_norm."),
     Figure("learning rate", ["learning_rate"], "", noisy=False),
 )
 SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gradient_norm")
-OWN = {"made.created", "made.command", "settings.out"}
-"""What every run has of its own: it explains no difference."""
-INCOMPARABLE = "The runs have losses of different kinds (loss.name): their heights are not comparable."
+RUN_OWN_FACTS = {"made.created", "made.command", "settings.out"}
+"""The facts that differ between any two runs and therefore explain no difference of results."""
+INCOMPARABLE = "The runs have different losses (loss.name), so the heights of their curves are not comparable."
 _LINE = TypeAdapter(dict[str, float])
 NO_TERMS = {"step", *(metric for figure in (LOSS, *OTHERS) for metric in figure.metrics)}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A run's folder as it was read."""
+    """The data of a run's folder."""
 
     name: str
     begun: Beginning
     environment: Mapping[str, str]
     steps: Sequence[Mapping[str, float]]
-    """The lines of metrics.jsonl."""
+    """The metrics of each step, as metrics.jsonl lists them."""
     finished: bool
 
     @classmethod
     def of(cls, folder: Path) -> "Reading":
-        """Reads a run, whole or not.
+        """Reads the folder of a run, finished or not.
 
         Raises:
-            DataError: It is no run, or no step of it has been logged.
+            DataError: The folder holds no run, or the run has not logged a step yet.
         """
         begun = read_json(folder / "settings.json", Beginning)
         environment = read_json(folder / "environment.json", Versions).root
@@ -81,23 +83,23 @@ class Reading:
         return cls(folder.resolve().name, begun, environment, steps, exists(folder / "adapter"))
 
     def points(self, metric: str) -> Points:
-        """(step, value) wherever it was logged."""
+        """Returns (step, value) for each step that logged the metric."""
         return [(line["step"], line[metric]) for line in self.steps if metric in line]
 
     def late(self, metric: str) -> float | None:
-        """Its mean over the last tenth of the steps that were done."""
+        """Returns the mean of a metric over the last tenth of its logged steps, or None if it was never logged."""
         values = [value for _, value in self.points(metric)]
         last = values[-max(1, len(values) // 10) :]
         return sum(last) / len(last) if last else None
 
     @property
     def loss(self) -> str | None:
-        """Its kind; a reranker's has no name."""
+        """The name of the run's loss, or None for a reranker, whose loss has no name."""
         return self.begun.settings.get("loss", {}).get("name")
 
     @property
     def terms(self) -> list[str]:
-        """The names of the loss's terms; the only one is the loss."""
+        """The names of the loss's terms. Empty for a loss of one term, since this term equals the loss."""
         names = list(dict.fromkeys(name for line in self.steps for name in line if name not in NO_TERMS))
         return names if len(names) > 1 else []
 
@@ -106,16 +108,16 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     """Writes the page.
 
     Args:
-        folders: Of the runs, at least one and at most `SERIES`.
-        out: The file.
+        folders: The folders of the runs, at least one and at most `SERIES`.
+        out: The file of the page.
 
     Raises:
-        DataError: A folder is no run, or has no step yet; there are too many to be told apart; or `out` is something
-            else than such a page.
+        DataError: A folder holds no run, or a run has no step yet; there are too many runs to distinguish their curves;
+            or the file `out` exists and is not a report.
     """
     check_file(out, lambda data: MARK in data, "page of `train report`")
     if len(folders) > SERIES:
-        raise DataError(f"{len(folders)} runs in one chart cannot be told apart; give at most {SERIES}")
+        raise DataError(f"{len(folders)} runs: a chart has only {SERIES} distinct colors. Give at most {SERIES} runs")
     runs = [Reading.of(folder) for folder in folders]
     names = _apart(runs, folders)
     facts = [_facts(run) for run in runs]
@@ -132,10 +134,10 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 
 def read_steps(run: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics; the last one may be torn by a kill, or being written.
+    """Returns the metrics of each step of a run. An incomplete last line, left by a crash or a write, is ignored.
 
     Raises:
-        DataError: A line is none, or there is no line yet.
+        DataError: A line holds no metrics, or there is no line yet.
     """
     path, steps = run / "metrics.jsonl", []
     for number, line in enumerate(read_text(path).split("\n")[:-1] if exists(path) else [], start=1):
@@ -143,16 +145,16 @@ def read_steps(run: Path) -> list[dict[str, float]]:
             steps.append(_LINE.validate_json(line))
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise DataError(f"{path}:{number}: no metrics of a step ({reason}); train again") from error
+            raise DataError(f"{path}:{number}: not the metrics of a step ({reason}). Train again") from error
     if not steps:
-        raise DataError(f"{run}: no step is logged yet; ask again when the training runs")
+        raise DataError(f"{run}: no step is logged yet. Run the command again once the training runs")
     return steps
 
 
 def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:
-    """What is said of a chart, and the chart: of one run a line for each metric, of several one for each run.
+    """Yields each chart with its caption. A chart of one run has a curve for each metric, otherwise one for each run.
 
-    Of the charts of one figure the first says it for all.
+    If a figure becomes several charts, only the first chart has the caption.
     """
     terms = dict.fromkeys(term for run in runs.values() for term in run.terms)
     said = LOSS.said if len({run.loss for run in runs.values()}) == 1 else f"{LOSS.said} {INCOMPARABLE}"
@@ -165,10 +167,10 @@ def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:
         else:
             for metric in logged:
                 shown[_spoken(metric)] = {name: run.points(metric) for name, run in runs.items()}
-        for place, (label, series) in enumerate(shown.items()):
+        for index, (label, series) in enumerate(shown.items()):
             if series:
                 chart = curves(series, x_label="step", y_label=label, smooth=figure.noisy)
-                yield "" if place else figure.said, chart
+                yield "" if index else figure.said, chart
 
 
 def _spoken(metric: str) -> str:
@@ -176,7 +178,7 @@ def _spoken(metric: str) -> str:
 
 
 def _apart(runs: Sequence[Reading], folders: Sequence[Path]) -> list[str]:
-    """Names of runs: their folders', with as many parents as it takes to tell them apart."""
+    """Returns the names of the folders of the runs, or their full paths if two folders have the same name."""
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return names
@@ -188,7 +190,7 @@ def _is_logged(metric: str, runs: Iterable[Reading]) -> bool:
 
 
 def _facts(run: Reading) -> dict[str, str]:
-    """All that a run began with, flat."""
+    """Returns the settings, inputs, origin and environment of a run as a flat dictionary."""
     made = {} if run.begun.made is None else run.begun.made.model_dump(exclude_none=True)
     groups = {"settings": run.begun.settings, "inputs": run.begun.inputs, "made": made, "environment": run.environment}
     return {name: without_passwords(_text(value)) for name, value in flattened(groups)}
@@ -201,9 +203,9 @@ def _text(value: object) -> str:
 
 
 def _compared(facts: Sequence[Mapping[str, str]]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """What differs between runs, but for what is each one's own, and what is the same in all."""
+    """Returns the facts that differ between the runs, except `RUN_OWN_FACTS`, and the facts that all runs share."""
     rows: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for run in facts for name in run):
         rows[name] = [run.get(name, "–") for run in facts]
     common = {name: values[0] for name, values in rows.items() if len(set(values)) == 1}
-    return {name: values for name, values in rows.items() if name not in common and name not in OWN}, common
+    return {name: values for name, values in rows.items() if name not in common and name not in RUN_OWN_FACTS}, common

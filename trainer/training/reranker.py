@@ -1,4 +1,7 @@
-"""Trains the reranker: the judge itself, taught by the rows that it chose; then served like any judge."""
+"""The training of the reranker: a judge learns from the rows that were mined with its scores.
+
+The trained reranker is served as a judge.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,23 +14,23 @@ from trainer.models.lora import save_merged
 from trainer.training.distributed import processes
 from trainer.training.finetune import finetune
 from trainer.training.settings import RerankerSettings
-from unijudge.judging.reranker_file import FILE, JudgingManifest
+from unijudge.judging.reranker_file import JUDGING_FILE, JudgingManifest
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.storage.files import publishing_folder
 
 
 def train_reranker(settings: RerankerSettings, report: Callable[[int, float], None]) -> Path:
-    """Runs one training, or goes on with it, and merges its adapter into the model.
+    """Runs one training, or resumes it, and merges its adapter into the model.
 
     Args:
-        settings: The run.
-        report: Is called with (step, loss) after each update.
+        settings: The settings of the run.
+        report: A function that is called with (step, loss) after each update.
 
     Returns:
         The folder of the merged model, which `judge serve` takes as `model.name`.
 
     Raises:
-        UnijudgeError: The rows, the model or the settings do not fit; or a loss was not finite.
+        UnijudgeError: The rows, the model or the settings do not match; or a loss was not finite.
     """
     with processes(settings.model.device, settings.out, settings.trackers) as accelerator:
         run = finetune(settings, partial(RerankerObjective, settings), report, accelerator)
@@ -38,15 +41,15 @@ def train_reranker(settings: RerankerSettings, report: Callable[[int, float], No
 
 
 class RerankerObjective:
-    """The rows' questions, answered as they should be."""
+    """The objective of the reranker: the correct answers to the questions of each row."""
 
     questions = True
 
     def __init__(self, settings: RerankerSettings, backbone: Backbone, _: Examples):
-        """Proves that the answers are single tokens.
+        """Checks that each answer is a single token.
 
         Raises:
-            ModelError: One is not.
+            ModelError: An answer is more than one token.
         """
         lessons = Lessons(backbone, settings.prompt, settings.loss, settings.seed)
         self.collate, self.longest = lessons.of, lessons.longest
@@ -57,8 +60,8 @@ class RerankerObjective:
             max_pixels=settings.model.max_pixels,
             base=backbone.inputs.weights,
         )
-        self.beside = {FILE: asked}
+        self.beside = {JUDGING_FILE: asked}
 
     def streams(self, batch: Lesson) -> list[list[Stream]]:
-        """All questions of a batch: their hidden states are kept at the same time."""
+        """Returns all questions of a batch as one group, since their hidden states are kept at the same time."""
         return [[question.stream for question in (*batch.pairs, *batch.lists)]]

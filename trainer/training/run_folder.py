@@ -1,8 +1,8 @@
-"""A run's folder: what it began with, environment, metrics line by line, checkpoints, and in the end the adapter.
+"""The folder of a run: its settings, its environment, its metrics, its checkpoints and finally its adapter.
 
     settings.json  environment.json  metrics.jsonl  checkpoints/step-000200/  adapter/  report.html
 
-The adapter is whole or absent, and so is a checkpoint. Of several processes the first one alone writes.
+The adapter and each checkpoint are complete or absent. Only the first of several processes writes.
 """
 
 import json
@@ -32,31 +32,32 @@ HOW = {
     "out", "corpus", "triples", "workers", "trackers", "save_steps", "gradient_checkpointing", "model.device",
     "model.attention", "model.vision_cache_mb", "model.batch_tokens", "model.max_tokens", "model.max_source_pixels",
 }  # fmt: skip
-"""Settings that change how a run is done or how its folders are spelled, not what is learned: it may go on with others.
-What corpus and triples hold is known by digest. The limits of an input are among them, since an input that is beyond
-one stops a run; under a higher `max_tokens` a reranker's lists are no longer shortened to the lower one."""
+"""The settings that may change when a run resumes. These settings change how the training runs or how paths are
+spelled, not what the model learns. Digests identify the contents of `corpus` and `triples`. The limits of an input
+belong to this set because an input beyond a limit stops a run. A higher `max_tokens` has one effect: lists of a
+reranker are no longer shortened to the lower limit."""
 LIMIT = "model.max_tokens"
-"""Where longer inputs are cut or left out, it changes what is learned."""
+"""The setting that changes what the model learns if longer inputs are cut or left out."""
 THEN = ", then "
-"""Between the versions of a library under which one run was trained."""
+"""The separator between the versions of a library that one run has used."""
 OWN = {"settings.json", "environment.json", "trackers"}
-"""What lies in the folder of a run that has just begun."""
+"""The names in the folder of a run that has just started."""
 
 
 class Run:
-    """One training on disk."""
+    """The folder of one training run."""
 
     def __init__(self, folder: Path, settings: BaseModel, inputs: Mapping[str, str]):
-        """Starts a run, or goes on with one.
+        """Starts a run, or resumes an existing run.
 
         Args:
-            folder: Where.
-            settings: What was asked for.
-            inputs: Name → digest of everything that is trained on.
+            folder: The folder of the run.
+            settings: The requested settings.
+            inputs: Name → digest of each input of the training.
 
         Raises:
-            DataError: The folder holds a run with other settings, its inputs have changed since, or it holds something
-                else.
+            DataError: The folder holds a run with other settings, the inputs of the run have changed, or the folder
+                holds other files.
         """
         self.folder = folder
         self.checkpoints = Checkpoints(folder / "checkpoints")
@@ -81,33 +82,33 @@ class Run:
         changed += [f"{name} differ" for name in inputs_of_both if found.inputs.get(name) != begun.inputs.get(name)]
         if changed:
             raise DataError(
-                f"{folder}: holds a run that began otherwise: {'; '.join(changed)}. Give another folder, or what it "
-                "began with"
+                f"{folder}: holds a run with other settings or inputs: {'; '.join(changed)}. Give another folder, or "
+                "the settings and inputs of that run"
             )
 
     @property
     def adapter(self) -> Path:
-        """Where the trained adapter lies once the run is finished."""
+        """The folder of the trained adapter, which exists once the run is finished."""
         return self.folder / "adapter"
 
     @property
     def merged(self) -> Path:
-        """Where the model lies with the adapter merged into it, once that was asked for."""
+        """The folder of the model with the adapter merged into its weights. Only a reranker's run has this folder."""
         return self.folder / "merged"
 
     def note_versions(self) -> None:
-        """Warns where this process has other versions of the libraries than the run had so far, and notes them down."""
-        path, now = self.folder / "environment.json", _versions()
-        found = read_json(path, Versions).root
-        other = {name: one for name, one in now.items() if found.get(name, "").split(THEN)[-1] != one}
-        if other:
-            said = ", ".join(f"{name} {one} (was {found.get(name, 'unknown')})" for name, one in other.items())
-            logger.warning("%s: goes on with other libraries than it began with: %s", self.folder, said)
-            noted = {name: f"{found[name]}{THEN}{one}" if name in found else one for name, one in other.items()}
-            publish_json(path, Versions(found | noted))
+        """Records changed versions of libraries in environment.json, and warns about each changed version."""
+        path, current = self.folder / "environment.json", _versions()
+        recorded = read_json(path, Versions).root
+        changed = {name: new for name, new in current.items() if recorded.get(name, "").split(THEN)[-1] != new}
+        if changed:
+            changes = ", ".join(f"{name} {new} (was {recorded.get(name, 'unknown')})" for name, new in changed.items())
+            logger.warning("%s: resumes with other versions of its libraries: %s", self.folder, changes)
+            noted = {name: f"{recorded[name]}{THEN}{new}" if name in recorded else new for name, new in changed.items()}
+            publish_json(path, Versions(recorded | noted))
 
     def finish(self, save_weights: Callable[[Path], None]) -> None:
-        """Publishes the adapter: the run is done."""
+        """Publishes the adapter, which marks the run as finished."""
         with publishing_folder(self.adapter) as draft:
             save_weights(draft)
 
@@ -115,7 +116,7 @@ class Run:
         """Adds one line to metrics.jsonl.
 
         Raises:
-            DataError: The disk refused.
+            DataError: The line could not be written.
         """
         path = self.folder / "metrics.jsonl"
         try:
@@ -125,7 +126,7 @@ class Run:
             raise unwritable(path, error) from error
 
     def forget_after(self, step: int) -> None:
-        """Removes the metrics of steps that will be done again."""
+        """Removes the metrics of the steps after `step`, since the resumed run repeats these steps."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -133,28 +134,28 @@ class Run:
 
 
 def settings_of(path: Path, begun: Beginning, kind: type[S]) -> S:
-    """What a run began with; a setting that its program did not know had its default.
+    """Returns the settings with which a run started. A setting that an older program did not know has its default.
 
     Raises:
-        DataError: They are those of another training, or of another version.
+        DataError: The settings are those of another kind of training or of another version.
     """
     try:
         return kind.model_validate(begun.settings)
     except ValidationError as error:
         fault = error.errors()[0]
         raise DataError(
-            f"{path}: not the settings of such a training of this version ({'.'.join(map(str, fault['loc']))}: "
-            f"{fault['msg']}); take the version that began it, or give another folder"
+            f"{path}: not the settings of this kind of training in this version ({'.'.join(map(str, fault['loc']))}: "
+            f"{fault['msg']}). Use the version that started the run, or give another folder"
         ) from error
 
 
 def _versions() -> dict[str, str]:
-    """Of the libraries in this process."""
+    """Returns the versions of the libraries in this process."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def _step(line: str) -> float:
-    """The step of a line; a line torn by a kill belongs to no step that is kept."""
+    """Returns the step of a line. An incomplete line, left by a crash, has an infinite step and is thus removed."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

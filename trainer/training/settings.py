@@ -1,4 +1,4 @@
-"""The settings of the two trainings: one TOML file each, `--example` prints it."""
+"""The settings of the two trainings. Each training reads one TOML file, and `--example` prints that file."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -14,91 +14,98 @@ from unijudge.storage.locations import Location, is_local
 
 
 class LoopSettings(Settings):
-    """How long and how fast to train."""
+    """The settings of the training loop."""
 
     max_steps: int = Field(2000, gt=0)
-    """Updates."""
+    """Number of updates in the whole training."""
     batch_size: int = Field(8, gt=0)
-    """Rows at once, on one process."""
+    """Number of rows in a batch. A process runs one batch at a time."""
     gradient_accumulation_steps: int = Field(1, gt=0)
-    """Batches in an update. Several processes share them out, so it is a multiple of their number; an update is the
-    same on any number of them, unless the loss looks across rows (`loss.in_batch_weight`)."""
+    """Number of batches in an update. The processes share these batches, so the number must be a multiple of the number
+    of processes. The number of processes does not change an update, unless the loss compares rows with each other
+    (`loss.in_batch_weight`)."""
     batch_strategy: Literal["mixed", "homogeneous"] = "mixed"
-    """`mixed`: any rows make a batch; `homogeneous`: rows of one subset do. Either way every row once an epoch."""
+    """How rows form batches. `mixed`: a batch holds any rows. `homogeneous`: a batch holds rows of one subset. Both
+    strategies use every row once in an epoch."""
     learning_rate: float = Field(1e-4, gt=0)
-    """Peak; reached after `warmup_steps`, falls linearly to 0."""
+    """Peak learning rate. The rate rises for `warmup_steps` updates to this peak, then falls linearly to 0."""
     warmup_steps: int = Field(200, ge=0)
-    """Updates until the peak."""
+    """Number of updates before the learning rate reaches its peak."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's."""
+    """Weight decay of AdamW."""
     max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Largest norm of the gradient. A gradient with a larger norm is scaled down to this norm."""
     save_steps: int = Field(200, gt=0)
-    """Updates between checkpoints."""
+    """Number of updates between two checkpoints."""
     seed: int = Field(42, ge=0)
-    """Of the order of rows, of dropout and of the new weights."""
+    """Random seed of the order of rows, of dropout and of the new weights."""
     workers: int = Field(2, ge=0)
-    """Threads of each process that read and prepare batches ahead of the model; 0: none."""
+    """Number of threads in each process that read and prepare the next batches while the model runs. 0: batches are
+    prepared without threads."""
 
 
 class FinetuneSettings(LoopSettings):
-    """One training of an adapter."""
+    """The settings of one training of an adapter."""
 
     corpus: Location
-    """The corpus of the training rows."""
+    """The folder of the corpus that holds the contents of the training rows."""
     triples: Location
-    """The training rows (`mine select`)."""
+    """The folder of the training rows, written by `mine select`."""
     out: Location
-    """The run's folder, on a local disk. An interrupted run goes on from its last checkpoint."""
+    """The folder of the run, on a local disk. An interrupted run resumes from its last checkpoint."""
     model: BackboneSettings = BackboneSettings()
     lora: LoraSettings = LoraSettings()
     num_negatives: int = Field(8, gt=0)
-    """Negatives of each row: the first ones stored."""
+    """Number of negatives of each row. Training uses the first stored negatives of a row."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
-    """Compute hidden states again in the backward pass instead of keeping them: far less memory, a third more work.
-    `auto`: true on a GPU, false on a CPU. It changes no gradient, so a run may go on with the other."""
+    """Whether the backward pass computes hidden states again instead of keeping them. This takes far less memory and a
+    third more work. `auto`: true on a GPU, false on a CPU. The setting changes no gradient, so a run may resume with
+    another value."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where metrics are sent beside metrics.jsonl, which is always written. Each is a package of its own."""
+    """Trackers that receive the metrics. The file metrics.jsonl is always written as well. Each tracker is a separate
+    package."""
 
     @field_validator("out")
     @classmethod
     def _on_a_disk(cls, out: Path) -> Path:
         if not is_local(out):
-            raise ValueError(f"{out} is in an object store; checkpoints are written to a local disk: give a folder")
+            raise ValueError(f"{out} is in an object store, but checkpoints need a local disk. Give a local folder")
         return out
 
 
 class EmbedderSettings(FinetuneSettings):
-    """One training of the embedder."""
+    """The settings of one training of the embedder."""
 
     loss: LossSettings = LossSettings()
     gradcache_chunk_size: int = Field(0, ge=0)
-    """Inputs whose hidden states are kept at once (GradCache, arXiv 2101.06983): a batch of any size fits, and each of
-    its inputs is computed twice. 0: those of the whole batch. Only with `loss.in_batch_weight`."""
+    """Number of inputs whose hidden states are kept at the same time (GradCache, arXiv 2101.06983). A batch of any size
+    then fits into memory, but each input is computed twice. 0: the hidden states of the whole batch are kept. Only with
+    `loss.in_batch_weight`."""
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if self.gradcache_chunk_size and not self.loss.in_batch_weight:
             raise ValueError(
-                "gradcache_chunk_size is for in-batch negatives (loss.in_batch_weight): without them rows do not "
-                "interact, so a smaller batch_size and a larger gradient_accumulation_steps do the same, and "
-                "compute nothing twice"
+                "gradcache_chunk_size needs in-batch negatives (loss.in_batch_weight): otherwise rows do not interact, "
+                "and GradCache would compute each input twice without benefit. Set gradcache_chunk_size = 0, lower "
+                "batch_size and raise gradient_accumulation_steps"
             )
         return self
 
 
 class RerankerBackboneSettings(BackboneSettings):
-    """The judge that a reranker starts from: it sees pictures as the judge service does."""
+    """The settings of the judge that becomes the reranker. The default image sizes are those of a judge service."""
 
     min_pixels: int = Field(JUDGE_MIN_PIXELS, gt=0)
-    """Smaller images are scaled up to this many pixels, as in the service that will serve it."""
+    """Smallest number of pixels in an image. Smaller images are scaled up, as in the service that will serve the
+    reranker."""
     max_pixels: int = Field(JUDGE_MAX_PIXELS, gt=0)
-    """Larger images are scaled down to this many pixels, as in the service that will serve it; 28 × 28 are one token of
-    Qwen2-VL and Qwen2.5-VL."""
+    """Largest number of pixels in an image. Larger images are scaled down, as in the service that will serve the
+    reranker. A token of Qwen2-VL or Qwen2.5-VL covers 28 × 28 pixels."""
 
 
 class RerankerSettings(FinetuneSettings):
-    """One training of the reranker; `model` is the judge that it starts from."""
+    """The settings of one training of the reranker. `model` is the judge from which the training starts."""
 
     model: RerankerBackboneSettings = RerankerBackboneSettings()
 
@@ -111,11 +118,12 @@ class RerankerSettings(FinetuneSettings):
     def _reads_as_a_judge(cls, model: RerankerBackboneSettings) -> RerankerBackboneSettings:
         if (model.encoding, model.resize) != ("chat", "keep"):
             raise ValueError(
-                "encoding and resize are an embedder's; a reranker reads as the judge does: leave them out"
+                "encoding and resize are settings of an embedder, but a reranker reads its inputs as a judge does. "
+                "Leave encoding and resize out"
             )
         if model.on_long == "truncate":
             raise ValueError(
-                "on_long = 'truncate' is an embedder's; a judge service refuses a question that is too long, and so "
-                "would never ask what is learned of a cut one: take 'skip'"
+                "on_long = 'truncate' is a setting of an embedder. A judge service rejects a question that is too "
+                "long, so the reranker would learn from cut questions that no service asks. Set on_long = 'skip'"
             )
         return model

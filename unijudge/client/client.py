@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 import httpx2
 
 from unijudge.client.asking import Asking, Question, error_of
-from unijudge.client.concurrency import FIRST, AdaptiveLimit
+from unijudge.client.concurrency import FIRST_IN_FLIGHT, AdaptiveLimit
 from unijudge.client.http import Connection
 from unijudge.client.request_body import UNSENDABLE, RequestContent, chunks
 from unijudge.client.uploads import Uploads
@@ -53,7 +53,7 @@ class JudgeClient:
         request_timeout_s: float = 120,
         retry_for_s: float = 300,
         max_in_flight: int = 64,
-        first: int = FIRST,
+        first: int = FIRST_IN_FLIGHT,
         transport: httpx2.AsyncBaseTransport | None = None,
     ):
         """Opens nothing yet.

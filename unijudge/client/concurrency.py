@@ -1,8 +1,9 @@
-"""How many requests a client has in flight: more while answers come, half as many when the service has too much to do.
+"""The number of a client's requests in flight, which grows while answers come, and is halved on overload.
 
-As TCP does it (RFC 5681). At first the number doubles in each round trip, until answers take twice as long (HyStart,
-RFC 9406): what is sent waits by then, and ten clients that all double would fill any queue. From then on a round trip
-adds one. The number is halved once for all that was in flight: what was sent before a halving does not halve it again.
+The rules are those of TCP (RFC 5681). At first the number doubles in each round trip, until answers take twice as long
+(HyStart, RFC 9406): requests wait in a queue by then, and ten clients that all double would fill any queue. After that,
+each round trip adds one. All requests in flight cause at most one halving, because a request that was sent before a
+halving does not halve the number again.
 """
 
 import math
@@ -12,56 +13,56 @@ from typing import Self
 
 from anyio import CapacityLimiter
 
-FIRST = 4
-"""Requests in flight before anything is known of the service."""
+FIRST_IN_FLIGHT = 4
+"""Requests in flight at the beginning, when the service is still unknown."""
 SLOW_SHARE = 0.25
-"""An answer that takes more of a request's time is slow. With twice as many in flight each waits twice as long: that
-must not reach the timeout before the first slow answer is seen."""
+"""The share of a request's timeout above which an answer is slow. Twice as many requests in flight take twice as long
+each, which must not exceed the timeout before the first slow answer is seen."""
 QUEUED = 2.0
-"""How many times as long as before an answer takes when requests have begun to wait."""
+"""The growth of the time of an answer that shows that requests wait in a queue."""
 
 
 class AdaptiveLimit:
-    """The places of one client's requests. A place that becomes free goes to the request that has waited longest."""
+    """The places of a client's requests. A free place goes to the request that has waited longest."""
 
     def __init__(self, ceiling: int, *, first: int, timeout_s: float):
-        """All places are free.
+        """Creates the places, all of them free.
 
         Args:
-            ceiling: Never more than these are in flight.
-            first: With how many to begin.
-            timeout_s: How long a request may take.
+            ceiling: The most requests in flight.
+            first: The number of requests in flight at the beginning.
+            timeout_s: The timeout of a request, in seconds.
         """
         self._ceiling = ceiling
         self._slow_s = SLOW_SHARE * timeout_s
         self._places = CapacityLimiter(min(first, ceiling))
         self._doubling = True
-        self._quickest_s = math.inf  # answer of the round trips before
+        self._quickest_s = math.inf  # the quickest answer of all earlier round trips
         self._round_began, self._round_answers, self._round_quickest_s = -math.inf, 0, math.inf
         self._answers = 0  # since the number last changed
         self.halvings = 0
-        """How often the number was halved."""
+        """The number of halvings."""
 
     @property
     def number(self) -> int:
-        """How many requests may be in flight now."""
+        """Returns the number of requests that may be in flight now."""
         return int(self._places.total_tokens)
 
     @property
     def taken(self) -> int:
-        """How many hold a place: more than `number` after it was halved, until some are answered."""
+        """Returns the number of taken places. After a halving, it exceeds `number` until some requests are answered."""
         return self._places.borrowed_tokens
 
     def place(self) -> "Place":
-        """For one request: `async with limit.place() as place`."""
+        """Returns a place for a request: `async with limit.place() as place`."""
         return Place(self, self._places)
 
     def answered(self, halvings: int, sent_at: float) -> None:
-        """Counts an answer; `halvings` there were when its request was sent."""
+        """Counts an answer. `halvings` is the number of halvings when the request was sent."""
         is_slow = time.monotonic() - sent_at > self._slow_s
         if self._doubling:
             self._doubling = not is_slow and not self._are_waiting(sent_at)
-        # Nothing is learned from what was sent before the last halving, or while places are free.
+        # A request that was sent before the last halving, or while places are free, does not raise the number.
         if is_slow or halvings < self.halvings or self.taken < self.number:
             return
         self._answers += 1
@@ -69,7 +70,7 @@ class AdaptiveLimit:
             self._set(min(self.number + 1, self._ceiling))
 
     def refused(self, halvings: int) -> None:
-        """Halves the number, unless that was done since the request was sent."""
+        """Halves the number, unless it was halved after the request was sent."""
         if halvings < self.halvings:
             return
         self.halvings += 1
@@ -77,14 +78,14 @@ class AdaptiveLimit:
         self._set(max(min(self.number, self.taken) // 2, 1))
 
     def _are_waiting(self, sent_at: float) -> bool:
-        """Whether the first few answers of a round trip all took longer than those before: requests wait by now."""
+        """Whether the first few answers of a round trip all took much longer than earlier answers."""
         now = time.monotonic()
-        if sent_at >= self._round_began:  # the first answer to what was sent in this round trip: the next one begins
+        if sent_at >= self._round_began:  # the first answer to a request of this round trip begins the next round trip
             self._quickest_s = min(self._quickest_s, self._round_quickest_s)
             self._round_began, self._round_answers, self._round_quickest_s = now, 0, math.inf
         self._round_answers += 1
         self._round_quickest_s = min(self._round_quickest_s, now - sent_at)
-        return self._round_answers >= FIRST and self._round_quickest_s > QUEUED * self._quickest_s
+        return self._round_answers >= FIRST_IN_FLIGHT and self._round_quickest_s > QUEUED * self._quickest_s
 
     def _set(self, number: int) -> None:
         self._answers = 0
@@ -92,13 +93,14 @@ class AdaptiveLimit:
 
 
 class Place:
-    """One request's place. It keeps the place while it waits to come back: no other one is sent to be refused as well.
+    """The place of a request.
 
-    Then it goes to the end of those that wait, so that no request can hold up the others for ever.
+    A request keeps its place while it waits for a retry, so that no other request is sent only to be refused too. For
+    the retry it goes to the end of the queue, so that no request can hold up the others for ever.
     """
 
     def __init__(self, limit: AdaptiveLimit, places: CapacityLimiter):
-        """Holds none yet."""
+        """Creates a request without a place."""
         self._limit, self._places = limit, places
         self._taken_at: float | None = None
         self._halvings = 0
@@ -112,24 +114,24 @@ class Place:
         self._give_back()
 
     async def take(self) -> None:
-        """Before each try: waits until this request may be sent, behind all that wait already."""
+        """Waits at the end of the queue until this request may be sent. It is called before each try."""
         self._give_back()
         await self._places.acquire_on_behalf_of(self)
         self._taken_at = time.monotonic()
         self._halvings = self._limit.halvings
 
     def answered(self) -> None:
-        """The try was answered."""
-        assert self._taken_at is not None  # noqa: S101  what is answered was sent
+        """Reports that the try was answered."""
+        assert self._taken_at is not None  # noqa: S101  an answered request was sent
         self._limit.answered(self._halvings, self._taken_at)
 
     def refused(self) -> None:
-        """The service had too much to do, or did not answer in time."""
+        """Reports that the service was overloaded, or did not answer in time."""
         self._limit.refused(self._halvings)
 
     @property
     def held_s(self) -> float:
-        """For how long it has held its place, in seconds: the last try, and the wait after it."""
+        """Returns the seconds since the place was taken: the last try, and the wait after it."""
         return 0.0 if self._taken_at is None else time.monotonic() - self._taken_at
 
     def _give_back(self) -> None:

@@ -1,7 +1,7 @@
-"""HTTP to the judge service: retries what can be retried, and maps every foreign error once. Idempotent calls only.
+"""HTTP to the judge service: retries, and the mapping of foreign errors. All calls are idempotent.
 
-A try has one deadline: for connecting, sending, and the answer to its last byte. The service is told
-(`Judge-Timeout`), and need not work for a caller who has left.
+A try has a single deadline for connecting, sending, and receiving the complete answer. The header `Judge-Timeout` tells
+the service this deadline, so that the service need not work for a caller who has left.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A", bound=Answer)
 
 WAY_BACK_S, WAY_BACK_SHARE = 0.5, 0.1
-"""What the service is not given of a try's time, in seconds and at most as a share: its answer has to travel."""
+"""The time of a try that is reserved for the way of the answer, in seconds and as the largest share of the timeout."""
 JSON, BINARY = "application/json", "application/octet-stream"
 
 
 class Connection:
-    """One service."""
+    """The connection to a service."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Connection:
         limit: AdaptiveLimit,
         transport: httpx2.AsyncBaseTransport | None,
     ):
-        """See `JudgeClient`; `limit` is for the requests that a judge has to answer."""
+        """Takes the arguments of `JudgeClient`. `limit` applies to the requests that a judge must answer."""
         self.url = without_passwords(url)  # for messages
         self._request_timeout_s = request_timeout_s
         self._retrying = Retrying(limit, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s)
@@ -65,8 +65,8 @@ class Connection:
             self._http = open_http(
                 url,
                 base_url=url,
-                timeout=None,  # the deadline is one for the whole try, in `_once`
-                # Requests wait for a place of `limit`, where their time does not run yet, never for a connection.
+                timeout=None,  # `_once` sets a single deadline for the whole try
+                # Requests wait for a place of `limit`, before their deadline starts, and never for a connection.
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
                 transport=transport,
                 headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
@@ -75,7 +75,7 @@ class Connection:
             raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
 
     async def close(self) -> None:
-        """Lets go of the sockets."""
+        """Closes the sockets."""
         await self._http.aclose()
 
     async def get(self, path: str, kind: type[R]) -> R:
@@ -84,18 +84,18 @@ class Connection:
         return self._parsed(path, kind, content)
 
     async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity, *, alone: bool = False) -> A:
-        """Sends JSON to one judge, and takes an answer from no other; waits for a place among those in flight.
+        """Sends JSON to a judge, and refuses an answer of another judge. Waits for a place before sending.
 
         Args:
-            path: Of the service.
-            kind: Of its answer.
+            path: The path of the service.
+            kind: The class of the answer.
             body: The JSON.
-            judge: Who shall answer.
-            alone: The replica shall work on nothing else meanwhile.
+            judge: The judge that must answer.
+            alone: Whether the replica must not work on other requests at the same time.
 
         Raises:
-            JudgeKilled: It died of it, alone or several times.
-            JudgeChanged: Another one is there, or answered: what stands between may drop the pin.
+            JudgeKilled: The request killed a replica while it worked on nothing else, or several times.
+            JudgeChanged: Another judge is there, or answered. A proxy may have dropped the `If-Match` header.
         """
         headers = {"Content-Type": JSON, "If-Match": f'"{judge.digest}"'}
         if alone:
@@ -104,8 +104,8 @@ class Connection:
         answer = self._parsed(path, kind, content)
         if answer.identity != judge:
             raise JudgeChanged(
-                f"{self.url}{path}: asked {judge}, but {judge.difference(answer.identity)}. Ask without what stands "
-                "between, or begin anew with that judge"
+                f"{self.url}{path}: asked {judge}, but {judge.difference(answer.identity)}. Connect without the proxy "
+                "in between, or start again with the other judge"
             )
         return answer
 
@@ -115,7 +115,7 @@ class Connection:
         await self._retrying.call(lambda: self._once("PUT", path, body, headers), retry_for_s)
 
     async def _once(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-        """One try, from connecting to the last byte of the answer within `request_timeout_s`."""
+        """Makes a single try: connects, sends, and receives the complete answer within `request_timeout_s`."""
         timeout_s = self._request_timeout_s
         there_s = timeout_s - min(WAY_BACK_S, WAY_BACK_SHARE * timeout_s)
         try:
@@ -127,24 +127,24 @@ class Connection:
             raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
         except TimeoutError as error:
             raise JudgeLate(
-                f"{self.url}{path}: no whole answer within {timeout_s:g} s. Raise request_timeout_s, or send fewer "
-                "candidates in a query"
+                f"{self.url}{path}: no complete answer within {timeout_s:g} s. Raise request_timeout_s, or send fewer "
+                "candidates per query"
             ) from error
         except httpx2.TransportError as error:
             if is_nowhere(error):
                 raise JudgeNowhere(nowhere(self.url, error)) from error
             way = by_way_of(self.url)
             cure = (
-                "set NO_PROXY if it needs none" if way else "start one with `unijudge judge serve`, or correct the URL"
+                "set NO_PROXY to go without it" if way else "start one with `unijudge judge serve`, or correct the URL"
             )
             if lacking := spent(error):
                 raise JudgeUnavailable(
-                    f"{self.url}: cannot be asked from here ({in_one_line(error)}). {lacking}"
+                    f"{self.url}: this machine cannot send a request ({in_one_line(error)}). {lacking}"
                 ) from error
             raise JudgeUnavailable(f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}") from error
-        except httpx2.RequestError as error:  # damaged on the way, or sent elsewhere too often
+        except httpx2.RequestError as error:  # a damaged answer, or too many redirects
             raise JudgeUnavailable(
-                f"{self.url}{path}: its answer cannot be read ({in_one_line(error)}). Look at what stands between"
+                f"{self.url}{path}: its answer cannot be read ({in_one_line(error)}). Check the proxies in between"
             ) from error
         if response.is_success:
             content: bytes = response.content
@@ -156,8 +156,8 @@ class Connection:
             return kind.model_validate_json(content)
         except ValidationError as error:
             raise JudgeBroken(
-                f"{self.url}{path}: answered something else than a {in_words(kind)} "
-                f"({error.errors()[0]['msg']}); is this URL a judge service of the same version?"
+                f"{self.url}{path}: the answer is not a {in_words(kind)} ({error.errors()[0]['msg']}). Check that this "
+                "URL is a judge service of the same version"
             ) from error
 
     def _refusal(self, path: str, response: httpx2.Response) -> JudgeError:
@@ -185,11 +185,11 @@ class Connection:
             return error
         if body.code == "no_room":
             return JudgeError(message)
-        return JudgeError(f"{message}; check the URL and the key")  # nothing about this request: no other would pass
+        return JudgeError(f"{message}; check the URL and the key")  # no request can succeed, not only this one
 
 
 def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | None:
-    """What a refusal says of the service, where another try may be answered."""
+    """Returns the class of a refusal that may be retried, else None."""
     if code == "internal":
         return JudgeFailed
     if code == "judge_died":
@@ -198,7 +198,7 @@ def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | 
         return JudgeLate
     if status in (429, 503):
         return JudgeBusy
-    # A judge answered on entry: what knows no such path now is being stopped, or started again.
+    # A judge answered before. A service that does not know the path now is being stopped or started.
     is_gone = status == 404 and code == "unknown" and path != "/v1/identity"
     is_broken = status >= 500 and code != "no_room"
     return JudgeUnavailable if is_gone or is_broken else None
@@ -207,5 +207,5 @@ def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | 
 def _seconds(header: str | None) -> float | None:
     try:
         return max(0.0, float(header)) if header else None
-    except ValueError:  # an HTTP date: rare, and the backoff serves as well
+    except ValueError:  # an HTTP date, which is rare; the backoff is used instead
         return None

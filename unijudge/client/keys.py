@@ -1,4 +1,4 @@
-"""Bearer keys, on the side that asks: read from a file, and refused where a header could not hold them."""
+"""Bearer keys of a client: read from a file, and refused if an HTTP header cannot contain them."""
 
 from pathlib import Path
 
@@ -7,24 +7,24 @@ from unijudge.storage.files import read_text
 
 
 def read_key(file: Path | None) -> str | None:
-    """The key that stands in a file; None without a file.
+    """Reads a key from a file, or returns None without a file.
 
     Raises:
         DataError: The file cannot be read.
-        SettingsError: It holds no key.
+        SettingsError: The file does not hold a valid key.
     """
     return None if file is None else checked_key(read_text(file).strip(), str(file))
 
 
 def checked_key(key: str | None, place: str) -> str | None:
-    """A key as it is, if it can be one.
+    """Returns a key unchanged, after a check.
 
     Args:
-        key: The key; None where the service wants none.
-        place: Where it came from; the message never shows the key itself.
+        key: The key, or None for a service without keys.
+        place: The source of the key, for the message, which never shows the key itself.
 
     Raises:
-        SettingsError: It is blank, or has other characters than printable ASCII.
+        SettingsError: The key is blank, or has characters other than printable ASCII.
 
     Example:
         >>> checked_key("uj-1", "key"), checked_key(None, "key")
@@ -33,4 +33,4 @@ def checked_key(key: str | None, place: str) -> str | None:
     if key is None or (key.strip() and key.isascii() and key.isprintable()):
         return key
     fault = "has characters that no key has" if key.strip() else "is blank"
-    raise SettingsError(f"{place}: the key {fault}; put there what `unijudge judge key` printed, or set no key")
+    raise SettingsError(f"{place}: the key {fault}; use the key that `unijudge judge key` printed, or set no key")

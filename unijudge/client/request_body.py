@@ -1,4 +1,4 @@
-"""A query or a candidate as a request holds it: its image inside, or named by its hash where that is shorter."""
+"""The content of a query or a candidate in a request: with its image, or with the image's hash if that is shorter."""
 
 import hashlib
 import sys
@@ -10,9 +10,9 @@ from unijudge.judging.protocol import WireContent
 from unijudge.judging.verdicts import PairError
 
 UNSENDABLE = sys.maxsize
-"""The length of what no request can hold."""
+"""The length of a content that no request can hold."""
 INLINE_BYTES = 4096
-"""Smaller images travel inside the request: naming them would not be shorter by much."""
+"""Smaller images are sent inside the request, because their hashes would not save much."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class RequestContent:
     text: str | None
     image: bytes | None
     name: str | None
-    """The image's hash, where it is worth naming."""
+    """The image's hash, if the image is large enough to be named."""
     inline_bytes: int
-    """Length with the image inside."""
+    """The length with the image inside, in bytes."""
 
     @classmethod
     def of(cls, content: Content, *, by_name: bool) -> "RequestContent":
-        """Wraps a content; its image is named by its hash if it is large and `by_name` allows it."""
+        """Wraps a content. A large image is named by its hash if `by_name` is set."""
         image = content.image
         if not _is_unicode(content.text):
             return cls(None, None, None, UNSENDABLE)
@@ -39,15 +39,15 @@ class RequestContent:
         return cls(content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20)
 
     def fault(self, room: int) -> PairError:
-        """Why a request cannot hold it, which has so many bytes for it."""
+        """Returns the reason why a request with `room` bytes cannot hold this content."""
         if self.inline_bytes == UNSENDABLE:
-            message = "its text holds half a character (a lone surrogate), which no UTF-8 has; mend it where it was cut"
+            message = "its text holds half a character (a lone surrogate), which UTF-8 cannot encode; fix the text"
             return PairError(code="bad_text", message=message)
-        message = f"{self.inline_bytes} bytes with its query; a request takes {room}"
+        message = f"{self.inline_bytes} bytes with its query, but a request takes {room}"
         return PairError(code="too_large", message=message)
 
     def encoded(self, inside: Collection[str] = ()) -> bytes:
-        """As JSON; the image is named unless its name is among those `inside`."""
+        """Encodes the content as JSON. The image is named by its hash, unless this hash is in `inside`."""
         named = self.name if self.name not in inside else None
         content = WireContent.of(Content(self.text, self.image), named)
         return content.model_dump_json(exclude_none=True).encode()
@@ -62,7 +62,7 @@ def _is_unicode(text: str | None) -> bool:
 
 
 def body_of(query: RequestContent, candidates: Sequence[RequestContent], inside: Collection[str] = ()) -> bytes:
-    """A request of these; images whose names are `inside` travel in it."""
+    """Builds the body of a request. Images whose hashes are in `inside` are sent in the body."""
     return (
         b'{"query":' + query.encoded(inside) + b',"candidates":['
         + b",".join(candidate.encoded(inside) for candidate in candidates) + b"]}"
@@ -70,12 +70,12 @@ def body_of(query: RequestContent, candidates: Sequence[RequestContent], inside:
 
 
 def chunks(parts: Sequence[RequestContent], most: int, room: int) -> Iterator[Sequence[RequestContent]]:
-    """Cuts candidates, in order, into requests; one that is too large for any request comes alone."""
+    """Splits candidates, in order, into requests. A candidate that is too large for any request is alone in a chunk."""
     start = used = 0
-    for place, part in enumerate(parts):
-        if place > start and (place - start == most or used + part.inline_bytes > room):
-            yield parts[start:place]
-            start, used = place, 0
+    for index, part in enumerate(parts):
+        if index > start and (index - start == most or used + part.inline_bytes > room):
+            yield parts[start:index]
+            start, used = index, 0
         used += part.inline_bytes + len(b",")
     if start < len(parts):
         yield parts[start:]

@@ -1,4 +1,4 @@
-"""Images on their way to a judge service, each sent once, so that requests can name them by their hashes."""
+"""Uploads of images to a judge service. Each image is sent once, and then requests name it by its hash."""
 
 import asyncio
 import logging
@@ -7,38 +7,41 @@ import time
 from unijudge.client.http import Connection
 from unijudge.errors import InvalidBlob, JudgeError, JudgeRefused
 
-AT_ONCE = 8
+UPLOADS_AT_ONCE = 8
 RETRY_FOR_S = 10
 REMEMBERED = 4096
 INSIDE_S = 30
-"""How long no image is named after one could not be kept, whatever the reason: it is never a reason to lose a pair."""
+"""Seconds without uploads after a failed upload. Images are sent inside requests then, so no pair is lost."""
 
 logger = logging.getLogger(__name__)
 
 
 class Uploads:
-    """Those of one client."""
+    """The uploads of a client."""
 
     def __init__(self, connection: Connection):
-        """They go through this connection."""
+        """Takes the connection for the uploads."""
         self._connection = connection
         self._in_work: dict[str, asyncio.Task[bool]] = {}
         self._stored_at: dict[str, float] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._inside_until = float("-inf")
 
     @property
     def work(self) -> bool:
-        """Whether images may be named at present; otherwise they travel inside the requests."""
+        """Whether images may be named by hash now. If not, images are sent inside the requests."""
         return time.monotonic() > self._inside_until
 
     async def send(self, name: str, image: bytes, asked_at: float) -> bool:
-        """Sends an image, unless another request does so now or has since `asked_at`; false if it is not kept.
+        """Uploads an image, unless another request is uploading it, or has uploaded it since `asked_at`.
 
         Args:
-            name: Its hash.
-            image: Its bytes.
-            asked_at: When its absence was last possible, on the clock of `time.monotonic`.
+            name: The hash of the image.
+            image: The bytes of the image.
+            asked_at: The last time when the service may have lacked the image, on the clock of `time.monotonic`.
+
+        Returns:
+            Whether the service keeps the image.
         """
         if self._stored_at.get(name, float("-inf")) >= asked_at:
             return True
@@ -48,24 +51,24 @@ class Uploads:
         return await asyncio.shield(self._in_work[name])  # others may wait for the image when this request is cancelled
 
     def cancel(self) -> None:
-        """Gives up what is on its way."""
+        """Cancels all uploads in progress."""
         for task in list(self._in_work.values()):
             task.cancel()
 
     async def _put(self, name: str, image: bytes) -> bool:
         async with self._slots:
-            if not self.work:  # another one failed while this one waited
+            if not self.work:  # another upload failed while this upload waited
                 return False
             try:
                 await self._connection.put(f"/v1/blobs/{name}", image, retry_for_s=RETRY_FOR_S)
             except (
                 InvalidBlob,
                 JudgeRefused,
-            ):  # this image; it travels inside the request and gets its own error there
+            ):  # the image is at fault: it is sent inside the request, where it gets an error
                 return False
             except JudgeError as error:
-                if self.work:  # several may fail together
-                    logger.warning("images travel inside the requests for %d s: %s", INSIDE_S, error)
+                if self.work:  # several uploads may fail together, but the warning is logged once
+                    logger.warning("images are sent inside the requests for %d s: %s", INSIDE_S, error)
                 self._inside_until = time.monotonic() + INSIDE_S
                 return False
         while len(self._stored_at) >= REMEMBERED:

@@ -1,1 +1,1 @@
-"""Files that others wrote: rows, cells, archives and pictures are read here, for all programs."""
+"""Readers of files that others wrote: rows, cells, archives and pictures, for all programs."""

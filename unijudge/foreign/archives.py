@@ -1,8 +1,8 @@
-"""Zip archives of any number of members: what is kept of each is sixteen bytes in memory.
+"""Zip archives with any number of members: each member takes sixteen bytes of memory.
 
-The standard library makes an object of every member, a kilobyte each. Here the table of contents is read once, in
-order, and stays in the file; a member's entry is read again when it is asked for. What a member holds is read by the
-standard library.
+The standard library creates an object of about a kilobyte for every member. Here the table of contents is read once, in
+order, but not kept in memory. A member's entry is read again when that member is wanted. The standard library reads the
+content of a member.
 """
 
 import io
@@ -19,16 +19,16 @@ import numpy as np
 from unijudge.storage.names import usual
 
 END = struct.Struct("<4s4H2LH")
-"""The last record of an archive: …, size and place of the table of contents, length of the comment."""
+"""The last record of an archive: …, size and offset of the table of contents, length of the comment."""
 END64 = struct.Struct("<4sQ2H2L4Q")
 LOCATOR64 = struct.Struct("<4sLQL")
 ENTRY = struct.Struct("<4s6H3L5H2L")
 LONGEST_COMMENT = 2**16
-PIECE = 2**20
-"""Bytes of a table of contents that are read at once."""
+ARCHIVE_PIECE = 2**20
+"""Bytes of the table of contents in one read."""
 LONGEST_ENTRY = ENTRY.size + 3 * (2**16 - 1)
 IN_EXTRA = 0xFFFFFFFF
-"""Stands for a size or a place that needs eight bytes, which are in the entry's extra field."""
+"""The mark of a size or an offset that needs eight bytes, which are in the entry's extra field."""
 ZIP64 = 1
 SAYS_UTF8 = 0x800
 
@@ -42,11 +42,11 @@ class _File(zipfile.ZipFile):
 
 @dataclass(frozen=True)
 class _Places:
-    """Names → where their entries are, by the hash of a name."""
+    """An index from the hash of a name to the offsets of its entries."""
 
     hashes: np.ndarray
     places: np.ndarray
-    """Of entries whose names have the same hash, in the order of the archive."""
+    """Offsets of entries. Entries with equal hashes are in the order of the archive."""
 
     @classmethod
     def of(cls, found: Iterator[tuple[str, int]]) -> "_Places":
@@ -63,13 +63,13 @@ class _Places:
 
 
 class Archive:
-    """One zip file."""
+    """A zip file."""
 
     def __init__(self, stem: str, file: IO[bytes]):
         """Reads the table of contents.
 
         Raises:
-            BadZipFile: It is not whole.
+            BadZipFile: The file is damaged or not a zip file.
         """
         self.stem = stem
         self._file = file
@@ -78,14 +78,14 @@ class Archive:
         self._places = _Places.of(self._names())
 
     def find(self, name: str) -> zipfile.ZipInfo | None:
-        """The member that is called so, or whose usual name is this one; of several called so, the last."""
+        """Returns the last member with this exact name, or else a member whose normal name is this name, or None."""
         infos = [self._info(place) for place in self._places[name]]
         exact = [info for info in infos if info.filename == name]
         others = [info for info in infos if _usual(info.filename, info.flag_bits) == name]
         return exact[-1] if exact else next(iter(others), None)
 
     def alike(self, name: str) -> str | None:
-        """A usual name that differs from this one only in case, or lies in a folder; all are looked through."""
+        """Returns a member's normal name that differs from `name` only in case or by a parent folder, or None."""
         folded = name.casefold()
         infos = map(self._info, self._folded[folded])
         names = (_usual(info.filename, info.flag_bits) for info in infos)
@@ -94,16 +94,16 @@ class Archive:
         return same or next((found for found in all_names if found.casefold().endswith(f"/{folded}")), None)
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
-        """What a member holds."""
+        """Opens the content of a member."""
         return self._zip.open(info)
 
     @cached_property
     def _folded(self) -> _Places:
-        """Made when a name is not there."""
+        """Returns the index of names without case. It is built only when a name is missing."""
         return _Places.of((_usual(name, flags).casefold(), place) for place, name, flags in self._entries())
 
     def _names(self) -> Iterator[tuple[str, int]]:
-        """Every member's name, and its usual name where that is another."""
+        """Yields every member's name, and the normal name if it differs, with the offset of the entry."""
         for place, name, flags in self._entries():
             yield name, place
             known = _usual(name, flags)
@@ -111,13 +111,13 @@ class Archive:
                 yield known, place
 
     def _entries(self) -> Iterator[tuple[int, str, int]]:
-        """Of every member that is no folder: where its entry is, its name, its flags."""
+        """Yields offset, name and flags of every entry that is not a folder."""
         place, data, begun = self._start, b"", 0
         while place < self._end:
-            # A piece holds whole entries: the longest has three fields of 64 KB.
+            # The piece must hold the whole next entry, which has at most three fields of 64 KB.
             if len(data) - begun < LONGEST_ENTRY:
                 self._file.seek(place)
-                data, begun = self._file.read(min(PIECE, self._end - place)), 0
+                data, begun = self._file.read(min(ARCHIVE_PIECE, self._end - place)), 0
             name, flags, size = _named(data, begun)
             if not name.endswith("/"):
                 yield place, name, flags
@@ -138,10 +138,10 @@ class Archive:
 
 
 def _named(data: bytes, begun: int = 0) -> tuple[str, int, int]:
-    """The name, the flags and the length of the entry that begins there.
+    """Returns the name, the flags and the length of the entry at `begun`.
 
     Raises:
-        BadZipFile: No entry begins there, or its end is missing.
+        BadZipFile: No entry begins there, or the entry is truncated.
     """
     if data[begun : begun + 4] != b"PK\1\2" or len(data) < begun + ENTRY.size:
         raise zipfile.BadZipFile("Bad magic number for central directory")
@@ -154,10 +154,10 @@ def _named(data: bytes, begun: int = 0) -> tuple[str, int, int]:
 
 
 def _contents(file: IO[bytes]) -> tuple[int, int, int]:
-    """Where the table of contents begins and ends, and by how much all places in it are to be moved.
+    """Returns the start and end of the table of contents, and the shift to add to all offsets in the table.
 
     Raises:
-        BadZipFile: It has none.
+        BadZipFile: The file has no table of contents.
     """
     length = file.seek(0, io.SEEK_END)
     tail_at = max(0, length - LONGEST_COMMENT - END.size)
@@ -177,14 +177,14 @@ def _contents(file: IO[bytes]) -> tuple[int, int, int]:
         if record[:4] == b"PK\6\6" and len(record) == END64.size:
             *_, size, start = END64.unpack(record)
             end -= LOCATOR64.size + END64.size
-    moved = end - size - start  # something may stand before the archive, such as a program that unpacks it
+    moved = end - size - start  # other bytes may precede the archive, such as a self-extracting program
     if start + moved < 0:
         raise zipfile.BadZipFile("Bad offset for central directory")
     return start + moved, end, moved
 
 
 def _long(extra: bytes, values: tuple[int, int, int]) -> list[int]:
-    """Sizes and place of a member; those that need eight bytes stand in its extra field, in this order."""
+    """Returns the sizes and the offset of a member. Values of eight bytes are taken from its extra field, in order."""
     longer: Iterator[tuple[int]] = iter(())
     at = 0
     while at + 4 <= len(extra):
@@ -197,7 +197,7 @@ def _long(extra: bytes, values: tuple[int, int, int]) -> list[int]:
 
 
 def _usual(name: str, flags: int) -> str:
-    """The usual name of a member; macOS writes UTF-8 without saying so, and Python takes it for a PC's old letters."""
+    """Returns the normal name of a member. macOS writes UTF-8 without the UTF-8 flag, which Python decodes as cp437."""
     if name.isascii() or flags & SAYS_UTF8:
         return usual(name)
     try:

@@ -1,4 +1,4 @@
-"""The cells of a row that a stranger wrote: what is a text, an image, an id; and why one cannot be used."""
+"""The cells of a foreign row: conversion into a text, an image or an id, and the reason why a cell is rejected."""
 
 import math
 import re
@@ -10,27 +10,27 @@ from uuid import UUID
 from unijudge.shown import shown
 
 LONGEST_NUMBER = 256
-"""Bits of a number that is taken for an id."""
+"""The most bits of a number that may be an id."""
 LARGEST_EXACT = 2**53
-"""Above it two whole numbers may be the same float."""
+"""The largest integer below which every integer has an exact float."""
 
 _TRUTHS = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
-"""What a label looks like in any file, in small letters."""
+"""The spellings of a boolean label in files, in lower case."""
 _VALUES = re.compile(r"""'[^']*'?|"[^"]*"?|\{.*\}|\[.*\]|\(.*?\)|\d[\d,.]*""")
-"""In a reason: what was found in one row, and is different in the next."""
+"""The parts of a reason that vary from row to row."""
 
 
 class Rejected(Exception):
-    """This row, or a picture of it, cannot be used; the message says why."""
+    """A row or its picture cannot be used. The message is the reason."""
 
     def __init__(self, reason: str, kind: str | None = None):
-        """Takes the reason, and what it has in common with the same fault of other rows; default: see `kind_of`."""
+        """Takes the reason, and the kind of fault, by which rows are counted. The default is `kind_of(reason)`."""
         super().__init__(reason)
         self.kind = kind or kind_of(reason)
 
 
 def kind_of(reason: str) -> str:
-    """A reason without the values of its row and without its cure.
+    """Returns a reason without the values of its row and without its cure.
 
     Example:
         >>> kind_of("score 1.5 is not a probability, 0 … 1"), kind_of("'a;b' is no text; give another")
@@ -41,7 +41,7 @@ def kind_of(reason: str) -> str:
 
 @dataclass(frozen=True)
 class Side:
-    """A text and an image, as a row names them: the image by its path, or as the bytes of its file."""
+    """A text and an image from a row. The image is a path, or the bytes of its file."""
 
     text: str | None
     image: str | bytes | None
@@ -49,17 +49,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A cell of a table that is no value."""
+    """A cell of a table whose value cannot be read."""
 
     reason: str
-    """Names the column."""
+    """The reason, with the name of the column."""
 
 
 def image_of(cell: Any) -> str | bytes | None:
-    """An image cell: a path, the bytes of a file, or {bytes, path} as Hugging Face's Image feature writes it.
+    """Returns the image of a cell: a path, the bytes of a file, or {bytes, path} of Hugging Face's Image feature.
 
     Raises:
-        Rejected: It is none of these, or a struct with neither.
+        Rejected: The cell is something else, or a struct with neither bytes nor path.
     """
     match present(cell):
         case None:
@@ -80,15 +80,15 @@ def image_of(cell: Any) -> str | bytes | None:
 
 
 def present(cell: Any) -> Any:
-    """A cell; None where pandas wrote NaN, since it had no value."""
+    """Returns the cell, or None for NaN, which pandas writes for a missing value."""
     return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def id_of(cell: Any) -> str | None:
-    """A cell that names something: as `text_of`, or a number or UUID as tables and databases hold ids.
+    """Returns the id in a cell: a text as in `text_of`, or a number or a UUID from a table or a database.
 
     Raises:
-        Rejected: It is something else.
+        Rejected: The cell is something else.
 
     Example:
         >>> id_of(7.0), id_of(Decimal("7")), id_of(None)
@@ -102,7 +102,7 @@ def id_of(cell: Any) -> str | None:
 
 
 def truth_of(cell: Any) -> bool | None:
-    """What a label says: True for 1, `true` and 1.0, False for 0, `false` and 0.0; None for anything else.
+    """Returns a boolean label: True for 1, `true` and 1.0; False for 0, `false` and 0.0; None for anything else.
 
     Example:
         >>> truth_of("True"), truth_of(0.0), truth_of(float("nan")), truth_of(0.7)
@@ -112,10 +112,10 @@ def truth_of(cell: Any) -> bool | None:
 
 
 def text_of(cell: Any) -> str | None:
-    """A text cell; a whole number is its digits.
+    """Returns the text of a cell. An integer becomes its digits.
 
     Raises:
-        Rejected: It is something else.
+        Rejected: The cell is something else.
     """
     match present(cell):
         case None:
@@ -132,10 +132,10 @@ def text_of(cell: Any) -> str | None:
 
 
 def check_clean(name: str, text: str) -> None:
-    """Refuses what cannot be written as UTF-8, or named as a path.
+    """Refuses a text that cannot be written as UTF-8 or used as a path.
 
     Raises:
-        Rejected: It cannot.
+        Rejected: The text has a lone surrogate or a NUL.
     """
     try:
         text.encode()

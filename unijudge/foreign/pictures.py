@@ -1,8 +1,8 @@
-"""The pictures of an import: files under a root, members of zip archives, bytes inside a row.
+"""The pictures of an import: files under a root, members of zip archives, or bytes inside a row.
 
-What it promises: a name is looked for as a file first, then as a member of the archives; nothing is ever extracted by
-a name that an archive gives; of no picture more than `MAX_BYTES` are read. What it does not do: remember what it saw
-(`Ledger`), or decide what becomes of a row (`CorpusBuilder`).
+A name is searched first as a file, then as a member of the archives. Nothing is ever extracted under a name from an
+archive, and at most `MAX_BYTES` of a picture are read. This module does not remember the pictures (`Ledger` does), and
+does not decide about rows (`CorpusBuilder` does).
 """
 
 import errno
@@ -31,21 +31,21 @@ from unijudge.storage.listing import matching
 from unijudge.storage.locations import check_regular
 from unijudge.storage.names import Listing, inside, is_side_file, usual
 from unijudge.storage.stores import again, is_file, is_folder
-from unijudge.storage.texts import HEAD, check_no_pointer
+from unijudge.storage.texts import HEAD_BYTES, check_no_pointer
 
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 BASE64 = re.compile(r"[A-Za-z0-9+/=_\s-]+")
 BEGINNINGS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD")
-"""Of a JPEG, a PNG, a WebP and a GIF in base64."""
+"""The beginnings of a JPEG, a PNG, a WebP and a GIF in base64."""
 SHORTEST_BASE64 = 200
-"""Characters; of the letters of base64 alone no path is made that is so long."""
-LONGEST_NAME = 4096
-"""Characters of a path."""
+"""Characters above which a text of only base64 letters counts as base64, since no path is that long without others."""
+LONGEST_PATH = 4096
+"""The most characters of a path."""
 LISTINGS = 64
-"""Folders whose names are remembered."""
+"""The number of folders whose listings are cached."""
 HINTS = 20
-"""Missing pictures for which a name of another case is sought."""
+"""The number of missing pictures for which a similar name is searched."""
 ENCRYPTED = 0x1
 UNPACK = "unpack it, and set --images to the folder"
 UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, UnicodeError)
@@ -53,62 +53,62 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,
 
 @dataclass(frozen=True)
 class ForeignPicture:
-    """What is known of a picture that was opened once."""
+    """The properties of a picture that was opened once."""
 
     sha256: str
     ending: str
-    """Of its file's name, by its format: `png`, `jpg` or `webp`."""
+    """The suffix of the picture's format: `png`, `jpg` or `webp`."""
     path: str | None
-    """Its name under the root, where it is a plain file and can stay where it is."""
+    """The picture's name under the root, if the picture is a plain file and need not be copied."""
 
 
 def inspect_picture(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS) -> ForeignPicture:
-    """Opens a picture, safely.
+    """Opens a picture safely.
 
     Args:
-        data: The bytes of its file.
-        path: See `ForeignPicture`.
-        max_pixels: Largest width × height.
+        data: The bytes of the picture's file.
+        path: The field of `ForeignPicture`.
+        max_pixels: The largest allowed width × height.
 
     Raises:
-        Rejected: It is not a whole picture of a size that we open.
+        Rejected: The picture is damaged, not supported or too large.
     """
     try:
         open_image(data, max_pixels)
     except BadImage as error:
         raise Rejected(str(error)) from error
     except MemoryError as error:
-        raise Rejected("the memory is full while it is decoded; free some, or lower --max-pixels") from error
+        raise Rejected("the memory is full during decoding; free some memory, or lower --max-pixels") from error
     return ForeignPicture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], path)
 
 
 def check_name(name: str) -> None:
-    """Refuses what is no name of a file: a picture written as text, or a URL.
+    """Refuses a text that is not the name of a file: a URL, or a picture as text.
 
     Raises:
-        Rejected: It is one; which is said.
+        Rejected: The text is not a file name; the message says what it is.
     """
-    start = name[:LONGEST_NAME]
+    start = name[:LONGEST_PATH]
     if start[:5].lower() == "data:":
         raise Rejected("a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file")
     if start[:7].lower() == "file://":
         raise Rejected("a file:// URL; name the file by its path")
     if URL.match(start):
-        raise Rejected("a URL, not a path; nothing is downloaded: fetch it, and name the file")
+        raise Rejected("a URL, not a path; nothing is downloaded here. Download the file yourself, and give its path")
     if (len(name) > SHORTEST_BASE64 or start.startswith(BEGINNINGS)) and BASE64.fullmatch(start):
         raise Rejected("base64 text, not a path; put its bytes into a binary column, or save it as a file")
-    if len(name) > LONGEST_NAME:
-        raise Rejected(f"{len(name):,} characters, which no path has")
+    if len(name) > LONGEST_PATH:
+        raise Rejected(f"{len(name):,} characters, too long for a path; give a shorter path")
 
 
 class Pictures:
-    """Reads pictures by name."""
+    """A reader that finds pictures by name."""
 
     def __init__(self, images: Path):
-        """`images` is the root of all names: a folder, which may hold zip archives, or one zip archive.
+        """Opens the root of all names: a folder, which may hold zip archives, or a single zip archive.
 
         Raises:
-            DataError: No such folder or archive.
+            DataError: The folder or the archive does not exist.
         """
         self._images = images
         if is_folder(images):
@@ -116,7 +116,7 @@ class Pictures:
         elif images.suffix.lower() == ".zip" and is_file(images):
             self.root = None
         elif is_file(images):
-            raise DataError(f"{images}: is no folder and no .zip; {UNPACK}")
+            raise DataError(f"{images}: is neither a folder nor a .zip file; {UNPACK}")
         else:
             raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")
         self._open = ExitStack()
@@ -130,7 +130,7 @@ class Pictures:
         self._open.close()
 
     def relative(self, name: str) -> str:
-        """The name of a picture under the root: a corpus holds no whole path, so that it can be moved and published."""
+        """Returns a picture's name under the root. A corpus has no absolute paths, so it can be moved and published."""
         if not isinstance(self.root, Path) or not name.startswith("/"):
             return usual(name)
         for root, path in ((self._images.absolute(), Path(name)), (self.root, Path(os.path.realpath(name)))):
@@ -139,11 +139,11 @@ class Pictures:
         return usual(name)
 
     def read(self, name: str) -> tuple[bytes, str | None]:
-        """The bytes of a picture, and its name under the root where it is a plain file.
+        """Returns the bytes of a picture, and the picture's name under the root if it is a plain file.
 
         Raises:
-            Rejected: No such picture, it cannot be read, or its name is one that a corpus cannot hold.
-            DataError: An archive is not a whole zip file.
+            Rejected: The picture does not exist or cannot be read, or a corpus cannot hold its name.
+            DataError: An archive is damaged or not a zip file.
         """
         if self.root is None:
             return self._member(usual(name)), None
@@ -154,11 +154,11 @@ class Pictures:
         return (self._member(usual(name)), None) if data is None else (data, path)
 
     def _file(self, root: Path, name: str) -> bytes | None:
-        """The bytes of a file, if there is one. A name stays under the root; links are followed, as people lay them."""
+        """Returns the bytes of a file under the root, or None if it does not exist. Symbolic links are followed."""
         try:
             inside(name)
         except ValueError as error:
-            raise Rejected(f"{error}; name it by its path under --images, without ..") from error
+            raise Rejected(f"{error}; give its path under --images, without ..") from error
         path = root / name
         try:
             check_regular(path)  # a pipe may never end
@@ -170,7 +170,7 @@ class Pictures:
             raise Rejected(f"cannot be read ({reason})") from error
 
     def _as_listed(self, root: Path, name: str, *, any_case: bool = False) -> str | None:
-        """A name as the folders hold it, which may write its letters in another way; None if they do not."""
+        """Returns the folders' own spelling of a name (other Unicode forms, or other case), or None."""
         folder, found = root, []
         for part in PurePosixPath(name).parts:
             listing = self._listing(folder)
@@ -183,7 +183,7 @@ class Pictures:
 
     @cached_property
     def _archives(self) -> list[Archive]:
-        """Opened when a picture is no file."""
+        """Returns all archives. They are opened only when a picture is not a plain file."""
         if self.root is None:
             return [self._archive(self._images)]
         found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in matching(self.root, pattern)}
@@ -194,26 +194,26 @@ class Pictures:
             return Archive(path.stem, self._open.enter_context(path.open("rb")))
         except UNREADABLE as error:
             with path.open("rb") as raw:
-                check_no_pointer(path, raw.read(HEAD))
-            raise DataError(f"{path}: not a whole zip file ({error}); fetch it again, or move it away") from error
+                check_no_pointer(path, raw.read(HEAD_BYTES))
+            raise DataError(f"{path}: not a complete zip file ({error}); download it again, or move it away") from error
 
     def _member(self, name: str) -> bytes:
-        """By its name, where the archives are unpacked at the root or in a folder called like the archive.
+        """Returns a member's bytes, as if each archive were unpacked at the root or in a folder of the archive's name.
 
-        A name may begin with folders that the archive leaves out, if the last of them is called like the archive:
-        else it would be found in the archive of another data set.
+        A name may begin with folders that the archive leaves out, but only if the last of these folders has the
+        archive's name. Otherwise the picture could come from the archive of another dataset.
         """
         found = self._members(lambda _: [name])
         found = found or self._members(lambda stem: _after(stem, name))
         if len(found) > 1:
-            raise Rejected(f"{shown_name(name)} is in {len(found)} zip files; give --images the one that is meant")
+            raise Rejected(f"{shown_name(name)} is in {len(found)} zip files; set --images to the right zip file")
         if found:
             return _read_member(*found[0])
         zips = f", nor in {len(self._archives)} zip files" if self._archives else ""
         raise Rejected(f"no such file{zips}{self._hint(name)}")
 
     def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[Archive, zipfile.ZipInfo]]:
-        """At most one of each archive."""
+        """Returns at most one matching member of each archive."""
         found = []
         for archive in self._archives:
             names = [name for tail in tails(archive.stem) for name in (tail, f"{archive.stem}/{tail}")]
@@ -222,9 +222,12 @@ class Pictures:
         return found
 
     def _hint(self, name: str) -> str:
-        """A picture whose name differs only in case, folders, blanks or %20; for the first few: all names are read."""
+        """Returns a hint at a picture whose name differs only in case, folders, spaces or %20.
+
+        The search reads all names, so only the first few missing pictures get a hint.
+        """
         if re.match("[A-Za-z]:/", name):
-            return "; it is a path of a Windows disk: name the picture by its path below --images"
+            return "; it is a path of a Windows disk. Give the path below --images"
         if not self._hints:
             return ""
         self._hints -= 1
@@ -242,12 +245,12 @@ class Pictures:
 def _listing(folder: Path) -> Listing:
     try:
         return Listing(names_in(folder))
-    except DataError:  # a store may let us read files, but not list them
+    except DataError:  # a store may allow reading but not listing
         return Listing([])
 
 
 def _after(stem: str, name: str) -> list[str]:
-    """What of a name stands after a folder called `stem`; longest first.
+    """Returns the parts of a name after a folder called `stem`, longest first.
 
     Example:
         >>> _after("CIRR", "images/CIRR/Train/a.png"), _after("SUN397", "images/CIRR/Train/a.png")
@@ -256,7 +259,7 @@ def _after(stem: str, name: str) -> list[str]:
     *folders, _ = parts = PurePosixPath(name).parts
     if ".." in parts:
         return []
-    return ["/".join(parts[place + 1 :]) for place, folder in enumerate(folders) if folder == stem]
+    return ["/".join(parts[index + 1 :]) for index, folder in enumerate(folders) if folder == stem]
 
 
 def _read_member(archive: Archive, info: zipfile.ZipInfo) -> bytes:

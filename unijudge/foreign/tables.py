@@ -1,7 +1,7 @@
-"""The rows of files in Parquet, Arrow, JSON, JSON lines, CSV or TSV, in order and in bounded memory.
+"""The rows of Parquet, Arrow, JSON, JSON lines, CSV and TSV files, in order and in bounded memory.
 
-Blank lines are no rows. A column that stands twice in a file is refused: one of the two would be lost. Columns that the
-reader does not know are left out, and named in one warning.
+Blank lines are skipped. A file with a duplicate column is refused, because a column would be lost. Unknown columns are
+skipped, and named in a single warning.
 """
 
 import csv
@@ -28,48 +28,48 @@ from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.listing import all_files, matching
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import exists, is_file, is_folder
-from unijudge.storage.texts import COMPRESSED, HEAD, NO_UTF_8, TORN, check_no_pointer, open_text
+from unijudge.storage.texts import COMPRESSED, HEAD_BYTES, NO_UTF_8, TORN, check_no_pointer, open_text
 
 ROWS_AT_ONCE = 16
-"""Of a Parquet file, at most: its rows may hold pictures of some megabytes."""
+"""The most rows of a Parquet file in one batch, since a row may hold a picture of some megabytes."""
 BYTES_AT_ONCE = 2**23
-"""Of a Parquet file, as far as one knows from its averages."""
+"""The most bytes of a Parquet file in one batch, estimated from the average size of a row."""
 NO_ROWS = frozenset(
     {"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "dummy_data.zip", "state.json"}
 )
-"""What the library `datasets` writes beside rows."""
+"""Files without rows that the library `datasets` writes beside its data."""
 BINARY = frozenset({".parquet", ".arrow", ".feather"})
 ARROW_FILE = b"ARROW1"
-"""How a file of Arrow begins; a stream has no such beginning."""
+"""The first bytes of an Arrow file. An Arrow stream begins with other bytes."""
 LARGE_PAGE = 2**27
-"""Bytes of a page above which a person is told what it takes."""
+"""Bytes of a page above which the reader logs a warning about memory."""
 ARROW_ROWS_IN_PAGE = 1024
-"""Arrow looks at a page's size after so many rows."""
+"""Rows after which Arrow, as a writer, checks the size of a page."""
 FORGOTTEN_ABOVE = 1000
-"""Names of unknown columns that are remembered."""
+"""The most names of unknown columns that are remembered."""
 
 logger = logging.getLogger(__name__)
 
 Numbered = Iterator[tuple[int, dict[str, Any]]]
-"""Rows, each with its number, or with the line where it begins."""
+"""Rows, each with its number or the line where it begins."""
 
 
 @dataclass
 class Columns:
-    """What a reader knows of the columns of its files, and what it met."""
+    """The known columns of a reader, and the unknown columns in its files."""
 
     is_known: Callable[[str], bool]
     expected: str
-    """The known ones, in words."""
+    """The known columns, in words."""
     strict: bool = False
     """Whether an unknown column is an error."""
     unknown: dict[str, None] = field(default_factory=dict)
 
     def known_of(self, path: Path, names: Sequence[str]) -> list[str]:
-        """The known ones of some columns; the others are remembered.
+        """Returns the known columns of `names`, and remembers the unknown columns.
 
         Raises:
-            DataError: There is an unknown one, and that is an error; or there is no other.
+            DataError: A column is unknown and `strict` is set, or no column is known.
         """
         known = [name for name in names if self.is_known(name)]
         if len(known) == len(names):
@@ -77,23 +77,23 @@ class Columns:
         unknown = [name for name in names if not self.is_known(name)]
         if self.strict or not known:
             kind = "unknown columns" if known else "none of its columns is known:"
-            raise DataError(f"{path}: {kind} {listed(unknown)}; known are {self.expected}")
+            raise DataError(f"{path}: {kind} {listed(unknown)}; known columns: {self.expected}")
         if len(self.unknown) < FORGOTTEN_ABOVE:
             self.unknown.update(dict.fromkeys(filter(None, unknown)))
         return known
 
     def tell_unknown(self, place: object) -> None:
-        """Names the unknown ones in one line of the log."""
+        """Logs the unknown columns in a single line."""
         if self.unknown:
             names = listed(list(self.unknown))
-            logger.warning("%s: columns that are not read: %s; known are %s", place, names, self.expected)
+            logger.warning("%s: ignored columns: %s; known columns: %s", place, names, self.expected)
 
 
 def files_of(places: Sequence[Path]) -> list[Path]:
-    """The files of tables that some places stand for: files, folders with such files, and patterns of a shell.
+    """Returns the table files of some paths. A path is a file, a folder with such files, or a shell pattern.
 
     Raises:
-        DataError: A place holds no file.
+        DataError: A path has no table files.
     """
     return [path for place in places for path in _files(place)]
 
@@ -107,77 +107,77 @@ def _files(place: Path) -> list[Path]:
     else:
         found = [path for path in _named(place) if is_file(path)]
     if not found:
-        raise DataError(f"{place}: no file of rows is there; expected {', '.join(READERS)}")
+        raise DataError(f"{place}: no table file is there; expected {', '.join(READERS)}")
     return sorted(found)
 
 
 def _named(place: Path) -> list[Path]:
-    """What a pattern of a shell names; in a store, a pattern of names in one folder."""
+    """Returns the paths of a shell pattern. In a store, only the last part may be a pattern."""
     if not is_local(place):
         return matching(place.parent, place.name)
     return matching(Path(place.anchor), str(place.relative_to(place.anchor)))
 
 
 def name_of(path: Path) -> str:
-    """A file's name without its endings, also those of a compressed file."""
+    """Returns a file's name without its suffixes, including the suffix of a compressed file."""
     return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
 
 
 def shared_folder(files: Sequence[Path]) -> str:
-    """The folder that holds all of some files, in its subfolders too."""
+    """Returns the deepest folder that contains all files, directly or in subfolders."""
     folders = [str(path)[: -len(path.name)] for path in files]
-    return os.path.commonprefix(folders).rpartition("/")[0]  # noqa: RUF071  of URLs, too
+    return os.path.commonprefix(folders).rpartition("/")[0]  # noqa: RUF071  the paths may be URLs
 
 
 def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
-    """Yields every row of one file as a mapping.
+    """Yields every row of a file as a mapping.
 
     Args:
-        path: Its ending says what it is: .parquet, .jsonl, .json, .ndjson, .csv, .tsv or .arrow; compressed text has
-            one more.
-        columns: The known ones, which are read; all of them if none.
+        path: A file whose suffix is .parquet, .jsonl, .json, .ndjson, .csv, .tsv or .arrow. A compressed text file has
+            one more suffix.
+        columns: The known columns, which are read. With None, all columns are read.
 
     Raises:
-        DataError: Another ending, no such file, or one that cannot be read as what it says.
+        DataError: The suffix is unknown, the file does not exist, or its content does not match its suffix.
     """
     kind = ending_of(path)
     if kind not in READERS:
         raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file; unpack or convert it")
     if not is_file(path):
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file; check the path")
     with reading_rows(path):
         yield from READERS[kind](path, columns)
 
 
 def ending_of(path: Path) -> str:
-    """The ending that says what a file holds, in small letters."""
+    """Returns the suffix that tells a file's format, in lower case."""
     return (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).suffix.lower()
 
 
 @contextmanager
 def reading_rows(path: Path) -> Iterator[None]:
-    """Maps what can go wrong while the rows of a file are read.
+    """Maps every error during the reading of rows.
 
     Raises:
-        DataError: The file cannot be read as what its ending says.
+        DataError: The content of the file does not match its suffix.
     """
     try:
         yield
     except DataError:
         raise
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no UTF-8 text ({in_one_line(error)}); {NO_UTF_8}") from error
+        raise DataError(f"{path}: is not UTF-8 ({in_one_line(error)}); {NO_UTF_8}") from error
     except (pa.ArrowException, *TORN, csv.Error) as error:
         raise DataError(
-            f"{path}: cannot be read as {ending_of(path)[1:]} ({in_one_line(error)}); fetch the file again"
+            f"{path}: cannot be read as {ending_of(path)[1:]} ({in_one_line(error)}); download the file again"
         ) from error
 
 
 def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a Parquet file, or some columns of them; a cell that is no value is `Unreadable`.
+    """Yields the rows of a Parquet file, with all or some columns. A cell that cannot be read becomes `Unreadable`.
 
     Raises:
-        DataError: A column stands there twice.
+        DataError: The file has a duplicate column.
     """
     with open_parquet(path, piecewise=True) as file:
         names = [name for name in file.schema_arrow.names if columns is None or name in columns]
@@ -190,22 +190,22 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
 
 
 def _warn_of_large_pages(path: Path, metadata: Any) -> None:
-    """Says what reading will take where that is much: Arrow reads a page as a whole, and holds it twice."""
+    """Logs a warning about memory for large pages: Arrow reads a whole page, and holds it twice."""
     if not metadata.created_by.startswith("parquet-cpp"):  # other writers end a page at a megabyte
         return
     largest = max((_page_of(metadata.row_group(number)) for number in range(metadata.num_row_groups)), default=0)
     if largest > LARGE_PAGE:
         logger.warning(
-            "%s: its pages have up to about %s MB, and reading takes twice as much memory; where that is too much, "
-            "write it again with fewer rows in a row group (row_group_size of pyarrow and pandas)",
+            "%s: its pages have up to about %s MB, and reading takes twice as much memory. If that is too much, write "
+            "the file again with fewer rows in a row group (row_group_size of pyarrow and pandas)",
             path, f"{largest // 10**6:,}",
         )  # fmt: skip
 
 
 def _page_of(group: Any) -> int:
-    """About the bytes of a row group's largest page, as Arrow writes it: all columns are counted as one.
+    """Estimates the bytes of a row group's largest page, if Arrow wrote the file. All columns are counted as one.
 
-    A damaged footer may not be asked for one column alone: Arrow (26) ends the whole process then, without an error.
+    The sizes of single columns must not be read, because Arrow (26) then kills the process if the footer is damaged.
     """
     return int(group.total_byte_size * min(1, ARROW_ROWS_IN_PAGE / max(group.num_rows, 1)))
 
@@ -216,7 +216,7 @@ def _rows_at_once(group: Any) -> int:
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Row by row, so that one row alone is copied."""
+    """Yields the rows of a batch one by one, so that only one row is copied at a time."""
     columns = list(zip(batch.schema.names, batch.columns, strict=True))
     for row in range(batch.num_rows):
         yield {name: _value(name, column, row) for name, column in columns}
@@ -227,7 +227,7 @@ def _value(name: str, column: pa.Array, row: int) -> Any:
         return column[row].as_py()
     except UnicodeDecodeError:
         return Unreadable(f"column {shown(name)}: not UTF-8")
-    except Exception as error:  # noqa: BLE001  a date that Python cannot hold, a type that Arrow does not convert
+    except Exception as error:  # noqa: BLE001  a date that Python cannot represent, or a type that Arrow cannot convert
         return Unreadable(f"column {shown(name)}: {in_one_line(error)}")
 
 
@@ -239,9 +239,9 @@ def _parquet(path: Path, columns: Columns | None) -> Numbered:
 
 
 def _arrow(path: Path, columns: Columns | None) -> Numbered:
-    """As the library `datasets` keeps rows, a stream; or a file of Arrow, also called Feather."""
+    """Reads an Arrow stream, as the library `datasets` writes, or an Arrow file (Feather)."""
     with path.open("rb") as raw:
-        head = raw.read(HEAD)
+        head = raw.read(HEAD_BYTES)
         check_no_pointer(path, head)
         raw.seek(0)
         read = pa.ipc.open_file if head.startswith(ARROW_FILE) else pa.ipc.open_stream
@@ -254,14 +254,14 @@ def _arrow(path: Path, columns: Columns | None) -> Numbered:
 
 
 def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    """Those of a stream, which is read once, or of a file."""
+    """Returns the batches of an Arrow file, or of a stream, which can be read once."""
     if hasattr(reader, "num_record_batches"):
         return (reader.get_batch(number) for number in range(reader.num_record_batches))
     return iter(reader)
 
 
 def _json(path: Path, columns: Columns | None) -> Numbered:
-    """Objects one a line, or one array of them: what the file begins with decides."""
+    """Reads an array of objects, or one object per line. The first character decides."""
     with open_text(path) as file:
         start = file.read(1)
         while start.isspace():
@@ -274,10 +274,10 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
         number = 0
         while line := file.readline(LONGEST_ROW + 1):
             number += 1
-            line = line.removeprefix("\ufeff")  # files that were put together keep the mark of each
+            line = line.removeprefix("\ufeff")  # concatenated files keep the byte-order mark of each file
             if number == 1 and line.strip() == "{":
                 raise DataError(
-                    f"{path}: is one object over several lines, no rows; write an array of objects, or one in a line"
+                    f"{path}: is one object over several lines, not rows; write an array, or one object per line"
                 )
             if line.strip():
                 yield number, _object(path, number, _parsed(path, number, line), columns)
@@ -285,19 +285,19 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
 
 def _parsed(path: Path, number: int, line: str) -> Any:
     if len(line) > LONGEST_ROW:
-        raise DataError(f"{path}:{number}: more than {LONGEST_ROW:,} characters; put each row in a line of its own")
+        raise DataError(f"{path}:{number}: more than {LONGEST_ROW:,} characters; put each row on a separate line")
     try:
         return json.loads(line, object_pairs_hook=distinct_keys)
     except json.JSONDecodeError as error:
-        place = f"{error.msg.lower().removesuffix(' at')} at column {error.pos + 1}"
-        raise DataError(f"{path}:{number}: not JSON ({place}); mend that line, or take it out") from error
-    except (ValueError, RecursionError) as error:  # too many digits, a key twice, or nested too deeply
-        raise DataError(f"{path}:{number}: not JSON ({error}); mend that line, or take it out") from error
+        fault = f"{error.msg.lower().removesuffix(' at')} at column {error.pos + 1}"
+        raise DataError(f"{path}:{number}: not JSON ({fault}); fix or remove that line") from error
+    except (ValueError, RecursionError) as error:  # too many digits, a duplicate key, or nested too deeply
+        raise DataError(f"{path}:{number}: not JSON ({error}); fix or remove that line") from error
 
 
 def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}")
+        raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}; fix or remove that line")
     return row if columns is None or not row else {name: row[name] for name in columns.known_of(path, list(row))}
 
 
@@ -313,18 +313,18 @@ def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
         for line, fields in rows:
             if fields and len(fields) != len(names):
                 raise DataError(
-                    f"{path}:{line}: not as many fields as the first line has names ({len(fields)}, not {len(names)}); "
-                    "put quotes around fields with separators in them"
+                    f"{path}:{line}: {len(fields)} fields, but the first line has {len(names)} names; put quotes "
+                    "around fields with separators in them"
                 )
             if fields:
                 yield line, {name: cell for name, cell in zip(names, fields, strict=True) if name in known}
 
 
 def _fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each row, and the line where it begins.
+    """Yields the fields of each row, and the line where the row begins.
 
     Raises:
-        DataError: A quotation mark opens a field, and none closes it: all rows until the next one would be its text.
+        DataError: A quotation mark opens a field and no mark closes this field, so the next rows would be its text.
     """
     line = 1
     try:
@@ -335,8 +335,8 @@ def _fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
         if "field limit" in str(error):
             raise
         raise DataError(
-            f"{path}:{line}: the quotation marks of that row are not in pairs ({error}); inside of a field write each "
-            "of them twice, and put one before and one after the field"
+            f"{path}:{line}: the quotation marks of that row are not in pairs ({error}); inside a field write each "
+            "mark twice, and put a mark before and after the field"
         ) from error
 
 
@@ -350,14 +350,14 @@ def _check_separator(path: Path, names: Sequence[str], separator: str) -> None:
     if found:
         raise DataError(
             f"{path}: its columns are separated by {kinds[found]}, not by {kinds[separator]}; save it with "
-            f"{kinds[separator]}" + (", or call it .tsv" if found == "\t" else "")
+            f"{kinds[separator]}" + (", or rename it to .tsv" if found == "\t" else "")
         )
 
 
 def _check_distinct(path: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: column {shown(twice[0])} is there twice; rename or remove one of the two")
+        raise DataError(f"{path}: duplicate column {shown(twice[0])}; rename or remove one of the two")
 
 
 READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {

@@ -1,1 +1,1 @@
-"""The folders and tables that programs write and read."""
+"""The folders and tables that the programs write and read."""

@@ -1,6 +1,6 @@
-"""Reads everything that a folder holds, kind by kind: what `unijudge check` finds missing, torn, foreign or changed.
+"""The checks of `unijudge check` for each kind of folder: which files are missing, damaged, foreign or changed.
 
-It goes on after a fault, and names the first few.
+A check continues after a fault, and names the first few faults.
 """
 
 import json
@@ -9,39 +9,47 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CANDIDATES, CandidateManifest, missing_candidate_parts, part_path
+from unijudge.formats.candidates import CANDIDATES, CandidateManifest
 from unijudge.formats.corpus import Corpus, CorpusManifest, Item, Query
 from unijudge.formats.datasets import DatasetManifest, check_dataset_file, every, read_parts
 from unijudge.formats.model_folders import AdapterConfig, check_weights
+from unijudge.formats.parts import PartManifest, part_path
 from unijudge.formats.rankings import Evaluation, read_rankings
-from unijudge.formats.scores import ScoreManifest, missing_shards, read_shard
+from unijudge.formats.scores import SCORES, ScoreManifest
+from unijudge.formats.tables import Table
 from unijudge.formats.triples import TripleManifest, read_triples
-from unijudge.formats.vectors import VectorManifest, check_part, missing_vector_parts
+from unijudge.formats.vectors import ENTRY_KINDS, VectorManifest, check_part
 from unijudge.provenance import Beginning, Versions
 from unijudge.storage.files import names_in, read_json, read_text
 from unijudge.storage.locations import inside_store, is_local, locate
 
 PLANNED = "candidates"
-"""Where the candidates of a scoring job lie, in its folder of scores."""
+"""The subfolder of a score folder with the candidates of the job."""
 
 
 def missing_vectors(folder: Path, manifest: VectorManifest, _: Mapping[str, int]) -> list[str]:
     """The parts that are not there yet."""
-    return [path.name for kind in ("items", "queries") for path, _ in missing_vector_parts(folder, manifest, kind)]
+    kinds = [manifest.parts(kind) for kind in ENTRY_KINDS]
+    return [part_path(folder, part, parts.prefix).name for parts in kinds for part in parts.missing(folder)]
 
 
-def missing_scores(folder: Path, manifest: ScoreManifest, _: Mapping[str, int]) -> list[str]:
-    """The shards that are not there yet."""
-    return [f"part-{shard:05d}.parquet" for shard in missing_shards(folder, manifest)]
+def missing_parts(folder: Path, manifest: PartManifest, _: Mapping[str, int]) -> list[str]:
+    """The parts that are not there yet."""
+    return [part_path(folder, part).name for part in manifest.parts.missing(folder)]
+
+
+def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]) -> list[str]:
+    """The same, of the candidates inside a folder of scores."""
+    return [f"{PLANNED}/{name}" for name in missing_parts(folder / PLANNED, manifest, sizes)]
 
 
 def missing_files(_: Path, manifest: DatasetManifest, sizes: Mapping[str, int]) -> list[str]:
-    """The files that are not there."""
+    """Returns the missing files."""
     return [name for name in manifest.files if name not in sizes]
 
 
 def missing_run(_: Path, __: Beginning, sizes: Mapping[str, int]) -> list[str]:
-    """What a finished run has, and this one has not."""
+    """Returns the files of a finished run that this run lacks."""
     wanted = {"environment.json": "environment.json", "metrics.jsonl": "metrics.jsonl", "adapter": "adapter/"}
 
     def lacks(start: str) -> bool:
@@ -51,7 +59,7 @@ def missing_run(_: Path, __: Beginning, sizes: Mapping[str, int]) -> list[str]:
 
 
 def check_corpus(folder: Path, manifest: CorpusManifest) -> str:
-    """The tables, then every picture."""
+    """Checks the tables, and then every picture."""
     corpus = check_tables(folder, manifest)
 
     def read(row: int) -> int:
@@ -63,7 +71,7 @@ def check_corpus(folder: Path, manifest: CorpusManifest) -> str:
 
 
 def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
-    """Opens a corpus whose tables are what its manifest says."""
+    """Opens a corpus, and compares its tables with its manifest."""
     corpus = Corpus(folder)
     for name, found in [("items", len(corpus.items)), ("queries", len(corpus.queries))]:
         if found != getattr(manifest, name):
@@ -73,8 +81,8 @@ def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
 
 def check_vectors(folder: Path, manifest: VectorManifest) -> str:
     """Part by part."""
-    names = [name for kind in ("items", "queries") for name, _ in manifest.parts(kind)]
-    rows = every(lambda name: check_part(folder / name, manifest), names)
+    paths = chain.from_iterable(manifest.parts(kind).paths(folder) for kind in ENTRY_KINDS)
+    rows = every(lambda path: check_part(path, manifest), list(paths))
     if rows != manifest.items + manifest.queries:
         raise DataError(
             f"{folder}: {rows} vectors, but vectors.json says {manifest.items + manifest.queries}; embed again"
@@ -84,41 +92,39 @@ def check_vectors(folder: Path, manifest: VectorManifest) -> str:
 
 def check_scores(folder: Path, manifest: ScoreManifest) -> str:
     """Shard by shard."""
-    rows = every(lambda shard: sum(1 for _ in read_shard(folder, manifest, shard)), range(manifest.shards))
+    rows = _rows_of_parts(folder, manifest, SCORES)
     if rows != manifest.queries:
         raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")
     return f"{rows} rows read"
 
 
-def missing_candidates(folder: Path, manifest: CandidateManifest, _: Mapping[str, int]) -> list[str]:
-    """The parts that are not there yet."""
-    return [part_path(folder, part).name for part in missing_candidate_parts(folder, manifest)]
-
-
-def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]) -> list[str]:
-    """The same, of the candidates inside a folder of scores."""
-    return [f"{PLANNED}/{name}" for name in missing_candidates(folder / PLANNED, manifest, sizes)]
-
-
 def check_planned(folder: Path, manifest: CandidateManifest) -> str:
-    """Its candidates."""
+    """Checks the candidates inside a score folder."""
     return check_candidates(folder / PLANNED, manifest)
 
 
 def check_candidates(folder: Path, manifest: CandidateManifest) -> str:
     """Part by part."""
-
-    def read(part: int) -> int:
-        return sum(1 for _ in CANDIDATES.read(part_path(folder, part), manifest.stamp(part)))
-
-    rows = every(read, range(len(manifest.parts())))
+    rows = _rows_of_parts(folder, manifest, CANDIDATES)
     if rows != manifest.queries:
-        raise DataError(f"{folder}: {rows} queries, but it says {manifest.queries}; delete it: it is made anew")
+        raise DataError(
+            f"{folder}: {rows} queries, but candidates.json says {manifest.queries}; delete the folder, and it will be "
+            "made again"
+        )
     return f"{rows} rows read"
 
 
+def _rows_of_parts(folder: Path, manifest: PartManifest, table: Table) -> int:
+    """Reads every part, and returns how many rows they hold."""
+
+    def read(part: int) -> int:
+        return sum(1 for _ in table.read(part_path(folder, part), manifest.stamp(part)))
+
+    return every(read, range(len(manifest.parts)))
+
+
 def check_triples(folder: Path, manifest: TripleManifest) -> str:
-    """All rows; and that the corpus is there, without which they mean nothing: they hold ids."""
+    """Checks all rows, and that their corpus exists: rows hold only ids, which are useless without the corpus."""
     rows = sum(1 for _ in read_triples(folder, manifest.corpus))
     named = manifest.selection.get("corpus")
     if named is None:
@@ -128,16 +134,16 @@ def check_triples(folder: Path, manifest: TripleManifest) -> str:
         others = [place for place, fingerprint in found.items() if fingerprint is not None]
         what = f"another corpus lies in {others[0]}" if others else "no corpus is there"
         raise DataError(
-            f"{folder}: {rows} rows are whole, but they were selected from the corpus {named} with the fingerprint "
-            f"{manifest.corpus[:12]}, and {what}; put it back there or beside this folder, or select again"
+            f"{folder}: {rows} rows are valid, but they were selected from the corpus {named} with the fingerprint "
+            f"{manifest.corpus[:12]}, and {what}; put the corpus back there or beside this folder, or select again"
         )
     return f"{rows} rows read"
 
 
 def _places(folder: Path, named: str) -> list[Path]:
-    """Where the corpus of some rows may lie: beside them, where both were moved or published; or where it was.
+    """Returns the paths where the corpus of some rows may lie: beside the rows, if both were moved, or its old path.
 
-    A manifest may be a stranger's, so it sends nobody to a store that the folder itself is not in.
+    A stranger may have written the manifest, so a URL in the manifest is only used if it is in the folder's own store.
     """
     last = PurePosixPath(named.rstrip("/")).name
     places = [folder.parent / last, folder.parent / "corpus"]
@@ -149,7 +155,7 @@ def _places(folder: Path, named: str) -> list[Path]:
 
 
 def _corpus_at(place: Path) -> str | None:
-    """The fingerprint of the corpus in a folder; None where none can be read."""
+    """Returns the fingerprint of the corpus in a folder, or None if no corpus can be read there."""
     try:
         if "corpus.json" not in names_in(place):
             return None
@@ -159,18 +165,20 @@ def _corpus_at(place: Path) -> str | None:
 
 
 def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
-    """Files by their hashes, then each part as a folder of its own; images were read with the files."""
+    """Checks all files by their hashes, including the images, and then each part as a folder."""
     every(lambda name: check_dataset_file(folder, manifest, name), list(manifest.files))
     scores, triples = (folder / name if getattr(manifest, name) else None for name in ("scores", "triples"))
     parts = read_parts(folder / "corpus", scores, triples)
     found = (parts.corpus.fingerprint, parts.scores_sha256, parts.triples_sha256)
     if found != (manifest.corpus, manifest.scores, manifest.triples):
-        raise DataError(f"{folder}: its parts are not those that dataset.json names; publish it again")
+        raise DataError(f"{folder}: its parts do not match dataset.json; publish the dataset again")
     corpus = check_tables(folder / "corpus", parts.corpus)
     for entry in chain[Item | Query](corpus.items, corpus.queries):
         file = manifest.files.get(f"images/{entry.image}")
         if entry.image and manifest.images and (file is None or file.sha256 != entry.image_sha256):
-            raise DataError(f"{folder}: image {entry.image} is not inside, or not the one imported; publish it again")
+            raise DataError(
+                f"{folder}: image {entry.image} is missing, or changed since the import; publish the dataset again"
+            )
     if scores and parts.scores:
         check_scores(scores, parts.scores)
     if triples and parts.triples:
@@ -179,7 +187,7 @@ def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
 
 
 def check_run(folder: Path, _: Beginning) -> str:
-    """Metrics line by line, and what adapter and environment say; of every weight file, that its bytes are there."""
+    """Checks the metrics line by line, the JSON of adapter and environment, and the size of every weight file."""
     read_json(folder / "environment.json", Versions)
     if "adapter_config.json" in names_in(folder / "adapter"):
         read_json(folder / "adapter" / "adapter_config.json", AdapterConfig)
@@ -194,7 +202,7 @@ def check_run(folder: Path, _: Beginning) -> str:
 
 
 def check_evaluation(folder: Path, manifest: Evaluation) -> str:
-    """The rankings."""
+    """Checks the rankings."""
     path = folder / "rankings.parquet"
     manifest.check_rankings(path)
     rows = sum(1 for _ in read_rankings(path))

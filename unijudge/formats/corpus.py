@@ -1,7 +1,7 @@
-"""A corpus on disk: items.parquet (candidates), queries.parquet (training or evaluation rows), corpus.json last.
+"""A corpus on disk: items.parquet (candidates), queries.parquet (training or evaluation rows), and corpus.json.
 
-`mine import` writes it; everything else reads it. Images stay where they are, under one root, and are known by the
-sha256 of their bytes: an image that changed since the import is refused, never judged.
+`mine import` writes a corpus, and all other commands read it. Images are not copied: they stay under a common root, and
+the sha256 of their bytes is stored. An image that changed since the import is refused, never judged.
 """
 
 import hashlib
@@ -29,24 +29,24 @@ from unijudge.storage.stores import again, exists
 
 @dataclass(frozen=True)
 class Item:
-    """A candidate: one distinct (text, image)."""
+    """A candidate: a distinct combination of text and image."""
 
     item_id: str
     pools: tuple[str, ...]
     text: str | None = None
     image: str | None = None
-    """Path of the image under the corpus' image root."""
+    """The path of the image under the corpus's image root."""
     image_sha256: str | None = None
 
     @property
     def key(self) -> bytes:
-        """Its 16-byte content hash."""
+        """Returns the 16-byte hash of the item's content."""
         return content_key(self.text, self.image_sha256)
 
 
 @dataclass(frozen=True)
 class Query:
-    """One training or evaluation row."""
+    """A training or evaluation row."""
 
     query_id: str
     subset: str
@@ -55,11 +55,11 @@ class Query:
     image: str | None = None
     image_sha256: str | None = None
     candidates: tuple[int, ...] | None = None
-    """Row numbers of items.parquet: the closed list of an evaluation."""
+    """The closed list of an evaluation, as row numbers of items.parquet."""
 
     @property
     def key(self) -> bytes:
-        """Its 16-byte content hash."""
+        """Returns the 16-byte hash of the query's content."""
         return content_key(self.text, self.image_sha256)
 
 
@@ -84,7 +84,7 @@ QUERIES = Table(
 
 
 class CorpusManifest(BaseModel):
-    """corpus.json: what the folder holds. Written last, so a folder that has it is whole."""
+    """corpus.json, the content of the folder. It is written last, so a folder with this file is complete."""
 
     images: str
     """The root of the image paths, relative to the corpus folder."""
@@ -94,24 +94,24 @@ class CorpusManifest(BaseModel):
     items_sha256: str
     queries_sha256: str
     source: str
-    """The command or the layout that it was imported from."""
+    """The command or the layout of the import."""
     made: Provenance | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any item or query does."""
+        """Returns a hash of all items and queries."""
         return hashlib.sha256(f"{self.items_sha256}{self.queries_sha256}".encode()).hexdigest()
 
 
 class Corpus:
-    """A corpus folder, opened: its tables in memory (some hundred megabytes for a million rows), images on demand."""
+    """An open corpus folder. Tables are in memory (some hundred megabytes for a million rows); images are not."""
 
     def __init__(self, folder: Path):
         """Opens and checks the folder.
 
         Raises:
-            DataError: It is incomplete, damaged, has an id twice, a query has no positive, or names an item that is not
-                there, or a picture lies outside of the image root.
+            DataError: The folder is incomplete or damaged, an id is duplicate, a query has no positive or names a
+                missing item, or a picture lies outside the image root.
         """
         self.folder = folder
         self.manifest = read_json(folder / "corpus.json", CorpusManifest)
@@ -131,22 +131,22 @@ class Corpus:
         """query_id → row number in `queries`."""
         for kind, index in [("item", self.row_of), ("query", self.query_row_of)]:
             if (twice := index.duplicate()) is not None:
-                raise DataError(f"{folder}: {kind} id {twice!r} stands there twice; ids must be unique: import again")
+                raise DataError(f"{folder}: duplicate {kind} id {twice!r}; ids must be unique: import again")
         self._positive_rows, self._starts = self._find_positives()
         self._check_closed_lists()
-        pa.default_memory_pool().release_unused()  # what reading and checking took, half as much as the tables
+        pa.default_memory_pool().release_unused()  # reading and checking took half as much memory as the tables
 
     def positives(self, row: int) -> Rows:
-        """The item rows of one query's positives."""
+        """Returns the item rows of a query's positives."""
         return self._positive_rows[self._starts[row] : self._starts[row + 1]]
 
     @property
     def labelled(self) -> tuple[Rows, Rows]:
-        """Each query with each of its positives: the rows of both."""
+        """Returns all labelled pairs: the query rows, and the item rows of their positives."""
         return np.repeat(np.arange(len(self.queries)), np.diff(self._starts)), self._positive_rows
 
     def _find_positives(self) -> tuple[Rows, Rows]:
-        """The item rows of all queries' positives, one after the other, and where each query's begin (queries + 1)."""
+        """Returns the item rows of all positives, query by query, and the first index of each query (queries + 1)."""
         lists = self.queries.table["positive_ids"].combine_chunks()
         ids = pc.list_flatten(lists)
         rows = self.row_of.rows(ids)
@@ -157,11 +157,13 @@ class Corpus:
         if (unknown := np.flatnonzero(rows < 0)).size:
             place = int(unknown[0])
             query = self.queries[int(np.searchsorted(starts, place, side="right")) - 1].query_id
-            raise DataError(f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items")
+            raise DataError(
+                f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items; import again"
+            )
         return rows, starts.astype(np.int64)
 
     def _check_closed_lists(self) -> None:
-        """Refuses a closed list that names a row of no item; −1 would be taken for the last one."""
+        """Refuses a closed list with the row number of a missing item. A −1, for example, would name the last item."""
         lists = self.queries.table["candidates"].combine_chunks()
         rows = pc.list_flatten(lists)
         outside = pc.or_(pc.less(rows, 0), pc.greater_equal(rows, len(self.items)))
@@ -169,17 +171,17 @@ class Corpus:
         if place >= 0:
             query = self.queries[pc.list_parent_indices(lists)[place].as_py()].query_id
             raise DataError(
-                f"{self.folder}: query {query!r}: its closed list names row {rows[place].as_py()} of the items, of "
-                f"which there are {len(self.items)}; import again"
+                f"{self.folder}: query {query!r}: its closed list names item row {rows[place].as_py()}, but the corpus "
+                f"has {len(self.items)} items; import again"
             )
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any item or query does."""
+        """Returns a hash of all items and queries."""
         return self.manifest.fingerprint
 
     def pool_rows(self, subset: str | None) -> Rows:
-        """The rows, ascending, of the items of a subset's pool; of all items for None."""
+        """Returns the ascending rows of the items in a subset's pool, or of all items for None."""
         if subset is None:
             return np.arange(len(self.items))
         pools = self.items.table["pools"].combine_chunks()
@@ -187,10 +189,10 @@ class Corpus:
         return np.unique(pc.list_parent_indices(pools).to_numpy()[hits]).astype(np.int64)
 
     def content(self, entry: Item | Query) -> Content:
-        """The text and image bytes of an item or a query.
+        """Returns the text and the image bytes of an item or a query.
 
         Raises:
-            DataError: The image is gone, or is not the one that was imported.
+            DataError: The image is missing, or changed since the import.
         """
         if entry.image is None:
             return Content(text=entry.text)
@@ -208,15 +210,15 @@ class Corpus:
         return Content(text=entry.text, image=data)
 
     def told(self, error: DataError) -> str:
-        """What an error of `content` says, to be stored: pictures by their names, without folders of this machine."""
-        return str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "their root ")
+        """Returns the message of an error of `content` for storage, without the folders of this machine."""
+        return str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "the image root ")
 
     def _no_picture(self, path: Path) -> DataError:
         if exists(self.images):
             return DataError(f"{path}: cannot be read (no such file); restore it or import again")
         return DataError(
-            f"{path}: cannot be read: the images are not here, {self.images} does not exist. A dataset may be "
-            "published without them: put them there, by the paths of the tables"
+            f"{path}: cannot be read, because {self.images} does not exist. A dataset may be published without images: "
+            "put the images there, under the paths in the tables"
         )
 
 
@@ -236,7 +238,7 @@ def _query(**row: Any) -> Query:
 def write_corpus(
     folder: Path, items: Iterable[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
 ) -> CorpusManifest:
-    """Writes the two tables, then corpus.json."""
+    """Writes the two tables, and then corpus.json."""
     num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))
     num_queries = QUERIES.write(folder / "queries.parquet", (vars(query) for query in queries))
     manifest = CorpusManifest(

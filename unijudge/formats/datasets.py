@@ -1,8 +1,8 @@
-"""A scored dataset: one folder {corpus/, images/, scores/, triples/, README.md, dataset.json}, to publish and to pull.
+"""A scored dataset: a folder {corpus/, images/, scores/, triples/, README.md, dataset.json} to publish and download.
 
-`mine publish` writes it, `train pull` fetches it, from and to a disk or any store. dataset.json names every file with
-its size and sha256, and is written last: a folder that has it is whole. Its parts are ordinary folders of ours: a
-corpus, scores and training rows, tied by their fingerprints.
+`mine publish` writes a dataset, and `train pull` downloads it, from and to a disk or any store. dataset.json lists all
+files with their sizes and sha256. It is written last, so a folder with this file is complete. The parts are an ordinary
+corpus, scores and training rows, which refer to each other by fingerprints.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ from unijudge.storage.names import inside
 from unijudge.storage.outputs import check_folder
 from unijudge.storage.stores import again, exists
 
-AT_ONCE = 16
+FILES_AT_ONCE = 16
 """Files that are copied at the same time."""
 BLOCK = 1 << 20
-"""Bytes that are copied together."""
+"""Bytes of a block in a copy."""
 FILES_BETWEEN_NEWS = 1024
 FAULTS_NAMED = 5
 
@@ -46,7 +46,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file's bytes, as they must be."""
+    """The expected size and hash of a file."""
 
     size: int
     sha256: str
@@ -54,35 +54,35 @@ class Stored:
 
 def _listed(name: str) -> str:
     if str(PurePosixPath(name)) in (MANIFEST, UNFINISHED):
-        raise ValueError(f"{name!r} is the manifest's own name, and no file of the dataset")
+        raise ValueError(f"{name!r} is the name of the manifest, not a file of the dataset")
     return inside(name)
 
 
 class DatasetManifest(BaseModel):
-    """dataset.json: every file, and what ties them together."""
+    """dataset.json: all files of the dataset, and the fingerprints of its parts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
     corpus: str
-    """Fingerprint of corpus/."""
+    """The fingerprint of corpus/."""
     scores: str | None = None
-    """sha256 of scores/manifest.json; None without scores."""
+    """The sha256 of scores/manifest.json; None without scores."""
     triples: str | None = None
-    """sha256 of triples/triples.json; None without training rows."""
+    """The sha256 of triples/triples.json; None without training rows."""
     judge: JudgeIdentity | None = None
-    """Who scored; None without scores."""
+    """The judge of the scores; None without scores."""
     images: bool
-    """Whether the images are inside."""
+    """Whether the dataset includes the images."""
     license: str | None = None
     files: dict[Annotated[str, AfterValidator(_listed)], Stored]
-    """Path inside the folder → what must be there; dataset.json itself is none of them."""
+    """Path inside the folder → size and hash of the file. dataset.json itself is not listed."""
     made: Provenance | None = None
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The manifests of folders that belong together."""
+class DatasetParts:
+    """The manifests of folders that belong to each other."""
 
     corpus: CorpusManifest
     scores: ScoreManifest | None
@@ -91,11 +91,12 @@ class Parts:
     triples_sha256: str | None
 
 
-def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Parts:
-    """The manifests of a corpus, its scores and its training rows.
+def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> DatasetParts:
+    """Reads the manifests of a corpus, its scores and its training rows.
 
     Raises:
-        DataError: One is missing, or was made from another corpus or other scores: both fingerprints are named.
+        DataError: A manifest is missing, or was made from another corpus or other scores. The message has both
+            fingerprints.
     """
     found = read_json(corpus / "corpus.json", CorpusManifest)
     judged = read_json(scores / "manifest.json", ScoreManifest) if scores else None
@@ -104,31 +105,33 @@ def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Parts
     for folder, made in [(scores, judged), (triples, chosen)]:
         if made is not None and made.corpus != found.fingerprint:
             raise DataError(
-                f"{folder}: belongs to the corpus with fingerprint {made.corpus}, but that of {corpus} is "
-                f"{found.fingerprint}; give the corpus that it was made from"
+                f"{folder}: belongs to the corpus with fingerprint {made.corpus}, but {corpus} has the fingerprint "
+                f"{found.fingerprint}; give the corpus of {folder}"
             )
     if judged_sha256 and chosen and chosen.scores != judged_sha256:
         raise DataError(
-            f"{triples}: was selected from scores whose manifest.json has the sha256 {chosen.scores}, but that of "
-            f"{scores} is {judged_sha256}; give the scores that it was selected from"
+            f"{triples}: was selected from scores whose manifest.json has the sha256 {chosen.scores}, but {scores} has "
+            f"{judged_sha256}; give the scores of {triples}"
         )
-    return Parts(found, judged, judged_sha256, chosen, file_sha256(triples / "triples.json") if triples else None)
+    return DatasetParts(
+        found, judged, judged_sha256, chosen, file_sha256(triples / "triples.json") if triples else None
+    )
 
 
 def copied(source: Path, target: Path, sha256: str | None = None, size: int | None = None) -> Stored:
-    """Streams one file to another place, where it is whole or absent.
+    """Copies a file in blocks. The copy is complete or absent.
 
     Args:
-        source: What to read.
-        target: Where to.
-        sha256: What it must be, if that is known.
-        size: Likewise; whoever sends more is not listened to.
+        source: The file to read.
+        target: The path of the copy.
+        sha256: The expected hash, if it is known.
+        size: The expected size, if it is known. The copy stops when the source sends more bytes.
 
     Returns:
-        Its size and sha256.
+        The size and sha256 of the copy.
 
     Raises:
-        DataError: It cannot be read or written, or is not what it must be: then nothing was written.
+        DataError: The file cannot be read or written, or has another hash or size. Nothing was written then.
     """
     digest, found = hashlib.sha256(), 0
     with publishing(target) as draft, draft.open("wb") as out:
@@ -138,13 +141,13 @@ def copied(source: Path, target: Path, sha256: str | None = None, size: int | No
             found += len(block)
             if size is not None and found > size:
                 raise DataError(
-                    f"{source}: has more than the {size:,} bytes that its dataset lists, so it was not read on; ask "
-                    "who published it"
+                    f"{source}: has more than the {size:,} bytes that its dataset lists, so the copy was stopped. Ask "
+                    "the publisher of the dataset"
                 )
         if sha256 not in (None, digest.hexdigest()):
             raise DataError(
-                f"{source}: changed: its sha256 is {digest.hexdigest()}, but must be {sha256}; restore it, or make it "
-                "anew with what lists it"
+                f"{source}: changed: its sha256 is {digest.hexdigest()}, but must be {sha256}; restore the file, or "
+                "publish the dataset again"
             )
     return Stored(found, digest.hexdigest())
 
@@ -165,18 +168,18 @@ def _block(file: BinaryIO, place: int) -> bytes:
 
 
 def stored(path: Path) -> Stored:
-    """The size and sha256 of a file.
+    """Returns the size and sha256 of a file.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     return Stored(path.stat().st_size, file_sha256(path))
 
 
 def each(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """Does something with each of many files, some at once, and tells how far it is; the results in order."""
+    """Applies `work` to many things in parallel, logs the progress, and returns the results in order."""
     done: list[R] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         for start in range(0, len(things), FILES_BETWEEN_NEWS):
             done += pool.map(work, things[start : start + FILES_BETWEEN_NEWS])
             if len(things) > FILES_BETWEEN_NEWS:
@@ -185,41 +188,41 @@ def each(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
 
 
 def every(work: Callable[[T], int], things: Sequence[T]) -> int:
-    """Reads each of many files or pictures, goes on after a fault, and returns the sum of what they hold.
+    """Applies `work` to many files or pictures, continues after a fault, and returns the sum of the results.
 
     Raises:
-        DataError: What `work` raised: of several faults how many, and the first few.
+        DataError: `work` raised it. For several faults, the message has their number and the first few.
     """
 
     def attempt(thing: T) -> int | str:
-        """What it holds, or the fault."""
+        """Returns the result of `work`, or the fault."""
         try:
             return work(thing)
         except DataError as error:
             return str(error)
 
     found = each(attempt, things)
-    # Each fault once, in the order of the files.
-    faults = list(dict.fromkeys(one for one in found if isinstance(one, str)))
+    # Several files may have the same fault, such as a missing folder: each fault is reported once, in order.
+    faults = list(dict.fromkeys(result for result in found if isinstance(result, str)))
     if len(faults) == 1:
         raise DataError(faults[0])
     if faults:
         named = [f"  {fault}" for fault in faults[:FAULTS_NAMED]]
         named += [f"  … and {len(faults) - FAULTS_NAMED:,} more"] if len(faults) > FAULTS_NAMED else []
         raise DataError("\n".join([f"{len(faults):,} faults:", *named]))
-    return sum(one for one in found if isinstance(one, int))
+    return sum(result for result in found if isinstance(result, int))
 
 
 def pull(source: Path, out: Path) -> DatasetManifest:
-    """Fetches a scored dataset, or what is left of it: files that are there already, and whole, are not fetched again.
+    """Downloads a scored dataset, or resumes a download. Files that are already complete are not downloaded again.
 
     Args:
         source: The folder or URL of the dataset.
-        out: Where to. dataset.json appears there last.
+        out: The folder of the download. dataset.json is written last.
 
     Raises:
-        DataError: `out` holds something else, a file is not what dataset.json says, or its corpus names files outside
-            of the dataset: it is named.
+        DataError: `out` holds something else, a file does not match dataset.json, or the corpus names files outside the
+            dataset. The message names the file.
     """
     manifest = read_json(source / MANIFEST, DatasetManifest)
 
@@ -246,10 +249,10 @@ def pull(source: Path, out: Path) -> DatasetManifest:
 
 
 def _check_corpus(source: Path, manifest: DatasetManifest) -> None:
-    """Opens a copy of the corpus: what it names lies inside of the dataset, or nothing is written where it is wanted.
+    """Opens a temporary copy of the corpus before the download, so that an unsafe corpus writes nothing to the output.
 
     Raises:
-        DataError: It does not, or its files are not what dataset.json says.
+        DataError: The corpus names files outside the dataset, or its files do not match dataset.json.
     """
     with tempfile.TemporaryDirectory(prefix="unijudge-") as name:
         copy = Path(name)
@@ -264,11 +267,11 @@ def _check_corpus(source: Path, manifest: DatasetManifest) -> None:
 
 
 def check_dataset_file(folder: Path, manifest: DatasetManifest, name: str) -> int:
-    """Reads one file of a dataset; returns 1.
+    """Checks a file of a dataset; returns 1.
 
     Raises:
-        DataError: It is missing, or is not what dataset.json says: it is named.
+        DataError: The file is missing, or does not match dataset.json; the message names the file.
     """
     if file_sha256(folder / name) != manifest.files[name].sha256:
-        raise DataError(f"{folder / name}: changed: it is not what {MANIFEST} says; run `train pull` again")
+        raise DataError(f"{folder / name}: changed: its sha256 is not that of {MANIFEST}; run `train pull` again")
     return 1

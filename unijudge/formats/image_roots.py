@@ -1,4 +1,4 @@
-"""Where a corpus has its pictures: the root, and the names under it. Strangers may have written both."""
+"""The root of a corpus's pictures, and the names under that root. Strangers may have written both."""
 
 import json
 import os
@@ -16,33 +16,33 @@ from unijudge.storage.names import OUTSIDE
 from unijudge.storage.stores import exists
 
 MANIFEST = "dataset.json"
-"""Of a scored dataset, of which a corpus may be a part; see `unijudge/formats/datasets.py`."""
+"""The manifest of a scored dataset, of which a corpus may be a part; see `unijudge/formats/datasets.py`."""
 UNFINISHED = "dataset.unfinished.json"
-"""What a dataset's `pull` is fetching, until it is whole."""
+"""The manifest of a dataset that `pull` has not yet downloaded completely."""
 PUBLISHED_IMAGES = "../images"
-"""Where a dataset's corpus has its pictures, and nowhere else."""
+"""The only allowed image root of a corpus in a dataset."""
 
 
 def image_root(folder: Path, images: str) -> Path:
-    """The place that a corpus names as its image root.
+    """Returns the image root that a corpus names.
 
     Raises:
-        DataError: The corpus is part of a dataset, and the place is outside of it.
+        DataError: The corpus is part of a dataset, and the image root is outside the dataset.
     """
     published = any(_lists_corpus(folder.parent / name) for name in (MANIFEST, UNFINISHED))
     if published and images != PUBLISHED_IMAGES:
         raise DataError(
             f"{folder}: is part of a dataset, whose images lie in {PUBLISHED_IMAGES}, but it names {shown(images)}, "
-            "from which nothing was read; ask who published it"
+            "so nothing was read. Ask the publisher of the dataset"
         )
     return inside_store(folder, images) if "://" in images else (folder / images).resolve()
 
 
 def _lists_corpus(path: Path) -> bool:
-    """Whether a file is the manifest of a dataset; others have files of these names too, as Karpathy's splits.
+    """Whether a file is the manifest of a dataset. Other data, such as Karpathy's splits, has a dataset.json too.
 
     Raises:
-        DataError: It is there, and cannot be read.
+        DataError: The file exists, but cannot be read.
     """
     if not exists(path):
         return False
@@ -54,28 +54,32 @@ def _lists_corpus(path: Path) -> bool:
 
 
 def root_name(images: Path, folder: Path) -> str:
-    """The image root as a corpus names it: relative, unless only one of the two is in an object store."""
+    """Returns the image root for corpus.json: a relative path where possible, else a URL.
+
+    Raises:
+        DataError: The corpus is in an object store, but the images are not.
+    """
     if is_local(images) and is_local(folder):
         return os.path.relpath(images.resolve(), folder.resolve())
     if not is_local(images) and images.is_relative_to(folder):
         return images.relative_to(folder).as_posix()
     if is_local(images):
-        raise DataError(f"{folder}: is in an object store, but its images ({images}) are not; put them there first")
+        raise DataError(f"{folder}: is in an object store, but its images ({images}) are not; copy them there first")
     return str(images)
 
 
 def check_names(folder: Path, tables: Mapping[str, pa.Table]) -> None:
-    """Refuses tables whose image names lead out of the image root: a name decides which file is read.
+    """Refuses tables with image names that lead out of the image root, because a name decides which file is read.
 
     Raises:
-        DataError: One does; it is named.
+        DataError: A name leads out of the image root; the message has the name.
     """
     for kind, table in tables.items():
         names = table["image"]
-        place = int(pc.index(pc.match_substring_regex(names, OUTSIDE), True).as_py())
-        if place >= 0:
-            name = shown(names[place].as_py())
+        row = int(pc.index(pc.match_substring_regex(names, OUTSIDE), True).as_py())
+        if row >= 0:
+            name = shown(names[row].as_py())
             raise DataError(
-                f"{folder / kind}.parquet: row {place}: image {name} is not a path inside the image root, so nothing "
-                "was read; import again, or ask who made this corpus"
+                f"{folder / kind}.parquet: row {row}: image {name} is not a path inside the image root, so nothing was "
+                "read. Import again, or ask the maker of this corpus"
             )

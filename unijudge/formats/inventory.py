@@ -1,4 +1,4 @@
-"""What a folder is, what made it, and whether it is whole: `unijudge describe` and `unijudge check`."""
+"""`unijudge describe` and `unijudge check`: the kind of a folder, its provenance, and its completeness."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from unijudge.formats.rankings import Evaluation
 from unijudge.formats.scores import ScoreManifest
 from unijudge.formats.triples import TripleManifest
 from unijudge.formats.vectors import VectorManifest
+from unijudge.pages.terminal import aligned
 from unijudge.provenance import MADE, Beginning
 from unijudge.settings import flattened
 from unijudge.storage.access_errors import unreadable
@@ -26,10 +27,10 @@ from unijudge.storage.stores import again, exists
 
 
 def describe(folder: Path) -> str:
-    """What a folder is, how much of it is there, its manifest, and what made it; for people.
+    """Returns the kind of a folder, its completeness, its manifest and its provenance, as text for people.
 
     Raises:
-        DataError: It is not a folder of ours.
+        DataError: The folder is not a folder of this program.
     """
     kind, manifest = _open(folder)
     sizes = _sizes(folder)
@@ -41,15 +42,14 @@ def describe(folder: Path) -> str:
     lines.append(
         ("on disk" if is_local(folder) else "in the store", f"{len(sizes)} files, {sum(sizes.values()):,} bytes")
     )
-    width = min(40, max(len(name) for name, _ in lines))
-    return "\n".join([f"{folder}: {kind.name}; {state}", *(f"  {name:<{width}}  {value}" for name, value in lines)])
+    return "\n".join([f"{folder}: {kind.name}; {state}", *(f"  {line}" for line in aligned(lines, left=2))])
 
 
 def check(folder: Path) -> str:
     """Reads every file of a folder and compares it with its manifest.
 
     Raises:
-        DataError: Something is missing, torn, foreign or changed; the first few faults are named.
+        DataError: A file is missing, damaged, foreign or changed. The message names the first few faults.
     """
     kind, manifest = _open(folder)
     missing = kind.missing(folder, manifest, _sizes(folder))
@@ -60,23 +60,23 @@ def check(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _FolderKind:
-    """One kind of folder."""
+    """A kind of folder."""
 
     name: str
     file: str
-    """Its manifest."""
+    """The name of the manifest."""
     model: type[BaseModel]
     check: Callable[[Path, Any], str]
-    """Reads everything, and says how much that was."""
+    """A function that reads all files, and returns in words how much it read."""
     missing: Callable[[Path, Any, Mapping[str, int]], list[str]] = lambda *_: []
-    """The files that are not there yet, of those that are (name → bytes)."""
+    """A function that returns the missing files; its last argument is the existing files (name → bytes)."""
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder holds a manifest of ours.
+    """Whether a folder holds a manifest of this program.
 
     Raises:
-        DataError: It cannot be looked into.
+        DataError: The folder cannot be read.
     """
     return _kind_of(folder) is not None
 
@@ -90,23 +90,23 @@ def _open(folder: Path) -> tuple[_FolderKind, BaseModel]:
     if kind is not None:
         return kind, read_json(folder / kind.file, kind.model)
     names = ", ".join(kind.file for kind in KINDS)
-    raise DataError(f"{folder}: not a folder of unijudge (none of {names} is there), or not finished")
+    raise DataError(f"{folder}: not a folder of unijudge (none of {names} is there), or not finished; check the path")
 
 
 def manifest_in(folder: Path) -> str | None:
-    """The name of the manifest that makes a folder one of ours; None where it is none."""
+    """Returns the name of the manifest of this program in a folder, or None."""
     for kind in KINDS:
         try:
             if exists(folder / kind.file):
                 read_json(folder / kind.file, kind.model)
                 return kind.file
-        except DataError:  # a file of somebody else, of the same name
+        except DataError:  # another program's file with the same name
             continue
     return None
 
 
 def _sizes(folder: Any) -> dict[str, int]:
-    """The files of a folder and their bytes; of a store in one listing."""
+    """Returns the files of a folder and their bytes. In a store, it makes a single listing."""
     if is_local(folder):
         return {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
     try:
@@ -117,7 +117,7 @@ def _sizes(folder: Any) -> dict[str, int]:
 
 
 def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Dotted name and text of each value that is there."""
+    """Yields the dotted name and the text of each value that is not None."""
     for name, value in flattened(values):
         if value is not None:
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -128,11 +128,11 @@ KINDS = (
     _FolderKind("scored dataset", "dataset.json", DatasetManifest, checks.check_dataset, checks.missing_files),
     _FolderKind("corpus", "corpus.json", CorpusManifest, checks.check_corpus),
     _FolderKind("vectors", "vectors.json", VectorManifest, checks.check_vectors, checks.missing_vectors),
-    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_scores),
+    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_parts),
     _FolderKind(
         "scores, planned", "candidates/candidates.json", CandidateManifest, checks.check_planned, checks.missing_planned
     ),
-    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_candidates),
+    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_parts),
     _FolderKind("triples", "triples.json", TripleManifest, checks.check_triples),
     _FolderKind("run", "settings.json", Beginning, checks.check_run, checks.missing_run),
     _FolderKind("evaluation", "metrics.json", Evaluation, checks.check_evaluation),

@@ -1,4 +1,4 @@
-"""scores.parquet of `judge bench`: what a judge said of labelled pairs. Two judges are compared pair by pair."""
+"""scores.parquet of `judge bench`: a judge's answers on labelled pairs, by which two judges can be compared."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -12,10 +12,10 @@ from unijudge.judging.verdicts import PairError, Verdict
 
 @dataclass(frozen=True)
 class LabelledScore:
-    """One labelled pair, and the judge's two log-probabilities or the reason why there are none."""
+    """A labelled pair, with the judge's two log-probabilities or an error."""
 
     place: str
-    """The file and the row that the pair was read from."""
+    """The file and the row from which the pair was read."""
     subset: str
     kind: str | None
     match: bool
@@ -23,7 +23,7 @@ class LabelledScore:
     """16-byte content hash: `unijudge.content.content_key`."""
     query_text: str | None
     query_image: str | None
-    """The name of its picture; None where the row held the picture itself, or there is none."""
+    """The name of the query's picture; None if the row embeds the picture, or has no picture."""
     candidate_key: bytes
     candidate_text: str | None
     candidate_image: str | None
@@ -31,11 +31,11 @@ class LabelledScore:
     no_logprob: float | None = None
     argmax_is_label: bool | None = None
     error: str | None = None
-    """`code: message`, where there is no verdict."""
+    """`code: message` if the pair has no verdict."""
 
     @property
     def answer(self) -> Verdict | PairError:
-        """What the judge said."""
+        """Returns the judge's verdict or error."""
         if self.yes_logprob is None or self.no_logprob is None:
             code, _, message = (self.error or "").partition(": ")
             return PairError(code=code, message=message)
@@ -73,14 +73,14 @@ LABELLED_SCORES = Table(
 
 
 def write_labelled(path: Path, rows: Iterable[LabelledScore]) -> None:
-    """Writes one file, whole."""
+    """Writes a complete file."""
     LABELLED_SCORES.write(path, map(asdict, rows))
 
 
 def read_labelled(path: Path) -> Iterator[LabelledScore]:
-    """Yields the rows of one file.
+    """Yields the rows of a file.
 
     Raises:
-        DataError: It cannot be read, or is another file.
+        DataError: The file cannot be read, or is of another kind.
     """
     return (LabelledScore(**row) for row in LABELLED_SCORES.read(path))

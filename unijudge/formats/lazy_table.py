@@ -1,4 +1,4 @@
-"""Tables of a million rows as objects and ids, without a million objects in memory."""
+"""Large tables as objects and ids: a million rows without a million objects in memory."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,20 +16,20 @@ VALUES_AT_ONCE = 4096
 
 
 def values_of(column: pa.ChunkedArray) -> Iterator[str | None]:
-    """The texts of a column, one by one: a million of them as objects would take more room than their table."""
+    """Yields the texts of a column one by one, since a million Python texts would take more memory than the table."""
     for chunk in column.chunks:
         for start in range(0, len(chunk), VALUES_AT_ONCE):
             yield from chunk[start : start + VALUES_AT_ONCE].to_pylist()
 
 
 class LazyTable(Sequence[E]):
-    """The rows of a table as objects, each made when it is asked for: a million of them stay a table.
+    """The rows of a table as objects, which are made on access.
 
-    A row number is never negative: a −1 that stands for nothing must not become the last row.
+    A row number must not be negative, so that a −1 for a missing row never becomes the last row.
     """
 
     def __init__(self, table: pa.Table, make: Callable[..., E]):
-        """`make` takes a row's columns by their names."""
+        """Takes a table, and a function that makes an object of a row's columns, given as keyword arguments."""
         self.table = table.combine_chunks()
         self._make = make
 
@@ -42,7 +42,7 @@ class LazyTable(Sequence[E]):
     def __getitem__(self, row: slice) -> list[E]: ...
     def __getitem__(self, row: int | slice) -> E | list[E]:
         if isinstance(row, slice):
-            return [self[place] for place in range(*row.indices(len(self)))]
+            return [self[number] for number in range(*row.indices(len(self)))]
         if not 0 <= row < len(self):
             raise IndexError(row)
         return self._make(**{name: self.table[name][row].as_py() for name in self.table.column_names})
@@ -53,29 +53,29 @@ class LazyTable(Sequence[E]):
                 yield self._make(**row)
 
     def part(self, rows: range) -> "LazyTable[E]":
-        """Some rows after each other, as a table of their own that shares the memory of this one."""
+        """Returns consecutive rows as a table that shares the memory of this table."""
         return LazyTable(self.table.slice(rows.start, len(rows)), self._make)
 
     @property
     def text_bytes(self) -> npt.NDArray[np.int64]:
-        """Of each row, the bytes of its text; 0 without one."""
+        """Returns the bytes of each row's text; 0 without a text."""
         sizes = pc.fill_null(pc.binary_length(self.table["text"]), 0)
         return sizes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 class RowIndex:
-    """id → row, in 16 bytes an id; a hash table of Arrow takes ten times as much."""
+    """An index from an id to its row, with 16 bytes per id. A hash table of Arrow takes ten times as much."""
 
     def __init__(self, ids: pa.ChunkedArray):
-        """Of an id that stands there twice it finds the first row; see `duplicate`."""
+        """Builds the index. For a duplicate id, the index finds the first row; see `duplicate`."""
         self._ids = ids
         hashes = np.fromiter(map(hash, values_of(ids)), np.int64, len(ids))
         self._rows = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._rows]
 
     def duplicate(self) -> str | None:
-        """An id that stands there twice, or None."""
-        # Equal ids share a hash, and different ones may: both kinds stand beside each other.
+        """Returns a duplicate id, or None."""
+        # Equal ids have equal hashes, but different ids may collide. Both kinds are neighbours in the sorted order.
         alike = np.flatnonzero(np.diff(self._hashes) == 0)
         places = np.union1d(alike, alike + 1)[:VALUES_AT_ONCE]
         names = self._ids.take(pa.array(self._rows[places])).to_pylist()
@@ -85,17 +85,17 @@ class RowIndex:
         return None
 
     def get(self, name: str) -> int | None:
-        """The row of an id, or None."""
-        place = int(np.searchsorted(self._hashes, hash(name)))
-        while place < len(self._hashes) and self._hashes[place] == hash(name):
-            row = int(self._rows[place])
+        """Returns the row of an id, or None."""
+        position = int(np.searchsorted(self._hashes, hash(name)))
+        while position < len(self._hashes) and self._hashes[position] == hash(name):
+            row = int(self._rows[position])
             if self._ids[row].as_py() == name:
                 return row
-            place += 1
+            position += 1
         return None
 
     def rows(self, names: pa.Array) -> Rows:
-        """The rows of many ids; −1 for an id that is not among them."""
+        """Returns the rows of many ids, and −1 for an unknown id."""
         starts = range(0, len(names), VALUES_AT_ONCE)
         found = [self._some_rows(names.slice(start, VALUES_AT_ONCE)) for start in starts]
         return np.concatenate([np.empty(0, np.int64), *found])
@@ -108,11 +108,11 @@ class RowIndex:
         places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
         rows = self._rows[places]
 
-        # Two ids may share a hash: what was not found at the first place is looked up alone.
+        # Hashes may collide: an id that is not at the first position of its hash is looked up alone.
         found = pc.equal(self._ids.take(pa.array(rows)), pa.chunked_array([names])).to_numpy()
-        for place in np.flatnonzero(~found).tolist():
-            row = self.get(wanted[place])
-            rows[place] = -1 if row is None else row
+        for position in np.flatnonzero(~found).tolist():
+            row = self.get(wanted[position])
+            rows[position] = -1 if row is None else row
         return rows
 
     def __contains__(self, name: str) -> bool:

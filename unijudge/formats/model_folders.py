@@ -1,4 +1,4 @@
-"""Folders of models as other libraries load them: a run's adapter/ and merged/, and what `train export` writes."""
+"""Model folders that other libraries load: a run's adapter/ and merged/, and the output of `train export`."""
 
 import json
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from unijudge.formats.datasets import every
 from unijudge.storage.access_errors import unreadable
 from unijudge.storage.files import read_json, read_text
 from unijudge.storage.listing import all_files
-from unijudge.storage.texts import HEAD, check_no_pointer
+from unijudge.storage.texts import HEAD_BYTES, check_no_pointer
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
 class ModelConfig(BaseModel):
-    """config.json: a model as other libraries load it, such as a run's merged/ or a merged export."""
+    """config.json of a model that other libraries load, such as a run's merged/ or a merged export."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -29,7 +29,7 @@ class ModelConfig(BaseModel):
 
 
 class AdapterConfig(BaseModel):
-    """adapter_config.json: an adapter as peft loads it."""
+    """adapter_config.json of an adapter that peft loads."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -39,14 +39,14 @@ class AdapterConfig(BaseModel):
 
 
 class WeightsIndex(BaseModel):
-    """model.safetensors.index.json: which file holds which tensor."""
+    """model.safetensors.index.json, which maps each tensor to its file."""
 
     weight_map: dict[str, str]
     metadata: dict[str, Any] | None = None
 
 
 def missing_weights(folder: Path, manifest: ModelConfig | AdapterConfig, sizes: Mapping[str, int]) -> list[str]:
-    """The files of weights that a model's folder needs and has not."""
+    """Returns the weight files that a model's folder needs but lacks."""
     if isinstance(manifest, AdapterConfig):
         wanted = {"adapter_model.safetensors"}
     elif WEIGHTS_INDEX in sizes:
@@ -57,7 +57,7 @@ def missing_weights(folder: Path, manifest: ModelConfig | AdapterConfig, sizes: 
 
 
 def check_model(folder: Path, _: ModelConfig | AdapterConfig) -> str:
-    """Small files as JSON, and all weights."""
+    """Reads all JSON files and all weight files, and returns their numbers in words."""
 
     def read(path: Path) -> int:
         try:
@@ -71,12 +71,18 @@ def check_model(folder: Path, _: ModelConfig | AdapterConfig) -> str:
 
 
 def check_weights(folder: Path) -> int:
-    """Of every file of weights, that its bytes are all there; how many there are."""
+    """Checks that every weight file is complete, and returns the number of weight files."""
     return every(check_safetensors, all_files(folder, ".safetensors"))
 
 
 def check_safetensors(path: Path) -> int:
-    """By the format: eight bytes of the header's length, the header with every tensor's place, the tensors."""
+    """Checks that a safetensors file is complete; returns 1.
+
+    The file has eight bytes with the header's length, the header with every tensor's offsets, and the tensors.
+
+    Raises:
+        DataError: The file cannot be read, is damaged, or has another size than its header says.
+    """
     tensors, begins = read_header(path)
     needed = begins + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
     try:
@@ -89,29 +95,29 @@ def check_safetensors(path: Path) -> int:
 
 
 class StoredTensor(BaseModel):
-    """What a safetensors file says of one tensor."""
+    """The entry of a tensor in the header of a safetensors file."""
 
     dtype: str
-    """As in F32, BF16, I8, F8_E4M3."""
+    """The dtype, such as F32, BF16, I8 or F8_E4M3."""
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
-    """Its first byte and the one after its last, counted from the end of the header."""
+    """The first byte of the tensor and the byte after its end, counted from the end of the header."""
 
 
 _TENSORS = TypeAdapter(dict[str, StoredTensor])
 
 
 def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
-    """The tensors of a safetensors file by name, and where in the file the first of them begins.
+    """Returns the tensors of a safetensors file by name, and the offset in the file at which the tensors begin.
 
     Raises:
-        DataError: The file cannot be read, or is no such file.
+        DataError: The file cannot be read, or is not a safetensors file.
     """
     try:
         with path.open("rb") as file:
             first = file.read(8)
             length = int.from_bytes(first, "little")
-            check_no_pointer(path, first + file.read(HEAD - 8))
+            check_no_pointer(path, first + file.read(HEAD_BYTES - 8))
             file.seek(8)
             if length > path.stat().st_size:
                 raise ValueError("it is shorter than its header")
@@ -121,9 +127,9 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
         return _TENSORS.validate_python(header), 8 + length
     except (ValidationError, RecursionError) as error:
         raise DataError(
-            f"{path}: torn or foreign (its header is no table of tensors); train or download it again"
+            f"{path}: damaged or foreign (its header is not a table of tensors); train or download it again"
         ) from error
     except ValueError as error:
-        raise DataError(f"{path}: torn or foreign ({error}); train or download it again") from error
+        raise DataError(f"{path}: damaged or foreign ({error}); train or download it again") from error
     except OSError as error:
         raise unreadable(path, error) from error

@@ -1,6 +1,6 @@
-"""An evaluation: rankings.parquet (the best items of each query, and where its positive stands), metrics.json last.
+"""An evaluation: rankings.parquet (each query's best items and the rank of its positive), and metrics.json, the last.
 
-Written by `train evaluate` and, in a judge's order, by `train rerank`.
+`train evaluate` writes an evaluation, and so does `train rerank`, in a judge's order.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -18,32 +18,32 @@ from unijudge.storage.files import file_sha256, read_json
 from unijudge.storage.outputs import OR_ELSE
 
 ANSWERS = "answers"
-"""The folder of what a judge answered about an evaluation."""
+"""The folder of a judge's answers about an evaluation."""
 EVALUATION_FILES = {"rankings.parquet", "metrics.json", "vectors", ANSWERS}
-"""What may lie in an evaluation's folder; a benchmark has a set's vectors there."""
+"""The names that an evaluation's folder may hold. A benchmark stores a set's vectors there."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """One query's final ranking, cut to its best items."""
+    """A query's final ranking, cut to its best items."""
 
     query_id: str
     subset: str
     gold_rank: int
-    """From 1; ties count against the positive."""
+    """The rank of the positive, from 1. Ties count against the positive."""
     item_ids: list[str]
-    """Best first."""
+    """The best items, best first."""
     similarities: list[float]
     positive_ids: list[str]
-    """What was counted as right: the row's own positives, and of others those among `item_ids`."""
+    """The items that counted as right: the positives of the row, and other right items among `item_ids`."""
     candidates: int
-    """How many items were ranked, written or not."""
+    """The number of ranked items, including items that are not written."""
     query_key: bytes
-    """Hash of the query's content: ids are the same in many corpora."""
+    """The hash of the query's content, since the same ids occur in many corpora."""
     log_odds: list[float | None] | None = None
-    """The judge's, of the first items, where a judge was asked about each; None for one without a verdict."""
+    """The judge's log-odds of the first items after pairwise judging; None for an item without a verdict."""
     list_logprobs: list[float] | None = None
-    """Ln P(number) of the first items, where a judge was asked about them as one list."""
+    """Ln P(number) of the first items, after listwise judging."""
 
 
 RANKINGS = Table(
@@ -68,41 +68,41 @@ RANKINGS = Table(
 
 
 class Evaluation(BaseModel):
-    """metrics.json, as far as every evaluation has it; each adds what is its own."""
+    """The common fields of metrics.json. Each kind of evaluation adds more fields."""
 
     model_config = ConfigDict(extra="allow")
 
     corpus: str
     subsets: dict[str, dict[str, float]]
-    """Subset → measure → value; `queries` is one of them."""
+    """Subset → measure → value. The measure `queries` is the number of queries."""
     inputs: dict[str, str] = {}
-    """Name → fingerprint of what was evaluated."""
+    """Name → fingerprint of each evaluated input."""
     rankings_sha256: str | None = None
-    """Of rankings.parquet."""
+    """The sha256 of rankings.parquet."""
     made: Provenance | None = None
 
     def check_same(self, path: Path, wanted: "Evaluation", ignored: Collection[str] = ()) -> None:
-        """Refuses to replace an evaluation of something else, or by other settings.
+        """Refuses to replace an evaluation of other inputs, or with other settings.
 
         Args:
-            path: Of the one that is there.
-            wanted: The one to be written, as far as it is known.
-            ignored: Settings that do not change what comes of it.
+            path: The path of the existing evaluation.
+            wanted: The new evaluation, as far as it is known before the work.
+            ignored: Settings that do not change the result.
 
         Raises:
-            DataError: They differ: it is said in what.
+            DataError: The evaluations differ; the message names the differences.
         """
-        theirs, ours = (dict(one.made.settings or {}) if one.made else {} for one in (self, wanted))
+        theirs, ours = (dict(each.made.settings or {}) if each.made else {} for each in (self, wanted))
         names = [name for name in ours if name not in ignored and theirs.get(name) != ours[name]]
         names += [name for name, digest in wanted.inputs.items() if self.inputs.get(name) != digest]
         if names:
-            raise DataError(f"{path}: is there already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}")
+            raise DataError(f"{path}: exists already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}")
 
     def check_rankings(self, path: Path) -> None:
-        """Refuses rankings that are not those of this evaluation.
+        """Refuses rankings that do not belong to this evaluation.
 
         Raises:
-            DataError: They are missing, or others.
+            DataError: The rankings are missing or changed.
         """
         if self.rankings_sha256 != file_sha256(path):
             raise DataError(f"{path}: changed since it was written; evaluate again")
@@ -112,29 +112,29 @@ E = TypeVar("E", bound=Evaluation)
 
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:
-    """Streams rankings into one file; returns how many."""
+    """Streams rankings into a file, and returns their number."""
     return RANKINGS.write(path, (asdict(ranking) for ranking in rankings))
 
 
 def read_rankings(path: Path) -> Iterator[Ranking]:
-    """Yields them back.
+    """Yields the rankings of a file.
 
     Raises:
-        DataError: The file is missing, torn or foreign.
+        DataError: The file is missing, damaged or foreign.
     """
     for row in RANKINGS.read(path):
         yield Ranking(**row)
 
 
 def read_evaluation(folder: Path, kind: type[E]) -> tuple[E, list[Ranking]]:
-    """What was measured, and the rankings that it was measured on.
+    """Returns the metrics of an evaluation, and the rankings behind them.
 
     Args:
-        folder: Of the evaluation.
-        kind: What its metrics.json holds.
+        folder: The folder of the evaluation.
+        kind: The class of its metrics.json.
 
     Raises:
-        DataError: A file is missing, torn or foreign, or the rankings are others than those that were measured.
+        DataError: A file is missing, damaged or foreign, or the rankings do not belong to the metrics.
     """
     evaluation, path = read_json(folder / "metrics.json", kind), folder / "rankings.parquet"
     evaluation.check_rankings(path)

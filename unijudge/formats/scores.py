@@ -1,46 +1,46 @@
-"""A folder of judge scores: manifest.json first, then part-00000.parquet …, one row for each judged query.
+"""A folder of judge scores: manifest.json first, then part-00000.parquet …, with a row for each judged query.
 
-`mine score` writes it; `mine select` reads it. What was measured is stored (two log-probabilities and a similarity);
-thresholds and counts are decided when it is read, so changing them costs nothing.
+`mine score` writes the folder, and `mine select` reads it. It stores measurements: two log-probabilities and a
+similarity. Selection applies thresholds and counts, so they can change without new judging.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from unijudge.errors import DataError
+from unijudge.formats.parts import PartManifest, Parts, part_path
 from unijudge.formats.tables import Table
 from unijudge.judging.verdicts import JudgeIdentity
-from unijudge.provenance import MADE, Provenance
-from unijudge.storage.files import names_in, read_json
+from unijudge.provenance import Provenance
+from unijudge.storage.files import read_json
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One candidate of one query, as it was measured."""
+    """The measurements of a candidate for a query."""
 
     item_id: str
     item_key: bytes
-    """16-byte content hash: `unijudge.content.content_key`."""
+    """The 16-byte content hash, `unijudge.content.content_key`."""
     rank: int | None
-    """Place among the candidates by similarity, from 0; None for a positive, and where nobody said."""
+    """The rank among the candidates by similarity, from 0; None for a positive, or if the rank is unknown."""
     similarity: float | None
-    """Cosine of query and item, −1 … 1; None where others judged, and published no similarities."""
+    """The cosine similarity of query and item, −1 … 1; None for published scores without similarities."""
     yes_logprob: float | None = None
     no_logprob: float | None = None
     argmax_is_label: bool | None = None
-    """Whether the judge's likeliest answer was Yes or No."""
+    """Whether the judge's likeliest token was Yes or No."""
     error: str | None = None
-    """`code: message`, where there is no verdict."""
+    """`code: message` if the pair has no verdict."""
 
     @property
     def log_odds(self) -> float | None:
-        """Ln [P(Yes) / P(No)], or None where there is no verdict."""
+        """Returns ln [P(Yes) / P(No)], or None without a verdict."""
         if self.yes_logprob is None or self.no_logprob is None:
             return None
         return self.yes_logprob - self.no_logprob
@@ -48,14 +48,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class JudgedQuery:
-    """One query with every candidate judged: complete, or absent. The miner writes it, selection reads it."""
+    """A query with all of its judged candidates. The miner writes only complete queries, and selection reads them."""
 
     query_id: str
     subset: str
     query_key: bytes
     positives: list[Judged]
     candidates: list[Judged]
-    """By similarity, best first; in the order in which they were published, where it is not known."""
+    """The candidates by similarity, best first. If similarities are unknown, they are in their published order."""
 
 
 JUDGED = [
@@ -69,7 +69,7 @@ JUDGED = [
     ("error", pa.string()),
 ]
 UNKNOWN = {"rank", "similarity", "yes_logprob", "no_logprob", "argmax_is_label", "error"}
-"""What may be null in a judged pair."""
+"""The columns that may be null in a judged pair."""
 SCORES = Table(
     "scores",
     3,
@@ -86,110 +86,86 @@ SCORES = Table(
 )
 
 
-class ScoreManifest(BaseModel):
-    """manifest.json: the plan of the folder, and who judged. Written first and never changed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ScoreManifest(PartManifest):
+    """manifest.json: the plan of the folder, and who judged."""
 
     version: Literal[4] = 4
     corpus: str
-    """Fingerprint of the corpus."""
+    """The fingerprint of the corpus."""
     vectors: str | None
-    """sha256 of vectors.json; None where candidates did not come from a search."""
+    """The sha256 of vectors.json; None if the candidates did not come from a search."""
     queries: int
     shard_size: int
     k: int
     pool: Literal["global", "subset", "modality"]
-    retrieval: dict[str, Any] = {}
+    retrieval: dict[str, Any] = Field(default_factory=dict)
     """The other settings of the search."""
     band: dict[str, Any] | None = None
-    """In a cascade's second step: the first step's folder (`scores`, the fingerprint of its manifest), the cut, the
-    width, and the slope and intercept of the first judge's scores."""
+    """The band in a cascade's second step: the first step's folder (`scores`, the fingerprint of its manifest), the
+    cut, the width, and the slope and intercept of the first judge's scores."""
     judge: JudgeIdentity
     made: Provenance | None = None
 
     @property
-    def shards(self) -> int:
-        """How many parts make the folder whole."""
-        return -(-self.queries // self.shard_size)
-
-    @property
-    def fingerprint(self) -> str:
-        """The sha256 of the plan and the judge; the same where somebody published the folder."""
-        return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()
-
-    def stamp(self, shard: int) -> str:
-        """What marks a file as this shard of this plan."""
-        return f"{self.fingerprint[:16]}/{shard}"
-
-    def rows(self, shard: int) -> range:
-        """The corpus rows of the queries of one shard."""
-        start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, self.queries))
-
-
-def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard lies."""
-    return folder / f"part-{shard:05d}.parquet"
-
-
-def missing_shards(folder: Path, manifest: ScoreManifest) -> list[int]:
-    """The shards that do not exist yet."""
-    there = names_in(folder)
-    return [shard for shard in range(manifest.shards) if shard_path(folder, shard).name not in there]
+    def parts(self) -> Parts:
+        """The shards, by the corpus rows of their queries."""
+        return Parts(self.queries, self.shard_size)
 
 
 def write_shard(
     folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery], *, rivals: bool = False
 ) -> None:
-    """Publishes one shard, whole; with `rivals`, others may write it too. Small groups: one query can be read alone."""
+    """Publishes a complete shard, in small row groups, so that a query can be read alone.
+
+    With `rivals`, several processes may write the same shard at the same time.
+    """
     stream = map(_plain, rows)
-    SCORES.write(shard_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
+    SCORES.write(part_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
 
 
 def _plain(row: JudgedQuery) -> dict[str, Any]:
-    """A row for its table."""
-    positives = [vars(one) for one in row.positives]
-    candidates = [vars(one) for one in row.candidates]
+    """Converts a row for its table."""
+    positives = [vars(judged) for judged in row.positives]
+    candidates = [vars(judged) for judged in row.candidates]
     return vars(row) | {"positives": positives, "candidates": candidates}
 
 
 def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[JudgedQuery]:
-    """Yields the rows of one shard.
+    """Yields the rows of a shard.
 
     Raises:
-        DataError: It is missing, torn, foreign, or was written for another plan.
+        DataError: The shard is missing, damaged, foreign, or was written for another plan.
     """
-    for row in SCORES.read(shard_path(folder, shard), manifest.stamp(shard)):
+    for row in SCORES.read(part_path(folder, shard), manifest.stamp(shard)):
         row["positives"] = [Judged(**judged) for judged in row["positives"]]
         row["candidates"] = [Judged(**judged) for judged in row["candidates"]]
         yield JudgedQuery(**row)
 
 
 def present_shards(folder: Path, manifest: ScoreManifest, *, partial: bool = False) -> list[int]:
-    """The shards of a folder, in order.
+    """Returns the existing shards of a folder, in order.
 
     Raises:
         DataError: Shards are missing and `partial` is false.
     """
-    missing = missing_shards(folder, manifest)
+    missing = manifest.parts.missing(folder)
     if missing and not partial:
         raise DataError(
-            f"{folder}: {len(missing)} of {manifest.shards} shards are missing (first: {missing[0]}); run the same "
-            "`mine score` again to finish it, or set partial=true to take what is there"
+            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}); run the same "
+            "`mine score` again to finish it, or set partial=true to use the existing shards"
         )
-    return sorted(set(range(manifest.shards)) - set(missing))
+    return sorted(set(range(len(manifest.parts))) - set(missing))
 
 
 def read_scores(folder: Path, *, partial: bool = False) -> Iterator[JudgedQuery]:
     """Yields every judged query of a folder.
 
     Args:
-        folder: What `mine score` wrote.
-        partial: Take what is there, though shards are missing.
+        folder: A folder that `mine score` wrote.
+        partial: Whether to accept a folder with missing shards.
 
     Raises:
-        DataError: Shards are missing and `partial` is false, or one is torn or foreign.
+        DataError: Shards are missing and `partial` is false, or a shard is damaged or foreign.
     """
     manifest = read_json(folder / "manifest.json", ScoreManifest)
     for shard in present_shards(folder, manifest, partial=partial):

@@ -1,6 +1,6 @@
-"""Parquet files that say what they are: a named, versioned schema, checked when written and when read.
+"""Parquet files with a named, versioned schema, which is checked on every write and read.
 
-One `Table` stands beside each row type, and both halves of a format (rows → file, file → rows) use it.
+Each row type has a `Table`, which both the writer and the reader of the format use.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from unijudge.storage.access_errors import unreadable
 from unijudge.storage.files import publishing
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import again
-from unijudge.storage.texts import HEAD, check_no_pointer
+from unijudge.storage.texts import HEAD_BYTES, check_no_pointer
 
 ROWS_AT_ONCE = 4096
-PIECE = 2**20
-"""Bytes of a column that are read at once, where its row group is read in pieces."""
+COLUMN_PIECE = 2**20
+"""Bytes of a column in one read, if its row group is read in pieces."""
 
 FOREIGN = "another program wrote it: delete the file and run its writer again"
 T = TypeVar("T", pa.Table, pa.RecordBatch)
@@ -33,33 +33,33 @@ _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.sta
 
 
 def open_parquet(path: Path, *, piecewise: bool = False) -> pq.ParquetFile:
-    """Opens a Parquet file on a disk or in an object store, to be read with its checksums; inside of `reading`.
+    """Opens a Parquet file on a disk or in an object store, and verifies its checksums. Call it inside `reading`.
 
     Args:
-        path: The file.
-        piecewise: Whether its columns are read in pieces, since a row group of a stranger's may be of any size.
+        path: The path of the file.
+        piecewise: Whether columns are read in pieces, since a row group of a foreign file may be of any size.
 
     Raises:
-        DataError: It is a pointer of Git LFS.
+        DataError: The file is a pointer of Git LFS.
     """
     try:
         return pq.ParquetFile(
             path.absolute() if is_local(path) else _Stored(path),
             page_checksum_verification=True,
             pre_buffer=not piecewise,
-            buffer_size=PIECE if piecewise else 0,
+            buffer_size=COLUMN_PIECE if piecewise else 0,
         )
     except pa.ArrowInvalid:
         with path.open("rb") as file:
-            check_no_pointer(path, file.read(HEAD))
+            check_no_pointer(path, file.read(HEAD_BYTES))
         raise
 
 
 def table_name(path: Path) -> str | None:
-    """The name of the table that a Parquet file says it is; None where another program wrote it.
+    """Returns the name of the table in a Parquet file, or None if another program wrote the file.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     with reading(path), open_parquet(path) as file:
         marks = file.schema_arrow.metadata or {}
@@ -67,7 +67,7 @@ def table_name(path: Path) -> str | None:
 
 
 class _Stored(io.RawIOBase):
-    """A file in an object store; some raise what Arrow raises of torn bytes, so their errors are mapped here."""
+    """A file in an object store. Its errors are mapped here, since Arrow raises some of them for damaged bytes too."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -105,10 +105,10 @@ class _Stored(io.RawIOBase):
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Maps what can go wrong while a Parquet file is read: only a torn one may be deleted.
+    """Maps every error during the reading of a Parquet file. Only the message for a damaged file advises to delete it.
 
     Raises:
-        DataError: The file is missing, torn, or the disk or the store refused.
+        DataError: The file is missing or damaged, or the disk or the store refused.
     """
     try:
         yield
@@ -117,7 +117,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run its writer again") from error
     except Exception as error:
-        ours = type(error) is OSError and error.errno is None  # Arrow's own, about what it read
+        ours = type(error) is OSError and error.errno is None  # Arrow raises it for damaged content
         if isinstance(error, pa.ArrowInvalid) or ours:
             raise DataError(
                 f"{path}: not a whole Parquet file, or damaged ({error}); delete it and run its writer again"
@@ -126,16 +126,16 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def checked(path: Path, rows: T, start: int, optional: Collection[str] | None = None) -> T:
-    """The same rows, of which every cell can be read; another program may have put anything into our columns.
+    """Returns the same rows after a check that every cell is valid: another program may have written anything.
 
     Args:
-        path: Where they come from, for the message.
+        path: The path of the file, for the message.
         rows: Some rows of a table.
-        start: How many rows stand before them in the file.
-        optional: Columns, and fields of their structs, that may be null; None: all.
+        start: The number of rows before `rows` in the file.
+        optional: Columns, and fields of their structs, that may be null. With None, all may be null.
 
     Raises:
-        DataError: A text is no UTF-8, or a value is null: row and column are named.
+        DataError: A text is not UTF-8, or a required value is null. The message names row and column.
     """
     try:
         rows.validate(full=True)
@@ -145,19 +145,19 @@ def checked(path: Path, rows: T, start: int, optional: Collection[str] | None = 
         chunks = rows.column(name)
         for chunk in chunks.chunks if isinstance(chunks, pa.ChunkedArray) else [chunks]:
             if optional is not None and _lacks(name, chunk, optional):
-                place = next(
+                number = next(
                     row
                     for row, cell in enumerate(chunks)
                     if _lacks(name, pa.array([cell.as_py()], chunk.type), optional)
                 )
                 raise DataError(
-                    f"{path}: row {start + place + 1}, column {shown(name)}: null where a value belongs; {FOREIGN}"
+                    f"{path}: row {start + number + 1}, column {shown(name)}: null where a value belongs; {FOREIGN}"
                 )
     return rows
 
 
 def _no_value(path: Path, rows: pa.Table | pa.RecordBatch, start: int, error: pa.ArrowInvalid) -> Exception:
-    """What to raise of rows with a cell that cannot be read: its place, if it is found."""
+    """Returns the error for rows with an unreadable cell, with the row and column of the cell if they are found."""
     for name in rows.schema.names:
         for row, cell in enumerate(rows.column(name)):
             try:
@@ -168,7 +168,7 @@ def _no_value(path: Path, rows: pa.Table | pa.RecordBatch, start: int, error: pa
 
 
 def _lacks(name: str, cells: pa.Array, optional: Collection[str]) -> bool:
-    """Whether a column, or a field inside of it, is null where it must not be."""
+    """Whether a required column, or a required field inside the column, is null."""
     if name in optional:
         return False
     if cells.null_count:
@@ -186,7 +186,7 @@ class Table:
     version: int
     schema: pa.Schema
     optional: Collection[str] | None = None
-    """Columns, and fields of their structs, that may be null; None: all."""
+    """Columns, and fields of their structs, that may be null. With None, all may be null."""
 
     def write(
         self,
@@ -197,14 +197,14 @@ class Table:
         stamp: str = "",
         rivals: bool = False,
     ) -> int:
-        """Streams rows into one file, published whole.
+        """Streams rows into a file, which is complete or absent.
 
         Args:
-            path: Where to.
-            rows: One mapping for each.
-            rows_in_group: Rows that are written, and can be read, together.
-            stamp: Where the file belongs, such as a plan and a shard number; `read` can ask for it.
-            rivals: Whether others may write the same file at once; see `publishing`.
+            path: The path of the file.
+            rows: A mapping for each row.
+            rows_in_group: The number of rows in a row group.
+            stamp: The place of the file in a job, such as a plan and a shard number; `read` can check it.
+            rivals: Whether several processes may write the same file at the same time; see `publishing`.
 
         Returns:
             The number of rows written.
@@ -218,7 +218,7 @@ class Table:
         stream = iter(rows)
         with (
             publishing(path, rivals=rivals) as draft,
-            # Arrow takes a relative name with a colon for a URL.
+            # Arrow would treat a relative name with a colon as a URL.
             pq.ParquetWriter(draft.absolute(), schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             while group := list(islice(stream, rows_in_group)):
@@ -230,10 +230,10 @@ class Table:
         return count
 
     def read(self, path: Path, stamp: str = "") -> Iterator[dict[str, Any]]:
-        """Yields the rows of one file, a few thousand in memory at once.
+        """Yields the rows of a file, with a few thousand rows in memory.
 
         Raises:
-            DataError: The file is missing, torn, unreadable, not this table in this version, or bears another stamp.
+            DataError: The file is missing, damaged or unreadable, holds another table or version, or has another stamp.
         """
         with self.open(path, stamp) as file, reading(path):
             row = 0
@@ -242,33 +242,33 @@ class Table:
                 row += batch.num_rows
 
     def group(self, path: Path, number: int, stamp: str = "", columns: list[str] | None = None) -> pa.Table:
-        """One row group of a file.
+        """Returns a row group of a file.
 
         Raises:
-            DataError: As of `read`.
+            DataError: The errors of `read`.
         """
         with self.open(path, stamp) as file, reading(path):
             start = sum(file.metadata.row_group(earlier).num_rows for earlier in range(number))
             return checked(path, file.read_row_group(number, columns=columns), start, self.optional)
 
     def whole(self, path: Path, stamp: str = "", columns: list[str] | None = None) -> pa.Table:
-        """One file as an Arrow table.
+        """Returns a file as an Arrow table.
 
         Raises:
-            DataError: As of `read`.
+            DataError: The errors of `read`.
         """
         with self.open(path, stamp) as file, reading(path):
             names = self.schema.names if columns is None else columns
-            # One column after the other: to make one chunk of a column, Arrow needs room for it twice.
+            # Column by column: to combine the chunks of a column, Arrow needs twice the memory of that column.
             parts = [file.read(columns=[name]).combine_chunks() for name in names]
             table = pa.table({name: part[name] for name, part in zip(names, parts, strict=True)})
             return checked(path, table, 0, self.optional)
 
     def open(self, path: Path, stamp: str = "") -> pq.ParquetFile:
-        """Opens one file after checking its name, version, columns and stamp.
+        """Opens a file and checks its name, version, columns and stamp.
 
         Raises:
-            DataError: As of `read`.
+            DataError: The errors of `read`.
         """
         with reading(path):
             file = open_parquet(path)
@@ -287,5 +287,5 @@ class Table:
         if schema.remove_metadata() != self.schema.remove_metadata():
             return f"its columns are not those of table {self.name!r} version {self.version}"
         if marks.get(_STAMP, b"") != stamp.encode():
-            return "was written for another plan or place than this; delete it, or give its own folder"
+            return "was written for another plan or another shard; delete it, or give the folder where it belongs"
         return None

@@ -1,11 +1,10 @@
-"""A folder of training rows: triples.json last, part-00000.parquet …; a query, its positive, its chosen negatives.
+"""A folder of training rows: part-00000.parquet … (a query, its positive and its chosen negatives), triples.json last.
 
-`mine select` writes it; the trainer reads it. Log-probabilities travel along, never a saturated score, so that soft
-labels can be made at any temperature. In a cascade a row may hold the words of two judges, each with its own scale:
-their scores are comparable only where both were calibrated.
+`mine select` writes the folder, and the trainer reads it. It stores log-probabilities, not saturated scores, so that
+soft labels can be made at any temperature. In a cascade, a row may hold verdicts of two judges, each with a separate
+scale. Their scores are comparable only if both judges were calibrated.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -16,6 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from unijudge.errors import DataError
+from unijudge.formats.parts import PART, part_path
 from unijudge.formats.scores import JUDGED, UNKNOWN, Judged
 from unijudge.formats.tables import Table
 from unijudge.judging.verdicts import sigmoid
@@ -26,7 +26,7 @@ ROWS_IN_PART = 65_536
 
 
 class Scale(BaseModel):
-    """How one judge's log-odds become scores: sigmoid(slope · log_odds + intercept).
+    """The conversion of a judge's log-odds into scores: sigmoid(slope · log_odds + intercept).
 
     Example:
         >>> Scale(slope=0.5).score(Judged("a", bytes(16), 0, 0.5, yes_logprob=-1.0, no_logprob=-1.0))
@@ -39,7 +39,7 @@ class Scale(BaseModel):
     intercept: float = 0.0
 
     def score(self, judged: Judged) -> float:
-        """The score of a judged pair, in (0, 1).
+        """Returns the score of a judged pair, in (0, 1).
 
         Raises:
             ValueError: The pair has no verdict.
@@ -51,23 +51,24 @@ class Scale(BaseModel):
 
 @dataclass(frozen=True)
 class Negative(Judged):
-    """A chosen candidate, and how it came to be chosen."""
+    """A chosen candidate, and the reason of the choice."""
 
     beta: float | None = None
-    """The margin under the positive's score at which it survived; None where no judge decided."""
+    """The margin β below the positive's score at which the candidate survived; None if no judge decided."""
     duplicate: bool = False
-    """It stands in the row already, and fills it up."""
+    """Whether the row already has this candidate, which is repeated to fill the row."""
     fallback: bool = False
-    """Nothing survived; it was drawn at random, and a teacher's score of 1 is what the paper gives it."""
+    """Whether the candidate was drawn at random because no candidate survived. As in the paper, its label is 1."""
     judge: int = 0
-    """Whose log-probabilities these are: a place in the manifest's `scales`."""
+    """The judge of the log-probabilities, as an index of the manifest's `scales`."""
     overruled: bool = False
-    """A person says that it does not answer the query, whatever the judge says, or without a verdict."""
+    """Whether a person decided that the candidate does not answer the query, with or without a verdict."""
 
     def label(self, scales: Sequence[Scale]) -> float | None:
-        """Its soft label, in [0, 1]; None where nobody judged.
+        """Returns the soft label, in [0, 1], or None without a verdict.
 
-        The judge's score; but 1 for a fallback, as the paper has it, and 0 where a person overruled the judge.
+        The label is the judge's score, except that it is 1 for a fallback, as in the paper, and 0 if a person overruled
+        the judge.
         """
         if self.fallback:
             return 1.0
@@ -78,15 +79,15 @@ class Negative(Judged):
 
 @dataclass(frozen=True)
 class Extra(Judged):
-    """A further positive: offered, never trained on unasked."""
+    """An additional positive, which a training uses only if it is asked to."""
 
     judge: int = 0
-    """Whose log-probabilities these are: a place in the manifest's `scales`."""
+    """The judge of the log-probabilities, as an index of the manifest's `scales`."""
     affirmed: bool = False
-    """A person calls it a match, whatever the judge says, or without a verdict."""
+    """Whether a person decided that the candidate is a match, with or without a verdict."""
 
     def label(self, scales: Sequence[Scale]) -> float | None:
-        """Its soft label, in (0, 1]: 1 where a person calls it a match, else its score; None where nobody judged."""
+        """Returns the soft label, in (0, 1]: 1 if a person affirmed the match, else the score, or None if unjudged."""
         if self.affirmed:
             return 1.0
         return None if self.log_odds is None else scales[self.judge].score(self)
@@ -94,37 +95,37 @@ class Extra(Judged):
 
 @dataclass(frozen=True)
 class Triple:
-    """One training row. Selection writes it, the trainer reads it."""
+    """A training row. Selection writes it, and the trainer reads it."""
 
     query_id: str
     subset: str
     positive: Judged
     negatives: list[Negative]
     extra_positives: list[Extra] = field(default_factory=list)
-    """Candidates that the judge holds for at least as good as the positive, or that a person calls a match."""
+    """Candidates that score at least as high as the positive, or that a person affirmed as a match."""
     suspect: bool = False
-    """The judge does not believe in the positive."""
+    """Whether the judge doubts the positive."""
     weight: float = 1.0
-    """Of the row in the loss, 0 … 1."""
+    """The weight of the row in the loss, 0 … 1."""
     positive_judge: int = 0
-    """Whose log-probabilities the positive's are: a place in the manifest's `scales`."""
+    """The judge of the positive's log-probabilities, as an index of the manifest's `scales`."""
     positive_affirmed: bool = False
-    """A person calls the positive a match: its label is 1, whatever the judge says, or without a verdict."""
+    """Whether a person affirmed the positive as a match, with or without a verdict. Its label is 1 then."""
 
     def labels(self, scales: Sequence[Scale]) -> list[float | None]:
-        """The soft labels in [0, 1] of the positive and of the negatives, in order; None where nobody judged."""
+        """Returns the soft labels, in [0, 1], of the positive and the negatives, in order; None if unjudged."""
         positive = Extra(**vars(self.positive), judge=self.positive_judge, affirmed=self.positive_affirmed)
         return [positive.label(scales), *(negative.label(scales) for negative in self.negatives)]
 
     @property
     def judges(self) -> set[int]:
-        """Whose scores its labels are; of two judges, they are comparable only where both were calibrated."""
-        asked = [one for one in self.negatives if not one.fallback and not one.overruled and one.log_odds is not None]
+        """Returns the judges of the labels. Scores of two judges are comparable only if both were calibrated."""
+        unchanged = [negative for negative in self.negatives if not negative.fallback and not negative.overruled]
         judged_positive = set() if self.positive_affirmed else {self.positive_judge}
-        return judged_positive | {one.judge for one in asked}
+        return judged_positive | {negative.judge for negative in unchanged if negative.log_odds is not None}
 
 
-NEGATIVE = [
+NEGATIVE_FIELDS = [
     *JUDGED,
     ("beta", pa.float32()),
     ("duplicate", pa.bool_()),
@@ -141,7 +142,7 @@ TRIPLES = Table(
             ("query_id", pa.string()),
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
-            ("negatives", pa.list_(pa.struct(NEGATIVE))),
+            ("negatives", pa.list_(pa.struct(NEGATIVE_FIELDS))),
             ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8()), ("affirmed", pa.bool_())]))),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
@@ -154,72 +155,68 @@ TRIPLES = Table(
 
 
 class TripleManifest(BaseModel):
-    """triples.json: how the rows were chosen. Written last: a folder that has it is whole."""
+    """triples.json: the selection of the rows. It is written last, so a folder with this file is complete."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[5] = 5
     corpus: str
-    """Fingerprint of the corpus."""
+    """The fingerprint of the corpus."""
     scores: str
-    """sha256 of the score folder's manifest."""
+    """The sha256 of the score folder's manifest."""
     large_scores: str | None = None
-    """In a cascade, the same of the second judge's folder."""
+    """The sha256 of the manifest of the second judge's score folder, in a cascade."""
     selection: dict[str, Any]
     """The settings of the selection."""
     scales: tuple[Scale, ...] = (Scale(),)
-    """How scores were made of log-odds, one for each judge; readers who make scores do the same."""
+    """The conversion of log-odds into scores for each judge, which readers must apply too."""
     calibrated: bool = False
-    """Whether a fitted calibration stands behind all scales: if not, scores of two judges are not comparable."""
+    """Whether all scales were fitted by a calibration. If not, scores of two judges are not comparable."""
     fold_case: bool = True
-    """Whether texts that differ in letter case or blanks alone were the same, and are so for the batch of a row."""
+    """Whether texts that differ only in case or whitespace count as duplicates, in the selection and in a batch."""
     rows: int
     negatives_in_row: int
     statistics: dict[str, float]
-    """What the selection printed."""
+    """The statistics that the selection printed."""
     made: Provenance | None = None
 
     def check_corpus(self, folder: Path, corpus: str) -> None:
-        """Refuses another corpus than that of the rows.
+        """Refuses another corpus than the corpus of the rows.
 
         Args:
-            folder: Of this manifest, for the message.
-            corpus: Fingerprint of the corpus that is given.
+            folder: The folder of this manifest, for the message.
+            corpus: The fingerprint of the given corpus.
 
         Raises:
-            DataError: It is another one.
+            DataError: The rows belong to another corpus.
         """
         if self.corpus != corpus:
-            source = self.selection.get("corpus", "one")
+            source = self.selection.get("corpus", "an unknown path")
             raise DataError(
-                f"{folder}: was selected from another corpus than the one given: from {source} with the fingerprint "
-                f"{self.corpus[:12]}, and this one has {corpus[:12]}; give that one"
+                f"{folder}: was selected from another corpus: from {source} with the fingerprint {self.corpus[:12]}, "
+                f"but the given corpus has {corpus[:12]}; give the corpus of the selection"
             )
 
 
-PART = re.compile(r"part-\d{5,}\.parquet")
-"""What a part is called."""
-
-
 def write_triples(folder: Path, triples: Iterable[Triple]) -> int:
-    """Writes the parts, in order, and returns the number of rows. `finish_triples` makes the folder whole."""
+    """Writes the parts, in order, and returns the number of rows. `finish_triples` then completes the folder."""
     count = 0
     stream = iter(triples)
     for part, first in enumerate(stream):  # a part begins where a row is left for it
         rows = chain([first], islice(stream, ROWS_IN_PART - 1))
-        count += TRIPLES.write(folder / f"part-{part:05d}.parquet", map(_plain, rows))
+        count += TRIPLES.write(part_path(folder, part), map(_plain, rows))
     return count
 
 
 def _plain(triple: Triple) -> dict[str, Any]:
-    """A row for its table; `asdict` copies every value, which takes longer than to select them."""
-    negatives = [vars(one) for one in triple.negatives]
-    extra = [vars(one) for one in triple.extra_positives]
+    """Converts a row for its table. `asdict` would be slower, because it copies every value."""
+    negatives = [vars(negative) for negative in triple.negatives]
+    extra = [vars(judged) for judged in triple.extra_positives]
     return vars(triple) | {"positive": vars(triple.positive), "negatives": negatives, "extra_positives": extra}
 
 
 def finish_triples(folder: Path, manifest: TripleManifest) -> None:
-    """Publishes the manifest: the folder is whole."""
+    """Publishes the manifest, which completes the folder."""
     publish_json(folder / "triples.json", manifest)
 
 
@@ -227,11 +224,11 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
     """Yields every row.
 
     Args:
-        folder: What `mine select` wrote.
-        corpus: Fingerprint of the corpus that the rows must belong to.
+        folder: A folder that `mine select` wrote.
+        corpus: The fingerprint of the corpus to which the rows must belong.
 
     Raises:
-        DataError: The folder is not whole, is torn or foreign, or belongs to another corpus.
+        DataError: The folder is incomplete, damaged or foreign, or belongs to another corpus.
     """
     manifest = read_json(folder / "triples.json", TripleManifest)
     manifest.check_corpus(folder, corpus)

@@ -1,7 +1,7 @@
 """A folder of embeddings: vectors.json, then items-00000.parquet …, queries-00000.parquet …, in corpus order.
 
-`train embed` writes it; the miner and the evaluation read it. Every vector is of unit length, so a dot product is a
-cosine similarity.
+`train embed` writes the folder, and the miner and the evaluation read it. Every vector has unit length, so a dot
+product is a cosine similarity.
 """
 
 import hashlib
@@ -18,91 +18,84 @@ from pydantic import BaseModel, ConfigDict, Field
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.lazy_table import Rows
+from unijudge.formats.parts import Parts, groups_holding, part_path, start_folder
 from unijudge.formats.tables import checked, open_parquet, reading
 from unijudge.provenance import MADE, Provenance, differences
 from unijudge.shown import shown
-from unijudge.storage.files import names_in, publish_json, publishing, read_json
-from unijudge.storage.outputs import check_folder
+from unijudge.storage.files import publish_json, publishing, read_json
 
 ROWS_IN_PART = 65_536
 ROWS_IN_BLOCK = 8_192
-"""Rows that are read together: 50 MB at a width of 1,536."""
+"""The number of rows in one read: 50 MB at a width of 1,536."""
 LENGTH_TOLERANCE = 0.01
-"""float16 rounds a unit vector's length by less than this."""
+"""The largest error of a unit vector's length; the rounding to float16 is smaller."""
 
 Vectors = npt.NDArray[np.float32]
 EntryKind = Literal["items", "queries"]
+ENTRY_KINDS: tuple[EntryKind, ...] = ("items", "queries")
 _DIGEST = b"unijudge.vectors"
 _SKIPPED = b"unijudge.skipped"
 LONG = {"on_long", "max_tokens"}
-"""The fields of the manifest that say what was done with long inputs."""
+"""The fields of the manifest about long inputs."""
 
 
 class VectorManifest(BaseModel):
-    """vectors.json: which model embedded which corpus. Written first; the folder is whole when every part exists."""
+    """vectors.json: the model and the corpus. It is written first; the folder is complete when every part exists."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     version: Literal[2] = 2
     corpus: str
-    """Fingerprint of the corpus."""
+    """The fingerprint of the corpus."""
     model: str
     weights: str
     """The hub revision, or a digest of the folder."""
     adapter: str = "none"
     encoding: str
-    """How contents become prompts."""
+    """The name of the format by which contents become prompts."""
     min_pixels: int
     max_pixels: int
     resize: str = Field("keep", exclude_if=lambda resize: resize == "keep")
-    """How pictures were scaled; left out where it is `keep`, as in folders that are older than squares."""
+    """The scaling of pictures. `keep` is not written, as in older folders, which could not be `square`."""
     model_dtype: str
-    """Of the computation."""
+    """The dtype of the computation."""
     inputs_version: str = "unknown"
-    """Of what makes tokens and pixels."""
+    """The versions of the libraries that make tokens and pixels."""
     width: int
     dtype: Literal["float16", "float32"]
-    """Of the stored vectors."""
+    """The dtype of the stored vectors."""
     items: int
     queries: int
     on_long: Literal["error", "truncate", "skip"] = Field("error", exclude_if=lambda on_long: on_long == "error")
-    """What was done with inputs of more than `max_tokens`."""
+    """The treatment of inputs with more than `max_tokens`."""
     max_tokens: int | None = Field(None, exclude_if=lambda tokens: tokens is None)
-    """Where `on_long` is an error there is no vector that depends on it."""
+    """The most tokens of an input. If `on_long` is `error`, no vector depends on this limit."""
     made: Provenance | None = None
 
     @property
     def digest(self) -> str:
-        """Stands in every part, so that a part of another embedding is not taken for one of this.
+        """Returns the mark of this embedding, which every part contains, so that parts cannot be mixed up.
 
-        A part that was made while long inputs were errors holds none, so it belongs to a job that cuts them too.
+        Long inputs do not change the digest: a part that was made with `error` has no long inputs, so it is also valid
+        for a job that truncates or skips them.
         """
         return hashlib.sha256(self.model_dump_json(exclude=MADE | LONG).encode()).hexdigest()[:16]
 
-    def parts(self, kind: EntryKind) -> list[tuple[str, range]]:
-        """The file name and the corpus rows of each part."""
-        rows = getattr(self, kind)
-        starts = range(0, rows, ROWS_IN_PART)
-        return [
-            (f"{kind}-{number:05d}.parquet", range(start, min(start + ROWS_IN_PART, rows)))
-            for number, start in enumerate(starts)
-        ]
+    def parts(self, kind: EntryKind) -> Parts:
+        """The parts, by their corpus rows."""
+        return Parts(getattr(self, kind), ROWS_IN_PART, kind)
 
 
 def start_vectors(folder: Path, manifest: VectorManifest) -> None:
-    """Publishes the manifest, or checks that the folder already has the same one.
+    """Publishes the manifest, or checks that the folder already has the same manifest.
 
-    A folder that was begun while long inputs were errors may go on with them cut or skipped.
+    A folder that was started with `on_long` = `error` may continue with `truncate` or `skip`.
 
     Raises:
         DataError: The folder holds the vectors of another model or corpus, or something else.
     """
     path = folder / "vectors.json"
-    if path.name not in names_in(folder):
-        check_folder(folder, {path.name})
-        publish_json(path, manifest)
-        return
-    found = read_json(path, VectorManifest)
+    found = start_folder(path, manifest, own=())
     fields = differences(found, manifest)
     if fields and found.on_long == "error" and set(fields) <= LONG:
         publish_json(path, manifest)
@@ -110,9 +103,9 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
         changes = "; ".join(f"{shown(getattr(found, name))} became {shown(getattr(manifest, name))}" for name in fields)
         why = ""
         if set(fields) <= LONG:
-            why = "a folder holds one way of treating long inputs: "
+            why = "a folder has one treatment of long inputs: "
         elif "corpus" in fields:
-            why = "the corpus was imported again, so its vectors are made anew: "
+            why = "the corpus was imported again, so it needs new vectors: "
         raise DataError(
             f"{folder}: holds other vectors ({', '.join(fields)} differ: {changes}); {why}give another output folder"
         )
@@ -125,10 +118,10 @@ def write_vectors_part(
     vectors_ND: npt.NDArray[np.floating],
     skipped_N: npt.NDArray[np.bool_] | None = None,
 ) -> None:
-    """Writes one part; what was skipped stands in it without a vector.
+    """Writes a part. A skipped input has a row without a vector.
 
     Raises:
-        DataError: A vector has a component that is not a number, or no length.
+        DataError: A vector is not finite, or not of unit length.
     """
     skipped_N = np.zeros(len(ids), bool) if skipped_N is None else skipped_N
     _check(path, vectors_ND[~skipped_N] if skipped_N.any() else vectors_ND)
@@ -148,64 +141,65 @@ def write_vectors_part(
 
 def missing_vector_parts(folder: Path, manifest: VectorManifest, kind: EntryKind) -> Iterator[tuple[Path, range]]:
     """The parts that do not exist yet, with their corpus rows."""
-    there = names_in(folder)
-    for name, rows in manifest.parts(kind):
-        if name not in there:
-            yield folder / name, rows
+    parts = manifest.parts(kind)
+    for part in parts.missing(folder):
+        yield part_path(folder, part, kind), parts.rows_of(part)
 
 
 class VectorFolder:
-    """The embeddings of a corpus, opened: read block by block, so that a million vectors need no room for a million."""
+    """The embeddings of a corpus, read in blocks, so that memory does not grow with the number of vectors."""
 
     def __init__(self, folder: Path, corpus: Corpus):
-        """Reads the manifest only.
+        """Reads only the manifest.
 
         Raises:
-            DataError: There is none, or it embeds another corpus.
+            DataError: The manifest is missing, or the vectors embed another corpus.
         """
         self.folder = folder
         self.manifest = read_json(folder / "vectors.json", VectorManifest)
         if self.manifest.corpus != corpus.fingerprint:
             raise DataError(
-                f"{folder}: embeds another corpus than the one given; run `unijudge train embed` on this one"
+                f"{folder}: embeds another corpus than the given corpus; run `unijudge train embed` on the given corpus"
             )
         self._ids = {"items": corpus.item_ids, "queries": corpus.query_ids}
 
     def blocks(self, kind: EntryKind, wanted: range | None = None) -> Iterator[tuple[range, Vectors]]:
-        """The rows of each block, in order, and their vectors: (rows, width), float32, of unit length.
+        """Yields the rows of each block, in order, and their vectors: (rows, width), float32, of unit length.
 
-        What is `skipped` is 0 in every component.
+        The vector of a skipped input is all zeros.
 
         Args:
             kind: `items` or `queries`.
-            wanted: Leave out blocks without any of these rows.
+            wanted: The wanted rows. Blocks without any of these rows are left out.
 
         Raises:
-            DataError: A part is missing, torn, foreign, or holds numbers that are not finite.
+            DataError: A part is missing, damaged or foreign, or holds numbers that are not finite.
         """
-        for name, rows in self.manifest.parts(kind):
-            if wanted is None or (rows.start < wanted.stop and wanted.start < rows.stop):
-                yield from self._part(kind, self.folder / name, rows, wanted)
+        parts = self.manifest.parts(kind)
+        for part in parts.holding(wanted):
+            path = part_path(self.folder, part, kind)
+            yield from self._part(kind, path, parts.rows_of(part), wanted)
 
     def skipped(self, kind: EntryKind) -> Rows:
-        """The rows, ascending, whose inputs were too long and have no vector.
+        """Returns the ascending rows whose inputs were too long and have no vector.
 
         Raises:
-            DataError: A part is missing, torn or foreign.
+            DataError: A part is missing, damaged or foreign.
         """
         found = [np.empty(0, np.int64)]
         if self.manifest.on_long == "skip":
-            for name, rows in self.manifest.parts(kind):
-                with _opened(self.folder / name, self.manifest) as file:
-                    found.append(rows.start + _skipped(file))
+            parts = self.manifest.parts(kind)
+            for part, path in enumerate(parts.paths(self.folder)):
+                with _opened(path, self.manifest) as file:
+                    found.append(parts.rows_of(part).start + _skipped(file))
         return np.concatenate(found)
 
     def whole(self, kind: EntryKind) -> Vectors:
-        """All vectors of a kind, (N, width), in memory."""
+        """Returns all vectors of a kind, (N, width)."""
         return self.take(kind, np.arange(getattr(self.manifest, kind)))
 
     def take(self, kind: EntryKind, rows: Rows) -> Vectors:
-        """The vectors of some rows, in their order: (len(rows), width)."""
+        """Returns the vectors of some rows, in the order of `rows`: (len(rows), width)."""
         found = np.empty((len(rows), self.manifest.width), np.float32)
         if not len(rows):
             return found
@@ -215,34 +209,31 @@ class VectorFolder:
         return found
 
     def _part(self, kind: EntryKind, path: Path, rows: range, wanted: range | None) -> Iterator[tuple[range, Vectors]]:
-        start = rows.start
         with _opened(path, self.manifest) as file:
-            for group in range(file.num_row_groups):
-                block = range(start, start + file.metadata.row_group(group).num_rows)
-                start = block.stop
-                if wanted is None or (block.start < wanted.stop and wanted.start < block.stop):
-                    ids, vectors = _block(path, file, group, self.manifest.width)
-                    if not ids.equals(self._ids[kind].slice(block.start, len(block)).combine_chunks()):
-                        raise DataError(f"{path}: its ids are not those of the corpus; embed again")
-                    yield block, vectors
-        if start != rows.stop:
-            raise DataError(f"{path}: {start - rows.start} vectors, but {len(rows)} belong there; embed again")
+            for group, block in groups_holding(file, rows.start, wanted):
+                ids, vectors = _block(path, file, group, self.manifest.width)
+                if not ids.equals(self._ids[kind].slice(block.start, len(block)).combine_chunks()):
+                    raise DataError(f"{path}: its ids are not those of the corpus; embed again")
+                yield block, vectors
+            found = file.metadata.num_rows
+        if found != len(rows):
+            raise DataError(f"{path}: {found} vectors, but {len(rows)} belong there; embed again")
 
 
 def check_part(path: Path, manifest: VectorManifest) -> int:
-    """Reads one part and returns its number of vectors.
+    """Reads a part, and returns its number of vectors.
 
     Raises:
-        DataError: It is missing, torn, foreign, of another embedding, or its vectors are not of unit length.
+        DataError: The part is missing, damaged, foreign or of another embedding, or a vector is not of unit length.
     """
     with _opened(path, manifest) as file:
         return sum(len(_block(path, file, group, manifest.width)[0]) for group in range(file.num_row_groups))
 
 
 def _skipped(file: pq.ParquetFile) -> Rows:
-    """The places in a part of what has no vector."""
+    """Returns the row numbers in a part without a vector."""
     written = (file.schema_arrow.metadata or {}).get(_SKIPPED, b"").decode()
-    return np.array([int(place) for place in written.split(",") if place], np.int64)
+    return np.array([int(number) for number in written.split(",") if number], np.int64)
 
 
 def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
@@ -273,7 +264,7 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
     skipped = _skipped(file) - start
     if not np.array_equal(np.flatnonzero(~there), skipped[(skipped >= 0) & (skipped < len(there))]):
         raise DataError(f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again")
-    vectors = np.zeros((len(there), width), np.float32)  # flattened, nulls would be passed over
+    vectors = np.zeros((len(there), width), np.float32)  # `flatten` below leaves out nulls, so they stay 0
     vectors[there] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
     _check(path, vectors[there])
     return table.column("id").combine_chunks(), vectors
@@ -286,6 +277,6 @@ def _check(path: Path, vectors_ND: npt.NDArray[np.floating]) -> None:
     bad = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
     if len(bad):
         raise DataError(
-            f"{path}: {len(bad)} vectors are not of unit length (row {bad[0]}: {lengths[bad[0]]:.4g}); the embedder is "
-            "broken or did not normalise"
+            f"{path}: {len(bad)} vectors are not of unit length (row {bad[0]}: {lengths[bad[0]]:.4g}). Check that the "
+            "embedder works and normalises its vectors"
         )

@@ -1,1 +1,1 @@
-"""Pictures: decoded safely, without side data, and scaled the same everywhere."""
+"""Pictures: safe decoding without side data, and the same scaling for every engine."""

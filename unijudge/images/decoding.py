@@ -1,4 +1,4 @@
-"""Pictures are decoded in one place, safely: the format and the size are checked before any pixel is."""
+"""The safe decoding of pictures: format and size are checked before any pixel is decoded."""
 
 import io
 import math
@@ -17,60 +17,63 @@ from unijudge.errors import BadImage
 from unijudge.images.side_data import without_side_data
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.locations import is_local
-from unijudge.storage.texts import HEAD, LFS
+from unijudge.storage.texts import HEAD_BYTES, LFS
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 200_000_000
-"""Of one picture, where no setting says otherwise: the largest photographs of phones have as many."""
+"""The default limit of pixels in a picture: the number in the largest photographs of phones."""
 LARGE = 50_000_000
 """Pixels above which a picture is made smaller while it is decoded."""
 STRIP = 256
-"""Rows of a large picture's smaller copy that are made at once."""
+"""Rows of a large picture's smaller copy that are made at the same time."""
 MAX_ASPECT_RATIO = 200
 MAX_BYTES = 200 * 2**20
-"""Of one encoded picture: what is larger is never read."""
+"""The limit of bytes in an encoded picture. A larger file is never read."""
 LARGEST_HEADER = 2**31
-"""Pixels that a header may promise, for who asks for their number alone."""
-OTHERS = {
+"""The limit of pixels in a header when only the number of pixels is wanted."""
+OTHER_FORMATS = {
     b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF", b"%PDF": "a PDF", b"jP  ": "a JPEG 2000",
     b"\xff\x0a": "a JPEG XL", b"JXL ": "a JPEG XL", b"ftypavi": "an AVIF", b"ftyphe": "a HEIC", b"ftypmif1": "a HEIC",
     b"8BPS": "a file of Photoshop",
 }  # fmt: skip
-"""How other pictures begin, at once or after four bytes, and what they are; they too may be called .jpg."""
+"""First bytes of other formats, or bytes 5 and later → the name of the format. Such files too may be named .jpg."""
 LONGEST_MARK = 12
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""EXIF orientation → what makes the picture upright."""
+"""EXIF orientation → the operation that makes the picture upright."""
 _LIMIT = threading.Lock()
-"""Pillow's limit is one for the whole process."""
+"""The lock of Pillow's limit, which belongs to the whole process."""
 _ONE_AT_A_TIME = threading.Lock()
-"""For large pictures: each takes up to four bytes a pixel."""
+"""The lock for decoding large pictures, each of which takes up to four bytes per pixel."""
 
 T = TypeVar("T")
 
-# Pillow warns of strange metadata and of large pictures. For one call this cannot be switched off: Python's filters
-# belong to all threads, and one that leaves may switch them off for ever.
+# Pillow warns about strange metadata and large pictures. The warnings cannot be switched off for a single call: all
+# threads share Python's filters, and a thread that restores old filters could switch others off for ever.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes one picture, safely: the format and the size are checked before any pixel is.
+    """Decodes one picture safely: format and size are checked before any pixel is decoded.
 
-    A picture of more than `LARGE` pixels is halved, or more, while it is decoded; one such picture at a time.
+    A picture of more than `LARGE` pixels is scaled to a half or less while it is decoded. Only one such picture is
+    decoded at a time.
 
     Args:
-        data: The bytes of a JPEG, PNG or WebP file; of one with several pictures, as phones write it, the first.
-        max_pixels: Largest width × height.
+        data: The bytes of a JPEG, PNG or WebP file. Of a file with several pictures, as phones write, the first is
+            decoded.
+        max_pixels: The largest allowed width × height.
 
     Returns:
-        An RGB image, turned as its EXIF orientation says; transparent parts are white.
+        An RGB image, turned by its EXIF orientation. Transparent parts are white.
 
     Raises:
-        BadImage: Another format, animated, too large, longer than 200 times its width, or truncated.
-        MemoryError: The memory is full; the picture may be sound.
+        BadImage: The picture has another format, is animated, truncated or too large, or one side is over 200 times
+            the other.
+        MemoryError: The memory is full. The picture may be valid.
     """
     try:
         return _pixels_decide(data, lambda found: _still(found, max_pixels))
@@ -85,21 +88,21 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def _instead(data: bytes) -> str:
-    """What bytes are that are no picture of ours, and what helps."""
+    """Returns what bytes are if they are not a supported picture, and the cure, for a message."""
     if not data:
-        return ", but an empty file; fetch it again"
+        return ", but an empty file; download it again"
     if data.startswith(LFS):
         return ", but a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
-    head = data[:HEAD].lstrip().lower()
+    head = data[:HEAD_BYTES].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
-        kind = "a drawing in SVG" if b"<svg" in data[:1000] else "a text, as servers answer instead of a picture"
-        return f", but {kind}; " + ("convert it" if "SVG" in kind else "fetch it again")
-    kind = next((kind for mark, kind in OTHERS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)), "")
+        kind = "a drawing in SVG" if b"<svg" in data[:1000] else "a text, which a server sent instead of a picture"
+        return f", but {kind}; " + ("convert it" if "SVG" in kind else "download it again")
+    kind = next((kind for mark, kind in OTHER_FORMATS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)), "")
     return f", but {kind}; convert it" if kind else ""
 
 
 def pixels_in(data: bytes) -> int:
-    """Width × height of a picture, as its header says; nothing is decoded. 0 for bytes that are no picture."""
+    """Returns width × height from a picture's header, without decoding. Returns 0 for bytes that are not a picture."""
     try:
         width, height = _pixels_decide(data, _size)
     except Exception:  # noqa: BLE001  `open_image` names the fault when it decodes the picture
@@ -108,12 +111,12 @@ def pixels_in(data: bytes) -> int:
 
 
 def _pixels_decide(data: bytes, read: Callable[[bytes], T]) -> T:
-    """What `read` makes of a picture; where it fails, of the picture without its side data."""
+    """Returns the result of `read` for a picture. If `read` fails, tries again without the picture's side data."""
     try:
         return read(data)
     except (BadImage, MemoryError, Image.DecompressionBombError):
         raise
-    except Exception:  # noqa: BLE001  whatever a damaged profile, text or thumbnail raises
+    except Exception:  # noqa: BLE001  a damaged profile, text or thumbnail may raise anything
         return read(without_side_data(data))
 
 
@@ -124,7 +127,7 @@ def _size(data: bytes) -> tuple[int, int]:
 
 
 def _still(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture, where its header promises one that we open."""
+    """Decodes a picture after checking its header."""
     _lift_bomb_limit(max_pixels)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
@@ -134,12 +137,12 @@ def _still(data: bytes, max_pixels: int) -> Image.Image:
             raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
         image.info.update(_transparent_gray(data, image))
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise BadImage("animated image: only still pictures are judged; save one frame")
+            raise BadImage("animated image: only still pictures can be judged; save one frame")
         return _decoded(image)
 
 
 def _transparent_gray(data: bytes, image: Image.Image) -> dict[str | tuple[int, int], int]:
-    """The shade that is transparent in a gray PNG of less than eight bits a pixel, as Pillow scales the others."""
+    """Returns the transparent shade of a gray PNG with less than eight bits per pixel, scaled as its pixels are."""
     depth, shade = data[24], image.info.get("transparency")
     if not isinstance(shade, int) or image.format != "PNG" or image.mode not in ("1", "L") or depth >= 8:
         return {}
@@ -147,10 +150,10 @@ def _transparent_gray(data: bytes, image: Image.Image) -> dict[str | tuple[int, 
 
 
 def _decoded(image: Image.Image) -> Image.Image:
-    """The pixels of an opened picture, as they are to be seen."""
+    """Decodes the pixels of an opened picture, upright and in RGB."""
     is_large = image.width * image.height > LARGE
     with _ONE_AT_A_TIME if is_large else nullcontext():
-        if is_large:  # a JPEG can be decoded at a half, a quarter or an eighth of its size; others leave this alone
+        if is_large:  # a JPEG can be decoded at a half, a quarter or an eighth of its size; other formats ignore this
             image.draft(image.mode, _smaller(image))
         image.load()
         shrink = _times(image)
@@ -160,7 +163,7 @@ def _decoded(image: Image.Image) -> Image.Image:
 
 
 def _times(image: Image.Image) -> int:
-    """How many times smaller each side is made."""
+    """Returns the factor by which each side is made smaller."""
     return math.ceil(math.sqrt(image.width * image.height / LARGE))
 
 
@@ -172,12 +175,12 @@ def _smaller(image: Image.Image) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001  whatever damaged side data raise: the picture is shown as it is stored
+    except Exception:  # noqa: BLE001  damaged side data may raise anything; the picture is then not turned
         return 1
 
 
 def _shrunk(image: Image.Image, times: int) -> Image.Image:
-    """A decoded picture, each side so many times smaller; strip by strip, since a copy of the whole is large."""
+    """Makes each side of a decoded picture `times` smaller, strip by strip, since a whole RGB copy would be large."""
     width, height = image.size
     out = Image.new("RGB", (math.ceil(width / times), math.ceil(height / times)))
     rows = times * STRIP
@@ -188,21 +191,21 @@ def _shrunk(image: Image.Image, times: int) -> Image.Image:
 
 
 def _lift_bomb_limit(max_pixels: int) -> None:
-    """Lets Pillow open whatever we would: its own limit is 179 million pixels. It is never lowered again."""
+    """Raises Pillow's limit, which is 179 million pixels by default, to ours. The limit is never lowered again."""
     with _LIMIT:
         if Image.MAX_IMAGE_PIXELS is not None:
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
 def read_bounded(path: Path) -> bytes:
-    """The bytes of a picture's file; never of a device, and never more than `MAX_BYTES`.
+    """Reads the bytes of a picture's file.
 
     Raises:
-        BadImage: It is no file, or is larger.
-        Exception: What the disk or the store raises.
+        BadImage: The path is not a regular file (a device, for example), or the file is larger than `MAX_BYTES`.
+        Exception: An error of the disk or the store.
     """
     if is_local(path) and not stat.S_ISREG(path.stat().st_mode):
-        raise BadImage(f"{path}: no regular file, so no picture; import again")
+        raise BadImage(f"{path}: not a regular file, so not a picture; import again")
     with path.open("rb") as file:
         data: bytes = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -211,10 +214,10 @@ def read_bounded(path: Path) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+    if image.mode.startswith("I"):  # 16 bits per pixel: Pillow would clip the values, not scale them
         shades = np.asarray(image)
         image = Image.fromarray(np.where(shades == image.info.get("transparency"), 255, shades >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy every pixel
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies every pixel even for RGB

@@ -1,35 +1,38 @@
-"""Bytes of a file → the picture that every engine is given: decoded safely, scaled to the budget, the same everywhere.
+"""Bytes of a file → the picture for every engine: decoded safely, scaled to the pixel budget, the same everywhere.
 
-Engines and processors scale pictures each in their own way, and some ignore the budget that they are given. So pictures
-are scaled here; what a family of models makes of them is the family's business (`families`).
+Each engine and processor scales pictures in a different way, and some ignore the budget. So pictures are scaled here.
+The conversion of a scaled picture into tokens depends on the family of models (`families`).
 """
 
+import hashlib
 import math
+import threading
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal, Protocol
 
+from cachetools import LRUCache, cachedmethod
 from PIL import Image
 
 from unijudge.errors import SettingsError
 from unijudge.images.decoding import MAX_ASPECT_RATIO, open_image
-from unijudge.images.lru import LruCache
 
 Resize = Literal["keep", "square"]
 
 
 @dataclass(frozen=True)
 class PixelBudget:
-    """How large pictures are made: within two bounds, the aspect ratio kept; or all of one size, squashed."""
+    """The size to which pictures are scaled: within two bounds with the aspect ratio kept, or all to one square."""
 
     min_pixels: int
     max_pixels: int
     resize: Resize = "keep"
 
     def __post_init__(self) -> None:
-        """Refuses bounds that no size meets.
+        """Refuses bounds that no size can satisfy.
 
         Raises:
-            SettingsError: The smallest size is above the largest.
+            SettingsError: `min_pixels` is larger than `max_pixels`.
         """
         if self.resize == "keep" and self.min_pixels > self.max_pixels:
             raise SettingsError(
@@ -38,12 +41,12 @@ class PixelBudget:
             )
 
     def fit(self, height: int, width: int, side: int) -> tuple[int, int]:
-        """The (height, width) to which a picture is scaled, multiples of `side`, which is an image token's.
+        """Returns the (height, width) to which a picture is scaled, as multiples of `side`, an image token's side.
 
-        `keep` is `fitted`, repeated until nothing changes: what was scaled once stays as it is. No size exceeds
-        `max_pixels`, but for one token. A size below `min_pixels` remains where the next larger one would exceed
-        `max_pixels`. `square` is the largest square within `max_pixels`, whatever the picture's own size, as the
-        reference makes its pictures before any processor sees them.
+        `keep` repeats `fitted` until the size no longer changes, so that a scaled picture is never scaled again. No
+        size exceeds `max_pixels`, except a picture of a single token. A size may stay below `min_pixels` if the next
+        larger size would exceed `max_pixels`. `square` is the largest square within `max_pixels` for every picture, as
+        the reference code scales its pictures before any processor.
 
         Example:
             >>> PixelBudget(3136, 451584).fit(500, 900, 28), PixelBudget(3136, 451584, "square").fit(500, 900, 28)
@@ -60,9 +63,10 @@ class PixelBudget:
         return size
 
     def _nearer(self, height: int, width: int, side: int) -> tuple[int, int]:
-        """`fitted`, never above `max_pixels` where it can be avoided, and never longer than pictures may be.
+        """Applies `fitted` once, and then keeps `max_pixels` where possible, and the largest allowed aspect ratio.
 
-        It ends: a size above `max_pixels` shrinks with each step, and one below `min_pixels` loses no side.
+        The repetition in `fit` ends: a size above `max_pixels` shrinks with each step, and a size below `min_pixels`
+        never shrinks.
         """
         tall, wide = fitted(height, width, side, self.min_pixels, self.max_pixels)
         if tall * wide > self.max_pixels:
@@ -73,73 +77,74 @@ class PixelBudget:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as the model will see it."""
+    """A picture as the model sees it."""
 
     image: Image.Image
-    """RGB, as engines are given it."""
+    """The RGB image for an engine."""
     token_ids: tuple[int, ...]
-    """What stands for it in a prompt."""
+    """The picture's tokens in a prompt."""
     grid: tuple[int, int] | None = None
-    """(height, width) in image tokens, where the family gives tokens positions in a plane."""
+    """(height, width) in image tokens, if the family gives these tokens positions in a plane."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Returns the memory of the picture, in bytes."""
         return 3 * self.image.width * self.image.height
 
 
 class PictureFormat(Protocol):
-    """What the reader asks of a family of models."""
+    """The part of a family of models that the reader needs."""
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) to which a picture is scaled."""
+        """Returns the (height, width) to which a picture is scaled."""
         ...
 
     def picture(self, image: Image.Image) -> Picture:
-        """What a scaled picture becomes."""
+        """Returns the `Picture` of a scaled image."""
         ...
 
 
 class PictureReader:
-    """Decodes and scales pictures, keeping the most recent ones: a query's picture is prepared once. For any thread."""
+    """A thread-safe reader that decodes and scales pictures.
+
+    It caches recent pictures, so that a query's picture is prepared once.
+    """
 
     def __init__(self, form: PictureFormat, *, max_source_pixels: int, keep_bytes: int = 2**27):
-        """Opens nothing yet.
+        """Creates a reader with an empty cache.
 
         Args:
-            form: The family of models that they are for.
+            form: The family of models that gets the pictures.
             max_source_pixels: Pictures with more pixels are not decoded at all.
-            keep_bytes: How many bytes of files and pictures to keep.
+            keep_bytes: The size of the cache, in bytes of pictures.
         """
         self._form = form
         self._max_source_pixels = max_source_pixels
-        self._recent = LruCache[Picture](keep_bytes)
+        self._recent: LRUCache[bytes, Picture] = LRUCache(keep_bytes, getsizeof=lambda picture: picture.nbytes)
+        """By the hash of the file."""
+        self._lock = threading.Lock()
 
+    @cachedmethod(attrgetter("_recent"), key=lambda _, data: hashlib.sha256(data).digest(), lock=attrgetter("_lock"))
     def __call__(self, data: bytes) -> Picture:
         """Prepares one picture.
 
         Raises:
-            BadImage: It cannot be decoded, or is too large.
+            BadImage: The picture cannot be decoded, or is too large.
         """
-        kept = self._recent.get(data)
-        if kept is not None:
-            return kept
         image = open_image(data, self._max_source_pixels)
         height, width = self._form.fit(image.height, image.width)
-        picture = self._form.picture(image.resize((width, height), Image.Resampling.BICUBIC))
-        self._recent.put(data, picture, len(data) + picture.nbytes)
-        return picture
+        return self._form.picture(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def fitted(height: int, width: int, side: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The nearest size within a budget of pixels whose sides are multiples of `side`, the aspect ratio nearly kept.
+    """Returns the nearest size within a pixel budget whose sides are multiples of `side`, with nearly the same ratio.
 
     Args:
-        height: In pixels.
-        width: In pixels.
-        side: Of an image token, in pixels.
-        min_pixels: Smallest height × width.
-        max_pixels: Largest height × width, but for one token at least on each side.
+        height: Height of the picture, in pixels.
+        width: Width of the picture, in pixels.
+        side: Side of an image token, in pixels.
+        min_pixels: The smallest height × width.
+        max_pixels: The largest height × width. Each side still has at least one token.
 
     Returns:
         (height, width).
@@ -162,7 +167,7 @@ def fitted(height: int, width: int, side: int, min_pixels: int, max_pixels: int)
 
 
 def _largest(height: int, width: int, side: int, max_pixels: int) -> tuple[int, int]:
-    """The largest size of about this aspect ratio within `max_pixels`, but for one token at least on each side."""
+    """Returns the largest size of about this ratio within `max_pixels`, with at least one token on each side."""
     shrink = math.sqrt(height * width / max_pixels)
     tall = max(side, math.floor(height / shrink / side) * side)
     wide = max(side, math.floor(width / shrink / side) * side)

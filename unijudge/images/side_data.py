@@ -1,6 +1,6 @@
-"""A picture's bytes without what is no pixel: colour profiles, texts, thumbnails and second pictures.
+"""The removal of side data from a picture's bytes: colour profiles, texts, thumbnails and second pictures.
 
-Pillow reads them before the pixels, and refuses the whole picture where they are damaged or large.
+Pillow reads side data before the pixels, and refuses the whole picture if the side data is damaged or large.
 """
 
 import zlib
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"})
-"""Chunks that are pixels, say how they are turned, or that they move."""
+"""Chunks that hold the pixels, their orientation, or an animation."""
 JPEG = b"\xff\xd8"
 JPEG_KEPT = frozenset({0xE0, 0xEE})
-"""Segments of applications that say how colours are coded: JFIF and Adobe."""
+"""Application segments that define the colour coding: JFIF and Adobe."""
 EXIF = b"Exif\0\0"
 WEBP_DROPPED = frozenset({b"EXIF", b"XMP ", b"ICCP"})
 
 
 def without_side_data(data: bytes) -> bytes:
-    """The bytes of a JPEG, PNG or WebP file without its side data; where it is torn, what follows stays as it is."""
+    """Returns the bytes of a JPEG, PNG or WebP file without side data. After a damaged part, all bytes are kept."""
     if data.startswith(PNG):
         return PNG + b"".join(_png_chunks(data))
     if data.startswith(JPEG):
@@ -29,23 +29,27 @@ def without_side_data(data: bytes) -> bytes:
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:
-    """Length, name, content, checksum."""
+    """Yields the chunks to keep. A chunk is length, name, content and checksum."""
     at = len(PNG)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        name, told = data[at + 4 : at + 8], int.from_bytes(data[end - 4 : end], "big")
-        if name in PNG_KEPT and (name != b"eXIf" or zlib.crc32(data[at + 4 : end - 4]) == told):
+        name, checksum = data[at + 4 : at + 8], int.from_bytes(data[end - 4 : end], "big")
+        if name in PNG_KEPT and (name != b"eXIf" or zlib.crc32(data[at + 4 : end - 4]) == checksum):
             yield data[at:end]
         at = end
     yield data[at:]
 
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:
-    """Marker, length with itself, content; from the first scan on all is pixels."""
+    """Yields the segments to keep.
+
+    A segment is a marker, a length that includes its own two bytes, and content. From the first scan on, all bytes are
+    pixels.
+    """
     at = len(JPEG)
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xFF:  # a byte that only fills
+        if marker == 0xFF:  # a fill byte
             at += 1
             continue
         is_side = (0xE0 <= marker <= 0xEF and marker not in JPEG_KEPT) or marker == 0xFE
@@ -56,7 +60,11 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    """Name, length, content, a byte where the length is odd. The header of a large file says which side data follow."""
+    """Yields the chunks to keep.
+
+    A chunk is name, length, content, and a padding byte if the length is odd. The header chunk VP8X announces the side
+    data that follows, so its flags are cleared.
+    """
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")

@@ -1,1 +1,1 @@
-"""What a judge is: its prompt, its verdicts, what crosses HTTP, and what a pair costs."""
+"""The judge: its prompt, its verdicts, the HTTP protocol, and the cost of a pair."""

@@ -1,7 +1,8 @@
-"""What a pair costs in floating-point operations: arithmetic on token counts, for a model whose shape is known.
+"""The cost of a pair in floating-point operations, computed from token counts and a model's shape.
 
-Products of matrices are counted, two operations for a multiply-add. Norms, rotations, softmax and the scaling of
-pictures are not: a fraction of a percent. It says nothing about seconds: those are measured, by scoring a few pairs.
+Matrix products are counted, with two operations for a multiply-add. Norms, rotations, softmax and the scaling of
+pictures are ignored: they are a fraction of a percent. Seconds cannot be derived from these numbers; they are measured
+by scoring a few pairs.
 
 Letters: K candidates of one query · R queries of one candidate · V visual tokens of a picture.
 """
@@ -12,83 +13,85 @@ from typing import TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 
 WASTED_TOKENS = 8
-"""Prefixes are cached in whole blocks: of a block of 16, vLLM's on a GPU, half is computed anew for each candidate."""
+"""Shared tokens that are computed again for each candidate: vLLM caches whole blocks of 16, and on average half a block
+is lost."""
 
 
 class VisionShape(BaseModel):
-    """What a picture costs in the vision tower, as a function of its visual tokens."""
+    """The cost of a picture in the vision tower, as a function of its visual tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     patches_per_token: int = Field(gt=0)
     """Patches of the tower that become one token of the language model."""
     linear_flops: int = Field(gt=0)
-    """For each visual token: its patches through the tower's layers, and what merges them."""
+    """Operations for each visual token: its patches through the tower's layers, and the merging of the patches."""
     attention_flops: int = Field(ge=0)
-    """For each (patch, patch) of a picture, in the layers that see all of it."""
+    """Operations for each (patch, patch) of a picture, in the layers with full attention."""
     window_flops: int = Field(ge=0)
-    """For each (patch, patch) of a window, in the layers that see windows."""
+    """Operations for each (patch, patch) of a window, in the layers with windows."""
     window_patches: int = Field(ge=0)
-    """Patches of a whole window; 0 where no layer has windows."""
+    """Patches of a whole window; 0 if no layer has windows."""
 
 
 class ModelShape(BaseModel):
-    """What a token costs. Derived from a model's configuration, never measured."""
+    """The cost of a token. It is derived from a model's configuration, never measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     linear_flops: int = Field(gt=0)
-    """For each token, in the language model's layers."""
+    """Operations for each token, in the language model's layers."""
     attention_flops: int = Field(gt=0)
-    """For each (token, token that it sees), in the language model's layers."""
+    """Operations for each pair of a token and a token that it attends to, in the language model's layers."""
     head_flops: int = Field(gt=0)
-    """For each position that is scored, over the whole vocabulary."""
+    """Operations for each scored position, over the whole vocabulary."""
     vision: VisionShape
 
 
 class TokenCount(BaseModel):
-    """How long the prompt of one pair is, as the judge runs it."""
+    """The length of a pair's prompt, as the judge runs it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: int = Field(gt=0)
-    """Of the whole prompt, those of pictures included."""
+    """Tokens of the whole prompt, including the tokens of pictures."""
     shared_tokens: int = Field(ge=0)
-    """Of the beginning that all candidates of the request share: computed once for them. 0 for one alone."""
+    """Tokens of the prefix that all candidates of a request share, which is computed once. 0 for a single candidate."""
     query_image_tokens: int = Field(ge=0)
-    """Of the query's picture; 0 without one."""
+    """Tokens of the query's picture; 0 without a picture."""
     candidate_image_tokens: int = Field(ge=0)
-    """Of the candidate's picture; 0 without one."""
+    """Tokens of the candidate's picture; 0 without a picture."""
 
 
 @dataclass(frozen=True)
 class PairFlops:
-    """What one pair costs, by what is computed once for several."""
+    """The cost of a pair under three kinds of caching, in FLOPs."""
 
     naive: float
-    """Nothing is."""
+    """The cost without caching."""
     vision_cached: float
-    """Each picture is."""
+    """The cost if each picture is computed once."""
     prefix_cached: float
-    """Each picture is that the engine keeps, and the beginning that a query's candidates share."""
+    """The cost if a query's candidates share their prefix, and each picture that the engine caches is computed once."""
 
 
 class Sharing(TypedDict):
-    """What an engine computes once: arguments of `pair_flops`."""
+    """The caching of an engine, as arguments of `pair_flops`."""
 
     wasted_tokens: int
     query_picture_once: bool
 
 
 def sharing_of(backend: str, order: str) -> Sharing:
-    """What is computed once by a judge's engine.
+    """Returns the caching of a judge's engine.
 
-    vLLM keeps a picture's features, and its prefixes in blocks. transformers keeps the prefix to the token, and nothing
-    else: a query's picture after the candidate goes through the tower once for each candidate.
+    vLLM caches a picture's features, and caches prefixes in blocks. The transformers backend caches a prefix to the
+    exact token, and nothing else. So it runs a query's picture through the tower once for each candidate if the
+    candidate comes first.
 
     Args:
-        backend: Of the judge's identity.
-        order: Of its prompt: `query_first` or `candidate_first`.
+        backend: The backend in the judge's identity.
+        order: The order of the judge's prompt: `query_first` or `candidate_first`.
 
     Example:
         >>> sharing_of("transformers", "candidate_first")
@@ -100,16 +103,16 @@ def sharing_of(backend: str, order: str) -> Sharing:
 
 
 def text_flops(shape: ModelShape, new: int, cached: int) -> float:
-    """What the language model computes for `new` tokens after `cached` ones, without the head.
+    """Returns the cost of `new` tokens after `cached` tokens in the language model, without the head.
 
-    A token sees those before it and itself, so
+    A token attends to itself and all tokens before it, so
 
         FLOPs = linear · n + attention · (n · p + n · (n + 1) / 2),   n new, p cached.
 
     Args:
-        shape: Of the model.
-        new: Tokens to compute, at least 0.
-        cached: Tokens before them whose keys and values are kept, at least 0.
+        shape: The shape of the model.
+        new: The number of tokens to compute, at least 0.
+        cached: The number of earlier tokens whose keys and values are cached, at least 0.
 
     Returns:
         FLOPs, at least 0.
@@ -126,15 +129,16 @@ def text_flops(shape: ModelShape, new: int, cached: int) -> float:
 
 
 def vision_flops(shape: VisionShape, visual_tokens: int) -> float:
-    """What the vision tower computes for a picture.
+    """Returns the cost of a picture in the vision tower.
 
         FLOPs = linear · V + P · (attention · P + window · min(P, W)),   P = V · patches a token, W a window's patches.
 
-    Windows that a picture's edge cuts count as whole ones: at most too much, by less than 1 % of a Qwen2.5-VL's tower.
+    A window that the picture's edge cuts counts as a whole window. For Qwen2.5-VL's tower, this overestimates by less
+    than 1 %.
 
     Args:
-        shape: Of the tower.
-        visual_tokens: V, of the picture in the prompt; 0 without a picture.
+        shape: The shape of the tower.
+        visual_tokens: V, the visual tokens of the picture; 0 without a picture.
 
     Returns:
         FLOPs, at least 0.
@@ -160,22 +164,24 @@ def pair_flops(
     wasted_tokens: int = WASTED_TOKENS,
     query_picture_once: bool = True,
 ) -> PairFlops:
-    """What one pair costs, where its query has K candidates and its candidate R queries.
+    """Returns the cost of a pair whose query has K candidates and whose candidate has R queries.
 
         naive          LM(t, 0) + ViT(q) + ViT(c) + head
         vision cached  LM(t, 0) + ViT(q) / K + ViT(c) / R + head
         prefix cached  LM(s, 0) / K + LM(t − s + w, s − w) + ViT(q) / K + ViT(c) / R + head
 
-    t are the prompt's tokens, s those that the query's candidates share, w those of s that are computed anew
-    nevertheless; LM is `text_flops`, ViT `vision_flops`. Where the prompt puts the candidate first, s is short, and the
-    formula says so.
+    t is the number of tokens in the prompt, s the number of tokens that the query's candidates share, and w the part of
+    s that is computed again for each candidate. LM is `text_flops`, and ViT is `vision_flops`. If the prompt puts the
+    candidate first, s is small.
 
     Args:
-        shape: Of the model.
-        count: Of the pair.
-        candidates_of_query: K, as many as are judged together; an average may be a fraction. At least 1.
-        queries_of_candidate: R, as many as ask for it while its picture is still cached; 1 where it is not. At least 1.
-        wasted_tokens: w: half a block of the prefix cache; 0 on the transformers backend, which has no blocks.
+        shape: The shape of the model.
+        count: The token counts of the pair.
+        candidates_of_query: K, the number of candidates that are judged together, at least 1. An average may be a
+            fraction.
+        queries_of_candidate: R, the number of queries that use the candidate while its picture is cached, at least 1.
+            Without a cached picture, R is 1.
+        wasted_tokens: w, half a block of the prefix cache; 0 for the transformers backend, which has no blocks.
         query_picture_once: Whether the engine runs the tower once for a query's picture and all its candidates. If not,
             ViT(q) is not divided by K in the third sum.
 
@@ -198,7 +204,7 @@ def pair_flops(
         Prefix and vision reuse as in vLLM; the constants of Qwen2.5-VL-7B are checked in a test.
     """
     if candidates_of_query < 1 or queries_of_candidate < 1:
-        raise ValueError(f"{candidates_of_query} candidates of a query, {queries_of_candidate} queries of a candidate")
+        raise ValueError(f"{candidates_of_query} candidates, {queries_of_candidate} queries: each must be at least 1")
     query = vision_flops(shape.vision, count.query_image_tokens)
     candidate = vision_flops(shape.vision, count.candidate_image_tokens)
     candidate_once = candidate / queries_of_candidate + shape.head_flops

@@ -1,7 +1,8 @@
-"""The one judge prompt, as ordered parts: what is asked, in which order, and which two words are the answers.
+"""The judge's prompt as ordered parts: the question, the order of the two sides, and the two answer words.
 
-The wording is UniME-V2's (arXiv 2510.13515, after LamRA's pointwise reranker); the same prompt judges, trains the
-reranker and serves it. Which tokens stand around the parts is the model's chat template's business (`encoding`).
+The wording is UniME-V2's (arXiv 2510.13515, after LamRA's pointwise reranker). The same prompt is used for judging, and
+for training and serving the reranker. The model's chat template decides the tokens around the parts
+(`modeling/chat_encoder.py`).
 """
 
 import hashlib
@@ -24,29 +25,29 @@ LIST_INSTRUCTION = (
     "candidate is independent of the others. Evaluate each candidate against the query, and respond with the number "
     "corresponding to the candidate that best meets the requirements of the query."
 )
-"""Of the listwise question, as UniME-V2's reranker is asked."""
+"""The instruction of the listwise question, in the words of UniME-V2's reranker."""
 
 LONGEST_LIST = 9
-"""Candidates that one listwise question may hold: larger numbers are two tokens, and would need generation."""
+"""The most candidates of a listwise question: larger numbers are two tokens, and would need generation."""
 
 
 class Prompt(Settings):
-    """What the judge is asked. Another wording, other labels or another order is another judge."""
+    """The judge's question. Another wording, other labels or another order make another judge."""
 
     instruction: str = (
         "I will provide you with a query and a candidate. Please evaluate whether the candidate meets the requirements "
         "of the query. If it does, respond with 'Yes'; if it doesn't, respond with 'No'."
     )
-    """Stands before everything."""
+    """The first part of the prompt."""
     yes: str = "Yes"
-    """The label of a match; one token of the model's vocabulary."""
+    """The label of a match, a single token of the model's vocabulary."""
     no: str = "No"
-    """The label of a mismatch; one token of the model's vocabulary."""
+    """The label of a mismatch, a single token of the model's vocabulary."""
     order: Literal["query_first", "candidate_first"] = "query_first"
-    """What stands first. The first side is computed once for all pairs that share it; the order changes the scores."""
+    """The side that comes first. Pairs with the same first side share its computation. The order changes the scores."""
 
     def parts(self, query: Content, candidate: Content) -> list[PromptPart]:
-        """The user's turn for one pair: instruction, then each side's name, image and text, without separators.
+        """Returns the user's turn for a pair: instruction, then each side's name, image and text, without separators.
 
         Example:
             >>> Prompt(instruction="Match?").parts(Content("a cat"), Content(image=b"..."))
@@ -62,14 +63,14 @@ class Prompt(Settings):
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with any word or the order, of a pair's question and of a list's."""
+        """Returns sixteen hex digits that change with any word or the order of the pairwise and listwise questions."""
         one, other = Content("one"), Content("other")
         words = [self.model_dump(), self.parts(one, other), list_parts(one, [one, other]), list_answer(1)]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
 def list_parts(query: Content, candidates: Sequence[Content]) -> list[PromptPart]:
-    """The user's turn of the listwise question: which of these candidates fits best?
+    """Returns the user's turn of the listwise question: which of these candidates fits best?
 
     Example:
         >>> list_parts(Content("a cat"), [Content("x"), Content(image=b"...")])[1:]
@@ -82,7 +83,7 @@ def list_parts(query: Content, candidates: Sequence[Content]) -> list[PromptPart
 
 
 def list_answer(number: int) -> str:
-    """What answers it: the number, from 1, of a candidate.
+    """Returns the answer to the listwise question, by the number (from 1) of a candidate.
 
     Example:
         >>> list_answer(2)
@@ -92,9 +93,9 @@ def list_answer(number: int) -> str:
 
 
 def content_parts(content: Content) -> list[PromptPart]:
-    """A content's image, then its text; what it lacks is left out, and a text of blanks says nothing.
+    """Returns a content's image, then its text. A missing part and a text of only whitespace are left out.
 
-    An image without bytes is an image that cannot be decoded, not the lack of one.
+    Empty bytes are an image that cannot be decoded, not a missing image.
 
     Example:
         >>> content_parts(Content(" ", b"...")), content_parts(Content("a ")), content_parts(Content("", None))
@@ -105,10 +106,10 @@ def content_parts(content: Content) -> list[PromptPart]:
 
 
 def is_blank(text: str | None) -> bool:
-    r"""Whether nothing of a text would be seen: blanks, line breaks, and characters without width.
+    r"""Whether a text is invisible: empty, whitespace, control characters or characters without width.
 
     Example:
         >>> is_blank(None), is_blank(" \u200b\n"), is_blank("0")
         (True, True, False)
     """
-    return all(one.isspace() or unicodedata.category(one) in ("Cc", "Cf") for one in text or "")
+    return all(letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in text or "")

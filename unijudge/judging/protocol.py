@@ -1,12 +1,12 @@
-"""What crosses HTTP: the bodies of the judge service, which the server checks and the client writes.
+"""The HTTP protocol of the judge service: the bodies that the client writes and the server checks.
 
-GET  /v1/identity   ServiceInfo                      who judges, what a token costs, the limits of a request
-POST /v1/score      ScoreRequest → ScoreResponse     one query, its candidates; one answer for each, in order
-POST /v1/choose     ScoreRequest → ChooseResponse    the same, asked as one list: which candidate is the best
-POST /v1/count      ScoreRequest → CountResponse     the same, counted and not judged: how long each prompt is
-PUT  /v1/blobs/SHA  the bytes of an image            from then on requests may name it by its sha256
+GET  /v1/identity   ServiceInfo                      the judge's identity, what a token costs, the limits of a request
+POST /v1/score      ScoreRequest → ScoreResponse     a verdict for each candidate of a query, in order
+POST /v1/choose     ScoreRequest → ChooseResponse    the best candidate of the list, by one listwise question
+POST /v1/count      ScoreRequest → CountResponse     the length of each prompt, without judging
+PUT  /v1/blobs/SHA  the bytes of an image            later requests may name this image by its sha256
 GET  /healthz       the process is alive             GET /readyz   a real pair was scored
-any 4xx or 5xx      ErrorBody                        409: its `missing` lists the images to send
+any 4xx or 5xx      ErrorBody                        409: `missing` lists the images to send
 """
 
 import base64
@@ -23,7 +23,7 @@ from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Ver
 
 
 def _decode(value: object) -> object:
-    """Base64 as people make it: with line breaks, without the padding, as a `data:` URL."""
+    """Decodes base64 in its common forms: with line breaks, without padding, or as a `data:` URL."""
     if not isinstance(value, str):
         return value
     letters = "".join(_after_header(value).split()).rstrip("=")
@@ -34,19 +34,19 @@ def _decode(value: object) -> object:
 
 
 def _after_header(text: str) -> str:
-    """What stands in a `data:` URL; other text as it is."""
+    """Returns the content of a `data:` URL, and any other text unchanged."""
     if text[:5].lower() != "data:":
         return text
     header, _, letters = text.partition(",")
     if not header.lower().endswith(";base64"):
-        raise ValueError("a data: URL without ;base64, before its comma")
+        raise ValueError("a data: URL without ;base64, before its comma; encode the image as base64")
     return letters
 
 
 def _no_base64(letters: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]+", letters):
-        cut_off = "is cut off: one letter stands alone at its end"
-        urlsafe = "has the letters of URLs, - and _; the usual ones are + and /"
+        cut_off = "is truncated: a single character is left at its end. Send it again"
+        urlsafe = "uses the URL-safe characters - and _; use + and / instead"
         return f"its base64 {urlsafe if '-' in letters or '_' in letters else cut_off}"
     return "not base64 of an image file; URLs and paths are never opened"
 
@@ -59,99 +59,99 @@ Base64 = Annotated[
 
 
 class Wire(BaseModel):
-    """The base of the bodies: an unknown field is an error, never ignored."""
+    """The base class of the bodies. An unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class WireContent(Wire):
-    """A query or a candidate: text, an image, or both. One without either is answered as any other, with its error."""
+    """A query or a candidate: text, an image, or both. A candidate without content gets an error in its result."""
 
     text: str | None = None
     image: Base64 | None = None
     """A JPEG, PNG or WebP file in base64."""
     image_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """In the place of `image`: the hash of a blob that the service was sent before."""
+    """The hash of a blob that was sent to the service before, instead of `image`."""
 
     @model_validator(mode="after")
     def _one_image(self) -> "WireContent":
         if self.image is not None and self.image_sha256:
-            raise ValueError("both an image and the hash of one: send either")
+            raise ValueError("both image and image_sha256 are set; send only one of them")
         return self
 
     @classmethod
     def of(cls, content: Content, image_sha256: str | None = None) -> "WireContent":
-        """Wraps a content, unchecked: the service checks what arrives. With a hash, the image itself stays here."""
+        """Wraps a content without checks: the service checks it. With a hash, the image itself is not sent."""
         if image_sha256:
             return cls.model_construct(text=content.text, image_sha256=image_sha256)
         return cls.model_construct(text=content.text, image=content.image)
 
     def content(self, blobs: Mapping[str, bytes]) -> Content:
-        """Unwraps it; `blobs` holds the images that are named by a hash."""
+        """Unwraps the content; `blobs` maps a hash to its image."""
         return Content(text=self.text, image=blobs[self.image_sha256] if self.image_sha256 else self.image)
 
 
 class ScoreRequest(Wire):
-    """One query and the candidates to judge against it."""
+    """A query and its candidates."""
 
     query: WireContent
     candidates: Annotated[list[WireContent], Field(min_length=1)]
 
 
 class Answer(Wire):
-    """The base of what a judge answers."""
+    """The base class of a judge's answers."""
 
     identity: JudgeIdentity
-    """Who answered."""
+    """The identity of the judge that answered."""
 
 
 class ScoreResponse(Answer):
-    """One verdict or one error for each candidate, in the order of the request."""
+    """A verdict or an error for each candidate, in the order of the request."""
 
     results: list[Verdict | PairError]
 
 
 class ChooseResponse(Answer):
-    """The best of the candidates, or why this list cannot be asked about."""
+    """The best candidate, or the reason why this list cannot be judged."""
 
     result: ListVerdict | PairError
 
 
 class CountResponse(Answer):
-    """One count or one error for each candidate, in the order of the request."""
+    """A token count or an error for each candidate, in the order of the request."""
 
     results: list[TokenCount | PairError]
 
 
 class Limits(Wire):
-    """What one request may hold. Beyond it the request is refused, never cut."""
+    """The limits of a request. A larger request is refused, never truncated."""
 
     max_candidates: int
     max_body_bytes: int
-    """Of a request's body and, apart, of the images that it names by their hashes."""
+    """The most bytes of a request's body, and, separately, of the images that the request names by hash."""
     max_pixels: int
-    """Largest width × height of an image, before any resizing."""
+    """The largest width × height of an image, before any resizing."""
     max_request_pixels: int
-    """Largest width × height of all different images of a request together."""
+    """The largest sum of width × height over all different images of a request."""
     blobs: bool
-    """Whether images can be sent once and named by their hash from then on."""
+    """Whether images can be sent once and then named by their hash."""
 
 
 class ServiceInfo(Wire):
-    """Who judges, what a token costs there, and what a request may hold."""
+    """The judge's identity, the cost of a token, and the limits of a request."""
 
     identity: JudgeIdentity
     digest: str
-    """What to send as `If-Match` to be scored by this judge or not at all."""
+    """The value to send as `If-Match`, so that no other judge answers."""
     limits: Limits
     shape: ModelShape | None
     """What a token costs; null for a judge without tokens, and for a model of which it is not known."""
     replicas: int
-    """How many copies of the judge the service was told to run; each answers by itself."""
+    """The number of copies of the judge that the service is configured to run. Each copy answers alone."""
 
 
 class ErrorBody(Wire):
-    """Why a request as a whole was not answered."""
+    """The reason why a whole request was not answered."""
 
     code: str
     """For programs: `bad_request`, `bad_query`, `bad_blob`, `unknown_blobs`, `no_blobs`, `no_room`, `too_large`,
@@ -160,4 +160,4 @@ class ErrorBody(Wire):
     message: str
     """A sentence for people."""
     missing: list[str] = []
-    """With `unknown_blobs`: the hashes of the images to send."""
+    """The hashes of the images to send, for the code `unknown_blobs`."""

@@ -1,4 +1,4 @@
-"""judging.json, beside the weights of a trained reranker: how it was asked, and how it saw pictures."""
+"""judging.json beside the weights of a trained reranker: its prompt and its pixel budget in training."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict
 from unijudge.judging.prompt import Prompt
 from unijudge.storage.files import read_json
 
-FILE = "judging.json"
+JUDGING_FILE = "judging.json"
 JUDGE_MIN_PIXELS = 4 * 28 * 28
 JUDGE_MAX_PIXELS = 300 * 28 * 28
-"""The budget of pictures that a judge has by default, and so a reranker, who is one, in training."""
+"""The default pixel budget of a judge, which is also the default of a reranker in training."""
 
 
 class JudgingManifest(BaseModel):
-    """What a reranker was trained with; served otherwise its scores are others."""
+    """The settings with which a reranker was trained. With other settings its scores change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,27 +22,29 @@ class JudgingManifest(BaseModel):
     min_pixels: int
     max_pixels: int
     base: str | None = None
-    """The weights that its adapter was trained on: a hub revision, or a digest; None where its own lie beside it."""
+    """The weights under the adapter, as a hub revision or a digest; None if the folder holds the full weights."""
 
 
 def served_otherwise(folder: Path, prompt: Prompt, min_pixels: int, max_pixels: int) -> list[str]:
-    """What of a service's settings is not what its reranker was trained with, a sentence each; none of another model.
+    """Returns a sentence for each setting of a service that differs from the training of its reranker.
+
+    A model without judging.json gets no sentence.
 
     Args:
-        folder: Of the model.
-        prompt: What the service asks.
-        min_pixels: Its budget of pictures.
-        max_pixels: The same.
+        folder: The folder of the model.
+        prompt: The prompt of the service.
+        min_pixels: The lower bound of the service's pixel budget.
+        max_pixels: The upper bound of the service's pixel budget.
 
     Raises:
         DataError: judging.json cannot be read.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / JUDGING_FILE).is_file():
         return []
-    trained = read_json(folder / FILE, JudgingManifest)
+    trained = read_json(folder / JUDGING_FILE, JudgingManifest)
     found = [
-        f"model.{name} = {value}, but {folder} was trained with {wanted}: it sees pictures otherwise than it "
-        f"learned to; set model.{name} = {wanted}"
+        f"model.{name} = {value}, but {folder} was trained with {wanted}, so it sees pictures in another size than in "
+        f"training. Set model.{name} = {wanted}"
         for name, value, wanted in [
             ("min_pixels", min_pixels, trained.min_pixels),
             ("max_pixels", max_pixels, trained.max_pixels),
@@ -50,7 +52,7 @@ def served_otherwise(folder: Path, prompt: Prompt, min_pixels: int, max_pixels: 
         if value != wanted
     ]
     found += [
-        f"prompt.{name} is not what {folder} was trained with ({str(wanted)[:60]!r}); set it so"
+        f"prompt.{name} differs from the training of {folder}; set it to {str(wanted)[:60]!r}"
         for name, wanted in trained.prompt
         if getattr(prompt, name) != wanted
     ]

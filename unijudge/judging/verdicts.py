@@ -1,7 +1,7 @@
-"""What a judge is: one async method, `judge(query, candidates)`, and who answered.
+"""The interface of a judge: an async method, `judge(query, candidates)`, and an identity.
 
-vLLM, transformers, the scripted double and the HTTP client all are judges; a caller cannot tell which it has. Those
-that can also say at once which of some candidates is the best are choosers.
+vLLM, transformers, the scripted test double and the HTTP client are all judges, and a caller cannot tell them apart. A
+judge that can also choose the best of several candidates with one question is a chooser.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from unijudge.content import Content
 
 
 class Verdict(BaseModel):
-    """The judge's answer about one candidate, before anyone has decided anything.
+    """The judge's answer about a candidate, before any decision.
 
     Both numbers are natural-log probabilities over the *whole* vocabulary at the first answer position, so their
     difference is the difference of the two logits (the softmax denominator cancels).
@@ -28,16 +28,16 @@ class Verdict(BaseModel):
     no_logprob: float = Field(le=1e-4)
     """ln P("No"), at most 0."""
     argmax_is_label: bool
-    """Whether the likeliest answer of all was Yes or No: with the mass, says whether prompt and model fit."""
+    """Whether the likeliest token was Yes or No. Together with the mass, this tells whether prompt and model fit."""
 
     @property
     def log_odds(self) -> float:
-        """Ln [P(Yes) / P(No)], in nats. Any real number; 0 is undecided."""
+        """Returns ln [P(Yes) / P(No)], in nats: any real number, and 0 if undecided."""
         return self.yes_logprob - self.no_logprob
 
     @property
     def score(self) -> float:
-        """The semantic matching score of UniME-V2: softmax over the Yes and No logits, in (0, 1).
+        """Returns the semantic matching score of UniME-V2: softmax over the Yes and No logits, in (0, 1).
 
         Example:
             >>> Verdict(yes_logprob=-1.0, no_logprob=-1.0, argmax_is_label=True).score
@@ -47,12 +47,12 @@ class Verdict(BaseModel):
 
     @property
     def mass(self) -> float:
-        """P(Yes) + P(No), in (0, 1]: whether the model was answering the question at all."""
+        """Returns P(Yes) + P(No), in (0, 1]. A small mass means that the model did not answer the question."""
         return math.exp(self.yes_logprob) + math.exp(self.no_logprob)
 
 
 def sigmoid(log_odds: float) -> float:
-    """1 / (1 + e^−x), without overflow at either end.
+    """Returns 1 / (1 + e^−x), without overflow at either end.
 
     Example:
         >>> sigmoid(0.0), sigmoid(-1000.0)
@@ -64,28 +64,28 @@ def sigmoid(log_odds: float) -> float:
 
 
 class ListVerdict(BaseModel):
-    """The judge's answer about a list: which of its candidates is the best.
+    """The judge's choice of the best candidate in a list.
 
-    The numbers are natural-log probabilities over the *whole* vocabulary in the place of the answer's number.
+    The numbers are natural-log probabilities over the *whole* vocabulary at the position of the answer's number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     place: int | None
-    """Of the best candidate, from 0; null where the likeliest answer of all is no number of this list: the answer
-    cannot be parsed, and the caller's own order stands."""
+    """The position of the best candidate, from 0. It is null if the likeliest token is not a number of this list; then
+    the caller keeps the original order."""
     logprobs: list[Annotated[float, Field(le=1e-4)]]
     """ln P(number) of each candidate, in the order of the request, at most 0."""
     mass: float
-    """Sum of P(number), in (0, 1]: whether the model was answering the question at all."""
+    """The sum of P(number), in (0, 1]. A small mass means that the model did not answer the question."""
 
     @classmethod
     def of(cls, logprobs: Sequence[float], *, argmax_is_number: bool) -> Self:
-        """What follows from the numbers that were read.
+        """Builds the verdict from the probabilities of the numbers.
 
         Args:
             logprobs: ln P(number) of each candidate, at most 0.
-            argmax_is_number: Whether the likeliest token of all is one of those numbers.
+            argmax_is_number: Whether the likeliest token is one of these numbers.
 
         Example:
             >>> ListVerdict.of([-1.0, -0.5], argmax_is_number=True).place
@@ -99,7 +99,7 @@ class ListVerdict(BaseModel):
 
 
 class PairError(BaseModel):
-    """Why one pair has no verdict, or one list no choice. Never a number in its place."""
+    """The reason why a pair has no verdict, or a list no choice. An error is never replaced by a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,19 +111,19 @@ class PairError(BaseModel):
 
 
 EMPTY = PairError(code="empty", message="neither text nor image, so there is nothing to judge; leave it out")
-"""Of a candidate without any content."""
+"""The error of a candidate without content."""
 
 
 class JudgeIdentity(BaseModel):
-    """Everything that a score depends on. Stands in every manifest and every response.
+    """All settings and versions on which a score depends. It is part of every manifest and every response.
 
-    A number is None, and a word `unknown`, only for scores that others published without saying it.
+    A number is None, or a word is `unknown`, only for published scores of others who did not state the value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
-    """A hub name, or the last part of a folder's path."""
+    """The hub name, or the last part of the folder's path."""
     weights: str
     """The hub revision, or a digest of the folder's weight files and configuration."""
     prompt_fingerprint: str
@@ -136,22 +136,22 @@ class JudgeIdentity(BaseModel):
     max_pixels: int | None
     dtype: str
     head_dtype: str
-    """Of the logits."""
+    """The dtype of the logits."""
     quantisation: str = "none"
     adapter: str = "none"
-    """A digest of a LoRA adapter's files, where there is one."""
+    """A digest of the LoRA adapter's files, or `none`."""
     backend: str
     backend_version: str
     inputs_version: str = "unknown"
-    """Of what makes tokens and pixels, whatever engine runs."""
+    """The versions of the libraries that make tokens and pixels, for every engine."""
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits: the ETag of the service, and what `If-Match` pins."""
+        """Returns sixteen hex digits: the ETag of the service, and the value of `If-Match`."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def difference(self, found: "JudgeIdentity") -> str:
-        """In words, what another judge has otherwise than this one."""
+        """Returns the differences of another judge from this judge, in words."""
         pairs = [
             f"{name} is {after!r}, not {before!r}"
             for (name, before), (_, after) in zip(self, found, strict=True)
@@ -164,32 +164,32 @@ class JudgeIdentity(BaseModel):
 
 
 class Judge(Protocol):
-    """The seam: whatever scores pairs."""
+    """The interface of everything that scores pairs."""
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who answers."""
+        """Returns the identity of the judge."""
         ...
 
     async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
-        """One answer for each candidate, in order.
+        """Returns an answer for each candidate, in order.
 
         Raises:
             JudgeRefused: The query itself cannot be judged.
-            JudgeUnavailable: Busy or unreachable.
+            JudgeUnavailable: The judge is busy or unreachable.
         """
         ...
 
 
 @runtime_checkable
 class Chooser(Protocol):
-    """A judge that can be asked listwise."""
+    """A judge that answers listwise questions."""
 
     async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
-        """Which of the candidates is the best, or why the list as it is cannot be asked about.
+        """Returns the best of the candidates, or the reason why this list cannot be judged.
 
         Raises:
             JudgeRefused: The query itself cannot be judged, or this judge's model cannot answer listwise.
-            JudgeUnavailable: Busy or unreachable.
+            JudgeUnavailable: The judge is busy or unreachable.
         """
         ...

@@ -1,1 +1,1 @@
-"""Everything of a model but its forward pass: tokens, pixels, and whether its weights are whole."""
+"""The inputs and checks of a model: tokens, pixels, and the completeness of its weights."""

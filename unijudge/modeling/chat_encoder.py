@@ -1,11 +1,12 @@
 """Parts (texts and pictures) → token ids, so that a user's text can never become a control token.
 
-A *stream* is a list of token ids in which a picture stands as its bytes, until `ModelInputs` turns it into as many
-tokens as it needs. Two streams share a prefix exactly as far as they are equal, and no picture is ever cut in two.
+A *stream* is a list of token ids. A picture in a stream is represented by its bytes until `ModelInputs` replaces the
+bytes with the picture's tokens. Two streams share a prefix exactly as far as their entries are equal, and a prefix
+never ends inside a picture.
 
-The chat template is the tokenizer's own. Text between two of its control tokens, the template's and the user's
-together, is tokenised as one string (cutting at part borders would change the pieces) by a copy of the tokenizer that
-has no added tokens at all. Works on tokenizers of the Hugging Face kind; imports no library of theirs.
+The chat template comes from the tokenizer. All text between two control tokens, from the template and the user, is
+tokenised as one string: tokenising part by part would give other tokens. A copy of the tokenizer without added tokens
+does so. This module works with Hugging Face tokenizers, but imports no library of Hugging Face.
 """
 
 import json
@@ -18,26 +19,26 @@ from unijudge.errors import ModelError
 from unijudge.judging.prompt import PromptPart
 
 Stream = list[int | bytes]
-"""Token ids, with a picture's bytes where its tokens will stand."""
+"""Token ids, with a picture's bytes in the place of its tokens."""
 
-_SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters: no template has them; user text is put in afterwards
+_SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which templates lack; user text replaces them later
 _PLAIN = "Which one? A red-brown fox, 3 of 4."
-"""Text that no tokenizer has a reason to cut otherwise here than elsewhere."""
+"""An ordinary text, which every tokenizer should cut in the same way in every context."""
 
 
 class ChatEncoder:
-    """One user's turn, rendered by the tokenizer's own chat template, up to where the model's answer begins."""
+    """Renders a user's turn with the tokenizer's chat template, up to the beginning of the model's answer."""
 
     def __init__(self, tokenizer: Any, image_token: str):
-        """Checks that no text can become an added token, and that plain text is cut as the tokenizer itself cuts it.
+        """Checks that no text can become an added token, and that this class cuts plain text as the tokenizer does.
 
         Args:
             tokenizer: A fast tokenizer with a chat template.
-            image_token: The placeholder that the template writes for a picture, as in `<|image_pad|>`.
+            image_token: The placeholder that the template writes for a picture, such as `<|image_pad|>`.
 
         Raises:
-            ModelError: No chat template, a tokenizer whose vocabulary itself spells an added token, or one that cuts
-                plain text in a way that is not understood here.
+            ModelError: The tokenizer has no chat template, its vocabulary spells an added token, or it cuts plain text
+                in another way than this class.
         """
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no chat template; take an instruct model")
@@ -45,36 +46,39 @@ class ChatEncoder:
         self.image_token = image_token
         self._controls: dict[str, int] = tokenizer.get_added_vocab()
         if image_token not in self._controls:
-            raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no token {image_token!r} for pictures")
+            raise ModelError(
+                f"{tokenizer.name_or_path}: its tokenizer has no token {image_token!r} for pictures; take a "
+                "vision-language model"
+            )
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._cut = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
         self._first, self._plain = _without_added_tokens(tokenizer.backend_tokenizer)
         for token, token_id in self._controls.items():
             if token_id in self.text_ids(token):
                 raise ModelError(
-                    f"{tokenizer.name_or_path}: typed text {token!r} becomes the control token {token_id}; "
-                    "user text could steer this model"
+                    f"{tokenizer.name_or_path}: the typed text {token!r} becomes the control token {token_id}, so user "
+                    "text could steer this model. Take another model"
                 )
         bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-        place = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
-        self._begin: list[int] = whole[:place]
-        self._end: list[int] = whole[place + len(bare) :]
-        """What the tokenizer puts before and behind a string of its own."""
+        start = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
+        self._begin: list[int] = whole[:start]
+        self._end: list[int] = whole[start + len(bare) :]
+        """The special tokens that the tokenizer puts before (`_begin`) and after (`_end`) a string."""
         self._layout = lru_cache(maxsize=64)(self._render)
         self._check_plain_text()
 
     def text_ids(self, text: str) -> list[int]:
-        """The ids of plain text inside a prompt; what looks like a control token in it stays text."""
+        """Returns the token ids of plain text inside a prompt. The spelling of a control token stays text."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
     @property
     def answer_prefix(self) -> str:
-        """The text between the last control token and the place where the model's answer begins."""
+        """Returns the text between the last control token and the beginning of the model's answer."""
         return _SLOT.sub("", self._layout((False,))[-1])
 
     def answer_ids(self, answer: str) -> list[int]:
-        """The tokens of an answer in its place: together with the text before it, which may change its pieces.
+        """Returns the tokens of an answer after the text that precedes it, since this text may change the tokens.
 
         Raises:
             ModelError: The answer and the text before it share a token.
@@ -82,14 +86,17 @@ class ChatEncoder:
         context = self.text_ids(self.answer_prefix)
         ids = self.text_ids(self.answer_prefix + answer)
         if ids[: len(context)] != context:
-            raise ModelError(f"{answer!r} melts into {self.answer_prefix!r} before it, in this model's tokenizer")
+            raise ModelError(
+                f"{answer!r} shares a token with {self.answer_prefix!r} before it, in this model's tokenizer; take "
+                "another model"
+            )
         return ids[len(context) :]
 
     def label_id(self, label: str) -> int:
-        """The one token of a label where the answer stands: it may be one alone and two in its place.
+        """Returns the single token of a label as an answer. The same word may be one token alone and two as an answer.
 
         Raises:
-            ModelError: It is not one token there.
+            ModelError: The label is not a single token there.
         """
         ids = self.answer_ids(label)
         if len(ids) != 1:
@@ -100,24 +107,24 @@ class ChatEncoder:
         return ids[0]
 
     def stream(self, parts: Sequence[PromptPart]) -> Stream:
-        """The whole prompt for one user's turn that holds `parts`."""
+        """Returns the complete prompt of a user's turn with `parts`."""
         texts = [part for part in parts if isinstance(part, str)]
         pictures = iter([part for part in parts if isinstance(part, bytes)])
         segments = self._layout(tuple(isinstance(part, bytes) for part in parts))
         begins = segments[1:2] == [self._tokenizer.bos_token] and not segments[0]
         stream: Stream = [] if begins else list(self._begin)
-        for place, segment in enumerate(segments):
+        for position, segment in enumerate(segments):
             if segment == self.image_token:
                 stream.append(next(pictures))
             elif segment in self._controls:
                 stream.append(self._controls[segment])
             elif segment:
                 text = _SLOT.sub(lambda slot: texts[int(slot[1])], segment)
-                stream += self.text_ids(text) if place else self._first.encode(text, add_special_tokens=False).ids
+                stream += self.text_ids(text) if position else self._first.encode(text, add_special_tokens=False).ids
         return stream
 
     def written_picture(self) -> str:
-        """What the template writes for a picture: its token, and whatever it puts around it."""
+        """Returns the template's text for a picture: the image token and the text around this token."""
         alone, nothing = self._segments([{"type": "image"}]), self._segments([])
         while nothing and alone[0] == nothing[0]:
             del alone[0], nothing[0]
@@ -126,13 +133,13 @@ class ChatEncoder:
         return "".join(alone)
 
     def bare_stream(self, parts: Sequence[PromptPart]) -> Stream:
-        """`parts` one after the other, without a template: as the tokenizer takes a string, but for control tokens."""
+        """Returns `parts` in order, without a template, as the tokenizer encodes a string without control tokens."""
         stream: Stream = list(self._begin)
-        for place, part in enumerate(parts):
+        for position, part in enumerate(parts):
             if isinstance(part, bytes):
                 stream.append(part)
             else:
-                stream += self.text_ids(part) if place else self._first.encode(part, add_special_tokens=False).ids
+                stream += self.text_ids(part) if position else self._first.encode(part, add_special_tokens=False).ids
         return stream + self._end
 
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
@@ -145,13 +152,13 @@ class ChatEncoder:
                 content.append({"type": "text", "text": f"\ue000{num_texts}\ue001"})
                 num_texts += 1
         segments = self._segments(content)
-        if self._kinds(segments) != is_picture:  # a template that puts pictures first: whose they are would be lost
+        if self._kinds(segments) != is_picture:  # this template moves pictures to the front: their order would be lost
             written = "".join(part.get("text") or self.written_picture() for part in content)
             segments = self._segments([{"type": "text", "text": written}])
         if self._kinds(segments) != is_picture:
             raise ModelError(
                 f"{self._tokenizer.name_or_path}: its chat template does not write {self.image_token!r} once for each "
-                "picture; is this a vision-language model?"
+                "picture; check that this is a vision-language model"
             )
         return segments
 
@@ -171,12 +178,12 @@ class ChatEncoder:
         except Exception as error:  # a template is a program: it may raise anything
             raise ModelError(
                 f"{self._tokenizer.name_or_path}: its chat template does not take a user's turn of texts and pictures "
-                f"({type(error).__name__}: {error})"
+                f"({type(error).__name__}: {error}). Take a vision-language model"
             ) from error
         return text
 
     def _kinds(self, segments: list[str]) -> tuple[bool, ...]:
-        """In order, true for a picture and false for a text."""
+        """Returns true for each picture and false for each text, in order."""
         kinds: list[bool] = []
         for segment in segments:
             kinds += [True] if segment == self.image_token else [False] * len(_SLOT.findall(segment))
@@ -188,34 +195,34 @@ class ChatEncoder:
         ids = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
         if self.stream([_PLAIN]) != ([] if begins else self._begin) + ids:
             raise ModelError(
-                f"{self._tokenizer.name_or_path}: its tokenizer cuts plain text otherwise than this program does; "
-                "report it with the name of the model"
+                f"{self._tokenizer.name_or_path}: its tokenizer cuts plain text in another way than this program. "
+                "Report this error with the name of the model"
             )
 
 
 def _refuse_the_date(_: str) -> str:
-    """In the place of what a chat template asks for the time.
+    """Replaces the function by which a chat template reads the current time.
 
     Raises:
-        ModelError: Always: a pair would have another score tomorrow.
+        ModelError: Always, because the scores of a pair would change from day to day.
     """
     raise ModelError(
-        "its chat template writes the date of today (strftime_now), so scores and vectors would change from day to "
-        "day; put a fixed date there"
+        "its chat template writes today's date (strftime_now), so scores and vectors would change from day to day. Put "
+        "a fixed date into the template"
     )
 
 
 def _without_added_tokens(backend: Any) -> tuple[Any, Any]:
-    """Copies of a tokenizer that know no added tokens: for the first text of a prompt, and for all that follow."""
+    """Returns two copies of a tokenizer without added tokens: for the first text of a prompt, and for later texts."""
     plain = json.loads(backend.to_str())
     plain.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     first = json.dumps(plain)
-    later = first.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')  # of SentencePiece-like tokenizers
+    later = first.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')  # in SentencePiece tokenizers
     return type(backend).from_str(first), type(backend).from_str(later)
 
 
 def shared_prefix(streams: Sequence[Stream]) -> int:
-    """How many leading entries all streams share, leaving each at least one of its own.
+    """Returns the number of leading entries that all streams share. At least one entry of each stream is not counted.
 
     Example:
         >>> shared_prefix([[1, 2, b"x", 3], [1, 2, b"x", 4]])

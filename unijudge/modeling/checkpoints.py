@@ -1,6 +1,6 @@
-"""Whether a checkpoint holds exactly the tensors of its model: what it lacks would be random, and nobody would be told.
+"""A check that a checkpoint holds exactly the tensors of its model. Engines may silently make missing tensors random.
 
-Judges, embedders and adapters are all held to it, whatever engine runs them. Only the files' headers are read.
+The check applies to judges, embedders and adapters, with every engine. It reads only the headers of the files.
 """
 
 import copy
@@ -13,29 +13,28 @@ from unijudge.errors import DataError, ModelError
 from unijudge.formats.model_folders import WEIGHTS_INDEX, check_safetensors
 from unijudge.modeling.inputs import NO_CODE, load_config
 from unijudge.modeling.weight_files import WEIGHTS, check_numbers, is_side_tensor, packing_of, weight_files
+from unijudge.shown import NAMED
 from unijudge.storage.access_errors import in_one_line
 
-NAMED = 5
-"""How many tensors of a kind a message names."""
-
 LONGEST_NAME = 120
-"""Characters of a name that are shown."""
+"""The most characters of a tensor's name in a message."""
 
 Shape = tuple[int, ...]
 
 
 def check_checkpoint(name: str, revision: str | None) -> None:
-    """Returns if a model's checkpoint has every tensor of the model that its configuration describes, and no other.
+    """Checks that a checkpoint has every tensor of the model that its configuration describes, and no other tensor.
 
-    The model is built without memory and transformers finds each tensor's place, old names and tied weights included.
-    Of packed weights (AWQ and its like) only this is compared: that a packed layer has all of its tensors.
+    The model is built without memory (on the meta device), and transformers assigns each tensor, including old names
+    and tied weights. For packed weights (AWQ and similar methods), the check only requires that a packed layer has all
+    of its tensors.
 
     Args:
-        name: A hub name, or a folder. A hub model is fetched, as any engine would fetch it.
+        name: A hub name or a folder. A hub model is downloaded, as any engine would do.
         revision: The commit of a hub model.
 
     Raises:
-        ModelError: A tensor is missing, of another shape, of another kind of number, or without a place; engines would
+        ModelError: A tensor is missing or unexpected, has another shape, or has another kind of number; engines would
             read different files; or the files cannot be read.
         DataError: The headers of the files cannot be read.
     """
@@ -65,12 +64,12 @@ def check_checkpoint(name: str, revision: str | None) -> None:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    except pickle.UnpicklingError as error:  # torch would advise to run whatever stands in there
+    except pickle.UnpicklingError as error:  # torch's own message would advise to run the code in the file
         raise ModelError(
-            f"its weights cannot be read: {folder or name}: pytorch_model*.bin holds no tensors, or more than tensors, "
-            "which is never run here. Download the model again, or take one with safetensors"
+            f"its weights cannot be read: {folder or name}: pytorch_model*.bin holds no tensors, or holds code too, "
+            "which is never run here. Download the model again, or take a model with safetensors"
         ) from error
-    except Exception as error:  # a file may be anything, and each library has errors of its own
+    except Exception as error:  # a file may hold anything, and each library has its own errors
         raise ModelError(f"its weights cannot be read ({in_one_line(error)}). Download the model again") from error
     finally:
         if bars:
@@ -89,17 +88,17 @@ def check_checkpoint(name: str, revision: str | None) -> None:
 
 
 def _folder_of(name: str, revision: str | None) -> Path | None:
-    """The folder that holds a model's weights; None where they are not in files of safetensors.
+    """Returns the folder that holds a model's weights, or None if the weights are not in safetensors files.
 
     Raises:
-        ModelError: An adapter lies there too.
+        ModelError: The folder also holds an adapter.
     """
     from transformers.utils import find_adapter_config_file, hub
 
     if find_adapter_config_file(name, revision=revision) is not None:
         raise ModelError(
-            "an adapter lies beside the model's weights, and not every engine applies it. Merge it, or take the model "
-            "without adapter_config.json and adapter_model.safetensors"
+            "an adapter lies beside the model's weights, and not every engine applies adapters. Merge the adapter, or "
+            "remove adapter_config.json and adapter_model.safetensors"
         )
     if Path(name).is_dir():
         return Path(name)
@@ -109,14 +108,14 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
 
 
 def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
-    """Returns if two sets of tensors have the same names and shapes.
+    """Checks that two sets of tensors have the same names and shapes.
 
     Args:
-        wanted: What has a place.
-        found: What a file holds.
+        wanted: The tensors of the model.
+        found: The tensors in the file.
 
     Raises:
-        ModelError: They have not; the message has numbers, and five names at most of each kind.
+        ModelError: The tensors differ. For each kind of difference, the message has the number and up to five names.
 
     Example:
         >>> check_tensors({"a": (2, 3), "b": (4,)}, {"a": (2, 5)})
@@ -132,9 +131,9 @@ def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> No
 def _misfit(
     missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
 ) -> str | None:
-    """What does not fit, in words; None where all does."""
+    """Returns the differences in words, or None if all tensors fit."""
     shapes = [f"{name}: {_by(found)}, not {_by(wanted)}" for name, (found, wanted) in reshaped.items()]
-    kinds = [("missing", missing), ("without a place", unexpected), ("of another shape", shapes)]
+    kinds = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
     faults = [f"{kind}: {len(names):,} ({_some(names)})" for kind, names in kinds if names]
     return "tensors " + "; ".join(faults) if faults else None
 
@@ -151,17 +150,20 @@ def _by(shape: Shape) -> str:
 def _without_packed(
     model: Any, missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
 ) -> tuple[set[str], set[str], dict[str, tuple[Shape, Shape]]]:
-    """The same, less what packing explains: a linear layer's weight that is there under other names or in other shapes.
+    """Removes the differences that packing explains: packed weights of a linear layer have other names or shapes.
 
     Args:
-        model: Built without packing.
-        missing: Its tensors that the checkpoint lacks.
-        unexpected: The checkpoint's tensors that have no place.
-        reshaped: Those of another shape.
+        model: The model, built without packing.
+        missing: Tensors of the model that the checkpoint lacks.
+        unexpected: Tensors of the checkpoint that the model lacks.
+        reshaped: Tensors with another shape in the checkpoint.
+
+    Returns:
+        `missing`, `unexpected` and `reshaped` without these differences.
     """
     linear = {name for name, module in model.named_modules() if type(module).__name__ == "Linear"}
     packed = {name: _owner(name, linear) for name in unexpected}
-    # A scale alone is no weight.
+    # A scale without packed values is not a weight.
     filled = {owner for name, owner in packed.items() if owner and not is_side_tensor(name.removeprefix(owner))}
     return (
         {name for name in missing if name.rpartition(".")[0] not in filled},
@@ -171,6 +173,6 @@ def _without_packed(
 
 
 def _owner(name: str, layers: Collection[str]) -> str | None:
-    """Of the layers the one whose name stands before a tensor's."""
+    """Returns the layer whose name is the beginning of a tensor's name, or None."""
     parts = name.split(".")
     return next((".".join(parts[:end]) for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in layers), None)

@@ -1,7 +1,7 @@
-"""How each family of vision-language models takes a picture: how large, as which tokens, at which positions.
+"""The families of vision-language models: the sizes, tokens and positions of a picture in each family.
 
-Works on configurations and processors of the Hugging Face kind; imports no library of theirs. A picture is always
-processed as if it were alone, whatever else stands in the prompt, so that prompts can share it.
+This module works with Hugging Face configurations and processors, but imports no library of Hugging Face. A picture is
+processed independently of the rest of the prompt, so that prompts can share the picture.
 """
 
 import threading
@@ -22,62 +22,63 @@ TokenOrImage = int | Picture
 
 
 class Family(PictureFormat, Protocol):
-    """One family of models."""
+    """A family of models."""
 
     loader: ClassVar[tuple[str, Mapping[str, str]]]
-    """transformers' class that loads what it needs, and how to ask for it."""
+    """The class of transformers that loads the processor, and its options."""
     image_id: int
     """The token that a chat template writes for a picture."""
     engine_options: Mapping[str, Any]
-    """What makes an engine's own processor leave a picture of ours as it is."""
+    """Options for an engine's own processor, so that it does not scale our pictures again."""
 
     def __init__(self, config: Any, processor: Any, budget: PixelBudget, /):
-        """For one model: its configuration and processor, and the budget of a picture."""
+        """Takes a model's configuration and processor, and the pixel budget of a picture."""
 
     def positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
-        """The position of every token, (tokens,) or one row for each dimension."""
+        """Returns the position of every token: (tokens,), or (dimensions, tokens)."""
         ...
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
-        """What the vision tower takes of one or more pictures, in reading order."""
+        """Returns the vision tower's inputs for one or more pictures, in reading order."""
         ...
 
 
 class QwenVL:
-    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures of any size, tokens with a row and a column (M-RoPE)."""
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures of any size, and image tokens with a row and a column (M-RoPE)."""
 
-    # Pillow's is the one implementation that is the same with and without torchvision.
+    # The Pillow backend is the only one that gives the same pixels with and without torchvision.
     loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoImageProcessor", {"backend": "pil"})
 
     def __init__(self, config: Any, processor: Any, budget: PixelBudget):
         self.image_id: int = config.image_token_id
         self._vision_start: int = config.vision_start_token_id
         self._processor = processor
-        # For those who load what is saved; here pictures come scaled.
+        # Only for programs that load the saved processor: our pictures are already scaled.
         processor.size = {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
         _check_patches(config.vision_config, processor)
         self._side: int = processor.patch_size * processor.merge_size
         self._budget = budget
-        # An engine must leave every size of ours alone, also those below `min_pixels` and a single token.
+        # An engine must not scale our pictures again, not even a picture below `min_pixels` or of a single token.
         largest = max(budget.max_pixels, self._side**2)
         self.engine_options: Mapping[str, Any] = {"size": {"shortest_edge": 1, "longest_edge": largest}}
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
-        """Sides that are multiples of a token's: every processor of this kind leaves such a picture as it is."""
+        """Returns sides that are multiples of a token's side. No Qwen processor scales such a picture again."""
         return self._budget.fit(height, width, self._side)
 
     def picture(self, image: Image.Image) -> Picture:
-        """One token for each square of `side` pixels."""
+        """Returns a picture with one token for each square of `side` × `side` pixels."""
         grid = image.height // self._side, image.width // self._side
         return Picture(image, (self.image_id,) * (grid[0] * grid[1]), grid)
 
     def positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
-        """(time, height, width) of every token, (3, tokens).
+        """Returns (time, height, width) of every token, (3, tokens).
 
-        Text counts on in all three; a picture's tokens share one time and take their row and column, counted from where
-        the picture begins; text goes on after the largest of them. A picture without the control token `vision_start`
-        before it counts on like text: by that token the models' first implementation found pictures, so VLM2Vec and
-        UniME-V2, whose strings have none, were trained so. Newer transformers place such pictures in a plane.
+        A text token increases all three positions by one. The tokens of a picture share one time, and add their row and
+        column to the start position. The next text token continues after the largest position of the picture. A picture
+        without the control token `vision_start` before it is numbered as text is. The models' first implementation
+        found pictures by that token, so VLM2Vec and UniME-V2, whose prompts lack it, were trained with such positions.
+        Newer versions of transformers give such pictures rows and columns.
 
         Source:
             Qwen2-VL (arXiv 2409.12191), section on multimodal rotary position embedding. A test compares with
@@ -98,16 +99,16 @@ class QwenVL:
         return np.concatenate(blocks, axis=1)
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
-        """pixel_values (patches, width) and image_grid_thw (pictures, 3)."""
+        """Returns pixel_values (patches, width) and image_grid_thw (pictures, 3)."""
         features = self._processor(images=[p.image for p in pictures], do_resize=False, return_tensors="np")
         return {name: np.asarray(features[name]) for name in ("pixel_values", "image_grid_thw")}
 
 
 def _check_patches(tower: Any, processor: Any) -> None:
-    """Returns if a processor cuts pictures into the patches that a vision tower takes.
+    """Checks that a processor cuts pictures into patches of the vision tower's size.
 
     Raises:
-        ModelError: They are of another size: the processor is another model's.
+        ModelError: The sizes differ, so the processor belongs to another model.
     """
     sides = {
         "patch_size": "patch_size",
@@ -118,18 +119,18 @@ def _check_patches(tower: Any, processor: Any) -> None:
         cut, taken = getattr(processor, ours), getattr(tower, theirs)
         if cut != taken:
             raise ModelError(
-                f"preprocessor_config.json: {ours} is {cut}, and config.json says {taken}. Take both of one model"
+                f"preprocessor_config.json: {ours} is {cut}, but config.json says {taken}. Take both files of one model"
             )
 
 
 class TiledVL:
-    """InternVL, LLaVA-NeXT and LLaVA-OneVision: a picture becomes an overview and tiles, positions count on.
+    """InternVL, LLaVA-NeXT and LLaVA-OneVision: a picture becomes an overview and tiles, with positions as in text.
 
-    Tokens and tiles are those of the model's own processor, asked for one picture at a time: LLaVA-OneVision's would
-    take two pictures in one prompt without their tiles, and a query's would change with its candidate's.
+    The model's own processor makes tokens and tiles, for one picture at a time. LLaVA-OneVision's processor would omit
+    the tiles in a prompt with two pictures, so that a query's tokens would depend on the candidate's picture.
     """
 
-    # The one that vLLM takes as well: Pillow's tiles differ from torchvision's by 0.005 in log-odds.
+    # vLLM uses torchvision too. Scores with Pillow's tiles differ from scores with torchvision's by 0.005 in log-odds.
     loader: ClassVar[tuple[str, Mapping[str, str]]] = ("AutoProcessor", {"backend": "torchvision"})
 
     def __init__(self, _config: Any, processor: Any, budget: PixelBudget):
@@ -137,28 +138,28 @@ class TiledVL:
         self.engine_options: Mapping[str, Any] = {}
         self._processor = processor
         self._budget = budget
-        self._one_at_a_time = threading.Lock()  # fast tokenizers cannot be entered twice
+        self._one_at_a_time = threading.Lock()  # a fast tokenizer fails when two threads call it
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
-        """Within the budget; how many tiles that makes, the processor says."""
+        """Returns a size within the budget. The processor decides the number of tiles."""
         return self._budget.fit(height, width, 1)
 
     def picture(self, image: Image.Image) -> Picture:
-        """The tokens that the processor makes of this picture; its tiles are made again when they are needed."""
+        """Returns a picture with the processor's tokens. Its tiles are made again when they are needed."""
         (ids,) = self._processed(image)["input_ids"].tolist()
         return Picture(image, tuple(ids))
 
     def positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
-        """They count on, (tokens,)."""
+        """Returns consecutive positions, (tokens,)."""
         return np.arange(sum(len(entry.token_ids) if isinstance(entry, Picture) else 1 for entry in entries))
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
-        """The processor's arrays one after the other; tiles in a dimension of their own are padded to the most."""
+        """Returns the concatenated arrays of the processor. If tiles have a separate dimension, it is padded."""
         made = [self._processed(picture.image) for picture in pictures]
         names = [name for name in ("pixel_values", "image_sizes", "batch_num_images") if name in made[0]]
         columns: dict[str, list[npt.NDArray[Any]]] = {}
         for name in names:
-            columns[name] = [np.asarray(one[name]) for one in made]
+            columns[name] = [np.asarray(features[name]) for features in made]
         tiles = columns["pixel_values"]
         if tiles[0].ndim == 5:  # (1, tiles, 3, height, width)
             most = max(tile.shape[1] for tile in tiles)
@@ -180,15 +181,15 @@ FAMILIES: dict[str, type[Family]] = {
     "llava_next": TiledVL,
     "llava_onevision": TiledVL,
 }
-"""By the `model_type` of a configuration: those that the tests score through every engine."""
+"""`model_type` of a configuration → its family. The tests score each of these types with every engine."""
 
 
 def family_of(model_type: str) -> type[Family]:
-    """The family of a model.
+    """Returns the family of a model.
 
     Raises:
-        ModelError: It is none that the tests exercise.
+        ModelError: The model type is not supported.
     """
     if model_type not in FAMILIES:
-        raise ModelError(f"its model_type is {model_type!r}; the families that can be taken are {', '.join(FAMILIES)}")
+        raise ModelError(f"its model_type is {model_type!r}, which is not supported. Take one of {', '.join(FAMILIES)}")
     return FAMILIES[model_type]

@@ -1,6 +1,6 @@
-"""Everything of a model but its weights: parts → token streams → the arrays that a forward pass takes.
+"""The inputs of a model: parts → token streams → the arrays for a forward pass.
 
-The one place of this package that imports transformers, when a model's tokenizer and processor are loaded.
+This module loads a model's tokenizer and processor with transformers, but never its weights.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ from unijudge.storage.reaching import FROM_OUTSIDE
 from unijudge.storage.texts import BYTE_ORDER_MARK
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""The file by which peft knows an adapter."""
+"""The file by which peft recognises an adapter."""
 HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE")
-"""Variables of the environment that decide which hub is asked, and where its files are looked for."""
+"""Environment variables that choose the hub and the folders of its files."""
 NO_CODE = {"trust_remote_code": False}
-"""For every `from_pretrained`: else transformers asks the terminal whether to run the code that a model brings."""
+"""Options for every `from_pretrained`. By default transformers asks in the terminal whether to run a model's code."""
 
 
 class ModelInputs:
-    """For one model: its chat template and tokenizer, and its family's way with pictures."""
+    """A model's chat template, tokenizer and processor, and the conversion of pictures by its family."""
 
     def __init__(
         self,
@@ -49,35 +49,36 @@ class ModelInputs:
         """Loads a model's configuration, tokenizer and processor.
 
         Args:
-            name: A hub name, or a folder.
-            revision: Of a hub model: a commit, a branch or a tag. All files are taken of the commit that it names now.
+            name: A hub name or a folder.
+            revision: A commit, branch or tag of a hub model. All files are taken from the commit that this revision
+                names at the moment of loading.
             min_pixels: Smaller pictures are scaled up to this many pixels.
             max_pixels: Larger pictures are scaled down to this many pixels.
             max_source_pixels: Pictures with more pixels are not decoded at all.
             resize: Whether pictures keep their aspect ratio (`PixelBudget`).
 
         Raises:
-            ModelError: They cannot be loaded, are of another family, have no chat template, or user text could steer
-                this model (`ChatEncoder`).
+            ModelError: The files cannot be loaded, the model's family is not supported, the model has no chat template,
+                or user text could steer the model (`ChatEncoder`).
         """
         import transformers
 
         folder = Path(name)
         self.name = folder.name if folder.is_dir() else name
         self.revision = commit_of(name, revision)
-        """The commit of a hub model, of which the weights must be too; None for a folder."""
+        """The commit of a hub model, from which the weights must be loaded too; None for a folder."""
         pinned = self.revision
         self.config = load_config(name, pinned)
         kind = family_of(self.config.model_type)
         with _reading("tokenizer.json or tokenizer_config.json"):
-            # Here rows are padded by hand; who loads what is saved finds every row's last token at the last position.
+            # We pad rows ourselves. Programs that load the saved tokenizer get every row's last token at the end.
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 name, revision=pinned, padding_side="left", **NO_CODE
             )
         loader, options = kind.loader
         with _reading("preprocessor_config.json or processor_config.json"):
             processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options, **NO_CODE)
-            # Of two templates the processor's is the one that knows pictures; the tokenizer does not always have it.
+            # The processor's template supports pictures. The tokenizer's template may not.
             layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
             template = layout.get("chat_template") or tokenizer.chat_template
         with _reading("config.json or preprocessor_config.json"):
@@ -90,13 +91,13 @@ class ModelInputs:
         if options["backend"] == "torchvision":
             libraries.append("torchvision")
         self.version = versions_of(*libraries)
-        """Of what makes tokens and pixels."""
+        """The versions of the libraries that make tokens and pixels."""
         self.chat_template: str = tokenizer.chat_template
         self.encoder = ChatEncoder(tokenizer, _image_token(tokenizer, family.image_id))
         _check_ids(self.encoder, tokenizer, self.config.get_text_config().vocab_size)
         self.family = family
         self.in_line = False
-        """Whether the tokens of a picture count on like text, whatever the family does."""
+        """Whether the tokens of a picture are numbered consecutively, as text is, whatever the family does."""
         self.pictures = PictureReader(family, max_source_pixels=max_source_pixels)
         self._pad_id = tokenizer.pad_token_id or 0  # never attended to
         self._files = (tokenizer, processor)
@@ -105,22 +106,22 @@ class ModelInputs:
         """Writes processor, tokenizer and chat template beside a model's weights."""
         import transformers
 
-        for one in reversed(self._files):  # a whole processor writes a tokenizer too
-            one.save_pretrained(folder)
+        for part in reversed(self._files):  # the tokenizer last, since a processor may write a tokenizer too
+            part.save_pretrained(folder)
         tokenizer = folder / "tokenizer_config.json"
         options = json.loads(read_text(tokenizer))
-        if options.get("tokenizer_class") == "TokenizersBackend":  # a name that transformers 4 does not know
+        if options.get("tokenizer_class") == "TokenizersBackend":  # transformers 4 does not have this class
             options["tokenizer_class"] = "PreTrainedTokenizerFast"
-        for mark in ("is_local", "local_files_only"):  # of this process alone
+        for mark in ("is_local", "local_files_only"):  # options of this process only
             options.pop(mark, None)
         publish_text(tokenizer, json.dumps(options, indent=2, ensure_ascii=False) + "\n")
         whole = folder / "processor_config.json"
-        if not whole.exists():  # an image processor alone does not say what it is a part of
+        if not whole.exists():  # an image processor alone does not name the class of the complete processor
             kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]
             whole.write_text(json.dumps({"processor_class": kind.__name__}) + "\n", encoding="utf-8")
 
     def length(self, stream: Stream) -> int:
-        """Of a prompt, in tokens, those of its pictures included.
+        """Returns the length of a prompt in tokens, including the tokens of its pictures.
 
         Raises:
             BadImage: A picture cannot be decoded, or is too large.
@@ -128,15 +129,15 @@ class ModelInputs:
         return sum(len(self.pictures(entry).token_ids) if isinstance(entry, bytes) else 1 for entry in stream)
 
     def placeholders(self, stream: Stream) -> list[int]:
-        """Token ids with one image token for each picture, as engines take them."""
+        """Returns token ids with a single image token for each picture, the form that engines accept."""
         return [self.family.image_id if isinstance(entry, bytes) else entry for entry in stream]
 
     def token_arrays(self, streams: Sequence[Stream]) -> Arrays:
-        """A batch of token ids, padded on the right.
+        """Builds a batch of token ids, padded on the right.
 
         Returns:
-            All int64: input_ids and attention_mask, (rows, longest); position_ids, (rows, longest), or
-            (3, rows, longest) and mm_token_type_ids (1 on image tokens) where the family has positions in a plane.
+            Arrays of int64: input_ids, attention_mask and position_ids, (rows, longest). If the family has positions in
+            a plane, position_ids is (3, rows, longest), and mm_token_type_ids (1 on image tokens) is added.
         """
         entries = [self._entries(stream) for stream in streams]
         rows = [_expanded(row) for row in entries]
@@ -155,7 +156,7 @@ class ModelInputs:
         return arrays
 
     def picture_arrays(self, streams: Sequence[Stream]) -> Arrays:
-        """What the vision tower takes of a batch, in reading order; nothing without any picture."""
+        """Returns the vision tower's inputs for a batch, in reading order; empty without a picture."""
         pictures = [self.pictures(entry) for stream in streams for entry in stream if isinstance(entry, bytes)]
         return self.family.arrays(pictures) if pictures else {}
 
@@ -168,16 +169,17 @@ class ModelInputs:
 
 
 def commit_of(name: str, revision: str | None) -> str | None:
-    """The commit that a hub model's revision names at this moment.
+    """Returns the commit that a hub model's revision names at this moment.
 
-    A branch may move between two files of one model, so whoever loads it asks once, and takes all files of the answer.
+    A branch may move between the downloads of two files. So a loader resolves the branch once, and takes all files from
+    the resulting commit.
 
     Args:
-        name: A hub name, or a folder.
-        revision: A commit, a branch or a tag; None is the main branch. Of a folder it is not looked at.
+        name: A hub name or a folder.
+        revision: A commit, a branch or a tag. None is the main branch. For a folder it is ignored.
 
     Returns:
-        Forty hex digits; None for a folder.
+        Forty hex digits, or None for a folder.
 
     Raises:
         ModelError: Neither the hub nor its cache on this machine has the model.
@@ -189,11 +191,11 @@ def commit_of(name: str, revision: str | None) -> str | None:
     resolved = hub.resolve_revision(name, revision)
     if found := getattr(resolved, "resolved", None):
         return str(found)
-    try:  # the same reason once more, in words; or a cache that holds files, and not which branch they are of
+    try:  # raises the reason in words; or finds the commit in a cache that holds files but no branch names
         commit = hub.extract_commit_hash(hub.cached_file(name, "config.json", revision=revision), None)
     except Exception as error:
         if "Repo id must" in str(error):
-            raise ModelError("no such folder is here, and it is no hub name (owner/model). Check the path") from error
+            raise ModelError("no such folder, and not a hub name (owner/model). Check the path") from error
         raise _unusable(error, cure=f"Check the name{_asked_by()}") from error
     if commit is None:
         raise ModelError(f"{name}: its commit is not known here; download the model again, or give a folder")
@@ -201,31 +203,31 @@ def commit_of(name: str, revision: str | None) -> str | None:
 
 
 def load_config(name: str, commit: str | None) -> Any:
-    """A model's configuration, of the Hugging Face kind.
+    """Loads a model's Hugging Face configuration.
 
     Args:
-        name: A hub name, or a folder.
-        commit: Of a hub model.
+        name: A hub name or a folder.
+        commit: The commit of a hub model.
 
     Raises:
-        ModelError: It is not there or damaged, or the folder holds an adapter alone.
+        ModelError: The configuration is missing or damaged, or the folder holds only an adapter.
     """
     import transformers
 
     folder = Path(name)
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
         raise ModelError(
-            "this folder holds an adapter and no model. Of a reranker's run serve the folder merged/ beside it; of an "
-            "embedder's run name the base model, and set model.adapter to this folder"
+            "this folder holds an adapter and no model. For a reranker, serve the folder merged/ beside this folder; "
+            "for an embedder, name the base model, and set model.adapter to this folder"
         )
     with _reading("config.json"):
         config = transformers.AutoConfig.from_pretrained(name, revision=commit, **NO_CODE)
-        config._attn_implementation = None  # noqa: SLF001  a choice that stands in the file would win over ours
+        config._attn_implementation = None  # noqa: SLF001  a choice in the file would override ours
     return config
 
 
 def weights_of(name: str, revision: str | None) -> str:
-    """By what a model's weights are known: the commit of a hub model, or a digest of the folder.
+    """Returns the identity of a model's weights: the commit of a hub model, or a digest of the folder.
 
     Raises:
         ModelError: Neither the hub nor its cache on this machine has the model.
@@ -235,24 +237,24 @@ def weights_of(name: str, revision: str | None) -> str:
 
 
 def _check_pixels(family: Family) -> None:
-    """Returns if a processor makes numbers of a picture; else each picture would fail, or a score be none.
+    """Checks that a processor turns a picture into finite numbers; otherwise every picture or score would be invalid.
 
     Raises:
-        ModelError: It makes some that are not finite.
-        Exception: What the processor raises.
+        ModelError: Some numbers are not finite.
+        Exception: An error of the processor.
     """
     height, width = family.fit(56, 56)
-    with np.errstate(all="ignore"):  # the message says it
+    with np.errstate(all="ignore"):  # the error below replaces numpy's warning
         arrays = family.arrays([family.picture(Image.new("RGB", (width, height), "grey"))])
     if not np.isfinite(arrays["pixel_values"]).all():
         raise ModelError(
-            "preprocessor_config.json makes numbers of a picture that are not finite, by its image_mean, image_std or "
-            "rescale_factor. Take that of the model's publisher"
+            "preprocessor_config.json turns a picture into numbers that are not finite, by its image_mean, image_std "
+            "or rescale_factor. Take the file of the model's publisher"
         )
 
 
 def _image_token(tokenizer: Any, image_id: int) -> str:
-    """The token that stands for a picture, as text.
+    """Returns the text of the image token.
 
     Raises:
         ModelError: The tokenizer has no such token.
@@ -260,22 +262,22 @@ def _image_token(tokenizer: Any, image_id: int) -> str:
     token = tokenizer.convert_ids_to_tokens(image_id)
     if token is None:
         raise ModelError(
-            f"config.json calls token {image_id} the one for pictures, and its tokenizer has none of that "
-            "number; take the tokenizer's files and the config.json of one model"
+            f"config.json names token {image_id} for pictures, but its tokenizer has no such token. Take the "
+            "tokenizer's files and the config.json of one model"
         )
     return str(token)
 
 
 def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
-    """Returns if the model has an embedding for every token that a prompt may hold: a GPU would stop at another one.
+    """Checks that the model has an embedding for every token of a prompt: on a GPU, another token is a fatal error.
 
     Args:
-        encoder: Of the prompts.
-        tokenizer: With all its tokens.
-        rows: Of the model's embeddings.
+        encoder: The encoder of the prompts.
+        tokenizer: The tokenizer with all its tokens.
+        rows: The number of rows in the model's embedding table.
 
     Raises:
-        ModelError: It has not.
+        ModelError: A token has no embedding.
     """
     written = [entry for entry in encoder.stream(["a"]) if isinstance(entry, int)]
     numbers, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
@@ -283,48 +285,48 @@ def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
     largest = max([*written, *plain, numbers[encoder.image_token]])
     if largest >= rows:
         raise ModelError(
-            f"its tokenizer has a token {largest}, and config.json a vocab_size of {rows}; take the "
+            f"its tokenizer has a token {largest}, but config.json has a vocab_size of {rows}. Take the "
             "tokenizer's files and the weights of one model, or resize the model's embeddings"
         )
 
 
 def _asked_by() -> str:
-    """The variables of the environment that say how a hub is asked, for a cure; nothing where there are none."""
-    proxies = [one for name in FROM_OUTSIDE for one in (name, name.lower())]
+    """Returns the cure that names the environment's hub and proxy variables; empty if no such variable is set."""
+    proxies = [spelling for name in FROM_OUTSIDE for spelling in (name, name.lower())]
     given = [name for name in (*HUB_VARIABLES, *proxies) if name in os.environ]
-    return f", and what the environment says of the hub: {listed(given)}" if given else ""
+    return f", and the environment variables of the hub: {listed(given)}" if given else ""
 
 
 @contextlib.contextmanager
 def _reading(files: str) -> Iterator[None]:
-    """Around what reads some files of a model: these are named where it fails."""
+    """Surrounds the reading of a model's files, and names these files in an error."""
     try:
         yield
     except UnijudgeError:
         raise
-    except Exception as error:  # a file may hold anything, and each library has errors of its own
+    except Exception as error:  # a file may hold anything, and each library has its own errors
         raise _unusable(error, files=f"{files}: ") from error
 
 
 def _unusable(
     error: Exception, cure: str = "Check the name, or download its files again", *, files: str = ""
 ) -> ModelError:
-    """What to raise where a library refuses a model's files."""
+    """Returns the error to raise when a library refuses a model's files."""
     if "trust_remote_code" in str(error):
         return ModelError(
-            "its files name code of their own, which is never run here. Take a model of a kind that transformers knows "
-            f"by itself, such as {', '.join(FAMILIES)}"
+            "its files require their own code, which is never run here. Take a model type that transformers includes, "
+            f"such as {', '.join(FAMILIES)}"
         )
     if "Unrecognized image processor" in str(error):
         return ModelError(
             "preprocessor_config.json names an image_processor_type that this transformers does not have. Set it to "
-            "that of the model's publisher (of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
+            "the publisher's value (for Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
         )
     return ModelError(f"{files}{in_one_line(error)}. {cure}")
 
 
 def versions_of(*libraries: str) -> str:
-    """The names and versions of libraries, as an identity holds them; a build's own suffix is left out."""
+    """Returns the names and versions of libraries for an identity, without the suffixes of builds (`+cpu`)."""
     return ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
 
 

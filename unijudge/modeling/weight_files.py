@@ -1,7 +1,7 @@
-"""Which files of a folder hold a model's weights, and whether their numbers are of the kind that the model needs.
+"""The files of a folder that hold a model's weights, and a check of their dtypes.
 
-Engines choose files by rules of their own: where the rules would choose differently, the folder is refused. Only the
-files' headers are read.
+Each engine has its own rules for choosing files. If the rules would choose different files, the folder is refused. Only
+the headers of the files are read.
 """
 
 import itertools
@@ -18,29 +18,29 @@ from unijudge.storage.listing import foreign_files
 
 WEIGHTS = "model.safetensors"
 NUMBERS = frozenset({"F64", "F32", "F16", "BF16"})
-"""Dtypes that weights have where nothing is packed."""
+"""Dtypes of weights that are not packed."""
 FLOAT8 = "F8_"
-"""How dtypes of eight bits begin."""
+"""The beginning of eight-bit float dtypes."""
 
 PARTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "awq": (frozenset({"qweight"}), frozenset({"qzeros"}), frozenset({"scales"})),
     "gptq": (frozenset({"qweight"}), frozenset({"qzeros"}), frozenset({"scales"})),
     "fp8": (frozenset({"weight"}), frozenset({"weight_scale", "weight_scale_inv"})),
 }
-"""Method of packing → what a packed layer holds: of each set one tensor at least."""
+"""Packing method → sets of tensor names. A packed layer holds at least one tensor of each set."""
 PACKING = frozenset({*PARTS, "bitsandbytes"})
-"""Methods of which at least a part of the weights is no floating-point number of 16 bits or more."""
-PLACES = frozenset({"I64", "BOOL"})
-"""Dtypes of what is no weight, as the numbers of positions."""
+"""Methods that pack at least some weights into less than 16 bits or into integers."""
+POSITION_DTYPES = frozenset({"I64", "BOOL"})
+"""Dtypes of tensors that are not weights, such as position numbers."""
 SIDE_TENSORS = ("scale", "zero", "shape", "g_idx", "absmax", "quant_map", "quant_state")
-"""What stands in the names of tensors that only say how others are packed, whatever the method."""
+"""Words in the names of tensors that only describe the packing of other tensors, for every method."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of safetensors that a model's weights are read from; none where they lie in another format.
+    """Returns the safetensors files with a model's weights; empty if the weights are in another format.
 
     Args:
-        folder: Of a model, or of one commit in a hub's cache.
+        folder: The folder of a model, or of a commit in the hub's cache.
 
     Raises:
         ModelError: transformers and vLLM would read different files.
@@ -51,45 +51,46 @@ def weight_files(folder: Path) -> list[Path]:
     single = {WEIGHTS} if (folder / WEIGHTS).is_file() else set()
     pickled = {path.name for path in foreign_files(folder, "pytorch_model*.bin")}
     found = {path.name for path in foreign_files(folder, "*.safetensors")}
-    # transformers takes the single file before the index. vLLM takes what the index names; else all that there is.
+    # transformers prefers the single file to the index. vLLM takes the files of the index, or else all files.
     by_transformers = single or shards or pickled
     by_vllm = {name for name in found if name.startswith("consolidated")} or shards or found or pickled
     if by_transformers and by_transformers != by_vllm:
         raise ModelError(
             f"its folder holds two sets of weights: transformers would read {_named(by_transformers)}, vLLM "
-            f"{_named(by_vllm)}. Move away the files that are not this model's"
+            f"{_named(by_vllm)}. Move away the files that do not belong to this model"
         )
     return [folder / name for name in sorted(by_transformers - pickled)]
 
 
 def _shards(index: Path) -> set[str]:
-    """The files that an index names.
+    """Returns the names of the files in an index.
 
     Raises:
-        ModelError: transformers cannot read it, or it leads out of its folder: by the files there a model is known.
-        DataError: It cannot be read.
+        ModelError: transformers cannot read the index, or the index names files in other folders, which the model's
+            digest would not cover.
+        DataError: The index cannot be read.
     """
     found = read_json(index, WeightsIndex)
     if found.metadata is None:
-        raise ModelError(f'{index.name} has no "metadata", which transformers wants. Write "metadata": {{}} in it')
+        raise ModelError(f'{index.name} has no "metadata", which transformers needs. Add "metadata": {{}}')
     names = set(found.weight_map.values())
     if elsewhere := sorted(name for name in names if Path(name).name != name):
         raise ModelError(
-            f"{index.name} names weights in other folders ({listed(elsewhere)}). Put all files of a model into its own "
-            "folder"
+            f"{index.name} names weights in other folders ({listed(elsewhere)}). Put all files of the model into the "
+            "model's folder"
         )
     return names
 
 
 def check_numbers(paths: Sequence[Path], method: str) -> None:
-    """Returns if the weights' dtypes are those of the method, and each packed layer holds all of its tensors.
+    """Checks that the weights' dtypes match the packing method, and that each packed layer has all of its tensors.
 
     Args:
         paths: All files of a model's weights.
-        method: By which they are packed; `none` for numbers as they are.
+        method: The packing method; `none` for weights that are not packed.
 
     Raises:
-        ModelError: They are not.
+        ModelError: A dtype does not match, a packed layer lacks a tensor, or a tensor occurs twice.
         DataError: A file cannot be read.
     """
     headers = [read_header(path)[0] for path in paths]
@@ -97,32 +98,32 @@ def check_numbers(paths: Sequence[Path], method: str) -> None:
     if twice := [name for name, times in Counter(itertools.chain(*headers)).items() if times > 1]:
         raise ModelError(
             f"its files hold {len(twice):,} tensors twice (first {min(twice)[:120]}), and engines would take different "
-            "ones. Download it again, or leave out the file that is not this model's"
+            "copies. Download the model again, or remove the file that does not belong to this model"
         )
     if method == "none":
-        # Old checkpoints also hold the numbers of positions, which are no weights.
+        # Old checkpoints also hold position numbers, which are not weights.
         weights = [name for name in dtypes if name.endswith((".weight", ".bias"))]
         foreign = [f"{name}: {dtypes[name]}" for name in weights if dtypes[name] not in NUMBERS]
         if foreign:
             raise ModelError(
-                f"its config.json names no quantisation, but {len(foreign):,} tensors hold no floating-point numbers "
+                f"its config.json names no quantisation, but {len(foreign):,} tensors are not floating-point numbers "
                 f"of 16 bits or more (first {min(foreign)[:120]}). Take the config.json of these weights"
             )
         return
-    if method in PACKING and set(dtypes.values()) <= NUMBERS | PLACES:
+    if method in PACKING and set(dtypes.values()) <= NUMBERS | POSITION_DTYPES:
         raise ModelError(
-            f"its config.json says that its weights are packed by {method}, and none is. Take quantization_config out "
-            "of config.json, or take the packed weights"
+            f"its config.json says that its weights are packed by {method}, but no weight is packed. Remove "
+            "quantization_config from config.json, or take the packed weights"
         )
     if faults := torn_layers(dtypes, method):
         raise ModelError(
             f"its checkpoint does not hold this model: {len(faults):,} layers that are packed by {method} lack a part "
-            f"(first {faults[0]}). Download it again"
+            f"(first {faults[0]}). Download the model again"
         )
 
 
 def torn_layers(dtypes: Mapping[str, str], method: str) -> list[str]:
-    """The layers that hold a part of their packed tensors, each with what is missing; none for an unknown method.
+    """Returns the layers that lack a part of their packed tensors, with the missing parts. Unknown methods pass.
 
     Example:
         >>> torn_layers({"a.qweight": "I32", "a.qzeros": "I32", "a.scales": "F16", "b.scales": "F16"}, "awq")
@@ -144,7 +145,7 @@ def torn_layers(dtypes: Mapping[str, str], method: str) -> list[str]:
 
 
 def packing_of(quantization_config: Any) -> str:
-    """By which method a model's weights are packed: the `quant_method` of its configuration, or `none`.
+    """Returns the packing method of a model's weights: the `quant_method` of its configuration, or `none`.
 
     Example:
         >>> packing_of(None), packing_of({"quant_method": "awq", "bits": 4})
@@ -158,7 +159,7 @@ def packing_of(quantization_config: Any) -> str:
 
 
 def is_side_tensor(part: str) -> bool:
-    """Whether a tensor of a packed layer, by the last parts of its name, only says how another one is packed.
+    """Whether a tensor of a packed layer only describes the packing of another tensor, by the last parts of its name.
 
     Example:
         >>> [is_side_tensor(part) for part in ("scales", "weight.absmax", "weight_packed", "qweight")]

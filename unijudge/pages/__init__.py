@@ -1,1 +1,1 @@
-"""HTML pages, charts and Markdown cards, made from manifests and numbers."""
+"""HTML pages, charts and Markdown cards, which are made from manifests and numbers."""

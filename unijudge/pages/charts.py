@@ -1,4 +1,4 @@
-"""Charts as inline SVG, for `pages/pages.py`: no network, no script.
+"""Charts as inline SVG for `pages/pages.py`, without network and without scripts.
 
 A chart takes its colours from the page: the n-th series has the style class `s<n>`.
 """
@@ -14,11 +14,11 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 20, 26, 38
 LETTER, ROW = 6.2, 16
 """Width of a letter and height of a row in a legend."""
 SERIES = 7
-"""That the page's style has colours for."""
+"""The number of series for which the page's style has colours."""
 FINEST = 300
-"""Points of a line that is drawn; of more, neighbours are averaged."""
+"""The most points of a line. In a longer line, neighbouring points are averaged."""
 WINDOWS = 20
-"""A point of a smoothed line is a mean over what lies around it: one part in so many of the line, on either side."""
+"""The smoothing of a line: each point becomes the mean of the 1/`WINDOWS` of the line on either side."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -32,15 +32,15 @@ def histogram(
     mark: tuple[float, str],
     bins: int = 40,
 ) -> Markup:
-    """Bars of several series over the same bins, each as shares of its own values, with one place marked.
+    """Draws a histogram of several series over the same bins. Each series is drawn as shares of its own values.
 
     Args:
-        series: Name → values; those outside of `low` and `high` are counted into the outermost bins.
-        low: Where the first bin begins.
-        high: Where the last bin ends.
-        x_label: What the values are.
-        mark: A place, and what stands there.
-        bins: How many.
+        series: Name → values. A value outside `low` and `high` is counted in the outermost bin.
+        low: The beginning of the first bin.
+        high: The end of the last bin.
+        x_label: The label of the x axis.
+        mark: The x of a vertical line, and its label.
+        bins: The number of bins.
     """
     counts = {name: [0] * bins for name in series}
     for name, values in series.items():
@@ -50,7 +50,7 @@ def histogram(
 
 
 def bin_of(value: float, low: float, high: float, bins: int) -> int:
-    """The bin of a value; the outermost ones take what lies outside.
+    """Returns the bin of a value. A value outside the range belongs to the outermost bin.
 
     Example:
         >>> [bin_of(value, 0.0, 1.0, 4) for value in (-7.0, 0.25, 1.0)]
@@ -62,7 +62,7 @@ def bin_of(value: float, low: float, high: float, bins: int) -> int:
 def bars(
     counts: Mapping[str, Sequence[int]], *, low: float, high: float, x_label: str, mark: tuple[float, str]
 ) -> Markup:
-    """A histogram whose values were counted elsewhere, such as in a stream (`bin_of`)."""
+    """Draws a histogram of values that were already counted, for example in a stream (`bin_of`)."""
     bins = max((len(values) for values in counts.values()), default=1)
     shares = {name: _shares(values) for name, values in counts.items()}
     top = max((max(values) for values in shares.values()), default=0) or 1.0
@@ -71,8 +71,8 @@ def bars(
     drawn = []
     for number, values in enumerate(shares.values(), start=1):
         steps = []
-        for place, value in enumerate(values):
-            ends = (*plot.at(low + place * width, value), *plot.at(low + (place + 1) * width, value))
+        for index, value in enumerate(values):
+            ends = (*plot.at(low + index * width, value), *plot.at(low + (index + 1) * width, value))
             steps.append(Markup("L{} {} L{} {}").format(*ends))
         area = Markup('<path class="area s{}" d="M{} {} {} L{} {} Z"/>')
         drawn.append(area.format(number, *plot.at(low, 0), Markup(" ").join(steps), *plot.at(high, 0)))
@@ -84,13 +84,13 @@ def bars(
 
 
 def curves(series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: bool = False) -> Markup:
-    """Lines over a common x. A series without points stands in the legend alone.
+    """Draws lines over a common x axis. A series without points appears only in the legend.
 
     Args:
-        series: Name → points, in order of x; at most `SERIES`.
-        x_label: What x is.
-        y_label: What y is.
-        smooth: Whether each line is drawn `smoothed`, over a faint one of what was smoothed.
+        series: Name → points, in order of x; at most `SERIES` series.
+        x_label: The label of the x axis.
+        y_label: The label of the y axis.
+        smooth: Whether each line is `smoothed`, and drawn over a faint line of the original points.
     """
     thin = {name: thinned(points) for name, points in series.items()}
     points = [point for line in thin.values() for point in line]
@@ -110,18 +110,18 @@ def curves(series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: 
 
 
 def smoothed(points: Points, reach: int) -> Points:
-    """A trend: each point becomes the mean of itself and of up to so many on either side.
+    """Returns a smoothed line: each point becomes the mean of itself and of up to `reach` points on either side.
 
     Example:
         >>> smoothed([(1, 4.0), (2, 0.0), (3, 2.0), (4, 4.0)], 1)
         [(1, 2.0), (2, 2.0), (3, 2.0), (4, 3.0)]
     """
-    near = [points[max(0, place - reach) : place + reach + 1] for place in range(len(points))]
+    near = [points[max(0, index - reach) : index + reach + 1] for index in range(len(points))]
     return [(x, _mean(some)[1]) for (x, _), some in zip(points, near, strict=True)]
 
 
 def thinned(points: Points, most: int = FINEST) -> Points:
-    """At most so many points: neighbours become their mean.
+    """Returns at most `most` points, by replacing neighbouring points with their mean.
 
     Example:
         >>> thinned([(1, 1.0), (2, 3.0), (3, 5.0), (4, 7.0)], most=2)
@@ -135,19 +135,19 @@ def thinned(points: Points, most: int = FINEST) -> Points:
 
 
 def _mean(points: Points) -> tuple[float, float]:
-    """Of x and of y."""
+    """Returns the mean of x and the mean of y."""
     xs, ys = zip(*points, strict=True)
     return sum(xs) / len(xs), sum(ys) / len(ys)
 
 
 def _shares(values: Sequence[int]) -> list[float]:
-    """Of the sum of all."""
+    """Returns each value as a share of the sum."""
     total = max(1, sum(values))
     return [value / total for value in values]
 
 
 class _Plot:
-    """Axes and legend: data → places in the drawing."""
+    """The axes and the legend of a chart. It converts data into coordinates of the drawing."""
 
     def __init__(self, xs: tuple[float, float], ys: tuple[float, float], names: Sequence[str]):
         self._xs = (xs[0], xs[1] if xs[1] > xs[0] else xs[0] + 1)
@@ -156,14 +156,14 @@ class _Plot:
         self._below = ROW * max((row for _, _, row in self._names), default=0)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """In the drawing's units, rounded."""
+        """Returns the rounded coordinates of a point in the drawing."""
         (x0, x1), (y0, y1) = self._xs, self._ys
         across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         down = self._below + HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
         return round(across, 1), round(down, 1)
 
     def svg(self, drawn: Sequence[Markup], x_label: str, y_label: str, title: str) -> Markup:
-        """The whole chart, with ticks and a legend."""
+        """Returns the complete chart, with ticks and a legend."""
         height = HEIGHT + self._below
         parts = [Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>').format(WIDTH, height, title)]
         for value in ticks(*self._ys):
@@ -189,7 +189,7 @@ class _Plot:
 
 
 def _placed(names: Sequence[str]) -> Iterator[tuple[str, float, int]]:
-    """The entries of a legend, each with its place and its row: what does not fit begins another."""
+    """Yields each entry of a legend with its x coordinate and its row. An entry that does not fit begins a new row."""
     across, row = float(LEFT) + 60, 0
     for name in names:
         width = 30 + LETTER * len(name)
@@ -200,7 +200,7 @@ def _placed(names: Sequence[str]) -> Iterator[tuple[str, float, int]]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """A few round numbers within a range.
+    """Returns a few round numbers within a range.
 
     Example:
         >>> ticks(0.0, 0.31)
@@ -210,4 +210,4 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [round(place * step, 10) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [round(multiple * step, 10) for multiple in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -1,4 +1,4 @@
-"""What the cards of datasets and of models have in common: Markdown made from manifests, never from memory."""
+"""The common parts of dataset cards and model cards: Markdown that is made only from manifests."""
 
 import json
 import re
@@ -16,8 +16,13 @@ from unijudge.provenance import Provenance
 from unijudge.shown import shown
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table; what a cell says cannot leave it.
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, padded: bool = False) -> str:
+    """Returns a Markdown table. The text of a cell is escaped.
+
+    Args:
+        head: The names of the columns.
+        rows: The cells.
+        padded: Whether the columns are aligned where the text is read as it stands.
 
     Example:
         >>> print(table(["name", "value"], [["rank", 16]]))
@@ -25,19 +30,26 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
         |---|---|
         | rank | 16 |
     """
-    lines = ["| " + " | ".join(map(_cell, row)) + " |" if any(row) else "|" + " |" * len(row) for row in [head, *rows]]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+    cells = [list(map(_cell, row)) for row in [head, *rows]]
+    widths = [max(map(len, column)) if padded else 0 for column in zip(*cells, strict=True)]
+    lines = ["|" + "|".join(map(_between_bars, row, widths)) + "|" for row in cells]
+    rule = "|" + "|".join("-" * max(width + 2, 3) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _between_bars(cell: str, width: int) -> str:
+    return f" {cell:<{width}} " if cell or width else " "
 
 
 def facts(values: BaseModel | Mapping[str, Any]) -> str:
-    """Names and values, a row for each."""
+    """Returns a table with a row for each name and its value."""
     return table(["", ""], (values.model_dump() if isinstance(values, BaseModel) else values).items())
 
 
 def rendered(template: Path, **values: object) -> str:
-    """Text from a template of Jinja, without the blank at its end; a name that it uses and is not given is an error.
+    """Renders a Jinja template, without whitespace at the end. A name in the template without a value is an error.
 
-    Three filters write a value as one language reads it: `json`, `python`, and `shell` a word.
+    Three filters quote a value for a language: `json`, `python`, and `shell` (a single word).
     """
     environment = Environment(
         loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -50,20 +62,20 @@ def rendered(template: Path, **values: object) -> str:
 
 
 def check_license(name: str | None) -> None:
-    """Refuses a licence that the hub would refuse, at the end of an upload.
+    """Refuses a licence that the hub would refuse only at the end of an upload.
 
     Raises:
-        SettingsError: It is none of the hub's short forms.
+        SettingsError: The name does not have the form of the hub's licence names.
     """
     if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
         raise SettingsError(
-            f"--license {shown(name)}: not the hub's short form, which has small letters and no blanks, such as "
-            "apache-2.0 or cc-by-4.0; give that one, or other"
+            f"--license {shown(name)}: not a short name of the hub, which has lower-case letters and no spaces. Give "
+            "such a name (apache-2.0, cc-by-4.0), or `other`"
         )
 
 
 def made_by(made: Provenance) -> str:
-    """The command that made something, the version and the time."""
+    """Returns the command, the version and the time of an output."""
     return f"`{_cell(made.command)}`, unijudge {made.unijudge}, {made.created}"
 
 

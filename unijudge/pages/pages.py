@@ -1,6 +1,6 @@
-"""HTML pages that stand alone: one file, light and dark, no network, and no script but our own.
+"""Self-contained HTML pages: one file for light and dark mode, without network and without foreign scripts.
 
-The templates are Jinja's and escape all that they are given. Their charts are of `charts.py`.
+The Jinja templates escape all values. `charts.py` draws the charts.
 """
 
 import base64
@@ -14,11 +14,11 @@ from markupsafe import Markup
 
 
 def page(template: Path, **values: object) -> str:
-    """Renders a template that extends `page.html.jinja`; a name that it uses and is not given is an error.
+    """Renders a template that extends `page.html.jinja`. A name in the template without a value is an error.
 
     Args:
-        template: The file.
-        values: What it uses.
+        template: The path of the template.
+        values: The values of the names in the template.
     """
     folders = [template.parent, Path(__file__).parent]
     environment = Environment(
@@ -30,24 +30,24 @@ def page(template: Path, **values: object) -> str:
 
 @dataclass(frozen=True)
 class Script:
-    """A script of our own inside a page, and the policy under which it is the only one that runs."""
+    """A script of our own inside a page, and the policy that forbids every other script."""
 
     source: str
 
     @property
     def policy(self) -> str:
-        """For a `Content-Security-Policy`: this script, the page's own styles, embedded pictures, and nothing else."""
+        """Returns a `Content-Security-Policy` that allows only this script, the page's styles and embedded pictures."""
         digest = base64.b64encode(hashlib.sha256(self.source.encode()).digest()).decode()
         return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
     @property
     def element(self) -> Markup:
-        """The script, as it stands."""
+        """Returns the script element."""
         return Markup("<script>{}</script>").format(Markup(self.source))  # noqa: S704  our own file
 
 
 def data(name: str, value: object) -> Markup:
-    """A JSON value inside a page, for its script: no text in it can end the element.
+    """Returns an element with a JSON value for the page's script. No text in the value can end the element.
 
     Example:
         >>> data("rows", ["</script>"]).count("</script>")
@@ -58,7 +58,7 @@ def data(name: str, value: object) -> Markup:
 
 
 def picture(data: bytes, *, alt: str, side: int = 84) -> Markup:
-    """A PNG inside the page."""
+    """Returns an element with an embedded PNG."""
     source = base64.b64encode(data).decode()
     return Markup('<img src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">').format(
         source, alt, side, side

@@ -1,1 +1,1 @@
-"""Files, folders and stores: written whole, read in one place, locked by one writer."""
+"""Files, folders and object stores: atomic writes, one place for all reads, and one writer for each output."""

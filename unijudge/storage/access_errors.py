@@ -1,4 +1,4 @@
-"""What to raise where a disk or a store says no: the path, its reason, and what helps."""
+"""The errors to raise when a disk or a store refuses an access: they name the path, the reason and the cure."""
 
 import errno
 from collections.abc import Mapping
@@ -8,25 +8,25 @@ from unijudge.errors import DataError, UnijudgeError, Unreachable
 from unijudge.provenance import without_passwords
 from unijudge.storage.locations import is_local
 
-CURES: dict[int | None, str] = {
+CURE_OF_ERRNO: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Fix the permissions"),
-    **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "Something else is there: give another place"),
+    **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "This path is taken: give another"),
     **dict.fromkeys(
         (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP),
-        "This file system has no locks: mount it with them (Lustre: -o flock), or give a place on another disk",
+        "This file system has no locks: mount it with locks (Lustre: -o flock), or give a path on another disk",
     ),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Too many files are open: raise the limit (ulimit -n)"),
-    errno.ENOTDIR: "A part of the path is a file: give another place",
+    errno.ENOTDIR: "A part of the path is a file: give another path",
     errno.ENAMETOOLONG: "Give a shorter name",
-    errno.ELOOP: "A symbolic link is there: remove it",
-    **dict.fromkeys((errno.EXDEV, errno.EBUSY), "A disk is mounted right there: give a folder inside of it"),
+    errno.ELOOP: "This is a symbolic link: remove it",
+    **dict.fromkeys((errno.EXDEV, errno.EBUSY), "A disk is mounted at this path: give a folder inside that disk"),
 }
-"""What helps against an error of a disk."""
-RENEW = "renew the credentials, and see that the clock of this machine is right"
+"""Error number of a disk → its cure."""
+RENEW = "renew the credentials, and check the clock of this machine"
 
 SPENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
-"""What a machine has no more of: any write, or any file that is opened, may meet it."""
+"""Errors of an exhausted resource, which any write or any opening of a file may raise."""
 FINAL = (
     FileNotFoundError,
     ImportError,
@@ -37,29 +37,29 @@ FINAL = (
     UnijudgeError,
 )
 FINAL_NUMBERS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
-"""Errors of a disk that another look does not change; of the others, such as a network's, one cannot know."""
+"""Errors of a disk that a retry does not change. Other errors, such as a network's, may be temporary."""
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestTimeTooSkewed"})
-"""What a store says of credentials that were right, or would be with a right clock."""
+"""A store's error codes for expired credentials and for a wrong clock."""
 CUT_OFF = frozenset({"BadDigest", "IncompleteBody"})
-"""What a store says of a file whose last bytes it did not get."""
+"""A store's error codes for an upload whose last bytes did not arrive."""
 LONGEST_REASON = 200
 """Characters of a foreign error's own text in a message."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """A foreign error for a message: its type and the beginning of its text.
+    """Returns a foreign error in one line for a message: its type and the beginning of its text.
 
     Example:
         >>> in_one_line(KeyError("added_tokens"))
         "KeyError: 'added_tokens'"
     """
-    text = "".join(filter(str.isprintable, " ".join(str(error).split())))  # some colour what they say
+    text = "".join(filter(str.isprintable, " ".join(str(error).split())))  # drops terminal colour codes
     short = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
     return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
 
 
 def spent(error: BaseException | None) -> str | None:
-    """What helps where a machine had no more of something, by an error's causes: libraries wrap it. None elsewhere.
+    """Returns the cure if an exhausted resource caused an error, even if a library wrapped the error; else None.
 
     Example:
         >>> spent(OSError(errno.EMFILE, "Too many open files"))
@@ -68,13 +68,13 @@ def spent(error: BaseException | None) -> str | None:
     while error is not None:
         number = getattr(error, "errno", None)
         if number in SPENT:
-            return CURES[number]
+            return CURE_OF_ERRNO[number]
         error = error.__cause__ or error.__context__
     return None
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an error of a disk or a store says nothing of what is there: a timeout, a lost connection, a busy store.
+    """Whether an error of a disk or a store may be temporary: a timeout, a lost connection, a busy store.
 
     Example:
         >>> may_pass(TimeoutError("no answer")), may_pass(FileNotFoundError("gone"))
@@ -86,51 +86,50 @@ def may_pass(error: BaseException) -> bool:
         return _is_silence(error.__cause__)
     if isinstance(error, FINAL) or getattr(error, "errno", None) in FINAL_NUMBERS:
         return False
-    # That a store has no credentials is an error of each library's own.
+    # Each library has its own class for missing credentials.
     return isinstance(error, Exception) and "Credential" not in type(error).__name__
 
 
 def _is_silence(cause: BaseException) -> bool:
-    """Whether a store that says that something is not there says so since it got no answer, or a busy one's."""
+    """Whether a store reports a file as missing only because a server was busy or did not answer."""
     status = getattr(cause, "status", 0)
     busy = isinstance(status, int) and (status in (408, 429) or status >= 500)
     return busy or (isinstance(cause, OSError) and may_pass(cause))
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """What to raise where a disk or a store refused a read."""
+    """Returns the error to raise when a disk or a store refused a read."""
     kind = Unreachable if may_pass(error) else DataError
     reason = _reason(getattr(error, "strerror", None) or error)
     return kind(f"{path}: cannot be read ({reason}){f'; {RENEW}' if _code(error) in EXPIRED else ''}")
 
 
 def missing(path: Path, error: FileNotFoundError) -> DataError:
-    """What to raise where a file is not there; a store says so too where it cannot be reached at all."""
+    """Returns the error to raise when a file does not exist. An unreachable store reports its files as missing too."""
     reason = error.__cause__
     if reason is None:
-        return DataError(f"{path}: no such file; check the path, and that what writes it has finished")
-    return DataError(f"{path}: not found ({_reason(reason)}); check the URL, and that it can be reached from here")
+        return DataError(f"{path}: no such file; check the path, and that the command that writes it has finished")
+    return DataError(f"{path}: not found ({_reason(reason)}); check the URL, and that this machine can reach it")
 
 
-def unwritable(path: Path, error: Exception, cures: Mapping[int | None, str] = CURES) -> DataError:
-    """What to raise where a disk or a store refused a write."""
+def unwritable(path: Path, error: Exception, cures: Mapping[int | None, str] = CURE_OF_ERRNO) -> DataError:
+    """Returns the error to raise when a disk or a store refused a write."""
     reason = _reason(getattr(error, "strerror", None) or error)
-    number = getattr(error, "errno", None) if is_local(path) else None  # a library of a store means others by them
-    cure = RENEW.capitalize() if _code(error) in EXPIRED else cures.get(number, "Mend the disk or the store")
+    number = getattr(error, "errno", None) if is_local(path) else None  # a store's library uses these numbers otherwise
+    cure = RENEW.capitalize() if _code(error) in EXPIRED else cures.get(number, "Check the disk or the store")
     return DataError(
-        f"{path}: cannot be written ({reason}); nothing half-written was left there. {cure}, then run the same command "
-        "again"
+        f"{path}: cannot be written ({reason}); no partial file was left there. {cure}, then run the same command again"
     )
 
 
 def _code(error: BaseException) -> str | None:
-    """What an S3 store calls an error."""
-    found = getattr(error.__cause__, "response", None)
-    said = found.get("Error", {}) if isinstance(found, Mapping) else {}
-    return said.get("Code") if isinstance(said, Mapping) else None
+    """Returns the error code of an S3 store."""
+    response = getattr(error.__cause__, "response", None)
+    details = response.get("Error", {}) if isinstance(response, Mapping) else {}
+    return details.get("Code") if isinstance(details, Mapping) else None
 
 
 def _reason(reason: object) -> str:
-    """A foreign reason, in one line: it may repeat the whole URL, password and all."""
-    said = without_passwords(" ".join(str(reason).split()))[:LONGEST_REASON]
-    return f"{said}: pip install 'unijudge[s3]'" if isinstance(reason, ImportError) and "s3fs" in said else said
+    """Returns a foreign reason in one line, without passwords: the reason may repeat the whole URL."""
+    text = without_passwords(" ".join(str(reason).split()))[:LONGEST_REASON]
+    return f"{text}: pip install 'unijudge[s3]'" if isinstance(reason, ImportError) and "s3fs" in text else text

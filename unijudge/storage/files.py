@@ -1,8 +1,8 @@
-"""Every write of the project goes through here: a file is complete or absent.
+"""All writes of the project: a file is complete or absent.
 
-On a disk `publishing` writes beside the target, then fsync, rename, fsync of the folder; on an object store it writes a
-local draft and sends it as one object. Either way a reader, or a process that was killed, never sees half a file. One
-writer for a folder is what `unijudge/storage/leases.py` is for.
+On a disk, `publishing` writes a draft beside the target, calls fsync, renames the draft, and calls fsync on the folder.
+For an object store, it writes a local draft and uploads the draft as one object. So no reader ever sees half a file,
+even if the writer is killed. `unijudge/storage/leases.py` ensures that a folder has only one writer.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
-from unijudge.storage.access_errors import CURES, missing, unreadable, unwritable
+from unijudge.storage.access_errors import CURE_OF_ERRNO, missing, unreadable, unwritable
 from unijudge.storage.leases import check_held
 from unijudge.storage.locations import check_regular, is_local
 from unijudge.storage.names import is_left_behind
@@ -30,30 +30,33 @@ from unijudge.storage.stores import again
 from unijudge.storage.texts import as_text
 
 DRAFT_SUFFIX = ".unijudge-draft"
-"""What nobody else calls a file of theirs: one with it is removed or written over."""
+"""The suffix of a draft's name. A file with this suffix may be removed or overwritten."""
 
 logger = logging.getLogger(__name__)
 
 NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
-"""What file systems answer that cannot synchronise a folder."""
+"""Error numbers of file systems that cannot synchronise a folder."""
 
-IN_TEMPORARY = CURES | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
-"""What helps where a file is made that a store will get."""
+IN_TEMPORARY = CURE_OF_ERRNO | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
+"""Error number → its cure, while a local draft is written for a store."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @contextlib.contextmanager
 def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
-    """Yields a draft path to write to; leaving the block without an error makes it `path`, all at once.
+    """Yields the path of a draft to write. When the block ends without an error, the draft atomically becomes `path`.
 
-    On an error the draft is removed and `path` is as it was; but for a disk that fails in the very last step, to make
-    the new name outlive a power cut: then `path` is whole. A draft left by a killed process is overwritten by the next
-    attempt; with `rivals`, where several may write the same path at once, each has a draft of its own. The draft of an
-    object lies on the local disk.
+    On an error the draft is removed and `path` is unchanged. There is one exception: if the disk fails only in the last
+    step (fsync of the folder), `path` is already the complete new file. A draft that a killed process left is
+    overwritten by the next attempt. The draft of an object in a store lies on the local disk.
+
+    Args:
+        path: The file to write.
+        rivals: Whether several processes may write `path` at the same time. Each process then has a separate draft.
 
     Raises:
-        DataError: The disk or the store refused (full, read-only, no permission); path and reason are named.
+        DataError: The disk or the store refused (full, read-only, no permission). The message names path and reason.
     """
     if not is_local(path):
         with _uploading(path) as draft:
@@ -62,7 +65,7 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
     draft = path.with_name(path.name + (f".{uuid.uuid4().hex}" if rivals else "") + DRAFT_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)  # of a killed process; or a link, through which something else would be written
+        draft.unlink(missing_ok=True)  # left by a killed process; or a link, and its target would be overwritten
         yield draft
         _sync(draft)
         draft.replace(path)
@@ -77,10 +80,10 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def publishing_folder(path: Path) -> Iterator[Path]:
-    """Yields a draft folder to fill; leaving the block without an error makes it `path`, all at once.
+    """Yields a draft folder to fill. When the block ends without an error, the draft atomically becomes `path`.
 
-    An object store has no such thing for many objects: they are sent one by one, the folder's own `.json` files last,
-    since a manifest is what makes a folder whole.
+    An object store cannot publish many objects atomically, so the files are uploaded one by one. The `.json` files
+    directly in the folder are uploaded last, because a folder without its manifest is not complete.
 
     Raises:
         DataError: The disk or the store refused, or `path` exists and is not empty.
@@ -92,7 +95,7 @@ def publishing_folder(path: Path) -> Iterator[Path]:
             for file in sorted(files, key=lambda file: file.suffix == ".json" and file.parent == Path(name)):
                 _send(file, path / file.relative_to(name).as_posix())
         return
-    if path.is_mount():  # nothing can be moved to its place
+    if path.is_mount():  # a folder cannot replace a mount point
         raise unwritable(path, OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
     draft = path.with_name(path.name + DRAFT_SUFFIX)
     shutil.rmtree(draft, ignore_errors=True)
@@ -102,7 +105,7 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         for written in [*draft.rglob("*"), draft]:
             _open_to_others(written, draft)
             _sync(written)
-        if path.is_dir() and not names_in(path):  # but for what a system left there, it is empty
+        if path.is_dir() and not names_in(path):  # empty, apart from files that an operating system left there
             shutil.rmtree(path)
         draft.replace(path)
         _sync(path.parent)
@@ -115,9 +118,10 @@ def publishing_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yields a path for a temporary file, which is gone after the block; one left by a killed process is removed first.
+    """Yields the path of a temporary file that is removed after the block.
 
-    It lies beside `path`; where that is in an object store, among the machine's temporary files.
+    The file lies beside `path`, or in the machine's temporary folder if `path` is in an object store. A file that a
+    killed process left there is removed first.
 
     Raises:
         DataError: The disk refused.
@@ -151,10 +155,10 @@ def publish_json(path: Path, model: BaseModel) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Reads a small text that people may have written; see `unijudge/storage/texts.py`.
+    """Reads a small text file that a person may have written; see `unijudge/storage/texts.py`.
 
     Raises:
-        DataError: It cannot be read, or is no UTF-8.
+        DataError: The file cannot be read, or is not UTF-8.
     """
     try:
         check_regular(path)
@@ -165,10 +169,10 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, kind: type[M]) -> M:
-    """Reads what `publish_json` wrote.
+    """Reads a file that `publish_json` wrote.
 
     Raises:
-        DataError: No such file, or it is no `kind`.
+        DataError: The file does not exist, or does not hold a valid `kind`.
     """
     try:
         check_regular(path)
@@ -183,14 +187,14 @@ def read_json(path: Path, kind: type[M]) -> M:
         reason = f"{where}: {fault['msg']}" if where else fault["msg"]
         raise DataError(
             f"{path}: no {in_words(kind)} of this version ({reason}); it was written by another program or version, or "
-            "is another file than was meant"
+            "the path is wrong"
         ) from error
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
 
 
 def in_words(kind: type[BaseModel]) -> str:
-    """What a model is called in a message: its title, where it has one, or its name.
+    """Returns the name of a model class for a message: its title if it has one, else its class name in words.
 
     Example:
         >>> class ScoreManifest(BaseModel):
@@ -202,10 +206,12 @@ def in_words(kind: type[BaseModel]) -> str:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names in a folder, by one listing, without what systems left there; none where there is no such folder.
+    """Returns the names in a folder, by one listing. A folder that does not exist has no names.
+
+    Files that an operating system left there are not counted.
 
     Raises:
-        DataError: It cannot be listed.
+        DataError: The folder cannot be listed.
     """
     try:
         if is_local(folder):
@@ -213,7 +219,7 @@ def names_in(folder: Path) -> set[str]:
         store: Any = folder
         listed: list[str] = again(folder, lambda: store.fs.ls(store.path, detail=False))
         names = {name.rpartition("/")[2] for name in listed}
-        # A console makes a folder by an object that is called like it: one without a name in the folder.
+        # A store's web console makes a folder by an empty object with the folder's own name: skip it.
         return {name for name in names if name and not is_left_behind(name)}
     except FileNotFoundError:
         return set()
@@ -222,7 +228,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex.
+    """Returns the sha256 of a file's bytes, in hex.
 
     Raises:
         DataError: The file cannot be read.
@@ -240,12 +246,14 @@ def _digest(path: Path) -> str:
 
 
 LOADED = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}
-"""Endings of the files that make a model what it is: weights, configurations, tokenizer and template. A card, or what a
-file manager leaves, is none."""
+"""Suffixes of the files that define a model: weights, configurations, tokenizer and template. A model card, or a file
+that a file manager left, does not belong to the model."""
 
 
 def folder_sha256(folder: Path) -> str:
-    """Sixteen hex digits over the names and bytes of a model's files (not of its subfolders), in order of name.
+    """Returns a hash of a model folder: sixteen hex digits over the names and bytes of its files, sorted by name.
+
+    Files in subfolders are not included.
 
     Raises:
         DataError: A file cannot be read.
@@ -268,10 +276,10 @@ def _uploading(path: Path) -> Iterator[Path]:
 
 
 def _send(draft: Path, path: Any) -> None:
-    """One object, whole or absent.
+    """Uploads a draft as one object, so that the object is complete or absent.
 
     Raises:
-        FolderBusy: The lease of its folder was lost.
+        FolderBusy: The lease of the output folder was lost.
     """
     check_held(path)
     try:
@@ -281,28 +289,28 @@ def _send(draft: Path, path: Any) -> None:
 
 
 def _open_to_others(path: Path, folder: Path) -> None:
-    """Lets whoever may look into a folder read a file of it: libraries write some for their own user alone."""
-    with contextlib.suppress(PermissionError):  # a disk without modes
+    """Gives a file the read permissions of its folder: some libraries write files that only their own user can read."""
+    with contextlib.suppress(PermissionError):  # a disk without permissions
         mode = stat.S_IMODE(path.stat().st_mode)
         if path.is_file() and (wider := mode | (folder.stat().st_mode & 0o444)) != mode:
             path.chmod(wider)
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder that nobody needs any more; what another process still reads on a network disk stays."""
+    """Removes a folder that is no longer needed. On a network disk, files that another process still reads remain."""
     try:
         shutil.rmtree(folder)
     except OSError as error:
-        logger.warning("%s: not removed (%s); nothing needs it any more", folder, error.strerror)
+        logger.warning("%s: not removed (%s); you can delete this folder", folder, error.strerror)
 
 
 def _sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's entries, survive a power cut; for folders, not every disk can."""
+    """Makes a file's bytes, or a folder's entries, survive a power cut. Not every disk can do so for folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems and shared folders have no such call for folders: the entry is there nevertheless.
+        # Some network file systems and shared folders cannot synchronise folders. The new entry exists nevertheless.
         if error.errno not in NO_SYNC or not path.is_dir():
             raise
     finally:

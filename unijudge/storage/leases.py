@@ -1,8 +1,9 @@
-"""One writer for an output folder: a second one is refused, and a killed one lets go.
+"""Leases, which ensure that an output has one writer: a second writer is refused, and a killed writer loses its lease.
 
-On a disk the lease is a lock that the kernel frees when its process dies. An object store has no locks: there it is an
-object that is created only where none is, and renewed while its holder lives. A process that meets one looks whether it
-is renewed, and takes it over after a minute in which it was not: no clock of another machine is read.
+On a disk, the lease is a lock that the kernel frees when the process dies. An object store has no locks. There, the
+lease is an object that a process creates only if the object does not exist, and renews while the process lives. Another
+process that finds the object watches for renewals, and takes the lease over after a minute without a renewal. So no
+process compares its clock with the clock of another machine.
 """
 
 import contextlib
@@ -21,44 +22,45 @@ from typing import Any
 from pydantic import BaseModel
 
 from unijudge.errors import FolderBusy
-from unijudge.storage.access_errors import CURES, unwritable
+from unijudge.storage.access_errors import CURE_OF_ERRNO, unwritable
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import again
 
 logger = logging.getLogger(__name__)
 
 RENEW_EVERY_S = 5
-"""So long at most, somebody who wants the lease waits to see that its holder lives."""
+"""Seconds between two renewals, and so the longest wait until another process sees that the holder lives."""
 VOID_AFTER_S = 60
-"""How long somebody must have seen a lease on an object store unrenewed, to take it over."""
+"""Seconds without a renewal after which another process may take over a lease in an object store."""
 STOP_BEFORE_S = 10
-"""How long before that its holder stops writing."""
-LOOK_EVERY_S = 1
+"""Seconds before that limit at which the holder stops writing."""
+LEASE_LOOK_EVERY_S = 1
 
-BESIDE = CURES | dict.fromkeys(
+BESIDE = CURE_OF_ERRNO | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS),
-    "It is the lock of an output, and lies beside it: fix the permissions there, or give a folder inside of that one",
+    "The lock of an output lies beside the output: fix the permissions there, or give a folder inside that folder",
 )
-"""What helps where a lock cannot be written."""
+"""Error number → its cure, where a lock cannot be written."""
 
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that nobody sets, and that goes on, where the system has such a one, while the machine sleeps."""
+"""A clock that nobody can set. Where the system allows, it also counts the time while the machine sleeps."""
 
 _held: dict[str, threading.Event] = {}
-"""Outputs in stores whose lease this process holds, and whether it was lost."""
+"""Outputs in stores whose lease this process holds → an event that is set when the lease is lost."""
 
 
 @contextlib.contextmanager
 def lease(path: Path) -> Iterator[threading.Event]:
-    """Holds an output path for this process. Freed when the block or the process ends.
+    """Holds the lease of an output path for this process, until the block or the process ends.
 
-    Yields an event that is set if the lease is lost, which only one in an object store can be: its holder stops then,
-    and whatever it still writes there is refused (`check_held`).
+    Only a lease in an object store can be lost. The holder must stop then; further writes there are refused
+    (`check_held`). The lock lies beside the output, so that it also works for a folder that is published atomically.
 
-    The lock lies beside the output, so that it works for a folder that is published all at once too.
+    Yields:
+        An event that is set when the lease is lost.
 
     Raises:
-        FolderBusy: Another live process holds it; it is named.
+        FolderBusy: Another live process holds the lease; the message names that process.
         DataError: The lock cannot be written.
     """
     if is_local(path):
@@ -75,7 +77,7 @@ def _locked(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lease")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        # Never through a symbolic link that somebody put there: what it names would be written over.
+        # O_NOFOLLOW: if the lock is a symbolic link, its target must not be overwritten.
         holder = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+")
     except OSError as error:
         raise unwritable(lock, error, BESIDE) from error
@@ -95,13 +97,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 class _Claim(BaseModel):
-    """The lease object."""
+    """The content of the lease object."""
 
     holder: str
-    """For people: machine and process."""
+    """The machine and process of the holder, for people."""
     token: str
     renewed: int = 0
-    """How often: by this it is seen that the holder lives."""
+    """The number of renewals. A growing number shows that the holder lives."""
 
 
 @contextlib.contextmanager
@@ -119,16 +121,16 @@ def _object(path: Any) -> Iterator[threading.Event]:
             yield holder.lost
     finally:
         _held.pop(str(path), None)
-        with contextlib.suppress(Exception):  # it is void in a minute; what was written is written
+        with contextlib.suppress(Exception):  # a lease that stays is void in a minute, and the output is complete
             if _holds(lock, holder.token):
                 again(lock, lambda: lock.fs.rm_file(lock.path))
 
 
 def _taken(path: Path, lock: Any) -> tuple[str, float]:
-    """Makes the lease ours: its token, and when it was written.
+    """Takes the lease for this process, and returns its token and the time when it was written.
 
     Raises:
-        FolderBusy: Its holder lives.
+        FolderBusy: The present holder lives.
     """
     token = uuid.uuid4().hex
     while True:
@@ -139,34 +141,34 @@ def _taken(path: Path, lock: Any) -> tuple[str, float]:
             break
     begun = _now()
     _claim(lock, token, 0, "overwrite")
-    time.sleep(1)  # others may have found it void too: the last word counts
+    time.sleep(1)  # other processes may take over the lease at the same time: the last writer holds it
     if not _holds(lock, token):
         raise _busy(path, "another process")
     return token, begun
 
 
 def _create(lock: Any, token: str) -> bool:
-    """Writes the lease where there is none."""
+    """Creates the lease object; returns False if another process holds a lease."""
     try:
         _claim(lock, token, 0, "create")
     except FileExistsError:
-        return _holds(lock, token)  # where the answer to our own first try was lost
+        return _holds(lock, token)  # True if our first try created it, and only the answer was lost
     return True
 
 
 def _is_void(path: Path, lock: Any) -> bool:
-    """Looks at a lease for a minute in which it is not renewed; false where it is gone meanwhile.
+    """Watches a lease for a minute: True if it was not renewed, False if it was removed meanwhile.
 
     Raises:
-        FolderBusy: It was renewed.
+        FolderBusy: The lease was renewed.
     """
     try:
         first = _read(lock)
         holder = _Claim.model_validate_json(first).holder
         seen_at = _now()
-        logger.info("%s: has a lease of %s; looking for up to %d s whether it lives", path, holder, VOID_AFTER_S)
+        logger.info("%s: %s holds the lease; checking for up to %d s whether it is alive", path, holder, VOID_AFTER_S)
         while _now() < seen_at + VOID_AFTER_S:
-            time.sleep(min(LOOK_EVERY_S, VOID_AFTER_S))
+            time.sleep(min(LEASE_LOOK_EVERY_S, VOID_AFTER_S))
             if _read(lock) != first:
                 raise _busy(path, holder)
     except FileNotFoundError:
@@ -175,7 +177,10 @@ def _is_void(path: Path, lock: Any) -> bool:
 
 
 class _Holder:
-    """Renews a lease on an object store, and says when it is lost: taken over, or not renewed until it is void."""
+    """Renews a lease in an object store, and reports its loss.
+
+    A lease is lost when another process takes it over, or when it was not renewed in time.
+    """
 
     def __init__(self, lock: Any, token: str, written_at: float):
         self._lock, self.token, self._written_at = lock, token, written_at
@@ -184,7 +189,7 @@ class _Holder:
 
     @contextlib.contextmanager
     def renewed(self) -> Iterator[None]:
-        """Renews it during the block; a second thread watches the clock, since a store may not answer for minutes."""
+        """Renews the lease during the block. A second thread watches the clock, since a store may hang for minutes."""
         threads = [threading.Thread(target=work, name="lease", daemon=True) for work in (self._renew, self._watch)]
         for thread in threads:
             thread.start()
@@ -199,8 +204,8 @@ class _Holder:
         times = 0
         while not self._done.wait(RENEW_EVERY_S) and not self.lost.is_set():
             try:
-                if not _holds(self._lock, self.token):  # this process slept for a minute, and another took it over
-                    logger.error("%s: lost to another process", self._lock)
+                if not _holds(self._lock, self.token):  # another process took the lease over while this one slept
+                    logger.error("%s: lease lost to another process", self._lock)
                     self.lost.set()
                     return
                 times += 1
@@ -208,28 +213,28 @@ class _Holder:
                 _claim(self._lock, self.token, times, "overwrite")
                 self._written_at = begun
             except Exception as error:  # noqa: BLE001  the next attempt may reach the store
-                logger.warning("%s: not renewed: %s", self._lock, error)
+                logger.warning("%s: lease not renewed: %s", self._lock, error)
 
     def _watch(self) -> None:
-        while not self._done.wait(LOOK_EVERY_S) and not self.lost.is_set():
+        while not self._done.wait(LEASE_LOOK_EVERY_S) and not self.lost.is_set():
             if _now() > self._written_at + VOID_AFTER_S - STOP_BEFORE_S:
-                logger.error("%s: lost: not renewed in time, so it is void", self._lock)
+                logger.error("%s: lease lost, because it was not renewed in time", self._lock)
                 self.lost.set()
 
 
 def lost_lease(path: Path | str) -> FolderBusy:
-    """What to raise where the lease of an output was lost."""
+    """Returns the error to raise when the lease of an output was lost."""
     return FolderBusy(
-        f"{path}: its lease was lost to another process, or not renewed in time, so nothing more is written there; "
-        "what is written stays. See that no other job writes there, and give the same command again"
+        f"{path}: the lease was lost to another process, or not renewed in time, so this command stopped writing. The "
+        "files written so far remain. Check that no other job writes there, then run the same command again"
     )
 
 
 def check_held(path: Path) -> None:
-    """Refuses to write below an output whose lease this process has lost; every write to a store asks.
+    """Refuses a write below an output whose lease this process has lost. It is called before every write to a store.
 
     Raises:
-        FolderBusy: It has.
+        FolderBusy: The lease was lost.
     """
     for held, lost in list(_held.items()):
         if lost.is_set() and f"{path}/".startswith(f"{held}/"):
@@ -244,13 +249,13 @@ def _claim(lock: Any, token: str, renewed: int, mode: str) -> None:
 
 
 def _read(lock: Any) -> bytes:
-    """In one request: between two its holder may renew it."""
+    """Reads the lease object in one request: the holder may renew the lease between two requests."""
     data: bytes = again(lock, lambda: lock.fs.cat_file(lock.path))
     return data
 
 
 def _holds(lock: Any, token: str) -> bool:
-    """Whether the lease is still this one; a holder that took it over may have finished, and it is gone."""
+    """Whether the lease object still has this token. It has gone if another process took it over and then finished."""
     try:
         return _Claim.model_validate_json(_read(lock)).token == token
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The files in a folder that somebody else made: what is hidden, or was left there by a system, is none of them."""
+"""Listings of a user's folder, without hidden files and without files that an operating system left there."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -13,28 +13,28 @@ from unijudge.storage.stores import again, is_file, is_folder
 
 
 def foreign_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """What lies directly in a folder, in order of name; none where there is no such folder.
+    """Returns the files and folders directly in a folder, sorted by name. A folder that does not exist has no files.
 
     Args:
-        folder: On a disk or in a store.
-        pattern: Of the names, as of a shell; capitals and small letters are the same.
+        folder: A folder on a disk or in a store.
+        pattern: A shell pattern for the names, which ignores case.
 
     Raises:
-        DataError: It cannot be listed.
+        DataError: The folder cannot be listed.
     """
     names = sorted(name for name in names_in(folder) if name and not is_side_file(name))
     return [folder / name for name in names if fnmatchcase(name.lower(), pattern.lower())]
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
-    """What a pattern of a shell names below a folder, in order of name.
+    """Returns the paths below a folder that match a shell pattern, sorted by name.
 
     Args:
-        folder: On a disk or in a store.
-        pattern: Relative; it may name folders too, as in `*/*.zip`.
+        folder: A folder on a disk or in a store.
+        pattern: A relative shell pattern, which may name folders too, as in `*/*.zip`.
 
     Raises:
-        DataError: It cannot be listed.
+        DataError: The folder cannot be listed.
     """
     try:
         found = again(folder, lambda: list(folder.glob(pattern)))
@@ -46,11 +46,11 @@ def matching(folder: Path, pattern: str) -> list[Path]:
 
 
 def all_files(folder: Path, *endings: str) -> list[Path]:
-    """The files with some endings, or all, in a folder and its subfolders, in order of name; links are followed.
+    """Returns the files in a folder and its subfolders, sorted by name. Links are followed.
 
     Args:
-        folder: On a disk or in a store.
-        endings: As in `.json`, in small letters; without any, all files.
+        folder: A folder on a disk or in a store.
+        endings: Suffixes of the wanted files, in lower case, such as `.json`. Without a suffix, all files.
 
     Raises:
         DataError: A folder cannot be listed.
@@ -60,7 +60,7 @@ def all_files(folder: Path, *endings: str) -> list[Path]:
 
 
 def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Every folder once, however many links lead to it."""
+    """Yields the files below a folder. A folder is visited once, however many links lead there."""
     there = folder.resolve()
     if there in seen:
         return

@@ -1,7 +1,7 @@
-"""Where a file or folder lies: on a disk, or in any store that fsspec knows.
+"""Locations of files and folders: on a disk, or in any store that fsspec supports.
 
-What a location is called has one form, `str(location)`: host and port stand in it, user and password never, so that it
-may be written, printed and published. `address(location)` is the whole URL, for another process that must open it.
+`str(location)` contains host and port but never user and password, so that it may be written, printed and published.
+`address(location)` is the complete URL, for another process that must open the location.
 """
 
 import errno
@@ -19,24 +19,26 @@ from unijudge.provenance import without_passwords
 from unijudge.shown import shown
 
 LONGEST_PATH, LONGEST_PART = 1000, 255
-"""Characters of a path, and bytes of one of its parts."""
+"""The most characters of a path, and the most bytes of a part of a path."""
 WITH_HOST = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "ssh", "sftp", "ftp", "smb")
-"""Kinds of URLs that name a bucket or a host."""
+"""Schemes of URLs that name a bucket or a host."""
 ONE_SLASH = re.compile(rf"({'|'.join(WITH_HOST)}|hdfs|webhdfs|memory):/(?!/)")
-"""A URL that a program took for a path, and so wrote anew: it would be a folder here."""
+"""A URL that lost a slash because a program treated it as a path. Here it would become a local folder."""
 WHOLE = {"locations": "whole"}
-"""The context of a `model_dump` for another process: locations as URLs that can be opened there."""
+"""The context of a `model_dump` for another process, which writes locations as complete URLs."""
 
 
 def locate(place: str | Path) -> Path:
-    """A path, or the URL of a folder on any store that fsspec knows (`s3://`, `gs://`, …), as something path-like.
+    """Returns a location for a path, or for a URL of any store that fsspec supports (`s3://`, `gs://`, …).
 
-    What a URL becomes has the methods of a `Path` and passes for one everywhere here; it is none, so `isinstance` says
-    which it is. Listings are never cached: other processes write too. A path has a name: `.` and `..` become whole.
+    A URL becomes a `UPath`, which has the methods of a `Path` but is not a subclass; `is_local` tells them apart. A
+    listing is never cached, because other processes write too. The paths `.` and `..` are resolved, so that every path
+    has a name.
 
     Raises:
-        SettingsError: No such kind of URL, its library is not installed, or it holds secrets that would be shown.
-        ValueError: Neither a text nor a path.
+        SettingsError: The scheme is unknown, its library is not installed, or the URL holds secrets that would be
+            shown.
+        ValueError: `place` is neither a string nor a path.
     """
     if not isinstance(place, str | Path) and not hasattr(type(place), "fs"):
         raise ValueError(f"expected a path or a URL, found {shown(place)}; quote it if it is a name")
@@ -61,63 +63,63 @@ def locate(place: str | Path) -> Path:
 
 
 def at_home(place: Any) -> Any:
-    """A name in which a leading `~` is a user's home: no shell has replaced it in a file of settings or after `key=`.
+    """Expands a leading `~` to the home folder: a shell does not expand it in a settings file or after `key=`.
 
     Raises:
         ValueError: This user's home is not known.
     """
     if not isinstance(place, str | Path) or not str(place).startswith("~"):
         return place
-    whole = os.path.expanduser(place)  # noqa: PTH111  a home that is not known is no error of its own there
+    whole = os.path.expanduser(place)  # noqa: PTH111  Path.expanduser raises where the home folder is not known
     if whole.partition("/")[0] == "~":
-        raise ValueError(f"{shown(place)}: this user has no home folder here; write the whole path, or set HOME")
+        raise ValueError(f"{shown(place)}: this user has no home folder here; write the full path, or set HOME")
     return whole
 
 
 def _check_name(place: str) -> None:
-    """Refuses what no disk and no store takes for a name.
+    """Refuses a path or a URL that no disk and no store accepts.
 
     Raises:
-        ValueError: It is too long, or holds what is no letter.
+        ValueError: The name is too long, or has invalid characters.
     """
     scheme, _, rest = place.rpartition("://")
     origin = rest.partition("/")[0] if scheme else ""
     if len(place) > LONGEST_PATH or max(len(os.fsencode(part)) for part in rest.split("/")) > LONGEST_PART:
-        raise ValueError(f"{shown(place)} is longer than the name of a file or a folder may be")
+        raise ValueError(f"{shown(place)} is too long for the name of a file or a folder; give a shorter name")
     if lost := ONE_SLASH.match(place):
         raise ValueError(f"{shown(place)} has one slash where a URL has two; write {lost[1]}://…")
     if scheme in WITH_HOST and not origin:
         raise ValueError(f"{shown(place)} names no bucket or host; write {scheme}://NAME/…")
     if "\0" in place or any(letter.isspace() for letter in origin):
-        raise ValueError(f"{shown(place)} holds a letter that no name may have")
+        raise ValueError(f"{shown(place)} holds a character that no name may have; remove this character")
     if not place.isascii() and place.encode(errors="ignore").decode() != place:
         if sys.getfilesystemencoding() != "utf-8":
             raise ValueError(
-                f"{shown(place)}: the locale of this shell is not UTF-8, so names in other letters cannot be read; set "
+                f"{shown(place)}: the locale of this shell is not UTF-8, so non-ASCII names cannot be read; set "
                 "PYTHONUTF8=1, or LC_ALL=C.UTF-8"
             )
-        raise ValueError(f"{shown(place)} is no UTF-8; rename the file or the folder")
+        raise ValueError(f"{shown(place)} is not UTF-8; rename the file or the folder")
 
 
 def _check_secrets(url: str) -> None:
-    """Refuses secrets that cannot be kept apart from a location's name: in a chain of URLs, and in a query."""
+    """Refuses secrets that cannot be removed from a location's name: those in a chain of URLs, and those in a query."""
     bare, question, _ = url.partition("?")
     web = bare.rpartition("::")[2].startswith(("http://", "https://", "webdav+http"))
     if "::" in url and without_passwords(url) != url:
         raise SettingsError(
-            f"{without_passwords(bare)}: a chain of URLs may hold no user or password, since its whole text is shown "
-            "and written; give it without, and the credentials in fsspec's own configuration"
+            f"{without_passwords(bare)}: a chain of URLs may hold no user or password, since the URL is shown and "
+            "written. Remove them, and give the credentials in fsspec's own configuration"
         )
     if question and web:
         raise SettingsError(
-            f"{without_passwords(bare)}: a location may have no query (?…): it may hold a secret, and names of files "
-            "are put behind it; give it without, and the credentials as user and password or in fsspec's own "
-            "configuration"
+            f"{without_passwords(bare)}: a location may have no query (?…), since a query may hold a secret, and file "
+            "names are appended to the URL. Remove the query, and give the credentials as user and password or in "
+            "fsspec's own configuration"
         )
 
 
 def address(location: Path) -> str:
-    """The path, or the whole URL, with user and password where it was given with them: never to be shown or stored."""
+    """Returns the path, or the complete URL. The URL may hold user and password: never show or store it."""
     return str(getattr(location, "address", location))
 
 
@@ -130,9 +132,9 @@ def _serialised(location: Path | None, info: SerializationInfo) -> str | None:
 Location = Annotated[Path, PlainValidator(locate), PlainSerializer(_serialised)]
 """A setting that takes a path or a URL."""
 LocalPath = Annotated[Path, BeforeValidator(at_home)]
-"""A setting that takes a path of this machine."""
+"""A setting that takes a path on this machine."""
 ModelName = Annotated[str, AfterValidator(at_home)]
-"""A setting that takes a hub name, or a folder."""
+"""A setting that takes a hub name or a folder."""
 
 
 def is_local(path: Path) -> bool:
@@ -141,17 +143,17 @@ def is_local(path: Path) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what is no regular file on a disk: a device or a pipe may never end.
+    """Refuses a device or a pipe on a disk, because reading it may never end.
 
     Raises:
-        OSError: It is there, and is none.
+        OSError: The path exists, and is neither a regular file nor a folder.
     """
     if is_local(path) and path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "no regular file")
 
 
 def inside_store(folder: Path, url: str) -> Path:
-    """What a URL in a folder's manifest names; in the folder's own store, as the user who opened the folder."""
+    """Returns the location of a URL in a folder's manifest, with the folder's credentials if both are in one store."""
     found: Any = locate(url)
     mine: Any = folder
     same = not is_local(folder) and getattr(mine, "origin", None) == url.partition("://")[2].partition("/")[0]
@@ -159,9 +161,9 @@ def inside_store(folder: Path, url: str) -> Path:
 
 
 def _told_safely(found: Any, url: str) -> Any:
-    """A store's path whose text is the URL as it was given, user and password aside.
+    """Returns a store's path whose text is the given URL without user and password.
 
-    The library's own text lacks the host of hdfs, sftp, smb and others, and holds the password of https.
+    The library's own text lacks the host for hdfs, sftp, smb and others, and contains the password for https.
     """
     scheme, _, rest = url.partition("://")
     origin, slash, path = rest.partition("/")
@@ -179,10 +181,10 @@ def _told_safely(found: Any, url: str) -> Any:
 
 @cache
 def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
-    """A kind of path in one store, of which the library's text begins with `start`."""
+    """Returns a subclass of `kind` for one store, whose text begins with `shown` where the library's has `start`."""
     from upath import UPath
 
-    def plain(cls: Any, *_: object, **__: object) -> Any:  # the library would look for the kind of the URL's scheme
+    def plain(cls: Any, *_: object, **__: object) -> Any:  # the library would choose a class by the URL's scheme
         return object.__new__(cls)
 
     def text(self: Any, begin: str = shown) -> str:
@@ -194,7 +196,7 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
     def shown_kind(self: Any) -> str:
         return f"{kind.__name__}({str(self)!r})"
 
-    def resolved(self: Any, strict: bool = False) -> Any:  # that of https asks the text's own URL, without the user
+    def resolved(self: Any, strict: bool = False) -> Any:  # the https class would request the text, without the user
         return UPath.resolve(self, strict=strict)
 
     def reduced(self: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The names of files that a table or a manifest gives: a stranger wrote them, and they decide what is read."""
+"""Names of files in tables and manifests. They come from strangers and decide what is read, so they are checked."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from unijudge.shown import shown
 
 OUTSIDE = r"^\.?$|^/|(^|/)\.\.(/|$)|://|\\|\x00"
-"""What a name of a file inside a folder never matches; for Python and for Arrow."""
+"""A pattern that no name of a file inside a folder matches, for Python and for Arrow."""
 
 LEFT_BEHIND = re.compile(
     r"\._.*|\.ds_store|\.localized|\.directory|\.apple(double|db|desktop)|\.(spotlight|trash|fseventsd|temporaryitems).*"
@@ -16,13 +16,13 @@ LEFT_BEHIND = re.compile(
     r"|\.fuse_hidden.*|\.ipynb_checkpoints|lost\+found|\.snapshots?|#recycle|#snapshot|\.gitkeep|\.keep",
     re.IGNORECASE,
 )
-"""What file managers, operating systems and notebooks put beside the files of a person."""
+"""Names of the files that file managers, operating systems and notebooks put beside the files of a person."""
 
 _UNUSUAL = re.compile(r"\\|(^|/)\.?(/|$)")
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder was put there by a file manager or a system, not by a person.
+    """Whether a file manager or an operating system, and not a person, put a file or folder there.
 
     Example:
         >>> [is_left_behind(name) for name in ("._a.zip", "Thumbs.db", ".env", "a.zip")]
@@ -32,7 +32,7 @@ def is_left_behind(name: str) -> bool:
 
 
 def is_side_file(name: str) -> bool:
-    """Whether a file or folder is no data: hidden, or left behind.
+    """Whether a file or folder is not data: it is hidden, or an operating system left it there.
 
     Example:
         >>> [is_side_file(name) for name in (".cache", "desktop.ini", "a.parquet")]
@@ -42,7 +42,7 @@ def is_side_file(name: str) -> bool:
 
 
 def usual(name: str) -> str:
-    r"""One way to write the name of a picture: composed letters (NFC), `/` between folders, no `.` and no empty folder.
+    r"""Returns the normal form of an image's name: NFC, `/` between folders, no `.` and no empty folder.
 
     Example:
         >>> usual("./cafe\u0301//a\\b.png") == "caf\u00e9/a/b.png"
@@ -54,10 +54,15 @@ def usual(name: str) -> str:
 
 
 class Listing:
-    """The names in a folder or an archive, found however they are written."""
+    """The names in a folder or an archive, which can be looked up by their normal form (`usual`)."""
 
     def __init__(self, names: Collection[str], read: Callable[[str], str] = str):
-        """Takes the names as they stand there, and how each is read; it keeps no copy of them."""
+        """Takes the names in a folder or an archive, without copying them.
+
+        Args:
+            names: The names as the folder or the archive spells them.
+            read: A function that decodes a name.
+        """
         self._names = names
         self._others: dict[str, str] = {}
         for name in names:
@@ -66,11 +71,11 @@ class Listing:
                 self._others.setdefault(known, name)
 
     def find(self, name: str) -> str | None:
-        """What stands there for a usual name."""
+        """Returns the folder's own spelling of a name in its normal form, or None."""
         return name if name in self._names else self._others.get(name)
 
     def alike(self, name: str) -> str | None:
-        """A usual name that differs from this one only in case, or lies in a folder; all are looked through."""
+        """Returns a known name that differs from `name` only in case or by a parent folder, or None."""
         folded = name.casefold()
         names = (*self._others, *self._names)
         same = next((known for known in names if known.casefold() == folded), None)
@@ -78,10 +83,10 @@ class Listing:
 
 
 def inside(name: str) -> str:
-    """The name of a file inside a folder, as it is.
+    """Returns the name of a file inside a folder unchanged, after a check.
 
     Raises:
-        ValueError: It leads out of the folder, is absolute or a URL, or is read otherwise on another system.
+        ValueError: The name leads out of the folder, is absolute, is a URL, or means something else on another system.
 
     Example:
         >>> inside("a b/c#1.png")

@@ -1,8 +1,8 @@
-"""What may lie where an output is to go: no command replaces what it did not make.
+"""The checks of an output path before a command writes: a command only ever overwrites its own kind of output.
 
-A page or a table that is drawn anew replaces a file of its own kind; a folder may hold what the command itself writes.
-A result that exists already (a selection, an export, a dataset, a model, an evaluation of something else) is refused
-before the work begins, unless `--overwrite` is given: then one of the command's own kind is replaced.
+A page or a table replaces an older file of the same kind. A folder may already hold the files that the command writes.
+If a result exists already (a selection, an export, a dataset, a model, another evaluation), the command refuses before
+it starts. With `--overwrite`, a result of the command's own kind is replaced.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def taken(path: Path) -> DataError:
-    """The refusal of an output that exists already."""
+    """Returns the error for an output that exists already."""
     held = "" if is_file(path) else f" (it holds {listed(names_in(path))})"
     return DataError(f"{path}: exists already{held}; {OR_ELSE}")
 
 
 def check_absent(path: Path) -> None:
-    """Refuses an output that exists already; an empty folder is none.
+    """Refuses an output that exists already. An empty folder does not count as an output.
 
     Raises:
-        DataError: It does.
+        DataError: The output exists.
     """
     if is_file(path) or names_in(path):
         raise taken(path)
@@ -44,22 +44,23 @@ def check_absent(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[Path]:
-    """Around a command that writes `path`: with `overwrite` an older one goes when, and only if, the new one is whole.
+    """Surrounds a command that writes `path`. With `overwrite`, the old output is removed once the new one is complete.
 
-    Until then it lies beside; where the command fails, it comes back, also after a kill, when the command is run again.
-    The block holds the lease of the output: two commands cannot move each other's results.
+    Until then the old output lies beside `path`. If the command fails, the old output is restored. After a kill, the
+    next run of the command restores it. The block holds the lease of the output, so that two commands cannot move each
+    other's results.
 
     Yields:
-        Where to write: `path`, or what it names where it is a symbolic link, which stays.
+        The path to write: `path`, or its target if `path` is a symbolic link. The link is kept.
 
     Args:
         path: A file or a folder.
-        is_own: Whether what lies there is of the command's own kind.
-        what: That kind, in words.
-        overwrite: Whether to replace it.
+        is_own: A function that tells whether an existing output is of the command's own kind.
+        what: The name of that kind, in words.
+        overwrite: Whether to replace an existing output.
 
     Raises:
-        DataError: Something is there, and may not be replaced.
+        DataError: The path is taken, and may not be replaced.
         FolderBusy: Another process writes there.
     """
     try:
@@ -79,7 +80,7 @@ def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overw
         yield
         return
     if not is_local(path):
-        raise DataError(f"{path}: exists already; --overwrite replaces nothing in an object store: delete it there")
+        raise DataError(f"{path}: exists already, and --overwrite does not work in an object store. Delete it there")
     if not is_own(path):
         raise DataError(f"{path}: exists already, and is no {what}; give another output, or move this one away")
     _remove(aside)
@@ -97,12 +98,12 @@ def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overw
 
 
 def is_folder_of(manifest: str, kind: type[M], owns: Callable[[M, str], bool]) -> Callable[[Path], bool]:
-    """Whether a folder is one of ours, for `replacing`: it holds a manifest, and nothing beside what belongs to it.
+    """Returns a check for `replacing`: a folder must hold a manifest, and no files that do not belong to the output.
 
     Args:
         manifest: The name of the manifest.
-        kind: What it must be.
-        owns: Whether a file of this name, relative to the folder, belongs to it.
+        kind: The class of the manifest.
+        owns: A function that tells whether a file belongs to the output, by the manifest and the file's relative name.
     """
 
     def fits(folder: Path) -> bool:
@@ -117,17 +118,17 @@ def is_folder_of(manifest: str, kind: type[M], owns: Callable[[M, str], bool]) -
 
 
 def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
-    """Refuses a folder in which somebody put files of their own: they would go with it.
+    """Refuses a folder in which a person put other files, because `--overwrite` would delete these files too.
 
     Raises:
-        DataError: One is there; the first few are named.
+        DataError: The folder holds other files; the message names the first few.
     """
     found = [path for path in folder.rglob("*") if path.is_symlink() or is_file(path)]
     files = [path.relative_to(folder).as_posix() for path in found if not is_left_behind(path.name)]
     if strange := {name for name in files if not owns(name.removesuffix(DRAFT_SUFFIX))}:
         raise DataError(
-            f"{folder}: holds {listed(strange)}, which --overwrite would delete too; move that away, or give another "
-            "output"
+            f"{folder}: holds {listed(strange)}, which --overwrite would delete too; move these files away, or give "
+            "another output"
         )
 
 
@@ -142,12 +143,12 @@ def check_file(path: Path, is_own: Callable[[bytes], bool], what: str) -> None:
     """Refuses to replace a file that is not of the command's own kind.
 
     Args:
-        path: What will be written.
-        is_own: Whether a file's bytes are of that kind.
-        what: Its name in words.
+        path: The file to be written.
+        is_own: A function that tells by a file's bytes whether the file is of that kind.
+        what: The name of that kind, in words.
 
     Raises:
-        DataError: Something else is there, or it cannot be read.
+        DataError: The file is of another kind, or cannot be read.
     """
     if not exists(path):
         return
@@ -158,11 +159,11 @@ def check_file(path: Path, is_own: Callable[[bytes], bool], what: str) -> None:
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
     if not own:
-        raise DataError(f"{path}: is there already, and is no {what}; give another file, or move this one away")
+        raise DataError(f"{path}: exists already, and is no {what}; give another file, or move this one away")
 
 
 def is_json_of(kind: type[BaseModel]) -> Callable[[bytes], bool]:
-    """Whether bytes are the JSON of a model: for `check_file`."""
+    """Returns a check for `check_file`: whether bytes are the JSON of a model class."""
 
     def fits(data: bytes) -> bool:
         try:
@@ -175,19 +176,20 @@ def is_json_of(kind: type[BaseModel]) -> Callable[[bytes], bool]:
 
 
 def check_folder(folder: Path, own: Collection[str] = ()) -> None:
-    """Refuses to write into a folder that holds something else than files of these names.
+    """Refuses to write into a folder that holds other files.
 
     Args:
-        folder: Where the files go; it need not exist.
-        own: What the command writes there; none: the folder must be empty. A draft of a killed run is its own too.
+        folder: The output folder, which need not exist.
+        own: Names that the command writes there; without a name, the folder must be empty. Drafts of these files, which
+            a killed run left, are allowed too.
 
     Raises:
-        DataError: It is a file, or holds something else: that is named.
+        DataError: The path is a file, or the folder holds other files; the message names them.
     """
     if is_file(folder):
         raise DataError(f"{folder}: is a file; give a folder")
     if strange := {name for name in names_in(folder) if name.removesuffix(DRAFT_SUFFIX) not in own}:
         raise DataError(
-            f"{folder}: holds {listed(strange)} already, which would be mixed with what is written; give another "
-            "folder, or move that away"
+            f"{folder}: holds {listed(strange)} already, which would be mixed with the new files; give another folder, "
+            "or move the old files away"
         )

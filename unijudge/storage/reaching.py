@@ -1,6 +1,6 @@
-"""How a service is reached over HTTP: as the environment says, with its proxies and certificates.
+"""HTTP connections to a service, with the proxies and certificates of the environment.
 
-What is meant for this machine, a key among it, never goes through a proxy.
+Requests to this machine never go through a proxy, so that no proxy sees their keys.
 """
 
 import ipaddress
@@ -17,21 +17,21 @@ from unijudge.provenance import without_passwords
 from unijudge.storage.access_errors import in_one_line
 
 FROM_OUTSIDE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Variables of the environment that decide how a service is reached; proxies in small letters too."""
+"""Environment variables that decide how a service is reached. The names of proxies may be in lower case too."""
 
 
 LARGEST_PORT = 65535
 
 
 def open_http(url: str, **options: Any) -> httpx2.AsyncClient:
-    """A client for one service.
+    """Returns an HTTP client for one service.
 
     Args:
-        url: Of the service.
-        options: Of `httpx2.AsyncClient`; with a `transport` the environment is not looked at.
+        url: The URL of the service.
+        options: Options of `httpx2.AsyncClient`. With a `transport`, the environment is ignored.
 
     Raises:
-        InvalidURL: It is none.
+        InvalidURL: `url` is not a valid URL.
         SettingsError: A proxy or a certificate of the environment cannot be used.
     """
     port = httpx2.URL(url).port
@@ -40,30 +40,30 @@ def open_http(url: str, **options: Any) -> httpx2.AsyncClient:
     try:
         return httpx2.AsyncClient(trust_env=not is_here(url), **options)
     except (ImportError, ValueError, OSError) as error:
-        names = {name for one in FROM_OUTSIDE for name in (one, one.lower()) if name in os.environ}
+        names = {name for upper in FROM_OUTSIDE for name in (upper, upper.lower()) if name in os.environ}
         raise SettingsError(
-            f"{without_passwords(url)}: cannot be reached as the environment says ({in_one_line(error)}). Mend or "
-            f"unset {', '.join(sorted(names)) or 'its proxy and certificate variables'}"
+            f"{without_passwords(url)}: cannot be reached with the environment's proxy or certificate "
+            f"({in_one_line(error)}). Fix or unset {', '.join(sorted(names)) or 'its proxy and certificate variables'}"
         ) from error
 
 
 def is_nowhere(error: BaseException | None) -> bool:
-    """Whether a request failed since the name of a host is not known here."""
+    """Whether a request failed because the name of a host is not known here."""
     while error is not None and not isinstance(error, socket.gaierror):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def nowhere(url: str, error: Exception) -> str:
-    """What to say then."""
+    """Returns the message for an unknown host name."""
     return (
-        f"{without_passwords(url)}: the name of its host is not known here{by_way_of(url)} ({in_one_line(error)}); "
-        "correct the URL, or look at this machine's name service"
+        f"{without_passwords(url)}: the host name is not known here{by_way_of(url)} ({in_one_line(error)}); "
+        "correct the URL, or check this machine's name service (DNS)"
     )
 
 
 def is_here(url: str) -> bool:
-    """Whether a URL is of this very machine.
+    """Whether a URL names this machine.
 
     Example:
         >>> is_here("http://127.0.0.1:8000"), is_here("http://judge:8000")
@@ -77,12 +77,12 @@ def is_here(url: str) -> bool:
 
 
 def by_way_of(url: str) -> str:
-    """The proxy that stands between here and a service, for a message; nothing where none does."""
+    """Returns the proxy between this machine and a service, for a message; an empty text without a proxy."""
     parts = urlsplit(url)
     proxies = getproxies()
     kind = parts.scheme if parts.scheme in proxies else "all"
     if is_here(url) or kind not in proxies or proxy_bypass(parts.hostname or ""):
         return ""
     names = (f"{kind}_proxy", f"{kind}_proxy".upper())
-    name = next((one for one in names if one in os.environ), "the system's settings")
+    name = next((name for name in names if name in os.environ), "the system's settings")
     return f" through the proxy {without_passwords(proxies[kind])} ({name})"

@@ -1,7 +1,7 @@
-"""The one policy for what a store refuses once: it is asked again, a few times. A disk is asked once.
+"""The retry policy for object stores: temporary errors are retried a few times. A disk is never retried.
 
-An object store answers over a network, and is busy at times. What is not there, or forbidden, stays so: that is final.
-Whether something is there is asked here alone: a store that does not answer has not said that nothing is.
+An object store answers over a network, and is busy at times. A missing or forbidden file is a final error. All checks
+for existence are here, because a store that does not answer has not reported a missing file.
 """
 
 import logging
@@ -16,7 +16,7 @@ from unijudge.storage.access_errors import in_one_line, may_pass, unreadable
 from unijudge.storage.locations import is_local
 
 FORBIDDEN = (401, 403, 407)
-"""What web servers answer who must not look; their library says that nothing is there."""
+"""HTTP statuses for a refused access. The library reports them as missing files."""
 TRIES = 5
 LONGEST_WAIT_S = 8.0
 
@@ -26,22 +26,22 @@ logger = logging.getLogger(__name__)
 
 
 def again(place: Path, once: Callable[[], T]) -> T:
-    """What `once` returns; for a place in a store it is called again where its error may pass.
+    """Returns the result of `once`. For a location in a store, temporary errors are retried.
 
     Args:
-        place: What is read or written.
-        once: Reads or writes it, as a whole: calling it twice must do no harm.
+        place: The location that is read or written.
+        once: A function that reads or writes the whole location, and may be called several times.
 
     Raises:
-        Exception: What `once` raised last.
+        Exception: The last error of `once`.
     """
     if is_local(place):
         return once()
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        if error is not None and state.attempt_number > 1:  # once is nothing to speak of
-            logger.warning("%s: asked again: %s", place, without_passwords(in_one_line(error)))
+        if error is not None and state.attempt_number > 1:  # a single failure is normal
+            logger.warning("%s: retrying: %s", place, without_passwords(in_one_line(error)))
 
     retrying = Retrying(
         stop=stop_after_attempt(TRIES),
@@ -54,26 +54,26 @@ def again(place: Path, once: Callable[[], T]) -> T:
 
 
 def exists(place: Path) -> bool:
-    """Whether anything is there, on a disk or in a store.
+    """Whether a location exists, on a disk or in a store.
 
     Raises:
-        DataError: The disk or the store did not say: neither that it is there, nor that it is not.
+        DataError: The disk or the store did not answer, so it is not known whether the location exists.
     """
     return _kind(place) is not None
 
 
 def is_file(place: Path) -> bool:
-    """Whether a file is there; as `exists`."""
+    """Whether a location is a file; raises the errors of `exists`."""
     return _kind(place) == "file"
 
 
 def is_folder(place: Path) -> bool:
-    """Whether a folder is there; as `exists`."""
+    """Whether a location is a folder; raises the errors of `exists`."""
     return _kind(place) == "directory"
 
 
 def _kind(place: Path) -> str | None:
-    """What is there, in fsspec's words; None for nothing."""
+    """Returns the kind of a location, in fsspec's words, or None if it does not exist."""
     store: Any = place
     try:
         if not is_local(place):
@@ -94,5 +94,5 @@ def _kind(place: Path) -> str | None:
 
 
 def _is_page(store: Any) -> bool:
-    """Whether a place on the web is a page with links to what lies there, as servers list a folder."""
+    """Whether a web location is a page of links, by which a server lists a folder."""
     return str(store.path).startswith("http") and not store.suffix and bool(store.fs.isdir(store.path))

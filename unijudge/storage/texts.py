@@ -1,4 +1,7 @@
-"""Text that people write: UTF-8 with or without a byte-order mark, plain or compressed; UTF-16 and UTF-32 are named."""
+"""Text files that people write: UTF-8 with or without a byte-order mark, plain or compressed.
+
+UTF-16 and UTF-32 are recognised and refused with a cure.
+"""
 
 import bz2
 import codecs
@@ -19,32 +22,32 @@ MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
-"""How files in other encodings begin; the mark of UTF-32 begins with that of UTF-16."""
+"""First bytes of files in other encodings. UTF-32 comes first, because its mark begins with the mark of UTF-16."""
 LFS = b"version https://git-lfs"
-"""How the text begins that Git puts in the place of a large file."""
-HEAD = len(LFS)
-"""Bytes of a file that are looked at for that."""
+"""First bytes of the pointer file that Git LFS puts in the place of a large file."""
+HEAD_BYTES = len(LFS)
+"""Bytes at the beginning of a file that the checks read."""
 NO_TEXT = (
-    (b"PK\3\4", "a zip archive, as .xlsx is; unpack it, or save the sheet as CSV UTF-8"),
+    (b"PK\3\4", "a zip archive (.xlsx is a zip archive too); unpack it, or save the sheet as CSV UTF-8"),
     (b"\x1f\x8b", "compressed with gzip; add .gz to its name"),
-    (b"PAR1", "Parquet; call it .parquet"),
+    (b"PAR1", "a Parquet file; rename it to .parquet"),
     (b"%PDF", "a PDF; export the table as CSV or JSON lines"),
-    (b"<!doctype html", "a web page, as servers answer instead of a file; fetch it again"),
-    (b"<html", "a web page, as servers answer instead of a file; fetch it again"),
+    (b"<!doctype html", "a web page, which a server sent instead of the file; download it again"),
+    (b"<html", "a web page, which a server sent instead of the file; download it again"),
 )
-"""How files begin that are called as if they held rows of text, in small letters; what they are, and what helps."""
+"""First bytes (letters ignore case) of files that are not text despite their name → what they are, and the cure."""
 NO_UTF_8 = "save it as UTF-8; in Excel choose CSV UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
-"""What helps against text in another encoding of one byte a letter."""
+"""The cure for text in a one-byte encoding."""
 COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""Endings of compressed text, and what reads it."""
+"""Suffix of a compressed text → the function that opens it."""
 TORN = (EOFError, OSError, zlib.error, lzma.LZMAError)
-"""What the reading of a compressed file raises."""
+"""Errors of a damaged compressed file."""
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, where a text's first bytes are of one; None for others.
+    """Returns "UTF-16" or "UTF-32" if a text begins in this encoding, else None.
 
-    Without a mark, the zeros among the bytes of ASCII letters say it.
+    Without a byte-order mark, the zero bytes of ASCII letters reveal the encoding.
 
     Example:
         >>> wide_encoding("a".encode("utf-16")), wide_encoding("{}".encode("utf-32-le")), wide_encoding(b"{}")
@@ -53,36 +56,36 @@ def wide_encoding(head: bytes) -> str | None:
     named = next((name for mark, name in MARKS if head.startswith(mark)), None)
     if named or len(head) < 4:
         return named
-    zeros = tuple(place for place in range(4) if head[place] == 0)
+    zeros = tuple(position for position in range(4) if head[position] == 0)
     kinds = {(1, 3): "UTF-16", (0, 2): "UTF-16", (1, 2, 3): "UTF-32", (0, 1, 2): "UTF-32"}
     return kinds.get(zeros)
 
 
 def check_no_pointer(path: Path, head: bytes) -> None:
-    """Refuses what Git LFS puts in the place of a large file.
+    """Refuses the pointer file that Git LFS puts in the place of a large file.
 
     Args:
-        path: Of the file.
-        head: Its first bytes, at least as many as `LFS` has.
+        path: The path of the file, for the message.
+        head: The first bytes of the file, at least `HEAD` of them.
 
     Raises:
-        DataError: It is such; the cure is named.
+        DataError: The file is a pointer; the message names the cure.
     """
     if head.startswith(LFS):
         raise DataError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull")
 
 
 def check_beginning(path: Path, head: bytes) -> None:
-    """Refuses text in UTF-16 or UTF-32, a pointer of Git LFS, and what is no text at all.
+    """Refuses text in UTF-16 or UTF-32, a pointer of Git LFS, and files that are not text.
 
     Raises:
-        DataError: It is such; the cure is named.
+        DataError: The file is refused; the message names the cure.
     """
     check_no_pointer(path, head)
     if name := wide_encoding(head):
         raise DataError(
-            f"{path}: is {name}, as PowerShell's > writes it; save it as UTF-8: iconv -f {name} -t UTF-8, or in "
-            "PowerShell Out-File -Encoding utf8"
+            f"{path}: is {name}, the encoding of PowerShell's > operator. Save it as UTF-8: iconv -f {name} -t UTF-8, "
+            "or in PowerShell Out-File -Encoding utf8"
         )
     start = head.lstrip().lower()
     for mark, what in NO_TEXT:
@@ -91,41 +94,41 @@ def check_beginning(path: Path, head: bytes) -> None:
 
 
 def as_text(path: Path, data: bytes) -> str:
-    """The text of a small file's bytes, with a line feed for every line break; a byte-order mark is no part of it.
+    """Decodes the bytes of a small file. Every line break becomes a line feed, and a byte-order mark is removed.
 
     Raises:
-        DataError: It is no UTF-8.
+        DataError: The bytes are not UTF-8.
     """
-    check_beginning(path, data[:HEAD])
+    check_beginning(path, data[:HEAD_BYTES])
     try:
         return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: is no UTF-8 text (byte {data[error.start]:#x} in line {line}); {NO_UTF_8}") from error
+        raise DataError(f"{path}: is not UTF-8 (byte {data[error.start]:#x} in line {line}); {NO_UTF_8}") from error
 
 
 @contextlib.contextmanager
 def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Opens a text of any size, compressed or not, on a disk or in a store.
+    """Opens a text file of any size, compressed or not, on a disk or in a store.
 
     Args:
-        path: Its last ending says how it is compressed.
-        newline: As of `open`.
+        path: The path of the file. Its last suffix tells the compression.
+        newline: The argument of `open`.
 
     Raises:
-        DataError: It is UTF-16 or UTF-32, a pointer of Git LFS, or no text.
-        Exception: What the disk or the store raises, and `TORN` and UnicodeDecodeError while it is read.
+        DataError: The file is UTF-16 or UTF-32, a pointer of Git LFS, or not text.
+        Exception: An error of the disk or the store. Reading may raise the errors in `TORN`, and UnicodeDecodeError.
     """
     check_regular(path)
     with path.open("rb") as stored, _plain(path, stored) as file:
         raw: Any = file
         buffered = io.BufferedReader(raw)
-        check_beginning(path, buffered.peek(HEAD)[:HEAD])
+        check_beginning(path, buffered.peek(HEAD_BYTES)[:HEAD_BYTES])
         yield io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=newline)
 
 
 def _plain(path: Path, stored: IO[bytes]) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """A file without its compression."""
+    """Opens a stored file without its compression."""
     read = COMPRESSED.get(path.suffix.lower(), contextlib.nullcontext)
     plain: contextlib.AbstractContextManager[IO[bytes]] = read(stored)
     return plain

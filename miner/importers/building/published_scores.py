@@ -127,7 +127,7 @@ def write_scores(
             judge=published.judge,
         )
         publish_json(draft / "manifest.json", plan)
-        for shard in range(plan.shards):
+        for shard in range(len(plan.parts)):
             rows = [_judged_query(judged, *query) for query in islice(queries, QUERIES_IN_SHARD)]
             write_shard(draft, plan, shard, rows)
 

@@ -34,7 +34,7 @@ def log_of(cause):
 @pytest.mark.parametrize(
     ("cause", "cure"),
     [
-        (NO_MEMORY, "Lower engine.gpu_memory_utilization, or stop what else uses the GPU"),
+        (NO_MEMORY, "Lower engine.gpu_memory_utilization, or stop other programs on the GPU"),
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 22 GiB",
             "Lower engine.max_num_batched_tokens or model.max_num_seqs, or split the model with tensor_parallel_size",
@@ -53,9 +53,9 @@ def log_of(cause):
             "ValueError: A head_dtype different from the model dtype is only supported for an unquantized lm_head.",
             "Set model.head_dtype = 'model'",
         ),
-        ("AssertionError: something new", "The log holds the whole error"),
-        ("triton.runtime.errors.OutOfResources: out of resource: shared memory", "The log holds the whole error"),
-        ("RuntimeError: shape '[2, 8]' is invalid for input of size 3", "The log holds the whole error"),
+        ("AssertionError: something new", "The log has the whole error"),
+        ("triton.runtime.errors.OutOfResources: out of resource: shared memory", "The log has the whole error"),
+        ("RuntimeError: shape '[2, 8]' is invalid for input of size 3", "The log has the whole error"),
     ],
 )
 def test_the_cause_and_its_cure(tmp_path, cause, cure):
@@ -83,7 +83,7 @@ def test_an_engine_that_the_system_killed(tmp_path):
         "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -9}"
     )
     message = explained(killed, tmp_path / "gone.log")
-    assert "The system killed the engine, most likely since main memory ran out: lower replicas" in message
+    assert "The system killed the engine, probably because main memory ran out: lower replicas" in message
 
 
 def test_a_compiler_that_names_only_its_command(tmp_path):
@@ -109,10 +109,10 @@ def test_a_signal_is_the_cause_unless_the_log_has_one(tmp_path):
     log.write_text(earlier)
     killed = RuntimeError("EngineCore was ended by SIGKILL")
     message = explained(killed, log, had_started=True)
-    assert message.startswith("EngineCore was ended by SIGKILL. The system killed the engine, most likely since main")
+    assert message.startswith("EngineCore was ended by SIGKILL. The system killed the engine, probably because main")
     log.write_text(earlier + HEAD + "EngineCore encountered a fatal error.\n" + log_of("RuntimeError: CUDA error: x"))
     ended = RuntimeError("EngineCore was ended by SIGTERM")
-    assert explained(ended, log, had_started=True).startswith("RuntimeError: CUDA error: x. The log holds the whole")
+    assert explained(ended, log, had_started=True).startswith("RuntimeError: CUDA error: x. The log has the whole")
 
 
 def test_without_a_cause_the_parents_words_are_told(tmp_path):
@@ -120,7 +120,7 @@ def test_without_a_cause_the_parents_words_are_told(tmp_path):
     log.write_bytes(b"\xff killed\n")
     assert cause_in(log.read_text(errors="replace")) == ""
     assert explained(PARENT, log).startswith("Engine core initialization failed. See root cause above")
-    assert explained(ValueError("max_num_seqs is wrong"), log).startswith("max_num_seqs is wrong. The log holds")
+    assert explained(ValueError("max_num_seqs is wrong"), log).startswith("max_num_seqs is wrong. The log has")
 
 
 PRINTS = """

@@ -83,7 +83,7 @@ def test_a_configuration_that_is_not_one_is_named(tmp_path):
         made = json.loads(config("3B").to_json_string())
         made["text_config"] |= fault
         (tmp_path / "config.json").write_text(json.dumps(made))
-        with pytest.raises(ModelError, match="its configuration cannot be used"):
+        with pytest.raises(ModelError, match="the configuration of the model cannot be used"):
             load_sizes(str(tmp_path), None)
 
 

@@ -40,7 +40,7 @@ def test_a_text_longer_than_any_prompt_is_not_tokenised(inputs, made):
     answers, streams = inputs.prepare(SHORT, [huge, SHORT, huge])
     assert [answer and answer.code for answer in answers] == ["too_long", None, "too_long"]
     assert (len(made), list(streams)) == (1, [1])
-    with pytest.raises(JudgeRefused, match=r"query: a text of 3201 characters: more than 3200 are not read"):
+    with pytest.raises(JudgeRefused, match=r"query: a text has 3201 characters: the limit is 3200"):
         inputs.prepare(huge, [SHORT])
 
 
@@ -56,6 +56,6 @@ def test_images_that_take_too_long_to_decode_are_refused_undecoded(inputs, made)
     answers, _ = inputs.prepare(pictures[0], pictures[:2] * 4)
     assert answers == [None] * 8
     made.clear()
-    with pytest.raises(JudgeRefused, match="have 14400 pixels together; one request takes 10000: send fewer"):
+    with pytest.raises(JudgeRefused, match=r"have 14400 pixels in total: a request may have 10000\. Send fewer"):
         inputs.prepare(pictures[0], pictures)
     assert not made

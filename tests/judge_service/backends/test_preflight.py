@@ -50,7 +50,7 @@ def test_the_shipped_judge_starts_on_every_new_gpu(chip):
             "550.90.07",
             OLD_DRIVER,
             "is too old (found version 12040)",
-            "driver 580 or newer; this machine has 550.90.07",
+            "driver 580 or newer (this machine has 550.90.07)",
         ),
         (None, NO_DRIVER, "sees no GPU (Found no NVIDIA driver on your system", "docker run --gpus all"),
         ("580.65.06", HIDDEN, "sees no GPU (No CUDA GPUs are available)", "Check CUDA_VISIBLE_DEVICES"),
@@ -72,7 +72,7 @@ def test_a_cuda_build_without_a_gpu(monkeypatch):
         )
         assert "install the extra judge-cpu or set model.backend = 'transformers'" in fault
     (fault,) = found(settings(gpus_per_replica=0), machine("L4"))
-    assert "no replica is given one. Set gpus_per_replica = 1" in fault
+    assert "no replica requests a GPU. Set gpus_per_replica = 1" in fault
     (fault,) = found(settings(model={"device": "cpu"}), machine("L4"))
     assert fault.startswith("model.device = 'cpu': vLLM is a CUDA build and needs a GPU")
     assert preflight.needs_gpu(settings(gpus_per_replica=0))
@@ -99,7 +99,7 @@ def test_half_a_gpu_with_nearly_all_of_its_memory():
     half = {"gpus_per_replica": 0.5, "replicas": 2}
     (fault,) = found(settings(**half, engine={"gpu_memory_utilization": 0.92}), machine("H100 80"))
     assert "puts 2 replicas on one GPU" in fault
-    assert "Set at most 0.5, or leave the setting out" in fault
+    assert "Set at most 0.5, or remove the setting" in fault
     assert found(settings(**half), machine("H100 80")) == []
     alone = {"gpus_per_replica": 0.5, "replicas": 1}
     assert found(settings(**alone, engine={"gpu_memory_utilization": 0.9}), machine("H100 80")) == []
@@ -108,9 +108,9 @@ def test_half_a_gpu_with_nearly_all_of_its_memory():
 def test_a_neighbour_holds_memory():
     (fault,) = found(settings(), machine("H100 80", free=0.6))
     assert fault.startswith(
-        "engine.gpu_memory_utilization = 0.92: that is 72.8 GiB of NVIDIA H100 80GB HBM3 (79 GiB, 47"
+        "engine.gpu_memory_utilization = 0.92: the engine would use 72.8 GiB of NVIDIA H100 80GB HBM3 (79"
     )
-    assert "Set at most 0.6, or stop what uses the GPU" in fault
+    assert "(79 GiB, 47 GiB free). Set at most 0.6, or stop the other programs on the GPU" in fault
     assert found(settings(engine={"gpu_memory_utilization": 0.6}), machine("H100 80", free=0.6)) == []
 
 
@@ -127,7 +127,7 @@ def test_every_gpu_that_will_be_used_is_looked_at():
     ("chip", "dtype", "reason"),
     [
         ("T4", "float16", "Tesla T4 has compute capability 7.5, and these kernels need 8.0"),
-        ("L4", "float32", "these kernels compute in sixteen bits. Set model.dtype = 'bfloat16'"),
+        ("L4", "float32", "these kernels compute in 16 bits. Set model.dtype = 'bfloat16'"),
     ],
 )
 def test_attention_kernels_that_do_not_run_there(monkeypatch, chip, dtype, reason):
@@ -147,7 +147,7 @@ def test_chips_that_are_too_old(monkeypatch):
 def test_packed_weights_in_another_dtype(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B AWQ"))
     (fault,) = found(settings(model={"dtype": "float32"}), machine("H100 80"))
-    assert "the weights are packed by awq, whose kernels compute in sixteen bits. Set model.dtype = 'bfloat16'" in fault
+    assert "the weights are quantised with awq, whose kernels compute in 16 bits. Set model.dtype = 'bfloat16'" in fault
     assert found(settings(model={"dtype": "bfloat16"}), machine("H100 80")) == []
 
 
@@ -155,10 +155,12 @@ def test_a_model_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("72B"))
     (fault,) = found(settings(), machine("H100 80", count=8))
     assert fault.startswith("the-model does not fit a NVIDIA H100 80GB HBM3: weights 136.7 GiB")
-    assert fault.endswith("Set tensor_parallel_size = 2 and gpus_per_replica = 2, or take a smaller model")
+    assert fault.endswith("Set tensor_parallel_size = 2 and gpus_per_replica = 2, or choose a smaller model")
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B"))
     (fault,) = found(settings(gpus_per_replica=8, tensor_parallel_size=8), machine("H100 80", count=8))
-    assert "the model's 28 attention heads cannot be split into that many equal parts. Set a divisor" in fault
+    assert (
+        "the model's 28 attention heads cannot be split into this number of equal parts. Set a divisor of 28" in fault
+    )
 
 
 def test_kind_d5_compilers_that_the_engine_calls(monkeypatch, tmp_path):
@@ -207,7 +209,7 @@ def test_the_gpus_of_a_cluster_are_not_looked_for_here(monkeypatch):
     on_cluster = settings(address="auto", replicas=64)
     preflight.check_machine(on_cluster)
     cluster, environment = (finding.line() for finding in doctor._gpus(on_cluster))
-    assert "those of the cluster at auto" in cluster
+    assert "the cluster at auto has the GPUs" in cluster
     assert "HF_HOME" in environment
     assert "HF_TOKEN" not in environment
 
@@ -218,13 +220,15 @@ def test_what_this_machine_has():
         assert here.found == ()
         assert here.why_none() == "torch is a CPU build. To use a GPU, install the extra judge"
         assert current_gpu(required=False) is None
-        with pytest.raises(ModelError, match="a GPU is asked for, and this process sees none: torch is a CPU build"):
+        with pytest.raises(
+            ModelError, match="the settings request a GPU, and this process sees none: torch is a CPU build"
+        ):
             current_gpu(required=True)
 
 
 def test_a_probe_that_dies(monkeypatch):
     monkeypatch.setattr(gpus.sys, "executable", "/bin/false")
-    with pytest.raises(ModelError, match=r"GPUs: torch cannot list them \(no message\)\. Look at `nvidia-smi`"):
+    with pytest.raises(ModelError, match=r"GPUs: torch cannot list them \(no message\)\. Check `nvidia-smi`"):
         visible_gpus()
 
 
@@ -274,7 +278,11 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named_before_it_starts(tmp_pa
     (tmp_path / "file").touch()
     long = tmp_path / ("x" * LONGEST_TEMPORARY)
     long.mkdir()
-    for folder, reason in [(tmp_path / "file", "is no folder"), (tmp_path / "gone", "is no folder"), (long, "sockets")]:
+    for folder, reason in [
+        (tmp_path / "file", "is not a writable folder"),
+        (tmp_path / "gone", "is not a writable folder"),
+        (long, "sockets"),
+    ]:
         monkeypatch.setenv(name, str(folder))
         (fault,) = temporary_faults()
         assert fault.startswith(f"{name} = ")
@@ -292,5 +300,5 @@ def test_kind_first_user_sessions_of_ray_that_another_user_made_are_named(tmp_pa
     assert not list(preflight.temporary_faults())
     monkeypatch.setattr(preflight.os, "access", lambda path, _: path != tmp_path / "ray")
     (fault,) = preflight.temporary_faults()
-    assert ": is where Ray keeps its sessions, and no folder that this user may write" in fault
-    assert fault.endswith("set RAY_TMPDIR to a folder of your own")
+    assert ": Ray needs this folder for its sessions, and you may not write to it" in fault
+    assert fault.endswith("set RAY_TMPDIR to your own folder")

@@ -134,7 +134,7 @@ def test_bad_pairs_are_errors_in_place(judge):
     assert isinstance(answers[1], PairError)
     assert answers[1].code == "bad_image"
     assert answers[2].code == "too_long"
-    assert "this judge takes 8192" in answers[2].message
+    assert "this judge accepts 8192" in answers[2].message
     assert ask(judge, Content(text="q"), [Content(text="ok")]) == answers[:1]
 
 
@@ -176,7 +176,7 @@ def test_labels_that_are_not_one_token_refuse_to_start(tiny_model, labels, reaso
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ModelError, match="nowhere: cannot be loaded as a judge"):
         load(tmp_path / "nowhere")
-    with pytest.raises(SettingsError, match=r"model\.name: required"):
+    with pytest.raises(SettingsError, match=r"model\.name: is empty"):
         open_judge(ServiceSettings())
     split = {"model": ModelSettings(name="x", backend="transformers"), "tensor_parallel_size": 2}
     with pytest.raises(SettingsError, match="tensor_parallel_size: 2"):

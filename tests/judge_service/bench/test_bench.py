@@ -16,7 +16,7 @@ from judge_service.bench.figures import ScoredPairs, all_figures, figures
 from judge_service.bench.injection import CONTROL, TEXTS, drawn, injections, texts_for, with_a_no
 from judge_service.bench.pairs import LabelledPair
 from judge_service.bench.result import Bench
-from judge_service.bench.run import Job, bench
+from judge_service.bench.run import BenchJob, bench
 from judge_service.cli import app
 from tests.miner.conftest import serving
 from tests.pictures import png
@@ -200,8 +200,8 @@ def test_the_command_measures_a_judge_over_http(tmp_path):
 def test_injections_can_be_left_out_and_an_older_measurement_replaced(tmp_path):
     path, out = pairs_file(tmp_path), tmp_path / "out"
     with serving(Reading(Prompt())) as url:
-        bench(Job([path], url, out), lambda *_: None)
-        made = bench(Job([path], url, out, injections=0), lambda *_: None, overwrite=True)
+        bench(BenchJob([path], url, out), lambda *_: None)
+        made = bench(BenchJob([path], url, out, injections=0), lambda *_: None, overwrite=True)
     assert made.injections is None
     assert "Not measured" in (out / "bench.html").read_text()
 
@@ -218,7 +218,7 @@ def test_the_same_pair_of_two_kinds_is_asked_once(tmp_path):
             for text, label, kind in [("0.9", 1, None), ("0.2", 0, "swap"), ("0.2", 0, "add")]]  # fmt: skip
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(Noting(Prompt())) as url:
-        made = bench(Job([tmp_path / "a.jsonl"], url, tmp_path / "out", injections=0), lambda *_: None)
+        made = bench(BenchJob([tmp_path / "a.jsonl"], url, tmp_path / "out", injections=0), lambda *_: None)
     assert sorted(text for text in asked if text.startswith("0.")) == ["0.2", "0.9"]
     assert [(one.kind, one.negatives) for one in made.figures] == [(None, 2), ("swap", 1), ("add", 1)]
 
@@ -226,7 +226,7 @@ def test_the_same_pair_of_two_kinds_is_asked_once(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gone.png", r"pairs.jsonl:1: picture gone.png under .*: no such file. Put the file there, or set --images"),
+        ("gone.png", r"pairs.jsonl:1: picture gone.png under .*: no such file. Add the file, or set --images"),
         ("../q.png", r"pairs.jsonl:1: picture ../q.png under"),
         ("https://a/b.png", r"picture https://a/b.png under .*: a URL, not a path"),
     ],
@@ -235,7 +235,7 @@ def test_a_picture_that_is_missing_stops_before_anything_is_asked(tmp_path, name
     path = pairs_file(tmp_path)
     path.write_text(path.read_text().replace("q.png", name))
     with pytest.raises(DataError, match=message):
-        bench(Job([path], "http://127.0.0.1:9", tmp_path / "out"), lambda *_: None)
+        bench(BenchJob([path], "http://127.0.0.1:9", tmp_path / "out"), lambda *_: None)
     assert not (tmp_path / "out").exists()
 
 
@@ -248,9 +248,9 @@ def test_a_judge_without_a_verdict_is_named(tmp_path):
 
     with (
         serving(Silent(Prompt())) as url,
-        pytest.raises(JudgeError, match=r"none of 37 pairs got a verdict, most .*too_long"),
+        pytest.raises(JudgeError, match=r"none of 37 pairs got a verdict. The most common error is too_long"),
     ):
-        bench(Job([pairs_file(tmp_path)], url, tmp_path / "out"), lambda *_: None)
+        bench(BenchJob([pairs_file(tmp_path)], url, tmp_path / "out"), lambda *_: None)
     assert not (tmp_path / "out" / "bench.json").exists()
 
 
@@ -266,7 +266,7 @@ def test_a_service_that_is_not_there_is_one_line(tmp_path):
 def test_a_small_measurement_is_the_same_again(tmp_path):
     path = pairs_file(tmp_path)
     with serving(ScriptedJudge(Prompt())) as url:
-        made = [bench(Job([path], url, tmp_path / out, injections=4), lambda *_: None) for out in ("a", "b")]
+        made = [bench(BenchJob([path], url, tmp_path / out, injections=4), lambda *_: None) for out in ("a", "b")]
     assert made[0].figures == made[1].figures
     assert made[0].injections == made[1].injections
     assert np.isfinite(made[0].figures[0].roc_auc_interval).all()
@@ -288,27 +288,27 @@ def test_a_judge_is_no_better_than_itself(tmp_path):
     path = pairs_file(tmp_path)
     a, b, c = (tmp_path / name for name in "abc")
     with serving(ScriptedJudge(Prompt())) as url:
-        bench(Job([path], url, a, injections=0), lambda *_: None)
+        bench(BenchJob([path], url, a, injections=0), lambda *_: None)
     with serving(Reading(Prompt())) as url:
-        bench(Job([path], url, b, injections=0, queries=5), lambda *_: None)
+        bench(BenchJob([path], url, b, injections=0, queries=5), lambda *_: None)
     done = CliRunner().invoke(app, ["bench", "--compare", str(a), str(a)])
     assert done.exit_code == 0, done.output
     assert re.search(r"\| all \| 36 \| (0\.\d+) \| \1 \| \+0\.000 \| \+0\.000 … \+0\.000 \| 1\.000 \|", done.stdout)
     assert "left out" not in done.stdout
     told = compare_judges(a, b)
     assert re.search(r"\| swap \| 10 \| 0\.\d+ \| 1\.000 \| \+", told)
-    assert re.search(r"\n(21|22) pairs are in one of the two folders only", told)
+    assert re.search(r"\n(21|22) pairs are in only one of the two folders", told)
     rows = [{"query_text": "a", "candidate_text": text, "label": int(text == "0.9")} for text in ("0.9", "0.2")]
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(Reading(Prompt())) as url:
-        bench(Job([tmp_path / "other.jsonl"], url, c, injections=0), lambda *_: None)
-    with pytest.raises(DataError, match=r"have no pair in common\. Give two measurements of the same files"):
+        bench(BenchJob([tmp_path / "other.jsonl"], url, c, injections=0), lambda *_: None)
+    with pytest.raises(DataError, match=r"no pair is in both folders\. Give two measurements of the same files"):
         compare_judges(a, c)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare takes two folders")],
+    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare needs two folders")],
 )
 def test_a_command_that_lacks_something_says_what(words, message):
     done = CliRunner().invoke(app, ["bench", *words])
@@ -324,5 +324,5 @@ def test_a_picture_that_goes_while_the_judge_works_is_named(tmp_path):
             return super()._answer(query, candidate)
 
     path = pairs_file(tmp_path)
-    with serving(Removing(Prompt())) as url, pytest.raises(DataError, match=r"q\.png under .*It was there when the"):
-        bench(Job([path], url, tmp_path / "out", at_once=1), lambda *_: None)
+    with serving(Removing(Prompt())) as url, pytest.raises(DataError, match=r"q\.png under .*was readable when the"):
+        bench(BenchJob([path], url, tmp_path / "out", at_once=1), lambda *_: None)

@@ -115,18 +115,18 @@ def test_files_of_several_layouts_are_guessed_one_by_one(tmp_path):
     ("rows", "message"),
     [
         ([], "val.jsonl: there are no rows. Give a file of labelled pairs"),
-        ([{"query_text": "a", "candidate_text": "b"}], "val.jsonl: has no column 'label'. Add it: 1 where"),
+        ([{"query_text": "a", "candidate_text": "b"}], "val.jsonl: has no column 'label'. Add this column: 1 if"),
         ([MATCH, {**OTHER, "label": float("nan")}], "val.jsonl:2: label nan is neither 1 (a match) nor 0. Correct"),
         ([MATCH, {**OTHER, "label": None}], "val.jsonl:2: label None is neither 1"),
         ([MATCH, {**OTHER, "label": 0.5}], "val.jsonl:2: label 0.5 is neither 1"),
-        ([MATCH, {**MATCH, "label": 0}], "val.jsonl:2 has the pair of val.jsonl:1 with the other label. Remove one"),
-        ([MATCH], "val.jsonl: every pair (of 1) matches, so no ROC-AUC exists. Add pairs that do not"),
-        ([OTHER], "val.jsonl: no pair (of 1) matches, so no ROC-AUC exists. Add pairs that match"),
+        ([MATCH, {**MATCH, "label": 0}], "val.jsonl:2 and val.jsonl:1 have the same pair with different labels"),
+        ([MATCH], "val.jsonl: all 1 pairs match, so ROC-AUC is undefined. Add pairs that do not match"),
+        ([OTHER], "val.jsonl: none of 1 pairs matches, so ROC-AUC is undefined. Add pairs that match"),
         ([MATCH, {**OTHER, "candidate_text": " "}], "val.jsonl:2: the candidate has neither a text nor a picture."),
         ([MATCH, {**OTHER, "candidate_text": "a\ud800"}], "val.jsonl:2: the candidate: a lone surrogate or a NUL in"),
         ([MATCH, {**OTHER, "kind": "a\0"}], "val.jsonl:2: kind: a lone surrogate or a NUL in"),
         ([MATCH, {**OTHER, "query_text": 7.5}], "val.jsonl:2: 7.5 is no text. Correct the row or remove it"),
-        ([{"image": "a.png", "text": "b"}], "val.jsonl: unknown layout (image, text). Name the columns as in"),
+        ([{"image": "a.png", "text": "b"}], "val.jsonl: unknown layout (image, text). Use the columns of"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_named(tmp_path, rows, message):

@@ -39,13 +39,13 @@ def test_a_machine_that_has_all(tiny_model):
     [
         ("gpus_per_replica=2 replicas=3", "gpus", "no GPU is visible: torch is a CPU build"),
         ("model.name=/nowhere", "a pair", "/nowhere: cannot be loaded as a judge"),
-        ("model.name=TINY model.max_tokens=99999", "a pair", "but it takes 16383: set that, or less"),
+        ("model.name=TINY model.max_tokens=99999", "a pair", "the model accepts at most 16383"),
         (
             "model.name=TINY health.min_label_mass=0.9",
             "a pair",
-            "Chat template, label words, image processor or model do not fit",
+            "Check that chat template, label words, image processor and model belong together",
         ),
-        ("model.name=TINY replicas=9999999", "memory", "lower replicas, or take a smaller model"),
+        ("model.name=TINY replicas=9999999", "memory", "lower replicas, or choose a smaller model"),
     ],
 )
 def test_what_is_lacking_has_a_cure(tiny_model, settings, thing, cure):
@@ -81,17 +81,17 @@ class Judge:
 @pytest.mark.parametrize(
     ("changes", "state", "text"),
     [
-        ({}, "ok", "a match scores 0.900, a mismatch 0.100; Yes and No have 1 of the probability"),
+        ({}, "ok", "a match scores 0.900, a mismatch 0.100; P(Yes) + P(No) = 1"),
         ({}, "ok", "with pictures a match scores 0.900, a mismatch 0.100; a match scores 0.900"),
         (
             {"pictures": "unseen"},
             "LACKS",
-            "one of another colour 0.900 (4.39 log-odds behind): this judge cannot tell pictures apart; the known",
+            "a picture of another colour 0.900 (4.39 log-odds behind): this judge cannot tell pictures apart;",
         ),
         (
             {"pictures": "inverted"},
             "LACKS",
-            "one that does not 0.900 (4.39 log-odds behind): this judge cannot tell them apart; a picture",
+            "a known mismatch 0.900 (4.39 log-odds behind): this judge cannot tell a match from a mismatch; a picture",
         ),
         ({"pictures": False}, "LACKS", "a picture gets no verdict (token_count: the engine made 9 tokens of a prompt"),
         ({"error": RuntimeError("CUDA\nerror")}, "LACKS", "known pairs cannot be judged|RuntimeError: CUDA error"),
@@ -115,7 +115,7 @@ def test_a_look_that_fails_hides_no_other(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", fails)
     status, found = run("model.backend=scripted", "port=0")
     assert status == 1
-    assert found["disk"] == ("LACKS", "not looked at: PermissionError: [Errno 13] Permission denied: 'shared memory'")
+    assert found["disk"] == ("LACKS", "not checked: PermissionError: [Errno 13] Permission denied: 'shared memory'")
     assert found["port"][0] == "ok"
 
 
@@ -141,7 +141,7 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     _, found = run("model.backend=scripted", "port=0")
     assert found["fastapi"] == ("LACKS", "not installed: pip install 'unijudge[judge]', or [judge-cpu]")
-    cure = "but torch==2.13.0 is what is tested: reinstall unijudge with its extra"
+    cure = "but unijudge is tested with torch==2.13.0: reinstall unijudge with its extra"
     assert found["torch"] == ("LACKS", f"2.12.1+cpu, {cure}")
     assert found["vllm"][0] == "note"
     _, found = run("model.backend=vllm", "model.name=/nowhere", "port=0")

@@ -50,8 +50,8 @@ def test_the_models_own_scores_pass(tiny_model):
 @pytest.mark.parametrize(
     ("prompt", "changes", "cause"),
     [
-        (Prompt(instruction="Do they match?"), {}, "another prompt: wording, labels or order"),
-        (None, {"max_pixels": 3136}, "another pixel budget: 3136–3136 there, 3136–12544 here"),
+        (Prompt(instruction="Do they match?"), {}, "the prompts differ: wording, labels or order"),
+        (None, {"max_pixels": 3136}, "the pixel budgets differ: 3136–3136 in the service, 3136–12544 in the reference"),
         (None, {"dtype": "bfloat16"}, "the service computes in bfloat16, the reference in float32"),
     ],
 )
@@ -98,7 +98,7 @@ def test_pairs_without_a_verdict_give_their_own_reason(identity):
     found = asyncio.run(verify(Known(identity), Known(identity, error), queries=3, tolerance=None))
     assert found.lines()[-1] == f"{lost} pairs without a verdict from the reference: token_count: {error.message}"
     found = asyncio.run(verify(Known(identity, error, yes=0.9), Known(identity), queries=3, tolerance=None))
-    assert found.lines()[-1].startswith("likely cause: identities agree: the engine's kernels")
+    assert found.lines()[-1].startswith("likely cause: the identities agree, so the engine's kernels")
 
 
 def test_pairs_that_neither_side_answers_are_not_compared(identity):
@@ -111,7 +111,7 @@ def test_pairs_that_neither_side_answers_are_not_compared(identity):
     assert len(found.differences) == 42 - lost
     lines = found.lines()
     assert f"answered by neither side     {lost}" in lines
-    assert lines[-3].endswith(f"not shown: only {42 - lost} of 42 pairs were compared")
+    assert lines[-3].endswith(f"not proven: only {42 - lost} of 42 pairs were compared")
     assert lines[-2:] == [
         f"{lost} pairs without a verdict from {side}: bad_image: no decoder"
         for side in ("the service", "the reference")
@@ -121,7 +121,7 @@ def test_pairs_that_neither_side_answers_are_not_compared(identity):
 def test_a_service_without_a_model_is_refused_before_it_is_asked(identity):
     scripted = Known(identity.model_copy(update={"dtype": "none"}))
     scripted.judge = None
-    with pytest.raises(SettingsError, match="it runs no model, so there is nothing to compare"):
+    with pytest.raises(SettingsError, match="the service runs no model, so there is nothing to compare"):
         asyncio.run(verify(scripted, Known(identity), queries=1, tolerance=None))
 
 
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said_before_the_reference_is_loaded(tmp_path, monkeypa
         for arguments, message in [
             ((url, "--key-file", str(tmp_path / "none")), "none: "),
             (("http://127.0.0.1:nonsense",), "not a URL"),
-            ((url,), "it runs no model, so there is nothing to compare"),
+            ((url,), "the service runs no model, so there is nothing to compare"),
         ]:
             done = CliRunner().invoke(app, ["verify", *arguments, "model.name=some/model"])
             assert done.exit_code == 1

@@ -74,7 +74,7 @@ def test_a_wait_is_estimated_from_the_work_that_stands_before(clock):
         clock.now += 1
         admission.check(1000)
         admission.check(6.0)
-        with pytest.raises(Overloaded, match="1 requests wait, and a new one would wait about 6 s") as refusal:
+        with pytest.raises(Overloaded, match="1 requests wait, and a new request would wait about 6 s") as refusal:
             admission.check(5.9)
         assert refusal.value.retry_after_s == 1
         assert not refusal.value.is_full, "who waits longer is taken"

@@ -76,7 +76,7 @@ def test_the_client_brings_its_key(app):
             return await client.judge(Content(text="a"), [Content(text="b")])
 
     assert len(asyncio.run(judge(KEY))) == 1
-    with pytest.raises(JudgeError, match=r"401: this service wants a key.*check the URL and the key"):
+    with pytest.raises(JudgeError, match=r"401: this service requires a key.*check the URL and the key"):
         asyncio.run(judge(None))
 
 

@@ -15,7 +15,7 @@ from tests.judge_service.replica.judges import Counting
 from tests.pictures import noise
 from unijudge.client.client import JudgeClient
 from unijudge.client.request_body import INLINE_BYTES
-from unijudge.client.uploads import AT_ONCE
+from unijudge.client.uploads import UPLOADS_AT_ONCE
 from unijudge.content import Content
 from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import PairError, Verdict
@@ -89,7 +89,7 @@ def test_replicas_without_a_folder_are_sent_the_images(store):
 
 
 def test_a_service_that_loses_images_still_answers(tmp_path):
-    """Two replicas that do not see each other's folder: after some rounds the images travel inside."""
+    """Two replicas that do not see each other's folder: after some rounds the images are sent inside."""
     transport = Replicas(*(app_of(BlobStore(tmp_path / name, max_bytes=10**6)) for name in "ab"))
     assert (
         judge_all(transport, [(QUERY, CANDIDATES)] * 3) == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
@@ -125,7 +125,7 @@ def test_what_is_refused(store):
     assert [put(sha(good), good).status_code for _ in range(2)] == [201, 200]
     cases = [
         (sha(b"other"), good, 422, "bad_blob", "not " + sha(b"other")),
-        (sha(good).upper(), good, 422, "bad_blob", "damaged on the way"),
+        (sha(good).upper(), good, 422, "bad_blob", "Send the image again"),
         ("..%2f..%2fetc%2fpasswd", good, 404, None, ""),
         (sha(b"GIF89a"), b"GIF89a", 422, "bad_blob", "not a JPEG, PNG or WebP"),
         (sha(b""), b"", 422, "bad_blob", "not a JPEG, PNG or WebP"),
@@ -237,10 +237,10 @@ def test_whatever_is_in_the_way_of_images_no_pair_is_lost(store, status, code, o
 def test_one_failure_ends_all_that_wait_to_be_sent(store, monkeypatch):
     """A busy store is tried for a while; images that waited for their turn meanwhile are not, and lose no time."""
     monkeypatch.setattr("unijudge.client.uploads.RETRY_FOR_S", 1)
-    candidates = [Content(image=noise(seed)) for seed in range(4 * AT_ONCE)]
+    candidates = [Content(image=noise(seed)) for seed in range(4 * UPLOADS_AT_ONCE)]
     transport = Broken(app_of(store), 503, "busy")
     assert judge_all(transport, [(QUERY, candidates)]) == judge_all(Replicas(app_of(None)), [(QUERY, candidates)])
-    assert len({request.url.path for request in transport.seen if request.method == "PUT"}) == AT_ONCE
+    assert len({request.url.path for request in transport.seen if request.method == "PUT"}) == UPLOADS_AT_ONCE
 
 
 def test_a_folder_that_went_away_loses_no_pair(tmp_path):

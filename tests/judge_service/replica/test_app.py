@@ -109,9 +109,9 @@ def test_another_judge_scores_nothing(app, identity):
         ({"query": {"text": "a"}, "candidates": [{"text": "b"}], "typo": 1}, 400, "typo: Extra inputs"),
         ({"query": {"text": "a"}, "candidates": [{"image": "http://x/y.png"}]}, 400, "URLs and paths are never opened"),
         ({"query": {"text": "a"}, "candidates": [{"image": "/etc/passwd.png"}]}, 400, "never opened"),
-        ({"query": {"text": "a"}, "candidates": [{"text": "b"}] * 4}, 413, "4 candidates; one request takes 3"),
+        ({"query": {"text": "a"}, "candidates": [{"text": "b"}] * 4}, 413, "4 candidates: a request may have 3"),
         ({"query": {"text": "a" * 30_000}, "candidates": [{"text": "b"}]}, 413, "exceeds 20000 bytes"),
-        (b"[" * 19_000, 413, "more objects and fields than a request of 3 candidates has"),
+        (b"[" * 19_000, 413, "more fields than a request of 3 candidates"),
     ],
 )
 def test_a_bad_request_is_refused_with_its_reason(app, body, status, reason):
@@ -159,7 +159,7 @@ def test_what_cannot_be_retried_is_not(app):
 
 
 def test_a_nonsense_answer_stops_the_caller(app):
-    with pytest.raises(JudgeBroken, match="something else than a score response"):
+    with pytest.raises(JudgeBroken, match="the answer is not a score response"):
         run(ask(app, CAT, [CAT], spoil=[httpx2.Response(200, json={"scores": [1]})]))
 
 
@@ -236,7 +236,7 @@ def test_a_judge_that_works_on_other_requests_is_not_dead(identity):
     ("match", "other", "reason"),
     [
         ((0.9, 0.05), (0.05, 0.9), None),
-        ((0.2, 0.7), (0.3, 0.6), "cannot tell them apart"),
+        ((0.2, 0.7), (0.3, 0.6), "cannot tell a match from a mismatch"),
         ((0.02, 0.01), (0.01, 0.02), "Yes and No together have a mean probability of 0.03 on known pairs"),
     ],
 )

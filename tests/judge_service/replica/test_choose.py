@@ -120,13 +120,13 @@ def test_a_list_that_cannot_be_asked_is_an_error_in_a_200(judge, backend):
     if backend == "transformers":
         long = choose(app, QUERY, [Content(text="word " * 300)] * 3)
         assert long.code == "too_long"
-        assert "this judge takes 1024: list fewer candidates" in long.message
+        assert "this judge accepts 1024. List fewer candidates" in long.message
 
 
 def test_ten_candidates_are_too_many_for_one_list():
     app = serve(ScriptedJudge(Prompt()))
     assert isinstance(choose(app, QUERY, TEXTS[:LONGEST_LIST]), ListVerdict)
-    with pytest.raises(JudgeRefused, match="422: 10 candidates; a list takes 9"):
+    with pytest.raises(JudgeRefused, match="422: 10 candidates: a list has at most 9"):
         choose(app, QUERY, TEXTS)
 
 
@@ -169,13 +169,13 @@ def test_images_travel_once_whether_listed_or_scored(tmp_path):
 
 
 def test_a_judge_that_cannot_choose_says_so(identity, judge, monkeypatch):
-    with pytest.raises(JudgeRefused, match="answers pair by pair only"):
+    with pytest.raises(JudgeRefused, match="answers only pair by pair"):
         choose(serve(Answering(identity, (0.9, 0.1), (0.1, 0.9))), QUERY, TEXTS[:2])
     monkeypatch.setattr("unijudge.modeling.listwise.list_answer", lambda number: "Ans: " + "x" * number)
     with pytest.raises(ModelError, match="the numbers 1 to 9 are not one token each"):
         ListQuestion(judge._inputs.model.encoder)
     judge._inputs.__dict__.pop("lists", None)
-    with pytest.raises(JudgeRefused, match="not one token each in 'Ans: x'; this model cannot answer listwise"):
+    with pytest.raises(JudgeRefused, match="not one token each in 'Ans: x', so this model cannot answer listwise"):
         choose(serve(judge), QUERY, TEXTS[:2])
 
 

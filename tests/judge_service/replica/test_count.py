@@ -193,7 +193,9 @@ def test_a_judge_without_tokens_says_so(identity):
     answer = raw(app, BODY)
     assert (answer.status_code, answer.json()["code"]) == (404, "no_tokens")
     transport = Counting(app)
-    with pytest.raises(JudgeUncounted, match=r"404: scripted .* has no tokens to count; ask a service that runs"):
+    with pytest.raises(
+        JudgeUncounted, match=r"404: scripted .* the judge has no tokens to count. Use a service that runs"
+    ):
         asyncio.run(count(transport, TEXTS[0], TEXTS))
     assert len(transport.seen) == 2  # not asked again
     assert raw(app, BODY, {"If-Match": f'"{identity.digest}"'}).status_code == 412

@@ -99,7 +99,7 @@ def test_on_the_wire(judge):
     assert [getattr(one, "code", None) for one in results] == ["empty", "empty", "bad_image", None]
     large = noise(1)
     both = {"query": {"text": "a"}, "candidates": [{"image": "", "image_sha256": "0" * 64}]}
-    assert "both an image and the hash of one" in raw(app, both).json()["message"]
+    assert "both image and image_sha256 are set" in raw(app, both).json()["message"]
     assert len(large) > 4096
 
 

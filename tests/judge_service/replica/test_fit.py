@@ -65,7 +65,7 @@ def test_an_unfit_judge_scores_nothing_until_it_is_fit_again(identity):
             unfit = await first_with(503)
             listed = await http.post("/v1/choose", json=PAIR)
             ready = await http.get("/readyz")
-            with pytest.raises(JudgeUnavailable, match="found unfit"):
+            with pytest.raises(JudgeUnavailable, match="is unfit"):
                 watched.check_fit()  # so Ray replaces the replica
             inner.inverted = False
             return fit, unfit, listed, ready, await first_with(200)
@@ -73,7 +73,7 @@ def test_an_unfit_judge_scores_nothing_until_it_is_fit_again(identity):
     fit, unfit, listed, ready, again = asyncio.run(story())
     assert [fit.status_code, unfit.status_code, listed.status_code, again.status_code] == [200, 503, 503, 200]
     assert ready.status_code == 503
-    assert "this judge was found unfit, and scores nothing: a pair that matches scores" in unfit.json()["message"]
+    assert "this judge is unfit, and scores no pairs: a known match scores" in unfit.json()["message"]
     assert again.json()["results"] == fit.json()["results"]
 
 
@@ -95,7 +95,7 @@ def test_a_judge_that_says_it_is_dead_is_looked_at_at_once(identity):
             await watched.judge(Content("a"), [Content("b")])
         for _ in range(20):
             await asyncio.sleep(0)
-        with pytest.raises(JudgeUnavailable, match="found dead: the engine has died"):
+        with pytest.raises(JudgeUnavailable, match="is dead: the engine has died"):
             watched.check_well()  # so Ray replaces the replica
         watching.cancel()
 
@@ -131,7 +131,7 @@ def test_kind_b4_a_judge_that_answers_the_same_to_every_picture_is_unfit(identit
     inner.on_pictures = Verdict(yes_logprob=math.log(always), no_logprob=math.log(0.95 - always), argmax_is_label=True)
     with pytest.raises(
         JudgeBroken,
-        match=r"another colour 0\.\d+ \(the very same\): .* the known pair of texts is told apart\. It reads and",
+        match=r"another colour 0\.\d+ \(equal scores\): .* the check with texts passes\. The judge understands texts",
     ):
         asyncio.run(WatchedJudge(inner, HealthSettings()).check_ready())
 

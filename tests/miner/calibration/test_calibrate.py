@@ -223,7 +223,7 @@ def test_only_an_older_calibration_is_replaced(world, tmp_path):
     folder, _, labels, _ = world
     file = write(tmp_path / "labels.jsonl", labels)
     before = file.read_text()
-    with pytest.raises(DataError, match=r"labels\.jsonl: is there already, and is no calibration; give another file"):
+    with pytest.raises(DataError, match=r"labels\.jsonl: exists already, and is no calibration; give another file"):
         calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=file))
     assert file.read_text() == before
     settings = CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / "c.json")

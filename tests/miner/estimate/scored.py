@@ -5,7 +5,6 @@ import asyncio
 from miner.retrieval.pools import repeated_questions
 from miner.scoring.plan import pair_source_of, plan_of
 from miner.scoring.shard_scorer import ShardInputs, ShardScorer
-from unijudge.formats.scores import missing_shards
 from unijudge.storage.files import publish_json
 
 
@@ -14,14 +13,14 @@ def scored(settings, corpus, judge, known, *, apart, shards=None):
     plan = plan_of(settings, corpus, judge.identity)
     publish_json(settings.out / "manifest.json", plan)
     inputs = ShardInputs(plan, corpus, pair_source_of(settings, corpus), judge)
-    wanted = missing_shards(settings.out, plan) if shards is None else shards
-    rows = [row for shard in wanted for row in plan.rows(shard)]
+    wanted = plan.parts.missing(settings.out) if shards is None else shards
+    rows = [row for shard in wanted for row in plan.parts.rows_of(shard)]
 
     async def run():
         whole = ShardScorer(settings, inputs, known, repeated_questions(corpus, rows))
         counts = []
         for shard in wanted:
-            repeated = repeated_questions(corpus, plan.rows(shard))
+            repeated = repeated_questions(corpus, plan.parts.rows_of(shard))
             task = ShardScorer(settings, inputs, known, repeated)
             counts.append(await (task if apart else whole).score(shard))
         return sum(one.asked for one in counts)

@@ -13,13 +13,13 @@ from tests.miner.counting import Counting
 from tests.miner.estimate.scored import scored
 from tests.miner.label_corpus import label_corpus
 from tests.miner.rows import score_folder
+from unijudge.formats.parts import part_path
 from unijudge.formats.scores import (
     Judged,
     JudgedQuery,
     ScoreManifest,
     present_shards,
     read_scores,
-    shard_path,
     write_shard,
 )
 from unijudge.storage.files import read_json
@@ -61,7 +61,7 @@ def test_a_job_that_goes_on_asks_nothing_about_the_shards_that_are_there(world, 
     failed = [Judged(one.item_id, one.item_key, one.rank, one.similarity, error="x: y") for one in first.candidates]
     write_shard(settings.out, plan, 0, [JudgedQuery(**vars(first) | {"candidates": failed}), *rows[:6]])
     for shard in (3, 8):
-        shard_path(settings.out, shard).unlink()
+        part_path(settings.out, shard).unlink()
     known = ScoreCache([settings.out], judge.identity)
     division = Division(7, written=frozenset(present_shards(settings.out, plan, partial=True)))
     tally = count_pairs(world, pair_source_of(settings, world), known, K, division=division)

@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused(make, tmp_path):
         export_swift(rows, tmp_path / "out.json")
     finish_triples(tmp_path / "triples", manifest("another", 2, selection={"corpus": "/data/corpus"}))
     with pytest.raises(
-        DataError, match=r"another corpus .* from /data/corpus with the fingerprint another, and this one"
+        DataError, match=r"another corpus: from /data/corpus with the fingerprint another, but the given"
     ):
         TrainingRows(tmp_path / "triples", tmp_path / "corpus")
     (tmp_path / "corpus" / "items.parquet").write_bytes(b"torn")

@@ -74,19 +74,19 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
         (
             "a.jsonl",
             '{"query_text": "q", "positive_text": "p"}\n{',
-            r"a\.jsonl:2: not JSON \(expecting .* at column 2\); mend",
+            r"a\.jsonl:2: not JSON \(expecting .* at column 2\); fix",
         ),
         ("a.jsonl", "[5]", "expected an object, found int"),
-        ("a.jsonl", '{"query": "x"}', "none of its columns is known: query; known are query_text"),
+        ("a.jsonl", '{"query": "x"}', "none of its columns is known: query; known columns: query_text"),
         ("a.jsonl", '{"query_text": 5.5}', r"a\.jsonl:1: 5\.5 is no text"),
         ("a.parquet", "hello", r"a\.parquet: cannot be read as parquet"),
-        ("a.jsonl", b"\xff\xfe", r"a\.jsonl: is UTF-16, as PowerShell"),
-        ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: is no UTF-8 text"),
-        ("a.csv", "query_text,positive_text\na\n", "not as many fields"),
+        ("a.jsonl", b"\xff\xfe", r"a\.jsonl: is UTF-16, the encoding of PowerShell"),
+        ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: is not UTF-8"),
+        ("a.csv", "query_text,positive_text\na\n", "1 fields, but the first line has 2"),
         ("a.jsonl", "", "no rows"),
         ("a.jsonl", "\n \n", "no rows"),
-        ("a.csv", "query_text,positive_text,positive_text\nq,right,wrong\n", "column 'positive_text' is there twice"),
-        ("a.jsonl", '{"query_text": "q", "query_text": "r"}', r"a\.jsonl:1: not JSON \(the key 'query_text' is there"),
+        ("a.csv", "query_text,positive_text,positive_text\nq,right,wrong\n", "duplicate column 'positive_text'"),
+        ("a.jsonl", '{"query_text": "q", "query_text": "r"}', r"a\.jsonl:1: not JSON \(duplicate key 'query_text'"),
         ("missing.csv", None, "no such file"),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path, images):
     columns = [pa.array(["q"]), pa.array(["right"]), pa.array(["wrong"])]
     names = ["query_text", "positive_text", "positive_text"]
     pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet: column 'positive_text' is there twice; rename or remove one"):
+    with pytest.raises(DataError, match=r"a\.parquet: duplicate column 'positive_text'; rename or remove one"):
         take(read_pairs(tmp_path / "a.parquet"), tmp_path, images)
 
 

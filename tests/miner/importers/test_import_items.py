@@ -60,7 +60,7 @@ def test_an_item_without_content_or_picture_is_rejected_with_its_place(tmp_path,
 
 
 def test_a_file_of_items_without_a_known_column_is_refused(tmp_path, images):
-    with pytest.raises(DataError, match="none of its columns is known: caption; known are text, image, subset"):
+    with pytest.raises(DataError, match="none of its columns is known: caption; known columns: text, image, subset"):
         run_import(tmp_path, images, [{"caption": "a"}])
 
 

@@ -37,7 +37,7 @@ def test_names_are_written_as_they_are_published(tmp_path):
     assert len(rejects) == 2
     for name, reject in zip(names[-2:], rejects, strict=True):
         assert reject == (
-            f"positive: image {name}: '{name}' is not a path inside the folder; name it by its path under --images, "
+            f"positive: image {name}: '{name}' is not a path inside the folder; give its path under --images, "
             "without .."
         )
 

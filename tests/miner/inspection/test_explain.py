@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.inspection.explain import explain, outcome, views_of, with_difference
-from miner.inspection.sample import ORDER, PLAIN, Sample
+from miner.inspection.sample import ORDER, UNREMARKABLE, Sample
 from miner.inspection.settings import InspectSettings
 from miner.selection.negatives import select_negatives
 from miner.selection.overrides import Override, read_overrides
@@ -146,9 +146,9 @@ def test_a_sample_prefers_what_is_rare_in_known_proportions():
         views = ["ties"] if number % 3 == 0 else []
         views += ["errors"] if number in (5, 300, 2999) else []
         sample.add(f"q{number}", views, number)
-    assert sample.read == {"errors": 3, "ties": 999, PLAIN: 1998}
+    assert sample.read == {"errors": 3, "ties": 999, UNREMARKABLE: 1998}
     assert sample.shown["errors"] == 3
-    assert {sample.shown["ties"], sample.shown[PLAIN]} <= {28, 29}
+    assert {sample.shown["ties"], sample.shown[UNREMARKABLE]} <= {28, 29}
     assert sample.rows() == sorted(sample.rows())
     assert {5, 300, 2999} <= set(sample.rows())
     again = Sample(60, seed=1)
@@ -157,11 +157,11 @@ def test_a_sample_prefers_what_is_rare_in_known_proportions():
     assert set(again.rows()) != set(sample.rows())
 
 
-@given(st.lists(st.sampled_from([*ORDER, PLAIN]), max_size=60), st.integers(1, 30))
+@given(st.lists(st.sampled_from([*ORDER, UNREMARKABLE]), max_size=60), st.integers(1, 30))
 def test_a_sample_never_holds_more_and_shares_fairly(files, size):
     sample = Sample(size, seed=3)
     for number, file in enumerate(files):
-        sample.add(str(number), [] if file == PLAIN else [file], number)
+        sample.add(str(number), [] if file == UNREMARKABLE else [file], number)
         assert sample.shown.total() == min(size, number + 1)
     for file in set(files):
         if sample.shown[file] < sample.read[file]:  # it gave places up: no other has more than one above it

@@ -87,7 +87,7 @@ def test_only_an_older_page_is_replaced(folder):
     inspect(settings(folder, num_negatives=1))
     assert (folder / "page.html").read_text() != first
     (folder / "page.html").write_text("<!doctype html><title>mine</title>")
-    with pytest.raises(DataError, match=r"page\.html: is there already, and is no page of `mine inspect`"):
+    with pytest.raises(DataError, match=r"page\.html: exists already, and is no page of `mine inspect`"):
         inspect(settings(folder))
     assert "mine" in (folder / "page.html").read_text()
 

@@ -74,7 +74,7 @@ def test_the_card_knows_what_is_not_there(parts, tmp_path):
     assert check(tmp_path / "rows").endswith("scored dataset, whole: 6 files read")
     assert json.loads((tmp_path / "rows" / "corpus" / "corpus.json").read_text())["images"] == "../images"
     with pytest.raises(
-        DataError, match=r"images are not here, .*rows/images does not exist\. A dataset may be published"
+        DataError, match=r"cannot be read, because .*rows/images does not exist\. A dataset may be published"
     ):
         check(tmp_path / "rows" / "corpus")
 

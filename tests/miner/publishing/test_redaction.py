@@ -87,4 +87,4 @@ def test_the_miner_stores_names_of_pictures_and_no_address(job, corpus):
     scored(again, corpus, Counting(), ScoreCache([], None), apart=False)
     errors = {pair.error for row in read_scores(again.out) for pair in [*row.positives, *row.candidates]} - {None}
     assert not any(re.search(PLACE, error) for error in errors)
-    assert any("the images are not here, their root does not exist" in error for error in errors)
+    assert any("cannot be read, because the image root does not exist" in error for error in errors)

@@ -71,7 +71,7 @@ def test_no_more_is_read_than_a_dataset_lists(parts, tmp_path, name, endless):
         refusal = rf"{file.name}: cannot be read \(no regular file\)"
     else:
         file.write_bytes(file.read_bytes() + bytes(9 * 2**20))
-        refusal = rf"{file.name}: has more than the {size:,} bytes that its dataset lists, so it was not read on"
+        refusal = rf"{file.name}: has more than the {size:,} bytes that its dataset lists, so the copy was stopped"
     with pytest.raises(DataError, match=refusal):
         pull(tmp_path / "published", tmp_path / "pulled")
     assert not (tmp_path / "pulled" / name).exists()
@@ -90,5 +90,5 @@ def test_a_device_is_no_picture(tmp_path):
     picture = corpus.images / corpus.items[0].image
     picture.unlink()
     picture.symlink_to("/dev/zero")
-    with pytest.raises(DataError, match="no regular file, so no picture"):
+    with pytest.raises(DataError, match="not a regular file, so not a picture"):
         corpus.content(corpus.items[0])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from miner.retrieval import candidates, retrievers
 from miner.retrieval.positive_aware import EQUAL, Window, candidates_below
-from miner.retrieval.retrievers import NOTHING, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
+from miner.retrieval.retrievers import NO_ITEM, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
 from miner.settings import RetrievalSettings
 from miner.stopping import Stopped
 
@@ -177,10 +177,10 @@ def test_flat_search_is_the_exact_one(seed, num_items, k):
     )
     np.testing.assert_allclose(left, right, atol=1e-6)
     for query, near, found, values in zip(queries, rows, other, right, strict=True):
-        assert len(set(found[found != NOTHING])) == (found != NOTHING).sum() == min(k, len(pool))
-        assert set(found[found != NOTHING]) <= set(pool)
-        np.testing.assert_allclose(items[found[found != NOTHING]] @ query, values[found != NOTHING], atol=1e-6)
-        assert (near == NOTHING).sum() == (found == NOTHING).sum()
+        assert len(set(found[found != NO_ITEM])) == (found != NO_ITEM).sum() == min(k, len(pool))
+        assert set(found[found != NO_ITEM]) <= set(pool)
+        np.testing.assert_allclose(items[found[found != NO_ITEM]] @ query, values[found != NO_ITEM], atol=1e-6)
+        assert (near == NO_ITEM).sum() == (found == NO_ITEM).sum()
 
 
 def test_a_positive_that_ranks_low_still_gets_k_candidates():
@@ -231,7 +231,7 @@ def test_kind_c1_what_an_index_misses_of_a_small_pool_is_found_by_going_through_
     dice = np.random.default_rng(0)
     vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
     index = IndexRetriever(vectors, IndexShape(kind, ivf_nlist=64, ivf_nprobe=1, hnsw_m=2, hnsw_ef_search=10))
-    assert (index.search(queries, pool, 50)[1] == NOTHING).any(1).all()
+    assert (index.search(queries, pool, 50)[1] == NO_ITEM).any(1).all()
     nothing = [np.array([], np.int64)] * 20
     found = candidates_below(index, vectors, queries, pool, np.full(20, 2.0), nothing, Window(50))
     assert [set(rows) for rows in ids(found)] == [set(pool.tolist())] * 20
@@ -256,9 +256,9 @@ def test_kind_c1_a_small_pool_is_searched_exactly(monkeypatch, kind):
 
 
 def test_recall_counts_real_items_only():
-    exact = np.array([[4, 2, NOTHING], [1, NOTHING, NOTHING]])
+    exact = np.array([[4, 2, NO_ITEM], [1, NO_ITEM, NO_ITEM]])
     assert recall(exact, exact) == 1
-    assert recall(np.array([[2, NOTHING, NOTHING], [3, NOTHING, NOTHING]]), exact) == pytest.approx(1 / 3)
+    assert recall(np.array([[2, NO_ITEM, NO_ITEM], [3, NO_ITEM, NO_ITEM]]), exact) == pytest.approx(1 / 3)
 
 
 def test_the_ceiling_lies_where_the_margins_say():

@@ -18,7 +18,8 @@ from tests.miner.counting import Counting
 from tests.miner.rows import calibration
 from unijudge.errors import DataError, JudgeChanged, SettingsError
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_scores
 from unijudge.formats.triples import Scale
 from unijudge.judging.prompt import Prompt
 from unijudge.storage.files import publish_json, read_json
@@ -128,7 +129,7 @@ def test_scores_of_another_judge_are_not_reused(job, tmp_path):
 def test_a_torn_shard_to_reuse_is_named(job, tmp_path):
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url), quiet)
-        torn = shard_path(job(url).out, 2)
+        torn = part_path(job(url).out, 2)
         torn.write_bytes(torn.read_bytes()[:-200])
         with pytest.raises(DataError, match=r"part-00002\.parquet: not a whole Parquet file"):
             score(job(url, out=tmp_path / "other", reuse=(job(url).out,)), quiet)
@@ -212,7 +213,7 @@ def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path
 def test_a_cascade_wants_a_whole_first_step(job, tmp_path):
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url), quiet)
-        shard_path(job(url).out, 1).unlink()
+        part_path(job(url).out, 1).unlink()
         with pytest.raises(DataError, match=r"1 shards are missing; finish this first step"):
             score(job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=job(url).out)), quiet)
 

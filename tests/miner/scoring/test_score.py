@@ -188,7 +188,7 @@ def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(job, s
         if progress.shards_done == 2:
             lost.set()
 
-    with pytest.raises(FolderBusy, match=r"scores: its lease was lost .*; what is written stays"):
+    with pytest.raises(FolderBusy, match=r"scores: the lease was lost .* written so far remain"):
         score(job(service), lose)
     lost.clear()
     assert score(job(service), quiet).shards_done == 8

@@ -36,7 +36,7 @@ def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(tmp_path, corpus,
         halve(self, halvings)
 
     monkeypatch.setattr(AdaptiveLimit, "refused", seen)
-    monkeypatch.setattr("miner.scoring.service.FIRST", first)
+    monkeypatch.setattr("miner.scoring.service.FIRST_IN_FLIGHT", first)
     with serving(OneAtATime(delay_s=0.05)) as url:
         changes = {"max_in_flight": 128, "shard_size": 61, "request_timeout_s": 0.4, "retry_for_s": 60}
         done = score(job(url, **changes), quiet)

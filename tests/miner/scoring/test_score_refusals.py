@@ -9,18 +9,18 @@ from miner.scoring.job import score
 from tests.miner.conftest import embed, quiet, serving
 from tests.pictures import png
 from unijudge.errors import DataError, FolderBusy, JudgeBroken, JudgeChanged
-from unijudge.formats.scores import shard_path
+from unijudge.formats.parts import part_path
 from unijudge.judging.prompt import Prompt
 from unijudge.storage.leases import lease
 
 
 def test_another_judge_in_the_middle_stops_the_job(job, service):
     score(job(service), quiet)
-    shard_path(job(service).out, 3).unlink()
+    part_path(job(service).out, 3).unlink()
     other = serving(ScriptedJudge(Prompt(instruction="Something else?")))
     with other as url, pytest.raises(JudgeChanged, match=r"was begun with scripted .* but now scripted .* answers"):
         score(job(url), quiet)
-    assert not shard_path(job(service).out, 3).exists()
+    assert not part_path(job(service).out, 3).exists()
 
 
 def test_a_plan_never_changes(job, service):
@@ -32,7 +32,7 @@ def test_a_plan_never_changes(job, service):
 def test_a_begun_job_takes_no_vectors_of_another_model(tmp_path, corpus, job, service):
     """They were made anew where the old ones lay; then the same of a folder that has its candidates and no plan yet."""
     score(job(service), quiet)
-    shard_path(job(service).out, 3).unlink()
+    part_path(job(service).out, 3).unlink()
     shutil.rmtree(tmp_path / "vectors")
     embed(corpus, tmp_path / "vectors", width=8)
     with pytest.raises(

@@ -90,7 +90,7 @@ def test_a_plan_that_lost_its_lease_says_so(job, service, monkeypatch):
             yield stop
 
     monkeypatch.setattr(estimate, "lease", lost)
-    with pytest.raises(FolderBusy, match="scores: its lease was lost"):
+    with pytest.raises(FolderBusy, match="scores: the lease was lost"):
         estimate_cost(job(service), 20)
 
 

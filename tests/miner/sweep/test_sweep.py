@@ -182,7 +182,7 @@ def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
 def test_a_report_replaces_no_file_of_another_kind(world):
     folder, corpus = world
     before = (folder / "small.json").read_text()
-    with pytest.raises(DataError, match=r"small\.json: is there already, and is no report of a sweep"):
+    with pytest.raises(DataError, match=r"small\.json: exists already, and is no report of a sweep"):
         sweep(SweepSettings(scores=folder / "small", corpus=corpus.folder, out=folder / "small.json"))
     assert (folder / "small.json").read_text() == before
 

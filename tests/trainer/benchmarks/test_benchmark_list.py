@@ -37,11 +37,11 @@ def test_the_list_says_what_is_found_and_where_the_rest_was_looked_for(tmp_path,
     shutil.rmtree(tmp_path / "MMEB-eval" / "VOC2007")
     lines = listed()
     assert len(lines) == 36 + 5
-    assert lines["mmeb/HatefulMemes"] == ["found;", "1,000 queries are expected"]
+    assert lines["mmeb/HatefulMemes"] == ["found", "1,000 queries are expected"]
     assert lines["mmeb/VOC2007"] == ["missing", f"{tmp_path}/MMEB-eval/VOC2007/test-*.parquet"]
-    assert lines["sugarcrepe"] == ["found;", "7,511 queries are expected"]
-    assert lines["coco"] == ["found;", "30,000 queries are expected"]
-    assert {name for name, (state, _) in lines.items() if state == "found;"} == FOUND - {"mmeb/VOC2007"}
+    assert lines["sugarcrepe"] == ["found", "7,511 queries are expected"]
+    assert lines["coco"] == ["found", "30,000 queries are expected"]
+    assert {name for name, (state, _) in lines.items() if state == "found"} == FOUND - {"mmeb/VOC2007"}
 
 
 def test_annotations_without_images_are_missing(tmp_path, listed):
@@ -49,7 +49,7 @@ def test_annotations_without_images_are_missing(tmp_path, listed):
         shutil.rmtree(image.parent, ignore_errors=True)
     (tmp_path / "sharegpt4v" / "sam").rmdir()
     lines = listed()
-    assert {name for name, (state, _) in lines.items() if state == "found;"} == set()
+    assert {name for name, (state, _) in lines.items() if state == "found"} == set()
     for name, places in IMAGES.items():
         folder = tmp_path / FOLDERS.get(name, name)
         assert lines[name] == ["missing", " or ".join(f"{folder}/{place}" for place in places)]
@@ -70,4 +70,4 @@ def test_images_are_found_wherever_the_import_looks(tmp_path, listed, name, plac
     assert listed()[name][0] == "missing"
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).touch()
-    assert listed()[name][0] == "found;"
+    assert listed()[name][0] == "found"

@@ -37,7 +37,7 @@ def test_labels_of_two_judges_that_are_not_calibrated_are_named(corpus, triples,
 
 def test_more_negatives_than_are_stored_are_refused_with_both_cures(corpus, triples):
     with pytest.raises(
-        TrainingError, match="stores 7; select with a larger `num_negatives`, or lower the training's own"
+        TrainingError, match=r"stores 7\. Select with a larger `num_negatives`, or lower the `num_negatives`"
     ):
         Examples(corpus, triples, negatives=50)
 

@@ -124,12 +124,12 @@ def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, for
             404,
             {"error": "no model tiny"},
             EndpointError,
-            "404: .*no model tiny.*in the form `messages`: see endpoint.texts",
+            "404: .*no model tiny.*had the form `messages`. Check endpoint.texts",
         ),
         (503, "starting", EndpointBusy, "503: starting"),
-        (200, {"data": []}, EndpointError, "asked for 1 embeddings, 0 came"),
-        (200, {"data": [{"index": 0, "embedding": ["x"]}]}, EndpointError, "answered no embeddings"),
-        (200, "<html>", EndpointError, "answered no embeddings"),
+        (200, {"data": []}, EndpointError, "expected 1 embeddings, but the answer holds 0"),
+        (200, {"data": [{"index": 0, "embedding": ["x"]}]}, EndpointError, "the answer holds no embeddings"),
+        (200, "<html>", EndpointError, "the answer holds no embeddings"),
     ],
 )
 def test_an_endpoint_that_answers_otherwise_is_an_error(tmp_path, status, said, error, reason):
@@ -183,13 +183,13 @@ def odd():
 @pytest.mark.parametrize("place", ["head", "body"])
 def test_an_endpoint_that_answers_drop_by_drop_is_given_up(odd, tmp_path, place):
     options = {"url": f"{odd}/{place}", "model": "tiny", "timeout_s": 0.5, "retry_for_s": 0.1}
-    with pytest.raises(EndpointBusy, match=r"no whole answer in endpoint\.timeout_s = 0\.5; raise it"):
+    with pytest.raises(EndpointBusy, match=r"no complete answer within endpoint\.timeout_s = 0\.5\. Raise"):
         vectors_of(opened(tmp_path, system="endpoint", endpoint=options), CONTENTS[:1])
 
 
 def test_an_answer_that_cannot_be_unpacked_is_one_line(odd, tmp_path):
     options = {"url": f"{odd}/gzip", "model": "tiny"}
-    with pytest.raises(EndpointError, match=r"its answer cannot be read .DecodingError"):
+    with pytest.raises(EndpointError, match=r"the answer cannot be read .DecodingError"):
         vectors_of(opened(tmp_path, system="endpoint", endpoint=options), CONTENTS[:1])
 
 
@@ -204,7 +204,7 @@ def test_a_proxy_or_a_certificate_that_cannot_be_used_is_named_and_is_nothing_to
         monkeypatch.delenv(one, raising=False)
     monkeypatch.setenv(name, value)
     with pytest.raises(
-        SettingsError, match=rf"http://far:1: cannot be reached as the environment says .*unset {name}$"
+        SettingsError, match=rf"http://far:1: cannot be reached with the environment's proxy .*unset {name}$"
     ):
         opened(tmp_path, system="endpoint", endpoint={"url": "http://far:1", "model": "tiny"})
     with serving(lambda *_: (200, {"data": [{"index": 0, "embedding": [0.5]}]})) as url:
@@ -248,7 +248,7 @@ def test_a_sentence_transformers_folder_embeds_texts_images_and_both(tiny_model,
     assert system.identity.weights == weights()
     (tmp_path / "st" / "1_Pooling" / "config.json").rename(tmp_path / "st" / "1_Pooling" / "other.json")
     assert _files_sha256(tmp_path / "st") != system.identity.weights
-    with pytest.raises(ModelError, match="sentence-transformers cannot load it"):
+    with pytest.raises(ModelError, match="sentence-transformers cannot load this model"):
         opened(tmp_path, system="sentence-transformers", sentence_transformers={"name": str(tmp_path / "nowhere")})
 
 
@@ -263,7 +263,7 @@ def test_a_model_of_texts_alone_refuses_images(tiny_model, tmp_path):
     name = {"name": str(tmp_path / "st"), "device": "cpu"}
     system = opened(tmp_path, system="sentence-transformers", sentence_transformers=name)
     assert vectors_of(system, CONTENTS[:1]).shape == (1, 8)
-    with pytest.raises(DataError, match=r"cannot embed this .+; it takes text"):
+    with pytest.raises(DataError, match=r"cannot embed this input .+ The model accepts text"):
         vectors_of(system, CONTENTS[1:2])
 
 
@@ -315,7 +315,7 @@ def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(m
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("trainer.embedding.endpoint.backoff", lambda state: 0)
     monkeypatch.setattr(system, "_post", post)
-    with pytest.raises(EndpointNowhere, match=r"embedr:8000/v1/embeddings: the name of its host is not known here"):
+    with pytest.raises(EndpointNowhere, match=r"embedr:8000/v1/embeddings: the host name is not known here"):
         system.embed(["a"])
     assert tries == [0, 10, 20]
 
@@ -350,5 +350,5 @@ def test_kind_c8_a_model_like_clip_is_asked_kind_by_kind_and_without_the_instruc
     assert vectors_of(system, contents).tolist() == [[1, 2], [1, 60], [1, 4], [1, 60]]
     assert system._model.batches == [2, 2]
     assert system.identity.encoding.endswith(", images without the instruction")
-    with pytest.raises(DataError, match=r"cannot embed this \(ValueError: mixes .*\); it takes text, image"):
+    with pytest.raises(DataError, match=r"embed this input \(ValueError: mixes .*\)\. The model accepts text, image"):
         vectors_of(system, [Content("another text", png())])

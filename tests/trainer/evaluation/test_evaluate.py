@@ -98,7 +98,7 @@ def test_a_pool_holds_its_own_subset_or_everything(tmp_path):
 
 def test_a_corpus_without_queries_is_refused(tmp_path):
     write_corpus(tmp_path, SWAPPED, [], images=tmp_path, rejects=0, source="t")
-    with pytest.raises(DataError, match="has no queries; there is nothing to evaluate"):
+    with pytest.raises(DataError, match="has no queries, so there is nothing to evaluate"):
         evaluate(EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
 
@@ -110,7 +110,7 @@ def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):
     evaluate(job)  # the same once more
     (tmp_path / "v").rename(tmp_path / "older")
     other = [[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1]]
-    with pytest.raises(DataError, match=r"metrics\.json: is there already, and differs in vectors; .* --overwrite"):
+    with pytest.raises(DataError, match=r"metrics\.json: exists already, and differs in vectors; .* --overwrite"):
         measured(tmp_path, SWAPPED, BOTH_WAYS, other, other, weights="others")
     with pytest.raises(DataError, match="differs in keep, vectors; give another output"):
         evaluate(job.model_copy(update={"keep": 3}))

@@ -10,7 +10,7 @@ from unijudge.judging.prompt import Prompt
 from unijudge.storage.files import file_sha256
 
 ROWS = [None, None]
-AGAINST = "on 2 of the run's own rows, against the run's base and adapter"
+AGAINST = "on 2 rows of the run, against the run's base and adapter"
 
 
 def test_vectors_are_compared_by_components_cosines_and_the_nearest():
@@ -19,8 +19,9 @@ def test_vectors_are_compared_by_components_cosines_and_the_nearest():
     exported = of_run.copy()
     exported[1] = [0.5, 0.7500009]
     assert AgreementSample(ROWS, None).said(of_run, exported, "float16") == (
-        f"Measured at export in float16, {AGAINST}: components of vectors differ by at most 0.5, their cosine is "
-        "0.750000 or more, and the nearest of 4 items is the same for 1 of 2 queries."
+        f"Measured at export in float16, {AGAINST}: components of vectors differ by at most 0.5, the cosine "
+        "of two vectors of the same content is 0.750000 or more, and the nearest of 4 items is the same for 1 of 2 "
+        "queries."
     )
 
 
@@ -50,7 +51,7 @@ def test_rows_are_spread_evenly_over_the_run(corpus, triples, tmp_path, monkeypa
 
 def test_why_nothing_was_measured_is_said(corpus, triples, tmp_path):
     run = EmbedderSettings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", num_negatives=1)
-    assert "the corpus is another one now" in sample_of(run, {"the corpus": "another"})
+    assert "the corpus has changed" in sample_of(run, {"the corpus": "another"})
     for changes in ({"num_negatives": 99}, {"triples": tmp_path / "gone"}, {"corpus": tmp_path / "gone"}):
         gone = sample_of(run.model_copy(update=changes), fingerprints(corpus, triples))
-        assert "the training rows are not there any more, or are others" in gone
+        assert "the training rows no longer exist or have changed" in gone

@@ -42,7 +42,7 @@ def test_an_adapter_is_refused_on_other_weights_whose_shapes_fit(trained, corpus
     adapted = model.model_copy(update={"adapter": run / "adapter"})
     open_backbone(adapted)  # the same weights elsewhere
     overwrite(base)
-    with pytest.raises(ModelError, match=r"adapter: was trained on other weights .* give the base model that it was"):
+    with pytest.raises(ModelError, match=r"adapter: was trained on other weights .* Give the base model"):
         open_backbone(adapted.model_copy(update={"name": base.name}))
     for form in ("merged", "adapter"):
         with pytest.raises(ModelError, match="was trained on other weights"):
@@ -61,7 +61,7 @@ def test_a_run_does_not_go_on_with_other_weights(corpus, triples, base, tmp_path
     with pytest.raises(KeyboardInterrupt):
         train_embedder(settings, stop)
     overwrite(base)
-    with pytest.raises(DataError, match="holds a run that began otherwise: the base model differ"):
+    with pytest.raises(DataError, match="holds a run with other settings or inputs: the base model differ"):
         train_embedder(settings, quiet)
 
 
@@ -69,7 +69,7 @@ def test_a_revision_and_a_digest_cannot_be_compared_and_that_is_said(tmp_path, c
     publish_json(tmp_path / "judging.json", JudgingManifest(prompt=Prompt(), min_pixels=1, max_pixels=2, base="a" * 40))
     with caplog.at_level(logging.WARNING):
         check_base(tmp_path, "b" * 16)
-    assert "whether bbbbbbbbbbbbbbbb is the same cannot be seen" in caplog.text
+    assert "It is unknown whether the weights bbbbbbbbbbbbbbbb are the same" in caplog.text
     with pytest.raises(ModelError):
         check_base(tmp_path, "b" * 40)
     check_base(tmp_path / "foreign", "b" * 40)  # says nothing of its base

@@ -191,7 +191,7 @@ def test_other_families_are_exported(family, encoding, corpus, triples, wide, tm
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
     export(run, tmp_path / "out")
     tiled = family == "llava_onevision"
-    assert ("this model's processor has no such budget" in (tmp_path / "out" / "README.md").read_text()) == tiled
+    assert ("the model's processor has no limits of pixels" in (tmp_path / "out" / "README.md").read_text()) == tiled
     contents = [Content("\n a red fox "), Content(image=FITTING), Content("Describe the image.\n", FITTING)]
     contents += [] if tiled else CONTENTS
     found = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode([as_given(one) for one in contents])
@@ -203,7 +203,7 @@ def test_prompts_that_no_file_can_say_are_refused(family, encoding, corpus, trip
     MAKERS[family](tmp_path / family)
     model = wide.model_copy(update={"name": str(tmp_path / family), "encoding": encoding})
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
-    with pytest.raises(SettingsError, match=f"{encoding}' of {family}, and no file of an export says that"):
+    with pytest.raises(SettingsError, match=f"{encoding}' of {family}, which the files of an export cannot"):
         export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -219,7 +219,7 @@ def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_
     ours = vectors(model, run / "adapter", [BOTH])
     made = run_card(tmp_path / "out", "transformers" if form == "merged" else "transformers and PEFT", monkeypatch)
     assert gap(made["vectors"], ours) < TOLERANCE
-    assert "squashed to 112 × 112 pixels" in card
+    assert "Resize each image to 112 × 112 pixels" in card
     assert "**mteb**" not in card, "it would give pictures as they are"
     if encoding == "vlm2vec":
         assert not (tmp_path / "out" / "modules.json").exists()
@@ -236,7 +236,7 @@ def test_the_card_says_how_the_model_came_to_be(licence, embedder, corpus, tripl
     text = (tmp_path / "named" / "README.md").read_text()
     front = text.split("---")[1]
     assert ('license: "apache-2.0"\n' in front) == (licence is not None)
-    assert (f"{licence}, as stated" if licence else "None was stated") in text.split("## Licence")[1]
+    assert (f"{licence}, as stated" if licence else "No licence was stated") in text.split("## Licence")[1]
     rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE))
     assert rows["lora.rank"] == "4"
     assert rows["loss.name"] == "symmetric_kl"
@@ -262,7 +262,7 @@ def test_the_card_names_the_judge_where_its_scores_still_lie_there(corpus, model
     assert "## Judge" not in (tmp_path / "unknown" / "README.md").read_text()
     shutil.rmtree(tmp_path / "triples")
     export(run, tmp_path / "gone")
-    assert "is not there any more" in (tmp_path / "gone" / "README.md").read_text()
+    assert "no longer exists or has changed" in (tmp_path / "gone" / "README.md").read_text()
 
 
 def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, wide):
@@ -306,30 +306,30 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
         assert not list(tmp_path.glob("out*"))
 
     refused(DataError, r"settings\.json: no such file", run=tmp_path)
-    refused(SettingsError, "--license 'Apache 2.0': not the hub's short form", license="Apache 2.0")
+    refused(SettingsError, "--license 'Apache 2.0': not a short name of the hub", license="Apache 2.0")
     unfinished = shutil.copytree(embedder, tmp_path / "unfinished")
     shutil.rmtree(unfinished / "adapter")
-    refused(DataError, "unfinished: not finished, it has no adapter/ yet", run=unfinished)
+    refused(DataError, "unfinished: the training is not finished", run=unfinished)
     foreign = shutil.copytree(embedder, tmp_path / "foreign")
     config = json.loads((foreign / "adapter" / "adapter_config.json").read_text())
     (foreign / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "other"}))
-    refused(ModelError, "is an adapter of other, but the run trained one of", run=foreign)
+    refused(ModelError, "is an adapter for other, but the run trained an adapter for", run=foreign)
     older = shutil.copytree(embedder, tmp_path / "older")
     (older / "settings.json").write_text(
         (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
     )
-    refused(DataError, r"not the settings of such a training of this version \(rows_at_once: ", run=older)
+    refused(DataError, r"not the settings of this kind of training in this version \(rows_at_once: ", run=older)
     for name, torn, match in [
         ("environment.json", '{"torch":', r"environment\.json: no run's environment of this version .Invalid JSON"),
         ("metrics.jsonl", "", "torn: no step is logged yet"),
-        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl:1: no metrics of a step"),
+        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl:1: not the metrics of a step"),
         ("adapter/adapter_config.json", '{"peft_ty', r"adapter_config\.json: no adapter config of this version"),
     ]:
         broken = shutil.copytree(embedder, tmp_path / "torn", dirs_exist_ok=True)
         (broken / name).write_text(torn)
         refused(DataError, match, run=broken)
     other = evaluation_of(corpus, wide, tmp_path)
-    refused(DataError, "measures vectors of another adapter", evaluations=[other])
+    refused(DataError, "evaluates vectors of another adapter", evaluations=[other])
 
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
@@ -344,10 +344,10 @@ def test_a_torn_adapter_or_one_with_layers_missing_is_refused(form, embedder, tm
     weights = run / "adapter" / "adapter_model.safetensors"
     kept = {name: tensor for name, tensor in load_file(weights).items() if ".layers.0." in name}
     save_file(kept, weights, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"does not fit the model \(tensors missing: 28 "):
+    with pytest.raises(ModelError, match=r"does not match the model \(tensors missing: 28 "):
         export(run, tmp_path / "out", form)
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(ModelError, match="does not fit the model"):
+    with pytest.raises(ModelError, match="does not match the model"):
         export(run, tmp_path / "out", form)
     assert not list(tmp_path.glob("out*"))
 
@@ -357,7 +357,7 @@ def test_a_full_disk_leaves_nothing(embedder, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(DataError, match=r"out: cannot be written .*nothing half-written was left there"):
+        with pytest.raises(DataError, match=r"out: cannot be written .*no partial file was left there"):
             export(embedder, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -376,8 +376,9 @@ def test_kind_c10_the_card_holds_what_was_measured_and_not_more(corpus, triples,
         export(run, tmp_path / dtype)
         said = limits(tmp_path / dtype)
         found = re.search(
-            rf"Measured at export in {dtype}, on 8 of the run's own rows, .* differ by at most (\S+), their "
-            r"cosine is (\S+) or more, and the nearest of 16 items is the same for (\d) of 8 queries",
+            rf"Measured at export in {dtype}, on 8 rows of the run, .* differ by at most (\S+), the "
+            r"cosine of two vectors of the same content is (\S+) or more, and the nearest of 16 items is the same "
+            r"for (\d) of 8 queries",
             said,
         )
         gap_said, cosine, _ = map(float, found.groups())
@@ -395,21 +396,21 @@ def test_rows_that_are_gone_are_not_claimed(corpus, model, tmp_path):
     write_rows(corpus, tmp_path / "triples")
     run = trained_reranker(corpus, tmp_path / "triples", model, tmp_path / "run")
     export(run, tmp_path / "measured")
-    assert "on 8 of the run's own rows, against the run's base and adapter: log-odds differ by" in limits(
+    assert "on 8 rows of the run, against the run's base and adapter: log-odds differ by" in limits(
         tmp_path / "measured"
     )
     write_rows(corpus, tmp_path / "triples", scores="another selection of the same corpus")
     settings = RerankerSettings(corpus=corpus.folder, triples=tmp_path / "triples", out=run, num_negatives=3)
     begun = read_json(run / "settings.json", Beginning).inputs
-    assert "was not measured: the training rows are not there any more" in sample_of(settings, begun)
+    assert "was not measured: the training rows no longer exist" in sample_of(settings, begun)
     shutil.rmtree(tmp_path / "triples")
     export(run, tmp_path / "gone", "adapter")
-    assert "was not measured: the training rows are not there any more" in limits(tmp_path / "gone")
+    assert "was not measured: the training rows no longer exist" in limits(tmp_path / "gone")
 
 
 def test_a_reranking_is_marked_unless_this_runs_model_reranked(identity, reranker, tmp_path):
     merged = folder_sha256(reranker / "merged")
-    for weights, mark in [(merged, ""), ("0123", "(reranked by some-judge, whose weights 0123 are not those of this")]:
+    for weights, mark in [(merged, ""), ("0123", "(reranked by some-judge, whose weights 0123 are not the weights of")]:
         judge = identity.model_copy(update={"weights": weights, "model": "some-judge"}).model_dump()
         publish_json(tmp_path / "metrics.json", Evaluation(corpus="c", subsets={}, judge=judge))
         found = _evaluation(tmp_path, reranker)[1].strip()
@@ -423,7 +424,10 @@ def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(embedder, 
     assert "not verified" not in (tmp_path / "seen" / "README.md").read_text()
     (tmp_path / "vectors").rename(tmp_path / "moved")
     export(embedder, tmp_path / "unseen", evaluations=[evaluated])
-    assert f"\n{evaluated.name} (not verified: the vectors" in (tmp_path / "unseen" / "README.md").read_text()
+    assert (
+        f"\n{evaluated.name} (not verified, since the evaluated vectors"
+        in (tmp_path / "unseen" / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from unijudge.provenance import Beginning, Provenance
 
 AGREEING = "so that its similarities agree with a multimodal LLM's judgements"
 PLAIN = "contrastively, from labels alone"
-JUDGED = "on hard negatives that a multimodal LLM judged"
-UNJUDGED = "on negatives that the selection `topk` took without a judge"
+JUDGED = "on hard negatives judged by a multimodal LLM"
+UNJUDGED = "on negatives that the selection `topk` chose without a judge"
 PAPER = "(the method of UniME-V2, arXiv 2510.13515)"
 
 
@@ -73,7 +73,7 @@ def test_an_embedders_card_claims_a_judge_where_one_had_a_part(loss, selection, 
 )
 def test_a_rerankers_card_does_too(preset, how, judged, identity):
     text = text_of("reranker", identity, selection={"preset": preset})
-    assert f"is the score. Trained by unijudge{how}\n" in text
+    assert f"are the score. Trained by unijudge{how}\n" in text
     assert ("## Judge" in text) == judged
 
 
@@ -91,7 +91,7 @@ def test_a_card_names_no_path_of_the_machine(identity):
     story = RunFacts(settings, begun, {}, {}, rows, [identity], measured)
     text = card(artefact("embedder", "owner/base"), story, tiled=False, license=None)
     assert "client-x" not in text
-    for said in ("scores-of-2b", "corpus=pictures", "eval, of the corpus val:", "eval, of the corpus test:"):
+    for said in ("scores-of-2b", "corpus=pictures", "eval, on the corpus val:", "eval, on the corpus test:"):
         assert said in text
 
 
@@ -99,7 +99,7 @@ def test_a_base_on_a_disk_is_named_by_its_folder(tmp_path, identity):
     (tmp_path / "tiny").mkdir()
     text = text_of("embedder", identity, base=str(tmp_path / "tiny"))
     assert "| base model | tiny |" in text
-    assert "The model that it was made of, `tiny`, has" in text
+    assert "The base model, `tiny`, has" in text
     assert str(tmp_path) not in text
     assert "| base model | owner/base |" in text_of("embedder", identity)
 

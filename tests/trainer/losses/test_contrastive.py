@@ -145,5 +145,5 @@ def test_infonce_refuses_a_masked_target_and_a_single_candidate():
         infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[True, False]]), temperature=1)
     with pytest.raises(ValueError, match="target is masked"):  # of one row of two
         infonce(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([[False, True], [False, True]]), temperature=1)
-    with pytest.raises(ValueError, match="one candidate in all"):
+    with pytest.raises(ValueError, match="with one candidate"):
         infonce(torch.zeros(2, 1), torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.bool), temperature=1)

@@ -111,5 +111,5 @@ def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(b
 
 
 def test_it_is_refused_where_rows_do_not_interact():
-    with pytest.raises(SettingsError, match=r"gradcache_chunk_size is for in-batch negatives .* rows do not interact"):
+    with pytest.raises(SettingsError, match=r"gradcache_chunk_size needs in-batch negatives .* rows do not interact"):
         load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "gradcache_chunk_size=8"])

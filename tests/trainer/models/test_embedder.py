@@ -57,7 +57,7 @@ def test_a_batch_embeds_as_its_members_alone(backbone, corpus):
 
 def test_inputs_that_cannot_be_embedded(backbone):
     backbone.max_tokens = 100
-    with pytest.raises(DataError, match=r"tokens; model\.max_tokens is 100"):
+    with pytest.raises(DataError, match=r"tokens is too long, since model\.max_tokens is 100"):
         embed(backbone, [Content(text="word " * 200)])
     with pytest.raises(BadImage, match="not a JPEG"):
         embed(backbone, [Content(image=b"junk")])
@@ -110,7 +110,7 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
         Examples(corpus, triples, negatives=8)
     unjudged = Examples(corpus, write_rows(corpus, tmp_path / "unjudged", judged=False), negatives=3)
     batch = collate([unjudged[0], unjudged[1]])
-    with pytest.raises(TrainingError, match="'kl' needs a judge's scores, but 8 of 8 rows lack some"):
+    with pytest.raises(TrainingError, match="'kl' needs a judge's scores, but 8 of 8 rows lack scores"):
         unjudged.check_judged("loss.name = 'kl'")
     assert loss_of(backbone, LossSettings(name="infonce"), batch)["infonce"].isfinite()
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
@@ -124,13 +124,13 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(corpus, triples,
         caplog.clear()
         settings = run_settings(corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", max_steps=1)
         train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
-        return [record.getMessage() for record in caplog.records if "hardly teach" in record.getMessage()]
+        return [record.getMessage() for record in caplog.records if "teaches little" in record.getMessage()]
 
     assert said(triples) == []
     drawn = write_rows(corpus, tmp_path / "fallback", fallback=True)
     (warning,) = said(drawn)
-    assert warning.startswith(f"{drawn}: the judge can hardly teach: ")
-    assert "does not put the positive first in 100% of 8 rows" in warning
+    assert warning.startswith(f"{drawn}: the judge teaches little: ")
+    assert "does not rank the positive first in 100% of 8 rows" in warning
     assert said(drawn, name="infonce") == [], "hard labels do not ask the judge"
 
 
@@ -150,9 +150,9 @@ def test_soft_labels_that_are_hard_are_warned_of_before_training(
 ):
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1, warmup_steps=0)
     train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
-    said = [message for message in caplog.messages if "soft labels equal hard ones" in message]
+    said = [message for message in caplog.messages if "soft labels equal hard labels" in message]
     assert len(said) == warned
-    assert all(message.startswith(f"{triples}: soft labels equal hard ones here: ") for message in said)
+    assert all(message.startswith(f"{triples}: the soft labels equal hard labels: ") for message in said)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_soft_labels_that_are_hard_are_warned_of_before_training(
     [
         # 4 rows × 7 negatives × steps, of 8 items: 2 steps draw 56 of them, 3 steps draw 84.
         ("random", 2, 0, None),
-        ("random", 3, 0, "84 negatives are drawn from a pool of 8: each is seen about 10 times"),
+        ("random", 3, 0, "84 negatives are drawn from 8 items, each about 10 times"),
         ("topk", 3, 0, None),
         # With the positives of other rows 4 × 8 × 3.
-        ("topk", 3, 1, "96 negatives are drawn from a pool of 8: each is seen about 12 times"),
+        ("topk", 3, 1, "96 negatives are drawn from 8 items, each about 12 times"),
     ],
 )
 def test_a_pool_that_is_covered_is_warned_of_before_training(

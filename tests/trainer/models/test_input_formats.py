@@ -315,7 +315,7 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
     made = embed_corpus(job, lambda *_: None)
     assert (made.encoding, made.resize) == (encoding, "square")
     assert not caplog.records
-    with pytest.raises(SettingsError, match=rf"'chat', but .* was trained with '{encoding}'.*set model\.encoding = "):
+    with pytest.raises(SettingsError, match=rf"'chat', but .* was trained with '{encoding}'.*Set model\.encoding = "):
         open_backbone(job.model.model_copy(update={"encoding": "chat"}))
     with caplog.at_level(logging.WARNING):
         open_backbone(job.model.model_copy(update={"max_pixels": 4 * 3136}))
@@ -324,14 +324,14 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
 
 def test_modes_that_make_no_sense_are_refused(tmp_path):
     other = SimpleNamespace(config=SimpleNamespace(model_type="internvl"), name="some/InternVL")
-    with pytest.raises(SettingsError, match=r"some/InternVL is of the kind 'internvl'; set model\.encoding = 'chat'"):
+    with pytest.raises(SettingsError, match=r"some/InternVL has the type 'internvl'. Set model\.encoding = 'chat'"):
         reader_of("vlm2vec", other)
-    with pytest.raises(SettingsError, match="'lamra' is how qwen2_vl, qwen2_5_vl were trained, but some/InternVL"):
+    with pytest.raises(SettingsError, match="'lamra' is the encoding of qwen2_vl, qwen2_5_vl models, but"):
         reader_of("lamra", other)
-    with pytest.raises(SettingsError, match="'unime' is how llava_next, llava_onevision were trained"):
+    with pytest.raises(SettingsError, match="'unime' is the encoding of llava_next, llava_onevision models"):
         reader_of("unime", other)
     for change in ("model.encoding=vlm2vec", "model.encoding=unime", "model.resize=square"):
-        with pytest.raises(SettingsError, match="a reranker reads as the judge does: leave them out"):
+        with pytest.raises(SettingsError, match="a reranker reads its inputs as a judge does"):
             load_settings(RerankerSettings, None, ["corpus=c", "triples=t", "out=o", change])
 
 

@@ -50,7 +50,7 @@ def test_texts_that_are_too_long_are_counted_before_anything_is_embedded(corpus,
         DataError,
         match=r"c: 2 of 16 texts are longer than model\.max_tokens = 100\. The longest, in tokens: "
         rf"'{long.items[4].item_id}' {lengths[4]}, '{long.items[3].item_id}' {lengths[3]}\. "
-        rf"Set model\.max_tokens = {lengths[4]}, import without such texts, or set model\.on_long",
+        rf"Set model\.max_tokens = {lengths[4]}, import without long texts, or set model\.on_long",
     ):
         embedding(100)
     with pytest.raises(DataError, match="1 of 16 texts are longer"):
@@ -94,7 +94,7 @@ def test_kind_c6_a_long_text_is_cut_and_what_stands_around_it_stays(corpus, mode
 def test_kind_c6_a_cut_text_embeds_as_its_beginning_alone(corpus, model, tmp_path, caplog):
     long = long_texts(corpus, tmp_path / "c")
     vectors = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="truncate").whole("items")
-    assert "2 of 16 texts are longer than model.max_tokens = 100, and their ends are cut off" in caplog.text
+    assert "2 of 16 texts are longer than model.max_tokens = 100. The ends of these texts are cut off" in caplog.text
     others = embedded(corpus, model, tmp_path / "o").whole("items")
     assert np.allclose(np.delete(vectors, [3, 4], axis=0), np.delete(others, [3, 4], axis=0), atol=1e-5)
     assert not np.allclose(vectors[3], vectors[4])
@@ -120,7 +120,7 @@ def test_kind_c6_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model,
 def test_kind_c6_nothing_is_left_to_measure(corpus, model, tmp_path):
     folder = embedded(corpus, model, tmp_path / "v", max_tokens=1, on_long="skip")
     assert len(folder.skipped("items")) == len(corpus.items)
-    with pytest.raises(DataError, match="no query has a vector and a positive with one"):
+    with pytest.raises(DataError, match="no query has a vector and a positive with a vector"):
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
 
 
@@ -135,7 +135,7 @@ def test_kind_c6_a_folder_that_was_begun_goes_on_with_another_setting(corpus, mo
     assert len(vectors.skipped("items")) == 0
     with pytest.raises(
         DataError,
-        match=r"on_long differ: 'skip' became 'truncate'\); a folder holds one way .*give another output folder",
+        match=r"on_long differ: 'skip' became 'truncate'\); a folder has one treatment .*give another output folder",
     ):
         embedded(corpus, model, tmp_path / "v", max_tokens=30, on_long="truncate")
 
@@ -167,7 +167,7 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
     cutting = model.model_copy(update={"max_tokens": 100, "on_long": "truncate"})
     settings = run_settings(long, rows, cutting, tmp_path / "run", max_steps=1)
     train_embedder(settings, quiet)
-    assert "8 of 8 rows have texts that are longer than model.max_tokens = 100, and their ends are cut" in caplog.text
+    assert "8 of 8 rows have texts that are longer than model.max_tokens = 100. The ends of" in caplog.text
     changed = settings.model_copy(update={"model": cutting.model_copy(update={"max_tokens": 90})})
     with pytest.raises(DataError, match=r"model\.max_tokens was 100, is 90"):
         train_embedder(changed, quiet)
@@ -175,7 +175,7 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
 
 def test_kind_c6_where_a_setting_makes_no_sense_it_is_refused():
     """A judge never answers a cut question, and a benchmark measures every query."""
-    with pytest.raises(ValueError, match="on_long = 'truncate' is an embedder's"):
+    with pytest.raises(ValueError, match="on_long = 'truncate' is a setting of an embedder"):
         RerankerSettings(corpus="c", triples="t", out="o", model={"on_long": "truncate"})
     with pytest.raises(ValueError, match="a benchmark measures all of them"):
         BenchmarkSettings(root="r", model={"on_long": "skip"})

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from cachetools import LRUCache
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from trainer.models.lora import add_lora
 from trainer.models.settings import LoraSettings
 from trainer.training.embedder import loss_of
 from unijudge.content import Content
-from unijudge.images.lru import LruCache
 
 
 def opened(model, **changes):
@@ -120,13 +120,13 @@ def test_kept_features_stay_within_their_bytes_and_the_last_used_stay(model):
         one = backbone.vision.features(backbone.model.model, pictures[:1])[pictures[0]]
     room = 2 * one.nbytes
     backbone = opened(model)
-    backbone.vision._kept = LruCache(room)
+    backbone.vision._kept = LRUCache(room, getsizeof=lambda features: features.nbytes)
     seen = work(backbone)
     looks = []
     for place in (0, 1, 0, 2, 0, 1):
         backbone.vision.features(backbone.model.model, pictures[place : place + 1])
         looks.append(seen["looks"])
-        assert backbone.vision._kept.free_bytes == room - len(backbone.vision._kept) * one.nbytes >= 0
+        assert backbone.vision._kept.currsize == len(backbone.vision._kept) * one.nbytes <= room
     assert looks == [1, 2, 2, 3, 3, 4], "2 took the place of 1, which was not used since"
 
 

@@ -44,9 +44,9 @@ def test_a_training_says_the_step_its_size_and_what_helps(corpus, triples, model
     with pytest.raises(OutOfMemory) as error:
         train_embedder(settings, lambda step, _: steps.append(step))
     said = re.fullmatch(
-        r"step (\d): 2 rows, (\d+) inputs, ([\d,]+) tokens, padding included: out of memory on the CPU\. What helps, "
-        r"the cheapest first: gradient_checkpointing = true; model\.dtype = 'bfloat16'; batch_size = 1 with "
-        r"gradient_accumulation_steps = 4 \(as many rows an update\); num_negatives below (\d)",
+        r"step (\d): 2 rows, (\d+) inputs, ([\d,]+) tokens, padding included: out of memory on the CPU\. These changes "
+        r"save memory, the cheapest first: gradient_checkpointing = true; model\.dtype = 'bfloat16'; batch_size = 1 "
+        r"with gradient_accumulation_steps = 4 \(the same number of rows per update\); num_negatives below (\d)",
         str(error.value),
     )
     step, inputs, tokens, negatives = (int(number.replace(",", "")) for number in said.groups())
@@ -70,8 +70,9 @@ def test_every_process_ends_when_one_runs_out(corpus, triples, model, tmp_path):
     told = subprocess.run(command, capture_output=True, text=True, timeout=240, env=short, check=False)
     assert told.returncode != 0
     flat = " ".join(told.stderr.split())
-    assert flat.count("out of memory on the CPU. What helps, the cheapest first: gradient_checkpointing = true") == 1
-    assert "the trained adapter" not in told.stdout
+    advice = "These changes save memory, the cheapest first: gradient_checkpointing = true"
+    assert flat.count(f"out of memory on the CPU. {advice}") == 1
+    assert "The trained adapter" not in told.stdout
     assert not (settings.out / "adapter").exists()
 
 
@@ -79,8 +80,8 @@ def test_an_embedding_says_its_size_and_what_helps(corpus, model, tmp_path, shor
     short(1)
     settings = EmbedSettings(corpus=corpus.folder, out=tmp_path / "vectors", model=model)
     with pytest.raises(OutOfMemory, match=(
-        r"^embedding 8 inputs of \d+ tokens, padding included: out of memory on the CPU\. What helps, the cheapest "
-        r"first: model\.dtype = 'bfloat16'; model\.batch_tokens below 16384$"
+        r"^embedding 8 inputs of \d+ tokens, padding included: out of memory on the CPU\. These changes save memory, "
+        r"the cheapest first: model\.dtype = 'bfloat16'; model\.batch_tokens below 16384$"
     )):  # fmt: skip
         embed_corpus(settings, quiet)
 
@@ -106,8 +107,8 @@ def test_the_error_has_the_figures_of_the_gpu(monkeypatch):
     ):
         raise torch.OutOfMemoryError(MESSAGE)
     assert str(error.value) == (
-        "step 12: 8 rows: out of memory on NVIDIA H100 80GB HBM3 (80.0 GiB; tensors took 78.0 GiB at the peak, 0.5 GiB "
-        "are free). What helps, the cheapest first: num_negatives below 8"
+        "step 12: 8 rows: out of memory on NVIDIA H100 80GB HBM3 (80.0 GiB; tensors used 78.0 GiB at the peak, 0.5 GiB "
+        "are free). These changes save memory, the cheapest first: num_negatives below 8"
     )
 
 
@@ -128,13 +129,13 @@ def test_only_what_is_about_memory_is_taken_for_it(error, expected):
 @pytest.mark.parametrize(("kind", "told", "checkpointing", "expected"), [
     (EmbedderSettings, [], False, [
         "gradient_checkpointing = true", "model.dtype = 'bfloat16'",
-        "batch_size = 4 with gradient_accumulation_steps = 2 (as many rows an update)", "num_negatives below 8",
-        "model.max_pixels below 451584",
+        "batch_size = 4 with gradient_accumulation_steps = 2 (the same number of rows per update)",
+        "num_negatives below 8", "model.max_pixels below 451584",
     ]),
     (EmbedderSettings, [
         "model.dtype=bfloat16", "batch_size=3", "gradient_accumulation_steps=5", "num_negatives=1",
     ], True, [
-        "batch_size = 1 with gradient_accumulation_steps = 15 (as many rows an update)",
+        "batch_size = 1 with gradient_accumulation_steps = 15 (the same number of rows per update)",
         "model.batch_tokens below 16384",
         "model.max_pixels below 451584", "model.dtype = 'nf4'",
     ]),

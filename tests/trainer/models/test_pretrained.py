@@ -37,9 +37,9 @@ def test_the_attention_that_is_chosen(wanted, kind, dtype, capability, packages,
 
 
 @pytest.mark.parametrize(("dtype", "capability", "packages", "lacking"), [
-    ("float32", HOPPER, FLASH_ATTN, r"needs model\.dtype = 'bfloat16' or 'nf4'\. Install or change that"),
+    ("float32", HOPPER, FLASH_ATTN, r"needs model\.dtype = 'bfloat16' or 'nf4'\. Install or change what is missing"),
     ("bfloat16", TURING, FLASH_ATTN, r"needs a GPU of compute capability 8\.0 or more .here 7\.5.\. Install"),
-    ("bfloat16", None, NOTHING, r"needs a GPU, the package flash-attn, or kernels\. Install or change that"),
+    ("bfloat16", None, NOTHING, r"needs a GPU, the package flash-attn, or kernels\. Install or change what is missing"),
 ])  # fmt: skip
 def test_flash_attention_that_cannot_run_is_refused_with_its_reason(dtype, capability, packages, lacking):
     with pytest.raises(ModelError, match=lacking):

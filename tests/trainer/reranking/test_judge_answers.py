@@ -17,7 +17,7 @@ from unijudge.storage.leases import lease
 
 def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
     """Stopped in its third part of two queries; then the same command, and one with other rules on the same answers."""
-    monkeypatch.setattr(judge_answers, "PART", 2)
+    monkeypatch.setattr(judge_answers, "RANKINGS_AT_ONCE", 2)
     whole = run(judge := Answering(1), job(method="fused", list_size=2, out=tmp_path / "whole"))
     queries = len(judge.listed)
 
@@ -58,7 +58,7 @@ def test_a_judge_that_refuses_everything_is_one_error(job, monkeypatch):
 
     monkeypatch.setattr("trainer.reranking.judge_answers.JudgeClient.judge", refuse)
     settings = job()
-    with pytest.raises(JudgeRefused, match=r"every query so far, .*: the query itself cannot be judged"):
+    with pytest.raises(JudgeRefused, match=r"rejects every query so far\. .*: the query itself cannot be judged"):
         run(ScriptedJudge(Prompt()), settings)
     assert not settings.out.exists()
 
@@ -81,7 +81,8 @@ def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monke
     place = [ranking.query_id for ranking in before].index(bad.query_id)
     assert after[place].item_ids == before[place].item_ids
     assert report.unjudged == (0 if method == "listwise" else report.top)
-    assert f"1 queries keep their order: the judge refuses them, {bad.query_id}: its image cannot" in caplog.text
+    assert "1 queries keep their order, since the judge rejects them" in caplog.text
+    assert f"The first is {bad.query_id}: its image cannot" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])

@@ -56,12 +56,12 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
 def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, evaluation, folder):
     """What the embedder did would be gone, and with it what there is to rerank."""
     before = (evaluation / "metrics.json").read_bytes()
-    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train rerank`"):
+    with pytest.raises(DataError, match=r"metrics\.json: exists already, and is no report of `train rerank`"):
         rerank(job(out=evaluation), quiet)
     settings = job()
     for _ in range(2):
         run(ScriptedJudge(Prompt()), settings)
-    with pytest.raises(DataError, match=r"metrics\.json: is there already, and is no report of `train evaluate`"):
+    with pytest.raises(DataError, match=r"metrics\.json: exists already, and is no report of `train evaluate`"):
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out))
     assert (evaluation / "metrics.json").read_bytes() == before
 
@@ -95,7 +95,7 @@ def test_a_list_without_a_choice_leaves_the_embedders_order(answer, job, caplog)
     assert (measures["unparsable"], measures["gained"], measures["lost"]) == (1, 0, 0)
     assert [new.item_ids for new in after] == [old.item_ids for old in before]
     assert [new.gold_rank for new in after] == [old.gold_rank for old in before]
-    assert "8 of 8 lists got no choice: for these the embedder's order stands" in caplog.text
+    assert "8 of 8 lists got no choice, so these lists keep the embedder's order" in caplog.text
 
 
 def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, job, caplog):
@@ -109,7 +109,7 @@ def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, jo
     assert "got no choice" not in caplog.text
     report, _, after = run(Answering(PairError(code="too_long", message="")), job(method="fused"), overwrite=True)
     assert report.unparsable == len(before)
-    assert "8 of 8 lists got no choice: for these the pairs' own order stands" in caplog.text
+    assert "8 of 8 lists got no choice, so these lists keep the pairs' order" in caplog.text
     pointwise = run(judge, job(), overwrite=True)[2]
     assert [new.item_ids for new in after] == [new.item_ids for new in pointwise]
 
@@ -176,9 +176,9 @@ def test_auto_by_another_reranking(corpus, job, world, tmp_path):
     assert str(decision) == "reranked: +1.000 ± 0.707 on 2 held-out queries, 2 gained, 0 lost"
     assert len(after) == len(before) == 6
     assert (report.subsets["squares"]["gained"], report.subsets["squares"]["lost"]) == (2 / 6, 4 / 6)
-    with pytest.raises(DataError, match=r"reranks 5 items listwise .* here it is 5 items pointwise"):
+    with pytest.raises(DataError, match=r"reranks 5 items listwise .* but this job reranks 5 items pointwise"):
         run(judge, job(evaluation=tmp_path / "rest", rerank="auto", held_out=earlier.out), overwrite=True)
-    with pytest.raises(DataError, match="reranks 2 of these very queries, as squares"):
+    with pytest.raises(DataError, match="holds 2 of the queries to report, such as squares"):
         run(judge, settings.model_copy(update={"evaluation": world}), overwrite=True)
     with pytest.raises(
         DataError, match=r"5 items listwise with min_label_mass = 0.5 .* listwise with min_label_mass = 0.9"
@@ -189,9 +189,9 @@ def test_auto_by_another_reranking(corpus, job, world, tmp_path):
     theirs = write_evaluation(
         tmp_path / "theirs", other, [replace(one, query_id=f"again {one.query_id}") for one in old]
     )
-    with pytest.raises(DataError, match="reranks 2 of these very queries, as again squares"):
+    with pytest.raises(DataError, match="holds 2 of the queries to report, such as again squares"):
         run(judge, settings.model_copy(update={"corpus": other.folder, "evaluation": theirs}), overwrite=True)
-    with pytest.raises(ValidationError, match="set rerank = 'auto'"):
+    with pytest.raises(ValidationError, match="Set rerank = 'auto'"):
         job(held_out=earlier.out)
 
 
@@ -199,7 +199,7 @@ def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
     """With the same ids too: the judge would be asked other questions than those that were evaluated."""
     other = again(corpus, tmp_path / "again", "What colour is it?")
     assert (other.query_ids, other.item_ids) == (corpus.query_ids, corpus.item_ids)
-    with pytest.raises(DataError, match=r"evaluates another corpus than .*again: .*corpus, as it was then; give that"):
+    with pytest.raises(DataError, match=r"evaluates another corpus than .*again\. Give the evaluated corpus, .*corpus"):
         rerank(job(corpus=other.folder), quiet)
     assert not (tmp_path / "r").exists(), "nothing was written"
 
@@ -233,7 +233,7 @@ def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, 
         (Answering(1), job(method="fused"), "method"),
         (Answering(1), job(method="listwise", evaluation=world), "evaluation"),
     ]:
-        with pytest.raises(DataError, match=rf"is there already, and differs in {what}; give another .* --overwrite"):
+        with pytest.raises(DataError, match=rf"exists already, and differs in {what}; give another .* --overwrite"):
             run(judge, settings)
         assert not judge.listed, "nothing was asked"
         assert (tmp_path / "r" / "metrics.json").read_bytes() == before

@@ -56,8 +56,8 @@ def test_a_digest_follows_what_the_step_needs():
     ("steps", "message"),
     [
         ({"a": {"command": "python -m x {out} {nobody}"}}, "steps.a: {nobody} has no value"),
-        ({"a": {"command": "python -m x {out} {b}"}, "b": {"command": "python -m x {out} {a}"}}, "need one another"),
-        ({"a": {"command": "python -m x"}}, "{out} is not in its command"),
+        ({"a": {"command": "python -m x {out} {b}"}, "b": {"command": "python -m x {out} {a}"}}, "need each other"),
+        ({"a": {"command": "python -m x"}}, "the command lacks {out}"),
         ({"a": {"command": "python -m x {out} {service}"}}, "{service} has no value"),
         ({"a": {"command": "python -m x {out} {"}}, "steps.a: Single '{'"),
         ({"a": {"command": "python -m x {out} {0!r}"}}, "is not a placeholder"),
@@ -73,9 +73,9 @@ def test_a_study_that_cannot_be_run_is_refused_by_name(steps, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": {"k": "1"}}, "the name is taken by names.k"),
-        ({"axes": {"out": [1]}}, "taken by a placeholder of every study"),
-        ({"axes": {"way": {"a/b": "1"}}, "comparisons": {}}, "part of a file's name"),
+        ({"names": {"k": "1"}}, "names.k already has this name"),
+        ({"axes": {"out": [1]}}, "a placeholder of every study already has this name"),
+        ({"axes": {"way": {"a/b": "1"}}, "comparisons": {}}, "part of a file name"),
         ({"measures": {"m": {"steps": ["nothing"]}}}, "there is no step 'nothing'"),
         ({"measures": {"m": {"steps": ["run"], "file": "a.json"}}}, "key: required for a.json"),
         ({"leave_out": [{"way": "ugly"}]}, "has no value 'ugly'"),

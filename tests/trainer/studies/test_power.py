@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from tests.trainer.evaluation.measured import BOTH_WAYS, PAIRS, SWAPPED, measured
 from trainer.cli import app
-from trainer.studies.measures import Reading
+from trainer.studies.measures import CellReading
 from trainer.studies.power import Power, powers
 from trainer.studies.statistics import Difference, difference
 
@@ -35,7 +35,7 @@ def test_the_interval_of_the_smallest_difference_touches_zero():
     """1,000 queries, 107 better and 73 worse: c = 0.18 and δ = 0.034; the interval over queries must agree."""
     values = np.array([1.0] * 107 + [-1.0] * 73 + [0.0] * 820)
     left, right = np.maximum(-values, 0), np.maximum(values, 0)
-    found = difference({0: Reading(0, {"all": left})}, {0: Reading(0, {"all": right})})
+    found = difference({0: CellReading(0, {"all": left})}, {0: CellReading(0, {"all": right})})
     power = Power.measured(found.queries, found.over_queries)
     assert power.queries == 1000
     assert power.smallest == pytest.approx(1.96 * ((0.18 - 0.034**2) / 999) ** 0.5)
@@ -51,9 +51,9 @@ def test_how_many_queries_a_difference_needs(detect, needed):
 def test_as_many_queries_as_needed_are_enough():
     said = Power(1920, 1.96 * (0.2 / 1920) ** 0.5).lacking(0.02)
     assert said.startswith(
-        "1,920 queries are too few to tell a difference of 0.02: 1,921 are needed, and twice as many"
+        "1,920 queries are too few to detect a difference of 0.02: 1,921 are needed, and twice as many"
     )
-    assert "Evaluate on more queries, or look for a larger difference (`detect`)" in said
+    assert "Evaluate on more queries, or set a larger difference (`detect`)" in said
     assert Power(1921, 1.96 * (0.2 / 1921) ** 0.5).lacking(0.02) is None
     assert Power(10, 0.3).lacking(None) is None, "nothing is looked for"
 
@@ -65,16 +65,14 @@ def test_an_evaluation_that_is_too_small_is_warned_of(tmp_path, caplog):
     assert not caplog.messages
     measured(tmp_path / "small", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=0.1)
     (warning,) = caplog.messages
-    assert "small: 4 queries are too few to tell a difference of 0.1: 77 are needed" in warning
+    assert "small: 4 queries are too few to detect a difference of 0.1: 77 are needed" in warning
 
 
 def test_an_evaluation_prints_what_it_can_tell(tmp_path):
     measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     places = [f"{name}={tmp_path / place}" for name, place in (("corpus", "c"), ("vectors", "c/v"), ("out", "e"))]
     result = CliRunner().invoke(app, ["evaluate", *places])
-    assert (
-        "With 4 queries, the smallest difference of mean precision@1 that can be told is 0.438 (95 %" in result.output
-    )
+    assert "With 4 queries, the smallest detectable difference of mean precision@1 is 0.438 (95 %" in result.output
 
 
 def test_another_difference_is_the_same_evaluation(tmp_path):
@@ -88,11 +86,11 @@ def test_a_study_says_how_small_a_difference_its_queries_tell():
     plain = Difference(0.02, 5, (0.0, 0.1), None)
     found = [("precision@1", narrow), ("precision@1", wide), ("precision@1", level), ("loss", plain)]
     said = (
-        "With 1,000 queries, the smallest difference of precision@1 that can be told is 0.010 to 0.030 (95 %, paired "
+        "With 1,000 queries, the smallest detectable difference of precision@1 is 0.010 to 0.030 (95 %, paired "
         "by query)."
     )
     assert powers(found, None) == [said]
     assert powers(found, 0.03) == [said]
     (lacking,) = powers(found, 0.015)
-    assert lacking.startswith(f"{said} 1,000 queries are too few to tell a difference of 0.015: 4,000 are needed")
+    assert lacking.startswith(f"{said} 1,000 queries are too few to detect a difference of 0.015: 4,000 are needed")
     assert powers([("precision@1", level), ("loss", plain)], 0.01) == []

@@ -11,7 +11,7 @@ from tests.trainer.studies.made import ROOT, STEP, toy, write_study
 from trainer.studies.cells import cells_of
 from trainer.studies.cli import app
 from trainer.studies.engines import OneByOne
-from trainer.studies.process import Ended, Job, run_job
+from trainer.studies.process import CellJob, Ended, run_job
 from trainer.studies.report import Results, write_study_report
 from trainer.studies.run import Plan, run_plan
 from trainer.studies.study import Measure
@@ -46,7 +46,7 @@ def test_a_failed_cell_is_named_and_the_others_run(tmp_path):
     assert len(ran) == 15
     assert len(progress.done) == 14
     (failed,) = [line for line in lines if "failed" in line]
-    assert failed.startswith("run/k=8,way=bad,seed=1: failed: status 1: no luck today (all of it:")
+    assert failed.startswith("run/k=8,way=bad,seed=1: failed: status 1: no luck today (full output:")
 
 
 def test_the_same_command_runs_only_what_is_left(tmp_path):
@@ -80,7 +80,9 @@ def test_an_output_of_other_settings_is_refused_and_kept(tmp_path):
     run(toy(seeds=[0]), tmp_path / "out")
     steps = toy().model_dump()["steps"]
     steps["world"]["command"] += " more"
-    with pytest.raises(DataError, match=r"world/seed=0: was made by other settings"):
+    with pytest.raises(
+        DataError, match=r"world/seed=0: this output, or one of its inputs, was made with other settings"
+    ):
         Plan.of(toy(seeds=[0], steps=steps), tmp_path / "out")
     assert (tmp_path / "out/world/seed=0/world.txt").exists()
 
@@ -101,7 +103,7 @@ def test_a_folder_of_another_study_is_refused(tmp_path):
 
 
 def test_results_in_a_store_are_refused():
-    with pytest.raises(SettingsError, match="the results of a study lie on a disk"):
+    with pytest.raises(SettingsError, match="the results of a study must be on a local disk"):
         Plan.of(toy(), locate("memory://results"))
 
 
@@ -131,7 +133,7 @@ def test_the_time_of_finished_steps_is_the_estimate(tmp_path):
 
 
 def test_the_service_of_a_step_that_ends_at_once_is_named(tmp_path):
-    job = Job("a/all", "true {service}", "python -c raise(SystemExit(3))", tmp_path, ROOT)
+    job = CellJob("a/all", "true {service}", "python -c raise(SystemExit(3))", tmp_path, ROOT)
     assert run_job(job).failure.startswith("the service ended with status 3")
 
 
@@ -139,8 +141,8 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     pid_file = tmp_path / "pid"
     inner = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     outer = (
-        "from pathlib import Path; from trainer.studies.process import Job, run_job; "
-        f"run_job(Job('a', {'python -c ' + repr(inner)!r}, None, Path({str(tmp_path)!r}), Path('.')))"
+        "from pathlib import Path; from trainer.studies.process import CellJob, run_job; "
+        f"run_job(CellJob('a', {'python -c ' + repr(inner)!r}, None, Path({str(tmp_path)!r}), Path('.')))"
     )
     process = subprocess.Popen([sys.executable, "-c", outer], cwd=ROOT)
     try:
@@ -174,7 +176,7 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
     table = (tmp_path / "out/table.md").read_text()
     assert "| k 4, way good | 1.410 ± 0.010 (3) |" in table
     assert "| k 8, way bad | 0.810 ± 0.014 (2) |" in table
-    assert "14 of 15 steps are done" in table
+    assert "14 of 15 steps are finished" in table
     page = (tmp_path / "out/report.html").read_text()
     assert "<svg" in page
     assert "way bad" in page
@@ -191,15 +193,15 @@ def test_the_report_says_how_small_a_difference_it_can_tell(tmp_path):
     measured = study.model_copy(update={"measures": {"precision@1": Measure(steps=("run",))}})
     *_, said = write_study_report(Plan.of(measured, tmp_path / "out"))
     assert said.startswith(
-        "With 4 queries, the smallest difference of precision@1 that can be told is 0.490 (95 %, paired by query). "
-        "4 queries are too few to tell a difference of 0.25: 16 are needed"
+        "With 4 queries, the smallest detectable difference of precision@1 is 0.490 (95 %, paired by query). "
+        "4 queries are too few to detect a difference of 0.25: 16 are needed"
     )
     for name in ("table.md", "report.html"):
         assert said.split("(`")[0] in (tmp_path / "out" / name).read_text()
 
 
 def test_a_study_without_results_has_no_report(tmp_path):
-    with pytest.raises(DataError, match="nothing that the study measures is there yet"):
+    with pytest.raises(DataError, match="no measured step of the study is finished"):
         Results.of(Plan.of(toy(), tmp_path / "out"))
 
 

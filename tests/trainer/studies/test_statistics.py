@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from trainer.studies.measures import Reading
+from trainer.studies.measures import CellReading
 from trainer.studies.statistics import Difference, difference
 
 
 def of(values, by_query=None):
     rows = by_query or [None] * len(values)
     return {
-        seed: Reading(value, None if row is None else {"all": np.array(row, float)})
+        seed: CellReading(value, None if row is None else {"all": np.array(row, float)})
         for seed, (value, row) in enumerate(zip(values, rows, strict=True))
     }
 
@@ -39,13 +39,13 @@ def test_one_seed_settles_nothing():
 
 
 def test_a_row_that_is_the_same_for_all_seeds_stands_against_each():
-    found = difference({-1: Reading(0.3)}, of([0.4, 0.4, 0.4]))
+    found = difference({-1: CellReading(0.3)}, of([0.4, 0.4, 0.4]))
     assert found.seeds == 3
     assert found.finding == "helped"
 
 
 def test_rows_without_a_common_seed_are_not_compared():
-    assert difference({0: Reading(0.1)}, {1: Reading(0.2)}) is None
+    assert difference({0: CellReading(0.1)}, {1: CellReading(0.2)}) is None
 
 
 def test_other_queries_are_refused():

@@ -60,7 +60,7 @@ def test_a_file_that_is_gone_is_damage(checkpoints):
         (checkpoints.folder / step / "adapter" / "weights.pt").unlink()
         if step == "step-000015":
             assert checkpoints.last_whole().name == "step-000010"
-    with pytest.raises(DataError, match=r"every checkpoint is damaged .step-000010.; restore one, or delete"):
+    with pytest.raises(DataError, match=r"every checkpoint is damaged .step-000010.. Restore a checkpoint, or delete"):
         checkpoints.last_whole()
     assert names(checkpoints) == ["damaged-step-000015", "step-000010"]
 

@@ -40,7 +40,7 @@ def test_clear_scores_can_teach():
 def test_scores_that_are_all_alike_say_nothing_at_a_high_temperature():
     said = teacher_warning(np.array([CLEAR] * 3), 10.0)
     assert "median entropy of its soft labels is 1.10 of at most 1.10 nats, at loss.teacher_temperature = 10" in said
-    assert "lower that temperature, or calibrate the judge" in said
+    assert "Lower that temperature, or calibrate the judge" in said
     assert "positive first" not in said
 
 
@@ -54,8 +54,8 @@ def test_the_positive_must_lead_in_half_of_the_rows(behind, warned):
     said = teacher_warning(np.array([WRONG] * behind + [CLEAR] * (4 - behind)), 0.02)
     assert (said is not None) == warned
     if said:
-        assert "it does not put the positive first in 75% of 4 rows" in said
-        assert "take another judge" in said
+        assert "the judge does not rank the positive first in 75% of 4 rows" in said
+        assert "Use another judge" in said
         assert "temperature" not in said, "no temperature changes an order"
 
 
@@ -68,8 +68,8 @@ def test_a_tie_is_no_lead_and_both_faults_are_told():
 def test_the_median_row_decides_whether_labels_are_hard():
     """A lead of 0.8 and of 0.7 at 0.02: e⁻⁴⁰ and e⁻³⁵ of the positive's share. At 0.2 e⁻⁴ and e⁻³·⁵, 0.22 nats."""
     said = labels_are_hard(np.array([CLEAR, CLEAR, LEVEL]), 0.02)
-    assert said.startswith("soft labels equal hard ones here: their median entropy is 0.0000 nats")
-    assert "Raise loss.teacher_temperature (at 0.2 it is 0.22), or use loss.name = 'infonce'" in said
+    assert said.startswith("the soft labels equal hard labels: their median entropy is 0.0000 nats")
+    assert "Raise loss.teacher_temperature (at 0.2 the entropy is 0.22), or use loss.name = 'infonce'" in said
     assert labels_are_hard(np.array([CLEAR, LEVEL, LEVEL]), 0.02) is None
     assert labels_are_hard(np.array([CLEAR] * 3), 0.2) is None
     assert labels_are_hard(np.empty((0, 3)), 0.02) is None, "no judge, no soft labels"
@@ -92,19 +92,19 @@ def test_a_pool_is_covered_when_each_item_is_drawn_ten_times(items, warned):
     said = pool_is_covered(training(), [Pool("s", 7, items)])
     assert (said is not None) == warned
     if said:
-        assert "200 negatives are drawn from a pool of 20: each is seen about 10 times. Random" in said
-        assert "Import more items into the corpus, or lower steps, batch_size or negatives" in said
+        assert "200 negatives are drawn from 20 items, each about 10 times. Random" in said
+        assert "Import more items into the corpus, or lower max_steps, batch_size or num_negatives" in said
 
 
 def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
     """A quarter of 2 × 50 rows, each with 4 negatives and, in a batch, its positive: 125; and 375."""
     pools = [Pool("few", 1, 5), Pool("many", 3, 37), Pool("large", 0, 9)]
     said = pool_is_covered(training(gradient_accumulation_steps=2, loss=LossSettings(in_batch_weight=1)), pools)
-    assert "the pool of 'few' is small: 125 negatives are drawn from a pool of 5: each is seen about 25 times" in said
+    assert "the pool of 'few' is small: 125 negatives are drawn from 5 items, each about 25 times" in said
     assert "(2 of 3 pools are too small)" in said
 
 
 def test_a_set_of_labels_is_no_small_pool():
     """Eight rows for each label, against seven and a half."""
     assert pool_is_covered(training(), [Pool("classes", 16, 2)]) is None
-    assert "pool of 2" in pool_is_covered(training(), [Pool("s", 15, 2)])
+    assert "from 2 items" in pool_is_covered(training(), [Pool("s", 15, 2)])

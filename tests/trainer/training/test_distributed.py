@@ -246,14 +246,14 @@ def embedding(settings):
 def test_a_configuration_that_would_empty_the_weights_is_refused(tmp_path):
     plugin = SimpleNamespace(cpu_ram_efficient_loading=True)
     told = launched(functools.partial(refused, plugin, tmp_path / "run"), 2, tmp_path)
-    assert all(one.startswith("fsdp_cpu_ram_efficient_loading: would leave every process") for one in told)
+    assert all(one.startswith("fsdp_cpu_ram_efficient_loading: this option leaves every process") for one in told)
 
 
 @pytest.mark.parametrize("kind", ["DEEPSPEED", "MEGATRON_LM"])
 def test_another_way_to_split_a_model_is_refused(kind, tmp_path, monkeypatch):
     found = SimpleNamespace(distributed_type=DistributedType[kind])  # neither library is here to be configured
     monkeypatch.setattr("trainer.training.distributed.Accelerator", lambda **_: found)
-    told = rf"{kind}: .* take deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"
+    told = rf"{kind}: .* Use deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"
     with pytest.raises(SettingsError, match=told), processes("cpu", tmp_path / "run"):
         pass
 

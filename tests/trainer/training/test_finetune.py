@@ -52,7 +52,7 @@ def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, mod
     Run(tmp_path / "run", settings.model_copy(update={"model": elsewhere, "gradient_checkpointing": True}), {})
     Run(tmp_path / "run", settings.model_copy(update={"out": tmp_path / "there" / ".." / "run"}), {})
     other = settings.model_copy(update={"lora": LoraSettings(rank=4, alpha=16)})
-    with pytest.raises(DataError, match=r"began otherwise: lora\.rank was 8, is 4"):
+    with pytest.raises(DataError, match=r"with other settings or inputs: lora\.rank was 8, is 4"):
         Run(tmp_path / "run", other, {})
 
 
@@ -70,7 +70,7 @@ def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(cor
 def test_a_rate_that_is_never_reached_is_said(corpus, triples, model, tmp_path, caplog):
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=2, warmup_steps=5)
     train_embedder(settings, quiet)
-    assert "warmup_steps = 5, max_steps = 2: learning_rate is never reached" in caplog.text
+    assert "warmup_steps = 5, max_steps = 2: the training never reaches learning_rate" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -171,7 +171,7 @@ def test_dora_and_a_gaussian_start(model):
 def test_one_target_that_does_not_exist_is_refused_though_others_do(model):
     with pytest.raises(
         ModelError,
-        match=r"target_modules: v_porj: no such linear layer .*; it has down_proj, gate_proj, k_proj, o_proj, q_proj",
+        match=r"target_modules: v_porj: no such linear layer .*\. Choose from down_proj, gate_proj, k_proj",
     ):
         add_lora(open_backbone(model), LoraSettings(target_modules=("q_proj", "v_porj")))
     with pytest.raises(SettingsError, match=r"lora\.target_modules"):
@@ -205,7 +205,7 @@ def test_what_was_trained_in_four_bits_is_merged_in_bfloat16(corpus, triples, mo
 
 def test_a_tracker_that_is_not_installed_is_said(corpus, triples, model, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"trackers: wandb is not installed; pip install .unijudge\[trackers\]"):
+    with pytest.raises(SettingsError, match=r"trackers: wandb is not installed. Run pip install .unijudge\[trackers\]"):
         train_embedder(run_settings(corpus, triples, model, tmp_path / "run", trackers=("wandb",)), quiet)
 
 
@@ -245,7 +245,7 @@ def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, m
     write_triples(tmp_path / "rows", rows)
     finish_triples(tmp_path / "rows", read_json(triples / "triples.json", TripleManifest))
     settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", max_steps=1)
-    with pytest.raises(TrainingError, match=r"but 1 of 8 rows lack some .the first: query 'squares\.jsonl:6'"):
+    with pytest.raises(TrainingError, match=r"but 1 of 8 rows lack scores .the first: query 'squares\.jsonl:6'"):
         train_embedder(settings, quiet)
     assert not (tmp_path / "run" / "settings.json").exists()
     infonce = settings.model_copy(update={"loss": LossSettings(name="infonce")})

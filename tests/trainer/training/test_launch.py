@@ -30,7 +30,7 @@ def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
     for override in overrides_of(settings):
         command += [override]
     told = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    assert told.stdout.count("the trained adapter") == 1
+    assert told.stdout.count("The trained adapter") == 1
     lines = [json.loads(line) for line in (settings.out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     begun = json.loads((settings.out / "settings.json").read_text())
@@ -65,8 +65,11 @@ def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variab
     done = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, env=plain | variables, cwd=ROOT
     )
-    assert "SettingsError: the processes of this job cannot be joined as the environment says" in done.stderr
-    assert f"Unset {named}, or start them all by torchrun" in done.stderr
+    assert (
+        "SettingsError: the processes of this job cannot join each other with the launcher's environment variables"
+        in done.stderr
+    )
+    assert f"Unset {named}, or start all processes with torchrun" in done.stderr
 
 
 @pytest.mark.parametrize(

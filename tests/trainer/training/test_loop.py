@@ -24,9 +24,9 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_
     caplog.set_level("INFO")
     whole, run, _ = train(tmp_path / "whole")
     train(tmp_path / "twice", stop_at=stop_at)
-    assert "going on" not in caplog.text
+    assert "resuming" not in caplog.text
     resumed, again, steps = train(tmp_path / "twice")
-    assert ("twice: going on from step 5" in caplog.text) == (stop_at == 8)
+    assert ("twice: resuming from step 5" in caplog.text) == (stop_at == 8)
     assert steps[0] == (6 if stop_at == 8 else 1)
     assert torch.equal(whole.weight, resumed.weight)
     assert lines(run) == lines(again)
@@ -137,13 +137,13 @@ def test_nothing_to_train_is_said(tmp_path):
 
 def test_other_settings_are_another_run(tmp_path):
     train(tmp_path / "run", stop_at=1)
-    with pytest.raises(DataError, match=r"began otherwise: max_steps was 12, is 13\. Give another"):
+    with pytest.raises(DataError, match=r"with other settings or inputs: max_steps was 12, is 13\. Give another"):
         Run(tmp_path / "run", SETTINGS.model_copy(update={"max_steps": 13}), {})
     Run(tmp_path / "run", SETTINGS.model_copy(update={"workers": 0}), {})
     Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
-    with pytest.raises(DataError, match="began otherwise: the rows differ"):
+    with pytest.raises(DataError, match="with other settings or inputs: the rows differ"):
         Run(tmp_path / "more", SETTINGS, {"the rows": "2"})
-    with pytest.raises(DataError, match="began otherwise: the base model differ"):
+    with pytest.raises(DataError, match="with other settings or inputs: the base model differ"):
         Run(tmp_path / "more", SETTINGS, {"the rows": "1", "the base model": "2"})
 
 
@@ -154,12 +154,12 @@ def test_a_setting_that_a_run_does_not_name_had_its_default(tmp_path):
     del begun["settings"]["weight_decay"]
     (tmp_path / "settings.json").write_text(json.dumps(begun))
     Run(tmp_path, SETTINGS, {})
-    with pytest.raises(DataError, match=r"began otherwise: weight_decay was 0\.0, is 0\.5"):
+    with pytest.raises(DataError, match=r"with other settings or inputs: weight_decay was 0\.0, is 0\.5"):
         Run(tmp_path, SETTINGS.model_copy(update={"weight_decay": 0.5}), {})
     begun["settings"]["momentum"] = 0.9
     (tmp_path / "settings.json").write_text(json.dumps(begun))
     with pytest.raises(
-        DataError, match=r"settings\.json: not the settings of such a training of this version .momentum: Extra"
+        DataError, match=r"settings\.json: not the settings of this kind of training in this version .momentum: Extra"
     ):
         Run(tmp_path, SETTINGS, {})
 
@@ -174,6 +174,6 @@ def test_a_run_that_goes_on_with_other_libraries_says_so_and_notes_it(tmp_path, 
     for _ in range(2):
         Run(tmp_path, SETTINGS, {}).note_versions()
     (message,) = caplog.messages
-    assert f"goes on with other libraries than it began with: torch 99 (was {real('torch')})" in message
+    assert f"resumes with other versions of its libraries: torch 99 (was {real('torch')})" in message
     noted = json.loads((tmp_path / "environment.json").read_text())
     assert noted == json.loads(before) | {"torch": f"{real('torch')}, then 99"}

@@ -119,9 +119,9 @@ def test_the_warning_by_hand():
     need = TrainingMemory(hidden=89 * GIB, adapter=GIB // 2, logits=0, tokens=25_200, batches=4)
     memory = DeviceMemory(name="NVIDIA H100 80GB HBM3", total=80 * GIB, peak=4 * GIB, free=75 * GIB)
     assert will_not_fit(need, memory, ["batch_size = 4", "negatives below 8"]) == (
-        "memory: this training will need about 89.5 GiB beside its weights, and NVIDIA H100 80GB HBM3 has 75.0 GiB of "
-        "80.0 GiB left: hidden states 89.0 GiB (25,200 tokens, in the largest of 4 batches), adapter 0.5 GiB, logits "
-        "0.0 GiB. What helps, the cheapest first: batch_size = 4; negatives below 8"
+        "memory: this training will need about 89.5 GiB in addition to its weights, but NVIDIA H100 80GB HBM3 has 75.0 "
+        "GiB of 80.0 GiB left. Hidden states need 89.0 GiB (25,200 tokens, in the largest of 4 batches), the adapter "
+        "0.5 GiB, the logits 0.0 GiB. These changes save memory, the cheapest first: batch_size = 4; negatives below 8"
     )
     enough = DeviceMemory(name="NVIDIA B200", total=180 * GIB, peak=0, free=89 * GIB + GIB // 2)
     assert will_not_fit(need, enough, []) is None
@@ -133,7 +133,8 @@ def test_a_training_that_will_not_fit_is_told_before_it_starts(corpus, triples, 
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1, warmup_steps=0)
     plain = run_settings(corpus, triples, model, tmp_path / "plain", max_steps=1, warmup_steps=0)
     (line,) = warned(settings, caplog)
-    assert line.startswith("memory: this training will need about 0.0 GiB beside its weights, and A small GPU has")
+    start = "memory: this training will need about 0.0 GiB in addition to its weights, but A small GPU has"
+    assert line.startswith(start)
     assert "gradient_checkpointing = true; model.dtype = 'bfloat16'; batch_size = " in line
     monkeypatch.undo()
     assert warned(plain, caplog) == []

@@ -61,7 +61,7 @@ def test_a_page_of_ours_is_replaced_and_nothing_else(tmp_path):
     for _ in range(2):
         write_report([run], page)
     page.write_text("<p>notes</p>")
-    with pytest.raises(DataError, match=r"report\.html: is there already, and is no page of `train report`"):
+    with pytest.raises(DataError, match=r"report\.html: exists already, and is no page of `train report`"):
         write_report([run], page)
     assert page.read_text() == "<p>notes</p>"
 
@@ -82,7 +82,7 @@ def test_several_runs_lie_over_one_another_and_what_differs_stands_first(tmp_pat
     assert drawn == [20, 5]
     assert "5 of 20" in html
     assert "not finished" in html
-    differs, same = html.split("What differs")[1].split("The same in all")
+    differs, same = html.split("What differs")[1].split("What all runs share")
     assert re.search(r'settings.seed</td><td class="text">1</td><td class="text">2</td>', differs)
     assert "settings.batch_size" in same
     assert "settings.batch_size" not in differs
@@ -102,8 +102,8 @@ def test_losses_of_different_kinds_are_said_to_be_incomparable_once(tmp_path):
     assert different.count("not comparable") == 1
     assert "not comparable" in different.split('<text x="4" y="12">loss</text>')[1].split("</figure>")[0]
     assert "not comparable" not in same
-    assert [page.count("Entropies of Q") for page in pages] == [1, 1]
-    assert "loss.name" in different.split("What differs")[1].split("The same in all")[0]
+    assert [page.count("Mean entropies of Q") for page in pages] == [1, 1]
+    assert "loss.name" in different.split("What differs")[1].split("What all runs share")[0]
     assert str(runs[0]) not in different
     assert "What differs" not in same
 
@@ -115,7 +115,7 @@ def test_a_line_that_is_being_written_is_left_out_and_a_broken_one_is_named(tmp_
     assert [line["step"] for line in Reading.of(folder).steps] == [1, 2, 3]
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl:4: no metrics of a step .Invalid JSON"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:4: not the metrics of a step .Invalid JSON"):
         Reading.of(folder)
 
 
@@ -124,7 +124,7 @@ def test_what_is_no_run_or_too_many_is_refused(tmp_path):
         write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(DataError, match="no step is logged yet"):
         write_report([made(tmp_path / "run", steps=0)], tmp_path / "report.html")
-    with pytest.raises(DataError, match=f"give at most {SERIES}"):
+    with pytest.raises(DataError, match=f"Give at most {SERIES}"):
         write_report([tmp_path / "run"] * (SERIES + 1), tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 

@@ -191,9 +191,9 @@ def test_an_image_that_is_too_large_to_be_kept_is_no_reason_to_send_the_others_i
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("ALL_PROXY", "socks5://me:secret@proxy:9", "cannot be reached as the environment says"),
-        ("HTTP_PROXY", "ftp://proxy", "cannot be reached as the environment says"),
-        ("SSL_CERT_FILE", "/nowhere/at/all", "cannot be reached as the environment says"),
+        ("ALL_PROXY", "socks5://me:secret@proxy:9", "cannot be reached with the environment's proxy"),
+        ("HTTP_PROXY", "ftp://proxy", "cannot be reached with the environment's proxy"),
+        ("SSL_CERT_FILE", "/nowhere/at/all", "cannot be reached with the environment's proxy"),
         ("HTTP_PROXY", "http://me:secret@127.0.0.1:9", r"no judge answers there through the proxy http://127.0.0.1:9 "),
     ],
 )
@@ -226,7 +226,7 @@ def test_kind_too_many_files_is_no_missing_judge():
         async with JudgeClient("http://127.0.0.1:1", retry_for_s=0.01, transport=Full()):
             pass
 
-    with pytest.raises(JudgeUnavailable, match=r"cannot be asked from here .* raise the limit \(ulimit -n\)$"):
+    with pytest.raises(JudgeUnavailable, match=r"this machine cannot send a request .* raise the limit \(ulimit -n\)$"):
         asyncio.run(ask())
 
 

@@ -194,6 +194,6 @@ def test_kind_c3_a_host_whose_name_was_never_known_is_not_sought_for_long(monkey
     assert isinstance(error, JudgeNowhere)
     assert least_s < took_s <= most_s
     assert str(error) == (
-        "http://judg:8000: the name of its host is not known here (ConnectError: Name or service not known); "
-        "correct the URL, or look at this machine's name service"
+        "http://judg:8000: the host name is not known here (ConnectError: Name or service not known); "
+        "correct the URL, or check this machine's name service (DNS)"
     )

@@ -114,7 +114,7 @@ def test_a_server_that_answers_one_byte_at_a_time_holds_nobody(identity, part):
         ):
             await client.judge(Content("a"), ONE if part != "nothing" else large)
 
-    with pytest.raises(JudgeLate, match=r"/v1/score: no whole answer within 0\.4 s\. Raise request_timeout_s"):
+    with pytest.raises(JudgeLate, match=r"/v1/score: no complete answer within 0\.4 s\. Raise request_timeout_s"):
         asyncio.run(asyncio.wait_for(ask(), 30))
 
 
@@ -294,7 +294,7 @@ def test_a_service_that_falls_silent_is_given_up_by_all_that_wait(app):
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(None, r"no whole answer within 0\.5 s"), (busy(), "429: no"), (httpx2.Response(502), "502: Bad Gateway")],
+    [(None, r"no complete answer within 0\.5 s"), (busy(), "429: no"), (httpx2.Response(502), "502: Bad Gateway")],
 )
 def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch, answer, reason):
     """The others go on being answered, so the service is not away: the job gets an error for this one's pairs."""

@@ -18,9 +18,7 @@ def test_a_closed_list_names_rows_of_items(tmp_path, closed, row):
     """−1 would be the last item, and a row beyond them an IndexError in the middle of an evaluation."""
     good = Query("good", "s", ("a",), "x", candidates=(0, 2))
     assert opened(tmp_path, good, Query("open", "s", ("b",), "y")).queries[0].candidates == (0, 2)
-    with pytest.raises(
-        DataError, match=rf"corpus: query 'bad': its closed list names row {row} of the items, of which"
-    ):
+    with pytest.raises(DataError, match=rf"corpus: query 'bad': its closed list names item row {row}, but the corpus"):
         opened(tmp_path, good, Query("open", "s", ("b",), "y"), Query("bad", "s", ("a",), "z", candidates=closed))
 
 

@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
         sync(place)
 
     monkeypatch.setattr("unijudge.storage.files._sync", refuse)
-    with pytest.raises(DataError, match=r"a\.txt: cannot be written .Input/output error.; nothing half-written"):
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written .Input/output error.; no partial file"):
         files.publish_text(path, "whole")
     assert {place.name: place.read_text() for place in tmp_path.iterdir()} == {"a.txt": "whole"}
 

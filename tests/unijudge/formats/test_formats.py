@@ -11,7 +11,8 @@ from unijudge.content import content_key
 from unijudge.errors import DataError, FolderBusy
 from unijudge.formats.corpus import ITEMS, Corpus, Item, Query, write_corpus
 from unijudge.formats.inventory import check, describe
-from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_scores, shard_path, write_shard
+from unijudge.formats.parts import part_path
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_scores, write_shard
 from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
 from unijudge.formats.vectors import (
     VectorFolder,
@@ -93,7 +94,7 @@ def test_scores_are_read_back(tmp_path, identity):
 def test_a_damaged_shard_is_named(tmp_path, identity, damage):
     plan = manifest(identity, queries=1)
     publish_json(tmp_path / "manifest.json", plan)
-    path = shard_path(tmp_path, 0)
+    path = part_path(tmp_path, 0)
     write_shard(tmp_path, plan, 0, [JudgedQuery("q", "s", bytes(16), [], [judged("a")])])
     if damage == "torn":
         path.write_bytes(path.read_bytes()[:-20])
@@ -114,10 +115,10 @@ def test_a_shard_of_another_plan_or_place_is_named(tmp_path, identity):
     rows = [JudgedQuery("q", "s", bytes(16), [], [judged("a")])] * 2
     write_shard(tmp_path, plan, 0, rows)
     write_shard(tmp_path, plan.model_copy(update={"k": 1}), 1, rows)
-    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or place"):
+    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
         list(read_scores(tmp_path))
-    shutil.copy(shard_path(tmp_path, 0), shard_path(tmp_path, 1))
-    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or place"):
+    shutil.copy(part_path(tmp_path, 0), part_path(tmp_path, 1))
+    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
         check(tmp_path)
 
 
@@ -201,7 +202,7 @@ def test_vectors_are_read_block_by_block(tmp_path, corpus, monkeypatch):
 def test_ids_that_stand_twice_are_refused(tmp_path):
     items = [Item("i", ("p",), text="a"), Item("i", ("p",), text="b")]
     write_corpus(tmp_path / "c", items, [], images=tmp_path, rejects=0, source="t")
-    with pytest.raises(DataError, match=r"item id 'i' stands there twice"):
+    with pytest.raises(DataError, match=r"duplicate item id 'i'"):
         Corpus(tmp_path / "c")
 
 

@@ -151,5 +151,5 @@ def test_several_folders_are_told_of_and_a_faulty_one_hides_no_other(folders, ca
 def test_folders_of_ours_and_files_of_others_are_checked_apart(folders, tmp_path):
     other = tmp_path / "rows.csv"
     other.write_text("query_text,positive_text\na,b\n")
-    with pytest.raises(SettingsError, match=r"rows\.csv: is no folder of this program, and .* is one\. Give files"):
+    with pytest.raises(SettingsError, match=r"rows\.csv: is no folder of this program, but .* is\. Give files"):
         cli.run(["check", str(folders["corpus"]), str(other)])

@@ -52,9 +52,11 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
     shutil.move(tmp_path / "work", tmp_path / "moved")
     rows = tmp_path / "moved" / "triples"
     assert check(rows).endswith("triples, whole: 3 rows read"), "moved together"
-    gone = r"triples: 3 rows are whole, but they were selected from the corpus .*/corpus with the fingerprint"
+    gone = r"triples: 3 rows are valid, but they were selected from the corpus .*/corpus with the fingerprint"
     shutil.move(tmp_path / "moved" / "corpus", tmp_path / "away")
-    with pytest.raises(DataError, match=rf"{gone} .*, and no corpus is there; put it back there or beside this folder"):
+    with pytest.raises(
+        DataError, match=rf"{gone} .*, and no corpus is there; put the corpus back there or beside this folder"
+    ):
         check(rows)
     make_corpus(tmp_path / "moved" / "corpus", tmp_path / "moved" / "images", extra=[Item("x", ())])
     with pytest.raises(DataError, match=rf"{gone} .*, and another corpus lies in .*moved/corpus"):
@@ -78,7 +80,9 @@ def test_a_manifest_sends_nobody_to_another_place(tmp_path, identity, monkeypatc
     monkeypatch.setattr("fsspec.spec.AbstractFileSystem.__init__", contacted)
     assert check(rows).endswith("triples, whole: 3 rows read")
     shutil.move(tmp_path / "corpus", tmp_path / "away")
-    with pytest.raises(DataError, match=rf"selected from the corpus {place} with .*, and no corpus is there; put it"):
+    with pytest.raises(
+        DataError, match=rf"selected from the corpus {place} with .*, and no corpus is there; put the corpus"
+    ):
         check(rows)
 
 
@@ -119,12 +123,12 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
     with pytest.raises(DataError, match=r"model\.safetensors: .* but its header says"):
         check(model)
     (model / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x7f" + b"{")
-    with pytest.raises(DataError, match=r"model\.safetensors: torn or foreign"):
+    with pytest.raises(DataError, match=r"model\.safetensors: damaged or foreign"):
         check(model)
     for header in (b"[]", b"null", b'{"a":1}', b'{"a":{"dtype":"F32"}}', b"{", b"\xff", b"[" * 99_999):
         (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(
-            DataError, match=r"model\.safetensors: torn or foreign \(.{,120}\); train or download it again$"
+            DataError, match=r"model\.safetensors: damaged or foreign \(.{,120}\); train or download it again$"
         ):
             check(model)
     (model / "model.safetensors").unlink()

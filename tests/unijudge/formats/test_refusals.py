@@ -12,10 +12,10 @@ from miner.selection.overrides import read_overrides
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.unijudge.storage.entries import names
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CandidateManifest, missing_candidate_parts, start_candidates
+from unijudge.formats.candidates import CandidateManifest, start_candidates
 from unijudge.formats.datasets import pull
 from unijudge.formats.inventory import describe
-from unijudge.formats.scores import ScoreManifest, missing_shards, read_scores
+from unijudge.formats.scores import ScoreManifest, read_scores
 from unijudge.formats.triples import read_triples
 from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_vector_parts, start_vectors
 from unijudge.storage.access_errors import unwritable
@@ -113,8 +113,8 @@ def test_missing_shards_and_parts_are_found_by_one_listing(bucket, identity, mon
     monkeypatch.setattr(type(root.fs), "_call_s3", counted)
     more = plan.model_copy(update={"queries": 400})
     for find, found in [
-        (lambda: missing_shards(root / "scores", more), list(range(2, 200))),
-        (lambda: missing_candidate_parts(root / "candidates", retrieval), list(range(62))),
+        (lambda: more.parts.missing(root / "scores"), list(range(2, 200))),
+        (lambda: retrieval.parts.missing(root / "candidates"), list(range(62))),
         (lambda: list(missing_vector_parts(root / "vectors", vectors, "items")), []),
     ]:
         asked.clear()
@@ -162,8 +162,8 @@ def test_credentials_that_expire_do_not_undo_a_finished_job(bucket, monkeypatch)
 @pytest.mark.parametrize(
     ("number", "cure"),
     [
-        (errno.ENOSPC, "Free space"), (errno.EROFS, "Fix the permissions"), (errno.EIO, "Mend the disk"),
-        (errno.EISDIR, "Something else is there: give another place"), (errno.ENOTDIR, "A part of the path is a file"),
+        (errno.ENOSPC, "Free space"), (errno.EROFS, "Fix the permissions"), (errno.EIO, "Check the disk"),
+        (errno.EISDIR, "This path is taken: give another"), (errno.ENOTDIR, "A part of the path is a file"),
     ],
 )  # fmt: skip
 def test_the_cure_fits_what_the_disk_said(number, cure):
@@ -175,7 +175,7 @@ def test_the_cure_fits_what_the_disk_said(number, cure):
 
 def test_a_folder_in_the_place_of_a_file_is_not_called_a_full_disk(tmp_path):
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(DataError, match=r"a\.txt: cannot be written \(Is a directory\).*Something else is there"):
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written \(Is a directory\).*This path is taken"):
         publish_text(tmp_path / "a.txt", "a")
 
 
@@ -190,7 +190,9 @@ def test_a_file_of_another_kind_is_named_in_words(tmp_path):
     path = tmp_path / "o.json"
     for text, reason in [("[]", r"Input should be an object"), ('{"corpus": "c"}', "overrides: Field required")]:
         path.write_text(text)
-        with pytest.raises(DataError, match=rf"o\.json: no file of overrides of this version \({reason}.*another file"):
+        with pytest.raises(
+            DataError, match=rf"o\.json: no file of overrides of this version \({reason}.*another program"
+        ):
             read_overrides(path, "c")
     with pytest.raises(DataError, match=r"o\.json: no score manifest of this version"):
         read_json(path, ScoreManifest)

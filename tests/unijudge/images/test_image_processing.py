@@ -123,7 +123,7 @@ def test_it_keeps_what_fits_and_stays_right_when_it_does_not():
         Image.new("RGB", (56, 56), color).save(out, "PNG")
         return out.getvalue()
 
-    reader = reader_of(keep_bytes=2 * 3 * 56 * 56 + 500)
+    reader = reader_of(keep_bytes=2 * 3 * 56 * 56)
     pictures = [encode((value, 0, 0)) for value in range(5)]
     for _ in range(2):
         for value, data in enumerate(pictures):
@@ -138,11 +138,22 @@ def test_many_threads_read_at_once():
         Image.new("RGB", (56, 56), (value, 0, 0)).save(out, "PNG")
         return out.getvalue()
 
-    reader = reader_of(keep_bytes=3 * 3 * 56 * 56 + 600)
+    reader = reader_of(keep_bytes=3 * 3 * 56 * 56)
     pictures = [encode(value) for value in range(12)]
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda place: reader(pictures[place % 12]).image.getpixel((0, 0))[0], range(2000)))
     assert read == [place % 12 for place in range(2000)]
-    kept = sum(len(data) + 3 * 56 * 56 for data in pictures if reader._recent.get(data))
     assert len(reader._recent) == 3
-    assert reader._recent.free_bytes == 3 * 3 * 56 * 56 + 600 - kept
+    assert reader._recent.currsize == 3 * 3 * 56 * 56
+
+
+def test_a_picture_that_is_larger_than_the_cache_takes_nobody_s_place():
+    def encode(side):
+        out = io.BytesIO()
+        Image.new("RGB", (side, side)).save(out, "PNG")
+        return out.getvalue()
+
+    reader, small, large = reader_of(keep_bytes=3 * 56 * 56), encode(56), encode(112)
+    kept = reader(small)
+    assert reader(large).nbytes > 3 * 56 * 56
+    assert reader(small) is kept

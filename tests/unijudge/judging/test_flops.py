@@ -83,7 +83,7 @@ def test_more_that_share_never_cost_more(qwen_7b):
     assert costs[0].vision_cached == costs[0].naive == costs[1].naive
     alone = pair_flops(qwen_7b, count, candidates_of_query=1, queries_of_candidate=1, wasted_tokens=0)
     assert alone.prefix_cached == pytest.approx(alone.naive)
-    with pytest.raises(ValueError, match="0 candidates of a query"):
+    with pytest.raises(ValueError, match="0 candidates, 1 queries"):
         pair_flops(qwen_7b, count, candidates_of_query=0, queries_of_candidate=1)
 
 

@@ -50,7 +50,7 @@ FAULTS = {
     "the head": (without("lm_head"), r"tensors missing: 1 \(lm_head.weight\)"),
     "one too many": (
         lambda weights: weights | {"model.layers.7.x.weight": torch.zeros(2)},
-        r"tensors without a place: 1 \(model.language_model.layers.7.x.weight\)",
+        r"tensors unexpected: 1 \(model.language_model.layers.7.x.weight\)",
     ),
     "a shape": (
         lambda weights: weights | {"lm_head.weight": torch.zeros(5, 128)},
@@ -114,7 +114,7 @@ def test_kind_b3_pickled_weights_that_are_none_are_named_without_torchs_advice(t
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).unlink()
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(ModelError, match=r"pytorch_model\*\.bin holds no tensors, or more than tensors") as refused:
+    with pytest.raises(ModelError, match=r"pytorch_model\*\.bin holds no tensors, or holds code too") as refused:
         check_checkpoint(str(tmp_path / "model"), None)
     assert "weights_only" not in str(refused.value)
 
@@ -203,7 +203,7 @@ def test_a_scale_alone_is_no_weight_by_an_unknown_method(tiny_model, tmp_path):
 def test_whole_numbers_where_nothing_is_packed(tiny_model, tmp_path):
     name = f"{LAYER}.up_proj.weight"
     folder = changed(tiny_model, tmp_path / "ints", lambda weights: weights | {name: weights[name].to(torch.int8)})
-    reason = rf"names no quantisation, but 1 tensors hold no floating-point .*\(first {name}: I8\)"
+    reason = rf"names no quantisation, but 1 tensors are not floating-point .*\(first {name}: I8\)"
     with pytest.raises(ModelError, match=reason):
         check_checkpoint(str(folder), None)
 
@@ -216,9 +216,9 @@ def test_an_adapter_beside_a_model_is_refused_everywhere(tiny_model, tmp_path):
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(tmp_path / "adapter" / file, tmp_path / "both" / file)
     for open_model in (judged, lambda name: open_backbone(BackboneSettings(name=name))):
-        with pytest.raises(ModelError, match=r"an adapter lies beside the model's weights.*\. Merge it, or"):
+        with pytest.raises(ModelError, match=r"an adapter lies beside the model's weights.*\. Merge the adapter, or"):
             open_model(str(tmp_path / "both"))
-        with pytest.raises(ModelError, match=r"this folder holds an adapter and no model\. Of a reranker's run serve"):
+        with pytest.raises(ModelError, match=r"this folder holds an adapter and no model\. For a reranker, serve"):
             open_model(str(tmp_path / "adapter"))
 
 
@@ -262,9 +262,9 @@ def test_pickled_weights_beside_others(tiny_model, tmp_path):
 
 ADAPTERS = {
     "missing": (without("layers.1."), r"tensors missing: 4 \(base_model\S+layers.1\."),
-    "without a place": (
+    "unexpected": (
         lambda weights: weights | {"base_model.model.elsewhere.lora_A.weight": torch.zeros(4, 128)},
-        r"tensors without a place: 1 \(base_model.model.elsewhere.lora_A.weight\)",
+        r"tensors unexpected: 1 \(base_model.model.elsewhere.lora_A.weight\)",
     ),
     "of another shape": (
         lambda weights: {name: weight[:, :-1] for name, weight in weights.items()},
@@ -284,6 +284,6 @@ def test_kind_b1_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, f
     folder = changed(tmp_path / "whole", tmp_path / "spoiled", change)
     with pytest.raises(ModelError, match=message) as refused:
         open_backbone(settings.model_copy(update={"adapter": folder}))
-    assert str(refused.value).startswith(f"{folder}: this adapter does not fit the model (tensors ")
+    assert str(refused.value).startswith(f"{folder}: this adapter does not match the model (tensors ")
     with pytest.raises(ModelError, match=message):  # a run that goes on
         Adapter(backbone.model).load(folder)

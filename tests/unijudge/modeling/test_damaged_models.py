@@ -99,7 +99,7 @@ def test_kind_b2_an_adapter_of_an_older_transformers_gives_its_vectors(tiny_mode
     with caplog.at_level("INFO"):
         found = vectors(tiny_model, old)
     assert torch.equal(found, vectors(tiny_model, adapter))
-    assert f"{old}: {len(tensors)} tensors have the names of an older transformers" in caplog.text
+    assert f"{old}: renamed {len(tensors)} tensors, which have names of an older transformers" in caplog.text
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -109,8 +109,8 @@ SPOILED = {
     "a list for a configuration": ("adapter_config.json", b"[]", "should be an object"),
     "a word for a rank": ("adapter_config.json", b'{"peft_type": "LORA", "r": "many"}', "valid integer"),
     "a pointer": ("adapter_model.safetensors", LFS, "is a pointer of Git LFS, not the file itself; fetch it: git lfs"),
-    "torn tensors": ("adapter_model.safetensors", b"\x10" + bytes(7) + b"{", "torn or foreign"),
-    "no tensors": ("adapter_model.safetensors", None, "are missing; train or download it again"),
+    "torn tensors": ("adapter_model.safetensors", b"\x10" + bytes(7) + b"{", "damaged or foreign"),
+    "no tensors": ("adapter_model.safetensors", None, "are missing. Train or download it again"),
 }
 
 
@@ -133,6 +133,6 @@ def test_kind_b3_numbers_that_are_none_are_one_line(tiny_model, tmp_path):
     spoiled = json.loads((tiny_model / "preprocessor_config.json").read_text()) | {"patch_size": "a"}
     name = damaged(tiny_model, tmp_path / "model", "preprocessor_config.json", json.dumps(spoiled))
     with pytest.raises(
-        UnijudgeError, match=r"cannot be loaded as a model \(.*patch_size is a, and config\.json says 14"
+        UnijudgeError, match=r"cannot be loaded as a model \(.*patch_size is a, but config\.json says 14"
     ):
         open_backbone(BackboneSettings(name=name, device="cpu"))

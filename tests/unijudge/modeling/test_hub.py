@@ -109,7 +109,7 @@ def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_fo
     monkeypatch.setenv("HF_ENDPOINT", "127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:1")
     with pytest.raises(
-        ModelError, match=r"Check the name, and what the environment says of the hub: HF_ENDPOINT"
+        ModelError, match=r"Check the name, and the environment variables of the hub: HF_ENDPOINT"
     ) as found:
         commit_of("acme/unknown", None)
     assert "HTTPS_PROXY" in str(found.value)
@@ -118,7 +118,5 @@ def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_fo
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./missing", "models/acme/tiny", "my model"])
 def test_kind_path_a_folder_that_is_not_there_is_no_question_for_a_hub(hub, name):
-    with pytest.raises(
-        ModelError, match=r"^no such folder is here, and it is no hub name \(owner/model\)\. Check the path$"
-    ):
+    with pytest.raises(ModelError, match=r"^no such folder, and not a hub name \(owner/model\)\. Check the path$"):
         commit_of(name, None)

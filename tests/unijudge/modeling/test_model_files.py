@@ -132,20 +132,26 @@ READ = {
 }
 """Kind → how to spoil a folder; the model in it is the same as before."""
 REFUSED = {
-    "quantisation left over": (quantisation_left_over, "are packed by awq, and none is. Take quantization_config out"),
-    "quantisation of a merge": (quantisation_of_a_merge, "are packed by bitsandbytes, and none is"),
-    "code of its own": (code_of_its_own, "its files name code of their own, which is never run here"),
-    "the date in a template": (template_with_the_date, "its chat template writes the date of today"),
-    "a token beyond the weights": (token_beyond_the_weights, r"has a token \d+, and config.json a vocab_size of \d+"),
-    "a picture beyond the weights": (picture_beyond_the_weights, r"a token \d+, and config.json a vocab_size of \d+"),
-    "a picture beyond the tokenizer": (picture_beyond_the_tokenizer, "calls token 10000 the one for pictures"),
+    "quantisation left over": (quantisation_left_over, "are packed by awq, but no weight is packed. Remove"),
+    "quantisation of a merge": (quantisation_of_a_merge, "are packed by bitsandbytes, but no weight is packed"),
+    "code of its own": (code_of_its_own, "its files require their own code, which is never run here"),
+    "the date in a template": (template_with_the_date, "its chat template writes today's date"),
+    "a token beyond the weights": (
+        token_beyond_the_weights,
+        r"has a token \d+, but config.json has a vocab_size of \d+",
+    ),
+    "a picture beyond the weights": (
+        picture_beyond_the_weights,
+        r"a token \d+, but config.json has a vocab_size of \d+",
+    ),
+    "a picture beyond the tokenizer": (picture_beyond_the_tokenizer, "names token 10000 for pictures"),
     "a processor of another name": (
         processor_of_another_name,
         "Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor",
     ),
     "a mean that is none": (mean_that_is_none, "`image_mean` and `image_std` must both be specified"),
-    "pixels that are no numbers": (pixels_that_are_no_numbers, "makes numbers of a picture that are not finite"),
-    "patches of another model": (patches_of_another_model, r"patch_size is 16, and config\.json says 14"),
+    "pixels that are no numbers": (pixels_that_are_no_numbers, "turns a picture into numbers that are not finite"),
+    "patches of another model": (patches_of_another_model, r"patch_size is 16, but config\.json says 14"),
 }
 
 
@@ -218,12 +224,12 @@ def test_kind_index_a_size_that_is_no_whole_number_is_read(tiny_model, tmp_path)
 )
 def test_kind_index_weights_outside_of_the_folder_are_refused(tiny_model, tmp_path, name):
     """What a model is known by are the files of its folder: others could change, and nobody would see it."""
-    with pytest.raises(ModelError, match=r"index\.json names weights in other folders .*into its own folder"):
+    with pytest.raises(ModelError, match=r"index\.json names weights in other folders .*into the model's folder"):
         weight_files(sharded(tiny_model, tmp_path / "model", name))
 
 
 def test_kind_index_one_that_transformers_cannot_read_is_named(tiny_model, tmp_path):
-    with pytest.raises(ModelError, match='has no "metadata", which transformers wants'):
+    with pytest.raises(ModelError, match='has no "metadata", which transformers needs'):
         weight_files(sharded(tiny_model, tmp_path / "model", metadata=None))
 
 

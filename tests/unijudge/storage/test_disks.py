@@ -48,7 +48,7 @@ def test_a_folder_that_was_made_in_a_console_is_empty(bucket):
 @pytest.mark.parametrize(
     ("code", "passes", "reason"),
     [
-        ("ExpiredToken", True, "renew the credentials, and see that the clock of this machine is right"),
+        ("ExpiredToken", True, "renew the credentials, and check the clock of this machine"),
         ("RequestTimeTooSkewed", True, "renew the credentials"),
         ("IncompleteBody", True, "said no"),
         ("AccessDenied", False, "said no"),
@@ -134,7 +134,7 @@ def test_a_folder_that_another_process_still_reads_is_left(tmp_path, monkeypatch
         (place / "a.txt").write_text("new")
         patch.setattr(shutil, "rmtree", refusing(errno.ENOTEMPTY))
     assert (old / "a.txt").read_text() == "new"
-    assert "not removed (Directory not empty); nothing needs it any more" in caplog.text
+    assert "not removed (Directory not empty); you can delete this folder" in caplog.text
     with replacing(old, lambda _: True, "result", overwrite=True) as place:
         place.mkdir()
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lease"}
@@ -177,7 +177,7 @@ def test_a_mount_is_no_place_for_a_whole_folder(tmp_path, monkeypatch):
     (tmp_path / "lost+found").mkdir()
     monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
     with (
-        pytest.raises(DataError, match=r"A disk is mounted right there: give a folder inside of it"),
+        pytest.raises(DataError, match=r"A disk is mounted at this path: give a folder inside that disk"),
         publishing_folder(tmp_path),
     ):
         pytest.fail("the work would have been in vain")
@@ -188,7 +188,7 @@ def test_a_lock_that_cannot_lie_beside_its_output_is_explained(tmp_path, monkeyp
     monkeypatch.setattr(os, "open", refusing(errno.EACCES))
     with (
         pytest.raises(
-            DataError, match=r"\.out\.lease: cannot be written .*lies beside it: fix the permissions there, or"
+            DataError, match=r"\.out\.lease: cannot be written .*lies beside the output: fix the permissions there, or"
         ),
         lease(tmp_path / "out"),
     ):

@@ -20,7 +20,7 @@ def test_a_file_of_its_own_kind_may_be_replaced_and_no_other(tmp_path):
     check_file(path, own, "small one")
     for other in ("", '{"letter": "a"}', "\x00"):
         path.write_text(other)
-        with pytest.raises(DataError, match=r"out\.json: is there already, and is no small one; give another file"):
+        with pytest.raises(DataError, match=r"out\.json: exists already, and is no small one; give another file"):
             check_file(path, own, "small one")
         assert path.read_text() == other
     with pytest.raises(DataError, match="is a folder; give the name of a file"):
@@ -141,7 +141,7 @@ def test_a_folder_goes_only_with_its_own_files(tmp_path, strange):
     (out / "small.json").write_text('{"number": 7}')
     (out / strange).parent.mkdir(exist_ok=True)
     (out / strange).write_text("years of work")
-    with pytest.raises(DataError, match=rf"out: holds {strange}, which --overwrite would delete too; move that away"):
+    with pytest.raises(DataError, match=rf"out: holds {strange}, which --overwrite would delete too; move these files"):
         replace()
     assert (out / strange).read_text() == "years of work"
     (out / strange).unlink()

@@ -41,7 +41,12 @@ def renewals(lock):
 @pytest.fixture
 def quick(monkeypatch):
     """Leases that are renewed, watched and void within seconds."""
-    for name, value in {"RENEW_EVERY_S": 0.05, "LOOK_EVERY_S": 0.1, "VOID_AFTER_S": 5, "STOP_BEFORE_S": 0.5}.items():
+    for name, value in {
+        "RENEW_EVERY_S": 0.05,
+        "LEASE_LOOK_EVERY_S": 0.1,
+        "VOID_AFTER_S": 5,
+        "STOP_BEFORE_S": 0.5,
+    }.items():
         monkeypatch.setattr(leases, name, value)
 
 
@@ -122,7 +127,7 @@ def test_a_corpus_with_its_images_is_read_back(bucket):
 
 
 def test_images_on_a_disk_are_no_images_of_a_corpus_in_a_store(bucket, tmp_path):
-    with pytest.raises(DataError, match=r"its images .* are not; put them there first"):
+    with pytest.raises(DataError, match=r"its images .* are not; copy them there first"):
         make_corpus(locate(bucket) / "corpus", tmp_path)
     assert names(locate(bucket)) == ["corpus/items.parquet", "corpus/queries.parquet"]
 
@@ -154,7 +159,7 @@ def test_an_evaluation_reads_and_writes_a_store(bucket):
     report = evaluate(load_settings(EvaluateSettings, None, places))
     assert report.subsets["colors"]["precision@1"] == 1
     assert check(root / "out") == f"{bucket}/out: evaluation, whole: 3 rows read"
-    with pytest.raises(SettingsError, match=r"out: .* is in an object store; checkpoints are written to a local disk"):
+    with pytest.raises(SettingsError, match=r"out: .* is in an object store, but checkpoints need a local disk"):
         load_settings(EmbedderSettings, None, [*places[:1], f"triples={bucket}/triples", places[2]])
 
 
@@ -199,14 +204,14 @@ def test_kind_c4_clocks_of_two_machines_are_never_compared(bucket, quick, monkey
 def test_a_holder_that_cannot_renew_is_told_and_writes_no_more(bucket, monkeypatch):
     """Before the lease is void for others; what it writes elsewhere is its own affair."""
     monkeypatch.setattr(leases, "RENEW_EVERY_S", 0.05)
-    monkeypatch.setattr(leases, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(leases, "LEASE_LOOK_EVERY_S", 0.05)
     out, away = locate(bucket) / "out", locate(bucket) / "outer"
     with lease(out) as lost:
         publish_text(out / "a.txt", "a")
         monkeypatch.setattr(leases, "_claim", refuse)
         monkeypatch.setattr(leases, "STOP_BEFORE_S", leases.VOID_AFTER_S - 1)
         assert lost.wait(30)
-        with pytest.raises(FolderBusy, match=r"out: its lease was lost .*; what is written stays"):
+        with pytest.raises(FolderBusy, match=r"out: the lease was lost .* written so far remain"):
             publish_text(out / "b.txt", "b")
         with pytest.raises(FolderBusy), publishing_folder(out / "folder") as draft:
             publish_text(draft / "c.txt", "c")
