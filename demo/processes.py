@@ -114,6 +114,22 @@ def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator
         "front.max_ongoing_requests=32 "
         "health.canary_every_s=0"  # the known pairs are plain English; this judge reads its own world only
     )
+    with started(command, url, log):
+        yield url
+
+
+@contextlib.contextmanager
+def started(command: str, url: str, log: Path) -> Iterator[None]:
+    """Shows the command of a service and starts it; yields once the service is ready, and stops it at the end.
+
+    Args:
+        command: A command line, as a person would type it.
+        url: Where the service will listen.
+        log: The file for all that it prints.
+
+    Raises:
+        SystemExit: The service ended, or is not ready in time.
+    """
     print(f"\n$ {command} &", flush=True)
     with log.open("w") as file:
         process = subprocess.Popen(_arguments(command), env=os.environ | QUIET, stdout=file, stderr=subprocess.STDOUT)
@@ -128,7 +144,7 @@ def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator
                 )
             time.sleep(0.5)
         print(f"ready at {url}", flush=True)
-        yield url
+        yield
     finally:
         process.send_signal(signal.SIGINT)
         try:

@@ -1,11 +1,11 @@
 """Builds the images without Docker: runs the steps of deploy/Dockerfile in an empty folder, then tries the programs.
 
-`make images-check` runs it. The steps are read from the Dockerfile, so they cannot differ from it. Two things do:
+`make images-check` runs this script. The script reads the steps from the Dockerfile, with two differences:
 
-* A virtual environment takes the place of the image's own Python, so `ENV UV_SYSTEM_PYTHON` is left out.
+* A virtual environment replaces the image's own Python, so `ENV UV_SYSTEM_PYTHON` is left out.
 * A `RUN` that changes the system (packages of the distribution, users) is reported and not run.
 
-The judge's image downloads several GB, so CI does not run this.
+The judge's image downloads several GB, so CI does not run this script.
 """
 
 import argparse
@@ -25,9 +25,9 @@ DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 GIB = 2**30
 
 CHANGES_THE_SYSTEM = ("apt-get", "useradd")
-"""A RUN with one of these words is not run."""
+"""Words of a `RUN` step that changes the system, and is therefore not run."""
 NOT_PASSED_ON = ("UV_SYSTEM_PYTHON", "UV_FIND_LINKS", "UV_PYTHON", "PIP_FIND_LINKS", "PYTHONPATH", "PYTHONHOME")
-"""Variables that would change what the steps do. A folder of wheels may hold torch's CPU build."""
+"""Variables that would change the steps. For example, a folder of wheels may contain the CPU build of torch."""
 
 CHECKS = {
     "judge": (
@@ -43,7 +43,7 @@ CHECKS = {
         'python -c "import torch, transformers, peft, accelerate, bitsandbytes, tensorboard, wandb"',
     ),
 }
-"""What must answer in each image, after `unijudge --help`."""
+"""Commands that must succeed in each image, after `unijudge --help`."""
 MAY_FAIL = ("unijudge judge doctor",)
 """Commands that end with status 1 on a machine without a GPU. They still must not print a traceback."""
 
@@ -57,7 +57,7 @@ class Step:
 
 
 def read_steps(dockerfile: str) -> list[Step]:
-    """The instructions in their order, each on one line, without comments."""
+    """Returns the instructions in their order, each on one line, without comments."""
     lines = [line for line in dockerfile.splitlines() if line.strip() and not line.startswith("#")]
     joined = "\n".join(lines).replace("\\\n", "")
     steps = []
@@ -69,18 +69,18 @@ def read_steps(dockerfile: str) -> list[Step]:
 
 @dataclass
 class Image:
-    """A folder in the place of an image."""
+    """A folder that replaces an image."""
 
     program: str
     folder: Path
     python: str
-    """The interpreter that stands for the base image's."""
+    """The interpreter that replaces the interpreter of the base image."""
     workdir: Path = field(init=False)
     environment: dict[str, str] = field(init=False)
     failed: bool = False
 
     def __post_init__(self) -> None:
-        """Starts with this machine's variables, less those that would change the steps, and an empty home."""
+        """Sets the variables of this machine, without those that would change the steps, and an empty home folder."""
         self.workdir = self.folder
         home = self.folder / "home"
         home.mkdir(parents=True)
@@ -89,10 +89,10 @@ class Image:
         self.environment = kept | {"HOME": str(home), "VIRTUAL_ENV": str(self.folder / "venv"), "PATH": path}
 
     def take(self, step: Step) -> None:
-        """Does what one instruction says.
+        """Executes one instruction.
 
         Raises:
-            ValueError: The instruction is not known here.
+            ValueError: The instruction is unknown.
         """
         match step.instruction:
             case "FROM":
@@ -110,22 +110,22 @@ class Image:
             case "COPY":
                 self._copy(step.text.split())
             case "RUN" if any(word in step.text for word in CHANGES_THE_SYSTEM):
-                self._say("not run: changes the system", step.text)
+                self._say("skipped: changes the system", step.text)
             case "RUN":
                 self.run(step.text)
             case "USER" | "ENTRYPOINT":
                 pass
             case _:
-                raise ValueError(f"{step.instruction}: images_check.py does not know it. Add it to Image.take.")
+                raise ValueError(f"{step.instruction}: unknown instruction. Add it to Image.take in images_check.py.")
 
     def _start_from(self, base: str) -> None:
         wanted = re.fullmatch(r"python:(\d+\.\d+)-slim", base)
         if wanted is None:
-            raise ValueError(f"FROM {base}: not a python:X.Y-slim. Change Image._start_from with the base image.")
+            raise ValueError(f"FROM {base}: not a python:X.Y-slim image. Change Image._start_from, too.")
         found = python_version(self.python)
         if found != wanted[1]:
             raise ValueError(
-                f"{self.python}: not Python {wanted[1]} ({found}). Name one: make images-check IMAGE_PYTHON=PATH"
+                f"{self.python}: not Python {wanted[1]} ({found}). Give its path: make images-check IMAGE_PYTHON=PATH"
             )
         subprocess.run([self.python, "-m", "venv", self.folder / "venv"], check=True)
 
@@ -134,14 +134,14 @@ class Image:
         for source in sources:
             path = ROOT / source
             if path.is_dir():
-                # As .dockerignore says.
+                # .dockerignore leaves this folder out, too.
                 ignored = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(path, self.workdir / target, ignore=ignored, dirs_exist_ok=True)
             else:
                 shutil.copy(path, self.workdir / target)
 
     def run(self, command: str, *, show: bool = False) -> None:
-        """Runs a shell command in the image's folder, and prints its time and the size of the environment after it."""
+        """Runs a shell command in the image's folder, and prints its time and the new size of the environment."""
         if self.failed:
             return
         began = time.perf_counter()
@@ -165,7 +165,7 @@ class Image:
 
 
 def python_version(python: str) -> str:
-    """The version of an interpreter as X.Y, or why it does not run."""
+    """Returns the version of an interpreter as X.Y, or the reason why the interpreter does not run."""
     code = "import sys; print('{}.{}'.format(*sys.version_info))"
     try:
         done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
@@ -177,13 +177,13 @@ def python_version(python: str) -> str:
 
 
 def gib(folder: Path) -> float:
-    """The size of all files of a folder."""
+    """Returns the size of all files of a folder, in GiB."""
     sizes = [path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()]
     return sum(sizes) / GIB
 
 
 def build(program: str, folder: Path, python: str) -> bool:
-    """Takes all steps, then tries the commands that the program must answer. Returns whether all went well."""
+    """Executes all steps, then runs the checks of the program. Returns whether everything succeeded."""
     steps = read_steps(DOCKERFILE.read_text(encoding="utf-8"))
     image = Image(program, folder / program, python)
     for step in steps:
@@ -198,19 +198,19 @@ def build(program: str, folder: Path, python: str) -> bool:
 
 
 def main() -> int:
-    """Builds the named images, or all, and prints a table of the steps. Returns 1 if one failed."""
+    """Builds the named images, or all images, and prints a table of the steps. Returns 1 if a step failed."""
     parser = argparse.ArgumentParser(description="Runs the steps of deploy/Dockerfile without Docker.")
     parser.add_argument("programs", nargs="*", help=f"images to build: {', '.join(CHECKS)}; all if none is named")
     parser.add_argument("--python", default="python3.12", help="a Python of the base image's version")
-    parser.add_argument("--folder", type=Path, help="an empty folder to build in, which is kept")
+    parser.add_argument("--folder", type=Path, help="an empty folder for the build; it is kept")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.programs) - set(CHECKS))
     if unknown:
-        parser.error(f"no image is called {', '.join(unknown)}: choose from {', '.join(CHECKS)}")
+        parser.error(f"unknown image {', '.join(unknown)}. Choose from {', '.join(CHECKS)}")
 
     kept = arguments.folder
     folder = kept or Path(tempfile.mkdtemp(prefix="unijudge-images-"))
-    print("| image | step | outcome | seconds | GiB of the environment |\n|---|---|---|---|---|", flush=True)
+    print("| image | step | outcome | seconds | environment, GiB |\n|---|---|---|---|---|", flush=True)
     good = True
     try:
         for program in arguments.programs or CHECKS:

@@ -51,6 +51,7 @@ EXTRAS = (
     ("train",),
     ("train", "qlora", "trackers"),
     ("demo",),
+    ("docs",),
     ("dev",),
 )
 """Extras that are installed together."""

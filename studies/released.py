@@ -1,16 +1,17 @@
-"""What the training data that UniME-V2 released tell of the way in which they were made.
+"""Measures how the training data that UniME-V2 released were made.
 
     python -m studies.released FILE OUT [--images ROOT --service URL]
 
-FILE is a released train_data_…_scores.json. OUT/released.json holds, as shares of rows or scores:
+FILE is a released train_data_…_scores.json. OUT/released.json contains these shares of rows or scores:
 
-* `on_grid`: scores whose log-odds times 1.05 are a multiple of 1/8. All of them are, if the judge's logits were
-  bfloat16 and went through a repetition penalty of 1.05; of any other scores about 4 % are.
-* `margin_0_1`, `margin_0_01`, `margin_0_001`: rows whose negatives all lie under the positive's score by this margin.
-* `on_ladder`: rows that fit a margin of 0.1 that is made smaller only where no negative would be left: the largest
-  margin of the ladder by which all stored negatives lie under the positive is the first one by which any does.
-* `with_duplicates`: rows that store a negative twice, which fills up rows with few survivors.
-* with a service: `log_odds_correlation` and `same_order`, of its log-odds and the released ones, over all pairs.
+* `on_grid`: scores whose log-odds times 1.05 are a multiple of 1/8. If the judge's logits were bfloat16 and had a
+  repetition penalty of 1.05, the share is 1. For other scores the share is about 4 %.
+* `margin_0_1`, `margin_0_01`, `margin_0_001`: rows whose negatives are all below the positive's score by this margin.
+* `on_ladder`: rows that fit a margin of 0.1 which is reduced only where no negative would be left. In such a row, the
+  first margin of the ladder that any stored negative keeps is kept by all stored negatives.
+* `with_duplicates`: rows that store a negative twice, which fills rows with few survivors.
+* with a service also `log_odds_correlation` and `same_order`. Both compare the log-odds of the service with the
+  released log-odds, over all pairs.
 """
 
 import argparse
@@ -35,11 +36,11 @@ from unijudge.storage.files import publishing_folder
 PENALTY, STEP = 1.05, 1 / 8
 LADDER = (0.1, 0.01, 0.001)
 NEAR = 0.02
-"""Of a step of the grid."""
+"""The tolerance, as a share of a step of the grid."""
 
 
 def is_on_grid(score: float) -> bool:
-    """Whether a score's log-odds, times the penalty, are a multiple of a step.
+    """Returns whether the log-odds of a score, times the penalty, are a multiple of a step.
 
     Example:
         >>> is_on_grid(1 / (1 + math.exp(-3 / 8.4))), is_on_grid(0.6)
@@ -52,7 +53,7 @@ def is_on_grid(score: float) -> bool:
 
 
 def is_on_ladder(positive: float, negatives: Sequence[float]) -> bool:
-    """Whether all negatives lie under the positive by the first margin of the ladder by which any of them does.
+    """Returns whether all negatives keep the first margin of the ladder that any negative keeps.
 
     Example:
         >>> is_on_ladder(0.9, [0.1, 0.85]), is_on_ladder(0.05, [0.03, 0.02]), is_on_ladder(0.9, [0.1, 0.7])
@@ -66,7 +67,7 @@ def is_on_ladder(positive: float, negatives: Sequence[float]) -> bool:
 
 
 def shares(rows: Sequence[Pair]) -> dict[str, float]:
-    """What the module promises of the rows alone."""
+    """Returns the shares that need no service."""
     scored = [(row.scores[0], row.scores[1:]) for row in rows if row.scores]
     found: dict[str, list[bool]] = {"on_grid": [], "on_ladder": [], "with_duplicates": []}
     for margin in LADDER:
@@ -80,7 +81,7 @@ def shares(rows: Sequence[Pair]) -> dict[str, float]:
 
 
 async def compared(rows: Sequence[Pair], images: Path, service: str) -> dict[str, float]:
-    """The log-odds of a running judge beside the released ones."""
+    """Compares the log-odds of a running judge with the released ones."""
     theirs, ours = [], []
     with Pictures(images) as pictures:
         async with JudgeClient(service) as judge:
@@ -92,7 +93,7 @@ async def compared(rows: Sequence[Pair], images: Path, service: str) -> dict[str
                         ours.append(answer.log_odds)
                         theirs.append(math.log(score / (1 - score)))
     if len(ours) < 2:
-        raise DataError(f"{service}: judged fewer than two of the pairs. Look at its log")
+        raise DataError(f"{service}: fewer than two pairs have a verdict. Check the log of the service")
     is_higher = [np.sign(np.subtract.outer(np.array(values), np.array(values))) for values in (ours, theirs)]
     differ = is_higher[1] != 0
     return {
@@ -108,7 +109,7 @@ def _content(side: Side, pictures: Pictures) -> Content:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Reads the command line and writes the shares."""
     parser = argparse.ArgumentParser(prog="python -m studies.released")
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
@@ -117,7 +118,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = [row for row in read_unime(given.file) if isinstance(row, Pair)]
     if not rows:
-        raise SystemExit(f"{given.file}: holds no row of UniME-V2. Give a released train_data_…_scores.json")
+        raise SystemExit(f"{given.file}: contains no row of UniME-V2. Give a released train_data_…_scores.json")
     found = shares(rows) | {"rows": len(rows)}
     if given.service and given.images:
         found |= asyncio.run(compared(rows, given.images, given.service))

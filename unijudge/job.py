@@ -38,7 +38,7 @@ class JobCommand(TyperCommand):
         """Prints the usual help, and then the settings, table by table."""
         super().format_help(ctx, formatter)
         console = Console()
-        for title, rows in _tables(self.kind):
+        for title, rows in settings_by_table(self.kind):
             table = Table.grid(padding=(0, 2))
             for row in rows:
                 table.add_row(*row)
@@ -139,7 +139,7 @@ def _fields(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, Field
             yield f"{prefix}{name}", field
 
 
-def _tables(kind: type[Settings]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+def settings_by_table(kind: type[Settings]) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """Returns each table's title and rows (key, default, meaning). The first table has the required settings."""
     required, tables = [], dict[str, list[tuple[str, str, str]]]()
     for key, field in _fields(kind):

@@ -76,4 +76,4 @@ def test_a_file_without_rows_is_refused(tmp_path):
     command = [sys.executable, "-m", "studies.released", tmp_path / "other.json", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 1
-    assert "holds no row of UniME-V2. Give a released train_data_" in done.stderr
+    assert "contains no row of UniME-V2. Give a released train_data_" in done.stderr

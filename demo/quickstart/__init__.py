@@ -1,0 +1,1 @@
+"""Sixty captioned pictures, and the commands that mine them: `make quickstart`."""
