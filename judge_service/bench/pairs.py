@@ -22,9 +22,10 @@ import numpy as np
 
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, check_clean, id_of, image_of, present, text_of, truth_of
+from unijudge.foreign.columns import Columns
 from unijudge.foreign.json_rows import object_rows
 from unijudge.foreign.layouts import MMEB_TRAIN, SUGARCREPE, sugarcrepe_row, without_marker
-from unijudge.foreign.tables import Columns, ending_of, files_of, name_of, read_rows, shared_folder
+from unijudge.foreign.tables import ending_of, files_of, name_of, read_rows, shared_folder
 from unijudge.judging.prompt import is_blank
 from unijudge.shown import listed, shown
 

@@ -15,7 +15,7 @@ from typing import Any
 from miner.importers.building.pair import Pair, Pooled, Row
 from miner.importers.tables import table_rows
 from unijudge.foreign.cells import Side, id_of, image_of, text_of
-from unijudge.foreign.tables import Columns
+from unijudge.foreign.columns import Columns
 
 PAIR_COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
 ITEM_COLUMNS = ("text", "image", "subset")

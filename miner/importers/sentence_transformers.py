@@ -33,7 +33,7 @@ from miner.importers.building.published_scores import scores_of
 from miner.importers.tables import table_rows
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, Unreadable, image_of, text_of
-from unijudge.foreign.tables import Columns
+from unijudge.foreign.columns import Columns
 from unijudge.shown import shown
 
 QUERY_COLUMNS = ("anchor", "query", "question", "sentence1", "sentence_A")

@@ -8,7 +8,8 @@ from typing import Any
 
 from miner.importers.building.pair import Ignored, Pair, Pooled, Row, readable
 from unijudge.foreign.cells import present
-from unijudge.foreign.tables import READERS, Columns, ending_of, files_of, name_of, read_rows, shared_folder
+from unijudge.foreign.columns import Columns
+from unijudge.foreign.tables import READERS, ending_of, files_of, name_of, read_rows, shared_folder
 from unijudge.shown import listed
 from unijudge.storage.listing import all_files
 from unijudge.storage.stores import is_folder

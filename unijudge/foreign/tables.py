@@ -10,10 +10,8 @@ import itertools
 import json
 import logging
 import os.path
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,11 @@ import pyarrow as pa
 
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Unreadable
+from unijudge.foreign.columns import Columns, Numbered, check_distinct
+from unijudge.foreign.csv_rows import csv_rows, tsv_rows
 from unijudge.foreign.json_rows import LONGEST_ROW, array_rows, distinct_keys
 from unijudge.formats.tables import open_parquet
-from unijudge.shown import listed, shown
+from unijudge.shown import shown
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.listing import all_files, matching
 from unijudge.storage.locations import is_local
@@ -45,48 +45,7 @@ LARGE_PAGE = 2**27
 """Bytes of a page above which the reader logs a warning about memory."""
 ARROW_ROWS_IN_PAGE = 1024
 """Rows after which Arrow, as a writer, checks the size of a page."""
-FORGOTTEN_ABOVE = 1000
-"""The most names of unknown columns that are remembered."""
-
 logger = logging.getLogger(__name__)
-
-Numbered = Iterator[tuple[int, dict[str, Any]]]
-"""Rows, each with its number or the line where it begins."""
-
-
-@dataclass
-class Columns:
-    """The known columns of a reader, and the unknown columns in its files."""
-
-    is_known: Callable[[str], bool]
-    expected: str
-    """The known columns, in words."""
-    strict: bool = False
-    """Whether an unknown column is an error."""
-    unknown: dict[str, None] = field(default_factory=dict)
-
-    def known_of(self, path: Path, names: Sequence[str]) -> list[str]:
-        """Returns the known columns of `names`, and remembers the unknown columns.
-
-        Raises:
-            DataError: A column is unknown and `strict` is set, or no column is known.
-        """
-        known = [name for name in names if self.is_known(name)]
-        if len(known) == len(names):
-            return known
-        unknown = [name for name in names if not self.is_known(name)]
-        if self.strict or not known:
-            kind = "unknown columns" if known else "none of its columns is known:"
-            raise DataError(f"{path}: {kind} {listed(unknown)}; known columns: {self.expected}")
-        if len(self.unknown) < FORGOTTEN_ABOVE:
-            self.unknown.update(dict.fromkeys(filter(None, unknown)))
-        return known
-
-    def tell_unknown(self, place: object) -> None:
-        """Logs the unknown columns in a single line."""
-        if self.unknown:
-            names = listed(list(self.unknown))
-            logger.warning("%s: ignored columns: %s; known columns: %s", place, names, self.expected)
 
 
 def files_of(places: Sequence[Path]) -> list[Path]:
@@ -181,7 +140,7 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
     """
     with open_parquet(path, piecewise=True) as file:
         names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-        _check_distinct(path, names)
+        check_distinct(path, names)
         _warn_of_large_pages(path, file.metadata)
         for group in range(file.num_row_groups):
             rows = _rows_at_once(file.metadata.row_group(group))
@@ -247,7 +206,7 @@ def _arrow(path: Path, columns: Columns | None) -> Numbered:
         read = pa.ipc.open_file if head.startswith(ARROW_FILE) else pa.ipc.open_stream
         with pa.memory_map(str(path)) if is_local(path) else pa.PythonFile(raw, "r") as file, read(file) as reader:
             names = reader.schema.names if columns is None else columns.known_of(path, reader.schema.names)
-            _check_distinct(path, names)
+            check_distinct(path, names)
             count = itertools.count(1)
             for batch in _batches(reader):
                 yield from zip(count, _values(batch.select(names)), strict=False)
@@ -301,66 +260,7 @@ def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[
     return row if columns is None or not row else {name: row[name] for name in columns.known_of(path, list(row))}
 
 
-def _csv(path: Path, columns: Columns | None, separator: str = ",") -> Numbered:
-    csv.field_size_limit(LONGEST_ROW)
-    with open_text(path, newline="") as file:
-        rows = _fields(path, csv.reader(file, delimiter=separator, strict=True))
-        _, first = next(rows, (0, []))
-        names = [name.strip() for name in first]
-        _check_separator(path, names, separator)
-        known = names if columns is None else columns.known_of(path, names)
-        _check_distinct(path, known)
-        for line, fields in rows:
-            if fields and len(fields) != len(names):
-                raise DataError(
-                    f"{path}:{line}: {len(fields)} fields, but the first line has {len(names)} names; put quotes "
-                    "around fields with separators in them"
-                )
-            if fields:
-                yield line, {name: cell for name, cell in zip(names, fields, strict=True) if name in known}
-
-
-def _fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yields the fields of each row, and the line where the row begins.
-
-    Raises:
-        DataError: A quotation mark opens a field and no mark closes this field, so the next rows would be its text.
-    """
-    line = 1
-    try:
-        for fields in reader:
-            yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        if "field limit" in str(error):
-            raise
-        raise DataError(
-            f"{path}:{line}: the quotation marks of that row are not in pairs ({error}); inside a field write each "
-            "mark twice, and put a mark before and after the field"
-        ) from error
-
-
-def _tsv(path: Path, columns: Columns | None) -> Numbered:
-    return _csv(path, columns, "\t")
-
-
-def _check_separator(path: Path, names: Sequence[str], separator: str) -> None:
-    kinds = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
-    found = next((mark for mark in kinds if mark != separator and len(names) == 1 and mark in names[0]), None)
-    if found:
-        raise DataError(
-            f"{path}: its columns are separated by {kinds[found]}, not by {kinds[separator]}; save it with "
-            f"{kinds[separator]}" + (", or rename it to .tsv" if found == "\t" else "")
-        )
-
-
-def _check_distinct(path: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: duplicate column {shown(twice[0])}; rename or remove one of the two")
-
-
 READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {
-    ".parquet": _parquet, ".jsonl": _json, ".json": _json, ".ndjson": _json, ".csv": _csv, ".tsv": _tsv,
+    ".parquet": _parquet, ".jsonl": _json, ".json": _json, ".ndjson": _json, ".csv": csv_rows, ".tsv": tsv_rows,
     ".arrow": _arrow, ".feather": _arrow,
 }  # fmt: skip
