@@ -118,7 +118,7 @@ def test_a_selection_in_a_bucket_is_exported(run, bucket, tmp_path):
     for name in ("corpus", "triples", "images"):
         send(tmp_path / name, bucket)
     words = ["BUCKET/triples", "--corpus", "BUCKET/corpus"]
-    with pytest.raises(SettingsError, match=r"s3://.*images: the images are in an object store, .*set --image-root"):
+    with pytest.raises(SettingsError, match=r"s3://.*images: the images are in an object store, .*Set --image-root"):
         run("export", "swift", words[0], tmp_path / "out.jsonl", *words[1:])
     assert not list(tmp_path.glob("out*"))
     run("export", "swift", words[0], tmp_path / "out.jsonl", *words[1:], "--image-root", "/data")
