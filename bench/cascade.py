@@ -21,7 +21,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: it has a miner.
 
 from demo.commands import JUDGE, Demo, Size
 from demo.processes import run, serving
-from demo.results import Truth
+from demo.report.results import Truth
 from miner.estimate.estimate import estimate_cost
 from miner.selection.select import select
 from miner.selection.settings import Preset, SelectSettings

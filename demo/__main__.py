@@ -53,7 +53,7 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
         with timed(seconds, "rerank"):
             run(demo.rerank(service, "reranker"))
     publish_text(out / "seconds.json", json.dumps(seconds))
-    run(f"python -m demo.results {out}")
+    run(f"python -m demo.report.results {out}")
     run(f"python -m demo.report {out}")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from demo.results import BETA, NEGATIVES, Truth
+from demo.report.results import BETA, NEGATIVES, Truth
 from miner.selection.negatives import score_of
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import JudgedQuery, read_scores

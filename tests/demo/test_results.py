@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from demo.results import compare
-from demo.story import effect, sentences
+from demo.report.results import compare
+from demo.report.story import effect, sentences
 
 
 def test_differences_are_taken_query_by_query():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from demo.commands import QUICK, SELECTIONS, STUDENTS
-from demo.results import Truth
+from demo.report.results import Truth
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.inventory import check
 from unijudge.formats.rankings import read_rankings

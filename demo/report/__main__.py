@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from demo.commands import STUDENTS
-from demo.figures import draw_mined, draw_students
-from demo.results import BETA, Truth, mined
-from demo.rows import mined_strips, rankings
-from demo.story import sentences, table
+from demo.report.figures import draw_mined, draw_students
+from demo.report.results import BETA, Truth, mined
+from demo.report.rows import mined_strips, rankings
+from demo.report.story import sentences, table
 from demo.teaching.lessons import FIND_IMAGE
 from demo.world import KINDS
 from unijudge.formats.labelled_scores import read_labelled

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.rows import Card, Strip
+from demo.report.rows import Card, Strip
 from demo.teaching.lessons import FIND_IMAGE
 from unijudge.content import Content
 from unijudge.storage.files import publishing

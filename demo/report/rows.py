@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.results import BETA, NEGATIVES, Truth
+from demo.report.results import BETA, NEGATIVES, Truth
 from miner.selection.negatives import score_of
 from unijudge.content import Content
 from unijudge.formats.corpus import Corpus, Query

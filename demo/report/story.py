@@ -12,7 +12,7 @@ CLAIMS = {
     "judge_reranks": "Reranking the base's ten best items by the judge as it comes",
     "reranker_beats_judge": "The trained reranker, against the judge that it started from,",
 }
-"""What each comparison of `demo.results` is about; its measure is mean precision@1 over the tasks."""
+"""What each comparison of `demo.report.results` is about; its measure is mean precision@1 over the tasks."""
 
 GUESSING = sum(math.log(size) for size in range(2, 7)) / 5
 """The mean loss, in nats, of who knows only how long a list of 2 to 6 candidates is."""

@@ -1,8 +1,8 @@
 """What the demo found: its folders → results.json.
 
-    python -m demo.results FOLDER
+    python -m demo.report.results FOLDER
 
-Every number is measured here from what the commands wrote; what is said about the numbers is said by `demo.story`.
+Every number is measured here, from the output of the commands. `demo.report.story` makes sentences of the numbers.
 """
 
 import json

@@ -1,0 +1,1 @@
+"""What the demo found: its numbers, its sentences, its page and its pictures."""
