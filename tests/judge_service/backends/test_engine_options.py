@@ -227,7 +227,7 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory(gpus_per_replica, share):
 
 
 def test_more_than_a_gpu_is_a_whole_number_of_them():
-    with pytest.raises(ValidationError, match=r"1\.5 GPUs: Ray gives a replica a share of one GPU, or whole ones"):
+    with pytest.raises(ValidationError, match=r"1\.5 GPUs: Ray gives a replica a share of one GPU, or whole GPUs"):
         settings(gpus_per_replica=1.5)
 
 

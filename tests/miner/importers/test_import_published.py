@@ -256,7 +256,7 @@ def test_a_labelled_match_is_a_pair(tmp_path, images, label):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "q", "text": "p"}, "none of its columns is known: prompt, text; known are anchor or query"),
+        ({"prompt": "q", "text": "p"}, "none of its columns is known: prompt, text; known columns: anchor or query"),
         ({"anchor": "q", "query": "q", "positive": "p"}, "has both columns 'anchor' and 'query'"),
         ({"anchor": "q", "positive": "p", "scores": [1], "label": [1]}, "has both columns 'scores' and 'label'"),
     ],
