@@ -149,7 +149,7 @@ def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch)
         check(http, identity if next(calls) < 5 else identity.model_copy(update={"weights": "new"}))
 
     monkeypatch.setattr(questions, "_check_pin", later)
-    with pytest.raises(JudgeChanged, match=r"412: asked for judge .* but here judges scripted"):
+    with pytest.raises(JudgeChanged, match=r"412: the request is for judge .* but this service runs scripted"):
         score(job(service), quiet)
     assert not list(job(service).out.glob("*.unijudge-draft"))
 
