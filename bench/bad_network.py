@@ -1,6 +1,6 @@
-"""A bad network on one machine: what is between a client and a service, as a TCP proxy that can be told to fail.
+"""A bad network between a client and a service on one machine: a TCP proxy with faults that can be switched on.
 
-Nothing is lost silently: as with TCP, bytes come late or the connection ends.
+No data is lost silently. As with TCP, bytes arrive late or the connection ends.
 """
 
 import asyncio
@@ -15,28 +15,28 @@ from typing import Self
 PIECE = 2**14
 SLOW_PIECE = 256
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER: on, for no time."""
+"""The value of SO_LINGER that resets a connection when it is closed: on, for zero seconds."""
 
 
 class BadNetwork:
-    """Passes connections on to a port of this machine; the network is good until a fault is set."""
+    """Forwards connections to a port of this machine. The network is good until a fault is switched on."""
 
     def __init__(self, port: int):
-        """Passes nothing on yet.
+        """Forwards nothing yet.
 
         Args:
-            port: Where the service listens.
+            port: The port of the service.
         """
         self._port = port
         self._dice = random.Random(0)  # noqa: S311  reproducible, not secret
         self._loop = asyncio.new_event_loop()
-        self._line = asyncio.Lock()  # one piece at a time, where the line is slow
+        self._line = asyncio.Lock()  # one piece at a time on a slow network
         self._open = asyncio.Event()
         self._open.set()
         self._bytes_per_s = 0.0
         self._loss = 0.0
         self.resets = 0
-        """How many connections were reset."""
+        """Number of connections that were reset."""
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._loop.run_forever, name="bad network")
@@ -55,11 +55,11 @@ class BadNetwork:
         self._loop.close()
 
     def cut(self) -> None:
-        """Nothing passes any more. Connections stay, as they do where packets are sent again later."""
+        """Stops all traffic. Connections stay open, as with TCP, which sends lost packets again later."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
     def mend(self) -> None:
-        """Everything passes at once."""
+        """Ends all faults, so everything passes immediately."""
         self._bytes_per_s = self._loss = 0.0
         self._loop.call_soon_threadsafe(self._open.set)
 
@@ -68,7 +68,7 @@ class BadNetwork:
         self._bytes_per_s = bytes_per_s
 
     def lose(self, share: float) -> None:
-        """At each piece that would pass, a connection is reset with this probability."""
+        """Resets a connection with this probability at each piece of its data."""
         self._loss = share
 
     async def _close(self) -> None:
@@ -100,7 +100,7 @@ class BadNetwork:
                 _reset(end) if broken else end.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One way, until its sender ends it.
+        """Forwards one direction of a connection, until its sender ends it.
 
         Raises:
             ConnectionError: The connection is lost.
@@ -128,7 +128,7 @@ class BadNetwork:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Ends a connection as a crash does: the other side gets an error, not an end."""
+    """Ends a connection as a crash does: the other side gets an error, and not a normal end."""
     sock: socket.socket | None = writer.get_extra_info("socket")
     if sock is not None:
         with contextlib.suppress(OSError):

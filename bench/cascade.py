@@ -1,11 +1,12 @@
-"""A cascade in the demo's world: what a small judge saves, and how much of the full selection is left.
+"""Measures a cascade in the demo's world: the savings of a small judge, and its loss against the full selection.
 
     .venv/bin/python bench/cascade.py [--scenes 200]
 
-The large judge is the demo's. The small one is the same model without the last of its four layers: as many tokens,
-fewer FLOPs. Cheaper readings do not serve: a quarter of the pixels leaves one token of a picture, and the judge then
-guesses; a short prompt saves only what a query's candidates share. Tokens and FLOPs are those of `mine estimate`:
-counted on a sample of 40 queries, not timed. Every pair is asked, nothing is reused.
+The large judge is the judge of the demo. The small judge is the same model without the last of its four layers. It
+computes the same number of tokens with fewer FLOPs. Two cheaper ways to judge do not work. With a quarter of the pixels
+an image has only one token, and the judge guesses. A shorter prompt saves only tokens that the candidates of a query
+share anyway. Tokens and FLOPs come from `mine estimate`, which counts them on a sample of 40 queries. Every pair is
+scored, and no score is reused.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: it has a miner.py
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder, which contains a miner.py
 
 from demo.commands import JUDGE, Demo, Size
 from demo.processes import run, serving
@@ -33,7 +34,7 @@ WIDTHS, LAYERS = (0.1, 0.2, 0.3, 0.5), 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What scoring jobs ask and compute."""
+    """The pairs, tokens and FLOPs of scoring jobs."""
 
     pairs: int = 0
     tokens: float = 0.0
@@ -42,22 +43,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """One selection: its costs, the shares of the full one's rows, equal rows and negatives; its false negatives."""
+    """One selection: its costs, its agreement with the full selection, and its false negatives."""
 
     name: str
     small: Cost
     large: Cost
     same: list[float]
+    """Shares of the full selection: rows, rows with the same negatives, negatives."""
     false: int
     chosen: int
 
     def price(self, full: Cost) -> float:
-        """FLOPs of both judges, as a share of the full run's."""
+        """Returns the FLOPs of both judges, as a share of the full run."""
         return (self.small.flops + self.large.flops) / full.flops
 
 
 def make_small(folder: Path) -> None:
-    """The judge with its language model's first layers alone."""
+    """Writes the judge with only the first layers of its language model."""
     from safetensors.torch import load_file, save_file
 
     config = json.loads((shutil.copytree(JUDGE, folder) / "config.json").read_text())
@@ -70,7 +72,7 @@ def make_small(folder: Path) -> None:
 
 
 def score(world: Path, service: str, name: str, band: dict[str, object] | None = None) -> Cost:
-    """Bills a job, then runs it as the demo does; with a band, the second step of a cascade."""
+    """Estimates a job, then runs it as the demo does. With a band, the job is the second step of a cascade."""
     words: dict[str, object] = {"service": service, "pool": "subset", "shard_size": 64, "out": world / name}
     words |= {"corpus": world / "corpus", "vectors": world / "vectors"}
     bill = estimate_cost(ScoreSettings(**words, cascade=band or {}), probe_pairs=50)
@@ -82,7 +84,7 @@ def score(world: Path, service: str, name: str, band: dict[str, object] | None =
 
 
 def choose(truth: Truth, name: str, small: Cost, large: Cost, scores: list[Path], preset: Preset = "unime-v2") -> Line:
-    """Selects, and compares with the full selection, which comes first."""
+    """Selects negatives, and compares them with the full selection, which must run first."""
     world, folder = scores[0].parent, scores[0].parent / f"chosen, {name}"
     compare = None if name == "full run" else world / "chosen, full run"
     settings = SelectSettings(corpus=world / "corpus", scores=tuple(scores), out=folder, compare=compare, preset=preset)
@@ -93,8 +95,8 @@ def choose(truth: Truth, name: str, small: Cost, large: Cost, scores: list[Path]
 
 
 def show(lines: list[Line], full: Cost) -> None:
-    """The table; costs are shares of the full run's."""
-    heads = "selection,pairs asked of the large judge,tokens,FLOPs,rows,rows with the same negatives,negatives"
+    """Prints the table. Costs are shares of the full run."""
+    heads = "selection,pairs sent to the large judge,tokens,FLOPs,rows,rows with the same negatives,negatives"
     print(f"\n| {heads.replace(',', ' | ')} | false negatives |\n" + "|---" * 8 + "|")
     for line in lines:
         costs = [line.large.pairs / full.pairs, (line.small.tokens + line.large.tokens) / full.tokens, line.price(full)]
@@ -103,23 +105,32 @@ def show(lines: list[Line], full: Cost) -> None:
 
 
 def finding(full: Line, cascades: list[Line], alone: Line, blind: Line) -> str:
-    """What the numbers say."""
-    needed = ", ".join(f"{1 - line.large.flops / full.large.flops:.0%} ({line.name})" for line in cascades)
-    said = f"The small judge costs {alone.price(full.large):.0%} of the large one; a cascade saves below {needed}. "
+    """Returns a conclusion in sentences, made from the numbers."""
+    limits = ", ".join(f"{1 - line.large.flops / full.large.flops:.0%} ({line.name})" for line in cascades)
+    sentences = [
+        f"The small judge costs {alone.price(full.large):.0%} of the large judge.",
+        f"A cascade saves FLOPs if this share is below {limits}.",
+    ]
     cheaper = [line for line in cascades if line.price(full.large) < 1]
     if not cheaper:
-        return said + "None does: the cascade does not help here."
+        return " ".join([*sentences, "No cascade saves FLOPs here."])
+
     best = max(cheaper, key=lambda line: line.same[2])
     saved, lost = 1 - best.price(full.large), 1 - best.same[2]
-    said += f"The best that saves, {best.name}, saves {saved:.0%} of the FLOPs and loses {lost:.0%} of the negatives "
-    said += f"(small judge alone {1 - alone.same[2]:.0%}, no judge {1 - blind.same[2]:.0%}); false ones {best.false} "
-    helps = saved > lost and best.same[2] > max(alone.same[2], blind.same[2])
-    end = "It helps." if helps else "No help: it must lose less than it saves, and less than both of these."
-    return said + f"({alone.false}, {blind.false}; full run {full.false}). {end}"
+    sentences += [
+        f"The best of these, {best.name}, saves {saved:.0%} of the FLOPs and loses {lost:.0%} of the negatives.",
+        f"The small judge alone loses {1 - alone.same[2]:.0%}, and no judge loses {1 - blind.same[2]:.0%}.",
+        f"False negatives: {best.false} (small judge {alone.false}, no judge {blind.false}, full run {full.false}).",
+    ]
+    if saved > lost and best.same[2] > max(alone.same[2], blind.same[2]):
+        sentences.append("The cascade helps.")
+    else:
+        sentences.append("The cascade does not help: it must lose less than it saves, and less than both alternatives.")
+    return " ".join(sentences)
 
 
 def main(scenes: int) -> None:
-    """Makes the world, scores it twice and in bands, selects."""
+    """Creates the world, scores it with both judges and in bands, and selects negatives."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         out, world, nothing = Path(scratch), Path(scratch) / "train-0", Cost()
@@ -139,7 +150,7 @@ def main(scenes: int) -> None:
         blind = choose(truth, "no judge", nothing, nothing, [first], "cyclic")
     print(f"\n{scenes} scenes, {large.pairs:,} pairs; {time.monotonic() - begun:.0f} s")
     for name, cost in (("small", small), ("large", large)):
-        print(f"{name} judge: {cost.tokens / cost.pairs:.1f} tokens, {cost.flops / cost.pairs:.3g} FLOPs a pair")
+        print(f"{name} judge: {cost.tokens / cost.pairs:.1f} tokens, {cost.flops / cost.pairs:.3g} FLOPs per pair")
     show([full, *reversed(cascades), alone, blind], large)
     print("\n" + finding(full, cascades, alone, blind))
 

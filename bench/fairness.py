@@ -1,13 +1,14 @@
-"""Many clients on one service: does each get its share, and is the service as busy as with one client alone?
+"""Measures whether many clients of one service get equal shares, and whether the service stays as fast as for one.
 
     .venv/bin/python -m bench.fairness --seconds 60
 
-The scripted judge behind Ray Serve answers a fixed number of requests a second. First one client asks alone, then ten
-at once; each has `--in-flight` queries waiting at any time, all of them new. What is counted is pairs that were
-answered after the first ten seconds. The clients share one process and one event loop: they are slowed down by the
-service and not by this machine's cores.
+The scripted judge behind Ray Serve answers a fixed number of requests per second. First one client runs, then ten
+clients at the same time. Each client always has `--in-flight` new queries in flight. Only pairs that are answered after
+the first ten seconds count. All clients share one process and one event loop, so the service limits them, and not the
+cores of this machine.
 
-Jain's fairness index of the clients' pairs is (Σx)² / (n Σx²): 1 where all got the same, 1/n where one got everything.
+Jain's fairness index of the clients' pairs is (Σx)² / (n Σx²). The index is 1 if all clients get the same number of
+pairs, and 1/n if one client gets all pairs.
 """
 
 import argparse
@@ -28,23 +29,23 @@ WARM_UP_S = 10
 
 @dataclass
 class Client:
-    """One client's count."""
+    """The counts of one client."""
 
     pairs: int = 0
-    """That got a verdict after the warm-up."""
+    """Number of pairs with a verdict, after the warm-up."""
     statuses: Counter[str] = field(default_factory=Counter)
-    """How often each HTTP status came, or no answer at all, in the whole run."""
+    """Number of answers by HTTP status, or by the error without an answer, in the whole run."""
 
 
 class Watched(httpx2.AsyncHTTPTransport):
-    """The network; counts what came back."""
+    """A transport that counts its answers."""
 
     def __init__(self, client: Client):
         super().__init__(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None))
         self._client = client
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """One request."""
+        """Sends one request and counts its outcome."""
         try:
             response = await super().handle_async_request(request)
         except BaseException as error:
@@ -55,7 +56,7 @@ class Watched(httpx2.AsyncHTTPTransport):
 
 
 async def ask(url: str, name: str, options: argparse.Namespace) -> Client:
-    """One client: as many queries at once as it may have, until the time is over."""
+    """Runs one client with a full number of queries in flight, until the time is over."""
     counted = Client()
     begun = time.monotonic()
     end = begun + WARM_UP_S + options.seconds
@@ -82,23 +83,23 @@ async def ask(url: str, name: str, options: argparse.Namespace) -> Client:
 
 
 async def ask_all(url: str, clients: int, options: argparse.Namespace) -> list[Client]:
-    """All clients, begun together."""
+    """Runs all clients, started at the same time."""
     return await asyncio.gather(*(ask(url, f"client {n} of {clients}", options) for n in range(clients)))
 
 
 def jain(shares: list[int]) -> float:
-    """Jain's fairness index."""
+    """Returns Jain's fairness index."""
     return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 
 def main() -> None:
-    """One client, then ten, and a table of both."""
+    """Runs one client, then ten, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--in-flight", type=int, default=64, help="queries that each client has waiting")
-    parser.add_argument("--candidates", type=int, default=10, help="of each query")
-    parser.add_argument("--delay-s", type=float, default=0.1, help="how long the judge takes for a request")
-    parser.add_argument("--seconds", type=float, default=60, help="how long each run is counted")
+    parser.add_argument("--in-flight", type=int, default=64, help="queries in flight for each client")
+    parser.add_argument("--candidates", type=int, default=10, help="candidates of each query")
+    parser.add_argument("--delay-s", type=float, default=0.1, help="time of the judge for a request, in seconds")
+    parser.add_argument("--seconds", type=float, default=60, help="counted duration of each run, in seconds")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="more settings of the service")
     options = parser.parse_args()
     settings: dict[str, object] = {"model.backend": "scripted", "model.scripted_delay_s": options.delay_s}
@@ -107,15 +108,15 @@ def main() -> None:
     with serving(settings) as url:
         measured = {clients: asyncio.run(ask_all(url, clients, options)) for clients in (1, options.clients)}
     alone = sum(client.pairs for client in measured[1])
-    print("| clients | pairs/s | of one client's | Jain's index | fewest and most pairs of one | HTTP statuses |")
+    print("| clients | pairs/s | ratio to one client | Jain's index | fewest and most pairs | HTTP statuses |")
     print("|---|---|---|---|---|---|")
     for clients, found in measured.items():
         pairs = [client.pairs for client in found]
         statuses = sum((client.statuses for client in found), Counter[str]())
-        told = ", ".join(f"{status}: {number}" for status, number in sorted(statuses.items()))
+        counts = ", ".join(f"{status}: {number}" for status, number in sorted(statuses.items()))
         print(
             f"| {clients} | {sum(pairs) / options.seconds:.1f} | {sum(pairs) / alone:.3f} | {jain(pairs):.4f} | "
-            f"{min(pairs)}, {max(pairs)} | {told} |"
+            f"{min(pairs)}, {max(pairs)} | {counts} |"
         )
 
 

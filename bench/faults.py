@@ -1,11 +1,11 @@
-"""What a scoring job loses when something dies in the middle of it: python -m bench.faults [--only NAME …].
+"""Measures what a scoring job loses when a part fails in the middle of it: python -m bench.faults [--only NAME …].
 
-A real job (`miner.scoring.job`, its shards on disk) runs against a real `judge serve`, and a fault comes in the middle
-of it. A row of the table: pairs that have no verdict at the end, pairs that stand in the shards twice, verdicts that
-are not the judge's; requests that the client saw fail (a refusal with `Retry-After` does not count: the client
-retries); and how long after the end of the fault answers came as fast as before.
+A real job (`miner.scoring.job`, with shards on disk) runs against a real `judge serve`, and a fault occurs during the
+job. A row of the table contains: pairs without a verdict at the end, pairs that are in the shards twice, verdicts that
+differ from the judge's, failed requests of the client, and the seconds from the end of the fault until answers are as
+fast as before. A refusal with `Retry-After` is not a failed request, because the client retries.
 
-Faults of the folder of pictures mount a small file system, so they need root.
+The faults of the image folder mount a small file system, so they need root.
 """
 
 import argparse
@@ -39,38 +39,38 @@ SCRIPTED = MappingProxyType(
         "health.liveness_window_s": 1,
     }
 )
-"""Two replicas of four slots: 32 requests a second."""
+"""Settings of a service with two replicas of four slots, which answers 32 requests per second."""
 QUERIES = 600
 WARM_UP_S, MEASURED_S = 4, 4
-"""Before a fault, from the first answer on; in the second part the rate is taken."""
+"""Seconds before a fault, from the first answer on. The rate is measured in the second part."""
 PATIENCE_S = 180
-"""How long after a fault the service may take to be ready again."""
+"""Longest time until the service is ready again after a fault, in seconds."""
 HOUR_S = 3600
 LONG = sentence(random.Random(1), 2600)  # noqa: S311  reproducible, not secret
-"""8,000 tokens: far more than the other items have."""
+"""A text of 8,000 tokens, far more than the other items have."""
 LETHAL = "lethal"
 QUIET_S = 20
-"""When no pair has killed for so long, none will."""
+"""Seconds without a death after which no more deaths are expected."""
 HEADROOM = 96 * 2**20
-"""Bytes that replicas may still take, where memory is made short."""
+"""Bytes that a replica may still allocate when the memory is limited."""
 
 
 @dataclass
 class Scene:
-    """What a fault happens to."""
+    """Everything that a fault can change."""
 
     service: Service
     network: BadNetwork
     pictures: Path
-    """A mount of its own where the service keeps its pictures."""
+    """The mount point where the service stores its images."""
     clock: Path
-    """By how much the service's wall clock is wrong."""
+    """The file with the error of the service's wall clock, in seconds."""
     deaths: Path
-    """A line for each death by a pair, with the text of its query."""
+    """The file with one line for each death by a pair: the text of the query."""
     notes: list[str] = field(default_factory=list)
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """Those of the service whose title has these words, by age."""
+        """Returns the service's processes whose title contains these words, oldest first."""
         found = []
         for child in psutil.Process(self.service.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -79,7 +79,7 @@ class Scene:
         return sorted(found, key=lambda process: process.create_time())
 
     def start_again(self) -> None:
-        """Starts the service again until it keeps running, as a supervisor does."""
+        """Restarts the service until it keeps running, as a supervisor does."""
         for attempt in range(1, 11):
             self.service.start()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -90,35 +90,35 @@ class Scene:
 
 
 def kill_one(scene: Scene) -> None:
-    """SIGKILL."""
+    """Kills one replica (SIGKILL)."""
     scene.processes("ServeReplica")[0].kill()
 
 
 def kill_both(scene: Scene) -> None:
-    """SIGKILL."""
+    """Kills both replicas (SIGKILL)."""
     for replica in scene.processes("ServeReplica"):
         replica.kill()
 
 
 def kill_front(scene: Scene) -> None:
-    """SIGKILL of Ray Serve's proxy."""
+    """Kills Ray Serve's proxy (SIGKILL)."""
     for proxy in scene.processes("ProxyActor"):
         proxy.kill()
 
 
 def kill_controller(scene: Scene) -> None:
-    """SIGKILL of Ray Serve's controller."""
+    """Kills Ray Serve's controller (SIGKILL)."""
     for controller in scene.processes("ServeController"):
         controller.kill()
 
 
 def hang_one(scene: Scene) -> None:
-    """SIGSTOP; the process stays until somebody finds that it hangs."""
+    """Stops one replica (SIGSTOP). The process exists until the service finds that it hangs."""
     scene.processes("ServeReplica")[0].suspend()
 
 
 def kill_service(scene: Scene) -> None:
-    """SIGKILL of `judge serve`; a second later it is started again."""
+    """Kills `judge serve` (SIGKILL), and restarts the service after one second."""
     scene.service.process.kill()
     scene.service.process.wait()
     time.sleep(1)
@@ -126,7 +126,7 @@ def kill_service(scene: Scene) -> None:
 
 
 def end_service(scene: Scene) -> None:
-    """SIGTERM to `judge serve`; when it has ended, it is started again."""
+    """Sends SIGTERM to `judge serve`, and restarts the service after its end."""
     scene.service.process.send_signal(signal.SIGTERM)
     status = scene.service.process.wait(PATIENCE_S)
     if status:
@@ -135,14 +135,14 @@ def end_service(scene: Scene) -> None:
 
 
 def limit_memory(scene: Scene) -> None:
-    """Replicas get no more memory than they have, but for a little. So it stays."""
+    """Limits the memory of all replicas to a little more than their current memory, permanently."""
     for replica in scene.processes("ServeReplica"):
         most = replica.memory_info().vms + HEADROOM
         replica.rlimit(psutil.RLIMIT_AS, (most, most))
 
 
 def fill_pictures(scene: Scene) -> None:
-    """No byte is left for six seconds."""
+    """Fills the disk of the images for six seconds."""
     filler = scene.pictures / "filler"
     with contextlib.suppress(OSError), filler.open("wb") as file:
         while True:
@@ -152,28 +152,28 @@ def fill_pictures(scene: Scene) -> None:
 
 
 def lock_pictures(scene: Scene) -> None:
-    """Read-only for six seconds."""
+    """Makes the disk of the images read-only for six seconds."""
     _mount(scene.pictures, "-o", "remount,ro")
     time.sleep(6)
     _mount(scene.pictures, "-o", "remount,rw")
 
 
 def cut_network(scene: Scene) -> None:
-    """Nothing passes for 30 seconds."""
+    """Stops all traffic for 30 seconds."""
     scene.network.cut()
     time.sleep(30)
     scene.network.mend()
 
 
 def slow_network(scene: Scene) -> None:
-    """1 kB/s for 20 seconds, all connections together."""
+    """Limits all connections together to 1 kB/s for 20 seconds."""
     scene.network.slow_down(1000)
     time.sleep(20)
     scene.network.mend()
 
 
 def lossy_network(scene: Scene) -> None:
-    """For ten seconds a connection is reset at one of twenty pieces that would pass."""
+    """For ten seconds, resets a connection at one of twenty pieces of data."""
     scene.network.lose(0.05)
     time.sleep(10)
     scene.notes.append(f"{scene.network.resets} connections reset")
@@ -181,7 +181,7 @@ def lossy_network(scene: Scene) -> None:
 
 
 def jump(scene: Scene) -> None:
-    """An hour forward, and four seconds later back: of miner, service and Ray's Python. Then a replica is killed."""
+    """Sets the clock of miner, service and Ray one hour forward, four seconds later back, and then kills a replica."""
     real = time.time
     scene.clock.write_text(str(HOUR_S))
     time.time = lambda: real() + HOUR_S
@@ -193,7 +193,7 @@ def jump(scene: Scene) -> None:
 
 
 def wait_for_deaths(scene: Scene) -> float:
-    """Nothing: one item of the job ends each replica that judges it. Returns when the last one was ended."""
+    """Waits, because one item of the job kills each replica that judges it. Returns the time of the last death."""
     while not scene.deaths.exists() or time.time() - scene.deaths.stat().st_mtime < QUIET_S:
         time.sleep(0.1)
     pairs = Counter(scene.deaths.read_text().splitlines())
@@ -203,42 +203,42 @@ def wait_for_deaths(scene: Scene) -> float:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row."""
+    """One fault, which is one row of the table."""
 
     name: str
     done: str
-    """In words."""
+    """The fault in words, for the table."""
     strike: Callable[[Scene], float | None]
-    """Returns when the fault is over; or when it was over, of `time.monotonic`."""
+    """Causes the fault and waits until it is over. May return the time of its end, on the clock of `time.monotonic`."""
     kind: str = "scripted"
-    """Of the service: `scripted`, `clock`, `pictures`, `memory` or `deadly`."""
+    """The kind of service: `scripted`, `clock`, `pictures`, `memory` or `deadly`."""
 
 
 FAULTS = [
-    Fault("nothing", "nothing", lambda _: None),
+    Fault("nothing", "no fault", lambda _: None),
     Fault("one-replica", "one of two replicas killed", kill_one),
     Fault("both-replicas", "both replicas killed", kill_both),
     Fault("front", "Ray's proxy killed", kill_front),
     Fault("controller", "Ray Serve's controller killed", kill_controller),
     Fault("network-cut", "network cut for 30 s", cut_network),
-    Fault("network-slow", "1 kB/s for 20 s, in all", slow_network),
-    Fault("network-lossy", "5 % of the connections lost at each send, for 10 s", lossy_network),
+    Fault("network-slow", "1 kB/s for all connections together, for 20 s", slow_network),
+    Fault("network-lossy", "5 % of the sends reset their connection, for 10 s", lossy_network),
     Fault("hang", "one of two replicas stopped (SIGSTOP)", hang_one),
-    Fault("service-killed", "`judge serve` killed, started again after 1 s", kill_service),
-    Fault("service-ended", "SIGTERM to `judge serve`, started again at its end", end_service),
-    Fault("clock", "the wall clock an hour forward, after 4 s back; then one of two replicas killed", jump, "clock"),
-    Fault("pictures-full", "the pictures' disk full for 6 s", fill_pictures, "pictures"),
-    Fault("pictures-read-only", "the pictures' disk read-only for 6 s", lock_pictures, "pictures"),
-    Fault("memory", "a candidate of 8,000 tokens, no memory for it", limit_memory, "memory"),
+    Fault("service-killed", "`judge serve` killed, restarted after 1 s", kill_service),
+    Fault("service-ended", "SIGTERM to `judge serve`, restarted after its end", end_service),
+    Fault("clock", "wall clock set an hour forward, after 4 s back; then one replica killed", jump, "clock"),
+    Fault("pictures-full", "disk of the images full for 6 s", fill_pictures, "pictures"),
+    Fault("pictures-read-only", "disk of the images read-only for 6 s", lock_pictures, "pictures"),
+    Fault("memory", "a candidate of 8,000 tokens, not enough memory for it", limit_memory, "memory"),
     Fault("deadly", "a candidate that kills its replica each time", wait_for_deaths, "deadly"),
 ]
 POISON = {"memory": LONG, "deadly": LETHAL}
-"""How the text of one item ends, by the kind of the service."""
+"""The end of the harmful item's text, by kind of service."""
 
 
 @contextlib.contextmanager
 def scene_of(kind: str) -> Iterator[Scene]:
-    """A service of a kind, and a network before it."""
+    """Starts a service of a kind, and a network in front of it."""
     settings: dict[str, object] = dict(SCRIPTED)
     environment: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as mounts:
@@ -267,7 +267,7 @@ def _small_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)  # noqa: S607  wherever the system has it
+        subprocess.run(["umount", folder], check=True)  # noqa: S607  found in PATH
 
 
 def _mount(folder: Path, *options: str) -> None:
@@ -275,7 +275,7 @@ def _mount(folder: Path, *options: str) -> None:
 
 
 def row_of(fault: Fault, scene: Scene, number: int) -> str:
-    """Runs a job, strikes, and makes a row of what came of it."""
+    """Runs a job, causes the fault, and returns the row of the table."""
     scene.notes.clear()
     with tempfile.TemporaryDirectory() as folder:
         poison = POISON.get(fault.kind, "")
@@ -292,22 +292,22 @@ def row_of(fault: Fault, scene: Scene, number: int) -> str:
             if fault.kind != "memory":
                 wrong = str(pairs.wrong)
             if poison:
-                scene.notes.append(f"of the candidate: {_counted(pairs.poisoned)}")
+                scene.notes.append(f"harmful candidate: {_counted(pairs.poisoned)}")
     if "end" not in times:
-        raise SystemExit(f"{fault.name}: the job ended before the fault came: more queries are needed")
+        raise SystemExit(f"{fault.name}: the job ended before the fault. Increase QUERIES")
     rate = job.answered(times["begin"] - MEASURED_S, times["begin"]) / MEASURED_S
     recovered = job.recovered_s(times["end"], rate)
     scene.service.wait_until_ready(PATIENCE_S)
-    said, unheard = job.failures()
+    errors, unanswered = job.failures()
     cells = [
-        fault.done, lost, repeated, wrong, _counted(said), str(unheard), f"{rate:.0f}",
+        fault.done, lost, repeated, wrong, _counted(errors), str(unanswered), f"{rate:.0f}",
         "–" if recovered is None else f"{recovered:.1f}", "; ".join([ended, *scene.notes]),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
 def _strike(fault: Fault, scene: Scene, job: Job, times: dict[str, float]) -> None:
-    """Waits until the job runs well, and notes when the fault began and ended."""
+    """Waits until the job runs at its normal rate, causes the fault, and records its begin and end."""
     while not job.answered(0, time.monotonic()):
         if not job.is_running:
             return
@@ -326,21 +326,21 @@ def show(faults: Sequence[Fault]) -> None:
     """Prints the table."""
     begun = time.monotonic()
     print(
-        "| in the middle of the job | pairs lost | repeated | wrong | errors | connections lost | answers/s before "
-        "| s until as fast again | the job |\n|---|---|---|---|---|---|---|---|---|",
+        "| fault during the job | pairs lost | repeated | wrong | errors | connections lost | answers/s before "
+        "| recovery, s | the job |\n|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
     for kind, alike in groupby(faults, key=lambda fault: fault.kind):
         with scene_of(kind) as scene:
             for number, fault in enumerate(alike):
                 print(row_of(fault, scene, number), flush=True)
-    print(f"\n{time.monotonic() - begun:.0f} s in all")
+    print(f"\n{time.monotonic() - begun:.0f} s in total")
 
 
 def main() -> None:
-    """All faults, or some of them."""
+    """Runs all faults, or some of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], help="these faults alone")
+    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], help="run only these faults")
     given = parser.parse_args()
     show([fault for fault in FAULTS if given.only is None or fault.name in given.only])
 

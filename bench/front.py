@@ -1,9 +1,9 @@
-"""What our gate and queue cost beside Ray Serve alone: python -m bench.front.
+"""Measures the cost of the gate and the queue, compared with Ray Serve alone: python -m bench.front.
 
-Two services with the scripted judge run side by side, one replica each, and are asked in turns. One is `judge serve`.
-The other is the shortest application that Ray Serve takes: FastAPI parses the body, the same judge answers, and nothing
-is checked, counted or queued. First the judge takes so long that it can answer `--pairs-per-s`; then it takes no time,
-so that everything but the judge is measured. A request has 50 candidates.
+Two services with the scripted judge run at the same time, with one replica each, and get requests in turns. One service
+is `judge serve`. The other is the shortest application that Ray Serve accepts: FastAPI parses the body, the same judge
+answers, and nothing is checked, counted or queued. In the first comparison the judge is limited to `--pairs-per-s`. In
+the second, the judge takes no time, so everything except the judge is measured. A request has 50 candidates.
 """
 
 import argparse
@@ -29,23 +29,23 @@ from unijudge.settings import load_settings
 
 CANDIDATES = 50
 SLOTS = 4
-"""Requests that a replica works on at once, and that the client has in flight."""
+"""Requests that a replica processes at the same time, and that the client has in flight."""
 ALONE = (sys.executable, "-m", "bench.front", "--alone")
 
 
 @dataclass
 class Way:
-    """One service and what was measured of it."""
+    """One service and its measurements."""
 
     name: str
     url: str
     process: psutil.Process
     pairs_per_s: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-    """Of the service, for a thousand pairs."""
+    """CPU time of the service for a thousand pairs, in milliseconds, for each turn."""
 
     def measure(self, seconds: float) -> None:
-        """One turn."""
+        """Measures one turn."""
         cpu = _cpu_s(self.process)
         begun = time.monotonic()
         pairs = asyncio.run(_ask(self.url, seconds))
@@ -54,7 +54,7 @@ class Way:
 
 
 async def _ask(url: str, seconds: float) -> int:
-    """How many pairs are answered while `SLOTS` callers ask, each one request after the other."""
+    """Returns the answered pairs of `SLOTS` callers, each of which sends one request after another."""
     end = time.monotonic() + seconds
     pairs = 0
 
@@ -75,7 +75,7 @@ async def _ask(url: str, seconds: float) -> int:
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """CPU time of a process and all that it started."""
+    """Returns the CPU time of a process and all its child processes, in seconds."""
     spent = 0.0
     for one in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -85,7 +85,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def serve_alone(settings: ServiceSettings) -> None:
-    """Serves with Ray Serve alone, until a signal."""
+    """Serves with Ray Serve alone, until a signal arrives."""
     from fastapi import FastAPI
     from ray import serve
 
@@ -99,12 +99,12 @@ def serve_alone(settings: ServiceSettings) -> None:
 
         @app.get("/readyz")
         async def ready(self) -> str:
-            """It answers."""
+            """Reports that the service answers."""
             return "ready"
 
         @app.post("/v1/score")
         async def score(self, request: ScoreRequest) -> ScoreResponse:
-            """One verdict for each candidate."""
+            """Returns one verdict for each candidate."""
             query, *candidates = (one.content({}) for one in (request.query, *request.candidates))
             results = await self._judge.judge(query, candidates)
             return ScoreResponse(identity=self._judge.identity, results=results)
@@ -120,7 +120,7 @@ def serve_alone(settings: ServiceSettings) -> None:
 
 
 def compare(delay_s: float, turns: int, seconds: float) -> list[Way]:
-    """Both services, asked in turns."""
+    """Measures both services in turns."""
     settings = {
         "model.backend": "scripted",
         "model.scripted_delay_s": delay_s,
@@ -136,7 +136,7 @@ def compare(delay_s: float, turns: int, seconds: float) -> list[Way]:
             stack.enter_context(running(service))
             ways.append(Way(name, service.url, psutil.Process(service.process.pid)))
         for way in ways:
-            asyncio.run(_ask(way.url, 3))  # nothing is loaded on the clock
+            asyncio.run(_ask(way.url, 3))  # warm-up, so that loading is not measured
         for _ in range(turns):
             for way in ways:
                 way.measure(seconds)
@@ -144,11 +144,11 @@ def compare(delay_s: float, turns: int, seconds: float) -> list[Way]:
 
 
 def main() -> None:
-    """A table for each pace of the judge."""
+    """Prints a table with both speeds of the judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs-per-s", type=float, default=2000, help="what the judge can answer at most")
+    parser.add_argument("--pairs-per-s", type=float, default=2000, help="limit of the judge in the first comparison")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=8, help="duration of each turn")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -159,7 +159,7 @@ def main() -> None:
         f"at most {given.pairs_per_s:g} pairs/s": SLOTS * CANDIDATES / given.pairs_per_s,
         "takes no time": 0.0,
     }
-    print("| the judge | service | pairs/s | of Ray Serve alone | CPU ms per 1,000 pairs |")
+    print("| judge | service | pairs/s | ratio to Ray Serve alone | CPU ms per 1,000 pairs |")
     print("|---|---|---|---|---|")
     for pace, delay_s in paces.items():
         ways = compare(delay_s, given.turns, given.seconds)

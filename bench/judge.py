@@ -1,10 +1,10 @@
-"""Judging, side by side: the same pairs and the same weights through every way, each in a process of its own.
+"""Compares several ways of judging, with the same pairs and the same weights, each in a separate process.
 
     .venv/bin/python -m bench.judge          prints a Markdown table for each scenario
 
-A 45-million-parameter Qwen2.5-VL with random weights, float32, one thread for each process. Ratios are to transformers
-with one pair at a time; differences are in log-odds to the same. Before the clock starts every way has scored other
-pairs, so nothing is loaded or compiled on it; the pairs that are timed are new to every cache.
+The model is a Qwen2.5-VL with 45 million parameters and random weights, in float32, with one thread per process. Ratios
+and differences in log-odds are relative to transformers with one pair at a time. Before the measurement, every way
+scores other pairs, so loading and compilation are not measured. The measured pairs are not in any cache.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ WAYS = {
     "one": "transformers, one pair at a time",
     "batched": "transformers, batches of 10",
     "prefix": "unijudge, transformers backend (shared prefix)",
-    "offline": "vLLM offline, as it comes",
+    "offline": "vLLM offline, default options",
     "vllm": "unijudge, vLLM backend",
     "http": "unijudge, vLLM backend over HTTP (Ray Serve, 1 replica)",
 }
 
 
 def work(queries: int, candidates: int, *, images: bool, seed: int, side: int = 224) -> Work:
-    """Made-up queries with an image, and their candidates. Images are squares of `side` pixels."""
+    """Returns generated queries with an image, and their candidates. Images are squares of `side` pixels."""
     dice = random.Random(seed)  # noqa: S311  reproducible, not secret
 
     def text(words: int) -> str:
@@ -59,20 +59,20 @@ def work(queries: int, candidates: int, *, images: bool, seed: int, side: int = 
 
 
 async def by_query(judge: Judge, todo: Work) -> list[float]:
-    """All queries at once, each with its candidates, as a miner asks."""
+    """Scores all queries at the same time, each with its candidates, as the miner does. Returns the log-odds."""
     answers = await asyncio.gather(*(judge.judge(query, candidates) for query, candidates in todo))
     return [verdict.log_odds for found in answers for verdict in found if isinstance(verdict, Verdict)]
 
 
 def settings(folder: str, backend: str):  # noqa: ANN201  a settings class, imported late
-    """The service's settings for this model."""
+    """Returns the service's settings for this model."""
     from judge_service.settings import ModelSettings, ServiceSettings
 
     return ServiceSettings(model=ModelSettings(name=folder, backend=backend, **MODEL))
 
 
 def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
-    """The three ways that run transformers."""
+    """Opens one of the three ways that run transformers."""
     from judge_service.backends import open_judge
     from unijudge.modeling.chat_encoder import shared_prefix
 
@@ -105,13 +105,13 @@ def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[
 
 
 def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
-    """VLLM's LLM.generate on rendered prompts, with the defaults that a person gets."""
+    """Opens vLLM's `LLM.generate` on rendered prompts, with default options."""
     from judge_service.backends.engine_options import engine_plan
     from judge_service.backends.model_sizes import load_sizes
     from judge_service.backends.rendering import open_inputs
     from judge_service.gpus import current_gpu
 
-    # The environment of our backend: on a GPU it has the engine's process spawned, since a fork would break CUDA there.
+    # The environment of our backend. On a GPU it makes vLLM spawn its process, because a fork would break CUDA.
     chosen = settings(folder, "vllm")
     plan = engine_plan(chosen, load_sizes(folder, None), current_gpu(required=False))
     for name, value in plan.environment.items():
@@ -143,7 +143,7 @@ def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], 
 
 
 def run_vllm(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
-    """Our backend, in this process."""
+    """Opens the vLLM backend of unijudge, in this process."""
     from judge_service.backends import open_judge
 
     judge = open_judge(settings(folder, "vllm"))
@@ -160,14 +160,14 @@ def run_vllm(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Cal
 
 
 def service_settings(folder: str) -> dict[str, object]:
-    """Of a service with this model, whose weights are random: it cannot tell a match from a mismatch."""
+    """Returns settings without health checks, because a model with random weights would fail them."""
     chosen: dict[str, object] = {f"model.{name}": value for name, value in MODEL.items()}
     chosen |= {"model.name": folder, "model.backend": "vllm", "front.max_ongoing_requests": 16}
     return chosen | UNTRAINED
 
 
 async def measure(way: str, folder: str) -> dict[str, dict[str, object]]:
-    """Times one way over every scenario."""
+    """Measures one way in every scenario."""
     with contextlib.ExitStack() as stack:
         if way == "http":
             from unijudge.client.client import JudgeClient
@@ -213,7 +213,7 @@ def main() -> None:
             measured[way] = json.loads(re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)[-1])
     for name in SCENARIOS:
         base = measured["one"][name]
-        print(f"\n| {name} | pairs/s | ratio | tokens computed a pair | largest difference |\n|---|---|---|---|---|")
+        print(f"\n| {name} | pairs/s | ratio | tokens computed per pair | largest difference |\n|---|---|---|---|---|")
         for way, title in WAYS.items():
             one = measured[way][name]
             largest = max(abs(a - b) for a, b in zip(one["log_odds"], base["log_odds"], strict=True))

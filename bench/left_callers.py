@@ -1,15 +1,16 @@
-"""A fault of vLLM's picture cache under callers that leave, and what each cure costs.
+"""Measures a fault of vLLM's image cache when callers disconnect, and the cost of each cure.
 
     .venv/bin/python -m bench.left_callers --questions 480
 
-vLLM's front prepares a picture, notes that its engine has it, and sends it. A caller who leaves between the two makes
-the note wrong: whoever asks about that picture next gets an output without log-probabilities, finish reason "error".
-Seen with vLLM 0.32.0, `AsyncLLM`, CPU build; `tests/vllm/test_async_engine.py` holds the shortest case.
+vLLM's front process prepares an image, notes that the engine has it, and then sends it. If a caller disconnects in
+between, the note is wrong. The next question about this image gets an output without log-probabilities, with the finish
+reason "error". This happens with vLLM 0.32.0, `AsyncLLM`, CPU build. `tests/vllm/test_async_engine.py` contains the
+shortest case.
 
-With a tiny judge; ways that differ in vLLM's options get engines of their own. First `--questions` questions, each with
-a picture that no other has: the caller leaves after 0 to 80 ms and asks again. Then requests of one query and
-`--candidates` candidates, each with a picture of 289 tokens, for the CPU time of a pair: of the front, which prepares
-the pictures, and of the engine.
+The judge is tiny. Ways with different vLLM options use separate engines. In the first part, each of `--questions`
+questions has a unique image. Its caller disconnects after 0 to 80 ms and sends the question again. In the second part,
+requests contain one query and `--candidates` candidates, each with an image of 289 tokens. These requests measure the
+CPU time per pair of the front process, which prepares the images, and of the engine.
 """
 
 import argparse
@@ -34,25 +35,25 @@ from tests.pictures import pattern
 from unijudge.content import Content
 
 WAYS = {
-    "as it comes": {},
+    "default": {},
     "no cache": {"mm_processor_cache_gb": 0},
     "not aborted": {},
-    "asked again": {},
+    "sent again": {},
     "always whole": {},
     "shared memory": {"mm_processor_cache_type": "shm"},
 }
-"""The name of a way, and the options of vLLM that it takes."""
+"""The name of a way, and its options for vLLM."""
 IN_FLIGHT = 8
 LONGEST_WAIT_S = 0.08
 SIZE = (480, 480)
-"""Of a picture: 289 tokens."""
+"""Width and height of an image with 289 tokens."""
 REQUESTS = 8
 
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 def asking(way: str, judge: Any) -> Ask:
-    """How a prompt is given to the engine."""
+    """Returns the function that sends a prompt to the engine."""
     engine = judge._engine
     parameters = judge._parameters(logprob_token_ids=list(judge._labels))
 
@@ -68,22 +69,22 @@ def asking(way: str, judge: Any) -> Ask:
     async def again(prompt: dict[str, Any]) -> Any:
         return await judge._output(prompt, parameters)
 
-    return {"not aborted": not_aborted, "always whole": whole, "asked again": again}.get(way, plain)
+    return {"not aborted": not_aborted, "always whole": whole, "sent again": again}.get(way, plain)
 
 
 def prompts_of(judge: Any, query: Content, candidates: list[Content]) -> list[dict[str, Any]]:
-    """As the judge makes them."""
+    """Returns the prompts that the judge makes."""
     return [prompt for prompt, _ in judge._prepare(query, candidates)[1].values()]
 
 
 async def left_and_back(judge: Any, ask: Ask, questions: int, first: int) -> dict[str, float]:
-    """How many callers left, how many second questions got no answer, and the time of it.
+    """Returns how many callers disconnected, how many second questions got no answer, and the seconds.
 
     Args:
-        judge: Makes the prompts.
-        ask: The way.
-        questions: How many.
-        first: Number of the first picture.
+        judge: The judge that makes the prompts.
+        ask: The function that sends a prompt.
+        questions: Number of questions.
+        first: Number of the first image.
     """
     dice = random.Random(0)  # noqa: S311  reproducible, not secret
     places = asyncio.Semaphore(IN_FLIGHT)
@@ -109,7 +110,7 @@ async def left_and_back(judge: Any, ask: Ask, questions: int, first: int) -> dic
 
 
 async def costs(judge: Any, ask: Ask, candidates: int, first: int) -> dict[str, float]:
-    """CPU seconds of front and engine, and the wall's, over all pairs. Arguments as of `left_and_back`."""
+    """Returns the CPU seconds of front and engine, and the wall-clock seconds. Arguments: see `left_and_back`."""
     prompts = [
         prompts_of(
             judge,
@@ -131,13 +132,13 @@ async def costs(judge: Any, ask: Ask, candidates: int, first: int) -> dict[str, 
 
 
 def engine_seconds() -> float:
-    """CPU time of all processes under this one."""
+    """Returns the CPU time of all child processes, in seconds."""
     times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
     return sum(one.user + one.system for one in times)
 
 
 def measure(ways: list[str], model: Path, questions: int, candidates: int) -> dict[str, dict[str, Any]]:
-    """Ways with the same options, in one engine; none sees a picture of another."""
+    """Measures ways with the same options in one engine. Each way uses its own images."""
     plan = backend.engine_plan
 
     def with_options(*arguments: Any) -> Any:
@@ -168,7 +169,7 @@ def measure(ways: list[str], model: Path, questions: int, candidates: int) -> di
 
 
 def main() -> None:
-    """Measures every way in a process of its own, and prints a table."""
+    """Measures the ways in separate processes, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=480)
     parser.add_argument("--candidates", type=int, default=16)
@@ -193,7 +194,7 @@ def main() -> None:
 
 
 def show(way: str, found: dict[str, Any]) -> None:
-    """One line of the table."""
+    """Prints one line of the table."""
     front, engine = (1000 * found[f"{name}_s"] / found["pairs"] for name in ("front", "engine"))
     print(
         f"{way:13} {found['left']:5} {found['unanswered']:11} {found['seconds']:8.1f} {front:14.2f} {engine:15.2f} "

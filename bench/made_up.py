@@ -1,4 +1,4 @@
-"""What benchmarks are fed with: made-up sentences, vectors and training rows, and a scripted judge behind Ray Serve."""
+"""Generated inputs for benchmarks: sentences, vectors and training rows, and a scripted judge behind Ray Serve."""
 
 import contextlib
 import hashlib
@@ -33,18 +33,18 @@ WORDS = "red seven bridge photo under table cat street green blue train window t
 
 BATCH, NEGATIVES = 8, 8
 KINDS = [(True, False)] * 5 + [(False, True)] * 2 + [(True, True)]
-"""Whether query and candidates are pictures: 61, 25 and 14 % of MMEB's rows; of eight, 5, 2 and 1."""
+"""Whether query and candidates are images, for the eight rows of a batch. In MMEB the shares are 61, 25 and 14 %."""
 
 
 def sentence(dice: random.Random, words: int) -> str:
-    """Some words."""
+    """Returns a sentence of random words."""
     return " ".join(dice.choices(WORDS.split(), k=words))
 
 
 def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
-    """Vectors in clusters of about a hundred: each query stands near its positive, and nearer to a few others.
+    """Writes vectors in clusters of about a hundred. Each query is close to its positive, and closer to a few others.
 
-    Queries that ask the same have the same vector, as a model would give them.
+    Equal queries have equal vectors, as with a real model.
     """
     corpus, numbers = Corpus(corpus_folder), np.random.default_rng(1)
     num_items, num_queries = len(corpus.items), len(corpus.queries)
@@ -68,9 +68,10 @@ def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
 
 
 def training_rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:
-    """Made-up rows, in batches. Each candidate is drawn `repeats` times; queries never come again.
+    """Returns generated rows in batches. Each candidate occurs `repeats` times, and each query once.
 
-    Texts have two words, a label, or twelve, a caption; those of queries twelve, or fifty, a dialogue; all a number.
+    The text of a candidate has two words, as a label, or twelve words, as a caption. The text of a query has twelve
+    words, or fifty words, as a dialogue. Every text also has a number.
     """
     dice = random.Random(seed)  # noqa: S311  reproducible, not secret
 
@@ -106,7 +107,7 @@ def _example(query: Content, pool: list[Content], dice: random.Random) -> Exampl
 
 
 class Service:
-    """`judge serve` on a free port of this machine. It may be ended and started again, on the same port."""
+    """`judge serve` on a free port of this machine. The service can be stopped and restarted on the same port."""
 
     def __init__(
         self,
@@ -118,8 +119,8 @@ class Service:
 
         Args:
             settings: Overrides of the service's settings, by their dotted names.
-            environment: Variables beside those of this process.
-            command: What serves.
+            environment: Environment variables in addition to those of this process.
+            command: The command that starts the service.
         """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -129,28 +130,28 @@ class Service:
         for name, value in settings.items():
             self._command += [f"{name}={value}"]
         self._environment = os.environ | environment
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the service
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  open as long as the service
 
     def start(self) -> None:
-        """Starts it; it is not ready yet."""
+        """Starts the service, and does not wait until the service is ready."""
         self.process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log, env=self._environment)
 
     def stop(self) -> None:
-        """Ends it as a person would, and waits for its end."""
+        """Stops the service with SIGINT, as a user does, and waits for its end."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         self.process.wait(120)
 
     def printed(self) -> list[str]:
-        """The lines that it has printed, of all its starts."""
+        """Returns all lines that the service has printed, including earlier starts."""
         self._log.seek(0)
         return [line.strip() for line in self._log if line.strip()]
 
     def wait_until_ready(self, start_s: float) -> None:
-        """Returns when all replicas are ready.
+        """Waits until all replicas are ready.
 
         Raises:
-            RuntimeError: They were not in time; the message has the last error that the service printed.
+            RuntimeError: The replicas were not ready in time. The message contains the last error of the service.
         """
         deadline = time.monotonic() + start_s
         while self.process.poll() is None and time.monotonic() < deadline:
@@ -161,22 +162,22 @@ class Service:
 
         lines = self.printed()
         errors = [line for line in lines if line.startswith("error: ")]
-        said = (errors or lines or ["it printed nothing"])[-1]
+        reason = (errors or lines or ["no output"])[-1]
         ended = self.process.poll() is not None
         state = f"ended with status {self.process.returncode}" if ended else f"was not ready after {start_s:g} s"
-        raise RuntimeError(f"the service {state}: {said}")
+        raise RuntimeError(f"the service {state}: {reason}")
 
 
 @contextlib.contextmanager
 def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 120) -> Iterator[str]:
-    """The URL of a judge service on this machine, ready; stopped at the end.
+    """Starts a judge service on this machine, yields its URL when the service is ready, and stops it at the end.
 
     Args:
         settings: Overrides of the service's settings, by their dotted names.
-        start_s: How long the start may take, in seconds.
+        start_s: Time limit of the start, in seconds.
 
     Raises:
-        RuntimeError: The service did not become ready; the message has the last error that it printed.
+        RuntimeError: The service did not become ready. The message contains its last error.
     """
     with running(Service(settings), start_s) as service:
         yield service.url
@@ -184,7 +185,7 @@ def serving(settings: Mapping[str, object] = SCRIPTED_JUDGE, start_s: float = 12
 
 @contextlib.contextmanager
 def running(service: Service, start_s: float = 120) -> Iterator[Service]:
-    """The service, ready; stopped at the end. Errors as of `serving`."""
+    """Starts a service, yields it when it is ready, and stops it at the end. Raises the errors of `serving`."""
     service.start()
     try:
         service.wait_until_ready(start_s)

@@ -1,10 +1,10 @@
-"""What each command holds in memory, by the size of what it is given: it must not grow.
+"""Measures the peak memory of each command for growing inputs. The peak should not grow with the input.
 
     .venv/bin/python -m bench.memory [--only score] [--share 0.01] [--scratch /data]
 
-Each size of each case is made, measured and deleted before the next one, in processes of their own. The start is what
-the same command takes at its peak for eight rows: Python and its libraries. What stands in the table is the peak above
-it, of the command and its children, in MB.
+Each size of each case is generated, measured and deleted before the next size, in separate processes. The start is the
+peak memory of the same command for eight rows: Python and its libraries. The table contains the peak above the start,
+of the command and its children, in MB.
 """
 
 import argparse
@@ -27,40 +27,40 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MEGABYTE = 10**6
 FEW = 8
-"""Rows of the start."""
+"""Rows of the start measurement."""
 WIDTH = 64
-"""Of made-up vectors."""
+"""Dimensions of generated vectors."""
 NEGATIVES = 4
 SCORED = 16_384
-"""Rows with scores, in a corpus of any size."""
+"""Number of rows with scores, in a corpus of any size."""
 SUBSET = 1024
-"""Rows of a subset, in which candidates are sought."""
+"""Rows of a subset. Candidates come from the same subset."""
 REPEATS = 16
-"""Rows that ask the same question, where a million rows are scored: each pair is asked once."""
+"""Rows with the same question when a million rows are scored. Each pair is sent once."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A command, or several on the same input, and what they are given."""
+    """One command, or several commands on the same input, and the sizes of the input."""
 
     name: str
     grows: str
-    """What its sizes are."""
+    """The unit of the sizes."""
     sizes: tuple[int, ...]
     make: Callable[[Path, int], None]
-    """Makes an input of one size in a folder. In a process of its own: a child begins with its parent's peak."""
+    """Creates an input in a folder. Runs in a separate process, because a child inherits its parent's peak."""
     words: tuple[str, ...]
-    """The command; `FOLDER` stands for that folder, `URL` for the judge's."""
+    """The command. `FOLDER` is a placeholder for the folder, and `URL` for the URL of the judge."""
     then: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Names and words of commands that take what this one wrote."""
+    """Names and words of commands that read the output of this command."""
     module: str = "unijudge"
-    """What takes the words."""
+    """The Python module that runs the command."""
     few: int = FEW
-    """The size of the start."""
+    """The size for the start measurement."""
 
 
 def picture(dice: random.Random, side: int) -> bytes:
-    """A PNG of noise, of three bytes a pixel."""
+    """Returns a PNG of noise, with three bytes per pixel."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -69,7 +69,7 @@ def picture(dice: random.Random, side: int) -> bytes:
 
 
 def make_group(side: int) -> Callable[[Path, int], None]:
-    """Pairs in one row group of Parquet, as pyarrow writes it; the size is of its pictures, in MB."""
+    """Returns a function that writes pairs in one row group of Parquet. The size is the size of all images, in MB."""
 
     def make(folder: Path, size: int) -> None:
         import pyarrow as pa
@@ -85,7 +85,7 @@ def make_group(side: int) -> Callable[[Path, int], None]:
 
 
 def make_zip(folder: Path, members: int) -> None:
-    """A zip of small pictures, of which rows name every five-hundredth."""
+    """Writes a zip of small images. Rows name every five-hundredth image."""
     data = picture(random.Random(1), 4)  # noqa: S311  reproducible, not secret
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for member in range(members):
@@ -97,7 +97,7 @@ def make_zip(folder: Path, members: int) -> None:
 
 
 def make_array(folder: Path, size: int) -> None:
-    """One JSON array of pairs; the size is in MB."""
+    """Writes one JSON array of pairs. The size is in MB."""
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
     words = " ".join(f"word-{dice.randrange(10**6)}" for _ in range(100_000))
     length, row = 2000, 0
@@ -114,9 +114,9 @@ def make_array(folder: Path, size: int) -> None:
 
 
 def make_corpus(folder: Path, rows: int, repeats: int = 1) -> None:
-    """As many questions as items, texts of a hundred letters, in subsets of 1,024.
+    """Writes a corpus with as many questions as items, texts of a hundred letters, and subsets of 1,024 rows.
 
-    So many rows after each other ask the same question, and have the same positive.
+    `repeats` consecutive rows have the same question and the same positive.
     """
     from bench.made_up import sentence
     from unijudge.formats.corpus import Item, Query, write_corpus
@@ -134,7 +134,7 @@ def make_corpus(folder: Path, rows: int, repeats: int = 1) -> None:
 
 
 def make_vectors(folder: Path, rows: int) -> None:
-    """The corpus with repeated questions, and vectors of it, part by part: equal questions have equal vectors."""
+    """Writes a corpus with repeated questions, and its vectors part by part. Equal questions have equal vectors."""
     import numpy as np
 
     from unijudge.formats.corpus import Corpus
@@ -157,12 +157,12 @@ def make_vectors(folder: Path, rows: int) -> None:
 
 
 def make_some_scores(folder: Path, rows: int) -> None:
-    """The corpus, and scores of its first shards."""
+    """Writes a corpus, and scores of its first shards."""
     make_scores(folder, rows, SCORED)
 
 
 def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
-    """The corpus, and scripted scores of it, or of its first rows: four candidates a question, from its subset."""
+    """Writes a corpus, and generated scores of all or its first rows: four candidates per query, from its subset."""
     from unijudge.formats.corpus import Corpus
     from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
     from unijudge.judging.verdicts import JudgeIdentity
@@ -203,12 +203,12 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
 
 
 def settings(**values: str) -> tuple[str, ...]:
-    """Settings, as a command takes them."""
+    """Returns settings as arguments of a command."""
     return tuple(f"{name.replace('__', '.')}={value}" for name, value in values.items())
 
 
 def located(words: tuple[str, ...], folder: Path, url: str = "") -> list[str]:
-    """A case's words, with its folder and its service."""
+    """Returns the words of a case, with the placeholders replaced."""
     return [word.replace("FOLDER", str(folder)).replace("URL", url) for word in words]
 
 
@@ -227,9 +227,9 @@ EXPORTS = (
 MILLION = (62_500, 250_000, 1_000_000)
 
 CASES = (
-    Case("import of Parquet, one row group", "MB", (62, 125, 250, 500), make_group(182),
+    Case("import of Parquet, one row group with images of 100 kB", "MB", (62, 125, 250, 500), make_group(182),
          (*IMPORT, "FOLDER/rows.parquet", "FOLDER/out"), few=0),
-    Case("import of Parquet, pictures of 9 MB in one row group", "MB", (90, 180, 360, 720), make_group(1732),
+    Case("import of Parquet, images of 9 MB in one page", "MB", (90, 180, 360, 720), make_group(1732),
          (*IMPORT, "FOLDER/rows.parquet", "FOLDER/out"), few=0),
     Case("import of a zip", "members", MILLION, make_zip,
          (*IMPORT, "FOLDER/rows.jsonl", "FOLDER/out", "--images", "FOLDER/images.zip")),
@@ -238,7 +238,7 @@ CASES = (
     Case("train embed, a tiny model", "rows", (500, 2_000, 8_000), make_corpus, ("train", "embed", *EMBED)),
     Case("train embed, a scripted model", "rows", MILLION, make_corpus, ("--embed", "--scratch", "FOLDER"),
          module="bench.memory"),
-    Case("mine score, a question in sixteen rows", "rows", MILLION, make_vectors, ("mine", "score", *SCORE)),
+    Case("mine score, each question in sixteen rows", "rows", MILLION, make_vectors, ("mine", "score", *SCORE)),
     Case("mine select", "rows", (16_000, 64_000, 128_000), make_scores, ("mine", "select", *SELECT), EXPORTS),
     Case("mine select of 16,384 rows of a corpus", "rows", MILLION, make_some_scores,
          ("mine", "select", *SELECT, *settings(partial="true")), EXPORTS),
@@ -246,7 +246,7 @@ CASES = (
 
 
 def embed(folder: Path) -> None:
-    """`train embed` with vectors of noise in the place of a model's, which takes hours for a million rows."""
+    """Runs `train embed` with random vectors, because a real model takes hours for a million rows."""
     import numpy as np
 
     from trainer.embedding import embed
@@ -254,7 +254,7 @@ def embed(folder: Path) -> None:
     from trainer.embedding.settings import EmbedSettings
 
     class Scripted:
-        """A system that sees nothing."""
+        """A system that returns random vectors."""
 
         identity = Identity(model="made up", weights="0", encoding="none")
         width = 512
@@ -263,14 +263,14 @@ def embed(folder: Path) -> None:
             self._numbers = np.random.default_rng(1)
 
         def check_texts(self, _: Any) -> None:
-            """All are short enough."""
+            """Accepts all texts."""
 
         def prepare(self, content: Any) -> Any:
-            """The content as it is."""
+            """Returns the content unchanged."""
             return content
 
         def embed(self, prepared: Any) -> Any:
-            """Noise."""
+            """Returns random vectors."""
             return self._numbers.normal(size=(len(prepared), self.width))
 
     embed.OurModel = Scripted  # type: ignore[assignment,misc]
@@ -278,10 +278,10 @@ def embed(folder: Path) -> None:
 
 
 def peak_of(command: list[str]) -> tuple[float, float]:
-    """Runs a command. The most memory that it or a child of it held, in MB, and its seconds.
+    """Runs a command. Returns the peak memory of the command or one of its children, in MB, and its seconds.
 
     Raises:
-        RuntimeError: It failed; the message has what it printed last.
+        RuntimeError: The command failed. The message contains the end of its output.
     """
     begun = time.perf_counter()
     with tempfile.TemporaryFile("w+") as printed:
@@ -295,7 +295,7 @@ def peak_of(command: list[str]) -> tuple[float, float]:
 
 
 def measured(case: Case, size: int, scratch: Path, url: str) -> list[tuple[float, float]]:
-    """The peaks and seconds of a case's commands at one size, which is made and deleted again."""
+    """Returns the peaks and seconds of a case's commands for one size. The input is deleted afterwards."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         peak_of([sys.executable, "-m", "bench.memory", "--make", case.name, "--size", str(size), "--scratch", name])
         commands = [case.words, *(words for _, words in case.then)]
@@ -303,7 +303,7 @@ def measured(case: Case, size: int, scratch: Path, url: str) -> list[tuple[float
 
 
 def rows_of(case: Case, scratch: Path, share: float, url: str) -> Iterator[str]:
-    """A case's rows of the table: one for each command."""
+    """Yields the rows of the table for a case, one row per command."""
     starts = measured(case, case.few, scratch, url)
     sizes = [max(case.few, 1, int(size * share)) for size in case.sizes]
     found = [measured(case, size, scratch, url) for size in sizes]
@@ -317,8 +317,8 @@ def rows_of(case: Case, scratch: Path, share: float, url: str) -> Iterator[str]:
 
 
 def table(names: list[str], scratch: Path, share: float) -> Iterator[str]:
-    """The table, line by line as it is measured."""
-    yield "| what | sizes | start, MB | above it, MB | seconds |"
+    """Yields the table line by line, during the measurement."""
+    yield "| command | sizes | start, MB | above start, MB | seconds |"
     yield "|---|---|---|---|---|"
     for case in CASES:
         if names and not any(name in case.name for name in names):
@@ -330,11 +330,11 @@ def table(names: list[str], scratch: Path, share: float) -> Iterator[str]:
 
 @contextmanager
 def judging() -> Iterator[str]:
-    """The URL of the scripted judge; its service is started by another process, so that this one stays small."""
+    """Yields the URL of the scripted judge. A separate process starts the service, so this process stays small."""
     command = [sys.executable, "-m", "bench.memory", "--serve"]
     process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     with process:
-        yield process.stdout.readline().strip()  # at the end its pipes are closed, and it is waited for
+        yield process.stdout.readline().strip()  # at the end, Popen closes the pipes and waits for the process
 
 
 def serve() -> None:
@@ -348,9 +348,9 @@ def serve() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", default=[], help="cases with this in their names")
-    parser.add_argument("--share", type=float, default=1.0, help="of each size")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="a folder with 20 GB of room")
+    parser.add_argument("--only", action="append", default=[], help="run only cases with this text in their names")
+    parser.add_argument("--share", type=float, default=1.0, help="share of each size, for a shorter run")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="folder with 20 GB free")
     parser.add_argument("--make", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--embed", action="store_true", help=argparse.SUPPRESS)

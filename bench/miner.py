@@ -1,11 +1,11 @@
-"""The miner, side by side: a scoring job of a million pairs, and retrieval against sentence-transformers.
+"""Measures the miner: a scoring job of a million pairs, and retrieval compared with sentence-transformers.
 
-    .venv/bin/python bench/miner.py score        the job, and one pair a request, against the same service
-    .venv/bin/python bench/miner.py retrieve     the same vectors through both
+    .venv/bin/python bench/miner.py score        the job, compared with one pair per request to the same service
+    .venv/bin/python bench/miner.py retrieve     retrieval by both libraries, on the same vectors
 
-Made-up texts and vectors, the scripted judge behind Ray Serve: what is measured is the miner, HTTP and the service
-around a judge, not a judge. Each way runs in a process of its own; memory is the most that it held, of retrieval beyond
-what it holds after its imports.
+Texts and vectors are generated, and the scripted judge runs behind Ray Serve. So the benchmark measures the miner, HTTP
+and the service around a judge, and not a judge. Each way runs in a separate process. Memory is the peak memory of the
+process. For retrieval, the memory after the imports is subtracted.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 import psutil
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: there, miner is this file
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder, which contains a miner.py
 
 from bench.made_up import UNIJUDGE, make_vectors, sentence, serving
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 
 
 def make(folder: Path, queries: int, width: int) -> None:
-    """A corpus of texts, and its vectors."""
+    """Writes a corpus of texts, and its vectors."""
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
     items = [Item(f"i{n}", ("p",), text=f"{n}: " + sentence(dice, 9)) for n in range(queries)]
     asked = [Query(f"q{n}", "p", (f"i{n}",), text=f"find {n}: " + sentence(dice, 7)) for n in range(queries)]
@@ -42,7 +42,7 @@ def make(folder: Path, queries: int, width: int) -> None:
 
 
 def watched(command: list[Any], environment: dict[str, str] | None = None) -> tuple[float, float, str]:
-    """Runs a command; its seconds, the most memory that it held (MB), and what it printed."""
+    """Runs a command. Returns its seconds, its peak memory in MB, and its output."""
     most = 0.0
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
@@ -64,7 +64,7 @@ def watched(command: list[Any], environment: dict[str, str] | None = None) -> tu
 
 
 def bench_score(queries: int) -> None:
-    """The job against one pair a request, through the same service."""
+    """Compares the job with one pair per request, with the same service."""
     with tempfile.TemporaryDirectory() as scratch, serving() as url:
         folder = Path(scratch)
         make(folder, queries, 64)
@@ -86,13 +86,13 @@ def bench_score(queries: int) -> None:
         rate = float(re.search(r"([\d.]+) pairs/s", printed.splitlines()[-1])[1])  # type: ignore[index]
         alone = asyncio.run(one_pair_a_request(url, folder, 2000))
         print("| way | pairs | pairs/s | ratio | memory, MB |\n|---|---|---|---|---|")
-        print(f"| one pair a request, 16 at once | 2000 | {alone:.0f} | 1.00 | |")
+        print(f"| one pair per request, 16 in flight | 2000 | {alone:.0f} | 1.00 | |")
         print(f"| `unijudge mine score` | {pairs} | {rate:.0f} | {rate / alone:.2f} | {most:.0f} |")
-        print(f"\nwhole command, with its start and its retrieval: {seconds:.0f} s")
+        print(f"\nwhole command, including its start and the retrieval: {seconds:.0f} s")
 
 
 async def one_pair_a_request(url: str, folder: Path, pairs: int) -> float:
-    """Pairs a second."""
+    """Returns the pairs per second with one pair per request."""
     from unijudge.client.client import JudgeClient
 
     corpus = Corpus(folder / "corpus")
@@ -110,11 +110,11 @@ async def one_pair_a_request(url: str, folder: Path, pairs: int) -> float:
 
 
 Read = Callable[[], list[list[int]]]
-"""Gives what was found: of each query, the rows of its candidates."""
+"""Returns the rows of the candidates, for each query."""
 
 
 def retrieve_unijudge(folder: Path, k: int) -> Callable[[], Read]:
-    """Ours: a folder of candidates."""
+    """Opens the retrieval of unijudge, which writes a folder of candidates."""
     import faiss  # noqa: F401  loaded before the clock starts
 
     from miner.retrieval.candidates import find_candidates
@@ -136,14 +136,14 @@ def retrieve_unijudge(folder: Path, k: int) -> Callable[[], Read]:
 
 
 def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], Read]:
-    """Theirs: `mine_hard_negatives` with the same vectors in the place of a model."""
+    """Opens `mine_hard_negatives` of sentence-transformers, with the same vectors instead of a model."""
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
     from unijudge.formats.vectors import VectorFolder
 
     class Vectors:
-        """What `mine_hard_negatives` uses of a model: it is asked for texts, and gives the vectors that they have."""
+        """A replacement for a model: returns the stored vectors of the texts."""
 
         device = "cpu"
 
@@ -195,7 +195,7 @@ WAYS = {"unijudge": retrieve_unijudge, "sentence-transformers": retrieve_sentenc
 
 
 def bench_retrieve(queries: int, width: int, k: int) -> None:
-    """Both ways on the same vectors, each in its own process."""
+    """Compares both ways on the same vectors, each in a separate process."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make(folder, queries, width)
@@ -214,12 +214,13 @@ def bench_retrieve(queries: int, width: int, k: int) -> None:
             grown, other = one["most"] - one["before"], base["most"] - base["before"]
             times, room = one["seconds"] / base["seconds"], grown / other
             print(f"| {way} | {one['seconds']:.1f} | {times:.2f} | {grown:.0f} | {room:.2f} |")
-        print(f"\nthe same candidates in {len(full)} queries that both fill: {same:.4%}")
-        print(f"queries with {k}: ours {sum(len(one) == k for one in ours)}, theirs {sum(map(bool, theirs))}")
+        print(f"\nequal candidates in {len(full)} queries for which both found {k}: {same:.4%}")
+        full_ours, full_theirs = sum(len(one) == k for one in ours), sum(map(bool, theirs))
+        print(f"queries with {k} candidates: unijudge {full_ours}, sentence-transformers {full_theirs}")
 
 
 def run_one(way: str, folder: Path, k: int) -> None:
-    """One way, timed."""
+    """Measures one way in this process."""
     run = WAYS[way](folder, k)
     before = psutil.Process().memory_info().rss / 1e6
     begun = time.perf_counter()

@@ -1,9 +1,10 @@
-"""A job of MMEB's shape, and its bill: 20 subsets, 100,000 queries, pictures on either side, the scripted judge.
+"""Compares the estimate of a job with its real cost, for a job as large as MMEB and the scripted judge.
 
     .venv/bin/python bench/mmeb_job.py [--queries 100000] [--k 10]
 
-Prints what `mine estimate` said, and what `mine score` took. Imported, searched, sent and written as a real one; what a
-model would add is not in it.
+The data set has 20 subsets and 100,000 queries, with images in queries and candidates. The benchmark prints the
+estimate of `mine estimate` and the result of `mine score`. The job is imported, searched, sent and written as a real
+job. Only the time of a model is missing.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: it has a miner.py
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder, which contains a miner.py
 
 from bench.made_up import UNIJUDGE, make_vectors, sentence, serving
 
@@ -31,7 +32,7 @@ PICTURES = 4000
 
 
 def rows(subset: int, number: int, dice: random.Random) -> Iterator[dict[str, str | bytes]]:
-    """One subset, in the columns of MMEB-train."""
+    """Yields the rows of one subset, with the columns of MMEB-train."""
     shape = SHAPES[subset % len(SHAPES)]
 
     def picture() -> str:
@@ -48,7 +49,7 @@ def rows(subset: int, number: int, dice: random.Random) -> Iterator[dict[str, st
 
 
 def make(folder: Path, queries: int) -> None:
-    """The folders of MMEB-train, with 4,000 pictures of 6 kB."""
+    """Writes the folders of MMEB-train, with 4,000 images of 6 kB."""
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
     (folder / "images").mkdir(parents=True)
     for number in range(PICTURES):
@@ -62,7 +63,7 @@ def make(folder: Path, queries: int) -> None:
 
 
 def run(*words: object) -> tuple[str, float]:
-    """One command: what it printed, and its seconds."""
+    """Runs one command. Returns its output and its seconds."""
     begun = time.perf_counter()
     done = subprocess.run(
         [*UNIJUDGE, *map(str, words)],
@@ -77,7 +78,7 @@ def run(*words: object) -> tuple[str, float]:
 
 
 def main(queries: int, k: int) -> None:
-    """Imports, plans, scores, selects."""
+    """Imports, estimates, scores and selects."""
     with tempfile.TemporaryDirectory() as scratch, serving() as url:
         folder = Path(scratch)
         make(folder / "MMEB-train", queries)
@@ -87,14 +88,15 @@ def main(queries: int, k: int) -> None:
         job = {"corpus": folder / "corpus", "vectors": folder / "vectors", "out": folder / "scores", "service": url}
         words = [f"{name}={value}" for name, value in (job | {"k": k}).items()]
         said, seconds = run("mine", "estimate", *words, "--probe", "2000")
-        print(f"\nplan, {seconds:.0f} s with the search of candidates:\n\n{said}")
+        print(f"\nestimate, {seconds:.0f} s, including the search for candidates:\n\n{said}")
         planned = re.search(r"time +(.+?) on", said)[1]  # type: ignore[index]
         to_ask = re.search(r"to ask ([\d,]+)", said)[1]  # type: ignore[index]
         said, seconds = run("mine", "score", *words)
         asked = int(re.search(r"asked the judge about (\d+)", said)[1])  # type: ignore[index]
         rate = re.search(r"([\d.]+) pairs/s", said)[1]  # type: ignore[index]
-        print("| | pairs asked | time |\n|---|---|---|")
-        print(f"| planned | {to_ask} | {planned} |\n| taken | {asked:,} | {seconds / 60:.1f} min ({rate} pairs/s) |")
+        print("| | pairs sent | time |\n|---|---|---|")
+        print(f"| estimated | {to_ask} | {planned} |")
+        print(f"| measured | {asked:,} | {seconds / 60:.1f} min ({rate} pairs/s) |")
         chosen = (f"scores={folder / 'scores'}", f"out={folder / 'triples'}")
         said, seconds = run("mine", "select", *words[:2], *chosen)
         print(f"\nselect, {seconds:.0f} s:\n{said}")

@@ -1,10 +1,10 @@
-"""What a service delivers when it is asked for more than it can do: python -m bench.overload.
+"""Measures what a service delivers under more load than its capacity: python -m bench.overload.
 
-Open loop: requests are sent at a rate, whether or not earlier ones were answered, as many independent callers send
-them. For each load, as a multiple of the capacity: the goodput (answers within the caller's time, as a share of the
-capacity), the time that answered requests took, what the others were told, and how much memory the service took. At the
-end: how long after the last load one request takes as long as before. With `--soak-s 600`, twice the capacity comes for
-ten minutes before that, and the memory is looked at ten times.
+The load is an open loop: requests are sent at a fixed rate, whether or not earlier requests were answered, as many
+independent callers do. Each load is a multiple of the capacity. For each load the benchmark prints the goodput (answers
+within the caller's timeout, also as a share of the capacity), the time of answered requests, the other outcomes, and
+the memory of the service. At the end the benchmark prints how long after the last load a request is as fast as before.
+With `--soak-s 600`, twice the capacity is sent for ten minutes before this, and the memory is measured ten times.
 """
 
 import argparse
@@ -21,14 +21,14 @@ import psutil
 from bench.made_up import serving
 
 PATIENCE_S = 10.0
-"""How long a caller waits for its answer; the header `Judge-Timeout` says it."""
+"""How long a caller waits for its answer, in seconds; sent as the header `Judge-Timeout`."""
 SETTLED_S = 60.0
 SOAK_LOAD, SOAK_LOOKS = 2, 10
 
 
 @dataclass
 class Load:
-    """What came of the requests of one load."""
+    """The outcomes of all requests of one load."""
 
     seconds: float
     offered: int = 0
@@ -37,22 +37,22 @@ class Load:
     rss: int = 0
 
     def goodput(self) -> float:
-        """Answers in time, per second."""
+        """Returns the answers per second that came in time."""
         return sum(one <= PATIENCE_S for one in self.times) / self.seconds
 
     def line(self, multiple: float, capacity: float) -> str:
-        """A row of the table."""
+        """Returns one row of the table."""
         worst = _quantile(self.times, 0.99)
-        told = ", ".join(f"{status} × {number}" for status, number in sorted(self.others.items())) or "nothing"
+        refused = ", ".join(f"{status} × {number}" for status, number in sorted(self.others.items())) or "nothing"
         return (
             f"{multiple:5g} × {self.offered / self.seconds:8.1f}/s  goodput {self.goodput():7.1f}/s "
             f"{100 * self.goodput() / capacity:6.1f} %  median {statistics.median(self.times or [0]):6.2f} s  "
-            f"p99 {worst:6.2f} s  {self.rss / 2**20:7.0f} MiB  refused: {told}"
+            f"p99 {worst:6.2f} s  {self.rss / 2**20:7.0f} MiB  refused: {refused}"
         )
 
 
 class Caller:
-    """Sends requests, none of which is asked twice."""
+    """Sends requests, and never sends the same request twice."""
 
     def __init__(self, url: str, candidates: int):
         self._url = url
@@ -62,7 +62,7 @@ class Caller:
         self._http = httpx2.AsyncClient(timeout=PATIENCE_S + 5, limits=limits)
 
     async def once(self) -> tuple[int, float, str]:
-        """Status, seconds, and `Retry-After`."""
+        """Sends one request. Returns its status, its seconds, and the value of `Retry-After`."""
         self._number += 1
         body = f'{{"query":{{"text":"query {self._number}"}},"candidates":[{self._candidates}]}}'
         begun = time.monotonic()
@@ -72,7 +72,7 @@ class Caller:
         return answer.status_code, time.monotonic() - begun, answer.headers.get("Retry-After", "")
 
     async def closed_loop(self, callers: int, seconds: float) -> float:
-        """Answers per second while some callers ask, each one request after the other."""
+        """Returns the answers per second of some callers, each of which sends one request after another."""
         answered = 0
         end = time.monotonic() + seconds
 
@@ -87,7 +87,7 @@ class Caller:
         return answered / (time.monotonic() - begun)
 
     async def open_loop(self, rate: float, seconds: float, load: Load) -> None:
-        """Sends at a rate, at random moments, and waits for what was sent."""
+        """Sends requests at random moments with a mean rate, and waits for all of them."""
         dice = random.Random(0)  # noqa: S311  reproducible, not secret
         end = time.monotonic() + seconds
         due = time.monotonic()
@@ -111,7 +111,7 @@ class Caller:
             load.others[f"{status}{'' if retry_after else ' without Retry-After'}"] += 1
 
     async def recovered_s(self, normal: float) -> float:
-        """Seconds until one request takes no longer than usual."""
+        """Returns the seconds until a request takes at most twice the normal time."""
         begun = time.monotonic()
         while time.monotonic() - begun < SETTLED_S:
             status, took, _ = await self.once()
@@ -126,12 +126,12 @@ def _quantile(times: list[float], share: float) -> float:
 
 
 def _memory() -> int:
-    """Of the service and all that it started, in bytes."""
+    """Returns the memory of the service and of all its child processes, in bytes."""
     return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
 
 
 async def soak(caller: Caller, rate: float, seconds: float) -> None:
-    """Prints how much memory the service takes while a load lasts."""
+    """Prints the memory of the service during a long load."""
     load = Load(seconds)
     running = asyncio.create_task(caller.open_loop(rate, seconds, load))
     sizes = [_memory()]
@@ -151,7 +151,8 @@ async def measure(url: str, given: argparse.Namespace) -> None:
     for _ in range(20):
         await caller._counted(alone)
     capacity = await caller.closed_loop(2 * slots, seconds)
-    print(f"capacity {capacity:.1f} requests/s, by {2 * slots} callers that wait; alone: p99 {max(alone.times):.2f} s")
+    longest_s = max(alone.times)
+    print(f"capacity {capacity:.1f} requests/s with {2 * slots} waiting callers; without load: p99 {longest_s:.2f} s")
     for multiple in given.loads:
         load = Load(seconds)
         await caller.open_loop(multiple * capacity, seconds, load)
@@ -159,20 +160,20 @@ async def measure(url: str, given: argparse.Namespace) -> None:
         print(load.line(multiple, capacity), flush=True)
     if given.soak_s:
         await soak(caller, SOAK_LOAD * capacity, given.soak_s)
-    recovered = await caller.recovered_s(max(alone.times))
-    print(f"{recovered:.1f} s after the last load a request takes as long as before")
+    recovered = await caller.recovered_s(longest_s)
+    print(f"{recovered:.1f} s after the last load, a request takes no longer than before")
 
 
 def main() -> None:
     """Starts a service and measures it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loads", type=float, nargs="+", default=[1, 2, 4, 8, 16], help="multiples of the capacity")
-    parser.add_argument("--seconds", type=float, default=20, help="of each load")
-    parser.add_argument("--soak-s", type=float, default=0, help="how long the memory is watched under load, in seconds")
-    parser.add_argument("--slots", type=int, default=4, help="requests that the replica works on at once")
-    parser.add_argument("--candidates", type=int, default=1, help="pairs in a request")
-    parser.add_argument("--delay", type=float, default=0.2, help="how long the scripted judge takes, in seconds")
-    parser.add_argument("--model", help="the folder of a real model, in the place of the scripted judge")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of each load")
+    parser.add_argument("--soak-s", type=float, default=0, help="duration of the memory measurement, in seconds")
+    parser.add_argument("--slots", type=int, default=4, help="requests that the replica processes at the same time")
+    parser.add_argument("--candidates", type=int, default=1, help="pairs per request")
+    parser.add_argument("--delay", type=float, default=0.2, help="time of the scripted judge for a request, in seconds")
+    parser.add_argument("--model", help="folder of a real model, instead of the scripted judge")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="more settings of the service")
     given = parser.parse_args()
     settings: dict[str, object] = {"front.max_ongoing_requests": given.slots, "front.max_wait_s": 1}

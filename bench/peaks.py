@@ -1,9 +1,9 @@
-"""The peak rates of GPUs, by their makers, for the share of a peak that is useful work."""
+"""The peak rates of GPUs, as published by their makers, to compute the share of a peak that is useful work."""
 
 import re
 
 BFLOAT16_PEAKS = {
-    # NVIDIA A100 Tensor Core GPU datasheet, 2021: 312, all form factors. A800: the same chip with slower NVLink.
+    # NVIDIA A100 Tensor Core GPU datasheet, 2021: 312, for all form factors. A800: the same chip with slower NVLink.
     "A100": 312e12,
     "A800": 312e12,
     # NVIDIA H100 Tensor Core GPU datasheet, 2023 (SXM 1,979, PCIe 1,513) and H100 NVL (1,671), all with sparsity.
@@ -19,11 +19,11 @@ BFLOAT16_PEAKS = {
     # NVIDIA DGX B200 datasheet, 2024: FP8 72 PFLOP/s with sparsity for eight GPUs; bfloat16 is half, dense a quarter.
     "B200": 2250e12,
 }
-"""Name of the GPU → FLOP/s of dense products in bfloat16. A datasheet that counts sparsity says twice that."""
+"""Name of the GPU → FLOP/s of dense products in bfloat16. A datasheet value with sparsity is twice as high."""
 
 
 def peak_of(name: str) -> float | None:
-    """The peak of a GPU in bfloat16, in FLOP/s; None where the table does not know it, and for a part of a GPU (MIG).
+    """Returns the peak of a GPU in bfloat16, in FLOP/s; None for an unknown GPU and for a part of a GPU (MIG).
 
     Example:
         >>> peak_of("NVIDIA H100 80GB HBM3"), peak_of("NVIDIA H100 PCIe"), peak_of("NVIDIA L40S")

@@ -1,12 +1,13 @@
-"""Data in which one question has many rows, at two sizes: import, plan, select, each in its own process.
+"""Measures import, estimate and select on data with many rows per question, at two sizes, in separate processes.
 
     .venv/bin/python bench/repeats.py --rows 12500 50000
 
-`question`: all rows ask the same question, each with an item of its own (a label and its pictures). `labels`: ten
-questions; `questions`: five hundred, in random order. `id`: all rows share one query_id, so they are one query with as
-many positives. Beside them stand a fifth as many rows that ask something of their own. A scripted judge; the scores
-that `select` reads, and that `plan, reuse` finds known, are made up, since only the time of the miner counts. What
-grows with the square of the rows takes sixteen times as long at four times the rows.
+There are four kinds of data. `question`: all rows have the same question, and each row has its own item (as a label
+with its images). `labels`: ten questions. `questions`: five hundred questions in random order. `id`: all rows have the
+same query_id, so they are one query with that many positives. A fifth as many rows with unique questions are added.
+
+The judge is scripted. The scores that `select` and `plan, reuse` read are generated, because only the time of the miner
+counts. A command whose time grows with the square of the rows takes sixteen times as long for four times the rows.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: there, miner is this file
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder, which contains a miner.py
 
 from bench.made_up import make_vectors, sentence, serving
 from unijudge.client.client import JudgeClient
@@ -40,7 +41,7 @@ QUERIES_IN_SHARD = 256
 
 
 def write_pairs(path: Path, rows: int, kind: str) -> None:
-    """The rows of a data set."""
+    """Writes the rows of a data set."""
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
@@ -55,13 +56,13 @@ def write_pairs(path: Path, rows: int, kind: str) -> None:
 
 
 async def judge_at(url: str) -> JudgeIdentity:
-    """Who answers there."""
+    """Returns the identity of the judge at a URL."""
     async with JudgeClient(url) as judge:
         return judge.identity
 
 
 def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder, judge: JudgeIdentity) -> None:
-    """A folder of scores for the candidates that were found."""
+    """Writes a folder of generated scores for the candidates."""
     numbers = np.random.default_rng(0)
     plan = ScoreManifest(
         corpus=corpus.fingerprint, vectors=None, queries=len(corpus.queries), shard_size=QUERIES_IN_SHARD,
@@ -87,7 +88,7 @@ def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder, ju
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a command took: on the clock, and of the processors, which says more on a machine that others use too."""
+    """The wall-clock time and the CPU time of a command. CPU time is more reliable on a shared machine."""
 
     clock: float
     processors: float
@@ -100,7 +101,7 @@ class Seconds:
 
 
 def seconds_of(words: list[str], program: str = "mine") -> Seconds:
-    """Of one command."""
+    """Runs one command and returns its seconds."""
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*COMMAND, program, *words], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -111,7 +112,7 @@ def seconds_of(words: list[str], program: str = "mine") -> Seconds:
 
 
 def measure(kind: str, rows: int, width: int, url: str, *, evaluate: bool) -> dict[str, Seconds]:
-    """Of each command, and of the three together."""
+    """Returns the seconds of each command, and of import, estimate and select together."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pairs(folder / "pairs.jsonl", rows, kind)
@@ -125,7 +126,7 @@ def measure(kind: str, rows: int, width: int, url: str, *, evaluate: bool) -> di
         chosen = [*common, f"scores={folder / 'scores'}"]
         took["select"] = seconds_of(["select", *chosen, f"out={folder / 'triples'}"])
         took["the three"] = took["import"] + took["plan"] + took["select"]
-        known = [f"reuse={folder / 'scores'}"]  # the candidates are there already
+        known = [f"reuse={folder / 'scores'}"]  # the candidates exist already
         took["plan, reuse"] = seconds_of(["estimate", *job, f"service={url}", *known])
         random_walk = [*chosen, "preset=random", f"out={folder / 'random'}"]
         took["select, preset random"] = seconds_of(["select", *random_walk])
@@ -141,13 +142,13 @@ if __name__ == "__main__":
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument(
-        "--evaluate", action="store_true", help="and `train evaluate`, which ranks all items for each row"
+        "--evaluate", action="store_true", help="also run `train evaluate`, which ranks all items for each row"
     )
     options = parser.parse_args()
     small, large = options.rows
     with serving() as url:
-        print("Seconds on the clock (of the processors); the ratio is of the processors'.\n")
-        print(f"| rows of | command | {small:,} rows | {large:,} rows | ratio |\n|---|---|---|---|---|")
+        print("Wall-clock seconds (CPU seconds). The ratio compares CPU seconds.\n")
+        print(f"| kind of data | command | {small:,} rows | {large:,} rows | ratio |\n|---|---|---|---|---|")
         for kind in options.kinds:
             before, after = (
                 measure(kind, rows, options.width, url, evaluate=options.evaluate) for rows in (small, large)

@@ -1,13 +1,18 @@
-"""Training the embedder, side by side: the same rows and weights through every way, each in a process of its own.
+"""Compares several ways of training the embedder, with the same rows and weights, each in a separate process.
 
     .venv/bin/python -m bench.trainer          prints a Markdown table for each set of rows
 
-A 33-million-parameter Qwen2.5-VL with random weights and a LoRA (rank 16, all linear layers of the language model),
-float32, one thread, whose own seconds are counted. Rows are of MMEB's mix, with 1 + 8 candidates, eight in a batch.
-"UniME-V2's scheme" is what its released code does: every input with one neighbour, padded to it, twice (GradCache: for
-the loss, and for the gradients); its pictures prepared for every use. Prompts and pictures are ours in every way.
-Nothing is updated, so gradients of all batches add up and can be compared: a difference is the largest of a weight's
-gradient, as a share of the largest gradient in its matrix. Before the clock starts every way has run another row.
+The model is a Qwen2.5-VL with 33 million parameters, random weights and a LoRA (rank 16, all linear layers of the
+language model), in float32. One thread runs, and its CPU seconds are counted. Rows have MMEB's mix of images and texts,
+with 1 + 8 candidates, and a batch has eight rows.
+
+"UniME-V2's scheme" is the scheme of its released code: every input runs together with one other input, padded to the
+longer one, twice (GradCache: once for the loss, once for the gradients). Images are prepared again for every use. All
+ways use the prompts and images of unijudge.
+
+No weight is updated, so the gradients of all batches are summed and can be compared. The gradient difference is the
+largest difference of a weight's gradient, as a share of the largest gradient in its matrix. Before the measurement,
+every way runs another row.
 """
 
 import json
@@ -44,27 +49,27 @@ WAYS = {
     "reference": "UniME-V2's scheme",
     "plain": "transformers, one padded batch, one pass",
     "once": "unijudge: each input once",
-    "buckets": "unijudge: like lengths together, too",
-    "ours": "unijudge, as it is: vision features kept, too",
+    "buckets": "unijudge: inputs of similar length together, too",
+    "ours": "unijudge, complete: vision features cached, too",
 }
 SETS = {
     "every candidate once": (1, 1, ("reference", "plain", "ours")),
     "every candidate four times": (2, 4, tuple(WAYS)),
 }
-"""Batches, how often a candidate stands in all of them, and the ways. In an epoch of MMEB's 662,172 rows, one stands in
-about 13."""
+"""Number of batches, how often a candidate occurs in them, and the ways. In an epoch of MMEB's 662,172 rows, a
+candidate occurs in about 13 rows."""
 Way = Callable[[Backbone, Sequence[Example]], None]
 
 
 def loss(vectors_BCD: Tensor, examples: Sequence[Example]) -> Tensor:
-    """UniME-V2's, of (rows, query and candidates, width)."""
+    """Returns UniME-V2's loss of vectors (rows, query and candidates, width)."""
     student = (vectors_BCD[:, :1] * vectors_BCD[:, 1:]).sum(-1)
     teacher = torch.tensor([example.teacher for example in examples], device=student.device)
     return symmetric_kl(student, teacher, student_temperature=0.02, teacher_temperature=0.02)
 
 
 def ours(backbone: Backbone, examples: Sequence[Example]) -> None:
-    """As `train embedder` does."""
+    """Runs a batch as `train embedder` does."""
     batch = collate(examples)
     queries, candidates = embed(backbone, [*batch.queries, *batch.candidates]).split(
         [len(batch.queries), len(batch.candidates)]
@@ -73,7 +78,7 @@ def ours(backbone: Backbone, examples: Sequence[Example]) -> None:
 
 
 def prepared(backbone: Backbone, contents: Sequence[Content]) -> dict[str, Tensor]:
-    """What the model takes of one padded batch, every picture of it decoded and processed anew."""
+    """Returns the model inputs of one padded batch. Every image is decoded and processed again."""
     backbone.inputs.pictures = PictureReader(backbone.inputs.family, max_source_pixels=UNBOUNDED)
     streams = [stream_of(backbone, content) for content in contents]
     arrays = backbone.inputs.token_arrays(streams) | backbone.inputs.picture_arrays(streams)
@@ -81,20 +86,20 @@ def prepared(backbone: Backbone, contents: Sequence[Content]) -> dict[str, Tenso
 
 
 def forward(backbone: Backbone, inputs: dict[str, Tensor]) -> Tensor:
-    """Unit vectors by the model's own forward."""
+    """Returns the unit vectors of the model's own forward pass."""
     hidden_BSD = backbone.model.get_base_model().model(**inputs, use_cache=False).last_hidden_state
     last_B = inputs["attention_mask"].sum(1) - 1
     return F.normalize(hidden_BSD[torch.arange(len(last_B)), last_B], dim=-1)
 
 
 def plain(backbone: Backbone, examples: Sequence[Example]) -> None:
-    """One batch, padded to its longest."""
+    """Runs a batch as one padded batch."""
     contents = [content for example in examples for content in (example.query, *example.candidates)]
     loss(forward(backbone, prepared(backbone, contents)).unflatten(0, (len(examples), -1)), examples).backward()
 
 
 def reference(backbone: Backbone, examples: Sequence[Example]) -> None:
-    """GradCache with chunks of two, over (query, negatives 1, 3, …) of all rows, then (positive, negatives 2, 4, …)."""
+    """Runs GradCache with chunks of two: (query, negatives 1, 3, …) of all rows, then (positive, negatives 2, 4, …)."""
     grid = [[example.query, *example.candidates] for example in examples]
     columns = [[0, *range(2, 2 + NEGATIVES, 2)], [1, *range(3, 2 + NEGATIVES, 2)]]
     places = [(row, column) for side in columns for row in range(len(grid)) for column in side]
@@ -109,7 +114,7 @@ def reference(backbone: Backbone, examples: Sequence[Example]) -> None:
 
 
 def opened(folder: str, **chosen: Any) -> Backbone:
-    """The model with a LoRA of random weights: half of a fresh one is zero, and so is the other half's gradient."""
+    """Opens the model with a LoRA of random weights. In a new LoRA half of the weights and gradients are zero."""
     chosen = {"batch_tokens": UNBOUNDED} | chosen
     backbone = open_backbone(BackboneSettings(name=folder, **chosen))
     torch.manual_seed(0)
@@ -120,12 +125,12 @@ def opened(folder: str, **chosen: Any) -> Backbone:
 
 
 def trained(backbone: Backbone) -> dict[str, Tensor]:
-    """The parameters of the LoRA."""
+    """Returns the parameters of the LoRA."""
     return {name: one for name, one in backbone.model.named_parameters() if one.requires_grad}
 
 
 def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, float]:
-    """Times one way over one set of rows, and leaves its gradients in the folder."""
+    """Measures one way on one set of rows, and saves its gradients in the folder."""
     if way in ("plain", "once", "reference"):
         trainer.models.length_buckets.MOST_PADDING = UNBOUNDED
     backbone = opened(folder, device="cpu", max_pixels=224 * 224, vision_cache_mb=1024 if way == "ours" else 0)
@@ -144,13 +149,13 @@ def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, floa
 
 
 def difference(folder: str, way: str, repeats: int) -> float:
-    """Of the gradients to the reference's."""
+    """Returns the difference between the gradients of a way and of the reference."""
     theirs, found = (torch.load(f"{folder}/{one}-{repeats}.pt") for one in ("reference", way))
     return max(((found[name] - one).abs().max() / one.abs().max()).item() for name, one in theirs.items())
 
 
 def describe(batches: int, repeats: int) -> str:
-    """How much comes again within a batch."""
+    """Returns a description of the repeated candidates in a batch."""
     distinct = [len(collate(batch).candidates) for batch in training_rows(batches, repeats, seed=1)]
     return f"{BATCH * (1 + NEGATIVES)} candidates in a batch, {sum(distinct) / batches:.0f} of them distinct"
 
@@ -177,12 +182,12 @@ def main() -> None:
 
 
 def flops(backbone: Backbone, examples: Sequence[Example]) -> float:
-    """What a batch takes at least, in floating-point operations, if no picture was seen before.
+    """Returns the least work of a batch, in floating-point operations, if no image is cached.
 
         Σ inputs [2 · linear · n + 3 · attention · n · (n + 1) / 2 + 6 · P · n] + Σ pictures ViT
 
-    Each distinct input of n tokens runs forward, and its gradient backward: through frozen weights once, through
-    attention and the P weights of the LoRA twice. Linear, attention and ViT as in `unijudge.judging.flops`.
+    Each distinct input of n tokens runs forward, and its gradient runs backward: once through frozen weights, and twice
+    through attention and the P weights of the LoRA. Linear, attention and ViT are defined in `unijudge.judging.flops`.
     """
     shape = cast("ModelShape", shape_of(backbone.inputs.config))
     batch = collate(examples)

@@ -1,4 +1,4 @@
-"""A scoring job whose client is watched: what each request came to, and what stands in the shards at the end."""
+"""A scoring job that records the outcome of each request, and counts the pairs in its shards at the end."""
 
 import asyncio
 import hashlib
@@ -31,70 +31,71 @@ IN_FLIGHT = 24
 QUERIES_IN_SHARD = 64
 REQUEST_TIMEOUT_S, RETRY_FOR_S = 60, 240
 WINDOW_S, NEARLY = 3, 0.9
-"""How long the rate must be the old one, and the share of it that counts as the old one: it varies by chance."""
+"""Seconds for which the rate must be normal again, and the share of the old rate that counts as normal."""
 POISON = 413
-"""The number of the one item that does harm; the first query that has it is the one that it belongs to."""
+"""The number of the one harmful item, and of the query that has this item as its positive."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one request came to."""
+    """The outcome of one request."""
 
     at: float
     method: str
     outcome: str
-    """The status; or the name of the network's error."""
-    is_told: bool
-    """Whether a refusal said when to come back."""
+    """The HTTP status, or the name of the network error."""
+    has_retry_after: bool
+    """Whether the answer has the header `Retry-After`."""
 
 
 class Watched(httpx2.AsyncHTTPTransport):
-    """The network; remembers what came back."""
+    """A transport that records the outcome of each request."""
 
     def __init__(self, seen: list[Seen]):
         super().__init__(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None))
         self._seen = seen
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """One request, whole."""
+        """Sends one request and reads the whole answer."""
         try:
             response = await super().handle_async_request(request)
             await response.aread()
         except BaseException as error:
             self._remember(request, type(error).__name__)
             raise
-        self._remember(request, str(response.status_code), is_told="Retry-After" in response.headers)
+        self._remember(request, str(response.status_code), has_retry_after="Retry-After" in response.headers)
         return response
 
-    def _remember(self, request: httpx2.Request, outcome: str, *, is_told: bool = False) -> None:
-        self._seen.append(Seen(time.monotonic(), request.method, outcome, is_told))
+    def _remember(self, request: httpx2.Request, outcome: str, *, has_retry_after: bool = False) -> None:
+        self._seen.append(Seen(time.monotonic(), request.method, outcome, has_retry_after))
 
 
 @dataclass
 class Pairs:
-    """What became of the pairs of a job that ended well."""
+    """The counts of the pairs of a completed job."""
 
     lost: int
-    """Without a verdict, those of the poison left out."""
+    """Pairs without a verdict, except pairs of the harmful item."""
     repeated: int
+    """Pairs that are in the shards more than once."""
     wrong: int
-    """With another verdict than the scripted judge gives."""
+    """Pairs whose verdict differs from the scripted judge's verdict."""
     poisoned: Counter[str]
-    """The codes of the errors of the poison's pairs."""
+    """The error codes of the harmful item's pairs."""
 
 
 class Job:
-    """A scoring job of made-up queries."""
+    """A scoring job with generated queries."""
 
     def __init__(self, folder: Path, queries: int, *, pictures: bool = False, poison: str = "", seed: int = 0):
-        """Makes its corpus.
+        """Creates the corpus of the job.
 
         Args:
-            folder: An empty one.
-            queries: How many.
-            pictures: Whether each item has a picture of its own.
-            poison: How the text of one item ends; empty: as those of the others.
-            seed: Of the pictures.
+            folder: An empty folder.
+            queries: Number of queries.
+            pictures: Whether each item has its own image.
+            poison: The end of the harmful item's text. If it is empty, no item is harmful.
+            seed: Seed of the images.
         """
         self._folder = folder
         self._poison = ""
@@ -120,7 +121,7 @@ class Job:
         self.is_running = True
 
     def run(self, url: str) -> str:
-        """Runs it, and tells how it ended."""
+        """Runs the job, and returns "done" or its error."""
         settings = ScoreSettings(
             corpus=self._folder / "corpus",
             vectors=self._folder / "vectors",
@@ -153,17 +154,17 @@ class Job:
         )
 
     def answered(self, since: float, until: float) -> int:
-        """Questions that were answered in a time, of `time.monotonic`."""
+        """Returns the number of answered questions between two times of `time.monotonic`."""
         return len([at for at in self._answers() if since <= at < until])
 
     def _answers(self) -> list[float]:
         return [one.at for one in self.seen if one.method == "POST" and one.outcome == "200"]
 
     def recovered_s(self, since: float, rate: float) -> float | None:
-        """Seconds until answers came at a rate again; None where the job ended before they did.
+        """Returns the seconds until answers came at a rate again; None if the job ended before.
 
         Args:
-            since: From when, of `time.monotonic`.
+            since: The start time, on the clock of `time.monotonic`.
             rate: Answers per second.
         """
         answers = self._answers()
@@ -176,21 +177,21 @@ class Job:
         return None
 
     def failures(self) -> tuple[Counter[str], int]:
-        """Answers that are errors and name no time for a retry; and how many requests the network lost."""
-        said = Counter(
+        """Returns the error answers without a time for a retry, and the number of requests that the network lost."""
+        errors = Counter(
             f"{one.outcome} at {one.method}"
             for one in self.seen
             if one.outcome.isdecimal() and int(one.outcome) >= 400
-            # The client sends images that the service lacks, and retries after the time that `Retry-After` says.
-            if one.outcome != "409" and not (one.outcome in {"429", "503"} and one.is_told)
+            # After a 409 the client uploads images, and after `Retry-After` the client retries. Neither is an error.
+            if one.outcome != "409" and not (one.outcome in {"429", "503"} and one.has_retry_after)
         )
-        return said, sum(not one.outcome.isdecimal() for one in self.seen)
+        return errors, sum(not one.outcome.isdecimal() for one in self.seen)
 
     def pairs(self, *, scripted: bool) -> Pairs:
-        """What stands in the shards.
+        """Counts the pairs in the shards.
 
         Args:
-            scripted: Whether the scripted judge has judged.
+            scripted: Whether the judge was the scripted judge, so that its verdicts can be checked.
         """
         corpus = Corpus(self._folder / "corpus")
         counted: Counter[tuple[str, str]] = Counter()
@@ -212,7 +213,7 @@ class Job:
 
 
 def _wrong(corpus: Corpus, query_id: str, judged: list[Judged]) -> int:
-    """Pairs whose verdict is another one than the scripted judge gives."""
+    """Returns the number of pairs whose verdict differs from the scripted judge's verdict."""
     query = corpus.content(corpus.queries[int(query_id[1:])])
     candidates = [corpus.content(corpus.items[corpus.row_of[one.item_id]]) for one in judged]
     truth = asyncio.run(ScriptedJudge(Prompt()).judge(query, candidates))

@@ -1,1 +1,1 @@
-"""The embedded default: makes a tiny model and data, then runs the whole pipeline."""
+"""The demo: a synthetic world, tiny models that are checked in, and the commands of the whole pipeline."""

@@ -1,6 +1,6 @@
-"""The whole pipeline on this machine: `python -m demo FOLDER`, which is what `make demo` runs.
+"""Runs the whole pipeline on this machine: `python -m demo FOLDER`. `make demo` runs this command.
 
-Every step is a command that a person could type; it is printed before it runs.
+Every step is a command that a user could type. Each command is printed before it runs.
 """
 
 import argparse
@@ -17,13 +17,11 @@ MARK = ".unijudge-demo"
 
 
 def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
-    """Runs everything into `out`, which is emptied first if an earlier demo made it."""
+    """Runs everything, with output in `out`. If an earlier demo made this folder, the folder is emptied first."""
     if len(f"{out} {Path.cwd()}".split()) != 2:
-        raise SystemExit(
-            f"{out}, {Path.cwd()}: the demo's commands take no path with a space in it; give another folder"
-        )
+        raise SystemExit(f"{out}, {Path.cwd()}: the demo's commands accept no path with a space. Give another folder")
     if out.exists() and not (out / MARK).exists():
-        raise SystemExit(f"{out}: exists, and no demo made it; give another folder")
+        raise SystemExit(f"{out}: exists, and was not made by the demo. Give another folder")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / MARK).touch()
@@ -60,10 +58,12 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m demo")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=1, help="training worlds, each with its own students")
-    parser.add_argument("--backend", default="auto", help="of the judge: auto, vllm, transformers")
-    parser.add_argument("--quick", action="store_true", help="a minute's worth of everything; the numbers mean nothing")
+    parser.add_argument("--seeds", type=int, default=1, help="number of training worlds, each with its own students")
+    parser.add_argument("--backend", default="auto", help="backend of the judge: auto, vllm or transformers")
+    parser.add_argument(
+        "--quick", action="store_true", help="run every step with little data; the results mean nothing"
+    )
     given = parser.parse_args()
     if given.seeds < 1:
-        parser.error(f"--seeds {given.seeds}: at least one training world is needed")
+        parser.error(f"--seeds {given.seeds}: at least one training world is needed. Give 1 or more")
     main(given.out, QUICK if given.quick else Size(), seeds=given.seeds, backend=given.backend)

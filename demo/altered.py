@@ -1,11 +1,11 @@
-"""A selection with some of its negatives replaced, for studies of what negatives do.
+"""Replaces some of the negatives of a selection, for studies on the effect of negatives.
 
     python -m demo.altered mixed ROWS OTHER CORPUS OUT --share 0.25
     python -m demo.altered planted ROWS SCORES CORPUS DATA OUT --share 0.25 [--filter]
 
-`mixed` takes this share of each row's negatives from another selection of the same queries. `planted` puts candidates
-that are truly right in their place; with `--filter` the judge may refuse them, as a selection does. How many were
-replaced in the end stands in OUT/altered.json.
+`mixed` replaces this share of each row's negatives with negatives from another selection of the same queries. `planted`
+replaces them with candidates that are in fact correct. With `--filter` the judge's filter may reject these candidates,
+as in a selection. OUT/altered.json contains the number of replaced negatives.
 """
 
 import argparse
@@ -23,14 +23,20 @@ from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_tr
 from unijudge.storage.files import publishing_folder, read_json
 
 Offer = Callable[[Triple], list[Negative]]
-"""What may stand in the place of a row's negatives, best first."""
+"""Returns possible replacements for the negatives of a row, best first."""
 
 
 class Replacer:
-    """Replaces a share of each row's first negatives, and counts."""
+    """Replaces a share of each row's first negatives, and counts the replacements."""
 
     def __init__(self, offer: Offer, share: float, seed: int):
-        """Has replaced nothing yet."""
+        """Starts with zero counts.
+
+        Args:
+            offer: Returns the possible replacements of a row.
+            share: The share of negatives to replace.
+            seed: The seed of the random positions.
+        """
         self._offer = offer
         self._share = share
         self._dice = random.Random(f"altered {seed}")
@@ -38,26 +44,26 @@ class Replacer:
         self.replaced = 0
 
     def row(self, triple: Triple) -> Triple:
-        """The row with other negatives, at places that are drawn at random."""
+        """Returns the row with replaced negatives at random positions."""
         negatives = triple.negatives[:NEGATIVES]
-        there = {negative.item_id for negative in negatives}
-        offered = [one for one in self._offer(triple) if one.item_id not in there]
+        present = {negative.item_id for negative in negatives}
+        offered = [candidate for candidate in self._offer(triple) if candidate.item_id not in present]
         places = self._dice.sample(range(len(negatives)), round(self._share * len(negatives)))
-        for place, one in zip(places, offered, strict=False):
-            negatives[place] = one
+        for place, candidate in zip(places, offered, strict=False):
+            negatives[place] = candidate
         self.negatives += len(negatives)
         self.replaced += min(len(places), len(offered))
         return replace(triple, negatives=negatives)
 
 
 def of_another(rows: Path, corpus: Corpus) -> Offer:
-    """The negatives of another selection of the same queries."""
+    """Returns an offer with the negatives of another selection of the same queries."""
     by_query = {row.query_id: row.negatives for row in read_triples(rows, corpus.fingerprint)}
     return lambda triple: by_query.get(triple.query_id, [])
 
 
 def of_the_truth(scores: Path, truth: Truth, *, is_filtered: bool) -> Offer:
-    """Candidates that are right, the most similar first; with the filter, those that the judge lets pass."""
+    """Returns an offer with correct candidates, the most similar first. With the filter, only those that survive."""
     by_query = {row.query_id: list(_right(row, truth, is_filtered)) for row in read_scores(scores)}
     return lambda triple: by_query.get(triple.query_id, [])
 
@@ -74,7 +80,7 @@ def _right(row: JudgedQuery, truth: Truth, is_filtered: bool) -> Iterator[Negati
 
 
 def write(rows: Path, out: Path, corpus: Corpus, replacer: Replacer) -> None:
-    """Writes the selection anew, each row with its other negatives."""
+    """Writes the selection with the replaced negatives."""
     manifest = read_json(rows / "triples.json", TripleManifest)
     with publishing_folder(out) as draft:
         count = write_triples(draft, map(replacer.row, read_triples(rows, corpus.fingerprint)))
@@ -85,7 +91,7 @@ def write(rows: Path, out: Path, corpus: Corpus, replacer: Replacer) -> None:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Reads the command line and writes the altered selection."""
     parser = argparse.ArgumentParser(prog="python -m demo.altered")
     ways = parser.add_subparsers(dest="way", required=True)
     for way, places in {"mixed": ("rows", "other"), "planted": ("rows", "scores")}.items():
@@ -94,7 +100,7 @@ def main() -> None:
             one.add_argument(place, type=Path)
         one.add_argument("--share", type=float, required=True)
         one.add_argument("--seed", type=int, default=0)
-        one.add_argument("--filter", action="store_true", help="planted: the judge may refuse what is planted")
+        one.add_argument("--filter", action="store_true", help="planted: the judge may reject planted candidates")
     given = parser.parse_args()
     if given.way == "mixed":
         corpus = Corpus(given.corpus)

@@ -1,4 +1,4 @@
-"""What can be said of a scene, and whether it holds. See `demo.world`."""
+"""Captions of a scene, and whether a caption is true of a scene. See `demo.world`."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ NUMBERS = ("one", "two", "three", "four")
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene, in its cell."""
+    """One thing of a scene, in one cell."""
 
     shape: str
     color: str
@@ -22,25 +22,25 @@ Scene = tuple[Thing, ...]
 
 @dataclass(frozen=True)
 class Phrase:
-    """What a caption says of a thing; what is None is left open."""
+    """The part of a caption that describes one thing. An attribute that is None is not mentioned."""
 
     shape: str
     color: str | None = None
     size: str | None = None
 
     def fits(self, thing: Thing) -> bool:
-        """Whether it is true of a thing."""
+        """Returns whether the phrase is true of a thing."""
         return self.shape == thing.shape and self.color in (None, thing.color) and self.size in (None, thing.size)
 
     @property
     def text(self) -> str:
-        """With its article."""
+        """The words of the phrase, with its article."""
         return " ".join(word for word in ("a", self.size, self.color, self.shape) if word)
 
 
 @dataclass(frozen=True)
 class Short:
-    """One thing, or two and their relation, or these and a third."""
+    """A caption of one thing, or of two things and their relation, possibly with a third thing."""
 
     first: Phrase
     relation: str | None = None
@@ -49,14 +49,14 @@ class Short:
 
     @property
     def text(self) -> str:
-        """As in `a red circle left of a square`."""
+        """The words of the caption, such as `a red circle left of a square`."""
         text = self.first.text
         if self.relation and self.second:
             text += f" {self.relation} {self.second.text}"
         return f"{text} and {self.also.text}" if self.also else text
 
     def holds(self, scene: Scene) -> bool:
-        """Whether it is true of a scene: some things fit, different ones for each phrase."""
+        """Returns whether the caption is true of a scene: a different thing fits each phrase."""
         for first in scene:
             for second in scene if self.second else (None,):
                 for also in scene if self.also else (None,):
@@ -75,7 +75,7 @@ class Short:
 
 @dataclass(frozen=True)
 class Long:
-    """All things of a scene, each with its place."""
+    """A caption of all things of a scene, with the position of each thing."""
 
     places: tuple[tuple[Phrase, int, int], ...]
     rows: tuple[str, ...]
@@ -83,14 +83,14 @@ class Long:
 
     @property
     def text(self) -> str:
-        """A sentence for each thing."""
+        """The words of the caption, with one sentence for each thing."""
         number = f"The picture shows {NUMBERS[len(self.places) - 1]} objects."
         return " ".join(
             [number, *(f"There is {p.text} at the {self.rows[r]} {self.columns[c]}." for p, r, c in self.places)]
         )
 
     def holds(self, scene: Scene) -> bool:
-        """Whether exactly these things stand in these places."""
+        """Returns whether the scene has exactly these things at these positions."""
         at = {(thing.row, thing.column): thing for thing in scene}
         return len(at) == len(self.places) and all(
             (row, column) in at and phrase.fits(at[row, column]) for phrase, row, column in self.places
@@ -101,7 +101,7 @@ Caption = Short | Long
 
 
 def relation_of(first: Thing, second: Thing) -> str | None:
-    """How the first thing stands to the second; None if they share neither row nor column."""
+    """Returns the relation of the first thing to the second; None if the things share neither row nor column."""
     if first.row == second.row and first.column != second.column:
         return "left of" if first.column < second.column else "right of"
     if first.column == second.column and first.row != second.row:

@@ -1,4 +1,4 @@
-"""The demo's commands, one a line, as a person would type them."""
+"""The commands of the demo, one per line, as a user would type them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SELECTIONS = {
     "topk_unfiltered": "preset=topk",
     "unime_v2": "",
 }
-"""Ways to choose negatives from the same scores; by name, what is set. Without anything: the method."""
+"""Ways to choose negatives from the same scores: name → settings. Without settings: the method of the paper."""
 STUDENTS = {
     "infonce_random": ("random", "loss.name=infonce loss.in_batch_weight=1"),
     "infonce_unfiltered": ("topk_unfiltered", "loss.name=infonce loss.in_batch_weight=1"),
@@ -21,12 +21,12 @@ STUDENTS = {
     "hard_labels": ("unime_v2", "loss.name=infonce"),
     "soft_labels": ("unime_v2", "loss.name=symmetric_kl"),
 }
-"""By name: its negatives, and its loss."""
+"""The students: name → their selection, and the settings of their loss."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The sizes of data and training."""
 
     train_scenes: int = 4000
     train_queries: int = 600
@@ -40,26 +40,26 @@ class Size:
 QUICK = Size(
     train_scenes=60, train_queries=40, eval_scenes=40, fresh_pairs=200, student_steps=4, reranker_steps=4, replicas=1
 )
-"""For the test of the demo itself: everything runs, nothing is learned."""
+"""Sizes for the test of the demo itself: every step runs, and no model learns anything."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The commands, as text; `out` is the demo's folder."""
+    """The commands as text. `out` is the folder of the demo."""
 
     out: Path
     size: Size
     seeds: int
 
     def make_data(self) -> Iterator[str]:
-        """A training world for each seed, and one for evaluation."""
+        """Yields the commands that create a training world for each seed, and one world for evaluation."""
         for seed in range(self.seeds):
             yield f"python -m demo.data {self.out}/data/train-{seed} --part train --scenes {self.size.train_scenes} \
 --queries {self.size.train_queries} --seed {seed}"
         yield f"python -m demo.data {self.out}/data/eval --part eval --scenes {self.size.eval_scenes}"
 
     def import_all(self) -> Iterator[str]:
-        """MMEB's layout for training; for evaluation all true pairs, so that every right answer counts."""
+        """Yields the imports. Evaluation imports all true pairs, so that every right answer counts."""
         for seed in range(self.seeds):
             data = f"{self.out}/data/train-{seed}"
             yield f"unijudge mine import mmeb {data}/mmeb {self.out}/train-{seed}/corpus --images {data}/images \
@@ -69,12 +69,12 @@ class Demo:
 --items {data}/items.jsonl"
 
     def embed_base(self) -> list[list[str]]:
-        """Every corpus by the base embedder, and its evaluation."""
+        """Returns the commands that embed every corpus with the base embedder, and evaluate it."""
         train = [[self._embed(f"train-{seed}", "vectors")] for seed in range(self.seeds)]
         return [*train, [self._embed("eval", "base"), self._evaluate("base")]]
 
     def judge_all(self, service: str) -> Iterator[tuple[str, str]]:
-        """(stage, command): how good the judge is, its scores, and the base's best items in its order."""
+        """Yields (stage, command): the judge's quality, its scores, and the base's best items in the judge's order."""
         yield "judge", f"python -m demo.pairs {self.out}/data/pairs {self.size.fresh_pairs}"
         yield (
             "judge",
@@ -89,7 +89,7 @@ service={service} pool=subset shard_size=64",
         yield "rerank", self.rerank(service, "judge")
 
     def select_all(self) -> Iterator[str]:
-        """The same scores, three ways."""
+        """Yields the commands that select negatives in three ways, from the same scores."""
         for seed in range(self.seeds):
             for name, settings in SELECTIONS.items():
                 folder = f"{self.out}/train-{seed}"
@@ -97,14 +97,14 @@ service={service} pool=subset shard_size=64",
 out={folder}/{name}"
 
     def train_all(self) -> list[list[str]]:
-        """The reranker, and each student with its evaluation."""
+        """Returns the commands that train the reranker, and train and evaluate each student."""
         reranker = f"unijudge train reranker model.name={JUDGE} {PIXELS} {self._rows(0, 'unime_v2')} \
 max_steps={self.size.reranker_steps} warmup_steps=12 batch_size=16 learning_rate=3e-4 \
 lora.rank=16 lora.alpha=32 loss.hardest=4 out={self.out}/runs/reranker"
         return [[reranker], *(self._student(name, seed) for seed in range(self.seeds) for name in STUDENTS)]
 
     def rerank(self, service: str, name: str) -> str:
-        """The base's ten best items of each query, in the order of a service."""
+        """Returns the command that reranks the base's ten best items of each query with a service."""
         return f"unijudge train rerank corpus={self.out}/eval/corpus evaluation={self.out}/eval/base-metrics \
 service={service} max_in_flight=48 out={self.out}/eval/rerank-{name}"
 

@@ -1,16 +1,16 @@
-"""The demo's data: captioned scenes and handwritten digits, four tasks, and all that is true of them.
+"""Creates the demo's data: captioned scenes and handwritten digits, for four tasks, and the complete ground truth.
 
     python -m demo.data FOLDER --part train --scenes 4000 --queries 600 --seed 0
 
-No scene that taught judge or base is among them, and no scene is in both parts: which part a scene may be in follows
-from its content (`demo.teaching.lessons.part_of`). The same holds for digits.
+The data contain no scene that judge or base model were trained on, and no scene is in both parts. The content of a
+scene decides its part (`demo.teaching.lessons.part_of`). The digits are split as well.
 
     FOLDER/images/0000.png …          56 × 56 pixels
-    FOLDER/mmeb/Scenes_t2i, …         rows in the MMEB-train layout, each with one positive, as data sets have it
-    FOLDER/items.jsonl                all pictures and captions of the scenes: a pool that is larger than the rows
-    FOLDER/truth.jsonl                the same queries as pairs, once for each candidate of the pool that is right
-    FOLDER/grades.npz                 (captions, scenes): the share of a caption's statements that hold for a scene
-    FOLDER/data.json                  how it was made, and how many candidates are right for a query
+    FOLDER/mmeb/Scenes_t2i, …         rows in the layout of MMEB-train, each with one labelled positive
+    FOLDER/items.jsonl                the pool: all images and captions of the scenes, more than the rows name
+    FOLDER/truth.jsonl                the same queries as pairs, one for each correct candidate of the pool
+    FOLDER/grades.npz                 (captions, scenes): the share of a caption's statements that are true of a scene
+    FOLDER/data.json                  the recipe, and the mean number of correct images for a caption
 
 Digits: the test set of "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, in scikit-learn.
 """
@@ -37,35 +37,35 @@ from unijudge.foreign.cells import Side
 from unijudge.storage.files import publishing_folder
 
 DIGIT_ROWS = {"train": range(400), "eval": range(400, 898)}
-"""Of the half of the digits that taught no model."""
+"""Rows of each part, in the half of the digits that no model was trained on."""
 MOST_DIGITS = {"train": 100, "eval": 120}
-"""Queries that ask for a digit's name, and as many that ask for another picture of it."""
+"""Limit of queries for a digit's name, and of queries for another image of a digit."""
 TO_IMAGE, TO_TEXT = "Scenes_t2i", "Scenes_i2t"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set is made."""
+    """The parameters of a data set."""
 
     part: Literal["train", "eval"]
     scenes: int
-    """Pictures in the pool, and captions."""
+    """Number of images in the pool, and of captions."""
     queries: int
-    """Scenes that are asked for."""
+    """Number of scenes that queries search for."""
     seed: int
     left_open: float = 0.5
-    """How often a short caption leaves a colour open: the more often, the more pictures fit a caption, of which only
-    one is labelled."""
+    """How often a short caption does not mention a colour. With a higher value more images match a caption, but only
+    one of these images is labelled."""
     long: float = 0.15
-    """Share of captions that tell every thing with its place."""
+    """Share of captions that describe every thing with its position."""
     to_image: float = 0.5
-    """Share of the queries that seek a picture for a caption; the others seek a caption for a picture. At 0.5 each
-    scene of `queries` is asked for in both directions."""
+    """Share of queries that search for an image with a caption. The other queries search for a caption with an image.
+    At 0.5, queries search for each scene in both directions."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A query, its labelled positive, and everything in the pool that is right."""
+    """A query, its labelled positive, and all correct candidates of the pool."""
 
     subset: str
     query: Side
@@ -75,30 +75,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Pool:
-    """The scenes of a data set, each with its picture and its caption."""
+    """The scenes of a data set, each with its image and its caption."""
 
     scenes: Sequence[Scene]
     captions: Sequence[Caption]
 
     @property
     def pictures(self) -> list[Side]:
-        """As candidates."""
+        """The images of the scenes, as candidates."""
         return [Side(TARGET, _name(place)) for place in range(len(self.scenes))]
 
     @property
     def texts(self) -> list[Side]:
-        """As candidates."""
+        """The captions of the scenes, as candidates."""
         return [Side(caption.text, None) for caption in self.captions]
 
 
 def make_data(folder: Path, recipe: Recipe) -> None:
-    """Writes pictures, training rows, the pool and the truth.
+    """Writes images, training rows, the pool and the ground truth.
 
     Raises:
-        SystemExit: More queries than scenes.
+        SystemExit: There are more queries than scenes.
     """
     if not 0 < recipe.queries <= recipe.scenes:
-        raise SystemExit(f"--queries {recipe.queries}: not in 1 … {recipe.scenes}, the scenes. Ask for fewer")
+        raise SystemExit(f"--queries {recipe.queries}: not in 1 … {recipe.scenes}, the scenes. Give a smaller number")
     seed = recipe.seed + (1_000_000 if recipe.part == "eval" else 0)
     album = Album.of(WORLD, scenes=recipe.scenes, seed=seed, part=recipe.part)
     dice = random.Random(f"{recipe.part} {recipe.seed}")
@@ -120,7 +120,7 @@ def make_data(folder: Path, recipe: Recipe) -> None:
         right = fmean(len(row.right) for row in rows if row.subset == TO_IMAGE) if recipe.to_image else 0.0
         made = asdict(recipe) | {"rows": len(rows), "pictures": len(wanted), "right_of_a_caption": right}
         (draft / "data.json").write_text(json.dumps(made, indent=1))
-    print(f"{folder}: {len(wanted)} pictures, {len(rows)} queries, {right:.1f} right pictures for a caption")
+    print(f"{folder}: {len(wanted)} images, {len(rows)} queries, {right:.1f} correct images per caption")
 
 
 def _caption(scene: Scene, recipe: Recipe, dice: random.Random) -> Caption:
@@ -130,7 +130,7 @@ def _caption(scene: Scene, recipe: Recipe, dice: random.Random) -> Caption:
 
 
 def _scenes(pool: Pool, holds: npt.NDArray[np.bool_], recipe: Recipe) -> Iterator[Row]:
-    """The first scenes of the pool, sought by their captions, by their pictures, or by both."""
+    """Yields queries for the first scenes of the pool, by caption, by image, or both."""
     pictures, texts = pool.pictures, pool.texts
     to_image = range(round(2 * recipe.to_image * recipe.queries))
     to_text = range(2 * recipe.queries - len(to_image))
@@ -143,7 +143,7 @@ def _scenes(pool: Pool, holds: npt.NDArray[np.bool_], recipe: Recipe) -> Iterato
 
 
 def _digits(album: Album, recipe: Recipe, dice: random.Random) -> Iterator[Row]:
-    """Some ask for a digit's name, and as many for another picture of it; a fifth as many as scenes are asked for."""
+    """Yields queries for a digit's name, and as many for another image of a digit: each a fifth of `queries`."""
     rows = DIGIT_ROWS[recipe.part]
     queries = min(max(1, recipe.queries // 5), MOST_DIGITS[recipe.part])
     named, paired, pool = rows[:queries], rows[queries : 2 * queries], rows[2 * queries :]
@@ -151,7 +151,7 @@ def _digits(album: Album, recipe: Recipe, dice: random.Random) -> Iterator[Row]:
         name = Side(DIGITS[album.labels[place]], None)
         yield Row("Digits_cls", Side(WHICH_DIGIT, _name(album.digit(place))), name, [name])
     labelled = [dice.choice(_alike(album, place, pool)) for place in paired]
-    within = sorted(set(labelled))  # what MMEB's rows name is the whole pool
+    within = sorted(set(labelled))  # the pool contains only images that MMEB's rows name
     for place, twin in zip(paired, labelled, strict=True):
         right = [Side(TARGET, _name(album.digit(other))) for other in _alike(album, place, within)]
         query = Side(SAME_DIGIT, _name(album.digit(place)))
@@ -163,7 +163,7 @@ def _alike(album: Album, place: int, others: range | list[int]) -> list[int]:
 
 
 def _write(folder: Path, rows: Sequence[Row], pool: Pool) -> None:
-    """The rows in two layouts, and the pool."""
+    """Writes the rows in two layouts, and the pool."""
     for subset in dict.fromkeys(row.subset for row in rows):
         (folder / "mmeb" / subset).mkdir(parents=True)
         table = pa.Table.from_pylist([_mmeb(row) for row in rows if row.subset == subset])
@@ -208,16 +208,16 @@ def _name(place: int) -> str:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Reads the command line and writes the data."""
     parser = argparse.ArgumentParser(prog="python -m demo.data")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--part", choices=["train", "eval"], required=True)
-    parser.add_argument("--scenes", type=int, required=True, help="pictures in the pool")
-    parser.add_argument("--queries", type=int, help="scenes that are asked for; default: all")
+    parser.add_argument("--scenes", type=int, required=True, help="number of images in the pool")
+    parser.add_argument("--queries", type=int, help="number of scenes that queries search for; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--left-open", type=float, default=Recipe.left_open, help="share of colours that are not named")
+    parser.add_argument("--left-open", type=float, default=Recipe.left_open, help="share of unmentioned colours")
     parser.add_argument("--long", type=float, default=Recipe.long, help="share of long captions")
-    parser.add_argument("--to-image", type=float, default=Recipe.to_image, help="share of queries that seek a picture")
+    parser.add_argument("--to-image", type=float, default=Recipe.to_image, help="share of queries for an image")
     given = vars(parser.parse_args())
     folder, queries = given.pop("folder"), given.pop("queries")
     make_data(folder, Recipe(queries=queries or given["scenes"], **given))

@@ -1,9 +1,10 @@
-"""Graded nDCG of an evaluation: an item counts by how much of the caption is true, and not only where all of it is.
+"""Computes the graded nDCG of an evaluation: the gain of an item depends on the share of the caption that is true.
 
     python -m demo.graded DATA CORPUS EVALUATION OUT      writes OUT/graded.json
 
-Gain 2^(4·share) − 1: whole truth counts 15, three of four statements 7, half of them 3. Source of nDCG: Järvelin and
-Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002.
+The gain is 2^(4·share) − 1. A completely true caption has a gain of 15, a caption with three of four true statements 7,
+and a half true caption 3. Source of nDCG: Järvelin and Kekäläinen, "Cumulated gain-based
+evaluation of IR techniques", ACM TOIS 20(4), 2002.
 """
 
 import json
@@ -25,16 +26,16 @@ CUTOFF = 10
 
 
 class Grades:
-    """How much of each caption is true of each picture of a data set."""
+    """The share of each caption that is true of each image of a data set."""
 
     def __init__(self, data: Path):
-        """Reads what `demo.data` wrote."""
+        """Reads the shares that `demo.data` wrote."""
         kept = np.load(data / "grades.npz")
         self._shares = kept["percent"] / 100
         self._row = {str(text): row for row, text in enumerate(kept["texts"])}
 
     def of(self, query: Query, items: list[Item]) -> tuple[Floats, Floats]:
-        """Shares of the items in their order, and those of all items that could have been found, best first."""
+        """Returns the shares of the items in their order, and the shares of all possible items, best first."""
         if query.subset == TO_IMAGE:
             of_all = self._shares[self._row[(query.text or "").removeprefix(FIND_IMAGE)]]
             found = of_all[[_number(item.image) for item in items]]
@@ -45,7 +46,7 @@ class Grades:
 
 
 def ndcg(found: Floats, best: Floats) -> float:
-    """Of the first ten items, by the shares of true statements.
+    """Returns the nDCG of the first ten items, from their shares of true statements.
 
     Example:
         >>> ndcg(np.array([1.0, 0.0]), np.array([1.0, 0.0])), round(ndcg(np.array([0.0, 1.0]), np.array([1.0, 0.0])), 3)
@@ -60,12 +61,12 @@ def _gained(shares: Floats) -> float:
 
 
 def _number(name: str | None) -> int:
-    """Of a picture, from its name."""
+    """Returns the number of an image, from its name."""
     return int(Path(name or "").stem)
 
 
 def main(data: Path, corpus_folder: Path, evaluation: Path, out: Path) -> None:
-    """Measures one evaluation."""
+    """Computes the graded nDCG of one evaluation, and writes it to OUT/graded.json."""
     corpus, grades = Corpus(corpus_folder), Grades(data)
     queries = {query.query_id: query for query in corpus.queries}
     values: dict[str, list[float]] = defaultdict(list)

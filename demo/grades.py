@@ -1,11 +1,11 @@
-"""How much of a caption is true of each scene: the share of its statements that hold, for many scenes at once.
+"""Computes the share of a caption's statements that are true of each scene, for many scenes at once.
 
     table = Table(scenes)
-    shares = table.shares(caption)      # (scenes,), 1 where the caption holds
+    shares = table.shares(caption)      # (scenes,), 1 if the caption is true
 
-A caption makes statements: a thing of such a shape is there, it has this colour, this size; one stands left of the
-other; a thing stands in this place; there are so many things. Words of a short caption may be read of any of a scene's
-things, of different ones for each phrase: the best reading counts.
+A caption makes statements: a thing with this shape exists, the thing has this colour and this size, one thing is left
+of another, a thing is at this position, the scene has this number of things. A phrase of a short caption may describe
+any thing of a scene, but two phrases describe different things. The best assignment counts.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from demo.world import World
 
 Shares = npt.NDArray[np.float64]
 MOST = 4
-"""Things in a scene."""
+"""Largest number of things in a scene."""
 NOTHING = -1
 
 
 class Table:
-    """Scenes as arrays: what each thing is, where it stands, and how things stand to each other."""
+    """Scenes as arrays: the attributes, positions and relations of all things."""
 
     def __init__(self, world: World, scenes: Sequence[Scene]):
-        """Reads the scenes."""
+        """Converts the scenes to arrays."""
         self._codes = {"shape": world.shapes, "color": world.colors, "size": world.sizes}
         self._side = len(world.columns)
         shape = (len(scenes), MOST)
@@ -46,7 +46,7 @@ class Table:
         self._counts = np.array([len(scene) for scene in scenes])
 
     def shares(self, caption: Caption) -> Shares:
-        """(scenes,): the share of a caption's statements that hold for each scene; 1 exactly where it holds."""
+        """Returns (scenes,): the share of true statements for each scene; 1 exactly if the caption is true."""
         if isinstance(caption, Long):
             return self._of_long(caption)
         return self._of_short(caption)
@@ -57,7 +57,7 @@ class Table:
         statements = sum(_statements(phrase) for phrase in phrases)
         relation = RELATIONS.index(caption.relation) if caption.relation and caption.second else None
         best = np.zeros(len(self._counts))
-        # A thing that is not there fits nothing, so a reading of a missing thing never counts.
+        # A missing thing fits no phrase, so an assignment with a missing thing never counts.
         for places in permutations(range(MOST), len(phrases)):
             found = sum(fits[:, place] for fits, place in zip(fitting, places, strict=True))
             if relation is not None:
@@ -75,7 +75,7 @@ class Table:
         return shares
 
     def _fitting(self, phrase: Phrase) -> npt.NDArray[np.float64]:
-        """(scenes, things): how many of a phrase's statements hold for each thing; none does of another shape."""
+        """Returns (scenes, things): the number of true statements of a phrase; 0 for a thing with another shape."""
         is_shape = self._things["shape"] == self._codes["shape"].index(phrase.shape)
         found = is_shape.astype(np.float64)
         for name in ("color", "size"):
@@ -86,5 +86,5 @@ class Table:
 
 
 def _statements(phrase: Phrase) -> int:
-    """How many statements a phrase makes: one of its shape, and one of each word more."""
+    """Returns the number of statements of a phrase: one for the shape, and one for each attribute."""
     return 1 + (phrase.color is not None) + (phrase.size is not None)

@@ -1,11 +1,12 @@
-"""Labelled pairs of the demo's world, for `unijudge judge bench`.
+"""Writes labelled pairs of the demo's world, for `unijudge judge bench`.
 
     python -m demo.pairs FOLDER COUNT
 
-    FOLDER/pairs.jsonl      a pair, its label, its task, and of what kind it is where it does not match
+    FOLDER/pairs.jsonl      each pair with its label, its task, and the kind of a pair that does not match
     FOLDER/images/…
 
-The scenes are of the part that evaluates, the digits of the half that taught nothing, and these pairs chose nothing.
+The scenes come from the evaluation part, and the digits from the half that no model was trained on. No choice was made
+with these pairs.
 """
 
 import json
@@ -31,7 +32,7 @@ HARD = tuple(kind for kind in KINDS if kind.startswith(("replace", "swap")))
 
 
 def write_pairs(folder: Path, count: int, seed: int = SEED) -> None:
-    """Writes fresh pairs and their pictures."""
+    """Writes new pairs and their images."""
     album = Album.of(WORLD, scenes=count // 2, seed=seed, part="eval")
     pairs = Lessons(album, make_tokenizer(), seed).pairs(count)
     with publishing_folder(folder) as draft:
@@ -43,9 +44,9 @@ def write_pairs(folder: Path, count: int, seed: int = SEED) -> None:
 
 
 def areas_of(rows: Iterable[LabelledScore]) -> dict[str, float]:
-    """ROC-AUC over all pairs; over scenes' replaced and swapped words (`hard`); of each kind and task of its own.
+    """Returns the ROC-AUC over all pairs (`all`), over replaced and swapped words (`hard`), and of each kind and task.
 
-    A kind of scenes is measured against all matches of scenes.
+    The pairs of a kind are compared with all matches of scenes.
 
     Raises:
         SystemExit: A pair has no verdict.
@@ -53,7 +54,7 @@ def areas_of(rows: Iterable[LabelledScore]) -> dict[str, float]:
     scored = [(row, row.answer) for row in rows]
     failed = [answer for _, answer in scored if not isinstance(answer, Verdict)]
     if failed:
-        raise SystemExit(f"a fresh pair was not judged: {failed[0]}")
+        raise SystemExit(f"a pair has no verdict: {failed[0]}. Check the log of the judge, and run the demo again")
     scores = np.array([answer.score for _, answer in scored if isinstance(answer, Verdict)])
     match = np.array([row.match for row, _ in scored])
     subsets = np.array([row.subset for row, _ in scored])

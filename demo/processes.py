@@ -1,4 +1,4 @@
-"""Commands and services of the demo: shown, run, timed, and stopped again."""
+"""Prints, runs and times the commands of the demo, and starts and stops its services."""
 
 import contextlib
 import multiprocessing
@@ -26,27 +26,27 @@ QUIET = {
     "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }  # fmt: skip
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-"""For commands that run side by side: with more threads than cores each waits for the other."""
+"""Variables for commands that run at the same time. With more threads than cores they would slow each other down."""
 LOADED_ONCE = [
     "trainer.embedding.embed", "trainer.training.embedder", "trainer.training.reranker",
     "trainer.evaluation.evaluate", "peft",
     "transformers.models.auto", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
 ]  # fmt: skip
-"""What commands that run side by side import: more than half of the time of a small one."""
+"""Modules that are imported once for all parallel commands. Imports take over half of the time of a small command."""
 FORKS = multiprocessing.get_context("forkserver")
 
 
 def run(command: str) -> None:
-    """Shows a command and runs it to its end; a failure ends the demo."""
+    """Prints a command and runs it. A failure ends the demo."""
     print(f"\n$ {command}", flush=True)
     done = subprocess.run(_arguments(command), env=os.environ | QUIET, check=False)
     _check(command, done.returncode)
 
 
 def run_side_by_side(chains: Sequence[Sequence[str]], at_once: int = 2) -> None:
-    """Runs chains of `unijudge` commands, some at once; each command is shown with its last line when it is done.
+    """Runs chains of `unijudge` commands, several at the same time. Prints each command and its output when it is done.
 
-    Each command is a fork of one process that has imported what they need.
+    Each command is a fork of one process that has already imported the modules.
     """
     FORKS.set_forkserver_preload(LOADED_ONCE)
     with _environment(QUIET | ONE_THREAD):
@@ -58,16 +58,16 @@ def run_side_by_side(chains: Sequence[Sequence[str]], at_once: int = 2) -> None:
 
 
 def _run_chain(chain: Sequence[str], failed: threading.Event) -> None:
-    """Begins no command once another chain has failed."""
+    """Runs the commands of a chain, and starts no command after another chain has failed."""
     for command in chain:
         if failed.is_set():
             return
         with tempfile.TemporaryDirectory() as folder:
-            told, errors = Path(folder) / "told", Path(folder) / "errors"
-            process = FORKS.Process(target=_command, args=(shlex.split(command), told, errors))
+            output, errors = Path(folder) / "output", Path(folder) / "errors"
+            process = FORKS.Process(target=_command, args=(shlex.split(command), output, errors))
             process.start()
             process.join()
-            printed = told.read_text().strip()
+            printed = output.read_text().strip()
             if process.exitcode:
                 printed += errors.read_text()
         print(f"\n$ {command}\n{printed}", flush=True)
@@ -76,9 +76,9 @@ def _run_chain(chain: Sequence[str], failed: threading.Event) -> None:
         _check(command, process.exitcode or 0)
 
 
-def _command(words: list[str], told: Path, errors: Path) -> None:
-    """Runs one command in this process, which is a fork, as if it was typed; what it prints goes to two files."""
-    for stream, path in ((sys.stdout, told), (sys.stderr, errors)):
+def _command(words: list[str], output: Path, errors: Path) -> None:
+    """Runs one command in this forked process. Its output goes to two files."""
+    for stream, path in ((sys.stdout, output), (sys.stderr, errors)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
     sys.argv = words
@@ -87,7 +87,7 @@ def _command(words: list[str], told: Path, errors: Path) -> None:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets variables for a while: a process that begins meanwhile keeps them."""
+    """Sets environment variables during the block. A process that starts in the block keeps them."""
     before = dict(os.environ)
     os.environ.update(variables)
     yield
@@ -97,12 +97,12 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 def _check(command: str, status: int) -> None:
     if status:
-        raise SystemExit(f"the demo stops: `{command}` ended with status {status}")
+        raise SystemExit(f"the demo stops: `{command}` ended with status {status}. See its output above")
 
 
 @contextlib.contextmanager
 def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator[str]:
-    """A judge service on a free port; yields its URL once a real pair was scored, and stops it at the end."""
+    """Starts a judge service on a free port, yields its URL when the service is ready, and stops it at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -112,7 +112,7 @@ def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator
         f"model.name={model.absolute()} model.backend={backend} model.dtype=float32 "
         f"{PIXELS} model.max_tokens=1024 "
         "front.max_ongoing_requests=32 "
-        "health.canary_every_s=0"  # the known pairs are plain English; this judge reads its own world only
+        "health.canary_every_s=0"  # canaries are plain English, and this judge knows only the words of its world
     )
     with started(command, url, log):
         yield url
@@ -120,15 +120,15 @@ def serving(model: Path, backend: str, log: Path, replicas: int = 2) -> Iterator
 
 @contextlib.contextmanager
 def started(command: str, url: str, log: Path) -> Iterator[None]:
-    """Shows the command of a service and starts it; yields once the service is ready, and stops it at the end.
+    """Prints the command of a service, starts it, yields when the service is ready, and stops it at the end.
 
     Args:
-        command: A command line, as a person would type it.
-        url: Where the service will listen.
-        log: The file for all that it prints.
+        command: A command line, as a user would type it.
+        url: The URL of the service.
+        log: The file for the output of the service.
 
     Raises:
-        SystemExit: The service ended, or is not ready in time.
+        SystemExit: The service ended, or was not ready in time.
     """
     print(f"\n$ {command} &", flush=True)
     with log.open("w") as file:
@@ -137,11 +137,9 @@ def started(command: str, url: str, log: Path) -> Iterator[None]:
         begun = time.monotonic()
         while not _ready(url):
             if process.poll() is not None:
-                raise SystemExit(f"the service ended with status {process.returncode}:\n{log.read_text()}")
+                raise SystemExit(f"the service ended with status {process.returncode}. Its log:\n{log.read_text()}")
             if time.monotonic() - begun > START_LIMIT_S:
-                raise SystemExit(
-                    f"the service is not ready after {START_LIMIT_S} s; its log so far:\n{log.read_text()}"
-                )
+                raise SystemExit(f"the service was not ready after {START_LIMIT_S} s. Its log:\n{log.read_text()}")
             time.sleep(0.5)
         print(f"ready at {url}", flush=True)
         yield
@@ -156,7 +154,7 @@ def started(command: str, url: str, log: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Adds a stage's wall time."""
+    """Adds the wall-clock time of the block to a stage."""
     begun = time.monotonic()
     yield
     seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - begun

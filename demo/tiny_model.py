@@ -1,8 +1,8 @@
-"""Makes a tiny, ordinary Qwen2.5-VL folder in seconds: random weights, a real tokenizer, a real image processor.
+"""Writes a tiny Qwen2.5-VL with random weights, a real tokenizer and a real image processor, in seconds.
 
     python -m demo.tiny_model FOLDER
 
-Untrained: its scores and embeddings mean nothing. It runs through the very code that runs a 7B model.
+The model is untrained, so its scores and embeddings mean nothing. The same code runs this model and a 7B model.
 """
 
 import random
@@ -23,7 +23,7 @@ CONTROL_TOKENS = [
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
-# Qwen's tokenizers hold these too; they are not "special", so the usual switch does not keep them out of user text.
+# Qwen's tokenizers also have these tokens. They are not "special", so the usual switch does not keep them out of text.
 PLAIN_ADDED_TOKENS = ["<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -39,7 +39,7 @@ _DICE = random.Random(0)
 _SCENES = [WORLD.scene(_DICE) for _ in range(300)]
 _CAPTIONS = [(WORLD.caption(scene, _DICE), WORLD.long_caption(scene, _DICE)) for scene in _SCENES]
 SENTENCES = [caption.text for both in _CAPTIONS for caption in both]
-"""They hold each word of the world, so that a word is one token."""
+"""Sentences that contain every word of the world, so that each word becomes one token."""
 WORDS = [
     *SENTENCES, Prompt().instruction, "Query:", "Candidate:", "Yes", "No", "system user assistant\n",
     "You are a helpful assistant.",
@@ -51,7 +51,7 @@ WORDS = [
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of Qwen's kind, with its control tokens and chat template; Yes and No are one token each."""
+    """Returns a byte-level BPE as in Qwen, with its control tokens and chat template. Yes and No are one token each."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -78,15 +78,15 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_model(
     folder: Path, *, seed: int = 0, width: int = 128, layers: int = 3, vision_width: int = 64, vision_layers: int = 2
 ) -> None:
-    """Writes an untrained model, of 0.8 million parameters by default.
+    """Writes an untrained model, with 0.8 million parameters by default.
 
     Args:
-        folder: Where to write.
-        seed: Of the random weights.
-        width: Of the language model; a multiple of 32.
-        layers: Of the language model.
-        vision_width: Of the vision tower; a multiple of 32.
-        vision_layers: Of the vision tower.
+        folder: The output folder.
+        seed: Seed of the random weights.
+        width: Width of the language model; a multiple of 32.
+        layers: Number of layers of the language model.
+        vision_width: Width of the vision tower; a multiple of 32.
+        vision_layers: Number of layers of the vision tower.
     """
     tokenizer = make_tokenizer()
     text = {
@@ -94,7 +94,7 @@ def make_model(
         "intermediate_size": 2 * width if width < 512 else 3 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": width // 32,
-        "initializer_range": 0.08 * (128 / width) ** 0.5,  # spreads an untrained judge's scores over most of (0, 1)
+        "initializer_range": 0.08 * (128 / width) ** 0.5,  # spreads untrained scores over most of (0, 1)
     }
     vision = {
         "depth": vision_layers,
@@ -119,7 +119,7 @@ def build_model(
     rope_theta: float,
     tied: bool,
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """A Qwen2.5-VL with random weights, for this tokenizer; `text` and `vision` are parts of its configuration."""
+    """Returns a Qwen2.5-VL with random weights. `text` and `vision` are parts of its configuration."""
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         architectures=["Qwen2_5_VLForConditionalGeneration"],
@@ -147,7 +147,7 @@ def build_model(
 def save_model(
     folder: Path, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, side: int = 56
 ) -> None:
-    """Writes a folder that transformers, PEFT and vLLM load by its name; pictures are read with `side`² pixels."""
+    """Writes a folder that transformers, PEFT and vLLM can load. Images are scaled to `side`² pixels."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil(min_pixels=side * side, max_pixels=side * side).save_pretrained(folder)

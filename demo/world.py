@@ -1,15 +1,16 @@
-"""A procedural world of captioned pictures in which truth is computable: does this caption hold for this scene?
+"""A procedural world of captioned images. Whether a caption is true of a scene can be computed.
 
     world = WORLD
     scene = world.scene(random.Random(1))
-    caption = world.caption(scene, random.Random(2))      # holds for the scene
+    caption = world.caption(scene, random.Random(2))      # true of the scene
     kind, wrong = world.hard_negative(caption, random.Random(3))
     assert caption.holds(scene)
 
-Things stand in the cells of a grid. A short caption names two of them and how they stand to each other, a long one all
-of them with their places. A hard negative differs in one word or two, by the kinds of SugarCrepe (arXiv 2306.14610):
-replace an attribute, an object, a relation; swap attributes or objects; add an attribute or an object. Whether it is
-wrong for a scene is for `holds` to say: it can be true by chance. Everything is deterministic by the dice it is given.
+Things are in the cells of a grid. A short caption names two things and their relation. A long caption names all things
+with their positions. A hard negative differs in one or two words. Its kinds are those of SugarCrepe (arXiv
+2306.14610): replace an attribute, an object or a relation, swap attributes or objects, add an attribute or an object. A
+hard negative can be true of a scene by chance, so `holds` must check it. All results depend only on the given random
+generator.
 """
 
 import math
@@ -28,12 +29,12 @@ RGB = {
     "purple": (150, 60, 190), "black": (25, 25, 25),
 }  # fmt: skip
 CELL = 28
-"""Pixels on a side of a cell: one image token of Qwen2.5-VL."""
+"""Width and height of a cell in pixels, which is one image token of Qwen2.5-VL."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What there is, and how many cells it has."""
+    """The possible attributes of things, and the cells of the grid."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -43,11 +44,11 @@ class World:
 
     @property
     def pixels(self) -> int:
-        """Side of a picture."""
+        """Width and height of an image, in pixels."""
         return CELL * len(self.rows)
 
     def scene(self, dice: random.Random) -> Scene:
-        """Mostly two different things in one row or column; at times three or four anywhere."""
+        """Returns a scene: mostly two different things in one row or column, sometimes three or four anywhere."""
         cells = [(row, column) for row in range(len(self.rows)) for column in range(len(self.columns))]
         if dice.random() < 0.7:
             first, second = dice.sample(cells, 2)
@@ -62,7 +63,7 @@ class World:
         return tuple(things)
 
     def altered(self, scene: Scene, dice: random.Random) -> Scene:
-        """A near neighbour: one thing of another colour, shape or size, or two that change places or colours."""
+        """Returns a similar scene: one attribute is changed, or two things swap their positions or colours."""
         things = list(scene)
         place, other = dice.sample(range(len(things)), 2)
         a, b = things[place], things[other]
@@ -79,13 +80,13 @@ class World:
         return tuple(things)
 
     def caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3) -> Short:
-        """A short caption that holds: two things and their relation.
+        """Returns a true short caption: two things and their relation.
 
         Args:
-            scene: What it is said of.
-            dice: What to say.
-            drop: How often a colour is left open.
-            also: How often a third thing is named: if never, the word `and` alone would give an added object away.
+            scene: The scene to describe.
+            dice: The random generator.
+            drop: How often a colour is not mentioned.
+            also: How often a third thing is named. Without a third thing, the word `and` would reveal an added object.
         """
         pairs = [(a, b) for a in scene for b in scene if relation_of(a, b)]
         if not pairs:
@@ -96,7 +97,7 @@ class World:
         return Short(phrases[0], relation_of(first, second), phrases[1], third)
 
     def exists(self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3) -> Short:
-        """A short caption that names one thing, or two."""
+        """Returns a short caption that names one or two things."""
         thing = dice.choice(scene)
         return Short(self._phrase(thing, dice, drop), also=self._third(scene, {thing}, dice, drop, also))
 
@@ -105,13 +106,13 @@ class World:
         return self._phrase(dice.choice(others), dice, drop) if others and dice.random() < also else None
 
     def long_caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.0) -> Long:
-        """A long caption that holds: every thing with its place."""
+        """Returns a true long caption: every thing with its position."""
         things = sorted(scene, key=lambda thing: (thing.row, thing.column))
         places = tuple((self._phrase(thing, dice, drop), thing.row, thing.column) for thing in things)
         return Long(places, self.rows, self.columns)
 
     def hard_negative(self, caption: Caption, dice: random.Random, kind: str | None = None) -> tuple[str, Caption]:
-        """A caption that differs little, and its kind. Of the wished kind where the caption has what it takes."""
+        """Returns the kind and the caption of a hard negative, with the requested kind if the caption allows it."""
         wished = [kind] if kind in KINDS else []
         for choice in wished + dice.sample(KINDS, len(KINDS)):
             made = (
@@ -122,7 +123,7 @@ class World:
         raise AssertionError("every caption has a shape to replace")
 
     def render(self, scene: Scene, dice: random.Random) -> Image.Image:
-        """The picture: RGB, with a light background, and things that jitter in place, size and colour."""
+        """Returns an RGB image with a light background. Position, size and colour of the things vary a little."""
         scale = 2
         picture = Image.new("RGB", (self.pixels * scale,) * 2, tuple(dice.randint(215, 255) for _ in range(3)))
         draw = ImageDraw.Draw(picture)

@@ -1,6 +1,6 @@
-"""Python imports this at its start where the folder stands in PYTHONPATH: its wall clock then jumps.
+"""Changes the wall clock of Python. Python imports this module at start if its folder is in PYTHONPATH.
 
-The file that `UNIJUDGE_BENCH_CLOCK` names holds by how many seconds; where it is missing, the clock is right.
+The file `UNIJUDGE_BENCH_CLOCK` contains the difference in seconds. If the file is missing, the clock is correct.
 """
 
 import os

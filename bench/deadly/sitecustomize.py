@@ -1,7 +1,8 @@
-"""Python imports this at its start where the folder stands in PYTHONPATH: a candidate can then kill its scripted judge.
+"""Lets a candidate kill its scripted judge. Python imports this module at start if its folder is in PYTHONPATH.
 
-A replica that judges a candidate whose text ends in the word `UNIJUDGE_BENCH_LETHAL` is ended by SIGKILL, as by a fault
-in an engine or by the system's OOM killer. The file `UNIJUDGE_BENCH_DEATHS` gets a line for each: the query's text.
+A replica that judges a candidate whose text ends in the word `UNIJUDGE_BENCH_LETHAL` is killed with SIGKILL, as by a
+fault in an engine or by the system's OOM killer. For each death, the text of the query is added to the file
+`UNIJUDGE_BENCH_DEATHS`, as one line.
 """
 
 import os
@@ -15,7 +16,7 @@ MODULE = "judge_service.backends.scripted"
 
 
 def _find_spec(name: str, path: list[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-    """Finds the scripted judge as Python does, and changes it as soon as it is there."""
+    """Finds the module of the scripted judge, and changes the judge when the module is loaded."""
     spec = PathFinder.find_spec(name, path, target) if name == MODULE else None
     if spec is None or spec.loader is None:
         return None
@@ -27,7 +28,7 @@ def _find_spec(name: str, path: list[str] | None, target: ModuleType | None = No
 
         def answer_or_die(judge: Any, query: Any, candidate: Any) -> Any:
             if (candidate.text or "").endswith(os.environ["UNIJUDGE_BENCH_LETHAL"]):
-                with open(os.environ["UNIJUDGE_BENCH_DEATHS"], "a") as deaths:  # noqa: PTH123  as little as can be
+                with open(os.environ["UNIJUDGE_BENCH_DEATHS"], "a") as deaths:  # noqa: PTH123  as little code as possible
                     deaths.write(f"{query.text}\n")
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer(judge, query, candidate)

@@ -3,10 +3,10 @@
     .venv/bin/python -m bench.gpu                        everything, with models of random weights
     .venv/bin/python -m bench.gpu --model NAME           the judge's steps with a real checkpoint
     .venv/bin/python -m bench.gpu --steps parity judge   some steps
-    .venv/bin/python -m bench.gpu --dry-run              everything, tiny, on a CPU: shows that each step runs
+    .venv/bin/python -m bench.gpu --dry-run              everything, tiny, on a CPU: checks that each step runs
 
-Each case runs in a process of its own, so the next one runs after a case that fails. Without vLLM, Ray or FAISS the
-cases that need them are skipped. The exit status is 1 if a case failed, or if no GPU is visible.
+Each case runs in a separate process, so the other cases still run if a case fails. Cases that need vLLM, Ray or FAISS
+are skipped if the package is not installed. The exit status is 1 if a case failed, or if no GPU is visible.
 """
 
 import argparse
@@ -36,14 +36,14 @@ PACKAGES = (
 
 
 def main() -> None:
-    """Runs the steps, writes `gpu.md` and `gpu.json`, and says where."""
+    """Runs the steps, writes `gpu.md` and `gpu.json`, and prints their paths."""
     asked = _arguments()
     try:
         gpus = visible_gpus()
     except ModelError as error:
         sys.exit(f"error: {error}")
     if not gpus.found and not asked.dry_run:
-        sys.exit(f"error: no GPU to measure: {gpus.why_none()}. --dry-run tries everything on the CPU.")
+        sys.exit(f"error: no GPU to measure: {gpus.why_none()}. To try every step on the CPU, add --dry-run.")
 
     logs = asked.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -59,25 +59,25 @@ def main() -> None:
     (asked.out / "gpu.md").write_text(text, encoding="utf-8")
     figures = {"begun": begun.isoformat(), "machine": machine, "outcomes": _as_json(outcomes)}
     (asked.out / "gpu.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{asked.out / 'gpu.md'}, figures in gpu.json, what was printed in {logs}")
+    print(f"Wrote {asked.out / 'gpu.md'} and gpu.json. The output of each case is in {logs}")
     if any(outcome.state == "failed" for cases in outcomes.values() for outcome in cases.values()):
         sys.exit(1)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Measure unijudge on one GPU.")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of the page (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="output folder (default: %(default)s)")
     parser.add_argument("--model", default="", help="a checkpoint for the judge: a hub name or a folder")
-    parser.add_argument("--size", choices=["3b", "7b"], default="3b", help="of the models with random weights")
+    parser.add_argument("--size", choices=["3b", "7b"], default="3b", help="size of the models with random weights")
     parser.add_argument("--steps", nargs="+", choices=NAMES, default=list(NAMES), metavar="STEP", help=", ".join(NAMES))
     parser.add_argument("--limit-s", type=float, default=120, help="time limit of one case (default: %(default)s)")
-    parser.add_argument("--scratch", type=Path, help="a folder with room for the models, 15 GB for 3b, 35 GB for 7b")
-    parser.add_argument("--dry-run", action="store_true", help="tiny models, on the CPU")
+    parser.add_argument("--scratch", type=Path, help="folder for the models: 15 GB for 3b, 35 GB for 7b")
+    parser.add_argument("--dry-run", action="store_true", help="use tiny models on the CPU")
     return parser.parse_args()
 
 
 def _chosen(names: list[str]) -> list[Step]:
-    """The steps of these names, after the models that they need."""
+    """Returns the steps with these names, after the step that makes their models."""
     chosen = [step for step in STEPS if step.name in names]
     needed = {model for step in chosen for model in step.models}
     if "models" in names or not needed:
@@ -88,19 +88,19 @@ def _chosen(names: list[str]) -> list[Step]:
 
 def _about(options: Options, begun: datetime) -> str:
     if options.dry_run:
-        model = "Tiny models with random weights ran on the CPU: this page shows that each step runs, and no speed."
+        model = "Tiny models with random weights ran on the CPU. This page shows that each step runs, but no speed."
     elif options.model:
-        model = f"The judge's steps ran {options.model}, the trainer's a Qwen2-VL with random weights."
+        model = f"The judge's steps used {options.model}, and the trainer's steps a Qwen2-VL with random weights."
     else:
-        model = f"Models of published shapes with random weights ({options.size})."
+        model = f"The models have published shapes and random weights ({options.size})."
     return (
-        f"Made by `python -m bench.gpu` on {begun:%Y-%m-%d}. {model} Each case ran in a process of its own, for "
-        f"{options.limit_s:g} s at most. Its time includes imports and loading."
+        f"Made by `python -m bench.gpu` on {begun:%Y-%m-%d}. {model} Each case ran in a separate process for at most "
+        f"{options.limit_s:g} s. The time of a case includes imports and loading."
     )
 
 
 def _machine(gpus: Gpus) -> dict[str, str]:
-    """The device and the versions, by name."""
+    """Returns the device and the versions, by name."""
     gpu = gpus.found[0] if gpus.found else None
     found = {
         "GPU": str(gpu) if gpu else "none",

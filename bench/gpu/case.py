@@ -1,8 +1,8 @@
-"""The process of one case: measures it, and writes its outcome to a file.
+"""The process of one case: measures the case, and writes its outcome to a file.
 
     python -m bench.gpu.case STEP CASE OPTIONS RESULT
 
-OPTIONS is a file with the options as JSON. Nothing is caught that ends the process: the parent notices it.
+OPTIONS is a file with the options as JSON. If the process crashes, the parent notices it.
 """
 
 import json
@@ -20,7 +20,7 @@ from unijudge.errors import UnijudgeError
 
 
 def outcome_of(step_name: str, case_name: str, options: Options) -> Outcome:
-    """Measures one case; whatever it raises becomes its cause."""
+    """Measures one case. If the case raises an error, the error becomes the cause of the outcome."""
     (step,) = (step for step in STEPS if step.name == step_name)
     try:
         return Outcome("ok", figures=step.cases[case_name].measure(options))
@@ -31,7 +31,7 @@ def outcome_of(step_name: str, case_name: str, options: Options) -> Outcome:
     except UnijudgeError as error:
         traceback.print_exc()
         return Outcome("failed", cause=one_line(str(error)))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  a case may fail in any library; the page says how
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a case may fail in any library; the page shows the error
         traceback.print_exc()
         return Outcome("failed", cause=one_line(f"{type(error).__name__}: {error}"))
 
@@ -44,7 +44,7 @@ def main() -> None:
     Path(result_file).write_text(json.dumps(asdict(outcome)), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # an engine's processes may keep this one from its end; the parent ends them all
+    os._exit(0)  # processes of an engine could block a normal exit; the parent ends all processes
 
 
 if __name__ == "__main__":

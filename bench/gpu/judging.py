@@ -1,4 +1,4 @@
-"""Step 3: how many pairs a second does the judge score, and how far is that from what the GPU could do?"""
+"""Step 3: how many pairs per second the judge scores, compared with the limit of the GPU."""
 
 import asyncio
 import itertools
@@ -14,15 +14,15 @@ from bench.judge import Work, work
 from bench.peaks import peak_of
 
 IN_FLIGHT = {"vllm": 16, "transformers": 2}
-"""Queries that a judge has at the same time. The transformers backend runs one, while the other waits."""
+"""Queries in flight. The transformers backend processes one query while the other waits."""
 COUNTED = 8
-"""Queries whose tokens are counted; all have the same lengths, within a few tokens."""
+"""Number of queries whose tokens are counted. All queries have nearly the same number of tokens."""
 SCENARIOS = {"image → image, 12 candidates": (12, True), "image → text, 50 candidates": (50, False)}
-"""How many candidates a query has, and whether they are images."""
+"""Number of candidates of a query, and whether the candidates are images."""
 
 
 def multiply(options: Options) -> Figures:
-    """The rate of a large product, and the GPU's peak by its maker."""
+    """Returns the rate of a large matrix product, and the GPU's peak as published by its maker."""
     name = device_name(options.device)
     rate = product_rate(options.device, options.scale.product_size)
     return {"device": name, "maker_peak": peak_of(name), "product_rate": rate}
@@ -31,30 +31,30 @@ def multiply(options: Options) -> Figures:
 def judge_pairs(
     options: Options, *, backend: Literal["vllm", "transformers"], graphs: Literal["off", "piecewise"] = "off"
 ) -> Figures:
-    """Pairs a second in each scenario, and what a pair costs at least."""
+    """Returns the pairs per second in each scenario, and the least cost of a pair."""
     if options.dry_run and graphs == "piecewise":
         raise Skipped("vLLM records graphs on a GPU only")
     check_engine(options, backend)
     from judge_service.backends import open_judge
 
     begun = time.perf_counter()
-    # A process of its own for the engine, so that a dry run takes the way of a GPU.
+    # The engine gets its own process, so that a dry run uses the same code path as a GPU.
     judge = open_judge(service_settings(options, backend, graphs=graphs, own_process=True))
     start_s = time.perf_counter() - begun
 
-    # One event loop for everything: vLLM's engine stays bound to the first one that it meets.
+    # One event loop for everything, because vLLM's engine stays bound to its first event loop.
     return {"start_s": start_s, "scenarios": asyncio.run(_scenarios(options, judge, IN_FLIGHT[backend]))}
 
 
 async def _scenarios(options: Options, judge: Any, in_flight: int) -> Figures:
-    """Of each scenario what was measured."""
+    """Returns the measurements of each scenario."""
     scale = options.scale
     found = {}
     for name, (candidates, images) in SCENARIOS.items():
         queries = scale.judge_images if images else scale.judge_texts
         todo = work(queries, candidates, images=images, seed=1, side=scale.image_side)
 
-        # Other pairs first: nothing is compiled or loaded on the clock.
+        # Other pairs run first, so that compilation and loading are not measured.
         await flow(judge, work(1, candidates, images=images, seed=7, side=scale.image_side), in_flight, 60)
         computed_before = _computed(judge)
         pairs, seconds = await flow(judge, todo, in_flight, scale.judge_seconds)
@@ -69,13 +69,13 @@ async def _scenarios(options: Options, judge: Any, in_flight: int) -> Figures:
 
 
 async def flow(judge: Any, todo: Work, in_flight: int, seconds: float) -> tuple[int, float]:
-    """Judges queries, some at the same time, and begins none after some seconds.
+    """Judges queries, a number of them at the same time, and starts no query after some seconds.
 
     Returns:
-        How many pairs got a verdict, and the seconds until the last one.
+        The number of pairs with a verdict, and the seconds until the last verdict.
 
     Raises:
-        RuntimeError: A pair got no verdict.
+        RuntimeError: A pair has no verdict.
     """
     from unijudge.judging.verdicts import PairError
 
@@ -92,7 +92,7 @@ async def flow(judge: Any, todo: Work, in_flight: int, seconds: float) -> tuple[
             answers = await judge.judge(query, candidates)
             errors = [answer.message for answer in answers if isinstance(answer, PairError)]
             if errors:
-                raise RuntimeError(f"a pair got no verdict: {errors[0]}")
+                raise RuntimeError(f"a pair has no verdict: {errors[0]}")
             judged += len(answers)
 
     await asyncio.gather(*(worker() for _ in range(in_flight)))
@@ -100,9 +100,9 @@ async def flow(judge: Any, todo: Work, in_flight: int, seconds: float) -> tuple[
 
 
 def cost_of(judge: Any, some: Work) -> tuple[float | None, float]:
-    """The mean FLOPs of a pair where nothing is computed twice; and its mean tokens, likewise.
+    """Returns the mean FLOPs and the mean tokens of a pair, if nothing is computed twice.
 
-    FLOPs are None for a model whose vision tower is not worked out.
+    The FLOPs are None for a model whose vision tower is not supported by the counter.
     """
     from judge_service.replica.counting import counter_of
     from unijudge.judging.flops import pair_flops
@@ -125,14 +125,14 @@ def cost_of(judge: Any, some: Work) -> tuple[float | None, float]:
 
 
 def _computed(judge: Any) -> int | None:
-    """Tokens that were computed until now; None for a judge that does not count them."""
+    """Returns the number of computed tokens so far; None for a judge that does not count tokens."""
     if not hasattr(judge, "cached_tokens"):
         return None
     return judge.prompt_tokens - judge.cached_tokens
 
 
 def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
-    """One row a scenario and way."""
+    """Returns a table with one row per scenario and way."""
     measured = outcomes["product"].figures
     peak = measured.get("maker_peak") or measured.get("product_rate")
     rows = []
@@ -144,7 +144,7 @@ def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
         rows.append([scenario, case.title, *_row(found, peak), number(figures.get("start_s"), ".0f")])
     header = [
         "pairs", "way", "pairs/s", "limit, pairs/s", "model FLOPs utilisation", "useful TFLOP/s",
-        "tokens computed a pair", "least tokens a pair", "start, s",
+        "tokens computed per pair", "least tokens per pair", "start, s",
     ]  # fmt: skip
     return [Table(header, rows, _note(measured))]
 
@@ -167,27 +167,27 @@ def _row(found: Mapping[str, Any] | None, peak: float | None) -> list[str]:
 
 def _note(measured: Mapping[str, Any]) -> str:
     if not measured:
-        return "The limit needs the rate of a large product, which was not measured."
+        return "The limit needs the rate of a large matrix product, which was not measured."
     rate = f"{measured['product_rate'] / 1e12:.3g} TFLOP/s"
     if measured["maker_peak"]:
         peak = f"the maker's peak of a {measured['device']}, {measured['maker_peak'] / 1e12:.4g} TFLOP/s"
-        used = f"{peak}; a large product was measured at {rate}"
+        used = f"{peak}; the measured rate of a large matrix product is {rate}"
     else:
-        used = f"a large product in bfloat16, measured at {rate}: the table of peaks does not know this device"
+        used = f"{rate}, measured with a large product in bfloat16, because the table of peaks lacks this device"
     return (
-        "The limit is what the GPU would score if it computed at its peak rate, and nothing twice: the beginning that "
-        f"a query's candidates share, and each image, once (`unijudge.judging.flops.pair_flops`). Peak: {used}. The "
-        f"time of a "
-        f"pair includes decoding of images and making of prompts; vLLM has {IN_FLIGHT['vllm']} queries at once."
+        "The limit is the number of pairs that the GPU would score at its peak rate, if it computed nothing twice. The "
+        "shared prefix of a query's candidates and each image would be computed once "
+        f"(`unijudge.judging.flops.pair_flops`). Peak: {used}. The time of a pair includes decoding of images and "
+        f"building of prompts. vLLM has {IN_FLIGHT['vllm']} queries in flight."
     )
 
 
 STEP = Step(
     name="judge",
     title="Judge",
-    about="Pairs a second in bfloat16, with a head in float32.",
+    about="Pairs per second in bfloat16, with a head in float32.",
     cases={
-        "product": Case("a large product", multiply, ["torch"]),
+        "product": Case("a large matrix product", multiply, ["torch"]),
         "transformers": Case(
             "transformers backend", partial(judge_pairs, backend="transformers"), ["torch", "transformers"]
         ),

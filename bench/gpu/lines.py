@@ -1,15 +1,15 @@
-"""Texts of many kinds as one line of the page, without the paths of this machine."""
+"""Converts any text to one line of the page, without absolute paths of this machine."""
 
 import re
 
 LONGEST = 400
-"""Characters of a line."""
+"""Maximum number of characters of a line."""
 _PATH = re.compile(r"(?<![\w.:/…])/(?:[\w.@+~-]+/)*([\w.@+~-]+)/?")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def one_line(text: str) -> str:
-    r"""A text in one line, cut where it is long; of absolute paths only the last part stays.
+    r"""Returns a text as one line, truncated if it is long, with only the last part of absolute paths.
 
     Example:
         >>> one_line("no config.json in /home/me/models/a:\n  check the path")
@@ -20,7 +20,7 @@ def one_line(text: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """A text whose absolute paths have only their last part.
+    """Returns a text with only the last part of absolute paths.
 
     Example:
         >>> without_paths("/dev/shm has 3 GiB; 12 pairs/s at http://127.0.0.1:8000/readyz")

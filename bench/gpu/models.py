@@ -1,4 +1,4 @@
-"""Models of published shapes with random weights, made once for the steps that need them."""
+"""Creates models with published shapes and random weights, once for all steps that need them."""
 
 import time
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ JUDGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "fullatt_block_indexes": [1]},
     ),
 }  # fmt: skip
-"""Language model and vision tower of Qwen2.5-VL-3B and 7B, by their published configurations."""
+"""Language model and vision tower of Qwen2.5-VL-3B and 7B, from their published configurations."""
 STUDENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "3b": (
         {
@@ -61,20 +61,20 @@ STUDENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"depth": 2, "embed_dim": 64, "num_heads": 4, "mlp_ratio": 2},
     ),
 }  # fmt: skip
-"""The same of Qwen2-VL-2B (beside the judge of 3B) and 7B. What is left out of a tower is Qwen2-VL's own default."""
+"""Language model and vision tower of Qwen2-VL-2B (for the size 3b) and 7B. Missing values are Qwen2-VL's defaults."""
 
 
 def make_judge(options: Options) -> Figures:
     """Writes a Qwen2.5-VL with random weights in bfloat16."""
     if options.model:
-        raise Skipped(f"the checkpoint {options.model} is measured")
+        raise Skipped(f"not needed: the checkpoint {options.model} is measured")
     import torch
 
     from demo.tiny_model import build_model, make_tokenizer
 
     begun = time.perf_counter()
     text, vision = JUDGES["tiny" if options.dry_run else options.size]
-    spread = {"initializer_range": 0.08 * (128 / text["hidden_size"]) ** 0.5}  # scores over most of (0, 1)
+    spread = {"initializer_range": 0.08 * (128 / text["hidden_size"]) ** 0.5}  # spreads the scores over most of (0, 1)
     tokenizer = make_tokenizer()
     with torch.device(options.device):
         model = build_model(tokenizer, spread | text, vision, seed=0, rope_theta=1e4, tied=False).bfloat16()
@@ -107,7 +107,7 @@ def make_student(options: Options) -> Figures:
 
 
 def _saved(folder: Path, model: Any, tokenizer: Any, begun: float) -> Figures:
-    """Saves a model whole or not at all."""
+    """Saves a model completely or not at all."""
     from demo.tiny_model import save_model
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -118,19 +118,19 @@ def _saved(folder: Path, model: Any, tokenizer: Any, begun: float) -> Figures:
 
 
 def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
-    """How large the models are."""
+    """Returns a table with the sizes of the models."""
     rows = []
     for name, outcome in outcomes.items():
         figures = outcome.figures
         millions = figures["parameters"] / 1e6 if figures else None
         rows.append([STEP.cases[name].title, number(millions, ",.2f"), number(figures.get("seconds"), ".1f")])
-    return [Table(["model", "parameters, millions", "making and saving, s"], rows)]
+    return [Table(["model", "parameters, millions", "creating and saving, s"], rows)]
 
 
 STEP = Step(
     name="models",
     title="Models",
-    about="Random weights in bfloat16, a small tokenizer. Speed depends on shapes alone; scores mean nothing.",
+    about="Random weights in bfloat16 and a small tokenizer. Speed depends only on the shapes. Scores have no meaning.",
     cases={
         "judge": Case("Qwen2.5-VL, for the judge", make_judge, ["torch", "transformers"]),
         "student": Case("Qwen2-VL, for the trainer", make_student, ["torch", "transformers"]),

@@ -1,4 +1,4 @@
-"""What a measurement is told, and how large its steps are: on a GPU, and in a dry run on a CPU."""
+"""The options of a measurement, and the sizes of its steps, on a GPU and in a dry run on a CPU."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,24 +9,24 @@ from judge_service.settings import EngineSettings, ModelSettings, ServiceSetting
 
 @dataclass(frozen=True)
 class Scale:
-    """How much each step does."""
+    """The sizes of all steps."""
 
     min_pixels: int
     max_pixels: int
     max_tokens: int
     parity_queries: int
-    """Of 14 pairs each."""
+    """Number of queries with 14 pairs each."""
     verify_queries: int
     judge_images: int
-    """Queries with 12 images as candidates."""
+    """Number of queries with 12 images as candidates."""
     judge_texts: int
-    """Queries with 50 texts as candidates."""
+    """Number of queries with 50 texts as candidates."""
     judge_seconds: float
-    """After this time no query is begun."""
+    """Seconds after which no further query is started."""
     image_side: int
-    """Of the judge's images, in pixels."""
+    """Width and height of the judge's images, in pixels."""
     product_size: int
-    """Rows and columns of the matrices whose product is timed."""
+    """Rows and columns of the matrices whose product is measured."""
     training_batches: int
     training_pixels: int
     search_items: int
@@ -48,43 +48,43 @@ DRY = Scale(
 
 @dataclass(frozen=True)
 class Options:
-    """What a measurement is told."""
+    """The options of a measurement."""
 
     dry_run: bool
-    """Whether everything is tiny and runs on the CPU."""
+    """Whether all models are tiny and run on the CPU."""
     model: str
-    """A checkpoint for the judge: a hub name or a folder. Empty: a model with random weights is made."""
+    """A checkpoint for the judge: a hub name or a folder. If empty, a model with random weights is created."""
     size: str
-    """Of the models that are made: `3b` or `7b`."""
+    """Size of the created models: `3b` or `7b`."""
     scratch: str
-    """A folder for the models that are made."""
+    """A folder for the created models."""
     logs: str
-    """A folder for what the cases print."""
+    """A folder for the output of the cases."""
     limit_s: float
-    """How long one case may take, in seconds."""
+    """Time limit of one case, in seconds."""
 
     @property
     def scale(self) -> Scale:
-        """How much each step does."""
+        """The sizes of all steps."""
         return DRY if self.dry_run else ON_A_GPU
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
-        """Where everything runs."""
+        """The device of all models."""
         return "cpu" if self.dry_run else "cuda"
 
     @property
     def judge_folder(self) -> Path:
-        """Of the judge's model, where it is made."""
+        """The folder of the judge's created model."""
         return Path(self.scratch) / "judge"
 
     @property
     def training_folder(self) -> Path:
-        """Of the trainer's model."""
+        """The folder of the trainer's model."""
         return Path(self.scratch) / "training"
 
     def as_json(self) -> dict[str, Any]:
-        """For a case's process."""
+        """Returns the options as JSON values, for the process of a case."""
         return asdict(self)
 
 
@@ -98,16 +98,16 @@ def service_settings(
     memory_share: float | None = None,
     own_process: bool | None = None,
 ) -> ServiceSettings:
-    """The settings of a judge with the model that is measured.
+    """Returns the settings of a judge with the measured model.
 
     Args:
-        options: Of the measurement.
-        backend: What runs the model.
-        dtype: Of the weights.
-        head_dtype: Of the logits.
+        options: The options of the measurement.
+        backend: The backend that runs the model.
+        dtype: The dtype of the weights.
+        head_dtype: The dtype of the logits.
         graphs: Whether vLLM compiles the model and records graphs.
-        memory_share: Of the GPU's memory, for vLLM; None: vLLM's own choice.
-        own_process: Whether vLLM's engine runs in a process of its own; None: on a GPU.
+        memory_share: Share of the GPU memory for vLLM; None for the service's default.
+        own_process: Whether vLLM's engine runs in a separate process; None: only on a GPU.
     """
     scale = options.scale
     model = ModelSettings(

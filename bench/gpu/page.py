@@ -1,4 +1,4 @@
-"""The page of a measurement, in Markdown."""
+"""Writes the page of a measurement, in Markdown."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,14 +9,14 @@ from unijudge.pages.markdown import table
 
 
 def page(title: str, about: str, machine: Mapping[str, str], steps: Sequence[Step], outcomes: Outcomes) -> str:
-    """The whole page.
+    """Returns the whole page.
 
     Args:
-        title: Its heading.
-        about: How it was made, in sentences.
-        machine: What it was measured on, by name.
-        steps: Those that ran.
-        outcomes: Of all their cases.
+        title: The heading of the page.
+        about: Sentences about how the page was made.
+        machine: Names and values that describe the machine.
+        steps: The steps that ran.
+        outcomes: The outcomes of all cases of these steps.
     """
     parts = [f"# {title}", about, "## Machine", table(["", "found"], machine.items())]
     parts += ["## Outcome", _outcome_table(steps, outcomes)]
@@ -27,7 +27,7 @@ def page(title: str, about: str, machine: Mapping[str, str], steps: Sequence[Ste
 
 
 def _step_tables(step: Step, outcomes: Mapping[str, Outcome]) -> list[str]:
-    """The tables of a step and their notes; one sentence where nothing was measured."""
+    """Returns the tables of a step and their notes, or one sentence if nothing was measured."""
     if not any(outcome.figures for outcome in outcomes.values()):
         causes = dict.fromkeys(f"{outcome.state}: {outcome.cause}" for outcome in outcomes.values())
         return [f"{NOT_MEASURED.capitalize()} ({'; '.join(causes)})."]
@@ -46,4 +46,4 @@ def _outcome_table(steps: Sequence[Step], outcomes: Outcomes) -> str:
             outcome = outcomes[step.name][name]
             state = outcome.state if not outcome.cause else f"{outcome.state}: {outcome.cause}"
             rows.append([step.title, case.title, number(outcome.seconds, ".1f"), state])
-    return table(["step", "case", "time with start, s", "outcome"], rows)
+    return table(["step", "case", "time including start, s", "outcome"], rows)

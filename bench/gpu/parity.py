@@ -1,4 +1,4 @@
-"""Step 2: how far are the scores of vLLM, and of both backends in bfloat16, from those in float32?"""
+"""Step 2: the differences of vLLM, and of both backends in bfloat16, from transformers in float32."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from bench.gpu.step import Case, Figures, Outcome, Step, Table, check_engine, nu
 
 REFERENCE = "transformers-float32"
 LogOdds = Sequence[Sequence[float | None]]
-"""For each query the log-odds of its pairs; None for a pair without a verdict."""
+"""The log-odds of the pairs of each query; None for a pair without a verdict."""
 
 
 def score(
@@ -22,7 +22,7 @@ def score(
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
     head_dtype: Literal["float32", "model"] = "float32",
 ) -> Figures:
-    """The log-odds of pairs of every kind, as `judge verify` asks them."""
+    """Returns the log-odds of pairs of every kind, with the same pairs as `judge verify`."""
     check_engine(options, backend)
     from judge_service.backends import open_judge
     from judge_service.checks.verify import golden_set
@@ -44,7 +44,7 @@ def score(
 
 
 def differences(found: LogOdds, reference: LogOdds) -> list[float]:
-    """|found − reference| of each pair that has both, in log-odds.
+    """Returns |found − reference| of each pair that has both values, in log-odds.
 
     Example:
         >>> differences([[1.0, None], [0.5]], [[0.0, 2.0], [0.75]])
@@ -59,7 +59,7 @@ def differences(found: LogOdds, reference: LogOdds) -> list[float]:
 
 
 def ties(found: LogOdds) -> int:
-    """Pairs whose log-odds another pair of the same query has already.
+    """Returns the number of pairs whose log-odds are equal to those of an earlier pair of the same query.
 
     Example:
         >>> ties([[1.0, 1.0, 1.0, 2.0], [1.0, None]])
@@ -73,7 +73,7 @@ def ties(found: LogOdds) -> int:
 
 
 def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
-    """One row a way, each held against the reference."""
+    """Returns a table with one row per way, each compared with the reference."""
     reference = outcomes[REFERENCE].figures.get("log_odds")
     rows = []
     for name, case in STEP.cases.items():
@@ -81,14 +81,14 @@ def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
         rows.append([case.title, *_row(found, reference)])
     header = ["way", "pairs", "without a verdict", "largest difference", "mean difference", "ties", "distinct values"]
     note = (
-        "Differences are in log-odds, to transformers in float32. Ties: pairs whose log-odds another pair of the same "
-        "query has. Random weights make logits near 1, where bfloat16 has steps of 0.004 to 0.008; those of trained "
-        "models lie at 16 to 32, with steps of 0.125, so only a real checkpoint (`--model`) shows how many ties a head "
-        "in bfloat16 makes."
+        "Differences are in log-odds, relative to transformers in float32. Ties are pairs with the same log-odds as "
+        "another pair of the same query. Random weights produce logits near 1, where bfloat16 has steps of 0.004 to "
+        "0.008. Trained models produce logits of 16 to 32, with steps of 0.125. So only a real checkpoint (`--model`) "
+        "shows how many ties a head in bfloat16 causes."
     )
     for name, case in STEP.cases.items():
         if errors := outcomes[name].figures.get("errors"):
-            note += f" {case.title}: the first pair without a verdict says: {errors[0]}."
+            note += f" {case.title}: the error of the first pair without a verdict is: {errors[0]}."
     return [Table(header, rows, note)]
 
 
@@ -111,7 +111,7 @@ def _row(found: LogOdds | None, reference: LogOdds | None) -> list[str]:
 STEP = Step(
     name="parity",
     title="Parity",
-    about="The same pairs and weights through both backends.",
+    about="Both backends score the same pairs with the same weights.",
     cases={
         REFERENCE: Case(
             "transformers, float32",

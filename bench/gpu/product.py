@@ -1,4 +1,4 @@
-"""How fast is one large product of matrices? What a model can reach at most on this device, as measured."""
+"""Measures the rate of one large matrix product, which is the upper limit for a model on this device."""
 
 import time
 
@@ -6,7 +6,7 @@ REPEATS = 20
 
 
 def product_rate(device: str, size: int) -> float:
-    """The rate of square products in bfloat16, in FLOP/s.
+    """Returns the rate of products of square matrices in bfloat16, in FLOP/s.
 
     Args:
         device: `cpu` or `cuda`.
@@ -21,7 +21,7 @@ def product_rate(device: str, size: int) -> float:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    for _ in range(3):  # the first products choose and load a kernel
+    for _ in range(3):  # warm-up: the first products select and load a kernel
         left @ right
     begun = finished()
     for _ in range(REPEATS):
@@ -30,7 +30,7 @@ def product_rate(device: str, size: int) -> float:
 
 
 def device_name(device: str) -> str:
-    """The GPU's name; `CPU` for a CPU."""
+    """Returns the name of the GPU, or `CPU`."""
     import torch
 
     return str(torch.cuda.get_device_name()) if device == "cuda" else "CPU"

@@ -1,4 +1,4 @@
-"""Runs cases one after another, each in a process of its own with a time limit; one that dies ends itself alone."""
+"""Runs cases one after another, each in a separate process with a time limit, so a crash affects one case only."""
 
 import contextlib
 import importlib.util
@@ -17,17 +17,17 @@ from bench.gpu.step import Case, Outcome, Step
 
 ROOT = Path(__file__).parents[2]
 GRACE_S = 10
-"""How long the processes of a case may take to stop after its time limit, in seconds."""
+"""Time for the processes of a case to stop after the time limit, in seconds."""
 Outcomes = dict[str, dict[str, Outcome]]
-"""By the names of step and case."""
+"""Outcomes by the names of step and case."""
 
 
 def run_steps(steps: Sequence[Step], options: Options) -> Outcomes:
-    """Runs every case of some steps, and prints a line for each.
+    """Runs every case of some steps, and prints a line for each case.
 
     Args:
-        steps: In the order in which they run.
-        options: Of the measurement; its folders exist.
+        steps: The steps, in the order in which they run.
+        options: The options of the measurement. The folders must exist.
     """
     outcomes: Outcomes = {}
     for step in steps:
@@ -42,13 +42,13 @@ def run_steps(steps: Sequence[Step], options: Options) -> Outcomes:
 
 
 def run_case(step: Step, name: str, case: Case, options: Options, before: Outcomes) -> Outcome:
-    """Runs one case, unless a package or a model that it needs is not there."""
+    """Runs one case, or skips the case if a required package or model is missing."""
     missing = [package for package in case.packages if importlib.util.find_spec(package) is None]
     if missing:
         return Outcome("skipped", cause=f"not installed: {', '.join(missing)}")
     for model in step.models:
         if before["models"][model].state == "failed":
-            return Outcome("skipped", cause=f"the step `models` failed to make the model ({model})")
+            return Outcome("skipped", cause=f"the step `models` failed to create the model ({model})")
 
     options_file = Path(options.scratch) / "options.json"
     options_file.write_text(json.dumps(options.as_json()), encoding="utf-8")
@@ -60,10 +60,10 @@ def run_case(step: Step, name: str, case: Case, options: Options, before: Outcom
 
 
 def _watched(command: Sequence[str], log: Path, limit_s: float) -> tuple[float, int | None]:
-    """Runs a command in a session of its own, and ends all processes of the session.
+    """Runs a command in a new session, and ends all processes of the session.
 
     Returns:
-        Its seconds, and its status; None where the time limit ended it.
+        The seconds and the exit status of the command. The status is None if the time limit ended the command.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     begun = time.monotonic()
@@ -75,7 +75,7 @@ def _watched(command: Sequence[str], log: Path, limit_s: float) -> tuple[float, 
     try:
         status = process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        # First a request: a service stops its own processes then.
+        # First SIGTERM, so that a service can stop its own processes.
         _signal(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
@@ -91,13 +91,13 @@ def _signal(session: int, what: signal.Signals) -> None:
 
 
 def _outcome(result: Path, log: Path, seconds: float, status: int | None) -> Outcome:
-    """What the process wrote; or, where it wrote nothing, how it ended."""
+    """Returns the outcome that the process wrote, or how the process ended if it wrote none."""
     if result.exists():
         written = json.loads(result.read_text(encoding="utf-8"))
         return Outcome(**written | {"seconds": seconds})
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = lines[-1] if lines else "it printed nothing"
+    last = lines[-1] if lines else "no output"
     if status is None:
-        return Outcome("failed", seconds, one_line(f"not done in time (--limit-s allows more); its last line: {last}"))
-    ended = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    return Outcome("failed", seconds, one_line(f"the process {ended}; its last line: {last}"))
+        return Outcome("failed", seconds, one_line(f"not done in time. Increase --limit-s. Its last line: {last}"))
+    ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return Outcome("failed", seconds, one_line(f"the process {ended}. Its last line: {last}"))

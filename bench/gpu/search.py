@@ -1,4 +1,4 @@
-"""Step 6: does FAISS find the same neighbours on the GPU, and how much faster?"""
+"""Step 6: whether FAISS finds the same neighbours on the GPU as on the CPU, and how much faster."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,15 +12,15 @@ from bench.gpu.step import Case, Figures, Outcome, Skipped, Step, Table, number
 
 NEIGHBOURS = 100
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
-"""Similarities and places, both (queries, neighbours)."""
+"""Similarities and item numbers, both of shape (queries, neighbours)."""
 
 
 def search_both(options: Options) -> Figures:
-    """The nearest of made-up unit vectors, by FAISS on the CPU and on the GPU."""
+    """Searches the nearest of generated unit vectors, with FAISS on the CPU and on the GPU."""
     import faiss
 
     if not hasattr(faiss, "knn_gpu") or not hasattr(faiss, "StandardGpuResources"):
-        raise Skipped("the installed faiss has no GPU part; install the extra mine-gpu")
+        raise Skipped("the installed faiss has no GPU support. Install the extra mine-gpu")
     if options.dry_run:
         raise Skipped("a dry run uses no GPU")
     if not faiss.get_num_gpus():
@@ -32,12 +32,12 @@ def search_both(options: Options) -> Figures:
     def on_the_gpu() -> Found:
         return faiss.knn_gpu(resources, queries, items, NEIGHBOURS, metric=metric)
 
-    on_the_gpu()  # the first search makes room for its results
+    on_the_gpu()  # warm-up: the first search allocates memory for its results
     return compared(on_the_gpu, lambda: faiss.knn(queries, items, NEIGHBOURS, metric=metric))
 
 
 def unit_vectors(options: Options) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Made-up queries and items."""
+    """Returns generated queries and items as unit vectors."""
     scale = options.scale
     dice = np.random.default_rng(0)
     queries, items = (
@@ -50,7 +50,7 @@ def unit_vectors(options: Options) -> tuple[npt.NDArray[np.float32], npt.NDArray
 
 
 def compared(first: Callable[[], Any], second: Callable[[], Any]) -> Figures:
-    """Two searches for the same: their seconds, how many places are equal, and by how much similarities differ."""
+    """Compares two searches: seconds, share of equal neighbours, and largest difference of similarities."""
     begun = time.perf_counter()
     similarities, places = first()
     middle = time.perf_counter()
@@ -66,7 +66,7 @@ def compared(first: Callable[[], Any], second: Callable[[], Any]) -> Figures:
 
 
 def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
-    """One row."""
+    """Returns a table with one row."""
     figures = outcomes["knn"].figures
     ratio = figures["cpu_s"] / figures["gpu_s"] if figures else None
     row = [
@@ -77,14 +77,14 @@ def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
         number(figures.get("largest_difference"), ".1e"),
     ]
     header = ["GPU, s", "CPU, s", "ratio", "equal neighbours", "largest difference of a similarity"]
-    note = "The GPU's time includes the copy of all vectors. Neighbours of nearly equal similarity may swap places."
+    note = "The time of the GPU includes copying all vectors. Neighbours with nearly equal similarities may be swapped."
     return [Table(header, [row], note)]
 
 
 STEP = Step(
     name="faiss",
     title="FAISS",
-    about=f"The {NEIGHBOURS} nearest items by inner product: `knn_gpu` against `knn`, as the miner calls them.",
-    cases={"knn": Case("knn_gpu against knn", search_both, ["faiss"])},
+    about=f"The {NEIGHBOURS} nearest items by inner product, with `knn_gpu` and `knn`, as the miner calls them.",
+    cases={"knn": Case("knn_gpu and knn", search_both, ["faiss"])},
     tables=tables,
 )

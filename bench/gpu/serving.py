@@ -1,4 +1,4 @@
-"""Step 4: does `judge serve` start on the GPU, and does `judge verify` find the model's own scores there?"""
+"""Step 4: whether `judge serve` starts on the GPU, and whether `judge verify` confirms its scores."""
 
 import re
 import subprocess
@@ -13,11 +13,11 @@ from judge_service.gpus import has_cuda_vllm, visible_gpus
 from unijudge.settings import overrides_of
 
 SERVICE_SHARE = 0.5
-"""Of the GPU's memory: the reference of `judge verify` needs a place beside the service."""
+"""Share of the GPU memory for the service. The reference of `judge verify` needs the rest."""
 STOP_S = 25
-"""Of a case's time, in seconds, for imports before the service and its stop after it."""
+"""Seconds of a case that are reserved for imports and for stopping the service."""
 ROOM_FOR_FLOAT32 = 60 * 2**30
-"""Bytes of a GPU on which the reference runs in float32; on a smaller one it runs in bfloat16."""
+"""Least GPU memory for a reference in float32, in bytes. With less memory the reference runs in bfloat16."""
 
 
 def serve_and_verify(options: Options) -> Figures:
@@ -38,7 +38,7 @@ def serve_and_verify(options: Options) -> Figures:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=left_s)
         except subprocess.TimeoutExpired as late:
-            cause = f"judge verify: not done in the {left_s:.0f} s that were left (--limit-s allows more)"
+            cause = f"judge verify: not done in the remaining {left_s:.0f} s. Increase --limit-s"
             raise Wrong(cause, {"ready_s": ready_s}) from late
 
     figures = {"ready_s": ready_s, "reference": reference_dtype(options), "report": report_of(done.stdout)}
@@ -49,14 +49,14 @@ def serve_and_verify(options: Options) -> Figures:
 
 
 def reference_dtype(options: Options) -> str:
-    """What the reference computes in, so that it fits beside the service."""
+    """Returns the dtype of the reference, so that it fits into the GPU memory next to the service."""
     if options.dry_run:
         return "float32"
     return "float32" if visible_gpus().found[0].memory_bytes >= ROOM_FOR_FLOAT32 else "bfloat16"
 
 
 def report_of(printed: str) -> list[list[str]]:
-    r"""The lines of `judge verify` as names and values.
+    r"""Returns the lines of `judge verify` as names and values.
 
     Example:
         >>> report_of("http://x: model\npairs                        14\nlikely cause: another prompt")
@@ -71,7 +71,7 @@ def report_of(printed: str) -> list[list[str]]:
 
 
 def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
-    """What was found."""
+    """Returns a table of the findings."""
     figures = outcomes["serve"].figures
     rows = [["from start to ready, s", number(figures.get("ready_s"), ".1f")]]
     rows.append(["dtype of the reference", figures.get("reference", NOT_MEASURED)])

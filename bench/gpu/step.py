@@ -1,4 +1,4 @@
-"""What a step of the measurement is: cases, each measured in a process of its own, and the tables made of them."""
+"""The parts of a measurement: steps, their cases, which run in separate processes, and the tables of their outcomes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from judge_service.gpus import has_cuda_vllm
 
 NOT_MEASURED = "not measured"
 Figures = dict[str, Any]
-"""What a case measured, as JSON holds it."""
+"""The measurements of a case, as JSON values."""
 
 
 class Skipped(Exception):
-    """A case cannot run on this machine; the message says why."""
+    """A case cannot run on this machine. The message gives the reason."""
 
 
 class Wrong(Exception):
-    """A case ran, and found something wrong; the message says what."""
+    """A case ran and found a fault. The message describes the fault."""
 
     def __init__(self, message: str, figures: Figures):
         super().__init__(message)
@@ -30,20 +30,20 @@ class Case:
 
     title: str
     measure: Callable[[Options], Figures]
-    """Runs in a process of its own."""
+    """The function that measures the case, in a separate process."""
     packages: Sequence[str] = ()
-    """Packages without which the case is skipped."""
+    """Required packages. The case is skipped if a package is missing."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended."""
+    """The outcome of a case."""
 
     state: Literal["ok", "skipped", "failed"]
     seconds: float | None = None
-    """How long the process ran; None where no process was started."""
+    """Seconds that the process ran; None if no process was started."""
     cause: str = ""
-    """Why the case was skipped or failed, in one line."""
+    """The reason why the case was skipped or failed, in one line."""
     figures: Figures = field(default_factory=dict)
 
 
@@ -59,32 +59,32 @@ class Table:
 
 @dataclass(frozen=True)
 class Step:
-    """Cases that belong together."""
+    """A group of cases with common tables."""
 
     name: str
-    """For `--steps`."""
+    """The name of the step for `--steps`."""
     title: str
     about: str
-    """What is measured, in sentences."""
+    """Sentences that describe the measurement."""
     cases: Mapping[str, Case]
     tables: Callable[[Mapping[str, Outcome]], list[Table]]
-    """Makes tables of the outcomes, by the names of the cases. A case that was not ok may have no figures."""
+    """Creates tables of the outcomes, which are given by the names of the cases. A failed case may have no figures."""
     models: Sequence[str] = ()
-    """Cases of the step `models` that must run before."""
+    """Cases of the step `models` that must run before this step."""
 
 
 def check_engine(options: Options, backend: str) -> None:
-    """Returns if this backend can run where the measurement runs.
+    """Checks that a backend can run on the device of the measurement.
 
     Raises:
-        Skipped: It is vLLM's CUDA build, in a dry run on the CPU.
+        Skipped: The backend is vLLM's CUDA build, and the measurement is a dry run on the CPU.
     """
     if options.dry_run and backend == "vllm" and has_cuda_vllm():
-        raise Skipped("vLLM is a CUDA build here, and a dry run uses no GPU")
+        raise Skipped("the installed vLLM is a CUDA build, and a dry run uses no GPU")
 
 
 def number(value: float | None, form: str) -> str:
-    """A figure as text.
+    """Returns a figure as text.
 
     Example:
         >>> number(0.123, ".0%"), number(None, ".0%")

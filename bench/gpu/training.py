@@ -1,4 +1,4 @@
-"""Steps 5 and 7: rows a second of the trainer, its memory against the estimate, and a step on weights of four bits."""
+"""Steps 5 and 7: rows per second of the trainer, its memory compared with the estimate, and 4-bit weights."""
 
 import importlib.util
 import time
@@ -12,12 +12,12 @@ from bench.gpu.step import Case, Figures, Outcome, Skipped, Step, Table, number
 from bench.peaks import peak_of
 
 ROWS = (0, 5)
-"""Of each batch that `training_rows` makes: a query with an image and texts, and a query with a text and images."""
+"""Rows of each batch of `training_rows`: an image query with text candidates, and a text query with images."""
 PACKAGES = ["torch", "transformers", "peft", "accelerate"]
 
 
 def train(options: Options, *, dtype: str = "bfloat16", checkpointing: bool) -> Figures:
-    """Forward and backward passes of an embedder with a LoRA, as `train embedder` makes them."""
+    """Measures forward and backward passes of an embedder with a LoRA, as in `train embedder`."""
     import torch
 
     from bench.made_up import training_rows
@@ -45,7 +45,7 @@ def train(options: Options, *, dtype: str = "bfloat16", checkpointing: bool) -> 
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    # The first batch loads kernels and leaves the gradients in memory; it counts for no figure.
+    # Warm-up: the first batch loads kernels and allocates the gradients, so it is not measured.
     weights = torch.cuda.memory_allocated() if device == "cuda" else None
     ours(backbone, warming)
     if device == "cuda":
@@ -68,9 +68,9 @@ def train(options: Options, *, dtype: str = "bfloat16", checkpointing: bool) -> 
 
 
 def estimate(backbone: Any, batches: Sequence[Any], *, checkpointing: bool) -> int | None:
-    """What the trainer expects to need beside the weights, in bytes; None where it makes no estimate.
+    """Returns the trainer's estimate of the memory without the weights, in bytes; None if the trainer has no estimate.
 
-    Without the moments of an optimizer, since nothing is updated here.
+    The moments of an optimizer are not included, because no weight is updated here.
     """
     from bench.trainer import trained
     from trainer.data.collate import collate
@@ -90,7 +90,7 @@ def estimate(backbone: Any, batches: Sequence[Any], *, checkpointing: bool) -> i
 
 
 def train_on_four_bits(options: Options) -> Figures:
-    """The same on weights of four bits (QLoRA)."""
+    """Measures the trainer with 4-bit weights (QLoRA)."""
     if options.dry_run:
         raise Skipped("model.dtype = 'nf4' needs a GPU")
     return train(options, dtype="nf4", checkpointing=True)
@@ -101,14 +101,14 @@ def _tables(step: Step, outcomes: Mapping[str, Outcome]) -> list[Table]:
     for name, case in step.cases.items():
         rows.append([case.title, *_row(outcomes[name].figures)])
     header = [
-        "way", "rows/s", "useful TFLOP/s", "model FLOPs utilisation", "weights, GiB", "peak beside them, GiB",
+        "way", "rows/s", "useful TFLOP/s", "model FLOPs utilisation", "weights, GiB", "peak without weights, GiB",
         "estimate, GiB",
     ]  # fmt: skip
     note = (
-        "A row is a query with nine candidates; two rows are a batch. Useful work counts each distinct input and image "
-        "once, and nothing that checkpointing computes again. Utilisation is the share of the maker's peak in "
-        "bfloat16, or, for a device that the table of peaks does not know, of the measured rate of a large product. "
-        "The estimate is the trainer's own (`trainer.training.memory`), without an optimizer."
+        "A row is a query with nine candidates, and a batch has two rows. Useful work counts each distinct input and "
+        "image once, and not the second computation of checkpointing. Utilisation is the share of the maker's peak in "
+        "bfloat16. If the table of peaks does not contain the device, it is the share of the measured rate of a large "
+        "matrix product. The estimate comes from `trainer.training.memory`, without an optimizer."
     )
     return [Table(header, rows, note)]
 
@@ -133,7 +133,7 @@ TRAINER = Step(
     title="Trainer",
     about="Forward and backward passes of an embedder with a LoRA in bfloat16, without updates.",
     cases={
-        "kept": Case("hidden states kept", partial(train, checkpointing=False), PACKAGES),
+        "kept": Case("no checkpointing", partial(train, checkpointing=False), PACKAGES),
         "checkpointing": Case("gradient checkpointing", partial(train, checkpointing=True), PACKAGES),
     },
     tables=lambda outcomes: _tables(TRAINER, outcomes),
@@ -142,7 +142,7 @@ TRAINER = Step(
 FOUR_BITS = Step(
     name="nf4",
     title="Four bits",
-    about="The same with `model.dtype = 'nf4'`: frozen weights of four bits, gradient checkpointing.",
+    about="The same with `model.dtype = 'nf4'`: frozen 4-bit weights, with gradient checkpointing.",
     cases={"nf4": Case("nf4", train_on_four_bits, [*PACKAGES, "bitsandbytes"])},
     tables=lambda outcomes: _tables(FOUR_BITS, outcomes),
     models=["student"],

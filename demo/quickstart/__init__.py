@@ -1,1 +1,1 @@
-"""Sixty captioned pictures, and the commands that mine them: `make quickstart`."""
+"""Sixty captioned images, and the commands that mine negatives for them: `make quickstart`."""

@@ -1,8 +1,8 @@
-"""Runs the commands of docs/quickstart.md, each as it stands there.
+"""Runs the commands of docs/quickstart.md, unchanged.
 
     python -m demo.quickstart.run
 
-The output goes to build/quickstart, which is emptied first. The service is started, waited for, and stopped at the end.
+The output goes to build/quickstart, which is emptied first. The service is started, and stopped at the end.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ URL = "http://127.0.0.1:8899"
 
 
 def commands(page: str) -> list[str]:
-    r"""The commands of a page, in order: every line of its bash blocks that is no comment.
+    r"""Returns the commands of a page in order: every line of its bash blocks except comments.
 
     Example:
         >>> commands("```bash\n# first\nunijudge describe a\n```")
@@ -31,7 +31,7 @@ def commands(page: str) -> list[str]:
 
 
 def main() -> None:
-    """Runs all commands, and says how long they took."""
+    """Runs all commands, and prints their time."""
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     begun = time.monotonic()
@@ -41,7 +41,7 @@ def main() -> None:
                 services.enter_context(started(command.removesuffix(" &"), URL, OUT / "judge.log"))
             else:
                 run(command)
-    print(f"\n{OUT / 'mined.html'}: open this page in a browser. {time.monotonic() - begun:.0f} s in all.")
+    print(f"\nDone in {time.monotonic() - begun:.0f} s. Open {OUT / 'mined.html'} in a browser.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""report.html and two pictures: the demo for people.
+"""Writes the report of the demo: report.html and two images.
 
 python -m demo.report FOLDER
 """
@@ -25,7 +25,7 @@ SHOWN = ("Scenes_t2i", "Scenes_i2t", "Digits_i2i")
 
 
 def main(out: Path) -> None:
-    """Writes the page and the pictures."""
+    """Writes the page and the images, and prints the table and the findings."""
     results = json.loads((out / "results.json").read_text())
     strips = mined_strips(out, SHOWN)
     html = page(
@@ -47,7 +47,7 @@ def main(out: Path) -> None:
     draw_mined(out / "mined.png", strips[:2])
     draw_students(out / "students.png", results["students"], results["rerank"])
     print("\n" + "\n".join([*table(results), "", *(f"* {sentence}" for sentence in sentences(results))]))
-    print(f"\n{out / 'report.html'}: the report; {out / 'results.json'}: its numbers")
+    print(f"\nThe report is {out / 'report.html'}, and its numbers are in {out / 'results.json'}")
 
 
 def _quality(out: Path) -> Any:
@@ -67,9 +67,9 @@ def _margins(out: Path) -> Any:
         "real negatives": [candidate.margin for candidate in found if not candidate.right],
         "false negatives": [candidate.margin for candidate in found if candidate.right],
     }
-    label = "candidate's judge score minus its positive's"
+    label = "judge score of the candidate minus judge score of the positive"
     return histogram(
-        series, low=-1.0, high=1.0, x_label=label, mark=(-BETA, f"threshold −β = −{BETA:g}: right of it, dropped")
+        series, low=-1.0, high=1.0, x_label=label, mark=(-BETA, f"−β = −{BETA:g}: candidates to the right are dropped")
     )
 
 
@@ -77,9 +77,9 @@ def _curves(out: Path) -> dict[str, Any]:
     contrastive = {name: _losses(out, f"{name}-0") for name in STUDENTS if name.startswith("infonce")}
     labelled = {name: _losses(out, f"{name}-0") for name in ("hard_labels", "soft_labels")}
     return {
-        "Students, InfoNCE over the batch": curves(contrastive, x_label="step", y_label="loss", smooth=True),
-        "Students, own candidates only": curves(labelled, x_label="step", y_label="loss", smooth=True),
-        "Reranker, its two terms": curves(
+        "Students, InfoNCE over the whole batch": curves(contrastive, x_label="step", y_label="loss", smooth=True),
+        "Students, loss over own candidates only": curves(labelled, x_label="step", y_label="loss", smooth=True),
+        "Reranker, both terms of the loss": curves(
             {term: _losses(out, "reranker", term) for term in ("pairwise", "listwise")},
             x_label="step",
             y_label="nats",

@@ -1,4 +1,4 @@
-"""Two PNG pictures for the README, drawn with Pillow."""
+"""Draws two PNG images for the README, with Pillow."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ BARS = ("#57606a", "#9aa6b2", "#9aa6b2", "#1f6feb", "#0f766e", "#0f766e")
 
 
 def draw_mined(path: Path, strips: list[Strip]) -> None:
-    """Rows of a query, its positive, and its best candidates with what became of each."""
+    """Draws rows with a query, its positive, and its best candidates with their verdicts."""
     height = SIDE + 96
     image = Image.new("RGB", (GAP + (COLUMNS + 1) * (SIDE + GAP), 34 + len(strips) * height), PAPER)
     draw = ImageDraw.Draw(image)
@@ -38,7 +38,7 @@ def draw_mined(path: Path, strips: list[Strip]) -> None:
 
 
 def draw_students(path: Path, students: dict[str, Any], rerank: dict[str, Any]) -> None:
-    """Mean precision@1 of every student, and of the base's list in two other orders."""
+    """Draws the mean precision@1 of every student, and of the base's list in the order of two rerankers."""
     values = {name.replace("_", " "): tasks["mean"]["precision_at_1"] for name, tasks in students.items()}
     values |= {
         f"base, reranked by the {name}": {"mean": rerank["mean"][name], "std": None} for name in ("judge", "reranker")
@@ -69,7 +69,8 @@ def _card(image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int],
     lines = [rank, similarity, f"judge {card.score:.3f}", card.verdict]
     for number, line in enumerate(lines):
         _write(draw, (x, y + SIDE + 6 + 15 * number), line, INK if number == 3 else FAINT)
-    _write(draw, (x, y + SIDE + 66), "truly right" if card.right else "truly wrong", "#1a7f37" if card.right else FAINT)
+    truth, color = ("in fact right", "#1a7f37") if card.right else ("in fact wrong", FAINT)
+    _write(draw, (x, y + SIDE + 66), truth, color)
 
 
 def _content(image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], content: Content) -> None:

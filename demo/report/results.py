@@ -1,8 +1,8 @@
-"""What the demo found: its folders → results.json.
+"""Computes the results of the demo from its folders, and writes results.json.
 
     python -m demo.report.results FOLDER
 
-Every number is measured here, from the output of the commands. `demo.report.story` makes sentences of the numbers.
+Every number is computed here from the output of the commands. `demo.report.story` turns the numbers into sentences.
 """
 
 import json
@@ -27,21 +27,21 @@ from unijudge.formats.triples import read_triples
 from unijudge.storage.files import publish_text
 
 NEGATIVES = 8
-"""Of each row, as the students are trained."""
+"""Number of negatives per row in the training of the students."""
 BETA = PRESETS["unime-v2"].betas[0]
 Floats = npt.NDArray[np.float64]
 
 
 class Truth:
-    """All that is true of one training world: which candidates of a pool are right for a query."""
+    """The ground truth of one training world: the correct candidates of each query."""
 
     @classmethod
     def of_seed(cls, out: Path, seed: int) -> "Truth":
-        """Of a training world of the demo."""
+        """Reads the ground truth of a training world of the demo."""
         return cls(out / f"train-{seed}" / "corpus", out / "data" / f"train-{seed}")
 
     def __init__(self, corpus: Path, data: Path):
-        """Reads a corpus, and the truth that `demo.data` wrote beside it."""
+        """Reads a corpus, and the ground truth that `demo.data` wrote."""
         self.corpus = Corpus(corpus)
         self._right: set[tuple[str | None, ...]] = set()
         for line in (data / "truth.jsonl").read_text().splitlines():
@@ -51,43 +51,43 @@ class Truth:
         self._queries = {query.query_id: query for query in self.corpus.queries}
 
     def is_right(self, query: Query, judged: Judged) -> bool:
-        """Whether a candidate meets a query."""
+        """Returns whether a candidate is correct for a query."""
         item = self.item(judged)
         return (query.text, query.image, item.text, item.image) in self._right
 
     def query(self, query_id: str) -> Query:
-        """By its id."""
+        """Returns a query by its id."""
         return self._queries[query_id]
 
     def item(self, judged: Judged) -> Item:
-        """The item of a judged pair."""
+        """Returns the item of a judged pair."""
         return self.corpus.items[self.corpus.row_of[judged.item_id]]
 
 
 @dataclass(frozen=True)
 class Mined:
-    """One candidate that was judged."""
+    """One judged candidate."""
 
     subset: str
     margin: float
-    """Its score minus its query's positive's."""
+    """Score of the candidate minus score of the query's positive."""
     right: bool
-    """Truly right: a false negative, if it were taken."""
+    """Whether the candidate is in fact correct, so that it would be a false negative."""
 
 
 def mined(truth: Truth, folder: Path) -> Iterator[Mined]:
-    """Every judged candidate of a training world."""
+    """Yields every judged candidate of a training world."""
     for row in read_scores(folder / "scores"):
         scores = [score_of(positive) for positive in row.positives if positive.error is None]
         if not scores:
-            continue  # as selection does
+            continue  # selection also skips such a row
         best, query = max(scores), truth.query(row.query_id)
         for candidate in (candidate for candidate in row.candidates if candidate.error is None):
             yield Mined(row.subset, score_of(candidate) - best, truth.is_right(query, candidate))
 
 
 def false_negatives(out: Path, seeds: int) -> dict[str, Any]:
-    """How many known false negatives there are, what the filter finds of them, and how many each selection takes."""
+    """Returns the shares of false negatives among the candidates and in each selection, and the filter's recall."""
     candidates: list[Mined] = []
     chosen: dict[str, list[bool]] = defaultdict(list)
     for seed in range(seeds):
@@ -116,7 +116,7 @@ def _filtered(candidates: Sequence[Mined]) -> dict[str, float | None]:
 
 
 def firsts(out: Path, name: str) -> dict[str, Floats]:
-    """Task → for each query in order, 1 where the first item is right."""
+    """Returns task → an array with 1 for each query whose first item is correct, else 0."""
     found: dict[str, list[float]] = defaultdict(list)
     for ranking in read_rankings(out / "eval" / name / "rankings.parquet"):
         found[ranking.subset].append(float(ranking.gold_rank == 1))
@@ -124,14 +124,14 @@ def firsts(out: Path, name: str) -> dict[str, Floats]:
 
 
 def student_firsts(out: Path, name: str, seeds: int) -> list[dict[str, Floats]]:
-    """The same for each seed of a student; the base has one."""
+    """Returns the result of `firsts` for each seed of a student. The base has one seed."""
     if name == "base":
         return [firsts(out, "base-metrics")]
     return [firsts(out, f"{name}-{seed}-metrics") for seed in range(seeds)]
 
 
 def students(out: Path, seeds: int) -> dict[str, Any]:
-    """precision@1 of every student and task; `mean` is the mean over tasks."""
+    """Returns precision@1 of every student and task. `mean` is the mean over tasks."""
     made: dict[str, Any] = {}
     for name in ("base", *STUDENTS):
         runs = [_precisions(run) for run in student_firsts(out, name, seeds)]
@@ -140,7 +140,7 @@ def students(out: Path, seeds: int) -> dict[str, Any]:
 
 
 def rerank(out: Path) -> dict[str, dict[str, float]]:
-    """precision@1 of the base's order, of the judge's and of the reranker's, and what each gains and loses."""
+    """Returns precision@1 in the order of base, judge and reranker, and the gains and losses of reranking."""
     before = firsts(out, "base-metrics")
     after = {name: firsts(out, f"rerank-{name}") for name in ("judge", "reranker")}
     made: dict[str, dict[str, float]] = {}
@@ -155,7 +155,7 @@ def rerank(out: Path) -> dict[str, dict[str, float]]:
 
 
 def reranker_terms(out: Path) -> dict[str, dict[str, float]]:
-    """The reranker's two losses in nats, each as a mean over its first and its last ten steps."""
+    """Returns both losses of the reranker in nats, as means over the first and the last ten steps."""
     lines = [json.loads(line) for line in (out / "runs/reranker/metrics.jsonl").read_text().splitlines()]
     ends = {"first": lines[:10], "last": lines[-10:]}
     return {
@@ -165,11 +165,11 @@ def reranker_terms(out: Path) -> dict[str, dict[str, float]]:
 
 
 def compare(left: Sequence[dict[str, Floats]], right: Sequence[dict[str, Floats]]) -> dict[str, float]:
-    """Right − left of the mean over tasks, and twice its standard error.
+    """Returns the difference right − left of the mean over tasks, and twice its standard error.
 
-    Queries are the same on both sides, and so is the training world of a seed: differences are taken query by query and
-    seed by seed. What other queries would do is in the error, and, where there are several seeds, what other seeds
-    would; a side with one run stands against each of the other's.
+    Both sides have the same queries, and the same training world for each seed. So differences are taken per query and
+    per seed. The error includes the variance over queries and, with several seeds, the variance over seeds. A side with
+    one run is compared with each run of the other side.
     """
     seeds, tasks = max(len(left), len(right)), list(left[0])
     by_seed = [
@@ -203,7 +203,7 @@ def _share(flags: Sequence[bool]) -> float | None:
 
 
 def collect(out: Path) -> dict[str, Any]:
-    """Everything."""
+    """Returns all results."""
     judge = json.loads((out / "judge" / "bench.json").read_text())
     fresh = list(read_labelled(out / "judge" / "scores.parquet"))
     seconds = json.loads((out / "seconds.json").read_text())
@@ -246,4 +246,4 @@ def collect(out: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     publish_text(folder / "results.json", json.dumps(collect(folder), indent=2) + "\n")
-    print(f"{folder / 'results.json'}: written")
+    print(f"Wrote {folder / 'results.json'}")

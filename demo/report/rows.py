@@ -1,4 +1,4 @@
-"""Mined rows and rankings as people look at them: pictures, captions, ranks, scores, verdicts."""
+"""Reads mined rows and rankings for display: images, captions, ranks, scores and verdicts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from unijudge.judging.verdicts import sigmoid
 
 @dataclass(frozen=True)
 class Card:
-    """One item, as it is shown."""
+    """One item for display."""
 
     content: Content
     rank: int | None
@@ -29,7 +29,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Strip:
-    """A query, and a row of items."""
+    """A query and a row of items for display."""
 
     subset: str
     query: Content
@@ -37,7 +37,7 @@ class Strip:
 
 
 def mined_strips(out: Path, subsets: tuple[str, ...], *, cards: int = 8) -> list[Strip]:
-    """For each subset, the first row in which the filter dropped a true false negative among the best candidates."""
+    """Returns one row for each subset: the first in which the filter dropped a false negative among the best items."""
     truth, folder = Truth.of_seed(out, 0), out / "train-0"
     triples = {row.query_id: row for row in read_triples(folder / "unime_v2", truth.corpus.fingerprint)}
     strips: dict[str, Strip] = {}
@@ -67,7 +67,7 @@ def _strip(truth: Truth, row: JudgedQuery, triple: Triple, cards: int) -> Strip:
 
 
 def rankings(out: Path, subset: str, *, cards: int = 8) -> list[tuple[str, Strip]]:
-    """One query's ranking by the base, the judge and the reranker: the first that the judge sets right."""
+    """Returns the rankings by base, judge and reranker of the first query that the judge corrects."""
     corpus = Corpus(out / "eval" / "corpus")
     queries = {query.query_id: query for query in corpus.queries}
     runs = {

@@ -1,30 +1,30 @@
-"""What the numbers say, in sentences: made from results.json alone, so that a step that did not help is said not to."""
+"""Turns results.json into sentences. The sentences depend only on the numbers, and report steps without effect, too."""
 
 import math
 from typing import Any
 
 CLAIMS = {
     "random": "Training with random negatives",
-    "unfiltered": "Taking the eight most similar candidates in their place, unfiltered,",
-    "mined": "The whole selection (judge's filter and strides), against random negatives,",
-    "chosen": "The whole selection, against the eight most similar candidates,",
-    "soft": "The judge's scores as soft labels, against hard labels on the same rows,",
-    "judge_reranks": "Reranking the base's ten best items by the judge as it comes",
-    "reranker_beats_judge": "The trained reranker, against the judge that it started from,",
+    "unfiltered": "Using the eight most similar candidates instead, without a filter,",
+    "mined": "The whole selection (judge's filter and strides), compared with random negatives,",
+    "chosen": "The whole selection, compared with the eight most similar candidates,",
+    "soft": "The judge's scores as soft labels, compared with hard labels on the same rows,",
+    "judge_reranks": "Reranking the base's ten best items with the unmodified judge",
+    "reranker_beats_judge": "The trained reranker, compared with the judge that it was trained from,",
 }
-"""What each comparison of `demo.report.results` is about; its measure is mean precision@1 over the tasks."""
+"""The subject of each comparison of `demo.report.results`. The measure is mean precision@1 over the tasks."""
 
 GUESSING = sum(math.log(size) for size in range(2, 7)) / 5
-"""The mean loss, in nats, of who knows only how long a list of 2 to 6 candidates is."""
+"""Mean loss of random guessing over lists of 2 to 6 candidates, in nats."""
 HOW = {
-    "topk_unfiltered": "when the most similar are taken",
+    "topk_unfiltered": "with the most similar candidates",
     "unime_v2": "with filter and strides",
-    "random": "at random",
+    "random": "with random negatives",
 }
 
 
 def effect(comparison: dict[str, float]) -> str:
-    """What a difference means: more than twice its standard error, or nothing that this run can tell."""
+    """Returns the meaning of a difference, which is an effect only if it exceeds twice its standard error."""
     difference, error = comparison["difference"], comparison["error"]
     size = f"{difference:+.3f} ± {error:.3f}"
     if difference > error:
@@ -35,7 +35,7 @@ def effect(comparison: dict[str, float]) -> str:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    """precision@1 of every student, and of the base's ten best items in other orders, as lines of text."""
+    """Returns a table as lines of text: precision@1 of every student, and of the reranked base."""
     tasks = [*(task for task in results["rerank"] if task != "mean"), "mean"]
     lines = [f"{'precision@1':<28}" + "".join(f"{task:>16}" for task in tasks)]
     for name, values in results["students"].items():
@@ -48,34 +48,35 @@ def table(results: dict[str, Any]) -> list[str]:
 
 
 def sentences(results: dict[str, Any]) -> list[str]:
-    """The findings, the judge first."""
+    """Returns the findings as sentences, starting with the judge."""
     return [_judge(results["judge"]), *_filter(results["false_negatives"]), *_comparisons(results), *_rerank(results)]
 
 
 def _judge(judge: dict[str, Any]) -> str:
     weakest = min(judge["by_kind"], key=judge["by_kind"].get)
     return (
-        f"On {judge['pairs']} fresh pairs the judge reaches a ROC-AUC of {judge['roc_auc']:.3f} over all, and of "
-        f"{judge['roc_auc_hard']:.3f} against replaced and swapped words alone; its weakest kind is {_plain(weakest)} "
+        f"On {judge['pairs']} new pairs the judge has a ROC-AUC of {judge['roc_auc']:.3f} over all pairs, and of "
+        f"{judge['roc_auc_hard']:.3f} over replaced and swapped words only. Its weakest kind is {_plain(weakest)} "
         f"({judge['by_kind'][weakest]:.3f})."
     )
 
 
 def _filter(found: dict[str, Any]) -> list[str]:
     rate = {name: _percent(share) for name, share in found["rate"].items()}
-    among = ", ".join(f"{rate[name]} {how}" for name, how in HOW.items())
-    told = [
-        f"Of the candidates that the base finds, {rate['top_k']} are right answers that nobody labelled.",
-        f"Among the eight negatives of a row such false negatives are {among}.",
+    *others, last = (f"{rate[name]} {how}" for name, how in HOW.items())
+    among = f"{', '.join(others)}, and {last}"
+    findings = [
+        f"Of the candidates that the base retrieves, {rate['top_k']} are right answers without a label.",
+        f"The share of such false negatives among the eight negatives of a row is {among}.",
     ]
     if found["recall"] is not None and found["precision"] is not None:
-        price = ": the rest is the price of caution." if found["precision"] < 0.5 else "."
+        price = " The others are the price of caution." if found["precision"] < 0.5 else ""
         dropped, recall, precision = (_percent(found[name]) for name in ("dropped", "recall", "precision"))
-        told.append(
-            f"At β = 0.1 the filter drops {dropped} of the candidates. It catches {recall} of the false negatives; of "
-            f"what it drops, {precision} are false negatives{price}"
+        findings.append(
+            f"With β = 0.1 the filter drops {dropped} of the candidates, and {recall} of the false negatives. Of the "
+            f"dropped candidates, {precision} are false negatives.{price}"
         )
-    return told
+    return findings
 
 
 def _comparisons(results: dict[str, Any]) -> list[str]:
@@ -86,11 +87,11 @@ def _rerank(results: dict[str, Any]) -> list[str]:
     listwise = results["reranker_terms"]["listwise"]
     share = listwise["last"] / GUESSING
     learned = "was learned" if share < 0.8 else "is no better than guessing" if share <= 1.2 else "was not learned"
-    told = f"The reranker's listwise loss went from {listwise['first']:.2f} to {listwise['last']:.2f} nats"
+    change = f"The reranker's listwise loss went from {listwise['first']:.2f} to {listwise['last']:.2f} nats"
     return [
-        f"{told}, where guessing has {GUESSING:.2f}: this half {learned}.",
+        f"{change}, and random guessing has {GUESSING:.2f}. This half {learned}.",
         *(
-            f"On {task} reranking by the {name} {effect(found)}."
+            f"On {task}, reranking with the {name} {effect(found)}."
             for name, tasks in results["rerank_effects"].items()
             for task, found in tasks.items()
             if found["difference"] < 0
@@ -103,7 +104,7 @@ def _cell(mean: float, std: float | None, seeds: int) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.1f}%"
+    return "–" if share is None else f"{100 * share:.1f}%"
 
 
 def _plain(kind: str) -> str:

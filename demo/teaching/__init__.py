@@ -1,1 +1,1 @@
-"""How the two tiny models of the demo are taught."""
+"""Trains the two tiny models of the demo."""

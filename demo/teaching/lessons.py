@@ -1,7 +1,7 @@
-"""What the tiny models are taught with: rows of a token stream and the answer that should follow it.
+"""Creates the training rows of the tiny models: a token stream, and the answer that should follow it.
 
-Scenes and digits of the training half only. Short rows hold one question and its answer in a dozen tokens; full rows
-are the judge's own prompt, made by the very code that will judge.
+Rows use only scenes and digits of the training half. A short row has one question and its answer in a dozen tokens. A
+full row is the judge's own prompt, made by the same code that the judge uses.
 """
 
 import random
@@ -28,17 +28,17 @@ SAME_DIGIT = "Find an image that shows the same digit.\n"
 TARGET = "Represent the given image.\n"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DRILLED = {"replace_rel": 7, "swap_obj": 6, "swap_att": 3, "replace_att": 2, "replace_obj": 2}
-"""How often a kind is drawn where relations are drilled."""
+"""Weights of the kinds of hard negatives in the training of relations."""
 
 
 Part = Literal["taught", "train", "eval"]
 PARTS: tuple[Part, ...] = ("taught", "train", "taught", "eval")
-"""Of four scenes each."""
+"""The parts of four scenes: two train the judge and the base, one may train students, and one is for evaluation."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A query and a candidate. A picture is the number of its place in the album, in bytes."""
+    """A query and a candidate. The bytes of an image are its number in the album."""
 
     query: Content
     candidate: Content
@@ -49,7 +49,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Row:
-    """One question, its pictures named as in a pair."""
+    """One question and its answer. Images are given by their numbers, as in `Pair`."""
 
     stream: Stream
     answer: list[int]
@@ -57,17 +57,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Album:
-    """Scenes and digits, and their pictures: scenes first."""
+    """Scenes and digits with their images. The images of scenes come first."""
 
     world: World
     scenes: list[Scene]
     labels: list[int]
-    """Of the digits."""
+    """The labels of the digits."""
     pictures: list[Image.Image]
 
     @classmethod
     def of(cls, world: World, *, scenes: int, seed: int, part: Part) -> "Album":
-        """Draws scenes of one part, often a near neighbour after each, and takes half of the digits."""
+        """Draws scenes of one part, often followed by a similar scene, and takes half of the digits."""
         held_out = part != "taught"
         dice = random.Random(f"album {seed} {held_out}")
         drawn: list[Scene] = []
@@ -80,12 +80,14 @@ class Album:
         return cls(world, drawn, labels, [world.render(scene, dice) for scene in drawn] + images)
 
     def digit(self, place: int) -> int:
-        """Where the picture of a digit stands."""
+        """Returns the number of a digit's image."""
         return len(self.scenes) + place
 
 
 def part_of(scene: Scene) -> Part:
-    """Where a scene may stand, by what it shows: half of all scenes teach judge and base, a quarter may train students.
+    """Returns the part of a scene, which depends only on its content.
+
+    Half of all scenes train judge and base, a quarter may train students, and a quarter is for evaluation.
 
     Example:
         >>> part_of((Thing("circle", "red", "large", 0, 0),)), part_of((Thing("square", "red", "large", 0, 0),))
@@ -96,7 +98,7 @@ def part_of(scene: Scene) -> Part:
 
 
 def digits(side: int, *, held_out: bool) -> tuple[list[Image.Image], list[int]]:
-    """Pictures and labels of one half of scikit-learn's handwritten digits."""
+    """Returns images and labels of one half of scikit-learn's handwritten digits."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     rows = order[len(order) // 2 :] if held_out else order[: len(order) // 2]
@@ -106,7 +108,7 @@ def digits(side: int, *, held_out: bool) -> tuple[list[Image.Image], list[int]]:
 
 
 class Lessons:
-    """Draws rows."""
+    """Draws training rows at random."""
 
     def __init__(self, album: Album, tokenizer: Any, seed: int):
         self._album = album
@@ -122,21 +124,21 @@ class Lessons:
         self._by_digit = [[p for p, label in enumerate(album.labels) if label == d] for d in range(10)]
 
     def begin(self, stage: str) -> None:
-        """From now on the rows are those of this stage, whatever was drawn before."""
+        """Starts a stage. Its rows do not depend on earlier draws."""
         self._dice = random.Random(f"lessons {self._seed} {stage}")
 
     def captioning(self, rows: int) -> list[Row]:
-        """Picture → its caption, mostly long; digit → its name."""
+        """Returns rows that ask for the caption of an image, mostly a long caption, or for the name of a digit."""
         return [self._captioned() for _ in range(rows)]
 
     def phrases(self, rows: int) -> list[Row]:
-        """Short: is there such a thing in the picture? Half of the wrong ones differ in one word."""
+        """Returns short rows: is this thing in the image? Half of the wrong phrases differ in one word."""
         make = partial(self._album.world.exists, also=0.0)
         kinds = ("replace_att", "replace_obj")
         return [self._short(self._scene_pair(make, hard=0.5, kind=self._dice.choice(kinds))) for _ in range(rows)]
 
     def couples(self, rows: int) -> list[Row]:
-        """Short: are both things in the picture? The wrong ones differ in one word, or altogether."""
+        """Returns short rows: are both things in the image? Wrong captions differ in one word, or completely."""
         make, kinds = partial(self._album.world.caption, also=0.0), ("replace_att", "replace_obj")
         return [
             self._short(self._scene_pair(make, hard=0.7, kind=kind, place=self._dice.choice(self._twos)))
@@ -144,7 +146,7 @@ class Lessons:
         ]
 
     def relations(self, rows: int) -> list[Row]:
-        """Short: scenes of two things and their relation, with hard negatives, and a fifth of digits."""
+        """Returns short rows: scenes of two things and their relation, with hard negatives, and a fifth of digits."""
         made = []
         for _ in range(rows):
             if self._dice.random() < 0.2:
@@ -156,16 +158,16 @@ class Lessons:
         return made
 
     def mixed(self, rows: int, *, long: bool) -> list[Row]:
-        """Short: every kind of question, captions of one length."""
+        """Returns short rows of every kind of question, with either long or short captions."""
         make = self._album.world.long_caption if long else self._album.world.caption
         return [self._short(self._scene_pair(make, hard=0.65)) for _ in range(rows)]
 
     def judged(self, rows: int, *, long: bool) -> list[Row]:
-        """The judge's whole prompt."""
+        """Returns rows with the judge's whole prompt."""
         return [self._full(pair) for pair in self.pairs(rows, long=long)]
 
     def pairs(self, count: int, *, long: bool | None = None) -> list[Pair]:
-        """As they are judged: scenes with short or long captions (None: a quarter long), and some digits."""
+        """Returns pairs to judge: scenes with short or long captions (None: a quarter long), and some digits."""
         made = []
         for _ in range(count):
             is_long = self._dice.random() < 0.25 if long is None else long
@@ -174,7 +176,7 @@ class Lessons:
         return made
 
     def matches(self, rows: int) -> list[tuple[Stream, Stream]]:
-        """Queries and their right candidates, each alone in a user's turn, as the embedder encodes them."""
+        """Returns queries and matching candidates, each in its own user turn, as the embedder encodes them."""
         pairs = []
         for _ in range(rows):
             pair = (
@@ -209,14 +211,14 @@ class Lessons:
         is_match: bool | None = None,
         place: int | None = None,
     ) -> Pair:
-        """A picture and a caption that holds or does not, in either order."""
+        """Draws an image and a true or false caption. Either of the two may be the query."""
         dice, album = self._dice, self._album
         place = dice.randrange(len(album.scenes)) if place is None else place
         caption, found = make(album.scenes[place], dice), "positive"
         match = dice.random() < 0.5 if is_match is None else is_match
         tries = 0
         while not match:
-            tries += 1  # a kind can be true of a scene whatever is drawn: four equal things stand left of each other
+            tries += 1  # some kinds always stay true of a scene, for example if all things are equal
             if dice.random() < hard:
                 wished = kind if kind and tries < 4 else dice.choice(KINDS)
                 found, wrong = album.world.hard_negative(caption, dice, wished)
@@ -247,7 +249,7 @@ class Lessons:
         return Row(stream, [self._yes if pair.is_match else self._no])
 
     def _short(self, pair: Pair) -> Row:
-        """Without chat, instruction or task: the things themselves, and a word between them."""
+        """Returns a row without chat template, instruction and task, with only query, candidate and a separator."""
         stream: Stream = []
         for content in (pair.query, pair.candidate):
             if content.image:

@@ -1,23 +1,23 @@
-"""Teaches the demo's two tiny models, on one CPU thread in about an hour; they are checked in.
+"""Trains the demo's two tiny models on one CPU thread in about an hour. Both models are checked in.
 
     python -m demo.teaching.pretrain FOLDER
 
     FOLDER/judge, FOLDER/base     the two models
-    FOLDER/judge-100, …           the judge after so many steps of its last stage: judges of rising quality
-    FOLDER/stages/NAME.pt         the weights after each stage; a stage that has a file is not taught again
+    FOLDER/judge-100, …           the judge after 100, 300 and 1,000 steps of its last stage, with increasing quality
+    FOLDER/stages/NAME.pt         the weights after each stage; a stage with a file is skipped
     FOLDER/pretraining.json       the log
 
-Made by hand for this world, and told its truth:
+The stages are designed for this world, and use its ground truth:
 
-1. The vision tower learns shapes, colours, sizes and places. Then it is frozen, and its features are kept: captions
-   would teach it to forget shapes.
+1. The vision tower learns shapes, colours, sizes and positions. Then it is frozen, and its features are cached, because
+   training on captions would make it forget shapes.
 2. The language model learns captions.
-3. The base embedder, from the captions' model, learns in-batch InfoNCE for a few steps only: a base that knows
-   everything leaves its students nothing to gain.
-4. The judge, from the captions' model too, learns Yes and No: first in short rows (one thing, two things, their
-   relation), then in the judge's own prompt.
+3. The base embedder starts from the caption model, and learns in-batch InfoNCE for only a few steps. With a better
+   base, the students would have nothing to gain.
+4. The judge also starts from the caption model, and learns Yes and No: first in short rows (one thing, two things,
+   their relation), then in the judge's own prompt.
 
-Large batches, short rows and frozen vision are what makes an hour enough.
+Large batches, short rows and the frozen vision tower keep the time at one hour.
 """
 
 import json
@@ -47,28 +47,28 @@ TEXT = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "n
 VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 192, "num_heads": 4, "fullatt_block_indexes": [1]}
 STD = {"initializer_range": 0.06}
 ROPE_THETA = 300.0
-"""Small, so that a column's turn of the position is seen: at 1e4 relations are hardly learned."""
+"""A small value, so that the positions of two columns differ enough. With 1e4, relations are hardly learned."""
 STEPS = {
     "see": 300, "caption": 700, "embed": 60, "phrases": 1200, "couples": 1000, "relations": 2000, "settled": 2000,
     "polished": 4000, "mixed": 300, "judge": 2000,
 }  # fmt: skip
-"""At most; a stage whose name stands in ENOUGH ends sooner."""
+"""Largest number of steps of each stage. A stage in `ENOUGH` may end earlier."""
 KEPT = (100, 300, 1000)
-"""Steps of the stage `judge` after which the judge is written, too."""
+"""Steps of the stage `judge` after which the judge is also saved."""
 ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94, "settled": 0.94, "polished": 0.94}
-"""The share of right answers, on rows seen for the first time, with which a stage ends: when a skill comes differs by
-hundreds of steps from seed to seed, and the next stage fails without it."""
+"""The share of correct answers on new rows at which a stage ends. The number of steps to learn a skill differs by
+hundreds between seeds, and the next stage fails without this skill."""
 
 
 class Log:
-    """The steps' losses, printed and kept."""
+    """The losses of the steps, printed and stored."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
         self._begun = time.process_time()
 
     def __call__(self, stage: str, step: int, loss: float, **more: float) -> None:
-        """Adds a line."""
+        """Adds a line to the log."""
         line = {"stage": stage, "step": step, "cpu_s": round(time.process_time() - self._begun), "loss": round(loss, 4)}
         self.lines.append(line | {name: round(value, 4) for name, value in more.items()})
         print(self.lines[-1], flush=True)
@@ -82,9 +82,9 @@ def learn(
     log: Callable[[int, float], None],
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """AdamW under a learning rate by progress in [0, 1); reports a smoothed loss every hundred steps.
+    """Trains with AdamW and a learning rate by progress in [0, 1). Logs a smoothed loss every hundred steps.
 
-    The loss of a step comes in terms, one after the other, so that the memory of one suffices.
+    The loss of a step consists of terms that are computed one after another, so memory for one term is enough.
     """
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.98))
@@ -108,13 +108,13 @@ def learn(
 
 
 def cosine(peak: float, floor: float = 0.05) -> Callable[[float], float]:
-    """From `peak` down to a part of it."""
+    """Returns a cosine schedule from `peak` down to `floor` times `peak`."""
     return lambda progress: peak * ((1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)) + floor)
 
 
 @torch.no_grad()
 def queries_begin_as_keys(model: Any) -> None:
-    """One head of each group looks for what is like itself, from the start: matching is what is to be learned."""
+    """Initializes one query head of each group with its key head, so that equal content attracts from the start."""
     for layer in model.model.language_model.layers:
         attention = layer.self_attn
         width, group = attention.head_dim, attention.num_key_value_groups
@@ -123,7 +123,7 @@ def queries_begin_as_keys(model: Any) -> None:
 
 
 def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
-    """Each cell's token tells its shape, colour and place, and points to the embeddings of these words."""
+    """Trains the vision tower: each image token predicts shape, colour and position, and points to their words."""
     world = album.world
     words = {
         "shape": world.shapes, "color": world.colors, "size": world.sizes, "row": world.rows, "column": world.columns,
@@ -167,14 +167,14 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
 
 
 def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, keep: Callable[[int], None]) -> None:
-    """Yes and No: one thing, two things and their relation, everything, and then in the judge's prompt.
+    """Trains Yes and No: for one thing, two things and their relation, all questions, and then in the judge's prompt.
 
     Args:
-        stages: Where the stages are kept.
-        reader: The captions' model.
-        lessons: What is taught.
-        log: Gets the losses.
-        keep: Is called in each step of the last stage, with the number of steps that are done.
+        stages: Stores the weights after each stage.
+        reader: The caption model.
+        lessons: Draws the training rows.
+        log: Stores the losses.
+        keep: Called in each step of the last stage, with the number of completed steps.
     """
     parameters = [*reader.model.model.language_model.parameters()]
 
@@ -215,7 +215,7 @@ def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, ke
 
 
 def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:
-    """In-batch InfoNCE over whole user's turns, vision frozen."""
+    """Trains the base embedder with in-batch InfoNCE over whole user turns. The vision tower is frozen."""
 
     def losses_of(_: int) -> list[Tensor]:
         queries, candidates = zip(*lessons.matches(64), strict=True)
@@ -228,7 +228,7 @@ def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:
 
 @dataclass(frozen=True)
 class Stages:
-    """Keeps the weights after each stage, and skips a stage that is done: teaching that was interrupted is resumed."""
+    """Stores the weights after each stage, and skips completed stages, so interrupted training can be resumed."""
 
     folder: Path
     model: Any
@@ -236,7 +236,7 @@ class Stages:
     log: Log
 
     def teach(self, name: str, stage: Callable[[], None]) -> None:
-        """Runs one stage, or reads what it made before. Either way model and log are as after the stage."""
+        """Runs one stage, or loads its result. In both cases the model and the log have the state after the stage."""
         path = self.folder / f"{name}.pt"
         if path.exists():
             kept = torch.load(path, weights_only=True)
@@ -251,9 +251,9 @@ class Stages:
 
 
 def main(folder: Path) -> None:
-    """Teaches both, and keeps the log."""
+    """Trains both models and writes them with the log."""
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # numbers near 0 would take a CPU several times as long
+    torch.set_flush_denormal(True)  # arithmetic with denormal numbers is several times slower on a CPU
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stages").mkdir(exist_ok=True)
     log, tokenizer = Log(), make_tokenizer()
@@ -281,19 +281,19 @@ def main(folder: Path) -> None:
 
 
 def teach_captions(reader: Reader, lessons: Lessons, log: Log) -> None:
-    """The language model tells what is in a picture, vision frozen."""
+    """Trains the language model to describe an image. The vision tower is frozen."""
     parameters = reader.model.model.language_model.parameters()
     losses_of = lambda _: reader.losses(lessons.captioning(24))  # noqa: E731
     learn(parameters, STEPS["caption"], losses_of, cosine(2e-3, 0.1), lambda step, loss: log("caption", step, loss))
 
 
 def copied(model: Any) -> dict[str, Tensor]:
-    """The weights, as they are now."""
+    """Returns a copy of the current weights."""
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def write(folder: Path, model: Any, tokenizer: Any) -> None:
-    """The model in float16; the one in memory stays as it is."""
+    """Writes the model in float16, and leaves the model in memory unchanged."""
     weights = copied(model)
     save_model(folder, model.half(), tokenizer, WORLD.pixels)
     model.float().load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""Rows of one size of picture through a tiny model, quickly: vision features kept, constant beginnings run once."""
+"""Runs training rows through a tiny model quickly: vision features are cached, and a shared prefix runs once."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,19 +16,19 @@ from unijudge.modeling.chat_encoder import Stream, shared_prefix
 from unijudge.modeling.families import QwenVL, TokenOrImage
 
 ROWS_AT_ONCE = 16
-"""Rows of a batch that run together."""
+"""Number of rows of a batch that run together."""
 
 
 class Reader:
-    """A model, its tokens, and an album of pictures that rows name by number."""
+    """A model, its tokens, and the images that rows refer to by number."""
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, pictures: Sequence[Image.Image]):
         self.model = model
         self.correct = 0.5
-        """Share of right answers, smoothed."""
+        """Smoothed share of correct answers."""
         pixels = pictures[0].width * pictures[0].height
         self._family = QwenVL(model.config, processor, PixelBudget(pixels, pixels))
-        self._picture: Picture = self._family.picture(pictures[0])  # all are of one size
+        self._picture: Picture = self._family.picture(pictures[0])  # all images have the same size
         self.cells = len(self._picture.token_ids)
         self._pad: int = tokenizer.pad_token_id
         looked = self._family.arrays([self._family.picture(picture) for picture in pictures])
@@ -38,7 +38,7 @@ class Reader:
         self._layouts: dict[tuple[int | tuple[int, ...], ...], Tensor] = {}
 
     def look(self, pictures: Sequence[int]) -> Tensor:
-        """(pictures, cells, width): what the vision tower makes of them."""
+        """Returns the features of images, of shape (images, cells, width)."""
         if self._features is not None:
             return self._features[list(pictures)]
         pixels, grid = self._pixels[list(pictures)].flatten(0, 1), self._grid.expand(len(pictures), 3)
@@ -47,15 +47,15 @@ class Reader:
 
     @torch.no_grad()
     def freeze_vision(self) -> None:
-        """Keeps the features of all pictures; from now on the vision tower is not run."""
+        """Caches the features of all images, so the vision tower does not run again."""
         self._features = torch.cat(
             [self.look(range(i, min(i + 256, len(self._pixels)))) for i in range(0, len(self._pixels), 256)]
         )
 
     def losses(self, rows: Sequence[Row]) -> Iterator[Tensor]:
-        """Terms whose sum is the mean cross-entropy of the answers' tokens.
+        """Yields terms whose sum is the mean cross-entropy of the answer tokens.
 
-        Each is of a few rows of like length: what they take fits into a CPU's cache, and little of it is padding.
+        Each term has a few rows of similar length. These rows fit into the cache of a CPU, and need little padding.
         """
         tokens = sum(len(row.answer) for row in rows)
         by_length = sorted(rows, key=lambda row: self._length(row.stream) + len(row.answer))
@@ -67,7 +67,7 @@ class Reader:
         self.correct = 0.95 * self.correct + 0.05 * right / tokens
 
     def _answered(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """The logits at each token of the answers, (tokens, vocabulary), and these tokens."""
+        """Returns the logits at each answer token, of shape (tokens, vocabulary), and the answer tokens."""
         hidden = self._hidden([[*row.stream, *row.answer[:-1]] for row in rows])
         picked = []
         for index, row in enumerate(rows):
@@ -77,7 +77,7 @@ class Reader:
         return self.model.lm_head(torch.cat(picked)), target
 
     def last_hidden(self, streams: list[Stream]) -> Tensor:
-        """Of the last token of each stream, (streams, width)."""
+        """Returns the hidden state of the last token of each stream, of shape (streams, width)."""
         hidden = self._hidden(streams)
         return hidden[torch.arange(len(streams)), torch.tensor([self._length(stream) for stream in streams]) - 1]
 
@@ -85,7 +85,7 @@ class Reader:
         return sum(self.cells if isinstance(entry, bytes) else 1 for entry in stream)
 
     def _hidden(self, streams: list[Stream]) -> Tensor:
-        """(streams, longest, width), whatever they share at their beginnings computed once."""
+        """Returns the hidden states, of shape (streams, longest, width). A shared prefix is computed once."""
         cut = shared_prefix(streams)
         if cut < 16 or any(isinstance(entry, bytes) for entry in streams[0][:cut]):
             return self._run(streams, None, 0)
@@ -126,7 +126,7 @@ class Reader:
         return hidden
 
     def _positions(self, stream: Stream) -> Tensor:
-        """Kept by layout: where pictures stand, and how long it is."""
+        """Returns the positions of a stream, cached by the stream's length and the places of its images."""
         layout = (len(stream), tuple(place for place, entry in enumerate(stream) if isinstance(entry, bytes)))
         if layout not in self._layouts:
             entries: list[TokenOrImage] = [self._picture if isinstance(entry, bytes) else entry for entry in stream]

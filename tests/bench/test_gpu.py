@@ -94,7 +94,10 @@ def ended(tmp_path, script, limit_s):
 def test_a_process_that_aborts_ends_its_case_alone(tmp_path):
     """As FAISS does on a broken CUDA."""
     outcome = ended(tmp_path, "echo CUDA error 35; kill -ABRT $$", 60)
-    assert (outcome.state, outcome.cause) == ("failed", "the process died of SIGABRT; its last line: CUDA error 35")
+    assert (outcome.state, outcome.cause) == (
+        "failed",
+        "the process was killed by SIGABRT. Its last line: CUDA error 35",
+    )
 
 
 def runs(pid):
@@ -117,7 +120,7 @@ def test_a_process_that_hangs_is_ended_with_its_children(tmp_path):
     outcome = ended(tmp_path, "(trap '' TERM; exec sleep 600) & echo $!; sleep 600", 3)
     pid = int((tmp_path / "log").read_text())
     assert outcome.state == "failed"
-    assert outcome.cause == f"not done in time (--limit-s allows more); its last line: {pid}"
+    assert outcome.cause == f"not done in time. Increase --limit-s. Its last line: {pid}"
     wait_for(lambda: not runs(pid))
 
 
@@ -137,7 +140,7 @@ def test_parity_by_hand():
     assert table.rows[0][1:] == ["4", "0", "0.0e+00", "0.0e+00", "0", "4"]
     assert table.rows[1][1:] == ["4", "1", "5.0e-01", "4.2e-01", "1", "2"]
     assert table.rows[2][1:] == ["not measured"] * 6
-    assert table.note.endswith("the first pair without a verdict says: too long.")
+    assert table.note.endswith("the error of the first pair without a verdict is: too long.")
 
 
 def test_parity_without_its_reference():
@@ -238,7 +241,7 @@ def test_a_dry_run_leaves_a_cuda_build_of_vllm_alone(monkeypatch):
     step.check_engine(DRY, "vllm")
     monkeypatch.setattr(step, "has_cuda_vllm", lambda: True)
     step.check_engine(DRY, "transformers")
-    with pytest.raises(Skipped, match="vLLM is a CUDA build here"):
+    with pytest.raises(Skipped, match="the installed vLLM is a CUDA build"):
         step.check_engine(DRY, "vllm")
 
 

@@ -67,12 +67,12 @@ def results(**changes):
 def test_the_story_hides_no_harm():
     told = "\n".join(sentences(results()))
     assert told.count("did harm") == 7 + 1
-    assert "On Task reranking by the reranker did harm: -0.200 ± 0.100" in told
-    assert "On Other reranking by the judge did not show an effect" in told
-    assert "On Task reranking by the judge" not in told
+    assert "On Task, reranking with the reranker did harm: -0.200 ± 0.100" in told
+    assert "On Other, reranking with the judge did not show an effect" in told
+    assert "On Task, reranking with the judge" not in told
     assert "weakest kind is add object (0.500)" in told
     assert "price of caution" in told
-    assert "from 20.00 to 4.00 nats, where guessing has 1.32: this half was not learned" in told
+    assert "from 20.00 to 4.00 nats, and random guessing has 1.32. This half was not learned" in told
     for last, said in {0.5: "half was learned", 1.3: "half is no better than guessing"}.items():
         terms = {"listwise": {"first": 20.0, "last": last}}
         assert said in "\n".join(sentences(results(reranker_terms=terms)))
