@@ -65,14 +65,21 @@ async def ask(url: str, name: str, options: argparse.Namespace) -> Client:
         number = 0
         while True:
             number += 1
-            candidates = [Content(f"candidate {number}.{n} of {name}.{worker}") for n in range(options.candidates)]
+            candidates = [
+                Content(f"candidate {number}.{n} of {name}.{worker}")
+                for n in range(options.candidates)
+            ]
             answers = await judge.judge(Content(f"query {number} of {name}.{worker}"), candidates)
             if begun + WARM_UP_S < time.monotonic() < end:
                 counted.pairs += sum(isinstance(answer, Verdict) for answer in answers)
 
     async with JudgeClient(url, max_in_flight=options.in_flight, transport=transport) as judge:
-        workers = [asyncio.create_task(asking(judge, worker)) for worker in range(options.in_flight)]
-        await asyncio.wait(workers, timeout=end - time.monotonic(), return_when=asyncio.FIRST_EXCEPTION)
+        workers = [
+            asyncio.create_task(asking(judge, worker)) for worker in range(options.in_flight)
+        ]
+        await asyncio.wait(
+            workers, timeout=end - time.monotonic(), return_when=asyncio.FIRST_EXCEPTION
+        )
         for worker in workers:
             worker.cancel()
         for ended in await asyncio.gather(*workers, return_exceptions=True):
@@ -83,7 +90,9 @@ async def ask(url: str, name: str, options: argparse.Namespace) -> Client:
 
 async def ask_all(url: str, clients: int, options: argparse.Namespace) -> list[Client]:
     """All clients, begun together."""
-    return await asyncio.gather(*(ask(url, f"client {n} of {clients}", options) for n in range(clients)))
+    return await asyncio.gather(
+        *(ask(url, f"client {n} of {clients}", options) for n in range(clients))
+    )
 
 
 def jain(shares: list[int]) -> float:
@@ -93,21 +102,40 @@ def jain(shares: list[int]) -> float:
 
 def main() -> None:
     """One client, then ten, and a table of both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--in-flight", type=int, default=64, help="queries that each client has waiting")
+    parser.add_argument(
+        "--in-flight", type=int, default=64, help="queries that each client has waiting"
+    )
     parser.add_argument("--candidates", type=int, default=10, help="of each query")
-    parser.add_argument("--delay-s", type=float, default=0.1, help="how long the judge takes for a request")
+    parser.add_argument(
+        "--delay-s", type=float, default=0.1, help="how long the judge takes for a request"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="how long each run is counted")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="more settings of the service")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="more settings of the service",
+    )
     options = parser.parse_args()
-    settings: dict[str, object] = {"model.backend": "scripted", "model.scripted_delay_s": options.delay_s}
+    settings: dict[str, object] = {
+        "model.backend": "scripted",
+        "model.scripted_delay_s": options.delay_s,
+    }
     settings |= dict(setting.split("=", 1) for setting in options.set)
 
     with serving(settings) as url:
-        measured = {clients: asyncio.run(ask_all(url, clients, options)) for clients in (1, options.clients)}
+        measured = {
+            clients: asyncio.run(ask_all(url, clients, options)) for clients in (1, options.clients)
+        }
     alone = sum(client.pairs for client in measured[1])
-    print("| clients | pairs/s | of one client's | Jain's index | fewest and most pairs of one | HTTP statuses |")
+    print(
+        "| clients | pairs/s | of one client's | Jain's index | fewest and most pairs of one | HTTP statuses |"
+    )
     print("|---|---|---|---|---|---|")
     for clients, found in measured.items():
         pairs = [client.pairs for client in found]

@@ -197,7 +197,9 @@ def wait_for_deaths(scene: Scene) -> float:
     while not scene.deaths.exists() or time.time() - scene.deaths.stat().st_mtime < QUIET_S:
         time.sleep(0.1)
     pairs = Counter(scene.deaths.read_text().splitlines())
-    scene.notes.append(f"{pairs.total()} deaths by {len(pairs)} pairs, at most {max(pairs.values())} by one")
+    scene.notes.append(
+        f"{pairs.total()} deaths by {len(pairs)} pairs, at most {max(pairs.values())} by one"
+    )
     return time.monotonic() - (time.time() - scene.deaths.stat().st_mtime)
 
 
@@ -226,7 +228,12 @@ FAULTS = [
     Fault("hang", "one of two replicas stopped (SIGSTOP)", hang_one),
     Fault("service-killed", "`judge serve` killed, started again after 1 s", kill_service),
     Fault("service-ended", "SIGTERM to `judge serve`, started again at its end", end_service),
-    Fault("clock", "the wall clock an hour forward, after 4 s back; then one of two replicas killed", jump, "clock"),
+    Fault(
+        "clock",
+        "the wall clock an hour forward, after 4 s back; then one of two replicas killed",
+        jump,
+        "clock",
+    ),
     Fault("pictures-full", "the pictures' disk full for 6 s", fill_pictures, "pictures"),
     Fault("pictures-read-only", "the pictures' disk read-only for 6 s", lock_pictures, "pictures"),
     Fault("memory", "a candidate of 8,000 tokens, no memory for it", limit_memory, "memory"),
@@ -245,18 +252,31 @@ def scene_of(kind: str) -> Iterator[Scene]:
         folder = Path(name)
         pictures, clock, deaths = folder / "pictures", folder / "clock", folder / "deaths"
         if kind == "clock":
-            environment = {"PYTHONPATH": str(Path(__file__).parent / "clock"), "UNIJUDGE_BENCH_CLOCK": str(clock)}
+            environment = {
+                "PYTHONPATH": str(Path(__file__).parent / "clock"),
+                "UNIJUDGE_BENCH_CLOCK": str(clock),
+            }
         elif kind == "deadly":
-            environment = {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "UNIJUDGE_BENCH_LETHAL": LETHAL}
+            environment = {
+                "PYTHONPATH": str(Path(__file__).parent / "deadly"),
+                "UNIJUDGE_BENCH_LETHAL": LETHAL,
+            }
             environment |= {"UNIJUDGE_BENCH_DEATHS": str(deaths)}
         elif kind == "pictures":
             mounts.enter_context(_small_disk(pictures))
             settings["blobs.folder"] = pictures
         elif kind == "memory":
             make_model(folder / "model")
-            settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_label_mass": 0}
+            settings = {
+                "model.name": folder / "model",
+                "model.backend": "transformers",
+                "health.min_label_mass": 0,
+            }
             settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**16, "replicas": 2}
-        with running(Service(settings, environment)) as service, BadNetwork(service.port) as network:
+        with (
+            running(Service(settings, environment)) as service,
+            BadNetwork(service.port) as network,
+        ):
             yield Scene(service, network, pictures, clock, deaths)
 
 
@@ -279,7 +299,9 @@ def row_of(fault: Fault, scene: Scene, number: int) -> str:
     scene.notes.clear()
     with tempfile.TemporaryDirectory() as folder:
         poison = POISON.get(fault.kind, "")
-        job = Job(Path(folder), QUERIES, pictures=fault.kind == "pictures", poison=poison, seed=number)
+        job = Job(
+            Path(folder), QUERIES, pictures=fault.kind == "pictures", poison=poison, seed=number
+        )
         times: dict[str, float] = {}
         striking = threading.Thread(target=_strike, args=(fault, scene, job, times))
         striking.start()
@@ -294,7 +316,9 @@ def row_of(fault: Fault, scene: Scene, number: int) -> str:
             if poison:
                 scene.notes.append(f"of the candidate: {_counted(pairs.poisoned)}")
     if "end" not in times:
-        raise SystemExit(f"{fault.name}: the job ended before the fault came: more queries are needed")
+        raise SystemExit(
+            f"{fault.name}: the job ended before the fault came: more queries are needed"
+        )
     rate = job.answered(times["begin"] - MEASURED_S, times["begin"]) / MEASURED_S
     recovered = job.recovered_s(times["end"], rate)
     scene.service.wait_until_ready(PATIENCE_S)
@@ -339,8 +363,12 @@ def show(faults: Sequence[Fault]) -> None:
 
 def main() -> None:
     """All faults, or some of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], help="these faults alone")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=[fault.name for fault in FAULTS], help="these faults alone"
+    )
     given = parser.parse_args()
     show([fault for fault in FAULTS if given.only is None or fault.name in given.only])
 

@@ -40,9 +40,12 @@ def rows(subset: int, number: int, dice: random.Random) -> Iterator[dict[str, st
     for row in range(number):
         query, positive = shape.split(" → ")
         yield {
-            "qry": ("<|image_1|>\n" if "image" in query else "") + f"Task {subset}, {row}: {sentence(dice, 8)}\n",
+            "qry": ("<|image_1|>\n" if "image" in query else "")
+            + f"Task {subset}, {row}: {sentence(dice, 8)}\n",
             "qry_image_path": picture() if "image" in query else "",
-            "pos_text": "<|image_1|>\nRepresent the given image." if positive == "image" else sentence(dice, 5),
+            "pos_text": "<|image_1|>\nRepresent the given image."
+            if positive == "image"
+            else sentence(dice, 5),
             "pos_image_path": picture() if positive == "image" else "",
         }
 
@@ -84,7 +87,12 @@ def main(queries: int, k: int) -> None:
         said, seconds = run("mine", "import", "mmeb", folder / "MMEB-train", folder / "corpus")
         print(f"import, {seconds:.0f} s: {said.strip().partition(': ')[2]}")
         make_vectors(folder / "corpus", folder / "vectors", 128)
-        job = {"corpus": folder / "corpus", "vectors": folder / "vectors", "out": folder / "scores", "service": url}
+        job = {
+            "corpus": folder / "corpus",
+            "vectors": folder / "vectors",
+            "out": folder / "scores",
+            "service": url,
+        }
         words = [f"{name}={value}" for name, value in (job | {"k": k}).items()]
         said, seconds = run("mine", "estimate", *words, "--probe", "2000")
         print(f"\nplan, {seconds:.0f} s with the search of candidates:\n\n{said}")
@@ -94,14 +102,18 @@ def main(queries: int, k: int) -> None:
         asked = int(re.search(r"asked the judge about (\d+)", said)[1])  # type: ignore[index]
         rate = re.search(r"([\d.]+) pairs/s", said)[1]  # type: ignore[index]
         print("| | pairs asked | time |\n|---|---|---|")
-        print(f"| planned | {to_ask} | {planned} |\n| taken | {asked:,} | {seconds / 60:.1f} min ({rate} pairs/s) |")
+        print(
+            f"| planned | {to_ask} | {planned} |\n| taken | {asked:,} | {seconds / 60:.1f} min ({rate} pairs/s) |"
+        )
         chosen = (f"scores={folder / 'scores'}", f"out={folder / 'triples'}")
         said, seconds = run("mine", "select", *words[:2], *chosen)
         print(f"\nselect, {seconds:.0f} s:\n{said}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--k", type=int, default=10)
     options = parser.parse_args()

@@ -63,7 +63,9 @@ class Watched(httpx2.AsyncHTTPTransport):
         except BaseException as error:
             self._remember(request, type(error).__name__)
             raise
-        self._remember(request, str(response.status_code), is_told="Retry-After" in response.headers)
+        self._remember(
+            request, str(response.status_code), is_told="Retry-After" in response.headers
+        )
         return response
 
     def _remember(self, request: httpx2.Request, outcome: str, *, is_told: bool = False) -> None:
@@ -86,7 +88,9 @@ class Pairs:
 class Job:
     """A scoring job of made-up queries."""
 
-    def __init__(self, folder: Path, queries: int, *, pictures: bool = False, poison: str = "", seed: int = 0):
+    def __init__(
+        self, folder: Path, queries: int, *, pictures: bool = False, poison: str = "", seed: int = 0
+    ):
         """Makes its corpus.
 
         Args:
@@ -112,8 +116,13 @@ class Job:
                 name, picture = f"{number}.png", noise(seed * queries + number)
                 (images / name).write_bytes(picture)
                 digest = hashlib.sha256(picture).hexdigest()
-            items.append(Item(f"i{number}", ("made up",), text=text, image=name, image_sha256=digest))
-        asked = [Query(f"q{n}", "made up", (f"i{n}",), text=f"find {n}: {sentence(dice, 7)}") for n in range(queries)]
+            items.append(
+                Item(f"i{number}", ("made up",), text=text, image=name, image_sha256=digest)
+            )
+        asked = [
+            Query(f"q{n}", "made up", (f"i{n}",), text=f"find {n}: {sentence(dice, 7)}")
+            for n in range(queries)
+        ]
         write_corpus(folder / "corpus", items, asked, images=images, rejects=0, source="made up")
         make_vectors(folder / "corpus", folder / "vectors", WIDTH)
         self.seen: list[Seen] = []
@@ -206,7 +215,9 @@ class Job:
                     without += 1
             if scripted:
                 wrong += _wrong(corpus, row.query_id, judged)
-        planned = int(CandidateFolder(self._folder / "scores" / "candidates").counts().sum()) + len(corpus.queries)
+        planned = int(CandidateFolder(self._folder / "scores" / "candidates").counts().sum()) + len(
+            corpus.queries
+        )
         missing = planned - len(counted)
         return Pairs(missing + without, sum(counted.values()) - len(counted), wrong, poisoned)
 
@@ -217,6 +228,8 @@ def _wrong(corpus: Corpus, query_id: str, judged: list[Judged]) -> int:
     candidates = [corpus.content(corpus.items[corpus.row_of[one.item_id]]) for one in judged]
     truth = asyncio.run(ScriptedJudge(Prompt()).judge(query, candidates))
     return sum(
-        isinstance(true, Verdict) and one.log_odds is not None and abs(one.log_odds - true.log_odds) > 1e-4
+        isinstance(true, Verdict)
+        and one.log_odds is not None
+        and abs(one.log_odds - true.log_odds) > 1e-4
         for one, true in zip(judged, truth, strict=True)
     )

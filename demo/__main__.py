@@ -36,7 +36,9 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
         run_side_by_side(demo.embed_base())
     with contextlib.ExitStack() as running:
         with timed(seconds, "serve"):
-            service = running.enter_context(serving(JUDGE, backend, out / "judge.log", size.replicas))
+            service = running.enter_context(
+                serving(JUDGE, backend, out / "judge.log", size.replicas)
+            )
         for stage, command in demo.judge_all(service):
             with timed(seconds, stage):
                 run(command)
@@ -60,9 +62,15 @@ def main(out: Path, size: Size, *, seeds: int, backend: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m demo")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=1, help="training worlds, each with its own students")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="training worlds, each with its own students"
+    )
     parser.add_argument("--backend", default="auto", help="of the judge: auto, vllm, transformers")
-    parser.add_argument("--quick", action="store_true", help="a minute's worth of everything; the numbers mean nothing")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a minute's worth of everything; the numbers mean nothing",
+    )
     given = parser.parse_args()
     if given.seeds < 1:
         parser.error(f"--seeds {given.seeds}: at least one training world is needed")

@@ -82,7 +82,13 @@ def _row(pair: Pair) -> dict[str, Any]:
     texts = {f"{name}_text": side.text for name, side in sides.items()}
     images = {f"{name}_image": _picture(side) for name, side in sides.items()}
     kind = None if pair.is_match or is_digit else pair.kind
-    return {**texts, **images, "label": int(pair.is_match), "subset": pair.kind if is_digit else SCENES, "kind": kind}
+    return {
+        **texts,
+        **images,
+        "label": int(pair.is_match),
+        "subset": pair.kind if is_digit else SCENES,
+        "kind": kind,
+    }
 
 
 def _picture(side: Content) -> str | None:

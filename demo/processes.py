@@ -132,12 +132,16 @@ def started(command: str, url: str, log: Path) -> Iterator[None]:
     """
     print(f"\n$ {command} &", flush=True)
     with log.open("w") as file:
-        process = subprocess.Popen(_arguments(command), env=os.environ | QUIET, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            _arguments(command), env=os.environ | QUIET, stdout=file, stderr=subprocess.STDOUT
+        )
     try:
         begun = time.monotonic()
         while not _ready(url):
             if process.poll() is not None:
-                raise SystemExit(f"the service ended with status {process.returncode}:\n{log.read_text()}")
+                raise SystemExit(
+                    f"the service ended with status {process.returncode}:\n{log.read_text()}"
+                )
             if time.monotonic() - begun > START_LIMIT_S:
                 raise SystemExit(
                     f"the service is not ready after {START_LIMIT_S} s; its log so far:\n{log.read_text()}"

@@ -14,7 +14,9 @@ from typing import Any
 MODULE = "judge_service.backends.scripted"
 
 
-def _find_spec(name: str, path: list[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+def _find_spec(
+    name: str, path: list[str] | None, target: ModuleType | None = None
+) -> ModuleSpec | None:
     """Finds the scripted judge as Python does, and changes it as soon as it is there."""
     spec = PathFinder.find_spec(name, path, target) if name == MODULE else None
     if spec is None or spec.loader is None:

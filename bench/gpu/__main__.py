@@ -43,35 +43,67 @@ def main() -> None:
     except ModelError as error:
         sys.exit(f"error: {error}")
     if not gpus.found and not asked.dry_run:
-        sys.exit(f"error: no GPU to measure: {gpus.why_none()}. --dry-run tries everything on the CPU.")
+        sys.exit(
+            f"error: no GPU to measure: {gpus.why_none()}. --dry-run tries everything on the CPU."
+        )
 
     logs = asked.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     begun = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="unijudge-gpu-", dir=asked.scratch) as scratch:
-        options = Options(asked.dry_run, asked.model, asked.size, scratch, str(logs.absolute()), asked.limit_s)
+        options = Options(
+            asked.dry_run, asked.model, asked.size, scratch, str(logs.absolute()), asked.limit_s
+        )
         steps = _chosen(asked.steps)
         outcomes = run_steps(steps, options)
 
     machine = _machine(gpus)
-    title = "Dry run of `make gpu`, on a CPU" if asked.dry_run else f"unijudge on a {gpus.found[0].name}"
+    title = (
+        "Dry run of `make gpu`, on a CPU"
+        if asked.dry_run
+        else f"unijudge on a {gpus.found[0].name}"
+    )
     text = page(title, _about(options, begun), machine, steps, outcomes)
     (asked.out / "gpu.md").write_text(text, encoding="utf-8")
     figures = {"begun": begun.isoformat(), "machine": machine, "outcomes": _as_json(outcomes)}
-    (asked.out / "gpu.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (asked.out / "gpu.json").write_text(
+        json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     print(f"{asked.out / 'gpu.md'}, figures in gpu.json, what was printed in {logs}")
     if any(outcome.state == "failed" for cases in outcomes.values() for outcome in cases.values()):
         sys.exit(1)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Measure unijudge on one GPU.")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of the page (default: %(default)s)")
-    parser.add_argument("--model", default="", help="a checkpoint for the judge: a hub name or a folder")
-    parser.add_argument("--size", choices=["3b", "7b"], default="3b", help="of the models with random weights")
-    parser.add_argument("--steps", nargs="+", choices=NAMES, default=list(NAMES), metavar="STEP", help=", ".join(NAMES))
-    parser.add_argument("--limit-s", type=float, default=120, help="time limit of one case (default: %(default)s)")
-    parser.add_argument("--scratch", type=Path, help="a folder with room for the models, 15 GB for 3b, 35 GB for 7b")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu", description="Measure unijudge on one GPU."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/gpu"),
+        help="folder of the page (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model", default="", help="a checkpoint for the judge: a hub name or a folder"
+    )
+    parser.add_argument(
+        "--size", choices=["3b", "7b"], default="3b", help="of the models with random weights"
+    )
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        choices=NAMES,
+        default=list(NAMES),
+        metavar="STEP",
+        help=", ".join(NAMES),
+    )
+    parser.add_argument(
+        "--limit-s", type=float, default=120, help="time limit of one case (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, help="a folder with room for the models, 15 GB for 3b, 35 GB for 7b"
+    )
     parser.add_argument("--dry-run", action="store_true", help="tiny models, on the CPU")
     return parser.parse_args()
 
@@ -90,7 +122,9 @@ def _about(options: Options, begun: datetime) -> str:
     if options.dry_run:
         model = "Tiny models with random weights ran on the CPU: this page shows that each step runs, and no speed."
     elif options.model:
-        model = f"The judge's steps ran {options.model}, the trainer's a Qwen2-VL with random weights."
+        model = (
+            f"The judge's steps ran {options.model}, the trainer's a Qwen2-VL with random weights."
+        )
     else:
         model = f"Models of published shapes with random weights ({options.size})."
     return (
@@ -120,7 +154,10 @@ def _machine(gpus: Gpus) -> dict[str, str]:
 
 
 def _as_json(outcomes: Outcomes) -> dict[str, dict[str, object]]:
-    return {step: {name: asdict(outcome) for name, outcome in cases.items()} for step, cases in outcomes.items()}
+    return {
+        step: {name: asdict(outcome) for name, outcome in cases.items()}
+        for step, cases in outcomes.items()
+    }
 
 
 if __name__ == "__main__":

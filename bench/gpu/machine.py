@@ -32,7 +32,10 @@ def use_torch(options: Options) -> Figures:
     """Multiplies on the device, and looks for compilers."""
     import torch
 
-    checks = [["nvidia-smi", nvidia_smi()], ["CUDA of torch", torch.version.cuda or "none: a CPU build"]]
+    checks = [
+        ["nvidia-smi", nvidia_smi()],
+        ["CUDA of torch", torch.version.cuda or "none: a CPU build"],
+    ]
 
     # A product of whole numbers is exact in bfloat16, so it must be equal to the CPU's.
     numbers = torch.arange(64, dtype=torch.float32).remainder(5).reshape(8, 8)

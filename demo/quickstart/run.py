@@ -41,7 +41,9 @@ def main() -> None:
                 services.enter_context(started(command.removesuffix(" &"), URL, OUT / "judge.log"))
             else:
                 run(command)
-    print(f"\n{OUT / 'mined.html'}: open this page in a browser. {time.monotonic() - begun:.0f} s in all.")
+    print(
+        f"\n{OUT / 'mined.html'}: open this page in a browser. {time.monotonic() - begun:.0f} s in all."
+    )
 
 
 if __name__ == "__main__":

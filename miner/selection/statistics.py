@@ -84,13 +84,21 @@ class Statistics:
             likeness: Mean similarity among a row's negatives, measured on a sample of rows.
         """
         rows = self.reasons["kept"]
-        expected = "expected false negatives" if self.calibrated else "expected false negatives (at face value)"
+        expected = (
+            "expected false negatives"
+            if self.calibrated
+            else "expected false negatives (at face value)"
+        )
         means = {
             "mean survivors of a row": self.survivors / rows if rows else None,
-            "share of candidates dropped": self.dropped / self.candidates if self.candidates else None,
+            "share of candidates dropped": self.dropped / self.candidates
+            if self.candidates
+            else None,
             expected: self.score_sum if self.scored else None,
             "mean score of a negative": self.false_negative_share,
-            "mean similarity of a negative": self.similarity_sum / self.measured if self.measured else None,
+            "mean similarity of a negative": self.similarity_sum / self.measured
+            if self.measured
+            else None,
             "mean similarity among a row's negatives": likeness,
         }
         return {

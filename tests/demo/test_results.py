@@ -47,7 +47,15 @@ def results(**changes):
     row = {"before": 0.4, "judge": 0.6, "reranker": 0.3} | {
         f"{name}_{what}": 0.1 for name in ("judge", "reranker") for what in ("gained", "lost")
     }
-    names = ("random", "unfiltered", "mined", "chosen", "soft", "judge_reranks", "reranker_beats_judge")
+    names = (
+        "random",
+        "unfiltered",
+        "mined",
+        "chosen",
+        "soft",
+        "judge_reranks",
+        "reranker_beats_judge",
+    )
     return {
         "judge": {"pairs": 10, "roc_auc": 0.9, "roc_auc_hard": 0.8, "by_kind": {"swap_att": 0.9, "add_obj": 0.5}},
         "false_negatives": {

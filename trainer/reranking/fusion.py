@@ -39,7 +39,9 @@ def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
     if gold := _right(ranking, scored):
         rank = gold_rank(scores_N, gold)
     elif gold := _right(ranking, unscored):
-        rank = len(scored) + gold_rank(np.array([ranking.similarities[index] for index in unscored]), gold)
+        rank = len(scored) + gold_rank(
+            np.array([ranking.similarities[index] for index in unscored]), gold
+        )
     else:
         rank = ranking.gold_rank
     return _ordered(ranking, order, rank)
@@ -58,7 +60,11 @@ def promoted(ranking: Ranking, place: int) -> Ranking:
     """
     others = [other for other in range(len(ranking.item_ids)) if other != place]
     right = ranking.positive_ids
-    golden = [s for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True) if item_id in right]
+    golden = [
+        s
+        for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True)
+        if item_id in right
+    ]
     if ranking.item_ids[place] in right:
         rank = 1
     else:  # the rank of the positive grows by 1, unless the promoted item was already before the positive
@@ -95,7 +101,9 @@ def fused(log_odds: Sequence[float | None], list_logprobs: Sequence[float]) -> l
 def _right(ranking: Ranking, positions: Sequence[int]) -> list[int]:
     """Returns which of some positions of a ranking hold a positive, as indices into `positions`."""
     right = {*ranking.positive_ids}
-    return [index for index, position in enumerate(positions) if ranking.item_ids[position] in right]
+    return [
+        index for index, position in enumerate(positions) if ranking.item_ids[position] in right
+    ]
 
 
 def _ordered(ranking: Ranking, order: Sequence[int], rank: int) -> Ranking:
@@ -107,5 +115,7 @@ def _ordered(ranking: Ranking, order: Sequence[int], rank: int) -> Ranking:
         item_ids=[ranking.item_ids[index] for index in order],
         similarities=[ranking.similarities[index] for index in order],
         log_odds=None if odds is None else [odds[index] for index in order if index < len(odds)],
-        list_logprobs=None if listed is None else [listed[index] for index in order if index < len(listed)],
+        list_logprobs=None
+        if listed is None
+        else [listed[index] for index in order if index < len(listed)],
     )
