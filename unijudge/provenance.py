@@ -71,13 +71,14 @@ class Provenance(BaseModel):
     def now(cls, settings: BaseModel | None = None) -> "Provenance":
         """Returns the provenance of an output that this process begins to write now."""
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        kept = None
+        if settings is not None:
+            kept = without_passwords_in(settings.model_dump(mode="json"))
         return cls(
             unijudge=version("unijudge"),
             # Passwords are removed word by word, because quoting would add quotes to a password.
             command=shlex.join(map(without_passwords, words)),
-            settings=None
-            if settings is None
-            else without_passwords_in(settings.model_dump(mode="json")),
+            settings=kept,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             python=platform.python_version(),
             platform=platform.platform(),

@@ -166,11 +166,9 @@ def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequen
     near = [key for key in keys if key[: len(places)] == places[: len(key)]]
     if not near or path is None:
         return COMMAND_LINE if near else str(path or "settings")
-    return (
-        COMMAND_LINE
-        if any(len(key) <= len(places) for key in near)
-        else f"{path} with the {COMMAND_LINE}"
-    )
+    if any(len(key) <= len(places) for key in near):
+        return COMMAND_LINE
+    return f"{path} with the {COMMAND_LINE}"
 
 
 def _explain(
@@ -180,12 +178,10 @@ def _explain(
     if fault == "extra_forbidden":
         group = _group(kind, location[:-1])
         near = difflib.get_close_matches(str(location[-1])[:LONGEST], list(group.model_fields), n=1)
-        known = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"known: {listed(list(group.model_fields))}; see --example"
-        )
-        return f"{key}: unknown setting; {known}"
+        if near:
+            return f"{key}: unknown setting; did you mean {near[0]}?"
+        known = listed(list(group.model_fields))
+        return f"{key}: unknown setting; known: {known}; see --example"
     if fault in ("model_type", "model_attributes_type"):
         own = [f"{key}.{name}" for name in _group(kind, location).model_fields]
         return f"{key}: is a table of settings; set a key of this table: {listed(own)}"

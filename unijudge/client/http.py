@@ -144,11 +144,9 @@ class Connection:
             if is_nowhere(error):
                 raise JudgeNowhere(nowhere(self.url, error)) from error
             way = by_way_of(self.url)
-            cure = (
-                "set NO_PROXY to go without it"
-                if way
-                else "start one with `unijudge judge serve`, or correct the URL"
-            )
+            cure = "start one with `unijudge judge serve`, or correct the URL"
+            if way:
+                cure = "set NO_PROXY to go without it"
             if lacking := spent(error):
                 raise JudgeUnavailable(
                     f"{self.url}: this machine cannot send a request ({in_one_line(error)}). {lacking}"

@@ -276,11 +276,9 @@ class Pictures:
         )
 
     def _in_root(self, name: str) -> str | None:
-        return (
-            None
-            if self.root is None
-            else self._as_listed(self.root, self.relative(name), any_case=True)
-        )
+        if self.root is None:
+            return None
+        return self._as_listed(self.root, self.relative(name), any_case=True)
 
 
 def _listing(folder: Path) -> Listing:

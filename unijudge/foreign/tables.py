@@ -227,11 +227,9 @@ def _arrow(path: Path, columns: Columns | None) -> Numbered:
             pa.memory_map(str(path)) if is_local(path) else pa.PythonFile(raw, "r") as file,
             read(file) as reader,
         ):
-            names = (
-                reader.schema.names
-                if columns is None
-                else columns.known_of(path, reader.schema.names)
-            )
+            names = reader.schema.names
+            if columns is not None:
+                names = columns.known_of(path, names)
             check_distinct(path, names)
             count = itertools.count(1)
             for batch in _batches(reader):
@@ -289,11 +287,9 @@ def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[
         raise DataError(
             f"{path}:{number}: expected an object, found {type(row).__name__}; fix or remove that line"
         )
-    return (
-        row
-        if columns is None or not row
-        else {name: row[name] for name in columns.known_of(path, list(row))}
-    )
+    if columns is None or not row:
+        return row
+    return {name: row[name] for name in columns.known_of(path, list(row))}
 
 
 READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {

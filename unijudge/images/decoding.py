@@ -95,12 +95,9 @@ def _instead(data: bytes) -> str:
         return ", but a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
     head = data[:HEAD_BYTES].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
-        kind = (
-            "a drawing in SVG"
-            if b"<svg" in data[:1000]
-            else "a text, which a server sent instead of a picture"
-        )
-        return f", but {kind}; " + ("convert it" if "SVG" in kind else "download it again")
+        if b"<svg" in data[:1000]:
+            return ", but a drawing in SVG; convert it"
+        return ", but a text, which a server sent instead of a picture; download it again"
     kind = next(
         (kind for mark, kind in OTHER_FORMATS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)),
         "",

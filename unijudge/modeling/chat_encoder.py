@@ -125,11 +125,7 @@ class ChatEncoder:
                 stream.append(self._controls[segment])
             elif segment:
                 text = _SLOT.sub(lambda slot: texts[int(slot[1])], segment)
-                stream += (
-                    self.text_ids(text)
-                    if position
-                    else self._first.encode(text, add_special_tokens=False).ids
-                )
+                stream += self._text_ids_at(position, text)
         return stream
 
     def written_picture(self) -> str:
@@ -148,12 +144,15 @@ class ChatEncoder:
             if isinstance(part, bytes):
                 stream.append(part)
             else:
-                stream += (
-                    self.text_ids(part)
-                    if position
-                    else self._first.encode(part, add_special_tokens=False).ids
-                )
+                stream += self._text_ids_at(position, part)
         return stream + self._end
+
+    def _text_ids_at(self, position: int, text: str) -> list[int]:
+        """Returns the token ids of a text. At position 0 a tokenizer may add a space before the text."""
+        if position:
+            return self.text_ids(text)
+        ids: list[int] = self._first.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
         content: list[dict[str, str]] = []
@@ -233,7 +232,7 @@ def _without_added_tokens(backend: Any) -> tuple[Any, Any]:
     plain = json.loads(backend.to_str())
     plain.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     first = json.dumps(plain)
-    # In SentencePiece tokenizers.
+    # SentencePiece tokenizers add a space before the first text only.
     later = first.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
     return type(backend).from_str(first), type(backend).from_str(later)
 

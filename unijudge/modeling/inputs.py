@@ -188,11 +188,9 @@ class ModelInputs:
 
     def _positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
         positions = self.family.positions(entries)
-        return (
-            np.broadcast_to(np.arange(positions.shape[-1]), positions.shape)
-            if self.in_line
-            else positions
-        )
+        if not self.in_line:
+            return positions
+        return np.broadcast_to(np.arange(positions.shape[-1]), positions.shape)
 
     def _entries(self, stream: Stream) -> list[TokenOrImage]:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]

@@ -120,11 +120,9 @@ def curves(
         for number, line in enumerate(thin.values(), start=1)
         if smooth
     ]
-    clear = (
-        [smoothed(line, len(line) // WINDOWS) for line in thin.values()]
-        if smooth
-        else thin.values()
-    )
+    clear = list(thin.values())
+    if smooth:
+        clear = [smoothed(line, len(line) // WINDOWS) for line in clear]
     lines = [drawn("line", number, line) for number, line in enumerate(clear, start=1)]
     return plot.svg([*faint, *lines], x_label, y_label, f"{y_label} by {x_label}")
 

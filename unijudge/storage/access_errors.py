@@ -136,11 +136,9 @@ def unwritable(
     reason = _reason(getattr(error, "strerror", None) or error)
     # A store's library uses these numbers otherwise.
     number = getattr(error, "errno", None) if is_local(path) else None
-    cure = (
-        RENEW.capitalize()
-        if _code(error) in EXPIRED
-        else cures.get(number, "Check the disk or the store")
-    )
+    cure = cures.get(number, "Check the disk or the store")
+    if _code(error) in EXPIRED:
+        cure = RENEW.capitalize()
     return DataError(
         f"{path}: cannot be written ({reason}); no partial file was left there. {cure}, then run the same command again"
     )
@@ -156,8 +154,6 @@ def _code(error: BaseException) -> str | None:
 def _reason(reason: object) -> str:
     """Returns a foreign reason in one line, without passwords: the reason may repeat the whole URL."""
     text = without_passwords(" ".join(str(reason).split()))[:LONGEST_REASON]
-    return (
-        f"{text}: pip install 'unijudge[s3]'"
-        if isinstance(reason, ImportError) and "s3fs" in text
-        else text
-    )
+    if isinstance(reason, ImportError) and "s3fs" in text:
+        return f"{text}: pip install 'unijudge[s3]'"
+    return text

@@ -79,11 +79,9 @@ def locate(place: str | Path) -> Path:
 
     try:
         found: Any = UPath(place, use_listings_cache=False)
-        return (
-            Path(found.path)
-            if found.protocol in ("", "file", "local")
-            else _told_safely(found, place)
-        )
+        if found.protocol in ("", "file", "local"):
+            return Path(found.path)
+        return _told_safely(found, place)
     except (ImportError, ValueError) as error:
         reason = without_passwords(str(error))
         raise SettingsError(
