@@ -141,11 +141,10 @@ def gpu_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
     used = gpus.found[: math.ceil(settings.replicas * settings.gpus_per_replica)]
     faults: list[str] = []
     for gpu in used:
-        faults += (
-            engine_faults(settings, sizes, gpu)
-            if runs_vllm(settings)
-            else chip_faults(settings, gpu)
-        )
+        if runs_vllm(settings):
+            faults += engine_faults(settings, sizes, gpu)
+        else:
+            faults += chip_faults(settings, gpu)
     yield from dict.fromkeys(faults)  # GPUs of the same kind have the same faults
 
 

@@ -203,6 +203,9 @@ class Inputs:
 
     def identity(self, backend: str, version: str) -> JudgeIdentity:
         """Returns the identity of this judge on a backend."""
+        head_dtype: str = self.settings.head_dtype
+        if head_dtype == "model":
+            head_dtype = self.settings.dtype
         return JudgeIdentity(
             model=self.model.name,
             weights=self.model.weights,
@@ -215,9 +218,7 @@ class Inputs:
             min_pixels=self.settings.min_pixels,
             max_pixels=self.settings.max_pixels,
             dtype=self.settings.dtype,
-            head_dtype=self.settings.dtype
-            if self.settings.head_dtype == "model"
-            else self.settings.head_dtype,
+            head_dtype=head_dtype,
             quantisation=quantisation_of(self.model.config),
             backend=backend,
             backend_version=version,

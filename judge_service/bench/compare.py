@@ -167,11 +167,10 @@ def _scored(row: LabelledScore, query: int) -> ScoredPairs:
 def _row(group: JudgeDifference) -> list[str]:
     areas = group.areas or (None, None)
     change = NOTHING if group.areas is None else f"{group.areas[1] - group.areas[0]:+.3f}"
-    ends = (
-        NOTHING
-        if group.interval is None
-        else f"{group.interval[0]:+.3f} … {group.interval[1]:+.3f}"
-    )
+    ends = NOTHING
+    if group.interval is not None:
+        low, high = group.interval
+        ends = f"{low:+.3f} … {high:+.3f}"
     return [
         group.name,
         f"{group.pairs:,}",

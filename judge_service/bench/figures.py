@@ -183,7 +183,11 @@ def figures(
     yes_N = scores_N >= YES
 
     # ROC-AUC needs matches and negatives.
-    has_both = 0 < matches_N.sum() < len(judged)
+    area = area_interval = ties = None
+    if 0 < matches_N.sum() < len(judged):
+        area = roc_auc(log_odds_N, matches_N)
+        area_interval = _area_interval(log_odds_N, matches_N, queries_N, seed)
+        ties = tied_share(log_odds_N, matches_N)
     return Figures(
         subset=subset,
         kind=kind,
@@ -191,11 +195,9 @@ def figures(
         matches=matches,
         negatives=len(scored) - matches,
         without_verdict=dict(errors.most_common()),
-        roc_auc=roc_auc(log_odds_N, matches_N) if has_both else None,
-        roc_auc_interval=_area_interval(log_odds_N, matches_N, queries_N, seed)
-        if has_both
-        else None,
-        ties=tied_share(log_odds_N, matches_N) if has_both else None,
+        roc_auc=area,
+        roc_auc_interval=area_interval,
+        ties=ties,
         yes=_mean(yes_N),
         yes_of_matches=_mean(yes_N[matches_N]),
         yes_of_negatives=_mean(yes_N[~matches_N]),

@@ -218,6 +218,8 @@ async def verify(
         ties += len(judged) - len(np.unique(served_odds))
         if len(judged) > 1:  # a single candidate has no order
             taus.append(kendall_tau(served_odds, own_odds))
+    if tolerance is None:
+        tolerance = _tolerance(served.identity, reference.identity)
     return Verification(
         pairs=pairs,
         errors=failed_sides[1],
@@ -226,9 +228,7 @@ async def verify(
         rank_correlation=float(np.mean(taus)) if taus else float("nan"),
         mass=float(np.mean(masses)) if masses else float("nan"),
         ties=ties,
-        tolerance=_tolerance(served.identity, reference.identity)
-        if tolerance is None
-        else tolerance,
+        tolerance=tolerance,
         causes=likely_causes(served.identity, reference.identity),
         reasons=reasons,
     )

@@ -39,11 +39,9 @@ class JudgeReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         blobs = self._settings.blobs
-        store = (
-            BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.min_age_s)
-            if blobs.folder
-            else None
-        )
+        store = None
+        if blobs.folder:
+            store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.min_age_s)
         return create_app(
             self._judge,
             self._settings.limits,

@@ -184,12 +184,13 @@ async def _bill(
             questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
             tell("counting pairs")
             begun = exists(settings.out / "manifest.json")
+            written: frozenset[int] = frozenset()
+            if begun:
+                written = frozenset(present_shards(settings.out, plan, partial=True))
             division = Division(
                 settings.shard_size,
                 apart=settings.shards_apart,
-                written=frozenset(present_shards(settings.out, plan, partial=True))
-                if begun
-                else frozenset(),
+                written=written,
             )
             folders = [*settings.reuse, *([settings.out] if begun else [])]
             known = await asyncio.to_thread(ScoreCache, folders, plan.judge)

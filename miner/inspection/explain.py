@@ -57,11 +57,9 @@ def views_of(choice: SelectionOutcome, stored: int) -> list[View]:
         stored: Number of negatives that a row should have.
     """
     query = choice.resolved.case.query
-    distinct = (
-        0
-        if choice.triple is None
-        else len({negative.item_id for negative in choice.triple.negatives})
-    )
+    distinct = 0
+    if choice.triple is not None:
+        distinct = len({negative.item_id for negative in choice.triple.negatives})
     applies: dict[View, bool] = {
         "suspected false negatives": choice.dropped > 0,
         "suspect positives": choice.suspect,
@@ -213,11 +211,9 @@ def _candidate(
     # Presets without margins ignore the score.
     assert score is not None and positive is not None  # noqa: S101, PT018  `resolve` keeps only such candidates
     if beta is None:
-        reason = (
-            "not taken by the walk"
-            if number is None
-            else f"negative {number}, chosen without the judge"
-        )
+        reason = "not taken by the walk"
+        if number is not None:
+            reason = f"negative {number}, chosen without the judge"
         return Explained(judged, score, chosen_or_kept, reason)
 
     reason, alpha = with_difference(score, positive, beta), positive - beta

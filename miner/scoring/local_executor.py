@@ -37,11 +37,9 @@ class LocalExecutor:
         """Scores and writes shards. See `Executor.run`."""
         settings, plan = self._settings, inputs.plan
         known = await asyncio.to_thread(ScoreCache, [*settings.reuse, settings.out], plan.judge)
-        rows = (
-            None
-            if len(shards) == len(plan.parts)
-            else chain.from_iterable(map(plan.parts.rows_of, shards))
-        )
+        rows = None
+        if len(shards) != len(plan.parts):
+            rows = chain.from_iterable(map(plan.parts.rows_of, shards))
         repeated = await asyncio.to_thread(repeated_questions, inputs.corpus, rows)
         scorer = ShardScorer(settings, inputs, known, repeated)
         left = iter(shards)

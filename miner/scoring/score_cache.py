@@ -67,11 +67,9 @@ class ScoreCache:
         all_keys = np.concatenate(keys) if keys else np.empty(0, "S16")
         order = np.argsort(all_keys, kind="stable")
         self._sorted = all_keys[order]
-        self._places = (
-            np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order]
-            if keys
-            else np.empty((0, 2))
-        )
+        self._places = np.empty((0, 2), np.int32)
+        if keys:
+            self._places = np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order]
         self._group = lru_cache(GROUPS_IN_MEMORY)(self._read_group)
         self._of = lru_cache(QUESTIONS_IN_MEMORY)(self._read)
 

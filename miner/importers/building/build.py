@@ -238,11 +238,9 @@ class CorpusBuilder:
             return f"{source}: has no rows. Check that this is the right file or folder"
         if left_out < self.rows and rejects <= max_rejects * self.rows:
             return None
-        limit = (
-            "so no row is left"
-            if left_out == self.rows
-            else f"more than --max-rejects {max_rejects:g}"
-        )
+        limit = f"more than --max-rejects {max_rejects:g}"
+        if left_out == self.rows:
+            limit = "so no row is left"
         labelled = (
             f" and {self._mismatches} labelled mismatches left out" if self._mismatches else ""
         )
