@@ -135,11 +135,10 @@ def _heading(name: str, title: str = "") -> str:
 
 
 def _value(cell: AverageCell | None) -> str:
-    return (
-        NOT_MEASURED
-        if cell is None
-        else f"{100 * cell.value:.1f}" + (" \\*" if cell.partial else "")
-    )
+    if cell is None:
+        return NOT_MEASURED
+    mark = " \\*" if cell.partial else ""
+    return f"{100 * cell.value:.1f}{mark}"
 
 
 def _interval(cell: AverageCell | None) -> str:

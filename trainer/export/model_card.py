@@ -86,11 +86,9 @@ def _preset(run: RunFacts) -> str | None:
 def _is_taught(run: RunFacts) -> bool:
     """Returns whether the loss uses a judge's scores. For a reranker, scores determine the hardest negative."""
     settings = run.settings
-    return (
-        settings.loss.name != "infonce"
-        if isinstance(settings, EmbedderSettings)
-        else _preset(run) != "random"
-    )
+    if isinstance(settings, EmbedderSettings):
+        return settings.loss.name != "infonce"
+    return _preset(run) != "random"
 
 
 def _is_judged(run: RunFacts) -> bool:

@@ -167,13 +167,12 @@ def _transformer(task: str, output: str, dtype: str, processor: Mapping[str, Any
     inputs = dict.fromkeys(("text", "image", "image+text"), forward) | {
         "message": forward | {"format": "structured"}
     }
+    module_output = "token_embeddings" if output == "last_hidden_state" else "causal_logits"
     return _text(
         {
             "transformer_task": task,
             "modality_config": inputs,
-            "module_output_name": "token_embeddings"
-            if output == "last_hidden_state"
-            else "causal_logits",
+            "module_output_name": module_output,
             "model_kwargs": {"dtype": dtype},
             "processor_kwargs": dict(processor),
         }

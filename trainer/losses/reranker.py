@@ -79,11 +79,9 @@ class Lessons:
         name = "".join(key.hex() for example in examples for key in example.candidate_keys)
         dice = random.Random(f"{self._seed} {step} {name}")  # noqa: S311  reproducible, not secret
         pairs = [question for example in examples for question in self._pairwise(example, dice)]
-        lists = (
-            [self._listwise(self._lists, example, dice) for example in examples]
-            if self._lists
-            else []
-        )
+        lists = []
+        if self._lists:
+            lists = [self._listwise(self._lists, example, dice) for example in examples]
         return Lesson(pairs, lists)
 
     def longest(self, example: Example) -> int:

@@ -6,11 +6,14 @@ tie with the positive as better than the positive.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from unijudge.formats.rankings import Ranking
 from unijudge.metrics import TIE, gold_rank
+
+T = TypeVar("T")
 
 
 def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
@@ -108,14 +111,18 @@ def _right(ranking: Ranking, positions: Sequence[int]) -> list[int]:
 
 def _ordered(ranking: Ranking, order: Sequence[int], rank: int) -> Ranking:
     """Returns the ranking in another order, together with the judge's answers."""
-    odds, listed = ranking.log_odds, ranking.list_logprobs
     return replace(
         ranking,
         gold_rank=rank,
         item_ids=[ranking.item_ids[index] for index in order],
         similarities=[ranking.similarities[index] for index in order],
-        log_odds=None if odds is None else [odds[index] for index in order if index < len(odds)],
-        list_logprobs=None
-        if listed is None
-        else [listed[index] for index in order if index < len(listed)],
+        log_odds=_in_order(ranking.log_odds, order),
+        list_logprobs=_in_order(ranking.list_logprobs, order),
     )
+
+
+def _in_order(answers: Sequence[T] | None, order: Sequence[int]) -> list[T] | None:
+    """Returns the judge's answers about the first items of a ranking in another order."""
+    if answers is None:
+        return None
+    return [answers[index] for index in order if index < len(answers)]

@@ -194,11 +194,9 @@ class RankingJudge:
 
     def _outcome(self, ranking: Ranking, answer: RankingAnswer) -> Outcome:
         log_odds, choice = answer.log_odds, answer.choice
-        place = (
-            choice.place
-            if choice is not None and choice.mass >= self._settings.min_label_mass
-            else None
-        )
+        place = None
+        if choice is not None and choice.mass >= self._settings.min_label_mass:
+            place = choice.place
         judged = replace(
             ranking, log_odds=log_odds, list_logprobs=None if choice is None else choice.logprobs
         )

@@ -172,11 +172,9 @@ def _failure(progress: StudyProgress) -> TaskFailed:
     """Returns the error that names the first failed cells with their reasons."""
     lines = [f"{name}: {reason}" for name, reason in progress.failed.items()]
     more = f" and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
-    skipped = (
-        f", and {len(progress.left_out)} steps that need them were skipped"
-        if progress.left_out
-        else ""
-    )
+    skipped = ""
+    if progress.left_out:
+        skipped = f", and {len(progress.left_out)} steps that need them were skipped"
     return TaskFailed(
         f"{len(lines)} steps failed{skipped}. {'; '.join(lines[:NAMED])}{more}. Fix the cause, and run the same "
         "command again for the remaining steps"

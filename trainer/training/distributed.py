@@ -76,11 +76,9 @@ def processes(
             f"{accelerator.distributed_type.value}: accelerate's configuration asks for this way to split a model, but "
             "only FSDP is supported. Use deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"
         )
-    sharding = (
-        accelerator.state.fsdp_plugin
-        if accelerator.distributed_type == DistributedType.FSDP
-        else None
-    )
+    sharding = None
+    if accelerator.distributed_type == DistributedType.FSDP:
+        sharding = accelerator.state.fsdp_plugin
     if sharding and sharding.cpu_ram_efficient_loading:
         raise SettingsError(
             "fsdp_cpu_ram_efficient_loading: this option leaves every process except the first without weights. Set "

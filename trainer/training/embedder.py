@@ -117,11 +117,10 @@ def loss_of(
     of that many inputs are kept at the same time.
     """
     contents = [*batch.queries, *batch.candidates]
-    vectors = (
-        embed_in_chunks(backbone, contents, gradcache_chunk_size)
-        if gradcache_chunk_size
-        else embed(backbone, contents)
-    )
+    if gradcache_chunk_size:
+        vectors = embed_in_chunks(backbone, contents, gradcache_chunk_size)
+    else:
+        vectors = embed(backbone, contents)
     return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
 
 

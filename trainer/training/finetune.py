@@ -235,11 +235,9 @@ def _cures(settings: FinetuneSettings) -> list[str]:
 
 
 def _order(settings: FinetuneSettings, examples: Examples) -> BatchSampler:
-    groups = (
-        examples.groups
-        if settings.batch_strategy == "homogeneous"
-        else np.zeros(len(examples), np.int64)
-    )
+    groups = examples.groups
+    if settings.batch_strategy != "homogeneous":
+        groups = np.zeros(len(examples), np.int64)
     return BatchSampler(
         groups,
         batch_size=settings.batch_size,

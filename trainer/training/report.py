@@ -177,11 +177,8 @@ def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:
     If a figure becomes several charts, only the first chart has the caption.
     """
     terms = dict.fromkeys(term for run in runs.values() for term in run.terms)
-    said = (
-        LOSS.said
-        if len({run.loss for run in runs.values()}) == 1
-        else f"{LOSS.said} {INCOMPARABLE}"
-    )
+    losses = {run.loss for run in runs.values()}
+    said = LOSS.said if len(losses) == 1 else f"{LOSS.said} {INCOMPARABLE}"
     for figure in (replace(LOSS, metrics=[*LOSS.metrics, *terms], said=said), *OTHERS):
         logged = [metric for metric in figure.metrics if _is_logged(metric, runs.values())]
         shown: dict[str, dict[str, Points]] = {}
